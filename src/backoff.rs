@@ -1,0 +1,74 @@
+//! How long to wait before the next attempt. Pure: the attempt and the chance are arguments.
+
+use std::time::Duration;
+
+/// Why the last attempt failed, as far as waiting is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody answered, or the link was lost: the other side may come back any moment.
+    Unreachable,
+    /// The other side judged us and said no, or is overloaded: asking again soon is only noise.
+    Refused,
+}
+
+/// The longest wait between attempts on a node that does not answer: it is then found within about 5 s.
+pub const UNREACHABLE_CAP: Duration = Duration::from_secs(3);
+/// After this long without any answer the node is probably gone for a while.
+pub const UNREACHABLE_LONG_AFTER: Duration = Duration::from_secs(600);
+/// The longest wait then.
+pub const UNREACHABLE_LONG_CAP: Duration = Duration::from_secs(30);
+/// The first wait on an unreachable node.
+pub const UNREACHABLE_BASE: Duration = Duration::from_millis(250);
+/// The shortest wait after a refusal.
+pub const REFUSED_BASE: Duration = Duration::from_secs(10);
+/// The longest wait after refusals.
+pub const REFUSED_CAP: Duration = Duration::from_secs(300);
+
+/// The wait before the next attempt.
+///
+/// `failures` counts failed attempts in a row (the first wait has 1), `failing_for` is how long they have gone on, `chance` is drawn
+/// evenly from 0.0 to 1.0. Unreachable nodes get full jitter from 0 to the cap, so that agents that lost a node together do not come
+/// back together; refusals wait at least their base and up to half as much again.
+pub fn wait(cause: Cause, failures: u32, failing_for: Duration, chance: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    match cause {
+        Cause::Unreachable => {
+            let cap = if failing_for < UNREACHABLE_LONG_AFTER {
+                UNREACHABLE_CAP
+            } else {
+                UNREACHABLE_LONG_CAP
+            };
+            (UNREACHABLE_BASE * (1 << doublings)).min(cap).mul_f64(chance.clamp(0.0, 1.0))
+        }
+        Cause::Refused => {
+            let base = (REFUSED_BASE * (1 << doublings)).min(REFUSED_CAP.mul_f64(2.0 / 3.0));
+            base.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 2.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_unreachable_node_is_tried_at_least_every_three_seconds_for_ten_minutes() {
+        for failures in [1, 2, 5, 100, u32::MAX] {
+            assert!(wait(Cause::Unreachable, failures, 599 * SECOND, 1.0) <= UNREACHABLE_CAP);
+            assert_eq!(wait(Cause::Unreachable, failures, SECOND, 0.0), Duration::ZERO);
+        }
+        assert_eq!(wait(Cause::Unreachable, 1, SECOND, 1.0), UNREACHABLE_BASE);
+        assert_eq!(wait(Cause::Unreachable, 100, 600 * SECOND, 1.0), UNREACHABLE_LONG_CAP);
+    }
+
+    #[test]
+    fn a_refusal_waits_ten_seconds_at_least_and_five_minutes_at_most() {
+        assert_eq!(wait(Cause::Refused, 1, SECOND, 0.0), REFUSED_BASE);
+        for failures in 1..40 {
+            let longest = wait(Cause::Refused, failures, SECOND, 1.0);
+            assert!(longest <= REFUSED_CAP + Duration::from_millis(1), "{longest:?}");
+            assert!(wait(Cause::Refused, failures, SECOND, 0.5) >= REFUSED_BASE);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Reverse RPC over QUIC.
+
+pub mod backoff;
+pub mod name;
+pub mod metadata;
+pub mod status;
+pub mod limits;

@@ -1,0 +1,148 @@
+//! Every bound and default, with its unit and its reason. What users may set stands in [`Limits`].
+
+use std::time::Duration;
+
+/// One head, HELLO, WELCOME or other frame of words. They are read before anybody was authorised.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// One REGISTER or VIEW frame: a thousand methods with long names fit.
+pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+
+/// Depth of maps and arrays in a head. Ours go four deep; serde_cbor's own bound of 127 is fixed in it.
+pub const HEAD_DEPTH_MAX: usize = 32;
+
+/// Items in a head: keys, values, maps and arrays together.
+pub const HEAD_ITEMS_MAX: usize = 1_024;
+
+/// The same for control frames, which list services.
+pub const CONTROL_ITEMS_MAX: usize = 32 * 1_024;
+
+/// Pairs of metadata on one head or status.
+pub const METADATA_PAIRS_MAX: usize = 64;
+
+/// Text of all metadata on one head or status.
+pub const METADATA_BYTES_MAX: usize = 8 * 1024;
+
+/// The sentence in a STATUS or GOODBYE. Longer ones are cut by the sender.
+pub const MESSAGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Details in a STATUS, so that a status always fits a head.
+pub const DETAILS_BYTES_MAX: usize = 4 * 1024;
+
+/// What any setting of the message limit may reach.
+pub const MESSAGE_BYTES_CEILING: usize = 64 * 1024 * 1024;
+
+/// A peer whose TLS handshake takes longer is not ours, or its path does not carry UDP.
+/// Three probes of QUIC (at 0, 1 and 3 s) fit, and what is left is short enough to find a node within 5 s of its start.
+pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// The accepting side's bound on a handshake. Three bad round trips fit.
+pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Handshakes in progress at once on one node. More are asked to prove their address, then turned away.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 128;
+
+/// A peer that has not said hello, or not welcomed, by now is not ours.
+pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Between the attempts on two addresses of one name, as RFC 8305 section 5 recommends.
+pub const RACE_STAGGER: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried in one race.
+pub const RACE_ADDRESSES_MAX: usize = 8;
+
+/// The head of a call must be whole by then; whoever opens a stream has it at hand.
+pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A peer that sends nothing of an unfinished request for this long is stalled.
+pub const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a call may wait for a permit and for stream credit together: failing fast beats a pile.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Nothing shorter is worth sending: the wire counts milliseconds.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
+/// What the wire's milliseconds are clamped to: a year, so that no clock arithmetic overflows.
+pub const TIMEOUT_CEILING: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A link on which nothing is heard for this long is gone. QUIC's idle timeout.
+pub const IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// Between two PINGs. NAT bindings live about 30 s.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+/// No PONG for this long: the data path is dead even if packets are acknowledged.
+pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);
+
+/// What a stream may send ahead of its reader.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// What a connection may send ahead before its peer is admitted.
+pub const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Streams a peer may open before it is admitted: the control stream and one to spare.
+pub const STRANGER_STREAMS: u32 = 2;
+
+/// Added to a connection's window beside one stream window per call in flight.
+pub const CONNECTION_WINDOW_BASE_BYTES: u32 = 1024 * 1024;
+
+/// Streams beyond the permitted calls, so that refusals and the control stream never wait for calls.
+pub const STREAMS_SPARE: u32 = 32;
+
+/// Agents that a node remembers after they left, for lists. The oldest are forgotten first.
+pub const DETACHED_REMEMBERED_MAX: usize = 10_000;
+
+/// Arrivals that wait for the program to take them. A program that takes none loses the oldest.
+pub const ARRIVALS_WAITING_MAX: usize = 1_024;
+
+/// Links of one agent identity on one node.
+pub const AGENT_LINKS_MAX: usize = 4;
+
+/// Closing: how long to wait until the other side has heard the goodbye.
+pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Bounds that the embedding program may set. `Default` gives the values of the documentation.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// One message, in bytes. Default 4 MiB, at most 64 MiB. Worst-case memory is this times the calls in flight.
+    pub message_bytes_max: usize,
+    /// Calls in flight that this side answers per link. Default 256.
+    pub calls_in_flight_max: usize,
+    /// Calls in flight that a node answers per caller link. Default 128.
+    pub caller_calls_in_flight_max: usize,
+    /// Calls that wait for a permit per link, first come first served. Default 256.
+    pub queue_max: usize,
+    /// How long a call may wait for a permit and stream credit together. Default 2 s.
+    pub queue_wait_max: Duration,
+    /// The deadline of a unary call that names none. Default 30 s.
+    pub timeout_default: Duration,
+    /// A link on which nothing is heard for this long is lost. Default 15 s.
+    pub idle_max: Duration,
+    /// Between two PINGs. Default 5 s.
+    pub heartbeat_every: Duration,
+    /// No PONG for this long and the link is closed. Default 12 s.
+    pub heartbeat_lost: Duration,
+    /// Links of one caller identity on one node. Default 256.
+    pub caller_links_max: usize,
+    /// How long work in hand may go on after a stop was asked for. Default 25 s.
+    pub drain_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 4 * 1024 * 1024,
+            calls_in_flight_max: 256,
+            caller_calls_in_flight_max: 128,
+            queue_max: 256,
+            queue_wait_max: QUEUE_WAIT_MAX,
+            timeout_default: Duration::from_secs(30),
+            idle_max: IDLE_MAX,
+            heartbeat_every: HEARTBEAT_EVERY,
+            heartbeat_lost: HEARTBEAT_LOST,
+            caller_links_max: 256,
+            drain_max: Duration::from_secs(25),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The one error that crosses the wire: a code, an outcome, and a sentence for people.
+
+use crate::metadata::Metadata;
+use bytes::Bytes;
+use std::{fmt, str::FromStr};
+
+/// What kind of failure it was: gRPC's codes with their numbers and names, which are also Connect's.
+///
+/// Source: <https://grpc.io/docs/guides/status-codes/>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "seventeen codes that everyone knows")]
+pub enum Code {
+    Ok = 0,
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl Code {
+    const NAMES: [(Self, &'static str); 17] = [
+        (Self::Ok, "OK"),
+        (Self::Cancelled, "CANCELLED"),
+        (Self::Unknown, "UNKNOWN"),
+        (Self::InvalidArgument, "INVALID_ARGUMENT"),
+        (Self::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        (Self::NotFound, "NOT_FOUND"),
+        (Self::AlreadyExists, "ALREADY_EXISTS"),
+        (Self::PermissionDenied, "PERMISSION_DENIED"),
+        (Self::ResourceExhausted, "RESOURCE_EXHAUSTED"),
+        (Self::FailedPrecondition, "FAILED_PRECONDITION"),
+        (Self::Aborted, "ABORTED"),
+        (Self::OutOfRange, "OUT_OF_RANGE"),
+        (Self::Unimplemented, "UNIMPLEMENTED"),
+        (Self::Internal, "INTERNAL"),
+        (Self::Unavailable, "UNAVAILABLE"),
+        (Self::DataLoss, "DATA_LOSS"),
+        (Self::Unauthenticated, "UNAUTHENTICATED"),
+    ];
+
+    /// The number as it travels.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The code of a number, if there is one.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::NAMES.get(usize::from(number)).map(|(code, _)| *code)
+    }
+
+    /// The name as people write it: `DEADLINE_EXCEEDED`.
+    pub const fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    /// Reads the name of a code, in capitals.
+    fn from_str(text: &str) -> Result<Self, UnknownCode> {
+        Self::NAMES
+            .into_iter()
+            .find(|(_, name)| *name == text)
+            .map(|(code, _)| code)
+            .ok_or(UnknownCode)
+    }
+}
+
+/// A text that is the name of no [`Code`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no status code; they are written as DEADLINE_EXCEEDED")]
+pub struct UnknownCode;
+
+/// What is known of a call's execution once it has failed or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The complete answer arrived. The handler ran once.
+    Ok = 0,
+    /// The handler ran once and returned an error, which arrived whole.
+    AppError = 1,
+    /// The handler did not run and will not run for this attempt. Safe to retry.
+    NotExecuted = 2,
+    /// It may have run, may be running, may still finish. Retry only what is idempotent.
+    Unknown = 3,
+}
+
+impl Outcome {
+    /// The number as it travels.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The outcome of a number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Ok),
+            1 => Some(Self::AppError),
+            2 => Some(Self::NotExecuted),
+            3 => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+
+    /// The word as people write it: `not_executed`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::AppError => "app_error",
+            Self::NotExecuted => "not_executed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a call did not succeed: code, outcome, message, and what the handler attached.
+///
+/// A handler makes one with [`Status::new`]; all others are made where the failure is known.
+/// One pointer wide, so that a `Result` on the call path stays small.
+#[derive(Clone, PartialEq)]
+pub struct Status(Box<Parts>);
+
+#[derive(Clone, PartialEq)]
+struct Parts {
+    code: Code,
+    outcome: Outcome,
+    message: String,
+    details: Bytes,
+    metadata: Metadata,
+}
+
+impl Status {
+    /// A handler's own error: it ran, and this is its answer (outcome `app_error`).
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self::with_outcome(code, Outcome::AppError, message)
+    }
+
+    /// The handler did not run and will not run for this attempt.
+    pub fn not_executed(code: Code, message: impl Into<String>) -> Self {
+        Self::with_outcome(code, Outcome::NotExecuted, message)
+    }
+
+    /// Nobody here can tell whether the handler ran.
+    pub fn unknown(code: Code, message: impl Into<String>) -> Self {
+        Self::with_outcome(code, Outcome::Unknown, message)
+    }
+
+    /// Any code with any outcome, for what was read from the wire.
+    pub fn with_outcome(code: Code, outcome: Outcome, message: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            code,
+            outcome,
+            message: message.into(),
+            details: Bytes::new(),
+            metadata: Metadata::default(),
+        }))
+    }
+
+    /// Attaches bytes for the caller's program, in a form that the two agree on.
+    #[must_use]
+    pub fn with_details(mut self, details: impl Into<Bytes>) -> Self {
+        self.0.details = details.into();
+        self
+    }
+
+    /// Attaches metadata that travels after the reply.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.0.metadata = metadata;
+        self
+    }
+
+    /// What kind of failure it was.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What is known of the call's execution.
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// The sentence for people. It may come from a peer: escape it before it meets a terminal.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What the handler attached for the caller's program.
+    pub fn details(&self) -> &Bytes {
+        &self.0.details
+    }
+
+    /// Metadata that travelled after the reply.
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.metadata
+    }
+
+    /// Whether another attempt cannot make a handler run twice.
+    pub fn is_safe_to_retry(&self) -> bool {
+        self.0.outcome == Outcome::NotExecuted
+    }
+
+    /// The same failure, known to come from a handler that ran: whatever a handler returns is its answer,
+    /// even when it is a status that the handler itself got from another call.
+    #[must_use]
+    pub fn into_app_error(mut self) -> Self {
+        self.0.outcome = Outcome::AppError;
+        self
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.0.code, self.0.outcome, self.0.message)
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {:?}", self.0.code, self.0.outcome, self.0.message)
+    }
+}
+
+impl std::error::Error for Status {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_their_grpc_numbers_and_names() {
+        for number in 0..=16 {
+            let code = Code::from_number(number).expect("a code");
+            assert_eq!(code.number(), number);
+            assert_eq!(code.as_str().parse(), Ok(code));
+        }
+        assert_eq!(Code::from_number(17), None);
+        assert_eq!((Code::DeadlineExceeded.number(), Code::Unavailable.number()), (4, 14));
+        assert_eq!("deadline_exceeded".parse::<Code>(), Err(UnknownCode));
+    }
+
+    #[test]
+    fn outcomes_come_back_from_their_numbers() {
+        for number in 0..=3 {
+            assert_eq!(Outcome::from_number(number).map(Outcome::number), Some(number));
+        }
+        assert_eq!(Outcome::from_number(4), None);
+    }
+
+    #[test]
+    fn only_what_did_not_run_is_safe_to_retry() {
+        assert!(Status::not_executed(Code::Unavailable, "x").is_safe_to_retry());
+        assert!(!Status::unknown(Code::Unavailable, "x").is_safe_to_retry());
+        assert!(!Status::new(Code::Unavailable, "x").is_safe_to_retry());
+        assert!(!Status::not_executed(Code::Unavailable, "x").into_app_error().is_safe_to_retry());
+    }
+}
