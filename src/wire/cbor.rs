@@ -1,0 +1,74 @@
+//! CBOR of heads and of values. Heads are scanned before they are decoded; values are the user's own.
+
+use super::{
+    WireError,
+    scan::{self, Bounds},
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of their declaration.
+pub(super) fn encode_words<T: Serialize>(out: &mut Vec<u8>, words: &T) -> Result<(), WireError> {
+    let mut writer = serde_cbor::ser::IoWrite::new(out);
+    let mut serializer = serde_cbor::Serializer::new(&mut writer).packed_format();
+    words.serialize(&mut serializer).map_err(|fault| WireError::Cbor(fault.to_string()))
+}
+
+/// Decodes a head after the scanner has passed it.
+pub(super) fn decode_words<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+    bounds: Bounds,
+) -> Result<T, WireError> {
+    scan::check(bytes, bounds)?;
+    serde_cbor::from_slice(bytes).map_err(|fault| WireError::Cbor(fault.to_string()))
+}
+
+/// Encodes a user's value as the payload of a message.
+///
+/// # Errors
+/// What the value's own `Serialize` reports, as text.
+pub(crate) fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> {
+    let mut out = Vec::with_capacity(64);
+    let mut writer = serde_cbor::ser::IoWrite::new(&mut out);
+    let mut serializer = serde_cbor::Serializer::new(&mut writer);
+    value.serialize(&mut serializer).map_err(|fault| fault.to_string())?;
+    Ok(out.into())
+}
+
+/// Decodes the payload of a message into a user's value. Trailing bytes are refused; nesting is bounded at 127 by serde_cbor.
+///
+/// # Errors
+/// What does not fit, as text with the byte offset.
+pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    serde_cbor::from_slice(bytes).map_err(|fault| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deep_nesting_in_a_value_is_refused_without_a_crash() {
+        let mut bytes = vec![0x81; 100_000];
+        bytes.push(0);
+        assert!(decode_value::<serde_cbor::Value>(&bytes).is_err());
+        let mut shallow = vec![0x81; 100];
+        shallow.push(0);
+        assert!(decode_value::<serde_cbor::Value>(&shallow).is_ok());
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory() {
+        // A byte string, a text and an array that claim 2^60 items.
+        for first in [0x5b, 0x7b, 0x9b] {
+            let bytes = [first, 0x10, 0, 0, 0, 0, 0, 0, 0];
+            assert!(decode_value::<serde_cbor::Value>(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_after_a_value_are_refused() {
+        assert_eq!(decode_value::<u8>(&[7]), Ok(7));
+        assert!(decode_value::<u8>(&[7, 7]).is_err());
+    }
+}

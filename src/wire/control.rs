@@ -1,0 +1,212 @@
+//! The frames of the control stream: hello, welcome, registration, heartbeat, goodbye.
+
+use super::{
+    CallKind, WireError,
+    cbor::decode_words,
+    frame::{Kind, push_words},
+    head::cut_text,
+    scan::Bounds,
+};
+use crate::limits::MESSAGE_TEXT_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
+
+/// The dialling side's first frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// 0: the oldest protocol version it speaks.
+    pub(crate) protocol_min: u16,
+    /// 1: the newest.
+    pub(crate) protocol_max: u16,
+    /// 2: names of optional features.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) features: Vec<String>,
+    /// 3: random, one run of a process.
+    pub(crate) instance: ByteArray<16>,
+    /// 4: for people: `dialback 0.1.0`.
+    #[serde(default)]
+    pub(crate) software: String,
+    /// 5: calls that the dialling side answers at once on this link.
+    #[serde(default)]
+    pub(crate) calls_in_flight_max: u32,
+}
+
+/// The accepting side's answer: the link is up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    /// 0: the version both speak.
+    pub(crate) protocol: u16,
+    /// 1: the node's name, for logs; its identity is in its certificate.
+    pub(crate) node: String,
+    /// 2: counts admissions on this node.
+    pub(crate) admission: u64,
+    /// 3: calls that the node answers at once on this link.
+    pub(crate) calls_in_flight_max: u32,
+    /// 4: the largest message that the node takes, in bytes.
+    pub(crate) message_bytes_max: u64,
+    /// 5: the version of the view of nodes. Reserved.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) view_version: u64,
+}
+
+fn is_zero(version: &u64) -> bool {
+    *version == 0
+}
+
+/// One method of a service, as registered and as listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodInfo {
+    /// 0: its name within the service.
+    pub name: String,
+    /// 1: its shape.
+    pub kind: CallKind,
+}
+
+/// One service and its methods, as registered and as listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceInfo {
+    /// 0: the service's name.
+    pub name: String,
+    /// 1: its methods, sorted by name.
+    pub methods: Vec<MethodInfo>,
+}
+
+/// All services of an agent. Replaces what it registered before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Register {
+    /// 0: counts registrations on this link.
+    pub(crate) generation: u64,
+    /// 1: the full set.
+    pub(crate) services: Vec<ServiceInfo>,
+}
+
+/// The node has taken a registration and will send calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Registered {
+    /// 0: which one.
+    pub(crate) generation: u64,
+}
+
+/// A heartbeat and its echo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ping {
+    /// 0: counts up; the echo has the same.
+    pub(crate) number: u64,
+}
+
+/// Why the link is about to be closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Goodbye {
+    /// 0: a close code.
+    pub(crate) code: u64,
+    /// 1: the reason for people.
+    #[serde(default)]
+    pub(crate) text: String,
+}
+
+/// Any frame of the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Control {
+    Hello(Hello),
+    Welcome(Welcome),
+    Register(Register),
+    Registered(Registered),
+    Ping(Ping),
+    Pong(Ping),
+    Goodbye(Goodbye),
+    /// A frame that this version knows of and has no use for yet.
+    Reserved,
+}
+
+impl Control {
+    /// The whole frame.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            Self::Hello(words) => push_words(&mut out, Kind::Hello, words),
+            Self::Welcome(words) => push_words(&mut out, Kind::Welcome, words),
+            Self::Register(words) => push_words(&mut out, Kind::Register, words),
+            Self::Registered(words) => push_words(&mut out, Kind::Registered, words),
+            Self::Ping(words) => push_words(&mut out, Kind::Ping, words),
+            Self::Pong(words) => push_words(&mut out, Kind::Pong, words),
+            Self::Goodbye(words) => {
+                let text = cut_text(&words.text, MESSAGE_TEXT_BYTES_MAX).into();
+                push_words(&mut out, Kind::Goodbye, &Goodbye { text, ..*words })
+            }
+            Self::Reserved => Err(WireError::Malformed("a reserved frame is never sent")),
+        }?;
+        Ok(out)
+    }
+
+    /// Decodes a frame of the control stream.
+    pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Self, WireError> {
+        let bounds = Bounds::CONTROL;
+        Ok(match kind {
+            Kind::Hello => Self::Hello(decode_words(payload, bounds)?),
+            Kind::Welcome => Self::Welcome(decode_words(payload, bounds)?),
+            Kind::Register => Self::Register(decode_words(payload, bounds)?),
+            Kind::Registered => Self::Registered(decode_words(payload, bounds)?),
+            Kind::Ping => Self::Ping(decode_words(payload, bounds)?),
+            Kind::Pong => Self::Pong(decode_words(payload, bounds)?),
+            Kind::Goodbye => Self::Goodbye(decode_words(payload, bounds)?),
+            Kind::View | Kind::Drain => Self::Reserved,
+            Kind::Head | Kind::Message | Kind::End | Kind::Status | Kind::Optional => {
+                return Err(WireError::Malformed("a frame of a call on the control stream"));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::Header;
+
+    #[track_caller]
+    fn check(control: Control) {
+        let bytes = control.encode().expect("encodes");
+        let header = Header::parse(&bytes, 0).expect("a header").expect("a whole one");
+        assert_eq!(bytes.len(), header.header_bytes + header.payload_bytes);
+        assert_eq!(Control::decode(header.kind, &bytes[header.header_bytes..]), Ok(control));
+    }
+
+    #[test]
+    fn every_control_frame_comes_back_as_it_was() {
+        check(Control::Hello(Hello {
+            protocol_min: 1,
+            protocol_max: 1,
+            features: vec!["x".into()],
+            instance: ByteArray::new([3; 16]),
+            software: "dialback 0.1.0".into(),
+            calls_in_flight_max: 256,
+        }));
+        check(Control::Welcome(Welcome {
+            protocol: 1,
+            node: "edge-1".into(),
+            admission: 9,
+            calls_in_flight_max: 128,
+            message_bytes_max: 4 << 20,
+            view_version: 0,
+        }));
+        let methods = vec![MethodInfo { name: "Hello".into(), kind: CallKind::Unary }];
+        check(Control::Register(Register {
+            generation: 1,
+            services: vec![ServiceInfo { name: "HelloService".into(), methods }],
+        }));
+        check(Control::Registered(Registered { generation: 1 }));
+        check(Control::Ping(Ping { number: 1 }));
+        check(Control::Pong(Ping { number: u64::MAX }));
+        check(Control::Goodbye(Goodbye { code: 0x40, text: "bye".into() }));
+    }
+
+    #[test]
+    fn a_long_registration_takes_the_long_form_of_its_length() {
+        let methods: Vec<_> = (0..1_000)
+            .map(|n| MethodInfo { name: format!("MethodNumber{n}"), kind: CallKind::Unary })
+            .collect();
+        check(Control::Register(Register {
+            generation: 1,
+            services: vec![ServiceInfo { name: "S".into(), methods }],
+        }));
+    }
+}

@@ -1,0 +1,329 @@
+//! Frames: a one-byte kind, a length, a payload. Cutting them out of bytes, and joining them for one write.
+
+use super::{
+    cbor,
+    head::{ReplyHead, RequestHead, StatusHead},
+};
+use crate::limits::{CONTROL_BYTES_MAX, HEAD_BYTES_MAX};
+use bytes::Bytes;
+
+/// Bytes that are not the protocol. The text says which rule they broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WireError {
+    /// Breaks the grammar.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+    /// A frame over its limit; nothing was allocated for it.
+    #[error("a {kind} frame of {bytes} bytes is over the limit of {limit}")]
+    TooLarge { kind: &'static str, bytes: u64, limit: usize },
+    /// CBOR that does not decode into what was expected.
+    #[error("{0}")]
+    Cbor(String),
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+        /// What a frame is. Kinds of 0x80 and above are skipped by whoever does not know them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Kind {
+            $($(#[$doc])* $name,)*
+            /// An optional frame of a newer peer: skipped by its length.
+            Optional,
+        }
+
+        impl Kind {
+            const fn from_byte(byte: u8) -> Option<Self> {
+                match byte {
+                    $($number => Some(Self::$name),)*
+                    0x80.. => Some(Self::Optional),
+                    _ => None,
+                }
+            }
+
+            /// The byte that announces it.
+            pub(crate) const fn byte(self) -> u8 {
+                match self {
+                    $(Self::$name => $number,)*
+                    Self::Optional => 0x80,
+                }
+            }
+
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                    Self::Optional => "optional",
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The dialling side's first frame.
+    Hello = 0x01;
+    /// The accepting side's answer.
+    Welcome = 0x02;
+    /// An agent's services.
+    Register = 0x03;
+    /// The node has taken them.
+    Registered = 0x04;
+    /// Which nodes there are. Reserved: read and passed over.
+    View = 0x05;
+    /// The side is leaving. Reserved: read and passed over.
+    Drain = 0x06;
+    /// Are you there?
+    Ping = 0x07;
+    /// I am.
+    Pong = 0x08;
+    /// Why the link is about to be closed.
+    Goodbye = 0x09;
+    /// The first frame of a request; optional in a reply.
+    Head = 0x10;
+    /// One message.
+    Message = 0x11;
+    /// The request is complete.
+    End = 0x12;
+    /// The last frame of a reply.
+    Status = 0x13;
+}
+
+impl Kind {
+    /// The largest payload of such a frame, given the limit on messages.
+    pub(crate) const fn bytes_max(self, message_bytes_max: usize) -> usize {
+        match self {
+            Self::Message => message_bytes_max,
+            Self::End => 0,
+            Self::Register | Self::View => CONTROL_BYTES_MAX,
+            _ => HEAD_BYTES_MAX,
+        }
+    }
+}
+
+/// The start of a frame: what it is and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// What the frame is.
+    pub(crate) kind: Kind,
+    /// Bytes of payload.
+    pub(crate) payload_bytes: usize,
+    /// Bytes of the header itself, 2 to 9.
+    pub(crate) header_bytes: usize,
+}
+
+impl Header {
+    /// The longest header: a kind and eight bytes of length.
+    pub(crate) const BYTES_MAX: usize = 9;
+
+    /// Reads a header from the start of `bytes`; `None` if it is not whole yet.
+    pub(crate) fn parse(bytes: &[u8], message_bytes_max: usize) -> Result<Option<Self>, WireError> {
+        let Some((&kind_byte, rest)) = bytes.split_first() else { return Ok(None) };
+        let kind = Kind::from_byte(kind_byte).ok_or(WireError::Malformed("unknown frame kind"))?;
+        let Some((length, length_bytes)) = read_varint(rest) else { return Ok(None) };
+        let limit = kind.bytes_max(message_bytes_max);
+        match usize::try_from(length) {
+            Ok(payload_bytes) if payload_bytes <= limit => {
+                Ok(Some(Self { kind, payload_bytes, header_bytes: 1 + length_bytes }))
+            }
+            _ => Err(WireError::TooLarge { kind: kind.as_str(), bytes: length, limit }),
+        }
+    }
+}
+
+/// A variable-length integer of QUIC (RFC 9000 section 16): the value and the bytes it took.
+fn read_varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let first = *bytes.first()?;
+    let length = 1usize << (first >> 6);
+    let rest = bytes.get(1..length)?;
+    let value =
+        rest.iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte));
+    Some((value, length))
+}
+
+fn push_varint(out: &mut Vec<u8>, value: usize) {
+    match value {
+        0..=0x3f => out.push(value as u8),
+        0x40..=0x3fff => out.extend_from_slice(&(0x4000 | value as u16).to_be_bytes()),
+        0x4000..=0x3fff_ffff => out.extend_from_slice(&(0x8000_0000 | value as u32).to_be_bytes()),
+        _ => out.extend_from_slice(&(0xc000_0000_0000_0000 | value as u64).to_be_bytes()),
+    }
+}
+
+/// Appends a frame whose payload is CBOR of `words`. The length is always written in two bytes (four for long control frames),
+/// so that the payload is encoded in place.
+pub(crate) fn push_words<T: serde::Serialize>(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    words: &T,
+) -> Result<(), WireError> {
+    out.push(kind.byte());
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 2]);
+    cbor::encode_words(out, words)?;
+    let length = out.len() - length_at - 2;
+    let limit = kind.bytes_max(0);
+    if length > limit {
+        return Err(WireError::TooLarge { kind: kind.as_str(), bytes: length as u64, limit });
+    }
+    if length <= 0x3fff {
+        out[length_at..length_at + 2].copy_from_slice(&(0x4000 | length as u16).to_be_bytes());
+    } else {
+        let long = (0x8000_0000 | length as u32).to_be_bytes();
+        out.splice(length_at..length_at + 2, long);
+    }
+    Ok(())
+}
+
+/// Messages up to this size are copied next to their head, so that all leaves in one buffer; longer ones travel by reference.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+
+/// Room for a head with an ordinary method, agent and caller name.
+const HEAD_BYTES_USUAL: usize = 192;
+
+fn push_message(out: &mut Vec<u8>, message: &Bytes) {
+    out.push(Kind::Message.byte());
+    push_varint(out, message.len());
+    if message.len() <= COPY_BYTES_MAX {
+        out.extend_from_slice(message);
+    }
+}
+
+/// What one write hands to the transport: the bytes in order, in one to three pieces.
+pub(crate) type Chunks = smallchunks::Chunks;
+
+/// Up to three buffers without an allocation of their own.
+mod smallchunks {
+    use bytes::Bytes;
+
+    /// Buffers that belong together, in order; unused ones are empty.
+    #[derive(Debug)]
+    pub(crate) struct Chunks {
+        pub(crate) pieces: [Bytes; 3],
+        pub(crate) used: usize,
+    }
+
+    impl Chunks {
+        /// The buffers in use.
+        pub(crate) fn as_mut(&mut self) -> &mut [Bytes] {
+            &mut self.pieces[..self.used]
+        }
+    }
+}
+
+fn around_message(
+    before: Vec<u8>,
+    message: &Bytes,
+    push_after: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>,
+) -> Result<Chunks, WireError> {
+    let mut first = before;
+    push_message(&mut first, message);
+    if message.len() <= COPY_BYTES_MAX {
+        push_after(&mut first)?;
+        return Ok(Chunks { pieces: [first.into(), Bytes::new(), Bytes::new()], used: 1 });
+    }
+    let mut last = Vec::with_capacity(32);
+    push_after(&mut last)?;
+    Ok(Chunks { pieces: [first.into(), message.clone(), last.into()], used: 3 })
+}
+
+/// A whole unary request: HEAD, MESSAGE, END.
+pub(crate) fn request_chunks(head: &RequestHead<'_>, message: &Bytes) -> Result<Chunks, WireError> {
+    let copied = if message.len() <= COPY_BYTES_MAX { message.len() } else { 0 };
+    let mut out = Vec::with_capacity(HEAD_BYTES_USUAL + copied);
+    push_words(&mut out, Kind::Head, head)?;
+    around_message(out, message, |out| {
+        out.extend_from_slice(&[Kind::End.byte(), 0]);
+        Ok(())
+    })
+}
+
+/// A whole unary reply: HEAD if there is one, MESSAGE, STATUS.
+pub(crate) fn reply_chunks(
+    head: Option<&ReplyHead<'_>>,
+    message: &Bytes,
+    status: &StatusHead<'_>,
+) -> Result<Chunks, WireError> {
+    let copied = if message.len() <= COPY_BYTES_MAX { message.len() } else { 0 };
+    let mut out = Vec::with_capacity(48 + copied);
+    if let Some(head) = head {
+        push_words(&mut out, Kind::Head, head)?;
+    }
+    around_message(out, message, |out| push_words(out, Kind::Status, status))
+}
+
+/// A reply that is a STATUS alone: how failures travel.
+pub(crate) fn status_chunk(status: &StatusHead<'_>) -> Result<Chunks, WireError> {
+    let mut out = Vec::with_capacity(96);
+    push_words(&mut out, Kind::Status, status)?;
+    Ok(Chunks { pieces: [out.into(), Bytes::new(), Bytes::new()], used: 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_every_size_come_back() {
+        for value in
+            [0, 1, 0x3f, 0x40, 0x3fff, 0x4000, 0x3fff_ffff, 0x4000_0000, 0x3fff_ffff_ffff_ffff]
+        {
+            let mut bytes = Vec::new();
+            push_varint(&mut bytes, value);
+            assert_eq!(read_varint(&bytes), Some((value as u64, bytes.len())));
+            for cut in 0..bytes.len() {
+                assert_eq!(read_varint(&bytes[..cut]), None, "a cut length was read");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_at_its_limit_passes_and_one_byte_more_is_refused_by_its_header() {
+        let header = |bytes: usize| {
+            let mut out = vec![Kind::Message.byte()];
+            push_varint(&mut out, bytes);
+            Header::parse(&out, 1_000)
+        };
+        assert_eq!(header(1_000).map(|header| header.map(|h| h.payload_bytes)), Ok(Some(1_000)));
+        assert!(matches!(
+            header(1_001),
+            Err(WireError::TooLarge { bytes: 1_001, limit: 1_000, .. })
+        ));
+        assert!(matches!(header(0x3fff_ffff_ffff_ffff), Err(WireError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn unknown_kinds_are_skipped_from_0x80_and_refused_below() {
+        assert_eq!(
+            Header::parse(&[0x80, 3], 10).map(|h| h.map(|h| h.kind)),
+            Ok(Some(Kind::Optional))
+        );
+        assert_eq!(
+            Header::parse(&[0xff, 3], 10).map(|h| h.map(|h| h.kind)),
+            Ok(Some(Kind::Optional))
+        );
+        for unknown in [0x00, 0x0a, 0x0f, 0x14, 0x7f] {
+            assert!(Header::parse(&[unknown, 0], 10).is_err(), "{unknown:#x} was read");
+        }
+    }
+
+    #[test]
+    fn an_end_with_a_payload_is_refused() {
+        assert!(Header::parse(&[Kind::End.byte(), 0], 10).is_ok());
+        assert!(Header::parse(&[Kind::End.byte(), 1], 10).is_err());
+    }
+
+    #[test]
+    fn a_header_that_is_not_whole_is_waited_for() {
+        assert_eq!(Header::parse(&[], 10), Ok(None));
+        assert_eq!(Header::parse(&[Kind::Message.byte()], 10), Ok(None));
+        assert_eq!(Header::parse(&[Kind::Message.byte(), 0x40], 10), Ok(None));
+    }
+
+    #[test]
+    fn any_bytes_are_a_header_or_an_error_and_never_a_panic() {
+        proptest::proptest!(|(bytes: Vec<u8>, limit in 0usize..100_000)| {
+            if let Ok(Some(header)) = Header::parse(&bytes, limit) {
+                assert!(header.header_bytes <= Header::BYTES_MAX && header.header_bytes <= bytes.len());
+            }
+        });
+    }
+}

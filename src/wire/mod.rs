@@ -1,0 +1,26 @@
+//! What travels: frames, heads, control frames, codes. Bytes in, values out; no sockets and no clock.
+//!
+//! The only room that names serde_cbor. `docs/protocol.md` is the same in prose.
+
+mod cbor;
+mod code;
+mod control;
+mod frame;
+mod head;
+#[cfg(feature = "json")]
+pub mod json;
+mod scan;
+
+pub(crate) use cbor::{decode_value, encode_value};
+pub use code::{CloseCode, Reaction, StreamCode};
+pub(crate) use control::{Control, Goodbye, Hello, Ping, Register, Registered, Welcome};
+pub use control::{MethodInfo, ServiceInfo};
+pub(crate) use frame::{Header, Kind, WireError, reply_chunks, request_chunks, status_chunk};
+pub use head::CallKind;
+pub(crate) use head::{ReplyHead, RequestHead, Route, RouteKind, StatusHead};
+
+/// The application protocol that TLS agrees on, and the version in it.
+pub const ALPN: &[u8] = b"dialback/1";
+
+/// The protocol version that HELLO offers and WELCOME confirms.
+pub const PROTOCOL_VERSION: u16 = 1;

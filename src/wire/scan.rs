@@ -1,0 +1,227 @@
+//! Looks over the CBOR of a head before anything is decoded: depth, items, duplicate keys, trailing bytes.
+//!
+//! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is read before anybody was
+//! authorised, so it has to be plainer than CBOR allows: definite lengths, no tags, keys that are numbers or text.
+//! Grammar: RFC 8949 section 3.
+
+use super::WireError;
+use crate::limits::{CONTROL_ITEMS_MAX, HEAD_DEPTH_MAX, HEAD_ITEMS_MAX};
+
+/// Keys of one map. Ours have a dozen; the bound keeps the search for duplicates short.
+const MAP_KEYS_MAX: usize = 64;
+
+/// How much a head may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    items_max: usize,
+}
+
+impl Bounds {
+    /// Heads of calls.
+    pub(super) const HEAD: Self = Self { items_max: HEAD_ITEMS_MAX };
+    /// Control frames, which list services.
+    pub(super) const CONTROL: Self = Self { items_max: CONTROL_ITEMS_MAX };
+}
+
+/// One item's start: its major type and its argument.
+struct Item {
+    major: u8,
+    argument: u64,
+}
+
+/// A key of a map, as far as two keys can be the same.
+#[derive(PartialEq)]
+enum Key<'a> {
+    Number(u8, u64),
+    Text(&'a [u8]),
+}
+
+/// An array or map that is not at its end.
+struct Open<'a> {
+    /// Items to come; a map's keys and values both count.
+    left: u64,
+    /// The keys so far, if it is a map.
+    keys: Option<Vec<Key<'a>>>,
+}
+
+struct Scanner<'a> {
+    rest: &'a [u8],
+    items: usize,
+    open: Vec<Open<'a>>,
+}
+
+const MALFORMED: fn(&'static str) -> WireError = WireError::Malformed;
+
+/// Whether the bytes are one well-formed item within the bounds.
+pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), WireError> {
+    let mut scanner = Scanner { rest: bytes, items: 0, open: Vec::new() };
+    loop {
+        scanner.item()?;
+        if scanner.items > bounds.items_max {
+            return Err(MALFORMED("too many items in a head"));
+        }
+        scanner.leave_full();
+        if scanner.open.is_empty() {
+            break;
+        }
+    }
+    if scanner.rest.is_empty() { Ok(()) } else { Err(MALFORMED("trailing bytes after a head")) }
+}
+
+impl<'a> Scanner<'a> {
+    fn item(&mut self) -> Result<(), WireError> {
+        self.items += 1;
+        let Item { major, argument } = self.start()?;
+        let is_key = self.count_in_parent();
+        match major {
+            0 | 1 => self.key(is_key, Key::Number(major, argument)),
+            2 => {
+                self.take(argument)?;
+                if is_key { Err(MALFORMED("a byte string as a key")) } else { Ok(()) }
+            }
+            3 => {
+                let text = self.take(argument)?;
+                self.key(is_key, Key::Text(text))
+            }
+            _ if is_key => Err(MALFORMED("a key that is neither number nor text")),
+            4 => self.enter(argument, None),
+            5 if argument > MAP_KEYS_MAX as u64 => Err(MALFORMED("too many keys in a map")),
+            5 => self.enter(argument * 2, Some(Vec::new())),
+            6 => Err(MALFORMED("a tag in a head")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the first bytes of an item. Indefinite lengths and reserved forms are refused.
+    fn start(&mut self) -> Result<Item, WireError> {
+        let first = self.take(1)?[0];
+        let (major, short) = (first >> 5, first & 0x1f);
+        let argument = match short {
+            0..=23 => u64::from(short),
+            24..=27 => {
+                let bytes = self.take(1 << (short - 24))?;
+                bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+            }
+            _ => return Err(MALFORMED("an indefinite or reserved length")),
+        };
+        Ok(Item { major, argument })
+    }
+
+    fn take(&mut self, count: u64) -> Result<&'a [u8], WireError> {
+        let cut = usize::try_from(count).ok().filter(|count| *count <= self.rest.len());
+        let (taken, rest) = self.rest.split_at(cut.ok_or(MALFORMED("a head that ends too early"))?);
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// Counts the item in the array or map around it; says whether it stands at the place of a key.
+    fn count_in_parent(&mut self) -> bool {
+        let Some(parent) = self.open.last_mut() else { return false };
+        let is_key = parent.keys.is_some() && parent.left.is_multiple_of(2);
+        parent.left -= 1;
+        is_key
+    }
+
+    fn key(&mut self, is_key: bool, key: Key<'a>) -> Result<(), WireError> {
+        let Some(keys) =
+            self.open.last_mut().and_then(|parent| parent.keys.as_mut()).filter(|_| is_key)
+        else {
+            return Ok(());
+        };
+        if keys.contains(&key) {
+            return Err(MALFORMED("a key that stands twice in one map"));
+        }
+        keys.push(key);
+        Ok(())
+    }
+
+    fn enter(&mut self, left: u64, keys: Option<Vec<Key<'a>>>) -> Result<(), WireError> {
+        if self.open.len() >= HEAD_DEPTH_MAX {
+            return Err(MALFORMED("maps and arrays too deep"));
+        }
+        self.open.push(Open { left, keys });
+        Ok(())
+    }
+
+    fn leave_full(&mut self) {
+        while self.open.last().is_some_and(|open| open.left == 0) {
+            self.open.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passes(bytes: &[u8]) -> bool {
+        check(bytes, Bounds::HEAD).is_ok()
+    }
+
+    #[test]
+    fn plain_maps_pass() {
+        assert!(passes(&[0xa0]));
+        assert!(passes(&[0xa2, 0x00, 0x61, b'a', 0x01, 0x82, 0xf5, 0x20]));
+        assert!(passes(&[0xa1, 0x61, b'k', 0xa1, 0x00, 0xfb, 0, 0, 0, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn duplicate_keys_are_refused_however_they_are_written() {
+        assert!(passes(&[0xa2, 0x00, 0x01, 0x01, 0x01]));
+        assert!(!passes(&[0xa2, 0x00, 0x01, 0x00, 0x02]));
+        assert!(!passes(&[0xa2, 0x00, 0x01, 0x18, 0x00, 0x02]), "a longer form of the same number");
+        assert!(!passes(&[0xa2, 0x61, b'a', 0x01, 0x61, b'a', 0x02]));
+        assert!(passes(&[0xa2, 0x00, 0x01, 0x20, 0x02]), "0 and -1 are two keys");
+    }
+
+    #[test]
+    fn thirty_two_levels_pass_and_one_more_does_not() {
+        let nested = |levels: usize| [vec![0x81; levels], vec![0x00]].concat();
+        assert!(passes(&nested(HEAD_DEPTH_MAX)));
+        assert!(!passes(&nested(HEAD_DEPTH_MAX + 1)));
+        assert!(!passes(&nested(100_000)));
+    }
+
+    #[test]
+    fn the_bound_on_items_holds_at_the_limit_and_one_past_it() {
+        let array = |count: usize| {
+            [vec![0x99, (count >> 8) as u8, count as u8], vec![0x00; count]].concat()
+        };
+        assert!(passes(&array(HEAD_ITEMS_MAX - 1)));
+        assert!(!passes(&array(HEAD_ITEMS_MAX)));
+    }
+
+    #[test]
+    fn cut_trailing_tagged_and_indefinite_bytes_are_refused() {
+        for bad in [
+            &[][..],
+            &[0xa1],
+            &[0xa1, 0x00],
+            &[0x61],
+            &[0x18],
+            &[0x00, 0x00],
+            &[0xbf, 0xff],
+            &[0x9f, 0xff],
+            &[0x7f, 0xff],
+            &[0xc0, 0x00],
+            &[0x1c],
+            &[0xa1, 0x41, 0x00, 0x00],
+            &[0xa1, 0x80, 0x00],
+            &[0xa1, 0xf5, 0x00],
+            &[0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            &[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ] {
+            assert!(!passes(bad), "{bad:02x?} passed");
+        }
+    }
+
+    #[test]
+    fn what_the_scanner_passes_is_never_a_panic_for_the_decoder() {
+        proptest::proptest!(|(bytes: Vec<u8>)| {
+            if passes(&bytes) {
+                let _: Result<serde_cbor::Value, _> = serde_cbor::from_slice(&bytes);
+            }
+        });
+    }
+}
