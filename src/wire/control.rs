@@ -1,13 +1,11 @@
-//! The frames of the control stream: hello, welcome, registration, heartbeat, goodbye.
+//! The frames of the control stream: hello, welcome, registration, heartbeat.
 
 use super::{
     CallKind, WireError,
     cbor::decode_words,
     frame::{Kind, push_words},
-    head::cut_text,
     scan::Bounds,
 };
-use crate::limits::MESSAGE_TEXT_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
@@ -29,6 +27,9 @@ pub(crate) struct Hello {
     /// 5: calls that the dialling side answers at once on this link.
     #[serde(default)]
     pub(crate) calls_in_flight_max: u32,
+    /// 6: milliseconds between its PINGs.
+    #[serde(default)]
+    pub(crate) heartbeat_ms: u64,
 }
 
 /// The accepting side's answer: the link is up.
@@ -94,16 +95,6 @@ pub(crate) struct Ping {
     pub(crate) number: u64,
 }
 
-/// Why the link is about to be closed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Goodbye {
-    /// 0: a close code.
-    pub(crate) code: u64,
-    /// 1: the reason for people.
-    #[serde(default)]
-    pub(crate) text: String,
-}
-
 /// Any frame of the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
@@ -113,7 +104,6 @@ pub(crate) enum Control {
     Registered(Registered),
     Ping(Ping),
     Pong(Ping),
-    Goodbye(Goodbye),
     /// A frame that this version knows of and has no use for yet.
     Reserved,
 }
@@ -129,10 +119,6 @@ impl Control {
             Self::Registered(words) => push_words(&mut out, Kind::Registered, words),
             Self::Ping(words) => push_words(&mut out, Kind::Ping, words),
             Self::Pong(words) => push_words(&mut out, Kind::Pong, words),
-            Self::Goodbye(words) => {
-                let text = cut_text(&words.text, MESSAGE_TEXT_BYTES_MAX).into();
-                push_words(&mut out, Kind::Goodbye, &Goodbye { text, ..*words })
-            }
             Self::Reserved => Err(WireError::Malformed("a reserved frame is never sent")),
         }?;
         Ok(out)
@@ -148,8 +134,7 @@ impl Control {
             Kind::Registered => Self::Registered(decode_words(payload, bounds)?),
             Kind::Ping => Self::Ping(decode_words(payload, bounds)?),
             Kind::Pong => Self::Pong(decode_words(payload, bounds)?),
-            Kind::Goodbye => Self::Goodbye(decode_words(payload, bounds)?),
-            Kind::View | Kind::Drain => Self::Reserved,
+            Kind::View | Kind::Drain | Kind::Goodbye => Self::Reserved,
             Kind::Head | Kind::Message | Kind::End | Kind::Status | Kind::Optional => {
                 return Err(WireError::Malformed("a frame of a call on the control stream"));
             }
@@ -179,6 +164,7 @@ mod tests {
             instance: ByteArray::new([3; 16]),
             software: "dialback 0.1.0".into(),
             calls_in_flight_max: 256,
+            heartbeat_ms: 5_000,
         }));
         check(Control::Welcome(Welcome {
             protocol: 1,
@@ -196,7 +182,6 @@ mod tests {
         check(Control::Registered(Registered { generation: 1 }));
         check(Control::Ping(Ping { number: 1 }));
         check(Control::Pong(Ping { number: u64::MAX }));
-        check(Control::Goodbye(Goodbye { code: 0x40, text: "bye".into() }));
     }
 
     #[test]

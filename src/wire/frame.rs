@@ -75,7 +75,7 @@ kinds! {
     Ping = 0x07;
     /// I am.
     Pong = 0x08;
-    /// Why the link is about to be closed.
+    /// Why the link is about to be closed. Reserved: read and passed over.
     Goodbye = 0x09;
     /// The first frame of a request; optional in a reply.
     Head = 0x10;
@@ -187,25 +187,21 @@ fn push_message(out: &mut Vec<u8>, message: &Bytes) {
     }
 }
 
-/// What one write hands to the transport: the bytes in order, in one to three pieces.
-pub(crate) type Chunks = smallchunks::Chunks;
+/// What one write hands to the transport: one to three buffers in order, without an allocation to list them.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    pieces: [Bytes; 3],
+    used: usize,
+}
 
-/// Up to three buffers without an allocation of their own.
-mod smallchunks {
-    use bytes::Bytes;
-
-    /// Buffers that belong together, in order; unused ones are empty.
-    #[derive(Debug)]
-    pub(crate) struct Chunks {
-        pub(crate) pieces: [Bytes; 3],
-        pub(crate) used: usize,
+impl Chunks {
+    fn one(piece: Vec<u8>) -> Self {
+        Self { pieces: [piece.into(), Bytes::new(), Bytes::new()], used: 1 }
     }
 
-    impl Chunks {
-        /// The buffers in use.
-        pub(crate) fn as_mut(&mut self) -> &mut [Bytes] {
-            &mut self.pieces[..self.used]
-        }
+    /// The buffers in use.
+    pub(crate) fn as_mut(&mut self) -> &mut [Bytes] {
+        &mut self.pieces[..self.used]
     }
 }
 
@@ -218,7 +214,7 @@ fn around_message(
     push_message(&mut first, message);
     if message.len() <= COPY_BYTES_MAX {
         push_after(&mut first)?;
-        return Ok(Chunks { pieces: [first.into(), Bytes::new(), Bytes::new()], used: 1 });
+        return Ok(Chunks::one(first));
     }
     let mut last = Vec::with_capacity(32);
     push_after(&mut last)?;
@@ -254,7 +250,7 @@ pub(crate) fn reply_chunks(
 pub(crate) fn status_chunk(status: &StatusHead<'_>) -> Result<Chunks, WireError> {
     let mut out = Vec::with_capacity(96);
     push_words(&mut out, Kind::Status, status)?;
-    Ok(Chunks { pieces: [out.into(), Bytes::new(), Bytes::new()], used: 1 })
+    Ok(Chunks::one(out))
 }
 
 #[cfg(test)]

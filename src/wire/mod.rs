@@ -13,9 +13,9 @@ mod scan;
 
 pub(crate) use cbor::{decode_value, encode_value};
 pub use code::{CloseCode, Reaction, StreamCode};
-pub(crate) use control::{Control, Goodbye, Hello, Ping, Register, Registered, Welcome};
+pub(crate) use control::{Control, Hello, Ping, Register, Registered, Welcome};
 pub use control::{MethodInfo, ServiceInfo};
-pub(crate) use frame::{Header, Kind, WireError, reply_chunks, request_chunks, status_chunk};
+pub(crate) use frame::{Chunks, Header, Kind, WireError, reply_chunks, request_chunks, status_chunk};
 pub use head::CallKind;
 pub(crate) use head::{ReplyHead, RequestHead, Route, RouteKind, StatusHead};
 
