@@ -1,5 +1,6 @@
 //! Reverse RPC over QUIC.
 
+pub mod policy;
 pub mod backoff;
 pub mod name;
 pub mod metadata;
