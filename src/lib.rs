@@ -1,5 +1,9 @@
 //! Reverse RPC over QUIC.
 
+pub mod link;
+pub mod tls;
+pub mod policy;
+pub mod drain;
 pub mod wire;
 pub mod backoff;
 pub mod name;

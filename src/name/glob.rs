@@ -106,6 +106,35 @@ impl FromStr for NameGlob {
     }
 }
 
+/// A pattern over services: `HelloService`, `acme.**`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServiceGlob {
+    text: String,
+    labels: Vec<Label>,
+}
+
+impl ServiceGlob {
+    /// Whether the pattern covers the service.
+    pub fn matches(&self, service: &str) -> bool {
+        labels_match(&self.labels, service.split('.'))
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for ServiceGlob {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let labels = parse_labels(text, is_identifier_byte)
+            .map_err(|why| NameError::new("service pattern", text, why))?;
+        Ok(Self { text: text.into(), labels })
+    }
+}
+
 /// What a method pattern speaks of: RPC methods or forwards, never both.
 #[derive(Clone, PartialEq, Eq)]
 enum Subject {
@@ -131,6 +160,19 @@ impl MethodGlob {
             }
             Subject::Forward { .. } => false,
         }
+    }
+
+    /// Whether this pattern surely covers all that `other` covers: it is the same pattern, or this one
+    /// is every RPC method and `other` speaks of some. May say no where a closer look would say yes.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.subject == other.subject
+            || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))
+    }
+
+    fn is_every_rpc(&self) -> bool {
+        let Subject::Rpc { service, method } = &self.subject else { return false };
+        service.iter().all(|label| *label == Label::Any)
+            && matches!(method, Label::Prefix(start) if start.is_empty())
     }
 
     /// The pattern as it was written.
@@ -193,7 +235,7 @@ macro_rules! shown_as_written {
     )*};
 }
 
-shown_as_written!(NameGlob MethodGlob);
+shown_as_written!(NameGlob ServiceGlob MethodGlob);
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +304,44 @@ mod tests {
         for forward in ["http:grafana", "tcp:*", "tcp:**"] {
             check_method(forward, &[], &["http/grafana", "tcp/db", "A/b"]);
         }
+    }
+
+    #[track_caller]
+    fn check_service(pattern: &str, yes: &[&str], no: &[&str]) {
+        let glob: ServiceGlob = pattern.parse().expect("a pattern");
+        for service in yes {
+            assert!(glob.matches(service), "{pattern} missed {service}");
+        }
+        for service in no {
+            assert!(!glob.matches(service), "{pattern} took {service}");
+        }
+    }
+
+    #[test]
+    fn service_patterns_cover_labels_as_names_do() {
+        check_service("HelloService", &["HelloService"], &["Hello", "a.HelloService"]);
+        check_service("*", &["HelloService"], &["a.HelloService"]);
+        check_service("acme.**", &["acme.v1.Stock", "acme.Stock"], &["acmee.Stock"]);
+        for bad in ["", "a-b", "a/b", "a..b", "*a"] {
+            assert!(bad.parse::<ServiceGlob>().is_err(), "{bad:?} was taken for a pattern");
+        }
+    }
+
+    #[track_caller]
+    fn check_covers(wide: &str, narrow: &str, expected: bool) {
+        let [wide, narrow] = [wide, narrow].map(|text| text.parse::<MethodGlob>().expect("one"));
+        assert_eq!(wide.covers(&narrow), expected, "{wide} over {narrow}");
+    }
+
+    #[test]
+    fn every_rpc_method_covers_any_but_no_forward() {
+        check_covers("*/*", "acme.**/Get*", true);
+        check_covers("**/*", "*/*", true);
+        check_covers("A/*", "A/*", true);
+        check_covers("http:grafana", "http:grafana", true);
+        check_covers("*/*", "http:grafana", false);
+        check_covers("A/*", "*/*", false);
+        check_covers("**/Get*", "A/*", false);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The names of parties, services, methods and calls: parsed once at the edge, trusted after.
 
+mod address;
 mod glob;
 mod method;
 mod party;
 
-pub use glob::{MethodGlob, NameGlob};
+pub use address::NodeAddress;
+pub use glob::{MethodGlob, NameGlob, ServiceGlob};
 pub use method::{MethodName, MethodPath, ServiceName};
 pub use party::{Name, PeerName, Role};
 
@@ -21,7 +23,7 @@ pub struct NameError {
 
 impl NameError {
     /// Long and hostile texts are cut, so that an error stays one readable line.
-    fn new(what: &'static str, text: &str, why: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, text: &str, why: &'static str) -> Self {
         Self { what, text: text.chars().take(80).collect(), why }
     }
 

@@ -1,0 +1,102 @@
+//! The agent's rules: its owner's say over what nodes may bring in.
+
+use super::AgentRule;
+use crate::name::{MethodPath, Name, PeerName};
+use std::fmt;
+
+/// What an agent answers. Without a rule every verified node may call what is hosted; with any rule the
+/// rest is denied.
+///
+/// The caller's name is the node's word: a node that was taken over may claim any caller, but cannot
+/// reach methods that no rule opens to that node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentPolicy {
+    /// What is open. Where several cover a call, the first is named as the one that decided.
+    pub allow: Vec<AgentRule>,
+}
+
+impl AgentPolicy {
+    /// Adds a rule after those that stand. The first one closes all that no rule opens.
+    #[must_use]
+    pub fn allow(mut self, rule: AgentRule) -> Self {
+        self.allow.push(rule);
+        self
+    }
+
+    /// Judges one call that a node brings for an asker. Allocates nothing.
+    pub fn decide(&self, node: &Name, asker: &PeerName, method: &MethodPath) -> AgentDecision<'_> {
+        if self.allow.is_empty() {
+            return AgentDecision::AllowedWithoutRules;
+        }
+        match self.allow.iter().find(|rule| rule.covers(node, asker, method)) {
+            Some(rule) => AgentDecision::AllowedBy(rule),
+            None => AgentDecision::Denied,
+        }
+    }
+}
+
+/// What an agent's policy says of one call. Shown as a sentence that names the rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentDecision<'a> {
+    /// This rule opens it.
+    AllowedBy(&'a AgentRule),
+    /// The owner wrote no rules.
+    AllowedWithoutRules,
+    /// There are rules, and none covers it.
+    Denied,
+}
+
+impl AgentDecision<'_> {
+    /// Whether the call may go on.
+    pub const fn is_allowed(&self) -> bool {
+        !matches!(self, Self::Denied)
+    }
+}
+
+impl fmt::Display for AgentDecision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllowedBy(rule) => {
+                f.write_str("allowed by ")?;
+                rule.origin.cite(f, "allow")
+            }
+            Self::AllowedWithoutRules => f.write_str("allowed: the agent has no [[allow]] rules"),
+            Self::Denied => f.write_str("denied: no [[allow]] rule of the agent covers it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Origin, *};
+
+    #[track_caller]
+    fn check(policy: &AgentPolicy, [node, asker, method]: [&str; 3], expected: &str) {
+        let node = node.parse().expect("a name");
+        let asker = asker.parse().expect("a party");
+        let method = method.parse().expect("a method");
+        let decision = policy.decide(&node, &asker, &method);
+        assert_eq!(decision.to_string(), expected);
+        assert_eq!(decision.is_allowed(), expected.starts_with("allowed"));
+    }
+
+    #[test]
+    fn without_rules_every_verified_node_may_call() {
+        let expected = "allowed: the agent has no [[allow]] rules";
+        check(&AgentPolicy::default(), ["edge-1", "caller/billing", "A/b"], expected);
+    }
+
+    #[test]
+    fn with_a_rule_all_that_it_does_not_cover_is_denied() {
+        let mut rule = AgentRule::parse("edge-*", "billing", "HelloService/*").expect("a rule");
+        rule.origin = Origin::at("agent.toml", 9);
+        let policy = AgentPolicy::default().allow(rule);
+        let allowed = "allowed by the [[allow]] rule at agent.toml:9";
+        let denied = "denied: no [[allow]] rule of the agent covers it";
+        check(&policy, ["edge-1", "caller/billing", "HelloService/Hi"], allowed);
+        check(&policy, ["core", "caller/billing", "HelloService/Hi"], denied);
+        check(&policy, ["edge-1", "caller/ops", "HelloService/Hi"], denied);
+        check(&policy, ["edge-1", "node/billing", "HelloService/Hi"], denied);
+        check(&policy, ["edge-1", "caller/billing", "Other/Hi"], denied);
+    }
+}

@@ -1,0 +1,169 @@
+//! Who asks and what is asked, as rules write them: a pattern over names, and the role it speaks of.
+
+use crate::name::{Name, NameError, NameGlob, PeerName, Role};
+use std::{fmt, str::FromStr};
+
+/// Who asks, in a rule: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say their role.
+///
+/// A pattern speaks of one role only: `**` is every caller, and neither an agent nor a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskerGlob {
+    role: Role,
+    names: NameGlob,
+}
+
+impl AskerGlob {
+    /// Joins a role and a pattern over names of that role.
+    pub const fn new(role: Role, names: NameGlob) -> Self {
+        Self { role, names }
+    }
+
+    /// Whether the pattern covers the party.
+    pub fn matches(&self, asker: &PeerName) -> bool {
+        self.role == asker.role && self.names.matches(&asker.name)
+    }
+}
+
+impl FromStr for AskerGlob {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            Some((role, names)) => Ok(Self::new(role.parse()?, names.parse()?)),
+            None => Ok(Self::new(Role::Caller, text.parse()?)),
+        }
+    }
+}
+
+/// Shown in the shortest form: a caller without its role.
+impl fmt::Display for AskerGlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.role {
+            Role::Caller => write!(f, "{}", self.names),
+            role => write!(f, "{role}/{}", self.names),
+        }
+    }
+}
+
+/// What a call is for: an agent's services, or those that the node hosts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The agent of this name.
+    Agent(&'a Name),
+    /// The node of this name.
+    Node(&'a Name),
+}
+
+/// What is asked, in a rule: `acme.*` are agents, `node/NAME` is what the node itself hosts.
+///
+/// `**` is every agent and never a node, so that a rule for agents does not open the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetGlob {
+    /// Agents of these names.
+    Agents(NameGlob),
+    /// Nodes of these names.
+    Nodes(NameGlob),
+}
+
+impl TargetGlob {
+    /// Whether the pattern covers the target.
+    pub fn matches(&self, target: Target<'_>) -> bool {
+        match (self, target) {
+            (Self::Agents(names), Target::Agent(name)) => names.matches(name),
+            (Self::Nodes(names), Target::Node(name)) => names.matches(name),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for TargetGlob {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            None => Ok(Self::Agents(text.parse()?)),
+            Some(("node", names)) => Ok(Self::Nodes(names.parse()?)),
+            Some(_) => Err(NameError::new(
+                "agent pattern",
+                text,
+                "has a role; write an agent's name alone, or node/NAME for what the node hosts",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for TargetGlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agents(names) => write!(f, "{names}"),
+            Self::Nodes(names) => write!(f, "node/{names}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_asker(pattern: &str, yes: &[&str], no: &[&str]) {
+        let glob: AskerGlob = pattern.parse().expect("a pattern");
+        for asker in yes {
+            assert!(glob.matches(&asker.parse().expect("a party")), "{pattern} missed {asker}");
+        }
+        for asker in no {
+            assert!(!glob.matches(&asker.parse().expect("a party")), "{pattern} took {asker}");
+        }
+    }
+
+    #[test]
+    fn an_asker_pattern_covers_one_role_and_callers_when_it_names_none() {
+        check_asker("billing", &["caller/billing"], &["agent/billing", "node/billing"]);
+        check_asker("caller/billing", &["caller/billing"], &["agent/billing"]);
+        check_asker("**", &["caller/a", "caller/a.b"], &["agent/a", "node/a"]);
+        check_asker("agent/acme.*", &["agent/acme.a"], &["caller/acme.a", "agent/acme"]);
+        check_asker("node/*", &["node/edge-1"], &["caller/edge-1", "agent/edge-1"]);
+    }
+
+    #[track_caller]
+    fn check_target(pattern: &str, target: &str, expected: bool) {
+        let glob: TargetGlob = pattern.parse().expect("a pattern");
+        let party: PeerName = target.parse().expect("a party");
+        let target = match party.role {
+            Role::Node => Target::Node(&party.name),
+            _ => Target::Agent(&party.name),
+        };
+        assert_eq!(glob.matches(target), expected, "{pattern} against {target:?}");
+    }
+
+    #[test]
+    fn a_target_pattern_covers_agents_or_nodes_and_never_both() {
+        check_target("**", "agent/acme.a", true);
+        check_target("**", "node/edge-1", false);
+        check_target("acme.*", "agent/acme.a", true);
+        check_target("acme.*", "agent/acme", false);
+        check_target("node/edge-*", "node/edge-1", true);
+        check_target("node/edge-*", "agent/edge-1", false);
+        check_target("node/**", "node/a.b", true);
+    }
+
+    #[test]
+    fn texts_that_are_no_patterns_are_refused() {
+        for bad in ["", "boss/a", "agent/", "/a", "agent/a/b", "Agent/a", "a b"] {
+            assert!(bad.parse::<AskerGlob>().is_err(), "{bad:?} was taken for an asker");
+        }
+        for bad in ["", "agent/a", "caller/a", "node/", "node/a/b", "A"] {
+            assert!(bad.parse::<TargetGlob>().is_err(), "{bad:?} was taken for a target");
+        }
+    }
+
+    #[test]
+    fn patterns_are_shown_in_a_form_that_reads_back() {
+        for text in ["billing", "agent/acme.*", "node/**"] {
+            assert_eq!(text.parse::<AskerGlob>().map(|glob| glob.to_string()), Ok(text.into()));
+        }
+        for text in ["acme.**", "node/edge-*"] {
+            assert_eq!(text.parse::<TargetGlob>().map(|glob| glob.to_string()), Ok(text.into()));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Who may call what, and who may host what. Pure: no clock, no socket, no file; it speaks of
+//! [`PeerName`](crate::name::PeerName), never of certificates.
+//!
+//! Both ends have their say. A [`NodePolicy`] lets nothing pass that no rule allows; an
+//! [`AgentPolicy`] without rules trusts every verified node, and with rules denies the rest.
+
+mod agent;
+mod glob;
+mod node;
+mod rule;
+
+pub use agent::{AgentDecision, AgentPolicy};
+pub use glob::{AskerGlob, Target, TargetGlob};
+pub use node::{Decision, Denied, Grant, NodePolicy};
+pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin};

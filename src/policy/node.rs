@@ -1,0 +1,329 @@
+//! The node's rules: who may call what through it, and which agents may answer for a service.
+
+use super::{AllowRule, AskerGlob, DenyRule, HostRule, Target, TargetGlob};
+use crate::name::{MethodPath, Name, NameError, PeerName, Role};
+use std::{fmt, time::Duration};
+
+/// What a node lets through. `Default` has no rules and lets nothing through.
+///
+/// A decision walks the rules in their order and allocates nothing: its cost is one comparison of
+/// patterns per rule, on every call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodePolicy {
+    /// What is open. Where several cover a call, the **first** decides and its bounds hold.
+    pub allow: Vec<AllowRule>,
+    /// What is closed all the same. Deny wins, whatever stands before or after it.
+    pub deny: Vec<DenyRule>,
+    /// Who may answer calls that name only the service.
+    pub host: Vec<HostRule>,
+}
+
+impl NodePolicy {
+    /// Opens every RPC method, of agents and of the node, to every verified party, and lets every agent
+    /// answer for every service. For tests, and for programs that judge calls by themselves.
+    pub fn allow_all() -> Self {
+        // The patterns are constants, and the test below reads them; an error would leave the policy closed.
+        Self::open_to_all().unwrap_or_default()
+    }
+
+    fn open_to_all() -> Result<Self, NameError> {
+        let mut policy = Self::default();
+        for role in Role::ALL {
+            for target in [TargetGlob::Agents("**".parse()?), TargetGlob::Nodes("**".parse()?)] {
+                let asker = AskerGlob::new(role, "**".parse()?);
+                policy.allow.push(AllowRule::new(asker, target, "*/*".parse()?));
+            }
+        }
+        policy.host.push(HostRule::parse("**", "**")?);
+        Ok(policy)
+    }
+
+    /// Adds a rule after those that stand.
+    #[must_use]
+    pub fn allow(mut self, rule: AllowRule) -> Self {
+        self.allow.push(rule);
+        self
+    }
+
+    /// Adds a rule that closes what others open.
+    #[must_use]
+    pub fn deny(mut self, rule: DenyRule) -> Self {
+        self.deny.push(rule);
+        self
+    }
+
+    /// Adds a grant to answer for a service.
+    #[must_use]
+    pub fn host(mut self, rule: HostRule) -> Self {
+        self.host.push(rule);
+        self
+    }
+
+    /// Judges one call: any deny rule that covers it decides, else the first allow rule that does.
+    pub fn decide(
+        &self,
+        asker: &PeerName,
+        target: Target<'_>,
+        method: &MethodPath,
+    ) -> Decision<'_> {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.covers(asker, target, method)) {
+            return Decision::Deny(Denied::ByRule(rule));
+        }
+        match self.allow.iter().find(|rule| rule.covers(asker, target, method)) {
+            Some(rule) => Decision::Allow(Grant { rule }),
+            None => Decision::Deny(Denied::NoRule),
+        }
+    }
+
+    /// Whether the asker may know that the target is there: some allow rule could let it call something
+    /// there, and no deny rule takes all of that away. Nobody else learns which agents exist.
+    pub fn may_see(&self, asker: &PeerName, target: Target<'_>) -> bool {
+        self.allow.iter().any(|rule| {
+            rule.caller.matches(asker)
+                && rule.agent.matches(target)
+                && !self.is_closed(rule, asker, target)
+        })
+    }
+
+    fn is_closed(&self, open: &AllowRule, asker: &PeerName, target: Target<'_>) -> bool {
+        self.deny.iter().any(|rule| {
+            rule.caller.matches(asker)
+                && rule.agent.matches(target)
+                && rule.method.covers(&open.method)
+        })
+    }
+
+    /// Whether the agent may answer calls that name only this service.
+    pub fn may_host(&self, agent: &Name, service: &str) -> bool {
+        self.host.iter().any(|rule| rule.covers(agent, service))
+    }
+}
+
+/// What a policy says of one call. Shown as a sentence that names the rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// It may go on, within the grant.
+    Allow(Grant<'a>),
+    /// It may not.
+    Deny(Denied<'a>),
+}
+
+impl Decision<'_> {
+    /// Whether the call may go on.
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+}
+
+impl fmt::Display for Decision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow(grant) => grant.fmt(f),
+            Self::Deny(denied) => denied.fmt(f),
+        }
+    }
+}
+
+/// The proof that a rule allows a call, and the bounds under which it does. Only a policy makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant<'a> {
+    rule: &'a AllowRule,
+}
+
+impl<'a> Grant<'a> {
+    /// The rule that decided.
+    pub const fn rule(&self) -> &'a AllowRule {
+        self.rule
+    }
+
+    /// The longest deadline that the call may have.
+    pub const fn timeout_max(&self) -> Option<Duration> {
+        self.rule.timeout_max
+    }
+
+    /// Whether an attempt that may have run may be repeated.
+    pub const fn is_idempotent(&self) -> bool {
+        self.rule.idempotent
+    }
+
+    /// The largest message, in bytes, where the rule bounds it.
+    pub const fn message_bytes_max(&self) -> Option<usize> {
+        self.rule.message_bytes_max
+    }
+}
+
+impl fmt::Display for Grant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("allowed by ")?;
+        self.rule.origin.cite(f, "allow")
+    }
+}
+
+/// Why a call is refused. For the operator; the asker is not told which rule it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied<'a> {
+    /// A deny rule covers it.
+    ByRule(&'a DenyRule),
+    /// No allow rule covers it.
+    NoRule,
+}
+
+impl fmt::Display for Denied<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByRule(rule) => {
+                f.write_str("denied by ")?;
+                rule.origin.cite(f, "deny")
+            }
+            Self::NoRule => f.write_str("denied: no [[allow]] rule covers it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Origin, *};
+
+    fn allow(line: u32, caller: &str, agent: &str, method: &str) -> AllowRule {
+        let mut rule = AllowRule::parse(caller, agent, method).expect("a rule");
+        rule.origin = Origin::at("node.toml", line);
+        rule
+    }
+
+    fn deny(line: u32, caller: &str, agent: &str, method: &str) -> DenyRule {
+        let mut rule = DenyRule::parse(caller, agent, method).expect("a rule");
+        rule.origin = Origin::at("node.toml", line);
+        rule
+    }
+
+    fn target(party: &PeerName) -> Target<'_> {
+        match party.role {
+            Role::Node => Target::Node(&party.name),
+            _ => Target::Agent(&party.name),
+        }
+    }
+
+    /// `asker target method`, as `policy test` has them.
+    #[track_caller]
+    fn check(policy: &NodePolicy, [asker, on, method]: [&str; 3], expected: &str) {
+        let [asker, on] = [asker, on].map(|text| text.parse::<PeerName>().expect("a party"));
+        let method = method.parse().expect("a method");
+        assert_eq!(policy.decide(&asker, target(&on), &method).to_string(), expected);
+    }
+
+    #[track_caller]
+    fn check_sees(policy: &NodePolicy, asker: &str, on: &str, expected: bool) {
+        let [asker, on] = [asker, on].map(|text| text.parse::<PeerName>().expect("a party"));
+        assert_eq!(policy.may_see(&asker, target(&on)), expected, "{asker} sees {on}");
+    }
+
+    const NO_RULE: &str = "denied: no [[allow]] rule covers it";
+
+    #[test]
+    fn without_rules_nothing_is_allowed() {
+        let policy = NodePolicy::default();
+        check(&policy, ["caller/billing", "agent/a", "A/b"], NO_RULE);
+        check_sees(&policy, "caller/billing", "agent/a", false);
+        assert!(!policy.may_host(&"a".parse().expect("a name"), "A"));
+    }
+
+    #[test]
+    fn all_three_patterns_must_cover_a_call() {
+        let policy = NodePolicy::default().allow(allow(7, "billing", "acme.*", "Hello/*"));
+        let allowed = "allowed by the [[allow]] rule at node.toml:7";
+        check(&policy, ["caller/billing", "agent/acme.a", "Hello/Hi"], allowed);
+        check(&policy, ["caller/other", "agent/acme.a", "Hello/Hi"], NO_RULE);
+        check(&policy, ["agent/billing", "agent/acme.a", "Hello/Hi"], NO_RULE);
+        check(&policy, ["caller/billing", "agent/other", "Hello/Hi"], NO_RULE);
+        check(&policy, ["caller/billing", "node/acme.a", "Hello/Hi"], NO_RULE);
+        check(&policy, ["caller/billing", "agent/acme.a", "Bye/Hi"], NO_RULE);
+    }
+
+    #[test]
+    fn deny_wins_over_an_allow_that_stands_before_it() {
+        let policy = NodePolicy::default().allow(allow(1, "**", "**", "*/*")).deny(deny(
+            5,
+            "intern.**",
+            "**",
+            "*/*",
+        ));
+        check(
+            &policy,
+            ["caller/ops", "agent/a", "A/b"],
+            "allowed by the [[allow]] rule at node.toml:1",
+        );
+        check(
+            &policy,
+            ["caller/intern.bob", "agent/a", "A/b"],
+            "denied by the [[deny]] rule at node.toml:5",
+        );
+    }
+
+    #[test]
+    fn the_first_of_several_allow_rules_decides_with_its_bounds() {
+        let mut first = allow(1, "billing", "**", "Stock/*");
+        first.timeout_max = Some(Duration::from_secs(1));
+        first.message_bytes_max = Some(10);
+        let mut second = allow(6, "**", "**", "*/*");
+        second.idempotent = true;
+        let policy = NodePolicy::default().allow(first).allow(second);
+
+        let (asker, agent) = ("caller/billing".parse().expect("one"), "a".parse().expect("one"));
+        let grant = |method: &str| {
+            let method = method.parse().expect("a method");
+            match policy.decide(&asker, Target::Agent(&agent), &method) {
+                Decision::Allow(grant) => grant,
+                Decision::Deny(denied) => panic!("{denied}"),
+            }
+        };
+        let stock = grant("Stock/List");
+        assert_eq!((stock.rule().origin.line, stock.is_idempotent()), (1, false));
+        assert_eq!(stock.timeout_max(), Some(Duration::from_secs(1)));
+        assert_eq!(stock.message_bytes_max(), Some(10));
+        let other = grant("Other/List");
+        assert_eq!((other.rule().origin.line, other.is_idempotent()), (6, true));
+        assert_eq!((other.timeout_max(), other.message_bytes_max()), (None, None));
+    }
+
+    #[test]
+    fn who_may_call_something_sees_it_unless_all_of_it_is_denied() {
+        let policy = NodePolicy::default()
+            .allow(allow(1, "billing", "acme.*", "Stock/*"))
+            .allow(allow(2, "intern.*", "**", "Stock/*"))
+            .allow(allow(3, "ops", "node/edge-1", "*/*"))
+            .deny(deny(4, "intern.bob", "**", "*/*"))
+            .deny(deny(5, "billing", "**", "Stock/Drop"));
+        check_sees(&policy, "caller/billing", "agent/acme.a", true);
+        check_sees(&policy, "caller/billing", "agent/other", false);
+        check_sees(&policy, "caller/intern.eve", "agent/acme.a", true);
+        check_sees(&policy, "caller/intern.bob", "agent/acme.a", false);
+        check_sees(&policy, "caller/ops", "node/edge-1", true);
+        check_sees(&policy, "caller/ops", "agent/edge-1", false);
+    }
+
+    #[test]
+    fn hosting_needs_a_grant_for_agent_and_service() {
+        let policy =
+            NodePolicy::default().host(HostRule::parse("acme.*", "HelloService").expect("a rule"));
+        let agent = |name: &str| name.parse::<Name>().expect("a name");
+        assert!(policy.may_host(&agent("acme.a"), "HelloService"));
+        assert!(!policy.may_host(&agent("other"), "HelloService"));
+        assert!(!policy.may_host(&agent("acme.a"), "Stock"));
+    }
+
+    #[test]
+    fn allow_all_opens_every_method_to_every_role_and_says_that_a_program_did_it() {
+        let policy = NodePolicy::allow_all();
+        for asker in ["caller/a.b", "agent/a", "node/a"] {
+            for on in ["agent/x.y", "node/x"] {
+                check(
+                    &policy,
+                    [asker, on, "A.b/C"],
+                    "allowed by a rule set in the program (allow)",
+                );
+                check_sees(&policy, asker, on, true);
+            }
+        }
+        assert!(policy.may_host(&"a.b".parse().expect("a name"), "acme.v1.Stock"));
+    }
+}
