@@ -1,0 +1,68 @@
+//! Tasks and how they end: stop taking, finish, leave. Tasks start only here.
+
+use std::{future::Future, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The tasks of one owner. Whoever owns them waits for them; cloning shares them.
+///
+/// Two signals: [`Tasks::draining`] says that nothing new is to start, [`Tasks::stopped`] that the time for finishing is over.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    draining: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Tasks {
+    /// Starts a task. It ends by itself; the owner waits for it in [`Tasks::drain`].
+    #[expect(clippy::disallowed_methods, reason = "this is the one place where tasks start")]
+    pub(crate) fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(tokio::spawn(self.tracker.track_future(task)));
+    }
+
+    /// Starts a task that is dropped where it stands once the owner has stopped: for loops that have no end of their own.
+    pub(crate) fn spawn_until_stopped<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stopped = self.stopped.clone();
+        self.spawn(async move {
+            stopped.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Ends when nothing new is to start.
+    pub(crate) async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Whether nothing new is to start.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Says that nothing new is to start.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Says that the time for finishing is over: endless tasks end at once.
+    pub(crate) fn stop(&self) {
+        self.draining.cancel();
+        self.stopped.cancel();
+    }
+
+    /// Whether the owner has stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.is_cancelled()
+    }
+
+    /// Waits until every task has ended, but no longer than `wait_max`. Says whether all have.
+    pub(crate) async fn wait(&self, wait_max: Duration) -> bool {
+        self.tracker.close();
+        tokio::time::timeout(wait_max, self.tracker.wait()).await.is_ok()
+    }
+}

@@ -1,0 +1,132 @@
+//! The control stream of a link: its frames, and the heartbeat that travels with them.
+
+use super::{LinkFault, stream::{FrameReader, ReadFault, CallStream}};
+use crate::{
+    limits::CONTROL_BYTES_MAX,
+    wire::{Control, Kind, Ping},
+};
+use quinn::SendStream;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+/// Who keeps the link alive. The dialling side asks, because the NAT binding is on its side; the accepting side only listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Heartbeat {
+    /// Sends a PING this often.
+    Asks(Duration),
+    /// Expects PINGs.
+    Listens,
+}
+
+/// The long-lived first stream of a link. Whoever holds it keeps the link up by calling [`ControlStream::next`] in a loop.
+pub(crate) struct ControlStream {
+    send: SendStream,
+    reader: FrameReader,
+    ticks: Option<Interval>,
+    pings_sent: u64,
+    heard_at: Instant,
+    silence_max: Duration,
+}
+
+/// Above every call, so that a full send buffer does not hold the heartbeat back.
+const PRIORITY: i32 = i32::MAX;
+
+impl ControlStream {
+    /// Wraps the first stream. Heartbeats start with [`ControlStream::start_heartbeat`].
+    pub(super) fn new(send: SendStream, recv: quinn::RecvStream) -> Self {
+        drop(send.set_priority(PRIORITY));
+        Self {
+            send,
+            reader: CallStream::reader_of(recv, CONTROL_BYTES_MAX),
+            ticks: None,
+            pings_sent: 0,
+            heard_at: Instant::now(),
+            silence_max: Duration::MAX,
+        }
+    }
+
+    /// From now on the link is lost when nothing was heard for `silence_max`.
+    pub(super) fn start_heartbeat(&mut self, heartbeat: Heartbeat, silence_max: Duration) {
+        self.heard_at = Instant::now();
+        self.silence_max = silence_max;
+        self.ticks = match heartbeat {
+            Heartbeat::Asks(every) => {
+                let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                Some(ticks)
+            }
+            Heartbeat::Listens => None,
+        };
+    }
+
+    /// Sends a frame.
+    pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
+        let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
+        let written = tokio::time::timeout(self.silence_max.min(Duration::from_secs(60)), self.send.write_all(&bytes));
+        match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(quinn::WriteError::ConnectionLost(error))) => Err(LinkFault::lost(&error)),
+            Ok(Err(error)) => Err(LinkFault::Broken(format!("the control stream: {error}"))),
+            Err(_elapsed) => Err(LinkFault::Silent("the peer takes no control frames")),
+        }
+    }
+
+    /// The next frame that is not part of the heartbeat, which is kept going meanwhile. An error ends the link.
+    ///
+    /// May be dropped and called again.
+    pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
+        loop {
+            match self.step().await? {
+                Some(Control::Ping(ping)) => self.send(&Control::Pong(ping)).await?,
+                Some(Control::Pong(_) | Control::Reserved) => {}
+                Some(control) => return Ok(control),
+                None => {
+                    self.pings_sent += 1;
+                    self.send(&Control::Ping(Ping { number: self.pings_sent })).await?;
+                }
+            }
+        }
+    }
+
+    /// A frame, or `None` when it is time for a PING.
+    async fn step(&mut self) -> Result<Option<Control>, LinkFault> {
+        let silent_at = self.heard_at.checked_add(self.silence_max);
+        tokio::select! {
+            biased;
+            frame = self.reader.next() => {
+                self.heard_at = Instant::now();
+                read(frame).map(Some)
+            }
+            () = tick(self.ticks.as_mut()) => Ok(None),
+            () = sleep_until(silent_at) => Err(LinkFault::Silent("no heartbeat came")),
+        }
+    }
+}
+
+fn read(frame: Result<Option<super::stream::Frame>, ReadFault>) -> Result<Control, LinkFault> {
+    match frame {
+        Ok(Some(frame)) if frame.kind != Kind::Message => {
+            Control::decode(frame.kind, &frame.payload).map_err(|fault| LinkFault::Broken(fault.to_string()))
+        }
+        Ok(Some(_)) => Err(LinkFault::Broken("a message on the control stream".into())),
+        Err(ReadFault::Lost(fault)) => Err(fault),
+        Err(ReadFault::Wire(fault)) => Err(LinkFault::Broken(fault.to_string())),
+        Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Cut) => {
+            Err(LinkFault::Broken("the control stream ended".into()))
+        }
+    }
+}
+
+async fn tick(ticks: Option<&mut Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,191 @@
+//! Dialling: resolve the name anew, race its addresses, handshake, hello.
+
+use super::{
+    BindError, Link, LinkFault,
+    control::{ControlStream, Heartbeat},
+    endpoint, greet,
+};
+use crate::{
+    limits::{self, DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
+    name::NodeAddress,
+    tls::Credentials,
+    wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
+};
+use serde_bytes::ByteArray;
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use tokio::{task::JoinSet, time::Instant};
+
+/// What a dialling side says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HelloWords {
+    /// One run of this process.
+    pub(crate) instance: [u8; 16],
+    /// Calls that it answers at once.
+    pub(crate) calls_in_flight_max: usize,
+}
+
+/// Makes links to nodes. One socket for all of them; cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    endpoint: quinn::Endpoint,
+    config: quinn::ClientConfig,
+    trust_domain: Arc<str>,
+    words: HelloWords,
+    limits: Arc<Limits>,
+}
+
+impl Dialler {
+    /// Binds a socket. Needs a tokio runtime.
+    pub(crate) fn new(credentials: &Credentials, words: HelloWords, limits: Arc<Limits>) -> Result<Self, BindError> {
+        Ok(Self {
+            endpoint: endpoint::dialling_endpoint()?,
+            config: endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?,
+            trust_domain: credentials.trust_domain().into(),
+            words,
+            limits,
+        })
+    }
+
+    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up.
+    pub(crate) async fn dial(&self, address: &NodeAddress) -> Result<(Link, ControlStream, Welcome), LinkFault> {
+        let connection = self.race(address).await?;
+        let identity = greet::identity_of(&connection, &self.trust_domain)?;
+        match tokio::time::timeout(HELLO_WAIT_MAX, self.hello(&connection)).await {
+            Ok(Ok((control, welcome))) => Ok((Link::new(connection, identity), control, welcome)),
+            Ok(Err(fault)) => {
+                endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
+                Err(fault)
+            }
+            Err(_elapsed) => {
+                endpoint::close(&connection, CloseCode::Protocol, "no WELCOME came in time");
+                Err(LinkFault::Silent("no WELCOME came in time"))
+            }
+        }
+    }
+
+    /// Opens the control stream and says hello. The node has judged our certificate once WELCOME is here, not before.
+    async fn hello(&self, connection: &quinn::Connection) -> Result<(ControlStream, Welcome), LinkFault> {
+        let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
+        let mut control = ControlStream::new(send, recv);
+        control.send(&Control::Hello(self.words())).await?;
+        match control.next().await? {
+            Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
+                control.start_heartbeat(Heartbeat::Asks(self.limits.heartbeat_every), self.limits.heartbeat_lost);
+                Ok((control, welcome))
+            }
+            Control::Welcome(welcome) => {
+                Err(LinkFault::Broken(format!("the node chose protocol version {}, which we did not offer", welcome.protocol)))
+            }
+            _ => Err(LinkFault::Broken("the first answer was not WELCOME".into())),
+        }
+    }
+
+    fn words(&self) -> Hello {
+        Hello {
+            protocol_min: PROTOCOL_VERSION,
+            protocol_max: PROTOCOL_VERSION,
+            features: Vec::new(),
+            instance: ByteArray::new(self.words.instance),
+            software: concat!("dialback ", env!("CARGO_PKG_VERSION")).into(),
+            calls_in_flight_max: u32::try_from(self.words.calls_in_flight_max).unwrap_or(u32::MAX),
+            heartbeat_ms: u64::try_from(self.limits.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
+    async fn race(&self, address: &NodeAddress) -> Result<quinn::Connection, LinkFault> {
+        let mut waiting = resolve(address).await?;
+        let mut running = JoinSet::new();
+        let mut worst = None;
+        loop {
+            if let Some(next) = waiting.pop_front() {
+                self.start(&mut running, next, address);
+            }
+            let next_start = Instant::now() + RACE_STAGGER;
+            let ended = if waiting.is_empty() {
+                running.join_next().await
+            } else {
+                tokio::time::timeout_at(next_start, running.join_next()).await.unwrap_or_default()
+            };
+            match ended {
+                Some(Ok(Ok(connection))) => return Ok(connection),
+                Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
+                Some(Err(_panicked)) | None => {}
+            }
+            if waiting.is_empty() && running.is_empty() {
+                return Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }));
+            }
+        }
+    }
+
+    fn start(&self, running: &mut JoinSet<Result<quinn::Connection, LinkFault>>, to: SocketAddr, address: &NodeAddress) {
+        let (endpoint, config, address) = (self.endpoint.clone(), self.config.clone(), address.clone());
+        // A JoinSet ends its tasks when it is dropped, with the race.
+        running.spawn(async move {
+            let unsendable = |error: quinn::ConnectError| LinkFault::Unsendable { address: address.clone(), reason: error.to_string() };
+            let connecting = endpoint.connect_with(config, to, address.host()).map_err(unsendable)?;
+            match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkFault::NoAnswer { address }),
+                Ok(Err(error)) => Err(LinkFault::lost(&error)),
+            }
+        });
+    }
+
+    /// Waits until the nodes have heard that their links were closed, but not for long.
+    pub(crate) async fn wait_idle(&self) {
+        drop(tokio::time::timeout(limits::CLOSE_WAIT_MAX, self.endpoint.wait_idle()).await);
+    }
+}
+
+/// All addresses of the name now, families in turn.
+async fn resolve(address: &NodeAddress) -> Result<VecDeque<SocketAddr>, LinkFault> {
+    let host = address.host();
+    let lookup = tokio::net::lookup_host((host, address.port()));
+    let found = tokio::time::timeout(DIAL_WAIT_MAX, lookup)
+        .await
+        .map_err(|_elapsed| LinkFault::Unresolved { host: host.into(), reason: "the resolver does not answer".into() })?
+        .map_err(|error| LinkFault::unresolved(host, &error))?;
+    let (v6, v4): (VecDeque<_>, VecDeque<_>) = found.partition(SocketAddr::is_ipv6);
+    Ok(in_turn(v6, v4))
+}
+
+fn in_turn(mut first: VecDeque<SocketAddr>, mut second: VecDeque<SocketAddr>) -> VecDeque<SocketAddr> {
+    let mut out = VecDeque::new();
+    while !(first.is_empty() && second.is_empty()) && out.len() < RACE_ADDRESSES_MAX {
+        out.extend(first.pop_front());
+        out.extend(second.pop_front());
+    }
+    out
+}
+
+/// Of two reasons the one that says more: a refusal over silence.
+fn more_telling(one: Option<LinkFault>, other: LinkFault) -> LinkFault {
+    match one {
+        Some(one) if one.is_refusal() || matches!(other, LinkFault::NoAnswer { .. } | LinkFault::Unsendable { .. }) => one,
+        _ => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_tried_in_turn_and_at_most_eight_addresses() {
+        let v6: VecDeque<SocketAddr> = (0..6).map(|n| SocketAddr::new([0, 0, 0, 0, 0, 0, 0, n].into(), 1)).collect();
+        let v4: VecDeque<SocketAddr> = (0..6).map(|n| SocketAddr::new([127, 0, 0, n].into(), 1)).collect();
+        let order = in_turn(v6, v4);
+        assert_eq!(order.len(), RACE_ADDRESSES_MAX);
+        assert!(order.iter().step_by(2).all(SocketAddr::is_ipv6) && order.iter().skip(1).step_by(2).all(SocketAddr::is_ipv4));
+    }
+
+    #[test]
+    fn a_refusal_says_more_than_silence() {
+        let silence = || LinkFault::NoAnswer { address: "localhost".parse().expect("an address") };
+        let refusal = || LinkFault::Handshake { is_identity: true, reason: "r".into(), remedy: "m".into() };
+        assert!(more_telling(Some(refusal()), silence()).is_refusal());
+        assert!(more_telling(Some(silence()), refusal()).is_refusal());
+        assert!(!more_telling(Some(silence()), silence()).is_refusal());
+    }
+}

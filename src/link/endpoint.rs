@@ -1,0 +1,190 @@
+//! UDP sockets and transport settings: where links come from.
+
+use super::greet::{self, Greeted};
+use super::{LinkFault, canonical};
+use crate::{
+    limits::{self, Limits},
+    tls::{Credentials, CredentialsError},
+    wire::{ALPN, CloseCode},
+};
+use quinn::{
+    EndpointConfig, IdleTimeout, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+/// Why an endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on UDP {address}: {source}{}", hint(.source))]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The credentials do not make a TLS configuration.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process listens there, stop it or choose another address with --listen",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
+}
+
+/// A UDP socket. `[::]` takes IPv4 and IPv6 together.
+fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let bind = || -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| BindError::Socket { address, source })
+}
+
+/// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
+fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(0u8.into())
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
+        .receive_window(window.into())
+        .keep_alive_interval(None)
+        // Only a value over 2^62 ms does not convert.
+        .max_idle_timeout(IdleTimeout::try_from(limits.idle_max).ok());
+    transport
+}
+
+/// Streams and window for a peer that may have `calls` in flight.
+pub(super) fn grant_for(calls: usize) -> (u32, u32) {
+    let calls = u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16);
+    let window = limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(limits::STREAM_WINDOW_BYTES.saturating_mul(calls));
+    (calls + limits::STREAMS_SPARE, window.min(1 << 30))
+}
+
+/// The TLS configuration does not fit QUIC: only if a provider without AES-128-GCM was chosen.
+fn no_quic_suite<E>(_: E) -> BindError {
+    BindError::Socket {
+        address: (Ipv6Addr::UNSPECIFIED, 0).into(),
+        source: io::Error::other("the TLS provider has no cipher suite for QUIC"),
+    }
+}
+
+/// The accepting side's endpoint.
+pub(crate) struct Listener {
+    endpoint: quinn::Endpoint,
+    trust_domain: Arc<str>,
+}
+
+impl Listener {
+    /// Listens. Needs a tokio runtime.
+    pub(crate) fn bind(address: SocketAddr, credentials: &Credentials, limits: &Limits) -> Result<Self, BindError> {
+        let tls = QuicServerConfig::try_from(credentials.accepting_config(ALPN)?).map_err(no_quic_suite)?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        server
+            .transport_config(Arc::new(transport(limits, limits::STRANGER_STREAMS, limits::STRANGER_WINDOW_BYTES)))
+            .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
+        let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
+        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(server), bind(address)?, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
+        Ok(Self { endpoint, trust_domain: credentials.trust_domain().into() })
+    }
+
+    /// Where it listens, with the real port.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// The next stranger; `None` once the endpoint is closed.
+    pub(crate) async fn knock(&self) -> Option<Knock> {
+        let incoming = self.endpoint.accept().await?;
+        Some(Knock { incoming, trust_domain: self.trust_domain.clone() })
+    }
+
+    /// Closes all links and takes no more.
+    pub(crate) fn close(&self, code: CloseCode, text: &str) {
+        self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
+    }
+
+    /// Waits until the other sides have heard that they were closed, but not for long.
+    pub(crate) async fn wait_idle(&self) {
+        drop(tokio::time::timeout(limits::CLOSE_WAIT_MAX, self.endpoint.wait_idle()).await);
+    }
+}
+
+fn no_runtime(address: SocketAddr) -> BindError {
+    BindError::Socket { address, source: io::Error::other("no tokio runtime is running") }
+}
+
+/// A stranger's first packet.
+pub(crate) struct Knock {
+    incoming: quinn::Incoming,
+    trust_domain: Arc<str>,
+}
+
+impl Knock {
+    /// Where it came from, as far as that is known.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.incoming.remote_address())
+    }
+
+    /// Whether the address has proved that it receives what is sent to it.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Asks the address to prove itself. Costs one packet and no memory.
+    pub(crate) fn ask_to_prove(self) {
+        drop(self.incoming.retry());
+    }
+
+    /// Drops it without an answer.
+    pub(crate) fn ignore(self) {
+        self.incoming.ignore();
+    }
+
+    /// Handshake and HELLO, each within its time.
+    pub(crate) async fn greet(self) -> Result<Greeted, LinkFault> {
+        greet::greet(self.incoming, &self.trust_domain).await
+    }
+}
+
+/// The dialling side's endpoint: a socket for both address families where the machine has them.
+pub(super) fn dialling_endpoint() -> Result<quinn::Endpoint, BindError> {
+    let wildcard6: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
+    let wildcard4: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+    let socket = bind(wildcard6).or_else(|_| bind(wildcard4))?;
+    let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(wildcard6))?;
+    quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)
+        .map_err(|source| BindError::Socket { address: wildcard6, source })
+}
+
+/// How the dialling side connects. The peer's certificate is judged within the handshake, so it may have its streams at once.
+pub(super) fn dialling_config(credentials: &Credentials, limits: &Limits, calls: usize) -> Result<quinn::ClientConfig, BindError> {
+    let tls = QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    let (streams, window) = grant_for(calls);
+    config.transport_config(Arc::new(transport(limits, streams, window)));
+    Ok(config)
+}
+
+/// Closes a connection with one of our codes.
+pub(super) fn close(connection: &quinn::Connection, code: CloseCode, text: &str) {
+    connection.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
+}

@@ -1,0 +1,151 @@
+//! Why a link could not be made, or was lost: the facts for people, and what to do about it.
+
+use crate::{
+    backoff::Cause,
+    name::NodeAddress,
+    tls::{self, FaultKind, HandshakeFault, Judge},
+    wire::{CloseCode, Reaction},
+};
+use std::io;
+
+/// Why there is no link. Its text says what happened and what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkFault {
+    /// The host name has no address.
+    #[error("the name {host} does not resolve: {reason}; check the name, and the DNS of this machine")]
+    Unresolved {
+        /// The host.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Nothing came back at all.
+    #[error("the node at {address} does not answer; is it running, and does a firewall block UDP on the way?")]
+    NoAnswer {
+        /// The node.
+        address: NodeAddress,
+    },
+    /// The socket could not send.
+    #[error("cannot send to {address}: {reason}")]
+    Unsendable {
+        /// The node.
+        address: NodeAddress,
+        /// What the system said.
+        reason: String,
+    },
+    /// One side refused the other during the handshake.
+    #[error("{reason}; {remedy}")]
+    Handshake {
+        /// Whether a certificate was refused, rather than the protocol.
+        is_identity: bool,
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A side closed the link with a code.
+    #[error("{} with {code}: {text}", if *.by_peer { "the peer closed the link" } else { "we closed the link" })]
+    Closed {
+        /// The code.
+        code: CloseCode,
+        /// The reason, with control characters escaped.
+        text: String,
+        /// Whether the peer did.
+        by_peer: bool,
+    },
+    /// Nothing was heard for too long.
+    #[error("the link went silent: {0}")]
+    Silent(&'static str),
+    /// The peer broke the protocol, or QUIC itself failed.
+    #[error("the link broke: {0}")]
+    Broken(String),
+}
+
+impl LinkFault {
+    /// Why an established link ended, or a handshake failed.
+    pub(super) fn lost(error: &quinn::ConnectionError) -> Self {
+        use quinn::ConnectionError as E;
+        match error {
+            E::ApplicationClosed(close) => Self::closed_by_peer(close.error_code.into_inner(), &close.reason),
+            E::ConnectionClosed(close) => match alert_of(close.error_code) {
+                Some(alert) => Self::handshake(Judge::Theirs, alert, &text_of(&close.reason)),
+                None => Self::Broken(format!("{} {}", close.error_code, text_of(&close.reason)).trim().to_owned()),
+            },
+            E::TransportError(error) => match alert_of(error.code) {
+                Some(alert) => Self::handshake(Judge::Ours, alert, &error.reason),
+                None => Self::Broken(error.to_string()),
+            },
+            E::TimedOut => Self::Silent("nothing was heard within the idle time"),
+            E::Reset => Self::Silent("the peer no longer knows this link, it was probably restarted"),
+            E::LocallyClosed => {
+                Self::Closed { code: CloseCode::Goodbye, text: "this side has ended it".into(), by_peer: false }
+            }
+            E::VersionMismatch => Self::Broken("the peer speaks another version of QUIC".into()),
+            E::CidsExhausted => Self::Broken("no connection ids are left".into()),
+        }
+    }
+
+    fn closed_by_peer(number: u64, reason: &[u8]) -> Self {
+        match CloseCode::from_number(number) {
+            Some(code) => Self::Closed { code, text: text_of(reason), by_peer: true },
+            None => Self::Broken(format!("the peer closed it with the unknown code {number:#x} {}", text_of(reason))),
+        }
+    }
+
+    fn handshake(judge: Judge, alert: u8, text: &str) -> Self {
+        let explanation = tls::explain(HandshakeFault { judge, alert, text });
+        Self::Handshake {
+            is_identity: explanation.kind == FaultKind::Identity,
+            reason: explanation.reason,
+            remedy: explanation.remedy,
+        }
+    }
+
+    /// Whether one side judged the other and said no, so that only somebody's change can help.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Handshake { .. } => true,
+            Self::Closed { code, by_peer, .. } => *by_peer && code.reaction() == Reaction::BackOffLong,
+            _ => false,
+        }
+    }
+
+    /// How to wait before dialling again.
+    pub(crate) fn backoff(&self) -> Option<Cause> {
+        match self {
+            Self::Closed { code, by_peer: true, .. } => match code.reaction() {
+                Reaction::ReconnectNow => None,
+                Reaction::BackOff => Some(Cause::Unreachable),
+                Reaction::BackOffLong | Reaction::Stop => Some(Cause::Refused),
+            },
+            _ if self.is_refusal() => Some(Cause::Refused),
+            _ => Some(Cause::Unreachable),
+        }
+    }
+
+    /// Whether it is about who we are or who they are: UNAUTHENTICATED rather than UNAVAILABLE.
+    pub(crate) fn is_about_identity(&self) -> bool {
+        match self {
+            Self::Handshake { is_identity, .. } => *is_identity,
+            Self::Closed { code, .. } => {
+                matches!(code, CloseCode::Unauthorized | CloseCode::Revoked | CloseCode::Expired | CloseCode::TrustChanged)
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn unresolved(host: &str, error: &io::Error) -> Self {
+        Self::Unresolved { host: host.to_owned(), reason: error.to_string() }
+    }
+}
+
+/// The TLS alert in a QUIC error code: RFC 9001 section 4.8.
+fn alert_of(code: quinn::TransportErrorCode) -> Option<u8> {
+    let number = u64::from(code);
+    (0x100..0x200).contains(&number).then_some((number & 0xff) as u8)
+}
+
+/// Text from a peer, safe to show.
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).escape_debug().to_string()
+}

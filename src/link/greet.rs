@@ -1,0 +1,122 @@
+//! The accepting side of a handshake: certificate, HELLO, and then WELCOME or a refusal.
+
+use super::{
+    Link, LinkFault, canonical,
+    control::{ControlStream, Heartbeat},
+    endpoint,
+};
+use crate::{
+    limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
+    tls::Identity,
+    wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
+};
+use rustls_pki_types::CertificateDer;
+use std::{net::SocketAddr, time::Duration};
+
+/// A peer whose certificate was verified and that has said HELLO. It may not open calls before it is welcomed.
+pub(crate) struct Greeted {
+    connection: quinn::Connection,
+    identity: Identity,
+    control: ControlStream,
+    hello: Hello,
+}
+
+/// What an admitted peer may do on its link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grants {
+    /// Calls that it may have in flight towards us.
+    pub(crate) calls_in_flight_max: usize,
+}
+
+/// Waits for the handshake and for HELLO.
+pub(super) async fn greet(incoming: quinn::Incoming, trust_domain: &str) -> Result<Greeted, LinkFault> {
+    let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
+    let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
+        .await
+        .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
+        .map_err(|error| LinkFault::lost(&error))?;
+    let hello = async {
+        let identity = identity_of(&connection, trust_domain)?;
+        let mut control = accept_control(&connection).await?;
+        match control.next().await? {
+            Control::Hello(hello) => Ok((identity, control, hello)),
+            _ => Err(LinkFault::Broken("the first frame was not HELLO".into())),
+        }
+    };
+    match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
+        Ok(Ok((identity, control, hello))) => Greeted { connection, identity, control, hello }.check_version(),
+        Ok(Err(fault)) => Err(refused(&connection, CloseCode::Protocol, fault)),
+        Err(_elapsed) => Err(refused(&connection, CloseCode::Protocol, LinkFault::Silent("no HELLO came in time"))),
+    }
+}
+
+fn refused(connection: &quinn::Connection, code: CloseCode, fault: LinkFault) -> LinkFault {
+    endpoint::close(connection, code, &fault.to_string());
+    fault
+}
+
+async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream, LinkFault> {
+    let (send, recv) = connection.accept_bi().await.map_err(|error| LinkFault::lost(&error))?;
+    Ok(ControlStream::new(send, recv))
+}
+
+/// Who the peer is: from the certificate that TLS has verified, and from nothing else.
+pub(super) fn identity_of(connection: &quinn::Connection, trust_domain: &str) -> Result<Identity, LinkFault> {
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or_else(|| LinkFault::Broken("the peer showed no certificate".into()))?;
+    Identity::from_verified_chain(&chain, trust_domain).map_err(|fault| LinkFault::Handshake {
+        is_identity: true,
+        reason: fault.to_string(),
+        remedy: "issue it anew with `dialback certs issue`".into(),
+    })
+}
+
+impl Greeted {
+    fn check_version(self) -> Result<Self, LinkFault> {
+        let (min, max) = (self.hello.protocol_min, self.hello.protocol_max);
+        if (min..=max).contains(&PROTOCOL_VERSION) {
+            return Ok(self);
+        }
+        let text = format!("the peer speaks protocol versions {min} to {max}, this node speaks {PROTOCOL_VERSION}");
+        endpoint::close(&self.connection, CloseCode::Version, &text);
+        Err(LinkFault::Broken(text))
+    }
+
+    /// Who the peer is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What it said.
+    pub(crate) fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Where it is.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.connection.remote_address())
+    }
+
+    /// Turns the peer away.
+    pub(crate) fn refuse(self, code: CloseCode, text: &str) {
+        endpoint::close(&self.connection, code, text);
+    }
+
+    /// Welcomes the peer: from here on it may open calls.
+    pub(crate) async fn welcome(self, welcome: Welcome, grants: Grants, limits: &Limits) -> Result<(Link, ControlStream), LinkFault> {
+        let Self { connection, identity, mut control, hello } = self;
+        let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max);
+        connection.set_max_concurrent_bi_streams(streams.into());
+        connection.set_receive_window(window.into());
+        control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
+        control.send(&Control::Welcome(welcome)).await?;
+        Ok((Link::new(connection, identity), control))
+    }
+}
+
+/// A peer on a metered line may ask less often; it is lost after two and a half of its own intervals.
+fn silence_max(hello: &Hello, limits: &Limits) -> Duration {
+    limits.heartbeat_lost.max(Duration::from_millis(hello.heartbeat_ms.min(600_000)).mul_f64(2.5))
+}

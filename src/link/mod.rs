@@ -1,0 +1,144 @@
+//! One QUIC connection, both ends known. The only room that names quinn.
+//!
+//! A [`Link`] opens and accepts the streams of calls. Its control stream is held by whoever keeps the link up.
+
+mod control;
+mod dial;
+mod endpoint;
+mod fault;
+mod greet;
+mod stream;
+
+pub(crate) use control::ControlStream;
+pub(crate) use dial::{Dialler, HelloWords};
+pub(crate) use endpoint::{Knock, Listener};
+pub use endpoint::BindError;
+pub use fault::LinkFault;
+pub(crate) use greet::{Grants, Greeted};
+pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
+
+use crate::{name::PeerName, tls::Identity, wire::CloseCode};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::Instant};
+
+/// Names one link within this process. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LinkId(u64);
+
+impl LinkId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One authenticated connection. Cloning shares it; it ends by [`Link::close`] or when the peer or the path ends it.
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Inner>);
+
+struct Inner {
+    id: LinkId,
+    connection: quinn::Connection,
+    identity: Identity,
+    /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
+    opener: Mutex<()>,
+}
+
+/// Why no stream was opened.
+#[derive(Debug)]
+pub(crate) enum OpenFault {
+    /// The peer granted no stream in time.
+    NoCredit,
+    /// The link is gone.
+    Lost(LinkFault),
+}
+
+impl Link {
+    fn new(connection: quinn::Connection, identity: Identity) -> Self {
+        Self(Arc::new(Inner { id: LinkId::next(), connection, identity, opener: Mutex::new(()) }))
+    }
+
+    /// Which link of this process it is.
+    pub(crate) fn id(&self) -> LinkId {
+        self.0.id
+    }
+
+    /// Who is at the other end, by its verified certificate.
+    pub(crate) fn peer(&self) -> &PeerName {
+        self.0.identity.peer_name()
+    }
+
+    /// Where the other end is now; it may roam.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.0.connection.remote_address())
+    }
+
+    /// Whether the link has ended. Checked before anything is started on it: quinn still yields buffered streams afterwards.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.connection.close_reason().is_some()
+    }
+
+    /// Opens a stream, first come first served among all who wait, until the given moment.
+    pub(crate) async fn open(&self, until: Instant, message_bytes_max: usize) -> Result<CallStream, OpenFault> {
+        let open = async {
+            let _turn = self.0.opener.lock().await;
+            self.0.connection.open_bi().await
+        };
+        match tokio::time::timeout_at(until, open).await {
+            Ok(Ok((send, recv))) => Ok(CallStream::new(send, recv, message_bytes_max)),
+            Ok(Err(error)) => Err(OpenFault::Lost(LinkFault::lost(&error))),
+            Err(_elapsed) => Err(OpenFault::NoCredit),
+        }
+    }
+
+    /// The next stream that the peer opened; `None` once the link has ended.
+    pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
+        let (send, recv) = self.0.connection.accept_bi().await.ok()?;
+        if self.is_closed() {
+            return None;
+        }
+        Some(CallStream::new(send, recv, message_bytes_max))
+    }
+
+    /// Ends the link at once: streams in flight break off. The text goes to the peer.
+    pub(crate) fn close(&self, code: CloseCode, text: &str) {
+        endpoint::close(&self.0.connection, code, text);
+    }
+
+    /// Waits until the link has ended, and says why.
+    pub(crate) async fn closed(&self) -> LinkFault {
+        LinkFault::lost(&self.0.connection.closed().await)
+    }
+
+    /// UDP datagrams sent on this link so far. For tests that count them.
+    pub(crate) fn datagrams_sent(&self) -> u64 {
+        self.0.connection.stats().udp_tx.datagrams
+    }
+
+    /// The present estimate of the round-trip time.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.0.connection.rtt()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({} {} at {})", self.0.id, self.peer(), self.remote_address())
+    }
+}
+
+/// An IPv4 address as itself, not as the IPv6 form in which a dual-stack socket shows it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

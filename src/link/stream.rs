@@ -1,0 +1,258 @@
+//! Frames on the two halves of a stream. Both halves are guarded: dropped before their end, they say so to the peer.
+//!
+//! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an abandoned call from a finished one.
+
+use super::LinkFault;
+use crate::wire::{Chunks, Header, Kind, StreamCode, WireError};
+use bytes::{Bytes, BytesMut};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+
+/// The two halves of a call's stream.
+pub(crate) struct CallStream {
+    /// The way out.
+    pub(crate) sender: FrameSender,
+    /// The way in.
+    pub(crate) reader: FrameReader,
+}
+
+impl CallStream {
+    pub(super) fn new(send: SendStream, recv: RecvStream, message_bytes_max: usize) -> Self {
+        Self {
+            sender: FrameSender { send, finished: false, code_on_drop: StreamCode::Cancelled },
+            reader: FrameReader::new(recv, message_bytes_max),
+        }
+    }
+
+    /// The reading half alone, for the control stream.
+    pub(super) fn reader_of(recv: RecvStream, frame_bytes_max: usize) -> FrameReader {
+        FrameReader::new(recv, frame_bytes_max)
+    }
+
+    /// Says with which code the halves are to be broken off if they are dropped before their end.
+    pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
+        self.sender.code_on_drop = code;
+        self.reader.code_on_drop = code;
+    }
+}
+
+fn varint(code: StreamCode) -> VarInt {
+    VarInt::from_u32(code.number() as u32)
+}
+
+/// Why frames could not be sent.
+#[derive(Debug)]
+pub(crate) enum SendFault {
+    /// The peer does not want more; its reply says why.
+    Stopped,
+    /// The link is gone.
+    Lost(LinkFault),
+}
+
+/// The way out. Dropped before [`FrameSender::finish`] it resets the stream.
+pub(crate) struct FrameSender {
+    send: SendStream,
+    finished: bool,
+    code_on_drop: StreamCode,
+}
+
+impl FrameSender {
+    /// Hands all chunks to the transport, in one write where its window allows.
+    ///
+    /// When it returns `Ok`, the last byte was handed over; when it is dropped before, the last byte was not.
+    pub(crate) async fn write(&mut self, chunks: &mut Chunks) -> Result<(), SendFault> {
+        self.send.write_all_chunks(chunks.as_mut()).await.map_err(send_fault)
+    }
+
+    /// Says that nothing follows.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+        // It fails only if the peer has stopped the stream, which it may.
+        drop(self.send.finish());
+    }
+
+    /// Breaks the stream off, also after [`FrameSender::finish`] as long as the peer has not received all.
+    pub(crate) fn reset(&mut self, code: StreamCode) {
+        self.finished = true;
+        drop(self.send.reset(varint(code)));
+    }
+
+    /// Ends when the peer has stopped this half with a code, or the link is gone. Never ends if the peer took all there was.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.send.stopped();
+        async move {
+            if let Ok(None) = stopped.await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.reset(self.code_on_drop);
+        }
+    }
+}
+
+fn send_fault(error: WriteError) -> SendFault {
+    match error {
+        WriteError::Stopped(_) => SendFault::Stopped,
+        WriteError::ConnectionLost(error) => SendFault::Lost(LinkFault::lost(&error)),
+        WriteError::ClosedStream | WriteError::ZeroRttRejected => {
+            SendFault::Lost(LinkFault::Broken("the stream was closed before".into()))
+        }
+    }
+}
+
+/// Why no frame came.
+#[derive(Debug)]
+pub(crate) enum ReadFault {
+    /// The peer broke the stream off.
+    Reset(Option<StreamCode>),
+    /// The stream ended inside a frame.
+    Cut,
+    /// What came is not the protocol, or is over its limit.
+    Wire(WireError),
+    /// The link is gone.
+    Lost(LinkFault),
+}
+
+/// One frame.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Its payload: a slice of the received buffer where it arrived in one piece.
+    pub(crate) payload: Bytes,
+}
+
+/// Buffers taken from the transport at once.
+const READ_CHUNKS: usize = 16;
+
+/// The way in. Dropped before the stream's end was read, it stops the peer.
+pub(crate) struct FrameReader {
+    recv: RecvStream,
+    /// What was received and not yet cut into frames. Small frames stay slices of one received buffer.
+    received: Received,
+    message_bytes_max: usize,
+    ended: bool,
+    code_on_drop: StreamCode,
+}
+
+/// Received bytes: one buffer as it came, or several joined.
+enum Received {
+    Piece(Bytes),
+    Joined(BytesMut),
+}
+
+impl Received {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Piece(bytes) => bytes,
+            Self::Joined(bytes) => bytes,
+        }
+    }
+
+    fn push(&mut self, more: Bytes) {
+        match self {
+            Self::Piece(bytes) if bytes.is_empty() => *self = Self::Piece(more),
+            Self::Piece(bytes) => {
+                let mut joined = BytesMut::with_capacity(bytes.len() + more.len());
+                joined.extend_from_slice(bytes);
+                joined.extend_from_slice(&more);
+                *self = Self::Joined(joined);
+            }
+            Self::Joined(joined) if joined.is_empty() => *self = Self::Piece(more),
+            Self::Joined(joined) => joined.extend_from_slice(&more),
+        }
+    }
+
+    fn take(&mut self, header_bytes: usize, payload_bytes: usize) -> Bytes {
+        match self {
+            Self::Piece(bytes) => bytes.split_to(header_bytes + payload_bytes).slice(header_bytes..),
+            Self::Joined(joined) => joined.split_to(header_bytes + payload_bytes).freeze().slice(header_bytes..),
+        }
+    }
+}
+
+impl FrameReader {
+    fn new(recv: RecvStream, message_bytes_max: usize) -> Self {
+        Self {
+            recv,
+            received: Received::Piece(Bytes::new()),
+            message_bytes_max,
+            ended: false,
+            code_on_drop: StreamCode::Cancelled,
+        }
+    }
+
+    /// The next frame; `None` at the end of the stream. Optional frames of newer peers are passed over.
+    ///
+    /// May be dropped and called again: what was received is kept.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadFault> {
+        loop {
+            match self.cut()? {
+                Some(frame) if frame.kind == Kind::Optional => {}
+                Some(frame) => return Ok(Some(frame)),
+                None if self.fill().await? => {}
+                None if self.received.as_slice().is_empty() => return Ok(None),
+                None => return Err(ReadFault::Cut),
+            }
+        }
+    }
+
+    /// Cuts one frame out of what was received.
+    fn cut(&mut self) -> Result<Option<Frame>, ReadFault> {
+        let header = Header::parse(self.received.as_slice(), self.message_bytes_max).map_err(ReadFault::Wire)?;
+        let Some(Header { kind, payload_bytes, header_bytes }) = header else { return Ok(None) };
+        if self.received.as_slice().len() < header_bytes + payload_bytes {
+            return Ok(None);
+        }
+        Ok(Some(Frame { kind, payload: self.received.take(header_bytes, payload_bytes) }))
+    }
+
+    /// Takes what the transport has; `false` at the end of the stream.
+    async fn fill(&mut self) -> Result<bool, ReadFault> {
+        if self.ended {
+            return Ok(false);
+        }
+        let mut chunks = [const { Bytes::new() }; READ_CHUNKS];
+        match self.recv.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => {
+                chunks.into_iter().take(count).for_each(|chunk| self.received.push(chunk));
+                Ok(true)
+            }
+            Ok(None) => {
+                self.ended = true;
+                Ok(false)
+            }
+            Err(error) => {
+                self.ended = true;
+                Err(read_fault(error))
+            }
+        }
+    }
+
+    /// Tells the peer that no more is wanted.
+    pub(crate) fn stop(&mut self, code: StreamCode) {
+        if !self.ended {
+            self.ended = true;
+            drop(self.recv.stop(varint(code)));
+        }
+    }
+}
+
+impl Drop for FrameReader {
+    fn drop(&mut self) {
+        self.stop(self.code_on_drop);
+    }
+}
+
+fn read_fault(error: ReadError) -> ReadFault {
+    match error {
+        ReadError::Reset(code) => ReadFault::Reset(StreamCode::from_number(code.into_inner())),
+        ReadError::ConnectionLost(error) => ReadFault::Lost(LinkFault::lost(&error)),
+        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => ReadFault::Cut,
+    }
+}
