@@ -1,5 +1,8 @@
 //! Reverse RPC over QUIC.
 
+#[cfg(feature = "certs")]
+pub mod certs;
+pub mod tls;
 pub mod backoff;
 pub mod name;
 pub mod metadata;
