@@ -1,0 +1,281 @@
+//! The two TLS settings: the side that accepts demands a certificate, the side that dials believes nodes only.
+
+use super::identity::{Identity, IdentityError};
+use crate::name::{PeerName, Role};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
+    OtherError, RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    server::{
+        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use std::{fmt, slice, sync::Arc};
+
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+use rustls::crypto::ring as cryptography;
+#[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+compile_error!("dialback needs the feature `aws-lc-rs` or `ring`");
+
+/// The cryptography, named outright: nothing is taken from, or left in, the process-wide default.
+pub(super) fn provider() -> CryptoProvider {
+    cryptography::default_provider()
+}
+
+/// Draws bytes by chance from the system, by way of the TLS provider.
+///
+/// # Panics
+/// When the system has no randomness to give; nothing safe can be done without it.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
+    provider().secure_random.fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+/// Whom both sides believe: built once when credentials are loaded, shared by every config.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    accepting: Arc<dyn ClientCertVerifier>,
+    dialling: Arc<dyn ServerCertVerifier>,
+}
+
+impl Trust {
+    /// Believes `roots` and nobody else, within one trust domain, and minds the revocation lists.
+    pub(super) fn new(
+        roots: RootCertStore,
+        crls: Vec<CertificateRevocationListDer<'static>>,
+        trust_domain: &str,
+    ) -> Result<Self, VerifierBuilderError> {
+        let (roots, provider) = (Arc::new(roots), Arc::new(provider()));
+        // rustls by itself would check the whole chain and take an expired list for a good one.
+        let accepting =
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+                .with_crls(crls.clone())
+                .only_check_end_entity_revocation()
+                .enforce_revocation_expiration()
+                .clear_root_hint_subjects()
+                .build()?;
+        let dialling = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .with_crls(crls)
+            .only_check_end_entity_revocation()
+            .enforce_revocation_expiration()
+            .build()?;
+        let trust_domain: Arc<str> = trust_domain.into();
+        Ok(Self {
+            accepting: Arc::new(PartiesOnly {
+                chain: accepting,
+                trust_domain: trust_domain.clone(),
+            }),
+            dialling: Arc::new(NodesOnly { chain: dialling, trust_domain }),
+        })
+    }
+}
+
+/// The config of the side that accepts: a peer without a good certificate gets nothing.
+pub(super) fn accepting(
+    own: Arc<CertifiedKey>,
+    trust: &Trust,
+    post_quantum: bool,
+    alpn: &[u8],
+) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider_with(post_quantum))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(trust.accepting.clone())
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // A resumed session is not asked for a certificate again, so a revoked peer could come back.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// The config of the side that dials: it shows its certificate and believes nodes only.
+pub(super) fn dialling(
+    own: Arc<CertifiedKey>,
+    trust: &Trust,
+    post_quantum: bool,
+    alpn: &[u8],
+) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider_with(post_quantum))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(trust.dialling.clone())
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(config)
+}
+
+fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
+    let mut provider = provider();
+    if !post_quantum {
+        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    }
+    Arc::new(provider)
+}
+
+/// Accepts any of the three roles of our trust domain; which of them may do what is the link's to say.
+#[derive(Debug)]
+struct PartiesOnly {
+    chain: Arc<dyn ClientCertVerifier>,
+    trust_domain: Arc<str>,
+}
+
+impl ClientCertVerifier for PartiesOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
+            .map_err(|error| Error::from(Unfit::Identity(error)))?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Believes the chain, the name that was dialled, and the role `node`: all three.
+#[derive(Debug)]
+struct NodesOnly {
+    chain: Arc<dyn ServerCertVerifier>,
+    trust_domain: Arc<str>,
+}
+
+impl NodesOnly {
+    fn expect_node(&self, leaf: &CertificateDer<'_>) -> Result<(), Unfit> {
+        let identity = Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
+            .map_err(Unfit::Identity)?;
+        match identity.peer_name() {
+            party if party.role == Role::Node => Ok(()),
+            party => Err(Unfit::NoNode(party.clone())),
+        }
+    }
+
+    /// Words for a refusal that already stands. An agent's leaf has no host name and no server usage,
+    /// so the chain refuses it first, and "wrong role" says more than either.
+    fn reworded(&self, error: Error, leaf: &CertificateDer<'_>) -> Error {
+        use CertificateError as Fault;
+        let blames_names_or_usage = matches!(
+            &error,
+            Error::InvalidCertificate(
+                Fault::InvalidPurpose
+                    | Fault::InvalidPurposeContext { .. }
+                    | Fault::NotValidForName
+                    | Fault::NotValidForNameContext { .. }
+            )
+        );
+        match self.expect_node(leaf) {
+            Err(Unfit::NoNode(party)) if blames_names_or_usage => Unfit::NoNode(party).into(),
+            _ => error,
+        }
+    }
+}
+
+impl ServerCertVerifier for NodesOnly {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        dialled: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self
+            .chain
+            .verify_server_cert(leaf, intermediates, dialled, ocsp_response, now)
+            .map_err(|error| self.reworded(error, leaf))?;
+        self.expect_node(leaf)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// What rustls prints, around our own words, when a verifier of ours refuses.
+pub(super) const UNFIT_MARK: &str = "unfit: ";
+
+/// A leaf whose chain is good and whose holder is not the one wanted.
+#[derive(thiserror::Error)]
+enum Unfit {
+    #[error("{UNFIT_MARK}{0}")]
+    Identity(IdentityError),
+    #[error("{UNFIT_MARK}the certificate is that of {0}; the role wanted here is node")]
+    NoNode(PeerName),
+}
+
+/// rustls shows a foreign error by its `Debug`, and that text is all that QUIC hands on.
+impl fmt::Debug for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Self {
+        CertificateError::Other(OtherError(Arc::new(unfit))).into()
+    }
+}

@@ -1,0 +1,280 @@
+//! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do about it.
+
+use super::config::UNFIT_MARK;
+use std::fmt;
+
+/// A handshake that TLS ended, as the link saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeFault<'a> {
+    /// Who refused whom.
+    pub judge: Judge,
+    /// The TLS alert: RFC 8446 section 6; in QUIC the error code less 0x100.
+    pub alert: u8,
+    /// What rustls said, here or over there. The peer's words are a hint and no more.
+    pub text: &'a str,
+}
+
+/// Who ended a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// We refused the peer.
+    Ours,
+    /// The peer refused us.
+    Theirs,
+}
+
+/// What kind of failure a handshake's end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A certificate was refused: UNAUTHENTICATED.
+    Identity,
+    /// The two sides speak different protocols or versions.
+    Protocol,
+    /// TLS failed in some other way; another attempt may succeed.
+    Other,
+}
+
+/// What a failed handshake means. Displayed as one sentence and its remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// Whether it is about identity or about the protocol.
+    pub kind: FaultKind,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl Explanation {
+    /// Whether the failure is a refusal about identity (UNAUTHENTICATED).
+    pub fn is_identity(&self) -> bool {
+        self.kind == FaultKind::Identity
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.reason, self.remedy)
+    }
+}
+
+/// Says what a failed handshake means.
+pub fn explain(fault: HandshakeFault<'_>) -> Explanation {
+    let cause = Cause::of(fault.alert, fault.text);
+    let whose = match fault.judge {
+        Judge::Ours => "the peer's certificate",
+        Judge::Theirs => "our certificate, as the peer sees it,",
+    };
+    let fact = cause.fact().replace("{cert}", whose).replace("{judge}", judge_name(fault.judge));
+    let reason = match detail(fault.text) {
+        detail if detail.is_empty() => fact,
+        detail => format!("{fact} ({detail})"),
+    };
+    Explanation { kind: cause.kind(), reason, remedy: cause.remedy(fault.judge) }
+}
+
+const fn judge_name(judge: Judge) -> &'static str {
+    match judge {
+        Judge::Ours => "our side",
+        Judge::Theirs => "the peer",
+    }
+}
+
+/// Why one side refused the other, as far as alert and text tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Expired,
+    NotValidYet,
+    UnknownIssuer,
+    Revoked,
+    CrlExpired,
+    CrlSilent,
+    WrongHost,
+    Unfit,
+    WrongUsage,
+    BadSignature,
+    Unreadable,
+    NoCertificate,
+    OtherVersion,
+    Unknown,
+}
+
+impl Cause {
+    /// The alert decides the class, which the text can only make finer: a peer's words are not proof.
+    ///
+    /// Which error gives which alert: rustls, `impl From<CertificateError> for AlertDescription`.
+    fn of(alert: u8, text: &str) -> Self {
+        match alert {
+            42 if has(text, &["not valid for name", "NotValidForName"]) => Self::WrongHost,
+            42 if has(text, &["BadEncoding", "UnhandledCritical"]) => Self::Unreadable,
+            // Without words, the name that was dialled is by far the likeliest.
+            42 => Self::WrongHost,
+            43 => Self::WrongUsage,
+            44 => Self::Revoked,
+            45 if has(text, &["not valid yet", "NotValidYet"]) => Self::NotValidYet,
+            45 => Self::Expired,
+            46 | 49 => Self::Unfit,
+            48 if has(text, &["revocation list expired", "ExpiredRevocationList"]) => {
+                Self::CrlExpired
+            }
+            48 if has(text, &["UnknownRevocationStatus"]) => Self::CrlSilent,
+            48 => Self::UnknownIssuer,
+            51 => Self::BadSignature,
+            70 | 120 => Self::OtherVersion,
+            116 => Self::NoCertificate,
+            // rustls has no alert of its own for a list whose signature is wrong.
+            _ if has(text, &["invalid certificate revocation list"]) => Self::CrlSilent,
+            _ => Self::Unknown,
+        }
+    }
+
+    const fn kind(self) -> FaultKind {
+        match self {
+            Self::OtherVersion => FaultKind::Protocol,
+            Self::Unknown => FaultKind::Other,
+            _ => FaultKind::Identity,
+        }
+    }
+
+    const fn fact(self) -> &'static str {
+        match self {
+            Self::Expired => "{cert} has expired",
+            Self::NotValidYet => "{cert} is not valid yet",
+            Self::UnknownIssuer => "{cert} is of no CA that {judge} knows",
+            Self::Revoked => "{cert} has been revoked",
+            Self::CrlExpired => {
+                "the revocation list of {judge} has expired, so no certificate can be judged"
+            }
+            Self::CrlSilent => "no revocation list of {judge} covers the CA of {cert}",
+            Self::WrongHost => "{cert} is not made for the host name or address that was dialled",
+            Self::Unfit => {
+                "{cert} is good and its role, name or trust domain is not the one wanted"
+            }
+            Self::WrongUsage => "{cert} is not made for this use; its role may be another one",
+            Self::BadSignature => "{cert} or its proof of the key has a wrong signature",
+            Self::Unreadable => "{cert} cannot be read",
+            Self::NoCertificate => "no certificate was shown, and {judge} demands one",
+            Self::OtherVersion => "the two sides speak no common version of the protocol",
+            Self::Unknown => "the TLS handshake failed",
+        }
+    }
+
+    const fn remedy(self, judge: Judge) -> &'static str {
+        match (self, judge) {
+            (Self::Expired, Judge::Ours) => {
+                "issue the peer's again with `dialback certs issue ROLE NAME`, or check the clock here"
+            }
+            (Self::Expired, Judge::Theirs) => {
+                "issue ours again with `dialback certs issue ROLE NAME`, or check the peer's clock"
+            }
+            (Self::NotValidYet, Judge::Ours) => {
+                "check the clock here, and the one where it was made"
+            }
+            (Self::NotValidYet, Judge::Theirs) => {
+                "check the peer's clock, and the one where it was made"
+            }
+            (Self::UnknownIssuer, Judge::Ours) => {
+                "compare our ca.pem with the CA that made the peer's certificate"
+            }
+            (Self::UnknownIssuer, Judge::Theirs) => {
+                "compare the peer's ca.pem with the CA that made our certificate"
+            }
+            (Self::Revoked, Judge::Ours) => {
+                "if that was meant, nothing; else issue a new certificate for the peer"
+            }
+            (Self::Revoked, Judge::Theirs) => "ask whoever runs the CA for a new certificate",
+            (Self::CrlExpired, Judge::Ours) => {
+                "sign the list again with `dialback certs init` and install the new crl.pem here"
+            }
+            (Self::CrlExpired, Judge::Theirs) => {
+                "sign the list again with `dialback certs init` and install the new crl.pem at the peer"
+            }
+            (Self::CrlSilent, Judge::Ours) => {
+                "put the list of that CA, signed by it, into our crl.pem"
+            }
+            (Self::CrlSilent, Judge::Theirs) => {
+                "put the list of our CA, signed by it, into the peer's crl.pem"
+            }
+            (Self::WrongHost, Judge::Ours) => {
+                "dial a name that stands in it, or issue it again with `dialback certs issue node NAME --san HOST`"
+            }
+            (Self::WrongHost, Judge::Theirs) => {
+                "issue it again with `dialback certs issue node NAME --san HOST`, where HOST is what is dialled"
+            }
+            (Self::Unfit | Self::WrongUsage, Judge::Ours) => {
+                "check the address that was dialled, and that the peer was started with a certificate of its own role"
+            }
+            (Self::Unfit | Self::WrongUsage, Judge::Theirs) => {
+                "start this side with a certificate of its own role and of the peer's trust domain"
+            }
+            (Self::BadSignature | Self::Unreadable, _) => {
+                "make the certificate and its key again with `dialback certs issue ROLE NAME --force`"
+            }
+            (Self::NoCertificate, Judge::Ours) => "start the peer with --cert and --key",
+            (Self::NoCertificate, Judge::Theirs) => "start this side with --cert and --key",
+            (Self::OtherVersion, _) => {
+                "check that the port belongs to dialback, and bring both sides to one release"
+            }
+            (Self::Unknown, _) => "try again; if it stays, look at the other side's log",
+        }
+    }
+}
+
+fn has(text: &str, any: &[&str]) -> bool {
+    any.iter().any(|part| text.contains(part))
+}
+
+/// The words of rustls that add something, on one line and of bounded length.
+fn detail(text: &str) -> String {
+    let ours = text.split_once(UNFIT_MARK).map(|(_, after)| after.trim_end_matches(')'));
+    let words = ours.unwrap_or_else(|| text.trim_start_matches("invalid peer certificate: "));
+    words
+        .chars()
+        .take(300)
+        .flat_map(char::escape_debug)
+        .collect::<String>()
+        .replace("\\\"", "\"")
+        .replace("\\'", "'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(judge: Judge, alert: u8, text: &str) -> Explanation {
+        explain(HandshakeFault { judge, alert, text })
+    }
+
+    #[test]
+    fn every_alert_of_a_certificate_is_about_identity_and_alpn_is_about_the_protocol() {
+        for alert in [42, 43, 44, 45, 46, 48, 49, 51, 116] {
+            assert!(told(Judge::Theirs, alert, "").is_identity(), "alert {alert}");
+        }
+        assert_eq!(told(Judge::Theirs, 120, "").kind, FaultKind::Protocol);
+        assert_eq!(told(Judge::Theirs, 40, "").kind, FaultKind::Other);
+    }
+
+    #[test]
+    fn what_is_told_depends_on_who_judged() {
+        let (ours, theirs) = (told(Judge::Ours, 48, ""), told(Judge::Theirs, 48, ""));
+        assert!(
+            ours.to_string().contains("the peer's certificate is of no CA that our side knows")
+        );
+        assert!(theirs.to_string().contains("the peer's ca.pem"));
+    }
+
+    #[test]
+    fn a_peers_words_refine_within_the_alert_and_never_beyond_it() {
+        assert!(
+            told(Judge::Theirs, 48, "ExpiredRevocationList").reason.contains("revocation list")
+        );
+        assert!(told(Judge::Theirs, 44, "ExpiredRevocationList").reason.contains("revoked"));
+    }
+
+    #[test]
+    fn control_characters_of_a_peer_do_not_reach_the_terminal_and_long_texts_are_cut() {
+        let told = told(Judge::Theirs, 48, &format!("\x1b[31m\n{}", "a".repeat(1_000)));
+        assert!(!told.to_string().chars().any(char::is_control));
+        assert!(told.reason.len() < 500);
+    }
+}

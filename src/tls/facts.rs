@@ -1,0 +1,330 @@
+//! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials and numbers.
+
+use rustls_pki_types::pem::{PemObject, SectionKind};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+use x509_parser::{
+    extensions::{GeneralName, ParsedExtension},
+    num_bigint::BigUint,
+    prelude::{ASN1Time, X509Certificate},
+};
+
+/// What stands in one certificate. Nothing here says that the certificate is to be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Whom it was made for: `CN=dialback agent warehouse`.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// The serial number in lower-case hexadecimal.
+    pub serial: String,
+    /// It holds from here on.
+    pub not_before: SystemTime,
+    /// It holds up to here.
+    pub not_after: SystemTime,
+    /// Its URI names; a party has one.
+    pub uri_sans: Vec<String>,
+    /// Its host names; nodes have them.
+    pub dns_sans: Vec<String>,
+    /// Its addresses; nodes may have them.
+    pub ip_sans: Vec<IpAddr>,
+    /// Whether it may sign others.
+    pub is_ca: bool,
+    /// How many CAs may stand below it.
+    pub path_len: Option<u32>,
+    /// What its key may be used for: `Digital Signature`.
+    pub key_usages: Vec<String>,
+    /// What it may be shown for: `client authentication`, `server authentication`, or a number.
+    pub extended_key_usages: Vec<String>,
+    /// The subject key identifier in hexadecimal; CAs have one.
+    pub subject_key_id: Option<String>,
+    /// The identifier of the key that signed it, in hexadecimal.
+    pub authority_key_id: Option<String>,
+    pub(super) subject_der: Vec<u8>,
+    pub(super) public_key_der: Vec<u8>,
+}
+
+impl CertificateFacts {
+    /// Reads one certificate in DER.
+    pub fn from_der(der: &[u8]) -> Result<Self, FactsError> {
+        let (rest, parsed) = x509_parser::parse_x509_certificate(der)
+            .map_err(|error| FactsError::Damaged { why: error.to_string() })?;
+        if !rest.is_empty() {
+            return Err(FactsError::Damaged { why: "bytes follow the certificate".into() });
+        }
+        let mut facts = Self::without_extensions(&parsed);
+        for extension in parsed.iter_extensions() {
+            facts.add(extension.parsed_extension());
+        }
+        Ok(facts)
+    }
+
+    /// Reads every certificate of a PEM file, in order. Other sections are passed over.
+    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, FactsError> {
+        sections(pem, SectionKind::Certificate)?.iter().map(|der| Self::from_der(der)).collect()
+    }
+
+    fn without_extensions(parsed: &X509Certificate<'_>) -> Self {
+        Self {
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            serial: hex_of_number(&parsed.serial),
+            not_before: system_time(parsed.validity().not_before),
+            not_after: system_time(parsed.validity().not_after),
+            uri_sans: vec![],
+            dns_sans: vec![],
+            ip_sans: vec![],
+            is_ca: false,
+            path_len: None,
+            key_usages: vec![],
+            extended_key_usages: vec![],
+            subject_key_id: None,
+            authority_key_id: None,
+            subject_der: parsed.subject().as_raw().to_vec(),
+            public_key_der: parsed.public_key().raw.to_vec(),
+        }
+    }
+
+    fn add(&mut self, extension: &ParsedExtension<'_>) {
+        match extension {
+            ParsedExtension::SubjectAlternativeName(names) => {
+                names.general_names.iter().for_each(|name| self.add_name(name));
+            }
+            ParsedExtension::BasicConstraints(constraints) => {
+                self.is_ca = constraints.ca;
+                self.path_len = constraints.path_len_constraint;
+            }
+            ParsedExtension::KeyUsage(usage) => {
+                self.key_usages = usage.to_string().split(", ").map(str::to_owned).collect();
+            }
+            ParsedExtension::ExtendedKeyUsage(usage) => {
+                let known = [
+                    (usage.any, "any"),
+                    (usage.server_auth, "server authentication"),
+                    (usage.client_auth, "client authentication"),
+                ];
+                self.extended_key_usages =
+                    known.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).into()).collect();
+                self.extended_key_usages.extend(usage.other.iter().map(ToString::to_string));
+            }
+            ParsedExtension::SubjectKeyIdentifier(id) => self.subject_key_id = Some(hex(id.0)),
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                self.authority_key_id = id.key_identifier.as_ref().map(|id| hex(id.0));
+            }
+            _ => {}
+        }
+    }
+
+    fn add_name(&mut self, name: &GeneralName<'_>) {
+        match name {
+            GeneralName::URI(uri) => self.uri_sans.push((*uri).into()),
+            GeneralName::DNSName(name) => self.dns_sans.push((*name).into()),
+            GeneralName::IPAddress(octets) => self.ip_sans.extend(address(octets)),
+            // An unreadable URI still counts as one, so that it cannot hide beside a readable one.
+            GeneralName::Invalid(tag, octets) if tag.0 == 6 => {
+                self.uri_sans.push(String::from_utf8_lossy(octets).into_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Display for CertificateFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match (self.is_ca, self.path_len) {
+            (true, Some(len)) => format!("CA certificate (path length {len})"),
+            (true, None) => "CA certificate".into(),
+            (false, _) => "certificate".into(),
+        };
+        writeln!(f, "{kind}")?;
+        line(f, "subject", &self.subject)?;
+        line(f, "issuer", &self.issuer)?;
+        line(f, "serial", &self.serial)?;
+        line(f, "not before", Utc(self.not_before))?;
+        line(f, "not after", Utc(self.not_after))?;
+        list(f, "URI names", &self.uri_sans)?;
+        list(f, "host names", &self.dns_sans)?;
+        list(f, "addresses", &self.ip_sans)?;
+        list(f, "key usage", &self.key_usages)?;
+        list(f, "shown for", &self.extended_key_usages)?;
+        list(f, "key id", self.subject_key_id.as_slice())?;
+        list(f, "signer's key", self.authority_key_id.as_slice())
+    }
+}
+
+/// What stands in one certificate revocation list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlFacts {
+    /// The CA that signed it.
+    pub issuer: String,
+    /// Counts up with every list of one CA.
+    pub number: Option<u64>,
+    /// When it was made.
+    pub this_update: SystemTime,
+    /// It holds up to here. Past it new links are refused.
+    pub next_update: Option<SystemTime>,
+    /// The certificates that no longer hold.
+    pub revoked: Vec<RevokedSerial>,
+}
+
+/// One certificate that no longer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedSerial {
+    /// Its serial number in lower-case hexadecimal.
+    pub serial: String,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+impl CrlFacts {
+    /// Reads one list in DER.
+    pub fn from_der(der: &[u8]) -> Result<Self, FactsError> {
+        let (rest, parsed) = x509_parser::parse_x509_crl(der)
+            .map_err(|error| FactsError::Damaged { why: error.to_string() })?;
+        if !rest.is_empty() {
+            return Err(FactsError::Damaged { why: "bytes follow the revocation list".into() });
+        }
+        Ok(Self {
+            issuer: parsed.issuer().to_string(),
+            number: parsed.crl_number().and_then(|number| u64::try_from(number).ok()),
+            this_update: system_time(parsed.last_update()),
+            next_update: parsed.next_update().map(system_time),
+            revoked: parsed
+                .iter_revoked_certificates()
+                .map(|entry| RevokedSerial {
+                    serial: hex_of_number(entry.serial()),
+                    since: system_time(entry.revocation_date),
+                })
+                .collect(),
+        })
+    }
+
+    /// Reads every list of a PEM file, in order. Other sections are passed over.
+    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, FactsError> {
+        sections(pem, SectionKind::Crl)?.iter().map(|der| Self::from_der(der)).collect()
+    }
+}
+
+impl fmt::Display for CrlFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "certificate revocation list")?;
+        line(f, "issuer", &self.issuer)?;
+        list(f, "number", self.number.as_slice())?;
+        line(f, "this update", Utc(self.this_update))?;
+        list(f, "next update", self.next_update.map(Utc).as_slice())?;
+        line(f, "revoked", self.revoked.len())?;
+        self.revoked
+            .iter()
+            .try_for_each(|entry| writeln!(f, "    {} since {}", entry.serial, Utc(entry.since)))
+    }
+}
+
+/// Why facts could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FactsError {
+    /// The text is no PEM, or is cut off.
+    #[error("it is no whole PEM text: {why}")]
+    NotPem {
+        /// What the parser says.
+        why: String,
+    },
+    /// The bytes are no certificate or list.
+    #[error("it cannot be parsed: {why}")]
+    Damaged {
+        /// What the parser says.
+        why: String,
+    },
+}
+
+/// The bodies of all sections of one kind.
+pub(super) fn sections(pem: &[u8], wanted: SectionKind) -> Result<Vec<Vec<u8>>, FactsError> {
+    let mut found = vec![];
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
+        let (kind, body) =
+            section.map_err(|error| FactsError::NotPem { why: error.to_string() })?;
+        if kind == wanted {
+            found.push(body);
+        }
+    }
+    Ok(found)
+}
+
+/// Shows a moment as `2026-11-22T10:15:00Z`, to the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Utc(pub SystemTime);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(time) = unix_seconds(self.0).and_then(|secs| ASN1Time::from_timestamp(secs).ok())
+        else {
+            return f.write_str("a time beyond the calendar");
+        };
+        let t = time.to_datetime();
+        let (year, month, day) = (t.year(), u8::from(t.month()), t.day());
+        let (hour, minute, second) = (t.hour(), t.minute(), t.second());
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> Option<i64> {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).ok(),
+        Err(before) => i64::try_from(before.duration().as_secs()).ok().map(|secs| -secs),
+    }
+}
+
+/// Times before 1970 stand in no certificate of ours and become 1970.
+fn system_time(time: ASN1Time) -> SystemTime {
+    let secs = u64::try_from(time.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
+}
+
+fn hex_of_number(number: &BigUint) -> String {
+    hex(&number.to_bytes_be())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn line(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
+    // What stands in a certificate was written by somebody else: no control characters on a terminal.
+    let value: String =
+        value.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    writeln!(f, "  {:<14}{value}", format!("{label}:"))
+}
+
+fn list<T: ToString>(f: &mut fmt::Formatter<'_>, label: &str, values: &[T]) -> fmt::Result {
+    if values.is_empty() {
+        return Ok(());
+    }
+    line(f, label, values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_shown_in_utc_to_the_second() {
+        let shown = |secs| Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(secs)).to_string();
+        assert_eq!(shown(0), "1970-01-01T00:00:00Z");
+        assert_eq!(shown(1_709_210_096), "2024-02-29T12:34:56Z");
+        assert_eq!(shown(u64::MAX / 4), "a time beyond the calendar");
+    }
+
+    #[test]
+    fn half_a_pem_section_is_refused_and_other_text_is_passed_over() {
+        let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
+        assert!(matches!(CertificateFacts::all_from_pem(cut), Err(FactsError::NotPem { .. })));
+        assert_eq!(CertificateFacts::all_from_pem(b"# a remark\n"), Ok(vec![]));
+    }
+}

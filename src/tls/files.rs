@@ -1,0 +1,175 @@
+//! Which files credentials are read from, and what must hold of them before they are parsed.
+
+use super::credentials::CredentialsError;
+use crate::name::{Name, Role};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+use zeroize::Zeroizing;
+
+/// No certificate file is larger; revocation lists of a million entries fit.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+const HOW_TO_MAKE: &str = "make certificates with `make certs`, or with `dialback certs init` and \
+                           `dialback certs issue ROLE NAME`";
+
+/// Where the credentials of one party lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialFiles {
+    /// The leaf, then intermediates if there are any. PEM.
+    pub cert: PathBuf,
+    /// The leaf's private key. PEM; others may not read it.
+    pub key: PathBuf,
+    /// The CAs to believe. PEM.
+    pub ca: PathBuf,
+    /// The revocation lists to mind. PEM. A file that is named must be there.
+    pub crl: Option<PathBuf>,
+}
+
+impl CredentialFiles {
+    /// The files of one party in a directory as `dialback certs` lays it out; the list if there is one.
+    pub fn in_dir(dir: impl AsRef<Path>, stem: &str) -> Self {
+        let dir = dir.as_ref();
+        let crl = dir.join("crl.pem");
+        Self {
+            cert: dir.join(format!("{stem}.pem")),
+            key: dir.join(format!("{stem}.key")),
+            ca: dir.join("ca.pem"),
+            crl: crl.symlink_metadata().is_ok().then_some(crl),
+        }
+    }
+
+    /// The files of the only party of a role in a directory.
+    pub(super) fn of_only(dir: &Path, role: Role) -> Result<Self, CredentialsError> {
+        let stems = stems_of(dir, role)?;
+        match stems.as_slice() {
+            [] => Err(CredentialsError::NoneInDir { dir: dir.into(), role, remedy: HOW_TO_MAKE }),
+            [only] => Ok(Self::in_dir(dir, only)),
+            several => Err(CredentialsError::SeveralInDir {
+                dir: dir.into(),
+                role,
+                found: several.join(", "),
+            }),
+        }
+    }
+}
+
+fn stems_of(dir: &Path, role: Role) -> Result<Vec<String>, CredentialsError> {
+    let mut stems = vec![];
+    for entry in fs::read_dir(dir).map_err(|error| unreadable(dir, error))? {
+        let entry = entry.map_err(|error| unreadable(dir, error))?;
+        stems.extend(stem_of(&entry.file_name().to_string_lossy(), role));
+    }
+    stems.sort();
+    Ok(stems)
+}
+
+/// `agent-warehouse` of `agent-warehouse.pem`, if that is a leaf of the role.
+fn stem_of(file_name: &str, role: Role) -> Option<String> {
+    let stem = file_name.strip_suffix(".pem")?;
+    let name = stem.strip_prefix(role.as_str())?.strip_prefix('-')?;
+    name.parse::<Name>().ok().map(|_| stem.to_owned())
+}
+
+/// The credentials of one party as PEM texts in memory.
+#[derive(Clone, Copy)]
+pub struct CredentialPem<'a> {
+    /// The leaf, then intermediates if there are any.
+    pub cert: &'a [u8],
+    /// The leaf's private key.
+    pub key: &'a [u8],
+    /// The CAs to believe.
+    pub ca: &'a [u8],
+    /// The revocation lists to mind.
+    pub crl: Option<&'a [u8]>,
+}
+
+impl std::fmt::Debug for CredentialPem<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cert: _, key: _, ca: _, crl: _ } = self;
+        f.write_str("CredentialPem")
+    }
+}
+
+/// The whole of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    read_open(file, path)
+}
+
+/// The whole of a key file, once its permissions were found fit. The file that was judged is the file
+/// that is read, also when the name changes hands in between.
+pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    expect_private(&file, path)?;
+    read_open(file, path).map(Zeroizing::new)
+}
+
+fn read_open(file: File, path: &Path) -> Result<Vec<u8>, CredentialsError> {
+    // Room for the whole at once, so that no half copies of a key stay behind in memory.
+    let len = file.metadata().map_or(0, |metadata| metadata.len()).min(FILE_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1);
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+    Ok(bytes)
+}
+
+/// Mounted secrets are 0640 or 0440; anything that lets others in, or lets the group write, is refused.
+#[cfg(unix)]
+fn expect_private(file: &File, path: &Path) -> Result<(), CredentialsError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata().map_err(|error| unreadable(path, error))?.permissions().mode();
+    if mode & 0o026 == 0 {
+        return Ok(());
+    }
+    Err(CredentialsError::ExposedKey { path: path.into(), mode: mode & 0o777 })
+}
+
+#[cfg(not(unix))]
+fn expect_private(_: &File, _: &Path) -> Result<(), CredentialsError> {
+    Ok(())
+}
+
+fn unreadable(path: &Path, source: io::Error) -> CredentialsError {
+    if source.kind() == io::ErrorKind::NotFound {
+        return CredentialsError::Missing { path: path.into(), remedy: HOW_TO_MAKE };
+    }
+    CredentialsError::Unreadable { path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leafs_of_a_role_are_known_by_their_file_names() {
+        assert_eq!(stem_of("agent-warehouse.pem", Role::Agent).as_deref(), Some("agent-warehouse"));
+        for other in
+            ["node-edge-1.pem", "agent-warehouse.key", "agent-.pem", "agent.pem", ".agent-a.pem"]
+        {
+            assert_eq!(stem_of(other, Role::Agent), None, "{other}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_can_read_or_the_group_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("k.key");
+        fs::write(&path, "key").expect("written");
+        let with_mode = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
+            expect_private(&File::open(&path).expect("opened"), &path)
+        };
+        for fit in [0o600, 0o640, 0o700, 0o400, 0o440] {
+            // Root opens what its mode would close, so 0400 is judged like the others.
+            assert!(with_mode(fit).is_ok(), "{fit:o} was refused");
+        }
+        for unfit in [0o644, 0o660, 0o604, 0o602, 0o620, 0o666, 0o777] {
+            let error = with_mode(unfit).expect_err("refused").to_string();
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Who a certificate says its holder is: a strict reading of its one SPIFFE name.
+//!
+//! Source: <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>.
+
+use super::facts::CertificateFacts;
+use crate::name::PeerName;
+use rustls_pki_types::CertificateDer;
+use std::{sync::Arc, time::SystemTime};
+
+const SCHEME: &str = "spiffe://";
+const URI_BYTES_MAX: usize = 2_048;
+const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// A party as its certificate names it. Cloning is cheap.
+///
+/// For a peer there is one way to get it, [`Identity::from_verified_chain`], so that nothing
+/// but a verified leaf can say who somebody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parts {
+    peer_name: PeerName,
+    trust_domain: String,
+    serial: String,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Identity {
+    /// Reads the identity from the leaf of a chain **that TLS has verified**, and from nothing else in it.
+    pub fn from_verified_chain(
+        chain: &[CertificateDer<'_>],
+        trust_domain: &str,
+    ) -> Result<Self, IdentityError> {
+        let identity = Self::of_leaf(chain.first().ok_or(IdentityError::NoCertificate)?)?;
+        if identity.trust_domain() == trust_domain {
+            return Ok(identity);
+        }
+        Err(IdentityError::OtherTrustDomain {
+            found: identity.trust_domain().into(),
+            wanted: trust_domain.into(),
+        })
+    }
+
+    /// Reads the identity from a leaf in whatever trust domain it names.
+    pub(super) fn of_leaf(leaf: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+        let facts = CertificateFacts::from_der(leaf)
+            .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
+        if facts.is_ca {
+            return Err(IdentityError::Authority);
+        }
+        let (trust_domain, peer_name) = parse_uri(&only_uri(leaf, &facts)?)?;
+        Ok(Self(Arc::new(Parts {
+            peer_name,
+            trust_domain,
+            serial: facts.serial,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        })))
+    }
+
+    /// Role and name.
+    pub fn peer_name(&self) -> &PeerName {
+        &self.0.peer_name
+    }
+
+    /// The domain in which the name holds: `dialback.local`.
+    pub fn trust_domain(&self) -> &str {
+        &self.0.trust_domain
+    }
+
+    /// The certificate's serial number in lower-case hexadecimal.
+    pub fn serial(&self) -> &str {
+        &self.0.serial
+    }
+
+    /// The certificate holds from here on.
+    pub fn not_before(&self) -> SystemTime {
+        self.0.not_before
+    }
+
+    /// The certificate holds up to here.
+    pub fn not_after(&self) -> SystemTime {
+        self.0.not_after
+    }
+}
+
+/// The one URI of a leaf. Two parsers must agree on it: webpki, which judged the chain, passes over
+/// names that are no UTF-8, and a name that one of them does not see must not pass unnoticed.
+fn only_uri(leaf: &CertificateDer<'_>, facts: &CertificateFacts) -> Result<String, IdentityError> {
+    let judged = webpki::EndEntityCert::try_from(leaf)
+        .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
+    let seen: Vec<&str> = judged.valid_uri_names().collect();
+    match (seen.as_slice(), facts.uri_sans.as_slice()) {
+        ([], []) => Err(IdentityError::NoUri),
+        ([one], [same]) if one == same => Ok((*one).to_owned()),
+        (seen, listed) => Err(IdentityError::NotOneUri { count: seen.len().max(listed.len()) }),
+    }
+}
+
+fn parse_uri(uri: &str) -> Result<(String, PeerName), IdentityError> {
+    let refused = |why: String| IdentityError::BadUri { uri: uri.chars().take(300).collect(), why };
+    if uri.len() > URI_BYTES_MAX {
+        return Err(refused("is longer than 2048 bytes".into()));
+    }
+    let path = uri.strip_prefix(SCHEME).ok_or_else(|| refused("is no SPIFFE name".into()))?;
+    let (trust_domain, party) =
+        path.split_once('/').ok_or_else(|| refused("has no path".into()))?;
+    check_trust_domain(trust_domain)?;
+    // The grammar of parties knows neither %, ?, # and upper case, nor empty segments or `..`.
+    let peer_name = party.parse().map_err(|error| refused(format!("names no party: {error}")))?;
+    Ok((trust_domain.to_owned(), peer_name))
+}
+
+/// Checks a trust domain: `a-z`, `0-9`, `.`, `-` and `_`, at most 255 bytes.
+pub fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
+    let is_wanted = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b);
+    let fits = !text.is_empty() && text.len() <= TRUST_DOMAIN_BYTES_MAX;
+    let has_labels = !text.split('.').any(str::is_empty);
+    if fits && has_labels && text.bytes().all(is_wanted) {
+        return Ok(());
+    }
+    Err(IdentityError::BadTrustDomain { text: text.chars().take(300).collect() })
+}
+
+/// Writes the name of a party as it stands in a certificate: `spiffe://dialback.local/agent/warehouse`.
+pub fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
+    format!("{SCHEME}{trust_domain}/{party}")
+}
+
+/// Why a certificate names no party of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The chain is empty.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The certificate cannot be parsed.
+    #[error("the certificate cannot be read: {why}")]
+    Unreadable {
+        /// What the parser says.
+        why: String,
+    },
+    /// A CA's own certificate where a leaf is wanted.
+    #[error(
+        "the certificate is that of a CA; a party shows a leaf, made with `dialback certs issue ROLE NAME`"
+    )]
+    Authority,
+    /// No URI among the subject alternative names.
+    #[error(
+        "the certificate names no party (it has no URI name); `dialback certs issue ROLE NAME` makes one that does"
+    )]
+    NoUri,
+    /// Several URIs, or one that only one of two parsers can read.
+    #[error(
+        "the certificate has {count} URI names, and exactly one that reads spiffe://TRUST-DOMAIN/ROLE/NAME is wanted"
+    )]
+    NotOneUri {
+        /// How many there are.
+        count: usize,
+    },
+    /// The URI is not of the one form.
+    #[error(
+        "the certificate's URI name {uri:?} {why}; wanted is spiffe://TRUST-DOMAIN/ROLE/NAME with role node, agent or caller"
+    )]
+    BadUri {
+        /// The URI.
+        uri: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A text that is no trust domain.
+    #[error(
+        "trust domain {text:?} may have only a-z, 0-9, - and _ in labels joined by dots, such as dialback.local"
+    )]
+    BadTrustDomain {
+        /// The text.
+        text: String,
+    },
+    /// A party of somebody else's.
+    #[error(
+        "the certificate is of trust domain {found:?}, and ours is {wanted:?}; both sides need certificates of one domain"
+    )]
+    OtherTrustDomain {
+        /// The certificate's.
+        found: String,
+        /// Ours.
+        wanted: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_form_of_name_is_read_and_every_other_is_refused() {
+        let (domain, party) =
+            parse_uri("spiffe://dialback.local/agent/acme.warehouse-1").expect("read");
+        assert_eq!(
+            (domain.as_str(), party.to_string().as_str()),
+            ("dialback.local", "agent/acme.warehouse-1")
+        );
+        assert_eq!(spiffe_uri(&domain, &party), "spiffe://dialback.local/agent/acme.warehouse-1");
+        for bad in [
+            "",
+            "https://d/agent/a",
+            "SPIFFE://d/agent/a",
+            "spiffe:/d/agent/a",
+            "spiffe://d",
+            "spiffe://d/",
+            "spiffe://d/agent",
+            "spiffe://d/agent/",
+            "spiffe://d/agent/a/",
+            "spiffe://d//a",
+            "spiffe://d//agent/a",
+            "spiffe:///agent/a",
+            "spiffe://D/agent/a",
+            "spiffe://d/Agent/a",
+            "spiffe://d/agent/A",
+            "spiffe://d/agent/%61",
+            "spiffe://d/agent/..",
+            "spiffe://d/../agent/a",
+            "spiffe://d/agent/../a",
+            "spiffe://d/agent/a?x",
+            "spiffe://d/agent/a#x",
+            "spiffe://u@d/agent/a",
+            "spiffe://d:1/agent/a",
+            "spiffe://d./agent/a",
+            "spiffe://d/boss/a",
+            "spiffe://d/agent/a/b",
+            "spiffe://d/agent/a b",
+            "spiffe://d/agent/é",
+            " spiffe://d/agent/a",
+        ] {
+            assert!(parse_uri(bad).is_err(), "{bad:?} was taken for a party");
+        }
+    }
+
+    #[test]
+    fn a_trust_domain_of_255_bytes_passes_and_one_of_256_does_not() {
+        assert!(check_trust_domain(&"a".repeat(255)).is_ok());
+        assert!(check_trust_domain(&"a".repeat(256)).is_err());
+    }
+}
