@@ -1,5 +1,7 @@
 //! Reverse RPC over QUIC.
 
+pub mod serve;
+pub mod call;
 pub mod link;
 pub mod tls;
 pub mod policy;

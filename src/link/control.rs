@@ -1,6 +1,9 @@
 //! The control stream of a link: its frames, and the heartbeat that travels with them.
 
-use super::{LinkFault, stream::{FrameReader, ReadFault, CallStream}};
+use super::{
+    LinkFault,
+    stream::{CallStream, FrameReader, ReadFault},
+};
 use crate::{
     limits::CONTROL_BYTES_MAX,
     wire::{Control, Kind, Ping},
@@ -62,7 +65,10 @@ impl ControlStream {
     /// Sends a frame.
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
         let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
-        let written = tokio::time::timeout(self.silence_max.min(Duration::from_secs(60)), self.send.write_all(&bytes));
+        let written = tokio::time::timeout(
+            self.silence_max.min(Duration::from_secs(60)),
+            self.send.write_all(&bytes),
+        );
         match written.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(quinn::WriteError::ConnectionLost(error))) => Err(LinkFault::lost(&error)),
@@ -106,7 +112,8 @@ impl ControlStream {
 fn read(frame: Result<Option<super::stream::Frame>, ReadFault>) -> Result<Control, LinkFault> {
     match frame {
         Ok(Some(frame)) if frame.kind != Kind::Message => {
-            Control::decode(frame.kind, &frame.payload).map_err(|fault| LinkFault::Broken(fault.to_string()))
+            Control::decode(frame.kind, &frame.payload)
+                .map_err(|fault| LinkFault::Broken(fault.to_string()))
         }
         Ok(Some(_)) => Err(LinkFault::Broken("a message on the control stream".into())),
         Err(ReadFault::Lost(fault)) => Err(fault),

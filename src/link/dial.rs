@@ -36,7 +36,11 @@ pub(crate) struct Dialler {
 
 impl Dialler {
     /// Binds a socket. Needs a tokio runtime.
-    pub(crate) fn new(credentials: &Credentials, words: HelloWords, limits: Arc<Limits>) -> Result<Self, BindError> {
+    pub(crate) fn new(
+        credentials: &Credentials,
+        words: HelloWords,
+        limits: Arc<Limits>,
+    ) -> Result<Self, BindError> {
         Ok(Self {
             endpoint: endpoint::dialling_endpoint()?,
             config: endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?,
@@ -47,7 +51,10 @@ impl Dialler {
     }
 
     /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up.
-    pub(crate) async fn dial(&self, address: &NodeAddress) -> Result<(Link, ControlStream, Welcome), LinkFault> {
+    pub(crate) async fn dial(
+        &self,
+        address: &NodeAddress,
+    ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
         let connection = self.race(address).await?;
         let identity = greet::identity_of(&connection, &self.trust_domain)?;
         match tokio::time::timeout(HELLO_WAIT_MAX, self.hello(&connection)).await {
@@ -64,18 +71,25 @@ impl Dialler {
     }
 
     /// Opens the control stream and says hello. The node has judged our certificate once WELCOME is here, not before.
-    async fn hello(&self, connection: &quinn::Connection) -> Result<(ControlStream, Welcome), LinkFault> {
+    async fn hello(
+        &self,
+        connection: &quinn::Connection,
+    ) -> Result<(ControlStream, Welcome), LinkFault> {
         let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
         let mut control = ControlStream::new(send, recv);
         control.send(&Control::Hello(self.words())).await?;
         match control.next().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
-                control.start_heartbeat(Heartbeat::Asks(self.limits.heartbeat_every), self.limits.heartbeat_lost);
+                control.start_heartbeat(
+                    Heartbeat::Asks(self.limits.heartbeat_every),
+                    self.limits.heartbeat_lost,
+                );
                 Ok((control, welcome))
             }
-            Control::Welcome(welcome) => {
-                Err(LinkFault::Broken(format!("the node chose protocol version {}, which we did not offer", welcome.protocol)))
-            }
+            Control::Welcome(welcome) => Err(LinkFault::Broken(format!(
+                "the node chose protocol version {}, which we did not offer",
+                welcome.protocol
+            ))),
             _ => Err(LinkFault::Broken("the first answer was not WELCOME".into())),
         }
     }
@@ -88,7 +102,8 @@ impl Dialler {
             instance: ByteArray::new(self.words.instance),
             software: concat!("dialback ", env!("CARGO_PKG_VERSION")).into(),
             calls_in_flight_max: u32::try_from(self.words.calls_in_flight_max).unwrap_or(u32::MAX),
-            heartbeat_ms: u64::try_from(self.limits.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+            heartbeat_ms: u64::try_from(self.limits.heartbeat_every.as_millis())
+                .unwrap_or(u64::MAX),
         }
     }
 
@@ -110,23 +125,37 @@ impl Dialler {
             match ended {
                 Some(Ok(Ok(connection))) => return Ok(connection),
                 Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
-                Some(Err(_panicked)) | None => {}
+                Some(Err(_)) | None => {}
             }
             if waiting.is_empty() && running.is_empty() {
-                return Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }));
+                return Err(
+                    worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() })
+                );
             }
         }
     }
 
-    fn start(&self, running: &mut JoinSet<Result<quinn::Connection, LinkFault>>, to: SocketAddr, address: &NodeAddress) {
-        let (endpoint, config, address) = (self.endpoint.clone(), self.config.clone(), address.clone());
+    fn start(
+        &self,
+        running: &mut JoinSet<Result<quinn::Connection, LinkFault>>,
+        to: SocketAddr,
+        address: &NodeAddress,
+    ) {
+        let (endpoint, config, address) =
+            (self.endpoint.clone(), self.config.clone(), address.clone());
         // A JoinSet ends its tasks when it is dropped, with the race.
         running.spawn(async move {
-            let unsendable = |error: quinn::ConnectError| LinkFault::Unsendable { address: address.clone(), reason: error.to_string() };
-            let connecting = endpoint.connect_with(config, to, address.host()).map_err(unsendable)?;
+            let unsendable = |error: quinn::ConnectError| LinkFault::Unsendable {
+                address: address.clone(),
+                reason: error.to_string(),
+            };
+            let connecting =
+                endpoint.connect_with(config, to, address.host()).map_err(unsendable)?;
             match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkFault::NoAnswer { address }),
+                Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
+                    Err(LinkFault::NoAnswer { address })
+                }
                 Ok(Err(error)) => Err(LinkFault::lost(&error)),
             }
         });
@@ -144,13 +173,19 @@ async fn resolve(address: &NodeAddress) -> Result<VecDeque<SocketAddr>, LinkFaul
     let lookup = tokio::net::lookup_host((host, address.port()));
     let found = tokio::time::timeout(DIAL_WAIT_MAX, lookup)
         .await
-        .map_err(|_elapsed| LinkFault::Unresolved { host: host.into(), reason: "the resolver does not answer".into() })?
+        .map_err(|_elapsed| LinkFault::Unresolved {
+            host: host.into(),
+            reason: "the resolver does not answer".into(),
+        })?
         .map_err(|error| LinkFault::unresolved(host, &error))?;
     let (v6, v4): (VecDeque<_>, VecDeque<_>) = found.partition(SocketAddr::is_ipv6);
     Ok(in_turn(v6, v4))
 }
 
-fn in_turn(mut first: VecDeque<SocketAddr>, mut second: VecDeque<SocketAddr>) -> VecDeque<SocketAddr> {
+fn in_turn(
+    mut first: VecDeque<SocketAddr>,
+    mut second: VecDeque<SocketAddr>,
+) -> VecDeque<SocketAddr> {
     let mut out = VecDeque::new();
     while !(first.is_empty() && second.is_empty()) && out.len() < RACE_ADDRESSES_MAX {
         out.extend(first.pop_front());
@@ -162,7 +197,12 @@ fn in_turn(mut first: VecDeque<SocketAddr>, mut second: VecDeque<SocketAddr>) ->
 /// Of two reasons the one that says more: a refusal over silence.
 fn more_telling(one: Option<LinkFault>, other: LinkFault) -> LinkFault {
     match one {
-        Some(one) if one.is_refusal() || matches!(other, LinkFault::NoAnswer { .. } | LinkFault::Unsendable { .. }) => one,
+        Some(one)
+            if one.is_refusal()
+                || matches!(other, LinkFault::NoAnswer { .. } | LinkFault::Unsendable { .. }) =>
+        {
+            one
+        }
         _ => other,
     }
 }
@@ -173,17 +213,23 @@ mod tests {
 
     #[test]
     fn families_are_tried_in_turn_and_at_most_eight_addresses() {
-        let v6: VecDeque<SocketAddr> = (0..6).map(|n| SocketAddr::new([0, 0, 0, 0, 0, 0, 0, n].into(), 1)).collect();
-        let v4: VecDeque<SocketAddr> = (0..6).map(|n| SocketAddr::new([127, 0, 0, n].into(), 1)).collect();
+        let v6: VecDeque<SocketAddr> =
+            (0..6).map(|n| SocketAddr::new([0, 0, 0, 0, 0, 0, 0, n].into(), 1)).collect();
+        let v4: VecDeque<SocketAddr> =
+            (0..6).map(|n| SocketAddr::new([127, 0, 0, n].into(), 1)).collect();
         let order = in_turn(v6, v4);
         assert_eq!(order.len(), RACE_ADDRESSES_MAX);
-        assert!(order.iter().step_by(2).all(SocketAddr::is_ipv6) && order.iter().skip(1).step_by(2).all(SocketAddr::is_ipv4));
+        assert!(
+            order.iter().step_by(2).all(SocketAddr::is_ipv6)
+                && order.iter().skip(1).step_by(2).all(SocketAddr::is_ipv4)
+        );
     }
 
     #[test]
     fn a_refusal_says_more_than_silence() {
         let silence = || LinkFault::NoAnswer { address: "localhost".parse().expect("an address") };
-        let refusal = || LinkFault::Handshake { is_identity: true, reason: "r".into(), remedy: "m".into() };
+        let refusal =
+            || LinkFault::Handshake { is_identity: true, reason: "r".into(), remedy: "m".into() };
         assert!(more_telling(Some(refusal()), silence()).is_refusal());
         assert!(more_telling(Some(silence()), refusal()).is_refusal());
         assert!(!more_telling(Some(silence()), silence()).is_refusal());

@@ -36,7 +36,9 @@ pub enum BindError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process listens there, stop it or choose another address with --listen",
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there, stop it or choose another address with --listen"
+        }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
         _ => "",
@@ -74,7 +76,8 @@ fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
 /// Streams and window for a peer that may have `calls` in flight.
 pub(super) fn grant_for(calls: usize) -> (u32, u32) {
     let calls = u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16);
-    let window = limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(limits::STREAM_WINDOW_BYTES.saturating_mul(calls));
+    let window = limits::CONNECTION_WINDOW_BASE_BYTES
+        .saturating_add(limits::STREAM_WINDOW_BYTES.saturating_mul(calls));
     (calls + limits::STREAMS_SPARE, window.min(1 << 30))
 }
 
@@ -94,15 +97,25 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Listens. Needs a tokio runtime.
-    pub(crate) fn bind(address: SocketAddr, credentials: &Credentials, limits: &Limits) -> Result<Self, BindError> {
-        let tls = QuicServerConfig::try_from(credentials.accepting_config(ALPN)?).map_err(no_quic_suite)?;
+    pub(crate) fn bind(
+        address: SocketAddr,
+        credentials: &Credentials,
+        limits: &Limits,
+    ) -> Result<Self, BindError> {
+        let tls = QuicServerConfig::try_from(credentials.accepting_config(ALPN)?)
+            .map_err(no_quic_suite)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
         server
-            .transport_config(Arc::new(transport(limits, limits::STRANGER_STREAMS, limits::STRANGER_WINDOW_BYTES)))
+            .transport_config(Arc::new(transport(
+                limits,
+                limits::STRANGER_STREAMS,
+                limits::STRANGER_WINDOW_BYTES,
+            )))
             .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
         let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
-        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(server), bind(address)?, runtime)
-            .map_err(|source| BindError::Socket { address, source })?;
+        let endpoint =
+            quinn::Endpoint::new(EndpointConfig::default(), Some(server), bind(address)?, runtime)
+                .map_err(|source| BindError::Socket { address, source })?;
         Ok(Self { endpoint, trust_domain: credentials.trust_domain().into() })
     }
 
@@ -176,8 +189,13 @@ pub(super) fn dialling_endpoint() -> Result<quinn::Endpoint, BindError> {
 }
 
 /// How the dialling side connects. The peer's certificate is judged within the handshake, so it may have its streams at once.
-pub(super) fn dialling_config(credentials: &Credentials, limits: &Limits, calls: usize) -> Result<quinn::ClientConfig, BindError> {
-    let tls = QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
+pub(super) fn dialling_config(
+    credentials: &Credentials,
+    limits: &Limits,
+    calls: usize,
+) -> Result<quinn::ClientConfig, BindError> {
+    let tls =
+        QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     let (streams, window) = grant_for(calls);
     config.transport_config(Arc::new(transport(limits, streams, window)));

@@ -12,7 +12,9 @@ use std::io;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LinkFault {
     /// The host name has no address.
-    #[error("the name {host} does not resolve: {reason}; check the name, and the DNS of this machine")]
+    #[error(
+        "the name {host} does not resolve: {reason}; check the name, and the DNS of this machine"
+    )]
     Unresolved {
         /// The host.
         host: String,
@@ -20,7 +22,9 @@ pub enum LinkFault {
         reason: String,
     },
     /// Nothing came back at all.
-    #[error("the node at {address} does not answer; is it running, and does a firewall block UDP on the way?")]
+    #[error(
+        "the node at {address} does not answer; is it running, and does a firewall block UDP on the way?"
+    )]
     NoAnswer {
         /// The node.
         address: NodeAddress,
@@ -66,20 +70,28 @@ impl LinkFault {
     pub(super) fn lost(error: &quinn::ConnectionError) -> Self {
         use quinn::ConnectionError as E;
         match error {
-            E::ApplicationClosed(close) => Self::closed_by_peer(close.error_code.into_inner(), &close.reason),
+            E::ApplicationClosed(close) => {
+                Self::closed_by_peer(close.error_code.into_inner(), &close.reason)
+            }
             E::ConnectionClosed(close) => match alert_of(close.error_code) {
                 Some(alert) => Self::handshake(Judge::Theirs, alert, &text_of(&close.reason)),
-                None => Self::Broken(format!("{} {}", close.error_code, text_of(&close.reason)).trim().to_owned()),
+                None => Self::Broken(
+                    format!("{} {}", close.error_code, text_of(&close.reason)).trim().to_owned(),
+                ),
             },
             E::TransportError(error) => match alert_of(error.code) {
                 Some(alert) => Self::handshake(Judge::Ours, alert, &error.reason),
                 None => Self::Broken(error.to_string()),
             },
             E::TimedOut => Self::Silent("nothing was heard within the idle time"),
-            E::Reset => Self::Silent("the peer no longer knows this link, it was probably restarted"),
-            E::LocallyClosed => {
-                Self::Closed { code: CloseCode::Goodbye, text: "this side has ended it".into(), by_peer: false }
+            E::Reset => {
+                Self::Silent("the peer no longer knows this link, it was probably restarted")
             }
+            E::LocallyClosed => Self::Closed {
+                code: CloseCode::Goodbye,
+                text: "this side has ended it".into(),
+                by_peer: false,
+            },
             E::VersionMismatch => Self::Broken("the peer speaks another version of QUIC".into()),
             E::CidsExhausted => Self::Broken("no connection ids are left".into()),
         }
@@ -88,7 +100,10 @@ impl LinkFault {
     fn closed_by_peer(number: u64, reason: &[u8]) -> Self {
         match CloseCode::from_number(number) {
             Some(code) => Self::Closed { code, text: text_of(reason), by_peer: true },
-            None => Self::Broken(format!("the peer closed it with the unknown code {number:#x} {}", text_of(reason))),
+            None => Self::Broken(format!(
+                "the peer closed it with the unknown code {number:#x} {}",
+                text_of(reason)
+            )),
         }
     }
 
@@ -97,7 +112,7 @@ impl LinkFault {
         Self::Handshake {
             is_identity: explanation.kind == FaultKind::Identity,
             reason: explanation.reason,
-            remedy: explanation.remedy,
+            remedy: explanation.remedy.to_string(),
         }
     }
 
@@ -105,7 +120,9 @@ impl LinkFault {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake { .. } => true,
-            Self::Closed { code, by_peer, .. } => *by_peer && code.reaction() == Reaction::BackOffLong,
+            Self::Closed { code, by_peer, .. } => {
+                *by_peer && code.reaction() == Reaction::BackOffLong
+            }
             _ => false,
         }
     }
@@ -128,7 +145,13 @@ impl LinkFault {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,
             Self::Closed { code, .. } => {
-                matches!(code, CloseCode::Unauthorized | CloseCode::Revoked | CloseCode::Expired | CloseCode::TrustChanged)
+                matches!(
+                    code,
+                    CloseCode::Unauthorized
+                        | CloseCode::Revoked
+                        | CloseCode::Expired
+                        | CloseCode::TrustChanged
+                )
             }
             _ => false,
         }

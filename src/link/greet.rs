@@ -29,7 +29,10 @@ pub(crate) struct Grants {
 }
 
 /// Waits for the handshake and for HELLO.
-pub(super) async fn greet(incoming: quinn::Incoming, trust_domain: &str) -> Result<Greeted, LinkFault> {
+pub(super) async fn greet(
+    incoming: quinn::Incoming,
+    trust_domain: &str,
+) -> Result<Greeted, LinkFault> {
     let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
     let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
         .await
@@ -44,9 +47,15 @@ pub(super) async fn greet(incoming: quinn::Incoming, trust_domain: &str) -> Resu
         }
     };
     match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
-        Ok(Ok((identity, control, hello))) => Greeted { connection, identity, control, hello }.check_version(),
+        Ok(Ok((identity, control, hello))) => {
+            Greeted { connection, identity, control, hello }.check_version()
+        }
         Ok(Err(fault)) => Err(refused(&connection, CloseCode::Protocol, fault)),
-        Err(_elapsed) => Err(refused(&connection, CloseCode::Protocol, LinkFault::Silent("no HELLO came in time"))),
+        Err(_elapsed) => Err(refused(
+            &connection,
+            CloseCode::Protocol,
+            LinkFault::Silent("no HELLO came in time"),
+        )),
     }
 }
 
@@ -61,7 +70,10 @@ async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream,
 }
 
 /// Who the peer is: from the certificate that TLS has verified, and from nothing else.
-pub(super) fn identity_of(connection: &quinn::Connection, trust_domain: &str) -> Result<Identity, LinkFault> {
+pub(super) fn identity_of(
+    connection: &quinn::Connection,
+    trust_domain: &str,
+) -> Result<Identity, LinkFault> {
     let chain = connection
         .peer_identity()
         .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
@@ -79,7 +91,9 @@ impl Greeted {
         if (min..=max).contains(&PROTOCOL_VERSION) {
             return Ok(self);
         }
-        let text = format!("the peer speaks protocol versions {min} to {max}, this node speaks {PROTOCOL_VERSION}");
+        let text = format!(
+            "the peer speaks protocol versions {min} to {max}, this node speaks {PROTOCOL_VERSION}"
+        );
         endpoint::close(&self.connection, CloseCode::Version, &text);
         Err(LinkFault::Broken(text))
     }
@@ -105,7 +119,12 @@ impl Greeted {
     }
 
     /// Welcomes the peer: from here on it may open calls.
-    pub(crate) async fn welcome(self, welcome: Welcome, grants: Grants, limits: &Limits) -> Result<(Link, ControlStream), LinkFault> {
+    pub(crate) async fn welcome(
+        self,
+        welcome: Welcome,
+        grants: Grants,
+        limits: &Limits,
+    ) -> Result<(Link, ControlStream), LinkFault> {
         let Self { connection, identity, mut control, hello } = self;
         let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max);
         connection.set_max_concurrent_bi_streams(streams.into());

@@ -11,8 +11,8 @@ mod stream;
 
 pub(crate) use control::ControlStream;
 pub(crate) use dial::{Dialler, HelloWords};
-pub(crate) use endpoint::{Knock, Listener};
 pub use endpoint::BindError;
+pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted};
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
@@ -21,7 +21,10 @@ use crate::{name::PeerName, tls::Identity, wire::CloseCode};
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::Mutex, time::Instant};
@@ -90,7 +93,11 @@ impl Link {
     }
 
     /// Opens a stream, first come first served among all who wait, until the given moment.
-    pub(crate) async fn open(&self, until: Instant, message_bytes_max: usize) -> Result<CallStream, OpenFault> {
+    pub(crate) async fn open(
+        &self,
+        until: Instant,
+        message_bytes_max: usize,
+    ) -> Result<CallStream, OpenFault> {
         let open = async {
             let _turn = self.0.opener.lock().await;
             self.0.connection.open_bi().await

@@ -70,6 +70,11 @@ impl FrameSender {
         drop(self.send.finish());
     }
 
+    /// Sets the priority among the streams of this link: higher goes first.
+    pub(crate) fn set_priority(&self, priority: i32) {
+        drop(self.send.set_priority(priority));
+    }
+
     /// Breaks the stream off, also after [`FrameSender::finish`] as long as the peer has not received all.
     pub(crate) fn reset(&mut self, code: StreamCode) {
         self.finished = true;
@@ -135,6 +140,7 @@ pub(crate) struct FrameReader {
     recv: RecvStream,
     /// What was received and not yet cut into frames. Small frames stay slices of one received buffer.
     received: Received,
+    received_bytes: usize,
     message_bytes_max: usize,
     ended: bool,
     code_on_drop: StreamCode,
@@ -170,8 +176,12 @@ impl Received {
 
     fn take(&mut self, header_bytes: usize, payload_bytes: usize) -> Bytes {
         match self {
-            Self::Piece(bytes) => bytes.split_to(header_bytes + payload_bytes).slice(header_bytes..),
-            Self::Joined(joined) => joined.split_to(header_bytes + payload_bytes).freeze().slice(header_bytes..),
+            Self::Piece(bytes) => {
+                bytes.split_to(header_bytes + payload_bytes).slice(header_bytes..)
+            }
+            Self::Joined(joined) => {
+                joined.split_to(header_bytes + payload_bytes).freeze().slice(header_bytes..)
+            }
         }
     }
 }
@@ -181,6 +191,7 @@ impl FrameReader {
         Self {
             recv,
             received: Received::Piece(Bytes::new()),
+            received_bytes: 0,
             message_bytes_max,
             ended: false,
             code_on_drop: StreamCode::Cancelled,
@@ -202,9 +213,20 @@ impl FrameReader {
         }
     }
 
+    /// Bytes received so far, frames that were cut out included.
+    pub(crate) fn received_bytes(&self) -> usize {
+        self.received_bytes
+    }
+
+    /// Says with which code the peer is to be stopped if this is dropped before the stream's end.
+    pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
+        self.code_on_drop = code;
+    }
+
     /// Cuts one frame out of what was received.
     fn cut(&mut self) -> Result<Option<Frame>, ReadFault> {
-        let header = Header::parse(self.received.as_slice(), self.message_bytes_max).map_err(ReadFault::Wire)?;
+        let header = Header::parse(self.received.as_slice(), self.message_bytes_max)
+            .map_err(ReadFault::Wire)?;
         let Some(Header { kind, payload_bytes, header_bytes }) = header else { return Ok(None) };
         if self.received.as_slice().len() < header_bytes + payload_bytes {
             return Ok(None);
@@ -220,7 +242,10 @@ impl FrameReader {
         let mut chunks = [const { Bytes::new() }; READ_CHUNKS];
         match self.recv.read_chunks(&mut chunks).await {
             Ok(Some(count)) => {
-                chunks.into_iter().take(count).for_each(|chunk| self.received.push(chunk));
+                for chunk in chunks.into_iter().take(count) {
+                    self.received_bytes += chunk.len();
+                    self.received.push(chunk);
+                }
                 Ok(true)
             }
             Ok(None) => {
@@ -253,6 +278,8 @@ fn read_fault(error: ReadError) -> ReadFault {
     match error {
         ReadError::Reset(code) => ReadFault::Reset(StreamCode::from_number(code.into_inner())),
         ReadError::ConnectionLost(error) => ReadFault::Lost(LinkFault::lost(&error)),
-        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => ReadFault::Cut,
+        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+            ReadFault::Cut
+        }
     }
 }

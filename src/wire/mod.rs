@@ -15,9 +15,11 @@ pub(crate) use cbor::{decode_value, encode_value};
 pub use code::{CloseCode, Reaction, StreamCode};
 pub(crate) use control::{Control, Hello, Ping, Register, Registered, Welcome};
 pub use control::{MethodInfo, ServiceInfo};
-pub(crate) use frame::{Chunks, Header, Kind, WireError, reply_chunks, request_chunks, status_chunk};
+pub(crate) use frame::{
+    Chunks, Header, Kind, WireError, reply_chunks, request_chunks, status_chunk,
+};
 pub use head::CallKind;
-pub(crate) use head::{ReplyHead, RequestHead, Route, RouteKind, StatusHead};
+pub(crate) use head::{metadata_fault, pairs, ReplyHead, RequestHead, Route, RouteKind, StatusHead};
 
 /// The application protocol that TLS agrees on, and the version in it.
 pub const ALPN: &[u8] = b"dialback/1";

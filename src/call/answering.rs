@@ -1,0 +1,256 @@
+//! The answering half of a call: read the head, arm deadline and cancellation, write the reply.
+
+use super::message::{Reply, Target};
+use crate::{
+    limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX, TIMEOUT_CEILING},
+    link::{CallStream, FrameReader, FrameSender, ReadFault},
+    metadata::Metadata,
+    name::{CallId, MethodPath},
+    status::{Code, Outcome, Status},
+    wire::{CallKind, Chunks, Kind, ReplyHead, RequestHead, Route, StatusHead, StreamCode, WireError, reply_chunks, status_chunk},
+};
+use bytes::Bytes;
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    task::Poll,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The head of a request as it was read. Who asks is what the peer says; whether that counts is the reception's to judge.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// What is called.
+    pub(crate) method: MethodPath,
+    /// Where.
+    pub(crate) target: Target,
+    /// Who asks, by the peer's word.
+    pub(crate) caller: Option<Box<str>>,
+    /// Names the call.
+    pub(crate) call_id: CallId,
+    /// When it is over.
+    pub(crate) deadline: Instant,
+    /// 1 for the first attempt.
+    pub(crate) attempt: u32,
+    /// Higher goes first.
+    pub(crate) priority: i8,
+    /// W3C trace context.
+    pub(crate) traceparent: Option<Box<str>>,
+    /// Pairs of text.
+    pub(crate) metadata: Metadata,
+}
+
+impl Head {
+    fn decode(payload: &[u8], received_at: Instant) -> Result<Self, Status> {
+        let mut head = RequestHead::decode(payload).map_err(|fault| malformed(&fault))?;
+        if head.kind != CallKind::Unary {
+            let text = format!("{} calls are not supported by this version of dialback", head.kind.as_str());
+            return Err(Status::not_executed(Code::Unimplemented, text));
+        }
+        let invalid = |fault: crate::name::NameError| Status::not_executed(Code::InvalidArgument, fault.to_string());
+        let target = match head.route() {
+            Route::Here => Target::Here,
+            Route::Agent(name) => Target::Agent(name.parse().map_err(invalid)?),
+            Route::Service => {
+                let text = "calls that name only a service are not supported by this version of dialback; name an agent";
+                return Err(Status::not_executed(Code::Unimplemented, text));
+            }
+        };
+        let timeout = Duration::from_millis(head.timeout_ms).min(TIMEOUT_CEILING);
+        Ok(Self {
+            method: head.method.parse().map_err(invalid)?,
+            target,
+            caller: head.caller.map(Into::into),
+            call_id: CallId::from_bytes(*head.call_id),
+            deadline: received_at + timeout,
+            attempt: head.attempt,
+            priority: head.priority,
+            traceparent: head.traceparent.map(Into::into),
+            metadata: head.take_metadata(),
+        })
+    }
+}
+
+/// Bytes from a peer that are not what they should be: nothing was started.
+fn malformed(fault: &WireError) -> Status {
+    let code = if matches!(fault, WireError::TooLarge { .. }) { Code::ResourceExhausted } else { Code::InvalidArgument };
+    Status::not_executed(code, fault.to_string())
+}
+
+/// The rest of a request, to be read once the call was admitted.
+pub(crate) struct Body<'a> {
+    reader: FrameReader,
+    /// Set when the request is complete: from then on a handler may run.
+    complete: &'a AtomicBool,
+}
+
+impl Body<'_> {
+    /// The message of a unary request, once END and the end of the stream were received.
+    ///
+    /// # Errors
+    /// Everything that is not exactly one message: not executed.
+    pub(crate) async fn message(mut self) -> Result<Bytes, Status> {
+        let message = self.read().await.inspect_err(|status| {
+            self.reader.stop(match status.code() {
+                Code::ResourceExhausted => StreamCode::TooLarge,
+                Code::Cancelled => StreamCode::Cancelled,
+                _ => StreamCode::Malformed,
+            });
+        })?;
+        self.complete.store(true, Ordering::Relaxed);
+        Ok(message)
+    }
+
+    async fn read(&mut self) -> Result<Bytes, Status> {
+        let invalid = |text: &str| Err(Status::not_executed(Code::InvalidArgument, text));
+        let mut message = None;
+        loop {
+            match (read_steadily(&mut self.reader).await?, message.is_some()) {
+                (Some((Kind::Message, payload)), false) => message = Some(payload),
+                (Some((Kind::Message, _)), true) => return invalid("a unary request has more than one message"),
+                (Some((Kind::End, _)), _) => break,
+                (Some(_), _) => return invalid("a frame out of place in a request"),
+                (None, _) => return invalid("the request ended without END"),
+            }
+        }
+        if read_steadily(&mut self.reader).await?.is_some() {
+            return invalid("the request goes on after END");
+        }
+        message.map_or_else(|| invalid("a unary request has no message"), Ok)
+    }
+}
+
+/// Bytes per wait that a peer inside an unfinished frame has to send: 1 KiB a second.
+const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
+
+/// The next frame from a peer that keeps sending.
+async fn read_steadily(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
+    let mut received = reader.received_bytes();
+    loop {
+        match tokio::time::timeout(STALL_WAIT_MAX, reader.next()).await {
+            Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
+            Ok(Err(fault)) => return Err(read_failed(fault)),
+            Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => received = reader.received_bytes(),
+            Err(_elapsed) => {
+                reader.stop(StreamCode::Slow);
+                return Err(Status::not_executed(Code::ResourceExhausted, "the request came too slowly (less than 1 KiB/s)"));
+            }
+        }
+    }
+}
+
+fn read_failed(fault: ReadFault) -> Status {
+    match fault {
+        ReadFault::Wire(fault) => malformed(&fault),
+        ReadFault::Cut => Status::not_executed(Code::InvalidArgument, "the request ended inside a frame"),
+        ReadFault::Reset(_) => Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
+        ReadFault::Lost(fault) => Status::not_executed(Code::Unavailable, fault.to_string()),
+    }
+}
+
+/// Who receives calls: judges the head, admits, reads the body and starts the handler.
+pub(crate) trait Reception: Send + Sync + 'static {
+    /// Takes one call. A status that it returns travels as it is.
+    fn receive(&self, head: Head, body: Body<'_>) -> impl Future<Output = Result<Reply, Status>> + Send;
+}
+
+/// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended.
+pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limits: &Limits) {
+    let received_at = Instant::now();
+    let CallStream { mut sender, mut reader } = stream;
+    reader.set_code_on_drop(StreamCode::Refused);
+    let head = match read_head(&mut reader, received_at).await {
+        Ok(head) => head,
+        Err(status) => return write_status(&mut sender, &status).await,
+    };
+    let deadline = head.deadline;
+    if head.priority != 0 {
+        sender.set_priority(head.priority.into());
+    }
+    let complete = AtomicBool::new(false);
+    let work = reception.receive(head, Body { reader, complete: &complete });
+    let stopped = sender.stopped();
+    let ended = tokio::select! {
+        biased;
+        ended = tokio::time::timeout_at(deadline, caught(work)) => ended,
+        // The asking side is gone: its stream was broken off, and nobody reads an answer.
+        () = stopped => return sender.reset(StreamCode::Cancelled),
+    };
+    let outcome = if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
+    let result = match ended {
+        Ok(Ok(result)) => result,
+        Ok(Err(Panicked)) => Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked")),
+        Err(_elapsed) => Err(Status::with_outcome(Code::DeadlineExceeded, outcome, "the deadline passed")),
+    };
+    write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
+}
+
+async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Head, Status> {
+    let frame = match tokio::time::timeout(HEAD_WAIT_MAX, reader.next()).await {
+        Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
+        Ok(Ok(_)) => return Err(Status::not_executed(Code::InvalidArgument, "the first frame of a call was not HEAD")),
+        Ok(Err(fault)) => return Err(read_failed(fault)),
+        Err(_elapsed) => {
+            reader.stop(StreamCode::Slow);
+            return Err(Status::not_executed(Code::ResourceExhausted, "the head of the call did not come in time"));
+        }
+    };
+    Head::decode(&frame.payload, received_at)
+}
+
+/// The work panicked; the panic itself was printed by the panic hook.
+struct Panicked;
+
+/// Runs the work so that its panic ends this call and nothing else.
+async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
+    let mut work = pin!(work);
+    std::future::poll_fn(move |cx| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_panic) => Poll::Ready(Err(Panicked)),
+        }
+    })
+    .await
+}
+
+async fn write_result(sender: &mut FrameSender, result: Result<Reply, Status>, message_bytes_max: usize, deadline: Instant) {
+    let chunks = match &result {
+        Ok(reply) => encode(reply, message_bytes_max),
+        Err(status) => return write_status(sender, status).await,
+    };
+    match chunks {
+        Ok(chunks) => write(sender, chunks, deadline).await,
+        Err(status) => write_status(sender, &status).await,
+    }
+}
+
+fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
+    let (bytes, max) = (reply.message.len(), message_bytes_max);
+    if bytes > max {
+        let text = format!("the reply of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)");
+        return Err(Status::unknown(Code::Internal, text));
+    }
+    let head = (!reply.metadata.is_empty()).then(|| ReplyHead::new(&reply.metadata));
+    reply_chunks(head.as_ref(), &reply.message, &StatusHead::ok(&reply.trailing))
+        .map_err(|fault| Status::unknown(Code::Internal, format!("the metadata of the reply: {fault}")))
+}
+
+/// A failure travels even when its deadline has passed: the asking side may be late to notice.
+async fn write_status(sender: &mut FrameSender, status: &Status) {
+    match status_chunk(&StatusHead::failed(status)) {
+        Ok(chunks) => write(sender, chunks, Instant::now() + STALL_WAIT_MAX).await,
+        Err(_too_large) => sender.reset(StreamCode::Internal),
+    }
+}
+
+async fn write(sender: &mut FrameSender, mut chunks: Chunks, until: Instant) {
+    match tokio::time::timeout_at(until, sender.write(&mut chunks)).await {
+        Ok(Ok(())) => sender.finish(),
+        Ok(Err(_gone)) => sender.reset(StreamCode::Cancelled),
+        Err(_elapsed) => sender.reset(StreamCode::Deadline),
+    }
+}

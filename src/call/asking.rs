@@ -1,0 +1,220 @@
+//! The asking half of a call: open a stream, send the request, await the reply. Dropping it cancels.
+//!
+//! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "Outcomes". The agent starts a handler only after END,
+//! so a failure before END was handed to the transport, with the stream reset, means that nothing ran.
+
+use super::message::{Reply, Request, Target};
+use crate::{
+    limits::{Limits, TIMEOUT_MIN},
+    link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
+    metadata::Metadata,
+    status::{Code, Outcome, Status},
+    wire::{CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError, metadata_fault, pairs, request_chunks},
+};
+use serde_bytes::ByteArray;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What the asking half needs of the limits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AskLimits {
+    message_bytes_max: usize,
+    queue_wait_max: Duration,
+}
+
+impl From<&Limits> for AskLimits {
+    fn from(limits: &Limits) -> Self {
+        Self { message_bytes_max: limits.message_bytes_max, queue_wait_max: limits.queue_wait_max }
+    }
+}
+
+/// How far a request got. Decides the outcome when it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// END was not handed to the transport.
+    BeforeEnd,
+    /// It was: the handler may run.
+    AfterEnd,
+}
+
+impl Progress {
+    const fn outcome(self) -> Outcome {
+        match self {
+            Self::BeforeEnd => Outcome::NotExecuted,
+            Self::AfterEnd => Outcome::Unknown,
+        }
+    }
+
+    fn failed(self, code: Code, message: impl Into<String>) -> Status {
+        Status::with_outcome(code, self.outcome(), message)
+    }
+}
+
+/// Asks over a link. `name_caller` writes who asks into the head; only a node may, and agents believe only nodes.
+pub(crate) async fn ask(link: &Link, request: &Request, limits: AskLimits, name_caller: bool) -> Result<Reply, Status> {
+    check_sizes(request, limits)?;
+    let mut stream = open(link, request, limits).await?;
+    let mut progress = Progress::BeforeEnd;
+    let exchange = exchange(&mut stream, request, name_caller, &mut progress);
+    match tokio::time::timeout_at(request.deadline, exchange).await {
+        Ok(result) => result,
+        Err(_elapsed) => {
+            stream.set_code_on_drop(StreamCode::Deadline);
+            Err(progress.failed(Code::DeadlineExceeded, "the deadline passed"))
+        }
+    }
+}
+
+fn check_sizes(request: &Request, limits: AskLimits) -> Result<(), Status> {
+    let (bytes, max) = (request.message.len(), limits.message_bytes_max);
+    if bytes > max {
+        let text = format!("the message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)");
+        return Err(Status::not_executed(Code::ResourceExhausted, text));
+    }
+    match metadata_fault(&request.metadata) {
+        Some(fault) => Err(Status::not_executed(Code::ResourceExhausted, fault)),
+        None => Ok(()),
+    }
+}
+
+async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallStream, Status> {
+    let now = Instant::now();
+    let until = request.deadline.min(now + limits.queue_wait_max);
+    link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
+        OpenFault::Lost(fault) => unavailable(Progress::BeforeEnd, &fault),
+        OpenFault::NoCredit if until == request.deadline => {
+            Status::not_executed(Code::DeadlineExceeded, "the deadline passed while waiting for a stream")
+        }
+        OpenFault::NoCredit => {
+            Status::not_executed(Code::ResourceExhausted, "the peer granted no stream in time (its limit of calls in flight)")
+        }
+    })
+}
+
+fn unavailable(progress: Progress, fault: &LinkFault) -> Status {
+    progress.failed(Code::Unavailable, format!("the link was lost: {fault}"))
+}
+
+/// Sends the request and reads the reply, with the progress kept outside so that a timeout can tell.
+async fn exchange(
+    stream: &mut CallStream,
+    request: &Request,
+    name_caller: bool,
+    progress: &mut Progress,
+) -> Result<Reply, Status> {
+    let left = request.deadline.saturating_duration_since(Instant::now());
+    if left < TIMEOUT_MIN {
+        return Err(progress.failed(Code::DeadlineExceeded, "the deadline passed before the request was sent"));
+    }
+    let mut chunks = encode(request, left, name_caller)
+        .map_err(|fault| Status::not_executed(Code::ResourceExhausted, format!("the head of the request: {fault}")))?;
+    if request.priority != 0 {
+        stream.sender.set_priority(request.priority.into());
+    }
+    match stream.sender.write(&mut chunks).await {
+        Ok(()) => {
+            *progress = Progress::AfterEnd;
+            stream.sender.finish();
+        }
+        // The peer has refused already: what it says decides.
+        Err(SendFault::Stopped) => {}
+        Err(SendFault::Lost(fault)) => return Err(unavailable(*progress, &fault)),
+    }
+    read_reply(&mut stream.reader, *progress).await
+}
+
+fn encode(request: &Request, left: Duration, name_caller: bool) -> Result<crate::wire::Chunks, WireError> {
+    let caller = name_caller.then(|| request.caller.to_string());
+    let (route, agent) = match &request.target {
+        Target::Here => (RouteKind::Here, None),
+        Target::Agent(name) => (RouteKind::Agent, Some(name.as_str())),
+    };
+    let head = RequestHead {
+        method: request.method.as_str(),
+        route,
+        agent,
+        kind: CallKind::Unary,
+        timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        call_id: ByteArray::new(*request.call_id.as_bytes()),
+        attempt: request.attempt,
+        priority: request.priority,
+        caller: caller.as_deref(),
+        traceparent: request.traceparent.as_deref(),
+        metadata: pairs(&request.metadata),
+        content_type: None,
+        caller_signature: None,
+    };
+    request_chunks(&head, &request.message)
+}
+
+/// What a reply may be made of, as it comes in.
+#[derive(Default)]
+struct Parts {
+    metadata: Option<Metadata>,
+    message: Option<bytes::Bytes>,
+}
+
+/// Reads `[HEAD] MESSAGE STATUS` and the end. A reply without its STATUS is never a short success.
+async fn read_reply(reader: &mut FrameReader, progress: Progress) -> Result<Reply, Status> {
+    let mut parts = Parts::default();
+    loop {
+        let frame = match reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(broken(progress, "the reply ended without its STATUS")),
+            Err(fault) => return Err(read_failed(progress, fault)),
+        };
+        match frame.kind {
+            Kind::Head if parts.metadata.is_none() && parts.message.is_none() => {
+                parts.metadata = Some(ReplyHead::decode(&frame.payload).map_err(|fault| broken(progress, &fault.to_string()))?);
+            }
+            Kind::Message if parts.message.is_none() => parts.message = Some(frame.payload),
+            Kind::Status => {
+                let status = StatusHead::decode(&frame.payload).map_err(|fault| broken(progress, &fault.to_string()))?;
+                expect_end(reader, progress).await?;
+                return complete(parts, status, progress);
+            }
+            _ => return Err(broken(progress, "the reply has a frame out of place")),
+        }
+    }
+}
+
+/// After STATUS the answer is whole. Only more frames could still spoil it; a lost link cannot.
+async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
+    match reader.next().await {
+        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => Err(broken(progress, "the reply goes on after its STATUS")),
+        Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Lost(_)) => Ok(()),
+    }
+}
+
+fn complete(parts: Parts, status: Result<Metadata, Status>, progress: Progress) -> Result<Reply, Status> {
+    let trailing = status?;
+    let message = parts.message.ok_or_else(|| broken(progress, "the reply has no message"))?;
+    Ok(Reply { message, metadata: parts.metadata.unwrap_or_default(), trailing })
+}
+
+/// What came back is not the protocol.
+fn broken(progress: Progress, why: &str) -> Status {
+    progress.failed(Code::Internal, why)
+}
+
+fn read_failed(progress: Progress, fault: ReadFault) -> Status {
+    match fault {
+        ReadFault::Lost(fault) => unavailable(progress, &fault),
+        ReadFault::Cut => broken(progress, "the reply ended inside a frame"),
+        ReadFault::Wire(fault) => broken(progress, &format!("the reply is over a limit or malformed: {fault}")),
+        ReadFault::Reset(code) => reset_by_peer(progress, code),
+    }
+}
+
+/// The table of stream codes: the first three say that nothing was started.
+fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
+    match code {
+        Some(StreamCode::Refused) => Status::not_executed(Code::Unavailable, "the peer refused the call"),
+        Some(StreamCode::Draining) => Status::not_executed(Code::Unavailable, "the peer is leaving"),
+        Some(StreamCode::Overloaded) => Status::not_executed(Code::ResourceExhausted, "the peer is overloaded"),
+        Some(StreamCode::Deadline) => progress.failed(Code::DeadlineExceeded, "the peer saw the deadline pass"),
+        Some(StreamCode::Slow) => progress.failed(Code::ResourceExhausted, "the peer found this side too slow"),
+        Some(code) => broken(progress, &format!("the peer broke the call off with {code}")),
+        None => broken(progress, "the peer broke the call off with an unknown code"),
+    }
+}

@@ -1,0 +1,49 @@
+//! One call: one request and its reply, on one stream. Who can be called has one shape, [`Handler`].
+
+mod answering;
+mod asking;
+mod callee;
+mod contract;
+mod message;
+mod permits;
+mod typed;
+
+pub(crate) use answering::{Body, Head, Reception, answer};
+pub(crate) use asking::{AskLimits, ask};
+pub use callee::{Call, Callee, IntoMethod};
+#[doc(hidden)]
+pub use contract::{pascal, pascal_len};
+pub use message::{Context, Reply, Request, Target};
+pub(crate) use permits::{Permit, Permits};
+pub use typed::TypedMethod;
+#[doc(hidden)]
+pub use typed::{TypedFuture, typed_method};
+
+use crate::status::Status;
+use std::{future::Future, pin::Pin, sync::Arc};
+
+/// The one shape of "can be called": a service's method, a node's dispatch, a link to somewhere else.
+///
+/// Dropping the future cancels the call and everything after it.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. A status that it returns travels as it is, outcome included.
+    fn call(&self, request: Request) -> impl Future<Output = Result<Reply, Status>> + Send;
+}
+
+/// A boxed future of a reply.
+pub type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Status>> + Send + 'a>>;
+
+/// [`Handler`] behind a pointer, for places that hold many kinds of them.
+pub trait DynHandler: Send + Sync + 'static {
+    /// As [`Handler::call`], boxed: one allocation.
+    fn call_boxed(&self, request: Request) -> ReplyFuture<'_>;
+}
+
+impl<H: Handler> DynHandler for H {
+    fn call_boxed(&self, request: Request) -> ReplyFuture<'_> {
+        Box::pin(self.call(request))
+    }
+}
+
+/// Any handler, shared.
+pub type SharedHandler = Arc<dyn DynHandler>;

@@ -1,0 +1,115 @@
+//! How many calls may be in flight, and who waits for the next place.
+
+use crate::status::{Code, Status};
+use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+use tokio::{sync::{OwnedSemaphorePermit, Semaphore}, time::Instant};
+
+/// A place among the calls in flight. Given back when it is dropped, with the handler that it covers.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _place: OwnedSemaphorePermit,
+}
+
+/// The places of one link, first come first served.
+#[derive(Debug, Clone)]
+pub(crate) struct Permits(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    in_flight_max: usize,
+    queue_max: usize,
+}
+
+/// Counts one who waits, as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Permits {
+    /// So many in flight, and so many who wait.
+    pub(crate) fn new(in_flight_max: usize, queue_max: usize) -> Self {
+        let places = Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)));
+        Self(Arc::new(Inner { places, waiting: AtomicUsize::new(0), in_flight_max, queue_max }))
+    }
+
+    /// A place, now or by `until`.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`, not executed: the queue is full, or no place came in time.
+    pub(crate) async fn acquire(&self, until: Instant) -> Result<Permit, Status> {
+        if let Ok(place) = self.0.places.clone().try_acquire_owned() {
+            return Ok(Permit { _place: place });
+        }
+        let before = self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.0.waiting);
+        if before >= self.0.queue_max {
+            return Err(self.exhausted(&format!("and the queue of {} is full", self.0.queue_max)));
+        }
+        match tokio::time::timeout_at(until, self.0.places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(Permit { _place: place }),
+            _ => Err(self.exhausted("and none ended in time")),
+        }
+    }
+
+    fn exhausted(&self, why: &str) -> Status {
+        let text = format!("the limit of {} calls in flight on this link is reached, {why}", self.0.in_flight_max);
+        Status::not_executed(Code::ResourceExhausted, text)
+    }
+
+    /// Calls in flight now.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.in_flight_max.saturating_sub(self.0.places.available_permits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(2)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_place_is_given_and_one_more_waits_until_its_time() {
+        let permits = Permits::new(2, 1);
+        let first = permits.acquire(soon()).await.expect("a place");
+        let _second = permits.acquire(soon()).await.expect("a place");
+        let refused = permits.acquire(soon()).await.expect_err("no place came");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.is_safe_to_retry() && refused.message().contains("2 calls in flight"));
+        drop(first);
+        assert!(permits.acquire(soon()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_at_once_and_those_in_it_are_served_in_order() {
+        let permits = Permits::new(1, 2);
+        let held = permits.acquire(soon()).await.expect("a place");
+        let mut one = Box::pin(permits.acquire(soon()));
+        let mut two = Box::pin(permits.acquire(soon()));
+        assert!(futures_poll_once(&mut one).await.is_none() && futures_poll_once(&mut two).await.is_none());
+        let began = Instant::now();
+        assert!(permits.acquire(soon()).await.is_err());
+        assert_eq!(began.elapsed(), Duration::ZERO, "a full queue makes nobody wait");
+        drop(held);
+        assert!(futures_poll_once(&mut two).await.is_none(), "the second overtook the first");
+        assert!(one.await.is_ok() && two.await.is_ok());
+        assert_eq!(permits.in_flight(), 0);
+    }
+
+    async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *future).poll(cx) {
+            std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+}
