@@ -1,5 +1,7 @@
 //! Reverse RPC over QUIC.
 
+#[cfg(feature = "config")]
+pub mod config;
 pub mod policy;
 pub mod backoff;
 pub mod name;
