@@ -1,5 +1,7 @@
 //! Reverse RPC over QUIC.
 
+#[cfg(feature = "config")]
+pub mod config;
 pub mod serve;
 pub mod call;
 pub mod link;
@@ -12,3 +14,15 @@ pub mod name;
 pub mod metadata;
 pub mod status;
 pub mod limits;
+
+/// What the macros need.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::call::{pascal, pascal_len};
+    pub use crate::serve::{add_method, method_path, new_service};
+    pub use pastey;
+}
+pub use call::{Call, Callee, Context};
+pub use name::MethodPath;
+pub use serve::Service;
+pub use status::Status;

@@ -102,6 +102,9 @@ pub const AGENT_LINKS_MAX: usize = 4;
 /// Closing: how long to wait until the other side has heard the goodbye.
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// A config file or a file of rules: ten thousand rules fit, and a wrong path (a device, a log) is not read whole.
+pub const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
 #[derive(Debug, Clone)]
 pub struct Limits {

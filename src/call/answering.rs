@@ -7,7 +7,10 @@ use crate::{
     metadata::Metadata,
     name::{CallId, MethodPath},
     status::{Code, Outcome, Status},
-    wire::{CallKind, Chunks, Kind, ReplyHead, RequestHead, Route, StatusHead, StreamCode, WireError, reply_chunks, status_chunk},
+    wire::{
+        CallKind, Chunks, Kind, ReplyHead, RequestHead, Route, StatusHead, StreamCode, WireError,
+        reply_chunks, status_chunk,
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -47,10 +50,15 @@ impl Head {
     fn decode(payload: &[u8], received_at: Instant) -> Result<Self, Status> {
         let mut head = RequestHead::decode(payload).map_err(|fault| malformed(&fault))?;
         if head.kind != CallKind::Unary {
-            let text = format!("{} calls are not supported by this version of dialback", head.kind.as_str());
+            let text = format!(
+                "{} calls are not supported by this version of dialback",
+                head.kind.as_str()
+            );
             return Err(Status::not_executed(Code::Unimplemented, text));
         }
-        let invalid = |fault: crate::name::NameError| Status::not_executed(Code::InvalidArgument, fault.to_string());
+        let invalid = |fault: crate::name::NameError| {
+            Status::not_executed(Code::InvalidArgument, fault.to_string())
+        };
         let target = match head.route() {
             Route::Here => Target::Here,
             Route::Agent(name) => Target::Agent(name.parse().map_err(invalid)?),
@@ -76,7 +84,11 @@ impl Head {
 
 /// Bytes from a peer that are not what they should be: nothing was started.
 fn malformed(fault: &WireError) -> Status {
-    let code = if matches!(fault, WireError::TooLarge { .. }) { Code::ResourceExhausted } else { Code::InvalidArgument };
+    let code = if matches!(fault, WireError::TooLarge { .. }) {
+        Code::ResourceExhausted
+    } else {
+        Code::InvalidArgument
+    };
     Status::not_executed(code, fault.to_string())
 }
 
@@ -110,7 +122,9 @@ impl Body<'_> {
         loop {
             match (read_steadily(&mut self.reader).await?, message.is_some()) {
                 (Some((Kind::Message, payload)), false) => message = Some(payload),
-                (Some((Kind::Message, _)), true) => return invalid("a unary request has more than one message"),
+                (Some((Kind::Message, _)), true) => {
+                    return invalid("a unary request has more than one message");
+                }
                 (Some((Kind::End, _)), _) => break,
                 (Some(_), _) => return invalid("a frame out of place in a request"),
                 (None, _) => return invalid("the request ended without END"),
@@ -133,10 +147,15 @@ async fn read_steadily(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>
         match tokio::time::timeout(STALL_WAIT_MAX, reader.next()).await {
             Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
             Ok(Err(fault)) => return Err(read_failed(fault)),
-            Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => received = reader.received_bytes(),
+            Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => {
+                received = reader.received_bytes()
+            }
             Err(_elapsed) => {
                 reader.stop(StreamCode::Slow);
-                return Err(Status::not_executed(Code::ResourceExhausted, "the request came too slowly (less than 1 KiB/s)"));
+                return Err(Status::not_executed(
+                    Code::ResourceExhausted,
+                    "the request came too slowly (less than 1 KiB/s)",
+                ));
             }
         }
     }
@@ -145,8 +164,12 @@ async fn read_steadily(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>
 fn read_failed(fault: ReadFault) -> Status {
     match fault {
         ReadFault::Wire(fault) => malformed(&fault),
-        ReadFault::Cut => Status::not_executed(Code::InvalidArgument, "the request ended inside a frame"),
-        ReadFault::Reset(_) => Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
+        ReadFault::Cut => {
+            Status::not_executed(Code::InvalidArgument, "the request ended inside a frame")
+        }
+        ReadFault::Reset(_) => {
+            Status::not_executed(Code::Cancelled, "the asking side broke the request off")
+        }
         ReadFault::Lost(fault) => Status::not_executed(Code::Unavailable, fault.to_string()),
     }
 }
@@ -154,7 +177,11 @@ fn read_failed(fault: ReadFault) -> Status {
 /// Who receives calls: judges the head, admits, reads the body and starts the handler.
 pub(crate) trait Reception: Send + Sync + 'static {
     /// Takes one call. A status that it returns travels as it is.
-    fn receive(&self, head: Head, body: Body<'_>) -> impl Future<Output = Result<Reply, Status>> + Send;
+    fn receive(
+        &self,
+        head: Head,
+        body: Body<'_>,
+    ) -> impl Future<Output = Result<Reply, Status>> + Send;
 }
 
 /// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended.
@@ -179,11 +206,16 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
         // The asking side is gone: its stream was broken off, and nobody reads an answer.
         () = stopped => return sender.reset(StreamCode::Cancelled),
     };
-    let outcome = if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
+    let outcome =
+        if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
     let result = match ended {
         Ok(Ok(result)) => result,
-        Ok(Err(Panicked)) => Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked")),
-        Err(_elapsed) => Err(Status::with_outcome(Code::DeadlineExceeded, outcome, "the deadline passed")),
+        Ok(Err(Panicked)) => {
+            Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked"))
+        }
+        Err(_elapsed) => {
+            Err(Status::with_outcome(Code::DeadlineExceeded, outcome, "the deadline passed"))
+        }
     };
     write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
 }
@@ -191,11 +223,19 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
 async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Head, Status> {
     let frame = match tokio::time::timeout(HEAD_WAIT_MAX, reader.next()).await {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
-        Ok(Ok(_)) => return Err(Status::not_executed(Code::InvalidArgument, "the first frame of a call was not HEAD")),
+        Ok(Ok(_)) => {
+            return Err(Status::not_executed(
+                Code::InvalidArgument,
+                "the first frame of a call was not HEAD",
+            ));
+        }
         Ok(Err(fault)) => return Err(read_failed(fault)),
         Err(_elapsed) => {
             reader.stop(StreamCode::Slow);
-            return Err(Status::not_executed(Code::ResourceExhausted, "the head of the call did not come in time"));
+            return Err(Status::not_executed(
+                Code::ResourceExhausted,
+                "the head of the call did not come in time",
+            ));
         }
     };
     Head::decode(&frame.payload, received_at)
@@ -217,7 +257,12 @@ async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
     .await
 }
 
-async fn write_result(sender: &mut FrameSender, result: Result<Reply, Status>, message_bytes_max: usize, deadline: Instant) {
+async fn write_result(
+    sender: &mut FrameSender,
+    result: Result<Reply, Status>,
+    message_bytes_max: usize,
+    deadline: Instant,
+) {
     let chunks = match &result {
         Ok(reply) => encode(reply, message_bytes_max),
         Err(status) => return write_status(sender, status).await,
@@ -231,12 +276,15 @@ async fn write_result(sender: &mut FrameSender, result: Result<Reply, Status>, m
 fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
     let (bytes, max) = (reply.message.len(), message_bytes_max);
     if bytes > max {
-        let text = format!("the reply of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)");
+        let text = format!(
+            "the reply of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)"
+        );
         return Err(Status::unknown(Code::Internal, text));
     }
     let head = (!reply.metadata.is_empty()).then(|| ReplyHead::new(&reply.metadata));
-    reply_chunks(head.as_ref(), &reply.message, &StatusHead::ok(&reply.trailing))
-        .map_err(|fault| Status::unknown(Code::Internal, format!("the metadata of the reply: {fault}")))
+    reply_chunks(head.as_ref(), &reply.message, &StatusHead::ok(&reply.trailing)).map_err(|fault| {
+        Status::unknown(Code::Internal, format!("the metadata of the reply: {fault}"))
+    })
 }
 
 /// A failure travels even when its deadline has passed: the asking side may be late to notice.

@@ -9,7 +9,10 @@ use crate::{
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
     metadata::Metadata,
     status::{Code, Outcome, Status},
-    wire::{CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError, metadata_fault, pairs, request_chunks},
+    wire::{
+        CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError,
+        metadata_fault, pairs, request_chunks,
+    },
 };
 use serde_bytes::ByteArray;
 use std::time::Duration;
@@ -51,7 +54,12 @@ impl Progress {
 }
 
 /// Asks over a link. `name_caller` writes who asks into the head; only a node may, and agents believe only nodes.
-pub(crate) async fn ask(link: &Link, request: &Request, limits: AskLimits, name_caller: bool) -> Result<Reply, Status> {
+pub(crate) async fn ask(
+    link: &Link,
+    request: &Request,
+    limits: AskLimits,
+    name_caller: bool,
+) -> Result<Reply, Status> {
     check_sizes(request, limits)?;
     let mut stream = open(link, request, limits).await?;
     let mut progress = Progress::BeforeEnd;
@@ -68,7 +76,9 @@ pub(crate) async fn ask(link: &Link, request: &Request, limits: AskLimits, name_
 fn check_sizes(request: &Request, limits: AskLimits) -> Result<(), Status> {
     let (bytes, max) = (request.message.len(), limits.message_bytes_max);
     if bytes > max {
-        let text = format!("the message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)");
+        let text = format!(
+            "the message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)"
+        );
         return Err(Status::not_executed(Code::ResourceExhausted, text));
     }
     match metadata_fault(&request.metadata) {
@@ -82,12 +92,14 @@ async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallS
     let until = request.deadline.min(now + limits.queue_wait_max);
     link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
         OpenFault::Lost(fault) => unavailable(Progress::BeforeEnd, &fault),
-        OpenFault::NoCredit if until == request.deadline => {
-            Status::not_executed(Code::DeadlineExceeded, "the deadline passed while waiting for a stream")
-        }
-        OpenFault::NoCredit => {
-            Status::not_executed(Code::ResourceExhausted, "the peer granted no stream in time (its limit of calls in flight)")
-        }
+        OpenFault::NoCredit if until == request.deadline => Status::not_executed(
+            Code::DeadlineExceeded,
+            "the deadline passed while waiting for a stream",
+        ),
+        OpenFault::NoCredit => Status::not_executed(
+            Code::ResourceExhausted,
+            "the peer granted no stream in time (its limit of calls in flight)",
+        ),
     })
 }
 
@@ -104,10 +116,12 @@ async fn exchange(
 ) -> Result<Reply, Status> {
     let left = request.deadline.saturating_duration_since(Instant::now());
     if left < TIMEOUT_MIN {
-        return Err(progress.failed(Code::DeadlineExceeded, "the deadline passed before the request was sent"));
+        return Err(progress
+            .failed(Code::DeadlineExceeded, "the deadline passed before the request was sent"));
     }
-    let mut chunks = encode(request, left, name_caller)
-        .map_err(|fault| Status::not_executed(Code::ResourceExhausted, format!("the head of the request: {fault}")))?;
+    let mut chunks = encode(request, left, name_caller).map_err(|fault| {
+        Status::not_executed(Code::ResourceExhausted, format!("the head of the request: {fault}"))
+    })?;
     if request.priority != 0 {
         stream.sender.set_priority(request.priority.into());
     }
@@ -123,7 +137,11 @@ async fn exchange(
     read_reply(&mut stream.reader, *progress).await
 }
 
-fn encode(request: &Request, left: Duration, name_caller: bool) -> Result<crate::wire::Chunks, WireError> {
+fn encode(
+    request: &Request,
+    left: Duration,
+    name_caller: bool,
+) -> Result<crate::wire::Chunks, WireError> {
     let caller = name_caller.then(|| request.caller.to_string());
     let (route, agent) = match &request.target {
         Target::Here => (RouteKind::Here, None),
@@ -165,11 +183,15 @@ async fn read_reply(reader: &mut FrameReader, progress: Progress) -> Result<Repl
         };
         match frame.kind {
             Kind::Head if parts.metadata.is_none() && parts.message.is_none() => {
-                parts.metadata = Some(ReplyHead::decode(&frame.payload).map_err(|fault| broken(progress, &fault.to_string()))?);
+                parts.metadata = Some(
+                    ReplyHead::decode(&frame.payload)
+                        .map_err(|fault| broken(progress, &fault.to_string()))?,
+                );
             }
             Kind::Message if parts.message.is_none() => parts.message = Some(frame.payload),
             Kind::Status => {
-                let status = StatusHead::decode(&frame.payload).map_err(|fault| broken(progress, &fault.to_string()))?;
+                let status = StatusHead::decode(&frame.payload)
+                    .map_err(|fault| broken(progress, &fault.to_string()))?;
                 expect_end(reader, progress).await?;
                 return complete(parts, status, progress);
             }
@@ -181,12 +203,18 @@ async fn read_reply(reader: &mut FrameReader, progress: Progress) -> Result<Repl
 /// After STATUS the answer is whole. Only more frames could still spoil it; a lost link cannot.
 async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
-        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => Err(broken(progress, "the reply goes on after its STATUS")),
+        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => {
+            Err(broken(progress, "the reply goes on after its STATUS"))
+        }
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Lost(_)) => Ok(()),
     }
 }
 
-fn complete(parts: Parts, status: Result<Metadata, Status>, progress: Progress) -> Result<Reply, Status> {
+fn complete(
+    parts: Parts,
+    status: Result<Metadata, Status>,
+    progress: Progress,
+) -> Result<Reply, Status> {
     let trailing = status?;
     let message = parts.message.ok_or_else(|| broken(progress, "the reply has no message"))?;
     Ok(Reply { message, metadata: parts.metadata.unwrap_or_default(), trailing })
@@ -201,7 +229,9 @@ fn read_failed(progress: Progress, fault: ReadFault) -> Status {
     match fault {
         ReadFault::Lost(fault) => unavailable(progress, &fault),
         ReadFault::Cut => broken(progress, "the reply ended inside a frame"),
-        ReadFault::Wire(fault) => broken(progress, &format!("the reply is over a limit or malformed: {fault}")),
+        ReadFault::Wire(fault) => {
+            broken(progress, &format!("the reply is over a limit or malformed: {fault}"))
+        }
         ReadFault::Reset(code) => reset_by_peer(progress, code),
     }
 }
@@ -209,11 +239,21 @@ fn read_failed(progress: Progress, fault: ReadFault) -> Status {
 /// The table of stream codes: the first three say that nothing was started.
 fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
     match code {
-        Some(StreamCode::Refused) => Status::not_executed(Code::Unavailable, "the peer refused the call"),
-        Some(StreamCode::Draining) => Status::not_executed(Code::Unavailable, "the peer is leaving"),
-        Some(StreamCode::Overloaded) => Status::not_executed(Code::ResourceExhausted, "the peer is overloaded"),
-        Some(StreamCode::Deadline) => progress.failed(Code::DeadlineExceeded, "the peer saw the deadline pass"),
-        Some(StreamCode::Slow) => progress.failed(Code::ResourceExhausted, "the peer found this side too slow"),
+        Some(StreamCode::Refused) => {
+            Status::not_executed(Code::Unavailable, "the peer refused the call")
+        }
+        Some(StreamCode::Draining) => {
+            Status::not_executed(Code::Unavailable, "the peer is leaving")
+        }
+        Some(StreamCode::Overloaded) => {
+            Status::not_executed(Code::ResourceExhausted, "the peer is overloaded")
+        }
+        Some(StreamCode::Deadline) => {
+            progress.failed(Code::DeadlineExceeded, "the peer saw the deadline pass")
+        }
+        Some(StreamCode::Slow) => {
+            progress.failed(Code::ResourceExhausted, "the peer found this side too slow")
+        }
         Some(code) => broken(progress, &format!("the peer broke the call off with {code}")),
         None => broken(progress, "the peer broke the call off with an unknown code"),
     }

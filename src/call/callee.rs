@@ -1,6 +1,10 @@
 //! Somebody who can be called, and a call on its way: what programs hold in their hands.
 
-use super::{SharedHandler, message::{Reply, Request, Target}, typed::decode_reply};
+use super::{
+    SharedHandler,
+    message::{Reply, Request, Target},
+    typed::decode_reply,
+};
 use crate::{
     limits::TIMEOUT_CEILING,
     metadata::Metadata,
@@ -10,7 +14,14 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, future::{Future, IntoFuture}, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Somebody who can be called: an agent through a node, or the party at the other end of a link. Cloning is cheap.
@@ -40,7 +51,8 @@ impl Callee {
     ///
     /// Nothing is sent before the call is awaited; dropping its future cancels it. The timeout is 30 s unless set otherwise.
     pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
-        let message = encode_value(message).map_err(|fault| invalid(format!("the message does not encode: {fault}")));
+        let message = encode_value(message)
+            .map_err(|fault| invalid(format!("the message does not encode: {fault}")));
         self.call_with(method, message)
     }
 
@@ -180,6 +192,8 @@ impl<R: DeserializeOwned + 'static> IntoFuture for Call<R> {
 
 impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("what", &self.what.as_ref().map(|(method, _)| method)).finish_non_exhaustive()
+        f.debug_struct("Call")
+            .field("what", &self.what.as_ref().map(|(method, _)| method))
+            .finish_non_exhaustive()
     }
 }

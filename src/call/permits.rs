@@ -1,8 +1,14 @@
 //! How many calls may be in flight, and who waits for the next place.
 
 use crate::status::{Code, Status};
-use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
-use tokio::{sync::{OwnedSemaphorePermit, Semaphore}, time::Instant};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// A place among the calls in flight. Given back when it is dropped, with the handler that it covers.
 #[derive(Debug)]
@@ -58,7 +64,10 @@ impl Permits {
     }
 
     fn exhausted(&self, why: &str) -> Status {
-        let text = format!("the limit of {} calls in flight on this link is reached, {why}", self.0.in_flight_max);
+        let text = format!(
+            "the limit of {} calls in flight on this link is reached, {why}",
+            self.0.in_flight_max
+        );
         Status::not_executed(Code::ResourceExhausted, text)
     }
 
@@ -95,7 +104,10 @@ mod tests {
         let held = permits.acquire(soon()).await.expect("a place");
         let mut one = Box::pin(permits.acquire(soon()));
         let mut two = Box::pin(permits.acquire(soon()));
-        assert!(futures_poll_once(&mut one).await.is_none() && futures_poll_once(&mut two).await.is_none());
+        assert!(
+            futures_poll_once(&mut one).await.is_none()
+                && futures_poll_once(&mut two).await.is_none()
+        );
         let began = Instant::now();
         assert!(permits.acquire(soon()).await.is_err());
         assert_eq!(began.elapsed(), Duration::ZERO, "a full queue makes nobody wait");

@@ -1,6 +1,9 @@
 //! Rust values in and out of messages: typed methods on the hosting side, and the decoding of replies.
 
-use super::{DynHandler, ReplyFuture, message::{Context, Reply, Request}};
+use super::{
+    DynHandler, ReplyFuture,
+    message::{Context, Reply, Request},
+};
 use crate::{
     status::{Code, Status},
     wire::{decode_value, encode_value},
@@ -11,14 +14,21 @@ use std::{future::Future, marker::PhantomData, pin::Pin};
 /// Decodes a request's message. A message that does not decode was not executed.
 fn decode_request<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
     decode_value(message).map_err(|fault| {
-        Status::not_executed(Code::InvalidArgument, format!("the message does not decode into what the method takes: {fault}"))
+        Status::not_executed(
+            Code::InvalidArgument,
+            format!("the message does not decode into what the method takes: {fault}"),
+        )
     })
 }
 
 /// Decodes a reply's message. The handler ran and answered, so what failed is only our reading of it.
 pub(super) fn decode_reply<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
-    decode_value(message)
-        .map_err(|fault| Status::unknown(Code::Internal, format!("the reply does not decode into what was expected: {fault}")))
+    decode_value(message).map_err(|fault| {
+        Status::unknown(
+            Code::Internal,
+            format!("the reply does not decode into what was expected: {fault}"),
+        )
+    })
 }
 
 /// A method as a function of a value and its context.
@@ -57,8 +67,9 @@ where
             let result = (self.function)(value, context).await;
             drop(guard.disarm());
             let value = result.map_err(Status::into_app_error)?;
-            let message = encode_value(&value)
-                .map_err(|fault| Status::unknown(Code::Internal, format!("the reply does not encode: {fault}")))?;
+            let message = encode_value(&value).map_err(|fault| {
+                Status::unknown(Code::Internal, format!("the reply does not encode: {fault}"))
+            })?;
             Ok(Reply::new(message))
         })
     }

@@ -7,6 +7,7 @@ mod dial;
 mod endpoint;
 mod fault;
 mod greet;
+mod redial;
 mod stream;
 
 pub(crate) use control::ControlStream;
@@ -15,6 +16,7 @@ pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted};
+pub(crate) use redial::Redial;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 
 use crate::{name::PeerName, tls::Identity, wire::CloseCode};

@@ -19,7 +19,9 @@ pub(crate) use frame::{
     Chunks, Header, Kind, WireError, reply_chunks, request_chunks, status_chunk,
 };
 pub use head::CallKind;
-pub(crate) use head::{metadata_fault, pairs, ReplyHead, RequestHead, Route, RouteKind, StatusHead};
+pub(crate) use head::{
+    ReplyHead, RequestHead, Route, RouteKind, StatusHead, metadata_fault, pairs,
+};
 
 /// The application protocol that TLS agrees on, and the version in it.
 pub const ALPN: &[u8] = b"dialback/1";

@@ -1,0 +1,181 @@
+//! Files of nodes and agents: TOML as it is written becomes typed settings, or every fault at once.
+//!
+//! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
+
+mod fault;
+mod rules;
+mod shared;
+mod table;
+mod value;
+
+pub use fault::{Fault, Faults};
+pub use shared::{TlsFiles, TlsGap, TlsPaths};
+pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
+
+use crate::{
+    limits::{CONFIG_BYTES_MAX, Limits},
+    name::NodeAddress,
+    policy::{AgentPolicy, NodePolicy},
+};
+use rules::{read_agent_policy, read_node_policy};
+use shared::{read_limits, read_tls};
+use std::{fs::File, io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
+use table::{Table, read_document};
+
+/// Said of keys that the documentation knows and this version does not.
+const NOT_YET: &str = "is not supported by this version of dialback";
+
+/// What a node's file says. `Default` is an empty file.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// The files of the node's credentials.
+    pub tls: TlsFiles,
+    /// Who may call what, and who may host what.
+    pub policy: NodePolicy,
+    /// The bounds, defaults where the file names none.
+    pub limits: Limits,
+}
+
+impl NodeConfig {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, Faults> {
+        Self::parse(&read_text(path)?, &path.to_string_lossy())
+    }
+
+    /// Reads a text; `file_name` is for the faults and for the origins of rules.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+        read_document(text, file_name, |file| {
+            let listen = file.optional("listen", value::listen);
+            let tls = read_tls(file);
+            let (policy, limits) = (read_node_policy(file), read_limits(file));
+            file.refuse(&["nodes", "demo", "ledger"], "belongs in an agent's file");
+            refuse_doors(file);
+            Self { listen, tls, policy, limits }
+        })
+    }
+}
+
+/// What an agent's file says. `Default` is an empty file.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct AgentConfig {
+    /// The nodes to dial.
+    pub nodes: Vec<NodeAddress>,
+    /// The files of the agent's credentials.
+    pub tls: TlsFiles,
+    /// The owner's say over what nodes may bring in.
+    pub policy: AgentPolicy,
+    /// The bounds, defaults where the file names none.
+    pub limits: Limits,
+    /// Whether to host the demo services.
+    pub demo: bool,
+    /// Where `Demo/Append` writes.
+    pub ledger: Option<PathBuf>,
+}
+
+impl AgentConfig {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, Faults> {
+        Self::parse(&read_text(path)?, &path.to_string_lossy())
+    }
+
+    /// Reads a text; `file_name` is for the faults and for the origins of rules.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+        read_document(text, file_name, |file| {
+            let nodes = read_nodes(file);
+            let tls = read_tls(file);
+            let (policy, limits) = (read_agent_policy(file), read_limits(file));
+            let demo = file.optional("demo", value::flag).unwrap_or(false);
+            let ledger = file.optional("ledger", value::path);
+            file.refuse(&["listen", "deny", "host"], "belongs in a node's file");
+            refuse_doors(file);
+            Self { nodes, tls, policy, limits, demo, ledger }
+        })
+    }
+}
+
+fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
+    let Some(nodes) = file.each("nodes", value::text::<NodeAddress>("edge-1.example.com:4433"))
+    else {
+        return Vec::new();
+    };
+    if nodes.is_empty() {
+        file.fault("nodes", "`nodes`: names no node; write [\"HOST:PORT\"] or leave it out".into());
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        if nodes[..index].contains(node) {
+            file.fault("nodes", format!("`nodes`: {node} stands there twice"));
+        }
+    }
+    nodes
+}
+
+/// Doors that are written down and not built yet.
+fn refuse_doors(file: &mut Table<'_>) {
+    let doors = ["gateway", "http", "tcp", "service", "site", "admin", "cluster"];
+    file.refuse(&doors, NOT_YET);
+    file.refuse(&["policy", "tokens", "log", "log_level"], NOT_YET);
+}
+
+/// A file that holds a node's rules and nothing else, and replaces those of the node's file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PolicyFile {
+    /// The rules, at least one.
+    pub policy: NodePolicy,
+}
+
+impl PolicyFile {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, Faults> {
+        Self::parse(&read_text(path)?, &path.to_string_lossy())
+    }
+
+    /// Reads a text; `file_name` is for the faults and for the origins of rules.
+    ///
+    /// A file without rules is refused: more likely it was cut short than meant.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+        let policy = read_document(text, file_name, |file| {
+            let policy = read_node_policy(file);
+            let others = ["listen", "tls", "limits", "nodes", "gateway", "site"];
+            file.refuse(
+                &others,
+                "does not belong in a file of rules: [[allow]], [[deny]], [[host]]",
+            );
+            policy
+        })?;
+        if policy == NodePolicy::default() {
+            let text = "holds no rules; write at least one [[allow]], [[deny]] or [[host]]";
+            return Err(Faults::one(file_name, 0, text));
+        }
+        Ok(Self { policy })
+    }
+}
+
+/// The text of a file, or the one fault of it.
+fn read_text(path: &Path) -> Result<String, Faults> {
+    let name = path.to_string_lossy();
+    let bytes = read_bytes(path)
+        .map_err(|error| Faults::one(&name, 0, format!("cannot be read: {error}")))?;
+    if bytes.len() > CONFIG_BYTES_MAX {
+        return Err(Faults::one(&name, 0, "is larger than 4 MiB, which no config is"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let line = u32::try_from(line).unwrap_or(u32::MAX);
+        Faults::one(&name, line, "is not UTF-8 text; save the file as UTF-8")
+    })
+}
+
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

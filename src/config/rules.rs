@@ -1,0 +1,99 @@
+//! Rules as they stand in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of an agent.
+
+use super::{
+    NOT_YET,
+    shared::message_range,
+    table::Table,
+    value::{bytes, duration, flag, text},
+};
+use crate::{
+    limits::{TIMEOUT_CEILING, TIMEOUT_MIN},
+    name::MethodGlob,
+    policy::{
+        AgentPolicy, AgentRule, AllowRule, AskerGlob, DenyRule, HostRule, NodePolicy, TargetGlob,
+    },
+};
+
+/// Reads the rules of a node. Rules with a fault are left out; the fault refuses the file.
+pub(super) fn read_node_policy(file: &mut Table<'_>) -> NodePolicy {
+    let [allow, deny, host] = [("allow", "[[allow]]"), ("deny", "[[deny]]"), ("host", "[[host]]")]
+        .map(|(key, title)| file.tables(key, title));
+    NodePolicy {
+        allow: allow.into_iter().filter_map(read_allow).collect(),
+        deny: deny.into_iter().filter_map(read_deny).collect(),
+        host: host.into_iter().filter_map(read_host).collect(),
+    }
+}
+
+/// Reads the rules of an agent's owner.
+pub(super) fn read_agent_policy(file: &mut Table<'_>) -> AgentPolicy {
+    let rules = file.tables("allow", "[[allow]]");
+    AgentPolicy { allow: rules.into_iter().filter_map(read_agent_rule).collect() }
+}
+
+fn read_allow(mut rule: Table<'_>) -> Option<AllowRule> {
+    let matchers = read_matchers(&mut rule);
+    let timeout_max = rule.optional("timeout_max", duration(TIMEOUT_MIN..=TIMEOUT_CEILING));
+    let idempotent = rule.optional("idempotent", flag);
+    let message_bytes_max = rule.optional("message_max", bytes(message_range()));
+    rule.refuse(&["rate", "in_flight"], NOT_YET);
+    let origin = rule.origin();
+    rule.finish();
+
+    let (caller, agent, method) = matchers?;
+    let mut allow = AllowRule::new(caller, agent, method);
+    allow.timeout_max = timeout_max;
+    allow.idempotent = idempotent.unwrap_or(false);
+    allow.message_bytes_max = message_bytes_max;
+    allow.origin = origin;
+    Some(allow)
+}
+
+fn read_deny(mut rule: Table<'_>) -> Option<DenyRule> {
+    let matchers = read_matchers(&mut rule);
+    let bounds = ["timeout_max", "idempotent", "message_max", "rate", "in_flight"];
+    rule.refuse(&bounds, "has no meaning in a [[deny]]; it is for [[allow]]");
+    let origin = rule.origin();
+    rule.finish();
+
+    let (caller, agent, method) = matchers?;
+    let mut deny = DenyRule::new(caller, agent, method);
+    deny.origin = origin;
+    Some(deny)
+}
+
+/// The three that every rule on calls must have, each read even when another has a fault.
+fn read_matchers(rule: &mut Table<'_>) -> Option<(AskerGlob, TargetGlob, MethodGlob)> {
+    let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
+    let agent = rule.required("agent", "agent = \"acme.*\"", text("acme.*"));
+    let method = rule.required("method", "method = \"HelloService/*\"", text("HelloService/*"));
+    Some((caller?, agent?, method?))
+}
+
+fn read_host(mut rule: Table<'_>) -> Option<HostRule> {
+    let agent = rule.required("agent", "agent = \"acme.*\"", text("acme.*"));
+    let service = rule.required("service", "service = \"HelloService\"", text("HelloService"));
+    let origin = rule.origin();
+    rule.finish();
+
+    let mut host = HostRule::new(agent?, service?);
+    host.origin = origin;
+    Some(host)
+}
+
+fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
+    let node = rule.required("node", "node = \"edge-*\"", text("edge-*"));
+    let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
+    let method = rule.required("method", "method = \"HelloService/*\"", text("HelloService/*"));
+    rule.refuse(&["rate", "in_flight"], NOT_YET);
+    rule.refuse(
+        &["agent"],
+        "belongs in a node's rule; an agent's rule has node, caller and method",
+    );
+    let origin = rule.origin();
+    rule.finish();
+
+    let mut allow = AgentRule::new(node?, caller?, method?);
+    allow.origin = origin;
+    Some(allow)
+}

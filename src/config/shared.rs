@@ -1,0 +1,158 @@
+//! The tables that both files share: `[tls]` names files, `[limits]` sets bounds.
+
+use super::{
+    NOT_YET,
+    table::Table,
+    value::{bytes, count, duration, path, show_duration},
+};
+use crate::limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+
+/// The files of a party's credentials, as far as one source (file, flags) names them.
+///
+/// Relative paths start at the working directory and stay as they are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The leaf certificate, then intermediates.
+    pub cert: Option<PathBuf>,
+    /// The leaf's private key.
+    pub key: Option<PathBuf>,
+    /// The CA certificates that vouch for the other party.
+    pub ca: Option<PathBuf>,
+    /// The revocation list; without one nothing is taken for revoked.
+    pub crl: Option<PathBuf>,
+}
+
+/// The three files that go together, and the one that may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPaths {
+    /// The leaf certificate, then intermediates.
+    pub cert: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+    /// The CA certificates that vouch for the other party.
+    pub ca: PathBuf,
+    /// The revocation list.
+    pub crl: Option<PathBuf>,
+}
+
+/// Some of certificate, key and CA are named and some are not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{missing} not given; name cert, key and ca, by flags or under [tls], or none of the three"
+)]
+pub struct TlsGap {
+    missing: String,
+}
+
+impl TlsFiles {
+    /// Fills what is not named here from a source that has less to say: `flags.or(file)`.
+    #[must_use]
+    pub fn or(self, weaker: Self) -> Self {
+        Self {
+            cert: self.cert.or(weaker.cert),
+            key: self.key.or(weaker.key),
+            ca: self.ca.or(weaker.ca),
+            crl: self.crl.or(weaker.crl),
+        }
+    }
+
+    /// The files once all sources have spoken: all three, or `None` where none of the three is named and
+    /// a default directory may supply them, or the gap.
+    pub fn whole(&self) -> Result<Option<TlsPaths>, TlsGap> {
+        match (&self.cert, &self.key, &self.ca) {
+            (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsPaths {
+                cert: cert.clone(),
+                key: key.clone(),
+                ca: ca.clone(),
+                crl: self.crl.clone(),
+            })),
+            (None, None, None) => Ok(None),
+            _ => Err(self.gap()),
+        }
+    }
+
+    fn gap(&self) -> TlsGap {
+        let named = [("cert", &self.cert), ("key", &self.key), ("ca", &self.ca)];
+        let missing: Vec<_> =
+            named.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
+        let verb = if missing.len() == 1 { "is" } else { "are" };
+        TlsGap { missing: format!("{} {verb}", missing.join(" and ")) }
+    }
+}
+
+/// Reads `[tls]`. Every key may be absent; whether the rest comes from elsewhere is judged later.
+pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
+    file.refuse(&["cert", "key", "ca", "crl"], "belongs under [tls]");
+    let Some(mut tls) = file.table("tls", "[tls]") else { return TlsFiles::default() };
+    let [cert, key, ca, crl] = ["cert", "key", "ca", "crl"].map(|name| tls.optional(name, path));
+    tls.refuse(&["node_ca", "crl_scope"], NOT_YET);
+    refuse_misplaced(&mut tls);
+    tls.finish();
+    TlsFiles { cert, key, ca, crl }
+}
+
+/// In TOML a key after a header belongs to that header, which surprises people.
+fn refuse_misplaced(table: &mut Table<'_>) {
+    table.refuse(
+        &["listen", "nodes", "demo", "ledger"],
+        "belongs above the first [header] of the file",
+    );
+}
+
+/// What the size of a message may be set to: less would not hold a useful message.
+pub(super) const fn message_range() -> RangeInclusive<usize> {
+    1_024..=MESSAGE_BYTES_CEILING
+}
+
+/// One stream window per call in flight must add up to less than 4 GiB, which is what QUIC's windows here can say.
+const CALLS_RANGE: RangeInclusive<usize> = 1..=10_000;
+const QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
+const LINKS_RANGE: RangeInclusive<usize> = 1..=10_000;
+
+const fn secs(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
+    Duration::from_secs(*range.start())..=Duration::from_secs(*range.end())
+}
+
+/// Reads `[limits]`. What is not set keeps its default.
+pub(super) fn read_limits(file: &mut Table<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(mut table) = file.table("limits", "[limits]") else { return limits };
+    read_counts(&mut table, &mut limits);
+    read_durations(&mut table, &mut limits);
+    refuse_misplaced(&mut table);
+    check_heartbeat(&table, &limits);
+    table.finish();
+    limits
+}
+
+fn read_counts(table: &mut Table<'_>, limits: &mut Limits) {
+    table.set("message_bytes_max", &mut limits.message_bytes_max, bytes(message_range()));
+    table.set("calls_in_flight_max", &mut limits.calls_in_flight_max, count(CALLS_RANGE));
+    let caller_calls = &mut limits.caller_calls_in_flight_max;
+    table.set("caller_calls_in_flight_max", caller_calls, count(CALLS_RANGE));
+    table.set("queue_max", &mut limits.queue_max, count(QUEUE_RANGE));
+    table.set("caller_links_max", &mut limits.caller_links_max, count(LINKS_RANGE));
+}
+
+fn read_durations(table: &mut Table<'_>, limits: &mut Limits) {
+    let to = |most| duration(TIMEOUT_MIN..=most);
+    table.set("queue_wait_max", &mut limits.queue_wait_max, to(Duration::from_secs(60)));
+    table.set("timeout_default", &mut limits.timeout_default, to(TIMEOUT_CEILING));
+    table.set("idle_max", &mut limits.idle_max, duration(secs(1..=600)));
+    table.set("heartbeat_every", &mut limits.heartbeat_every, duration(secs(1..=300)));
+    table.set("heartbeat_lost", &mut limits.heartbeat_lost, duration(secs(1..=600)));
+    table.set("drain_max", &mut limits.drain_max, to(Duration::from_secs(3_600)));
+}
+
+/// A link whose silence is judged before its next PING would be lost although nothing is wrong.
+fn check_heartbeat(table: &Table<'_>, limits: &Limits) {
+    let every = limits.heartbeat_every;
+    for (key, bound) in [("heartbeat_lost", limits.heartbeat_lost), ("idle_max", limits.idle_max)] {
+        if bound <= every {
+            let [bound, every] = [bound, every].map(show_duration);
+            let text = format!("`{key}` ({bound}) must be longer than `heartbeat_every` ({every})");
+            table.fault(key, text);
+        }
+    }
+}

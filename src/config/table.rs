@@ -1,0 +1,402 @@
+//! Reading a TOML table key by key: each fault is noted with its line, and reading goes on.
+
+use super::fault::{Fault, Faults};
+use crate::policy::Origin;
+use std::{cell::RefCell, collections::BTreeSet, ops::Range, sync::Arc};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, Error as SyntaxError},
+};
+
+/// Longer keys are cut when they are shown, and nothing is suggested for them.
+const SHOWN_KEY_CHARS_MAX: usize = 40;
+
+/// Reads a whole text. `read` takes what it knows; what it leaves is faulted after it.
+pub(super) fn read_document<T>(
+    text: &str,
+    file: &str,
+    read: impl FnOnce(&mut Table<'_>) -> T,
+) -> Result<T, Faults> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let page = Page::new(text, file, &errors);
+    let mut table = Table::new(&page, "", 0..0, document.get_ref());
+    let settings = read(&mut table);
+    table.finish();
+    let faults = page.all_faults(text, &errors);
+    Faults::found(faults).map_or(Ok(settings), Err)
+}
+
+/// One file while it is read: where its lines start, and what was found wrong so far.
+struct Page {
+    file: Arc<str>,
+    line_starts: Vec<usize>,
+    faults: RefCell<Vec<Fault>>,
+    /// A text that is not TOML is read as far as it goes, but what seems missing may be in the broken part.
+    is_broken: bool,
+}
+
+impl Page {
+    fn new(text: &str, file: &str, errors: &[SyntaxError]) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        let is_broken = !errors.is_empty();
+        Self { file: file.into(), line_starts, faults: RefCell::default(), is_broken }
+    }
+
+    fn line(&self, offset: usize) -> u32 {
+        let line = self.line_starts.partition_point(|start| *start <= offset);
+        u32::try_from(line).unwrap_or(u32::MAX)
+    }
+
+    fn note(&self, offset: usize, text: String) {
+        let fault = Fault { file: self.file.clone(), line: self.line(offset), text };
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// Syntax errors, one a line, and of the other faults those that are no echo of a syntax error:
+    /// not on the same line, and not after a broken header, whose keys landed in another table.
+    fn all_faults(&self, text: &str, errors: &[SyntaxError]) -> Vec<Fault> {
+        let mut broken_lines = BTreeSet::new();
+        let mut trusted_until = u32::MAX;
+        let mut faults = Vec::new();
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let line = self.line(span.start);
+            let is_duplicate = error.message() == DUPLICATE;
+            if !is_duplicate && self.line_text(text, line).starts_with('[') {
+                trusted_until = trusted_until.min(line);
+            }
+            if broken_lines.insert(line) {
+                let text = syntax_text(error, text.get(span));
+                faults.push(Fault { file: self.file.clone(), line, text });
+            }
+        }
+        let others = self.faults.take().into_iter();
+        faults.extend(
+            others
+                .filter(|fault| !broken_lines.contains(&fault.line) && fault.line < trusted_until),
+        );
+        faults
+    }
+
+    fn line_text<'t>(&self, text: &'t str, line: u32) -> &'t str {
+        let start = self.line_starts.get(line.saturating_sub(1) as usize).copied();
+        let rest = text.get(start.unwrap_or(0)..).unwrap_or("");
+        rest.lines().next().unwrap_or("").trim_start()
+    }
+}
+
+const DUPLICATE: &str = "duplicate key";
+
+fn syntax_text(error: &SyntaxError, at: Option<&str>) -> String {
+    match at {
+        Some(key) if error.message() == DUPLICATE => format!("{DUPLICATE} `{}`", cut(key)),
+        _ => format!("this is not TOML: {}", error.message().replace('\n', " ")),
+    }
+}
+
+fn cut(key: &str) -> String {
+    key.chars().take(SHOWN_KEY_CHARS_MAX).flat_map(char::escape_debug).collect()
+}
+
+/// One table of the file, and which of its keys were asked for.
+pub(super) struct Table<'a> {
+    page: &'a Page,
+    /// `[tls]`, `[[allow]]`, or nothing for the file itself.
+    title: &'static str,
+    header: Range<usize>,
+    entries: &'a DeTable<'a>,
+    known: Vec<&'static str>,
+    refused: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    fn new(
+        page: &'a Page,
+        title: &'static str,
+        header: Range<usize>,
+        entries: &'a DeTable<'a>,
+    ) -> Self {
+        Self { page, title, header, entries, known: Vec::new(), refused: Vec::new() }
+    }
+
+    /// The line of the header, for rules that want to say where they stand.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::at(self.page.file.clone(), self.page.line(self.header.start))
+    }
+
+    /// Reads the value of a key, if the key is there.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        self.read_value(key, value, read)
+    }
+
+    /// The same for a key that must be there. `example` is the line that would mend it.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.entries.contains_key(key) && !self.page.is_broken {
+            let text = format!("{} has no `{key}`; add a line as {example}", self.title);
+            self.page.note(self.header.start, text);
+        }
+        self.optional(key, read)
+    }
+
+    /// Replaces a default by the value of a key, if the key is there.
+    pub(super) fn set<T>(
+        &mut self,
+        key: &'static str,
+        slot: &mut T,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) {
+        if let Some(value) = self.optional(key, read) {
+            *slot = value;
+        }
+    }
+
+    /// Reads each value of an array; faults carry the line of the value.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let value = self.take(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            let text = format!("`{key}`: must be an array, as [\"...\"], {}", not_a(value));
+            self.page.note(value.span().start, text);
+            return None;
+        };
+        Some(array.iter().filter_map(|value| self.read_value(key, value, &read)).collect())
+    }
+
+    /// The table of a key, `[tls]`, if it is there.
+    pub(super) fn table(&mut self, key: &'static str, title: &'static str) -> Option<Self> {
+        let value = self.take(key)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            let text = format!("`{key}`: must be one table, {title}, {}", not_a(value));
+            self.page.note(value.span().start, text);
+        }
+        Some(Table::new(self.page, title, value.span(), table?))
+    }
+
+    /// The tables of a key, `[[allow]]`, in the order of the file.
+    pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Self> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            let text = format!("`{key}`: there may be several, so write {title}, {}", not_a(value));
+            self.page.note(value.span().start, text);
+            return Vec::new();
+        };
+        array.iter().filter_map(|value| self.one_of(title, value)).collect()
+    }
+
+    fn one_of(&self, title: &'static str, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            let text = format!("{title}: must be a table, {}", not_a(value));
+            self.page.note(value.span().start, text);
+        }
+        Some(Table::new(self.page, title, value.span(), table?))
+    }
+
+    /// Faults keys that people have reason to write here, and says why they cannot stand here.
+    pub(super) fn refuse(&mut self, keys: &[&'static str], why: &str) {
+        for key in keys {
+            if let Some((name, value)) = self.entries.get_key_value(*key) {
+                let text = format!("{} {why}", as_written(key, value.get_ref()));
+                self.page.note(name.span().start, text);
+            }
+        }
+        self.refused.extend(keys);
+    }
+
+    /// Notes a fault in what a key says together with others.
+    pub(super) fn fault(&self, key: &str, text: String) {
+        let at =
+            self.entries.get_key_value(key).map_or(self.header.start, |(key, _)| key.span().start);
+        self.page.note(at, text);
+    }
+
+    /// Faults every key that nobody asked for.
+    pub(super) fn finish(self) {
+        for (key, _) in self.entries.iter() {
+            let name: &str = key.get_ref();
+            if !self.known.contains(&name) && !self.refused.contains(&name) {
+                self.page.note(key.span().start, self.unknown(name));
+            }
+        }
+    }
+
+    fn unknown(&self, key: &str) -> String {
+        let place = if self.title.is_empty() { "" } else { " in " };
+        let text = format!("unknown key `{}`{place}{}", cut(key), self.title);
+        match nearest(key, &self.known) {
+            Some(near) => format!("{text}, did you mean `{near}`?"),
+            None => text,
+        }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.known.push(key);
+        self.entries.get(key)
+    }
+
+    fn read_value<T>(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
+        read(value.get_ref())
+            .map_err(|why| self.page.note(value.span().start, format!("`{key}`: {why}")))
+            .ok()
+    }
+}
+
+/// How a refused key is written in the file: `[gateway]`, `[[http]]`, `` `rate` ``.
+fn as_written(key: &str, value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::Table(_) => format!("[{key}]"),
+        DeValue::Array(array) if array.iter().any(|item| item.get_ref().is_table()) => {
+            format!("[[{key}]]")
+        }
+        _ => format!("`{key}`"),
+    }
+}
+
+fn not_a(value: &Spanned<DeValue<'_>>) -> String {
+    not_a_type(value.get_ref())
+}
+
+/// The end of a sentence about a value of the wrong type: `not an integer`.
+pub(super) fn not_a_type(value: &DeValue<'_>) -> String {
+    let article = if matches!(value, DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
+    format!("not {article} {}", value.type_str())
+}
+
+/// The known key that was probably meant: at most two slips away, and less than half of the key.
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    if key.len() > SHOWN_KEY_CHARS_MAX {
+        return None;
+    }
+    let near = known.iter().map(|known| (distance(key, known), *known)).min()?;
+    (near.0 <= 2 && near.0 * 2 < key.len()).then_some(near.1)
+}
+
+/// How many letters must be added, dropped or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (line, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a file that knows `listen`, `[tls] cert` and `[[allow]] caller`, the last one required.
+    fn read(text: &str) -> Result<(), Faults> {
+        let string = |value: &DeValue<'_>| value.as_str().map(drop).ok_or_else(|| "text".into());
+        read_document(text, "f", |file| {
+            file.optional("listen", string);
+            if let Some(mut tls) = file.table("tls", "[tls]") {
+                tls.optional("cert", string);
+                tls.finish();
+            }
+            for mut rule in file.tables("allow", "[[allow]]") {
+                rule.required("caller", "caller = \"x\"", string);
+                rule.finish();
+            }
+            file.refuse(&["gateway", "http", "rate"], "is not supported");
+        })
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        let shown = read(text).err().map_or_else(String::new, |faults| faults.to_string());
+        assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "of {text:?}");
+    }
+
+    #[test]
+    fn what_is_known_and_well_typed_passes() {
+        check("", &[]);
+        check("listen = 'a'\n[tls]\ncert = 'c'\n[[allow]]\ncaller = 'x'\n", &[]);
+        check("\u{feff}listen = 'a'\r\n[tls]\r\ncert = 'c'\r\n", &[]);
+        check("allow = [{ caller = 'x' }]", &[]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_a_fault_with_the_nearest_known_one() {
+        check("\nlisen = 'a'", &["f:2: unknown key `lisen`, did you mean `listen`?"]);
+        check("[tls]\ncrt = 'a'", &["f:2: unknown key `crt` in [tls], did you mean `cert`?"]);
+        check("wholly_other = 1", &["f:1: unknown key `wholly_other`"]);
+        check("x = 1", &["f:1: unknown key `x`"]);
+        check("\"a\\nb\" = 1", &["f:1: unknown key `a\\nb`"]);
+    }
+
+    #[test]
+    fn a_missing_key_is_a_fault_at_the_header() {
+        check("\n[[allow]]\n", &["f:2: [[allow]] has no `caller`; add a line as caller = \"x\""]);
+    }
+
+    #[test]
+    fn a_wrong_type_or_bracket_is_a_fault() {
+        check("listen = 1", &["f:1: `listen`: text"]);
+        check("tls = 1", &["f:1: `tls`: must be one table, [tls], not an integer"]);
+        check("[[tls]]", &["f:1: `tls`: must be one table, [tls], not an array"]);
+        let several = "f:1: `allow`: there may be several, so write [[allow]], not a table";
+        check("[allow]", &[several]);
+        check("allow = [1]", &["f:1: [[allow]]: must be a table, not an integer"]);
+    }
+
+    #[test]
+    fn a_refused_key_is_named_as_it_is_written() {
+        check(
+            "rate = 1\n[gateway]",
+            &["f:1: `rate` is not supported", "f:2: [gateway] is not supported"],
+        );
+        check("[[http]]\nname = 1", &["f:1: [[http]] is not supported"]);
+    }
+
+    #[test]
+    fn syntax_errors_are_told_beside_the_other_faults_and_without_their_echoes() {
+        check(
+            "listen = 30s\nx = 1\n[tls]\ncert = 5\n[[allow]]\n",
+            &[
+                "f:1: this is not TOML: string values must be quoted, expected literal string",
+                "f:2: unknown key `x`",
+                "f:4: `cert`: text",
+            ],
+        );
+        check(
+            "x = 1\n[tls\ncert = 5\nmore = 1\n",
+            &["f:1: unknown key `x`", "f:2: this is not TOML: unclosed table, expected `]`"],
+        );
+        check("listen = 'a'\nlisten = 'b'", &["f:2: duplicate key `listen`"]);
+    }
+
+    #[test]
+    fn only_near_keys_are_suggested() {
+        for (key, near) in [("lisen", Some("listen")), ("listens", Some("listen")), ("lt", None)] {
+            assert_eq!(nearest(key, &["cert", "listen"]), near, "{key}");
+        }
+        assert_eq!(nearest(&"listen".repeat(10), &["listen"]), None);
+    }
+}

@@ -1,0 +1,348 @@
+//! Whole files: what is accepted, and beside it what is refused and how that is said.
+
+use super::*;
+use crate::policy::{AllowRule, Origin};
+use proptest::prelude::*;
+use std::time::Duration;
+
+const NODE: &str = r#"# node.toml
+listen = "[::]:4433"
+
+[tls]
+cert = "certs/node-edge-1.pem"
+key = "certs/node-edge-1.key"
+ca = "certs/ca.pem"
+crl = "certs/crl.pem"
+
+[[allow]]
+caller = "billing"              # a caller certificate or token
+agent = "acme.*"
+method = "HelloService/*"       # also "http:grafana" and "tcp:db" for forwards
+timeout_max = "30s"
+idempotent = false
+
+[[deny]]                        # deny wins
+caller = "intern.**"
+agent = "**"
+method = "*/*"
+
+[[host]]
+agent = "acme.*"
+service = "HelloService"
+"#;
+
+const AGENT: &str = r#"# agent.toml
+nodes = ["edge-1.example.com:4433", "edge-2.example.com:4433"]
+
+[tls]
+cert = "certs/agent-acme.warehouse-1.pem"
+key = "certs/agent-acme.warehouse-1.key"
+ca = "certs/ca.pem"
+
+[[allow]]
+node = "edge-*"
+caller = "billing"
+method = "HelloService/*"
+"#;
+
+fn paths([cert, key, ca]: [&str; 3], crl: Option<&str>) -> TlsFiles {
+    let [cert, key, ca] = [cert, key, ca].map(|path| Some(path.into()));
+    TlsFiles { cert, key, ca, crl: crl.map(Into::into) }
+}
+
+#[test]
+fn the_documented_node_file_is_read() {
+    let config = NodeConfig::parse(NODE, "node.toml").expect("a config");
+    assert_eq!(config.listen, "[::]:4433".parse().ok());
+    let names = ["certs/node-edge-1.pem", "certs/node-edge-1.key", "certs/ca.pem"];
+    assert_eq!(config.tls, paths(names, Some("certs/crl.pem")));
+
+    let mut allow = AllowRule::parse("billing", "acme.*", "HelloService/*").expect("a rule");
+    allow.timeout_max = Some(Duration::from_secs(30));
+    allow.origin = Origin::at("node.toml", 10);
+    assert_eq!(config.policy.allow, [allow]);
+    assert_eq!(config.policy.deny[0].origin.to_string(), "node.toml:17");
+    assert_eq!(config.policy.host[0].origin.to_string(), "node.toml:22");
+    assert!(config.policy.may_host(&"acme.a".parse().expect("a name"), "HelloService"));
+}
+
+#[test]
+fn the_documented_agent_file_is_read() {
+    let config = AgentConfig::parse(AGENT, "agent.toml").expect("a config");
+    let nodes: Vec<_> = config.nodes.iter().map(ToString::to_string).collect();
+    assert_eq!(nodes, ["edge-1.example.com:4433", "edge-2.example.com:4433"]);
+    assert_eq!(config.tls.crl, None);
+    assert_eq!(config.policy.allow[0].origin.to_string(), "agent.toml:9");
+    assert!(!config.demo);
+}
+
+#[test]
+fn an_empty_file_is_all_defaults_and_allows_nobody() {
+    let config = NodeConfig::parse("", "node.toml").expect("a config");
+    assert_eq!((config.listen, config.tls), (None, TlsFiles::default()));
+    assert_eq!(config.policy, NodePolicy::default());
+    assert!(AgentConfig::parse("", "agent.toml").is_ok());
+}
+
+#[test]
+fn three_mistakes_are_reported_at_once_with_their_lines() {
+    let text = NODE
+        .replace("listen =", "lisen =")
+        .replace("\"30s\"", "30")
+        .replace("service = \"HelloService\"", "service = \"Hello-Service\"");
+    let faults = NodeConfig::parse(&text, "node.toml").expect_err("three faults").to_string();
+    assert_eq!(
+        faults.lines().collect::<Vec<_>>(),
+        [
+            "node.toml:2: unknown key `lisen`, did you mean `listen`?",
+            "node.toml:14: `timeout_max`: has no unit; write it in quotes, as \"30s\" or \"30ms\"",
+            "node.toml:24: `service`: service pattern \"Hello-Service\" has a character that no such name has",
+        ]
+    );
+}
+
+/// Reads a text as a node's file; the faults in one line, without the name of the file.
+fn node_faults(text: &str) -> String {
+    let faults = NodeConfig::parse(text, "f").err();
+    faults.map_or_else(String::new, |faults| faults.to_string())
+}
+
+fn agent_faults(text: &str) -> String {
+    let faults = AgentConfig::parse(text, "f").err();
+    faults.map_or_else(String::new, |faults| faults.to_string())
+}
+
+/// `good` passes; `bad`, in its place, is refused with a sentence that has `why` in it.
+#[track_caller]
+fn check(faults_of: fn(&str) -> String, good: &str, bad: &str, why: &str) {
+    assert_eq!(faults_of(good), "", "of {good}");
+    let faults = faults_of(bad);
+    assert!(faults.contains(why), "{bad:?} was refused with {faults:?}");
+    assert_eq!(faults.lines().count(), 1, "{bad:?} was refused with {faults:?}");
+}
+
+#[test]
+fn a_node_listens_on_an_address_with_a_port() {
+    let good = "listen = '0.0.0.0:4433'";
+    check(node_faults, good, "listen = ':4433'", "write [::] for all");
+    check(node_faults, good, "listen = 4433", "must be a text in quotes");
+    check(node_faults, good, "listen = 'localhost'", "not an IP address and a port");
+    check(node_faults, good, "[tls]\nlisten = '0.0.0.0:4433'", "above the first [header]");
+    check(agent_faults, "", good, "belongs in a node's file");
+}
+
+#[test]
+fn an_agent_names_its_nodes() {
+    let good = "nodes = ['edge-1', '[::1]:4433', '10.0.0.1:1']";
+    check(agent_faults, good, "nodes = []", "names no node");
+    check(agent_faults, good, "nodes = 'edge-1'", "must be an array");
+    check(agent_faults, good, "nodes = [\n'a',\n'::1'\n]", "f:3: `nodes`: node address");
+    check(agent_faults, good, "nodes = ['a', 'a:4433']", "stands there twice");
+    check(node_faults, "", good, "belongs in an agent's file");
+    check(agent_faults, "demo = true\nledger = 'l'", "demo = 'yes'", "must be true or false");
+}
+
+#[test]
+fn credentials_are_paths_under_tls() {
+    check(node_faults, "[tls]\ncert = 'c'", "cert = 'c'", "`cert` belongs under [tls]");
+    check(node_faults, "[tls]\ncert = 'c'", "[tls]\ncert = ''", "is empty");
+    check(node_faults, "[tls]", "[[tls]]", "must be one table");
+}
+
+fn rule(line: &str) -> String {
+    format!("[[allow]]\ncaller = 'a'\nagent = 'b'\nmethod = 'C/d'\n{line}")
+}
+
+#[test]
+fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
+    let whole = rule("");
+    for key in ["caller", "agent", "method"] {
+        let lines = whole.lines().filter(|line| !line.starts_with(key));
+        let cut = lines.collect::<Vec<_>>().join("\n");
+        check(node_faults, &whole, &cut, &format!("f:1: [[allow]] has no `{key}`; add a line as"));
+    }
+    check(node_faults, &whole, &whole.replace("'a'", "'A'"), "f:2: `caller`: name pattern");
+    check(node_faults, &whole, &whole.replace("'b'", "'agent/b'"), "f:3: `agent`: agent pattern");
+    check(node_faults, &whole, &whole.replace("'C/d'", "'C'"), "f:4: `method`: method pattern");
+    check(node_faults, &rule("timeout_max = '1ms'"), &rule("timeout_max = '0s'"), "1ms to 365d");
+    check(
+        node_faults,
+        &rule("timeout_max = '365d'"),
+        &rule("timeout_max = '366d'"),
+        "366d is outside",
+    );
+    check(node_faults, &rule("message_max = '64MiB'"), &rule("message_max = '65MiB'"), "to 64MiB");
+    check(node_faults, &rule("message_max = 1_024"), &rule("message_max = 1023"), "1KiB to");
+    check(node_faults, &rule("idempotent = true"), &rule("idempotent = 'true'"), "without quotes");
+    check(
+        node_faults,
+        &whole,
+        &rule("rate = 1"),
+        "`rate` is not supported by this version of dialback",
+    );
+    check(node_faults, &whole, &whole.replace("[[", "[").replace("]]", "]"), "write [[allow]]");
+}
+
+#[test]
+fn a_deny_and_an_agents_rule_have_no_bounds() {
+    let deny = rule("").replace("allow", "deny");
+    check(node_faults, &deny, &format!("{deny}idempotent = true"), "has no meaning in a [[deny]]");
+    let own = rule("").replace("agent", "node");
+    check(agent_faults, &own, &format!("{own}timeout_max = '1s'"), "unknown key `timeout_max`");
+    check(agent_faults, &own, &format!("{own}agent = 'x'"), "belongs in a node's rule");
+    check(agent_faults, &own, &deny, "[[deny]] belongs in a node's file");
+}
+
+#[test]
+fn the_bounds_of_a_rule_arrive() {
+    let text = rule("timeout_max = '90s'\nidempotent = true\nmessage_max = '8MiB'");
+    let allow = &NodeConfig::parse(&text, "f").expect("a config").policy.allow[0];
+    assert_eq!(allow.timeout_max, Some(Duration::from_secs(90)));
+    assert_eq!((allow.idempotent, allow.message_bytes_max), (true, Some(8 << 20)));
+}
+
+#[test]
+fn doors_that_are_not_built_yet_are_told_from_mistakes() {
+    for (door, name) in [
+        ("[gateway]\nlisten = 'x'", "[gateway]"),
+        ("[[site]]\nhost = 'x'", "[[site]]"),
+        ("[[http]]\nname = 'x'", "[[http]]"),
+        ("[[tcp]]\nname = 'x'", "[[tcp]]"),
+        ("[[service]]\nname = 'x'", "[[service]]"),
+    ] {
+        let expected = format!("f:1: {name} is not supported by this version of dialback");
+        assert_eq!(node_faults(door), expected);
+        assert_eq!(agent_faults(door), expected);
+    }
+    check(node_faults, "[tls]", "[tls]\nnode_ca = 'x'", "`node_ca` is not supported");
+    check(node_faults, "[tls]", "[tls]\ncrl_scope = 'x'", "`crl_scope` is not supported");
+}
+
+/// One limit: what is accepted at both ends of its range, and what is refused past them.
+#[track_caller]
+fn check_limit(key: &str, [past_low, low, high, past_high]: [&str; 4]) {
+    let line = |value: &str| format!("[limits]\n{key} = {value}");
+    check(node_faults, &line(low), &line(past_low), &format!("f:2: `{key}`: "));
+    check(agent_faults, &line(high), &line(past_high), "is outside of what is accepted");
+}
+
+#[test]
+fn limits_have_a_range_each() {
+    check_limit("message_bytes_max", ["0", "1024", "'64MiB'", "67108865"]);
+    check_limit("calls_in_flight_max", ["0", "1", "10000", "10001"]);
+    check_limit("caller_calls_in_flight_max", ["-1", "1", "10000", "10001"]);
+    check_limit("queue_max", ["0", "1", "100000", "100001"]);
+    check_limit("caller_links_max", ["0", "1", "10000", "10001"]);
+    check_limit("queue_wait_max", ["'0s'", "'1ms'", "'1m'", "'61s'"]);
+    check_limit("timeout_default", ["'0ms'", "'1ms'", "'365d'", "'366d'"]);
+    check_limit("idle_max", ["'999ms'", "'6s'", "'10m'", "'601s'"]);
+    check_limit("heartbeat_every", ["'999ms'", "'1s'", "'11s'", "'301s'"]);
+    check_limit("heartbeat_lost", ["'999ms'", "'6s'", "'10m'", "'601s'"]);
+    check_limit("drain_max", ["'0s'", "'1ms'", "'1h'", "'61m'"]);
+}
+
+#[test]
+fn silence_is_judged_only_after_a_ping_was_due() {
+    let good = "[limits]\nheartbeat_every = '11s'";
+    check(node_faults, good, "[limits]\n\nheartbeat_every = '12s'", "must be longer than");
+    check(
+        node_faults,
+        good,
+        "[limits]\nidle_max = '5s'",
+        "f:2: `idle_max` (5s) must be longer than",
+    );
+}
+
+#[test]
+fn limits_arrive_and_the_others_keep_their_defaults() {
+    let text = "[limits]\nqueue_max = 7\ndrain_max = '3s'\nmessage_bytes_max = '1MiB'";
+    let limits = NodeConfig::parse(text, "f").expect("a config").limits;
+    assert_eq!((limits.queue_max, limits.message_bytes_max), (7, 1 << 20));
+    assert_eq!(limits.drain_max, Duration::from_secs(3));
+    assert_eq!(limits.idle_max, Limits::default().idle_max);
+}
+
+fn policy_faults(text: &str) -> String {
+    let faults = PolicyFile::parse(text, "f").err();
+    faults.map_or_else(String::new, |faults| faults.to_string())
+}
+
+#[test]
+fn a_file_of_rules_holds_rules_and_nothing_else() {
+    let good = rule("");
+    check(policy_faults, &good, "", "f: holds no rules");
+    check(policy_faults, &good, "# nothing here\n", "f: holds no rules");
+    check(policy_faults, &good, &format!("listen = '[::]:1'\n{good}"), "does not belong in a file");
+    check(policy_faults, &good, "[[allow]]\ncaller = 'a'\nagent = 'b'\nmeth", "this is not TOML");
+}
+
+#[test]
+fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
+    let some = |text: &str| Some(PathBuf::from(text));
+    let flags = TlsFiles { cert: some("flag.pem"), ..TlsFiles::default() };
+    let gap = flags.whole().expect_err("a gap").to_string();
+    assert!(gap.starts_with("key and ca are not given; name cert, key and ca"), "{gap}");
+
+    let merged = flags.or(paths(["c", "k", "a"], Some("r"))).whole().expect("no gap");
+    let merged = merged.expect("all three");
+    assert_eq!((merged.cert, merged.key), ("flag.pem".into(), "k".into()));
+    assert_eq!((merged.ca, merged.crl), ("a".into(), some("r")));
+
+    let only_crl = TlsFiles { crl: some("r"), ..TlsFiles::default() };
+    assert_eq!(only_crl.whole(), Ok(None));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_clear_fault() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("node.toml");
+    let fault = || NodeConfig::read(&path).expect_err("a fault").to_string();
+    assert!(fault().contains("node.toml: cannot be read: "), "{}", fault());
+
+    std::fs::write(&path, b"\n\nlisten = '\xff'").expect("written");
+    assert!(
+        fault().ends_with("node.toml:3: is not UTF-8 text; save the file as UTF-8"),
+        "{}",
+        fault()
+    );
+
+    std::fs::write(&path, vec![b'\n'; CONFIG_BYTES_MAX + 1]).expect("written");
+    assert!(fault().contains("larger than 4 MiB"), "{}", fault());
+
+    std::fs::write(&path, vec![b'\n'; CONFIG_BYTES_MAX]).expect("written");
+    assert!(NodeConfig::read(&path).is_ok());
+    assert!(AgentConfig::read(dir.path()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
+        drop((NodeConfig::parse(&text, "f"), AgentConfig::parse(&text, "f")));
+        drop((PolicyFile::parse(&text, "f"), parse_duration(&text)));
+        drop((parse_bytes(&text), parse_listen(&text)));
+    }
+
+    #[test]
+    fn no_text_of_our_own_words_makes_the_parser_panic(
+        words in prop::collection::vec(prop::sample::select(vec![
+            "[", "]", "[[", "]]", "\n", "=", "\"", "'", ",", ".", "{", "}", "#", "é", "\r",
+            "listen", "tls", "allow", "limits", "nodes", "caller", "queue_max", "30", "5s", "true",
+        ]), 0..40),
+    ) {
+        let text = words.concat();
+        drop((NodeConfig::parse(&text, "f"), AgentConfig::parse(&text, "f")));
+        drop((PolicyFile::parse(&text, "f"), parse_duration(&text)));
+    }
+
+    #[test]
+    fn a_sample_with_a_byte_changed_is_read_or_refused_and_never_panics(
+        at in 0..NODE.len(), byte in 0u8..128,
+    ) {
+        let mut bytes = NODE.as_bytes().to_vec();
+        bytes[at] = byte;
+        let text = String::from_utf8(bytes).expect("all ASCII");
+        if let Err(faults) = NodeConfig::parse(&text, "f") {
+            prop_assert!(faults.iter().all(|fault| fault.line >= 1 && fault.line <= 25), "{faults}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! When to dial again, and whether that is worth a line in the log. Decides only: time and chance are arguments.
+
+use super::LinkFault;
+use crate::backoff;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The same reason is said again after this long, so that a log shows that the waiting goes on without filling up.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// The failures in a row of one address.
+#[derive(Debug, Default)]
+pub(crate) struct Redial {
+    failures: u32,
+    failing_since: Option<Instant>,
+    said: Option<(String, Instant)>,
+}
+
+/// What to do after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// How long to wait.
+    pub(crate) duration: Duration,
+    /// Whether the reason is new, or was last said long ago.
+    pub(crate) is_worth_saying: bool,
+}
+
+impl Redial {
+    /// The link is up and good: the next failure is a first one.
+    pub(crate) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A dial failed, or a link was lost.
+    pub(crate) fn failed(&mut self, fault: &LinkFault, now: Instant, chance: f64) -> Wait {
+        self.failures = self.failures.saturating_add(1);
+        let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
+        let duration = match fault.backoff() {
+            // At once the first time only: a peer that keeps saying so must not be hammered.
+            None if self.failures == 1 => Duration::ZERO,
+            None => backoff::wait(backoff::Cause::Unreachable, self.failures, failing_for, chance),
+            Some(cause) => backoff::wait(cause, self.failures, failing_for, chance),
+        };
+        Wait { duration, is_worth_saying: self.is_worth_saying(fault.to_string(), now) }
+    }
+
+    fn is_worth_saying(&mut self, text: String, now: Instant) -> bool {
+        let was_said = self.said.as_ref().is_some_and(|(said, when)| {
+            *said == text && now.saturating_duration_since(*when) < SAY_AGAIN_AFTER
+        });
+        if !was_said {
+            self.said = Some((text, now));
+        }
+        !was_said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::CloseCode;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn silent() -> LinkFault {
+        LinkFault::Silent("x")
+    }
+
+    #[test]
+    fn a_drained_link_is_dialled_again_at_once_but_not_over_and_over() {
+        let drained =
+            LinkFault::Closed { code: CloseCode::Drained, text: String::new(), by_peer: true };
+        let mut redial = Redial::default();
+        let now = Instant::now();
+        assert_eq!(redial.failed(&drained, now, 1.0).duration, Duration::ZERO);
+        assert!(redial.failed(&drained, now, 1.0).duration > Duration::ZERO);
+        redial.succeeded();
+        assert_eq!(redial.failed(&drained, now, 1.0).duration, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_refusal_waits_longer_than_silence() {
+        let refused =
+            LinkFault::Closed { code: CloseCode::Unauthorized, text: String::new(), by_peer: true };
+        let now = Instant::now();
+        assert!(Redial::default().failed(&refused, now, 0.0).duration >= 10 * SECOND);
+        assert!(Redial::default().failed(&silent(), now, 1.0).duration <= SECOND);
+    }
+
+    #[test]
+    fn the_same_reason_is_said_again_only_after_a_while() {
+        let mut redial = Redial::default();
+        let now = Instant::now();
+        assert!(redial.failed(&silent(), now, 0.5).is_worth_saying);
+        assert!(!redial.failed(&silent(), now + 29 * SECOND, 0.5).is_worth_saying);
+        assert!(redial.failed(&LinkFault::Silent("y"), now + 29 * SECOND, 0.5).is_worth_saying);
+        assert!(redial.failed(&LinkFault::Silent("y"), now + 59 * SECOND, 0.5).is_worth_saying);
+    }
+}

@@ -1,0 +1,29 @@
+//! Hosting: which handler answers a method, and the loop that takes a link's calls. Agents and nodes both do it.
+
+mod service;
+
+pub(crate) use service::Services;
+pub use service::{Service, ServiceError};
+#[doc(hidden)]
+pub use service::{add_method, method_path, new_service};
+
+use crate::{
+    call::{Reception, answer},
+    drain::Tasks,
+    limits::Limits,
+    link::Link,
+};
+use std::sync::Arc;
+
+/// Takes the calls of one link until it ends, a task for each. It reads nothing itself: one slow peer holds up no other call.
+pub(crate) async fn take_calls<R: Reception>(
+    link: Link,
+    reception: Arc<R>,
+    limits: Arc<Limits>,
+    tasks: Tasks,
+) {
+    while let Some(stream) = link.accept(limits.message_bytes_max).await {
+        let (reception, limits) = (reception.clone(), limits.clone());
+        tasks.spawn(async move { answer(stream, &*reception, &limits).await });
+    }
+}

@@ -1,0 +1,261 @@
+//! Services and their methods: built by programs, looked up by calls.
+
+use crate::{
+    call::{Context, DynHandler, Request, SharedHandler, TypedMethod},
+    name::{MethodName, MethodPath, ServiceName},
+    status::{Code, Status},
+    wire::{CallKind, MethodInfo, ServiceInfo},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    future::Future,
+    sync::Arc,
+};
+
+/// A service with its methods, to be hosted by an agent or a node.
+///
+/// Made by a contract's `into_service`, or by hand from closures:
+///
+/// ```
+/// use dialback::{Context, Service, Status};
+///
+/// let service = Service::new("HelloService")
+///     .method("Hello", |name: String, _ctx: Context| async move { Ok(format!("hello:{name}")) });
+/// ```
+///
+/// A name that breaks the grammar, or a method added twice, is reported when the agent or node starts.
+#[must_use = "a service answers once it is hosted"]
+pub struct Service {
+    name: String,
+    methods: Vec<(String, SharedHandler)>,
+}
+
+impl Service {
+    /// A service without methods.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), methods: Vec::new() }
+    }
+
+    /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a panic ends the call with
+    /// `INTERNAL`. Its future is dropped when the call is cancelled or its deadline passes.
+    pub fn method<F, T, R, Fut>(mut self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(T, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Status>> + Send + 'static,
+        T: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        self.methods.push((name.into(), Arc::new(TypedMethod::new(function))));
+        self
+    }
+
+    /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are taken at their word.
+    pub fn raw_method(mut self, name: impl Into<String>, handler: impl DynHandler) -> Self {
+        self.methods.push((name.into(), Arc::new(handler)));
+        self
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<_> = self.methods.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Service").field("name", &self.name).field("methods", &methods).finish()
+    }
+}
+
+/// What is wrong with the services that a program wants to host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// A name that breaks the grammar.
+    #[error(transparent)]
+    Name(#[from] crate::name::NameError),
+    /// The same method came twice.
+    #[error("the method {0} was added twice")]
+    Twice(MethodPath),
+    /// Names that dialback keeps for itself.
+    #[error("the service name {0} is taken: dialback's own services start with dialback.")]
+    Reserved(String),
+}
+
+/// All hosted methods, by name.
+pub(crate) struct Services {
+    handlers: HashMap<MethodPath, SharedHandler>,
+    infos: Vec<ServiceInfo>,
+}
+
+impl Services {
+    /// Checks and joins services. Two services of one name are one service.
+    pub(crate) fn new(services: Vec<Service>) -> Result<Self, ServiceError> {
+        match services.iter().find(|service| service.name.starts_with("dialback.")) {
+            Some(reserved) => Err(ServiceError::Reserved(reserved.name.clone())),
+            None => Self::with_reserved(services),
+        }
+    }
+
+    /// The same, for dialback's own services.
+    pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
+        let mut handlers = HashMap::new();
+        let mut listed: BTreeMap<String, BTreeMap<String, CallKind>> = BTreeMap::new();
+        for Service { name, methods } in services {
+            let service: ServiceName = name.parse()?;
+            let infos = listed.entry(name).or_default();
+            for (method, handler) in methods {
+                let path = MethodPath::new(&service, &method.parse::<MethodName>()?);
+                if handlers.insert(path.clone(), handler).is_some() {
+                    return Err(ServiceError::Twice(path));
+                }
+                infos.insert(method, CallKind::Unary);
+            }
+        }
+        Ok(Self { handlers, infos: listed.into_iter().map(info).collect() })
+    }
+
+    /// Who answers a method.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown.
+    pub(crate) fn find(&self, method: &MethodPath) -> Result<&SharedHandler, Status> {
+        self.handlers.get(method.as_str()).ok_or_else(|| {
+            let has_service = self.infos.iter().any(|info| info.name == method.service());
+            let text = if has_service {
+                format!("the service {} has no method {}", method.service(), method.method())
+            } else {
+                format!("no service {} is hosted here", method.service())
+            };
+            Status::not_executed(Code::Unimplemented, text)
+        })
+    }
+
+    /// What is hosted, sorted by name.
+    pub(crate) fn infos(&self) -> &[ServiceInfo] {
+        &self.infos
+    }
+}
+
+fn info((name, methods): (String, BTreeMap<String, CallKind>)) -> ServiceInfo {
+    let methods = methods.into_iter().map(|(name, kind)| MethodInfo { name, kind }).collect();
+    ServiceInfo { name, methods }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Services").field(&self.infos).finish()
+    }
+}
+
+/// For the contract macro: a service whose name is an identifier.
+#[doc(hidden)]
+pub fn new_service(name: &str) -> Service {
+    Service::new(name)
+}
+
+/// For the contract macro: as [`Service::method`].
+#[doc(hidden)]
+pub fn add_method<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
+where
+    F: Fn(T, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    service.method(name, function)
+}
+
+/// For the contract macro: both names are identifiers, so they always join.
+#[doc(hidden)]
+pub fn method_path(service: &str, method: &str) -> MethodPath {
+    #[expect(
+        clippy::expect_used,
+        reason = "Rust's identifiers in ASCII are identifiers here; others fail at the first call"
+    )]
+    format!("{service}/{method}").parse().expect("a contract's names are ASCII identifiers")
+}
+
+/// A request for tests of handlers.
+#[cfg(test)]
+pub(crate) fn request(method: &str, message: bytes::Bytes) -> Request {
+    use crate::name::CallId;
+    Request {
+        method: method.parse().expect("a method"),
+        target: crate::call::Target::Here,
+        caller: "caller/test".parse().expect("a name"),
+        call_id: CallId::from_bytes([0; 16]),
+        deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(5),
+        attempt: 1,
+        priority: 0,
+        traceparent: None,
+        metadata: crate::metadata::Metadata::default(),
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        status::Outcome,
+        wire::{decode_value, encode_value},
+    };
+
+    fn hello() -> Service {
+        Service::new("HelloService").method("Hello", |name: String, _: Context| async move {
+            if name.is_empty() {
+                Err(Status::not_executed(Code::NotFound, "nobody"))
+            } else {
+                Ok(format!("hello:{name}"))
+            }
+        })
+    }
+
+    async fn call(method: &str, message: bytes::Bytes) -> Result<String, Status> {
+        let services = Services::new(vec![hello()]).expect("services");
+        let request = request(method, message);
+        let reply = services.find(&request.method)?.call_boxed(request).await?;
+        Ok(decode_value(&reply.message).expect("a text"))
+    }
+
+    #[tokio::test]
+    async fn a_method_answers_and_unknown_ones_are_not_executed() {
+        let message = encode_value("x").expect("encodes");
+        assert_eq!(call("HelloService/Hello", message.clone()).await, Ok("hello:x".into()));
+        for unknown in ["HelloService/Bye", "Other/Hello"] {
+            let status = call(unknown, message.clone()).await.expect_err("unknown");
+            assert_eq!(
+                (status.code(), status.outcome()),
+                (Code::Unimplemented, Outcome::NotExecuted)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_a_handler_returns_is_an_app_error() {
+        let status = call("HelloService/Hello", encode_value("").expect("encodes"))
+            .await
+            .expect_err("an error");
+        assert_eq!((status.code(), status.outcome()), (Code::NotFound, Outcome::AppError));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_decode_is_not_executed() {
+        let status = call("HelloService/Hello", encode_value(&7).expect("encodes"))
+            .await
+            .expect_err("an error");
+        assert_eq!(
+            (status.code(), status.outcome()),
+            (Code::InvalidArgument, Outcome::NotExecuted)
+        );
+    }
+
+    #[test]
+    fn bad_names_and_methods_added_twice_are_reported() {
+        assert!(Services::new(vec![hello()]).is_ok());
+        assert!(matches!(Services::new(vec![hello(), hello()]), Err(ServiceError::Twice(_))));
+        assert!(matches!(Services::new(vec![Service::new("a-b")]), Err(ServiceError::Name(_))));
+        assert!(matches!(
+            Services::new(vec![Service::new("dialback.v1.X")]),
+            Err(ServiceError::Reserved(_))
+        ));
+    }
+}
