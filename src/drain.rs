@@ -1,7 +1,7 @@
 //! Tasks and how they end: stop taking, finish, leave. Tasks start only here.
 
 use std::{future::Future, time::Duration};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{sync::CancellationToken, task::{TaskTracker, task_tracker::TaskTrackerToken}};
 
 /// The tasks of one owner. Whoever owns them waits for them; cloning shares them.
 ///
@@ -34,9 +34,14 @@ impl Tasks {
         });
     }
 
-    /// Ends when nothing new is to start.
-    pub(crate) async fn draining(&self) {
-        self.draining.cancelled().await;
+    /// Counts work that is done elsewhere, as long as the token lives.
+    pub(crate) fn counted(&self) -> TaskTrackerToken {
+        self.tracker.token()
+    }
+
+    /// Ends when the owner has stopped.
+    pub(crate) async fn stopped(&self) {
+        self.stopped.cancelled().await;
     }
 
     /// Whether nothing new is to start.
@@ -53,11 +58,6 @@ impl Tasks {
     pub(crate) fn stop(&self) {
         self.draining.cancel();
         self.stopped.cancel();
-    }
-
-    /// Whether the owner has stopped.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.is_cancelled()
     }
 
     /// Waits until every task has ended, but no longer than `wait_max`. Says whether all have.

@@ -2,6 +2,9 @@
 
 #[cfg(feature = "config")]
 pub mod config;
+pub mod node;
+pub mod agent;
+pub mod caller;
 pub mod serve;
 pub mod call;
 pub mod link;

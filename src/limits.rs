@@ -114,6 +114,8 @@ pub struct Limits {
     pub calls_in_flight_max: usize,
     /// Calls in flight that a node answers per caller link. Default 128.
     pub caller_calls_in_flight_max: usize,
+    /// Calls in flight that a node answers per agent link: what agents ask of the node and of each other. Default 32.
+    pub agent_asks_in_flight_max: usize,
     /// Calls that wait for a permit per link, first come first served. Default 256.
     pub queue_max: usize,
     /// How long a call may wait for a permit and stream credit together. Default 2 s.
@@ -138,6 +140,7 @@ impl Default for Limits {
             message_bytes_max: 4 * 1024 * 1024,
             calls_in_flight_max: 256,
             caller_calls_in_flight_max: 128,
+            agent_asks_in_flight_max: 32,
             queue_max: 256,
             queue_wait_max: QUEUE_WAIT_MAX,
             timeout_default: Duration::from_secs(30),

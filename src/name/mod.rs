@@ -27,6 +27,11 @@ impl NameError {
         Self { what, text: text.chars().take(80).collect(), why }
     }
 
+    /// A text that is no socket address.
+    pub(crate) fn of_listen(text: &str) -> Self {
+        Self::new("address", text, "is not written IP:PORT, as [::]:4433 or 127.0.0.1:4433")
+    }
+
     /// Says what is wrong, without the text itself.
     pub fn why(&self) -> &'static str {
         self.why

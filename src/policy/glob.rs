@@ -54,6 +54,15 @@ pub enum Target<'a> {
     Node(&'a Name),
 }
 
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(name) => write!(f, "agent {name}"),
+            Self::Node(name) => write!(f, "node {name}"),
+        }
+    }
+}
+
 /// What is asked, in a rule: `acme.*` are agents, `node/NAME` is what the node itself hosts.
 ///
 /// `**` is every agent and never a node, so that a rule for agents does not open the node.

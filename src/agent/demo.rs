@@ -1,0 +1,145 @@
+//! The demo services, for tests, newcomers and operators: what `dialback agent --demo` hosts.
+//!
+//! `Demo/Append` writes a ledger, so that anybody can count from outside how often a call ran and whether it was stopped.
+
+use crate::{
+    call::{Context, DynHandler, Reply, ReplyFuture, Request},
+    serve::Service,
+    status::{Code, Status},
+};
+use serde::Deserialize;
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Streaming methods that the demo will have; until then they say so.
+const STREAMING: [&str; 4] = ["Bytes", "Count", "Sum", "Chat"];
+
+/// The services, with a ledger for `Demo/Append` if one is given.
+pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
+    let hello = Service::new("HelloService").method("Hello", |name: String, _: Context| async move { Ok(format!("hello:{name}")) });
+    let ledger = ledger.map(Arc::new);
+    let demo = Service::new("Demo")
+        .raw_method("Echo", Echo)
+        .method("Sleep", |sleep: Sleep, _: Context| async move {
+            tokio::time::sleep(Duration::from_millis(sleep.ms)).await;
+            Ok(())
+        })
+        .method("Fail", |fail: Fail, _: Context| async move { Err::<(), _>(fail.into_status()?) })
+        .method("Panic", |_: serde::de::IgnoredAny, _: Context| async move { panic_on_purpose() })
+        .method("Append", move |append: Append, _: Context| append.run(ledger.clone()));
+    let demo = STREAMING.into_iter().fold(demo, |demo, name| {
+        demo.method(name, move |_: serde::de::IgnoredAny, _: Context| async move {
+            Err::<(), _>(Status::new(Code::Unimplemented, format!("Demo/{name} streams, which this version of dialback does not")))
+        })
+    });
+    vec![hello, demo]
+}
+
+/// Gives the message back as it came.
+struct Echo;
+
+impl DynHandler for Echo {
+    fn call_boxed(&self, request: Request) -> ReplyFuture<'_> {
+        Box::pin(async move { Ok(Reply::new(request.message)) })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sleep {
+    ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fail {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Fail {
+    fn into_status(self) -> Result<Status, Status> {
+        match self.code.parse() {
+            Ok(Code::Ok) | Err(_) => {
+                let text = format!("{:?} is no failure's code; they are written as NOT_FOUND", self.code);
+                Err(Status::new(Code::InvalidArgument, text))
+            }
+            Ok(code) => Ok(Status::new(code, self.message)),
+        }
+    }
+}
+
+#[expect(clippy::panic, reason = "that is what the method is for")]
+fn panic_on_purpose() -> Result<(), Status> {
+    panic!("Demo/Panic was called")
+}
+
+/// A file of lines `started <id>` and `done <id>`, each written at once and synced.
+#[derive(Debug)]
+pub struct Ledger(File);
+
+impl Ledger {
+    /// Opens or creates the file for appending.
+    ///
+    /// # Errors
+    /// What the system says of the file.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        OpenOptions::new().create(true).append(true).open(path).map(Self)
+    }
+
+    fn write(&self, what: &str, id: &str) -> Result<(), Status> {
+        let write = || -> io::Result<()> {
+            (&self.0).write_all(format!("{what} {id}\n").as_bytes())?;
+            self.0.sync_data()
+        };
+        write().map_err(|error| Status::new(Code::Internal, format!("the ledger: {error}")))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Append {
+    id: String,
+    #[serde(default)]
+    ms: u64,
+}
+
+impl Append {
+    async fn run(self, ledger: Option<Arc<Ledger>>) -> Result<(), Status> {
+        let Self { id, ms } = self;
+        if !is_ledger_id(&id) {
+            return Err(Status::new(Code::InvalidArgument, "the id is not 1 to 64 of A-Z, a-z, 0-9, _ and -"));
+        }
+        let ledger = ledger.ok_or_else(|| {
+            Status::new(Code::FailedPrecondition, "this agent keeps no ledger; start it with --ledger FILE")
+        })?;
+        ledger.write("started", &id)?;
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        ledger.write("done", &id)
+    }
+}
+
+fn is_ledger_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ledger_ids_have_no_room_for_a_second_line() {
+        for good in ["a", "A-b_9", &"x".repeat(64)] {
+            assert!(is_ledger_id(good), "{good:?} was refused");
+        }
+        for bad in ["", "a b", "a\n", "é", &"x".repeat(65)] {
+            assert!(!is_ledger_id(bad), "{bad:?} was taken");
+        }
+    }
+}

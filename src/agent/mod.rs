@@ -1,0 +1,219 @@
+//! The party inside: dials out to its nodes, stays linked, and answers calls. It listens on nothing.
+
+mod attach;
+#[cfg(feature = "cli")]
+pub mod demo;
+mod reception;
+
+use crate::{
+    call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
+    drain::Tasks,
+    limits::{self, Limits},
+    link::{Dialler, HelloWords, Link},
+    name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
+    node::StartError,
+    policy::AgentPolicy,
+    serve::{Service, Services},
+    status::{Code, Status},
+    tls::{Credentials, random_bytes},
+    wire::CloseCode,
+};
+use std::{fmt, future::Future, sync::Arc};
+use tokio::sync::watch;
+
+/// A link on which this agent is registered.
+#[derive(Clone)]
+pub(crate) struct Attached {
+    node: Name,
+    link: Link,
+}
+
+/// What the parts of an agent share.
+pub(crate) struct Shared {
+    peer: PeerName,
+    dialler: Dialler,
+    services: Services,
+    policy: AgentPolicy,
+    limits: Arc<Limits>,
+    call_ids: Arc<CallIds>,
+    /// The links on which it is registered, oldest first.
+    attached: watch::Sender<Vec<Attached>>,
+    /// One task a node address.
+    links: Tasks,
+    /// One task a call.
+    calls: Tasks,
+}
+
+/// How an agent is to be. Made by [`Agent::builder`].
+#[must_use = "an agent dials once it is started"]
+pub struct AgentBuilder {
+    credentials: Credentials,
+    nodes: Vec<Result<NodeAddress, NameError>>,
+    policy: AgentPolicy,
+    limits: Limits,
+    services: Vec<Service>,
+}
+
+impl AgentBuilder {
+    /// Adds a node to dial: `"edge-1.example.com:4433"`. With several, the agent is attached to all of them at once.
+    pub fn node(mut self, address: impl AsRef<str>) -> Self {
+        self.nodes.push(address.as_ref().parse());
+        self
+    }
+
+    /// Adds a service to host.
+    pub fn serve(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Sets the owner's say over who may call what. Default: verified nodes may call what is hosted.
+    pub fn policy(mut self, policy: AgentPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Starts to dial and returns at once; the agent dials until it gets through, and again whenever a link is lost. Needs a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// A certificate that is not an agent's, no node, an address or service name that breaks the grammar, no socket.
+    pub fn start(self) -> Result<Agent, StartError> {
+        self.credentials.expect_role(Role::Agent)?;
+        let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        nodes.sort();
+        nodes.dedup();
+        if nodes.is_empty() {
+            return Err(StartError::NoNode);
+        }
+        let limits = Arc::new(self.limits);
+        let words = HelloWords { instance: random_bytes(), calls_in_flight_max: limits.calls_in_flight_max };
+        let shared = Arc::new(Shared {
+            peer: self.credentials.peer_name().clone(),
+            dialler: Dialler::new(&self.credentials, words, limits.clone())?,
+            services: Services::new(self.services)?,
+            policy: self.policy,
+            limits,
+            call_ids: Arc::new(CallIds::new(random_bytes())),
+            attached: watch::Sender::new(Vec::new()),
+            links: Tasks::default(),
+            calls: Tasks::default(),
+        });
+        for node in nodes {
+            shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
+        }
+        Ok(Agent { shared })
+    }
+}
+
+/// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets work in hand finish.
+pub struct Agent {
+    shared: Arc<Shared>,
+}
+
+impl Agent {
+    /// Starts to describe an agent that has this certificate.
+    pub fn builder(credentials: Credentials) -> AgentBuilder {
+        AgentBuilder {
+            credentials,
+            nodes: Vec::new(),
+            policy: AgentPolicy::default(),
+            limits: Limits::default(),
+            services: Vec::new(),
+        }
+    }
+
+    /// The agent's name, from its certificate.
+    pub fn name(&self) -> &Name {
+        &self.shared.peer.name
+    }
+
+    /// The nodes on which it is registered now.
+    pub fn nodes(&self) -> Vec<Name> {
+        self.shared.attached.borrow().iter().map(|attached| attached.node.clone()).collect()
+    }
+
+    /// Waits until it is registered on at least `count` links.
+    pub async fn registered(&self, count: usize) {
+        let mut attached = self.shared.attached.subscribe();
+        // The sender lives in `shared`, so this ends only when it is true.
+        drop(attached.wait_for(|attached| attached.len() >= count).await);
+    }
+
+    /// The services of the node that it is registered on; with several, of the one that it registered on last. Calls wait for a link
+    /// within their deadline.
+    pub fn node(&self) -> Callee {
+        self.callee(Target::Here)
+    }
+
+    /// Another agent, through that node. The node's policy names this one `agent/NAME` as the asker.
+    ///
+    /// # Errors
+    /// The text is no name.
+    pub fn agent(&self, name: impl AsRef<str>) -> Result<Callee, NameError> {
+        Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
+    }
+
+    fn callee(&self, target: Target) -> Callee {
+        let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
+        let Shared { peer, call_ids, limits, .. } = &*self.shared;
+        Callee::new(handler, target, peer.clone(), call_ids.clone(), limits.timeout_default)
+    }
+
+    /// Runs until the future ends, then stops as [`Agent::shutdown`] does.
+    pub async fn run_until(self, end: impl Future<Output = ()>) {
+        end.await;
+        self.shutdown().await;
+    }
+
+    /// Refuses new calls, lets those in flight finish within the drain time, and leaves.
+    pub async fn shutdown(self) {
+        let Shared { calls, links, limits, attached, dialler, .. } = &*self.shared;
+        calls.begin_drain();
+        if !calls.wait(limits.drain_max).await {
+            tracing::warn!("calls in flight were cut off after {:?}", limits.drain_max);
+        }
+        let last: Vec<_> = attached.borrow().clone();
+        last.iter().for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
+        links.stop();
+        calls.stop();
+        links.wait(limits::CLOSE_WAIT_MAX).await;
+        dialler.wait_idle().await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.shared.attached.borrow().iter().for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
+        self.shared.links.stop();
+        self.shared.calls.stop();
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("name", self.name()).field("nodes", &self.nodes()).finish()
+    }
+}
+
+/// What this agent asks of others, over its newest link.
+struct Asks {
+    shared: Arc<Shared>,
+}
+
+impl Handler for Asks {
+    async fn call(&self, request: Request) -> Result<Reply, Status> {
+        let mut attached = self.shared.attached.subscribe();
+        let some = attached.wait_for(|attached| !attached.is_empty());
+        drop(tokio::time::timeout_at(request.deadline, some).await.is_ok());
+        let newest = self.shared.attached.borrow().last().map(|attached| attached.link.clone());
+        let link = newest.ok_or_else(|| Status::not_executed(Code::Unavailable, "this agent is registered on no node"))?;
+        ask(&link, &request, (&*self.shared.limits).into(), false).await
+    }
+}

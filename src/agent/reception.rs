@@ -1,0 +1,73 @@
+//! Calls that come to the agent: the owner's rules, a permit, and then the handler.
+
+use super::Shared;
+use crate::{
+    call::{Body, Head, Permits, Reception, Reply, Request, Target},
+    name::{Name, PeerName, Role},
+    status::{Code, Status},
+};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Receives the calls of one link.
+pub(super) struct AgentReception {
+    shared: Arc<Shared>,
+    /// Who is at the other end, by its certificate.
+    node: Name,
+    permits: Permits,
+}
+
+impl AgentReception {
+    pub(super) fn new(shared: Arc<Shared>, node: Name) -> Self {
+        let permits = Permits::new(shared.limits.calls_in_flight_max, shared.limits.queue_max);
+        Self { shared, node, permits }
+    }
+
+    /// Who asks: the node's word. A call without one is the node's own.
+    fn asker(&self, claimed: Option<&str>) -> Result<PeerName, Status> {
+        match claimed {
+            Some(text) => text.parse().map_err(|fault: crate::name::NameError| {
+                Status::not_executed(Code::InvalidArgument, format!("the caller in the head: {fault}"))
+            }),
+            None => Ok(PeerName::new(Role::Node, self.node.clone())),
+        }
+    }
+
+    fn authorise(&self, asker: &PeerName, head: &Head) -> Result<(), Status> {
+        let decision = self.shared.policy.decide(&self.node, asker, &head.method);
+        if decision.is_allowed() {
+            return Ok(());
+        }
+        tracing::warn!("refused {asker} by way of node {}: {}: {decision}", self.node, head.method);
+        let text = format!("{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so", head.method);
+        Err(Status::not_executed(Code::PermissionDenied, text))
+    }
+}
+
+impl Reception for AgentReception {
+    async fn receive(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
+        if self.shared.calls.is_draining() {
+            return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
+        }
+        if head.target != Target::Here {
+            return Err(Status::not_executed(Code::InvalidArgument, "an agent does not pass calls on"));
+        }
+        let asker = self.asker(head.caller.as_deref())?;
+        self.authorise(&asker, &head)?;
+        let handler = self.shared.services.find(&head.method)?.clone();
+        let _permit = self.permits.acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max)).await?;
+        let request = Request {
+            message: body.message().await?,
+            method: head.method,
+            target: Target::Here,
+            caller: asker,
+            call_id: head.call_id,
+            deadline: head.deadline,
+            attempt: head.attempt,
+            priority: head.priority,
+            traceparent: head.traceparent,
+            metadata: head.metadata,
+        };
+        handler.call_boxed(request).await
+    }
+}

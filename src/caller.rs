@@ -1,0 +1,277 @@
+//! Reaching agents through a node from anywhere else. A caller comes back by itself when its link is lost.
+
+use crate::{
+    call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
+    drain::Tasks,
+    limits::{self, DIAL_WAIT_MAX, Limits},
+    link::{Dialler, HelloWords, Link, LinkFault, Redial},
+    name::{CallIds, NameError, NodeAddress, PeerName, Role},
+    node::{AgentInfo, DIRECTORY, StartError},
+    status::{Code, Status},
+    tls::{Credentials, random_bytes},
+    wire::{CloseCode, ServiceInfo},
+};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
+
+/// Whether there is a link.
+#[derive(Clone)]
+enum State {
+    /// Dialling; why the last attempt failed, if there was one.
+    Down(Option<LinkFault>),
+    /// Linked.
+    Up(Link),
+}
+
+struct Shared {
+    peer: PeerName,
+    address: NodeAddress,
+    dialler: Dialler,
+    limits: Arc<Limits>,
+    call_ids: Arc<CallIds>,
+    state: watch::Sender<State>,
+    tasks: Tasks,
+}
+
+/// Why there is no caller.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing was tried.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The node does not answer or has refused.
+    #[error("{0}")]
+    Link(LinkFault),
+}
+
+impl ConnectError {
+    /// The failure as a call would have it: `UNAUTHENTICATED`, `RESOURCE_EXHAUSTED` or `UNAVAILABLE`, not executed.
+    pub fn to_status(&self) -> Status {
+        match self {
+            Self::Start(error) => Status::not_executed(Code::FailedPrecondition, error.to_string()),
+            Self::Link(fault) => no_link(Some(fault)),
+        }
+    }
+}
+
+/// How a caller is to be. Made by [`Caller::builder`].
+#[must_use = "a caller dials once it is told to connect"]
+pub struct CallerBuilder {
+    credentials: Credentials,
+    node: Option<Result<NodeAddress, NameError>>,
+    limits: Limits,
+    connect_timeout: Duration,
+}
+
+impl CallerBuilder {
+    /// Sets the node to dial: `"edge-1.example.com:4433"`.
+    pub fn node(mut self, address: impl AsRef<str>) -> Self {
+        self.node = Some(address.as_ref().parse());
+        self
+    }
+
+    /// Sets the bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how long [`CallerBuilder::connect`] may take. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Dials, and returns once the node has welcomed this caller.
+    ///
+    /// # Errors
+    /// A certificate that is not a caller's, an address that is none; a refusal at once; a node that does not answer in time.
+    pub async fn connect(self) -> Result<Caller, ConnectError> {
+        let (caller, timeout) = self.start()?;
+        caller.linked(timeout).await.map_err(ConnectError::Link)?;
+        Ok(caller)
+    }
+
+    fn start(self) -> Result<(Caller, Duration), StartError> {
+        self.credentials.expect_role(Role::Caller)?;
+        let address = self.node.ok_or(StartError::NoNode)??;
+        let limits = Arc::new(self.limits);
+        let words = HelloWords { instance: random_bytes(), calls_in_flight_max: 0 };
+        let shared = Arc::new(Shared {
+            peer: self.credentials.peer_name().clone(),
+            address,
+            dialler: Dialler::new(&self.credentials, words, limits.clone())?,
+            limits,
+            call_ids: Arc::new(CallIds::new(random_bytes())),
+            state: watch::Sender::new(State::Down(None)),
+            tasks: Tasks::default(),
+        });
+        shared.tasks.spawn_until_stopped(hold(shared.clone()));
+        Ok((Caller { shared }, self.connect_timeout))
+    }
+}
+
+/// Keeps the caller linked. Never gives up.
+async fn hold(shared: Arc<Shared>) {
+    let mut redial = Redial::default();
+    loop {
+        let fault = match shared.dialler.dial(&shared.address).await {
+            Ok((link, mut control, _welcome)) => {
+                redial.succeeded();
+                shared.state.send_replace(State::Up(link.clone()));
+                let fault = loop {
+                    match control.next().await {
+                        Ok(_) => break LinkFault::Broken("a control frame that a caller has no use for".into()),
+                        Err(fault) => break fault,
+                    }
+                };
+                link.close(CloseCode::Protocol, &fault.to_string());
+                fault
+            }
+            Err(fault) => fault,
+        };
+        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
+        let wait = redial.failed(&fault, Instant::now(), chance);
+        if wait.is_worth_saying {
+            tracing::debug!("not linked: node {}: {fault}; trying again, the next time in {:.1} s", shared.address, wait.duration.as_secs_f64());
+        }
+        shared.state.send_replace(State::Down(Some(fault)));
+        tokio::time::sleep(wait.duration).await;
+    }
+}
+
+/// A program that asks for calls, linked to a node. Cloning shares the link; the last one dropped closes it.
+#[derive(Clone)]
+pub struct Caller {
+    shared: Arc<Shared>,
+}
+
+impl Caller {
+    /// Dials a node and returns once it has welcomed this caller.
+    ///
+    /// # Errors
+    /// As [`CallerBuilder::connect`].
+    pub async fn connect(node: impl AsRef<str>, credentials: Credentials) -> Result<Self, ConnectError> {
+        Self::builder(credentials).node(node).connect().await
+    }
+
+    /// Starts to describe a caller that has this certificate.
+    pub fn builder(credentials: Credentials) -> CallerBuilder {
+        CallerBuilder { credentials, node: None, limits: Limits::default(), connect_timeout: DIAL_WAIT_MAX + Duration::from_secs(1) }
+    }
+
+    /// The agent of this name, through the node. Calls made while the link is down wait for it within their deadline, or end not executed.
+    ///
+    /// # Errors
+    /// The text is no name.
+    pub fn agent(&self, name: impl AsRef<str>) -> Result<Callee, NameError> {
+        Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
+    }
+
+    /// The node's own services.
+    pub fn node(&self) -> Callee {
+        self.callee(Target::Here)
+    }
+
+    /// The agents that this caller may see, attached or not, by name.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn agents(&self) -> Result<Vec<AgentInfo>, Status> {
+        self.node().call(format!("{DIRECTORY}/Agents").as_str(), &()).await
+    }
+
+    /// The services of an agent that this caller may see.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn services(&self, agent: &str) -> Result<Vec<ServiceInfo>, Status> {
+        self.node().call(format!("{DIRECTORY}/Services").as_str(), agent).await
+    }
+
+    fn callee(&self, target: Target) -> Callee {
+        let handler: SharedHandler = Arc::new(Asks { caller: self.clone() });
+        let Shared { peer, call_ids, limits, .. } = &*self.shared;
+        Callee::new(handler, target, peer.clone(), call_ids.clone(), limits.timeout_default)
+    }
+
+    /// Closes the link and waits until the node knows.
+    pub async fn close(self) {
+        self.shared.close();
+        self.shared.dialler.wait_idle().await;
+    }
+
+    async fn linked(&self, timeout: Duration) -> Result<(), LinkFault> {
+        let mut state = self.shared.state.subscribe();
+        let settled = state.wait_for(|state| match state {
+            State::Up(_) => true,
+            State::Down(fault) => fault.as_ref().is_some_and(LinkFault::is_refusal),
+        });
+        let settled = tokio::time::timeout(timeout, settled).await.ok().and_then(Result::ok).map(|state| state.clone());
+        match settled.unwrap_or_else(|| self.shared.state.borrow().clone()) {
+            State::Up(_) => Ok(()),
+            State::Down(Some(fault)) => Err(fault),
+            State::Down(None) => Err(LinkFault::NoAnswer { address: self.shared.address.clone() }),
+        }
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("name", &self.shared.peer.name).field("node", &self.shared.address).finish()
+    }
+}
+
+/// What this caller asks, over its link of the moment.
+struct Asks {
+    caller: Caller,
+}
+
+impl Handler for Asks {
+    async fn call(&self, request: Request) -> Result<Reply, Status> {
+        let shared = &self.caller.shared;
+        let link = link_by(shared, request.deadline).await?;
+        ask(&link, &request, (&*shared.limits).into(), false).await
+    }
+}
+
+/// The link, now or by the deadline. A refusal ends the wait: waiting longer would not help.
+async fn link_by(shared: &Shared, deadline: Instant) -> Result<Link, Status> {
+    if let State::Up(link) = &*shared.state.borrow() && !link.is_closed() {
+        return Ok(link.clone());
+    }
+    let mut state = shared.state.subscribe();
+    let settled = state.wait_for(|state| match state {
+        State::Up(link) => !link.is_closed(),
+        State::Down(fault) => fault.as_ref().is_some_and(LinkFault::is_refusal),
+    });
+    match tokio::time::timeout_at(deadline, settled).await {
+        Ok(Ok(state)) => match &*state {
+            State::Up(link) => Ok(link.clone()),
+            State::Down(fault) => Err(no_link(fault.as_ref())),
+        },
+        _ => match &*shared.state.borrow() {
+            State::Down(fault) => Err(no_link(fault.as_ref())),
+            State::Up(_) => Err(no_link(None)),
+        },
+    }
+}
+
+fn no_link(fault: Option<&LinkFault>) -> Status {
+    let code = match fault {
+        Some(fault) if fault.is_about_identity() => Code::Unauthenticated,
+        Some(LinkFault::Closed { code: CloseCode::ExcessiveLoad, .. }) => Code::ResourceExhausted,
+        _ => Code::Unavailable,
+    };
+    let text = fault.map_or_else(|| "there is no link to the node".into(), ToString::to_string);
+    Status::not_executed(code, text)
+}
+
+impl Shared {
+    fn close(&self) {
+        self.tasks.stop();
+        if let State::Up(link) = &*self.state.borrow() {
+            link.close(CloseCode::Goodbye, "the caller has ended");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Calls that come over a link: from callers towards agents, and from anybody towards the node itself.
+
+use super::{Shared, dispatch::{self, Dispatch}};
+use crate::{
+    call::{Body, Head, Permits, Reception, Reply, Request, Target},
+    name::PeerName,
+    policy,
+    status::{Code, Status},
+};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Receives the calls of one link. Who asks is who is at its other end.
+pub(super) struct Front {
+    shared: Arc<Shared>,
+    dispatch: Dispatch,
+    asker: PeerName,
+    permits: Permits,
+}
+
+impl Front {
+    pub(super) fn new(shared: Arc<Shared>, asker: PeerName, calls_in_flight_max: usize) -> Self {
+        let permits = Permits::new(calls_in_flight_max, shared.limits.queue_max);
+        Self { dispatch: Dispatch::new(shared.clone()), shared, asker, permits }
+    }
+
+    async fn request(&self, head: Head, body: Body<'_>) -> Result<Request, Status> {
+        Ok(Request {
+            message: body.message().await?,
+            method: head.method,
+            target: head.target,
+            caller: self.asker.clone(),
+            call_id: head.call_id,
+            deadline: head.deadline,
+            attempt: head.attempt,
+            priority: head.priority,
+            traceparent: head.traceparent,
+            metadata: head.metadata,
+        })
+    }
+
+    /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
+    async fn here(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
+        let directory = self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
+        if directory.is_none() {
+            let target = policy::Target::Node(&self.shared.name);
+            dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
+        }
+        let handler = directory.unwrap_or(&self.shared.services).find(&head.method)?.clone();
+        handler.call_boxed(self.request(head, body).await?).await
+    }
+}
+
+impl Reception for Front {
+    async fn receive(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
+        if self.shared.calls.is_draining() {
+            return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+        }
+        let _permit = self.permits.acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max)).await?;
+        let Target::Agent(name) = &head.target else {
+            return self.here(head, body).await;
+        };
+        let granted = dispatch::authorise(&self.shared, &self.asker, policy::Target::Agent(name), &head.method)?;
+        let request = self.request(head, body).await?;
+        self.dispatch.forward(request, granted).await
+    }
+}

@@ -1,0 +1,147 @@
+//! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream of arrivals.
+
+use super::Shared;
+use crate::{
+    call::{Call, Callee, IntoMethod},
+    name::{Name, NameError},
+    wire::CloseCode,
+};
+use serde::Serialize;
+use std::{collections::VecDeque, fmt, sync::Arc};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// The agent of some name, attached or not. Made by [`Node::agent`](super::Node::agent).
+pub struct AgentRef {
+    shared: Arc<Shared>,
+    name: Result<Name, NameError>,
+}
+
+impl AgentRef {
+    pub(super) fn new(shared: &Arc<Shared>, name: Result<Name, NameError>) -> Self {
+        Self { shared: shared.clone(), name }
+    }
+
+    /// Waits until the agent is attached; at once if it is. Waits for ever if it never comes: wrap it in a timeout.
+    ///
+    /// # Errors
+    /// The name breaks the grammar.
+    pub async fn connected(self) -> Result<AgentHandle, NameError> {
+        let name = self.name?;
+        let mut changed = self.shared.changed.subscribe();
+        while self.shared.registry().pick(&name).is_none() {
+            // The sender lives in `shared`, so this ends only with a change.
+            drop(changed.changed().await);
+        }
+        Ok(AgentHandle::new(&self.shared, name))
+    }
+
+    /// The handle, without waiting: calls end `UNAVAILABLE`, not executed, while the agent is not attached.
+    ///
+    /// # Errors
+    /// The name breaks the grammar.
+    pub fn handle(self) -> Result<AgentHandle, NameError> {
+        Ok(AgentHandle::new(&self.shared, self.name?))
+    }
+}
+
+impl fmt::Debug for AgentRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AgentRef").field(&self.name).finish()
+    }
+}
+
+/// An agent to be called from the node's own process. Follows the agent from link to link. Cloning is cheap.
+#[derive(Clone)]
+pub struct AgentHandle {
+    shared: Arc<Shared>,
+    name: Name,
+    callee: Callee,
+}
+
+impl AgentHandle {
+    pub(super) fn new(shared: &Arc<Shared>, name: Name) -> Self {
+        Self { callee: super::callee(shared, &name), shared: shared.clone(), name }
+    }
+
+    /// The agent's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Whether it has a link now.
+    pub fn is_attached(&self) -> bool {
+        self.shared.registry().pick(&self.name).is_some()
+    }
+
+    /// A unary call: see [`Callee::call`].
+    pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
+        self.callee.call(method, message)
+    }
+
+    /// Lets the agent go: closes its links. It will dial again after a moment.
+    pub fn disconnect(&self) {
+        let links = self.shared.registry().links(&self.name);
+        links.iter().for_each(|agent| agent.link.close(CloseCode::Goodbye, "the node has let this agent go"));
+    }
+
+    /// Ends when the agent has no link any more.
+    pub async fn disconnected(&self) {
+        let mut changed = self.shared.changed.subscribe();
+        while self.is_attached() {
+            drop(changed.changed().await);
+        }
+    }
+}
+
+impl AsRef<Callee> for AgentHandle {
+    fn as_ref(&self) -> &Callee {
+        &self.callee
+    }
+}
+
+impl fmt::Debug for AgentHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AgentHandle").field(&self.name).finish()
+    }
+}
+
+/// The agents of a node as they attach. Made by [`Node::arrivals`](super::Node::arrivals).
+pub struct Arrivals {
+    shared: Arc<Shared>,
+    present: VecDeque<Name>,
+    coming: broadcast::Receiver<Name>,
+}
+
+impl Arrivals {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        // Under the registry's lock, so that nobody is missed or comes twice.
+        let registry = shared.registry();
+        let coming = shared.arrivals.subscribe();
+        let present = registry.lines().filter(|line| line.newest.is_some()).map(|line| line.name.clone()).collect();
+        drop(registry);
+        Self { shared: shared.clone(), present, coming }
+    }
+
+    /// The next agent. `None` once the node has stopped.
+    pub async fn next(&mut self) -> Option<AgentHandle> {
+        if let Some(name) = self.present.pop_front() {
+            return Some(AgentHandle::new(&self.shared, name));
+        }
+        loop {
+            tokio::select! {
+                arrived = self.coming.recv() => match arrived {
+                    Ok(name) => return Some(AgentHandle::new(&self.shared, name)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                () = self.shared.links.stopped() => return None,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrivals").field("present", &self.present).finish_non_exhaustive()
+    }
+}

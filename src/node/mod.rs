@@ -1,0 +1,256 @@
+//! The public party: listens, admits agents and callers, and calls agents.
+
+mod admit;
+mod dispatch;
+mod front;
+mod handle;
+mod registry;
+mod snapshot;
+
+pub use handle::{AgentHandle, AgentRef, Arrivals};
+pub use snapshot::{AgentInfo, DIRECTORY};
+
+use crate::{
+    call::{Callee, Permits, SharedHandler},
+    drain::Tasks,
+    limits::{self, Limits},
+    link::{BindError, Link, Listener},
+    name::{CallIds, Name, NameError, PeerName, Role},
+    policy::NodePolicy,
+    serve::{Service, ServiceError, Services},
+    tls::{Credentials, CredentialsError, random_bytes},
+    wire::{CloseCode, ServiceInfo},
+};
+use dispatch::Dispatch;
+use registry::Registry;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+/// One registered link of an agent, as calls need it.
+pub(crate) struct AgentLink {
+    link: Link,
+    permits: Permits,
+    services: Vec<ServiceInfo>,
+    software: String,
+}
+
+type SharedAgentLink = Arc<AgentLink>;
+
+/// What the parts of a node share. The program holds it through [`Node`] and [`AgentHandle`], tasks through their own clones.
+pub(crate) struct Shared {
+    name: Name,
+    peer: PeerName,
+    limits: Arc<Limits>,
+    policy: NodePolicy,
+    services: Services,
+    directory: std::sync::OnceLock<Services>,
+    registry: Mutex<Registry<SharedAgentLink>>,
+    /// Tells those who wait for an agent that the registry has changed.
+    changed: watch::Sender<()>,
+    arrivals: broadcast::Sender<Name>,
+    call_ids: Arc<CallIds>,
+    /// One task a link, until the link ends.
+    links: Tasks,
+    /// One task a call that came over a link.
+    calls: Tasks,
+}
+
+impl Shared {
+    /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not spoil it.
+    fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a node or an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The certificate is not for this.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// A name or an address.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// An agent or a caller without a node.
+    #[error("no node is named; name one with `.node(\"HOST:PORT\")`")]
+    NoNode,
+}
+
+/// How a node is to be. Made by [`Node::builder`].
+#[must_use = "a node listens once it is started"]
+pub struct NodeBuilder {
+    credentials: Credentials,
+    listen: Result<SocketAddr, String>,
+    policy: NodePolicy,
+    limits: Limits,
+    services: Vec<Service>,
+}
+
+impl NodeBuilder {
+    /// Sets where to listen, as `"[::]:4433"` (the default: IPv4 and IPv6) or `"127.0.0.1:0"` (any free port).
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        let text = address.to_string();
+        self.listen = text.parse().map_err(|_| text);
+        self
+    }
+
+    /// Sets who may call what from outside. Default: nobody anything.
+    pub fn policy(mut self, policy: NodePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Adds a service that the node itself hosts, for its agents and callers. The policy names it `agent = "node/NAME"`.
+    pub fn serve(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Listens. Needs a tokio runtime; returns once the socket is bound.
+    ///
+    /// # Errors
+    /// A certificate that is not a node's, an address in use, a service name that breaks the grammar.
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.credentials.expect_role(Role::Node)?;
+        let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
+        let services = Services::new(self.services)?;
+        let listener = Arc::new(Listener::bind(address, &self.credentials, &self.limits)?);
+        let peer = self.credentials.peer_name().clone();
+        let shared = Arc::new(Shared {
+            name: peer.name.clone(),
+            peer,
+            limits: Arc::new(self.limits),
+            policy: self.policy,
+            services,
+            directory: std::sync::OnceLock::new(),
+            registry: Mutex::default(),
+            changed: watch::Sender::new(()),
+            arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
+            call_ids: Arc::new(CallIds::new(random_bytes())),
+            links: Tasks::default(),
+            calls: Tasks::default(),
+        });
+        let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
+        drop(shared.directory.set(directory));
+        shared.links.spawn_until_stopped(accept_loop(shared.clone(), listener.clone()));
+        tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
+        Ok(Node { shared, listener })
+    }
+}
+
+/// Takes strangers, and only that: each one is greeted in a task of its own, with a limit on time and on how many at once.
+async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
+    let places = Arc::new(Semaphore::new(limits::HANDSHAKES_AT_ONCE_MAX));
+    while let Some(knock) = listener.knock().await {
+        if shared.calls.is_draining() {
+            knock.ignore();
+            continue;
+        }
+        if places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2 && !knock.is_validated() {
+            knock.ask_to_prove();
+            continue;
+        }
+        match places.clone().try_acquire_owned() {
+            Ok(place) => shared.links.spawn(admit::admit(shared.clone(), knock, place)),
+            Err(_all_taken) => knock.ignore(),
+        }
+    }
+}
+
+/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets work in hand finish.
+pub struct Node {
+    shared: Arc<Shared>,
+    listener: Arc<Listener>,
+}
+
+impl Node {
+    /// Starts to describe a node that has this certificate.
+    pub fn builder(credentials: Credentials) -> NodeBuilder {
+        NodeBuilder {
+            credentials,
+            listen: Ok((std::net::Ipv6Addr::UNSPECIFIED, 4433).into()),
+            policy: NodePolicy::default(),
+            limits: Limits::default(),
+            services: Vec::new(),
+        }
+    }
+
+    /// The node's name, from its certificate.
+    pub fn name(&self) -> &Name {
+        &self.shared.name
+    }
+
+    /// Where it listens, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Every agent as it attaches, beginning with those that are attached now. An agent that comes back comes again.
+    ///
+    /// A program that takes none for long loses the oldest of them.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals::new(&self.shared)
+    }
+
+    /// The agent of this name, attached or not.
+    ///
+    /// # Errors
+    /// The text is no name.
+    pub fn agent(&self, name: impl AsRef<str>) -> AgentRef {
+        AgentRef::new(&self.shared, name.as_ref().parse())
+    }
+
+    /// What is known of the agents that are attached or were, by name.
+    pub fn agents(&self) -> Vec<AgentInfo> {
+        snapshot::agents(&self.shared, |_| true)
+    }
+
+    /// Takes nothing new, lets calls in flight finish within the drain time, closes every link and waits until the peers know.
+    pub async fn shutdown(self) {
+        let Self { shared, listener } = &self;
+        shared.calls.begin_drain();
+        if !shared.calls.wait(shared.limits.drain_max).await {
+            tracing::warn!("calls in flight were cut off after {:?}", shared.limits.drain_max);
+        }
+        listener.close(CloseCode::Drained, "the node stops");
+        shared.links.stop();
+        shared.calls.stop();
+        shared.links.wait(limits::CLOSE_WAIT_MAX).await;
+        listener.wait_idle().await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.listener.close(CloseCode::Goodbye, "the node stops");
+        self.shared.links.stop();
+        self.shared.calls.stop();
+    }
+}
+
+/// Who can be called through this node's dispatch.
+fn callee(shared: &Arc<Shared>, name: &Name) -> Callee {
+    let handler: SharedHandler = Arc::new(Dispatch::new(shared.clone()));
+    Callee::new(
+        handler,
+        crate::call::Target::Agent(name.clone()),
+        shared.peer.clone(),
+        shared.call_ids.clone(),
+        shared.limits.timeout_default,
+    )
+}

@@ -1,0 +1,102 @@
+//! A read-only picture of who is attached, and the directory service that shows it to those who may see it.
+
+use super::Shared;
+use crate::{
+    call::Context,
+    name::{Name, PeerName},
+    policy::Target,
+    serve::Service,
+    status::{Code, Status},
+    wire::ServiceInfo,
+};
+use serde::{Deserialize, Serialize};
+use std::{sync::{Arc, Weak}, time::SystemTime};
+
+/// The service that every node hosts, open to every admitted peer and filtered by policy.
+pub const DIRECTORY: &str = "dialback.v1.Directory";
+
+/// What is known of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// The agent's name.
+    pub name: String,
+    /// Whether it has a link now.
+    pub attached: bool,
+    /// Attached or detached since: milliseconds since 1970.
+    pub since_ms: u64,
+    /// The node that says so.
+    pub node: String,
+    /// Where the agent's packets come from, while it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What the agent says it runs, while it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software: Option<String>,
+    /// Calls of this node that it is answering.
+    #[serde(default)]
+    pub calls_in_flight: u64,
+    /// The round-trip time of its link in microseconds, while it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+}
+
+/// All agents that pass the filter, by name.
+pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
+    let registry = shared.registry();
+    let visible = registry.lines().filter(|line| may_see(line.name));
+    visible
+        .map(|line| AgentInfo {
+            name: line.name.to_string(),
+            attached: line.newest.is_some(),
+            since_ms: unix_ms(line.since),
+            node: shared.name.to_string(),
+            address: line.newest.map(|agent| agent.link.remote_address().to_string()),
+            software: line.newest.map(|agent| agent.software.escape_debug().to_string()),
+            calls_in_flight: line.newest.map_or(0, |agent| agent.permits.in_flight() as u64),
+            rtt_us: line.newest.map(|agent| u64::try_from(agent.link.rtt().as_micros()).unwrap_or(u64::MAX)),
+        })
+        .collect()
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn may_see(shared: &Shared, asker: &PeerName, agent: &Name) -> bool {
+    shared.policy.may_see(asker, Target::Agent(agent))
+}
+
+/// The services of one agent, if the asker may see it.
+fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<ServiceInfo>, Status> {
+    if !may_see(shared, asker, agent) {
+        return Err(Status::new(Code::PermissionDenied, format!("{asker} may not see agent {agent}")));
+    }
+    let link = shared.registry().pick(agent).cloned();
+    link.map(|agent| agent.services.clone())
+        .ok_or_else(|| Status::new(Code::Unavailable, format!("agent {agent} is not attached")))
+}
+
+/// The directory as a service. It holds the node weakly: the node holds it.
+pub(super) fn directory(shared: &Arc<Shared>) -> Service {
+    let (for_agents, for_services) = (Arc::downgrade(shared), Arc::downgrade(shared));
+    Service::new(DIRECTORY)
+        .method("Agents", move |(): (), ctx: Context| {
+            let shared = for_agents.clone();
+            async move {
+                let shared = upgrade(&shared)?;
+                Ok(agents(&shared, |agent| may_see(&shared, ctx.caller(), agent)))
+            }
+        })
+        .method("Services", move |agent: String, ctx: Context| {
+            let shared = for_services.clone();
+            async move {
+                let agent: Name = agent.parse().map_err(|fault: crate::name::NameError| Status::new(Code::InvalidArgument, fault.to_string()))?;
+                services(&*upgrade(&shared)?, ctx.caller(), &agent)
+            }
+        })
+}
+
+fn upgrade(shared: &Weak<Shared>) -> Result<Arc<Shared>, Status> {
+    shared.upgrade().ok_or_else(|| Status::new(Code::Unavailable, "the node is stopping"))
+}
