@@ -36,13 +36,22 @@ pub struct Ca {
 impl Ca {
     /// Makes a CA that holds for ten years from `now`.
     pub fn generate(trust_domain: &str, now: SystemTime) -> Result<Self, CertsError> {
-        tls::check_trust_domain(trust_domain)?;
         let key = new_key()?;
-        let mut params = CertificateParams::default();
-        let key_id = params.key_identifier(&key);
+        let key_id = CertificateParams::default().key_identifier(&key);
         let mark: String = key_id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Self::named(&format!("dialback CA {mark}"), trust_domain, key, now)
+    }
+
+    fn named(
+        name: &str,
+        trust_domain: &str,
+        key: KeyPair,
+        now: SystemTime,
+    ) -> Result<Self, CertsError> {
+        tls::check_trust_domain(trust_domain)?;
+        let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("dialback CA {mark}"));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names = vec![uri(&format!("{TRUST_DOMAIN_SCHEME}{trust_domain}"))?];
         params.serial_number = Some(new_serial());
         params.not_before = moment(now - BACKDATED)?;
@@ -258,6 +267,23 @@ mod tests {
             let serial = new_serial();
             assert_eq!((serial.len(), serial.as_ref()[0] & 0xc0), (16, 0x40));
         }
+    }
+
+    #[test]
+    fn two_cas_of_one_name_are_refused_together_and_each_is_taken_alone() {
+        let now = SystemTime::now();
+        let namesake = || Ca::named("CA", "d", new_key().expect("a key"), now).expect("made");
+        let (one, two) = (namesake(), namesake());
+        let party = "agent/a".parse().expect("a party");
+        let leaf = one.leaf(&LeafProfile::new("d", &party, &[], now)).expect("signed");
+        let load = |ca: &str| {
+            let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());
+            let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), crl: None };
+            tls::Credentials::from_pem(&pem)
+        };
+        assert!(load(one.pem()).is_ok() && load(two.pem()).is_ok());
+        let told = load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
+        assert!(told.contains("two CAs with one name"), "{told}");
     }
 
     #[test]

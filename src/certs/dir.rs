@@ -2,25 +2,17 @@
 //! What is good is kept, so that every command can be repeated.
 
 use super::{
-    CertsError, LeafPem, LeafProfile,
+    CertsError,
     ca::Ca,
     files::{self, Audience},
     issued::{self, ListedCertificate},
-    leaf::Host,
 };
-use crate::{
-    name::{Name, PeerName, Role},
-    tls::{CertificateFacts, CrlFacts, FactsError, Utc, spiffe_uri},
-};
-use rcgen::{KeyPair, PublicKeyData};
+use crate::tls::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 use std::{
-    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a revocation list holds. It is signed again before a third of that is left.
 const CRL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -35,28 +27,6 @@ pub struct InitOptions {
     pub trust_domain: Option<String>,
     /// Replaces a CA that is there. Every leaf of the old one is then worthless.
     pub force: bool,
-}
-
-/// Which leaf to make.
-#[derive(Debug, Clone)]
-pub struct LeafRequest {
-    /// What the party is.
-    pub role: Role,
-    /// How it is called.
-    pub name: Name,
-    /// Host names and IP addresses under which a node is dialled. For nodes at least one, for others none.
-    pub sans: Vec<String>,
-    /// How long it holds. 90 is a good value.
-    pub days: u32,
-    /// Makes a new one even if the present one is good.
-    pub force: bool,
-}
-
-impl LeafRequest {
-    /// Asks for a leaf that holds for 90 days.
-    pub const fn new(role: Role, name: Name) -> Self {
-        Self { role, name, sans: vec![], days: 90, force: false }
-    }
 }
 
 /// What was done about a file.
@@ -101,27 +71,10 @@ pub struct InitReport {
     pub crl_next_update: Option<SystemTime>,
 }
 
-/// What [`CertsDir::issue`] did.
-#[derive(Debug, Clone)]
-pub struct IssueReport {
-    /// What was done about the leaf.
-    pub action: Action,
-    /// Whose it is.
-    pub party: PeerName,
-    /// The leaf.
-    pub cert_path: PathBuf,
-    /// Its key.
-    pub key_path: PathBuf,
-    /// The serial number in lower-case hexadecimal.
-    pub serial: String,
-    /// When the leaf ends.
-    pub not_after: SystemTime,
-}
-
 /// A directory that holds a CA and what it signed.
 #[derive(Debug, Clone)]
 pub struct CertsDir {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 impl CertsDir {
@@ -149,39 +102,12 @@ impl CertsDir {
         })
     }
 
-    /// Makes a leaf and its key, or keeps the ones that are good: of this CA, with these hosts, and with
-    /// more than a third of their life left.
-    pub fn issue(&self, request: &LeafRequest, now: SystemTime) -> Result<IssueReport, CertsError> {
-        let hosts = wanted_hosts(request)?;
-        if !self.dir.is_dir() {
-            return Err(CertsError::NoCa { dir: self.dir.clone() });
-        }
-        let _held = files::hold_dir(&self.dir)?;
-        let ca = self.ca()?;
-        let not_after = leaf_end(request.days, &ca, now)?;
-        let party = PeerName::new(request.role, request.name.clone());
-        let there = self.present_leaf(&party)?;
-        if let Some((facts, key_fits)) = &there {
-            let is_good = *key_fits && is_as_wanted(facts, &ca, &party, &hosts);
-            if is_good && !request.force && is_fresh(facts.not_before, facts.not_after, now) {
-                return Ok(self.report(Action::Kept, party, facts));
-            }
-        }
-        let texts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let names: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let profile =
-            LeafProfile { not_after, ..LeafProfile::new(ca.trust_domain(), &party, &names, now) };
-        let facts = self.store(&party, &ca.leaf(&profile)?, &texts)?;
-        let action = if there.is_some() { Action::Renewed } else { Action::Made };
-        Ok(self.report(action, party, &facts))
-    }
-
     /// Every leaf that was signed here, oldest first.
     pub fn list(&self) -> Result<Vec<ListedCertificate>, CertsError> {
         if !self.dir.is_dir() {
             return Err(CertsError::NoCa { dir: self.dir.clone() });
         }
-        issued::read(&self.dir.join("issued.jsonl"))
+        issued::read(&self.record_path())
     }
 
     /// The CA of this directory, with its key.
@@ -272,7 +198,7 @@ impl CertsDir {
     fn sign_crl(
         &self,
         ca: &Ca,
-        revoked: &[crate::tls::RevokedSerial],
+        revoked: &[RevokedSerial],
         number: u64,
         now: SystemTime,
         action: Action,
@@ -283,53 +209,6 @@ impl CertsDir {
         Ok((action, Some(until)))
     }
 
-    /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as old.
-    fn present_leaf(
-        &self,
-        party: &PeerName,
-    ) -> Result<Option<(CertificateFacts, bool)>, CertsError> {
-        let Some(text) = files::read_if_there(&self.leaf_path(party, "pem"))? else {
-            return Ok(None);
-        };
-        let leafs = CertificateFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
-        let key = files::read_if_there(&self.leaf_path(party, "key"))?.map(zeroize::Zeroizing::new);
-        let key = key.and_then(|key| KeyPair::from_pem(&key).ok());
-        Ok(leafs.into_iter().next().map(|facts| {
-            let fits = key.is_some_and(|key| facts.has_public_key(&key.subject_public_key_info()));
-            (facts, fits)
-        }))
-    }
-
-    /// The record comes first: a serial that is out in the world unrecorded could never be revoked.
-    fn store(
-        &self,
-        party: &PeerName,
-        leaf: &LeafPem,
-        sans: &[String],
-    ) -> Result<CertificateFacts, CertsError> {
-        let path = self.leaf_path(party, "pem");
-        let facts = CertificateFacts::all_from_pem(leaf.cert.as_bytes())
-            .map_err(|source| damaged(&path, source))?
-            .into_iter()
-            .next()
-            .ok_or_else(|| CertsError::NothingToInspect { path: path.clone() })?;
-        issued::append(&self.dir.join("issued.jsonl"), party, &facts, sans)?;
-        files::replace(&self.leaf_path(party, "key"), &leaf.key, Audience::Owner)?;
-        files::replace(&path, &leaf.cert, Audience::All)?;
-        Ok(facts)
-    }
-
-    fn report(&self, action: Action, party: PeerName, facts: &CertificateFacts) -> IssueReport {
-        IssueReport {
-            action,
-            cert_path: self.leaf_path(&party, "pem"),
-            key_path: self.leaf_path(&party, "key"),
-            party,
-            serial: facts.serial.clone(),
-            not_after: facts.not_after,
-        }
-    }
-
     fn ca_path(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
@@ -338,12 +217,12 @@ impl CertsDir {
         self.dir.join("ca.key")
     }
 
-    fn crl_path(&self) -> PathBuf {
-        self.dir.join("crl.pem")
+    pub(super) fn record_path(&self) -> PathBuf {
+        self.dir.join("issued.jsonl")
     }
 
-    fn leaf_path(&self, party: &PeerName, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}-{}.{ending}", party.role, party.name))
+    fn crl_path(&self) -> PathBuf {
+        self.dir.join("crl.pem")
     }
 }
 
@@ -381,55 +260,128 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     Ok(found)
 }
 
-fn damaged(path: &Path, source: FactsError) -> CertsError {
+pub(super) fn damaged(path: &Path, source: FactsError) -> CertsError {
     CertsError::Damaged { path: path.into(), source }
 }
 
-/// The hosts of a request, each once. Only a node may have them: an agent's leaf with a host name
-/// would be half of a node's.
-fn wanted_hosts(request: &LeafRequest) -> Result<BTreeSet<Host>, CertsError> {
-    match request.role {
-        Role::Node if request.sans.is_empty() => Err(CertsError::NodeWithoutSan),
-        Role::Node => request.sans.iter().map(|text| Host::parse(text)).collect(),
-        role if !request.sans.is_empty() => Err(CertsError::SanNotForRole { role }),
-        _ => Ok(BTreeSet::new()),
-    }
-}
-
-fn leaf_end(days: u32, ca: &Ca, now: SystemTime) -> Result<SystemTime, CertsError> {
-    expect_holding(ca, now)?;
-    let ca_end = ca.facts().not_after;
-    let left = ca_end.duration_since(now).unwrap_or_default();
-    let max = left.as_secs() / DAY.as_secs();
-    if days == 0 || u64::from(days) > max {
-        return Err(CertsError::BadDays { days, max, until: Utc(ca_end) });
-    }
-    Ok(now + DAY * days)
-}
-
-fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
+pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
     if now <= ca.facts().not_after {
         return Ok(());
     }
     Err(CertsError::CaExpired { until: Utc(ca.facts().not_after), now: Utc(now) })
 }
 
-fn is_as_wanted(
-    facts: &CertificateFacts,
-    ca: &Ca,
-    party: &PeerName,
-    hosts: &BTreeSet<Host>,
-) -> bool {
-    let names = facts.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
-    let addresses = facts.ip_sans.iter().map(|address| Host::Address(*address));
-    ca.is_issuer_of(facts)
-        && facts.uri_sans == [spiffe_uri(ca.trust_domain(), party)]
-        && names.chain(addresses).collect::<BTreeSet<_>>() == *hosts
-}
-
 /// Whether something holds now and has more than a third of its life left.
-fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
+pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
     let life = until.duration_since(from).unwrap_or_default();
     let left = until.duration_since(now).unwrap_or_default();
     from <= now && left > life / 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn empty() -> (tempfile::TempDir, CertsDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path().join("certs"));
+        (dir, certs)
+    }
+
+    fn init(certs: &CertsDir, now: SystemTime) -> InitReport {
+        certs.init(&InitOptions::default(), now).expect("made or kept")
+    }
+
+    fn newest_list(certs: &CertsDir) -> CrlFacts {
+        let text = files::read(&certs.crl_path()).expect("read");
+        CrlFacts::all_from_pem(text.as_bytes()).expect("lists").remove(0)
+    }
+
+    #[test]
+    fn init_makes_a_ca_and_an_empty_list_and_then_keeps_both() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let first = init(&certs, now);
+        assert_eq!((first.ca, first.crl), (Action::Made, Action::Made));
+        assert_eq!(first.trust_domain, "dialback.local");
+        let ca = fs::read(&first.ca_path).expect("read");
+        let second = init(&certs, now + DAY);
+        assert_eq!((second.ca, second.crl), (Action::Kept, Action::Kept));
+        assert_eq!(fs::read(&first.ca_path).expect("read"), ca);
+        let list = newest_list(&certs);
+        assert_eq!((list.number, list.revoked.len()), (Some(1), 0));
+    }
+
+    #[test]
+    fn a_list_is_signed_again_in_its_last_third_with_its_entries_and_the_next_number() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        init(&certs, now);
+        let entry = RevokedSerial { serial: "40aa".into(), since: now - DAY };
+        let ca = certs.ca().expect("a CA");
+        certs.sign_crl(&ca, &[entry], 5, now, Action::Made).expect("signed");
+        assert_eq!(init(&certs, now + 19 * DAY).crl, Action::Kept);
+        assert_eq!(init(&certs, now + 21 * DAY).crl, Action::Renewed);
+        let list = newest_list(&certs);
+        assert_eq!((list.number, list.revoked[0].serial.as_str()), (Some(6), "40aa"));
+    }
+
+    #[test]
+    fn a_ca_is_replaced_by_force_only() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let before = fs::read(init(&certs, now).ca_key_path).expect("read");
+        let forced = InitOptions { force: true, trust_domain: Some("acme.example".into()) };
+        let mild = InitOptions { force: false, ..forced.clone() };
+        let told = certs.init(&mild, now).expect_err("refused").to_string();
+        assert!(told.contains("acme.example") && told.contains("--force"), "{told}");
+        let report = certs.init(&forced, now).expect("made");
+        assert_eq!((report.ca, report.crl), (Action::Made, Action::Made));
+        assert_eq!(certs.ca().expect("a CA").trust_domain(), "acme.example");
+        assert_ne!(fs::read(report.ca_key_path).expect("read"), before);
+        assert_eq!(newest_list(&certs).issuer, certs.ca().expect("a CA").facts().subject);
+    }
+
+    #[test]
+    fn half_a_ca_is_named_and_not_written_over() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let paths = init(&certs, now);
+        for (gone, kept) in
+            [(&paths.ca_path, &paths.ca_key_path), (&paths.ca_key_path, &paths.ca_path)]
+        {
+            let text = fs::read(gone).expect("read");
+            fs::remove_file(gone).expect("removed");
+            let told = certs.init(&InitOptions::default(), now).expect_err("refused").to_string();
+            assert!(told.contains("without") && kept.exists() && !gone.exists(), "{told}");
+            fs::write(gone, text).expect("put back");
+        }
+        assert_eq!(init(&certs, now).ca, Action::Kept);
+    }
+
+    #[test]
+    fn an_expired_ca_is_not_kept_and_not_replaced_unasked() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        init(&certs, now);
+        let told = certs.init(&InitOptions::default(), now + 4_000 * DAY).expect_err("refused");
+        assert!(told.to_string().contains("clock"), "{told}");
+    }
+
+    #[test]
+    fn inspect_shows_certificates_and_lists_and_says_when_there_are_none() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let paths = init(&certs, now);
+        let shown = |path| inspect(path).expect("read")[0].to_string();
+        assert!(shown(&paths.ca_path).contains("CA certificate (path length 0)"));
+        assert!(shown(&paths.crl_path).contains("certificate revocation list"));
+        assert!(inspect(&paths.ca_key_path).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_key_of_the_ca_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let mode = fs::metadata(init(&certs, now).ca_key_path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

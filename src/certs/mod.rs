@@ -6,15 +6,13 @@ mod ca;
 mod dir;
 mod error;
 mod files;
-#[cfg(test)]
-mod handshakes;
+mod issue;
 mod issued;
 mod leaf;
 
 pub use ca::Ca;
-pub use dir::{
-    Action, CertsDir, InitOptions, InitReport, Inspected, IssueReport, LeafRequest, inspect,
-};
+pub use dir::{Action, CertsDir, InitOptions, InitReport, Inspected, inspect};
 pub use error::CertsError;
+pub use issue::{IssueReport, LeafRequest};
 pub use issued::ListedCertificate;
 pub use leaf::{LeafPem, LeafProfile, Usage};
