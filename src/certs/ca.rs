@@ -183,7 +183,7 @@ fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
     let is_hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let why =
         || CertsError::Signing { why: format!("{text:?} is no serial number in hexadecimal") };
-    if !is_hex || text.len() % 2 != 0 {
+    if !is_hex || !text.len().is_multiple_of(2) {
         return Err(why());
     }
     (0..text.len())

@@ -9,7 +9,7 @@ use crate::{
     name::{PeerName, Role},
 };
 use rustls::{
-    ClientConfig, ClientConnection, Connection, Error, NamedGroup, ProtocolVersion, ServerConfig,
+    ClientConfig, ClientConnection, Connection, Error, ProtocolVersion, ServerConfig,
     ServerConnection,
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -413,8 +413,8 @@ fn the_key_exchange_is_hybrid_and_can_be_made_plain() {
         let met = accepted(Peer::of(&agent), Peer::node(&ca));
         met.dialling.negotiated_key_exchange_group().map(|group| group.name())
     };
-    assert_eq!(group(true), Some(NamedGroup::X25519MLKEM768));
-    assert_eq!(group(false), Some(NamedGroup::X25519));
+    assert_eq!(group(true), Some(rustls::NamedGroup::X25519MLKEM768));
+    assert_eq!(group(false), Some(rustls::NamedGroup::X25519));
 }
 
 #[test]
