@@ -397,7 +397,7 @@ pub enum CredentialsError {
         cert: String,
     },
     /// The certificate names no party.
-    #[error("{place} cannot be used: {source}")]
+    #[error("{place} cannot be used")]
     NoParty {
         /// The file.
         place: String,

@@ -67,6 +67,11 @@ impl CertificateFacts {
         sections(pem, SectionKind::Certificate)?.iter().map(|der| Self::from_der(der)).collect()
     }
 
+    /// Whether the certificate is about this public key, given as SubjectPublicKeyInfo in DER.
+    pub fn has_public_key(&self, public_key_der: &[u8]) -> bool {
+        self.public_key_der == public_key_der
+    }
+
     fn without_extensions(parsed: &X509Certificate<'_>) -> Self {
         Self {
             subject: parsed.subject().to_string(),

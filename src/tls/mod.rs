@@ -7,6 +7,8 @@ mod credentials;
 mod explain;
 mod facts;
 mod files;
+#[cfg(all(test, feature = "certs"))]
+mod handshakes;
 mod identity;
 
 pub use config::random_bytes;

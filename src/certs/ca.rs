@@ -1,0 +1,294 @@
+//! One CA: makes its own certificate, signs leafs and revocation lists. In memory; no files here.
+
+use super::{CertsError, LeafPem, LeafProfile};
+use crate::tls::{self, CertificateFacts, RevokedSerial};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    RevokedCertParams, SanType, SerialNumber, string::Ia5String,
+};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+/// How long a new CA holds.
+const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Certificates hold from an hour ago, so that a peer whose clock is behind takes them at once.
+pub(super) const BACKDATED: Duration = Duration::from_secs(3600);
+
+const TRUST_DOMAIN_SCHEME: &str = "spiffe://";
+
+/// A certificate authority with its key.
+///
+/// Its trust domain stands in its own certificate as the URI name `spiffe://TRUST-DOMAIN`. Its subject
+/// has digits of its key in it, because revocation lists are found by the subject of their CA.
+pub struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    facts: CertificateFacts,
+    trust_domain: String,
+}
+
+impl Ca {
+    /// Makes a CA that holds for ten years from `now`.
+    pub fn generate(trust_domain: &str, now: SystemTime) -> Result<Self, CertsError> {
+        let key = new_key()?;
+        let key_id = CertificateParams::default().key_identifier(&key);
+        let mark: String = key_id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Self::named(&format!("dialback CA {mark}"), trust_domain, key, now)
+    }
+
+    fn named(
+        name: &str,
+        trust_domain: &str,
+        key: KeyPair,
+        now: SystemTime,
+    ) -> Result<Self, CertsError> {
+        tls::check_trust_domain(trust_domain)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = vec![uri(&format!("{TRUST_DOMAIN_SCHEME}{trust_domain}"))?];
+        params.serial_number = Some(new_serial());
+        params.not_before = moment(now - BACKDATED)?;
+        params.not_after = moment(now + CA_LIFE)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        let pem = params.self_signed(&key)?.pem();
+        Self::joined(pem, key)
+    }
+
+    /// Takes a CA from its certificate and key in PEM, made here or elsewhere.
+    pub fn from_pem(cert: &str, key: &str) -> Result<Self, CertsError> {
+        let key = KeyPair::from_pem(key).map_err(|_| unfit("the key cannot be read"))?;
+        Self::joined(cert.to_owned(), key)
+    }
+
+    fn joined(pem: String, key: KeyPair) -> Result<Self, CertsError> {
+        let facts = CertificateFacts::all_from_pem(pem.as_bytes())
+            .map_err(|error| unfit(error.to_string()))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| unfit("no certificate in the CA's file"))?;
+        if !facts.is_ca {
+            return Err(unfit("the certificate is not that of a CA"));
+        }
+        if !facts.has_public_key(&key.subject_public_key_info()) {
+            return Err(unfit("key and certificate of the CA are no pair"));
+        }
+        let trust_domain = trust_domain_of(&facts)?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key)?;
+        Ok(Self { issuer, pem, facts, trust_domain })
+    }
+
+    /// The CA's certificate, which everybody may have.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The CA's key, which nobody else may have.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// The trust domain of everything that it signs.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// What stands in its certificate.
+    pub fn facts(&self) -> &CertificateFacts {
+        &self.facts
+    }
+
+    /// Makes a key and signs a leaf for it.
+    pub fn leaf(&self, profile: &LeafProfile) -> Result<LeafPem, CertsError> {
+        let (key, serial) = (new_key()?, new_serial());
+        let mut params = profile.params()?;
+        params.serial_number = Some(serial.clone());
+        let cert = params.signed_by(&key, &self.issuer)?;
+        Ok(LeafPem {
+            cert: cert.pem(),
+            key: Zeroizing::new(key.serialize_pem()),
+            serial: serial.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+
+    /// Signs a revocation list. Numbers must count up from list to list.
+    pub fn crl(
+        &self,
+        revoked: &[RevokedSerial],
+        number: u64,
+        this_update: SystemTime,
+        next_update: SystemTime,
+    ) -> Result<String, CertsError> {
+        let list = CertificateRevocationListParams {
+            this_update: moment(this_update)?,
+            next_update: moment(next_update)?,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(revoked_entry).collect::<Result<_, _>>()?,
+            key_identifier_method: self.key_id_method(),
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
+    }
+
+    /// A CA from elsewhere may have derived its key's identifier in another way: repeat what it says.
+    fn key_id_method(&self) -> KeyIdMethod {
+        let stated = self.facts.subject_key_id.as_deref().and_then(|id| from_hex(id).ok());
+        stated.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)
+    }
+
+    /// Whether a certificate names this CA and this CA's key as its signer.
+    pub(super) fn is_issuer_of(&self, leaf: &CertificateFacts) -> bool {
+        leaf.issuer == self.facts.subject && leaf.authority_key_id == self.facts.subject_key_id
+    }
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { issuer: _, pem: _, facts, trust_domain } = self;
+        f.debug_struct("Ca")
+            .field("subject", &facts.subject)
+            .field("trust_domain", trust_domain)
+            .finish()
+    }
+}
+
+fn trust_domain_of(facts: &CertificateFacts) -> Result<String, CertsError> {
+    let mut domains = facts.uri_sans.iter().filter_map(|uri| uri.strip_prefix(TRUST_DOMAIN_SCHEME));
+    match (domains.next(), domains.next()) {
+        (Some(domain), None) if tls::check_trust_domain(domain).is_ok() => Ok(domain.to_owned()),
+        _ => Err(unfit(
+            "the CA's certificate names no trust domain (one URI name spiffe://TRUST-DOMAIN)",
+        )),
+    }
+}
+
+fn revoked_entry(entry: &RevokedSerial) -> Result<RevokedCertParams, CertsError> {
+    Ok(RevokedCertParams {
+        serial_number: SerialNumber::from(from_hex(&entry.serial)?),
+        revocation_time: moment(entry.since)?,
+        reason_code: None,
+        invalidity_date: None,
+    })
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
+    let is_hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let why =
+        || CertsError::Signing { why: format!("{text:?} is no serial number in hexadecimal") };
+    if !is_hex || !text.len().is_multiple_of(2) {
+        return Err(why());
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| why()))
+        .collect()
+}
+
+fn new_key() -> Result<KeyPair, CertsError> {
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+/// Sixteen bytes by chance, positive, and of one length so that they compare as texts.
+fn new_serial() -> SerialNumber {
+    let mut bytes = tls::random_bytes::<16>();
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&bytes)
+}
+
+/// A moment to the second, which is all that a certificate can say.
+pub(super) fn moment(time: SystemTime) -> Result<OffsetDateTime, CertsError> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| CertsError::BadDate)?;
+    let secs = i64::try_from(since.as_secs()).map_err(|_| CertsError::BadDate)?;
+    OffsetDateTime::from_unix_timestamp(secs).map_err(|_| CertsError::BadDate)
+}
+
+pub(super) fn uri(text: &str) -> Result<SanType, CertsError> {
+    Ok(SanType::URI(Ia5String::try_from(text)?))
+}
+
+fn unfit(why: impl Into<String>) -> CertsError {
+    CertsError::UnfitCa { path: "ca.pem".into(), why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::CrlFacts;
+
+    #[test]
+    fn a_ca_says_its_trust_domain_signs_leafs_only_and_has_a_name_of_its_own() {
+        let now = SystemTime::now();
+        let ca = Ca::generate("acme.example", now).expect("made");
+        let other = Ca::generate("acme.example", now).expect("made");
+        let facts = ca.facts();
+        assert_eq!(facts.uri_sans, ["spiffe://acme.example"]);
+        assert_eq!((facts.is_ca, facts.path_len), (true, Some(0)));
+        assert_eq!(facts.key_usages, ["Key Cert Sign", "CRL Sign"]);
+        assert!(facts.not_before < now && facts.not_after > now + CA_LIFE - Duration::from_secs(2));
+        assert_ne!(facts.subject, other.facts().subject);
+        assert!(Ca::generate("Acme", now).is_err());
+    }
+
+    #[test]
+    fn a_ca_comes_back_from_its_pem_and_not_with_another_key() {
+        let ca = Ca::generate("d", SystemTime::now()).expect("made");
+        let other = Ca::generate("d", SystemTime::now()).expect("made");
+        let back = Ca::from_pem(ca.pem(), &ca.key_pem()).expect("read");
+        assert_eq!((back.trust_domain(), back.facts()), ("d", ca.facts()));
+        assert!(Ca::from_pem(ca.pem(), &other.key_pem()).is_err());
+    }
+
+    #[test]
+    fn a_revocation_list_says_what_it_was_told() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let ca = Ca::generate("d", now).expect("made");
+        let revoked = [RevokedSerial { serial: "40ff00".into(), since: now }];
+        let pem = ca.crl(&revoked, 7, now, now + CA_LIFE).expect("signed");
+        let facts = CrlFacts::all_from_pem(pem.as_bytes()).expect("read").remove(0);
+        assert_eq!((facts.number, facts.this_update), (Some(7), now));
+        assert_eq!(
+            (facts.next_update, facts.revoked.as_slice()),
+            (Some(now + CA_LIFE), &revoked[..])
+        );
+        assert_eq!(facts.issuer, ca.facts().subject);
+    }
+
+    #[test]
+    fn serials_are_sixteen_bytes_and_positive() {
+        for _ in 0..64 {
+            let serial = new_serial();
+            assert_eq!((serial.len(), serial.as_ref()[0] & 0xc0), (16, 0x40));
+        }
+    }
+
+    #[test]
+    fn two_cas_of_one_name_are_refused_together_and_each_is_taken_alone() {
+        let now = SystemTime::now();
+        let namesake = || Ca::named("CA", "d", new_key().expect("a key"), now).expect("made");
+        let (one, two) = (namesake(), namesake());
+        let party = "agent/a".parse().expect("a party");
+        let leaf = one.leaf(&LeafProfile::new("d", &party, &[], now)).expect("signed");
+        let load = |ca: &str| {
+            let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());
+            let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), crl: None };
+            tls::Credentials::from_pem(&pem)
+        };
+        assert!(load(one.pem()).is_ok() && load(two.pem()).is_ok());
+        let told = load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
+        assert!(told.contains("two CAs with one name"), "{told}");
+    }
+
+    #[test]
+    fn a_ca_shows_no_key_when_debugged() {
+        let ca = Ca::generate("d", SystemTime::now()).expect("made");
+        assert!(!format!("{ca:?}").contains("PRIVATE"));
+    }
+}

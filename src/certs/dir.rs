@@ -1,0 +1,387 @@
+//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, `issued.jsonl`, and a pair of files per party.
+//! What is good is kept, so that every command can be repeated.
+
+use super::{
+    CertsError,
+    ca::Ca,
+    files::{self, Audience},
+    issued::{self, ListedCertificate},
+};
+use crate::tls::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// How long a revocation list holds. It is signed again before a third of that is left.
+const CRL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The trust domain of a CA for which none was named.
+const TRUST_DOMAIN_DEFAULT: &str = "dialback.local";
+
+/// How to make a CA.
+#[derive(Debug, Clone, Default)]
+pub struct InitOptions {
+    /// The trust domain. `None`: that of the CA that is there, or `dialback.local` for a new one.
+    pub trust_domain: Option<String>,
+    /// Replaces a CA that is there. Every leaf of the old one is then worthless.
+    pub force: bool,
+}
+
+/// What was done about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// There was none, or it was replaced by force.
+    Made,
+    /// It was there and no longer good enough.
+    Renewed,
+    /// It was good and was left alone.
+    Kept,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Made => "made",
+            Self::Renewed => "renewed",
+            Self::Kept => "kept",
+        })
+    }
+}
+
+/// What [`CertsDir::init`] did.
+#[derive(Debug, Clone)]
+pub struct InitReport {
+    /// What was done about the CA.
+    pub ca: Action,
+    /// What was done about the revocation list.
+    pub crl: Action,
+    /// The CA's trust domain.
+    pub trust_domain: String,
+    /// The CA's certificate.
+    pub ca_path: PathBuf,
+    /// The CA's key.
+    pub ca_key_path: PathBuf,
+    /// The revocation list.
+    pub crl_path: PathBuf,
+    /// When the CA ends.
+    pub ca_not_after: SystemTime,
+    /// When the revocation list ends; run `init` again before.
+    pub crl_next_update: Option<SystemTime>,
+}
+
+/// A directory that holds a CA and what it signed.
+#[derive(Debug, Clone)]
+pub struct CertsDir {
+    pub(super) dir: PathBuf,
+}
+
+impl CertsDir {
+    /// Names a directory, which need not be there yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Makes a CA and an empty revocation list, or keeps those that are good.
+    ///
+    /// A list with less than a third of its life left is signed again with its entries.
+    pub fn init(&self, options: &InitOptions, now: SystemTime) -> Result<InitReport, CertsError> {
+        let _held = files::hold_dir(&self.dir)?;
+        let (ca, action) = self.keep_or_make_ca(options, now)?;
+        let (crl, crl_next_update) = self.keep_or_sign_crl(&ca, now)?;
+        Ok(InitReport {
+            ca: action,
+            crl,
+            trust_domain: ca.trust_domain().into(),
+            ca_path: self.ca_path(),
+            ca_key_path: self.ca_key_path(),
+            crl_path: self.crl_path(),
+            ca_not_after: ca.facts().not_after,
+            crl_next_update,
+        })
+    }
+
+    /// Every leaf that was signed here, oldest first.
+    pub fn list(&self) -> Result<Vec<ListedCertificate>, CertsError> {
+        if !self.dir.is_dir() {
+            return Err(CertsError::NoCa { dir: self.dir.clone() });
+        }
+        issued::read(&self.record_path())
+    }
+
+    /// The CA of this directory, with its key.
+    pub fn ca(&self) -> Result<Ca, CertsError> {
+        let (cert_path, key_path) = (self.ca_path(), self.ca_key_path());
+        let key = files::read_if_there(&key_path)?.map(zeroize::Zeroizing::new);
+        match (files::read_if_there(&cert_path)?, key) {
+            (Some(cert), Some(key)) => Ca::from_pem(&cert, &key).map_err(|error| match error {
+                CertsError::UnfitCa { why, .. } => CertsError::UnfitCa { path: cert_path, why },
+                other => other,
+            }),
+            (Some(_), None) => Err(CertsError::HalfCa { there: cert_path, gone: key_path }),
+            (None, Some(_)) => Err(CertsError::HalfCa { there: key_path, gone: cert_path }),
+            (None, None) => Err(CertsError::NoCa { dir: self.dir.clone() }),
+        }
+    }
+
+    fn keep_or_make_ca(
+        &self,
+        options: &InitOptions,
+        now: SystemTime,
+    ) -> Result<(Ca, Action), CertsError> {
+        let wanted = options.trust_domain.as_deref();
+        if options.force {
+            // The operator asked for a new one: what lies there need not even be readable.
+            return self.make_ca(wanted.unwrap_or(TRUST_DOMAIN_DEFAULT), now);
+        }
+        match self.ca() {
+            Err(CertsError::NoCa { .. }) => {
+                self.make_ca(wanted.unwrap_or(TRUST_DOMAIN_DEFAULT), now)
+            }
+            Err(error) => Err(error),
+            Ok(ca) => {
+                expect_holding(&ca, now)?;
+                self.expect_trust_domain(&ca, wanted)?;
+                Ok((ca, Action::Kept))
+            }
+        }
+    }
+
+    fn make_ca(&self, trust_domain: &str, now: SystemTime) -> Result<(Ca, Action), CertsError> {
+        let ca = Ca::generate(trust_domain, now)?;
+        files::replace(&self.ca_key_path(), &ca.key_pem(), Audience::Owner)?;
+        files::replace(&self.ca_path(), ca.pem(), Audience::All)?;
+        Ok((ca, Action::Made))
+    }
+
+    fn expect_trust_domain(&self, ca: &Ca, wanted: Option<&str>) -> Result<(), CertsError> {
+        match wanted {
+            Some(wanted) if wanted != ca.trust_domain() => Err(CertsError::OtherTrustDomain {
+                dir: self.dir.clone(),
+                found: ca.trust_domain().into(),
+                wanted: wanted.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn keep_or_sign_crl(
+        &self,
+        ca: &Ca,
+        now: SystemTime,
+    ) -> Result<(Action, Option<SystemTime>), CertsError> {
+        let path = self.crl_path();
+        let text = files::read_if_there(&path)?.unwrap_or_default();
+        let lists =
+            CrlFacts::all_from_pem(text.as_bytes()).map_err(|source| damaged(&path, source))?;
+        let total = lists.len();
+        let mut own: Vec<CrlFacts> =
+            lists.into_iter().filter(|list| list.issuer == ca.facts().subject).collect();
+        let foreign = total - own.len();
+        own.sort_by_key(|list| (list.number, list.this_update));
+        let Some(newest) = own.pop() else {
+            // Lists of a CA that was replaced by force say nothing about this one.
+            return self.sign_crl(ca, &[], 1, now, Action::Made);
+        };
+        let until = newest.next_update;
+        if until.is_some_and(|until| is_fresh(newest.this_update, until, now)) {
+            return Ok((Action::Kept, until));
+        }
+        if foreign > 0 {
+            return Err(CertsError::ForeignLists { path });
+        }
+        let number = newest.number.unwrap_or(0).saturating_add(1);
+        self.sign_crl(ca, &newest.revoked, number, now, Action::Renewed)
+    }
+
+    fn sign_crl(
+        &self,
+        ca: &Ca,
+        revoked: &[RevokedSerial],
+        number: u64,
+        now: SystemTime,
+        action: Action,
+    ) -> Result<(Action, Option<SystemTime>), CertsError> {
+        let until = now + CRL_LIFE;
+        let pem = ca.crl(revoked, number, now, until)?;
+        files::replace(&self.crl_path(), &pem, Audience::All)?;
+        Ok((action, Some(until)))
+    }
+
+    fn ca_path(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    fn ca_key_path(&self) -> PathBuf {
+        self.dir.join("ca.key")
+    }
+
+    pub(super) fn record_path(&self) -> PathBuf {
+        self.dir.join("issued.jsonl")
+    }
+
+    fn crl_path(&self) -> PathBuf {
+        self.dir.join("crl.pem")
+    }
+}
+
+/// Something that `certs inspect` shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inspected {
+    /// A certificate.
+    Certificate(Box<CertificateFacts>),
+    /// A revocation list.
+    Crl(CrlFacts),
+}
+
+impl fmt::Display for Inspected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(facts) => facts.fmt(f),
+            Self::Crl(facts) => facts.fmt(f),
+        }
+    }
+}
+
+/// Reads the certificates of a PEM file, then its revocation lists.
+pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
+    let path = path.as_ref();
+    let text = files::read(path)?;
+    let bytes = text.as_bytes();
+    let certificates =
+        CertificateFacts::all_from_pem(bytes).map_err(|error| damaged(path, error))?;
+    let lists = CrlFacts::all_from_pem(bytes).map_err(|error| damaged(path, error))?;
+    let certificates = certificates.into_iter().map(|facts| Inspected::Certificate(facts.into()));
+    let found: Vec<_> = certificates.chain(lists.into_iter().map(Inspected::Crl)).collect();
+    if found.is_empty() {
+        return Err(CertsError::NothingToInspect { path: path.into() });
+    }
+    Ok(found)
+}
+
+pub(super) fn damaged(path: &Path, source: FactsError) -> CertsError {
+    CertsError::Damaged { path: path.into(), source }
+}
+
+pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
+    if now <= ca.facts().not_after {
+        return Ok(());
+    }
+    Err(CertsError::CaExpired { until: Utc(ca.facts().not_after), now: Utc(now) })
+}
+
+/// Whether something holds now and has more than a third of its life left.
+pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
+    let life = until.duration_since(from).unwrap_or_default();
+    let left = until.duration_since(now).unwrap_or_default();
+    from <= now && left > life / 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn empty() -> (tempfile::TempDir, CertsDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path().join("certs"));
+        (dir, certs)
+    }
+
+    fn init(certs: &CertsDir, now: SystemTime) -> InitReport {
+        certs.init(&InitOptions::default(), now).expect("made or kept")
+    }
+
+    fn newest_list(certs: &CertsDir) -> CrlFacts {
+        let text = files::read(&certs.crl_path()).expect("read");
+        CrlFacts::all_from_pem(text.as_bytes()).expect("lists").remove(0)
+    }
+
+    #[test]
+    fn init_makes_a_ca_and_an_empty_list_and_then_keeps_both() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let first = init(&certs, now);
+        assert_eq!((first.ca, first.crl), (Action::Made, Action::Made));
+        assert_eq!(first.trust_domain, "dialback.local");
+        let ca = fs::read(&first.ca_path).expect("read");
+        let second = init(&certs, now + DAY);
+        assert_eq!((second.ca, second.crl), (Action::Kept, Action::Kept));
+        assert_eq!(fs::read(&first.ca_path).expect("read"), ca);
+        let list = newest_list(&certs);
+        assert_eq!((list.number, list.revoked.len()), (Some(1), 0));
+    }
+
+    #[test]
+    fn a_list_is_signed_again_in_its_last_third_with_its_entries_and_the_next_number() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        init(&certs, now);
+        let entry = RevokedSerial { serial: "40aa".into(), since: now - DAY };
+        let ca = certs.ca().expect("a CA");
+        certs.sign_crl(&ca, &[entry], 5, now, Action::Made).expect("signed");
+        assert_eq!(init(&certs, now + 19 * DAY).crl, Action::Kept);
+        assert_eq!(init(&certs, now + 21 * DAY).crl, Action::Renewed);
+        let list = newest_list(&certs);
+        assert_eq!((list.number, list.revoked[0].serial.as_str()), (Some(6), "40aa"));
+    }
+
+    #[test]
+    fn a_ca_is_replaced_by_force_only() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let before = fs::read(init(&certs, now).ca_key_path).expect("read");
+        let forced = InitOptions { force: true, trust_domain: Some("acme.example".into()) };
+        let mild = InitOptions { force: false, ..forced.clone() };
+        let told = certs.init(&mild, now).expect_err("refused").to_string();
+        assert!(told.contains("acme.example") && told.contains("--force"), "{told}");
+        let report = certs.init(&forced, now).expect("made");
+        assert_eq!((report.ca, report.crl), (Action::Made, Action::Made));
+        assert_eq!(certs.ca().expect("a CA").trust_domain(), "acme.example");
+        assert_ne!(fs::read(report.ca_key_path).expect("read"), before);
+        assert_eq!(newest_list(&certs).issuer, certs.ca().expect("a CA").facts().subject);
+    }
+
+    #[test]
+    fn half_a_ca_is_named_and_not_written_over() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let paths = init(&certs, now);
+        for (gone, kept) in
+            [(&paths.ca_path, &paths.ca_key_path), (&paths.ca_key_path, &paths.ca_path)]
+        {
+            let text = fs::read(gone).expect("read");
+            fs::remove_file(gone).expect("removed");
+            let told = certs.init(&InitOptions::default(), now).expect_err("refused").to_string();
+            assert!(told.contains("without") && kept.exists() && !gone.exists(), "{told}");
+            fs::write(gone, text).expect("put back");
+        }
+        assert_eq!(init(&certs, now).ca, Action::Kept);
+    }
+
+    #[test]
+    fn an_expired_ca_is_not_kept_and_not_replaced_unasked() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        init(&certs, now);
+        let told = certs.init(&InitOptions::default(), now + 4_000 * DAY).expect_err("refused");
+        assert!(told.to_string().contains("clock"), "{told}");
+    }
+
+    #[test]
+    fn inspect_shows_certificates_and_lists_and_says_when_there_are_none() {
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let paths = init(&certs, now);
+        let shown = |path| inspect(path).expect("read")[0].to_string();
+        assert!(shown(&paths.ca_path).contains("CA certificate (path length 0)"));
+        assert!(shown(&paths.crl_path).contains("certificate revocation list"));
+        assert!(inspect(&paths.ca_key_path).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_key_of_the_ca_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let ((_dir, certs), now) = (empty(), SystemTime::now());
+        let mode = fs::metadata(init(&certs, now).ca_key_path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

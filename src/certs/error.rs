@@ -1,0 +1,149 @@
+//! Why a certificate was not made, with the way out.
+
+use crate::{
+    name::Role,
+    tls::{FactsError, IdentityError, Utc},
+};
+use std::{io, path::PathBuf};
+
+/// Why `dialback certs` did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CertsError {
+    /// The directory has no CA.
+    #[error("{dir} holds no CA; run `dialback certs init --dir {dir}` (or `make certs`) first", dir = dir.display())]
+    NoCa {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// One half of the CA is gone.
+    #[error("{there} is there without {gone}; put {gone} back, or make a new CA with --force", there = there.display(), gone = gone.display())]
+    HalfCa {
+        /// The file that is there.
+        there: PathBuf,
+        /// The file that is not.
+        gone: PathBuf,
+    },
+    /// CA certificate and CA key are no pair, or no CA of ours.
+    #[error("{path} cannot sign: {why}; put the right file back, or make a new CA with --force", path = path.display())]
+    UnfitCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The CA's time is over.
+    #[error(
+        "the CA held until {until}, and the clock here says {now}; make a new CA with --force, or check the clock"
+    )]
+    CaExpired {
+        /// When it ended.
+        until: Utc,
+        /// The local clock.
+        now: Utc,
+    },
+    /// A CA of another trust domain is there.
+    #[error("the CA in {dir} is of trust domain {found:?}, not {wanted:?}; use another --dir, or replace the CA with --force", dir = dir.display())]
+    OtherTrustDomain {
+        /// The directory.
+        dir: PathBuf,
+        /// The CA's.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The text given is no trust domain.
+    #[error(transparent)]
+    TrustDomain(#[from] IdentityError),
+    /// The file of revocation lists has lists of other CAs, which cannot be signed here.
+    #[error("{path} also holds lists of other CAs and would lose them; keep the list of this CA in a file of its own", path = path.display())]
+    ForeignLists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A node's leaf without a name to dial.
+    #[error(
+        "a node needs the names or addresses under which it is dialled; give each with --san HOST_OR_IP"
+    )]
+    NodeWithoutSan,
+    /// A host name on a leaf that must not pass for a node.
+    #[error("a certificate of role {role} has no host names; leave --san out, or issue role node")]
+    SanNotForRole {
+        /// The role.
+        role: Role,
+    },
+    /// A text that is neither host name nor address.
+    #[error(
+        "--san {text:?} is neither a host name nor an IP address; write it without port, brackets and wildcards"
+    )]
+    BadSan {
+        /// The text.
+        text: String,
+    },
+    /// Zero days, or more than the CA itself holds.
+    #[error(
+        "--days {days} cannot be: at least 1, and at most {max} while this CA holds until {until}"
+    )]
+    BadDays {
+        /// What was asked for.
+        days: u32,
+        /// What the CA allows.
+        max: u64,
+        /// The CA's end.
+        until: Utc,
+    },
+    /// A moment beyond the calendar of certificates.
+    #[error("a date lies beyond what a certificate can say")]
+    BadDate,
+    /// A file or directory cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file or directory cannot be written.
+    #[error("cannot write {path}; check that the directory exists and is yours", path = path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is broken.
+    #[error("{path} is damaged", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FactsError,
+    },
+    /// A line of the record of issued certificates is broken.
+    #[error("{path}, line {line}: {why}; mend or remove the line", path = path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file without anything that can be shown.
+    #[error("{path} holds neither a certificate nor a revocation list in PEM", path = path.display())]
+    NothingToInspect {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The signing itself failed.
+    #[error("the certificate or list could not be made: {why}")]
+    Signing {
+        /// What rcgen says.
+        why: String,
+    },
+}
+
+impl From<rcgen::Error> for CertsError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Signing { why: error.to_string() }
+    }
+}

@@ -1,0 +1,312 @@
+//! A leaf for a party in a directory of certificates: kept while it is good, else made with a new key.
+
+use super::{
+    CertsDir, CertsError, LeafPem, LeafProfile,
+    ca::Ca,
+    dir::{Action, damaged, expect_holding, is_fresh},
+    files::{self, Audience},
+    issued,
+    leaf::Host,
+};
+use crate::{
+    name::{Name, PeerName, Role},
+    tls::{CertificateFacts, Utc, spiffe_uri},
+};
+use rcgen::{KeyPair, PublicKeyData};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+use zeroize::Zeroizing;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Which leaf to make.
+#[derive(Debug, Clone)]
+pub struct LeafRequest {
+    /// What the party is.
+    pub role: Role,
+    /// How it is called.
+    pub name: Name,
+    /// Host names and IP addresses under which a node is dialled. For nodes at least one, for others none.
+    pub sans: Vec<String>,
+    /// How long it holds. 90 is a good value.
+    pub days: u32,
+    /// Makes a new one even if the present one is good.
+    pub force: bool,
+}
+
+impl LeafRequest {
+    /// Asks for a leaf that holds for 90 days.
+    pub const fn new(role: Role, name: Name) -> Self {
+        Self { role, name, sans: vec![], days: 90, force: false }
+    }
+}
+
+/// What [`CertsDir::issue`] did.
+#[derive(Debug, Clone)]
+pub struct IssueReport {
+    /// What was done about the leaf.
+    pub action: Action,
+    /// Whose it is.
+    pub party: PeerName,
+    /// The leaf.
+    pub cert_path: PathBuf,
+    /// Its key.
+    pub key_path: PathBuf,
+    /// The serial number in lower-case hexadecimal.
+    pub serial: String,
+    /// When the leaf ends.
+    pub not_after: SystemTime,
+}
+
+impl CertsDir {
+    /// Makes a leaf and its key, or keeps the ones that are good: of this CA, with these hosts, and with
+    /// more than a third of their life left.
+    pub fn issue(&self, request: &LeafRequest, now: SystemTime) -> Result<IssueReport, CertsError> {
+        let hosts = wanted_hosts(request)?;
+        if !self.dir.is_dir() {
+            return Err(CertsError::NoCa { dir: self.dir.clone() });
+        }
+        let _held = files::hold_dir(&self.dir)?;
+        let ca = self.ca()?;
+        let not_after = leaf_end(request.days, &ca, now)?;
+        let party = PeerName::new(request.role, request.name.clone());
+        let there = self.present_leaf(&party)?;
+        if let Some((facts, key_fits)) = &there {
+            let is_good = *key_fits && is_as_wanted(facts, &ca, &party, &hosts);
+            if is_good && !request.force && is_fresh(facts.not_before, facts.not_after, now) {
+                return Ok(self.report(Action::Kept, party, facts));
+            }
+        }
+        let texts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let names: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let profile =
+            LeafProfile { not_after, ..LeafProfile::new(ca.trust_domain(), &party, &names, now) };
+        let facts = self.store(&party, &ca.leaf(&profile)?, &texts)?;
+        let action = if there.is_some() { Action::Renewed } else { Action::Made };
+        Ok(self.report(action, party, &facts))
+    }
+
+    /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as old.
+    fn present_leaf(
+        &self,
+        party: &PeerName,
+    ) -> Result<Option<(CertificateFacts, bool)>, CertsError> {
+        let Some(text) = files::read_if_there(&self.leaf_path(party, "pem"))? else {
+            return Ok(None);
+        };
+        let leafs = CertificateFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
+        let key = files::read_if_there(&self.leaf_path(party, "key"))?.map(Zeroizing::new);
+        let key = key.and_then(|key| KeyPair::from_pem(&key).ok());
+        Ok(leafs.into_iter().next().map(|facts| {
+            let fits = key.is_some_and(|key| facts.has_public_key(&key.subject_public_key_info()));
+            (facts, fits)
+        }))
+    }
+
+    /// The record comes first: a serial that is out in the world unrecorded could never be revoked.
+    fn store(
+        &self,
+        party: &PeerName,
+        leaf: &LeafPem,
+        sans: &[String],
+    ) -> Result<CertificateFacts, CertsError> {
+        let path = self.leaf_path(party, "pem");
+        let facts = CertificateFacts::all_from_pem(leaf.cert.as_bytes())
+            .map_err(|source| damaged(&path, source))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| CertsError::NothingToInspect { path: path.clone() })?;
+        issued::append(&self.record_path(), party, &facts, sans)?;
+        files::replace(&self.leaf_path(party, "key"), &leaf.key, Audience::Owner)?;
+        files::replace(&path, &leaf.cert, Audience::All)?;
+        Ok(facts)
+    }
+
+    fn report(&self, action: Action, party: PeerName, facts: &CertificateFacts) -> IssueReport {
+        IssueReport {
+            action,
+            cert_path: self.leaf_path(&party, "pem"),
+            key_path: self.leaf_path(&party, "key"),
+            party,
+            serial: facts.serial.clone(),
+            not_after: facts.not_after,
+        }
+    }
+
+    fn leaf_path(&self, party: &PeerName, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}-{}.{ending}", party.role, party.name))
+    }
+}
+
+/// The hosts of a request, each once. Only a node may have them: an agent's leaf with a host name
+/// would be half of a node's.
+fn wanted_hosts(request: &LeafRequest) -> Result<BTreeSet<Host>, CertsError> {
+    match request.role {
+        Role::Node if request.sans.is_empty() => Err(CertsError::NodeWithoutSan),
+        Role::Node => request.sans.iter().map(|text| Host::parse(text)).collect(),
+        role if !request.sans.is_empty() => Err(CertsError::SanNotForRole { role }),
+        _ => Ok(BTreeSet::new()),
+    }
+}
+
+fn leaf_end(days: u32, ca: &Ca, now: SystemTime) -> Result<SystemTime, CertsError> {
+    expect_holding(ca, now)?;
+    let ca_end = ca.facts().not_after;
+    let left = ca_end.duration_since(now).unwrap_or_default();
+    let max = left.as_secs() / DAY.as_secs();
+    if days == 0 || u64::from(days) > max {
+        return Err(CertsError::BadDays { days, max, until: Utc(ca_end) });
+    }
+    Ok(now + DAY * days)
+}
+
+fn is_as_wanted(
+    facts: &CertificateFacts,
+    ca: &Ca,
+    party: &PeerName,
+    hosts: &BTreeSet<Host>,
+) -> bool {
+    let names = facts.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
+    let addresses = facts.ip_sans.iter().map(|address| Host::Address(*address));
+    ca.is_issuer_of(facts)
+        && facts.uri_sans == [spiffe_uri(ca.trust_domain(), party)]
+        && names.chain(addresses).collect::<BTreeSet<_>>() == *hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        certs::InitOptions,
+        tls::{CredentialFiles, Credentials},
+    };
+    use std::fs;
+
+    fn with_ca(now: SystemTime) -> (tempfile::TempDir, CertsDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path());
+        certs.init(&InitOptions::default(), now).expect("a CA");
+        (dir, certs)
+    }
+
+    fn asked(role: Role, name: &str, sans: &[&str]) -> LeafRequest {
+        let sans = sans.iter().map(ToString::to_string).collect();
+        LeafRequest { sans, ..LeafRequest::new(role, name.parse().expect("a name")) }
+    }
+
+    #[test]
+    fn what_was_issued_loads_as_credentials_of_its_party() {
+        let now = SystemTime::now();
+        let (dir, certs) = with_ca(now);
+        let node = asked(Role::Node, "edge-1", &["localhost", "127.0.0.1"]);
+        for request in [node, asked(Role::Agent, "warehouse", &[]), asked(Role::Caller, "ops", &[])]
+        {
+            let report = certs.issue(&request, now).expect("issued");
+            assert_eq!(report.action, Action::Made);
+            let files = Credentials::find_in_dir(dir.path(), request.role).expect("the only one");
+            assert_eq!((&files.cert, &files.key), (&report.cert_path, &report.key_path));
+            let credentials = Credentials::from_files(&files).expect("loaded");
+            assert_eq!(credentials.peer_name(), &report.party);
+            assert_eq!(credentials.identity().serial(), report.serial);
+            assert!(credentials.crl_next_update().is_some());
+        }
+        let listed = certs.list().expect("listed");
+        assert_eq!(listed.len(), 3);
+        assert_eq!(listed[0].sans, ["127.0.0.1", "localhost"]);
+    }
+
+    #[test]
+    fn a_good_leaf_is_kept_and_an_old_other_or_unwanted_one_is_renewed() {
+        let now = SystemTime::now();
+        let (_dir, certs) = with_ca(now);
+        let request = asked(Role::Node, "edge-1", &["a.example", "b.example"]);
+        let action = |request: &LeafRequest, now| certs.issue(request, now).expect("issued").action;
+        assert_eq!(action(&request, now), Action::Made);
+        assert_eq!(action(&request, now + 59 * DAY), Action::Kept);
+        let reordered = asked(Role::Node, "edge-1", &["B.example", "a.example"]);
+        assert_eq!(action(&reordered, now), Action::Kept);
+        assert_eq!(action(&request, now + 61 * DAY), Action::Renewed);
+        let moved = asked(Role::Node, "edge-1", &["a.example"]);
+        assert_eq!(action(&moved, now + 61 * DAY), Action::Renewed);
+        let forced = LeafRequest { force: true, ..moved.clone() };
+        assert_eq!(action(&forced, now + 61 * DAY), Action::Renewed);
+        certs.init(&InitOptions { force: true, ..InitOptions::default() }, now).expect("a new CA");
+        assert_eq!(action(&moved, now + 61 * DAY), Action::Renewed);
+        assert_eq!(certs.list().expect("listed").len(), 5);
+    }
+
+    #[test]
+    fn a_leaf_whose_key_was_lost_is_renewed() {
+        let now = SystemTime::now();
+        let (_dir, certs) = with_ca(now);
+        let request = asked(Role::Agent, "a", &[]);
+        let key = certs.issue(&request, now).expect("issued").key_path;
+        fs::remove_file(&key).expect("removed");
+        assert_eq!(certs.issue(&request, now).expect("issued").action, Action::Renewed);
+        assert!(key.exists());
+    }
+
+    #[test]
+    fn requests_that_cannot_be_met_say_what_to_do() {
+        // Certificates count whole seconds, and so does the limit at which this test looks.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (dir, certs) = with_ca(now);
+        let agent = asked(Role::Agent, "a", &[]);
+        let days = |days| LeafRequest { days, ..agent.clone() };
+        for (request, word) in [
+            (asked(Role::Node, "n", &[]), "--san"),
+            (asked(Role::Node, "n", &["host:4433"]), "without port"),
+            (asked(Role::Agent, "a", &["localhost"]), "leave --san out"),
+            (days(0), "--days"),
+            (days(3_651), "--days"),
+        ] {
+            let told = certs.issue(&request, now).expect_err("refused").to_string();
+            assert!(told.contains(word), "{told} lacks {word}");
+        }
+        assert!(certs.issue(&days(3_650), now).is_ok());
+        let nowhere = CertsDir::new(dir.path().join("no"));
+        let told = nowhere.issue(&agent, now).expect_err("refused").to_string();
+        assert!(told.contains("dialback certs init"), "{told}");
+        assert!(!dir.path().join("no").exists());
+    }
+
+    #[test]
+    fn credentials_are_found_by_role_when_there_is_one_and_listed_when_there_are_several() {
+        let now = SystemTime::now();
+        let (dir, certs) = with_ca(now);
+        let find = || Credentials::find_in_dir(dir.path(), Role::Agent);
+        let told = find().expect_err("none").to_string();
+        assert!(told.contains("make certs") && told.contains("dialback certs issue"), "{told}");
+        certs.issue(&asked(Role::Agent, "a", &[]), now).expect("issued");
+        certs.issue(&asked(Role::Caller, "c", &[]), now).expect("issued");
+        assert!(find().is_ok());
+        certs.issue(&asked(Role::Agent, "b", &[]), now).expect("issued");
+        let told = find().expect_err("two").to_string();
+        assert!(told.contains("agent-a, agent-b") && told.contains("--cert"), "{told}");
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there_and_private() {
+        let now = SystemTime::now();
+        let (dir, certs) = with_ca(now);
+        certs.issue(&asked(Role::Agent, "a", &[]), now).expect("issued");
+        assert!(Credentials::from_dir(dir.path(), "agent-a").is_ok());
+        let mut files = CredentialFiles::in_dir(dir.path(), "agent-a");
+        files.crl = Some(dir.path().join("gone.pem"));
+        let told = Credentials::from_files(&files).expect_err("refused").to_string();
+        assert!(told.contains("gone.pem does not exist"), "{told}");
+        fs::remove_file(dir.path().join("crl.pem")).expect("removed");
+        assert!(Credentials::from_dir(dir.path(), "agent-a").is_ok());
+        let told = Credentials::from_dir(dir.path(), "agent-z").expect_err("refused").to_string();
+        assert!(told.contains("agent-z.pem does not exist"), "{told}");
+        let wrong = Credentials::from_dir(dir.path(), "agent-a").expect("loaded");
+        let files = CredentialFiles::in_dir(dir.path(), "agent-a");
+        let told = Credentials::from_files(&files).expect("loaded").expect_role(Role::Node);
+        let told = told.expect_err("refused").to_string();
+        assert!(told.contains("agent-a.pem") && told.contains("role"), "{told}");
+        assert!(wrong.expect_role(Role::Agent).is_ok());
+    }
+}

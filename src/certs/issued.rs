@@ -1,0 +1,108 @@
+//! `issued.jsonl`: one line for every leaf that was ever signed here. Revoking needs the serials.
+
+use super::{CertsError, files};
+use crate::{
+    name::PeerName,
+    tls::{CertificateFacts, Utc},
+};
+use serde::{Deserialize, Serialize};
+use std::{path::Path, time::SystemTime};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// A leaf that was signed here once. It may be revoked, replaced or past its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedCertificate {
+    /// The serial number in lower-case hexadecimal.
+    pub serial: String,
+    /// Whose it is.
+    pub party: PeerName,
+    /// It holds from here on.
+    pub not_before: SystemTime,
+    /// It holds up to here.
+    pub not_after: SystemTime,
+    /// Host names and addresses of a node.
+    pub sans: Vec<String>,
+}
+
+/// The line as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    serial: String,
+    role: String,
+    name: String,
+    not_before: String,
+    not_after: String,
+    #[serde(default)]
+    sans: Vec<String>,
+}
+
+/// Adds a leaf to the record.
+pub(super) fn append(
+    path: &Path,
+    party: &PeerName,
+    leaf: &CertificateFacts,
+    sans: &[String],
+) -> Result<(), CertsError> {
+    let line = Line {
+        serial: leaf.serial.clone(),
+        role: party.role.to_string(),
+        name: party.name.to_string(),
+        not_before: Utc(leaf.not_before).to_string(),
+        not_after: Utc(leaf.not_after).to_string(),
+        sans: sans.to_vec(),
+    };
+    let text = serde_json::to_string(&line)
+        .map_err(|error| CertsError::Signing { why: error.to_string() })?;
+    files::append_line(path, &text)
+}
+
+/// Every leaf in the record, in the order in which they were signed. No file: none.
+pub(super) fn read(path: &Path) -> Result<Vec<ListedCertificate>, CertsError> {
+    let text = files::read_if_there(path)?.unwrap_or_default();
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(at, line)| {
+            parse(line).map_err(|why| CertsError::BadRecord {
+                path: path.into(),
+                line: at + 1,
+                why,
+            })
+        })
+        .collect()
+}
+
+fn parse(line: &str) -> Result<ListedCertificate, String> {
+    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let party = format!("{}/{}", line.role, line.name);
+    Ok(ListedCertificate {
+        serial: line.serial,
+        party: party.parse().map_err(|error: crate::name::NameError| error.to_string())?,
+        not_before: moment(&line.not_before)?,
+        not_after: moment(&line.not_after)?,
+        sans: line.sans,
+    })
+}
+
+fn moment(text: &str) -> Result<SystemTime, String> {
+    let parsed = OffsetDateTime::parse(text, &Rfc3339);
+    parsed
+        .map(SystemTime::from)
+        .map_err(|_| format!("{text:?} is no date such as 2026-11-22T10:15:00Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_line_is_read_and_a_broken_one_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("issued.jsonl");
+        assert_eq!(read(&path).expect("no file, no leafs"), []);
+        let good = r#"{"serial":"4a","role":"agent","name":"a","not_before":"2026-01-01T00:00:00Z","not_after":"2026-04-01T00:00:00Z","sans":[]}"#;
+        std::fs::write(&path, format!("{good}\n\n{good}\n")).expect("written");
+        assert_eq!(read(&path).expect("read").len(), 2);
+        std::fs::write(&path, format!("{good}\n{}\n", &good[..40])).expect("written");
+        assert!(read(&path).expect_err("refused").to_string().contains("line 2"));
+    }
+}
