@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Why the last attempt failed, as far as waiting is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Nobody answered, or the link was lost: the other side may come back any moment.
     Unreachable,
     /// The other side judged us and said no, or is overloaded: asking again soon is only noise.
@@ -12,24 +12,24 @@ pub enum Cause {
 }
 
 /// The longest wait between attempts on a node that does not answer: it is then found within about 5 s.
-pub const UNREACHABLE_CAP: Duration = Duration::from_secs(3);
+pub(crate) const UNREACHABLE_CAP: Duration = Duration::from_secs(3);
 /// After this long without any answer the node is probably gone for a while.
-pub const UNREACHABLE_LONG_AFTER: Duration = Duration::from_secs(600);
+pub(crate) const UNREACHABLE_LONG_AFTER: Duration = Duration::from_secs(600);
 /// The longest wait then.
-pub const UNREACHABLE_LONG_CAP: Duration = Duration::from_secs(30);
+pub(crate) const UNREACHABLE_LONG_CAP: Duration = Duration::from_secs(30);
 /// The first wait on an unreachable node.
-pub const UNREACHABLE_BASE: Duration = Duration::from_millis(250);
+pub(crate) const UNREACHABLE_BASE: Duration = Duration::from_millis(250);
 /// The shortest wait after a refusal.
-pub const REFUSED_BASE: Duration = Duration::from_secs(10);
+pub(crate) const REFUSED_BASE: Duration = Duration::from_secs(10);
 /// The longest wait after refusals.
-pub const REFUSED_CAP: Duration = Duration::from_secs(300);
+pub(crate) const REFUSED_CAP: Duration = Duration::from_secs(300);
 
 /// The wait before the next attempt.
 ///
 /// `failures` counts failed attempts in a row (the first wait has 1), `failing_for` is how long they have gone on, `chance` is drawn
 /// evenly from 0.0 to 1.0. Unreachable nodes get full jitter from 0 to the cap, so that agents that lost a node together do not come
 /// back together; refusals wait at least their base and up to half as much again.
-pub fn wait(cause: Cause, failures: u32, failing_for: Duration, chance: f64) -> Duration {
+pub(crate) fn wait(cause: Cause, failures: u32, failing_for: Duration, chance: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     match cause {
         Cause::Unreachable => {

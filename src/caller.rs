@@ -3,7 +3,7 @@
 use crate::{
     call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
     drain::Tasks,
-    limits::{self, DIAL_WAIT_MAX, Limits},
+    limits::{DIAL_WAIT_MAX, Limits},
     link::{Dialler, HelloWords, Link, LinkFault, Redial},
     name::{CallIds, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
@@ -107,7 +107,8 @@ impl CallerBuilder {
             tasks: Tasks::default(),
         });
         shared.tasks.spawn_until_stopped(hold(shared.clone()));
-        Ok((Caller { shared }, self.connect_timeout))
+        let _alive = Arc::new(Alive(shared.clone()));
+        Ok((Caller { shared, _alive }, self.connect_timeout))
     }
 }
 
@@ -119,11 +120,11 @@ async fn hold(shared: Arc<Shared>) {
             Ok((link, mut control, _welcome)) => {
                 redial.succeeded();
                 shared.state.send_replace(State::Up(link.clone()));
-                let fault = loop {
-                    match control.next().await {
-                        Ok(_) => break LinkFault::Broken("a control frame that a caller has no use for".into()),
-                        Err(fault) => break fault,
+                let fault = match control.next().await {
+                    Ok(_) => {
+                        LinkFault::Broken("a control frame that a caller has no use for".into())
                     }
+                    Err(fault) => fault,
                 };
                 link.close(CloseCode::Protocol, &fault.to_string());
                 fault
@@ -133,7 +134,11 @@ async fn hold(shared: Arc<Shared>) {
         let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
         let wait = redial.failed(&fault, Instant::now(), chance);
         if wait.is_worth_saying {
-            tracing::debug!("not linked: node {}: {fault}; trying again, the next time in {:.1} s", shared.address, wait.duration.as_secs_f64());
+            tracing::debug!(
+                "not linked: node {}: {fault}; trying again, the next time in {:.1} s",
+                shared.address,
+                wait.duration.as_secs_f64()
+            );
         }
         shared.state.send_replace(State::Down(Some(fault)));
         tokio::time::sleep(wait.duration).await;
@@ -144,6 +149,16 @@ async fn hold(shared: Arc<Shared>) {
 #[derive(Clone)]
 pub struct Caller {
     shared: Arc<Shared>,
+    _alive: Arc<Alive>,
+}
+
+/// Held by every clone of a caller and by what it can call; the task that keeps the link holds none.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Caller {
@@ -151,13 +166,21 @@ impl Caller {
     ///
     /// # Errors
     /// As [`CallerBuilder::connect`].
-    pub async fn connect(node: impl AsRef<str>, credentials: Credentials) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        node: impl AsRef<str>,
+        credentials: Credentials,
+    ) -> Result<Self, ConnectError> {
         Self::builder(credentials).node(node).connect().await
     }
 
     /// Starts to describe a caller that has this certificate.
     pub fn builder(credentials: Credentials) -> CallerBuilder {
-        CallerBuilder { credentials, node: None, limits: Limits::default(), connect_timeout: DIAL_WAIT_MAX + Duration::from_secs(1) }
+        CallerBuilder {
+            credentials,
+            node: None,
+            limits: Limits::default(),
+            connect_timeout: DIAL_WAIT_MAX + Duration::from_secs(1),
+        }
     }
 
     /// The agent of this name, through the node. Calls made while the link is down wait for it within their deadline, or end not executed.
@@ -207,7 +230,11 @@ impl Caller {
             State::Up(_) => true,
             State::Down(fault) => fault.as_ref().is_some_and(LinkFault::is_refusal),
         });
-        let settled = tokio::time::timeout(timeout, settled).await.ok().and_then(Result::ok).map(|state| state.clone());
+        let settled = tokio::time::timeout(timeout, settled)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .map(|state| state.clone());
         match settled.unwrap_or_else(|| self.shared.state.borrow().clone()) {
             State::Up(_) => Ok(()),
             State::Down(Some(fault)) => Err(fault),
@@ -218,7 +245,10 @@ impl Caller {
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Caller").field("name", &self.shared.peer.name).field("node", &self.shared.address).finish()
+        f.debug_struct("Caller")
+            .field("name", &self.shared.peer.name)
+            .field("node", &self.shared.address)
+            .finish()
     }
 }
 
@@ -237,7 +267,9 @@ impl Handler for Asks {
 
 /// The link, now or by the deadline. A refusal ends the wait: waiting longer would not help.
 async fn link_by(shared: &Shared, deadline: Instant) -> Result<Link, Status> {
-    if let State::Up(link) = &*shared.state.borrow() && !link.is_closed() {
+    if let State::Up(link) = &*shared.state.borrow()
+        && !link.is_closed()
+    {
         return Ok(link.clone());
     }
     let mut state = shared.state.subscribe();

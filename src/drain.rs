@@ -1,7 +1,10 @@
 //! Tasks and how they end: stop taking, finish, leave. Tasks start only here.
 
 use std::{future::Future, time::Duration};
-use tokio_util::{sync::CancellationToken, task::{TaskTracker, task_tracker::TaskTrackerToken}};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// The tasks of one owner. Whoever owns them waits for them; cloning shares them.
 ///

@@ -1,22 +1,99 @@
-//! Reverse RPC over QUIC.
+//! dialback: reverse RPC over QUIC. The side that serves is the side that dials.
+//!
+//! An [`Agent`] inside a private network dials *out*, over QUIC with mutual TLS, to a public [`Node`]. The node opens one QUIC stream per
+//! call to run services that the agent hosts. A [`Caller`] reaches agents through the node from anywhere else.
+//!
+//! ```no_run
+//! use dialback::{Agent, Caller, Context, Credentials, Node, NodePolicy, Status};
+//!
+//! // A contract, written once, shared by both sides. A wrong type does not compile.
+//! dialback::contract! {
+//!     pub service HelloService {
+//!         fn hello(name: String) -> String;            // on the wire: HelloService/Hello
+//!     }
+//! }
+//!
+//! struct Hello;
+//! impl HelloService for Hello {
+//!     async fn hello(&self, name: String, _ctx: &Context) -> Result<String, Status> {
+//!         Ok(format!("hello:{name}"))
+//!     }
+//! }
+//!
+//! # async fn inside() -> Result<(), Box<dyn std::error::Error>> {
+//! // In the private network: dial out, then answer.
+//! let credentials = Credentials::from_dir("certs", "agent-warehouse")?;
+//! let agent = Agent::builder(credentials).node("edge-1.example.com:4433").serve(Hello.into_service()).start()?;
+//! # Ok(()) }
+//! # async fn outside() -> Result<(), Box<dyn std::error::Error>> {
+//! // On the public side: an agent arrives, it is called, it is let go.
+//! let node = Node::builder(Credentials::from_dir("certs", "node-edge-1")?).listen("[::]:4433").start().await?;
+//! let mut arrivals = node.arrivals();
+//! while let Some(agent) = arrivals.next().await {
+//!     println!("{}", HelloServiceCaller::new(&agent).hello("hello".into()).await?);
+//!     agent.disconnect();
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Every call ends in exactly one [`Outcome`], and a failure says whether its handler ran: see [`Status`].
+//!
+//! # Features
+//!
+//! `cli` (default): the binary, with `certs`, `config` and `json`. `certs`: making certificates. `config`: TOML files. `json`: JSON in and
+//! out of messages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
+// The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
 pub mod config;
-pub mod node;
-pub mod agent;
-pub mod caller;
-pub mod serve;
-pub mod call;
-pub mod link;
-pub mod tls;
+mod caller;
+mod agent;
+mod node;
+mod serve;
+mod call;
+mod link;
+#[cfg(feature = "certs")]
+pub mod certs;
+mod tls;
 pub mod policy;
-pub mod drain;
-pub mod wire;
-pub mod backoff;
-pub mod name;
-pub mod metadata;
-pub mod status;
+mod drain;
+mod wire;
+mod backoff;
+mod name;
+mod metadata;
+mod status;
 pub mod limits;
+
+#[cfg(feature = "cli")]
+pub use agent::demo;
+pub use agent::{Agent, AgentBuilder};
+pub use call::{
+    Call, Callee, Context, DynHandler, Handler, IntoMethod, Reply, ReplyFuture, Request,
+    SharedHandler, Target,
+};
+pub use caller::{Caller, CallerBuilder, ConnectError};
+pub use limits::Limits;
+pub use link::{BindError, LinkFault};
+pub use metadata::Metadata;
+pub use name::{
+    CallId, MethodGlob, MethodName, MethodPath, Name, NameError, NameGlob, NodeAddress, PeerName,
+    Role, ServiceGlob, ServiceName,
+};
+pub use node::{
+    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, StartError,
+};
+pub use policy::{AgentPolicy, NodePolicy};
+pub use serve::{Service, ServiceError};
+pub use status::{Code, Outcome, Status, UnknownCode};
+pub use tls::{
+    CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError, CrlFacts,
+    FactsError, Identity, IdentityError, RevokedSerial, Utc,
+};
+#[cfg(feature = "json")]
+pub use wire::json;
+pub use wire::{
+    ALPN, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo, StreamCode,
+};
 
 /// What the macros need.
 #[doc(hidden)]
@@ -25,7 +102,3 @@ pub mod __private {
     pub use crate::serve::{add_method, method_path, new_service};
     pub use pastey;
 }
-pub use call::{Call, Callee, Context};
-pub use name::MethodPath;
-pub use serve::Service;
-pub use status::Status;

@@ -21,7 +21,10 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
         let wait = redial.failed(&fault, Instant::now(), chance);
         if wait.is_worth_saying {
             let what = if fault.is_refusal() { "refused" } else { "not linked" };
-            tracing::warn!("{what}: node {address}: {fault}; trying again, the next time in {:.1} s", wait.duration.as_secs_f64());
+            tracing::warn!(
+                "{what}: node {address}: {fault}; trying again, the next time in {:.1} s",
+                wait.duration.as_secs_f64()
+            );
         }
         tokio::time::sleep(wait.duration).await;
     }
@@ -35,11 +38,18 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress, redial: &mut Redial
     };
     let node = link.peer().name.clone();
     let reception = Arc::new(AgentReception::new(shared.clone(), node.clone()));
-    shared.links.spawn_until_stopped(take_calls(link.clone(), reception, shared.limits.clone(), shared.calls.clone()));
-    let mut attachment = Attachment { shared, link, node, address, generation: 1, is_registered: false };
+    shared.links.spawn_until_stopped(take_calls(
+        link.clone(),
+        reception,
+        shared.limits.clone(),
+        shared.calls.clone(),
+    ));
+    let mut attachment =
+        Attachment { shared, link, node, address, generation: 1, is_registered: false };
     let fault = attachment.stay(control, redial).await;
     // Whatever ended it, the node is to know; if the node ended it, this does nothing.
-    let code = if matches!(fault, LinkFault::Silent(_)) { CloseCode::Idle } else { CloseCode::Protocol };
+    let code =
+        if matches!(fault, LinkFault::Silent(_)) { CloseCode::Idle } else { CloseCode::Protocol };
     attachment.link.close(code, &fault.to_string());
     fault
 }
@@ -64,12 +74,16 @@ impl Attachment<'_> {
         match tokio::time::timeout(HELLO_WAIT_MAX, self.registered(&mut control)).await {
             Ok(Ok(())) => redial.succeeded(),
             Ok(Err(fault)) => return fault,
-            Err(_elapsed) => return LinkFault::Silent("the node did not confirm the registration in time"),
+            Err(_elapsed) => {
+                return LinkFault::Silent("the node did not confirm the registration in time");
+            }
         }
         loop {
             match control.next().await {
                 Ok(Control::Registered(_)) => {}
-                Ok(_) => return LinkFault::Broken("a control frame that only an agent sends".into()),
+                Ok(_) => {
+                    return LinkFault::Broken("a control frame that only an agent sends".into());
+                }
                 Err(fault) => return fault,
             }
         }
@@ -84,7 +98,13 @@ impl Attachment<'_> {
         self.is_registered = true;
         let attached = Attached { node: self.node.clone(), link: self.link.clone() };
         self.shared.attached.send_modify(|all| all.push(attached));
-        tracing::info!("registered as {} with node {} at {} ({})", self.shared.peer.name, self.node, self.address, self.link.remote_address());
+        tracing::info!(
+            "registered as {} with node {} at {} ({})",
+            self.shared.peer.name,
+            self.node,
+            self.address,
+            self.link.remote_address()
+        );
         Ok(())
     }
 }
@@ -92,7 +112,9 @@ impl Attachment<'_> {
 impl Drop for Attachment<'_> {
     fn drop(&mut self) {
         if self.is_registered {
-            self.shared.attached.send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
+            self.shared
+                .attached
+                .send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
         }
     }
 }

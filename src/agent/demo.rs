@@ -21,7 +21,8 @@ const STREAMING: [&str; 4] = ["Bytes", "Count", "Sum", "Chat"];
 
 /// The services, with a ledger for `Demo/Append` if one is given.
 pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
-    let hello = Service::new("HelloService").method("Hello", |name: String, _: Context| async move { Ok(format!("hello:{name}")) });
+    let hello = Service::new("HelloService")
+        .method("Hello", |name: String, _: Context| async move { Ok(format!("hello:{name}")) });
     let ledger = ledger.map(Arc::new);
     let demo = Service::new("Demo")
         .raw_method("Echo", Echo)
@@ -34,7 +35,10 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
         .method("Append", move |append: Append, _: Context| append.run(ledger.clone()));
     let demo = STREAMING.into_iter().fold(demo, |demo, name| {
         demo.method(name, move |_: serde::de::IgnoredAny, _: Context| async move {
-            Err::<(), _>(Status::new(Code::Unimplemented, format!("Demo/{name} streams, which this version of dialback does not")))
+            Err::<(), _>(Status::new(
+                Code::Unimplemented,
+                format!("Demo/{name} streams, which this version of dialback does not"),
+            ))
         })
     });
     vec![hello, demo]
@@ -67,7 +71,8 @@ impl Fail {
     fn into_status(self) -> Result<Status, Status> {
         match self.code.parse() {
             Ok(Code::Ok) | Err(_) => {
-                let text = format!("{:?} is no failure's code; they are written as NOT_FOUND", self.code);
+                let text =
+                    format!("{:?} is no failure's code; they are written as NOT_FOUND", self.code);
                 Err(Status::new(Code::InvalidArgument, text))
             }
             Ok(code) => Ok(Status::new(code, self.message)),
@@ -114,10 +119,16 @@ impl Append {
     async fn run(self, ledger: Option<Arc<Ledger>>) -> Result<(), Status> {
         let Self { id, ms } = self;
         if !is_ledger_id(&id) {
-            return Err(Status::new(Code::InvalidArgument, "the id is not 1 to 64 of A-Z, a-z, 0-9, _ and -"));
+            return Err(Status::new(
+                Code::InvalidArgument,
+                "the id is not 1 to 64 of A-Z, a-z, 0-9, _ and -",
+            ));
         }
         let ledger = ledger.ok_or_else(|| {
-            Status::new(Code::FailedPrecondition, "this agent keeps no ledger; start it with --ledger FILE")
+            Status::new(
+                Code::FailedPrecondition,
+                "this agent keeps no ledger; start it with --ledger FILE",
+            )
         })?;
         ledger.write("started", &id)?;
         tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -126,7 +137,8 @@ impl Append {
 }
 
 fn is_ledger_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 #[cfg(test)]

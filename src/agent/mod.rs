@@ -93,7 +93,10 @@ impl AgentBuilder {
             return Err(StartError::NoNode);
         }
         let limits = Arc::new(self.limits);
-        let words = HelloWords { instance: random_bytes(), calls_in_flight_max: limits.calls_in_flight_max };
+        let words = HelloWords {
+            instance: random_bytes(),
+            calls_in_flight_max: limits.calls_in_flight_max,
+        };
         let shared = Arc::new(Shared {
             peer: self.credentials.peer_name().clone(),
             dialler: Dialler::new(&self.credentials, words, limits.clone())?,
@@ -190,7 +193,11 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.shared.attached.borrow().iter().for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
+        self.shared
+            .attached
+            .borrow()
+            .iter()
+            .for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
         self.shared.links.stop();
         self.shared.calls.stop();
     }
@@ -211,9 +218,12 @@ impl Handler for Asks {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
         let mut attached = self.shared.attached.subscribe();
         let some = attached.wait_for(|attached| !attached.is_empty());
-        drop(tokio::time::timeout_at(request.deadline, some).await.is_ok());
+        // In time or not: what counts is whether there is one now.
+        drop(tokio::time::timeout_at(request.deadline, some).await.map(drop));
         let newest = self.shared.attached.borrow().last().map(|attached| attached.link.clone());
-        let link = newest.ok_or_else(|| Status::not_executed(Code::Unavailable, "this agent is registered on no node"))?;
+        let link = newest.ok_or_else(|| {
+            Status::not_executed(Code::Unavailable, "this agent is registered on no node")
+        })?;
         ask(&link, &request, (&*self.shared.limits).into(), false).await
     }
 }

@@ -27,7 +27,10 @@ impl AgentReception {
     fn asker(&self, claimed: Option<&str>) -> Result<PeerName, Status> {
         match claimed {
             Some(text) => text.parse().map_err(|fault: crate::name::NameError| {
-                Status::not_executed(Code::InvalidArgument, format!("the caller in the head: {fault}"))
+                Status::not_executed(
+                    Code::InvalidArgument,
+                    format!("the caller in the head: {fault}"),
+                )
             }),
             None => Ok(PeerName::new(Role::Node, self.node.clone())),
         }
@@ -39,7 +42,10 @@ impl AgentReception {
             return Ok(());
         }
         tracing::warn!("refused {asker} by way of node {}: {}: {decision}", self.node, head.method);
-        let text = format!("{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so", head.method);
+        let text = format!(
+            "{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
+            head.method
+        );
         Err(Status::not_executed(Code::PermissionDenied, text))
     }
 }
@@ -50,12 +56,18 @@ impl Reception for AgentReception {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
         }
         if head.target != Target::Here {
-            return Err(Status::not_executed(Code::InvalidArgument, "an agent does not pass calls on"));
+            return Err(Status::not_executed(
+                Code::InvalidArgument,
+                "an agent does not pass calls on",
+            ));
         }
         let asker = self.asker(head.caller.as_deref())?;
         self.authorise(&asker, &head)?;
         let handler = self.shared.services.find(&head.method)?.clone();
-        let _permit = self.permits.acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max)).await?;
+        let _permit = self
+            .permits
+            .acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max))
+            .await?;
         let request = Request {
             message: body.message().await?,
             method: head.method,

@@ -9,15 +9,13 @@ mod permits;
 mod typed;
 
 pub(crate) use answering::{Body, Head, Reception, answer};
-pub(crate) use asking::{AskLimits, ask};
+pub(crate) use asking::ask;
 pub use callee::{Call, Callee, IntoMethod};
 #[doc(hidden)]
 pub use contract::{pascal, pascal_len};
 pub use message::{Context, Reply, Request, Target};
-pub(crate) use permits::{Permit, Permits};
-pub use typed::TypedMethod;
-#[doc(hidden)]
-pub use typed::{TypedFuture, typed_method};
+pub(crate) use permits::Permits;
+pub(crate) use typed::TypedMethod;
 
 use crate::status::Status;
 use std::{future::Future, pin::Pin, sync::Arc};

@@ -9,7 +9,7 @@ use crate::{
     wire::{decode_value, encode_value},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{future::Future, marker::PhantomData, pin::Pin};
+use std::{future::Future, marker::PhantomData};
 
 /// Decodes a request's message. A message that does not decode was not executed.
 fn decode_request<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
@@ -34,7 +34,7 @@ pub(super) fn decode_reply<T: DeserializeOwned>(message: &[u8]) -> Result<T, Sta
 /// A method as a function of a value and its context.
 ///
 /// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a status that it got from elsewhere.
-pub struct TypedMethod<F, T, R> {
+pub(crate) struct TypedMethod<F, T, R> {
     function: F,
     _types: PhantomData<fn(T) -> R>,
 }
@@ -47,7 +47,7 @@ where
     R: Serialize + 'static,
 {
     /// Wraps a function or closure.
-    pub fn new(function: F) -> Self {
+    pub(crate) fn new(function: F) -> Self {
         Self { function, _types: PhantomData }
     }
 }
@@ -73,20 +73,4 @@ where
             Ok(Reply::new(message))
         })
     }
-}
-
-/// The future of a contract's method.
-#[doc(hidden)]
-pub type TypedFuture<R> = Pin<Box<dyn Future<Output = Result<R, Status>> + Send>>;
-
-/// A method as the contract macro registers it.
-#[doc(hidden)]
-pub fn typed_method<T, R, F, Fut>(function: F) -> impl DynHandler
-where
-    F: Fn(T, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    TypedMethod::new(function)
 }

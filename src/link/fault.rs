@@ -3,7 +3,7 @@
 use crate::{
     backoff::Cause,
     name::NodeAddress,
-    tls::{self, FaultKind, HandshakeFault, Judge},
+    tls::{self, HandshakeFault, Judge},
     wire::{CloseCode, Reaction},
 };
 use std::io;
@@ -110,7 +110,7 @@ impl LinkFault {
     fn handshake(judge: Judge, alert: u8, text: &str) -> Self {
         let explanation = tls::explain(HandshakeFault { judge, alert, text });
         Self::Handshake {
-            is_identity: explanation.kind == FaultKind::Identity,
+            is_identity: explanation.is_identity(),
             reason: explanation.reason,
             remedy: explanation.remedy.to_string(),
         }

@@ -125,16 +125,6 @@ impl Link {
         endpoint::close(&self.0.connection, code, text);
     }
 
-    /// Waits until the link has ended, and says why.
-    pub(crate) async fn closed(&self) -> LinkFault {
-        LinkFault::lost(&self.0.connection.closed().await)
-    }
-
-    /// UDP datagrams sent on this link so far. For tests that count them.
-    pub(crate) fn datagrams_sent(&self) -> u64 {
-        self.0.connection.stats().udp_tx.datagrams
-    }
-
     /// The present estimate of the round-trip time.
     pub(crate) fn rtt(&self) -> Duration {
         self.0.connection.rtt()

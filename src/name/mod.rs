@@ -71,20 +71,20 @@ impl fmt::Debug for CallId {
 /// Counts ids up from a start drawn by chance: unique within a process by the count,
 /// between processes by the start, and cheap enough to stand on every call.
 #[derive(Debug)]
-pub struct CallIds {
+pub(crate) struct CallIds {
     prefix: u64,
     next: std::sync::atomic::AtomicU64,
 }
 
 impl CallIds {
     /// Starts from 16 bytes of chance.
-    pub fn new(seed: [u8; 16]) -> Self {
+    pub(crate) fn new(seed: [u8; 16]) -> Self {
         let value = u128::from_be_bytes(seed);
         Self { prefix: (value >> 64) as u64, next: (value as u64).into() }
     }
 
     /// The next id.
-    pub fn next_id(&self) -> CallId {
+    pub(crate) fn next_id(&self) -> CallId {
         let low = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         CallId((u128::from(self.prefix) << 64 | u128::from(low)).to_be_bytes())
     }

@@ -1,6 +1,10 @@
 //! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
 
-use super::{AgentLink, Shared, SharedAgentLink, front::Front, registry::{Entry, Stale}};
+use super::{
+    AgentLink, Shared, SharedAgentLink,
+    front::Front,
+    registry::{Entry, Stale},
+};
 use crate::{
     call::Permits,
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
@@ -24,8 +28,13 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemapho
         Role::Agent => agent(&shared, greeted, &peer.name).await,
         Role::Caller => caller(&shared, greeted, &peer.name).await,
         Role::Node => {
-            greeted.refuse(CloseCode::Unauthorized, "the role node does not dial nodes in this version of dialback");
-            return tracing::warn!("refused {peer} at {from}: nodes do not dial nodes in this version");
+            greeted.refuse(
+                CloseCode::Unauthorized,
+                "the role node does not dial nodes in this version of dialback",
+            );
+            return tracing::warn!(
+                "refused {peer} at {from}: nodes do not dial nodes in this version"
+            );
         }
     };
     if let Err(fault) = ended {
@@ -46,8 +55,14 @@ fn welcome(shared: &Shared, admission: u64, grants: Grants) -> Welcome {
 
 /// Starts to take the calls that come over a link.
 fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants) {
-    let front = Arc::new(Front::new(shared.clone(), link.peer().clone(), grants.calls_in_flight_max));
-    shared.links.spawn_until_stopped(take_calls(link.clone(), front, shared.limits.clone(), shared.calls.clone()));
+    let front =
+        Arc::new(Front::new(shared.clone(), link.peer().clone(), grants.calls_in_flight_max));
+    shared.links.spawn_until_stopped(take_calls(
+        link.clone(),
+        front,
+        shared.limits.clone(),
+        shared.calls.clone(),
+    ));
 }
 
 async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
@@ -64,7 +79,8 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     tracing::info!("caller {name} linked from {}", link.remote_address());
     serve(shared, &link, grants);
-    let fault = stay(&mut control, |_| Err(LinkFault::Broken("a caller registers nothing".into()))).await;
+    let fault =
+        stay(&mut control, |_| Err(LinkFault::Broken("a caller registers nothing".into()))).await;
     say_left(&link, &fault);
     Err(fault)
 }
@@ -91,10 +107,18 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     serve(shared, &link, grants);
     let mut admitted = Admitted { shared, name, admission, is_registered: false };
-    let permits = Permits::new(shared.limits.calls_in_flight_max.min(answers_max.max(1)), shared.limits.queue_max);
+    let permits = Permits::new(
+        shared.limits.calls_in_flight_max.min(answers_max.max(1)),
+        shared.limits.queue_max,
+    );
     let fault = stay(&mut control, |register| {
         let services = checked(register.services)?;
-        let agent = Arc::new(AgentLink { link: link.clone(), permits: permits.clone(), services, software: software.clone() });
+        let agent = Arc::new(AgentLink {
+            link: link.clone(),
+            permits: permits.clone(),
+            services,
+            software: software.clone(),
+        });
         admitted.register(Entry { admission, instance, link: agent })?;
         Ok(Control::Registered(Registered { generation: register.generation }))
     })
@@ -104,7 +128,10 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
 }
 
 /// Keeps a link up: answers its heartbeat and its registrations until it ends.
-async fn stay(control: &mut ControlStream, mut register: impl FnMut(Register) -> Result<Control, LinkFault>) -> LinkFault {
+async fn stay(
+    control: &mut ControlStream,
+    mut register: impl FnMut(Register) -> Result<Control, LinkFault>,
+) -> LinkFault {
     loop {
         let answer = match control.next().await {
             Ok(Control::Register(words)) => register(words),
@@ -134,11 +161,13 @@ fn say_left(link: &Link, fault: &LinkFault) {
 
 /// Service and method names come from the peer: they follow the grammar or the link ends.
 fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
-    let paths = services.iter().flat_map(|service| service.methods.iter().map(move |method| (&service.name, &method.name)));
+    let paths = services.iter().flat_map(|service| {
+        service.methods.iter().map(move |method| (&service.name, &method.name))
+    });
     for (service, method) in paths {
-        format!("{service}/{method}")
-            .parse::<MethodPath>()
-            .map_err(|fault| LinkFault::Broken(format!("a registration with a bad name: {fault}")))?;
+        format!("{service}/{method}").parse::<MethodPath>().map_err(|fault| {
+            LinkFault::Broken(format!("a registration with a bad name: {fault}"))
+        })?;
     }
     Ok(services)
 }
@@ -156,11 +185,14 @@ impl Admitted<'_> {
         let link = entry.link.link.clone();
         let services = entry.link.services.len();
         let mut registry = self.shared.registry();
-        let registration = registry.register(self.name, entry, SystemTime::now()).map_err(|Stale| LinkFault::Closed {
-            code: CloseCode::Superseded,
-            text: "a later link of this identity has taken over".into(),
-            by_peer: false,
-        })?;
+        let registration =
+            registry.register(self.name, entry, SystemTime::now()).map_err(|Stale| {
+                LinkFault::Closed {
+                    code: CloseCode::Superseded,
+                    text: "a later link of this identity has taken over".into(),
+                    by_peer: false,
+                }
+            })?;
         if !self.is_registered {
             // Under the lock: whoever subscribes sees each agent either as present or as arriving. Nobody listening is fine.
             drop(self.shared.arrivals.send(self.name.clone()));
@@ -168,15 +200,23 @@ impl Admitted<'_> {
         drop(registry);
         self.is_registered = true;
         self.shared.changed.send_replace(());
-        tracing::info!("agent {} attached from {} with {services} services", self.name, link.remote_address());
+        tracing::info!(
+            "agent {} attached from {} with {services} services",
+            self.name,
+            link.remote_address()
+        );
         for old in registration.superseded {
             tracing::warn!(
                 "agent {}: another instance at {} took over from the one at {}; if both are meant to run, give each its own certificate",
-                self.name, link.remote_address(), old.link.remote_address()
+                self.name,
+                link.remote_address(),
+                old.link.remote_address()
             );
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
         }
-        registration.surplus.iter().for_each(|old| old.link.close(CloseCode::Drained, "more links of one instance than are allowed"));
+        registration.surplus.iter().for_each(|old| {
+            old.link.close(CloseCode::Drained, "more links of one instance than are allowed")
+        });
         Ok(())
     }
 }

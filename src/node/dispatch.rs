@@ -33,7 +33,11 @@ impl Dispatch {
     }
 
     /// Sends a call that was granted.
-    pub(super) async fn forward(&self, mut request: Request, granted: Granted) -> Result<Reply, Status> {
+    pub(super) async fn forward(
+        &self,
+        mut request: Request,
+        granted: Granted,
+    ) -> Result<Reply, Status> {
         bound(&mut request, granted)?;
         let Target::Agent(name) = std::mem::replace(&mut request.target, Target::Here) else {
             return Err(Status::not_executed(Code::InvalidArgument, "the call names no agent"));
@@ -48,11 +52,9 @@ impl Dispatch {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        self.shared
-            .registry()
-            .pick(name)
-            .cloned()
-            .ok_or_else(|| Status::not_executed(Code::Unavailable, format!("agent {name} is not attached")))
+        self.shared.registry().pick(name).cloned().ok_or_else(|| {
+            Status::not_executed(Code::Unavailable, format!("agent {name} is not attached"))
+        })
     }
 }
 
@@ -70,7 +72,10 @@ fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
     }
     match granted.message_bytes_max {
         Some(max) if request.message.len() > max => {
-            let text = format!("the message of {} bytes is over the rule's limit of {max} bytes (message_max)", request.message.len());
+            let text = format!(
+                "the message of {} bytes is over the rule's limit of {max} bytes (message_max)",
+                request.message.len()
+            );
             Err(Status::not_executed(Code::ResourceExhausted, text))
         }
         _ => Ok(()),
@@ -78,14 +83,22 @@ fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
 }
 
 /// Asks the policy about a remote party's call. A refusal says the same whether the agent exists or not.
-pub(super) fn authorise(shared: &Shared, asker: &PeerName, target: policy::Target<'_>, method: &MethodPath) -> Result<Granted, Status> {
+pub(super) fn authorise(
+    shared: &Shared,
+    asker: &PeerName,
+    target: policy::Target<'_>,
+    method: &MethodPath,
+) -> Result<Granted, Status> {
     match shared.policy.decide(asker, target, method) {
-        Decision::Allow(grant) => {
-            Ok(Granted { timeout_max: grant.timeout_max(), message_bytes_max: grant.message_bytes_max() })
-        }
+        Decision::Allow(grant) => Ok(Granted {
+            timeout_max: grant.timeout_max(),
+            message_bytes_max: grant.message_bytes_max(),
+        }),
         Decision::Deny(denied) => {
             tracing::warn!("refused {asker}: {method} on {target}: {denied}");
-            let text = format!("{asker} may not call {method} on {target}; an [[allow]] rule of the node would have to say so");
+            let text = format!(
+                "{asker} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
+            );
             Err(Status::not_executed(Code::PermissionDenied, text))
         }
     }

@@ -1,6 +1,9 @@
 //! Calls that come over a link: from callers towards agents, and from anybody towards the node itself.
 
-use super::{Shared, dispatch::{self, Dispatch}};
+use super::{
+    Shared,
+    dispatch::{self, Dispatch},
+};
 use crate::{
     call::{Body, Head, Permits, Reception, Reply, Request, Target},
     name::PeerName,
@@ -41,7 +44,8 @@ impl Front {
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
     async fn here(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
-        let directory = self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
+        let directory =
+            self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
         if directory.is_none() {
             let target = policy::Target::Node(&self.shared.name);
             dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
@@ -56,11 +60,19 @@ impl Reception for Front {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        let _permit = self.permits.acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max)).await?;
+        let _permit = self
+            .permits
+            .acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max))
+            .await?;
         let Target::Agent(name) = &head.target else {
             return self.here(head, body).await;
         };
-        let granted = dispatch::authorise(&self.shared, &self.asker, policy::Target::Agent(name), &head.method)?;
+        let granted = dispatch::authorise(
+            &self.shared,
+            &self.asker,
+            policy::Target::Agent(name),
+            &head.method,
+        )?;
         let request = self.request(head, body).await?;
         self.dispatch.forward(request, granted).await
     }

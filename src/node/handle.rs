@@ -81,7 +81,9 @@ impl AgentHandle {
     /// Lets the agent go: closes its links. It will dial again after a moment.
     pub fn disconnect(&self) {
         let links = self.shared.registry().links(&self.name);
-        links.iter().for_each(|agent| agent.link.close(CloseCode::Goodbye, "the node has let this agent go"));
+        links.iter().for_each(|agent| {
+            agent.link.close(CloseCode::Goodbye, "the node has let this agent go")
+        });
     }
 
     /// Ends when the agent has no link any more.
@@ -117,7 +119,11 @@ impl Arrivals {
         // Under the registry's lock, so that nobody is missed or comes twice.
         let registry = shared.registry();
         let coming = shared.arrivals.subscribe();
-        let present = registry.lines().filter(|line| line.newest.is_some()).map(|line| line.name.clone()).collect();
+        let present = registry
+            .lines()
+            .filter(|line| line.newest.is_some())
+            .map(|line| line.name.clone())
+            .collect();
         drop(registry);
         Self { shared: shared.clone(), present, coming }
     }

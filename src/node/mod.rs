@@ -161,7 +161,8 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
             knock.ignore();
             continue;
         }
-        if places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2 && !knock.is_validated() {
+        if places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2 && !knock.is_validated()
+        {
             knock.ask_to_prove();
             continue;
         }

@@ -1,7 +1,13 @@
 //! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time is an argument.
 
-use crate::{limits::{AGENT_LINKS_MAX, DETACHED_REMEMBERED_MAX}, name::Name};
-use std::{collections::{BTreeMap, HashMap}, time::SystemTime};
+use crate::{
+    limits::{AGENT_LINKS_MAX, DETACHED_REMEMBERED_MAX},
+    name::Name,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 /// One registered link of an agent. `L` is whatever the node holds for it.
 #[derive(Debug, Clone)]
@@ -71,7 +77,12 @@ impl<L: Clone> Registry<L> {
     }
 
     /// Takes a link into service. The later admitted instance wins; there is no "already exists, go away".
-    pub(super) fn register(&mut self, name: &Name, entry: Entry<L>, now: SystemTime) -> Result<Registration<L>, Stale> {
+    pub(super) fn register(
+        &mut self,
+        name: &Name,
+        entry: Entry<L>,
+        now: SystemTime,
+    ) -> Result<Registration<L>, Stale> {
         let record = self.agents.entry(name.clone()).or_insert_with(|| {
             self.detached += 1;
             Record { entries: Vec::new(), since: now }
@@ -89,9 +100,16 @@ impl<L: Clone> Registry<L> {
         kept.retain(|have| have.admission != entry.admission);
         kept.push(entry);
         kept.sort_by_key(|have| have.admission);
-        let surplus = kept.drain(..kept.len().saturating_sub(AGENT_LINKS_MAX)).map(|have| have.link).collect();
+        let surplus = kept
+            .drain(..kept.len().saturating_sub(AGENT_LINKS_MAX))
+            .map(|have| have.link)
+            .collect();
         record.entries = kept;
-        Ok(Registration { is_new, superseded: over.into_iter().map(|have| have.link).collect(), surplus })
+        Ok(Registration {
+            is_new,
+            superseded: over.into_iter().map(|have| have.link).collect(),
+            surplus,
+        })
     }
 
     /// Takes one link out of service, and no other: a late goodbye names its own admission. Says whether the agent is detached by it.
@@ -113,7 +131,9 @@ impl<L: Clone> Registry<L> {
             return;
         }
         let detached = self.agents.iter().filter(|(_, record)| record.entries.is_empty());
-        if let Some(name) = detached.min_by_key(|(_, record)| record.since).map(|(name, _)| name.clone()) {
+        if let Some(name) =
+            detached.min_by_key(|(_, record)| record.since).map(|(name, _)| name.clone())
+        {
             self.agents.remove(&name);
             self.detached -= 1;
         }
@@ -126,7 +146,10 @@ impl<L: Clone> Registry<L> {
 
     /// All links of an agent, oldest first.
     pub(super) fn links(&self, name: &Name) -> Vec<L> {
-        self.agents.get(name).map(|record| record.entries.iter().map(|entry| entry.link.clone()).collect()).unwrap_or_default()
+        self.agents
+            .get(name)
+            .map(|record| record.entries.iter().map(|entry| entry.link.clone()).collect())
+            .unwrap_or_default()
     }
 
     /// Every agent that is attached or was, by name.
@@ -200,9 +223,19 @@ mod tests {
     fn links_of_one_instance_stay_and_the_newest_takes_the_calls() {
         let (mut registry, a) = (Registry::default(), name("a"));
         for admission in 1..=4 {
-            assert!(registry.register(&a, entry(admission, 1), at(0)).expect("same instance").surplus.is_empty());
+            assert!(
+                registry
+                    .register(&a, entry(admission, 1), at(0))
+                    .expect("same instance")
+                    .surplus
+                    .is_empty()
+            );
         }
-        assert_eq!(registry.register(&a, entry(5, 1), at(0)).expect("fifth").surplus, vec![1], "the oldest goes, never the newest");
+        assert_eq!(
+            registry.register(&a, entry(5, 1), at(0)).expect("fifth").surplus,
+            vec![1],
+            "the oldest goes, never the newest"
+        );
         assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&5), vec![2, 3, 4, 5]));
     }
 
@@ -221,7 +254,10 @@ mod tests {
         registry.register(&name("b"), entry(1, 1), at(5)).expect("b");
         registry.register(&name("a"), entry(2, 2), at(6)).expect("a");
         registry.unregister(&name("b"), 1, at(9));
-        let lines: Vec<_> = registry.lines().map(|line| (line.name.to_string(), line.newest.copied(), line.since)).collect();
+        let lines: Vec<_> = registry
+            .lines()
+            .map(|line| (line.name.to_string(), line.newest.copied(), line.since))
+            .collect();
         assert_eq!(lines, [("a".into(), Some(2), at(6)), ("b".into(), None, at(9))]);
     }
 

@@ -10,7 +10,10 @@ use crate::{
     wire::ServiceInfo,
 };
 use serde::{Deserialize, Serialize};
-use std::{sync::{Arc, Weak}, time::SystemTime};
+use std::{
+    sync::{Arc, Weak},
+    time::SystemTime,
+};
 
 /// The service that every node hosts, open to every admitted peer and filtered by policy.
 pub const DIRECTORY: &str = "dialback.v1.Directory";
@@ -53,7 +56,9 @@ pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<Ag
             address: line.newest.map(|agent| agent.link.remote_address().to_string()),
             software: line.newest.map(|agent| agent.software.escape_debug().to_string()),
             calls_in_flight: line.newest.map_or(0, |agent| agent.permits.in_flight() as u64),
-            rtt_us: line.newest.map(|agent| u64::try_from(agent.link.rtt().as_micros()).unwrap_or(u64::MAX)),
+            rtt_us: line
+                .newest
+                .map(|agent| u64::try_from(agent.link.rtt().as_micros()).unwrap_or(u64::MAX)),
         })
         .collect()
 }
@@ -70,7 +75,10 @@ fn may_see(shared: &Shared, asker: &PeerName, agent: &Name) -> bool {
 /// The services of one agent, if the asker may see it.
 fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<ServiceInfo>, Status> {
     if !may_see(shared, asker, agent) {
-        return Err(Status::new(Code::PermissionDenied, format!("{asker} may not see agent {agent}")));
+        return Err(Status::new(
+            Code::PermissionDenied,
+            format!("{asker} may not see agent {agent}"),
+        ));
     }
     let link = shared.registry().pick(agent).cloned();
     link.map(|agent| agent.services.clone())
@@ -91,7 +99,9 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Service {
         .method("Services", move |agent: String, ctx: Context| {
             let shared = for_services.clone();
             async move {
-                let agent: Name = agent.parse().map_err(|fault: crate::name::NameError| Status::new(Code::InvalidArgument, fault.to_string()))?;
+                let agent: Name = agent.parse().map_err(|fault: crate::name::NameError| {
+                    Status::new(Code::InvalidArgument, fault.to_string())
+                })?;
                 services(&*upgrade(&shared)?, ctx.caller(), &agent)
             }
         })

@@ -1,7 +1,7 @@
 //! Services and their methods: built by programs, looked up by calls.
 
 use crate::{
-    call::{Context, DynHandler, Request, SharedHandler, TypedMethod},
+    call::{Context, DynHandler, SharedHandler, TypedMethod},
     name::{MethodName, MethodPath, ServiceName},
     status::{Code, Status},
     wire::{CallKind, MethodInfo, ServiceInfo},
@@ -175,9 +175,9 @@ pub fn method_path(service: &str, method: &str) -> MethodPath {
 
 /// A request for tests of handlers.
 #[cfg(test)]
-pub(crate) fn request(method: &str, message: bytes::Bytes) -> Request {
+pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Request {
     use crate::name::CallId;
-    Request {
+    crate::call::Request {
         method: method.parse().expect("a method"),
         target: crate::call::Target::Here,
         caller: "caller/test".parse().expect("a name"),

@@ -36,7 +36,7 @@ pub(super) fn provider() -> CryptoProvider {
 ///
 /// # Panics
 /// When the system has no randomness to give; nothing safe can be done without it.
-pub fn random_bytes<const N: usize>() -> [u8; N] {
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
     provider().secure_random.fill(&mut bytes).expect("the system gives random bytes");

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A handshake that TLS ended, as the link saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HandshakeFault<'a> {
+pub(crate) struct HandshakeFault<'a> {
     /// Who refused whom.
     pub judge: Judge,
     /// The TLS alert: RFC 8446 section 6; in QUIC the error code less 0x100.
@@ -16,7 +16,7 @@ pub struct HandshakeFault<'a> {
 
 /// Who ended a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judge {
+pub(crate) enum Judge {
     /// We refused the peer.
     Ours,
     /// The peer refused us.
@@ -25,7 +25,7 @@ pub enum Judge {
 
 /// What kind of failure a handshake's end was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
+pub(crate) enum FaultKind {
     /// A certificate was refused: UNAUTHENTICATED.
     Identity,
     /// The two sides speak different protocols or versions.
@@ -36,7 +36,7 @@ pub enum FaultKind {
 
 /// What a failed handshake means. Displayed as one sentence and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// Whether it is about identity or about the protocol.
     pub kind: FaultKind,
     /// What is wrong.
@@ -47,7 +47,7 @@ pub struct Explanation {
 
 impl Explanation {
     /// Whether the failure is a refusal about identity (UNAUTHENTICATED).
-    pub fn is_identity(&self) -> bool {
+    pub(crate) fn is_identity(&self) -> bool {
         self.kind == FaultKind::Identity
     }
 }
@@ -59,7 +59,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Says what a failed handshake means.
-pub fn explain(fault: HandshakeFault<'_>) -> Explanation {
+pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
     let cause = Cause::of(fault.alert, fault.text);
     let whose = match fault.judge {
         Judge::Ours => "the peer's certificate",

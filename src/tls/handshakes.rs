@@ -1,8 +1,9 @@
 //! Proves in TLS handshakes, in memory, whom each side takes and whom it refuses, always in pairs.
 
+use super::explain::{Explanation, FaultKind};
 use super::{
-    CertificateFacts, CredentialPem, Credentials, CredentialsError, Explanation, FaultKind,
-    HandshakeFault, Identity, Judge, RevokedSerial, config, explain,
+    CertificateFacts, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
+    Judge, RevokedSerial, config, explain,
 };
 use crate::{
     certs::{Ca, LeafPem, LeafProfile, Usage},

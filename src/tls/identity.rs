@@ -114,7 +114,7 @@ fn parse_uri(uri: &str) -> Result<(String, PeerName), IdentityError> {
 }
 
 /// Checks a trust domain: `a-z`, `0-9`, `.`, `-` and `_`, at most 255 bytes.
-pub fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
+pub(crate) fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
     let is_wanted = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b);
     let fits = !text.is_empty() && text.len() <= TRUST_DOMAIN_BYTES_MAX;
     let has_labels = !text.split('.').any(str::is_empty);
@@ -125,7 +125,7 @@ pub fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
 }
 
 /// Writes the name of a party as it stands in a certificate: `spiffe://dialback.local/agent/warehouse`.
-pub fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
+pub(crate) fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
     format!("{SCHEME}{trust_domain}/{party}")
 }
 

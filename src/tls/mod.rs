@@ -11,9 +11,12 @@ mod files;
 mod handshakes;
 mod identity;
 
-pub use config::random_bytes;
+pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
-pub use explain::{Explanation, FaultKind, HandshakeFault, Judge, explain};
+pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 pub use files::{CredentialFiles, CredentialPem};
-pub use identity::{Identity, IdentityError, check_trust_domain, spiffe_uri};
+pub(crate) use identity::check_trust_domain;
+#[cfg(feature = "certs")]
+pub(crate) use identity::spiffe_uri;
+pub use identity::{Identity, IdentityError};

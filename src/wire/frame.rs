@@ -111,9 +111,6 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// The longest header: a kind and eight bytes of length.
-    pub(crate) const BYTES_MAX: usize = 9;
-
     /// Reads a header from the start of `bytes`; `None` if it is not whole yet.
     pub(crate) fn parse(bytes: &[u8], message_bytes_max: usize) -> Result<Option<Self>, WireError> {
         let Some((&kind_byte, rest)) = bytes.split_first() else { return Ok(None) };
@@ -318,7 +315,7 @@ mod tests {
     fn any_bytes_are_a_header_or_an_error_and_never_a_panic() {
         proptest::proptest!(|(bytes: Vec<u8>, limit in 0usize..100_000)| {
             if let Ok(Some(header)) = Header::parse(&bytes, limit) {
-                assert!(header.header_bytes <= Header::BYTES_MAX && header.header_bytes <= bytes.len());
+                assert!(header.header_bytes <= 9 && header.header_bytes <= bytes.len());
             }
         });
     }

@@ -1,0 +1,3 @@
+//! Integration tests over QUIC on localhost, one binary.
+
+mod call;
