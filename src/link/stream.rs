@@ -132,14 +132,16 @@ pub(crate) struct Frame {
     pub(crate) payload: Bytes,
 }
 
-/// Buffers taken from the transport at once.
-const READ_CHUNKS: usize = 16;
+/// Pieces taken from the transport at once.
+const READ_PIECES: usize = 32;
 
 /// The way in. Dropped before the stream's end was read, it stops the peer.
 pub(crate) struct FrameReader {
     recv: RecvStream,
     /// What was received and not yet cut into frames. Small frames stay slices of one received buffer.
     received: Received,
+    /// Where the transport puts the pieces of a large frame; empty until one comes, so that small calls stay small.
+    pieces: Vec<Bytes>,
     received_bytes: usize,
     message_bytes_max: usize,
     ended: bool,
@@ -191,6 +193,7 @@ impl FrameReader {
         Self {
             recv,
             received: Received::Piece(Bytes::new()),
+            pieces: Vec::new(),
             received_bytes: 0,
             message_bytes_max,
             ended: false,
@@ -239,24 +242,38 @@ impl FrameReader {
         if self.ended {
             return Ok(false);
         }
-        let mut chunks = [const { Bytes::new() }; READ_CHUNKS];
-        match self.recv.read_chunks(&mut chunks).await {
-            Ok(Some(count)) => {
-                for chunk in chunks.into_iter().take(count) {
-                    self.received_bytes += chunk.len();
-                    self.received.push(chunk);
-                }
-                Ok(true)
-            }
-            Ok(None) => {
-                self.ended = true;
-                Ok(false)
-            }
-            Err(error) => {
-                self.ended = true;
-                Err(read_fault(error))
-            }
+        let filled = if self.received.as_slice().is_empty() {
+            self.fill_one().await
+        } else {
+            self.fill_many().await
+        };
+        if !matches!(filled, Ok(true)) {
+            self.ended = true;
         }
+        filled.map_err(read_fault)
+    }
+
+    /// The usual case: all of a small request or reply comes as one piece, and stays that piece.
+    async fn fill_one(&mut self) -> Result<bool, ReadError> {
+        let Some(chunk) = self.recv.read_chunk(usize::MAX, true).await? else { return Ok(false) };
+        self.push(chunk.bytes);
+        Ok(true)
+    }
+
+    /// Inside a frame: many pieces at a time, because each read takes the connection's lock.
+    async fn fill_many(&mut self) -> Result<bool, ReadError> {
+        self.pieces.resize(READ_PIECES, Bytes::new());
+        let Some(count) = self.recv.read_chunks(&mut self.pieces).await? else { return Ok(false) };
+        for at in 0..count {
+            let piece = std::mem::take(&mut self.pieces[at]);
+            self.push(piece);
+        }
+        Ok(true)
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        self.received_bytes += piece.len();
+        self.received.push(piece);
     }
 
     /// Tells the peer that no more is wanted.

@@ -1,0 +1,161 @@
+//! A call through dialback beside the same echo on raw quinn, one stream per call, interleaved in one run: only the ratios count.
+//!
+//! `cargo bench --bench calls` prints the table; `-- quick` runs fewer rounds. Both ends and the load share this process and its
+//! runtime, both use mutual TLS and the same transport settings, and dialback's calls are typed, with head, permit and deadline.
+
+#[path = "calls/raw.rs"]
+mod raw;
+#[path = "calls/world.rs"]
+mod world;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// One way of making an echo call.
+trait Echo: Clone + Send + Sync + 'static {
+    fn echo(&self, message: &serde_bytes::ByteBuf) -> impl Future<Output = ()> + Send;
+}
+
+/// A load: how large, how many at once.
+#[derive(Clone, Copy)]
+struct Load {
+    bytes: usize,
+    in_flight: usize,
+}
+
+const LOADS: [Load; 6] = [
+    Load { bytes: 32, in_flight: 1 },
+    Load { bytes: 32, in_flight: 64 },
+    Load { bytes: 32, in_flight: 512 },
+    Load { bytes: 1024, in_flight: 16 },
+    Load { bytes: 64 * 1024, in_flight: 16 },
+    Load { bytes: 1024 * 1024, in_flight: 16 },
+];
+
+/// What one round measured.
+#[derive(Clone, Copy, Default)]
+struct Round {
+    per_second: f64,
+    p50_us: f64,
+}
+
+/// Keeps `in_flight` calls going for a while.
+async fn round<E: Echo>(echo: &E, load: Load, length: Duration) -> Round {
+    let end = Instant::now() + length;
+    let count = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let callers: Vec<_> = (0..load.in_flight)
+        .map(|_| {
+            let (echo, count) = (echo.clone(), count.clone());
+            tokio::spawn(async move {
+                let message = serde_bytes::ByteBuf::from(vec![7; load.bytes]);
+                let mut times = Vec::with_capacity(4096);
+                while Instant::now() < end {
+                    let began = Instant::now();
+                    echo.echo(&message).await;
+                    times.push(began.elapsed());
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for caller in callers {
+        times.extend(caller.await.expect("a caller panicked"));
+    }
+    let elapsed = began.elapsed();
+    times.sort_unstable();
+    let p50_us = times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+    Round { per_second: count.load(Ordering::Relaxed) as f64 / elapsed.as_secs_f64(), p50_us }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn row(name: &str, load: Load, rounds: &[Round], raw: &[Round]) {
+    let rate = median(rounds.iter().map(|round| round.per_second));
+    let p50 = median(rounds.iter().map(|round| round.p50_us));
+    let rate_ratio =
+        median(rounds.iter().zip(raw).map(|(one, raw)| one.per_second / raw.per_second));
+    let p50_ratio = median(rounds.iter().zip(raw).map(|(one, raw)| one.p50_us / raw.p50_us));
+    println!(
+        "{:>8} B {:>4} in flight  {name:<22} {rate:>10.0} calls/s  {:>8.1} MB/s each way  p50 {p50:>8.1} us   rate x {rate_ratio:.2}  p50 x {p50_ratio:.2}",
+        load.bytes,
+        load.in_flight,
+        rate * load.bytes as f64 / 1e6,
+    );
+}
+
+/// For profilers: one way only, for a while.
+async fn alone(way: String, load: Load) {
+    let world = world::World::start().await;
+    let length = Duration::from_secs(5);
+    let result = match way.as_str() {
+        "raw" => round(&raw::RawEcho::start().await, load, length).await,
+        "direct" => round(&world.in_process(), load, length).await,
+        _ => round(&world.through_node(), load, length).await,
+    };
+    println!("{way}: {:.0} calls/s", result.per_second);
+}
+
+async fn compare(load: Load, rounds: usize, length: Duration) {
+    let raw = raw::RawEcho::start().await;
+    let world = world::World::start().await;
+    let (direct, through) = (world.in_process(), world.through_node());
+    for warm_up in [Duration::from_millis(200)] {
+        round(&raw, load, warm_up).await;
+        round(&direct, load, warm_up).await;
+        round(&through, load, warm_up).await;
+    }
+    let (mut raws, mut directs, mut throughs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        raws.push(round(&raw, load, length).await);
+        directs.push(round(&direct, load, length).await);
+        throughs.push(round(&through, load, length).await);
+    }
+    row("raw quinn", load, &raws, &raws);
+    row("dialback in process", load, &directs, &raws);
+    row("dialback through node", load, &throughs, &raws);
+    world.stop().await;
+}
+
+/// The word after `name` on the command line.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "quick");
+    let only = argument("only").and_then(|text| text.parse::<usize>().ok());
+    let (rounds, length) =
+        if quick { (5, Duration::from_millis(400)) } else { (9, Duration::from_secs(1)) };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    if let Some(way) = argument("alone") {
+        let load = LOADS[only.unwrap_or(1)];
+        return runtime
+            .block_on(async move { tokio::spawn(alone(way, load)).await.expect("no panic") });
+    }
+    println!(
+        "{} threads, {rounds} interleaved rounds of {length:?}, medians; ratios are to raw quinn, round by round",
+        runtime.metrics().num_workers()
+    );
+    for (index, load) in LOADS.into_iter().enumerate() {
+        if only.is_none_or(|only| only == index) {
+            // In a spawned task: the thread that blocks here is no worker, and every wake of it costs microseconds.
+            runtime.block_on(async move {
+                tokio::spawn(compare(load, rounds, length)).await.expect("a round panicked");
+            });
+        }
+    }
+}
