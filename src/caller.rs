@@ -261,7 +261,7 @@ impl Handler for Asks {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
         let shared = &self.caller.shared;
         let link = link_by(shared, request.deadline).await?;
-        ask(&link, &request, (&*shared.limits).into(), false).await
+        ask(&link, &request, (&*shared.limits).into(), None).await
     }
 }
 

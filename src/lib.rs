@@ -68,8 +68,8 @@ pub mod limits;
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder};
 pub use call::{
-    Call, Callee, Context, DynHandler, Handler, IntoMethod, Reply, ReplyFuture, Request,
-    SharedHandler, Target,
+    Call, CallFuture, Callee, Context, DynHandler, Handler, IntoMethod, Reply, ReplyFuture,
+    Request, SharedHandler, Target,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use limits::Limits;

@@ -48,7 +48,7 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
 struct Echo;
 
 impl DynHandler for Echo {
-    fn call_boxed(&self, request: Request) -> ReplyFuture<'_> {
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
         Box::pin(async move { Ok(Reply::new(request.message)) })
     }
 }

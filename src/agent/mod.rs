@@ -224,6 +224,6 @@ impl Handler for Asks {
         let link = newest.ok_or_else(|| {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
         })?;
-        ask(&link, &request, (&*self.shared.limits).into(), false).await
+        ask(&link, &request, (&*self.shared.limits).into(), None).await
     }
 }

@@ -199,7 +199,8 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
     }
     let complete = AtomicBool::new(false);
     let work = reception.receive(head, Body { reader, complete: &complete });
-    let stopped = sender.stopped();
+    // Made when first polled: a handler that answers at once never needs it.
+    let stopped = async { sender.stopped().await };
     let ended = tokio::select! {
         biased;
         ended = tokio::time::timeout_at(deadline, caught(work)) => ended,

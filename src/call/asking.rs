@@ -8,6 +8,7 @@ use crate::{
     limits::{Limits, TIMEOUT_MIN},
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
     metadata::Metadata,
+    name::PeerName,
     status::{Code, Outcome, Status},
     wire::{
         CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError,
@@ -53,12 +54,12 @@ impl Progress {
     }
 }
 
-/// Asks over a link. `name_caller` writes who asks into the head; only a node may, and agents believe only nodes.
+/// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and agents believe only nodes.
 pub(crate) async fn ask(
     link: &Link,
     request: &Request,
     limits: AskLimits,
-    name_caller: bool,
+    name_caller: Option<&PeerName>,
 ) -> Result<Reply, Status> {
     check_sizes(request, limits)?;
     let mut stream = open(link, request, limits).await?;
@@ -111,7 +112,7 @@ fn unavailable(progress: Progress, fault: &LinkFault) -> Status {
 async fn exchange(
     stream: &mut CallStream,
     request: &Request,
-    name_caller: bool,
+    name_caller: Option<&PeerName>,
     progress: &mut Progress,
 ) -> Result<Reply, Status> {
     let left = request.deadline.saturating_duration_since(Instant::now());
@@ -140,9 +141,9 @@ async fn exchange(
 fn encode(
     request: &Request,
     left: Duration,
-    name_caller: bool,
+    name_caller: Option<&PeerName>,
 ) -> Result<crate::wire::Chunks, WireError> {
-    let caller = name_caller.then(|| request.caller.to_string());
+    let caller = name_caller.map(ToString::to_string);
     let (route, agent) = match &request.target {
         Target::Here => (RouteKind::Here, None),
         Target::Agent(name) => (RouteKind::Agent, Some(name.as_str())),

@@ -1,7 +1,7 @@
 //! Somebody who can be called, and a call on its way: what programs hold in their hands.
 
 use super::{
-    SharedHandler,
+    ReplyFuture, SharedHandler,
     message::{Reply, Request, Target},
     typed::decode_reply,
 };
@@ -20,6 +20,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 use tokio::time::Instant;
@@ -160,6 +161,11 @@ impl<R> Call<R> {
     /// # Errors
     /// The failure, with its code and outcome. Dropping the future cancels the call.
     pub async fn raw(self) -> Result<Reply, Status> {
+        self.begin()?.await
+    }
+
+    /// Everything that happens before the first wait.
+    fn begin(self) -> Result<ReplyFuture, Status> {
         let (method, message) = self.what?;
         if self.timeout.is_zero() {
             return Err(invalid("a timeout of 0; a call needs time".into()));
@@ -177,16 +183,40 @@ impl<R> Call<R> {
             metadata: self.metadata,
             message,
         };
-        handler.call_boxed(request).await
+        Ok(handler.clone().call_boxed(request))
     }
 }
 
 impl<R: DeserializeOwned + 'static> IntoFuture for Call<R> {
     type Output = Result<R, Status>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+    type IntoFuture = CallFuture<R>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { decode_reply(&self.raw().await?.message) })
+        CallFuture {
+            reply: self.begin().unwrap_or_else(|status| Box::pin(std::future::ready(Err(status)))),
+            _reply: PhantomData,
+        }
+    }
+}
+
+/// A call on its way. Dropping it cancels the call.
+#[must_use = "a call is made when it is awaited"]
+pub struct CallFuture<R> {
+    reply: ReplyFuture,
+    _reply: PhantomData<fn() -> R>,
+}
+
+impl<R: DeserializeOwned> Future for CallFuture<R> {
+    type Output = Result<R, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        self.reply.as_mut().poll(cx).map(|reply| decode_reply(&reply?.message))
+    }
+}
+
+impl<R> fmt::Debug for CallFuture<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").finish_non_exhaustive()
     }
 }
 

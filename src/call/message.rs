@@ -5,9 +5,15 @@ use crate::{
     name::{CallId, MethodPath, Name, PeerName},
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,14 +79,36 @@ struct Facts {
     attempt: u32,
     traceparent: Option<Box<str>>,
     metadata: Metadata,
-    cancelled: CancellationToken,
+    is_cancelled: AtomicBool,
+    /// Made by the first who waits: most handlers never do.
+    cancelled: OnceLock<CancellationToken>,
+}
+
+/// Dropped before it is disarmed, it says that the call was cancelled.
+#[derive(Debug)]
+pub(crate) struct CancelGuard(Option<Context>);
+
+impl CancelGuard {
+    /// The handler has ended by itself.
+    pub(crate) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some(Context(facts)) = &self.0 {
+            facts.is_cancelled.store(true, Ordering::SeqCst);
+            if let Some(token) = facts.cancelled.get() {
+                token.cancel();
+            }
+        }
+    }
 }
 
 impl Context {
     /// Splits a request into its context and its message. Dropping the guard before it is disarmed says that the call was cancelled.
-    pub(crate) fn split(request: Request) -> (Self, Bytes, DropGuard) {
-        let cancelled = CancellationToken::new();
-        let guard = cancelled.clone().drop_guard();
+    pub(crate) fn split(request: Request) -> (Self, Bytes, CancelGuard) {
         let facts = Facts {
             caller: request.caller,
             call_id: request.call_id,
@@ -88,9 +116,11 @@ impl Context {
             attempt: request.attempt,
             traceparent: request.traceparent,
             metadata: request.metadata,
-            cancelled,
+            is_cancelled: AtomicBool::new(false),
+            cancelled: OnceLock::new(),
         };
-        (Self(Arc::new(facts)), request.message, guard)
+        let context = Self(Arc::new(facts));
+        (context.clone(), request.message, CancelGuard(Some(context)))
     }
 
     /// Who asks. On an agent this is the word of the node, which took it from a certificate.
@@ -130,11 +160,15 @@ impl Context {
 
     /// Whether the caller has gone or the deadline has passed before the handler ended.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.is_cancelled()
+        self.0.is_cancelled.load(Ordering::SeqCst)
     }
 
     /// Ends when the call is cancelled. A handler's own future is dropped then; this is for work that it started elsewhere.
     pub async fn cancelled(&self) {
-        self.0.cancelled.cancelled().await;
+        let token = self.0.cancelled.get_or_init(CancellationToken::new);
+        // The guard sets the flag first and looks for a token then, so one of the two sees the other.
+        if !self.is_cancelled() {
+            token.cancelled().await;
+        }
     }
 }

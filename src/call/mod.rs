@@ -10,7 +10,7 @@ mod typed;
 
 pub(crate) use answering::{Body, Head, Reception, answer};
 pub(crate) use asking::ask;
-pub use callee::{Call, Callee, IntoMethod};
+pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]
 pub use contract::{pascal, pascal_len};
 pub use message::{Context, Reply, Request, Target};
@@ -29,17 +29,17 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// A boxed future of a reply.
-pub type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Status>> + Send + 'a>>;
+pub type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, Status>> + Send>>;
 
 /// [`Handler`] behind a pointer, for places that hold many kinds of them.
 pub trait DynHandler: Send + Sync + 'static {
-    /// As [`Handler::call`], boxed: one allocation.
-    fn call_boxed(&self, request: Request) -> ReplyFuture<'_>;
+    /// As [`Handler::call`], boxed: one allocation. The future owns the handler, so that it can go anywhere.
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture;
 }
 
 impl<H: Handler> DynHandler for H {
-    fn call_boxed(&self, request: Request) -> ReplyFuture<'_> {
-        Box::pin(self.call(request))
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin(async move { self.call(request).await })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     wire::{decode_value, encode_value},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{future::Future, marker::PhantomData};
+use std::{future::Future, marker::PhantomData, sync::Arc};
 
 /// Decodes a request's message. A message that does not decode was not executed.
 fn decode_request<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
@@ -59,13 +59,13 @@ where
     T: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    fn call_boxed(&self, request: Request) -> ReplyFuture<'_> {
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
         Box::pin(async move {
             let (context, message, guard) = Context::split(request);
             let value = decode_request(&message)?;
             drop(message);
             let result = (self.function)(value, context).await;
-            drop(guard.disarm());
+            guard.disarm();
             let value = result.map_err(Status::into_app_error)?;
             let message = encode_value(&value).map_err(|fault| {
                 Status::unknown(Code::Internal, format!("the reply does not encode: {fault}"))

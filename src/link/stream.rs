@@ -253,10 +253,12 @@ impl FrameReader {
         filled.map_err(read_fault)
     }
 
-    /// The usual case: all of a small request or reply comes as one piece, and stays that piece.
+    /// The usual case: all of a small request or reply comes as one piece, and stays that piece. The second place is for the end of the
+    /// stream, which is then noticed under the same lock of the connection.
     async fn fill_one(&mut self) -> Result<bool, ReadError> {
-        let Some(chunk) = self.recv.read_chunk(usize::MAX, true).await? else { return Ok(false) };
-        self.push(chunk.bytes);
+        let mut pieces = [const { Bytes::new() }; 2];
+        let Some(count) = self.recv.read_chunks(&mut pieces).await? else { return Ok(false) };
+        pieces.into_iter().take(count).for_each(|piece| self.push(piece));
         Ok(true)
     }
 

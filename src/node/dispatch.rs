@@ -45,7 +45,9 @@ impl Dispatch {
         let agent = self.pick(&name)?;
         let until = request.deadline.min(Instant::now() + self.shared.limits.queue_wait_max);
         let _permit = agent.permits.acquire(until).await?;
-        ask(&agent.link, &request, (&*self.shared.limits).into(), true).await
+        // The node's own calls go without a name: the agent knows the node by its certificate.
+        let caller = (request.caller != self.shared.peer).then_some(&request.caller);
+        ask(&agent.link, &request, (&*self.shared.limits).into(), caller).await
     }
 
     fn pick(&self, name: &Name) -> Result<SharedAgentLink, Status> {

@@ -212,7 +212,7 @@ mod tests {
     async fn call(method: &str, message: bytes::Bytes) -> Result<String, Status> {
         let services = Services::new(vec![hello()]).expect("services");
         let request = request(method, message);
-        let reply = services.find(&request.method)?.call_boxed(request).await?;
+        let reply = services.find(&request.method)?.clone().call_boxed(request).await?;
         Ok(decode_value(&reply.message).expect("a text"))
     }
 

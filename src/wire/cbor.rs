@@ -6,6 +6,7 @@ use super::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::cell::Cell;
 
 /// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of their declaration.
 pub(super) fn encode_words<T: Serialize>(out: &mut Vec<u8>, words: &T) -> Result<(), WireError> {
@@ -28,11 +29,35 @@ pub(super) fn decode_words<'a, T: Deserialize<'a>>(
 /// # Errors
 /// What the value's own `Serialize` reports, as text.
 pub(crate) fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> {
-    let mut out = Vec::with_capacity(64);
-    let mut writer = serde_cbor::ser::IoWrite::new(&mut out);
-    let mut serializer = serde_cbor::Serializer::new(&mut writer);
-    value.serialize(&mut serializer).map_err(|fault| fault.to_string())?;
-    Ok(out.into())
+    with_scratch(|out| {
+        let mut writer = serde_cbor::ser::IoWrite::new(out);
+        let mut serializer = serde_cbor::Serializer::new(&mut writer);
+        value.serialize(&mut serializer).map_err(|fault| fault.to_string())
+    })
+}
+
+/// What a thread keeps of its scratch buffer between uses.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+/// Lets `write` fill a buffer of this thread, and gives what it wrote in exactly as much memory as that takes: one allocation, where a
+/// vector that grows and becomes `Bytes` takes two or more.
+pub(super) fn with_scratch<E>(
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<Bytes, E> {
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    // Taken out, not borrowed: `write` calls the user's own `Serialize`, which may come back here.
+    let mut out = SCRATCH.take();
+    let result = write(&mut out);
+    let bytes = if out.len() > SCRATCH_BYTES_KEPT {
+        Bytes::from(std::mem::take(&mut out))
+    } else {
+        Bytes::copy_from_slice(&out)
+    };
+    out.clear();
+    SCRATCH.set(out);
+    result.map(|()| bytes)
 }
 
 /// Decodes the payload of a message into a user's value. Trailing bytes are refused; nesting is bounded at 127 by serde_cbor.

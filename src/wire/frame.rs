@@ -1,7 +1,7 @@
 //! Frames: a one-byte kind, a length, a payload. Cutting them out of bytes, and joining them for one write.
 
 use super::{
-    cbor,
+    cbor::{self, with_scratch},
     head::{ReplyHead, RequestHead, StatusHead},
 };
 use crate::limits::{CONTROL_BYTES_MAX, HEAD_BYTES_MAX};
@@ -173,17 +173,6 @@ pub(crate) fn push_words<T: serde::Serialize>(
 /// Messages up to this size are copied next to their head, so that all leaves in one buffer; longer ones travel by reference.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
-/// Room for a head with an ordinary method, agent and caller name.
-const HEAD_BYTES_USUAL: usize = 192;
-
-fn push_message(out: &mut Vec<u8>, message: &Bytes) {
-    out.push(Kind::Message.byte());
-    push_varint(out, message.len());
-    if message.len() <= COPY_BYTES_MAX {
-        out.extend_from_slice(message);
-    }
-}
-
 /// What one write hands to the transport: one to three buffers in order, without an allocation to list them.
 #[derive(Debug)]
 pub(crate) struct Chunks {
@@ -192,8 +181,8 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    fn one(piece: Vec<u8>) -> Self {
-        Self { pieces: [piece.into(), Bytes::new(), Bytes::new()], used: 1 }
+    const fn one(piece: Bytes) -> Self {
+        Self { pieces: [piece, Bytes::new(), Bytes::new()], used: 1 }
     }
 
     /// The buffers in use.
@@ -202,31 +191,37 @@ impl Chunks {
     }
 }
 
+/// A message with what goes before and after it: one buffer if the message is small, three if not.
 fn around_message(
-    before: Vec<u8>,
+    before: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>,
     message: &Bytes,
-    push_after: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>,
+    after: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>,
 ) -> Result<Chunks, WireError> {
-    let mut first = before;
-    push_message(&mut first, message);
-    if message.len() <= COPY_BYTES_MAX {
-        push_after(&mut first)?;
-        return Ok(Chunks::one(first));
+    let push_before = |out: &mut Vec<u8>| {
+        before(out)?;
+        out.push(Kind::Message.byte());
+        push_varint(out, message.len());
+        Ok(())
+    };
+    if message.len() > COPY_BYTES_MAX {
+        let (first, last) = (with_scratch(push_before)?, with_scratch(after)?);
+        return Ok(Chunks { pieces: [first, message.clone(), last], used: 3 });
     }
-    let mut last = Vec::with_capacity(32);
-    push_after(&mut last)?;
-    Ok(Chunks { pieces: [first.into(), message.clone(), last.into()], used: 3 })
+    let all = with_scratch(|out| {
+        push_before(out)?;
+        out.extend_from_slice(message);
+        after(out)
+    })?;
+    Ok(Chunks::one(all))
 }
 
 /// A whole unary request: HEAD, MESSAGE, END.
 pub(crate) fn request_chunks(head: &RequestHead<'_>, message: &Bytes) -> Result<Chunks, WireError> {
-    let copied = if message.len() <= COPY_BYTES_MAX { message.len() } else { 0 };
-    let mut out = Vec::with_capacity(HEAD_BYTES_USUAL + copied);
-    push_words(&mut out, Kind::Head, head)?;
-    around_message(out, message, |out| {
+    let end = |out: &mut Vec<u8>| {
         out.extend_from_slice(&[Kind::End.byte(), 0]);
         Ok(())
-    })
+    };
+    around_message(|out| push_words(out, Kind::Head, head), message, end)
 }
 
 /// A whole unary reply: HEAD if there is one, MESSAGE, STATUS.
@@ -235,19 +230,13 @@ pub(crate) fn reply_chunks(
     message: &Bytes,
     status: &StatusHead<'_>,
 ) -> Result<Chunks, WireError> {
-    let copied = if message.len() <= COPY_BYTES_MAX { message.len() } else { 0 };
-    let mut out = Vec::with_capacity(48 + copied);
-    if let Some(head) = head {
-        push_words(&mut out, Kind::Head, head)?;
-    }
-    around_message(out, message, |out| push_words(out, Kind::Status, status))
+    let before = |out: &mut Vec<u8>| head.map_or(Ok(()), |head| push_words(out, Kind::Head, head));
+    around_message(before, message, |out| push_words(out, Kind::Status, status))
 }
 
 /// A reply that is a STATUS alone: how failures travel.
 pub(crate) fn status_chunk(status: &StatusHead<'_>) -> Result<Chunks, WireError> {
-    let mut out = Vec::with_capacity(96);
-    push_words(&mut out, Kind::Status, status)?;
-    Ok(Chunks::one(out))
+    with_scratch(|out| push_words(out, Kind::Status, status)).map(Chunks::one)
 }
 
 #[cfg(test)]

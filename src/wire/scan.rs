@@ -8,7 +8,7 @@ use super::WireError;
 use crate::limits::{CONTROL_ITEMS_MAX, HEAD_DEPTH_MAX, HEAD_ITEMS_MAX};
 
 /// Keys of one map. Ours have a dozen; the bound keeps the search for duplicates short.
-const MAP_KEYS_MAX: usize = 64;
+const MAP_KEYS_MAX: u64 = 64;
 
 /// How much a head may hold.
 #[derive(Debug, Clone, Copy)]
@@ -36,64 +36,84 @@ enum Key<'a> {
     Text(&'a [u8]),
 }
 
-/// An array or map that is not at its end.
-struct Open<'a> {
-    /// Items to come; a map's keys and values both count.
-    left: u64,
-    /// The keys so far, if it is a map.
-    keys: Option<Vec<Key<'a>>>,
+/// The keys of one map so far. Ours are small numbers, so a head usually takes no memory here.
+#[derive(Default)]
+struct Keys<'a> {
+    small: u64,
+    others: Vec<Key<'a>>,
+}
+
+impl<'a> Keys<'a> {
+    /// Notes a key; `false` if it was there before.
+    fn insert(&mut self, key: Key<'a>) -> bool {
+        if let Key::Number(0, number @ 0..64) = key {
+            let bit = 1 << number;
+            let is_new = self.small & bit == 0;
+            self.small |= bit;
+            return is_new;
+        }
+        let is_new = !self.others.contains(&key);
+        self.others.push(key);
+        is_new
+    }
 }
 
 struct Scanner<'a> {
     rest: &'a [u8],
-    items: usize,
-    open: Vec<Open<'a>>,
+    items_left: usize,
 }
 
 const MALFORMED: fn(&'static str) -> WireError = WireError::Malformed;
 
 /// Whether the bytes are one well-formed item within the bounds.
 pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), WireError> {
-    let mut scanner = Scanner { rest: bytes, items: 0, open: Vec::new() };
-    loop {
-        scanner.item()?;
-        if scanner.items > bounds.items_max {
-            return Err(MALFORMED("too many items in a head"));
-        }
-        scanner.leave_full();
-        if scanner.open.is_empty() {
-            break;
-        }
-    }
+    let mut scanner = Scanner { rest: bytes, items_left: bounds.items_max };
+    scanner.item(0)?;
     if scanner.rest.is_empty() { Ok(()) } else { Err(MALFORMED("trailing bytes after a head")) }
 }
 
 impl<'a> Scanner<'a> {
-    fn item(&mut self) -> Result<(), WireError> {
-        self.items += 1;
+    /// One item and all that is in it. Calls itself no deeper than the bound on depth.
+    fn item(&mut self, depth: usize) -> Result<(), WireError> {
         let Item { major, argument } = self.start()?;
-        let is_key = self.count_in_parent();
         match major {
-            0 | 1 => self.key(is_key, Key::Number(major, argument)),
-            2 => {
-                self.take(argument)?;
-                if is_key { Err(MALFORMED("a byte string as a key")) } else { Ok(()) }
-            }
-            3 => {
-                let text = self.take(argument)?;
-                self.key(is_key, Key::Text(text))
-            }
-            _ if is_key => Err(MALFORMED("a key that is neither number nor text")),
-            4 => self.enter(argument, None),
-            5 if argument > MAP_KEYS_MAX as u64 => Err(MALFORMED("too many keys in a map")),
-            5 => self.enter(argument * 2, Some(Vec::new())),
+            2 | 3 => self.take(argument).map(drop),
+            4 | 5 if depth >= HEAD_DEPTH_MAX => Err(MALFORMED("maps and arrays too deep")),
+            4 => (0..argument).try_for_each(|_| self.item(depth + 1)),
+            5 => self.map(argument, depth + 1),
             6 => Err(MALFORMED("a tag in a head")),
             _ => Ok(()),
         }
     }
 
-    /// Reads the first bytes of an item. Indefinite lengths and reserved forms are refused.
+    fn map(&mut self, entries: u64, depth: usize) -> Result<(), WireError> {
+        if entries > MAP_KEYS_MAX {
+            return Err(MALFORMED("too many keys in a map"));
+        }
+        let mut keys = Keys::default();
+        for _ in 0..entries {
+            let key = self.key()?;
+            if !keys.insert(key) {
+                return Err(MALFORMED("a key that stands twice in one map"));
+            }
+            self.item(depth)?;
+        }
+        Ok(())
+    }
+
+    fn key(&mut self) -> Result<Key<'a>, WireError> {
+        let Item { major, argument } = self.start()?;
+        match major {
+            0 | 1 => Ok(Key::Number(major, argument)),
+            3 => self.take(argument).map(Key::Text),
+            _ => Err(MALFORMED("a key that is neither number nor text")),
+        }
+    }
+
+    /// Reads and counts the first bytes of an item. Indefinite lengths and reserved forms are refused.
     fn start(&mut self) -> Result<Item, WireError> {
+        self.items_left =
+            self.items_left.checked_sub(1).ok_or_else(|| MALFORMED("too many items in a head"))?;
         let first = self.take(1)?[0];
         let (major, short) = (first >> 5, first & 0x1f);
         let argument = match short {
@@ -113,41 +133,6 @@ impl<'a> Scanner<'a> {
             self.rest.split_at(cut.ok_or_else(|| MALFORMED("a head that ends too early"))?);
         self.rest = rest;
         Ok(taken)
-    }
-
-    /// Counts the item in the array or map around it; says whether it stands at the place of a key.
-    fn count_in_parent(&mut self) -> bool {
-        let Some(parent) = self.open.last_mut() else { return false };
-        let is_key = parent.keys.is_some() && parent.left.is_multiple_of(2);
-        parent.left -= 1;
-        is_key
-    }
-
-    fn key(&mut self, is_key: bool, key: Key<'a>) -> Result<(), WireError> {
-        let Some(keys) =
-            self.open.last_mut().and_then(|parent| parent.keys.as_mut()).filter(|_| is_key)
-        else {
-            return Ok(());
-        };
-        if keys.contains(&key) {
-            return Err(MALFORMED("a key that stands twice in one map"));
-        }
-        keys.push(key);
-        Ok(())
-    }
-
-    fn enter(&mut self, left: u64, keys: Option<Vec<Key<'a>>>) -> Result<(), WireError> {
-        if self.open.len() >= HEAD_DEPTH_MAX {
-            return Err(MALFORMED("maps and arrays too deep"));
-        }
-        self.open.push(Open { left, keys });
-        Ok(())
-    }
-
-    fn leave_full(&mut self) {
-        while self.open.last().is_some_and(|open| open.left == 0) {
-            self.open.pop();
-        }
     }
 }
 
