@@ -371,7 +371,12 @@ pub(crate) fn parse() -> Cli {
 }
 
 /// Gives every flag its variable, hidden in help: the first page of help states the rule.
+///
+/// Not so for `config`: its flags name files to look at, and `DIALBACK_NODE` is where a node is dialled.
 fn with_environment(command: clap::Command) -> clap::Command {
+    if command.get_name() == "config" {
+        return command;
+    }
     command
         .mut_args(|arg| match variable(&arg) {
             Some(name) => arg.env(name).hide_env(true),
@@ -446,7 +451,8 @@ mod tests {
                 let found = arg.get_env().map(|name| name.to_string_lossy().into_owned());
                 assert_eq!(found, expected, "{arg}");
             }
-            command.get_subcommands().for_each(check);
+            let others = command.get_subcommands().filter(|inner| inner.get_name() != "config");
+            others.for_each(check);
         }
         check(&with_environment(Cli::command()));
         let log_level = Cli::command()
@@ -454,6 +460,14 @@ mod tests {
             .find(|arg| arg.get_long() == Some("log-level"))
             .and_then(variable);
         assert_eq!(log_level.as_deref(), Some("DIALBACK_LOG_LEVEL"));
+    }
+
+    #[test]
+    fn files_to_look_at_are_not_taken_from_the_environment() {
+        let command = with_environment(Cli::command());
+        let config = command.find_subcommand("config").expect("a command");
+        let check = config.find_subcommand("check").expect("a command");
+        assert!(check.get_arguments().all(|arg| arg.get_env().is_none()));
     }
 
     #[test]
