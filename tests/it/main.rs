@@ -1,3 +1,12 @@
-//! Integration tests over QUIC on localhost, one binary.
+//! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what they share.
 
+mod both_ways;
 mod call;
+mod cancel;
+mod deadline;
+mod identity;
+mod limits;
+mod policy;
+mod reconnect;
+mod shutdown;
+mod world;
