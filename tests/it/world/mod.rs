@@ -11,7 +11,7 @@ pub(crate) use log::said;
 pub(crate) use process::Process;
 pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
 pub(crate) use stage::{End, Stage};
-pub(crate) use wait::{Background, background, soon, until};
+pub(crate) use wait::{Background, background, lined_up, soon, until};
 
 use dialback::{
     Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,

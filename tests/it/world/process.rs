@@ -13,7 +13,7 @@ impl<T: Send + 'static> Process<T> {
     /// Starts the party in a new runtime.
     pub(crate) async fn start(who: impl Future<Output = T> + Send + 'static) -> Self {
         let runtime =
-            Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+            Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let who = runtime.spawn(who).await.expect("it started");
         Self { runtime: Some(runtime), who: Some(who) }
     }

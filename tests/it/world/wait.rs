@@ -76,3 +76,18 @@ impl<T> Drop for Background<T> {
         self.0.abort();
     }
 }
+
+/// Polls each call once, in order, so that they stand in line in this order. They go on when they are awaited.
+pub(crate) async fn lined_up<F: IntoFuture>(
+    calls: impl IntoIterator<Item = F>,
+) -> Vec<Pin<Box<F::IntoFuture>>> {
+    let mut calls: Vec<_> = calls.into_iter().map(|call| Box::pin(call.into_future())).collect();
+    std::future::poll_fn(|cx| {
+        for call in &mut calls {
+            assert!(call.as_mut().poll(cx).is_pending(), "a call ended before it was sent");
+        }
+        Poll::Ready(())
+    })
+    .await;
+    calls
+}
