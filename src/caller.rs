@@ -277,7 +277,13 @@ async fn link_by(shared: &Shared, deadline: Instant) -> Result<Link, Status> {
         State::Up(link) => !link.is_closed(),
         State::Down(fault) => fault.as_ref().is_some_and(LinkFault::is_refusal),
     });
-    match tokio::time::timeout_at(deadline, settled).await {
+    let settled = tokio::select! {
+        () = shared.tasks.stopped() => {
+            return Err(Status::not_executed(Code::Unavailable, "this caller was closed"));
+        }
+        settled = tokio::time::timeout_at(deadline, settled) => settled,
+    };
+    match settled {
         Ok(Ok(state)) => match &*state {
             State::Up(link) => Ok(link.clone()),
             State::Down(fault) => Err(no_link(fault.as_ref())),

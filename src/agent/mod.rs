@@ -222,7 +222,10 @@ impl Handler for Asks {
         let mut attached = self.shared.attached.subscribe();
         let some = attached.wait_for(|attached| !attached.is_empty());
         // In time or not: what counts is whether there is one now.
-        drop(tokio::time::timeout_at(request.deadline, some).await.map(drop));
+        tokio::select! {
+            () = self.shared.links.stopped() => {}
+            some = tokio::time::timeout_at(request.deadline, some) => drop(some),
+        }
         let newest = self.shared.attached.borrow().last().map(|attached| attached.link.clone());
         let link = newest.ok_or_else(|| {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")

@@ -7,7 +7,6 @@ use crate::{
     status::{Code, Status},
 };
 use std::sync::Arc;
-use tokio::time::Instant;
 
 /// Receives the calls of one link.
 pub(super) struct AgentReception {
@@ -64,10 +63,8 @@ impl Reception for AgentReception {
         let asker = self.asker(head.caller.as_deref())?;
         self.authorise(&asker, &head)?;
         let handler = self.shared.services.find(&head.method)?.clone();
-        let _permit = self
-            .permits
-            .acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max))
-            .await?;
+        let _permit =
+            self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
         let request = Request {
             message: body.message().await?,
             method: head.method,

@@ -3,7 +3,7 @@
 use super::message::{Reply, Target};
 use crate::{
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX, TIMEOUT_CEILING},
-    link::{CallStream, FrameReader, FrameSender, ReadFault},
+    link::{CallStream, FrameReader, FrameSender, ReadFault, SendFault},
     metadata::Metadata,
     name::{CallId, MethodPath},
     status::{Code, Outcome, Status},
@@ -184,7 +184,7 @@ pub(crate) trait Reception: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 }
 
-/// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended.
+/// Answers one call on its stream. Returns when the reply has arrived or the call was broken off, and with it the handler has ended.
 pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limits: &Limits) {
     let received_at = Instant::now();
     let CallStream { mut sender, mut reader } = stream;
@@ -296,9 +296,17 @@ async fn write_status(sender: &mut FrameSender, status: &Status) {
     }
 }
 
+/// Writes a reply and waits until it has arrived: closing a link throws away what is still on its way, so that whoever waits for its
+/// calls before it closes must wait for that too.
 async fn write(sender: &mut FrameSender, mut chunks: Chunks, until: Instant) {
-    match tokio::time::timeout_at(until, sender.write(&mut chunks)).await {
-        Ok(Ok(())) => sender.finish(),
+    let written = async {
+        sender.write(&mut chunks).await?;
+        sender.finish();
+        sender.delivered().await;
+        Ok::<_, SendFault>(())
+    };
+    match tokio::time::timeout_at(until, written).await {
+        Ok(Ok(())) => {}
         Ok(Err(_gone)) => sender.reset(StreamCode::Cancelled),
         Err(_elapsed) => sender.reset(StreamCode::Deadline),
     }

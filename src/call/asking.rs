@@ -32,6 +32,13 @@ impl From<&Limits> for AskLimits {
     }
 }
 
+impl AskLimits {
+    /// The same after a wait for a permit: permit and stream credit share one bound.
+    pub(crate) fn after_queueing(self, waited: Duration) -> Self {
+        Self { queue_wait_max: self.queue_wait_max.saturating_sub(waited), ..self }
+    }
+}
+
 /// How far a request got. Decides the outcome when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {

@@ -1,9 +1,12 @@
 //! How many calls may be in flight, and who waits for the next place.
 
 use crate::status::{Code, Status};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -44,11 +47,16 @@ impl Permits {
         Self(Arc::new(Inner { places, waiting: AtomicUsize::new(0), in_flight_max, queue_max }))
     }
 
-    /// A place, now or by `until`.
+    /// A place, now or within `wait_max`, but not after the deadline of the call that wants it.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`, not executed: the queue is full, or no place came in time.
-    pub(crate) async fn acquire(&self, until: Instant) -> Result<Permit, Status> {
+    /// Not executed: `RESOURCE_EXHAUSTED` when the queue is full or no place came in time, `DEADLINE_EXCEEDED` when the call's own time
+    /// was over first.
+    pub(crate) async fn acquire(
+        &self,
+        deadline: Instant,
+        wait_max: Duration,
+    ) -> Result<Permit, Status> {
         if let Ok(place) = self.0.places.clone().try_acquire_owned() {
             return Ok(Permit { _place: place });
         }
@@ -57,8 +65,13 @@ impl Permits {
         if before >= self.0.queue_max {
             return Err(self.exhausted(&format!("and the queue of {} is full", self.0.queue_max)));
         }
+        let until = deadline.min(Instant::now() + wait_max);
         match tokio::time::timeout_at(until, self.0.places.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(Permit { _place: place }),
+            _ if until == deadline => Err(Status::not_executed(
+                Code::DeadlineExceeded,
+                "the deadline passed in the queue for a place among the calls in flight",
+            )),
             _ => Err(self.exhausted("and none ended in time")),
         }
     }
@@ -80,41 +93,51 @@ impl Permits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(2)
+    const WAIT_MAX: Duration = Duration::from_secs(2);
+
+    fn later() -> Instant {
+        Instant::now() + 15 * WAIT_MAX
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_place_is_given_and_one_more_waits_until_its_time() {
         let permits = Permits::new(2, 1);
-        let first = permits.acquire(soon()).await.expect("a place");
-        let _second = permits.acquire(soon()).await.expect("a place");
-        let refused = permits.acquire(soon()).await.expect_err("no place came");
+        let first = permits.acquire(later(), WAIT_MAX).await.expect("a place");
+        let _second = permits.acquire(later(), WAIT_MAX).await.expect("a place");
+        let refused = permits.acquire(later(), WAIT_MAX).await.expect_err("no place came");
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(refused.is_safe_to_retry() && refused.message().contains("2 calls in flight"));
         drop(first);
-        assert!(permits.acquire(soon()).await.is_ok());
+        assert!(permits.acquire(later(), WAIT_MAX).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_refuses_at_once_and_those_in_it_are_served_in_order() {
         let permits = Permits::new(1, 2);
-        let held = permits.acquire(soon()).await.expect("a place");
-        let mut one = Box::pin(permits.acquire(soon()));
-        let mut two = Box::pin(permits.acquire(soon()));
+        let held = permits.acquire(later(), WAIT_MAX).await.expect("a place");
+        let mut one = Box::pin(permits.acquire(later(), WAIT_MAX));
+        let mut two = Box::pin(permits.acquire(later(), WAIT_MAX));
         assert!(
             futures_poll_once(&mut one).await.is_none()
                 && futures_poll_once(&mut two).await.is_none()
         );
         let began = Instant::now();
-        assert!(permits.acquire(soon()).await.is_err());
+        assert!(permits.acquire(later(), WAIT_MAX).await.is_err());
         assert_eq!(began.elapsed(), Duration::ZERO, "a full queue makes nobody wait");
         drop(held);
         assert!(futures_poll_once(&mut two).await.is_none(), "the second overtook the first");
         assert!(one.await.is_ok() && two.await.is_ok());
         assert_eq!(permits.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_passes_in_the_queue_is_said_to_be_one() {
+        let permits = Permits::new(1, 1);
+        let _held = permits.acquire(later(), WAIT_MAX).await.expect("a place");
+        let late = permits.acquire(Instant::now() + WAIT_MAX / 2, WAIT_MAX).await;
+        let late = late.expect_err("no place came");
+        assert!(late.code() == Code::DeadlineExceeded && late.is_safe_to_retry(), "{late}");
     }
 
     async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

@@ -202,7 +202,11 @@ pub(super) fn dialling_config(
     Ok(config)
 }
 
-/// Closes a connection with one of our codes.
+/// Closes a connection with one of our codes. One that has ended keeps its own reason: quinn would put ours in its place for every
+/// stream that has not yet looked.
 pub(super) fn close(connection: &quinn::Connection, code: CloseCode, text: &str) {
+    if connection.close_reason().is_some() {
+        return;
+    }
     connection.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
 }

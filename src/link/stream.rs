@@ -81,6 +81,11 @@ impl FrameSender {
         drop(self.send.reset(varint(code)));
     }
 
+    /// Ends when the peer has received everything up to the end, wants no more of it, or is gone.
+    pub(crate) async fn delivered(&self) {
+        drop(self.send.stopped().await);
+    }
+
     /// Ends when the peer has stopped this half with a code, or the link is gone. Never ends if the peer took all there was.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.send.stopped();

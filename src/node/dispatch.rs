@@ -2,7 +2,7 @@
 
 use super::{Shared, SharedAgentLink};
 use crate::{
-    call::{Handler, Reply, Request, Target, ask},
+    call::{AskLimits, Handler, Reply, Request, Target, ask},
     name::{MethodPath, Name, PeerName},
     policy::{self, Decision},
     status::{Code, Status},
@@ -43,11 +43,13 @@ impl Dispatch {
             return Err(Status::not_executed(Code::InvalidArgument, "the call names no agent"));
         };
         let agent = self.pick(&name)?;
-        let until = request.deadline.min(Instant::now() + self.shared.limits.queue_wait_max);
-        let _permit = agent.permits.acquire(until).await?;
+        let limits = &*self.shared.limits;
+        let began = Instant::now();
+        let _permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
+        let limits = AskLimits::from(limits).after_queueing(began.elapsed());
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let caller = (request.caller != self.shared.peer).then_some(&request.caller);
-        ask(&agent.link, &request, (&*self.shared.limits).into(), caller).await
+        ask(&agent.link, &request, limits, caller).await
     }
 
     fn pick(&self, name: &Name) -> Result<SharedAgentLink, Status> {

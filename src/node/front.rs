@@ -11,7 +11,6 @@ use crate::{
     status::{Code, Status},
 };
 use std::sync::Arc;
-use tokio::time::Instant;
 
 /// Receives the calls of one link. Who asks is who is at its other end.
 pub(super) struct Front {
@@ -60,10 +59,8 @@ impl Reception for Front {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        let _permit = self
-            .permits
-            .acquire(head.deadline.min(Instant::now() + self.shared.limits.queue_wait_max))
-            .await?;
+        let _permit =
+            self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
         let Target::Agent(name) = &head.target else {
             return self.here(head, body).await;
         };

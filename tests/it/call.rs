@@ -1,52 +1,263 @@
-//! calls
-use dialback::{
-    certs::{Ca, LeafProfile},
-    *,
-};
-use std::time::SystemTime;
+//! What a call brings back: values, metadata, context, and every row of the table of outcomes.
 
-fn credentials(ca: &Ca, party: &str) -> Credentials {
-    let party: PeerName = party.parse().unwrap();
-    let hosts: &[&str] =
-        if party.role == Role::Node { &["localhost", "127.0.0.1", "::1"] } else { &[] };
-    let leaf =
-        ca.leaf(&LeafProfile::new(ca.trust_domain(), &party, hosts, SystemTime::now())).unwrap();
-    Credentials::from_pem(&CredentialPem {
-        cert: leaf.cert.as_bytes(),
-        key: leaf.key.as_bytes(),
-        ca: ca.pem().as_bytes(),
-        crl: None,
-    })
-    .unwrap()
+use crate::world::{Bounds, End, Scene, World, attached, background, check_status, soon};
+use bytes::Bytes;
+use dialback::{
+    Call, Callee, Code, Context, DynHandler, Limits, Metadata, Outcome, Reply, ReplyFuture,
+    Request, Service, Status,
+};
+use serde_bytes::ByteBuf;
+use std::time::Duration;
+
+dialback::contract! {
+    /// A contract with no, one and several arguments.
+    pub service Shop {
+        fn list_all() -> Vec<String>;
+        fn greet(name: String) -> String;
+        fn put_aside(name: String, count: u32) -> (String, u32);
+    }
+}
+
+struct Corner;
+
+impl Shop for Corner {
+    async fn list_all(&self, _: &Context) -> Result<Vec<String>, Status> {
+        Ok(vec!["tea".into()])
+    }
+
+    async fn greet(&self, name: String, ctx: &Context) -> Result<String, Status> {
+        Ok(format!("{} says hello to {name}", ctx.caller()))
+    }
+
+    async fn put_aside(&self, name: String, n: u32, _: &Context) -> Result<(String, u32), Status> {
+        Ok((name, n))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn smoke() {
-    let ca = Ca::generate("dialback.local", SystemTime::now()).unwrap();
-    let node = Node::builder(credentials(&ca, "node/edge-1"))
-        .listen("[::]:0")
-        .policy(NodePolicy::allow_all())
-        .start()
-        .await
-        .unwrap();
-    let at = format!("localhost:{}", node.local_addr().port());
-    let mut arrivals = node.arrivals();
-    let service = Service::new("HelloService")
-        .method("Hello", |name: String, _| async move { Ok(format!("hello:{name}")) });
-    let agent = Agent::builder(credentials(&ca, "agent/warehouse"))
-        .node(&at)
-        .serve(service)
-        .start()
-        .unwrap();
-    let arrived = arrivals.next().await.unwrap();
-    let reply: String = arrived.call("HelloService/Hello", "hello").await.unwrap();
-    assert_eq!(reply, "hello:hello");
-    let caller = Caller::connect(&at, credentials(&ca, "caller/ops")).await.unwrap();
-    let reply: String =
-        caller.agent("warehouse").unwrap().call("HelloService.Hello", "hello").await.unwrap();
-    assert_eq!(reply, "hello:hello");
-    eprintln!("{:#?}", caller.agents().await.unwrap());
-    caller.close().await;
-    agent.shutdown().await;
-    node.shutdown().await;
+async fn a_contract_is_called_by_its_types_and_by_its_names_in_both_spellings() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let _agent = attached(world.agent("shop", at).serve(Corner.into_service())).await;
+    let handle = node.agent("shop").handle().expect("a name");
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    for (who, callee) in [
+        ("node/edge-1", AsRef::<Callee>::as_ref(&handle).clone()),
+        ("caller/ops", caller.agent("shop").expect("a name")),
+    ] {
+        let shop = ShopCaller::new(&callee);
+        assert_eq!(shop.list_all().await, Ok(vec!["tea".into()]));
+        assert_eq!(shop.greet("you".into()).await, Ok(format!("{who} says hello to you")));
+        assert_eq!(shop.put_aside("tea".into(), 2).await, Ok(("tea".into(), 2)));
+        for method in ["Shop/PutAside", "Shop.PutAside"] {
+            let aside: (String, u32) = callee.call(method, &("tea", 3)).await.expect("an answer");
+            assert_eq!(aside, ("tea".into(), 3));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_mebibytes_come_back_as_they_went() {
+    let scene = Scene::open().await;
+    let bytes: Vec<u8> =
+        (0..3 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for (_, callee) in scene.ways_in() {
+        let back: ByteBuf =
+            callee.call("Stage/Echo", &ByteBuf::from(bytes.clone())).await.expect("an answer");
+        assert!(back == bytes, "something else came back");
+    }
+}
+
+/// Gives back the metadata that came, once before and once after the message.
+struct Mirror;
+
+impl DynHandler for Mirror {
+    fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
+        let mut trailing = Metadata::default();
+        trailing.insert("said-by", request.caller.to_string());
+        Box::pin(async move {
+            Ok(Reply { message: request.message, metadata: request.metadata, trailing })
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_travels_both_ways_in_its_order() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let service = Service::new("Mirror").raw_method("Look", Mirror).method(
+        "Fail",
+        |(): (), ctx: Context| async move {
+            let status = Status::new(Code::Aborted, "no").with_details(&b"why"[..]);
+            Err::<(), _>(status.with_metadata(ctx.metadata().clone()))
+        },
+    );
+    let _agent = attached(world.agent("mirror", node.local_addr()).serve(service)).await;
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    let callee = caller.agent("mirror").expect("a name");
+    let with_metadata =
+        |call: Call<()>| call.metadata("k", "1").metadata("ü", "").metadata("k", "2");
+
+    let reply = with_metadata(callee.call("Mirror/Look", &7)).raw().await.expect("an answer");
+    let pairs: Vec<_> = reply.metadata.iter().collect();
+    assert_eq!(pairs, [("k", "1"), ("ü", ""), ("k", "2")]);
+    assert_eq!(reply.trailing.get("said-by"), Some("caller/ops"));
+
+    let failed = with_metadata(callee.call("Mirror/Fail", &())).await;
+    let status = check_status(failed, Code::Aborted, Outcome::AppError);
+    assert_eq!((status.message(), &status.details()[..]), ("no", &b"why"[..]));
+    assert_eq!(status.metadata().iter().collect::<Vec<_>>(), pairs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_knows_who_asks_until_when_and_under_which_id() {
+    let scene = Scene::open().await;
+    for (way, callee) in scene.ways_in() {
+        let ids = [format!("{way}-1"), format!("{way}-2")];
+        for id in &ids {
+            let call: Call<String> = callee.call("Stage/Note", id);
+            let call = call.timeout(Duration::from_secs(20)).traceparent("00-ab-cd-01");
+            assert_eq!(call.await.as_ref(), Ok(id));
+        }
+        let [one, two] = [scene.stage.started(&ids[0]).await, scene.stage.started(&ids[1]).await];
+        let who = if way == "node" { "node/edge-1" } else { "caller/ops" };
+        assert_eq!(one.caller().to_string(), who);
+        assert!(one.remaining() <= Duration::from_secs(20), "{:?}", one.remaining());
+        assert_eq!((one.attempt(), one.traceparent()), (1, Some("00-ab-cd-01")));
+        assert_ne!(one.call_id(), two.call_id());
+        assert!(!one.is_cancelled(), "a call that went well counts as cancelled");
+    }
+}
+
+// The table of outcomes, row by row. Limits, deadlines, cancellation, policy, identity and drain have files of their own.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed() {
+    let scene = Scene::open().await;
+    let absent = scene.node.agent("nobody").handle().expect("a name");
+    let remote = scene.caller.agent("nobody").expect("a name");
+    for callee in [absent.as_ref(), &remote] {
+        let failed = callee.call::<String>("Stage/Note", "a").await;
+        check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+    }
+    assert_eq!(scene.stage.all_runs(), 0);
+    assert!(scene.from_caller().call::<String>("Stage/Note", "a").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_service_or_method_is_unimplemented_and_nothing_was_executed() {
+    let scene = Scene::open().await;
+    for (_, callee) in scene.ways_in() {
+        for method in ["Stage/Nothing", "Nothing/Note"] {
+            let failed = callee.call::<String>(method, "a").await;
+            check_status(failed, Code::Unimplemented, Outcome::NotExecuted);
+        }
+        assert!(callee.call::<String>("Stage/Note", "b").await.is_ok());
+    }
+    assert_eq!((scene.stage.runs("a"), scene.stage.runs("b")), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_decode_or_is_no_name_is_invalid_and_nothing_was_executed() {
+    let scene = Scene::open().await;
+    for (_, callee) in scene.ways_in() {
+        let calls: [Call<String>; 5] = [
+            callee.call("Stage/Note", &7),
+            callee.call_encoded("Stage/Note", Bytes::from_static(b"\x61a trailing")),
+            callee.call_encoded("Stage/Note", Bytes::new()),
+            callee.call("no method", "a"),
+            callee.call("Stage/Note", "a").timeout(Duration::ZERO),
+        ];
+        for call in calls {
+            check_status(call.await, Code::InvalidArgument, Outcome::NotExecuted);
+        }
+    }
+    assert_eq!(scene.stage.all_runs(), 0);
+    assert!(scene.from_caller().call::<String>("Stage/Note", "a").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_a_handler_returns_travels_with_its_code_as_app_error() {
+    let scene = Scene::open().await;
+    for (way, callee) in scene.ways_in() {
+        let status = callee.call::<()>("Stage/Fail", way).await;
+        let status = check_status(status, Code::NotFound, Outcome::AppError);
+        assert_eq!((status.message(), scene.stage.runs(way)), (way, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_a_handler_got_from_another_call_is_its_own_answer() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let absent = node.agent("nobody").handle().expect("a name");
+    let service = Service::new("Relay").method("Ask", move |(): (), _: Context| {
+        let absent = absent.clone();
+        async move { absent.call::<()>("Any/Thing", &()).await }
+    });
+    let _agent = attached(world.agent("relay", node.local_addr()).serve(service)).await;
+    let relay = node.agent("relay").handle().expect("a name");
+    // The call inside was not executed. The one outside was, and must not look safe to retry.
+    let failed = relay.call::<()>("Relay/Ask", &()).await;
+    check_status(failed, Code::Unavailable, Outcome::AppError);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_ends_its_own_call_with_internal_unknown_and_nothing_else() {
+    let scene = Scene::open().await;
+    for (way, callee) in scene.ways_in() {
+        let held = format!("held-{way}");
+        let beside = background(callee.call::<String>("Stage/Hold", &held).into_future());
+        scene.stage.started(&held).await;
+        let failed = callee.call::<()>("Stage/Panic", way).await;
+        check_status(failed, Code::Internal, Outcome::Unknown);
+        assert_eq!(scene.stage.ended(way).await, End::Dropped);
+        assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
+        scene.stage.open();
+        assert_eq!(soon("the call beside it ends", beside).await, Ok(held));
+        scene.stage.close();
+        assert_eq!(scene.stage.runs(way), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_that_panic_give_their_places_back() {
+    let few = Limits { calls_in_flight_max: 2, ..Limits::default() };
+    let scene = Scene::with(Bounds { agent: few, ..Bounds::default() }).await;
+    for round in 0..50 {
+        let failed = scene.from_node().call::<()>("Stage/Panic", &format!("{round}")).await;
+        check_status(failed, Code::Internal, Outcome::Unknown);
+    }
+    assert!(scene.from_node().call::<String>("Stage/Note", "after").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_does_not_decode_is_internal_unknown() {
+    let scene = Scene::open().await;
+    let failed = scene.from_caller().call::<u64>("Stage/Note", "a").await;
+    check_status(failed, Code::Internal, Outcome::Unknown);
+    assert_eq!(scene.stage.runs("a"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_with_the_code_ok_is_never_taken_for_success() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let service = Service::new("Odd").method("Fail", |(): (), _: Context| async {
+        Err::<(), _>(Status::new(Code::Ok, "an error that says OK"))
+    });
+    let _agent = attached(world.agent("odd", node.local_addr()).serve(service)).await;
+    let odd = node.agent("odd").handle().expect("a name");
+    let status = odd.call::<()>("Odd/Fail", &()).await.expect_err("an error");
+    assert!(!status.is_safe_to_retry() && status.code() != Code::Ok, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_awaits_is_never_made() {
+    let scene = Scene::open().await;
+    drop(scene.from_caller().call::<String>("Stage/Note", "never"));
+    drop(scene.from_caller().call::<String>("Stage/Note", "never").into_future());
+    assert!(scene.from_caller().call::<String>("Stage/Note", "made").await.is_ok());
+    assert_eq!((scene.stage.runs("never"), scene.stage.runs("made")), (0, 1));
 }

@@ -1,5 +1,14 @@
-//! Integration tests over QUIC on localhost, one binary.
+//! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what they share.
 
+mod both_ways;
 mod call;
+mod cancel;
 #[cfg(feature = "cli")]
 mod cli;
+mod deadline;
+mod identity;
+mod limits;
+mod policy;
+mod reconnect;
+mod shutdown;
+mod world;

@@ -1,0 +1,123 @@
+//! The link carries calls in both directions: agents call services of the node, and each other through it.
+
+use crate::world::{Scene, Stage, World, attached, background, check_status, lined_up, soon};
+use dialback::{Agent, AgentHandle, Callee, Code, Context, Limits, Node, Outcome, Service};
+use std::{
+    future::IntoFuture,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+/// A node that hosts one stage and an agent that hosts another.
+async fn pair(world: &World, limits: Limits) -> (Node, Stage, Agent, Stage) {
+    let (of_node, of_agent) = (Stage::default(), Stage::default());
+    let node = world.node().limits(limits).serve(of_node.service()).start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).serve(of_agent.service());
+    (node, of_node, attached(agent).await, of_agent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_and_a_caller_call_what_the_node_hosts() {
+    let world = World::new();
+    let (node, stage, agent, _) = pair(&world, Limits::default()).await;
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    for (who, callee) in [("agent/warehouse", agent.node()), ("caller/ops", caller.node())] {
+        assert_eq!(callee.call::<String>("Stage/Note", who).await.as_deref(), Ok(who));
+        assert_eq!(stage.started(who).await.caller().to_string(), who);
+        let failed = callee.call::<()>("Stage/Fail", who).await;
+        check_status(failed, Code::NotFound, Outcome::AppError);
+        let failed = callee.call::<()>("Stage/Nothing", who).await;
+        check_status(failed, Code::Unimplemented, Outcome::NotExecuted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_calls_another_through_the_node_which_says_who_asks() {
+    let scene = Scene::open().await;
+    let asker = attached(scene.world.agent("asker", scene.node.local_addr())).await;
+    let other = asker.agent("warehouse").expect("a name");
+    assert!(other.call::<String>("Stage/Note", "a").await.is_ok());
+    assert_eq!(scene.stage.started("a").await.caller().to_string(), "agent/asker");
+    let absent = asker.agent("nobody").expect("a name").call::<String>("Stage/Note", "b").await;
+    check_status(absent, Code::Unavailable, Outcome::NotExecuted);
+    // Through the node and back over the very link on which it asks.
+    let itself = scene.agent.agent("warehouse").expect("a name");
+    assert!(itself.call::<String>("Stage/Note", "c").await.is_ok());
+    assert_eq!(scene.stage.started("c").await.caller().to_string(), "agent/warehouse");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_directions_carry_calls_at_once() {
+    let world = World::new();
+    let (node, of_node, agent, of_agent) = pair(&world, Limits::default()).await;
+    let down = node.agent("warehouse").handle().expect("a name");
+    let up = agent.node();
+    let ids: Vec<String> = (0..20).map(|n| format!("{n}")).collect();
+    let downwards = ids.iter().map(|id| down.call::<String>("Stage/Hold", id));
+    let calls = downwards.chain(ids.iter().map(|id| up.call("Stage/Hold", id)));
+    let calls: Vec<_> = calls.map(|call| background(call.into_future())).collect();
+    // All of them are in their handlers before the first one ends.
+    of_node.busy(20).await;
+    of_agent.busy(20).await;
+    of_node.open();
+    of_agent.open();
+    for call in calls {
+        assert!(soon("a call ends", call).await.is_ok());
+    }
+    assert_eq!((of_node.all_runs(), of_agent.all_runs()), (20, 20));
+}
+
+/// Calls the other side with one less, until none is left.
+fn ball(other: Arc<OnceLock<Callee>>) -> Service {
+    Service::new("Ball").method("Throw", move |left: u32, _: Context| {
+        let other = other.clone();
+        async move {
+            match left.checked_sub(1) {
+                Some(left) => {
+                    let other = other.get().expect("set before the first throw");
+                    Ok(1 + other.call::<u32>("Ball/Throw", &left).await?)
+                }
+                None => Ok(0),
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_calls_back_over_the_link_that_called_it() {
+    let world = World::new();
+    let [to_agent, to_node] = [(); 2].map(|()| Arc::new(OnceLock::new()));
+    let node = world.node().serve(ball(to_agent.clone())).start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).serve(ball(to_node.clone()));
+    let agent = attached(agent).await;
+    let handle: AgentHandle = node.agent("warehouse").handle().expect("a name");
+    to_agent.set(AsRef::<Callee>::as_ref(&handle).clone()).expect("once");
+    to_node.set(agent.node()).expect("once");
+    assert_eq!(handle.call::<u32>("Ball/Throw", &20).await, Ok(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_asks_at_once_is_bounded_by_the_node() {
+    let world = World::new();
+    let limits = Limits { agent_asks_in_flight_max: 3, queue_max: 0, ..Limits::default() };
+    let (_node, stage, agent, _) = pair(&world, limits).await;
+    let up = agent.node();
+    let held = lined_up(["a", "b", "c"].map(|id| up.call::<String>("Stage/Hold", id))).await;
+    stage.busy(3).await;
+    let fourth = up.call::<String>("Stage/Hold", "d").await;
+    check_status(fourth, Code::ResourceExhausted, Outcome::NotExecuted);
+    stage.open();
+    for call in held {
+        assert!(soon("a call ends", call).await.is_ok());
+    }
+    assert_eq!((stage.runs("d"), stage.all_runs()), (0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_without_a_node_asks_until_its_deadline_and_nothing_was_executed() {
+    let world = World::new();
+    let port = crate::world::SilentPort::take();
+    let agent = world.agent("warehouse", port.address()).start().expect("an agent");
+    let call = agent.node().call::<String>("Stage/Note", "a").timeout(Duration::from_millis(200));
+    check_status(call.await, Code::Unavailable, Outcome::NotExecuted);
+}

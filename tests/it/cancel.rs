@@ -1,0 +1,148 @@
+//! Whoever stops waiting stops the work: the handler's future is dropped, its context fires, and its place comes back.
+
+use crate::world::{
+    Bounds, End, Process, Scene, Stage, World, attached, background, check_status, lined_up, soon,
+    until, watchful,
+};
+use dialback::{Callee, Code, Context, Limits, Outcome, Service};
+use std::{
+    future::IntoFuture,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+/// The handler of `id` is dropped, its context fires, and nobody counts it any more.
+async fn check_stopped(scene: &Scene, id: &str) {
+    let context = scene.stage.started(id).await;
+    assert_eq!(scene.stage.ended(id).await, End::Dropped);
+    soon("the context fires", context.cancelled()).await;
+    assert!(context.is_cancelled());
+    until("the node counts no call", || scene.in_flight() == 0).await;
+    assert_eq!(scene.stage.runs(id), 1);
+}
+
+/// One place only: a call gets through only if the cancelled one has given it back.
+fn one_place() -> Bounds {
+    let one = Limits { calls_in_flight_max: 1, caller_calls_in_flight_max: 1, ..Limits::default() };
+    Bounds { node: one.clone(), agent: one, caller: Limits::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_calls_future_stops_its_handler_and_gives_the_place_back() {
+    let scene = Scene::with(one_place()).await;
+    for (way, callee) in scene.ways_in() {
+        let call = background(callee.call::<String>("Stage/Hold", way).into_future());
+        scene.stage.started(way).await;
+        assert_eq!(scene.in_flight(), 1);
+        call.cancel().await;
+        check_stopped(&scene, way).await;
+        assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_stops_the_handler_and_gives_the_place_back() {
+    let scene = Scene::with(one_place()).await;
+    for (way, callee) in scene.ways_in() {
+        let call = callee.call::<String>("Stage/Hold", way).timeout(Duration::from_millis(200));
+        check_status(call.await, Code::DeadlineExceeded, Outcome::Unknown);
+        check_stopped(&scene, way).await;
+        assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_ended_well_does_not_fire_its_context() {
+    let scene = Scene::open().await;
+    scene.stage.open();
+    for (way, callee) in scene.ways_in() {
+        assert!(callee.call::<String>("Stage/Hold", way).await.is_ok());
+        assert_eq!(scene.stage.ended(way).await, End::Finished);
+        assert!(!scene.stage.started(way).await.is_cancelled());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_a_caller_stops_what_it_asked_for() {
+    let scene = Scene::open().await;
+    let other = scene.world.caller("other", scene.node.local_addr()).connect().await;
+    let other = other.expect("a caller");
+    let callee = other.agent("warehouse").expect("a name");
+    let call = background(callee.call::<String>("Stage/Hold", "gone").into_future());
+    let stays = background(scene.from_caller().call::<String>("Stage/Hold", "stays").into_future());
+    scene.stage.started("gone").await;
+    scene.stage.started("stays").await;
+    other.close().await;
+    let failed = soon("the call ends", call).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    assert_eq!(scene.stage.ended("gone").await, End::Dropped);
+    scene.stage.open();
+    assert!(soon("the other's call ends", stays).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_process_is_gone_stops_what_it_asked_for() {
+    let limits = watchful();
+    let scene = Scene::with(Bounds { node: limits.clone(), ..Bounds::default() }).await;
+    let caller = scene.world.caller("doomed", scene.node.local_addr()).limits(limits);
+    let process = Process::start(async { caller.connect().await.expect("a caller") }).await;
+    let callee = process.who().agent("warehouse").expect("a name");
+    let call = callee.call::<String>("Stage/Hold", "gone").into_future();
+    process.runs(async { drop(call.await) });
+    scene.stage.started("gone").await;
+    // The callee keeps the caller's link; nobody outside the process may.
+    drop(callee);
+    process.kill().await;
+    check_stopped(&scene, "gone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_before_its_end_was_sent_never_runs() {
+    let scene = Scene::with(one_place()).await;
+    let callee = scene.from_caller();
+    let held = background(callee.call::<String>("Stage/Hold", "held").into_future());
+    scene.stage.started("held").await;
+    let [dropped, kept] = ["d", "k"].map(|letter| letter.repeat(3 << 20));
+    let both = lined_up([&dropped, &kept].map(|id| callee.call::<String>("Stage/Note", id))).await;
+    let mut both = both.into_iter();
+    drop(both.next());
+    scene.stage.open();
+    let last = soon("the other call ends", both.next().expect("two calls")).await;
+    assert!(last.is_ok() && soon("the held call ends", held).await.is_ok());
+    assert_eq!((scene.stage.runs(&dropped), scene.stage.runs(&kept)), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_is_held_until_a_cancelled_handler_has_really_ended() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    // The handler blocks its thread, so that it cannot be dropped before it goes on.
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (wait, stage) = (Arc::new(Mutex::new(wait)), Stage::default());
+    let stubborn = Service::new("Stubborn").method("Block", move |(): (), _: Context| {
+        let wait = wait.clone();
+        async move {
+            tokio::task::block_in_place(|| drop(wait.lock().expect("one at a time").recv()));
+            Ok(())
+        }
+    });
+    let limits = Limits {
+        calls_in_flight_max: 1,
+        queue_wait_max: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let agent = world.agent("warehouse", node.local_addr()).limits(limits);
+    let _agent = attached(agent.serve(stubborn).serve(stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let callee: &Callee = handle.as_ref();
+    let blocked = callee.call::<()>("Stubborn/Block", &()).timeout(Duration::from_millis(200));
+    check_status(blocked.await, Code::DeadlineExceeded, Outcome::Unknown);
+    let early = callee.call::<String>("Stage/Note", "early").await;
+    check_status(early, Code::ResourceExhausted, Outcome::NotExecuted);
+    go_on.send(()).expect("the handler waits");
+    soon("the place comes back", async {
+        while callee.call::<String>("Stage/Note", "late").await.is_err() {}
+    })
+    .await;
+    assert_eq!((stage.runs("early"), stage.runs("late")), (0, 1));
+}

@@ -1,0 +1,183 @@
+//! One deadline from birth: it covers queue, stream credit, writing, handler and reply, and each hop subtracts its own time.
+
+use crate::world::{Bounds, End, Scene, World, attached, background, check_status, lined_up, soon};
+use dialback::{Call, Callee, Code, Limits, NodePolicy, Outcome, policy::AllowRule};
+use std::{
+    future::IntoFuture,
+    time::{Duration, Instant},
+};
+
+const SHORT: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_secs(20);
+
+/// One call in flight everywhere, and patience in the queue.
+fn one_at_a_time() -> Limits {
+    Limits {
+        calls_in_flight_max: 1,
+        caller_calls_in_flight_max: 1,
+        queue_wait_max: LONG,
+        ..Limits::default()
+    }
+}
+
+fn everybody(limits: Limits) -> Bounds {
+    Bounds { node: limits.clone(), agent: limits.clone(), caller: limits }
+}
+
+fn hold(callee: &Callee, id: &str, timeout: Duration) -> Call<String> {
+    callee.call("Stage/Hold", id).timeout(timeout)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_covers_the_handler_which_is_stopped_by_it() {
+    let scene = Scene::open().await;
+    for (way, callee) in scene.ways_in() {
+        let began = Instant::now();
+        let failed = hold(&callee, way, SHORT).await;
+        check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+        assert!(began.elapsed() >= SHORT, "it ended before its time");
+        assert_eq!(scene.stage.ended(way).await, End::Dropped);
+        let context = scene.stage.started(way).await;
+        soon("the context fires", context.cancelled()).await;
+        assert_eq!(scene.stage.runs(way), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_covers_the_queue_and_what_waited_there_was_not_executed() {
+    let scene = Scene::with(everybody(one_at_a_time())).await;
+    let held = background(hold(&scene.from_node(), "held", LONG).into_future());
+    scene.stage.started("held").await;
+    let failed = hold(&scene.from_node(), "queued", SHORT).await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
+    scene.stage.open();
+    assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
+    assert!(hold(&scene.from_node(), "later", LONG).await.is_ok());
+    assert_eq!((scene.stage.runs("queued"), scene.stage.runs("later")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_covers_writing_and_before_end_nothing_was_executed() {
+    let scene = Scene::with(everybody(one_at_a_time())).await;
+    let held = background(hold(&scene.from_caller(), "held", LONG).into_future());
+    scene.stage.started("held").await;
+    // Nobody reads its body while it waits for a place, and no window takes all of it.
+    let long = "x".repeat(3 << 20);
+    let failed = hold(&scene.from_caller(), &long, SHORT).await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
+    scene.stage.open();
+    assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
+    assert_eq!(scene.stage.runs(&long), 0);
+    assert!(hold(&scene.from_caller(), &long, LONG).await.is_ok());
+    assert_eq!(scene.stage.runs(&long), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
+    let scene = Scene::with(everybody(one_at_a_time())).await;
+    let callee = scene.from_caller();
+    // More than the streams that the node grants beyond the one call in flight.
+    let ids: Vec<String> = (0..40).map(|n| format!("{n}")).collect();
+    let waiting = lined_up(ids.iter().map(|id| hold(&callee, id, LONG))).await;
+    let failed = hold(&callee, "last", SHORT).await;
+    let status = check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
+    assert!(status.message().contains("waiting for a stream"), "{status}");
+    scene.stage.open();
+    for call in waiting {
+        assert!(soon("a call that waited ends", call).await.is_ok());
+    }
+    assert_eq!((scene.stage.runs("last"), scene.stage.all_runs()), (0, 40));
+}
+
+/// A call that waits behind another one until that one's deadline: its handler must not get the whole time again.
+async fn check_queued_call(scene: &Scene, callee: Callee) {
+    let (queued_for, slack) = (Duration::from_millis(800), Duration::from_millis(400));
+    let mut first = lined_up([hold(&callee, "first", queued_for)]).await;
+    scene.stage.started("first").await;
+    let began = tokio::time::Instant::now();
+    let second = background(hold(&callee, "second", LONG).into_future());
+    let failed = soon("the first ends", first.remove(0)).await;
+    assert_eq!(failed.map_err(|status| status.code()), Err(Code::DeadlineExceeded));
+    let context = scene.stage.started("second").await;
+    assert!(context.deadline() <= began + LONG + slack, "the queue's time was not subtracted");
+    assert!(
+        context.deadline() + slack >= began + LONG,
+        "more than the queue's time was subtracted"
+    );
+    scene.stage.open();
+    assert!(soon("the second ends", second).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_queued_has_only_the_rest_of_its_time() {
+    let scene = Scene::with(everybody(one_at_a_time())).await;
+    check_queued_call(&scene, scene.from_node()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
+    let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
+    let scene = Scene::with(Bounds { node, ..everybody(one_at_a_time()) }).await;
+    check_queued_call(&scene, scene.from_caller()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_of_0_is_refused_and_one_below_a_millisecond_is_over_at_once() {
+    let scene = Scene::open().await;
+    for (_, callee) in scene.ways_in() {
+        let zero = callee.call::<String>("Stage/Note", "no").timeout(Duration::ZERO).await;
+        check_status(zero, Code::InvalidArgument, Outcome::NotExecuted);
+        let tiny =
+            callee.call::<String>("Stage/Note", "no").timeout(Duration::from_micros(900)).await;
+        check_status(tiny, Code::DeadlineExceeded, Outcome::NotExecuted);
+        assert!(callee.call::<String>("Stage/Note", "yes").timeout(LONG).await.is_ok());
+    }
+    assert_eq!((scene.stage.runs("no"), scene.stage.runs("yes")), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_timeout_is_a_year() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let scene = Scene::open().await;
+    for (way, callee) in scene.ways_in() {
+        let call = callee.call::<String>("Stage/Note", way).timeout(Duration::MAX);
+        assert_eq!(call.await.as_deref(), Ok(way));
+        let left = scene.stage.started(way).await.remaining();
+        assert!(left <= 365 * DAY && left > 364 * DAY, "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
+    let limits = Limits { timeout_default: SHORT, ..Limits::default() };
+    let scene = Scene::with(Bounds { caller: limits, ..Bounds::default() }).await;
+    let failed = scene.from_caller().call::<String>("Stage/Hold", "short").await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+    let held = background(scene.from_node().call::<String>("Stage/Hold", "long").into_future());
+    assert!(scene.stage.started("long").await.remaining() > LONG);
+    scene.stage.open();
+    assert!(soon("the long call ends", held).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_of_the_node_cuts_a_longer_deadline_to_its_own() {
+    let world = World::new();
+    let stage = crate::world::Stage::default();
+    let mut rule = AllowRule::parse("ops", "**", "*/*").expect("a rule");
+    rule.timeout_max = Some(SHORT);
+    let free = AllowRule::parse("boss", "**", "*/*").expect("a rule");
+    let policy = NodePolicy::default().allow(rule).allow(free);
+    let node = world.node().policy(policy).start().await.expect("a node");
+    let at = node.local_addr();
+    let _agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    let [ops, boss] =
+        [world.caller("ops", at).connect().await, world.caller("boss", at).connect().await]
+            .map(|caller| caller.expect("a caller").agent("warehouse").expect("a name"));
+    let failed = hold(&ops, "ops", LONG).await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+    assert_eq!(stage.ended("ops").await, End::Dropped);
+    let held = background(hold(&boss, "boss", LONG).into_future());
+    assert!(stage.started("boss").await.remaining() > SHORT);
+    stage.open();
+    assert!(soon("the other call ends", held).await.is_ok());
+}

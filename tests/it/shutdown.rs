@@ -1,0 +1,206 @@
+//! Leaving in good order: what is in flight finishes, what is new was not executed, and nothing stays behind.
+
+use crate::world::{
+    Background, Bounds, End, Scene, Stage, World, attached, background, check_status, soon, until,
+};
+use dialback::{Callee, Code, Limits, Outcome, Role};
+use serde_bytes::ByteBuf;
+use std::{future::IntoFuture, net::UdpSocket, time::Duration};
+use tokio::runtime::Handle;
+
+/// Makes new calls until one is refused, which must be as the table of outcomes has it. Those before it went well.
+async fn refused_as_leaving(stage: &Stage, callee: &Callee) {
+    let before = stage.runs("new");
+    let mut answered = 0;
+    let refused = soon("a new call is refused", async {
+        loop {
+            match callee.call::<String>("Stage/Note", "new").await {
+                Ok(_) => answered += 1,
+                Err(status) => return status,
+            }
+        }
+    });
+    check_status::<()>(Err(refused.await), Code::Unavailable, Outcome::NotExecuted);
+    assert_eq!(stage.runs("new") - before, answered, "a refused call has run");
+}
+
+fn held(callee: &Callee, id: &str) -> Background<Result<String, dialback::Status>> {
+    background(callee.call("Stage/Hold", id).into_future())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_lets_calls_in_flight_finish_and_refuses_new_ones() {
+    let Scene { world, node, agent, caller, stage } = Scene::open().await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let local: &Callee = handle.as_ref();
+    let remote = caller.agent("warehouse").expect("a name");
+    let calls = [held(local, "local"), held(&remote, "remote")];
+    stage.busy(2).await;
+    let at = node.local_addr();
+    let stopping = background(node.shutdown());
+    refused_as_leaving(&stage, local).await;
+    refused_as_leaving(&stage, &remote).await;
+    assert!(!stopping.is_finished(), "it did not wait for the calls in flight");
+    let late = world.caller("late", at).connect_timeout(Duration::from_millis(300)).connect().await;
+    assert!(late.is_err(), "a node that stops took a new caller");
+    stage.open();
+    for call in calls {
+        assert!(soon("a call in flight ends", call).await.is_ok());
+    }
+    soon("the node stops", stopping).await;
+    assert_eq!(
+        (stage.ended("local").await, stage.ended("remote").await),
+        (End::Finished, End::Finished)
+    );
+    until("the agent knows", || agent.nodes().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_lets_calls_in_flight_finish_and_refuses_new_ones() {
+    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let local: &Callee = handle.as_ref();
+    let remote = caller.agent("warehouse").expect("a name");
+    let calls = [held(local, "local"), held(&remote, "remote")];
+    stage.busy(2).await;
+    let stopping = background(agent.shutdown());
+    refused_as_leaving(&stage, local).await;
+    refused_as_leaving(&stage, &remote).await;
+    assert!(!stopping.is_finished(), "it did not wait for the calls in flight");
+    stage.open();
+    for call in calls {
+        assert!(soon("a call in flight ends", call).await.is_ok());
+    }
+    soon("the agent stops", stopping).await;
+    soon("the node knows", handle.disconnected()).await;
+    let after = local.call::<String>("Stage/Note", "after").await;
+    check_status(after, Code::Unavailable, Outcome::NotExecuted);
+}
+
+/// Calls whose replies are still on their way when the side that answers has nothing left to do.
+async fn check_replies_arrive(leaver: Role) {
+    const BYTES: usize = 3 << 20;
+    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let callee = caller.agent("warehouse").expect("a name");
+    let calls = ["1", "2", "3", "4"].map(|id| callee.call::<ByteBuf>("Stage/Huge", &(id, BYTES)));
+    let calls = calls.map(|call| background(call.into_future()));
+    stage.busy(4).await;
+    let (stopping, _stays) = match leaver {
+        Role::Node => (background(node.shutdown()), Err(agent)),
+        _ => (background(agent.shutdown()), Ok(node)),
+    };
+    refused_as_leaving(&stage, &callee).await;
+    stage.open();
+    for call in calls {
+        let reply = soon("the reply comes", call).await;
+        assert_eq!(reply.map(|reply| reply.len()), Ok(BYTES));
+    }
+    soon("it stops", stopping).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_cuts_no_reply_short() {
+    check_replies_arrive(Role::Node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_stops_cuts_no_reply_short() {
+    check_replies_arrive(Role::Agent).await;
+}
+
+/// A small reply may be whole in the transport and not yet on the wire when its call counts as done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    for round in 0..20 {
+        let stage = Stage::default();
+        let agent = world.agent("warehouse", node.local_addr()).serve(stage.service());
+        let agent = attached(agent).await;
+        let handle = node.agent("warehouse").handle().expect("a name");
+        let call = held(handle.as_ref(), "a");
+        stage.started("a").await;
+        stage.open();
+        let stopping = background(agent.shutdown());
+        let reply = soon("the reply comes", call).await;
+        assert_eq!(reply.as_deref(), Ok("a"), "in round {round}");
+        soon("the agent stops", stopping).await;
+        soon("the node knows", handle.disconnected()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_does_not_end_is_cut_off_after_the_drain_time() {
+    let short = Limits { drain_max: Duration::from_millis(200), ..Limits::default() };
+    for who in ["node", "agent"] {
+        let bounds = Bounds { node: short.clone(), agent: short.clone(), ..Bounds::default() };
+        let Scene { world: _world, node, agent, caller, stage } = Scene::with(bounds).await;
+        let call = held(&caller.agent("warehouse").expect("a name"), "endless");
+        stage.started("endless").await;
+        match who {
+            "node" => soon("the node stops", node.shutdown()).await,
+            _ => soon("the agent stops", agent.shutdown()).await,
+        }
+        let failed = soon("the call ends", call).await;
+        check_status(failed, Code::Unavailable, Outcome::Unknown);
+        assert_eq!(stage.ended("endless").await, End::Dropped);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stays_behind_when_everybody_has_left() {
+    let tasks = Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let at = node.local_addr();
+    let call = held(&caller.agent("warehouse").expect("a name"), "a");
+    stage.started("a").await;
+    assert!(tasks.num_alive_tasks() > before);
+    stage.open();
+    assert!(soon("the call ends", call).await.is_ok());
+    assert!(UdpSocket::bind(at).is_err(), "the node does not hold its port");
+    soon("the caller leaves", caller.close()).await;
+    soon("the agent leaves", agent.shutdown()).await;
+    soon("the node stops", node.shutdown()).await;
+    until("every task has ended", || tasks.num_alive_tasks() <= before).await;
+    until("the port is free", || UdpSocket::bind(at).is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stays_behind_when_everybody_was_dropped() {
+    let tasks = Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let at = node.local_addr();
+    let mut arrivals = node.arrivals();
+    assert!(arrivals.next().await.is_some());
+    let call = held(&caller.agent("warehouse").expect("a name"), "a");
+    stage.started("a").await;
+    drop(agent);
+    let failed = soon("the call ends", call).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    assert_eq!(stage.ended("a").await, End::Dropped);
+    drop(node);
+    assert!(soon("the arrivals end", arrivals.next()).await.is_none());
+    drop((caller, arrivals));
+    until("every task has ended", || tasks.num_alive_tasks() <= before).await;
+    until("the port is free", || UdpSocket::bind(at).is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_left_asks_in_vain_and_at_once() {
+    const FAR: Duration = Duration::from_secs(3600);
+    let Scene { world: _world, node: _node, agent, caller, stage } = Scene::open().await;
+    let [by_caller, by_agent] = [caller.agent("warehouse"), agent.agent("warehouse")];
+    let [by_caller, by_agent] = [by_caller.expect("a name"), by_agent.expect("a name")];
+    assert!(by_caller.call::<String>("Stage/Note", "a").await.is_ok());
+    assert!(by_agent.call::<String>("Stage/Note", "a").await.is_ok());
+    caller.close().await;
+    agent.shutdown().await;
+    for callee in [by_caller, by_agent] {
+        let call = callee.call::<String>("Stage/Note", "b").timeout(FAR);
+        let failed = soon("the call ends", call.into_future()).await;
+        check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+    }
+    assert_eq!(stage.runs("b"), 0);
+}

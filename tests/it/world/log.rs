@@ -1,0 +1,77 @@
+//! What the library logs, so that tests can wait for a line. One recorder for the process; lines name their node's port.
+
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
+use tokio::sync::watch;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+    span,
+};
+
+static LINES: LazyLock<watch::Sender<Vec<Arc<str>>>> = LazyLock::new(|| {
+    // Fails only if somebody else records; the tests that wait for lines would then say so.
+    drop(tracing::subscriber::set_global_default(Recorder));
+    watch::Sender::default()
+});
+
+/// Starts to record; once is enough.
+pub(super) fn record() {
+    LazyLock::force(&LINES);
+}
+
+/// Waits for a line that has all of these parts, whether it comes or has come.
+#[track_caller]
+pub(crate) fn said(parts: &[&str]) -> impl Future<Output = Arc<str>> + use<> {
+    let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+    super::soon(&format!("the log has {parts:?}"), async move {
+        let has_all = |line: &Arc<str>| parts.iter().all(|part| line.contains(part));
+        let mut lines = LINES.subscribe();
+        let lines = lines.wait_for(|lines| lines.iter().any(has_all)).await.expect("a static");
+        lines.iter().find(|line| has_all(line)).expect("it was there").clone()
+    })
+}
+
+struct Recorder;
+
+impl Subscriber for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("dialback") && *metadata.level() <= Level::INFO
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::INFO)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        LINES.send_modify(|lines| lines.push(line.0.into()));
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        use fmt::Write;
+        if field.name() == "message" {
+            write!(self.0, "{value:?}").expect("memory");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A small world on loopback for each test: a CA in memory, a node on a free port, agents and callers, and handlers that tell what
+//! becomes of them. Nothing is shared between two worlds, so tests run in any order and at once.
+
+mod log;
+mod process;
+mod raw;
+mod stage;
+mod wait;
+
+pub(crate) use log::said;
+pub(crate) use process::Process;
+pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
+pub(crate) use stage::{End, Stage};
+pub(crate) use wait::{Background, background, lined_up, soon, until};
+
+use dialback::{
+    Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,
+    Node, NodeBuilder, NodePolicy, Outcome, PeerName, Role, Status,
+    certs::{Ca, LeafPem, LeafProfile},
+};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, SystemTime},
+};
+
+/// One CA and everybody under it.
+pub(crate) struct World {
+    ca: Ca,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        log::record();
+        Self { ca: Ca::generate("dialback.local", SystemTime::now()).expect("a CA") }
+    }
+
+    pub(crate) fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    /// What a good leaf of the party says; nodes are found under every name of this machine.
+    pub(crate) fn profile(&self, party: &str) -> LeafProfile {
+        let party: PeerName = party.parse().expect("a party");
+        let hosts: &[&str] =
+            if party.role == Role::Node { &["localhost", "127.0.0.1", "::1"] } else { &[] };
+        LeafProfile::new(self.ca.trust_domain(), &party, hosts, SystemTime::now())
+    }
+
+    pub(crate) fn leaf(&self, party: &str) -> LeafPem {
+        self.ca.leaf(&self.profile(party)).expect("a leaf")
+    }
+
+    pub(crate) fn credentials(&self, party: &str) -> Credentials {
+        let leaf = self.leaf(party);
+        let pem = CredentialPem {
+            cert: leaf.cert.as_bytes(),
+            key: leaf.key.as_bytes(),
+            ca: self.ca.pem().as_bytes(),
+            crl: None,
+        };
+        Credentials::from_pem(&pem).expect("credentials")
+    }
+
+    /// A node that lets everybody call everything, on a free port.
+    pub(crate) fn node(&self) -> NodeBuilder {
+        self.node_named("edge-1")
+    }
+
+    pub(crate) fn node_named(&self, name: &str) -> NodeBuilder {
+        Node::builder(self.credentials(&format!("node/{name}")))
+            .listen("127.0.0.1:0")
+            .policy(NodePolicy::allow_all())
+    }
+
+    pub(crate) fn agent(&self, name: &str, node: SocketAddr) -> AgentBuilder {
+        Agent::builder(self.credentials(&format!("agent/{name}"))).node(node.to_string())
+    }
+
+    pub(crate) fn caller(&self, name: &str, node: SocketAddr) -> CallerBuilder {
+        Caller::builder(self.credentials(&format!("caller/{name}")))
+            .node(node.to_string())
+            .connect_timeout(wait::GENEROUS)
+    }
+}
+
+/// The usual cast: a node, the agent `warehouse` with a [`Stage`], and the caller `ops`.
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) node: Node,
+    pub(crate) agent: Agent,
+    pub(crate) caller: Caller,
+    pub(crate) stage: Stage,
+}
+
+/// Everybody's bounds in a scene.
+#[derive(Clone, Default)]
+pub(crate) struct Bounds {
+    pub(crate) node: Limits,
+    pub(crate) agent: Limits,
+    pub(crate) caller: Limits,
+}
+
+impl Scene {
+    pub(crate) async fn open() -> Self {
+        Self::with(Bounds::default()).await
+    }
+
+    pub(crate) async fn with(bounds: Bounds) -> Self {
+        let (world, stage) = (World::new(), Stage::default());
+        let node = world.node().limits(bounds.node).start().await.expect("a node");
+        let at = node.local_addr();
+        let agent = world.agent("warehouse", at).limits(bounds.agent).serve(stage.service());
+        let agent = attached(agent).await;
+        let caller = world.caller("ops", at).limits(bounds.caller).connect().await;
+        Self { node, agent, caller: caller.expect("a caller"), stage, world }
+    }
+
+    /// The agent as the node's own program calls it.
+    pub(crate) fn from_node(&self) -> Callee {
+        let handle = self.node.agent("warehouse").handle().expect("a name");
+        let callee: &Callee = handle.as_ref();
+        callee.clone()
+    }
+
+    /// The agent as the remote caller calls it.
+    pub(crate) fn from_caller(&self) -> Callee {
+        self.caller.agent("warehouse").expect("a name")
+    }
+
+    /// Both of them: most promises hold for either.
+    pub(crate) fn ways_in(&self) -> [(&'static str, Callee); 2] {
+        [("node", self.from_node()), ("caller", self.from_caller())]
+    }
+
+    /// Calls of the node that the agent is answering, by the node's book.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.node.agents().iter().map(|agent| agent.calls_in_flight).sum()
+    }
+}
+
+/// Starts an agent and waits until it is registered.
+pub(crate) async fn attached(agent: AgentBuilder) -> Agent {
+    let agent = agent.start().expect("an agent");
+    soon("the agent registers", agent.registered(1)).await;
+    agent
+}
+
+/// Bounds under which a dead peer is noticed soon.
+pub(crate) fn watchful() -> Limits {
+    Limits {
+        idle_max: Duration::from_millis(1_000),
+        heartbeat_every: Duration::from_millis(200),
+        heartbeat_lost: Duration::from_millis(1_000),
+        ..Limits::default()
+    }
+}
+
+/// A port on loopback that nobody answers, held until a node is to have it.
+pub(crate) struct SilentPort(UdpSocket);
+
+impl SilentPort {
+    pub(crate) fn take() -> Self {
+        Self(UdpSocket::bind("127.0.0.1:0").expect("a port"))
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("an address")
+    }
+}
+
+/// Starts a node on the very port that another has just left.
+pub(crate) async fn start_at(at: SocketAddr, node: impl Fn() -> NodeBuilder) -> Node {
+    soon("the port is free again", async {
+        loop {
+            match node().listen(at).start().await {
+                Ok(node) => return node,
+                Err(_in_use) => tokio::time::sleep(wait::STEP).await,
+            }
+        }
+    })
+    .await
+}
+
+/// A failure has this code and this outcome.
+#[track_caller]
+pub(crate) fn check_status<T: std::fmt::Debug>(
+    result: Result<T, Status>,
+    code: Code,
+    outcome: Outcome,
+) -> Status {
+    let status = result.expect_err("the call succeeded");
+    assert_eq!((status.code(), status.outcome()), (code, outcome), "{status}");
+    status
+}

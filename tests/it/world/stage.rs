@@ -1,0 +1,171 @@
+//! The service `Stage`: its handlers write down every run, when it began and how it ended. The ledger of the tests.
+
+use super::soon;
+use dialback::{Code, Context, Service, Status};
+use serde_bytes::ByteBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How a handler's future ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It returned.
+    Finished,
+    /// It was dropped before it returned, or it panicked.
+    Dropped,
+}
+
+/// One run of a handler.
+struct Run {
+    id: String,
+    context: Context,
+    end: Option<End>,
+}
+
+/// The ledger, and the gate at which `Stage/Hold` waits.
+#[derive(Clone, Default)]
+pub(crate) struct Stage {
+    runs: Arc<watch::Sender<Vec<Run>>>,
+    is_open: Arc<watch::Sender<bool>>,
+}
+
+impl Stage {
+    /// The service, for an agent or a node. All take an id for the ledger, except Echo.
+    ///
+    /// `Hold` waits for the gate, `Note` answers, `Fail` fails with NOT_FOUND, `Panic` panics, `Huge` answers with so many bytes.
+    pub(crate) fn service(&self) -> Service {
+        let [hold, note, fail, broken] = std::array::from_fn(|_| self.clone());
+        let huge = self.clone();
+        Service::new("Stage")
+            .method("Hold", move |id: String, ctx: Context| hold.clone().hold(id, ctx))
+            .method("Note", move |id: String, ctx: Context| {
+                note.enter(&id, ctx).finish();
+                async move { Ok(id) }
+            })
+            .method("Fail", move |id: String, ctx: Context| {
+                fail.enter(&id, ctx).finish();
+                async move { Err::<(), _>(Status::new(Code::NotFound, id)) }
+            })
+            .method("Panic", move |id: String, ctx: Context| {
+                let run = broken.enter(&id, ctx);
+                async move { on_purpose(run) }
+            })
+            .method("Huge", move |(id, bytes): (String, usize), ctx: Context| {
+                huge.clone().huge(id, bytes, ctx)
+            })
+            .method("Echo", |bytes: ByteBuf, _: Context| async move { Ok(bytes) })
+    }
+
+    async fn hold(self, id: String, ctx: Context) -> Result<String, Status> {
+        let run = self.enter(&id, ctx);
+        self.pass_gate().await;
+        run.finish();
+        Ok(id)
+    }
+
+    /// Waits for the gate, then gives so many bytes.
+    async fn huge(self, id: String, bytes: usize, ctx: Context) -> Result<ByteBuf, Status> {
+        let run = self.enter(&id, ctx);
+        self.pass_gate().await;
+        run.finish();
+        Ok(ByteBuf::from(vec![7; bytes]))
+    }
+
+    async fn pass_gate(&self) {
+        drop(self.is_open.subscribe().wait_for(|is_open| *is_open).await);
+    }
+
+    /// Lets everybody who waits at the gate pass, and all who come later.
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+
+    /// Closes the gate again.
+    pub(crate) fn close(&self) {
+        self.is_open.send_replace(false);
+    }
+
+    fn enter(&self, id: &str, context: Context) -> Running {
+        let mut place = 0;
+        self.runs.send_modify(|runs| {
+            place = runs.len();
+            runs.push(Run { id: id.to_owned(), context, end: None });
+        });
+        Running { stage: self.clone(), place }
+    }
+
+    /// How many runs there were under this id.
+    pub(crate) fn runs(&self, id: &str) -> usize {
+        self.runs.borrow().iter().filter(|run| run.id == id).count()
+    }
+
+    /// How many runs there were at all.
+    pub(crate) fn all_runs(&self) -> usize {
+        self.runs.borrow().len()
+    }
+
+    /// How many handlers have begun and not ended.
+    pub(crate) fn running(&self) -> usize {
+        self.runs.borrow().iter().filter(|run| run.end.is_none()).count()
+    }
+
+    /// Waits until so many handlers are running.
+    #[track_caller]
+    pub(crate) fn busy(&self, count: usize) -> impl Future<Output = ()> + use<> {
+        let mut runs = self.runs.subscribe();
+        soon(&format!("{count} handlers run"), async move {
+            let is_busy =
+                |runs: &Vec<Run>| runs.iter().filter(|run| run.end.is_none()).count() == count;
+            drop(runs.wait_for(is_busy).await.expect("the stage lives"));
+        })
+    }
+
+    /// Waits until a run with this id has begun, and gives what its handler knew.
+    #[track_caller]
+    pub(crate) fn started(&self, id: &str) -> impl Future<Output = Context> + use<> {
+        let (mut runs, id) = (self.runs.subscribe(), id.to_owned());
+        soon(&format!("the handler of {id} starts"), async move {
+            let runs = runs.wait_for(|runs| runs.iter().any(|run| run.id == id)).await;
+            let runs = runs.expect("the stage lives");
+            runs.iter().find(|run| run.id == id).expect("it was there").context.clone()
+        })
+    }
+
+    /// Waits until the first run with this id has ended, and says how.
+    #[track_caller]
+    pub(crate) fn ended(&self, id: &str) -> impl Future<Output = End> + use<> {
+        let (mut runs, id) = (self.runs.subscribe(), id.to_owned());
+        soon(&format!("the handler of {id} ends"), async move {
+            let end_of =
+                |runs: &Vec<Run>| runs.iter().find(|run| run.id == id).and_then(|run| run.end);
+            let runs = runs.wait_for(|runs| end_of(runs).is_some()).await;
+            end_of(&runs.expect("the stage lives")).expect("it has ended")
+        })
+    }
+}
+
+/// A run in progress. Dropped before it has finished, it says so.
+struct Running {
+    stage: Stage,
+    place: usize,
+}
+
+impl Running {
+    fn finish(self) {
+        self.stage.runs.send_modify(|runs| runs[self.place].end = Some(End::Finished));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stage.runs.send_if_modified(|runs| {
+            let end = &mut runs[self.place].end;
+            end.is_none().then(|| *end = Some(End::Dropped)).is_some()
+        });
+    }
+}
+
+#[expect(clippy::panic, reason = "that is what the method is for")]
+fn on_purpose(_run: Running) -> Result<(), Status> {
+    panic!("a handler panics on purpose")
+}

@@ -1,0 +1,93 @@
+//! Waiting for states, never for moments; every wait ends with the test if the state does not come.
+
+use std::{
+    future::Future,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{runtime::Handle, task::JoinHandle};
+
+/// No state in these tests takes longer, even on a machine that is busy with other things.
+pub(crate) const GENEROUS: Duration = Duration::from_secs(45);
+
+/// Between two looks at a state that cannot be subscribed to.
+pub(super) const STEP: Duration = Duration::from_millis(2);
+
+/// Ends with the future, or fails the test, naming what did not happen and where it was awaited.
+#[track_caller]
+pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> + use<F> {
+    let (what, at) = (what.to_owned(), Location::caller());
+    async move {
+        match tokio::time::timeout(GENEROUS, future).await {
+            Ok(output) => output,
+            Err(_elapsed) => panic!("it did not happen that {what}, awaited at {at}"),
+        }
+    }
+}
+
+/// Waits until a state holds that can only be looked at.
+#[track_caller]
+pub(crate) fn until<H>(what: &str, mut holds: H) -> impl Future<Output = ()> + use<H>
+where
+    H: FnMut() -> bool,
+{
+    soon(what, async move {
+        while !holds() {
+            tokio::time::sleep(STEP).await;
+        }
+    })
+}
+
+/// Something that goes on beside the test. Dropping it drops the future where it stands.
+pub(crate) struct Background<T>(JoinHandle<T>);
+
+/// Starts it.
+pub(crate) fn background<F>(future: F) -> Background<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    Background(Handle::current().spawn(future))
+}
+
+impl<T> Background<T> {
+    /// Drops the future where it stands, and returns when that was done.
+    pub(crate) async fn cancel(mut self) {
+        self.0.abort();
+        drop((&mut self.0).await);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for Background<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0).poll(cx).map(|ended| ended.expect("it ran to its end"))
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Polls each call once, in order, so that they stand in line in this order. They go on when they are awaited.
+pub(crate) async fn lined_up<F: IntoFuture>(
+    calls: impl IntoIterator<Item = F>,
+) -> Vec<Pin<Box<F::IntoFuture>>> {
+    let mut calls: Vec<_> = calls.into_iter().map(|call| Box::pin(call.into_future())).collect();
+    std::future::poll_fn(|cx| {
+        for call in &mut calls {
+            assert!(call.as_mut().poll(cx).is_pending(), "a call ended before it was sent");
+        }
+        Poll::Ready(())
+    })
+    .await;
+    calls
+}
