@@ -1,7 +1,8 @@
 //! Looks over the CBOR of a head before anything is decoded: depth, items, duplicate keys, trailing bytes.
 //!
 //! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is read before anybody was
-//! authorised, so it has to be plainer than CBOR allows: definite lengths, no tags, keys that are numbers or text.
+//! authorised, so it has to be plainer than CBOR allows: a map, definite lengths, no tags, keys that are unsigned integers.
+//! Text keys would be taken for the names of fields, and an array for their values in order: two ways to say a thing are one too many.
 //! Grammar: RFC 8949 section 3.
 
 use super::WireError;
@@ -29,25 +30,18 @@ struct Item {
     argument: u64,
 }
 
-/// A key of a map, as far as two keys can be the same.
-#[derive(PartialEq)]
-enum Key<'a> {
-    Number(u8, u64),
-    Text(&'a [u8]),
-}
-
-/// The keys of one map so far. Ours are small numbers, so a head usually takes no memory here.
+/// The keys of one map so far. Ours are small, so a head usually takes no memory here.
 #[derive(Default)]
-struct Keys<'a> {
+struct Keys {
     small: u64,
-    others: Vec<Key<'a>>,
+    others: Vec<u64>,
 }
 
-impl<'a> Keys<'a> {
+impl Keys {
     /// Notes a key; `false` if it was there before.
-    fn insert(&mut self, key: Key<'a>) -> bool {
-        if let Key::Number(0, number @ 0..64) = key {
-            let bit = 1 << number;
+    fn insert(&mut self, key: u64) -> bool {
+        if key < 64 {
+            let bit = 1 << key;
             let is_new = self.small & bit == 0;
             self.small |= bit;
             return is_new;
@@ -58,6 +52,9 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// The major type of maps.
+const MAP: u8 = 5;
+
 struct Scanner<'a> {
     rest: &'a [u8],
     items_left: usize,
@@ -65,8 +62,11 @@ struct Scanner<'a> {
 
 const MALFORMED: fn(&'static str) -> WireError = WireError::Malformed;
 
-/// Whether the bytes are one well-formed item within the bounds.
+/// Whether the bytes are one well-formed map within the bounds.
 pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), WireError> {
+    if bytes.first().is_some_and(|first| first >> 5 != MAP) {
+        return Err(MALFORMED("a head that is not a map"));
+    }
     let mut scanner = Scanner { rest: bytes, items_left: bounds.items_max };
     scanner.item(0)?;
     if scanner.rest.is_empty() { Ok(()) } else { Err(MALFORMED("trailing bytes after a head")) }
@@ -78,9 +78,9 @@ impl<'a> Scanner<'a> {
         let Item { major, argument } = self.start()?;
         match major {
             2 | 3 => self.take(argument).map(drop),
-            4 | 5 if depth >= HEAD_DEPTH_MAX => Err(MALFORMED("maps and arrays too deep")),
+            4 | MAP if depth >= HEAD_DEPTH_MAX => Err(MALFORMED("maps and arrays too deep")),
             4 => (0..argument).try_for_each(|_| self.item(depth + 1)),
-            5 => self.map(argument, depth + 1),
+            MAP => self.map(argument, depth + 1),
             6 => Err(MALFORMED("a tag in a head")),
             _ => Ok(()),
         }
@@ -101,12 +101,10 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn key(&mut self) -> Result<Key<'a>, WireError> {
-        let Item { major, argument } = self.start()?;
-        match major {
-            0 | 1 => Ok(Key::Number(major, argument)),
-            3 => self.take(argument).map(Key::Text),
-            _ => Err(MALFORMED("a key that is neither number nor text")),
+    fn key(&mut self) -> Result<u64, WireError> {
+        match self.start()? {
+            Item { major: 0, argument } => Ok(argument),
+            _ => Err(MALFORMED("a key that is not an unsigned integer")),
         }
     }
 
@@ -144,11 +142,24 @@ mod tests {
         check(bytes, Bounds::HEAD).is_ok()
     }
 
+    /// `{0: item}`.
+    fn passes_within(item: &[u8]) -> bool {
+        passes(&[&[0xa1, 0x00], item].concat())
+    }
+
     #[test]
     fn plain_maps_pass() {
         assert!(passes(&[0xa0]));
         assert!(passes(&[0xa2, 0x00, 0x61, b'a', 0x01, 0x82, 0xf5, 0x20]));
-        assert!(passes(&[0xa1, 0x61, b'k', 0xa1, 0x00, 0xfb, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(passes(&[0xa1, 0x07, 0xa1, 0x00, 0xfb, 0, 0, 0, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn what_is_no_map_is_refused() {
+        for other in [&[0x00][..], &[0x20], &[0x40], &[0x60], &[0x81, 0x00], &[0xf6]] {
+            assert!(!passes(other), "{other:02x?} passed");
+            assert!(passes_within(other), "{other:02x?} is good as a value");
+        }
     }
 
     #[test]
@@ -156,16 +167,24 @@ mod tests {
         assert!(passes(&[0xa2, 0x00, 0x01, 0x01, 0x01]));
         assert!(!passes(&[0xa2, 0x00, 0x01, 0x00, 0x02]));
         assert!(!passes(&[0xa2, 0x00, 0x01, 0x18, 0x00, 0x02]), "a longer form of the same number");
-        assert!(!passes(&[0xa2, 0x61, b'a', 0x01, 0x61, b'a', 0x02]));
-        assert!(passes(&[0xa2, 0x00, 0x01, 0x20, 0x02]), "0 and -1 are two keys");
+        assert!(passes_within(&[0xa1, 0x00, 0x02]), "the same key in another map");
+    }
+
+    #[test]
+    fn keys_are_unsigned_integers() {
+        assert!(passes(&[0xa1, 0x18, 0xff, 0x00]));
+        for key in [&[0x20][..], &[0x41, 0x00], &[0x61, b'k'], &[0x80], &[0xa0], &[0xf5]] {
+            assert!(!passes(&[&[0xa1], key, &[0x00]].concat()), "{key:02x?} passed as a key");
+        }
     }
 
     #[test]
     fn thirty_two_levels_pass_and_one_more_does_not() {
         let nested = |levels: usize| [vec![0x81; levels], vec![0x00]].concat();
-        assert!(passes(&nested(HEAD_DEPTH_MAX)));
-        assert!(!passes(&nested(HEAD_DEPTH_MAX + 1)));
-        assert!(!passes(&nested(100_000)));
+        // The map is one level.
+        assert!(passes_within(&nested(HEAD_DEPTH_MAX - 1)));
+        assert!(!passes_within(&nested(HEAD_DEPTH_MAX)));
+        assert!(!passes_within(&nested(100_000)));
     }
 
     #[test]
@@ -173,17 +192,20 @@ mod tests {
         let array = |count: usize| {
             [vec![0x99, (count >> 8) as u8, count as u8], vec![0x00; count]].concat()
         };
-        assert!(passes(&array(HEAD_ITEMS_MAX - 1)));
-        assert!(!passes(&array(HEAD_ITEMS_MAX)));
+        // The map, its key and the array are three.
+        assert!(passes_within(&array(HEAD_ITEMS_MAX - 3)));
+        assert!(!passes_within(&array(HEAD_ITEMS_MAX - 2)));
     }
 
     #[test]
     fn cut_trailing_tagged_and_indefinite_bytes_are_refused() {
+        for bad in
+            [&[][..], &[0xa1], &[0xa1, 0x00], &[0xa0, 0x00], &[0xbf, 0xff], &[0xb8], &[0xc0, 0xa0]]
+        {
+            assert!(!passes(bad), "{bad:02x?} passed");
+        }
         for bad in [
-            &[][..],
-            &[0xa1],
-            &[0xa1, 0x00],
-            &[0x61],
+            &[0x61][..],
             &[0x18],
             &[0x00, 0x00],
             &[0xbf, 0xff],
@@ -191,14 +213,11 @@ mod tests {
             &[0x7f, 0xff],
             &[0xc0, 0x00],
             &[0x1c],
-            &[0xa1, 0x41, 0x00, 0x00],
-            &[0xa1, 0x80, 0x00],
-            &[0xa1, 0xf5, 0x00],
             &[0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
             &[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
             &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
         ] {
-            assert!(!passes(bad), "{bad:02x?} passed");
+            assert!(!passes_within(bad), "{bad:02x?} passed");
         }
     }
 

@@ -6,9 +6,13 @@ mod cancel;
 #[cfg(feature = "cli")]
 mod cli;
 mod deadline;
+mod hostile;
 mod identity;
 mod limits;
 mod policy;
+mod raw_peer;
 mod reconnect;
 mod shutdown;
+mod tidy;
+mod wire;
 mod world;

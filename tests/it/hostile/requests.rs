@@ -1,0 +1,488 @@
+//! Requests that break the rules, towards everybody who answers calls: each is refused with its code, and only its stream dies.
+
+use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node};
+use crate::raw_peer::{
+    Cbor, Head, Issuer, RawLink, RawStream, end, frame, header, kind, message, soon, status,
+};
+use dialback::{Code, Outcome, StreamCode};
+use std::any::Any;
+
+/// Somebody who answers: over `link`, to requests that begin with `head`.
+struct Side {
+    name: &'static str,
+    link: RawLink,
+    head: fn() -> Head,
+    ledger: Ledger,
+    _kept: Box<dyn Any>,
+}
+
+const ECHO: &str = "Echo/Echo";
+
+/// A real node, asked by a caller for an agent's service.
+async fn node_asked_by_caller(issuer: &Issuer) -> Side {
+    let (ledger, not_counted) = (Ledger::default(), Ledger::default());
+    let node = node(issuer, &not_counted).await;
+    let agent = agent(issuer, &node.local_addr().to_string(), &ledger);
+    soon("registration", agent.registered(1)).await;
+    let (link, control) = linked(issuer, &node, "caller/ops").await;
+    let head = || Head::agent(ECHO, "warehouse");
+    let name = "a node that a caller asks";
+    Side { name, link, head, ledger, _kept: Box::new((node, agent, control)) }
+}
+
+/// A real node, asked by an agent for its own service.
+async fn node_asked_by_agent(issuer: &Issuer) -> Side {
+    let ledger = Ledger::default();
+    let node = node(issuer, &ledger).await;
+    let (link, control) = linked(issuer, &node, "agent/raw").await;
+    let name = "a node that an agent asks";
+    Side { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((node, control)) }
+}
+
+/// A real agent, asked by a node.
+async fn agent_asked_by_node(issuer: &Issuer) -> Side {
+    let ledger = Ledger::default();
+    let (agent, link, control) = raw_node(issuer, &ledger).await;
+    let name = "an agent that a node asks";
+    Side { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((agent, control)) }
+}
+
+/// What is sent on a stream, and whether it ends there.
+struct Sent {
+    bytes: Vec<u8>,
+    fin: bool,
+}
+
+fn open(bytes: impl Into<Vec<u8>>) -> Sent {
+    Sent { bytes: bytes.into(), fin: false }
+}
+
+fn whole(bytes: impl Into<Vec<u8>>) -> Sent {
+    Sent { bytes: bytes.into(), fin: true }
+}
+
+async fn send(side: &Side, sent: Sent) -> RawStream {
+    let mut stream = side.link.open().await;
+    stream.send(&sent.bytes).await;
+    if sent.fin {
+        stream.finish();
+    }
+    stream
+}
+
+/// Sends what is to be refused, and then its good twin on the same link.
+async fn check(
+    side: &Side,
+    what: &str,
+    refused: Sent,
+    (code, stop): (Code, Option<StreamCode>),
+    twin: Vec<u8>,
+) {
+    let (ran, at) = (side.ledger.count(), format!("{what}, to {}", side.name));
+    let fin = refused.fin;
+    let mut stream = send(side, refused).await;
+    let reply = soon(&at, stream.reply()).await;
+    let wanted = (u64::from(code.number()), u64::from(Outcome::NotExecuted.number()), None);
+    assert_eq!((reply.code, reply.outcome, reply.message), wanted, "{at}: {}", reply.text);
+    assert!(!reply.text.is_empty(), "{at}: no reason was given");
+    assert!(stop.is_none() || !fin, "{at}: whoever has ended is not stopped");
+    if let Some(stop) = stop {
+        assert_eq!(stream.stop_code().await, Some(stop.number()), "{at}: the stop code");
+    }
+    assert_eq!(side.ledger.count(), ran, "{at}: a handler ran");
+    check_good(side, &at, twin).await;
+}
+
+async fn check_good(side: &Side, at: &str, request: Vec<u8>) {
+    let ran = side.ledger.count();
+    let reply = soon(at, send(side, whole(request)).await.reply()).await;
+    assert_eq!((reply.code, reply.outcome), (0, 0), "the good twin of {at}: {}", reply.text);
+    assert_eq!(side.ledger.count(), ran + 1, "the good twin of {at} ran otherwise than once");
+    assert!(side.link.is_open(), "{at}: the link died");
+}
+
+async fn on_every_side(run: impl AsyncFn(&Side)) {
+    let issuer = Issuer::new();
+    run(&node_asked_by_caller(&issuer).await).await;
+    run(&node_asked_by_agent(&issuer).await).await;
+    run(&agent_asked_by_node(&issuer).await).await;
+}
+
+const REFUSED: (Code, Option<StreamCode>) = (Code::InvalidArgument, Some(StreamCode::Refused));
+const MALFORMED: (Code, Option<StreamCode>) = (Code::InvalidArgument, Some(StreamCode::Malformed));
+/// The stream was read to its end, so there is nothing to stop.
+const AT_ITS_END: (Code, Option<StreamCode>) = (Code::InvalidArgument, None);
+
+fn good(head: &Head) -> Vec<u8> {
+    [head.frame(), good_body()].concat()
+}
+
+/// A head with some key wrong against the same with that key right.
+async fn check_head(side: &Side, what: &str, wrong: Head, right: Head) {
+    check(side, what, open(wrong.frame()), REFUSED, good(&right)).await;
+}
+
+#[tokio::test]
+async fn a_first_frame_that_is_not_a_head_ends_the_stream() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        for (what, first) in [
+            ("MESSAGE first", message("x")),
+            ("END first", end()),
+            ("STATUS first", status(0, 0)),
+            ("HELLO on a call's stream", crate::raw_peer::hello([1, 1], 1)),
+            ("PING on a call's stream", crate::raw_peer::ping(1)),
+        ] {
+            let bytes = [first, good(&head)].concat();
+            check(side, what, open(bytes), REFUSED, good(&head)).await;
+        }
+        check(side, "FIN at once", whole([]), AT_ITS_END, good(&head)).await;
+        let cut = head.frame()[..9].to_vec();
+        check(side, "FIN inside HEAD", whole(cut), AT_ITS_END, good(&head)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unknown_kinds_are_refused_below_0x80_and_skipped_from_there_on() {
+    on_every_side(async |side| {
+        let head = (side.head)().frame();
+        let skipped = |kind| frame(kind, b"whatever");
+        for (wrong, right) in [(0x00, 0x80), (0x0a, 0x81), (0x14, 0xc0), (0x7f, 0xff)] {
+            let at = |kind| [skipped(kind), head.clone(), good_body()].concat();
+            check(side, "an unknown kind first", open(at(wrong)), REFUSED, at(right)).await;
+            let at = |kind| [head.clone(), skipped(kind), good_body()].concat();
+            check(side, "an unknown kind after HEAD", open(at(wrong)), MALFORMED, at(right)).await;
+            let at = |kind| [head.clone(), good_body(), skipped(kind)].concat();
+            check(side, "an unknown kind after END", open(at(wrong)), MALFORMED, at(right)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn frames_over_their_limit_are_refused_by_their_header_and_pass_at_it() {
+    const HEAD_BYTES_MAX: usize = 16 * 1024;
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let padded = |bytes: usize| {
+            // Three bytes for the key and for the start of the padding each.
+            let padding = bytes - head.payload().len() - 5;
+            let padded = head.clone().and(Cbor::Uint(99), Cbor::Bytes(vec![0; padding]));
+            assert_eq!(padded.payload().len(), bytes);
+            good(&padded)
+        };
+        let too_large = |stop| (Code::ResourceExhausted, Some(stop));
+        let over = open(padded(HEAD_BYTES_MAX + 1));
+        let at_limit = padded(HEAD_BYTES_MAX);
+        check(side, "a long HEAD", over, too_large(StreamCode::Refused), at_limit).await;
+        for claims in [16 * 1024 + 1, 1 << 30, (1 << 62) - 1] {
+            let claim = open(header(kind::HEAD, claims));
+            let refused = too_large(StreamCode::Refused);
+            check(side, "HEAD that claims much", claim, refused, good(&head)).await;
+            let claim = open([head.frame(), header(kind::MESSAGE, claims.max(1 << 20))].concat());
+            let refused = too_large(StreamCode::TooLarge);
+            check(side, "MESSAGE that claims much", claim, refused, good(&head)).await;
+            let claim = open(header(0x80, claims));
+            let refused = too_large(StreamCode::Refused);
+            check(side, "an optional frame that claims much", claim, refused, good(&head)).await;
+        }
+        let sized = |bytes: usize| {
+            let message = message(&"x".repeat(bytes - 5));
+            assert_eq!(message.len(), 5 + bytes);
+            [head.frame(), message, end()].concat()
+        };
+        let over = open(sized(MESSAGE_BYTES_MAX + 1));
+        let at_limit = sized(MESSAGE_BYTES_MAX);
+        check(side, "a long MESSAGE", over, too_large(StreamCode::TooLarge), at_limit).await;
+        let end_with_payload = [head.frame(), message("x"), frame(kind::END, &[0])].concat();
+        let refused = too_large(StreamCode::TooLarge);
+        check(side, "END with a payload", open(end_with_payload), refused, good(&head)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cbor_that_lies_nests_or_repeats_itself_is_refused() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let with = |bytes: &[u8]| head.clone().and(Cbor::Uint(99), Cbor::Raw(bytes.to_vec()));
+        // The map itself is one level of the 32.
+        let nested = |levels| with(&Cbor::nested(levels).encode());
+        check_head(side, "33 levels", nested(32), nested(31)).await;
+        let deep = frame(kind::HEAD, &Cbor::nested(16_000).encode());
+        check(side, "16,000 levels", open(deep), REFUSED, good(&head)).await;
+        let deep = frame(kind::HEAD, &Cbor::nested(100_000).encode());
+        let too_large = (Code::ResourceExhausted, Some(StreamCode::Refused));
+        check(side, "100,000 levels in HEAD", open(deep), too_large, good(&head)).await;
+        let deep = frame(kind::MESSAGE, &Cbor::nested(100_000).encode());
+        let deep = [head.frame(), deep, end()].concat();
+        check(side, "100,000 levels in MESSAGE", whole(deep), AT_ITS_END, good(&head)).await;
+        for (what, lie) in [
+            ("bytes that claim 2^60", &[0x5b, 0x10, 0, 0, 0, 0, 0, 0, 0][..]),
+            ("a text that claims 2^60", &[0x7b, 0x10, 0, 0, 0, 0, 0, 0, 0]),
+            ("an array that claims 2^60", &[0x9b, 0x10, 0, 0, 0, 0, 0, 0, 0]),
+            ("a map that claims 2^60", &[0xbb, 0x10, 0, 0, 0, 0, 0, 0, 0]),
+            ("a map that claims 2^63", &[0xbb, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+            ("a text one byte short", &[0x62, b'a']),
+            ("an indefinite array", &[0x9f, 0x00, 0xff]),
+            ("an indefinite map", &[0xbf, 0xff]),
+            ("a tag", &[0xc0, 0x00]),
+            ("a reserved form", &[0x1c]),
+        ] {
+            check_head(side, what, with(lie), with(&[0x82, 0x61, b'a', 0x20])).await;
+        }
+        let no_text = head.clone().with(0, Cbor::Raw(vec![0x61, 0xff]));
+        check_head(side, "a method that is not UTF-8", no_text, head.clone()).await;
+        let entries = head.payload();
+        let mut one_more = entries.clone();
+        one_more[0] += 1;
+        check(side, "an entry too few", open(frame(kind::HEAD, &one_more)), REFUSED, good(&head))
+            .await;
+        let trailing = [entries, vec![0]].concat();
+        check(side, "trailing bytes", open(frame(kind::HEAD, &trailing)), REFUSED, good(&head))
+            .await;
+        let empty = open(frame(kind::HEAD, &[]));
+        check(side, "an empty HEAD", empty, REFUSED, good(&head)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_stand_once_and_are_unsigned_numbers_and_unknown_ones_are_passed_over() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let plus = |key, value| head.clone().and(key, value);
+        let unknown = plus(Cbor::Uint(99), Cbor::Array(vec![]));
+        let wrong = plus(Cbor::Uint(4), Cbor::Uint(1_000));
+        check_head(side, "timeout twice", wrong, unknown.clone()).await;
+        let wrong = plus(Cbor::Raw(vec![0x18, 4]), Cbor::Uint(1_000));
+        check_head(side, "timeout twice, once in a longer form", wrong, unknown.clone()).await;
+        let wrong = unknown.clone().and(Cbor::Uint(99), Cbor::Uint(1));
+        check_head(side, "an unknown key twice", wrong, unknown.clone()).await;
+        let far = plus(Cbor::Uint(u64::MAX), Cbor::Uint(1));
+        check_head(side, "a negative key", plus(Cbor::Negative(0), Cbor::Uint(1)), far).await;
+        for key in [
+            Cbor::text("x"),
+            Cbor::text("method"),
+            Cbor::Bytes(vec![1]),
+            Cbor::Array(vec![]),
+            Cbor::Raw(vec![0xf5]),
+        ] {
+            let what = format!("the key {key:?}");
+            check_head(side, &what, plus(key, Cbor::Uint(1)), unknown.clone()).await;
+        }
+        // The names of fields are the library's own affair: they are no keys.
+        let named = head.clone().without(4).and(Cbor::text("timeout_ms"), Cbor::Uint(5_000));
+        check_head(side, "a timeout under its name", named, head.clone()).await;
+        let array = frame(kind::HEAD, &head.as_array());
+        check(side, "an array for HEAD", open(array), REFUSED, good(&head)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_is_one_message_then_end_then_the_end() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let request = |parts: &[Vec<u8>]| [vec![head.frame()], parts.to_vec()].concat().concat();
+        let (m, e) = (message("x"), end());
+        for (what, parts) in [
+            ("END twice", vec![m.clone(), e.clone(), e.clone()]),
+            ("MESSAGE after END", vec![m.clone(), e.clone(), m.clone()]),
+            ("HEAD after END", vec![m.clone(), e.clone(), head.frame()]),
+            ("half a frame after END", vec![m.clone(), e.clone(), vec![kind::MESSAGE, 9]]),
+            ("two messages", vec![m.clone(), m.clone()]),
+            ("no message", vec![e.clone()]),
+            ("HEAD twice", vec![head.frame(), m.clone()]),
+            ("STATUS in a request", vec![m.clone(), status(0, 0)]),
+            ("PING in a request", vec![crate::raw_peer::ping(1)]),
+        ] {
+            let expected = if what == "no message" || what.starts_with("half") {
+                // These are only wrong because the stream ends there.
+                check(side, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
+                continue;
+            } else {
+                MALFORMED
+            };
+            check(side, what, open(request(&parts)), expected, good(&head)).await;
+        }
+        for (what, parts) in [
+            ("FIN after HEAD", vec![]),
+            ("FIN after MESSAGE", vec![m.clone()]),
+            ("FIN inside MESSAGE", vec![m[..m.len() - 1].to_vec()]),
+            ("FIN inside END", vec![m.clone(), vec![kind::END]]),
+            ("a length that swallows END", vec![frame(kind::MESSAGE, &[&m[..], &e[..]].concat())]),
+            ("MESSAGE shorter than its item", vec![frame(kind::MESSAGE, &[0x62, b'a']), e.clone()]),
+            ("MESSAGE longer than its item", vec![frame(kind::MESSAGE, &[0x60, 0]), e.clone()]),
+            ("MESSAGE of another type", vec![frame(kind::MESSAGE, &[0x01]), e.clone()]),
+            ("an empty MESSAGE", vec![frame(kind::MESSAGE, &[]), e.clone()]),
+        ] {
+            check(side, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_without_its_fin_starts_no_handler() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let mut stream = send(side, open(good(&head))).await;
+        // Other calls come and go meanwhile.
+        check_good(side, "another call", good(&head)).await;
+        let ran = side.ledger.count();
+        stream.reset(StreamCode::Cancelled.number() as u32);
+        let reply = stream.reply().await;
+        assert_eq!((reply.code, reply.outcome), (1, 2), "{}", reply.text);
+        assert_eq!(side.ledger.count(), ran, "a handler ran without FIN");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_timeout_is_a_number_of_at_least_one() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let with = |value| head.clone().with(4, value);
+        for (what, value) in [
+            ("a timeout of 0", Cbor::Uint(0)),
+            ("a negative timeout", Cbor::Negative(0)),
+            ("the most negative timeout", Cbor::Negative(u64::MAX)),
+            ("a timeout of 1.0", Cbor::Raw(vec![0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0])),
+            ("a timeout of 5000.0 in half precision", Cbor::Raw(vec![0xf9, 0x6c, 0xe2])),
+            ("a timeout that is a text", Cbor::text("5000")),
+            ("a timeout of null", Cbor::Raw(vec![0xf6])),
+            ("a timeout that is true", Cbor::Raw(vec![0xf5])),
+        ] {
+            check_head(side, what, with(value), with(Cbor::Uint(u64::MAX))).await;
+        }
+        let year = with(Cbor::Uint(365 * 24 * 3_600 * 1_000));
+        check_head(side, "no timeout", head.clone().without(4), year).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_timeout_of_one_millisecond_is_kept_or_never_started() {
+    on_every_side(async |side| {
+        for _ in 0..20 {
+            let ran = side.ledger.count();
+            let head = (side.head)().with(4, Cbor::Uint(1));
+            let reply = send(side, whole(good(&head))).await.reply().await;
+            match (reply.code, reply.outcome) {
+                (0, 0) => assert_eq!(side.ledger.count(), ran + 1),
+                (4, 2) => assert_eq!(side.ledger.count(), ran, "not executed, and yet it ran"),
+                (4, 3) => assert!(side.ledger.count() <= ran + 1),
+                other => panic!("{other:?}: {}", reply.text),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let with = |key, value| head.clone().with(key, value);
+        let id = |bytes: usize| with(5, Cbor::Bytes(vec![1; bytes]));
+        check_head(side, "a call id of 15 bytes", id(15), id(16)).await;
+        check_head(side, "a call id of 17 bytes", id(17), id(16)).await;
+        check_head(side, "no call id", head.clone().without(5), id(16)).await;
+        check_head(side, "no method", head.clone().without(0), head.clone()).await;
+        check_head(side, "no kind", head.clone().without(3), head.clone()).await;
+        check_head(side, "a kind of no meaning", with(3, Cbor::Uint(6)), head.clone()).await;
+        check_head(side, "a route of no meaning", with(1, Cbor::Uint(3)), head.clone()).await;
+        let here_and_agent = head.clone().without(1).with(2, Cbor::text("warehouse"));
+        check_head(side, "an agent without its route", here_and_agent, head.clone()).await;
+        let agent_of_no_name = with(1, Cbor::Uint(1)).without(2);
+        check_head(side, "a route without its agent", agent_of_no_name, head.clone()).await;
+        let priority = |value| with(7, value);
+        check_head(
+            side,
+            "a priority of 128",
+            priority(Cbor::Uint(128)),
+            priority(Cbor::Negative(127)),
+        )
+        .await;
+        let pairs = |count: usize, bytes: usize| {
+            let pair = Cbor::Array(vec![Cbor::text("k"), Cbor::text(&"v".repeat(bytes))]);
+            with(10, Cbor::Array(vec![pair; count]))
+        };
+        check_head(side, "65 pairs", pairs(65, 1), pairs(64, 1)).await;
+        check_head(side, "8 KiB and some of metadata", pairs(32, 256), pairs(32, 255)).await;
+        let unimplemented = (Code::Unimplemented, Some(StreamCode::Refused));
+        for kind in 1..=5 {
+            let head_of_kind = with(3, Cbor::Uint(kind)).frame();
+            check(side, "a reserved kind", open(head_of_kind), unimplemented, good(&head)).await;
+        }
+        let by_service = head.clone().without(2).with(1, Cbor::Uint(2)).frame();
+        check(side, "a route by service", open(by_service), unimplemented, good(&head)).await;
+    })
+    .await;
+}
+
+/// Texts that are neither the name of a method nor that of a party.
+fn bad_names() -> Vec<String> {
+    let mut names: Vec<String> =
+        ["", "..", ".", "a..b", "/", "a//b", "a/b/c", "../b", "é/b", "a/é", "a/b\0", "\0", "a b"]
+            .map(String::from)
+            .into();
+    names.extend(["x".repeat(255), format!("Echo/{}", "x".repeat(255)), "𝔞/𝔟".into()]);
+    names
+}
+
+#[tokio::test]
+async fn names_of_methods_are_exact_or_refused() {
+    on_every_side(async |side| {
+        let head = (side.head)();
+        let named = |text: &str| head.clone().with(0, Cbor::text(text));
+        for name in bad_names().iter().map(String::as_str).chain(["a", "a1", "Echo", "Echo/"]) {
+            check_head(side, &format!("the method {name:?}"), named(name), named("Echo.Echo"))
+                .await;
+        }
+        let unimplemented = (Code::Unimplemented, None);
+        for name in ["a/b", "Echo/Ech", "Echo/Echo1", "echo/Echo", "Echo/echo", "E.Echo/Echo"] {
+            let request = whole(good(&named(name)));
+            check(side, &format!("the method {name:?}"), request, unimplemented, good(&head)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_of_agents_are_exact_or_refused() {
+    let issuer = Issuer::new();
+    let side = node_asked_by_caller(&issuer).await;
+    let named = |text: &str| Head::agent(ECHO, text);
+    for name in bad_names().iter().map(String::as_str).chain(["a/b", "A", "-a", "agent/warehouse"])
+    {
+        check_head(&side, &format!("the agent {name:?}"), named(name), named("warehouse")).await;
+    }
+    let unavailable = (Code::Unavailable, None);
+    for name in ["a", "a1", "warehous", "warehouse1", "warehouse.a", "a.warehouse"] {
+        let request = whole(good(&named(name)));
+        let what = format!("the agent {name:?}");
+        check(&side, &what, request, unavailable, good(&named("warehouse"))).await;
+    }
+}
+
+#[tokio::test]
+async fn the_caller_in_a_head_is_the_nodes_word_and_nobody_elses() {
+    let issuer = Issuer::new();
+    // What a caller claims is not even read.
+    let side = node_asked_by_caller(&issuer).await;
+    for claimed in ["caller/root", "nonsense", "caller/a/b\0"] {
+        let head = (side.head)().with(8, Cbor::text(claimed));
+        check_good(&side, "a claim of a caller", good(&head)).await;
+    }
+    let side = agent_asked_by_node(&issuer).await;
+    let named = |text: &str| Head::here(ECHO).with(8, Cbor::text(text));
+    for name in bad_names().iter().map(String::as_str).chain(["ops", "boss/ops", "caller/"]) {
+        let what = format!("the asker {name:?}");
+        check_head(&side, &what, named(name), named("caller/ops")).await;
+    }
+    let passed_on = Head::agent(ECHO, "other");
+    check_head(&side, "a call for another agent", passed_on, named("agent/other")).await;
+}

@@ -1,0 +1,121 @@
+//! Peers that begin something and then say nothing. These tests wait for the real end of a limit, side by side.
+
+use super::{Ledger, agent, good_body, linked, node, raw_node};
+use crate::raw_peer::{Head, Issuer, RawLink, header, hello, kind, soon};
+use dialback::{CloseCode, Code, Outcome, StreamCode};
+use std::time::{Duration, Instant};
+
+const HEAD_WAIT: Duration = Duration::from_secs(5);
+const STALL_WAIT: Duration = Duration::from_secs(10);
+
+/// Opens a silent stream after these bytes; other calls go on, and it is ended after its time and not before.
+async fn check_silent(link: &RawLink, head: &Head, after: Vec<u8>, wait: Duration) {
+    let began = Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let mut stream = link.open().await;
+        stream.send(&after).await;
+        silent.push(stream);
+    }
+    for _ in 0..20 {
+        let mut stream = link.open().await;
+        stream.send(&[head.frame(), good_body()].concat()).await;
+        stream.finish();
+        let reply = stream.reply().await;
+        assert_eq!((reply.code, reply.outcome), (0, 0), "{}", reply.text);
+    }
+    assert!(began.elapsed() < wait, "other calls waited for the silent streams");
+    for stream in &mut silent {
+        let reply = stream.reply().await;
+        let wanted = (Code::ResourceExhausted.number(), Outcome::NotExecuted.number());
+        assert_eq!((reply.code, reply.outcome), (wanted.0.into(), wanted.1.into()));
+        assert_eq!(stream.stop_code().await, Some(StreamCode::Slow.number()));
+    }
+    let took = began.elapsed();
+    assert!(took >= wait && took < wait + Duration::from_secs(8), "it took {took:?}");
+    assert!(link.is_open());
+}
+
+/// Silence before the first byte of HEAD, within HEAD, after it, and within MESSAGE.
+async fn check_all(link: &RawLink, head: Head) {
+    let bytes = head.frame();
+    let began = |rest: &[u8]| [&bytes[..], rest].concat();
+    tokio::join!(
+        // QUIC tells the peer of a stream with its first byte; a kind is the least that can be sent.
+        check_silent(link, &head, vec![kind::HEAD], HEAD_WAIT),
+        check_silent(link, &head, bytes[..bytes.len() - 1].to_vec(), HEAD_WAIT),
+        check_silent(link, &head, began(&[]), STALL_WAIT),
+        check_silent(link, &head, began(&header(kind::MESSAGE, 100_000)), STALL_WAIT),
+    );
+}
+
+#[tokio::test]
+async fn a_silent_stream_of_a_caller_delays_no_other_call_and_is_ended_in_time() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let node = node(&issuer, &ledger).await;
+    let agent = agent(&issuer, &node.local_addr().to_string(), &ledger);
+    soon("registration", agent.registered(1)).await;
+    let (link, mut control) = linked(&issuer, &node, "caller/ops").await;
+    keep_alive(&mut control, check_all(&link, Head::agent("Echo/Echo", "warehouse"))).await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_of_an_agent_delays_no_other_call_and_is_ended_in_time() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let node = node(&issuer, &ledger).await;
+    let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_of_a_node_delays_no_other_call_and_is_ended_in_time() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let (_agent, link, mut control) = raw_node(&issuer, &ledger).await;
+    keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
+}
+
+/// Keeps the heartbeat of a link going while something is checked on it: asks, and answers what is asked.
+async fn keep_alive(control: &mut crate::raw_peer::RawStream, check: impl Future<Output = ()>) {
+    let heartbeat = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(3));
+        for number in 1.. {
+            ticks.tick().await;
+            control.send(&crate::raw_peer::ping(number)).await;
+            loop {
+                match control.frame().await {
+                    Ok((kind::PING, payload)) => {
+                        control.send(&crate::raw_peer::frame(kind::PONG, &payload)).await;
+                    }
+                    Ok((kind::PONG, _)) => break,
+                    other => panic!("on the control stream: {other:02x?}"),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = check => {}
+        () = heartbeat => {}
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_never_says_hello_is_closed_in_time_and_delays_nobody() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let node = node(&issuer, &ledger).await;
+    let credentials = issuer.credentials("caller/ops");
+    let (at, began) = (node.local_addr(), Instant::now());
+    let mute = RawLink::dial(at, &credentials).await;
+    let empty = RawLink::dial(at, &credentials).await;
+    let mut half = RawLink::dial(at, &credentials).await;
+    let mut control = half.open().await;
+    control.send(&hello([1, 1], 1)[..9]).await;
+    let _empty_stream = empty.open().await;
+    linked(&issuer, &node, "caller/other").await;
+    assert!(began.elapsed() < HEAD_WAIT, "a good caller waited for the mute ones");
+    for link in [&mute, &empty, &mut half] {
+        let (code, text) = link.closed().await;
+        assert_eq!(code, CloseCode::Protocol.number(), "{text}");
+        assert!(text.contains("no HELLO"), "{text}");
+        assert!(began.elapsed() >= HEAD_WAIT, "it was closed before its time");
+    }
+}

@@ -1,0 +1,386 @@
+//! What real parties send and take, byte for byte, against `tests/data/wire` and `docs/protocol.md`.
+
+use crate::raw_peer::{self, Ended, Issuer, RawLink, RawListener, RawStream, Settings, soon};
+use bytes::Bytes;
+use dialback::*;
+use std::{path::Path, time::Duration};
+
+/// A file of `tests/data/wire`: bytes, and places where any byte may stand.
+struct Golden {
+    name: &'static str,
+    bytes: Vec<Option<u8>>,
+}
+
+fn golden_dir() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/wire")
+}
+
+impl Golden {
+    fn read(name: &'static str) -> Self {
+        let text = std::fs::read_to_string(golden_dir().join(format!("{name}.hex")))
+            .expect("a file of tests/data/wire");
+        let words = text.lines().filter_map(|line| line.split('#').next());
+        let bytes = words
+            .flat_map(str::split_whitespace)
+            .map(|word| match word {
+                "??" => None,
+                _ => Some(u8::from_str_radix(word, 16).expect("two digits")),
+            })
+            .collect();
+        Self { name, bytes }
+    }
+
+    /// The bytes, with something in the free places.
+    fn filled(&self) -> Vec<u8> {
+        self.bytes.iter().map(|byte| byte.unwrap_or(0x37)).collect()
+    }
+
+    #[track_caller]
+    fn check(&self, sent: &[u8]) {
+        let differs = |(want, have): (&Option<u8>, &u8)| want.is_some_and(|want| want != *have);
+        let at = self.bytes.iter().zip(sent).position(differs);
+        assert!(
+            at.is_none() && sent.len() == self.bytes.len(),
+            "{} differs at {at:?}, {} bytes wanted, {} sent: {sent:02x?}",
+            self.name,
+            self.bytes.len(),
+            sent.len()
+        );
+    }
+}
+
+/// What comes next on a stream is this file.
+async fn comes(stream: &mut RawStream, name: &'static str) {
+    let golden = Golden::read(name);
+    golden.check(&stream.bytes(golden.bytes.len()).await);
+}
+
+/// The rest of a stream is this file, and then its end.
+async fn comes_whole(stream: &mut RawStream, name: &'static str) {
+    Golden::read(name).check(&stream.all().await);
+}
+
+async fn send(stream: &mut RawStream, name: &'static str) {
+    stream.send(&Golden::read(name).filled()).await;
+}
+
+fn hello_service() -> Service {
+    async fn hello(name: String, _: Context) -> Result<String, Status> {
+        if name == "nobody" {
+            return Err(Status::new(Code::NotFound, "nobody").with_details(&[1u8, 2][..]));
+        }
+        Ok(format!("hello:{name}"))
+    }
+    Service::new("HelloService").method("Hello", hello)
+}
+
+async fn node(issuer: &Issuer) -> Node {
+    Node::builder(issuer.credentials("node/edge-1"))
+        .listen("127.0.0.1:0")
+        .policy(NodePolicy::allow_all())
+        .start()
+        .await
+        .expect("a node")
+}
+
+/// A raw agent that has said what the golden files say, and heard it.
+async fn golden_agent(issuer: &Issuer, node: &Node) -> (RawLink, RawStream) {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/warehouse")).await;
+    let mut control = link.open().await;
+    send(&mut control, "hello-agent").await;
+    comes(&mut control, "welcome-agent").await;
+    send(&mut control, "register").await;
+    comes(&mut control, "registered").await;
+    (link, control)
+}
+
+/// A raw node with a real agent that has said what the golden files say.
+async fn golden_node(issuer: &Issuer, service: Service) -> (Agent, RawLink, RawStream) {
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(service)
+        .start()
+        .expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    comes(&mut control, "hello-agent").await;
+    send(&mut control, "welcome-agent").await;
+    comes(&mut control, "register").await;
+    send(&mut control, "registered").await;
+    (agent, link, control)
+}
+
+#[test]
+fn every_golden_file_stands_in_the_manual_as_it_is() {
+    let manual =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md"))
+            .expect("docs/protocol.md");
+    let mut count = 0;
+    for entry in std::fs::read_dir(golden_dir()).expect("tests/data/wire") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a text");
+        assert!(manual.contains(text.trim()), "{} is not in docs/protocol.md", path.display());
+        count += 1;
+    }
+    assert!(count >= 17, "only {count} golden files");
+}
+
+#[tokio::test]
+async fn a_node_and_an_agent_exchange_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let (link, mut control) = golden_agent(&issuer, &node).await;
+    // What is passed over, and the heartbeat behind it.
+    send(&mut control, "reserved").await;
+    send(&mut control, "optional").await;
+    send(&mut control, "ping").await;
+    comes(&mut control, "pong").await;
+    // A call by a real caller, by way of the real node.
+    let caller = Caller::connect(node.local_addr().to_string(), issuer.credentials("caller/ops"))
+        .await
+        .expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    for (reply, wanted) in [
+        ("reply", Ok("hello:dialback")),
+        ("reply-metadata", Ok("hello:dialback")),
+        ("status-app-error", Err((Code::NotFound, Outcome::AppError))),
+        ("status-refused", Err((Code::Unimplemented, Outcome::NotExecuted))),
+    ] {
+        let call = callee.call::<String>("HelloService/Hello", "dialback");
+        let call = call.timeout(Duration::from_secs(5)).raw();
+        let answered = async {
+            let mut stream = link.accept().await;
+            comes_whole(&mut stream, "request-node").await;
+            send(&mut stream, reply).await;
+            stream.finish();
+            stream
+        };
+        let (result, _stream) = tokio::join!(call, answered);
+        match (result, wanted) {
+            (Ok(got), Ok(text)) => {
+                assert_eq!(got.message[1..], *text.as_bytes());
+                let has_metadata = reply == "reply-metadata";
+                assert_eq!(got.metadata.get("k"), has_metadata.then_some("v"));
+                assert_eq!(got.trailing.get("t"), has_metadata.then_some("w"));
+            }
+            (Err(status), Err(wanted)) => assert_eq!((status.code(), status.outcome()), wanted),
+            (got, wanted) => panic!("{reply}: {got:?} instead of {wanted:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_real_agent_says_the_golden_bytes_and_answers_golden_requests() {
+    let issuer = Issuer::new();
+    let (agent, link, mut control) = golden_node(&issuer, hello_service()).await;
+    soon("registration", agent.registered(1)).await;
+    send(&mut control, "reserved").await;
+    send(&mut control, "ping").await;
+    comes(&mut control, "pong").await;
+    let mut stream = link.open().await;
+    send(&mut stream, "request-node").await;
+    stream.finish();
+    comes_whole(&mut stream, "reply").await;
+    // An optional frame may stand anywhere.
+    let mut stream = link.open().await;
+    send(&mut stream, "optional").await;
+    send(&mut stream, "request-node").await;
+    send(&mut stream, "optional").await;
+    stream.finish();
+    comes_whole(&mut stream, "reply").await;
+}
+
+#[tokio::test]
+async fn statuses_of_a_real_agent_are_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let (_agent, link, _control) = golden_node(&issuer, hello_service()).await;
+    let ask = async |method: &str, text: &str| {
+        let mut stream = link.open().await;
+        stream.send(&raw_peer::Head::here(method).frame()).await;
+        stream.send(&[raw_peer::message(text), raw_peer::end()].concat()).await;
+        stream.finish();
+        stream
+    };
+    comes_whole(&mut ask("HelloService/Bye", "x").await, "status-refused").await;
+    comes_whole(&mut ask("HelloService/Hello", "nobody").await, "status-app-error").await;
+}
+
+/// A handler that answers with metadata on both sides of its message.
+struct WithMetadata;
+
+impl Handler for WithMetadata {
+    async fn call(&self, request: Request) -> Result<Reply, Status> {
+        let pair = |key: &str, value: &str| {
+            [(key.to_owned(), value.to_owned())].into_iter().collect::<Metadata>()
+        };
+        assert_eq!(request.message[..], *b"\x68dialback");
+        let message = Bytes::from_static(b"\x6ehello:dialback");
+        Ok(Reply { message, metadata: pair("k", "v"), trailing: pair("t", "w") })
+    }
+}
+
+#[tokio::test]
+async fn metadata_around_a_reply_is_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let service = Service::new("HelloService").raw_method("Hello", WithMetadata);
+    let (_agent, link, _control) = golden_node(&issuer, service).await;
+    let mut stream = link.open().await;
+    send(&mut stream, "request-node").await;
+    stream.finish();
+    comes_whole(&mut stream, "reply-metadata").await;
+}
+
+#[tokio::test]
+async fn a_node_welcomes_a_caller_and_answers_it_with_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/ops")).await;
+    let mut control = link.open().await;
+    send(&mut control, "hello-caller").await;
+    comes(&mut control, "welcome-caller").await;
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(node.local_addr().to_string())
+        .serve(hello_service())
+        .start()
+        .expect("an agent");
+    soon("registration", agent.registered(1)).await;
+    for request in ["request-caller", "request-full"] {
+        let mut stream = link.open().await;
+        send(&mut stream, request).await;
+        stream.finish();
+        comes_whole(&mut stream, "reply").await;
+    }
+}
+
+#[tokio::test]
+async fn a_real_caller_says_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let linked = async {
+        let link = listener.accept().await;
+        let mut control = link.accept().await;
+        comes(&mut control, "hello-caller").await;
+        send(&mut control, "welcome-caller").await;
+        (link, control)
+    };
+    let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+    let (caller, (link, _control)) = tokio::join!(connect, linked);
+    let callee = caller.expect("a caller").agent("warehouse").expect("a name");
+    let call = || {
+        let call = callee.call::<String>("HelloService.Hello", "dialback");
+        call.timeout(Duration::from_secs(5))
+    };
+    let full = call()
+        .priority(-5)
+        .traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .metadata("k", "v")
+        .metadata("k", "w");
+    for (call, request) in [(call(), "request-caller"), (full, "request-full")] {
+        let answered = async {
+            let mut stream = link.accept().await;
+            comes_whole(&mut stream, request).await;
+            send(&mut stream, "reply").await;
+            stream.finish();
+            stream
+        };
+        let (result, _stream) = tokio::join!(call.into_future(), answered);
+        assert_eq!(result, Ok("hello:dialback".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_real_agent_asks_for_the_heartbeat_with_the_golden_bytes_and_counts_on() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let limits = Limits { heartbeat_every: Duration::from_millis(20), ..Limits::default() };
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .limits(limits)
+        .start()
+        .expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(raw_peer::kind::HELLO).await;
+    send(&mut control, "welcome-agent").await;
+    control.expect(raw_peer::kind::REGISTER).await;
+    send(&mut control, "registered").await;
+    let ping = control.expect(raw_peer::kind::PING).await;
+    assert_eq!(ping, Golden::read("ping").filled()[3..]);
+    send(&mut control, "pong").await;
+    let second = control.expect(raw_peer::kind::PING).await;
+    assert_eq!(second, [0xa1, 0x00, 0x02]);
+    assert_eq!(agent.nodes().len(), 1);
+}
+
+/// STREAM frames and what of the stream came in one piece: the frame cannot be in two datagrams, so one frame is one datagram.
+async fn in_one_frame(link: &RawLink, stream: &mut RawStream, frames_before: u64) -> Bytes {
+    let chunk = soon("a chunk", stream.recv.read_chunk(usize::MAX, true)).await;
+    let bytes = chunk.expect("readable").expect("not the end").bytes;
+    assert_eq!(stream.frame().await, Err(Ended::Fin));
+    let frames = link.connection.stats().frame_rx.stream - frames_before;
+    assert_eq!(frames, 1, "it came in {frames} STREAM frames");
+    bytes
+}
+
+/// A real agent asks far apart, so that no heartbeat is counted.
+fn quiet() -> Limits {
+    Limits {
+        heartbeat_every: Duration::from_secs(60),
+        heartbeat_lost: Duration::from_secs(120),
+        ..Limits::default()
+    }
+}
+
+// On one thread the transport runs when the writer is done, as it does on a busy machine; on several it may send the FIN after.
+#[tokio::test]
+async fn a_unary_request_of_32_bytes_leaves_in_one_datagram() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let (link, _control) = golden_agent(&issuer, &node).await;
+    let agent = node.agent("warehouse").connected().await.expect("a name");
+    for _ in 0..3 {
+        let before = link.connection.stats().frame_rx.stream;
+        let text = "x".repeat(30);
+        let call = agent.call::<String>("HelloService/Hello", &text).into_future();
+        let answered = async {
+            let mut stream = link.accept().await;
+            let bytes = in_one_frame(&link, &mut stream, before).await;
+            assert!(bytes.ends_with(&[b'x', 0x12, 0x00]), "{bytes:02x?}");
+            send(&mut stream, "reply").await;
+            stream.finish();
+            stream
+        };
+        let (result, _stream) = tokio::join!(call, answered);
+        assert_eq!(result, Ok("hello:dialback".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_unary_reply_of_32_bytes_leaves_in_one_datagram() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let _agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(hello_service())
+        .limits(quiet())
+        .start()
+        .expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(raw_peer::kind::HELLO).await;
+    send(&mut control, "welcome-agent").await;
+    control.expect(raw_peer::kind::REGISTER).await;
+    send(&mut control, "registered").await;
+    for _ in 0..3 {
+        let before = link.connection.stats().frame_rx.stream;
+        let mut stream = link.open().await;
+        let head = raw_peer::Head::here("HelloService/Hello").frame();
+        let text = "x".repeat(24);
+        stream.send(&[head, raw_peer::message(&text), raw_peer::end()].concat()).await;
+        stream.finish();
+        let bytes = in_one_frame(&link, &mut stream, before).await;
+        assert!(bytes.ends_with(&[0x13, 0x40, 0x05, 0xa2, 0x00, 0x00, 0x01, 0x00]), "{bytes:02x?}");
+        assert_eq!(bytes[..2], [0x11, 32]);
+    }
+}
