@@ -33,10 +33,10 @@ Exit codes: 0; 1 failed while running; 2 what was typed, a config file or local 
 )]
 pub(crate) struct Cli {
     /// The form of log lines, which go to standard error
-    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    #[arg(long, global = true, value_name = "FORM", default_value = "text", help_heading = "Log")]
     pub(crate) log: LogForm,
     /// The least level that is logged [default: info for node and agent, else warn]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
     pub(crate) log_level: Option<LogLevel>,
     /// The command.
     #[command(subcommand)]
@@ -46,9 +46,8 @@ pub(crate) struct Cli {
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogForm {
-    /// One JSON object a line.
+    // One object a line. Plain comments: help stays one line a flag.
     Json,
-    /// For people.
     Text,
 }
 
@@ -178,7 +177,8 @@ Examples:
 The input is a sequence of JSON values, each one a message; without -d it is one null.
 The reply is printed as one line of JSON. A failure is one line on standard error,
   error: UNAVAILABLE (not_executed): agent warehouse is not attached
-with --json one object on standard output. not_executed: it did not run and will not; unknown: it may have.
+with --json one object on standard output.
+not_executed: it did not run and will not; unknown: it may have; app_error: it ran and said no.
 Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
 71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
 80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout.")]

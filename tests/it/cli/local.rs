@@ -5,6 +5,7 @@ use dialback::{PeerName, certs::LeafProfile};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -53,20 +54,21 @@ fn files_that_cannot_serve_are_named_with_the_remedy() {
     with(&["--cert", ops, "--ca", "gone.pem"], &["gone.pem does not exist"]);
     with(&["--cert", ops, "--crl", "gone.pem"], &["gone.pem does not exist"]);
     with(&["--crl", "gone.pem"], &["gone.pem does not exist"]);
-    with(&["--key", "certs/caller-ops.key"], &["cert and ca are not given"]);
+    with(&["--key", "certs/ca.key"], &["cert and ca are not given"]);
     with(&["--cert", ops, "--key", "certs/ca.key"], &["is not the key of the certificate"]);
-    let key = place.path("certs/caller-ops.key");
-    let mode = |path, mode| {
+    let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     };
     fs::copy(place.path(ops), place.path("no.key")).expect("copied");
     mode(&place.path("no.key"), 0o600);
     with(&["--cert", ops, "--key", "no.key"], &["holds no private key", "it holds a certificate"]);
     place.write("certs/note.pem", "not PEM");
-    with(&["--cert", "certs/note.pem"], &["certs/note.pem holds no certificate"]);
-    mode(&key, 0o644);
+    let ops_key = "certs/caller-ops.key";
+    let note = ["--cert", "certs/note.pem", "--key", ops_key];
+    with(&note, &["certs/note.pem holds no certificate"]);
+    mode(&place.path(ops_key), 0o644);
     with(&[], &["mode 0644", "chmod 600"]);
-    mode(&key, 0o600);
+    mode(&place.path(ops_key), 0o600);
     fs::rename(place.path("certs/ca.pem"), place.path("ca.pem")).expect("moved");
     with(&["--cert", ops], &["ca is not given"]);
 }
@@ -78,7 +80,7 @@ fn certificates_out_of_their_time_are_refused_with_both_dates() {
     let now = SystemTime::now();
     let ca = place.certs("certs").ca().expect("a CA");
     let party: PeerName = "agent/warehouse".parse().expect("a party");
-    let mut make = |not_before, not_after| {
+    let make = |not_before, not_after| {
         let profile = LeafProfile::new(ca.trust_domain(), &party, &[], now);
         let leaf = ca.leaf(&LeafProfile { not_before, not_after, ..profile }).expect("signed");
         place.write("certs/agent-warehouse.pem", leaf.cert);
