@@ -37,20 +37,20 @@ start agent dialback agent --demo --node "$node"
 wait_for agent registered
 
 say "A third process calls a service of the agent, through the node"
-run dialback call warehouse HelloService/Hello -d '"hello"' --node "$node" --cert certs/caller-ops.pem --key certs/caller-ops.key --ca certs/ca.pem
+run dialback call warehouse HelloService/Hello -d '"hello"' --node "$node" --cert certs/caller-ops.pem
 expect_said '"hello:hello"'
 echo "    the agent answered:  hello:hello"
 
 say "Who is attached, as ops may see it"
-run dialback agents --node "$node" --cert certs/caller-ops.pem --key certs/caller-ops.key --ca certs/ca.pem
+run dialback agents --node "$node" --cert certs/caller-ops.pem
 expect_said warehouse
 
 say "Refused: a method that no rule opens"
-refused 71 dialback call warehouse Demo/Echo -d '"x"' --node "$node" --cert certs/caller-ops.pem --key certs/caller-ops.key --ca certs/ca.pem
+refused 71 dialback call warehouse Demo/Echo -d '"x"' --node "$node" --cert certs/caller-ops.pem
 expect_said PERMISSION_DENIED
 
 say "Refused: a caller that no rule names"
-refused 71 dialback call warehouse HelloService/Hello -d '"hello"' --node "$node" --cert certs/caller-guest.pem --key certs/caller-guest.key --ca certs/ca.pem
+refused 71 dialback call warehouse HelloService/Hello -d '"hello"' --node "$node" --cert certs/caller-guest.pem
 expect_said PERMISSION_DENIED
 
 say "Stop both with SIGTERM"
