@@ -13,7 +13,6 @@ source scripts/steps.sh
 
 office=office-$$ router=router-$$ internet=internet-$$
 office_address=10.77.1.2 router_address=198.51.100.1 node_address=198.51.100.2 port=4433
-namespaces_before=$(ip netns list | sort)
 
 clean_up_more() {
     local name
@@ -109,15 +108,17 @@ run ss -H -lun
 agent_port=$(printf '%s\n' "$said" | sed -n 's/.*:\([0-9][0-9]*\) .*/\1/p' | head -n 1)
 [ "$(printf '%s\n' "$said" | wc -l)" -eq 1 ] || fail "the office has more than one UDP socket"
 cat <<TEXT
-    UDP has no listening state: ss shows every socket that is not tied to one peer. This one has the port $agent_port, which the
-    kernel chose, and offers no service: QUIC on it answers no handshake, because the agent only dials. What comes from a peer
-    that it has not dialled is dropped, here by the firewall before it gets there.
+    UDP knows no listening: ss shows every socket that is not tied to one peer. This one has the port $agent_port, which the kernel
+    chose, and offers no service: QUIC on it accepts no connection, because the agent only dials. The firewall lets nothing come
+    to it but answers of the node.
 TEXT
 
 say "From the internet the office cannot be reached, neither its machine nor the agent's socket"
 at "$router"
 refused 1 bash -c "exec 3<>/dev/tcp/$office_address/22"
 echo "    (from the router, inside, the machine answers: there is nothing on that port)"
+refused 78 dialback call warehouse HelloService/Hello -d '"hello"' --node "$office_address:$agent_port" --timeout 2s
+echo "    (and inside, too, the agent's socket accepts no connection)"
 at "$internet"
 refused 124 timeout 2 bash -c "exec 3<>/dev/tcp/$office_address/22"
 echo "    (from the internet nothing comes back at all)"
@@ -143,7 +144,7 @@ stop node
 say "Take the three networks down"
 enter=()
 clean_up_more
-[ "$(ip netns list | sort)" = "$namespaces_before" ] || fail "a network namespace was left behind"
+if ip netns list | grep -e "-$$\b"; then fail "a network namespace was left behind"; fi
 echo "    no network namespace is left behind"
 
 say "Done: hello:hello came out of an office that accepts nothing from outside"

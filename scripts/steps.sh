@@ -90,8 +90,9 @@ expect_said() {
 start() {
     local who=$1
     shift
-    print_command "$@" '&'
-    ${enter[@]+"${enter[@]}"} "$@" >"$work/$who.log" 2>&1 </dev/null &
+    printf '%s &\n' "$(print_command "$@")"
+    : >"$work/$who.log"
+    ${enter[@]+"${enter[@]}"} "$@" >>"$work/$who.log" 2>&1 </dev/null &
     printf -v "pid_of_$who" %s $!
 }
 
