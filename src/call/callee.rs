@@ -8,7 +8,7 @@ use super::{
 use crate::{
     limits::TIMEOUT_CEILING,
     metadata::Metadata,
-    name::{CallIds, MethodPath, NameError, PeerName},
+    name::{CallId, CallIds, MethodPath, NameError, PeerName},
     status::{Code, Status},
     wire::encode_value,
 };
@@ -65,6 +65,7 @@ impl Callee {
         let method = method.into_method().map_err(|fault| invalid(fault.to_string()));
         Call {
             callee: self.clone(),
+            call_id: self.0.call_ids.next_id(),
             what: method.and_then(|method| message.map(|message| (method, message))),
             timeout: self.0.timeout_default,
             metadata: Metadata::default(),
@@ -122,6 +123,7 @@ impl IntoMethod for &MethodPath {
 #[must_use = "a call is made when it is awaited"]
 pub struct Call<R> {
     callee: Callee,
+    call_id: CallId,
     what: Result<(MethodPath, Bytes), Status>,
     timeout: Duration,
     metadata: Metadata,
@@ -131,6 +133,11 @@ pub struct Call<R> {
 }
 
 impl<R> Call<R> {
+    /// Names the call in every log, here and at the peers. Known before the call is made.
+    pub const fn call_id(&self) -> CallId {
+        self.call_id
+    }
+
     /// Sets how long the call may take in all, from the moment it is awaited. Zero is refused, more than a year is a year.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -164,12 +171,12 @@ impl<R> Call<R> {
         if self.timeout.is_zero() {
             return Err(invalid("a timeout of 0; a call needs time".into()));
         }
-        let Inner { handler, target, asker, call_ids, .. } = &*self.callee.0;
+        let Inner { handler, target, asker, .. } = &*self.callee.0;
         let request = Request {
             method,
             target: target.clone(),
             caller: asker.clone(),
-            call_id: call_ids.next_id(),
+            call_id: self.call_id,
             deadline: Instant::now() + self.timeout.min(TIMEOUT_CEILING),
             attempt: 1,
             priority: self.priority,

@@ -1,3 +1,41 @@
-//! The command line of dialback.
+//! The command line of dialback: a guest in the library, which it uses by its public names only.
 
-fn main() {}
+mod agent;
+mod agents;
+mod args;
+mod call;
+mod caller;
+mod certs;
+mod config;
+mod credentials;
+mod exit;
+mod input;
+mod log;
+mod node;
+mod output;
+mod policy;
+mod services;
+mod signals;
+
+use args::Command;
+use exit::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = args::parse();
+    log::start(&cli);
+    exit::code_of(run(cli.command))
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Certs(args) => certs::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Agent(args) => agent::run(args),
+        Command::Call(args) => call::run(args),
+        Command::Agents(args) => agents::run(args),
+        Command::Services(args) => services::run(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Config(args) => config::run(args),
+    }
+}

@@ -1,0 +1,72 @@
+//! `dialback agents`: whom this caller may see, attached or not.
+
+use crate::{
+    args::AgentsArgs,
+    caller::Reach,
+    exit::Failure,
+    output::{columns, escape, print, print_json},
+};
+use dialback::{AgentInfo, Utc};
+use std::time::{Duration, SystemTime};
+
+/// A list is a small call. The same as a call's own default.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs the command.
+pub(crate) fn run(args: AgentsArgs) -> Result<(), Failure> {
+    let wants_json = args.json;
+    let listed = Reach::new(args.reach, TIMEOUT)?.run(async |caller, _left| {
+        let agents = caller.agents().await?;
+        if wants_json { print_json(&agents) } else { print(&table(&agents)) }
+    });
+    listed.map_err(|failure| failure.told_as_json(wants_json))
+}
+
+fn table(agents: &[AgentInfo]) -> String {
+    if agents.is_empty() {
+        return "no agents that this caller may see".into();
+    }
+    let head = ["AGENT", "STATE", "SINCE", "ADDRESS", "SOFTWARE", "CALLS", "RTT"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    rows.extend(agents.iter().map(row));
+    columns(&rows)
+}
+
+fn row(agent: &AgentInfo) -> Vec<String> {
+    let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), escape);
+    let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(agent.since_ms));
+    vec![
+        escape(&agent.name),
+        if agent.attached { "attached" } else { "detached" }.into(),
+        since.map_or_else(|| "-".into(), |since| Utc(since).to_string()),
+        or_dash(&agent.address),
+        or_dash(&agent.software),
+        agent.calls_in_flight.to_string(),
+        agent.rtt_us.map_or_else(|| "-".into(), |us| format!("{:.1} ms", us as f64 / 1_000.0)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detached_agent_has_dashes_where_nothing_is_known() {
+        let agent = AgentInfo {
+            name: "warehouse".into(),
+            attached: false,
+            since_ms: 0,
+            node: "edge-1".into(),
+            address: None,
+            software: Some("evil\x1b[2J".into()),
+            calls_in_flight: 0,
+            rtt_us: None,
+        };
+        let shown = table(&[agent]);
+        let expected =
+            ["warehouse", "detached", "1970-01-01T00:00:00Z", "-", "evil\\u{1b}[2J", "0", "-"];
+        let line = shown.lines().nth(1).expect("a line");
+        assert_eq!(line.split_whitespace().collect::<Vec<_>>(), expected);
+        assert!(table(&[]).contains("no agents"));
+    }
+}

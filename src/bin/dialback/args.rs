@@ -1,0 +1,507 @@
+//! What is typed. What it means is decided by each command: here only the grammar of single values is checked.
+//!
+//! Every flag is read from the environment too, as `DIALBACK_<FLAG>`: one rule, applied to all of them in one place.
+
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::BoolishValueParser,
+};
+use dialback::{
+    MethodPath, Name, NodeAddress, PeerName, Role,
+    config::{TlsFiles, parse_duration, parse_listen},
+};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Reverse RPC over QUIC: the agent inside a private network dials out, and is called over its own link.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dialback",
+    version,
+    after_help = "\
+Every flag can be set in the environment too: --log-level as DIALBACK_LOG_LEVEL.
+A flag goes before the environment, the environment before a config file.
+
+First contact:
+  dialback certs init && dialback certs issue node edge-1 --san localhost
+  dialback certs issue agent warehouse && dialback certs issue caller ops
+  dialback node --config examples/first/node.toml
+  dialback agent --demo
+  dialback call warehouse HelloService/Hello -d '\"hello\"'
+
+Exit codes: 0; 1 failed while running; 2 what was typed, a config file or local credentials;
+64 + RPC code for a call that failed (78 UNAVAILABLE, 80 UNAUTHENTICATED, ...); 130 on Ctrl-C."
+)]
+pub(crate) struct Cli {
+    /// The form of log lines, which go to standard error
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub(crate) log: LogForm,
+    /// The least level that is logged [default: info for node and agent, else warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogForm {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The least level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Makes certificates and shows them
+    Certs(CertsArgs),
+    /// Runs a node: listens for agents and callers
+    Node(NodeArgs),
+    /// Runs an agent: dials its nodes and hosts services
+    Agent(AgentArgs),
+    /// Calls a method of an agent
+    Call(CallArgs),
+    /// Lists the agents that this caller may see
+    Agents(AgentsArgs),
+    /// Lists the services of an agent
+    Services(ServicesArgs),
+    /// Checks and tries rules
+    Policy(PolicyArgs),
+    /// Checks config files
+    Config(ConfigArgs),
+}
+
+/// The files of credentials, as flags.
+#[derive(Debug, Clone, Default, Args)]
+#[command(
+    next_help_heading = "Credentials [default: from certs/, the only certificate of the role]"
+)]
+pub(crate) struct TlsArgs {
+    /// Our certificate (PEM: the leaf, then intermediates)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its private key [default: beside the certificate, ending in .key]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// The CAs to believe [default: ca.pem beside the certificate, and crl.pem there with it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The revocation list to mind
+    #[arg(long, value_name = "FILE")]
+    pub(crate) crl: Option<PathBuf>,
+}
+
+impl From<TlsArgs> for TlsFiles {
+    fn from(args: TlsArgs) -> Self {
+        let TlsArgs { cert, key, ca, crl } = args;
+        Self { cert, key, ca, crl }
+    }
+}
+
+/// `dialback node`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: dialback node --config examples/first/node.toml
+Without rules (--config or --policy) remote callers can call nothing.
+SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
+A second signal does not wait: calls in flight are cut off, and the exit code is 1.")]
+pub(crate) struct NodeArgs {
+    /// The node's config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to listen, UDP [default: [::]:4433, which is IPv6 and IPv4]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A file of rules, which replace those of the config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
+
+/// `dialback agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: dialback agent --node edge-1.example.com:4433 --demo
+It dials until it gets through, and again whenever a link is lost. No port is opened.
+SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
+A second signal does not wait: calls in flight are cut off, and the exit code is 1.")]
+pub(crate) struct AgentArgs {
+    /// The agent's config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A node to dial; may come several times [default: localhost:4433]
+    #[arg(long = "node", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) node: Vec<NodeAddress>,
+    /// Host the demo services: HelloService and Demo
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) demo: Option<bool>,
+    /// The file to which Demo/Append writes; needs the demo
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
+
+/// How a caller reaches its node.
+#[derive(Debug, Args)]
+pub(crate) struct ReachArgs {
+    /// The node
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]
+    pub(crate) node: NodeAddress,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
+
+/// `dialback call`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dialback call warehouse HelloService/Hello -d '\"hello\"'
+  dialback call warehouse Demo/Echo -d @message.json --timeout 5s --json
+The input is a sequence of JSON values, each one a message; without -d it is one null.
+The reply is printed as one line of JSON. A failure is one line on standard error,
+  error: UNAVAILABLE (not_executed): agent warehouse is not attached
+with --json one object on standard output. not_executed: it did not run and will not; unknown: it may have.
+Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
+71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
+80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout.")]
+pub(crate) struct CallArgs {
+    /// The agent's name
+    pub(crate) agent: Name,
+    /// What to call, as HelloService/Hello
+    #[arg(value_name = "SERVICE/METHOD")]
+    pub(crate) method: MethodPath,
+    /// The messages: JSON, @FILE, or @- for standard input
+    #[arg(short, long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) data: Option<String>,
+    /// A pair of metadata, as 'key: value'; may come several times
+    #[arg(short = 'H', long = "header", value_name = "KEY: VALUE", value_parser = parse_header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// How long connecting and calling may take together, as 500ms, 5s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
+    pub(crate) timeout: Duration,
+    /// Print one JSON object, for a failure too
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// `dialback agents`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: dialback agents --json
+Asks the node as a caller. Its rules decide which agents this caller may see.")]
+pub(crate) struct AgentsArgs {
+    /// Print one JSON array; a failure is one object
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// `dialback services`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: dialback services warehouse")]
+pub(crate) struct ServicesArgs {
+    /// The agent's name
+    pub(crate) agent: Name,
+    /// Print one JSON array; a failure is one object
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// `dialback certs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dialback certs init
+  dialback certs issue node edge-1 --san edge-1.example.com
+  dialback certs issue agent warehouse
+What is good is kept, so that every command can be repeated.")]
+pub(crate) struct CertsArgs {
+    /// The directory of the CA and of what it signed
+    #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
+    pub(crate) dir: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: CertsCommand,
+}
+
+/// `dialback certs ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Makes a CA and an empty revocation list, or keeps those that are good
+    #[command(after_help = "Example: dialback certs init --trust-domain acme.example")]
+    Init {
+        /// The trust domain of the CA [default: that of the CA that is there, else dialback.local]
+        #[arg(long, value_name = "DOMAIN")]
+        trust_domain: Option<String>,
+        /// Replace a CA that is there; all that it signed is then worthless
+        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+        force: bool,
+    },
+    /// Makes a certificate and its key, or keeps the ones that are good
+    #[command(after_help = "\
+Examples:
+  dialback certs issue node edge-1 --san edge-1.example.com 203.0.113.7
+  dialback certs issue agent acme.warehouse-1
+  dialback certs issue caller billing --days 30")]
+    Issue {
+        /// node, agent or caller
+        role: Role,
+        /// The party's name: a-z, 0-9 and - in labels joined by dots
+        name: Name,
+        /// Names and IP addresses under which a node is dialled
+        #[arg(long, value_name = "HOST_OR_IP", num_args = 1.., value_delimiter = ',')]
+        san: Vec<String>,
+        /// How many days it holds
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+        /// Make a new one even if the present one is good
+        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+        force: bool,
+    },
+    /// Lists every certificate that was issued here
+    #[command(after_help = "Example: dialback certs list --dir certs")]
+    List,
+    /// Shows what stands in certificates and revocation lists
+    #[command(after_help = "Example: dialback certs inspect certs/agent-warehouse.pem")]
+    Inspect {
+        /// A PEM file
+        file: PathBuf,
+    },
+}
+
+/// `dialback policy`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+/// `dialback policy ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Reads a file of rules and says what is wrong with it, all at once
+    #[command(after_help = "Example: dialback policy check rules.toml")]
+    Check {
+        /// A file with [[allow]], [[deny]] and [[host]] and nothing else
+        file: PathBuf,
+    },
+    /// Says whether rules would let a call through, and which rule decides
+    #[command(after_help = "\
+Examples:
+  dialback policy test ops warehouse HelloService/Hello --config examples/first/node.toml
+  dialback policy test agent/kiosk node/edge-1 Stock/List --policy rules.toml
+Exit code: 0 allowed, 1 denied, 2 a fault in what was typed or in the file.")]
+    Test {
+        /// Who asks, as in rules: ops is a caller, agent/NAME and node/NAME say their role
+        #[arg(value_parser = parse_asker)]
+        caller: PeerName,
+        /// On what: an agent's name, or node/NAME for what the node hosts
+        #[arg(value_parser = parse_target)]
+        agent: PeerName,
+        /// The method, as HelloService/Hello
+        method: MethodPath,
+        /// The node's config file
+        #[arg(long, value_name = "FILE", required_unless_present = "policy")]
+        config: Option<PathBuf>,
+        /// A file of rules, which replace those of the config file
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+}
+
+/// `dialback config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// `dialback config ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Reads a config file and says what is wrong with it, all at once
+    #[command(after_help = "Example: dialback config check --node examples/first/node.toml")]
+    Check {
+        /// A node's or an agent's file: the one whose keys it has
+        #[arg(required_unless_present_any = ["node", "agent"])]
+        file: Option<PathBuf>,
+        /// A node's file
+        #[arg(long, value_name = "FILE")]
+        node: Option<PathBuf>,
+        /// An agent's file
+        #[arg(long, value_name = "FILE")]
+        agent: Option<PathBuf>,
+    },
+}
+
+/// Reads the command line and the environment. Ends the process where they cannot be read: 0 after help, else 2.
+pub(crate) fn parse() -> Cli {
+    let read = with_environment(Cli::command())
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    read.unwrap_or_else(|error| error.exit())
+}
+
+/// Gives every flag its variable, hidden in help: the first page of help states the rule.
+fn with_environment(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| match variable(&arg) {
+            Some(name) => arg.env(name).hide_env(true),
+            None => arg,
+        })
+        .mut_subcommands(with_environment)
+}
+
+fn variable(arg: &clap::Arg) -> Option<String> {
+    let flag = arg.get_long().filter(|flag| !["help", "version"].contains(flag))?;
+    Some(format!("DIALBACK_{}", flag.to_ascii_uppercase().replace('-', "_")))
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text).map_err(|why| why.to_string())?;
+    if timeout.is_zero() {
+        return Err("a call needs time; write 500ms, 5s or 2m".into());
+    }
+    Ok(timeout)
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("is not written 'key: value'".into()),
+    }
+}
+
+/// `ops` is a caller, as in rules.
+fn parse_asker(text: &str) -> Result<PeerName, String> {
+    parse_party(text, Role::Caller)
+}
+
+/// `warehouse` is an agent, as in rules; a node may be named, a caller cannot be called.
+fn parse_target(text: &str) -> Result<PeerName, String> {
+    match parse_party(text, Role::Agent)? {
+        party if party.role == Role::Caller => {
+            Err("a caller hosts nothing; write an agent's name, or node/NAME".into())
+        }
+        party => Ok(party),
+    }
+}
+
+fn parse_party(text: &str, role: Role) -> Result<PeerName, String> {
+    if text.contains('/') {
+        return text.parse().map_err(|why: dialback::NameError| why.to_string());
+    }
+    let name = text.parse().map_err(|why: dialback::NameError| why.to_string())?;
+    Ok(PeerName::new(role, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("dialback").chain(line.iter().copied()))
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        with_environment(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable_and_help_has_none() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+                let expected = variable(arg);
+                let found = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert_eq!(found, expected, "{arg}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&with_environment(Cli::command()));
+        let log_level = Cli::command()
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some("log-level"))
+            .and_then(variable);
+        assert_eq!(log_level.as_deref(), Some("DIALBACK_LOG_LEVEL"));
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration_that_is_not_zero() {
+        assert_eq!(parse_timeout("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "0s", "0ms", "", "5", "-1s", "soon"] {
+            assert!(parse_timeout(bad).is_err(), "{bad:?} was taken for a timeout");
+        }
+    }
+
+    #[test]
+    fn a_header_is_a_key_and_a_value() {
+        assert_eq!(parse_header("key: a: b "), Ok(("key".into(), "a: b".into())));
+        assert_eq!(parse_header("key:"), Ok(("key".into(), String::new())));
+        for bad in ["", "key", ": value"] {
+            assert!(parse_header(bad).is_err(), "{bad:?} was taken for a header");
+        }
+    }
+
+    #[test]
+    fn parties_are_read_as_rules_write_them() {
+        let asker = |text| parse_asker(text).map(|party| party.to_string());
+        assert_eq!(asker("ops"), Ok("caller/ops".into()));
+        assert_eq!(asker("agent/kiosk"), Ok("agent/kiosk".into()));
+        let target = |text| parse_target(text).map(|party| party.to_string());
+        assert_eq!(target("warehouse"), Ok("agent/warehouse".into()));
+        assert_eq!(target("node/edge-1"), Ok("node/edge-1".into()));
+        for bad in ["caller/ops", "boss/x", "A", ""] {
+            assert!(target(bad).is_err(), "{bad:?} was taken for a target");
+        }
+    }
+
+    #[test]
+    fn bad_names_and_unknown_words_are_refused_where_they_are_typed() {
+        assert!(read(&["call", "warehouse", "HelloService/Hello"]).is_ok());
+        assert!(read(&["call", "warehouse", "HelloService.Hello", "-d", "-1"]).is_ok());
+        for bad in [
+            &["call", "Ware house", "HelloService/Hello"][..],
+            &["call", "warehouse", "Hello"],
+            &["call", "warehouse", "A/b", "--timeout", "0"],
+            &["call", "warehouse", "A/b", "--node", "::1"],
+            &["node", "--listen", "localhost:1"],
+            &["certs", "issue", "boss", "x"],
+            &["policy", "test", "ops", "warehouse", "A/b"],
+            &["tcp"],
+            &[],
+        ] {
+            assert!(read(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+}

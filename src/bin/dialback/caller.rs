@@ -1,0 +1,78 @@
+//! A caller for one command: connect, do one thing, leave politely, whatever happened.
+
+use crate::{
+    args::ReachArgs,
+    credentials,
+    exit::Failure,
+    signals::{Signals, Stop},
+};
+use dialback::{Caller, Credentials, NodeAddress, Role, config::TlsFiles, limits::TIMEOUT_CEILING};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// A node that has not answered by now does not, whatever the call's own time.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The goodbye leaves at once; what is waited for is that it was heard. Longer would be felt at a prompt.
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Whom to reach, as whom, and within which time.
+pub(crate) struct Reach {
+    credentials: Credentials,
+    node: NodeAddress,
+    timeout: Duration,
+}
+
+impl Reach {
+    /// Loads the caller's credentials. The time counts from the connecting on.
+    pub(crate) fn new(args: ReachArgs, timeout: Duration) -> Result<Self, Failure> {
+        let credentials = credentials::load(Role::Caller, args.tls, TlsFiles::default())?;
+        Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING) })
+    }
+
+    /// Runs work with a linked caller. The work is told how much time is left; a signal drops it.
+    pub(crate) fn run<T>(
+        self,
+        work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::runtime(&error))?;
+        let result = runtime.block_on(self.connect_and(work));
+        // A resolver that still hangs in its thread must not keep the process.
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn connect_and<T>(
+        self,
+        work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let started = Instant::now();
+        let mut signals = Signals::listen()?;
+        let connecting = Caller::builder(self.credentials)
+            .node(self.node.to_string())
+            .connect_timeout(self.timeout.min(CONNECT_WAIT_MAX))
+            .connect();
+        let caller = unless_stopped(&mut signals, connecting).await.map_err(Stop::failure)??;
+        let left = self.timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        let worked = unless_stopped(&mut signals, work(&caller, left)).await;
+        drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
+        worked.map_err(Stop::failure)?
+    }
+}
+
+/// What the future gives, or the signal that came first; the future is dropped then.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    future: impl Future<Output = T>,
+) -> Result<T, Stop> {
+    tokio::select! {
+        biased;
+        stop = signals.next() => Err(stop),
+        ended = future => Ok(ended),
+    }
+}

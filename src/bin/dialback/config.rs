@@ -1,0 +1,47 @@
+//! `dialback config check`: a file judged before anything runs with it.
+
+use crate::{
+    args::{ConfigArgs, ConfigCommand},
+    exit::Failure,
+    output::{escape, print},
+    policy::count_rules,
+};
+use dialback::config::{AgentConfig, Faults, NodeConfig};
+use std::path::Path;
+
+/// Runs the command. Every file that was named is judged, and all faults are told together.
+pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
+    let ConfigCommand::Check { file, node, agent } = args.command;
+    let judged = [
+        node.map(|path| check_node(&path)),
+        agent.map(|path| check_agent(&path)),
+        file.map(|path| check_either(&path)),
+    ];
+    let mut faults = Vec::new();
+    for one in judged.into_iter().flatten() {
+        match one {
+            Ok(line) => print(&escape(&line))?,
+            Err(found) => faults.extend(found.iter().map(ToString::to_string)),
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Local(faults)) }
+}
+
+fn check_node(path: &Path) -> Result<String, Faults> {
+    let config = NodeConfig::read(path)?;
+    Ok(format!("{}: a node's file, {}", path.display(), count_rules(&config.policy)))
+}
+
+fn check_agent(path: &Path) -> Result<String, Faults> {
+    let config = AgentConfig::read(path)?;
+    Ok(format!("{}: an agent's file, {} nodes", path.display(), config.nodes.len()))
+}
+
+/// A file that is good as either; else the faults of the kind that it has fewer of.
+fn check_either(path: &Path) -> Result<String, Faults> {
+    check_node(path).or_else(|as_node| {
+        check_agent(path).map_err(|as_agent| {
+            if as_agent.iter().len() < as_node.iter().len() { as_agent } else { as_node }
+        })
+    })
+}

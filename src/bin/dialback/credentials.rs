@@ -1,0 +1,114 @@
+//! Which files the credentials come from: flags, environment, config file, or the directory `certs`.
+
+use crate::{args::TlsArgs, exit::Failure};
+use dialback::{CredentialFiles, Credentials, Role, Utc, config::TlsFiles};
+use std::path::{Path, PathBuf};
+
+/// Where `dialback certs` puts them unless told otherwise.
+const DIR_DEFAULT: &str = "certs";
+
+/// Finds and loads the credentials of a role. `file` is what the config file says.
+pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credentials, Failure> {
+    let files = locate(role, flags.into(), file)?;
+    let credentials = Credentials::from_files(&files)?;
+    credentials.expect_role(role)?;
+    Ok(credentials)
+}
+
+fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
+    // A certificate that is named by a flag brings its own key, not the one of the file.
+    let files = beside(with_key(flags).or(file));
+    match files.whole()? {
+        Some(all) => Ok(CredentialFiles { cert: all.cert, key: all.key, ca: all.ca, crl: all.crl }),
+        None => {
+            let found = Credentials::find_in_dir(DIR_DEFAULT, role)?;
+            Ok(CredentialFiles { crl: files.crl.or(found.crl), ..found })
+        }
+    }
+}
+
+fn with_key(mut files: TlsFiles) -> TlsFiles {
+    let beside = files.cert.as_ref().map(|cert| cert.with_extension("key"));
+    files.key = files.key.or(beside);
+    files
+}
+
+/// Fills what is not named from beside the certificate. The list goes with the CA: who names the CA names its list.
+fn beside(files: TlsFiles) -> TlsFiles {
+    let mut files = with_key(files);
+    let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };
+    files.ca = sibling(&cert, "ca.pem");
+    files.crl = files.crl.or_else(|| sibling(&cert, "crl.pem"));
+    files
+}
+
+fn sibling(cert: &Path, name: &str) -> Option<PathBuf> {
+    let path = cert.with_file_name(name);
+    path.symlink_metadata().is_ok().then_some(path)
+}
+
+/// Says whose certificate is in use and until when, and when the revocation list ends.
+pub(crate) fn announce(credentials: &Credentials) {
+    let identity = credentials.identity();
+    tracing::info!(
+        "certificate {} of {}, expires {}",
+        identity.peer_name(),
+        identity.trust_domain(),
+        Utc(identity.not_after())
+    );
+    match credentials.crl_next_update() {
+        Some(until) => tracing::info!("revocation list holds until {}", Utc(until)),
+        None => tracing::info!("no revocation list: no certificate is taken for revoked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn files(cert: &Path) -> TlsFiles {
+        TlsFiles { cert: Some(cert.into()), ..TlsFiles::default() }
+    }
+
+    #[test]
+    fn a_certificate_alone_brings_what_lies_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        let cert = at("agent-acme.w.pem");
+        let alone = locate(Role::Agent, files(&cert), TlsFiles::default());
+        assert!(matches!(alone, Err(Failure::Local(_))), "no CA is there: {alone:?}");
+        fs::write(at("ca.pem"), "").expect("written");
+        let found = locate(Role::Agent, files(&cert), TlsFiles::default()).expect("found");
+        assert_eq!((found.key, found.ca), (at("agent-acme.w.key"), at("ca.pem")));
+        assert_eq!(found.crl, None);
+        fs::write(at("crl.pem"), "").expect("written");
+        let found = locate(Role::Agent, files(&cert), TlsFiles::default()).expect("found");
+        assert_eq!(found.crl, Some(at("crl.pem")));
+        let other_ca = TlsFiles { ca: Some("other.pem".into()), ..files(&cert) };
+        let found = locate(Role::Agent, other_ca, TlsFiles::default()).expect("found");
+        assert_eq!((found.ca, found.crl), ("other.pem".into(), None));
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_its_certificate_brings_its_key() {
+        let file = TlsFiles {
+            cert: Some("f.pem".into()),
+            key: Some("f.key".into()),
+            ca: Some("f-ca.pem".into()),
+            crl: None,
+        };
+        let found = locate(Role::Node, files(Path::new("a/b.pem")), file.clone()).expect("found");
+        assert_eq!(found.cert, PathBuf::from("a/b.pem"));
+        assert_eq!(found.key, PathBuf::from("a/b.key"));
+        assert_eq!(found.ca, PathBuf::from("f-ca.pem"));
+        let found = locate(Role::Node, TlsFiles::default(), file).expect("found");
+        assert_eq!(found.key, PathBuf::from("f.key"));
+    }
+
+    #[test]
+    fn a_key_without_its_certificate_is_refused() {
+        let flags = TlsFiles { key: Some("a.key".into()), ..TlsFiles::default() };
+        assert!(matches!(locate(Role::Node, flags, TlsFiles::default()), Err(Failure::Local(_))));
+    }
+}

@@ -1,0 +1,184 @@
+//! Log lines on standard error: for people, or one JSON object a line.
+
+use crate::args::{Cli, Command, LogForm, LogLevel};
+use crate::output::{escape, escape_json};
+use dialback::Utc;
+use serde::Serialize;
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    time::SystemTime,
+};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+};
+use tracing_subscriber::{
+    filter::Targets,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// Starts to log. What the libraries below say is shown from `warn` on, or when all is asked for with `trace`.
+pub(crate) fn start(cli: &Cli) {
+    let level = level(cli);
+    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    let is_colored = io::stderr().is_terminal() && !is_set("NO_COLOR");
+    let lines = Lines { form: cli.log, is_colored };
+    // A reader of the log that has gone must not end a node.
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .log_internal_errors(false)
+        .event_format(lines);
+    let filter = Targets::new().with_target("dialback", level).with_default(others);
+    tracing_subscriber::registry().with(layer).with(filter).init();
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+fn level(cli: &Cli) -> LevelFilter {
+    match (cli.log_level, &cli.command) {
+        (Some(level), _) => level.into(),
+        (None, Command::Node(_) | Command::Agent(_)) => LevelFilter::INFO,
+        (None, _) => LevelFilter::WARN,
+    }
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// How a line is written.
+struct Lines {
+    form: LogForm,
+    is_colored: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut words = Words::default();
+        event.record(&mut words);
+        let (time, level) = (Utc(SystemTime::now()), *event.metadata().level());
+        match self.form {
+            LogForm::Json => writeln!(writer, "{}", words.as_json(&time.to_string(), level)),
+            LogForm::Text => {
+                writeln!(writer, "{time} {} {}", self.show(level), escape(&words.as_text()))
+            }
+        }
+    }
+}
+
+impl Lines {
+    fn show(&self, level: Level) -> String {
+        let color = match level {
+            Level::ERROR => 31,
+            Level::WARN => 33,
+            Level::INFO => 32,
+            _ => 34,
+        };
+        if self.is_colored { format!("\x1b[{color}m{level}\x1b[0m") } else { level.to_string() }
+    }
+}
+
+/// What an event says: its sentence, and its other fields.
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Words {
+    fn as_text(&self) -> String {
+        let mut text = self.message.clone();
+        for (key, value) in &self.fields {
+            text.push_str(&format!(" {key}={value}"));
+        }
+        text
+    }
+
+    fn as_json(&self, timestamp: &str, level: Level) -> String {
+        let (level, message) = (level.as_str(), self.message.as_str());
+        let line = JsonLine { timestamp, level, message, fields: &self.fields };
+        // Text and numbers always are JSON.
+        escape_json(serde_json::to_string(&line).unwrap_or_default())
+    }
+}
+
+/// A line in its order.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    timestamp: &'a str,
+    level: &'a str,
+    message: &'a str,
+    #[serde(flatten)]
+    fields: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+impl Visit for Words {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message = value.into(),
+            name => drop(self.fields.insert(name.into(), value.into())),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words() -> Words {
+        let mut words = Words { message: "linked\x1b[2J".into(), ..Words::default() };
+        words.fields.insert("count".into(), 2.into());
+        words
+    }
+
+    #[test]
+    fn a_line_of_json_has_time_level_and_message() {
+        let line = words().as_json("2026-11-22T12:00:00Z", Level::INFO);
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["timestamp"], "2026-11-22T12:00:00Z");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "linked\x1b[2J");
+        assert_eq!(line["count"], 2);
+    }
+
+    #[test]
+    fn a_line_of_text_shows_control_characters_as_escapes() {
+        assert_eq!(escape(&words().as_text()), "linked\\u{1b}[2J count=2");
+    }
+
+    #[test]
+    fn only_a_terminal_gets_colors() {
+        let plain = Lines { form: LogForm::Text, is_colored: false };
+        let colored = Lines { form: LogForm::Text, is_colored: true };
+        assert_eq!(plain.show(Level::WARN), "WARN");
+        assert_eq!(colored.show(Level::WARN), "\x1b[33mWARN\x1b[0m");
+    }
+}

@@ -1,0 +1,94 @@
+//! What goes to standard output, and how text that others wrote is made safe for a terminal.
+
+use crate::exit::Failure;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Prints lines. A reader that has gone is no failure: it has what it wanted.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let printed = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Runtime(vec![format!("cannot write to standard output: {error}")]))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as one line of JSON.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::runtime(&error))?;
+    print(&escape_json(text))
+}
+
+/// Shows control characters and other invisible ones as `\u{..}`, so that no text of a peer steers a terminal.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+/// The same for JSON, where such characters stand in strings only and have an escape that means the same value.
+pub(crate) fn escape_json(text: String) -> String {
+    if !text.contains(is_hidden) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if is_hidden(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Characters that JSON lets through and terminals act on: DEL, C1 controls, and those that turn the direction of text.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Rows in columns, two spaces apart, without spaces at the ends of lines.
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_peer_cannot_steer_a_terminal() {
+        assert_eq!(escape("plain \"text\" \\ 'é'"), "plain \"text\" \\ 'é'");
+        assert_eq!(escape("a\x1b[2Jb\r\n"), "a\\u{1b}[2Jb\\r\\n");
+        assert_eq!(escape("\u{9b}31m\u{202e}"), "\\u{9b}31m\\u{202e}");
+    }
+
+    #[test]
+    fn escaped_json_means_the_same_value() {
+        let value = serde_json::json!({"a\u{9b}": "\x1b[2J\u{7f}\u{202e} é"});
+        let shown = escape_json(value.to_string());
+        assert!(!shown.contains(|c: char| c.is_control() || is_hidden(c)), "{shown}");
+        let back: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(back, value);
+        assert_eq!(escape_json("\"plain\"".into()), "\"plain\"");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [["a", "bb", ""], ["ccc", "d", "e"]];
+        let rows = rows.map(|row| row.map(String::from).to_vec());
+        assert_eq!(columns(&rows), "a    bb\nccc  d   e");
+    }
+}

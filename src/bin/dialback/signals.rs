@@ -1,0 +1,100 @@
+//! Signals that ask a process to stop.
+
+use crate::exit::Failure;
+use std::future::Future;
+
+/// SIGINT and SIGTERM from now on: they no longer end the process by themselves.
+pub(crate) struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+/// One that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Ctrl-C.
+    Interrupt,
+    /// What service managers send.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has it"))]
+    Terminate,
+}
+
+impl Stop {
+    /// Its name.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
+    /// A command that it ended.
+    pub(crate) const fn failure(self) -> Failure {
+        Failure::Signal(match self {
+            Self::Interrupt => 2,
+            Self::Terminate => 15,
+        })
+    }
+}
+
+impl Signals {
+    /// Starts to listen. Needs a tokio runtime.
+    #[cfg(unix)]
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(|error| Failure::runtime(&error));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Starts to listen.
+    #[cfg(not(unix))]
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {})
+    }
+
+    /// The next one.
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
+
+    /// The next one.
+    #[cfg(not(unix))]
+    pub(crate) async fn next(&mut self) -> Stop {
+        // Without a handler nothing can be heard; then the system ends the process as it likes.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Stop::Interrupt
+    }
+
+    /// Waits for a signal, then stops in good order; a second signal does not wait for that.
+    pub(crate) async fn run_until_stopped(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        let first = self.next().await;
+        tracing::info!(
+            "stopping on {}: calls in flight may finish; a second signal does not wait",
+            first.as_str()
+        );
+        tokio::select! {
+            () = shutdown => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            second = self.next() => Err(Failure::Runtime(vec![format!(
+                "{} while stopping: calls in flight were cut off",
+                second.as_str()
+            )])),
+        }
+    }
+}
