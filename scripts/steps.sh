@@ -62,7 +62,7 @@ show() {
 try() {
     local status=0
     print_command "$@"
-    said=$(${enter[@]+"${enter[@]}"} timeout 30 "$@" 2>&1) || status=$?
+    said=$(${enter[@]+"${enter[@]}"} timeout --foreground 30 "$@" 2>&1) || status=$?
     [ -z "$said" ] || printf '%s\n' "$said" | sed 's/^/    /'
     return "$status"
 }
