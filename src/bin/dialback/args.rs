@@ -33,10 +33,10 @@ Exit codes: 0; 1 failed while running; 2 what was typed, a config file or local 
 )]
 pub(crate) struct Cli {
     /// The form of log lines, which go to standard error
-    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    #[arg(long, global = true, value_name = "FORM", default_value = "text", help_heading = "Log")]
     pub(crate) log: LogForm,
     /// The least level that is logged [default: info for node and agent, else warn]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
     pub(crate) log_level: Option<LogLevel>,
     /// The command.
     #[command(subcommand)]
@@ -46,9 +46,8 @@ pub(crate) struct Cli {
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogForm {
-    /// One JSON object a line.
+    // One object a line. Plain comments: help stays one line a flag.
     Json,
-    /// For people.
     Text,
 }
 
@@ -178,7 +177,8 @@ Examples:
 The input is a sequence of JSON values, each one a message; without -d it is one null.
 The reply is printed as one line of JSON. A failure is one line on standard error,
   error: UNAVAILABLE (not_executed): agent warehouse is not attached
-with --json one object on standard output. not_executed: it did not run and will not; unknown: it may have.
+with --json one object on standard output.
+not_executed: it did not run and will not; unknown: it may have; app_error: it ran and said no.
 Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
 71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
 80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout.")]
@@ -371,7 +371,12 @@ pub(crate) fn parse() -> Cli {
 }
 
 /// Gives every flag its variable, hidden in help: the first page of help states the rule.
+///
+/// Not so for `config`: its flags name files to look at, and `DIALBACK_NODE` is where a node is dialled.
 fn with_environment(command: clap::Command) -> clap::Command {
+    if command.get_name() == "config" {
+        return command;
+    }
     command
         .mut_args(|arg| match variable(&arg) {
             Some(name) => arg.env(name).hide_env(true),
@@ -446,7 +451,8 @@ mod tests {
                 let found = arg.get_env().map(|name| name.to_string_lossy().into_owned());
                 assert_eq!(found, expected, "{arg}");
             }
-            command.get_subcommands().for_each(check);
+            let others = command.get_subcommands().filter(|inner| inner.get_name() != "config");
+            others.for_each(check);
         }
         check(&with_environment(Cli::command()));
         let log_level = Cli::command()
@@ -454,6 +460,14 @@ mod tests {
             .find(|arg| arg.get_long() == Some("log-level"))
             .and_then(variable);
         assert_eq!(log_level.as_deref(), Some("DIALBACK_LOG_LEVEL"));
+    }
+
+    #[test]
+    fn files_to_look_at_are_not_taken_from_the_environment() {
+        let command = with_environment(Cli::command());
+        let config = command.find_subcommand("config").expect("a command");
+        let check = config.find_subcommand("check").expect("a command");
+        assert!(check.get_arguments().all(|arg| arg.get_env().is_none()));
     }
 
     #[test]

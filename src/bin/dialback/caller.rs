@@ -16,7 +16,7 @@ use std::{
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The goodbye leaves at once; what is waited for is that it was heard. Longer would be felt at a prompt.
-const CLOSE_WAIT_MAX: Duration = Duration::from_millis(500);
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Whom to reach, as whom, and within which time.
 pub(crate) struct Reach {

@@ -34,7 +34,8 @@ fn check_node(path: &Path) -> Result<String, Faults> {
 
 fn check_agent(path: &Path) -> Result<String, Faults> {
     let config = AgentConfig::read(path)?;
-    Ok(format!("{}: an agent's file, {} nodes", path.display(), config.nodes.len()))
+    let nodes = if config.nodes.len() == 1 { "node" } else { "nodes" };
+    Ok(format!("{}: an agent's file, {} {nodes}", path.display(), config.nodes.len()))
 }
 
 /// A file that is good as either; else the faults of the kind that it has fewer of.

@@ -35,6 +35,16 @@ pub(crate) fn start(cli: &Cli) {
         .event_format(lines);
     let filter = Targets::new().with_target("dialback", level).with_default(others);
     tracing_subscriber::registry().with(layer).with(filter).init();
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// A handler that panics ends its call only; it is said once, as a line like the others.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let text = panic.payload_as_str().unwrap_or("no text");
+    match panic.location() {
+        Some(place) => tracing::error!("panic at {place}: {text}"),
+        None => tracing::error!("panic: {text}"),
+    }
 }
 
 fn is_set(variable: &str) -> bool {

@@ -92,7 +92,7 @@ impl Signals {
                 Ok(())
             }
             second = self.next() => Err(Failure::Runtime(vec![format!(
-                "{} while stopping: calls in flight were cut off",
+                "{} while stopping: did not wait, what was still in flight was cut off",
                 second.as_str()
             )])),
         }

@@ -1,0 +1,8 @@
+//! The command line as users have it: the real binary, separate processes, certificates in a directory of their own.
+
+mod calls;
+mod certificates;
+mod files;
+mod local;
+mod process;
+mod staying;

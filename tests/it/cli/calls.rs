@@ -1,0 +1,196 @@
+//! Calls through three processes: what is printed, and which code they end with.
+
+use super::process::{Place, Running, until_has};
+use rustix::process::Signal;
+use serde_json::json;
+use std::{net::UdpSocket, process::Stdio, time::Instant};
+
+/// A node, an agent with the demo, and where the node is.
+fn world() -> (Place, Running, Running, String) {
+    let place = Place::new();
+    let (node, at) = place.node();
+    let agent = place.agent(&at);
+    (place, node, agent, at)
+}
+
+fn call(place: &Place, at: &str, rest: &[&str]) -> super::process::Ended {
+    place.run(&[&["call", "--node", at, "warehouse"], rest].concat())
+}
+
+#[test]
+fn a_call_prints_its_reply_as_a_line_of_json_and_leaves_no_link() {
+    let (place, mut node, _agent, at) = world();
+    call(&place, &at, &["HelloService/Hello", "-d", "\"hello\""]).expect_out("\"hello:hello\"\n");
+    node.said("left: the peer closed the link with GOODBYE");
+    call(&place, &at, &["HelloService.Hello", "-d", "\"x\"", "--json"])
+        .expect_out("{\"ok\":true,\"outcome\":\"ok\",\"replies\":[\"hello:x\"]}\n");
+}
+
+#[test]
+fn values_come_back_as_they_were_sent() {
+    let (place, _node, _agent, at) = world();
+    let echo = |data: &str| call(&place, &at, &["Demo/Echo", "-d", data]);
+    for exact in ["18446744073709551615", "-9223372036854775808", "\"é\"", "[1,{\"a\":null}]"] {
+        echo(exact).expect_out(&format!("{exact}\n"));
+    }
+    call(&place, &at, &["Demo/Echo", "-H", "a: b"]).expect_out("null\n");
+    let three_mib = format!("\"{}\"\n", "a".repeat(3 << 20));
+    place.write("big.json", &three_mib);
+    echo("@big.json").expect_out(&three_mib);
+    let mut piped = place.command(&["call", "--node", &at, "warehouse", "Demo/Echo", "-d", "@-"]);
+    piped.stdin(std::fs::File::open(place.path("big.json")).expect("opened"));
+    Running::start(piped).end().expect_out(&three_mib);
+}
+
+#[test]
+fn a_failed_call_ends_with_64_and_its_code_and_one_line() {
+    let (place, mut node, _agent, at) = world();
+    let fails = |rest: &[&str], code, line: &str| {
+        let ended = call(&place, &at, rest).expect(code, &[line]);
+        assert_eq!((ended.stdout.as_str(), ended.stderr.lines().count()), ("", 1), "{ended:#?}");
+    };
+    fails(&["HelloService/Hello", "-d", "1"], 67, "error: INVALID_ARGUMENT (not_executed): ");
+    fails(&["HelloService/Nope"], 76, "error: UNIMPLEMENTED (not_executed): ");
+    fails(&["Nope/Hello"], 76, "error: UNIMPLEMENTED (not_executed): ");
+    fails(&["Demo/Panic"], 77, "error: INTERNAL (unknown): ");
+    fails(
+        &["Demo/Fail", "-d", r#"{"code":"ABORTED","message":"m"}"#],
+        74,
+        "ABORTED (app_error): m",
+    );
+    let sleep = ["Demo/Sleep", "-d", r#"{"ms":60000}"#, "--timeout", "200ms"];
+    fails(&sleep, 68, "error: DEADLINE_EXCEEDED (unknown): ");
+    place.write("big.json", format!("\"{}\"", "a".repeat(5 << 20)));
+    fails(&["Demo/Echo", "-d", "@big.json"], 72, "error: RESOURCE_EXHAUSTED (not_executed): ");
+    node.said("left: the peer closed the link with GOODBYE");
+    place
+        .run(&["call", "--node", &at, "nobody", "HelloService/Hello", "-d", "\"x\""])
+        .expect(78, &["error: UNAVAILABLE (not_executed): agent nobody is not attached\n"]);
+}
+
+#[test]
+fn with_json_a_failure_is_one_object_on_standard_output() {
+    let (place, _node, _agent, at) = world();
+    let ended = place.run(&["call", "nobody", "A/b", "--json", "--node", &at]).expect(78, &[]);
+    let mut shown = ended.json();
+    let call_id = shown["call_id"].take();
+    assert_eq!(call_id.as_str().map(str::len), Some(32), "{ended:#?}");
+    let expected = json!({
+        "ok": false, "code": "UNAVAILABLE", "outcome": "not_executed",
+        "message": "agent nobody is not attached", "call_id": null
+    });
+    assert_eq!((shown, ended.stderr.as_str()), (expected, ""));
+}
+
+#[test]
+fn a_unary_method_with_any_other_number_of_messages_is_refused_here() {
+    let place = Place::new();
+    for data in ["1 2", "", " \n"] {
+        let ended = place.run(&["call", "warehouse", "Demo/Echo", "-d", data]);
+        ended.expect(67, &["error: INVALID_ARGUMENT (not_executed): Demo/Echo takes one message"]);
+    }
+}
+
+#[test]
+fn text_of_a_peer_cannot_steer_the_terminal() {
+    let (place, _node, mut agent, at) = world();
+    let data = r#"{"code":"NOT_FOUND","message":"\u001b[2J\u009b1m\nerror: x"}"#;
+    let ended = call(&place, &at, &["Demo/Fail", "-d", data])
+        .expect(69, &["error: NOT_FOUND (app_error): \\u{1b}[2J\\u{9b}1m\\nerror: x\n"]);
+    assert_eq!(ended.stderr.lines().count(), 1);
+    call(&place, &at, &["Demo/Echo", "-d", r#""\u001b\u009b""#]).expect_out("\"\\u001b\\u009b\"\n");
+    call(&place, &at, &["Demo/Panic"]).expect(77, &[]);
+    assert!(agent.said("Demo/Panic was called").contains(" ERROR panic at "));
+}
+
+#[test]
+fn a_deadline_stops_the_handler() {
+    let (place, _node, agent, at) = world();
+    let append = ["Demo/Append", "-d", r#"{"id":"late","ms":60000}"#, "--timeout", "500ms"];
+    call(&place, &at, &append).expect(68, &["DEADLINE_EXCEEDED (unknown)"]);
+    expect_stopped(&place, agent, "started late\n");
+}
+
+#[test]
+fn ctrl_c_stops_the_handler_and_closes_the_link() {
+    let (place, mut node, agent, at) = world();
+    let data = r#"{"id":"c","ms":60000}"#;
+    let running = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&place.path("ledger.txt"), "started c");
+    let pressed = Instant::now();
+    running.signal(Signal::INT);
+    let ended = running.end().expect(130, &[]);
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""));
+    assert!(pressed.elapsed().as_secs() < 3, "{:?}", pressed.elapsed());
+    node.said("left: the peer closed the link with GOODBYE");
+    expect_stopped(&place, agent, "started c\n");
+}
+
+/// An agent stops at once only if no handler runs any more.
+#[track_caller]
+fn expect_stopped(place: &Place, agent: Running, ledger: &str) {
+    let asked = Instant::now();
+    agent.signal(Signal::TERM);
+    agent.end().expect(0, &[]);
+    assert!(asked.elapsed().as_secs() < 10, "the handler ran on for {:?}", asked.elapsed());
+    assert_eq!(place.read("ledger.txt"), ledger);
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let (place, _node, _agent, at) = world();
+    place.write("big.json", format!("\"{}\"", "a".repeat(1 << 20)));
+    let mut command =
+        place.command(&["call", "--node", &at, "warehouse", "Demo/Echo", "-d", "@big.json"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    command.stdout(Stdio::from(writer));
+    let ended = Running::start(command).end().expect(0, &[]);
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn a_node_that_does_not_answer_ends_with_78_and_the_hint() {
+    let place = Place::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let at = silent.local_addr().expect("an address").to_string();
+    let rest = ["--node", &at, "--timeout", "200ms", "warehouse", "Demo/Echo"];
+    let asked = Instant::now();
+    let expected = ["error: UNAVAILABLE (not_executed): ", "UDP"];
+    place.run(&[&["call"], &rest[..]].concat()).expect(78, &expected);
+    assert!(asked.elapsed().as_secs() < 4, "{:?}", asked.elapsed());
+    let ended = place.run(&[&["call", "--json"], &rest[..]].concat()).expect(78, &[]);
+    assert_eq!((&ended.json()["code"], ended.stderr.as_str()), (&json!("UNAVAILABLE"), ""));
+}
+
+#[test]
+fn a_caller_without_a_rule_is_denied_and_sees_nothing() {
+    let (place, _node, _agent, at) = world();
+    place.issue("certs", dialback::Role::Caller, "intern");
+    let as_intern = |args: &[&str]| {
+        place.run(&[args, &["--node", &at, "--cert", "certs/caller-intern.pem"]].concat())
+    };
+    as_intern(&["call", "warehouse", "HelloService/Hello", "-d", "\"x\""])
+        .expect(71, &["error: PERMISSION_DENIED (not_executed): "]);
+    as_intern(&["agents", "--json"]).expect_out("[]\n");
+    as_intern(&["services", "warehouse"]).expect(71, &["error: PERMISSION_DENIED"]);
+}
+
+#[test]
+fn lists_show_agents_and_their_services() {
+    let (place, _node, _agent, at) = world();
+    let ended = place.run(&["agents", "--node", &at]).expect(0, &[]);
+    assert!(
+        ended.stdout.lines().nth(1).is_some_and(|line| line.starts_with("warehouse  attached"))
+    );
+    let ended = place.run(&["agents", "--json", "--node", &at]).expect(0, &[]);
+    assert_eq!(
+        (&ended.json()[0]["name"], &ended.json()[0]["attached"]),
+        (&json!("warehouse"), &json!(true))
+    );
+    let ended = place.run(&["services", "warehouse", "--node", &at]).expect(0, &[]);
+    assert!(ended.stdout.contains("HelloService/Hello  unary\n"), "{ended:#?}");
+    let ended = place.run(&["services", "warehouse", "--json", "--node", &at]).expect(0, &[]);
+    let hello = json!({"name": "HelloService", "methods": [{"name": "Hello", "kind": "unary"}]});
+    assert_eq!(ended.json()[1], hello);
+}

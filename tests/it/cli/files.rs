@@ -1,0 +1,98 @@
+//! Config files, rules, and what goes before what: flag, environment, file.
+
+use super::process::{Place, Running};
+
+const BAD_NODE: &str = "lisen = \"x\"\n[tls]\ncert = 3\n[[allow]]\ncaller = \"Ops\"\nagent = \"a\"\nmethod = \"*/*\"\n";
+
+#[test]
+fn all_faults_of_a_file_are_told_at_once_each_with_its_line() {
+    let place = Place::new();
+    place.write("bad.toml", BAD_NODE);
+    for args in [&["node", "--config", "bad.toml"][..], &["config", "check", "--node", "bad.toml"]]
+    {
+        let expected = ["error: bad.toml:1: ", "error: bad.toml:3: ", "error: bad.toml:5: "];
+        let ended = place.run(args).expect(2, &expected);
+        assert_eq!(ended.stderr.lines().count(), 3, "{ended:#?}");
+    }
+    place.run(&["agent", "--config", "gone.toml"]).expect(2, &["error: gone.toml: "]);
+    place.run(&["node", "--policy", "gone.toml"]).expect(2, &["error: gone.toml: "]);
+}
+
+#[test]
+fn the_files_of_the_first_steps_are_good() {
+    let place = Place::empty();
+    let first = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first/");
+    let [node, agent] = ["node.toml", "agent.toml"].map(|name| format!("{first}{name}"));
+    place.run(&["config", "check", "--node", &node, "--agent", &agent]).expect(0, &[]);
+    place.run(&["config", "check", &agent]).expect(0, &[]);
+    place.run(&["config", "check", "--agent", &node]).expect(2, &["node.toml:"]);
+    let test = |caller, agent| {
+        place.run(&["policy", "test", caller, agent, "HelloService/Hello", "--config", &node])
+    };
+    let allowed = test("ops", "warehouse").expect(0, &[]).stdout;
+    assert!(
+        allowed.starts_with("allowed by the [[allow]] rule at ") && allowed.contains("node.toml:")
+    );
+    for (caller, agent) in
+        [("intern", "warehouse"), ("agent/ops", "warehouse"), ("ops", "node/edge-1")]
+    {
+        let denied = test(caller, agent).expect(1, &[]);
+        assert_eq!(
+            (denied.stdout.as_str(), denied.stderr.as_str()),
+            ("denied: no [[allow]] rule covers it\n", "")
+        );
+    }
+}
+
+#[test]
+fn a_file_of_rules_replaces_the_rules_of_the_config_file() {
+    let place = Place::empty();
+    let rule = |kind: &str, caller: &str| {
+        format!("[[{kind}]]\ncaller = \"{caller}\"\nagent = \"**\"\nmethod = \"*/*\"\n")
+    };
+    place.write("node.toml", rule("allow", "ops"));
+    place.write("rules.toml", rule("allow", "billing") + &rule("deny", "intern"));
+    let test = |caller, files: &[&str]| {
+        place.run(&[&["policy", "test", caller, "warehouse", "A/b"], files].concat())
+    };
+    let config = ["--config", "node.toml"];
+    let both = ["--config", "node.toml", "--policy", "rules.toml"];
+    test("ops", &config).expect_out("allowed by the [[allow]] rule at node.toml:1\n");
+    test("ops", &both).expect(1, &[]);
+    test("billing", &both).expect_out("allowed by the [[allow]] rule at rules.toml:1\n");
+    let denied = test("intern", &["--policy", "rules.toml"]).expect(1, &[]);
+    assert_eq!(denied.stdout, "denied by the [[deny]] rule at rules.toml:5\n");
+    test("ops", &[]).expect(2, &["--config"]);
+    test("Ops", &config).expect(2, &["Ops"]);
+    place
+        .run(&["policy", "check", "rules.toml"])
+        .expect_out("rules.toml: 2 rules: 1 allow, 1 deny, 0 host\n");
+    place.write("empty.toml", "");
+    place.run(&["policy", "check", "empty.toml"]).expect(2, &["error: empty.toml: holds no rules"]);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let place = Place::new();
+    place.write("node.toml", "listen = \"127.0.0.1:0\"\n");
+    let listens = |variable: Option<&str>, flags: &[&str], at: &str| {
+        let mut command = place.command(&[&["node", "--config", "node.toml"], flags].concat());
+        command.envs(variable.map(|value| ("DIALBACK_LISTEN", value)));
+        let line = Running::start(command).said("listens on ");
+        assert!(line.contains(at), "{line}");
+    };
+    listens(None, &[], "127.0.0.1:");
+    listens(Some("127.0.0.2:0"), &[], "127.0.0.2:");
+    listens(Some("127.0.0.2:0"), &["--listen", "127.0.0.3:0"], "127.0.0.3:");
+}
+
+#[test]
+fn an_agent_takes_its_nodes_and_its_demo_from_its_file_unless_told_otherwise() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    place.write("agent.toml", format!("nodes = [\"{at}\"]\ndemo = true\nledger = \"l.txt\"\n"));
+    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
+    agent.said("registered as warehouse with node edge-1");
+    drop(agent);
+    place.run(&["agent", "--config", "agent.toml", "--demo=false"]).expect(2, &["ledger"]);
+}

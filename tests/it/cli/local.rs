@@ -1,0 +1,126 @@
+//! Faults that can be seen without a peer: they end at once with 2, and say what to do.
+
+use super::process::Place;
+use dialback::{PeerName, certs::LeafProfile};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+const CALL: [&str; 3] = ["call", "warehouse", "Demo/Echo"];
+
+#[test]
+fn without_certificates_every_role_says_how_to_make_them() {
+    let place = Place::empty();
+    for command in [&["node"][..], &["agent"], &CALL, &["agents"], &["services", "warehouse"]] {
+        place.run(command).expect(2, &["error: certs does not exist", "make certs"]);
+    }
+    fs::create_dir(place.path("certs")).expect("made");
+    place.run(&CALL).expect(2, &["no certificate of role caller", "dialback certs issue"]);
+}
+
+#[test]
+fn several_certificates_of_a_role_are_named_and_one_must_be_chosen() {
+    let place = Place::new();
+    place.issue("certs", dialback::Role::Caller, "intern");
+    place.run(&CALL).expect(2, &["caller-intern, caller-ops", "--cert"]);
+}
+
+#[test]
+fn a_certificate_of_another_role_is_refused_before_anything_is_sent() {
+    let place = Place::new();
+    let cert = |command: &[&str], cert: &str, wanted: &str| {
+        let ended = place.run(&[command, &["--cert", cert]].concat());
+        ended.expect(2, &["role", wanted]);
+    };
+    cert(&["node"], "certs/agent-warehouse.pem", "wanted here is node");
+    cert(&["agent"], "certs/caller-ops.pem", "wanted here is agent");
+    cert(&CALL, "certs/agent-warehouse.pem", "wanted here is caller");
+    cert(&["agents"], "certs/node-edge-1.pem", "wanted here is caller");
+}
+
+#[test]
+fn files_that_cannot_serve_are_named_with_the_remedy() {
+    let place = Place::new();
+    let with = |flags: &[&str], texts: &[&str]| {
+        let ended = place.run(&[&CALL, flags].concat()).expect(2, texts);
+        assert!(ended.stderr.starts_with("error: ") && ended.stderr.lines().count() == 1);
+    };
+    let ops = "certs/caller-ops.pem";
+    with(&["--cert", "certs/gone.pem"], &["certs/gone.pem does not exist"]);
+    with(&["--cert", ops, "--key", "gone.key"], &["gone.key does not exist"]);
+    with(&["--cert", ops, "--ca", "gone.pem"], &["gone.pem does not exist"]);
+    with(&["--cert", ops, "--crl", "gone.pem"], &["gone.pem does not exist"]);
+    with(&["--crl", "gone.pem"], &["gone.pem does not exist"]);
+    with(&["--key", "certs/ca.key"], &["cert and ca are not given"]);
+    with(&["--cert", ops, "--key", "certs/ca.key"], &["is not the key of the certificate"]);
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    fs::copy(place.path(ops), place.path("no.key")).expect("copied");
+    mode(&place.path("no.key"), 0o600);
+    with(&["--cert", ops, "--key", "no.key"], &["holds no private key", "it holds a certificate"]);
+    place.write("certs/note.pem", "not PEM");
+    let ops_key = "certs/caller-ops.key";
+    let note = ["--cert", "certs/note.pem", "--key", ops_key];
+    with(&note, &["certs/note.pem holds no certificate"]);
+    mode(&place.path(ops_key), 0o644);
+    with(&[], &["mode 0644", "chmod 600"]);
+    mode(&place.path(ops_key), 0o600);
+    fs::rename(place.path("certs/ca.pem"), place.path("ca.pem")).expect("moved");
+    with(&["--cert", ops], &["ca is not given"]);
+}
+
+#[test]
+fn certificates_out_of_their_time_are_refused_with_both_dates() {
+    let place = Place::new();
+    let day = Duration::from_secs(24 * 3600);
+    let now = SystemTime::now();
+    let ca = place.certs("certs").ca().expect("a CA");
+    let party: PeerName = "agent/warehouse".parse().expect("a party");
+    let make = |not_before, not_after| {
+        let profile = LeafProfile::new(ca.trust_domain(), &party, &[], now);
+        let leaf = ca.leaf(&LeafProfile { not_before, not_after, ..profile }).expect("signed");
+        place.write("certs/agent-warehouse.pem", leaf.cert);
+        place.write("certs/agent-warehouse.key", leaf.key.as_bytes());
+        place.run(&["agent", "--node", "127.0.0.1:1"])
+    };
+    make(now - 9 * day, now - day)
+        .expect(2, &["has expired", "certs issue agent warehouse", "clock"]);
+    make(now + day, now + 9 * day).expect(2, &["not valid yet", "clock"]);
+}
+
+#[test]
+fn what_was_typed_wrong_ends_with_2() {
+    let place = Place::new();
+    place.write("latin1.json", b"\"\xe9\"");
+    for (args, text) in [
+        (&["-d", "hello"][..], "is not JSON"),
+        (&["-d", "{"], "is not JSON"),
+        (&["-d", "@gone.json"], "cannot read gone.json"),
+        (&["-d", "@latin1.json"], "not UTF-8"),
+        (&["--timeout", "0"], "--timeout"),
+        (&["--timeout", "0s"], "needs time"),
+        (&["--timeout", "5"], "no unit"),
+        (&["--node", "::1"], "[::1]:4433"),
+        (&["--node", "https://edge"], "URL"),
+        (&["-H", "x"], "key: value"),
+        (&["--nod", "x"], "--nod"),
+    ] {
+        place.run(&[&CALL, args].concat()).expect(2, &["error: ", text]);
+    }
+    place.run(&["call", "Ware", "Demo/Echo"]).expect(2, &["error: ", "Ware"]);
+    place.run(&["call", "warehouse", "Echo"]).expect(2, &["error: ", "Echo"]);
+    place.run(&["call"]).expect(2, &["error: "]);
+    place.run(&["tcp"]).expect(2, &["error: "]);
+    place.run(&[]).expect(2, &["Usage"]);
+}
+
+#[test]
+fn a_ledger_without_the_demo_or_without_a_place_is_refused() {
+    let place = Place::new();
+    place.run(&["agent", "--ledger", "l.txt"]).expect(2, &["--demo"]);
+    place.run(&["agent", "--demo", "--ledger", "no/l.txt"]).expect(2, &["no/l.txt"]);
+}

@@ -1,0 +1,234 @@
+//! Runs the binary in a directory of its own, and waits for what it says rather than for time to pass.
+
+use dialback::{
+    Name, Role,
+    certs::{CertsDir, InitOptions, LeafRequest},
+};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Nothing here takes longer on a machine that is not broken.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Rules as in `examples/first/node.toml`.
+const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
+
+/// A working directory with `certs/` for node edge-1, agent warehouse and caller ops.
+pub(super) struct Place(tempfile::TempDir);
+
+/// How a command ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) code: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl Place {
+    pub(super) fn empty() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(super) fn new() -> Self {
+        let place = Self::empty();
+        place.make_ca("certs");
+        place.issue("certs", Role::Node, "edge-1");
+        place.issue("certs", Role::Agent, "warehouse");
+        place.issue("certs", Role::Caller, "ops");
+        place
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).expect("written");
+    }
+
+    pub(super) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    pub(super) fn certs(&self, dir: &str) -> CertsDir {
+        CertsDir::new(self.path(dir))
+    }
+
+    pub(super) fn make_ca(&self, dir: &str) {
+        self.certs(dir).init(&InitOptions::default(), SystemTime::now()).expect("made");
+    }
+
+    pub(super) fn issue(&self, dir: &str, role: Role, name: &str) {
+        let name: Name = name.parse().expect("a name");
+        let mut request = LeafRequest::new(role, name);
+        if role == Role::Node {
+            request.sans = vec!["localhost".into(), "127.0.0.1".into(), "::1".into()];
+        }
+        self.certs(dir).issue(&request, SystemTime::now()).expect("issued");
+    }
+
+    /// The binary in this directory, with nothing of ours in its environment.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dialback"));
+        let foreign = std::env::vars_os().map(|(name, _)| name);
+        for name in foreign.filter(|name| name.to_string_lossy().starts_with("DIALBACK_")) {
+            command.env_remove(name);
+        }
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(super) fn run(&self, args: &[&str]) -> Ended {
+        Running::start(self.command(args)).end()
+    }
+
+    pub(super) fn start(&self, args: &[&str]) -> Running {
+        Running::start(self.command(args))
+    }
+
+    /// A node on a free port, with the rules of the first steps.
+    pub(super) fn node(&self) -> (Running, String) {
+        self.write("rules.toml", RULES);
+        self.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"])
+    }
+
+    /// A node with these arguments, and where it is dialled.
+    pub(super) fn listening(&self, args: &[&str]) -> (Running, String) {
+        let mut node = self.start(args);
+        let line = node.said("listens on ");
+        let address = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
+        (node, address)
+    }
+
+    /// An agent with the demo and a ledger, registered.
+    pub(super) fn agent(&self, node: &str) -> Running {
+        let mut agent = self.start(&["agent", "--demo", "--ledger", "ledger.txt", "--node", node]);
+        agent.said("registered as warehouse");
+        agent
+    }
+}
+
+/// A process that was started here, and is ended here whatever happens.
+pub(super) struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+    stdout: Option<thread::JoinHandle<String>>,
+}
+
+impl Running {
+    pub(super) fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("started");
+        let lines = lines_of(child.stderr.take().expect("piped"));
+        let stdout = child.stdout.take().map(|mut stdout| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                stdout.read_to_string(&mut text).expect("text");
+                text
+            })
+        });
+        Self { child, lines, seen: vec![], stdout }
+    }
+
+    /// Waits for a line of the log or error output that has this text.
+    #[track_caller]
+    pub(super) fn said(&mut self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("{text:?} was not said, but: {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Sends a signal: 2 is SIGINT, 15 SIGTERM.
+    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("sent");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(super) fn end(mut self) -> Ended {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            // The lines end when the process does.
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("still runs: {:#?}", self.seen),
+            }
+        }
+        let code = self.child.wait().expect("ended").code();
+        let stdout = self.stdout.take().map(|read| read.join().expect("read"));
+        let stderr = self.seen.iter().map(|line| format!("{line}\n")).collect();
+        Ended { code, stdout: stdout.unwrap_or_default(), stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn lines_of(stderr: ChildStderr) -> mpsc::Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receive
+}
+
+/// Waits until a file has this text: a state, looked at again and again.
+#[track_caller]
+pub(super) fn until_has(path: &Path, text: &str) {
+    let until = Instant::now() + PATIENCE;
+    while !fs::read_to_string(path).unwrap_or_default().contains(text) {
+        assert!(Instant::now() < until, "{} never had {text:?}", path.display());
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+impl Ended {
+    /// It ended with this code, and its error output has each of these texts.
+    #[track_caller]
+    pub(super) fn expect(self, code: i32, texts: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        for text in texts {
+            assert!(self.stderr.contains(text), "no {text:?} in {self:#?}");
+        }
+        self
+    }
+
+    /// It ended well and printed exactly this.
+    #[track_caller]
+    pub(super) fn expect_out(self, stdout: &str) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(0), stdout), "{}", self.stderr);
+    }
+
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).expect("one JSON value")
+    }
+}

@@ -1,0 +1,126 @@
+//! Nodes and agents that stay: what they log, how they are stopped, whom they refuse.
+
+use super::process::{Place, until_has};
+use dialback::Role;
+use rustix::process::Signal;
+use std::time::Instant;
+
+#[test]
+fn a_node_says_where_it_listens_who_it_is_and_how_many_rules_it_has() {
+    let place = Place::new();
+    let (mut node, _) = place.node();
+    node.signal(Signal::TERM);
+    node.said("stopped");
+    let log = node.end().expect(0, &["1 rule: 1 allow, 0 deny, 0 host"]).stderr;
+    assert!(log.contains("INFO certificate node/edge-1 of dialback.local, expires "), "{log}");
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn a_node_without_rules_says_that_callers_can_call_nothing() {
+    let place = Place::new();
+    let (node, at) = place.listening(&["node", "--listen", "127.0.0.1:0"]);
+    let denied = place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
+    denied.expect(71, &["PERMISSION_DENIED (not_executed)"]);
+    node.signal(Signal::INT);
+    node.end().expect(0, &["WARN no [[allow]] rule: remote callers can call nothing"]);
+}
+
+#[test]
+fn a_port_in_use_ends_with_1_and_names_the_flag() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    place.run(&["node", "--listen", &at]).expect(1, &["error: cannot listen on UDP", "--listen"]);
+}
+
+#[test]
+fn calls_in_flight_finish_before_a_node_and_an_agent_stop() {
+    let place = Place::new();
+    let (node, at) = place.node();
+    let agent = place.agent(&at);
+    let data = r#"{"id":"last","ms":700}"#;
+    let call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&place.path("ledger.txt"), "started last");
+    node.signal(Signal::TERM);
+    agent.signal(Signal::TERM);
+    call.end().expect_out("null\n");
+    node.end().expect(0, &[]);
+    agent.end().expect(0, &[]);
+    assert_eq!(place.read("ledger.txt"), "started last\ndone last\n");
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_calls_in_flight() {
+    let place = Place::new();
+    let (mut node, at) = place.node();
+    let _agent = place.agent(&at);
+    let data = r#"{"id":"long","ms":60000}"#;
+    let _call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&place.path("ledger.txt"), "started long");
+    node.signal(Signal::INT);
+    node.said("stopping on SIGINT");
+    let asked = Instant::now();
+    node.signal(Signal::TERM);
+    node.end().expect(1, &["error: SIGTERM while stopping"]);
+    assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn parties_of_different_cas_refuse_each_other_and_an_agent_stays() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    place.make_ca("other");
+    place.issue("other", Role::Caller, "ops");
+    place.issue("other", Role::Agent, "warehouse");
+    let call = |cert: &str, ca: &str| {
+        place.run(&["call", "--node", &at, "--cert", cert, "--ca", ca, "warehouse", "Demo/Echo"])
+    };
+    let (good, foreign) = ("certs/caller-ops.pem", "other/caller-ops.pem");
+    call(good, "certs/ca.pem").expect(78, &["agent warehouse is not attached"]);
+    call(good, "other/ca.pem").expect(80, &["UNAUTHENTICATED (not_executed)", "our ca.pem"]);
+    call(foreign, "certs/ca.pem")
+        .expect(80, &["UNAUTHENTICATED (not_executed)", "the peer's ca.pem"]);
+    let foreign = ["--cert", "other/agent-warehouse.pem", "--ca", "certs/ca.pem"];
+    let mut agent = place.start(&[&["agent", "--node", &at], &foreign[..]].concat());
+    agent.said("WARN refused: ");
+    let asked = Instant::now();
+    agent.signal(Signal::TERM);
+    agent.end().expect(0, &["stopped"]);
+    assert!(asked.elapsed().as_secs() < 3, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_host_name_that_the_certificate_does_not_have_is_refused() {
+    let place = Place::new();
+    place.write("rules.toml", "[[host]]\nagent = \"**\"\nservice = \"**\"\n");
+    let (_node, at) =
+        place.listening(&["node", "--listen", "127.0.0.2:0", "--policy", "rules.toml"]);
+    place
+        .run(&["call", "--node", &at, "warehouse", "Demo/Echo"])
+        .expect(80, &["error: UNAUTHENTICATED (not_executed): ", "127.0.0.2", "--san"]);
+}
+
+#[test]
+fn log_lines_have_time_level_and_message_in_both_forms() {
+    let place = Place::new();
+    let (mut text, _) = place.listening(&["node", "--listen", "127.0.0.1:0"]);
+    text.signal(Signal::TERM);
+    let line = text.said("stopped");
+    let (time, rest) = line.split_once(' ').expect("a time");
+    assert_eq!((time.len(), time.ends_with('Z'), rest), (20, true, "INFO stopped"));
+
+    let mut json = place.start(&["node", "--listen", "127.0.0.1:0", "--log", "json"]);
+    json.said("listens on");
+    json.signal(Signal::TERM);
+    for line in json.end().expect(0, &[]).stderr.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(
+            ["timestamp", "level", "message"].iter().all(|key| line[key].is_string()),
+            "{line}"
+        );
+    }
+
+    let (_node, at) = place.node();
+    let quiet = place.run(&["node", "--listen", &at, "--log-level", "error"]).expect(1, &[]);
+    assert_eq!(quiet.stderr.lines().count(), 1, "only the fault itself: {quiet:#?}");
+}
