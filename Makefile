@@ -1,0 +1,44 @@
+# Each target does one job; what is longer than a line stands in scripts/. Cargo's variables (CARGO_TARGET_DIR and the like) are honoured.
+# Plain `make` lists the targets.
+
+CARGO ?= cargo
+DIALBACK = $(CARGO) run --quiet --bin dialback --
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-networks test check build install certs certs-clean node agent bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
+
+demo: ## node, agent and caller as three processes, a call that works and two that are refused
+	@bash scripts/demo.sh
+
+demo-networks: ## the same across an office behind NAT, its router and the internet (root, Linux)
+	@bash scripts/demo-networks.sh
+
+test: ## everything the tests need, then all tests
+	@bash scripts/test.sh
+
+check: ## what a change has to pass: format, clippy, docs, dependency rules, tests
+	@bash scripts/check.sh
+
+build: ## the binary as it ships, in the target directory
+	$(CARGO) build --release --locked
+
+install: ## the binary into Cargo's bin directory
+	$(CARGO) install --locked --path .
+
+certs: ## a CA, a node, an agent and a caller in certs/ for this machine; keeps what is good
+	@bash scripts/certs.sh
+
+certs-clean: ## remove what `make certs` generated, and nothing else
+	@bash scripts/certs-clean.sh
+
+node: ## run a node on port 4433 (after `make certs`)
+	$(DIALBACK) node --config examples/first/node.toml
+
+agent: ## run an agent with the demo services (after `make certs`, beside `make node`)
+	$(DIALBACK) agent --config examples/first/agent.toml
+
+bench: ## calls through dialback beside raw QUIC streams, as ratios
+	$(CARGO) bench --bench calls

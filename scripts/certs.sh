@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Certificates for a first contact on one machine. Every step keeps what is good, so that this can be repeated.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+dialback=$(bash scripts/binary.sh)
+"$dialback" certs init
+"$dialback" certs issue node edge-1 --san localhost --san 127.0.0.1 --san ::1
+"$dialback" certs issue agent warehouse
+"$dialback" certs issue caller ops

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# What a change has to pass. Quick things first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '\n== %s\n' "$*"; }
+
+say "format"
+cargo fmt --check
+
+say "dependency rules"
+if ! cargo deny --version >/dev/null 2>&1; then
+    echo "cargo-deny is missing; building it takes several minutes, once"
+    cargo install --locked cargo-deny
+fi
+cargo deny --log-level error check bans licenses sources
+if timeout 120 cargo deny --log-level error fetch db >/dev/null 2>&1; then
+    cargo deny --log-level error check advisories
+else
+    echo "advisories were NOT checked: the advisory database cannot be reached from here"
+fi
+
+say "clippy"
+cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --lib --no-default-features --features ring -- -D warnings
+
+say "docs"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+say "tests"
+bash scripts/test.sh

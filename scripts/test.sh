@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# All tests, from a clean clone, without a terminal.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bash scripts/needs.sh cc=gcc
+# Unit tests, integration tests over localhost, examples, doc tests.
+cargo test --locked
+# The bare library builds alone, with either cryptography.
+cargo check --locked --lib --no-default-features --features aws-lc-rs
+cargo check --locked --lib --no-default-features --features ring
+echo "all tests passed; the bare library builds with aws-lc-rs and with ring"
