@@ -43,13 +43,15 @@ const LOADS: [Load; 6] = [
 struct Round {
     per_second: f64,
     p50_us: f64,
+    /// Both ends and the load together.
+    cpu_us: f64,
 }
 
 /// Keeps `in_flight` calls going for a while.
 async fn round<E: Echo>(echo: &E, load: Load, length: Duration) -> Round {
     let end = Instant::now() + length;
     let count = Arc::new(AtomicU64::new(0));
-    let began = Instant::now();
+    let (began, cpu_began) = (Instant::now(), cpu_us());
     let callers: Vec<_> = (0..load.in_flight)
         .map(|_| {
             let (echo, count) = (echo.clone(), count.clone());
@@ -73,7 +75,12 @@ async fn round<E: Echo>(echo: &E, load: Load, length: Duration) -> Round {
     let elapsed = began.elapsed();
     times.sort_unstable();
     let p50_us = times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e6);
-    Round { per_second: count.load(Ordering::Relaxed) as f64 / elapsed.as_secs_f64(), p50_us }
+    let calls = count.load(Ordering::Relaxed) as f64;
+    Round {
+        per_second: calls / elapsed.as_secs_f64(),
+        p50_us,
+        cpu_us: (cpu_us() - cpu_began) / calls,
+    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -83,16 +90,23 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn row(name: &str, load: Load, rounds: &[Round], raw: &[Round]) {
-    let rate = median(rounds.iter().map(|round| round.per_second));
-    let p50 = median(rounds.iter().map(|round| round.p50_us));
-    let rate_ratio =
-        median(rounds.iter().zip(raw).map(|(one, raw)| one.per_second / raw.per_second));
-    let p50_ratio = median(rounds.iter().zip(raw).map(|(one, raw)| one.p50_us / raw.p50_us));
+    let of = |pick: fn(&Round) -> f64| median(rounds.iter().map(pick));
+    let ratio = |pick: fn(&Round) -> f64| {
+        median(rounds.iter().zip(raw).map(|(one, raw)| pick(one) / pick(raw)))
+    };
+    let (rate, p50, cpu): (fn(&Round) -> f64, fn(&Round) -> f64, fn(&Round) -> f64) =
+        (|round| round.per_second, |round| round.p50_us, |round| round.cpu_us);
     println!(
-        "{:>8} B {:>4} in flight  {name:<22} {rate:>10.0} calls/s  {:>8.1} MB/s each way  p50 {p50:>8.1} us   rate x {rate_ratio:.2}  p50 x {p50_ratio:.2}",
+        "{:>7} B {:>3} in flight  {name:<21} {:>8.0} calls/s {:>7.1} MB/s each way  p50 {:>8.1} us  cpu {:>7.1} us   rate x {:.2}  p50 x {:.2}  cpu x {:.2}",
         load.bytes,
         load.in_flight,
-        rate * load.bytes as f64 / 1e6,
+        of(rate),
+        of(rate) * load.bytes as f64 / 1e6,
+        of(p50),
+        of(cpu),
+        ratio(rate),
+        ratio(p50),
+        ratio(cpu),
     );
 }
 
@@ -105,7 +119,16 @@ async fn alone(way: String, load: Load) {
         "direct" => round(&world.in_process(), load, length).await,
         _ => round(&world.through_node(), load, length).await,
     };
-    println!("{way}: {:.0} calls/s", result.per_second);
+    println!("{way}: {:.0} calls/s, {:.2} us of CPU a call", result.per_second, result.cpu_us);
+}
+
+/// User and system time of this process so far, in microseconds: fields 14 and 15 of `/proc/self/stat`, in ticks of 10 ms.
+fn cpu_us() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
+    ticks.sum::<f64>() * 10_000.0
 }
 
 async fn compare(load: Load, rounds: usize, length: Duration) {

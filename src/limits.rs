@@ -105,6 +105,10 @@ pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
 /// A config file or a file of rules: ten thousand rules fit, and a wrong path (a device, a log) is not read whole.
 pub const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Between the last reply of a side that leaves and the end of its links. Replies in flight at the start of leaving are waited for one by
+/// one; this is for those handed to the transport the moment before, which a close would throw away.
+pub const LINGER: Duration = Duration::from_millis(100);
+
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
 #[derive(Debug, Clone)]
 pub struct Limits {

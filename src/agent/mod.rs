@@ -183,6 +183,9 @@ impl Agent {
             tracing::warn!("calls in flight were cut off after {:?}", limits.drain_max);
         }
         let last: Vec<_> = attached.borrow().clone();
+        if !last.is_empty() {
+            tokio::time::sleep(limits::LINGER).await;
+        }
         last.iter().for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
         links.stop();
         calls.stop();

@@ -79,4 +79,8 @@ impl Reception for AgentReception {
         };
         handler.call_boxed(request).await
     }
+
+    fn is_leaving(&self) -> bool {
+        self.shared.calls.is_draining()
+    }
 }

@@ -3,7 +3,7 @@
 use super::message::{Reply, Target};
 use crate::{
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX, TIMEOUT_CEILING},
-    link::{CallStream, FrameReader, FrameSender, ReadFault, SendFault},
+    link::{CallStream, FrameReader, FrameSender, ReadFault},
     metadata::Metadata,
     name::{CallId, MethodPath},
     status::{Code, Outcome, Status},
@@ -182,16 +182,23 @@ pub(crate) trait Reception: Send + Sync + 'static {
         head: Head,
         body: Body<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Whether somebody waits for the calls in flight in order to close their link.
+    fn is_leaving(&self) -> bool;
 }
 
-/// Answers one call on its stream. Returns when the reply has arrived or the call was broken off, and with it the handler has ended.
+/// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended;
+/// for a reception that is leaving, when the reply has arrived.
 pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limits: &Limits) {
     let received_at = Instant::now();
     let CallStream { mut sender, mut reader } = stream;
     reader.set_code_on_drop(StreamCode::Refused);
     let head = match read_head(&mut reader, received_at).await {
         Ok(head) => head,
-        Err(status) => return write_status(&mut sender, &status).await,
+        Err(status) => {
+            write_status(&mut sender, &status).await;
+            return arrive(&sender, reception).await;
+        }
     };
     let deadline = head.deadline;
     if head.priority != 0 {
@@ -219,6 +226,15 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
         }
     };
     write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
+    arrive(&sender, reception).await;
+}
+
+/// Closing a link throws away what is still on its way. Whoever waits for its calls before it closes must wait for their replies to
+/// arrive; at all other times that would be a wake-up a call for nothing.
+async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
+    if reception.is_leaving() {
+        drop(tokio::time::timeout(STALL_WAIT_MAX, sender.delivered()).await);
+    }
 }
 
 async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Head, Status> {
@@ -296,17 +312,9 @@ async fn write_status(sender: &mut FrameSender, status: &Status) {
     }
 }
 
-/// Writes a reply and waits until it has arrived: closing a link throws away what is still on its way, so that whoever waits for its
-/// calls before it closes must wait for that too.
 async fn write(sender: &mut FrameSender, mut chunks: Chunks, until: Instant) {
-    let written = async {
-        sender.write(&mut chunks).await?;
-        sender.finish();
-        sender.delivered().await;
-        Ok::<_, SendFault>(())
-    };
-    match tokio::time::timeout_at(until, written).await {
-        Ok(Ok(())) => {}
+    match tokio::time::timeout_at(until, sender.write(&mut chunks)).await {
+        Ok(Ok(())) => sender.finish(),
         Ok(Err(_gone)) => sender.reset(StreamCode::Cancelled),
         Err(_elapsed) => sender.reset(StreamCode::Deadline),
     }

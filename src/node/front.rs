@@ -73,4 +73,8 @@ impl Reception for Front {
         let request = self.request(head, body).await?;
         self.dispatch.forward(request, granted).await
     }
+
+    fn is_leaving(&self) -> bool {
+        self.shared.calls.is_draining()
+    }
 }

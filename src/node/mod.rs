@@ -228,6 +228,7 @@ impl Node {
         if !shared.calls.wait(shared.limits.drain_max).await {
             tracing::warn!("calls in flight were cut off after {:?}", shared.limits.drain_max);
         }
+        tokio::time::sleep(limits::LINGER).await;
         listener.close(CloseCode::Drained, "the node stops");
         shared.links.stop();
         shared.calls.stop();
