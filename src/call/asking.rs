@@ -31,6 +31,14 @@ impl From<&Limits> for AskLimits {
     }
 }
 
+impl AskLimits {
+    /// The same, for a call that has waited for something else already: what is left of its wait ends then.
+    pub(crate) fn waiting_until(self, until: Instant) -> Self {
+        let left = until.saturating_duration_since(Instant::now());
+        Self { queue_wait_max: self.queue_wait_max.min(left), ..self }
+    }
+}
+
 /// How far a request got. Decides the outcome when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {

@@ -9,7 +9,7 @@ mod permits;
 mod typed;
 
 pub(crate) use answering::{Body, Head, Reception, answer};
-pub(crate) use asking::ask;
+pub(crate) use asking::{AskLimits, ask};
 pub use callee::{Call, Callee, IntoMethod};
 #[doc(hidden)]
 pub use contract::{pascal, pascal_len};

@@ -2,7 +2,7 @@
 
 use super::{Shared, SharedAgentLink};
 use crate::{
-    call::{Handler, Reply, Request, Target, ask},
+    call::{AskLimits, Handler, Reply, Request, Target, ask},
     name::{MethodPath, Name, PeerName},
     policy::{self, Decision},
     status::{Code, Status},
@@ -45,7 +45,8 @@ impl Dispatch {
         let agent = self.pick(&name)?;
         let until = request.deadline.min(Instant::now() + self.shared.limits.queue_wait_max);
         let _permit = agent.permits.acquire(until).await?;
-        ask(&agent.link, &request, (&*self.shared.limits).into(), true).await
+        let limits = AskLimits::from(&*self.shared.limits).waiting_until(until);
+        ask(&agent.link, &request, limits, true).await
     }
 
     fn pick(&self, name: &Name) -> Result<SharedAgentLink, Status> {
