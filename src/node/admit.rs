@@ -161,9 +161,8 @@ fn say_left(link: &Link, fault: &LinkFault) {
 
 /// Service and method names come from the peer: they follow the grammar or the link ends.
 fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
-    let bad = |fault: NameError| {
-        LinkFault::Broken(format!("a registration with a bad name: {fault}"))
-    };
+    let bad =
+        |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
     for service in &services {
         // By itself too: a service may come without methods.
         service.name.parse::<ServiceName>().map_err(bad)?;
