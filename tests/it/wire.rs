@@ -113,10 +113,9 @@ async fn golden_node(issuer: &Issuer, service: Service) -> (Agent, RawLink, RawS
 
 #[test]
 fn every_golden_file_stands_in_the_manual_as_it_is() {
-    let manual = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md"),
-    )
-    .expect("docs/protocol.md");
+    let manual =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md"))
+            .expect("docs/protocol.md");
     let mut count = 0;
     for entry in std::fs::read_dir(golden_dir()).expect("tests/data/wire") {
         let path = entry.expect("an entry").path();
@@ -138,10 +137,9 @@ async fn a_node_and_an_agent_exchange_the_golden_bytes() {
     send(&mut control, "ping").await;
     comes(&mut control, "pong").await;
     // A call by a real caller, by way of the real node.
-    let caller =
-        Caller::connect(node.local_addr().to_string(), issuer.credentials("caller/ops"))
-            .await
-            .expect("a caller");
+    let caller = Caller::connect(node.local_addr().to_string(), issuer.credentials("caller/ops"))
+        .await
+        .expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
     for (reply, wanted) in [
         ("reply", Ok("hello:dialback")),

@@ -193,7 +193,8 @@ async fn registrations_follow_the_grammar_of_names_or_end_the_link() {
     check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "kind").await;
     let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
     let (long_service, long_method) = ("s".repeat(200), "m".repeat(100));
-    let good: [(&str, &[&str]); 3] = [("a.b.C", &["_m"]), (&long_service, &[&long_method]), ("E", &[])];
+    let good: [(&str, &[&str]); 3] =
+        [("a.b.C", &["_m"]), (&long_service, &[&long_method]), ("E", &[])];
     for generation in 1..=2 {
         control.send(&register(generation, &good)).await;
         let words = Cbor::decode(&control.expect(kind::REGISTERED).await);

@@ -38,7 +38,8 @@ async fn calls_on_an_agent_that_grants_no_stream_end_in_time_and_give_their_plac
     let agent = handle(&node).await;
     let began = Instant::now();
     let minute = Duration::from_secs(60);
-    let mut calls = [echo(&agent, "1", minute), echo(&agent, "2", minute), echo(&agent, "3", minute)];
+    let mut calls =
+        [echo(&agent, "1", minute), echo(&agent, "2", minute), echo(&agent, "3", minute)];
     let [one, two, three] = &mut calls;
     let busy = async {
         soon("the calls to wait", async {

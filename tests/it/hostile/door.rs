@@ -1,9 +1,7 @@
 //! Before the first word: who gets a link, and how little a link is worth until it was welcomed.
 
 use super::{Ledger, agent, good_body, linked, node, raw_node};
-use crate::raw_peer::{
-    Head, Issuer, RawLink, RawStream, Settings, frame, hello, kind, ping, soon,
-};
+use crate::raw_peer::{Head, Issuer, RawLink, RawStream, Settings, frame, hello, kind, ping, soon};
 use dialback::ALPN;
 use quinn::{ConnectionError, SendDatagramError};
 use std::{

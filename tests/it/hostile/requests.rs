@@ -456,7 +456,8 @@ async fn names_of_agents_are_exact_or_refused() {
     let issuer = Issuer::new();
     let side = node_asked_by_caller(&issuer).await;
     let named = |text: &str| Head::agent(ECHO, text);
-    for name in bad_names().iter().map(String::as_str).chain(["a/b", "A", "-a", "agent/warehouse"]) {
+    for name in bad_names().iter().map(String::as_str).chain(["a/b", "A", "-a", "agent/warehouse"])
+    {
         check_head(&side, &format!("the agent {name:?}"), named(name), named("warehouse")).await;
     }
     let unavailable = (Code::Unavailable, None);
