@@ -303,8 +303,9 @@ async fn a_caller_leaves_a_node_that_breaks_the_protocol() {
     let play = async |bytes: Vec<u8>| {
         let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
         let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
-        // A caller that left comes back by itself; here it is dropped with this task.
-        let connecting = tokio::task::spawn(connect);
+        // A caller that left comes back by itself; here it is dropped with its set.
+        let mut connecting = tokio::task::JoinSet::new();
+        connecting.spawn(connect);
         let link = listener.accept().await;
         let mut control = link.accept().await;
         control.expect(kind::HELLO).await;
@@ -318,12 +319,12 @@ async fn a_caller_leaves_a_node_that_breaks_the_protocol() {
         ([welcome(1), registered(1)].concat(), "no use for"),
         ([welcome(1), message("x")].concat(), "message"),
     ] {
-        let (link, _control, connecting) = play(bytes).await;
+        let (link, _control, _connecting) = play(bytes).await;
         check_closed(says, &link, CloseCode::Protocol, says).await;
-        connecting.abort();
     }
-    let (_link, mut control, connecting) = play(welcome(1)).await;
-    let caller = soon("the caller", connecting).await.expect("no panic");
+    let (_link, mut control, mut connecting) = play(welcome(1)).await;
+    let caller =
+        soon("the caller", connecting.join_next()).await.expect("a task").expect("no panic");
     assert!(caller.is_ok(), "{caller:?}");
     control.send(&ping(1)).await;
     control.expect(kind::PONG).await;

@@ -130,12 +130,13 @@ async fn calls_on_an_agent_that_grants_one_stream_go_one_by_one_in_their_order()
         order
     };
     let results = async {
-        let running: Vec<_> = calls.into_iter().map(tokio::task::spawn).collect();
-        let mut results = Vec::new();
-        for call in running {
-            results.push(call.await.expect("no panic"));
+        let mut running = tokio::task::JoinSet::new();
+        for (n, call) in calls.into_iter().enumerate() {
+            running.spawn(async move { (n, call.await) });
         }
-        results
+        let mut results = running.join_all().await;
+        results.sort_by_key(|(n, _)| *n);
+        results.into_iter().map(|(_, result)| result).collect::<Vec<_>>()
     };
     let (order, results) = tokio::join!(answered, results);
     let wanted: Vec<_> = (0..CALLS).map(|n| n.to_string()).collect();
