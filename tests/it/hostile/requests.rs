@@ -483,8 +483,10 @@ async fn the_caller_in_a_head_is_the_nodes_word_and_nobody_elses() {
     for party in ["caller/ops", "agent/other"] {
         let (link, _control) = linked(&issuer, &node, party).await;
         for claimed in [None, Some("caller/root"), Some("node/edge-1"), Some("agent/raw")] {
-            let head = Head::agent(ECHO, "raw");
-            let head = claimed.map_or(head.clone(), |text| head.with(8, Cbor::text(text)));
+            let mut head = Head::agent(ECHO, "raw");
+            if let Some(text) = claimed {
+                head = head.with(8, Cbor::text(text));
+            }
             let mut asked = link.open().await;
             asked.send(&good(&head)).await;
             asked.finish();
