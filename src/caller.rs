@@ -126,7 +126,11 @@ async fn hold(shared: Arc<Shared>) {
                     }
                     Err(fault) => fault,
                 };
-                link.close(CloseCode::Protocol, &fault.to_string());
+                let code = match fault {
+                    LinkFault::Silent(_) => CloseCode::Idle,
+                    _ => CloseCode::Protocol,
+                };
+                link.close(code, &fault.to_string());
                 fault
             }
             Err(fault) => fault,

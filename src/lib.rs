@@ -60,8 +60,8 @@ mod drain;
 mod wire;
 mod backoff;
 mod name;
-mod metadata;
 mod status;
+mod metadata;
 pub mod limits;
 
 #[cfg(feature = "cli")]

@@ -77,6 +77,11 @@ impl ControlStream {
         }
     }
 
+    /// The peer's first frame, whatever it is: before the first words there is no heartbeat to keep going.
+    pub(super) async fn first(&mut self) -> Result<Control, LinkFault> {
+        read(self.reader.next().await)
+    }
+
     /// The next frame that is not part of the heartbeat, which is kept going meanwhile. An error ends the link.
     ///
     /// May be dropped and called again.

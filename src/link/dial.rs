@@ -78,7 +78,7 @@ impl Dialler {
         let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
         let mut control = ControlStream::new(send, recv);
         control.send(&Control::Hello(self.words())).await?;
-        match control.next().await? {
+        match control.first().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
                 control.start_heartbeat(
                     Heartbeat::Asks(self.limits.heartbeat_every),

@@ -41,7 +41,7 @@ pub(super) async fn greet(
     let hello = async {
         let identity = identity_of(&connection, trust_domain)?;
         let mut control = accept_control(&connection).await?;
-        match control.next().await? {
+        match control.first().await? {
             Control::Hello(hello) => Ok((identity, control, hello)),
             _ => Err(LinkFault::Broken("the first frame was not HELLO".into())),
         }

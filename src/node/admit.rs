@@ -8,7 +8,7 @@ use super::{
 use crate::{
     call::Permits,
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
-    name::{MethodPath, Name, Role},
+    name::{MethodName, Name, NameError, Role, ServiceName},
     serve::take_calls,
     wire::{CloseCode, Control, PROTOCOL_VERSION, Register, Registered, ServiceInfo, Welcome},
 };
@@ -161,13 +161,14 @@ fn say_left(link: &Link, fault: &LinkFault) {
 
 /// Service and method names come from the peer: they follow the grammar or the link ends.
 fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
-    let paths = services.iter().flat_map(|service| {
-        service.methods.iter().map(move |method| (&service.name, &method.name))
-    });
-    for (service, method) in paths {
-        format!("{service}/{method}").parse::<MethodPath>().map_err(|fault| {
-            LinkFault::Broken(format!("a registration with a bad name: {fault}"))
-        })?;
+    let bad =
+        |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
+    for service in &services {
+        // By itself too: a service may come without methods.
+        service.name.parse::<ServiceName>().map_err(bad)?;
+        for method in &service.methods {
+            method.name.parse::<MethodName>().map_err(bad)?;
+        }
     }
     Ok(services)
 }

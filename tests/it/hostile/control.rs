@@ -1,1 +1,347 @@
-//! soon
+//! Control streams that break the rules: the link ends with the documented code, and the next link is as good as any.
+
+use super::{Ledger, linked, node, raw_node};
+use crate::raw_peer::{
+    Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, end, frame, header,
+    hello, hello_of, kind, message, ping, register, registered, soon, status, welcome,
+};
+use dialback::{Agent, Caller, CloseCode, Node};
+use std::time::{Duration, Instant};
+
+/// What a peer does on its control stream.
+enum Does {
+    Sends(Vec<u8>),
+    Ends,
+    Resets,
+}
+
+impl Does {
+    async fn run(self, control: &mut RawStream) {
+        match self {
+            Self::Sends(bytes) => control.send(&bytes).await,
+            Self::Ends => control.finish(),
+            Self::Resets => control.reset(1),
+        }
+    }
+}
+
+async fn check_closed(what: &str, link: &RawLink, code: CloseCode, says: &str) {
+    let (have, text) = soon(what, link.closed()).await;
+    assert_eq!(have, code.number(), "{what}: {text}");
+    assert!(text.contains(says), "{what}: {says:?} is not in {text:?}");
+}
+
+/// Does something as the first thing on a link to a node; then a good peer of the same name is welcomed.
+async fn check_first(issuer: &Issuer, node: &Node, does: Does, code: CloseCode, says: &str) {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
+    let mut control = link.open().await;
+    does.run(&mut control).await;
+    check_closed("a first word", &link, code, says).await;
+    assert_eq!(control.frame().await, Err(Ended::Lost), "it was answered all the same");
+    linked(issuer, node, "agent/raw").await;
+}
+
+fn hello_with(entries: &[(u64, Cbor)]) -> Does {
+    let entries = entries.iter().map(|(key, value)| (Cbor::Uint(*key), value.clone()));
+    Does::Sends(frame(kind::HELLO, &Cbor::Map(entries.collect()).encode()))
+}
+
+#[tokio::test]
+async fn the_first_frame_is_a_good_hello_or_the_link_ends() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let (one, instance) = (Cbor::Uint(1), Cbor::Bytes(vec![9; 16]));
+    let good = |bytes: Vec<u8>| Does::Sends([bytes, hello([1, 1], 1)].concat());
+    for (does, says) in [
+        (good(register(1, &[])), "not HELLO"),
+        (good(welcome(1)), "not HELLO"),
+        (good(registered(1)), "not HELLO"),
+        (good(ping(1)), "not HELLO"),
+        (good(frame(kind::PONG, &[0xa1, 0, 1])), "not HELLO"),
+        (good(frame(kind::VIEW, &[0xa0])), "not HELLO"),
+        (good(message("x")), "message"),
+        (good(Head::here("Echo/Echo").frame()), "call"),
+        (good(end()), "call"),
+        (good(status(0, 0)), "call"),
+        (good(frame(0x00, &[])), "unknown frame kind"),
+        (good(frame(0x0a, &[])), "unknown frame kind"),
+        (good(frame(0x7f, &[])), "unknown frame kind"),
+        (Does::Sends(header(kind::HELLO, 16 * 1024 + 1)), "limit"),
+        (Does::Sends(header(kind::HELLO, (1 << 62) - 1)), "limit"),
+        (Does::Sends(header(kind::MESSAGE, (1 << 62) - 1)), "limit"),
+        (Does::Sends(header(0x80, 1 << 30)), "limit"),
+        (Does::Sends(frame(kind::HELLO, &Cbor::nested(16_000).encode())), "malformed"),
+        (Does::Sends(frame(kind::HELLO, &[])), "malformed"),
+        (Does::Sends(frame(kind::HELLO, &[0xa0, 0x00])), "malformed"),
+        (hello_with(&[(0, one.clone()), (1, one.clone())]), ""),
+        (hello_with(&[(0, one.clone()), (3, instance.clone())]), ""),
+        (hello_with(&[(0, Cbor::Uint(65_536)), (1, one.clone()), (3, instance.clone())]), ""),
+        (hello_with(&[(0, Cbor::Negative(0)), (1, one.clone()), (3, instance.clone())]), ""),
+        (hello_with(&[(0, one.clone()), (1, one.clone()), (3, Cbor::Bytes(vec![9; 15]))]), ""),
+        (
+            hello_with(&[
+                (0, one.clone()),
+                (1, one.clone()),
+                (3, instance.clone()),
+                (0, one.clone()),
+            ]),
+            "twice",
+        ),
+        (Does::Ends, "ended"),
+        (Does::Resets, "ended"),
+    ] {
+        check_first(&issuer, &node, does, CloseCode::Protocol, says).await;
+    }
+}
+
+#[tokio::test]
+async fn versions_that_hold_ours_are_welcomed_and_others_are_refused_with_both_in_the_text() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    for [min, max] in [[2, 3], [0, 0], [5, 0], [2, 65_535]] {
+        let does = Does::Sends(hello([min, max], 1));
+        let says = format!("versions {min} to {max}, this node speaks 1");
+        check_first(&issuer, &node, does, CloseCode::Version, &says).await;
+    }
+    for versions in [[0, 5], [1, 1], [0, 1], [1, 65_535]] {
+        let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
+        let mut control = link.open().await;
+        control.send(&hello(versions, 1)).await;
+        let welcome = Cbor::decode(&control.expect(kind::WELCOME).await);
+        assert_eq!(welcome.key(0), Some(&Cbor::Uint(1)), "for {versions:?}");
+    }
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
+    let mut control = link.open().await;
+    // Optional frames and unknown keys are nobody's fault.
+    let newer = Cbor::map([
+        (0, Cbor::Uint(1)),
+        (1, Cbor::Uint(2)),
+        (2, Cbor::Array(vec![Cbor::text("x")])),
+        (3, Cbor::Bytes(vec![9; 16])),
+        (77, Cbor::Array(vec![])),
+    ]);
+    control.send(&[frame(0xfe, b"new"), frame(kind::HELLO, &newer.encode())].concat()).await;
+    control.expect(kind::WELCOME).await;
+}
+
+/// Does something on a link that was welcomed.
+async fn check_later(issuer: &Issuer, node: &Node, party: &str, does: Does, says: &str) {
+    let (link, mut control) = linked(issuer, node, party).await;
+    does.run(&mut control).await;
+    check_closed(says, &link, CloseCode::Protocol, says).await;
+    // The twin: a link of the same party that only asks for the heartbeat.
+    let (link, mut control) = linked(issuer, node, party).await;
+    control.send(&[frame(0x90, b"skipped"), frame(kind::VIEW, &[0xa0]), ping(7)].concat()).await;
+    let pong = Cbor::decode(&control.expect(kind::PONG).await);
+    assert_eq!(pong.key(0), Some(&Cbor::Uint(7)));
+    assert!(link.is_open());
+}
+
+#[tokio::test]
+async fn what_a_dialler_must_not_say_later_ends_its_link() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    for party in ["agent/raw", "caller/ops"] {
+        for (does, says) in [
+            (Does::Sends(hello([1, 1], 1)), "only a node sends"),
+            (Does::Sends(welcome(1)), "only a node sends"),
+            (Does::Sends(registered(1)), "only a node sends"),
+            (Does::Sends(message("x")), "message"),
+            (Does::Sends(Head::here("Echo/Echo").frame()), "call"),
+            (Does::Sends(frame(0x14, &[])), "unknown frame kind"),
+            (Does::Sends(frame(kind::PING, &[0xa0])), "number"),
+            (Does::Sends(header(kind::REGISTER, 256 * 1024 + 1)), "limit"),
+            (Does::Ends, "ended"),
+            (Does::Resets, "ended"),
+        ] {
+            check_later(&issuer, &node, party, does, says).await;
+        }
+    }
+    let does = Does::Sends(register(1, &[("Echo", &["Echo"])]));
+    check_later(&issuer, &node, "caller/ops", does, "a caller registers nothing").await;
+}
+
+#[tokio::test]
+async fn registrations_follow_the_grammar_of_names_or_end_the_link() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let (long_service, long_method) = ("s".repeat(201), "m".repeat(101));
+    let cases: [(&str, &[&str]); 12] = [
+        ("", &["Echo"]),
+        ("..", &["Echo"]),
+        ("a/b", &["Echo"]),
+        ("é", &["Echo"]),
+        ("a\0", &["Echo"]),
+        (&long_service, &["Echo"]),
+        ("Echo", &[""]),
+        ("Echo", &["a.b"]),
+        ("Echo", &["Echo", "é"]),
+        ("Echo", &[&long_method]),
+        // A service without methods has a name all the same.
+        ("a b", &[]),
+        ("\u{1b}[31m", &[]),
+    ];
+    for case in cases {
+        let bytes = register(1, &[("Good", &["Good"]), case]);
+        check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "bad name").await;
+    }
+    assert!(!node.agents().iter().any(|agent| agent.attached), "{:?}", node.agents());
+    let kind = Cbor::map([(0, Cbor::text("M")), (1, Cbor::Uint(6))]);
+    let service = Cbor::map([(0, Cbor::text("S")), (1, Cbor::Array(vec![kind]))]);
+    let words = Cbor::map([(0, Cbor::Uint(1)), (1, Cbor::Array(vec![service]))]);
+    let bytes = frame(kind::REGISTER, &words.encode());
+    check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "kind").await;
+    let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    let (long_service, long_method) = ("s".repeat(200), "m".repeat(100));
+    let good: [(&str, &[&str]); 3] =
+        [("a.b.C", &["_m"]), (&long_service, &[&long_method]), ("E", &[])];
+    for generation in 1..=2 {
+        control.send(&register(generation, &good)).await;
+        let words = Cbor::decode(&control.expect(kind::REGISTERED).await);
+        assert_eq!(words.key(0), Some(&Cbor::Uint(generation)));
+    }
+    assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 1);
+}
+
+#[tokio::test]
+async fn a_later_instance_takes_over_and_the_older_link_is_told_so() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let mut links = Vec::new();
+    for instance in [[1; 16], [2; 16]] {
+        let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
+        let mut control = link.open().await;
+        control.send(&hello_of(instance, [1, 1], 16)).await;
+        control.expect(kind::WELCOME).await;
+        links.push((link, control));
+    }
+    // Admitted second, registers first.
+    for at in [1, 0] {
+        links[at].1.send(&register(1, &[])).await;
+        if at == 1 {
+            links[at].1.expect(kind::REGISTERED).await;
+        }
+    }
+    check_closed("the stale one", &links[0].0, CloseCode::Superseded, "later link").await;
+    assert!(links[1].0.is_open());
+}
+
+#[tokio::test]
+async fn a_node_that_dials_a_node_is_turned_away() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("node/edge-2")).await;
+    link.open().await.send(&hello([1, 1], 1)).await;
+    check_closed("a node", &link, CloseCode::Unauthorized, "nodes").await;
+}
+
+/// Plays a node towards a real agent up to some place, and then something else.
+async fn check_agent(before: &[Vec<u8>], does: Does, code: CloseCode, says: &str) {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let _agent = super::agent(&issuer, &listener.address(), &ledger);
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(kind::HELLO).await;
+    for bytes in before {
+        control.send(bytes).await;
+    }
+    does.run(&mut control).await;
+    check_closed(says, &link, code, says).await;
+    // It comes back, and is registered by a node that keeps the rules.
+    let again = listener.accept().await;
+    let mut control = again.accept().await;
+    control.expect(kind::HELLO).await;
+    control.send(&welcome(1)).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&registered(1)).await;
+    control.send(&ping(3)).await;
+    control.expect(kind::PONG).await;
+}
+
+#[tokio::test]
+async fn an_agent_leaves_a_node_that_breaks_the_protocol_and_comes_back() {
+    let none: [Vec<u8>; 0] = [];
+    let (welcomed, done) = ([welcome(1)], [welcome(1), registered(1)]);
+    for (before, does, says) in [
+        (&none[..], Does::Sends(welcome(2)), "version 2"),
+        (&none, Does::Sends(welcome(0)), "version 0"),
+        (&none, Does::Sends(registered(1)), "not WELCOME"),
+        (&none, Does::Sends(ping(1)), "not WELCOME"),
+        (&none, Does::Sends(frame(kind::WELCOME, &[0xa0])), ""),
+        (&none, Does::Sends(message("x")), "message"),
+        (&none, Does::Sends(frame(0x0b, &[])), "unknown frame kind"),
+        (&none, Does::Ends, "ended"),
+        (&welcomed, Does::Sends(registered(2)), "confirm"),
+        (&welcomed, Does::Sends(welcome(1)), "confirm"),
+        (&done, Does::Sends(welcome(1)), "only an agent"),
+        (&done, Does::Sends(register(1, &[])), "only an agent"),
+        (&done, Does::Sends(hello([1, 1], 1)), "only an agent"),
+        (&done, Does::Sends(status(0, 0)), "call"),
+        (&done, Does::Sends(header(kind::WELCOME, 1 << 40)), "limit"),
+        (&done, Does::Ends, "ended"),
+        (&done, Does::Resets, "ended"),
+    ] {
+        check_agent(before, does, CloseCode::Protocol, says).await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_waits_for_welcome_and_registered_but_not_for_ever() {
+    let wait = Duration::from_secs(5);
+    let (welcomed, began) = ([welcome(1)], Instant::now());
+    tokio::join!(
+        check_agent(&[], Does::Sends(vec![]), CloseCode::Protocol, "no WELCOME"),
+        check_agent(&welcomed, Does::Sends(vec![]), CloseCode::Idle, "did not confirm"),
+    );
+    assert!(began.elapsed() >= wait, "it gave up too early");
+}
+
+#[tokio::test]
+async fn a_caller_leaves_a_node_that_breaks_the_protocol() {
+    let issuer = Issuer::new();
+    let play = async |bytes: Vec<u8>| {
+        let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+        let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+        // A caller that left comes back by itself; here it is dropped with its set.
+        let mut connecting = tokio::task::JoinSet::new();
+        connecting.spawn(connect);
+        let link = listener.accept().await;
+        let mut control = link.accept().await;
+        control.expect(kind::HELLO).await;
+        control.send(&bytes).await;
+        (link, control, connecting)
+    };
+    for (bytes, says) in [
+        (welcome(2), "version 2"),
+        (registered(1), "not WELCOME"),
+        (ping(1), "not WELCOME"),
+        ([welcome(1), registered(1)].concat(), "no use for"),
+        ([welcome(1), message("x")].concat(), "message"),
+    ] {
+        let (link, _control, _connecting) = play(bytes).await;
+        check_closed(says, &link, CloseCode::Protocol, says).await;
+    }
+    let (_link, mut control, mut connecting) = play(welcome(1)).await;
+    let caller =
+        soon("the caller", connecting.join_next()).await.expect("a task").expect("no panic");
+    assert!(caller.is_ok(), "{caller:?}");
+    control.send(&ping(1)).await;
+    control.expect(kind::PONG).await;
+}
+
+#[tokio::test]
+async fn a_node_that_closes_the_link_in_the_middle_finds_the_agent_back() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let (agent, link, _control): (Agent, _, _) = raw_node(&issuer, &ledger).await;
+    let mut stream = link.open().await;
+    stream.send(&Head::here("Echo/Echo").frame()).await;
+    link.connection.close(0x42u32.into(), b"drained");
+    soon("the end of the registration", async {
+        while !agent.nodes().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(ledger.count(), 0);
+}

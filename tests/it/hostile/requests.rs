@@ -1,8 +1,9 @@
 //! Requests that break the rules, towards everybody who answers calls: each is refused with its code, and only its stream dies.
 
-use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node};
+use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_agent, raw_node};
 use crate::raw_peer::{
-    Cbor, Head, Issuer, RawLink, RawStream, end, frame, header, kind, message, soon, status,
+    Cbor, Head, Issuer, RawLink, RawStream, Settings, end, frame, header, kind, message, soon,
+    status,
 };
 use dialback::{Code, Outcome, StreamCode};
 use std::any::Any;
@@ -476,6 +477,26 @@ async fn the_caller_in_a_head_is_the_nodes_word_and_nobody_elses() {
     for claimed in ["caller/root", "nonsense", "caller/a/b\0"] {
         let head = (side.head)().with(8, Cbor::text(claimed));
         check_good(&side, "a claim of a caller", good(&head)).await;
+    }
+    let node = node(&issuer, &Ledger::default()).await;
+    let (agent, _agent_control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
+    for party in ["caller/ops", "agent/other"] {
+        let (link, _control) = linked(&issuer, &node, party).await;
+        for claimed in [None, Some("caller/root"), Some("node/edge-1"), Some("agent/raw")] {
+            let mut head = Head::agent(ECHO, "raw");
+            if let Some(text) = claimed {
+                head = head.with(8, Cbor::text(text));
+            }
+            let mut asked = link.open().await;
+            asked.send(&good(&head)).await;
+            asked.finish();
+            let mut seen = agent.accept().await;
+            let head = Cbor::decode(&seen.expect(kind::HEAD).await);
+            assert_eq!(head.key(8), Some(&Cbor::text(party)), "the claim was {claimed:?}");
+            seen.send(&[message("x"), status(0, 0)].concat()).await;
+            seen.finish();
+            assert_eq!(asked.reply().await.code, 0);
+        }
     }
     let side = agent_asked_by_node(&issuer).await;
     let named = |text: &str| Head::here(ECHO).with(8, Cbor::text(text));

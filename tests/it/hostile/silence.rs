@@ -49,8 +49,7 @@ async fn check_all(link: &RawLink, head: Head) {
     );
 }
 
-#[tokio::test]
-async fn a_silent_stream_of_a_caller_delays_no_other_call_and_is_ended_in_time() {
+async fn on_a_node_by_a_caller() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     let agent = agent(&issuer, &node.local_addr().to_string(), &ledger);
@@ -59,19 +58,23 @@ async fn a_silent_stream_of_a_caller_delays_no_other_call_and_is_ended_in_time()
     keep_alive(&mut control, check_all(&link, Head::agent("Echo/Echo", "warehouse"))).await;
 }
 
-#[tokio::test]
-async fn a_silent_stream_of_an_agent_delays_no_other_call_and_is_ended_in_time() {
+async fn on_a_node_by_an_agent() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
     keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
 }
 
-#[tokio::test]
-async fn a_silent_stream_of_a_node_delays_no_other_call_and_is_ended_in_time() {
+async fn on_an_agent_by_a_node() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let (_agent, link, mut control) = raw_node(&issuer, &ledger).await;
     keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
+}
+
+// One test, so that the waits are side by side on a machine of any size.
+#[tokio::test]
+async fn silent_streams_delay_no_other_call_and_are_ended_in_time() {
+    tokio::join!(on_a_node_by_a_caller(), on_a_node_by_an_agent(), on_an_agent_by_a_node());
 }
 
 /// Keeps the heartbeat of a link going while something is checked on it: asks, and answers what is asked.

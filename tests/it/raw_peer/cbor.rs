@@ -8,8 +8,8 @@ pub(crate) enum Cbor {
     Negative(u64),
     Bytes(Vec<u8>),
     Text(String),
-    Array(Vec<Cbor>),
-    Map(Vec<(Cbor, Cbor)>),
+    Array(Vec<Self>),
+    Map(Vec<(Self, Self)>),
     Raw(Vec<u8>),
 }
 

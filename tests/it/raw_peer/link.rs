@@ -29,12 +29,11 @@ fn loopback() -> SocketAddr {
 pub(crate) struct Settings {
     pub(crate) alpn: &'static [u8],
     pub(crate) streams: u32,
-    pub(crate) datagrams: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { alpn: ALPN, streams: 100, datagrams: false }
+        Self { alpn: ALPN, streams: 100 }
     }
 }
 
@@ -42,9 +41,6 @@ impl Settings {
     fn transport(self) -> Arc<TransportConfig> {
         let mut transport = TransportConfig::default();
         transport.max_concurrent_bidi_streams(self.streams.into());
-        if !self.datagrams {
-            transport.datagram_receive_buffer_size(None);
-        }
         Arc::new(transport)
     }
 }
