@@ -16,7 +16,7 @@ use bytes::Bytes;
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
-    pin::pin,
+    pin::{Pin, pin},
     sync::atomic::{AtomicBool, Ordering},
     task::Poll,
     time::Duration,
@@ -205,12 +205,13 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
         sender.set_priority(head.priority.into());
     }
     let complete = AtomicBool::new(false);
-    let work = reception.receive(head, Body { reader, complete: &complete });
+    // Pinned here, once: each wrapper that took it by value would hold another copy of it in the task of every call.
+    let mut work = pin!(reception.receive(head, Body { reader, complete: &complete }));
     // Made when first polled: a handler that answers at once never needs it.
     let stopped = async { sender.stopped().await };
     let ended = tokio::select! {
         biased;
-        ended = tokio::time::timeout_at(deadline, caught(work)) => ended,
+        ended = tokio::time::timeout_at(deadline, caught(work.as_mut())) => ended,
         // The asking side is gone: its stream was broken off, and nobody reads an answer.
         () = stopped => return sender.reset(StreamCode::Cancelled),
     };
@@ -262,8 +263,7 @@ async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Hea
 struct Panicked;
 
 /// Runs the work so that its panic ends this call and nothing else.
-async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
-    let mut work = pin!(work);
+fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Output, Panicked>> {
     std::future::poll_fn(move |cx| {
         match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -271,7 +271,6 @@ async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
             Err(_panic) => Poll::Ready(Err(Panicked)),
         }
     })
-    .await
 }
 
 async fn write_result(

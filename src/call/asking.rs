@@ -16,7 +16,7 @@ use crate::{
     },
 };
 use serde_bytes::ByteArray;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
 
 /// What the asking half needs of the limits.
@@ -71,8 +71,11 @@ pub(crate) async fn ask(
     check_sizes(request, limits)?;
     let mut stream = open(link, request, limits).await?;
     let mut progress = Progress::BeforeEnd;
-    let exchange = exchange(&mut stream, request, name_caller, &mut progress);
-    match tokio::time::timeout_at(request.deadline, exchange).await {
+    let ended = {
+        let exchange = pin!(exchange(&mut stream, request, name_caller, &mut progress));
+        tokio::time::timeout_at(request.deadline, exchange).await
+    };
+    match ended {
         Ok(result) => result,
         Err(_elapsed) => {
             stream.set_code_on_drop(StreamCode::Deadline);
