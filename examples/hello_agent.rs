@@ -25,10 +25,8 @@ impl HelloService for Hello {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let credentials = Credentials::from_dir("certs", "agent-warehouse")?;
-    let agent = Agent::builder(credentials)
-        .node("localhost:4433")
-        .serve(Hello.into_service())
-        .start()?;
+    let agent =
+        Agent::builder(credentials).node("localhost:4433").serve(Hello.into_service()).start()?;
 
     agent.registered(1).await;
     println!("{} is registered with {:?}; Ctrl-C ends it", agent.name(), agent.nodes());
