@@ -3,7 +3,7 @@
 mod both_ways;
 mod call;
 mod cancel;
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", unix))]
 mod cli;
 mod deadline;
 mod hostile;
