@@ -3,6 +3,11 @@
 //! `cargo bench --bench calls` prints the table; `-- quick` runs fewer rounds. Both ends and the load share this process and its
 //! runtime, both use mutual TLS and the same transport settings, and dialback's calls are typed, with head, permit and deadline.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench ends with its process: nobody has to wait for its tasks"
+)]
+
 #[path = "calls/raw.rs"]
 mod raw;
 #[path = "calls/world.rs"]

@@ -4,7 +4,7 @@
 //! call to run services that the agent hosts. A [`Caller`] reaches agents through the node from anywhere else.
 //!
 //! ```no_run
-//! use dialback::{Agent, Caller, Context, Credentials, Node, NodePolicy, Status};
+//! use dialback::{Agent, Context, Credentials, Node, Status};
 //!
 //! // A contract, written once, shared by both sides. A wrong type does not compile.
 //! dialback::contract! {

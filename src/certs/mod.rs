@@ -1,6 +1,6 @@
 //! Making certificates: a CA, leafs for parties, revocation lists, and a directory that keeps them.
 //!
-//! The only room that says rcgen. What stands in a certificate is read by [`tls`](crate::tls).
+//! The only room that says rcgen. What stands in a certificate is read by `tls`.
 
 mod ca;
 mod dir;

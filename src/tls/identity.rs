@@ -125,6 +125,7 @@ pub(crate) fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
 }
 
 /// Writes the name of a party as it stands in a certificate: `spiffe://dialback.local/agent/warehouse`.
+#[cfg(any(feature = "certs", test))]
 pub(crate) fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
     format!("{SCHEME}{trust_domain}/{party}")
 }

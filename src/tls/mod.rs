@@ -16,7 +16,6 @@ pub use credentials::{Credentials, CredentialsError};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 pub use files::{CredentialFiles, CredentialPem};
-pub(crate) use identity::check_trust_domain;
-#[cfg(feature = "certs")]
-pub(crate) use identity::spiffe_uri;
 pub use identity::{Identity, IdentityError};
+#[cfg(feature = "certs")]
+pub(crate) use identity::{check_trust_domain, spiffe_uri};
