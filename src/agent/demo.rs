@@ -16,9 +16,6 @@ use std::{
     time::Duration,
 };
 
-/// Streaming methods that the demo will have; until then they say so.
-const STREAMING: [&str; 4] = ["Bytes", "Count", "Sum", "Chat"];
-
 /// The services, with a ledger for `Demo/Append` if one is given.
 pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
     let hello = Service::new("HelloService")
@@ -33,14 +30,6 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
         .method("Fail", |fail: Fail, _: Context| async move { Err::<(), _>(fail.into_status()?) })
         .method("Panic", |_: serde::de::IgnoredAny, _: Context| async move { panic_on_purpose() })
         .method("Append", move |append: Append, _: Context| append.run(ledger.clone()));
-    let demo = STREAMING.into_iter().fold(demo, |demo, name| {
-        demo.method(name, move |_: serde::de::IgnoredAny, _: Context| async move {
-            Err::<(), _>(Status::new(
-                Code::Unimplemented,
-                format!("Demo/{name} streams, which this version of dialback does not"),
-            ))
-        })
-    });
     vec![hello, demo]
 }
 

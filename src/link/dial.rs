@@ -3,7 +3,8 @@
 use super::{
     BindError, Link, LinkFault,
     control::{ControlStream, Heartbeat},
-    endpoint, greet,
+    endpoint::{self, DiallingSockets},
+    greet,
 };
 use crate::{
     limits::{self, DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
@@ -24,10 +25,10 @@ pub(crate) struct HelloWords {
     pub(crate) calls_in_flight_max: usize,
 }
 
-/// Makes links to nodes. One socket for all of them; cloning shares it.
+/// Makes links to nodes. One socket a family for all of them; cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Dialler {
-    endpoint: quinn::Endpoint,
+    sockets: Arc<DiallingSockets>,
     config: quinn::ClientConfig,
     trust_domain: Arc<str>,
     words: HelloWords,
@@ -35,14 +36,14 @@ pub(crate) struct Dialler {
 }
 
 impl Dialler {
-    /// Binds a socket. Needs a tokio runtime.
+    /// Prepares to dial; sockets are made at the first dial.
     pub(crate) fn new(
         credentials: &Credentials,
         words: HelloWords,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
         Ok(Self {
-            endpoint: endpoint::dialling_endpoint()?,
+            sockets: Arc::default(),
             config: endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?,
             trust_domain: credentials.trust_domain().into(),
             words,
@@ -141,16 +142,17 @@ impl Dialler {
         to: SocketAddr,
         address: &NodeAddress,
     ) {
-        let (endpoint, config, address) =
-            (self.endpoint.clone(), self.config.clone(), address.clone());
+        let (sockets, config, address) =
+            (self.sockets.clone(), self.config.clone(), address.clone());
         // A JoinSet ends its tasks when it is dropped, with the race.
         running.spawn(async move {
-            let unsendable = |error: quinn::ConnectError| LinkFault::Unsendable {
-                address: address.clone(),
-                reason: error.to_string(),
-            };
-            let connecting =
-                endpoint.connect_with(config, to, address.host()).map_err(unsendable)?;
+            let unsendable =
+                |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
+            let endpoint =
+                sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
+            let connecting = endpoint
+                .connect_with(config, to, address.host())
+                .map_err(|error| unsendable(error.to_string()))?;
             match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
                 Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
@@ -163,7 +165,7 @@ impl Dialler {
 
     /// Waits until the nodes have heard that their links were closed, but not for long.
     pub(crate) async fn wait_idle(&self) {
-        drop(tokio::time::timeout(limits::CLOSE_WAIT_MAX, self.endpoint.wait_idle()).await);
+        drop(tokio::time::timeout(limits::CLOSE_WAIT_MAX, self.sockets.wait_idle()).await);
     }
 }
 

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Why an endpoint could not be made.
@@ -180,14 +180,42 @@ impl Knock {
     }
 }
 
-/// The dialling side's endpoint: a socket for both address families where the machine has them.
-pub(super) fn dialling_endpoint() -> Result<quinn::Endpoint, BindError> {
-    let wildcard6: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
-    let wildcard4: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
-    let socket = bind(wildcard6).or_else(|_| bind(wildcard4))?;
-    let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(wildcard6))?;
-    quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)
-        .map_err(|source| BindError::Socket { address: wildcard6, source })
+/// The dialling side's sockets, one a family, each made when first needed.
+///
+/// One socket for both families would do, but each packet to an IPv4 address would then pass through the system's IPv6 code first.
+#[derive(Debug, Default)]
+pub(super) struct DiallingSockets {
+    v4: Mutex<Option<quinn::Endpoint>>,
+    v6: Mutex<Option<quinn::Endpoint>>,
+}
+
+impl DiallingSockets {
+    /// The endpoint for an address of this family.
+    pub(super) fn for_address(&self, to: SocketAddr) -> Result<quinn::Endpoint, BindError> {
+        let (family, wildcard): (_, SocketAddr) = match to {
+            SocketAddr::V4(_) => (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
+            SocketAddr::V6(_) => (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
+        };
+        let mut made = family.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoint) = &*made {
+            return Ok(endpoint.clone());
+        }
+        let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(wildcard))?;
+        let endpoint =
+            quinn::Endpoint::new(EndpointConfig::default(), None, bind(wildcard)?, runtime)
+                .map_err(|source| BindError::Socket { address: wildcard, source })?;
+        Ok(made.insert(endpoint).clone())
+    }
+
+    /// Waits until the other sides have heard that they were closed.
+    pub(super) async fn wait_idle(&self) {
+        for family in [&self.v4, &self.v6] {
+            let made = family.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(endpoint) = made {
+                endpoint.wait_idle().await;
+            }
+        }
+    }
 }
 
 /// How the dialling side connects. The peer's certificate is judged within the handshake, so it may have its streams at once.
