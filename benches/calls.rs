@@ -1,7 +1,9 @@
 //! A call through dialback beside the same echo on raw quinn, one stream per call, interleaved in one run: only the ratios count.
 //!
-//! `cargo bench --bench calls` prints the table; `-- quick` runs fewer rounds. Both ends and the load share this process and its
-//! runtime, both use mutual TLS and the same transport settings, and dialback's calls are typed, with head, permit and deadline.
+//! `cargo bench --bench calls` prints the table; `-- quick` runs fewer rounds. The side that asks (with the load) and the side that
+//! answers have a runtime of one thread each, as two processes would; `-- shared` puts both on one runtime of two threads, where a call
+//! may or may not wake the other thread and single calls take one of two times. Both ways use mutual TLS and the same transport
+//! settings, and dialback's calls are typed, with head, permit and deadline.
 
 #![expect(
     clippy::disallowed_methods,
@@ -21,6 +23,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::runtime::{Handle, Runtime};
 
 /// One way of making an echo call.
 trait Echo: Clone + Send + Sync + 'static {
@@ -116,11 +119,11 @@ fn row(name: &str, load: Load, rounds: &[Round], raw: &[Round]) {
 }
 
 /// For profilers: one way only, for a while.
-async fn alone(way: String, load: Load) {
-    let world = world::World::start().await;
+async fn alone(way: String, load: Load, answering: Handle) {
+    let world = world::World::start(&answering).await;
     let length = Duration::from_secs(5);
     let result = match way.as_str() {
-        "raw" => round(&raw::RawEcho::start().await, load, length).await,
+        "raw" => round(&raw::RawEcho::start(&answering).await, load, length).await,
         "direct" => round(&world.in_process(), load, length).await,
         _ => round(&world.through_node(), load, length).await,
     };
@@ -136,9 +139,9 @@ fn cpu_us() -> f64 {
     ticks.sum::<f64>() * 10_000.0
 }
 
-async fn compare(load: Load, rounds: usize, length: Duration) {
-    let raw = raw::RawEcho::start().await;
-    let world = world::World::start().await;
+async fn compare(load: Load, rounds: usize, length: Duration, answering: Handle) {
+    let raw = raw::RawEcho::start(&answering).await;
+    let world = world::World::start(&answering).await;
     let (direct, through) = (world.in_process(), world.through_node());
     for warm_up in [Duration::from_millis(200)] {
         round(&raw, load, warm_up).await;
@@ -162,28 +165,31 @@ fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
+fn runtime(threads: usize) -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).enable_all().build().expect("a runtime")
+}
+
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "quick");
+    let has = |name: &str| std::env::args().any(|argument| argument == name);
     let only = argument("only").and_then(|text| text.parse::<usize>().ok());
     let (rounds, length) =
-        if quick { (5, Duration::from_millis(400)) } else { (9, Duration::from_secs(1)) };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        if has("quick") { (5, Duration::from_millis(400)) } else { (9, Duration::from_secs(1)) };
+    let (asking, apart) =
+        if has("shared") { (runtime(2), None) } else { (runtime(1), Some(runtime(1))) };
+    let answering = apart.as_ref().unwrap_or(&asking).handle().clone();
     if let Some(way) = argument("alone") {
-        let load = LOADS[only.unwrap_or(1)];
-        return runtime
-            .block_on(async move { tokio::spawn(alone(way, load)).await.expect("no panic") });
+        let task = alone(way, LOADS[only.unwrap_or(1)], answering);
+        return asking.block_on(async move { tokio::spawn(task).await.expect("no panic") });
     }
     println!(
-        "{} threads, {rounds} interleaved rounds of {length:?}, medians; ratios are to raw quinn, round by round",
-        runtime.metrics().num_workers()
+        "{rounds} interleaved rounds of {length:?}, medians; ratios are to raw quinn, round by round"
     );
     for (index, load) in LOADS.into_iter().enumerate() {
         if only.is_none_or(|only| only == index) {
+            let task = compare(load, rounds, length, answering.clone());
             // In a spawned task: the thread that blocks here is no worker, and every wake of it costs microseconds.
-            runtime.block_on(async move {
-                tokio::spawn(compare(load, rounds, length)).await.expect("a round panicked");
-            });
+            asking.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
         }
     }
 }

@@ -57,6 +57,7 @@ pub mod certs;
 mod tls;
 pub mod policy;
 mod drain;
+mod patience;
 mod wire;
 mod backoff;
 mod name;

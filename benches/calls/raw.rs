@@ -3,6 +3,7 @@
 use super::{Echo, world};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use tokio::runtime::Handle;
 
 /// The side that opens streams.
 #[derive(Clone)]
@@ -25,8 +26,8 @@ fn transport() -> Arc<quinn::TransportConfig> {
 }
 
 impl RawEcho {
-    /// Both ends, linked over loopback with mutual TLS.
-    pub(crate) async fn start() -> Self {
+    /// Both ends, linked over loopback with mutual TLS; the dialling one answers, on a runtime of its own.
+    pub(crate) async fn start(answering: &Handle) -> Self {
         let ca = world::Authority::new();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(
             QuicServerConfig::try_from(ca.accepting()).expect("TLS for QUIC"),
@@ -38,14 +39,16 @@ impl RawEcho {
             QuicClientConfig::try_from(ca.dialling()).expect("TLS for QUIC"),
         ));
         client.transport_config(transport());
+        let entered = answering.enter();
         let dialler = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
         let dial = dialler
             .connect_with(client, listener.local_addr().expect("an address"), "localhost")
             .expect("a dial");
+        drop(entered);
         let accept = async { listener.accept().await.expect("a peer").await.expect("a handshake") };
         let (dialled, accepted) = tokio::join!(dial, accept);
         let dialled = dialled.expect("a handshake");
-        tokio::spawn(async move {
+        answering.spawn(async move {
             while let Ok((send, recv)) = dialled.accept_bi().await {
                 tokio::spawn(answer(send, recv));
             }

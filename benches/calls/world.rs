@@ -7,6 +7,7 @@ use dialback::{
     certs::{Ca, LeafProfile},
 };
 use std::{sync::Arc, time::SystemTime};
+use tokio::runtime::Handle;
 
 /// Enough for the largest load without queueing.
 pub(crate) const CALLS_IN_FLIGHT: u32 = 1024;
@@ -56,7 +57,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn start() -> Self {
+    /// The node on the runtime at hand, agent and caller on the other.
+    pub(crate) async fn start(answering: &Handle) -> Self {
         let ca = Authority::new();
         let calls = CALLS_IN_FLIGHT as usize;
         let limits = Limits {
@@ -74,19 +76,21 @@ impl World {
         let at = format!("localhost:{}", node.local_addr().port());
         let echo = Service::new("Bench")
             .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) });
-        let agent = Agent::builder(ca.credentials("agent/a"))
-            .node(&at)
-            .serve(echo)
-            .limits(limits.clone())
-            .start()
-            .expect("an agent");
+        let dialled = async move {
+            let agent = Agent::builder(ca.credentials("agent/a"))
+                .node(&at)
+                .serve(echo)
+                .limits(limits.clone())
+                .start();
+            let caller = Caller::builder(ca.credentials("caller/c"))
+                .node(&at)
+                .limits(limits)
+                .connect()
+                .await;
+            (agent.expect("an agent"), caller.expect("a caller"))
+        };
+        let (agent, caller) = answering.spawn(dialled).await.expect("no panic");
         let handle = node.agent("a").connected().await.expect("a name");
-        let caller = Caller::builder(ca.credentials("caller/c"))
-            .node(&at)
-            .limits(limits)
-            .connect()
-            .await
-            .expect("a caller");
         Self { node, agent, caller, handle }
     }
 

@@ -6,6 +6,7 @@ use crate::{
     link::{CallStream, FrameReader, FrameSender, ReadFault},
     metadata::Metadata,
     name::{CallId, MethodPath},
+    patience::ready_by,
     status::{Code, Outcome, Status},
     wire::{
         CallKind, Chunks, Kind, ReplyHead, RequestHead, Route, StatusHead, StreamCode, WireError,
@@ -144,7 +145,7 @@ const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 async fn read_steadily(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
     let mut received = reader.received_bytes();
     loop {
-        match tokio::time::timeout(STALL_WAIT_MAX, reader.next()).await {
+        match ready_by(|| Instant::now() + STALL_WAIT_MAX, reader.next()).await {
             Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
             Ok(Err(fault)) => return Err(read_failed(fault)),
             Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => {
@@ -211,7 +212,7 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
     let stopped = async { sender.stopped().await };
     let ended = tokio::select! {
         biased;
-        ended = tokio::time::timeout_at(deadline, caught(work.as_mut())) => ended,
+        ended = ready_by(|| deadline, caught(work.as_mut())) => ended,
         // The asking side is gone: its stream was broken off, and nobody reads an answer.
         () = stopped => return sender.reset(StreamCode::Cancelled),
     };
@@ -239,7 +240,7 @@ async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
 }
 
 async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Head, Status> {
-    let frame = match tokio::time::timeout(HEAD_WAIT_MAX, reader.next()).await {
+    let frame = match ready_by(|| received_at + HEAD_WAIT_MAX, reader.next()).await {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
         Ok(Ok(_)) => {
             return Err(Status::not_executed(
@@ -312,7 +313,7 @@ async fn write_status(sender: &mut FrameSender, status: &Status) {
 }
 
 async fn write(sender: &mut FrameSender, mut chunks: Chunks, until: Instant) {
-    match tokio::time::timeout_at(until, sender.write(&mut chunks)).await {
+    match ready_by(|| until, sender.write(&mut chunks)).await {
         Ok(Ok(())) => sender.finish(),
         Ok(Err(_gone)) => sender.reset(StreamCode::Cancelled),
         Err(_elapsed) => sender.reset(StreamCode::Deadline),

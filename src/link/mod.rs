@@ -19,7 +19,7 @@ pub(crate) use greet::{Grants, Greeted};
 pub(crate) use redial::Redial;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 
-use crate::{name::PeerName, tls::Identity, wire::CloseCode};
+use crate::{name::PeerName, patience::ready_by, tls::Identity, wire::CloseCode};
 use std::{
     fmt,
     net::SocketAddr,
@@ -104,7 +104,7 @@ impl Link {
             let _turn = self.0.opener.lock().await;
             self.0.connection.open_bi().await
         };
-        match tokio::time::timeout_at(until, open).await {
+        match ready_by(|| until, open).await {
             Ok(Ok((send, recv))) => Ok(CallStream::new(send, recv, message_bytes_max)),
             Ok(Err(error)) => Err(OpenFault::Lost(LinkFault::lost(&error))),
             Err(_elapsed) => Err(OpenFault::NoCredit),

@@ -1,0 +1,50 @@
+//! Waiting with an end, and a timer only for those who really wait.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::Poll,
+};
+use tokio::time::{Instant, error::Elapsed};
+
+/// The output of a future that is usually ready at once, or the end of its time.
+///
+/// A timer of tokio's takes a reference on the runtime that all threads share, so making one for each of the ten waits of a call, of
+/// which nine do not happen, costs as much as the call's own work. Here it is made after the first poll, and only then is `until` asked.
+pub(crate) async fn ready_by<F: Future>(
+    until: impl FnOnce() -> Instant,
+    work: F,
+) -> Result<F::Output, Elapsed> {
+    let mut work = pin!(work);
+    match poll_once(work.as_mut()).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => tokio::time::timeout_at(until(), work).await,
+    }
+}
+
+/// Polls once, with the waker of the task at hand.
+fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Poll<F::Output>> {
+    std::future::poll_fn(move |cx| Poll::Ready(work.as_mut().poll(cx)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_never_asks_for_the_time() {
+        let asked = || -> Instant { unreachable!("it was ready") };
+        assert_eq!(ready_by(asked, async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_in_time_is_given_and_what_does_not_is_not() {
+        let within = |wait: u64, work: u64| async move {
+            let until = Instant::now() + Duration::from_secs(wait);
+            ready_by(|| until, tokio::time::sleep(Duration::from_secs(work))).await.is_ok()
+        };
+        assert!(within(2, 1).await);
+        assert!(!within(1, 2).await);
+    }
+}
