@@ -145,7 +145,8 @@ const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 async fn read_steadily(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
     let mut received = reader.received_bytes();
     loop {
-        match ready_by(|| Instant::now() + STALL_WAIT_MAX, reader.next()).await {
+        let read = ready_by(|| Instant::now() + STALL_WAIT_MAX, pin!(reader.next())).await;
+        match read {
             Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
             Ok(Err(fault)) => return Err(read_failed(fault)),
             Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => {
@@ -207,12 +208,13 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
     }
     let complete = AtomicBool::new(false);
     // Pinned here, once: each wrapper that took it by value would hold another copy of it in the task of every call.
-    let mut work = pin!(reception.receive(head, Body { reader, complete: &complete }));
+    let receive = pin!(reception.receive(head, Body { reader, complete: &complete }));
+    let mut work = pin!(caught(receive));
     // Made when first polled: a handler that answers at once never needs it.
     let stopped = async { sender.stopped().await };
     let ended = tokio::select! {
         biased;
-        ended = ready_by(|| deadline, caught(work.as_mut())) => ended,
+        ended = ready_by(|| deadline, work.as_mut()) => ended,
         // The asking side is gone: its stream was broken off, and nobody reads an answer.
         () = stopped => return sender.reset(StreamCode::Cancelled),
     };
@@ -240,7 +242,8 @@ async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
 }
 
 async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Head, Status> {
-    let frame = match ready_by(|| received_at + HEAD_WAIT_MAX, reader.next()).await {
+    let read = ready_by(|| received_at + HEAD_WAIT_MAX, pin!(reader.next())).await;
+    let frame = match read {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
         Ok(Ok(_)) => {
             return Err(Status::not_executed(
@@ -313,7 +316,8 @@ async fn write_status(sender: &mut FrameSender, status: &Status) {
 }
 
 async fn write(sender: &mut FrameSender, mut chunks: Chunks, until: Instant) {
-    match ready_by(|| until, sender.write(&mut chunks)).await {
+    let written = ready_by(|| until, pin!(sender.write(&mut chunks))).await;
+    match written {
         Ok(Ok(())) => sender.finish(),
         Ok(Err(_gone)) => sender.reset(StreamCode::Cancelled),
         Err(_elapsed) => sender.reset(StreamCode::Deadline),

@@ -99,11 +99,10 @@ fn check_sizes(request: &Request, limits: AskLimits) -> Result<(), Status> {
 }
 
 async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallStream, Status> {
-    let now = Instant::now();
-    let until = request.deadline.min(now + limits.queue_wait_max);
+    let until = || request.deadline.min(Instant::now() + limits.queue_wait_max);
     link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
         OpenFault::Lost(fault) => unavailable(Progress::BeforeEnd, &fault),
-        OpenFault::NoCredit if until == request.deadline => Status::not_executed(
+        OpenFault::NoCredit if Instant::now() >= request.deadline => Status::not_executed(
             Code::DeadlineExceeded,
             "the deadline passed while waiting for a stream",
         ),

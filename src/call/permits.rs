@@ -17,6 +17,14 @@ use tokio::{
 #[derive(Debug)]
 pub(crate) struct Permit {
     _place: OwnedSemaphorePermit,
+    waited: Duration,
+}
+
+impl Permit {
+    /// How long it was waited for.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 /// The places of one link, first come first served.
@@ -57,17 +65,23 @@ impl Permits {
         deadline: Instant,
         wait_max: Duration,
     ) -> Result<Permit, Status> {
-        if let Ok(place) = self.0.places.clone().try_acquire_owned() {
-            return Ok(Permit { _place: place });
+        match self.0.places.clone().try_acquire_owned() {
+            Ok(place) => Ok(Permit { _place: place, waited: Duration::ZERO }),
+            // Boxed: most calls do not wait, and need not carry room for it.
+            Err(_all_taken) => Box::pin(self.queue(deadline, wait_max)).await,
         }
+    }
+
+    async fn queue(&self, deadline: Instant, wait_max: Duration) -> Result<Permit, Status> {
         let before = self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.0.waiting);
         if before >= self.0.queue_max {
             return Err(self.exhausted(&format!("and the queue of {} is full", self.0.queue_max)));
         }
-        let until = deadline.min(Instant::now() + wait_max);
+        let began = Instant::now();
+        let until = deadline.min(began + wait_max);
         match tokio::time::timeout_at(until, self.0.places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(Permit { _place: place }),
+            Ok(Ok(place)) => Ok(Permit { _place: place, waited: began.elapsed() }),
             _ if until == deadline => Err(Status::not_executed(
                 Code::DeadlineExceeded,
                 "the deadline passed in the queue for a place among the calls in flight",

@@ -23,6 +23,7 @@ use crate::{name::PeerName, patience::ready_by, tls::Identity, wire::CloseCode};
 use std::{
     fmt,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -97,14 +98,14 @@ impl Link {
     /// Opens a stream, first come first served among all who wait, until the given moment.
     pub(crate) async fn open(
         &self,
-        until: Instant,
+        until: impl FnOnce() -> Instant,
         message_bytes_max: usize,
     ) -> Result<CallStream, OpenFault> {
         let open = async {
             let _turn = self.0.opener.lock().await;
             self.0.connection.open_bi().await
         };
-        match ready_by(|| until, open).await {
+        match ready_by(until, pin!(open)).await {
             Ok(Ok((send, recv))) => Ok(CallStream::new(send, recv, message_bytes_max)),
             Ok(Err(error)) => Err(OpenFault::Lost(LinkFault::lost(&error))),
             Err(_elapsed) => Err(OpenFault::NoCredit),

@@ -44,9 +44,8 @@ impl Dispatch {
         };
         let agent = self.pick(&name)?;
         let limits = &*self.shared.limits;
-        let began = Instant::now();
-        let _permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
-        let limits = AskLimits::from(limits).after_queueing(began.elapsed());
+        let permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
+        let limits = AskLimits::from(limits).after_queueing(permit.waited());
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let caller = (request.caller != self.shared.peer).then_some(&request.caller);
         ask(&agent.link, &request, limits, caller).await
