@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::{
-    call::{Body, Head, Permits, Reception, Reply, Request, Target},
+    call::{Body, Head, Permits, Reception, Reply, Target},
     name::{Name, PeerName, Role},
     status::{Code, Status},
 };
@@ -50,7 +50,7 @@ impl AgentReception {
 }
 
 impl Reception for AgentReception {
-    async fn receive(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
         }
@@ -65,19 +65,8 @@ impl Reception for AgentReception {
         let handler = self.shared.services.find(&head.method)?.clone();
         let _permit =
             self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
-        let request = Request {
-            message: body.message().await?,
-            method: head.method,
-            target: Target::Here,
-            caller: asker,
-            call_id: head.call_id,
-            deadline: head.deadline,
-            attempt: head.attempt,
-            priority: head.priority,
-            traceparent: head.traceparent,
-            metadata: head.metadata,
-        };
-        handler.call_boxed(request).await
+        let message = body.message().await?;
+        handler.call_boxed(head.into_request(asker, message)).await
     }
 
     fn is_leaving(&self) -> bool {

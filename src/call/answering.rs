@@ -1,11 +1,11 @@
 //! The answering half of a call: read the head, arm deadline and cancellation, write the reply.
 
-use super::message::{Reply, Target};
+use super::message::{Reply, Request, Target};
 use crate::{
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX, TIMEOUT_CEILING},
     link::{CallStream, FrameReader, FrameSender, ReadFault},
     metadata::Metadata,
-    name::{CallId, MethodPath},
+    name::{CallId, MethodPath, PeerName},
     patience::ready_by,
     status::{Code, Outcome, Status},
     wire::{
@@ -18,7 +18,10 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -48,7 +51,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    fn decode(payload: &[u8], received_at: Instant) -> Result<Self, Status> {
+    fn decode(payload: &[u8], received_at: Instant) -> Result<Box<Self>, Status> {
         let mut head = RequestHead::decode(payload).map_err(|fault| malformed(&fault))?;
         if head.kind != CallKind::Unary {
             let text = format!(
@@ -69,7 +72,7 @@ impl Head {
             }
         };
         let timeout = Duration::from_millis(head.timeout_ms).min(TIMEOUT_CEILING);
-        Ok(Self {
+        Ok(Box::new(Self {
             method: head.method.parse().map_err(invalid)?,
             target,
             caller: head.caller.map(Into::into),
@@ -79,7 +82,34 @@ impl Head {
             priority: head.priority,
             traceparent: head.traceparent.map(Into::into),
             metadata: head.take_metadata(),
-        })
+        }))
+    }
+
+    /// The request that a handler gets, once it is known who really asks.
+    pub(crate) fn into_request(self, caller: PeerName, message: Bytes) -> Request {
+        let Self {
+            method,
+            target,
+            caller: _,
+            call_id,
+            deadline,
+            attempt,
+            priority,
+            traceparent,
+            metadata,
+        } = self;
+        Request {
+            method,
+            target,
+            caller,
+            call_id,
+            deadline,
+            attempt,
+            priority,
+            traceparent,
+            metadata,
+            message,
+        }
     }
 }
 
@@ -95,7 +125,7 @@ fn malformed(fault: &WireError) -> Status {
 
 /// The rest of a request, to be read once the call was admitted.
 pub(crate) struct Body<'a> {
-    reader: FrameReader,
+    reader: &'a mut FrameReader,
     /// Set when the request is complete: from then on a handler may run.
     complete: &'a AtomicBool,
 }
@@ -121,7 +151,7 @@ impl Body<'_> {
         let invalid = |text: &str| Err(Status::not_executed(Code::InvalidArgument, text));
         let mut message = None;
         loop {
-            match (read_steadily(&mut self.reader).await?, message.is_some()) {
+            match (read_steadily(self.reader).await?, message.is_some()) {
                 (Some((Kind::Message, payload)), false) => message = Some(payload),
                 (Some((Kind::Message, _)), true) => {
                     return invalid("a unary request has more than one message");
@@ -131,7 +161,7 @@ impl Body<'_> {
                 (None, _) => return invalid("the request ended without END"),
             }
         }
-        if read_steadily(&mut self.reader).await?.is_some() {
+        if read_steadily(self.reader).await?.is_some() {
             return invalid("the request goes on after END");
         }
         message.map_or_else(|| invalid("a unary request has no message"), Ok)
@@ -181,7 +211,7 @@ pub(crate) trait Reception: Send + Sync + 'static {
     /// Takes one call. A status that it returns travels as it is.
     fn receive(
         &self,
-        head: Head,
+        head: Box<Head>,
         body: Body<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
@@ -191,23 +221,43 @@ pub(crate) trait Reception: Send + Sync + 'static {
 
 /// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended;
 /// for a reception that is leaving, when the reply has arrived.
-pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limits: &Limits) {
+///
+/// Everything large is borrowed from here: what an async function takes by value it keeps beside its copy for as long as it runs.
+pub(crate) async fn answer<R: Reception>(
+    mut stream: CallStream,
+    reception: Arc<R>,
+    limits: Arc<Limits>,
+) {
     let received_at = Instant::now();
-    let CallStream { mut sender, mut reader } = stream;
+    let CallStream { sender, reader } = &mut stream;
     reader.set_code_on_drop(StreamCode::Refused);
-    let head = match read_head(&mut reader, received_at).await {
-        Ok(head) => head,
-        Err(status) => {
-            write_status(&mut sender, &status).await;
-            return arrive(&sender, reception).await;
+    let (result, deadline) = match read_head(reader, received_at).await {
+        Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
+        Ok(head) => {
+            let deadline = head.deadline;
+            match run(head, sender, reader, &*reception).await {
+                Some(result) => (result, deadline),
+                None => return sender.reset(StreamCode::Cancelled),
+            }
         }
     };
+    reader.stop(StreamCode::Refused);
+    write_result(sender, result, limits.message_bytes_max, deadline).await;
+    arrive(sender, &*reception).await;
+}
+
+/// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
+async fn run<R: Reception>(
+    head: Box<Head>,
+    sender: &FrameSender,
+    reader: &mut FrameReader,
+    reception: &R,
+) -> Option<Result<Reply, Status>> {
     let deadline = head.deadline;
     if head.priority != 0 {
         sender.set_priority(head.priority.into());
     }
     let complete = AtomicBool::new(false);
-    // Pinned here, once: each wrapper that took it by value would hold another copy of it in the task of every call.
     let receive = pin!(reception.receive(head, Body { reader, complete: &complete }));
     let mut work = pin!(caught(receive));
     // Made when first polled: a handler that answers at once never needs it.
@@ -215,12 +265,12 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
     let ended = tokio::select! {
         biased;
         ended = ready_by(|| deadline, work.as_mut()) => ended,
-        // The asking side is gone: its stream was broken off, and nobody reads an answer.
-        () = stopped => return sender.reset(StreamCode::Cancelled),
+        // Its stream was broken off, and nobody reads an answer.
+        () = stopped => return None,
     };
     let outcome =
         if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
-    let result = match ended {
+    Some(match ended {
         Ok(Ok(result)) => result,
         Ok(Err(Panicked)) => {
             Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked"))
@@ -228,9 +278,7 @@ pub(crate) async fn answer<R: Reception>(stream: CallStream, reception: &R, limi
         Err(_elapsed) => {
             Err(Status::with_outcome(Code::DeadlineExceeded, outcome, "the deadline passed"))
         }
-    };
-    write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
-    arrive(&sender, reception).await;
+    })
 }
 
 /// Closing a link throws away what is still on its way. Whoever waits for its calls before it closes must wait for their replies to
@@ -241,7 +289,7 @@ async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
     }
 }
 
-async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Head, Status> {
+async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Box<Head>, Status> {
     let read = ready_by(|| received_at + HEAD_WAIT_MAX, pin!(reader.next())).await;
     let frame = match read {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,

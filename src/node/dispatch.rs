@@ -35,10 +35,10 @@ impl Dispatch {
     /// Sends a call that was granted.
     pub(super) async fn forward(
         &self,
-        mut request: Request,
+        request: &mut Request,
         granted: Granted,
     ) -> Result<Reply, Status> {
-        bound(&mut request, granted)?;
+        bound(request, granted)?;
         let Target::Agent(name) = std::mem::replace(&mut request.target, Target::Here) else {
             return Err(Status::not_executed(Code::InvalidArgument, "the call names no agent"));
         };
@@ -48,7 +48,7 @@ impl Dispatch {
         let limits = AskLimits::from(limits).after_queueing(permit.waited());
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let caller = (request.caller != self.shared.peer).then_some(&request.caller);
-        ask(&agent.link, &request, limits, caller).await
+        ask(&agent.link, request, limits, caller).await
     }
 
     fn pick(&self, name: &Name) -> Result<SharedAgentLink, Status> {
@@ -62,9 +62,9 @@ impl Dispatch {
 }
 
 impl Handler for Dispatch {
-    async fn call(&self, request: Request) -> Result<Reply, Status> {
+    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let _counted = self.shared.calls.counted();
-        self.forward(request, Granted::IN_PROCESS).await
+        self.forward(&mut request, Granted::IN_PROCESS).await
     }
 }
 

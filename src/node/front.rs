@@ -5,7 +5,7 @@ use super::{
     dispatch::{self, Dispatch},
 };
 use crate::{
-    call::{Body, Head, Permits, Reception, Reply, Request, Target},
+    call::{Body, Head, Permits, Reception, Reply, Target},
     name::PeerName,
     policy,
     status::{Code, Status},
@@ -26,23 +26,8 @@ impl Front {
         Self { dispatch: Dispatch::new(shared.clone()), shared, asker, permits }
     }
 
-    async fn request(&self, head: Head, body: Body<'_>) -> Result<Request, Status> {
-        Ok(Request {
-            message: body.message().await?,
-            method: head.method,
-            target: head.target,
-            caller: self.asker.clone(),
-            call_id: head.call_id,
-            deadline: head.deadline,
-            attempt: head.attempt,
-            priority: head.priority,
-            traceparent: head.traceparent,
-            metadata: head.metadata,
-        })
-    }
-
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
-    async fn here(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
+    async fn here(&self, head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
         let directory =
             self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
         if directory.is_none() {
@@ -50,12 +35,13 @@ impl Front {
             dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
         }
         let handler = directory.unwrap_or(&self.shared.services).find(&head.method)?.clone();
-        handler.call_boxed(self.request(head, body).await?).await
+        let message = body.message().await?;
+        handler.call_boxed(head.into_request(self.asker.clone(), message)).await
     }
 }
 
 impl Reception for Front {
-    async fn receive(&self, head: Head, body: Body<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
@@ -70,8 +56,9 @@ impl Reception for Front {
             policy::Target::Agent(name),
             &head.method,
         )?;
-        let request = self.request(head, body).await?;
-        self.dispatch.forward(request, granted).await
+        let message = body.message().await?;
+        let mut request = head.into_request(self.asker.clone(), message);
+        self.dispatch.forward(&mut request, granted).await
     }
 
     fn is_leaving(&self) -> bool {
