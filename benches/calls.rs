@@ -165,9 +165,9 @@ fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
-fn runtime(threads: usize) -> Runtime {
+fn runtime(name: &str, threads: usize) -> Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(threads).enable_all().build().expect("a runtime")
+    builder.thread_name(name).worker_threads(threads).enable_all().build().expect("a runtime")
 }
 
 fn main() {
@@ -175,8 +175,11 @@ fn main() {
     let only = argument("only").and_then(|text| text.parse::<usize>().ok());
     let (rounds, length) =
         if has("quick") { (5, Duration::from_millis(400)) } else { (9, Duration::from_secs(1)) };
-    let (asking, apart) =
-        if has("shared") { (runtime(2), None) } else { (runtime(1), Some(runtime(1))) };
+    let (asking, apart) = if has("shared") {
+        (runtime("both", 2), None)
+    } else {
+        (runtime("asking", 1), Some(runtime("answering", 1)))
+    };
     let answering = apart.as_ref().unwrap_or(&asking).handle().clone();
     if let Some(way) = argument("alone") {
         let task = alone(way, LOADS[only.unwrap_or(1)], answering);

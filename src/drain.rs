@@ -1,6 +1,13 @@
 //! Tasks and how they end: stop taking, finish, leave. Tasks start only here.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -12,7 +19,7 @@ use tokio_util::{
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
-    draining: CancellationToken,
+    draining: Arc<AtomicBool>,
     stopped: CancellationToken,
 }
 
@@ -49,17 +56,17 @@ impl Tasks {
 
     /// Whether nothing new is to start.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Says that nothing new is to start.
     pub(crate) fn begin_drain(&self) {
-        self.draining.cancel();
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Says that the time for finishing is over: endless tasks end at once.
     pub(crate) fn stop(&self) {
-        self.draining.cancel();
+        self.begin_drain();
         self.stopped.cancel();
     }
 

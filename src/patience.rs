@@ -1,6 +1,11 @@
 //! Waiting with an end, and a timer only for those who really wait.
 
-use std::{future::Future, pin::Pin, task::Poll};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Poll,
+};
 use tokio::time::{Instant, error::Elapsed};
 
 /// The output of a future that is usually ready at once, or the end of its time.
@@ -19,8 +24,33 @@ pub(crate) async fn ready_by<F: Future>(
 }
 
 /// Polls once, with the waker of the task at hand.
-fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Poll<F::Output>> {
+pub(crate) fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Poll<F::Output>> {
     std::future::poll_fn(move |cx| Poll::Ready(work.as_mut().poll(cx)))
+}
+
+/// Counts one who waits, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    /// One more.
+    pub(crate) fn new(count: &'a AtomicUsize) -> Self {
+        Self { count, before: count.fetch_add(1, Ordering::AcqRel) }
+    }
+
+    /// How many waited before this one.
+    pub(crate) const fn before(&self) -> usize {
+        self.before
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! How many calls may be in flight, and who waits for the next place.
 
-use crate::status::{Code, Status};
+use crate::{
+    patience::Waiting,
+    status::{Code, Status},
+};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 use tokio::{
@@ -39,15 +39,6 @@ struct Inner {
     queue_max: usize,
 }
 
-/// Counts one who waits, as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Permits {
     /// So many in flight, and so many who wait.
     pub(crate) fn new(in_flight_max: usize, queue_max: usize) -> Self {
@@ -73,9 +64,8 @@ impl Permits {
     }
 
     async fn queue(&self, deadline: Instant, wait_max: Duration) -> Result<Permit, Status> {
-        let before = self.0.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.0.waiting);
-        if before >= self.0.queue_max {
+        let waiting = Waiting::new(&self.0.waiting);
+        if waiting.before() >= self.0.queue_max {
             return Err(self.exhausted(&format!("and the queue of {} is full", self.0.queue_max)));
         }
         let began = Instant::now();

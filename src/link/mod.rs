@@ -19,15 +19,21 @@ pub(crate) use greet::{Grants, Greeted};
 pub(crate) use redial::Redial;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 
-use crate::{name::PeerName, patience::ready_by, tls::Identity, wire::CloseCode};
+use crate::{
+    name::PeerName,
+    patience::{Waiting, poll_once},
+    tls::Identity,
+    wire::CloseCode,
+};
 use std::{
     fmt,
     net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{sync::Mutex, time::Instant};
@@ -58,8 +64,14 @@ struct Inner {
     connection: quinn::Connection,
     identity: Identity,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
-    opener: Mutex<()>,
+    turn: Mutex<()>,
+    /// How many wait for their turn: whoever comes later must not overtake them.
+    waiting: AtomicUsize,
+    /// Whether this side has closed it or knows that it has ended.
+    is_closed: AtomicBool,
 }
+
+type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
 
 /// Why no stream was opened.
 #[derive(Debug)]
@@ -72,7 +84,14 @@ pub(crate) enum OpenFault {
 
 impl Link {
     fn new(connection: quinn::Connection, identity: Identity) -> Self {
-        Self(Arc::new(Inner { id: LinkId::next(), connection, identity, opener: Mutex::new(()) }))
+        Self(Arc::new(Inner {
+            id: LinkId::next(),
+            connection,
+            identity,
+            turn: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        }))
     }
 
     /// Which link of this process it is.
@@ -101,21 +120,39 @@ impl Link {
         until: impl FnOnce() -> Instant,
         message_bytes_max: usize,
     ) -> Result<CallStream, OpenFault> {
-        let open = async {
-            let _turn = self.0.opener.lock().await;
-            self.0.connection.open_bi().await
+        let opened = match self.open_at_once().await {
+            Some(opened) => Ok(opened),
+            None => tokio::time::timeout_at(until(), self.open_in_turn()).await,
         };
-        match ready_by(until, pin!(open)).await {
+        match opened {
             Ok(Ok((send, recv))) => Ok(CallStream::new(send, recv, message_bytes_max)),
             Ok(Err(error)) => Err(OpenFault::Lost(LinkFault::lost(&error))),
             Err(_elapsed) => Err(OpenFault::NoCredit),
         }
     }
 
+    /// The usual case: nobody waits, and the peer has granted a stream.
+    async fn open_at_once(&self) -> Option<OpenResult> {
+        if self.0.waiting.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        match poll_once(pin!(self.0.connection.open_bi())).await {
+            Poll::Ready(opened) => Some(opened),
+            Poll::Pending => None,
+        }
+    }
+
+    async fn open_in_turn(&self) -> OpenResult {
+        let _waiting = Waiting::new(&self.0.waiting);
+        let _turn = self.0.turn.lock().await;
+        self.0.connection.open_bi().await
+    }
+
     /// The next stream that the peer opened; `None` once the link has ended.
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-        if self.is_closed() {
+        // A flag, because asking quinn takes the connection's lock once more for every call.
+        if self.0.is_closed.load(Ordering::Acquire) {
             return None;
         }
         Some(CallStream::new(send, recv, message_bytes_max))
@@ -123,6 +160,7 @@ impl Link {
 
     /// Ends the link at once: streams in flight break off. The text goes to the peer.
     pub(crate) fn close(&self, code: CloseCode, text: &str) {
+        self.0.is_closed.store(true, Ordering::Release);
         endpoint::close(&self.0.connection, code, text);
     }
 
