@@ -46,36 +46,36 @@ async fn it_covers_the_handler_which_is_stopped_by_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_covers_the_queue_and_what_waited_there_was_not_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    let held = background(hold(&scene.from_node(), "held", LONG).into_future());
+    let held = background(hold(&scene.by_node(), "held", LONG).into_future());
     scene.stage.started("held").await;
-    let failed = hold(&scene.from_node(), "queued", SHORT).await;
+    let failed = hold(&scene.by_node(), "queued", SHORT).await;
     check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
     scene.stage.open();
     assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
-    assert!(hold(&scene.from_node(), "later", LONG).await.is_ok());
+    assert!(hold(&scene.by_node(), "later", LONG).await.is_ok());
     assert_eq!((scene.stage.runs("queued"), scene.stage.runs("later")), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_covers_writing_and_before_end_nothing_was_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    let held = background(hold(&scene.from_caller(), "held", LONG).into_future());
+    let held = background(hold(&scene.by_caller(), "held", LONG).into_future());
     scene.stage.started("held").await;
     // Nobody reads its body while it waits for a place, and no window takes all of it.
     let long = "x".repeat(3 << 20);
-    let failed = hold(&scene.from_caller(), &long, SHORT).await;
+    let failed = hold(&scene.by_caller(), &long, SHORT).await;
     check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
     scene.stage.open();
     assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
     assert_eq!(scene.stage.runs(&long), 0);
-    assert!(hold(&scene.from_caller(), &long, LONG).await.is_ok());
+    assert!(hold(&scene.by_caller(), &long, LONG).await.is_ok());
     assert_eq!(scene.stage.runs(&long), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    let callee = scene.from_caller();
+    let callee = scene.by_caller();
     // More than the streams that the node grants beyond the one call in flight.
     let ids: Vec<String> = (0..40).map(|n| format!("{n}")).collect();
     let waiting = lined_up(ids.iter().map(|id| hold(&callee, id, LONG))).await;
@@ -111,14 +111,14 @@ async fn check_queued_call(scene: &Scene, callee: Callee) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_queued_has_only_the_rest_of_its_time() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    check_queued_call(&scene, scene.from_node()).await;
+    check_queued_call(&scene, scene.by_node()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
     let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
     let scene = Scene::with(Bounds { node, ..everybody(one_at_a_time()) }).await;
-    check_queued_call(&scene, scene.from_caller()).await;
+    check_queued_call(&scene, scene.by_caller()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,9 +151,9 @@ async fn an_endless_timeout_is_a_year() {
 async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
     let limits = Limits { timeout_default: SHORT, ..Limits::default() };
     let scene = Scene::with(Bounds { caller: limits, ..Bounds::default() }).await;
-    let failed = scene.from_caller().call::<String>("Stage/Hold", "short").await;
+    let failed = scene.by_caller().call::<String>("Stage/Hold", "short").await;
     check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
-    let held = background(scene.from_node().call::<String>("Stage/Hold", "long").into_future());
+    let held = background(scene.by_node().call::<String>("Stage/Hold", "long").into_future());
     assert!(scene.stage.started("long").await.remaining() > LONG);
     scene.stage.open();
     assert!(soon("the long call ends", held).await.is_ok());

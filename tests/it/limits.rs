@@ -50,7 +50,7 @@ async fn an_agents_own_limit_holds_for_the_node_that_calls_it() {
         ..Bounds::default()
     })
     .await;
-    let callee = scene.from_node();
+    let callee = scene.by_node();
     let held = lined_up(["a", "b"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
     scene.stage.busy(2).await;
     let refused = callee.call::<String>("Stage/Hold", "c").await;
@@ -71,7 +71,7 @@ async fn the_last_place_in_the_queue_is_taken_one_more_is_refused_and_the_queue_
         ..Limits::default()
     };
     let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
-    let callee = scene.from_node();
+    let callee = scene.by_node();
     let mut calls = lined_up(["1"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
     scene.stage.started("1").await;
     calls.extend(lined_up(["2", "3"].map(|id| callee.call::<String>("Stage/Hold", id))).await);
@@ -115,7 +115,7 @@ async fn a_call_that_no_stream_comes_for_in_time_is_refused() {
     };
     let hasty = Limits { queue_wait_max: Duration::from_millis(100), ..Limits::default() };
     let scene = Scene::with(Bounds { node: narrow, caller: hasty, ..Bounds::default() }).await;
-    let callee = scene.from_caller();
+    let callee = scene.by_caller();
     // One in flight, as many in the node's queue as it has streams for, and the rest before their streams.
     let ids: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
     let waiting = lined_up(ids.iter().map(|id| callee.call::<String>("Stage/Hold", id))).await;
