@@ -1,6 +1,8 @@
 //! One deadline from birth: it covers queue, stream credit, writing, handler and reply, and each hop subtracts its own time.
 
-use crate::world::{Bounds, End, Scene, World, attached, background, check_status, lined_up, soon};
+use crate::world::{
+    Bounds, End, Relay, Scene, Stage, World, attached, background, check_status, lined_up, soon,
+};
 use dialback::{Call, Callee, Code, Limits, NodePolicy, Outcome, policy::AllowRule};
 use std::{
     future::IntoFuture,
@@ -89,6 +91,26 @@ async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
     assert_eq!((scene.stage.runs("last"), scene.stage.all_runs()), (0, 40));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_covers_the_reply_which_may_be_lost_on_the_way() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let _agent = attached(world.agent("warehouse", path.address()).serve(stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let lost = background(hold(handle.as_ref(), "lost", Duration::from_secs(1)).into_future());
+    stage.started("lost").await;
+    path.cut().await;
+    stage.open();
+    // It has done its work, and nobody can know.
+    assert_eq!(stage.ended("lost").await, End::Finished);
+    let failed = soon("the call ends", lost).await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+    path.mend().await;
+    assert!(hold(handle.as_ref(), "after", LONG).await.is_ok());
+    assert_eq!((stage.runs("lost"), stage.runs("after")), (1, 1));
+}
+
 /// A call that waits behind another one until that one's deadline: its handler must not get the whole time again.
 async fn check_queued_call(scene: &Scene, callee: Callee) {
     let (queued_for, slack) = (Duration::from_millis(800), Duration::from_millis(400));
@@ -162,7 +184,7 @@ async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_of_the_node_cuts_a_longer_deadline_to_its_own() {
     let world = World::new();
-    let stage = crate::world::Stage::default();
+    let stage = Stage::default();
     let mut rule = AllowRule::parse("ops", "**", "*/*").expect("a rule");
     rule.timeout_max = Some(SHORT);
     let free = AllowRule::parse("boss", "**", "*/*").expect("a rule");

@@ -1,10 +1,10 @@
 //! Links come and go: who comes back, who takes over, and what becomes of the calls that were under way.
 
 use crate::world::{
-    Process, SilentPort, Stage, World, attached, background, check_status, said, soon, start_at,
-    until, watchful,
+    End, Process, Relay, SilentPort, Stage, World, attached, background, check_status, said, soon,
+    start_at, until, watchful,
 };
-use dialback::{Agent, Callee, Code, Node, Outcome};
+use dialback::{Agent, Callee, Code, Limits, Node, Outcome};
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 
 const FAR: Duration = Duration::from_secs(40);
@@ -100,6 +100,54 @@ async fn calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_
     assert_eq!((stage.runs("local"), stage.runs("remote"), stage.runs("later")), (1, 1, 0));
     let _back = doomed_agent(&world, at, &stage).await;
     assert!(note(&remote, "back").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_goes_dead_is_noticed_at_both_ends_and_the_agent_comes_back() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().limits(watchful()).start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world.agent("warehouse", path.address()).limits(watchful()).serve(stage.service());
+    let agent = attached(agent).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    path.cut().await;
+    let failed = soon("the call in flight ends", in_flight).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    soon("the node knows", handle.disconnected()).await;
+    until("the agent knows", || agent.nodes().is_empty()).await;
+    assert_eq!(stage.ended("a").await, End::Dropped);
+    path.mend().await;
+    soon("the agent is back", agent.registered(1)).await;
+    assert!(note(handle.as_ref(), "b").await.is_ok());
+    assert_eq!((stage.runs("a"), stage.runs("b")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_in_flight_survives_a_change_of_the_agents_address() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let mut arrivals = node.arrivals();
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world
+        .agent("warehouse", path.address())
+        .limits(Limits { heartbeat_every: Duration::from_millis(100), ..Limits::default() });
+    let _agent = attached(agent.serve(stage.service())).await;
+    let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
+    let address = || node.agents()[0].address.clone();
+    let before = address();
+    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    path.rebind().await;
+    until("the node sees another address", || address() != before).await;
+    stage.open();
+    assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
+    assert!(note(handle.as_ref(), "b").await.is_ok());
+    // It was the same link all along: nobody else has arrived before the next agent.
+    let _next = attached(world.agent("next", node.local_addr())).await;
+    let next = soon("the next one arrives", arrivals.next()).await.expect("the node runs");
+    assert_eq!((next.name().as_str(), stage.runs("a")), ("next", 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,14 @@
 mod log;
 mod process;
 mod raw;
+mod relay;
 mod stage;
 mod wait;
 
 pub(crate) use log::said;
 pub(crate) use process::Process;
 pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
+pub(crate) use relay::Relay;
 pub(crate) use stage::{End, Stage};
 pub(crate) use wait::{Background, background, lined_up, soon, until};
 
