@@ -111,6 +111,25 @@ async fn it_covers_the_reply_which_may_be_lost_on_the_way() {
     assert_eq!((stage.runs("lost"), stage.runs("after")), (1, 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_stopped_by_its_own_sides_clock_when_nobody_can_tell_it() {
+    // Nothing else ends the link while the test waits.
+    let far = Duration::from_secs(600);
+    let patient = Limits { idle_max: far, heartbeat_lost: far, ..Limits::default() };
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().limits(patient.clone()).start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world.agent("warehouse", path.address()).limits(patient);
+    let agent = attached(agent.serve(stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let held = background(hold(handle.as_ref(), "held", Duration::from_secs(1)).into_future());
+    stage.started("held").await;
+    path.cut().await;
+    assert_eq!(stage.ended("held").await, End::Dropped);
+    assert_eq!(agent.nodes().len(), 1, "the link has ended, and the handler with it");
+    check_status(soon("the call ends", held).await, Code::DeadlineExceeded, Outcome::Unknown);
+}
+
 /// A call that waits behind another one until that one's deadline: its handler must not get the whole time again.
 async fn check_queued_call(scene: &Scene, callee: Callee) {
     let (queued_for, slack) = (Duration::from_millis(800), Duration::from_millis(400));
