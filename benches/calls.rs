@@ -102,8 +102,9 @@ fn row(name: &str, load: Load, rounds: &[Round], raw: &[Round]) {
     let ratio = |pick: fn(&Round) -> f64| {
         median(rounds.iter().zip(raw).map(|(one, raw)| pick(one) / pick(raw)))
     };
-    let (rate, p50, cpu): (fn(&Round) -> f64, fn(&Round) -> f64, fn(&Round) -> f64) =
-        (|round| round.per_second, |round| round.p50_us, |round| round.cpu_us);
+    let rate = |round: &Round| round.per_second;
+    let p50 = |round: &Round| round.p50_us;
+    let cpu = |round: &Round| round.cpu_us;
     println!(
         "{:>7} B {:>3} in flight  {name:<21} {:>8.0} calls/s {:>7.1} MB/s each way  p50 {:>8.1} us  cpu {:>7.1} us   rate x {:.2}  p50 x {:.2}  cpu x {:.2}",
         load.bytes,

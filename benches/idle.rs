@@ -3,6 +3,8 @@
 //! `cargo bench --bench idle -- 1000`. The node is a process of its own; the agents live in this one, each with its own certificate and
 //! its own socket. Linux only: the figures are `VmRSS` of `/proc/PID/status`.
 
+#![expect(clippy::disallowed_methods, reason = "a bench waits for its own tasks")]
+
 use dialback::{
     Agent, CredentialPem, Credentials, Node, NodePolicy, PeerName, Role,
     certs::{Ca, LeafProfile},

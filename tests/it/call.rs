@@ -142,7 +142,7 @@ async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed()
         check_status(failed, Code::Unavailable, Outcome::NotExecuted);
     }
     assert_eq!(scene.stage.all_runs(), 0);
-    assert!(scene.from_caller().call::<String>("Stage/Note", "a").await.is_ok());
+    assert!(scene.by_caller().call::<String>("Stage/Note", "a").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +174,7 @@ async fn what_does_not_decode_or_is_no_name_is_invalid_and_nothing_was_executed(
         }
     }
     assert_eq!(scene.stage.all_runs(), 0);
-    assert!(scene.from_caller().call::<String>("Stage/Note", "a").await.is_ok());
+    assert!(scene.by_caller().call::<String>("Stage/Note", "a").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,16 +226,16 @@ async fn handlers_that_panic_give_their_places_back() {
     let few = Limits { calls_in_flight_max: 2, ..Limits::default() };
     let scene = Scene::with(Bounds { agent: few, ..Bounds::default() }).await;
     for round in 0..50 {
-        let failed = scene.from_node().call::<()>("Stage/Panic", &format!("{round}")).await;
+        let failed = scene.by_node().call::<()>("Stage/Panic", &format!("{round}")).await;
         check_status(failed, Code::Internal, Outcome::Unknown);
     }
-    assert!(scene.from_node().call::<String>("Stage/Note", "after").await.is_ok());
+    assert!(scene.by_node().call::<String>("Stage/Note", "after").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_does_not_decode_is_internal_unknown() {
     let scene = Scene::open().await;
-    let failed = scene.from_caller().call::<u64>("Stage/Note", "a").await;
+    let failed = scene.by_caller().call::<u64>("Stage/Note", "a").await;
     check_status(failed, Code::Internal, Outcome::Unknown);
     assert_eq!(scene.stage.runs("a"), 1);
 }
@@ -256,8 +256,8 @@ async fn an_error_with_the_code_ok_is_never_taken_for_success() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_nobody_awaits_is_never_made() {
     let scene = Scene::open().await;
-    drop(scene.from_caller().call::<String>("Stage/Note", "never"));
-    drop(scene.from_caller().call::<String>("Stage/Note", "never").into_future());
-    assert!(scene.from_caller().call::<String>("Stage/Note", "made").await.is_ok());
+    drop(scene.by_caller().call::<String>("Stage/Note", "never"));
+    drop(scene.by_caller().call::<String>("Stage/Note", "never").into_future());
+    assert!(scene.by_caller().call::<String>("Stage/Note", "made").await.is_ok());
     assert_eq!((scene.stage.runs("never"), scene.stage.runs("made")), (0, 1));
 }

@@ -69,7 +69,7 @@ async fn closing_a_caller_stops_what_it_asked_for() {
     let other = other.expect("a caller");
     let callee = other.agent("warehouse").expect("a name");
     let call = background(callee.call::<String>("Stage/Hold", "gone").into_future());
-    let stays = background(scene.from_caller().call::<String>("Stage/Hold", "stays").into_future());
+    let stays = background(scene.by_caller().call::<String>("Stage/Hold", "stays").into_future());
     scene.stage.started("gone").await;
     scene.stage.started("stays").await;
     other.close().await;
@@ -99,7 +99,7 @@ async fn a_caller_whose_process_is_gone_stops_what_it_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_dropped_before_its_end_was_sent_never_runs() {
     let scene = Scene::with(one_place()).await;
-    let callee = scene.from_caller();
+    let callee = scene.by_caller();
     let held = background(callee.call::<String>("Stage/Hold", "held").into_future());
     scene.stage.started("held").await;
     let [dropped, kept] = ["d", "k"].map(|letter| letter.repeat(3 << 20));
@@ -122,7 +122,8 @@ async fn the_place_is_held_until_a_cancelled_handler_has_really_ended() {
     let stubborn = Service::new("Stubborn").method("Block", move |(): (), _: Context| {
         let wait = wait.clone();
         async move {
-            tokio::task::block_in_place(|| drop(wait.lock().expect("one at a time").recv()));
+            let wait = wait.lock().expect("one at a time");
+            tokio::task::block_in_place(|| wait.recv()).expect("the test says when");
             Ok(())
         }
     });

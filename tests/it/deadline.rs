@@ -1,6 +1,8 @@
 //! One deadline from birth: it covers queue, stream credit, writing, handler and reply, and each hop subtracts its own time.
 
-use crate::world::{Bounds, End, Scene, World, attached, background, check_status, lined_up, soon};
+use crate::world::{
+    Bounds, End, Relay, Scene, Stage, World, attached, background, check_status, lined_up, soon,
+};
 use dialback::{Call, Callee, Code, Limits, NodePolicy, Outcome, policy::AllowRule};
 use std::{
     future::IntoFuture,
@@ -46,36 +48,36 @@ async fn it_covers_the_handler_which_is_stopped_by_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_covers_the_queue_and_what_waited_there_was_not_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    let held = background(hold(&scene.from_node(), "held", LONG).into_future());
+    let held = background(hold(&scene.by_node(), "held", LONG).into_future());
     scene.stage.started("held").await;
-    let failed = hold(&scene.from_node(), "queued", SHORT).await;
+    let failed = hold(&scene.by_node(), "queued", SHORT).await;
     check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
     scene.stage.open();
     assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
-    assert!(hold(&scene.from_node(), "later", LONG).await.is_ok());
+    assert!(hold(&scene.by_node(), "later", LONG).await.is_ok());
     assert_eq!((scene.stage.runs("queued"), scene.stage.runs("later")), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_covers_writing_and_before_end_nothing_was_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    let held = background(hold(&scene.from_caller(), "held", LONG).into_future());
+    let held = background(hold(&scene.by_caller(), "held", LONG).into_future());
     scene.stage.started("held").await;
     // Nobody reads its body while it waits for a place, and no window takes all of it.
     let long = "x".repeat(3 << 20);
-    let failed = hold(&scene.from_caller(), &long, SHORT).await;
+    let failed = hold(&scene.by_caller(), &long, SHORT).await;
     check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
     scene.stage.open();
     assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
     assert_eq!(scene.stage.runs(&long), 0);
-    assert!(hold(&scene.from_caller(), &long, LONG).await.is_ok());
+    assert!(hold(&scene.by_caller(), &long, LONG).await.is_ok());
     assert_eq!(scene.stage.runs(&long), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    let callee = scene.from_caller();
+    let callee = scene.by_caller();
     // More than the streams that the node grants beyond the one call in flight.
     let ids: Vec<String> = (0..40).map(|n| format!("{n}")).collect();
     let waiting = lined_up(ids.iter().map(|id| hold(&callee, id, LONG))).await;
@@ -87,6 +89,45 @@ async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
         assert!(soon("a call that waited ends", call).await.is_ok());
     }
     assert_eq!((scene.stage.runs("last"), scene.stage.all_runs()), (0, 40));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_covers_the_reply_which_may_be_lost_on_the_way() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let _agent = attached(world.agent("warehouse", path.address()).serve(stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let lost = background(hold(handle.as_ref(), "lost", Duration::from_secs(1)).into_future());
+    stage.started("lost").await;
+    path.cut().await;
+    stage.open();
+    // It has done its work, and nobody can know.
+    assert_eq!(stage.ended("lost").await, End::Finished);
+    let failed = soon("the call ends", lost).await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+    path.mend().await;
+    assert!(hold(handle.as_ref(), "after", LONG).await.is_ok());
+    assert_eq!((stage.runs("lost"), stage.runs("after")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_stopped_by_its_own_sides_clock_when_nobody_can_tell_it() {
+    // Nothing else ends the link while the test waits.
+    let far = Duration::from_secs(600);
+    let patient = Limits { idle_max: far, heartbeat_lost: far, ..Limits::default() };
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().limits(patient.clone()).start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world.agent("warehouse", path.address()).limits(patient);
+    let agent = attached(agent.serve(stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let held = background(hold(handle.as_ref(), "held", Duration::from_secs(1)).into_future());
+    stage.started("held").await;
+    path.cut().await;
+    assert_eq!(stage.ended("held").await, End::Dropped);
+    assert_eq!(agent.nodes().len(), 1, "the link has ended, and the handler with it");
+    check_status(soon("the call ends", held).await, Code::DeadlineExceeded, Outcome::Unknown);
 }
 
 /// A call that waits behind another one until that one's deadline: its handler must not get the whole time again.
@@ -111,14 +152,14 @@ async fn check_queued_call(scene: &Scene, callee: Callee) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_queued_has_only_the_rest_of_its_time() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
-    check_queued_call(&scene, scene.from_node()).await;
+    check_queued_call(&scene, scene.by_node()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
     let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
     let scene = Scene::with(Bounds { node, ..everybody(one_at_a_time()) }).await;
-    check_queued_call(&scene, scene.from_caller()).await;
+    check_queued_call(&scene, scene.by_caller()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,9 +192,9 @@ async fn an_endless_timeout_is_a_year() {
 async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
     let limits = Limits { timeout_default: SHORT, ..Limits::default() };
     let scene = Scene::with(Bounds { caller: limits, ..Bounds::default() }).await;
-    let failed = scene.from_caller().call::<String>("Stage/Hold", "short").await;
+    let failed = scene.by_caller().call::<String>("Stage/Hold", "short").await;
     check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
-    let held = background(scene.from_node().call::<String>("Stage/Hold", "long").into_future());
+    let held = background(scene.by_node().call::<String>("Stage/Hold", "long").into_future());
     assert!(scene.stage.started("long").await.remaining() > LONG);
     scene.stage.open();
     assert!(soon("the long call ends", held).await.is_ok());
@@ -162,7 +203,7 @@ async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_of_the_node_cuts_a_longer_deadline_to_its_own() {
     let world = World::new();
-    let stage = crate::world::Stage::default();
+    let stage = Stage::default();
     let mut rule = AllowRule::parse("ops", "**", "*/*").expect("a rule");
     rule.timeout_max = Some(SHORT);
     let free = AllowRule::parse("boss", "**", "*/*").expect("a rule");

@@ -1,1 +1,307 @@
-//! identity
+//! Who is let in: every certificate that is refused stands beside one that differs in that point alone and is taken.
+
+use crate::world::{
+    RawNode, Shown, SilentPort, TicketBox, World, attached, check_status, dial_raw, quic_client,
+    said, soon, start_at,
+};
+use dialback::{
+    ALPN, Agent, Caller, CloseCode, Code, ConnectError, LinkFault, Node, Outcome, StartError,
+    certs::{LeafProfile, Usage},
+};
+use quinn::ConnectionError;
+use std::time::{Duration, SystemTime};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The TLS alert with which a handshake was ended: RFC 8446 section 6.
+fn alert(error: &ConnectionError) -> Option<u64> {
+    match error {
+        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code) - 0x100),
+        ConnectionError::TransportError(error) => Some(u64::from(error.code) - 0x100),
+        _ => None,
+    }
+}
+
+const BAD_CERTIFICATE: u64 = 42;
+const UNSUPPORTED_CERTIFICATE: u64 = 43;
+const CERTIFICATE_EXPIRED: u64 = 45;
+const CERTIFICATE_UNKNOWN: u64 = 46;
+const UNKNOWN_CA: u64 = 48;
+const ACCESS_DENIED: u64 = 49;
+const CERTIFICATE_REQUIRED: u64 = 116;
+
+fn expired(profile: &mut LeafProfile) {
+    profile.not_before = SystemTime::now() - 2 * DAY;
+    profile.not_after = SystemTime::now() - DAY;
+}
+
+fn not_yet_valid(profile: &mut LeafProfile) {
+    profile.not_before = SystemTime::now() + DAY;
+    profile.not_after = SystemTime::now() + 2 * DAY;
+}
+
+fn other_domain(profile: &mut LeafProfile) {
+    profile.uris = vec![profile.uris[0].replace("dialback.local", "other.local")];
+}
+
+fn two_names(profile: &mut LeafProfile) {
+    profile.uris.push(profile.uris[0].replace("warehouse", "boss"));
+}
+
+fn for_servers_only(profile: &mut LeafProfile) {
+    profile.usages = vec![Usage::ServerAuth];
+}
+
+/// A leaf for a party, changed in one point.
+fn changed(world: &World, party: &str, change: fn(&mut LeafProfile)) -> Shown {
+    let mut profile = world.profile(party);
+    change(&mut profile);
+    Shown::Leaf(world.ca().leaf(&profile).expect("a leaf"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_takes_a_good_certificate_and_refuses_every_other() {
+    let (world, stranger) = (World::new(), World::new());
+    let node = world.node().start().await.expect("a node");
+    let good = world.credentials("agent/warehouse");
+    let dial = |shown| dial_raw(quic_client(&good, shown), node.local_addr());
+    let cases: [(&str, Shown, &[u64]); 7] = [
+        ("no certificate", Shown::Nothing, &[CERTIFICATE_REQUIRED]),
+        ("another CA", Shown::Leaf(stranger.leaf("agent/warehouse")), &[UNKNOWN_CA]),
+        ("expired", changed(&world, "agent/warehouse", expired), &[CERTIFICATE_EXPIRED]),
+        ("early", changed(&world, "agent/warehouse", not_yet_valid), &[CERTIFICATE_EXPIRED]),
+        (
+            "another trust domain",
+            changed(&world, "agent/warehouse", other_domain),
+            &[CERTIFICATE_UNKNOWN, ACCESS_DENIED],
+        ),
+        (
+            "two names",
+            changed(&world, "agent/warehouse", two_names),
+            &[CERTIFICATE_UNKNOWN, ACCESS_DENIED],
+        ),
+        (
+            "not for clients",
+            changed(&world, "agent/warehouse", for_servers_only),
+            &[BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE],
+        ),
+    ];
+    for (what, shown, alerts) in cases {
+        let error = dial(shown).await.err().unwrap_or_else(|| panic!("{what}: was taken"));
+        assert!(alert(&error).is_some_and(|alert| alerts.contains(&alert)), "{what}: {error:?}");
+        assert!(dial(changed(&world, "agent/warehouse", |_| ())).await.is_ok(), "beside {what}");
+    }
+    assert_eq!(node.agents(), [], "somebody is in the registry who never registered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_certificate_registers_and_a_callers_or_nodes_does_not() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let dial = |party| {
+        let good = world.credentials(party);
+        dial_raw(quic_client(&good, Shown::Leaf(world.leaf(party))), node.local_addr())
+    };
+    let code_of = |error| match error {
+        ConnectionError::ApplicationClosed(close) => {
+            CloseCode::from_number(close.error_code.into_inner())
+        }
+        _ => None,
+    };
+    let mut caller = dial("caller/warehouse").await.expect("a caller is welcome");
+    assert!(!caller.register().await, "a caller has registered");
+    assert_eq!(code_of(caller.ended().await), Some(CloseCode::Protocol));
+    let refused = dial("node/warehouse").await.err().expect("a node was welcomed");
+    assert_eq!(code_of(refused), Some(CloseCode::Unauthorized));
+    assert_eq!(node.agents(), []);
+    let mut agent = dial("agent/warehouse").await.expect("an agent is welcome");
+    assert!(agent.register().await, "an agent was refused");
+    assert_eq!(node.agents().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_party_starts_with_a_certificate_of_its_own_role_only() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr().to_string();
+    for party in ["node/a", "agent/a", "caller/a"] {
+        let credentials = || world.credentials(party);
+        let as_node = Node::builder(credentials()).listen("127.0.0.1:0").start().await;
+        let as_agent = Agent::builder(credentials()).node(&at).start();
+        let as_caller = Caller::builder(credentials()).node(&at).connect().await;
+        let is_wrong = |error: &StartError| matches!(error, StartError::Credentials(_));
+        assert!(as_node.as_ref().map_or_else(is_wrong, |_| party == "node/a"));
+        assert!(as_agent.as_ref().map_or_else(is_wrong, |_| party == "agent/a"));
+        let as_caller = match as_caller {
+            Ok(_) => party == "caller/a",
+            Err(error) => party != "caller/a" && matches!(error, ConnectError::Start(_)),
+        };
+        assert!(as_caller, "{party} as a caller");
+    }
+}
+
+/// What a caller says of something that listens with this leaf.
+async fn met(world: &World, leaf: &Shown) -> LinkFault {
+    let Shown::Leaf(leaf) = leaf else { panic!("a node shows something") };
+    let node = RawNode::showing(&world.credentials("node/good"), leaf);
+    match world.caller("ops", node.address()).connect().await.expect_err("it never welcomes") {
+        ConnectError::Link(fault) => fault,
+        ConnectError::Start(error) => panic!("{error}"),
+    }
+}
+
+/// The raw node sends away whoever believes it, with a code that no handshake brings.
+fn was_believed(fault: &LinkFault) -> bool {
+    matches!(fault, LinkFault::Closed { code: CloseCode::Unauthorized, by_peer: true, .. })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dialling_side_believes_a_nodes_certificate_and_no_other() {
+    let (world, stranger) = (World::new(), World::new());
+    // Hosts and usage as a node has them: nothing but the role in the name tells them apart.
+    let posing = |party: &str| {
+        let uris = world.profile(party).uris;
+        let profile = LeafProfile { uris, ..world.profile("node/edge-1") };
+        Shown::Leaf(world.ca().leaf(&profile).expect("a leaf"))
+    };
+    let cases = [
+        ("an agent's role", posing("agent/edge-1")),
+        ("a caller's role", posing("caller/edge-1")),
+        ("another CA", Shown::Leaf(stranger.leaf("node/edge-1"))),
+        ("expired", changed(&world, "node/edge-1", expired)),
+        ("early", changed(&world, "node/edge-1", not_yet_valid)),
+        ("another trust domain", changed(&world, "node/edge-1", other_domain)),
+        (
+            "another host",
+            changed(&world, "node/edge-1", |profile| profile.hosts = vec!["127.0.0.2".into()]),
+        ),
+        ("no host", changed(&world, "node/edge-1", |profile| profile.hosts = vec![])),
+        (
+            "not for servers",
+            changed(&world, "node/edge-1", |profile| profile.usages = vec![Usage::ClientAuth]),
+        ),
+    ];
+    for (what, shown) in cases {
+        let fault = met(&world, &shown).await;
+        assert!(matches!(fault, LinkFault::Handshake { is_identity: true, .. }), "{what}: {fault}");
+        let status = ConnectError::Link(fault).to_status();
+        check_status::<()>(Err(status), Code::Unauthenticated, Outcome::NotExecuted);
+    }
+    for twin in [posing("node/edge-1"), changed(&world, "node/edge-1", |_| ())] {
+        let fault = met(&world, &twin).await;
+        assert!(was_believed(&fault), "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_refused_says_why_and_never_registers() {
+    let (world, stranger) = (World::new(), World::new());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    // It believes our CA, so that only the node refuses; and the other way round it refuses the node.
+    let leaf = stranger.leaf("agent/warehouse");
+    let refused = dialback::CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: world.ca().pem().as_bytes(),
+        crl: None,
+    };
+    let refused = dialback::Credentials::from_pem(&refused).expect("they load");
+    let refused = Agent::builder(refused).node(at.to_string()).start().expect("an agent");
+    let refusing = stranger.agent("warehouse", at).start().expect("an agent");
+    let port = at.port().to_string();
+    let line = said(&["refused: node", &port, "our certificate"]).await;
+    assert!(line.contains("CA") && line.contains("trying again, the next time in 1"), "{line}");
+    let line = said(&["refused: node", &port, "the peer's certificate"]).await;
+    assert!(line.contains("CA"), "{line}");
+    assert_eq!((refused.nodes(), refusing.nodes(), node.agents()), (vec![], vec![], vec![]));
+    let good = attached(world.agent("warehouse", at)).await;
+    assert_eq!((good.nodes().len(), node.agents().len()), (1, 1));
+    assert_eq!((refused.nodes(), refusing.nodes()), (vec![], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_found_under_a_name_that_is_not_in_its_certificate_is_refused() {
+    let world = World::new();
+    for (listens, dialled, is_named) in [
+        ("127.0.0.1", "localhost", true),
+        ("127.0.0.1", "127.0.0.1", true),
+        ("127.0.0.2", "127.0.0.2", false),
+    ] {
+        let node = world.node().listen(format!("{listens}:0")).start().await.expect("a node");
+        let address = format!("{dialled}:{}", node.local_addr().port());
+        match Caller::connect(address, world.credentials("caller/ops")).await {
+            Ok(_) => assert!(is_named, "{dialled} was taken"),
+            Err(error) => {
+                assert!(!is_named && error.to_string().contains("host name"), "{dialled}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_over_a_link_that_is_refused_is_unauthenticated_and_not_executed() {
+    let (world, stranger) = (World::new(), World::new());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let absent = callee.call::<()>("Any/Thing", &()).await;
+    check_status(absent, Code::Unavailable, Outcome::NotExecuted);
+    soon("the node stops", node.shutdown()).await;
+    let _other = start_at(at, || stranger.node()).await;
+    let refused = callee.call::<()>("Any/Thing", &()).timeout(Duration::from_secs(40)).await;
+    check_status(refused, Code::Unauthenticated, Outcome::NotExecuted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gives_no_ticket_with_which_a_peer_could_come_back_unjudged() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let good = world.credentials("agent/warehouse");
+    let tickets = TicketBox::new();
+    let mut config = quic_client(&good, Shown::Leaf(world.leaf("agent/warehouse")));
+    config.resumption = tickets.resumption();
+    config.enable_early_data = true;
+    for _ in 0..2 {
+        assert!(dial_raw(config.clone(), node.local_addr()).await.is_ok());
+    }
+    assert_eq!(tickets.kept(), 0, "the node gave tickets");
+    // A server that gives tickets fills the same box.
+    let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
+    giving.send_tls13_tickets = 2;
+    giving.session_storage = TicketBox::new();
+    let giving = RawNode::start(giving);
+    assert!(dial_raw(config, giving.address()).await.is_err());
+    assert!(tickets.kept() > 0, "the box takes no tickets");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dialling_side_never_offers_to_resume() {
+    let world = World::new();
+    let sessions = TicketBox::new();
+    let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
+    giving.send_tls13_tickets = 2;
+    giving.session_storage = sessions.clone();
+    let giving = RawNode::start(giving);
+    let ours = world.credentials("caller/ops").dialling_config(ALPN).expect("a config");
+    for _ in 0..2 {
+        assert!(dial_raw(ours.clone(), giving.address()).await.is_err());
+    }
+    assert!(sessions.kept() > 0, "the server gave no tickets");
+    assert_eq!(sessions.offered(), 0, "our side came back with a ticket");
+    let mut resuming = ours;
+    resuming.resumption = TicketBox::new().resumption();
+    for _ in 0..2 {
+        assert!(dial_raw(resuming.clone(), giving.address()).await.is_err());
+    }
+    assert!(sessions.offered() > 0, "the server would not have noticed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_nobody_answers_is_not_taken_for_a_refusal() {
+    let (world, port) = (World::new(), SilentPort::take());
+    let caller = world.caller("ops", port.address()).connect_timeout(Duration::from_millis(300));
+    let error = caller.connect().await.expect_err("nobody is there");
+    check_status::<()>(Err(error.to_status()), Code::Unavailable, Outcome::NotExecuted);
+}

@@ -1,1 +1,311 @@
-//! limits
+//! Every bound: what is at it passes, what is one past it is refused and says which bound it was.
+
+use crate::world::{Bounds, Scene, World, attached, background, check_status, lined_up, soon};
+use bytes::Bytes;
+use dialback::{
+    Call, Caller, Code, ConnectError, Context, DynHandler, Limits, Metadata, Outcome, Reply,
+    ReplyFuture, Request, Service,
+};
+use std::{future::IntoFuture, time::Duration};
+
+/// No queue, so that one call too many is refused at once.
+fn three_and_no_queue() -> Limits {
+    Limits {
+        calls_in_flight_max: 3,
+        caller_calls_in_flight_max: 3,
+        queue_max: 0,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_call_in_flight_is_taken_and_one_more_is_refused() {
+    let limits = three_and_no_queue();
+    for way in [0, 1] {
+        // From the caller its own link is the narrow place, from the node the agent's.
+        let wide = Limits { calls_in_flight_max: 256, ..limits.clone() };
+        let node = if way == 0 { limits.clone() } else { wide };
+        let scene = Scene::with(Bounds { node, ..Bounds::default() }).await;
+        let (_, callee) = scene.ways_in().into_iter().nth(way).expect("two ways");
+        let held = lined_up(["a", "b", "c"].map(|id| callee.call::<String>("Stage/Hold", id)));
+        let held = held.await.into_iter().map(background).collect::<Vec<_>>();
+        scene.stage.busy(3).await;
+        let refused = callee.call::<String>("Stage/Hold", "d").await;
+        let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+        assert!(refused.message().contains("limit of 3 calls in flight"), "{refused}");
+        scene.stage.open();
+        for call in held {
+            assert!(soon("a call ends", call).await.is_ok());
+        }
+        assert!(callee.call::<String>("Stage/Hold", "e").await.is_ok());
+        assert_eq!((scene.stage.runs("d"), scene.stage.all_runs()), (0, 4));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_own_limit_holds_for_the_node_that_calls_it() {
+    let scene = Scene::with(Bounds {
+        agent: Limits { calls_in_flight_max: 2, ..Limits::default() },
+        node: Limits { queue_max: 0, ..Limits::default() },
+        ..Bounds::default()
+    })
+    .await;
+    let callee = scene.by_node();
+    let held = lined_up(["a", "b"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
+    scene.stage.busy(2).await;
+    let refused = callee.call::<String>("Stage/Hold", "c").await;
+    check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    scene.stage.open();
+    for call in held {
+        assert!(soon("a call ends", call).await.is_ok());
+    }
+    assert_eq!(scene.stage.all_runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_place_in_the_queue_is_taken_one_more_is_refused_and_the_queue_keeps_its_order() {
+    let one = Limits {
+        calls_in_flight_max: 1,
+        queue_max: 2,
+        queue_wait_max: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
+    let callee = scene.by_node();
+    let mut calls = lined_up(["1"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
+    scene.stage.started("1").await;
+    calls.extend(lined_up(["2", "3"].map(|id| callee.call::<String>("Stage/Hold", id))).await);
+    let refused = callee.call::<String>("Stage/Hold", "4").await;
+    let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    assert!(refused.message().contains("queue of 2 is full"), "{refused}");
+    scene.stage.open();
+    // Awaited from the last to the first: the order in which they run is the queue's.
+    for call in calls.into_iter().map(background).rev().collect::<Vec<_>>() {
+        assert!(soon("a call ends", call).await.is_ok());
+    }
+    assert_eq!(scene.stage.order(), ["1", "2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_place_comes_for_in_time_is_refused() {
+    let hasty = Limits {
+        calls_in_flight_max: 1,
+        queue_wait_max: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let scene = Scene::with(Bounds { node: hasty, ..Bounds::default() }).await;
+    for (way, callee) in scene.ways_in() {
+        let held = background(callee.call::<String>("Stage/Hold", way).into_future());
+        scene.stage.started(way).await;
+        let refused = callee.call::<String>("Stage/Hold", "late").await;
+        check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+        scene.stage.open();
+        assert!(soon("the call ends", held).await.is_ok());
+        scene.stage.close();
+    }
+    assert_eq!(scene.stage.runs("late"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_stream_comes_for_in_time_is_refused() {
+    let narrow = Limits {
+        caller_calls_in_flight_max: 1,
+        queue_wait_max: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    let hasty = Limits { queue_wait_max: Duration::from_millis(100), ..Limits::default() };
+    let scene = Scene::with(Bounds { node: narrow, caller: hasty, ..Bounds::default() }).await;
+    let callee = scene.by_caller();
+    // One in flight, as many in the node's queue as it has streams for, and the rest before their streams.
+    let ids: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
+    let waiting = lined_up(ids.iter().map(|id| callee.call::<String>("Stage/Hold", id))).await;
+    let refused = callee.call::<String>("Stage/Hold", "late").await;
+    let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    assert!(refused.message().contains("granted no stream"), "{refused}");
+    scene.stage.open();
+    let mut answered = 0;
+    for call in waiting {
+        match soon("a call that waited ends", call).await {
+            Ok(_) => answered += 1,
+            refused => drop(check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted)),
+        }
+    }
+    assert!(answered >= 32, "only {answered} had a stream");
+    assert_eq!((scene.stage.runs("late"), scene.stage.all_runs()), (0, answered));
+}
+
+/// Answers with as many bytes as the text that came says, or with as much metadata.
+struct Sized;
+
+impl DynHandler for Sized {
+    fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin(async move {
+            let bytes = request.metadata.get("reply-bytes").and_then(|text| text.parse().ok());
+            let pairs = request.metadata.get("reply-pairs").and_then(|text| text.parse().ok());
+            let metadata = |count| (0..count).map(|n: usize| (format!("{n}"), String::new()));
+            Ok(Reply {
+                message: Bytes::from(vec![0; bytes.unwrap_or(request.message.len())]),
+                metadata: metadata(pairs.unwrap_or(0)).collect(),
+                trailing: Metadata::default(),
+            })
+        })
+    }
+}
+
+/// A scene of its own with the service `Sized`.
+struct Sizes {
+    _scene: (World, dialback::Node, dialback::Agent, Caller),
+    ways: [dialback::Callee; 2],
+}
+
+async fn sizes(bounds: Bounds) -> Sizes {
+    let world = World::new();
+    let node = world.node().limits(bounds.node).start().await.expect("a node");
+    let at = node.local_addr();
+    let service = Service::new("Sized").raw_method("Give", Sized);
+    let agent = attached(world.agent("sized", at).limits(bounds.agent).serve(service)).await;
+    let caller = world.caller("ops", at).limits(bounds.caller).connect().await.expect("a caller");
+    let handle = node.agent("sized").handle().expect("a name");
+    let local: &dialback::Callee = handle.as_ref();
+    let ways = [local.clone(), caller.agent("sized").expect("a name")];
+    Sizes { _scene: (world, node, agent, caller), ways }
+}
+
+fn send(callee: &dialback::Callee, bytes: usize) -> Call<()> {
+    callee.call_encoded("Sized/Give", Bytes::from(vec![0; bytes]))
+}
+
+const SMALL: usize = 70_000;
+
+fn small() -> Limits {
+    Limits { message_bytes_max: SMALL, ..Limits::default() }
+}
+
+/// Whoever has the small limit: a request at it passes, one byte more is refused before anything runs.
+async fn check_request_limit(bounds: Bounds) {
+    let sizes = sizes(bounds).await;
+    for callee in &sizes.ways {
+        let reply = send(callee, SMALL).metadata("reply-bytes", "1").raw().await;
+        assert_eq!(reply.map(|reply| reply.message.len()), Ok(1));
+        let refused = send(callee, SMALL + 1).metadata("reply-bytes", "1").raw().await;
+        check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_at_the_nodes_limit_passes_and_one_byte_more_does_not() {
+    check_request_limit(Bounds { node: small(), ..Bounds::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_at_the_agents_limit_passes_and_one_byte_more_does_not() {
+    check_request_limit(Bounds { agent: small(), ..Bounds::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_at_the_callers_limit_passes_and_one_byte_more_does_not() {
+    let sizes = sizes(Bounds { caller: small(), ..Bounds::default() }).await;
+    let [node, caller] = &sizes.ways;
+    let call = |callee, bytes| send(callee, bytes).metadata("reply-bytes", "1").raw();
+    assert!(call(caller, SMALL).await.is_ok() && call(node, SMALL + 1).await.is_ok());
+    let refused = call(caller, SMALL + 1).await;
+    check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+}
+
+/// Whoever has the small limit: a reply at it arrives; of one byte more nobody can say that nothing ran.
+async fn check_reply_limit(bounds: Bounds) {
+    let sizes = sizes(bounds).await;
+    for callee in &sizes.ways {
+        let ask = |bytes: usize| send(callee, 1).metadata("reply-bytes", bytes.to_string()).raw();
+        assert_eq!(ask(SMALL).await.map(|reply| reply.message.len()), Ok(SMALL));
+        check_status(ask(SMALL + 1).await, Code::Internal, Outcome::Unknown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_at_the_agents_limit_arrives_and_one_byte_more_does_not() {
+    check_reply_limit(Bounds { agent: small(), ..Bounds::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_at_the_nodes_limit_arrives_and_one_byte_more_does_not() {
+    check_reply_limit(Bounds { node: small(), ..Bounds::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_pairs_of_metadata_pass_and_sixty_five_do_not() {
+    let sizes = sizes(Bounds::default()).await;
+    for callee in &sizes.ways {
+        let with = |pairs: usize| {
+            (0..pairs).fold(send(callee, 1), |call, n| call.metadata(format!("{n}"), ""))
+        };
+        assert!(with(64).raw().await.is_ok());
+        check_status(with(65).raw().await, Code::ResourceExhausted, Outcome::NotExecuted);
+        let back = |pairs: usize| send(callee, 1).metadata("reply-pairs", pairs.to_string()).raw();
+        assert_eq!(back(64).await.map(|reply| reply.metadata.len()), Ok(64));
+        check_status(back(65).await, Code::Internal, Outcome::Unknown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_kibibytes_of_metadata_pass_and_one_byte_more_does_not() {
+    let sizes = sizes(Bounds::default()).await;
+    for callee in &sizes.ways {
+        let with = |bytes: usize| send(callee, 1).metadata("key", "v".repeat(bytes - 3)).raw();
+        assert!(with(8 * 1024).await.is_ok());
+        check_status(with(8 * 1024 + 1).await, Code::ResourceExhausted, Outcome::NotExecuted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_leaves() {
+    let world = World::new();
+    let two = Limits { caller_links_max: 2, ..Limits::default() };
+    let node = world.node().limits(two).start().await.expect("a node");
+    let at = node.local_addr();
+    let [first, second] =
+        [world.caller("ops", at).connect().await, world.caller("ops", at).connect().await];
+    assert!(second.is_ok());
+    let refused = world.caller("ops", at).connect().await.expect_err("a third link");
+    assert!(matches!(refused, ConnectError::Link(_)), "{refused}");
+    assert!(refused.to_string().contains("caller_links_max"), "{refused}");
+    check_status::<()>(Err(refused.to_status()), Code::ResourceExhausted, Outcome::NotExecuted);
+    assert!(world.caller("other", at).connect().await.is_ok());
+    first.expect("a link").close().await;
+    soon("a place is free", async { while world.caller("ops", at).connect().await.is_err() {} })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_calls_at_once_on_one_link_are_all_answered_once() {
+    let wide = Limits {
+        calls_in_flight_max: 1_000,
+        caller_calls_in_flight_max: 1_000,
+        ..Limits::default()
+    };
+    let world = World::new();
+    let node = world.node().limits(wide.clone()).start().await.expect("a node");
+    let stage = crate::world::Stage::default();
+    let nap = Service::new("Nap").method("Take", |ms: u64, _: Context| async move {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok(ms)
+    });
+    let agent = world.agent("warehouse", node.local_addr()).limits(wide);
+    let _agent = attached(agent.serve(nap).serve(stage.service())).await;
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let naps = (0..1_000).map(|_| callee.call::<u64>("Nap/Take", &300).into_future());
+    for call in naps.map(background).collect::<Vec<_>>() {
+        assert_eq!(soon("a nap ends", call).await, Ok(300));
+    }
+    // And truly at once: nobody leaves before all have come.
+    let ids: Vec<String> = (0..1_000).map(|n| format!("{n}")).collect();
+    let calls = ids.iter().map(|id| callee.call::<String>("Stage/Hold", id).into_future());
+    let calls: Vec<_> = calls.map(background).collect();
+    stage.busy(1_000).await;
+    stage.open();
+    for (id, call) in ids.iter().zip(calls) {
+        assert_eq!(soon("a call ends", call).await.as_ref(), Ok(id));
+        assert_eq!(stage.runs(id), 1);
+    }
+}

@@ -1,1 +1,267 @@
-//! reconnect
+//! Links come and go: who comes back, who takes over, and what becomes of the calls that were under way.
+
+use crate::world::{
+    End, Process, Relay, SilentPort, Stage, World, attached, background, check_status, said, soon,
+    start_at, until, watchful,
+};
+use dialback::{Agent, Callee, Code, Limits, Node, Outcome};
+use std::{future::IntoFuture, net::SocketAddr, time::Duration};
+
+const FAR: Duration = Duration::from_secs(40);
+
+/// An agent that can be killed, with a stage that outlives it.
+async fn doomed_agent(world: &World, at: SocketAddr, stage: &Stage) -> Process<Agent> {
+    let agent = world.agent("warehouse", at).limits(watchful()).serve(stage.service());
+    Process::start(attached(agent)).await
+}
+
+async fn note(callee: &Callee, id: &str) -> Result<String, dialback::Status> {
+    callee.call("Stage/Note", id).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_there_before_the_node_registers_soon_after_it_comes() {
+    let (world, stage, port) = (World::new(), Stage::default(), SilentPort::take());
+    let at = port.address();
+    let agent = world.agent("warehouse", at).serve(stage.service()).start().expect("an agent");
+    // The first attempt has come to nothing, so that what follows is a later one.
+    said(&["not linked: node", &at.port().to_string(), "does not answer"]).await;
+    assert!(agent.nodes().is_empty());
+    drop(port);
+    let node = start_at(at, || world.node()).await;
+    soon("the agent registers", agent.registered(1)).await;
+    let handle = soon("the node knows", node.agent("warehouse").connected()).await.expect("a name");
+    assert!(note(handle.as_ref(), "a").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_killed_and_started_again_finds_everybody_back() {
+    let (world, stage) = (World::new(), Stage::default());
+    let starting = world.node().limits(watchful());
+    let first = Process::start(async { starting.start().await.expect("a node") }).await;
+    let at = first.who().local_addr();
+    let agent = world.agent("warehouse", at).limits(watchful()).serve(stage.service());
+    let agent = attached(agent).await;
+    let caller = world.caller("ops", at).limits(watchful()).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let in_flight = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    first.kill().await;
+    let second = start_at(at, || world.node()).await;
+    let failed = soon("the call in flight ends", in_flight).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    let handle = soon("the agent is back", second.agent("warehouse").connected()).await;
+    assert!(note(handle.expect("a name").as_ref(), "b").await.is_ok());
+    // The caller's own call waits for its new link.
+    assert!(callee.call::<String>("Stage/Note", "c").timeout(FAR).await.is_ok());
+    soon("the agent knows", agent.registered(1)).await;
+    assert_eq!((stage.runs("a"), stage.runs("b"), stage.runs("c")), (1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_in_order_and_starts_again_finds_everybody_back() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    soon("the node stops", node.shutdown()).await;
+    until("the agent knows", || agent.nodes().is_empty()).await;
+    let second = start_at(at, || world.node()).await;
+    soon("the agent is back", agent.registered(1)).await;
+    assert!(second.agent("warehouse").handle().expect("a name").is_attached());
+    let call = caller.agent("warehouse").expect("a name").call::<String>("Stage/Note", "a");
+    assert!(call.timeout(FAR).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_once() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().limits(watchful()).start().await.expect("a node");
+    let at = node.local_addr();
+    let agent = doomed_agent(&world, at, &stage).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    let remote = caller.agent("warehouse").expect("a name");
+    let calls = [("local", handle.as_ref()), ("remote", &remote)]
+        .map(|(id, callee)| background(callee.call::<String>("Stage/Hold", id).into_future()));
+    stage.busy(2).await;
+    agent.kill().await;
+    for call in calls {
+        let failed = soon("a call in flight ends", call).await;
+        check_status(failed, Code::Unavailable, Outcome::Unknown);
+    }
+    soon("the node knows", handle.disconnected()).await;
+    for callee in [handle.as_ref(), &remote] {
+        let call = callee.call::<String>("Stage/Note", "later").timeout(Duration::from_secs(3_600));
+        let failed = soon("a later call ends", call.into_future()).await;
+        check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+    }
+    assert_eq!((stage.runs("local"), stage.runs("remote"), stage.runs("later")), (1, 1, 0));
+    let _back = doomed_agent(&world, at, &stage).await;
+    assert!(note(&remote, "back").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_goes_dead_is_noticed_at_both_ends_and_the_agent_comes_back() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().limits(watchful()).start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world.agent("warehouse", path.address()).limits(watchful()).serve(stage.service());
+    let agent = attached(agent).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    path.cut().await;
+    let failed = soon("the call in flight ends", in_flight).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    soon("the node knows", handle.disconnected()).await;
+    until("the agent knows", || agent.nodes().is_empty()).await;
+    assert_eq!(stage.ended("a").await, End::Dropped);
+    path.mend().await;
+    soon("the agent is back", agent.registered(1)).await;
+    assert!(note(handle.as_ref(), "b").await.is_ok());
+    assert_eq!((stage.runs("a"), stage.runs("b")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_in_flight_survives_a_change_of_the_agents_address() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let mut arrivals = node.arrivals();
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world
+        .agent("warehouse", path.address())
+        .limits(Limits { heartbeat_every: Duration::from_millis(100), ..Limits::default() });
+    let _agent = attached(agent.serve(stage.service())).await;
+    let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
+    let address = || node.agents()[0].address.clone();
+    let before = address();
+    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    path.rebind().await;
+    until("the node sees another address", || address() != before).await;
+    stage.open();
+    assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
+    assert!(note(handle.as_ref(), "b").await.is_ok());
+    // It was the same link all along: nobody else has arrived before the next agent.
+    let _next = attached(world.agent("next", node.local_addr())).await;
+    let next = soon("the next one arrives", arrivals.next()).await.expect("the node runs");
+    assert_eq!((next.name().as_str(), stage.runs("a")), ("next", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_instance_takes_over_and_the_old_link_is_superseded() {
+    let (world, old_stage, new_stage) = (World::new(), Stage::default(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let old = attached(world.agent("warehouse", at).serve(old_stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let callee: &Callee = handle.as_ref();
+    let in_flight = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    old_stage.started("a").await;
+    let new = attached(world.agent("warehouse", at).serve(new_stage.service())).await;
+    let failed = soon("the old one's call ends", in_flight).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    until("the old one knows", || old.nodes().is_empty()).await;
+    said(&["refused: node", &at.port().to_string(), "SUPERSEDED"]).await;
+    assert!(note(callee, "b").await.is_ok());
+    assert_eq!((old_stage.runs("b"), new_stage.runs("b"), new.nodes().len()), (0, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_goodbye_does_not_evict_the_new_link() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let old = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    let _new = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    until("the old one knows", || old.nodes().is_empty()).await;
+    soon("the old one leaves", old.shutdown()).await;
+    // The node logs that a link has left before it takes it from the registry, and does so at once after.
+    for round in 0..50 {
+        assert!(handle.is_attached(), "evicted before round {round}");
+        assert!(note(handle.as_ref(), "a").await.is_ok(), "round {round}");
+    }
+    assert_eq!(stage.runs("a"), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_attached_to_all_its_nodes_and_stays_with_the_rest_when_one_goes() {
+    let (world, stage) = (World::new(), Stage::default());
+    let mut nodes = Vec::new();
+    for name in ["edge-1", "edge-2", "edge-3"] {
+        nodes.push(world.node_named(name).start().await.expect("a node"));
+    }
+    let agent = world.agent("warehouse", nodes[0].local_addr());
+    let agent =
+        nodes[1..].iter().fold(agent, |agent, node| agent.node(node.local_addr().to_string()));
+    let agent = attached(agent.serve(stage.service())).await;
+    soon("it is on all three", agent.registered(3)).await;
+    let call = async |node: &Node, id: &str| {
+        note(node.agent("warehouse").handle().expect("a name").as_ref(), id).await
+    };
+    for node in &nodes {
+        let id = node.name().to_string();
+        assert!(call(node, &id).await.is_ok());
+        assert_eq!(stage.started(&id).await.caller().to_string(), format!("node/{id}"));
+    }
+    soon("one node stops", nodes.remove(0).shutdown()).await;
+    until("the agent knows", || agent.nodes().len() == 2).await;
+    for node in &nodes {
+        assert!(call(node, "after").await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_let_go_comes_back_as_another_arrival() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let mut arrivals = node.arrivals();
+    let _agent = world.agent("warehouse", node.local_addr()).serve(stage.service()).start();
+    for round in 0..3 {
+        let arrived = soon("it arrives", arrivals.next()).await.expect("the node runs");
+        assert_eq!(arrived.name().as_str(), "warehouse");
+        assert!(note(arrived.as_ref(), "a").await.is_ok());
+        assert_eq!(stage.runs("a"), round + 1);
+        let in_flight = arrived.call::<String>("Stage/Hold", &format!("held-{round}"));
+        let in_flight = background(in_flight.into_future());
+        stage.started(&format!("held-{round}")).await;
+        arrived.disconnect();
+        let failed = soon("its call ends", in_flight).await;
+        check_status(failed, Code::Unavailable, Outcome::Unknown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arrivals_begin_with_those_who_are_there_and_name_nobody_twice() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let _there = [attached(world.agent("a", at)).await, attached(world.agent("b", at)).await];
+    let mut arrivals = node.arrivals();
+    let _came = attached(world.agent("c", at)).await;
+    let _last = attached(world.agent("d", at)).await;
+    for name in ["a", "b", "c", "d"] {
+        let next = soon("one arrives", arrivals.next()).await.expect("the node runs");
+        assert_eq!(next.name().as_str(), name);
+        assert!(next.is_attached());
+    }
+    soon("the node stops", node.shutdown()).await;
+    assert!(soon("the arrivals end", arrivals.next()).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_an_agent_gets_it_when_it_comes() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let waiting = background(node.agent("warehouse").connected());
+    let _other = attached(world.agent("other", node.local_addr())).await;
+    assert!(!waiting.is_finished(), "another agent was taken for it");
+    let _agent = attached(world.agent("warehouse", node.local_addr())).await;
+    let handle = soon("the agent is there", waiting).await.expect("a name");
+    assert_eq!(handle.name().as_str(), "warehouse");
+    assert!(handle.is_attached());
+    assert!(node.agent("No Name").connected().await.is_err());
+}

@@ -4,12 +4,14 @@
 mod log;
 mod process;
 mod raw;
+mod relay;
 mod stage;
 mod wait;
 
 pub(crate) use log::said;
 pub(crate) use process::Process;
 pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
+pub(crate) use relay::Relay;
 pub(crate) use stage::{End, Stage};
 pub(crate) use wait::{Background, background, lined_up, soon, until};
 
@@ -116,20 +118,20 @@ impl Scene {
     }
 
     /// The agent as the node's own program calls it.
-    pub(crate) fn from_node(&self) -> Callee {
+    pub(crate) fn by_node(&self) -> Callee {
         let handle = self.node.agent("warehouse").handle().expect("a name");
         let callee: &Callee = handle.as_ref();
         callee.clone()
     }
 
     /// The agent as the remote caller calls it.
-    pub(crate) fn from_caller(&self) -> Callee {
+    pub(crate) fn by_caller(&self) -> Callee {
         self.caller.agent("warehouse").expect("a name")
     }
 
     /// Both of them: most promises hold for either.
     pub(crate) fn ways_in(&self) -> [(&'static str, Callee); 2] {
-        [("node", self.from_node()), ("caller", self.from_caller())]
+        [("node", self.by_node()), ("caller", self.by_caller())]
     }
 
     /// Calls of the node that the agent is answering, by the node's book.

@@ -97,13 +97,14 @@ impl RawLink {
         let words: BTreeMap<_, _> =
             words.into_iter().map(|(key, value)| (Value::Integer(key), value)).collect();
         let words = serde_cbor::to_vec(&Value::Map(words)).expect("encodes");
-        let length = u8::try_from(words.len()).ok().filter(|length| *length < 64);
-        let frame = [&[kind, length.expect("a short frame")], &*words].concat();
+        let length = u16::try_from(words.len()).expect("a short frame") | 0x4000;
+        let frame = [&[kind], &length.to_be_bytes()[..], &words].concat();
         self.send.write_all(&frame).await.ok()?;
-        let mut head = [0; 2];
+        let mut head = [0; 3];
         soon("an answer comes", self.recv.read_exact(&mut head)).await.ok()?;
-        assert!(head[1] < 64, "a short frame");
-        let mut rest = vec![0; head[1].into()];
+        let length = u16::from_be_bytes([head[1], head[2]]);
+        assert_eq!(length >> 14, 1, "control frames have a length of two bytes");
+        let mut rest = vec![0; usize::from(length & 0x3fff)];
         soon("all of it comes", self.recv.read_exact(&mut rest)).await.ok()?;
         Some(head[0])
     }

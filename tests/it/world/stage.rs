@@ -104,9 +104,9 @@ impl Stage {
         self.runs.borrow().len()
     }
 
-    /// How many handlers have begun and not ended.
-    pub(crate) fn running(&self) -> usize {
-        self.runs.borrow().iter().filter(|run| run.end.is_none()).count()
+    /// The ids of all runs, in the order in which they began.
+    pub(crate) fn order(&self) -> Vec<String> {
+        self.runs.borrow().iter().map(|run| run.id.clone()).collect()
     }
 
     /// Waits until so many handlers are running.
