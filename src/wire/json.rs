@@ -148,6 +148,19 @@ mod tests {
     }
 
     #[test]
+    fn floats_keep_their_last_digit_on_the_way_from_text_to_text() {
+        // serde_json reads them to within one unit in the last place unless told otherwise.
+        proptest::proptest!(|(bits: u64)| {
+            let float = f64::from_bits(bits);
+            if float.is_finite() {
+                let read: Value = serde_json::from_str(&format!("{float:e}")).expect("a number");
+                let back = from_cbor(&to_cbor(&read).expect("encodes")).expect("decodes");
+                proptest::prop_assert_eq!(back.as_f64(), Some(float));
+            }
+        });
+    }
+
+    #[test]
     fn what_json_has_no_word_for_follows_the_rfc() {
         assert_eq!(
             from_cbor(&[0x43, 0xfb, 0xff, 0xfe]),
