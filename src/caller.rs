@@ -126,12 +126,7 @@ async fn hold(shared: Arc<Shared>) {
                     }
                     Err(fault) => fault,
                 };
-                let code = match fault {
-                    LinkFault::Silent(_) => CloseCode::Idle,
-                    _ => CloseCode::Protocol,
-                };
-                link.close(code, &fault.to_string());
-                fault
+                link.end(fault)
             }
             Err(fault) => fault,
         };

@@ -7,7 +7,7 @@ use crate::{
     name::{Name, NodeAddress},
     serve::take_calls,
     tls::random_bytes,
-    wire::{CloseCode, Control, Register},
+    wire::{Control, Register},
 };
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -48,10 +48,7 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress, redial: &mut Redial
         Attachment { shared, link, node, address, generation: 1, is_registered: false };
     let fault = attachment.stay(control, redial).await;
     // Whatever ended it, the node is to know; if the node ended it, this does nothing.
-    let code =
-        if matches!(fault, LinkFault::Silent(_)) { CloseCode::Idle } else { CloseCode::Protocol };
-    attachment.link.close(code, &fault.to_string());
-    fault
+    attachment.link.end(fault)
 }
 
 /// One link to one node. Dropping it takes it from the list of those that can be used.

@@ -72,7 +72,7 @@ pub(crate) async fn ask(
     let mut stream = open(link, request, limits).await?;
     let mut progress = Progress::BeforeEnd;
     let ended = {
-        let exchange = pin!(exchange(&mut stream, request, name_caller, &mut progress));
+        let exchange = pin!(exchange(link, &mut stream, request, name_caller, &mut progress));
         tokio::time::timeout_at(request.deadline, exchange).await
     };
     match ended {
@@ -114,11 +114,12 @@ async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallS
 }
 
 fn unavailable(progress: Progress, fault: &LinkFault) -> Status {
-    progress.failed(Code::Unavailable, format!("the link was lost: {fault}"))
+    progress.failed(Code::Unavailable, fault.to_string())
 }
 
 /// Sends the request and reads the reply, with the progress kept outside so that a timeout can tell.
 async fn exchange(
+    link: &Link,
     stream: &mut CallStream,
     request: &Request,
     name_caller: Option<&PeerName>,
@@ -142,9 +143,11 @@ async fn exchange(
         }
         // The peer has refused already: what it says decides.
         Err(SendFault::Stopped) => {}
-        Err(SendFault::Lost(fault)) => return Err(unavailable(*progress, &fault)),
+        Err(SendFault::Lost(fault)) => {
+            return Err(unavailable(*progress, &link.reason(fault)));
+        }
     }
-    read_reply(&mut stream.reader, *progress).await
+    read_reply(link, &mut stream.reader, *progress).await
 }
 
 fn encode(
@@ -183,13 +186,17 @@ struct Parts {
 }
 
 /// Reads `[HEAD] MESSAGE STATUS` and the end. A reply without its STATUS is never a short success.
-async fn read_reply(reader: &mut FrameReader, progress: Progress) -> Result<Reply, Status> {
+async fn read_reply(
+    link: &Link,
+    reader: &mut FrameReader,
+    progress: Progress,
+) -> Result<Reply, Status> {
     let mut parts = Parts::default();
     loop {
         let frame = match reader.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(broken(progress, "the reply ended without its STATUS")),
-            Err(fault) => return Err(read_failed(progress, fault)),
+            Err(fault) => return Err(read_failed(link, progress, fault)),
         };
         match frame.kind {
             Kind::Head if parts.metadata.is_none() && parts.message.is_none() => {
@@ -235,9 +242,9 @@ fn broken(progress: Progress, why: &str) -> Status {
     progress.failed(Code::Internal, why)
 }
 
-fn read_failed(progress: Progress, fault: ReadFault) -> Status {
+fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> Status {
     match fault {
-        ReadFault::Lost(fault) => unavailable(progress, &fault),
+        ReadFault::Lost(fault) => unavailable(progress, &link.reason(fault)),
         ReadFault::Cut => broken(progress, "the reply ended inside a frame"),
         ReadFault::Wire(fault) => {
             broken(progress, &format!("the reply is over a limit or malformed: {fault}"))

@@ -116,6 +116,15 @@ impl LinkFault {
         }
     }
 
+    /// The code with which a side that has found this closes the link.
+    pub(super) fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Silent(_) => CloseCode::Idle,
+            Self::Closed { code, by_peer: false, .. } => *code,
+            _ => CloseCode::Protocol,
+        }
+    }
+
     /// Whether one side judged the other and said no, so that only somebody's change can help.
     pub fn is_refusal(&self) -> bool {
         match self {

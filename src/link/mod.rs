@@ -30,8 +30,8 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -67,8 +67,8 @@ struct Inner {
     turn: Mutex<()>,
     /// How many wait for their turn: whoever comes later must not overtake them.
     waiting: AtomicUsize,
-    /// Whether this side has closed it or knows that it has ended.
-    is_closed: AtomicBool,
+    /// Why it has ended, once this side has closed it or knows.
+    ended: OnceLock<LinkFault>,
 }
 
 type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
@@ -90,7 +90,7 @@ impl Link {
             identity,
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
-            is_closed: AtomicBool::new(false),
+            ended: OnceLock::new(),
         }))
     }
 
@@ -126,7 +126,7 @@ impl Link {
         };
         match opened {
             Ok(Ok((send, recv))) => Ok(CallStream::new(send, recv, message_bytes_max)),
-            Ok(Err(error)) => Err(OpenFault::Lost(LinkFault::lost(&error))),
+            Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(&error)))),
             Err(_elapsed) => Err(OpenFault::NoCredit),
         }
     }
@@ -151,8 +151,8 @@ impl Link {
     /// The next stream that the peer opened; `None` once the link has ended.
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-        // A flag, because asking quinn takes the connection's lock once more for every call.
-        if self.0.is_closed.load(Ordering::Acquire) {
+        // Our own note, because asking quinn takes the connection's lock once more for every call.
+        if self.0.ended.get().is_some() {
             return None;
         }
         Some(CallStream::new(send, recv, message_bytes_max))
@@ -160,8 +160,26 @@ impl Link {
 
     /// Ends the link at once: streams in flight break off. The text goes to the peer.
     pub(crate) fn close(&self, code: CloseCode, text: &str) {
-        self.0.is_closed.store(true, Ordering::Release);
-        endpoint::close(&self.0.connection, code, text);
+        self.end(LinkFault::Closed { code, text: text.into(), by_peer: false });
+    }
+
+    /// Ends the link for a reason, unless it has ended already; gives the reason that counts, which is the first.
+    pub(crate) fn end(&self, fault: LinkFault) -> LinkFault {
+        let first = self.0.ended.get_or_init(|| fault);
+        let text = match first {
+            LinkFault::Closed { text, .. } => text.clone(),
+            other => other.to_string(),
+        };
+        endpoint::close(&self.0.connection, first.close_code(), &text);
+        first.clone()
+    }
+
+    /// What streams see of an end that came from this side, as the reason for it.
+    pub(crate) fn reason(&self, seen: LinkFault) -> LinkFault {
+        match seen {
+            LinkFault::Closed { by_peer: false, .. } => self.0.ended.get().cloned().unwrap_or(seen),
+            other => other,
+        }
     }
 
     /// The present estimate of the round-trip time.

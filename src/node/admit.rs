@@ -81,8 +81,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     serve(shared, &link, grants);
     let fault =
         stay(&mut control, |_| Err(LinkFault::Broken("a caller registers nothing".into()))).await;
-    say_left(&link, &fault);
-    Err(fault)
+    Err(left(&link, fault))
 }
 
 /// One link of a caller, as long as it lives.
@@ -123,8 +122,7 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
         Ok(Control::Registered(Registered { generation: register.generation }))
     })
     .await;
-    say_left(&link, &fault);
-    Err(fault)
+    Err(left(&link, fault))
 }
 
 /// Keeps a link up: answers its heartbeat and its registrations until it ends.
@@ -149,14 +147,10 @@ async fn stay(
 }
 
 /// The link is over: says so here, and to the peer if it was we who found the fault.
-fn say_left(link: &Link, fault: &LinkFault) {
-    let code = match fault {
-        LinkFault::Silent(_) => CloseCode::Idle,
-        LinkFault::Closed { code, by_peer: false, .. } => *code,
-        _ => CloseCode::Protocol,
-    };
-    link.close(code, &fault.to_string());
+fn left(link: &Link, fault: LinkFault) -> LinkFault {
+    let fault = link.end(fault);
     tracing::info!("{} left: {fault}", link.peer());
+    fault
 }
 
 /// Service and method names come from the peer: they follow the grammar or the link ends.
