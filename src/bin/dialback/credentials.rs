@@ -37,7 +37,8 @@ fn with_key(mut files: TlsFiles) -> TlsFiles {
 fn beside(files: TlsFiles) -> TlsFiles {
     let mut files = with_key(files);
     let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };
-    files.ca = sibling(&cert, "ca.pem");
+    // A certificate that is not there is the fault to tell of, not the CA that does not stand beside it.
+    files.ca = sibling(&cert, "ca.pem").or_else(|| (!cert.exists()).then(|| cert.clone()));
     files.crl = files.crl.or_else(|| sibling(&cert, "crl.pem"));
     files
 }
