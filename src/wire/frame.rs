@@ -231,7 +231,13 @@ pub(crate) fn reply_chunks(
     status: &StatusHead<'_>,
 ) -> Result<Chunks, WireError> {
     let before = |out: &mut Vec<u8>| head.map_or(Ok(()), |head| push_words(out, Kind::Head, head));
-    around_message(before, message, |out| push_words(out, Kind::Status, status))
+    around_message(before, message, |out| {
+        if status.is_plain_ok() {
+            out.extend_from_slice(&StatusHead::OK_FRAME);
+            return Ok(());
+        }
+        push_words(out, Kind::Status, status)
+    })
 }
 
 /// A reply that is a STATUS alone: how failures travel.

@@ -274,8 +274,19 @@ impl<'a> StatusHead<'a> {
         }
     }
 
+    /// The whole frame of the status that nearly every reply ends with: OK, nothing attached.
+    pub(crate) const OK_FRAME: [u8; 8] = [0x13, 0x40, 0x05, 0xa2, 0x00, 0x00, 0x01, 0x00];
+
+    /// Whether [`StatusHead::OK_FRAME`] says all of it.
+    pub(crate) fn is_plain_ok(&self) -> bool {
+        self.code == Code::Ok.number() && self.metadata.is_empty()
+    }
+
     /// Decodes the payload of a STATUS frame: trailing metadata if all went well, the failure otherwise.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Result<Metadata, Status>, WireError> {
+        if *bytes == Self::OK_FRAME[3..] {
+            return Ok(Ok(Metadata::default()));
+        }
         let head: Self = decode_words(bytes, Bounds::HEAD)?;
         check_pairs(&head.metadata)?;
         let code = Code::from_number(head.code).unwrap_or(Code::Unknown);
@@ -399,6 +410,20 @@ mod tests {
             &[0x19, 0x01, 0x00, 0x01],
         ];
         assert!(RequestHead::decode(&parts.concat()).is_ok());
+    }
+
+    #[test]
+    fn the_plain_ok_is_what_the_encoder_would_write() {
+        let mut bytes = Vec::new();
+        encode_words(&mut bytes, &StatusHead::ok(&Metadata::default())).expect("encodes");
+        assert_eq!(bytes, StatusHead::OK_FRAME[3..]);
+        let mut with = Metadata::default();
+        with.insert("k", "v");
+        assert!(
+            !StatusHead::ok(&with).is_plain_ok()
+                && StatusHead::ok(&Metadata::default()).is_plain_ok()
+        );
+        assert!(!StatusHead::failed(&Status::unknown(Code::Internal, "")).is_plain_ok());
     }
 
     #[test]
