@@ -19,6 +19,8 @@ use tokio_util::{
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
+    /// What was started after the drain had begun: refusals. Nobody waits for them, or a steady stream of calls would keep the drain up.
+    late: TaskTracker,
     draining: Arc<AtomicBool>,
     stopped: CancellationToken,
 }
@@ -30,7 +32,8 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        drop(tokio::spawn(self.tracker.track_future(task)));
+        let tracker = if self.is_draining() { &self.late } else { &self.tracker };
+        drop(tokio::spawn(tracker.track_future(task)));
     }
 
     /// Starts a task that is dropped where it stands once the owner has stopped: for loops that have no end of their own.

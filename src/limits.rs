@@ -24,9 +24,9 @@ pub const METADATA_PAIRS_MAX: usize = 64;
 pub const METADATA_BYTES_MAX: usize = 8 * 1024;
 
 /// The sentence in a STATUS or GOODBYE. Longer ones are cut by the sender.
-pub const MESSAGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+pub const MESSAGE_TEXT_BYTES_MAX: usize = 2 * 1024;
 
-/// Details in a STATUS, so that a status always fits a head.
+/// Details in a STATUS: with text and metadata at their limits too, it still fits a head.
 pub const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
 /// What any setting of the message limit may reach.
@@ -71,6 +71,9 @@ pub const IDLE_MAX: Duration = Duration::from_secs(15);
 
 /// Between two PINGs. NAT bindings live about 30 s.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+/// No setting makes it shorter.
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 
 /// No PONG for this long: the data path is dead even if packets are acknowledged.
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);

@@ -15,8 +15,11 @@ use tokio::time::Instant;
 /// Keeps the agent attached to one address. Never gives up.
 pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut redial = Redial::default();
-    loop {
+    while !shared.calls.is_draining() {
         let fault = attach(&shared, &address, &mut redial).await;
+        if shared.calls.is_draining() {
+            return;
+        }
         let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
         let wait = redial.failed(&fault, Instant::now(), chance);
         if wait.is_worth_saying {

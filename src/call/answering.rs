@@ -1,6 +1,9 @@
 //! The answering half of a call: read the head, arm deadline and cancellation, write the reply.
 
-use super::message::{Reply, Request, Target};
+use super::{
+    message::{Reply, Request, Target},
+    steady::{Stall, read_steadily, write_steadily},
+};
 use crate::{
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX, TIMEOUT_CEILING},
     link::{CallStream, FrameReader, FrameSender, ReadFault},
@@ -126,16 +129,21 @@ fn malformed(fault: &WireError) -> Status {
 /// The rest of a request, to be read once the call was admitted.
 pub(crate) struct Body<'a> {
     reader: &'a mut FrameReader,
+    message_bytes_max: usize,
+    /// After this nobody waits for an answer.
+    deadline: Instant,
     /// Set when the request is complete: from then on a handler may run.
     complete: &'a AtomicBool,
 }
 
 impl Body<'_> {
-    /// The message of a unary request, once END and the end of the stream were received.
+    /// The message of a unary request, once END and the end of the stream were received. To be asked for last: what it gives is for a
+    /// handler that starts now.
     ///
     /// # Errors
-    /// Everything that is not exactly one message: not executed.
+    /// Everything that is not exactly one message, and a deadline that has passed: not executed.
     pub(crate) async fn message(mut self) -> Result<Bytes, Status> {
+        self.reader.allow_messages(self.message_bytes_max);
         let message = self.read().await.inspect_err(|status| {
             self.reader.stop(match status.code() {
                 Code::ResourceExhausted => StreamCode::TooLarge,
@@ -143,6 +151,11 @@ impl Body<'_> {
                 _ => StreamCode::Malformed,
             });
         })?;
+        // The last look at the clock before the handler: a slow body or a queue may have used up the time.
+        if Instant::now() >= self.deadline {
+            let text = "the deadline passed before the handler was started";
+            return Err(Status::not_executed(Code::DeadlineExceeded, text));
+        }
         self.complete.store(true, Ordering::Relaxed);
         Ok(message)
     }
@@ -151,7 +164,7 @@ impl Body<'_> {
         let invalid = |text: &str| Err(Status::not_executed(Code::InvalidArgument, text));
         let mut message = None;
         loop {
-            match (read_steadily(self.reader).await?, message.is_some()) {
+            match (next_frame(self.reader).await?, message.is_some()) {
                 (Some((Kind::Message, payload)), false) => message = Some(payload),
                 (Some((Kind::Message, _)), true) => {
                     return invalid("a unary request has more than one message");
@@ -161,36 +174,23 @@ impl Body<'_> {
                 (None, _) => return invalid("the request ended without END"),
             }
         }
-        if read_steadily(self.reader).await?.is_some() {
+        if next_frame(self.reader).await?.is_some() {
             return invalid("the request goes on after END");
         }
         message.map_or_else(|| invalid("a unary request has no message"), Ok)
     }
 }
 
-/// Bytes per wait that a peer inside an unfinished frame has to send: 1 KiB a second.
-const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
-
-/// The next frame from a peer that keeps sending.
-async fn read_steadily(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
-    let mut received = reader.received_bytes();
-    loop {
-        let read = ready_by(|| Instant::now() + STALL_WAIT_MAX, pin!(reader.next())).await;
-        match read {
-            Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
-            Ok(Err(fault)) => return Err(read_failed(fault)),
-            Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => {
-                received = reader.received_bytes()
-            }
-            Err(_elapsed) => {
-                reader.stop(StreamCode::Slow);
-                return Err(Status::not_executed(
-                    Code::ResourceExhausted,
-                    "the request came too slowly (less than 1 KiB/s)",
-                ));
-            }
+/// The next frame of a request, or why there is none.
+async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
+    read_steadily(reader).await.map_err(|stall| match stall {
+        Stall::Fault(fault) => read_failed(fault),
+        Stall::Slow => {
+            reader.stop(StreamCode::Slow);
+            let text = "the request came too slowly (less than 1 KiB/s)";
+            Status::not_executed(Code::ResourceExhausted, text)
         }
-    }
+    })
 }
 
 fn read_failed(fault: ReadFault) -> Status {
@@ -231,11 +231,13 @@ pub(crate) async fn answer<R: Reception>(
     let received_at = Instant::now();
     let CallStream { sender, reader } = &mut stream;
     reader.set_code_on_drop(StreamCode::Refused);
+    // Before the head was judged nobody may make us hold a message.
+    reader.allow_messages(0);
     let (result, deadline) = match read_head(reader, received_at).await {
         Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
         Ok(head) => {
             let deadline = head.deadline;
-            match run(head, sender, reader, &*reception).await {
+            match run(head, sender, reader, &*reception, limits.message_bytes_max).await {
                 Some(result) => (result, deadline),
                 None => return sender.reset(StreamCode::Cancelled),
             }
@@ -252,13 +254,15 @@ async fn run<R: Reception>(
     sender: &FrameSender,
     reader: &mut FrameReader,
     reception: &R,
+    message_bytes_max: usize,
 ) -> Option<Result<Reply, Status>> {
     let deadline = head.deadline;
     if head.priority != 0 {
         sender.set_priority(head.priority.into());
     }
     let complete = AtomicBool::new(false);
-    let receive = pin!(reception.receive(head, Body { reader, complete: &complete }));
+    let body = Body { reader, message_bytes_max, deadline, complete: &complete };
+    let receive = pin!(reception.receive(head, body));
     let mut work = pin!(caught(receive));
     // Made when first polled: a handler that answers at once never needs it.
     let stopped = async { sender.stopped().await };
@@ -293,7 +297,7 @@ async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Box
     let read = ready_by(|| received_at + HEAD_WAIT_MAX, pin!(reader.next())).await;
     let frame = match read {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
-        Ok(Ok(_)) => {
+        Ok(Ok(_)) | Ok(Err(ReadFault::Wire(WireError::TooLarge { kind: "Message", .. }))) => {
             return Err(Status::not_executed(
                 Code::InvalidArgument,
                 "the first frame of a call was not HEAD",
@@ -364,10 +368,11 @@ async fn write_status(sender: &mut FrameSender, status: &Status) {
 }
 
 async fn write(sender: &mut FrameSender, mut chunks: Chunks, until: Instant) {
-    let written = ready_by(|| until, pin!(sender.write(&mut chunks))).await;
+    let written = ready_by(|| until, pin!(write_steadily(sender, &mut chunks))).await;
     match written {
         Ok(Ok(())) => sender.finish(),
-        Ok(Err(_gone)) => sender.reset(StreamCode::Cancelled),
+        Ok(Err(Stall::Slow)) => sender.reset(StreamCode::Slow),
+        Ok(Err(Stall::Fault(_gone))) => sender.reset(StreamCode::Cancelled),
         Err(_elapsed) => sender.reset(StreamCode::Deadline),
     }
 }

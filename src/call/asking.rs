@@ -3,7 +3,10 @@
 //! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "Outcomes". The agent starts a handler only after END,
 //! so a failure before END was handed to the transport, with the stream reset, means that nothing ran.
 
-use super::message::{Reply, Request, Target};
+use super::{
+    message::{Reply, Request, Target},
+    steady::{Stall, write_steadily},
+};
 use crate::{
     limits::{Limits, TIMEOUT_MIN},
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
@@ -101,7 +104,7 @@ fn check_sizes(request: &Request, limits: AskLimits) -> Result<(), Status> {
 async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallStream, Status> {
     let until = || request.deadline.min(Instant::now() + limits.queue_wait_max);
     link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
-        OpenFault::Lost(fault) => unavailable(Progress::BeforeEnd, &fault),
+        OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
         OpenFault::NoCredit if Instant::now() >= request.deadline => Status::not_executed(
             Code::DeadlineExceeded,
             "the deadline passed while waiting for a stream",
@@ -113,8 +116,9 @@ async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallS
     })
 }
 
-fn unavailable(progress: Progress, fault: &LinkFault) -> Status {
-    progress.failed(Code::Unavailable, fault.to_string())
+fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> Status {
+    let fault = link.reason(fault);
+    progress.failed(Code::Unavailable, format!("the link to {} was lost: {fault}", link.peer()))
 }
 
 /// Sends the request and reads the reply, with the progress kept outside so that a timeout can tell.
@@ -136,15 +140,20 @@ async fn exchange(
     if request.priority != 0 {
         stream.sender.set_priority(request.priority.into());
     }
-    match stream.sender.write(&mut chunks).await {
+    match write_steadily(&mut stream.sender, &mut chunks).await {
         Ok(()) => {
             *progress = Progress::AfterEnd;
             stream.sender.finish();
         }
         // The peer has refused already: what it says decides.
-        Err(SendFault::Stopped) => {}
-        Err(SendFault::Lost(fault)) => {
-            return Err(unavailable(*progress, &link.reason(fault)));
+        Err(Stall::Fault(SendFault::Stopped)) => {}
+        Err(Stall::Slow) => {
+            stream.set_code_on_drop(StreamCode::Slow);
+            let text = "the peer takes the request too slowly (less than 1 KiB/s)";
+            return Err(progress.failed(Code::ResourceExhausted, text));
+        }
+        Err(Stall::Fault(SendFault::Lost(fault))) => {
+            return Err(unavailable(link, *progress, fault));
         }
     }
     read_reply(link, &mut stream.reader, *progress).await
@@ -244,7 +253,7 @@ fn broken(progress: Progress, why: &str) -> Status {
 
 fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> Status {
     match fault {
-        ReadFault::Lost(fault) => unavailable(progress, &link.reason(fault)),
+        ReadFault::Lost(fault) => unavailable(link, progress, fault),
         ReadFault::Cut => broken(progress, "the reply ended inside a frame"),
         ReadFault::Wire(fault) => {
             broken(progress, &format!("the reply is over a limit or malformed: {fault}"))

@@ -6,6 +6,7 @@ mod callee;
 mod contract;
 mod message;
 mod permits;
+mod steady;
 mod typed;
 
 pub(crate) use answering::{Body, Head, Reception, answer};

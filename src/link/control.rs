@@ -5,7 +5,7 @@ use super::{
     stream::{CallStream, FrameReader, ReadFault},
 };
 use crate::{
-    limits::CONTROL_BYTES_MAX,
+    limits::{self, CONTROL_BYTES_MAX},
     wire::{Control, Kind, Ping},
 };
 use quinn::SendStream;
@@ -54,6 +54,7 @@ impl ControlStream {
         self.silence_max = silence_max;
         self.ticks = match heartbeat {
             Heartbeat::Asks(every) => {
+                let every = every.max(limits::HEARTBEAT_MIN);
                 let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 Some(ticks)

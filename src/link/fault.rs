@@ -142,7 +142,7 @@ impl LinkFault {
             Self::Closed { code, by_peer: true, .. } => match code.reaction() {
                 Reaction::ReconnectNow => None,
                 Reaction::BackOff => Some(Cause::Unreachable),
-                Reaction::BackOffLong | Reaction::Stop => Some(Cause::Refused),
+                Reaction::BackOffLong => Some(Cause::Refused),
             },
             _ if self.is_refusal() => Some(Cause::Refused),
             _ => Some(Cause::Unreachable),

@@ -226,6 +226,11 @@ impl FrameReader {
         self.received_bytes
     }
 
+    /// Sets the largest message that is taken from now on.
+    pub(crate) fn allow_messages(&mut self, bytes_max: usize) {
+        self.message_bytes_max = bytes_max;
+    }
+
     /// Says with which code the peer is to be stopped if this is dropped before the stream's end.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.code_on_drop = code;

@@ -7,13 +7,14 @@ use super::{
 };
 use crate::{
     call::Permits,
+    limits::HELLO_WAIT_MAX,
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
     name::{MethodName, Name, NameError, Role, ServiceName},
     serve::take_calls,
     wire::{CloseCode, Control, PROTOCOL_VERSION, Register, Registered, ServiceInfo, Welcome},
 };
 use std::{sync::Arc, time::SystemTime};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
 pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemaphorePermit) {
@@ -80,7 +81,8 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     tracing::info!("caller {name} linked from {}", link.remote_address());
     serve(shared, &link, grants);
     let fault =
-        stay(&mut control, |_| Err(LinkFault::Broken("a caller registers nothing".into()))).await;
+        stay(&mut control, None, |_| Err(LinkFault::Broken("a caller registers nothing".into())))
+            .await;
     Err(left(&link, fault))
 }
 
@@ -110,7 +112,7 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
         shared.limits.calls_in_flight_max.min(answers_max.max(1)),
         shared.limits.queue_max,
     );
-    let fault = stay(&mut control, |register| {
+    let fault = stay(&mut control, Some(Instant::now() + HELLO_WAIT_MAX), |register| {
         let services = checked(register.services)?;
         let agent = Arc::new(AgentLink {
             link: link.clone(),
@@ -125,14 +127,25 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     Err(left(&link, fault))
 }
 
-/// Keeps a link up: answers its heartbeat and its registrations until it ends.
+/// Keeps a link up: answers its heartbeat and its registrations until it ends. Whoever has to register does so by then, or its link
+/// would be held for nothing.
 async fn stay(
     control: &mut ControlStream,
+    mut register_by: Option<Instant>,
     mut register: impl FnMut(Register) -> Result<Control, LinkFault>,
 ) -> LinkFault {
     loop {
-        let answer = match control.next().await {
-            Ok(Control::Register(words)) => register(words),
+        let next = match register_by {
+            Some(by) => tokio::time::timeout_at(by, control.next())
+                .await
+                .unwrap_or(Err(LinkFault::Silent("no REGISTER came in time"))),
+            None => control.next().await,
+        };
+        let answer = match next {
+            Ok(Control::Register(words)) => {
+                register_by = None;
+                register(words)
+            }
             Ok(_) => Err(LinkFault::Broken("a control frame that only a node sends".into())),
             Err(fault) => Err(fault),
         };

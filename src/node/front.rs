@@ -41,7 +41,9 @@ impl Front {
 }
 
 impl Reception for Front {
-    async fn receive(&self, head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, mut head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
+        // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
+        head.priority = head.priority.min(0);
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }

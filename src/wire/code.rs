@@ -11,8 +11,6 @@ pub enum Reaction {
     BackOff,
     /// Dial again by the long backoff of a refusal: asking again soon is only noise.
     BackOffLong,
-    /// Stay away until somebody changes the configuration or starts the program anew.
-    Stop,
 }
 
 macro_rules! codes {

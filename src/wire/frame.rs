@@ -185,6 +185,11 @@ impl Chunks {
         Self { pieces: [piece, Bytes::new(), Bytes::new()], used: 1 }
     }
 
+    /// Bytes that the transport has not taken out yet.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
     /// The buffers in use.
     pub(crate) fn as_mut(&mut self) -> &mut [Bytes] {
         &mut self.pieces[..self.used]

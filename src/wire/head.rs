@@ -427,6 +427,22 @@ mod tests {
     }
 
     #[test]
+    fn a_status_with_everything_at_its_limit_still_fits() {
+        let pairs = (0..METADATA_PAIRS_MAX)
+            .map(|n| (format!("{n:02}"), "v".repeat(METADATA_BYTES_MAX / METADATA_PAIRS_MAX - 2)));
+        let status = Status::new(Code::Internal, "x".repeat(MESSAGE_TEXT_BYTES_MAX + 1))
+            .with_details(vec![7; DETAILS_BYTES_MAX])
+            .with_metadata(pairs.collect());
+        let mut chunks = crate::wire::status_chunk(&StatusHead::failed(&status)).expect("it fits");
+        let header =
+            crate::wire::Header::parse(&chunks.as_mut()[0], 0).expect("a header").expect("whole");
+        let Ok(Err(back)) = StatusHead::decode(&chunks.as_mut()[0][header.header_bytes..]) else {
+            panic!("no status came back")
+        };
+        assert_eq!((back.metadata(), back.details()), (status.metadata(), status.details()));
+    }
+
+    #[test]
     fn statuses_come_back_and_contradictions_are_refused() {
         let status = Status::unknown(Code::Internal, "broken").with_details(&b"abc"[..]);
         let mut bytes = Vec::new();

@@ -93,7 +93,15 @@ async fn raw_agent(
 
 /// A raw node on which a real agent is registered.
 async fn raw_node(issuer: &Issuer, ledger: &Ledger) -> (Agent, RawLink, RawStream) {
-    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    raw_node_with(issuer, ledger, Settings::default()).await
+}
+
+async fn raw_node_with(
+    issuer: &Issuer,
+    ledger: &Ledger,
+    settings: Settings,
+) -> (Agent, RawLink, RawStream) {
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), settings);
     let agent = agent(issuer, &listener.address(), ledger);
     let link = listener.accept().await;
     let mut control = link.accept().await;

@@ -19,6 +19,9 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// at a prompt; a node that misses it drops the link by its heartbeat.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(20);
 
+/// After a call that was dropped or failed its end matters to a handler that may still run: long enough to repeat the goodbye.
+const CANCEL_WAIT_MAX: Duration = Duration::from_millis(250);
+
 /// Whom to reach, as whom, and within which time.
 pub(crate) struct Reach {
     credentials: Credentials,
@@ -61,7 +64,8 @@ impl Reach {
         let caller = unless_stopped(&mut signals, connecting).await.map_err(Stop::failure)??;
         let left = self.timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
         let worked = unless_stopped(&mut signals, work(&caller, left)).await;
-        drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
+        let wait_max = if matches!(worked, Ok(Ok(_))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
+        drop(tokio::time::timeout(wait_max, caller.close()).await);
         worked.map_err(Stop::failure)?
     }
 }

@@ -77,6 +77,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
         let cert = at("agent-acme.w.pem");
+        let missing = locate(Role::Agent, files(&cert), TlsFiles::default()).expect("located");
+        assert_eq!(missing.cert, cert, "a certificate that is missing is told of when it is read");
+        fs::write(&cert, "").expect("written");
         let alone = locate(Role::Agent, files(&cert), TlsFiles::default());
         assert!(matches!(alone, Err(Failure::Local(_))), "no CA is there: {alone:?}");
         fs::write(at("ca.pem"), "").expect("written");

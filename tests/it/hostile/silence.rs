@@ -1,7 +1,7 @@
 //! Peers that begin something and then say nothing. These tests wait for the real end of a limit, side by side.
 
-use super::{Ledger, agent, good_body, linked, node, raw_node};
-use crate::raw_peer::{Head, Issuer, RawLink, header, hello, kind, soon};
+use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node, raw_node_with};
+use crate::raw_peer::{Head, Issuer, RawLink, Settings, end, header, hello, kind, message, soon};
 use dialback::{CloseCode, Code, Outcome, StreamCode};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,9 @@ async fn on_a_node_by_an_agent() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    // An agent that does not register is turned away before these waits are over.
+    control.send(&crate::raw_peer::register(1, &[])).await;
+    control.expect(kind::REGISTERED).await;
     keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
 }
 
@@ -75,6 +78,41 @@ async fn on_an_agent_by_a_node() {
 #[tokio::test]
 async fn silent_streams_delay_no_other_call_and_are_ended_in_time() {
     tokio::join!(on_a_node_by_a_caller(), on_a_node_by_an_agent(), on_an_agent_by_a_node());
+}
+
+#[tokio::test]
+async fn an_agent_that_never_registers_is_turned_away_in_time() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let node = node(&issuer, &ledger).await;
+    let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    let (code, text) = soon("the close", link.closed()).await;
+    assert_eq!((code, text.contains("REGISTER")), (CloseCode::Idle.number(), true), "{text}");
+    drop(control);
+    let (_link, registered) = linked(&issuer, &node, "agent/raw").await;
+    control = registered;
+    control.send(&crate::raw_peer::register(1, &[])).await;
+    control.expect(kind::REGISTERED).await;
+}
+
+#[tokio::test]
+async fn a_reply_that_nobody_reads_is_given_up_and_one_that_is_read_arrives() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let small = Settings { stream_window: 64 << 10, ..Settings::default() };
+    let (_agent, link, mut control) = raw_node_with(&issuer, &ledger, small).await;
+    let text = "x".repeat(MESSAGE_BYTES_MAX / 2);
+    let request = [Head::here("Echo/Echo").frame(), message(&text), end()].concat();
+    let check = async {
+        let (mut unread, mut read) = (link.open().await, link.open().await);
+        unread.send(&request).await;
+        unread.finish();
+        read.send(&request).await;
+        read.finish();
+        let reply = read.reply().await;
+        assert!(reply.code == 0 && reply.message.is_some_and(|bytes| bytes.len() > text.len()));
+        let reset = soon("the reset", unread.recv.received_reset()).await.expect("the link is up");
+        assert_eq!(reset.map(quinn::VarInt::into_inner), Some(StreamCode::Slow.number()));
+    };
+    keep_alive(&mut control, check).await;
 }
 
 /// Keeps the heartbeat of a link going while something is checked on it: asks, and answers what is asked.

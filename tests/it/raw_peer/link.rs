@@ -29,18 +29,22 @@ fn loopback() -> SocketAddr {
 pub(crate) struct Settings {
     pub(crate) alpn: &'static [u8],
     pub(crate) streams: u32,
+    /// What the other side may send on a stream ahead of its reading.
+    pub(crate) stream_window: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { alpn: ALPN, streams: 100 }
+        Self { alpn: ALPN, streams: 100, stream_window: 1 << 20 }
     }
 }
 
 impl Settings {
     fn transport(self) -> Arc<TransportConfig> {
         let mut transport = TransportConfig::default();
-        transport.max_concurrent_bidi_streams(self.streams.into());
+        transport
+            .max_concurrent_bidi_streams(self.streams.into())
+            .stream_receive_window(self.stream_window.into());
         Arc::new(transport)
     }
 }

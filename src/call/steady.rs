@@ -1,0 +1,66 @@
+//! Reading from and writing to a peer that keeps going: whoever stalls is cut off long before the deadline.
+
+use crate::{
+    limits::STALL_WAIT_MAX,
+    link::{FrameReader, FrameSender, ReadFault, SendFault},
+    patience::{poll_once, ready_by},
+    wire::{Chunks, Kind},
+};
+use bytes::Bytes;
+use std::{pin::pin, task::Poll};
+use tokio::time::Instant;
+
+/// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for it: 1 KiB a second.
+const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
+
+/// Why there is no frame, or why not all was written.
+#[derive(Debug)]
+pub(super) enum Stall<F> {
+    /// The peer is too slow.
+    Slow,
+    /// Something else.
+    Fault(F),
+}
+
+fn stall_end() -> Instant {
+    Instant::now() + STALL_WAIT_MAX
+}
+
+/// The next frame from a peer that keeps sending.
+pub(super) async fn read_steadily(
+    reader: &mut FrameReader,
+) -> Result<Option<(Kind, Bytes)>, Stall<ReadFault>> {
+    let mut received = reader.received_bytes();
+    loop {
+        let read = ready_by(stall_end, pin!(reader.next())).await;
+        match read {
+            Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
+            Ok(Err(fault)) => return Err(Stall::Fault(fault)),
+            Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => {
+                received = reader.received_bytes();
+            }
+            Err(_elapsed) => return Err(Stall::Slow),
+        }
+    }
+}
+
+/// Hands all chunks to the transport, to a peer that keeps taking them. The last byte was handed over if and only if it gives `Ok`.
+pub(super) async fn write_steadily(
+    sender: &mut FrameSender,
+    chunks: &mut Chunks,
+) -> Result<(), Stall<SendFault>> {
+    // What fits the transport's window at once says nothing of the peer: its pace is counted from here.
+    if let Poll::Ready(result) = poll_once(pin!(sender.write(chunks))).await {
+        return result.map_err(Stall::Fault);
+    }
+    loop {
+        let left = chunks.bytes_left();
+        let written = Box::pin(tokio::time::timeout(STALL_WAIT_MAX, sender.write(chunks))).await;
+        match written {
+            Ok(result) => return result.map_err(Stall::Fault),
+            // The transport takes what it has accepted out of the chunks, so that the next write goes on where this one stood.
+            Err(_elapsed) if chunks.bytes_left() + STEADY_BYTES_MIN <= left => {}
+            Err(_elapsed) => return Err(Stall::Slow),
+        }
+    }
+}
