@@ -45,19 +45,25 @@ pub struct AgentInfo {
 
 /// All agents that pass the filter, by name.
 pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
-    let registry = shared.registry();
-    let visible = registry.lines().filter(|line| may_see(line.name));
-    visible
-        .map(|line| AgentInfo {
-            name: line.name.to_string(),
-            attached: line.newest.is_some(),
-            since_ms: unix_ms(line.since),
+    // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its link for address and pace.
+    let lines: Vec<_> = shared
+        .registry()
+        .lines()
+        .map(|line| (line.name.clone(), line.newest.cloned(), line.since))
+        .collect();
+    lines
+        .into_iter()
+        .filter(|(name, ..)| may_see(name))
+        .map(|(name, newest, since)| AgentInfo {
+            name: name.to_string(),
+            attached: newest.is_some(),
+            since_ms: unix_ms(since),
             node: shared.name.to_string(),
-            address: line.newest.map(|agent| agent.link.remote_address().to_string()),
-            software: line.newest.map(|agent| agent.software.escape_debug().to_string()),
-            calls_in_flight: line.newest.map_or(0, |agent| agent.permits.in_flight() as u64),
-            rtt_us: line
-                .newest
+            address: newest.as_ref().map(|agent| agent.link.remote_address().to_string()),
+            software: newest.as_ref().map(|agent| agent.software.escape_debug().to_string()),
+            calls_in_flight: newest.as_ref().map_or(0, |agent| agent.permits.in_flight() as u64),
+            rtt_us: newest
+                .as_ref()
                 .map(|agent| u64::try_from(agent.link.rtt().as_micros()).unwrap_or(u64::MAX)),
         })
         .collect()
