@@ -81,7 +81,8 @@ pub use name::{
     Role, ServiceGlob, ServiceName,
 };
 pub use node::{
-    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, StartError,
+    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NotConnected,
+    StartError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};

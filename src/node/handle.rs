@@ -10,6 +10,17 @@ use serde::Serialize;
 use std::{collections::VecDeque, fmt, sync::Arc};
 use tokio::sync::broadcast::{self, error::RecvError};
 
+/// Why [`AgentRef::connected`] gave no agent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotConnected {
+    /// The text is no name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The node has stopped: nobody will attach any more.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
 /// The agent of some name, attached or not. Made by [`Node::agent`](super::Node::agent).
 pub struct AgentRef {
     shared: Arc<Shared>,
@@ -24,13 +35,16 @@ impl AgentRef {
     /// Waits until the agent is attached; at once if it is. Waits for ever if it never comes: wrap it in a timeout.
     ///
     /// # Errors
-    /// The name breaks the grammar.
-    pub async fn connected(self) -> Result<AgentHandle, NameError> {
+    /// The name breaks the grammar, or the node has stopped.
+    pub async fn connected(self) -> Result<AgentHandle, NotConnected> {
         let name = self.name?;
         let mut changed = self.shared.changed.subscribe();
         while self.shared.registry().pick(&name).is_none() {
-            // The sender lives in `shared`, so this ends only with a change.
-            drop(changed.changed().await);
+            tokio::select! {
+                // The sender lives in `shared`, so this ends only with a change.
+                change = changed.changed() => drop(change),
+                () = self.shared.links.stopped() => return Err(NotConnected::Stopped),
+            }
         }
         Ok(AgentHandle::new(&self.shared, name))
     }

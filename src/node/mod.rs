@@ -7,7 +7,7 @@ mod handle;
 mod registry;
 mod snapshot;
 
-pub use handle::{AgentHandle, AgentRef, Arrivals};
+pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 pub use snapshot::{AgentInfo, DIRECTORY};
 
 use crate::{

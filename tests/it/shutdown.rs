@@ -204,3 +204,19 @@ async fn whoever_has_left_asks_in_vain_and_at_once() {
     }
     assert_eq!(stage.runs("b"), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_an_agent_ends_when_it_attaches_and_when_the_node_stops() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let (comes, never) = (node.agent("warehouse"), node.agent("never"));
+    let agent = attached(world.agent("warehouse", node.local_addr())).await;
+    assert!(soon("the agent", comes.connected()).await.is_ok());
+    let waiting = background(never.connected());
+    agent.shutdown().await;
+    node.shutdown().await;
+    assert_eq!(
+        soon("the end of the wait", waiting).await.err(),
+        Some(dialback::NotConnected::Stopped)
+    );
+}
