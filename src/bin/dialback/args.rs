@@ -1,6 +1,6 @@
 //! What is typed. What it means is decided by each command: here only the grammar of single values is checked.
 //!
-//! Every flag is read from the environment too, as `DIALBACK_<FLAG>`: one rule, applied to all of them in one place.
+//! Every flag but `--force` is read from the environment too, as `DIALBACK_<FLAG>`: one rule, applied to all of them in one place.
 
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -18,7 +18,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
     name = "dialback",
     version,
     after_help = "\
-Every flag can be set in the environment too: --log-level as DIALBACK_LOG_LEVEL.
+Every flag but --force can be set in the environment too: --log-level as DIALBACK_LOG_LEVEL.
 A flag goes before the environment, the environment before a config file.
 
 First contact:
@@ -385,8 +385,9 @@ fn with_environment(command: clap::Command) -> clap::Command {
         .mut_subcommands(with_environment)
 }
 
+/// None for `--force`: a variable left behind must not replace a CA.
 fn variable(arg: &clap::Arg) -> Option<String> {
-    let flag = arg.get_long().filter(|flag| !["help", "version"].contains(flag))?;
+    let flag = arg.get_long().filter(|flag| !["help", "version", "force"].contains(flag))?;
     Some(format!("DIALBACK_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }
 
@@ -460,6 +461,7 @@ mod tests {
             .find(|arg| arg.get_long() == Some("log-level"))
             .and_then(variable);
         assert_eq!(log_level.as_deref(), Some("DIALBACK_LOG_LEVEL"));
+        assert_eq!(variable(&clap::Arg::new("force").long("force")), None);
     }
 
     #[test]
