@@ -1,16 +1,20 @@
 //! Reaching agents through a node from anywhere else. A caller comes back by itself when its link is lost.
 
 use crate::{
-    call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
+    call::{
+        Asker, Callee, Handler, IntoMethod, Reply, Request, SharedHandler, Target, ask,
+        some_at_once,
+    },
     drain::Tasks,
-    limits::{DIAL_WAIT_MAX, Limits},
+    limits::{CALL_ALL_AT_ONCE, DIAL_WAIT_MAX, Limits},
     link::{Dialler, HelloWords, Link, LinkFault, Redial},
-    name::{CallIds, NameError, NodeAddress, PeerName, Role},
+    name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
     status::{Code, Status},
     tls::{Credentials, random_bytes},
     wire::{CloseCode, ServiceInfo},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
@@ -190,6 +194,43 @@ impl Caller {
         Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
     }
 
+    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]` rule of the node says which may.
+    pub fn any(&self) -> Callee {
+        self.callee(Target::Service)
+    }
+
+    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome for each, by name.
+    ///
+    /// # Errors
+    /// The agents could not be listed. What became of a call stands with its agent.
+    pub async fn call_all<R: DeserializeOwned + Send + 'static>(
+        &self,
+        method: impl IntoMethod,
+        message: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
+        let invalid = |text| Status::not_executed(Code::InvalidArgument, text);
+        let method = method.into_method().map_err(|fault| invalid(fault.to_string()))?;
+        let message = crate::wire::encode_value(message).map_err(invalid)?;
+        let hosts = self.hosts(&method).await?;
+        let calls = hosts.into_iter().map(|host| {
+            let callee = self.callee(Target::Agent(host.clone()));
+            let call = callee.call_encoded(&method, message.clone()).timeout(timeout);
+            async move { (host, call.await) }
+        });
+        Ok(some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await)
+    }
+
+    /// The agents that may answer for the method's service and that this caller may call, attached now, by name.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn hosts(&self, method: &MethodPath) -> Result<Vec<Name>, Status> {
+        let hosts: Vec<String> =
+            self.node().call(format!("{DIRECTORY}/Hosts").as_str(), method.as_str()).await?;
+        Ok(hosts.iter().filter_map(|host| host.parse().ok()).collect())
+    }
+
     /// The node's own services.
     pub fn node(&self) -> Callee {
         self.callee(Target::Here)
@@ -213,8 +254,8 @@ impl Caller {
 
     fn callee(&self, target: Target) -> Callee {
         let handler: SharedHandler = Arc::new(Asks { caller: self.clone() });
-        let Shared { peer, call_ids, limits, .. } = &*self.shared;
-        Callee::new(handler, target, peer.clone(), call_ids.clone(), limits.timeout_default)
+        let Shared { peer, call_ids, limits, tasks, .. } = &*self.shared;
+        Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
     }
 
     /// Closes the link and waits until the node knows.
@@ -257,10 +298,10 @@ struct Asks {
 }
 
 impl Handler for Asks {
-    async fn call(&self, request: Request) -> Result<Reply, Status> {
+    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let shared = &self.caller.shared;
         let link = link_by(shared, request.deadline).await?;
-        ask(&link, &request, (&*shared.limits).into(), None).await
+        ask(&link, &mut request, (&*shared.limits).into(), None).await
     }
 }
 

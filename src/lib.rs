@@ -69,8 +69,9 @@ pub mod limits;
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder};
 pub use call::{
-    Call, CallFuture, Callee, Context, DynHandler, Handler, IntoMethod, Reply, ReplyFuture,
-    Request, SharedHandler, Target,
+    Answer, Bidirectional, Body, Call, CallFuture, Callee, ClientStream, Context, DynHandler,
+    Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply, ReplyFuture, Request,
+    ServerStream, Shape, SharedHandler, Target, Unary,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use limits::Limits;
@@ -101,6 +102,9 @@ pub use wire::{
 #[doc(hidden)]
 pub mod __private {
     pub use crate::call::{pascal, pascal_len};
-    pub use crate::serve::{add_method, method_path, new_service};
+    pub use crate::serve::{
+        add_bidirectional, add_client_stream, add_method, add_server_stream, method_path,
+        new_service,
+    };
     pub use pastey;
 }

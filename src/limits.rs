@@ -112,6 +112,27 @@ pub const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// one; this is for those handed to the transport the moment before, which a close would throw away.
 pub const LINGER: Duration = Duration::from_millis(100);
 
+/// Messages that a streaming call holds between a program and its stream: enough to fill one write, little enough to hold the program back.
+pub const STREAM_MESSAGES_AHEAD: usize = 4;
+
+/// The priority of a streaming call that sets none: below unary calls, so that bulk does not hold up what is small.
+pub const STREAM_PRIORITY: i8 = -16;
+
+/// Attempts of one call in all. Two spare ones find another agent or a new link; more would only add to whatever is wrong.
+pub const ATTEMPTS_MAX: u32 = 3;
+
+/// Retries per hundred calls. When everything fails, retries are a tenth more load, not a multiple of it.
+pub const RETRIES_PER_HUNDRED: u32 = 10;
+
+/// Retries that may come at once before that share counts, so that a quiet node has some too.
+pub const RETRIES_SAVED_MAX: u32 = 10;
+
+/// Agents that are looked at when a call names only its service, before all are: two good ones among them are nearly always found.
+pub const CANDIDATES_MAX: usize = 16;
+
+/// Calls in flight at once when all agents of a service are called.
+pub const CALL_ALL_AT_ONCE: usize = 16;
+
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -129,6 +150,10 @@ pub struct Limits {
     pub queue_wait_max: Duration,
     /// The deadline of a unary call that names none. Default 30 s.
     pub timeout_default: Duration,
+    /// The deadline of a streaming call that names none. Default 24 h.
+    pub stream_timeout_default: Duration,
+    /// A streaming call in which nothing moved in either direction for this long is ended. Default 5 min.
+    pub stream_idle_max: Duration,
     /// A link on which nothing is heard for this long is lost. Default 15 s.
     pub idle_max: Duration,
     /// Between two PINGs. Default 5 s.
@@ -151,6 +176,8 @@ impl Default for Limits {
             queue_max: 256,
             queue_wait_max: QUEUE_WAIT_MAX,
             timeout_default: Duration::from_secs(30),
+            stream_timeout_default: Duration::from_secs(24 * 3600),
+            stream_idle_max: Duration::from_secs(300),
             idle_max: IDLE_MAX,
             heartbeat_every: HEARTBEAT_EVERY,
             heartbeat_lost: HEARTBEAT_LOST,

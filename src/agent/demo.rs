@@ -3,11 +3,12 @@
 //! `Demo/Append` writes a ledger, so that anybody can count from outside how often a call ran and whether it was stopped.
 
 use crate::{
-    call::{Context, DynHandler, Reply, ReplyFuture, Request},
+    call::{Body, Context, DynHandler, Inbound, Outbound, Reply, ReplyFuture, Request},
     serve::Service,
     status::{Code, Status},
+    wire::{CallKind, encode_value},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -29,8 +30,113 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
         })
         .method("Fail", |fail: Fail, _: Context| async move { Err::<(), _>(fail.into_status()?) })
         .method("Panic", |_: serde::de::IgnoredAny, _: Context| async move { panic_on_purpose() })
-        .method("Append", move |append: Append, _: Context| append.run(ledger.clone()));
+        .method("Append", move |append: Append, _: Context| append.run(ledger.clone()))
+        .server_stream("Bytes", |bytes: Bytes, replies, _: Context| bytes.run(replies))
+        .server_stream("Count", |count: Count, replies, _: Context| count.run(replies))
+        .client_stream("Sum", |values: Inbound<Value>, _: Context| sum(values))
+        .raw_method_of(CallKind::Bidirectional, "Chat", Chat);
     vec![hello, demo]
+}
+
+/// Gives every message back as it comes.
+struct Chat;
+
+impl DynHandler for Chat {
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin(async move {
+            match request.body {
+                Body::Messages(messages) => Ok(Reply::stream(messages)),
+                Body::Message(message) => Ok(Reply::new(message)),
+            }
+        })
+    }
+}
+
+/// A stream of so many bytes, in messages of `chunk`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bytes {
+    bytes: u64,
+    #[serde(default = "chunk_default")]
+    chunk: u64,
+}
+
+const fn chunk_default() -> u64 {
+    64 * 1024
+}
+
+/// With its CBOR header such a chunk fits the default limit on messages.
+const CHUNK_MAX: u64 = 4 * 1024 * 1024 - 16;
+
+impl Bytes {
+    async fn run(self, mut replies: Outbound<serde_bytes::ByteBuf>) -> Result<(), Status> {
+        if !(1..=CHUNK_MAX).contains(&self.chunk) {
+            let text = format!("chunk is not from 1 to {CHUNK_MAX} bytes");
+            return Err(Status::new(Code::InvalidArgument, text));
+        }
+        let chunk = usize::try_from(self.chunk).unwrap_or(usize::MAX);
+        let encode = |bytes: usize| {
+            encode_value(&serde_bytes::ByteBuf::from(vec![0x5a; bytes]))
+                .map_err(|fault| Status::new(Code::Internal, fault))
+        };
+        let whole = encode(chunk)?;
+        for _ in 0..self.bytes / self.chunk {
+            replies.send_encoded(whole.clone()).await?;
+        }
+        match usize::try_from(self.bytes % self.chunk).unwrap_or(0) {
+            0 => Ok(()),
+            rest => replies.send_encoded(encode(rest)?).await,
+        }
+    }
+}
+
+/// `{"i":1}`, `{"i":2}` and so on, one each interval.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Count {
+    n: u64,
+    #[serde(default)]
+    interval_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    i: u64,
+}
+
+impl Count {
+    async fn run(self, mut replies: Outbound<Counted>) -> Result<(), Status> {
+        for i in 1..=self.n {
+            if i > 1 && self.interval_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(self.interval_ms)).await;
+            }
+            replies.send(&Counted { i }).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Value {
+    value: i64,
+}
+
+#[derive(Serialize)]
+struct Sum {
+    sum: i64,
+    count: u64,
+}
+
+async fn sum(mut values: Inbound<Value>) -> Result<Sum, Status> {
+    let mut all = Sum { sum: 0, count: 0 };
+    while let Some(value) = values.next().await {
+        all.sum = all.sum.checked_add(value?.value).ok_or_else(|| {
+            Status::new(Code::OutOfRange, "the sum is larger than a signed 64-bit number")
+        })?;
+        all.count += 1;
+    }
+    Ok(all)
 }
 
 /// Gives the message back as it came.
@@ -38,7 +144,7 @@ struct Echo;
 
 impl DynHandler for Echo {
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move { Ok(Reply::new(request.message)) })
+        Box::pin(async move { Ok(Reply::new(request.message()?.clone())) })
     }
 }
 

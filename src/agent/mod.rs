@@ -6,7 +6,7 @@ pub mod demo;
 mod reception;
 
 use crate::{
-    call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
+    call::{Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask},
     drain::Tasks,
     limits::{self, Limits},
     link::{Dialler, HelloWords, Link},
@@ -165,8 +165,8 @@ impl Agent {
 
     fn callee(&self, target: Target) -> Callee {
         let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
-        let Shared { peer, call_ids, limits, .. } = &*self.shared;
-        Callee::new(handler, target, peer.clone(), call_ids.clone(), limits.timeout_default)
+        let Shared { peer, call_ids, limits, calls: tasks, .. } = &*self.shared;
+        Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
     }
 
     /// Runs until the future ends, then stops as [`Agent::shutdown`] does.
@@ -221,7 +221,7 @@ struct Asks {
 }
 
 impl Handler for Asks {
-    async fn call(&self, request: Request) -> Result<Reply, Status> {
+    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let mut attached = self.shared.attached.subscribe();
         let some = attached.wait_for(|attached| !attached.is_empty());
         // In time or not: what counts is whether there is one now.
@@ -233,6 +233,6 @@ impl Handler for Asks {
         let link = newest.ok_or_else(|| {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
         })?;
-        ask(&link, &request, (&*self.shared.limits).into(), None).await
+        ask(&link, &mut request, (&*self.shared.limits).into(), None).await
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::{
-    call::{Body, Head, Permits, Reception, Reply, Target},
+    call::{Head, Pending, Permits, Reception, Reply, Target},
     name::{Name, PeerName, Role},
     status::{Code, Status},
 };
@@ -50,7 +50,7 @@ impl AgentReception {
 }
 
 impl Reception for AgentReception {
-    async fn receive(&self, head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
         }
@@ -62,11 +62,11 @@ impl Reception for AgentReception {
         }
         let asker = self.asker(head.caller.as_deref())?;
         self.authorise(&asker, &head)?;
-        let handler = self.shared.services.find(&head.method)?.clone();
-        let _permit =
-            self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
-        let message = body.message().await?;
-        handler.call_boxed(head.into_request(asker, message)).await
+        let handler = self.shared.services.find(&head.method, head.kind)?.clone();
+        let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
+        let body = pending.body(None).await?;
+        let reply = handler.call_boxed(head.into_request(asker, body)).await?;
+        Ok(reply.holding(permit))
     }
 
     fn is_leaving(&self) -> bool {

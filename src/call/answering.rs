@@ -1,22 +1,23 @@
 //! The answering half of a call: read the head, arm deadline and cancellation, write the reply.
 
 use super::{
-    message::{Reply, Request, Target},
-    steady::{Stall, read_steadily, write_steadily},
+    batch::{End, Gathered, Gatherer, metadata_too_large},
+    head::Head,
+    message::Reply,
+    messages::{Body, beside},
+    receiving::{Moves, Pending, read_failed},
+    steady::{Stall, write_steadily},
 };
 use crate::{
-    limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX, TIMEOUT_CEILING},
+    limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX},
     link::{CallStream, FrameReader, FrameSender, ReadFault},
-    metadata::Metadata,
-    name::{CallId, MethodPath, PeerName},
     patience::ready_by,
     status::{Code, Outcome, Status},
     wire::{
-        CallKind, Chunks, Kind, ReplyHead, RequestHead, Route, StatusHead, StreamCode, WireError,
-        reply_chunks, status_chunk,
+        Batch, Chunks, Kind, ReplyHead, StatusHead, StreamCode, WireError, reply_chunks,
+        status_chunk,
     },
 };
-use bytes::Bytes;
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
@@ -26,185 +27,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
-    time::Duration,
 };
 use tokio::time::Instant;
-
-/// The head of a request as it was read. Who asks is what the peer says; whether that counts is the reception's to judge.
-#[derive(Debug)]
-pub(crate) struct Head {
-    /// What is called.
-    pub(crate) method: MethodPath,
-    /// Where.
-    pub(crate) target: Target,
-    /// Who asks, by the peer's word.
-    pub(crate) caller: Option<Box<str>>,
-    /// Names the call.
-    pub(crate) call_id: CallId,
-    /// When it is over.
-    pub(crate) deadline: Instant,
-    /// 1 for the first attempt.
-    pub(crate) attempt: u32,
-    /// Higher goes first.
-    pub(crate) priority: i8,
-    /// W3C trace context.
-    pub(crate) traceparent: Option<Box<str>>,
-    /// Pairs of text.
-    pub(crate) metadata: Metadata,
-}
-
-impl Head {
-    fn decode(payload: &[u8], received_at: Instant) -> Result<Box<Self>, Status> {
-        let mut head = RequestHead::decode(payload).map_err(|fault| malformed(&fault))?;
-        if head.kind != CallKind::Unary {
-            let text = format!(
-                "{} calls are not supported by this version of dialback",
-                head.kind.as_str()
-            );
-            return Err(Status::not_executed(Code::Unimplemented, text));
-        }
-        let invalid = |fault: crate::name::NameError| {
-            Status::not_executed(Code::InvalidArgument, fault.to_string())
-        };
-        let target = match head.route() {
-            Route::Here => Target::Here,
-            Route::Agent(name) => Target::Agent(name.parse().map_err(invalid)?),
-            Route::Service => {
-                let text = "calls that name only a service are not supported by this version of dialback; name an agent";
-                return Err(Status::not_executed(Code::Unimplemented, text));
-            }
-        };
-        let timeout = Duration::from_millis(head.timeout_ms).min(TIMEOUT_CEILING);
-        Ok(Box::new(Self {
-            method: head.method.parse().map_err(invalid)?,
-            target,
-            caller: head.caller.map(Into::into),
-            call_id: CallId::from_bytes(*head.call_id),
-            deadline: received_at + timeout,
-            attempt: head.attempt,
-            priority: head.priority,
-            traceparent: head.traceparent.map(Into::into),
-            metadata: head.take_metadata(),
-        }))
-    }
-
-    /// The request that a handler gets, once it is known who really asks.
-    pub(crate) fn into_request(self, caller: PeerName, message: Bytes) -> Request {
-        let Self {
-            method,
-            target,
-            caller: _,
-            call_id,
-            deadline,
-            attempt,
-            priority,
-            traceparent,
-            metadata,
-        } = self;
-        Request {
-            method,
-            target,
-            caller,
-            call_id,
-            deadline,
-            attempt,
-            priority,
-            traceparent,
-            metadata,
-            message,
-        }
-    }
-}
-
-/// Bytes from a peer that are not what they should be: nothing was started.
-fn malformed(fault: &WireError) -> Status {
-    let code = if matches!(fault, WireError::TooLarge { .. }) {
-        Code::ResourceExhausted
-    } else {
-        Code::InvalidArgument
-    };
-    Status::not_executed(code, fault.to_string())
-}
-
-/// The rest of a request, to be read once the call was admitted.
-pub(crate) struct Body<'a> {
-    reader: &'a mut FrameReader,
-    message_bytes_max: usize,
-    /// After this nobody waits for an answer.
-    deadline: Instant,
-    /// Set when the request is complete: from then on a handler may run.
-    complete: &'a AtomicBool,
-}
-
-impl Body<'_> {
-    /// The message of a unary request, once END and the end of the stream were received. To be asked for last: what it gives is for a
-    /// handler that starts now.
-    ///
-    /// # Errors
-    /// Everything that is not exactly one message, and a deadline that has passed: not executed.
-    pub(crate) async fn message(mut self) -> Result<Bytes, Status> {
-        self.reader.allow_messages(self.message_bytes_max);
-        let message = self.read().await.inspect_err(|status| {
-            self.reader.stop(match status.code() {
-                Code::ResourceExhausted => StreamCode::TooLarge,
-                Code::Cancelled => StreamCode::Cancelled,
-                _ => StreamCode::Malformed,
-            });
-        })?;
-        // The last look at the clock before the handler: a slow body or a queue may have used up the time.
-        if Instant::now() >= self.deadline {
-            let text = "the deadline passed before the handler was started";
-            return Err(Status::not_executed(Code::DeadlineExceeded, text));
-        }
-        self.complete.store(true, Ordering::Relaxed);
-        Ok(message)
-    }
-
-    async fn read(&mut self) -> Result<Bytes, Status> {
-        let invalid = |text: &str| Err(Status::not_executed(Code::InvalidArgument, text));
-        let mut message = None;
-        loop {
-            match (next_frame(self.reader).await?, message.is_some()) {
-                (Some((Kind::Message, payload)), false) => message = Some(payload),
-                (Some((Kind::Message, _)), true) => {
-                    return invalid("a unary request has more than one message");
-                }
-                (Some((Kind::End, _)), _) => break,
-                (Some(_), _) => return invalid("a frame out of place in a request"),
-                (None, _) => return invalid("the request ended without END"),
-            }
-        }
-        if next_frame(self.reader).await?.is_some() {
-            return invalid("the request goes on after END");
-        }
-        message.map_or_else(|| invalid("a unary request has no message"), Ok)
-    }
-}
-
-/// The next frame of a request, or why there is none.
-async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
-    read_steadily(reader).await.map_err(|stall| match stall {
-        Stall::Fault(fault) => read_failed(fault),
-        Stall::Slow => {
-            reader.stop(StreamCode::Slow);
-            let text = "the request came too slowly (less than 1 KiB/s)";
-            Status::not_executed(Code::ResourceExhausted, text)
-        }
-    })
-}
-
-fn read_failed(fault: ReadFault) -> Status {
-    match fault {
-        ReadFault::Wire(fault) => malformed(&fault),
-        ReadFault::Cut => {
-            Status::not_executed(Code::InvalidArgument, "the request ended inside a frame")
-        }
-        ReadFault::Reset(_) => {
-            Status::not_executed(Code::Cancelled, "the asking side broke the request off")
-        }
-        ReadFault::Lost(fault) => Status::not_executed(Code::Unavailable, fault.to_string()),
-    }
-}
 
 /// Who receives calls: judges the head, admits, reads the body and starts the handler.
 pub(crate) trait Reception: Send + Sync + 'static {
@@ -212,11 +36,14 @@ pub(crate) trait Reception: Send + Sync + 'static {
     fn receive(
         &self,
         head: Box<Head>,
-        body: Body<'_>,
+        pending: Pending<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
     /// Whether somebody waits for the calls in flight in order to close their link.
     fn is_leaving(&self) -> bool;
+
+    /// A call was broken off by the asking side before its deadline.
+    fn broken_off(&self) {}
 }
 
 /// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended;
@@ -224,65 +51,219 @@ pub(crate) trait Reception: Send + Sync + 'static {
 ///
 /// Everything large is borrowed from here: what an async function takes by value it keeps beside its copy for as long as it runs.
 pub(crate) async fn answer<R: Reception>(
-    mut stream: CallStream,
+    stream: CallStream,
     reception: Arc<R>,
     limits: Arc<Limits>,
 ) {
     let received_at = Instant::now();
-    let CallStream { sender, reader } = &mut stream;
+    let CallStream { sender, mut reader } = stream;
+    let mut sender = sender;
     reader.set_code_on_drop(StreamCode::Refused);
     // Before the head was judged nobody may make us hold a message.
     reader.allow_messages(0);
-    let (result, deadline) = match read_head(reader, received_at).await {
+    let (result, deadline) = match read_head(&mut reader, received_at).await {
         Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
         Ok(head) => {
             let deadline = head.deadline;
-            match run(head, sender, reader, &*reception, limits.message_bytes_max).await {
-                Some(result) => (result, deadline),
-                None => return sender.reset(StreamCode::Cancelled),
+            let mut call =
+                Answering { sender: &mut sender, limits: &limits, moves: Moves::default() };
+            let mut reader = Some(reader);
+            match call.run(head, &mut reader, &*reception).await {
+                Some(Ok(reply)) if matches!(reply.body, Body::Messages(_)) => {
+                    if let Some(mut reader) = reader.take() {
+                        reader.stop(StreamCode::Refused);
+                    }
+                    call.deliver(reply, deadline).await;
+                    return arrive(&sender, &*reception).await;
+                }
+                Some(result) => {
+                    if let Some(reader) = &mut reader {
+                        reader.stop(StreamCode::Refused);
+                    }
+                    (result, deadline)
+                }
+                None => {
+                    reception.broken_off();
+                    return sender.reset(StreamCode::Cancelled);
+                }
             }
         }
     };
-    reader.stop(StreamCode::Refused);
-    write_result(sender, result, limits.message_bytes_max, deadline).await;
-    arrive(sender, &*reception).await;
+    write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
+    arrive(&sender, &*reception).await;
 }
 
-/// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
-async fn run<R: Reception>(
-    head: Box<Head>,
-    sender: &FrameSender,
-    reader: &mut FrameReader,
-    reception: &R,
-    message_bytes_max: usize,
-) -> Option<Result<Reply, Status>> {
-    let deadline = head.deadline;
-    if head.priority != 0 {
-        sender.set_priority(head.priority.into());
+/// One call while it is answered.
+struct Answering<'a> {
+    sender: &'a mut FrameSender,
+    limits: &'a Limits,
+    moves: Moves,
+}
+
+impl Answering<'_> {
+    /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
+    async fn run<R: Reception>(
+        &self,
+        head: Box<Head>,
+        reader: &mut Option<FrameReader>,
+        reception: &R,
+    ) -> Option<Result<Reply, Status>> {
+        let (deadline, kind) = (head.deadline, head.kind);
+        if head.priority != 0 {
+            self.sender.set_priority(head.priority.into());
+        }
+        let complete = AtomicBool::new(false);
+        let pending = Pending {
+            reader,
+            kind,
+            limits: self.limits,
+            deadline,
+            complete: &complete,
+            moves: &self.moves,
+        };
+        let receive = pin!(reception.receive(head, pending));
+        let mut work = pin!(caught(receive));
+        // Made when first polled: a handler that answers at once never needs it.
+        let stopped = async { self.sender.stopped().await };
+        let ended = tokio::select! {
+            biased;
+            ended = ready_by(|| deadline, work.as_mut()) => ended,
+            // Its stream was broken off, and nobody reads an answer.
+            () = stopped => return None,
+        };
+        let outcome =
+            if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
+        Some(match ended {
+            Ok(Ok(result)) => result,
+            Ok(Err(Panicked)) => {
+                Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked"))
+            }
+            Err(_elapsed) => {
+                Err(Status::with_outcome(Code::DeadlineExceeded, outcome, "the deadline passed"))
+            }
+        })
     }
-    let complete = AtomicBool::new(false);
-    let body = Body { reader, message_bytes_max, deadline, complete: &complete };
-    let receive = pin!(reception.receive(head, body));
-    let mut work = pin!(caught(receive));
-    // Made when first polled: a handler that answers at once never needs it.
-    let stopped = async { sender.stopped().await };
-    let ended = tokio::select! {
-        biased;
-        ended = ready_by(|| deadline, work.as_mut()) => ended,
-        // Its stream was broken off, and nobody reads an answer.
-        () = stopped => return None,
-    };
-    let outcome =
-        if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
-    Some(match ended {
-        Ok(Ok(result)) => result,
-        Ok(Err(Panicked)) => {
-            Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked"))
+
+    /// Writes a stream of replies as they come, at the pace of whoever reads them. Returns when its handler has ended.
+    async fn deliver(&mut self, reply: Reply, deadline: Instant) {
+        let Reply { body: Body::Messages(messages), metadata, .. } = reply else { return };
+        let head = (!metadata.is_empty()).then(|| ReplyHead::new(&metadata));
+        let batch = match Batch::starting_with(head.as_ref()) {
+            Ok(batch) => batch,
+            Err(fault) => return write_status(self.sender, &metadata_too_large(&fault)).await,
+        };
+        let mut gatherer = Gatherer::new(messages, self.limits.message_bytes_max);
+        match self.copy(&mut gatherer, batch, deadline).await {
+            Ok(()) => self.sender.finish(),
+            Err(Broken::Told(status)) => {
+                drop(gatherer);
+                write_status(self.sender, &status).await;
+            }
+            Err(Broken::Reset(code)) => self.sender.reset(code),
         }
-        Err(_elapsed) => {
-            Err(Status::with_outcome(Code::DeadlineExceeded, outcome, "the deadline passed"))
+    }
+
+    async fn copy(
+        &mut self,
+        gatherer: &mut Gatherer,
+        mut batch: Batch,
+        deadline: Instant,
+    ) -> Result<(), Broken> {
+        let mut stopped = pin!(self.sender.stopped());
+        loop {
+            let gathered = {
+                let mut gather = pin!(gatherer.gather(batch, false));
+                tokio::select! {
+                    biased;
+                    gathered = self.moving(gather.as_mut(), deadline) => gathered?,
+                    () = stopped.as_mut() => return Err(Broken::Reset(StreamCode::Cancelled)),
+                }
+            };
+            let Gathered { batch: mut ready, end } = gathered;
+            let is_last = matches!(end, Some(End::Whole(_)));
+            let told = match end {
+                Some(End::Whole(trailing)) => {
+                    ready
+                        .push_status(&StatusHead::ok(&trailing))
+                        .map_err(|fault| Broken::Told(metadata_too_large(&fault)))?;
+                    None
+                }
+                Some(End::Failed(status)) => Some(status),
+                None => None,
+            };
+            if !ready.is_empty() {
+                self.write_batch(gatherer, ready, deadline).await?;
+            }
+            if let Some(status) = told {
+                return Err(Broken::Told(status));
+            }
+            if is_last {
+                return Ok(());
+            }
+            batch = Batch::default();
         }
-    })
+    }
+
+    /// Waits for something of a stream, by the deadline, and not for ever while nothing moves.
+    async fn moving<T>(
+        &self,
+        mut work: Pin<&mut impl Future<Output = T>>,
+        deadline: Instant,
+    ) -> Result<T, Broken> {
+        loop {
+            let moved = self.moves.load(Ordering::Relaxed);
+            let until = || deadline.min(Instant::now() + self.limits.stream_idle_max);
+            match ready_by(until, work.as_mut()).await {
+                Ok(output) => {
+                    self.moves.fetch_add(1, Ordering::Relaxed);
+                    return Ok(output);
+                }
+                Err(_elapsed) if Instant::now() >= deadline => {
+                    return Err(Broken::told(Code::DeadlineExceeded, "the deadline passed"));
+                }
+                Err(_elapsed) if self.moves.load(Ordering::Relaxed) == moved => {
+                    let text = format!(
+                        "nothing was sent in either direction for {:?} (stream_idle_max)",
+                        self.limits.stream_idle_max
+                    );
+                    return Err(Broken::told(Code::DeadlineExceeded, text));
+                }
+                Err(_elapsed) => {}
+            }
+        }
+    }
+
+    /// Writes while the handler and the other direction go on.
+    async fn write_batch(
+        &mut self,
+        gatherer: &mut Gatherer,
+        batch: Batch,
+        deadline: Instant,
+    ) -> Result<(), Broken> {
+        let mut chunks = batch.into_chunks();
+        let write = write_steadily(self.sender, &mut chunks);
+        let write = pin!(beside(&mut gatherer.messages, write));
+        match ready_by(|| deadline, write).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Stall::Slow)) => Err(Broken::Reset(StreamCode::Slow)),
+            Ok(Err(Stall::Fault(_gone))) => Err(Broken::Reset(StreamCode::Cancelled)),
+            Err(_elapsed) => Err(Broken::Reset(StreamCode::Deadline)),
+        }
+    }
+}
+
+/// Why a stream of replies is not whole.
+enum Broken {
+    /// The asking side is told.
+    Told(Status),
+    /// It is not there, or does not read.
+    Reset(StreamCode),
+}
+
+impl Broken {
+    fn told(code: Code, text: impl Into<String>) -> Self {
+        Self::Told(Status::unknown(code, text))
+    }
 }
 
 /// Closing a link throws away what is still on its way. Whoever waits for its calls before it closes must wait for their replies to
@@ -346,7 +327,8 @@ async fn write_result(
 }
 
 fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
-    let (bytes, max) = (reply.message.len(), message_bytes_max);
+    let message = reply.message()?;
+    let (bytes, max) = (message.len(), message_bytes_max);
     if bytes > max {
         let text = format!(
             "the reply of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)"
@@ -354,7 +336,7 @@ fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
         return Err(Status::unknown(Code::Internal, text));
     }
     let head = (!reply.metadata.is_empty()).then(|| ReplyHead::new(&reply.metadata));
-    reply_chunks(head.as_ref(), &reply.message, &StatusHead::ok(&reply.trailing)).map_err(|fault| {
+    reply_chunks(head.as_ref(), message, &StatusHead::ok(&reply.trailing)).map_err(|fault| {
         Status::unknown(Code::Internal, format!("the metadata of the reply: {fault}"))
     })
 }

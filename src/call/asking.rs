@@ -5,7 +5,9 @@
 
 use super::{
     message::{Reply, Request, Target},
+    messages::Body,
     steady::{Stall, write_steadily},
+    streaming::ask_stream,
 };
 use crate::{
     limits::{Limits, TIMEOUT_MIN},
@@ -15,7 +17,7 @@ use crate::{
     status::{Code, Outcome, Status},
     wire::{
         CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError,
-        metadata_fault, pairs, request_chunks,
+        head_chunk, metadata_fault, pairs, request_chunks,
     },
 };
 use serde_bytes::ByteArray;
@@ -25,7 +27,7 @@ use tokio::time::Instant;
 /// What the asking half needs of the limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AskLimits {
-    message_bytes_max: usize,
+    pub(super) message_bytes_max: usize,
     queue_wait_max: Duration,
 }
 
@@ -44,7 +46,7 @@ impl AskLimits {
 
 /// How far a request got. Decides the outcome when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// END was not handed to the transport.
     BeforeEnd,
     /// It was: the handler may run.
@@ -52,27 +54,41 @@ enum Progress {
 }
 
 impl Progress {
-    const fn outcome(self) -> Outcome {
+    pub(super) const fn outcome(self) -> Outcome {
         match self {
             Self::BeforeEnd => Outcome::NotExecuted,
             Self::AfterEnd => Outcome::Unknown,
         }
     }
 
-    fn failed(self, code: Code, message: impl Into<String>) -> Status {
+    pub(super) fn failed(self, code: Code, message: impl Into<String>) -> Status {
         Status::with_outcome(code, self.outcome(), message)
     }
 }
 
 /// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and agents believe only nodes.
+///
+/// A request's stream of messages is taken out of it.
 pub(crate) async fn ask(
+    link: &Link,
+    request: &mut Request,
+    limits: AskLimits,
+    name_caller: Option<&PeerName>,
+) -> Result<Reply, Status> {
+    match request.kind {
+        CallKind::Unary => ask_one(link, request, limits, name_caller).await,
+        _ => Box::pin(ask_stream(link, request, limits, name_caller)).await,
+    }
+}
+
+/// One message each way.
+async fn ask_one(
     link: &Link,
     request: &Request,
     limits: AskLimits,
     name_caller: Option<&PeerName>,
 ) -> Result<Reply, Status> {
-    check_sizes(request, limits)?;
-    let mut stream = open(link, request, limits).await?;
+    let mut stream = begin(link, request, limits).await?;
     let mut progress = Progress::BeforeEnd;
     let ended = {
         let exchange = pin!(exchange(link, &mut stream, request, name_caller, &mut progress));
@@ -87,8 +103,19 @@ pub(crate) async fn ask(
     }
 }
 
+/// Looks at the sizes of what is to be sent, and opens a stream.
+pub(super) async fn begin(
+    link: &Link,
+    request: &Request,
+    limits: AskLimits,
+) -> Result<CallStream, Status> {
+    check_sizes(request, limits)?;
+    open(link, request, limits).await
+}
+
 fn check_sizes(request: &Request, limits: AskLimits) -> Result<(), Status> {
-    let (bytes, max) = (request.message.len(), limits.message_bytes_max);
+    let bytes = request.message().map_or(0, bytes::Bytes::len);
+    let max = limits.message_bytes_max;
     if bytes > max {
         let text = format!(
             "the message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)"
@@ -116,7 +143,7 @@ async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallS
     })
 }
 
-fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> Status {
+pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> Status {
     let fault = link.reason(fault);
     progress.failed(Code::Unavailable, format!("the link to {} was lost: {fault}", link.peer()))
 }
@@ -129,6 +156,22 @@ async fn exchange(
     name_caller: Option<&PeerName>,
     progress: &mut Progress,
 ) -> Result<Reply, Status> {
+    if send_request(link, stream, request, name_caller).await? {
+        *progress = Progress::AfterEnd;
+        stream.sender.finish();
+    }
+    read_reply(link, &mut stream.reader, *progress).await
+}
+
+/// Hands over what is in hand: the whole of a request with one message, the head of one with a stream. `false` if the peer has refused
+/// already: what it says decides.
+pub(super) async fn send_request(
+    link: &Link,
+    stream: &mut CallStream,
+    request: &Request,
+    name_caller: Option<&PeerName>,
+) -> Result<bool, Status> {
+    let progress = Progress::BeforeEnd;
     let left = request.deadline.saturating_duration_since(Instant::now());
     if left < TIMEOUT_MIN {
         return Err(progress
@@ -141,22 +184,19 @@ async fn exchange(
         stream.sender.set_priority(request.priority.into());
     }
     match write_steadily(&mut stream.sender, &mut chunks).await {
-        Ok(()) => {
-            *progress = Progress::AfterEnd;
-            stream.sender.finish();
-        }
-        // The peer has refused already: what it says decides.
-        Err(Stall::Fault(SendFault::Stopped)) => {}
+        Ok(()) => Ok(true),
+        Err(Stall::Fault(SendFault::Stopped)) => Ok(false),
         Err(Stall::Slow) => {
             stream.set_code_on_drop(StreamCode::Slow);
-            let text = "the peer takes the request too slowly (less than 1 KiB/s)";
-            return Err(progress.failed(Code::ResourceExhausted, text));
+            Err(too_slow(progress))
         }
-        Err(Stall::Fault(SendFault::Lost(fault))) => {
-            return Err(unavailable(link, *progress, fault));
-        }
+        Err(Stall::Fault(SendFault::Lost(fault))) => Err(unavailable(link, progress, fault)),
     }
-    read_reply(link, &mut stream.reader, *progress).await
+}
+
+pub(super) fn too_slow(progress: Progress) -> Status {
+    let text = "the peer takes the request too slowly (less than 1 KiB/s)";
+    progress.failed(Code::ResourceExhausted, text)
 }
 
 fn encode(
@@ -168,12 +208,13 @@ fn encode(
     let (route, agent) = match &request.target {
         Target::Here => (RouteKind::Here, None),
         Target::Agent(name) => (RouteKind::Agent, Some(name.as_str())),
+        Target::Service => (RouteKind::Service, None),
     };
     let head = RequestHead {
         method: request.method.as_str(),
         route,
         agent,
-        kind: CallKind::Unary,
+        kind: request.kind,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         call_id: ByteArray::new(*request.call_id.as_bytes()),
         attempt: request.attempt,
@@ -183,8 +224,14 @@ fn encode(
         metadata: pairs(&request.metadata),
         content_type: None,
         caller_signature: None,
+        wait: request.wait,
     };
-    request_chunks(&head, &request.message)
+    match &request.body {
+        Body::Message(message) if !request.kind.streams_requests() => {
+            request_chunks(&head, message)
+        }
+        _ => head_chunk(&head),
+    }
 }
 
 /// What a reply may be made of, as it comes in.
@@ -227,7 +274,7 @@ async fn read_reply(
 }
 
 /// After STATUS the answer is whole. Only more frames could still spoil it; a lost link cannot.
-async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
+pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
         Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => {
             Err(broken(progress, "the reply goes on after its STATUS"))
@@ -243,15 +290,16 @@ fn complete(
 ) -> Result<Reply, Status> {
     let trailing = status?;
     let message = parts.message.ok_or_else(|| broken(progress, "the reply has no message"))?;
-    Ok(Reply { message, metadata: parts.metadata.unwrap_or_default(), trailing })
+    let metadata = parts.metadata.unwrap_or_default();
+    Ok(Reply { body: Body::Message(message), metadata, trailing })
 }
 
 /// What came back is not the protocol.
-fn broken(progress: Progress, why: &str) -> Status {
+pub(super) fn broken(progress: Progress, why: &str) -> Status {
     progress.failed(Code::Internal, why)
 }
 
-fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> Status {
+pub(super) fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> Status {
     match fault {
         ReadFault::Lost(fault) => unavailable(link, progress, fault),
         ReadFault::Cut => broken(progress, "the reply ended inside a frame"),

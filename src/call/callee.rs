@@ -3,14 +3,17 @@
 use super::{
     ReplyFuture, SharedHandler,
     message::{Reply, Request, Target},
+    messages::{Body, Messages},
+    shapes::{Bidirectional, ClientStream, ServerStream, Shape, Unary},
     typed::decode_reply,
 };
 use crate::{
-    limits::TIMEOUT_CEILING,
+    drain::Tasks,
+    limits::{Limits, STREAM_PRIORITY, TIMEOUT_CEILING},
     metadata::Metadata,
     name::{CallId, CallIds, MethodPath, NameError, PeerName},
     status::{Code, Status},
-    wire::encode_value,
+    wire::{CallKind, encode_value},
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -35,26 +38,43 @@ struct Inner {
     asker: PeerName,
     call_ids: Arc<CallIds>,
     timeout_default: Duration,
+    stream_timeout_default: Duration,
+    tasks: Tasks,
+}
+
+/// What every callee of one party shares.
+pub(crate) struct Asker<'a> {
+    /// How it asks.
+    pub(crate) handler: SharedHandler,
+    /// Who it is.
+    pub(crate) peer: &'a PeerName,
+    /// Names its calls.
+    pub(crate) call_ids: &'a Arc<CallIds>,
+    /// Its bounds.
+    pub(crate) limits: &'a Limits,
+    /// Its tasks: a call whose request is a stream has one.
+    pub(crate) tasks: &'a Tasks,
 }
 
 impl Callee {
-    pub(crate) fn new(
-        handler: SharedHandler,
-        target: Target,
-        asker: PeerName,
-        call_ids: Arc<CallIds>,
-        timeout_default: Duration,
-    ) -> Self {
-        Self(Arc::new(Inner { handler, target, asker, call_ids, timeout_default }))
+    pub(crate) fn new(asker: Asker<'_>, target: Target) -> Self {
+        let Asker { handler, peer, call_ids, limits, tasks } = asker;
+        Self(Arc::new(Inner {
+            handler,
+            target,
+            asker: peer.clone(),
+            call_ids: call_ids.clone(),
+            timeout_default: limits.timeout_default,
+            stream_timeout_default: limits.stream_timeout_default,
+            tasks: tasks.clone(),
+        }))
     }
 
     /// A unary call, with the message encoded as CBOR and the reply decoded into `R`.
     ///
     /// Nothing is sent before the call is awaited; dropping its future cancels it. The timeout is 30 s unless set otherwise.
     pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
-        let message = encode_value(message)
-            .map_err(|fault| invalid(format!("the message does not encode: {fault}")));
-        self.call_with(method, message)
+        self.call_with(method, encoded(message))
     }
 
     /// A unary call whose message is CBOR already.
@@ -62,22 +82,66 @@ impl Callee {
         self.call_with(method, Ok(message))
     }
 
-    fn call_with<R>(&self, method: impl IntoMethod, message: Result<Bytes, Status>) -> Call<R> {
+    /// A call of one message that is answered with a stream: `.await` gives its [`Inbound`](super::Inbound) when the first reply has come.
+    ///
+    /// The timeout is 24 h unless set otherwise, and 5 min without a message end it.
+    pub fn server_stream<T: Serialize + ?Sized, R>(
+        &self,
+        method: impl IntoMethod,
+        message: &T,
+    ) -> Call<R, ServerStream> {
+        self.call_with(method, encoded(message))
+    }
+
+    /// The same with a message that is CBOR already.
+    pub fn server_stream_encoded<R>(
+        &self,
+        method: impl IntoMethod,
+        message: Bytes,
+    ) -> Call<R, ServerStream> {
+        self.call_with(method, Ok(message))
+    }
+
+    /// A call of a stream of messages that is answered with one: `.await` gives the [`Outbound`](super::Outbound) for the messages and
+    /// the [`Answer`](super::Answer) to wait for. Needs a tokio runtime.
+    pub fn client_stream<T, R>(&self, method: impl IntoMethod) -> Call<R, ClientStream<T>> {
+        self.call_with(method, Ok(Bytes::new()))
+    }
+
+    /// A call of a stream of messages that is answered with another: `.await` gives both ends. Needs a tokio runtime.
+    ///
+    /// The handler starts with the first message, or when this side finishes without one.
+    pub fn bidirectional<T, R>(&self, method: impl IntoMethod) -> Call<R, Bidirectional<T>> {
+        self.call_with(method, Ok(Bytes::new()))
+    }
+
+    fn call_with<R, S: Shape>(
+        &self,
+        method: impl IntoMethod,
+        message: Result<Bytes, Status>,
+    ) -> Call<R, S> {
         let method = method.into_method().map_err(|fault| invalid(fault.to_string()));
+        let is_unary = S::KIND == CallKind::Unary;
+        let Inner { timeout_default, stream_timeout_default, call_ids, .. } = &*self.0;
         Call {
             callee: self.clone(),
-            call_id: self.0.call_ids.next_id(),
+            call_id: call_ids.next_id(),
             what: method.and_then(|method| message.map(|message| (method, message))),
-            timeout: self.0.timeout_default,
+            timeout: if is_unary { *timeout_default } else { *stream_timeout_default },
             metadata: Metadata::default(),
-            priority: 0,
+            priority: if is_unary { 0 } else { STREAM_PRIORITY },
             traceparent: None,
-            _reply: PhantomData,
+            wait: false,
+            _shape: PhantomData,
         }
     }
 }
 
-fn invalid(text: String) -> Status {
+fn encoded<T: Serialize + ?Sized>(message: &T) -> Result<Bytes, Status> {
+    encode_value(message).map_err(|fault| invalid(format!("the message does not encode: {fault}")))
+}
+
+pub(super) fn invalid(text: String) -> Status {
     Status::not_executed(Code::InvalidArgument, text)
 }
 
@@ -120,9 +184,9 @@ impl IntoMethod for &MethodPath {
     }
 }
 
-/// A unary call that is about to be made. `.await` makes it.
+/// A call that is about to be made, of the shape `S`. `.await` makes it.
 #[must_use = "a call is made when it is awaited"]
-pub struct Call<R> {
+pub struct Call<R, S = Unary> {
     callee: Callee,
     call_id: CallId,
     what: Result<(MethodPath, Bytes), Status>,
@@ -130,10 +194,11 @@ pub struct Call<R> {
     metadata: Metadata,
     priority: i8,
     traceparent: Option<Box<str>>,
-    _reply: PhantomData<fn() -> R>,
+    wait: bool,
+    _shape: PhantomData<fn() -> (R, S)>,
 }
 
-impl<R> Call<R> {
+impl<R, S: Shape> Call<R, S> {
     /// Names the call in every log, here and at the peers. Known before the call is made.
     pub const fn call_id(&self) -> CallId {
         self.call_id
@@ -151,7 +216,14 @@ impl<R> Call<R> {
         self
     }
 
-    /// Sets the priority among the calls of one link: higher goes first, 0 is usual.
+    /// Waits, within the timeout, for an agent to attach. Without it a call of an agent that is not attached ends at once.
+    pub fn wait(mut self, wait: bool) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Sets the priority among the calls of one link, in both directions: higher goes first. 0 is usual, and -16 for streaming calls. A
+    /// node takes at most 0 from outside.
     pub fn priority(mut self, priority: i8) -> Self {
         self.priority = priority;
         self
@@ -163,16 +235,8 @@ impl<R> Call<R> {
         self
     }
 
-    /// Makes the call and gives the reply as it came, encoded and with its metadata.
-    ///
-    /// # Errors
-    /// The failure, with its code and outcome. Dropping the future cancels the call.
-    pub async fn raw(self) -> Result<Reply, Status> {
-        self.begin()?.await
-    }
-
-    /// Everything that happens before the first wait.
-    fn begin(self) -> Result<ReplyFuture, Status> {
+    /// Everything that happens before the first wait. A stream of messages takes the place of the one.
+    pub(super) fn begin(self, messages: Option<Messages>) -> Result<ReplyFuture, Status> {
         let (method, message) = self.what?;
         if self.timeout.is_zero() {
             return Err(invalid("a timeout of 0; a call needs time".into()));
@@ -180,6 +244,7 @@ impl<R> Call<R> {
         let Inner { handler, target, asker, .. } = &*self.callee.0;
         let request = Request {
             method,
+            kind: S::KIND,
             target: target.clone(),
             caller: asker.clone(),
             call_id: self.call_id,
@@ -188,9 +253,25 @@ impl<R> Call<R> {
             priority: self.priority,
             traceparent: self.traceparent,
             metadata: self.metadata,
-            message,
+            wait: self.wait,
+            body: messages.map_or(Body::Message(message), Body::Messages),
         };
         Ok(handler.clone().call_boxed(request))
+    }
+
+    /// Where the tasks of this call start.
+    pub(super) fn tasks(&self) -> Tasks {
+        self.callee.0.tasks.clone()
+    }
+}
+
+impl<R> Call<R> {
+    /// Makes the call and gives the reply as it came, encoded and with its metadata.
+    ///
+    /// # Errors
+    /// The failure, with its code and outcome. Dropping the future cancels the call.
+    pub async fn raw(self) -> Result<Reply, Status> {
+        self.begin(None)?.await
     }
 }
 
@@ -200,7 +281,9 @@ impl<R: DeserializeOwned + 'static> IntoFuture for Call<R> {
 
     fn into_future(self) -> Self::IntoFuture {
         CallFuture {
-            reply: self.begin().unwrap_or_else(|status| Box::pin(std::future::ready(Err(status)))),
+            reply: self
+                .begin(None)
+                .unwrap_or_else(|status| Box::pin(std::future::ready(Err(status)))),
             _reply: PhantomData,
         }
     }
@@ -217,7 +300,7 @@ impl<R: DeserializeOwned> Future for CallFuture<R> {
     type Output = Result<R, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        self.reply.as_mut().poll(cx).map(|reply| decode_reply(&reply?.message))
+        self.reply.as_mut().poll(cx).map(|reply| decode_reply(reply?.message()?))
     }
 }
 
@@ -227,7 +310,7 @@ impl<R> fmt::Debug for CallFuture<R> {
     }
 }
 
-impl<R> fmt::Debug for Call<R> {
+impl<R, S> fmt::Debug for Call<R, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("what", &self.what.as_ref().map(|(method, _)| method))

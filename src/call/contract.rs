@@ -30,28 +30,99 @@
 /// # Ok(()) }
 /// ```
 ///
+/// `stream` before a type makes that direction a stream: the host gets an [`Inbound`](crate::Inbound) or an
+/// [`Outbound`](crate::Outbound) for it, and the caller's method gives them when its call is awaited.
+///
+/// ```
+/// # use dialback::{Context, Inbound, Outbound, Status};
+/// dialback::contract! {
+///     pub service Meter {
+///         fn watch(n: u32) -> stream u32;
+///         fn sum(values: stream u64) -> u64;
+///         fn chat(lines: stream String) -> stream String;
+///     }
+/// }
+///
+/// struct Host;
+///
+/// impl Meter for Host {
+///     async fn watch(&self, n: u32, mut replies: Outbound<u32>, _ctx: &Context) -> Result<(), Status> {
+///         for i in 0..n {
+///             replies.send(&i).await?;
+///         }
+///         Ok(())
+///     }
+///     async fn sum(&self, mut values: Inbound<u64>, _ctx: &Context) -> Result<u64, Status> {
+///         let mut sum = 0;
+///         while let Some(value) = values.next().await {
+///             sum += value?;
+///         }
+///         Ok(sum)
+///     }
+///     async fn chat(&self, mut lines: Inbound<String>, mut replies: Outbound<String>, _ctx: &Context) -> Result<(), Status> {
+///         while let Some(line) = lines.next().await {
+///             replies.send(&line?).await?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # async fn call(agent: &dialback::Callee) -> Result<(), Status> {
+/// let meter = MeterCaller::new(agent);
+/// let mut ticks = meter.watch(5).await?;
+/// while let Some(tick) = ticks.next().await {
+///     println!("{}", tick?);
+/// }
+/// let (mut values, sum) = meter.sum().await?;
+/// values.send(&7).await?;
+/// values.finish().await?;
+/// println!("{}", sum.await?);
+/// # Ok(()) }
+/// ```
+///
 /// On the trait, `into_service` makes the value a [`Service`](crate::Service). On the caller's type each method gives a
 /// [`Call`](crate::Call), so that `.timeout(..)` and the like can be set before it is awaited.
 #[macro_export]
 macro_rules! contract {
-    (
-        $(#[$service_doc:meta])*
-        $vis:vis service $service:ident {
-            $(
-                $(#[$method_doc:meta])*
-                fn $method:ident( $($arg:ident : $arg_type:ty),* $(,)? ) -> $reply:ty;
-            )*
-        }
-    ) => {
+    ($(#[$doc:meta])* $vis:vis service $service:ident { $($methods:tt)* }) => {
+        $crate::__contract! { [$(#[$doc])* $vis $service] [] $($methods)* }
+    };
+}
+
+/// The work of `contract!`: sorts the methods by their shape first, one after the other, and then writes trait and caller.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract {
+    // A stream in, a stream out.
+    ([$($head:tt)*] [$($done:tt)*]
+     $(#[$doc:meta])* fn $method:ident($arg:ident : stream $in:ty $(,)?) -> stream $out:ty; $($rest:tt)*) => {
+        $crate::__contract! { [$($head)*]
+            [$($done)* { bidirectional $(#[$doc])* $method ($arg: $in) $out }] $($rest)* }
+    };
+    // A stream in, one value out.
+    ([$($head:tt)*] [$($done:tt)*]
+     $(#[$doc:meta])* fn $method:ident($arg:ident : stream $in:ty $(,)?) -> $out:ty; $($rest:tt)*) => {
+        $crate::__contract! { [$($head)*]
+            [$($done)* { client_stream $(#[$doc])* $method ($arg: $in) $out }] $($rest)* }
+    };
+    // Values in, a stream out.
+    ([$($head:tt)*] [$($done:tt)*]
+     $(#[$doc:meta])* fn $method:ident($($arg:ident : $in:ty),* $(,)?) -> stream $out:ty; $($rest:tt)*) => {
+        $crate::__contract! { [$($head)*]
+            [$($done)* { server_stream $(#[$doc])* $method ($($arg: $in),*) $out }] $($rest)* }
+    };
+    // Values in, one value out.
+    ([$($head:tt)*] [$($done:tt)*]
+     $(#[$doc:meta])* fn $method:ident($($arg:ident : $in:ty),* $(,)?) -> $out:ty; $($rest:tt)*) => {
+        $crate::__contract! { [$($head)*]
+            [$($done)* { unary $(#[$doc])* $method ($($arg: $in),*) $out }] $($rest)* }
+    };
+    ([$(#[$service_doc:meta])* $vis:vis $service:ident]
+     [$({ $shape:ident $(#[$doc:meta])* $method:ident $args:tt $out:ty })*]) => {
         $(#[$service_doc])*
         $vis trait $service: ::core::marker::Send + ::core::marker::Sync + ::core::marker::Sized + 'static {
             $(
-                $(#[$method_doc])*
-                fn $method(
-                    &self,
-                    $($arg: $arg_type,)*
-                    ctx: &$crate::Context,
-                ) -> impl ::core::future::Future<Output = ::core::result::Result<$reply, $crate::Status>> + ::core::marker::Send;
+                $crate::__contract_host! { $shape [$(#[$doc])*] $method $args $out }
             )*
 
             /// Makes this a service that an agent or a node can host.
@@ -59,20 +130,7 @@ macro_rules! contract {
                 let host = ::std::sync::Arc::new(self);
                 let service = $crate::__private::new_service(::core::stringify!($service));
                 $(
-                    let service = {
-                        let host = ::std::sync::Arc::clone(&host);
-                        $crate::__private::add_method(
-                            service,
-                            $crate::__contract_name!($method),
-                            move |request: ($($arg_type),*), ctx: $crate::Context| {
-                                let host = ::std::sync::Arc::clone(&host);
-                                async move {
-                                    let ($($arg),*) = request;
-                                    host.$method($($arg,)* &ctx).await
-                                }
-                            },
-                        )
-                    };
+                    let service = $crate::__contract_add! { $shape service host $method $args };
                 )*
                 ::core::mem::drop(host);
                 service
@@ -94,18 +152,122 @@ macro_rules! contract {
                 }
 
                 $(
-                    $(#[$method_doc])*
-                    $vis fn $method(&self, $($arg: $arg_type),*) -> $crate::Call<$reply> {
-                        static METHOD: ::std::sync::OnceLock<$crate::MethodPath> = ::std::sync::OnceLock::new();
-                        let method = METHOD.get_or_init(|| {
-                            $crate::__private::method_path(::core::stringify!($service), $crate::__contract_name!($method))
-                        });
-                        self.callee.call(method, &($($arg),*))
-                    }
+                    $crate::__contract_call! { $shape [$(#[$doc])* $vis] $service $method $args $out }
                 )*
             }
         }
     };
+}
+
+/// A method of the trait, for whoever hosts it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract_host {
+    (unary [$($doc:tt)*] $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
+        $($doc)*
+        fn $method(&self, $($arg: $in,)* ctx: &$crate::Context)
+            -> impl ::core::future::Future<Output = ::core::result::Result<$out, $crate::Status>> + ::core::marker::Send;
+    };
+    (server_stream [$($doc:tt)*] $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
+        $($doc)*
+        fn $method(&self, $($arg: $in,)* replies: $crate::Outbound<$out>, ctx: &$crate::Context)
+            -> impl ::core::future::Future<Output = ::core::result::Result<(), $crate::Status>> + ::core::marker::Send;
+    };
+    (client_stream [$($doc:tt)*] $method:ident ($arg:ident : $in:ty) $out:ty) => {
+        $($doc)*
+        fn $method(&self, $arg: $crate::Inbound<$in>, ctx: &$crate::Context)
+            -> impl ::core::future::Future<Output = ::core::result::Result<$out, $crate::Status>> + ::core::marker::Send;
+    };
+    (bidirectional [$($doc:tt)*] $method:ident ($arg:ident : $in:ty) $out:ty) => {
+        $($doc)*
+        fn $method(&self, $arg: $crate::Inbound<$in>, replies: $crate::Outbound<$out>, ctx: &$crate::Context)
+            -> impl ::core::future::Future<Output = ::core::result::Result<(), $crate::Status>> + ::core::marker::Send;
+    };
+}
+
+/// Adds a method of the trait to a service.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract_add {
+    (unary $service:ident $host:ident $method:ident ($($arg:ident : $in:ty),*)) => {{
+        let host = ::std::sync::Arc::clone(&$host);
+        let run = move |request: ($($in),*), ctx: $crate::Context| {
+            let host = ::std::sync::Arc::clone(&host);
+            async move {
+                let ($($arg),*) = request;
+                host.$method($($arg,)* &ctx).await
+            }
+        };
+        $crate::__private::add_method($service, $crate::__contract_name!($method), run)
+    }};
+    (server_stream $service:ident $host:ident $method:ident ($($arg:ident : $in:ty),*)) => {{
+        let host = ::std::sync::Arc::clone(&$host);
+        let run = move |request: ($($in),*), replies, ctx: $crate::Context| {
+            let host = ::std::sync::Arc::clone(&host);
+            async move {
+                let ($($arg),*) = request;
+                host.$method($($arg,)* replies, &ctx).await
+            }
+        };
+        $crate::__private::add_server_stream($service, $crate::__contract_name!($method), run)
+    }};
+    (client_stream $service:ident $host:ident $method:ident ($arg:ident : $in:ty)) => {{
+        let host = ::std::sync::Arc::clone(&$host);
+        let run = move |$arg: $crate::Inbound<$in>, ctx: $crate::Context| {
+            let host = ::std::sync::Arc::clone(&host);
+            async move { host.$method($arg, &ctx).await }
+        };
+        $crate::__private::add_client_stream($service, $crate::__contract_name!($method), run)
+    }};
+    (bidirectional $service:ident $host:ident $method:ident ($arg:ident : $in:ty)) => {{
+        let host = ::std::sync::Arc::clone(&$host);
+        let run = move |$arg: $crate::Inbound<$in>, replies, ctx: $crate::Context| {
+            let host = ::std::sync::Arc::clone(&host);
+            async move { host.$method($arg, replies, &ctx).await }
+        };
+        $crate::__private::add_bidirectional($service, $crate::__contract_name!($method), run)
+    }};
+}
+
+/// A method of the caller's type.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract_call {
+    (unary [$($head:tt)*] $service:ident $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
+        $($head)* fn $method(&self, $($arg: $in),*) -> $crate::Call<$out> {
+            self.callee.call($crate::__contract_path!($service $method), &($($arg),*))
+        }
+    };
+    (server_stream [$($head:tt)*] $service:ident $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
+        $($head)* fn $method(&self, $($arg: $in),*) -> $crate::Call<$out, $crate::ServerStream> {
+            self.callee.server_stream($crate::__contract_path!($service $method), &($($arg),*))
+        }
+    };
+    (client_stream [$($head:tt)*] $service:ident $method:ident ($arg:ident : $in:ty) $out:ty) => {
+        $($head)* fn $method(&self) -> $crate::Call<$out, $crate::ClientStream<$in>> {
+            self.callee.client_stream($crate::__contract_path!($service $method))
+        }
+    };
+    (bidirectional [$($head:tt)*] $service:ident $method:ident ($arg:ident : $in:ty) $out:ty) => {
+        $($head)* fn $method(&self) -> $crate::Call<$out, $crate::Bidirectional<$in>> {
+            self.callee.bidirectional($crate::__contract_path!($service $method))
+        }
+    };
+}
+
+/// The path of a contract's method, parsed once.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract_path {
+    ($service:ident $method:ident) => {{
+        static METHOD: ::std::sync::OnceLock<$crate::MethodPath> = ::std::sync::OnceLock::new();
+        METHOD.get_or_init(|| {
+            $crate::__private::method_path(
+                ::core::stringify!($service),
+                $crate::__contract_name!($method),
+            )
+        })
+    }};
 }
 
 /// `say_bye` as `"SayBye"`, at compile time.

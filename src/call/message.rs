@@ -1,13 +1,17 @@
 //! What goes into a call and what comes out: request, reply, and what a handler may know of its call.
 
+use super::messages::{Body, Messages};
 use crate::{
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName},
+    status::{Code, Status},
+    wire::CallKind,
 };
 use bytes::Bytes;
 use std::{
+    any::Any,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,13 +26,17 @@ pub enum Target {
     Here,
     /// To the agent of this name.
     Agent(Name),
+    /// To any agent that may answer for the method's service.
+    Service,
 }
 
-/// One request, its message encoded.
-#[derive(Debug, Clone)]
+/// One request, its messages encoded.
+#[derive(Debug)]
 pub struct Request {
     /// What is called.
     pub method: MethodPath,
+    /// How many messages go each way.
+    pub kind: CallKind,
     /// Where.
     pub target: Target,
     /// Who asks: from a certificate, never from the request itself.
@@ -43,27 +51,118 @@ pub struct Request {
     pub priority: i8,
     /// W3C trace context, if the caller has one.
     pub traceparent: Option<Box<str>>,
-    /// Pairs of text beside the message.
+    /// Pairs of text beside the messages.
     pub metadata: Metadata,
-    /// The message, CBOR.
-    pub message: Bytes,
+    /// Whether the call waits, within its deadline, for an agent to attach.
+    pub wait: bool,
+    /// What it carries, CBOR: one message, or a stream if its kind says so.
+    pub body: Body,
 }
 
-/// The reply of a call that went well, its message encoded.
-#[derive(Debug, Clone, Default, PartialEq)]
+impl Request {
+    /// The message of a request that has exactly one.
+    ///
+    /// # Errors
+    /// It carries a stream.
+    pub fn message(&self) -> Result<&Bytes, Status> {
+        match &self.body {
+            Body::Message(message) => Ok(message),
+            Body::Messages(_) => Err(not_one("request")),
+        }
+    }
+
+    /// A copy for another attempt, if the request is in hand: a stream goes once.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let Self {
+            method,
+            kind,
+            target,
+            caller,
+            call_id,
+            deadline,
+            attempt,
+            priority,
+            traceparent,
+            metadata,
+            wait,
+            body: Body::Message(message),
+        } = self
+        else {
+            return None;
+        };
+        Some(Self {
+            method: method.clone(),
+            kind: *kind,
+            target: target.clone(),
+            caller: caller.clone(),
+            call_id: *call_id,
+            deadline: *deadline,
+            attempt: attempt + 1,
+            priority: *priority,
+            traceparent: traceparent.clone(),
+            metadata: metadata.clone(),
+            wait: *wait,
+            body: Body::Message(message.clone()),
+        })
+    }
+}
+
+fn not_one(what: &str) -> Status {
+    let text = format!("the {what} is a stream of messages where one message was expected");
+    Status::unknown(Code::Internal, text)
+}
+
+/// The reply of a call that went well so far, its messages encoded.
+#[derive(Debug, Default)]
 pub struct Reply {
-    /// The message, CBOR.
-    pub message: Bytes,
-    /// Pairs that travel before the message.
+    /// What it carries, CBOR. A stream tells by itself how it ended.
+    pub body: Body,
+    /// Pairs that travel before the messages.
     pub metadata: Metadata,
-    /// Pairs that travel after it.
+    /// Pairs that travel after a single message. Those of a stream come with its end.
     pub trailing: Metadata,
 }
 
 impl Reply {
-    /// A reply without metadata.
+    /// A reply of one message, without metadata.
     pub fn new(message: Bytes) -> Self {
-        Self { message, ..Self::default() }
+        Self { body: Body::Message(message), ..Self::default() }
+    }
+
+    /// A reply that is a stream of messages.
+    pub fn stream(messages: Messages) -> Self {
+        Self { body: Body::Messages(messages), ..Self::default() }
+    }
+
+    /// The message of a reply that has exactly one.
+    ///
+    /// # Errors
+    /// It carries a stream.
+    pub fn message(&self) -> Result<&Bytes, Status> {
+        match &self.body {
+            Body::Message(message) => Ok(message),
+            Body::Messages(_) => Err(not_one("reply")),
+        }
+    }
+
+    /// Keeps something until the reply's stream has ended. A reply in hand needs nothing any more.
+    #[must_use]
+    pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
+        if let Body::Messages(messages) = &mut self.body {
+            messages.hold(guard);
+        }
+        self
+    }
+
+    /// The stream of a reply that has one.
+    pub(crate) fn into_messages(self) -> Result<Messages, Status> {
+        match self.body {
+            Body::Messages(messages) => Ok(messages.with_metadata(self.metadata)),
+            Body::Message(_) => Err(Status::unknown(
+                Code::Internal,
+                "the reply is one message where a stream was expected",
+            )),
+        }
     }
 }
 
@@ -82,6 +181,15 @@ struct Facts {
     is_cancelled: AtomicBool,
     /// Made by the first who waits: most handlers never do.
     cancelled: OnceLock<CancellationToken>,
+    /// Made by the first who adds to it.
+    reply: OnceLock<Mutex<ReplyPairs>>,
+}
+
+/// What a handler wants to travel around its messages.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReplyPairs {
+    pub(super) metadata: Metadata,
+    pub(super) trailing: Metadata,
 }
 
 /// Dropped before it is disarmed, it says that the call was cancelled.
@@ -107,8 +215,8 @@ impl Drop for CancelGuard {
 }
 
 impl Context {
-    /// Splits a request into its context and its message. Dropping the guard before it is disarmed says that the call was cancelled.
-    pub(crate) fn split(request: Request) -> (Self, Bytes, CancelGuard) {
+    /// Splits a request into its context and its body. Dropping the guard before it is disarmed says that the call was cancelled.
+    pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
         let facts = Facts {
             caller: request.caller,
             call_id: request.call_id,
@@ -118,9 +226,10 @@ impl Context {
             metadata: request.metadata,
             is_cancelled: AtomicBool::new(false),
             cancelled: OnceLock::new(),
+            reply: OnceLock::new(),
         };
         let context = Self(Arc::new(facts));
-        (context.clone(), request.message, CancelGuard(Some(context)))
+        (context.clone(), request.body, CancelGuard(Some(context)))
     }
 
     /// Who asks. On an agent this is the word of the node, which took it from a certificate.
@@ -156,6 +265,28 @@ impl Context {
     /// Pairs of text that the caller sent.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
+    }
+
+    /// Adds a pair that travels before the reply's messages. After the first message of a stream it is too late, and nothing happens.
+    pub fn add_reply_metadata(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.edit_reply(|pairs| pairs.metadata.insert(key, value));
+    }
+
+    /// Adds a pair that travels after the reply's messages.
+    pub fn add_trailing_metadata(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.edit_reply(|pairs| pairs.trailing.insert(key, value));
+    }
+
+    fn edit_reply(&self, edit: impl FnOnce(&mut ReplyPairs)) {
+        let pairs = self.0.reply.get_or_init(Mutex::default);
+        edit(&mut pairs.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The pairs as they are now.
+    pub(super) fn reply_pairs(&self) -> ReplyPairs {
+        self.0.reply.get().map_or_else(ReplyPairs::default, |pairs| {
+            pairs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        })
     }
 
     /// Whether the caller has gone or the deadline has passed before the handler ended.

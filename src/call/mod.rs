@@ -2,21 +2,38 @@
 
 mod answering;
 mod asking;
+mod batch;
+mod fan_out;
 mod callee;
 mod contract;
+mod ends;
+mod head;
 mod message;
+mod messages;
 mod permits;
+mod receiving;
+mod retry;
+mod shapes;
 mod steady;
+mod streaming;
 mod typed;
 
-pub(crate) use answering::{Body, Head, Reception, answer};
+pub(crate) use answering::{Reception, answer};
 pub(crate) use asking::{AskLimits, ask};
+pub(crate) use callee::Asker;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]
 pub use contract::{pascal, pascal_len};
+pub use ends::{Inbound, Outbound};
+pub(crate) use fan_out::some_at_once;
+pub(crate) use head::Head;
 pub use message::{Context, Reply, Request, Target};
+pub use messages::{Body, MessageSender, Messages};
 pub(crate) use permits::Permits;
-pub(crate) use typed::TypedMethod;
+pub(crate) use receiving::Pending;
+pub(crate) use retry::RetryBudget;
+pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};
+pub(crate) use typed::{BidirectionalMethod, ClientStreamMethod, ServerStreamMethod, TypedMethod};
 
 use crate::status::Status;
 use std::{future::Future, pin::Pin, sync::Arc};

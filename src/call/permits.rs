@@ -88,6 +88,11 @@ impl Permits {
         Status::not_executed(Code::ResourceExhausted, text)
     }
 
+    /// Whether the next call would have to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.places.available_permits() == 0
+    }
+
     /// Calls in flight now.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.in_flight_max.saturating_sub(self.0.places.available_permits())

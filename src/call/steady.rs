@@ -7,8 +7,11 @@ use crate::{
     wire::{Chunks, Kind},
 };
 use bytes::Bytes;
-use std::{pin::pin, task::Poll};
-use tokio::time::Instant;
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+use tokio::time::{Instant, Sleep};
 
 /// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for it: 1 KiB a second.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
@@ -41,6 +44,47 @@ pub(super) async fn read_steadily(
             }
             Err(_elapsed) => return Err(Stall::Slow),
         }
+    }
+}
+
+/// A frame, the end of the stream, or why there is neither.
+type SteadyRead = Result<Option<(Kind, Bytes)>, Stall<ReadFault>>;
+
+/// The pace of a stream of messages: between two messages a peer may take its time, inside one it has to keep sending.
+#[derive(Debug, Default)]
+pub(super) struct Steady {
+    /// Running while a frame is incomplete, with the bytes that had come when it was set.
+    stall: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl Steady {
+    /// The next frame. Nothing is lost when it is dropped and called again.
+    pub(super) async fn next(&mut self, reader: &mut FrameReader) -> SteadyRead {
+        std::future::poll_fn(|cx| self.poll(reader, cx)).await
+    }
+
+    fn poll(&mut self, reader: &mut FrameReader, cx: &mut Context<'_>) -> Poll<SteadyRead> {
+        // The reader keeps what it has received when its future is dropped.
+        if let Poll::Ready(read) = pin!(reader.next()).poll(cx) {
+            self.stall = None;
+            let frame = read.map_err(Stall::Fault);
+            return Poll::Ready(frame.map(|frame| frame.map(|frame| (frame.kind, frame.payload))));
+        }
+        if !reader.is_inside_a_frame() {
+            return Poll::Pending;
+        }
+        let now_received = reader.received_bytes();
+        let (stall, received) = self
+            .stall
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(STALL_WAIT_MAX)), now_received));
+        while stall.as_mut().poll(cx).is_ready() {
+            if now_received < *received + STEADY_BYTES_MIN {
+                return Poll::Ready(Err(Stall::Slow));
+            }
+            *received = now_received;
+            stall.as_mut().reset(stall_end());
+        }
+        Poll::Pending
     }
 }
 

@@ -2,23 +2,59 @@
 
 use super::{
     DynHandler, ReplyFuture,
-    message::{Context, Reply, Request},
+    ends::{Inbound, Outbound, Side},
+    message::{CancelGuard, Context, Reply, Request},
+    messages::{Body, Messages, Next, Source},
 };
 use crate::{
+    limits::STREAM_MESSAGES_AHEAD,
+    metadata::Metadata,
     status::{Code, Status},
     wire::{decode_value, encode_value},
 };
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{future::Future, marker::PhantomData, sync::Arc};
+use std::{
+    future::Future,
+    marker::PhantomData,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
 
 /// Decodes a request's message. A message that does not decode was not executed.
-fn decode_request<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
-    decode_value(message).map_err(|fault| {
+fn decode_request<T: DeserializeOwned>(body: Body) -> Result<T, Status> {
+    let Body::Message(message) = body else {
+        return Err(Status::not_executed(
+            Code::Internal,
+            "a stream of messages came to a method that takes one",
+        ));
+    };
+    decode_value(&message).map_err(|fault| {
         Status::not_executed(
             Code::InvalidArgument,
             format!("the message does not decode into what the method takes: {fault}"),
         )
     })
+}
+
+/// The stream of a request. One message in hand is a stream of one.
+fn inbound<T>(body: Body) -> Inbound<T> {
+    let messages = match body {
+        Body::Messages(messages) => messages,
+        Body::Message(message) => Messages::new(Once).starting_with(Next::Message(message)),
+    };
+    Inbound::new(messages, Side::Handler)
+}
+
+/// The end of a stream whose only message was given before.
+struct Once;
+
+impl Source for Once {
+    fn poll_next(&mut self, _: &mut task::Context<'_>) -> Poll<Next> {
+        Poll::Ready(Next::End(Metadata::default()))
+    }
 }
 
 /// Decodes a reply's message. The handler ran and answered, so what failed is only our reading of it.
@@ -31,6 +67,19 @@ pub(super) fn decode_reply<T: DeserializeOwned>(message: &[u8]) -> Result<T, Sta
     })
 }
 
+fn encode_reply<R: Serialize>(value: &R) -> Result<Bytes, Status> {
+    encode_value(value).map_err(|fault| {
+        Status::unknown(Code::Internal, format!("the reply does not encode: {fault}"))
+    })
+}
+
+/// A reply of one message, with what the handler wants to travel around it.
+fn one_reply<R: Serialize>(result: Result<R, Status>, context: &Context) -> Result<Reply, Status> {
+    let body = Body::Message(encode_reply(&result.map_err(Status::into_app_error)?)?);
+    let pairs = context.reply_pairs();
+    Ok(Reply { body, metadata: pairs.metadata, trailing: pairs.trailing })
+}
+
 /// A method as a function of a value and its context.
 ///
 /// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a status that it got from elsewhere.
@@ -39,15 +88,9 @@ pub(crate) struct TypedMethod<F, T, R> {
     _types: PhantomData<fn(T) -> R>,
 }
 
-impl<F, T, R, Fut> TypedMethod<F, T, R>
-where
-    F: Fn(T, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
+impl<F, T, R> TypedMethod<F, T, R> {
     /// Wraps a function or closure.
-    pub(crate) fn new(function: F) -> Self {
+    pub(crate) const fn new(function: F) -> Self {
         Self { function, _types: PhantomData }
     }
 }
@@ -61,16 +104,162 @@ where
 {
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
         Box::pin(async move {
-            let (context, message, guard) = Context::split(request);
-            let value = decode_request(&message)?;
-            drop(message);
-            let result = (self.function)(value, context).await;
+            let (context, body, guard) = Context::split(request);
+            let value = decode_request(body)?;
+            let result = (self.function)(value, context.clone()).await;
             guard.disarm();
-            let value = result.map_err(Status::into_app_error)?;
-            let message = encode_value(&value).map_err(|fault| {
-                Status::unknown(Code::Internal, format!("the reply does not encode: {fault}"))
-            })?;
-            Ok(Reply::new(message))
+            one_reply(result, &context)
         })
+    }
+}
+
+/// A method that takes a stream and answers with one value.
+pub(crate) struct ClientStreamMethod<F, T, R>(TypedMethod<F, T, R>);
+
+/// A method that takes a value and answers with a stream.
+pub(crate) struct ServerStreamMethod<F, T, R>(TypedMethod<F, T, R>);
+
+/// A method that takes a stream and answers with another.
+pub(crate) struct BidirectionalMethod<F, T, R>(TypedMethod<F, T, R>);
+
+macro_rules! wraps {
+    ($($method:ident),*) => {$(
+        impl<F, T, R> $method<F, T, R> {
+            /// Wraps a function or closure.
+            pub(crate) const fn new(function: F) -> Self {
+                Self(TypedMethod::new(function))
+            }
+        }
+    )*};
+}
+
+wraps!(ClientStreamMethod, ServerStreamMethod, BidirectionalMethod);
+
+impl<F, T, R, Fut> DynHandler for ClientStreamMethod<F, T, R>
+where
+    F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin(async move {
+            let (context, body, guard) = Context::split(request);
+            let result = (self.0.function)(inbound(body), context.clone()).await;
+            guard.disarm();
+            one_reply(result, &context)
+        })
+    }
+}
+
+impl<F, T, R, Fut> DynHandler for ServerStreamMethod<F, T, R>
+where
+    F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin(async move {
+            let (context, body, guard) = Context::split(request);
+            let value = decode_request(body)?;
+            let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
+            let work = (self.0.function)(value, Outbound::new(sender), context.clone());
+            Working::start(Box::pin(work), replies, context, guard).await
+        })
+    }
+}
+
+impl<F, T, R, Fut> DynHandler for BidirectionalMethod<F, T, R>
+where
+    F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin(async move {
+            let (context, body, guard) = Context::split(request);
+            let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
+            let work = (self.0.function)(inbound(body), Outbound::new(sender), context.clone());
+            Working::start(Box::pin(work), replies, context, guard).await
+        })
+    }
+}
+
+/// What a handler does.
+type Work = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// A handler at work on a stream of replies: whoever takes the replies drives it, and dropping them drops it.
+struct Working {
+    /// `None` once it has returned.
+    work: Option<Work>,
+    guard: Option<CancelGuard>,
+    /// How it ended, as it travels.
+    result: Result<(), Status>,
+    /// What it has sent and nobody has taken.
+    replies: Messages,
+    context: Context,
+}
+
+impl Working {
+    /// Waits for the first reply, because what travels before the replies is known only then.
+    async fn start(
+        work: Work,
+        replies: Messages,
+        context: Context,
+        guard: CancelGuard,
+    ) -> Result<Reply, Status> {
+        let mut working = Self {
+            work: Some(work),
+            guard: Some(guard),
+            result: Ok(()),
+            replies,
+            context: context.clone(),
+        };
+        let first = std::future::poll_fn(|cx| working.poll_next(cx)).await;
+        if let Next::Failed(status) = first {
+            return Err(status);
+        }
+        let messages = Messages::new(working).starting_with(first);
+        Ok(Reply { metadata: context.reply_pairs().metadata, ..Reply::stream(messages) })
+    }
+
+    fn poll_work(&mut self, cx: &mut task::Context<'_>) {
+        let Some(work) = &mut self.work else { return };
+        // Here, so that what it has sent before it panicked still arrives before the failure.
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        let result = match polled {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(result)) => result.map_err(Status::into_app_error),
+            Err(_panic) => Err(Status::unknown(Code::Internal, "the handler panicked")),
+        };
+        self.result = result;
+        if let Some(guard) = self.guard.take() {
+            guard.disarm();
+        }
+        self.work = None;
+    }
+}
+
+impl Source for Working {
+    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Next> {
+        self.poll_work(cx);
+        match self.replies.poll_event(cx) {
+            Poll::Ready(Next::Message(message)) => return Poll::Ready(Next::Message(message)),
+            // A handler that has finished or dropped its way out may still be at work.
+            Poll::Ready(_) | Poll::Pending => {}
+        }
+        if self.work.is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(match std::mem::replace(&mut self.result, Ok(())) {
+            Ok(()) => Next::End(self.context.reply_pairs().trailing),
+            Err(status) => Next::Failed(status),
+        })
+    }
+
+    fn poll_beside(&mut self, cx: &mut task::Context<'_>) {
+        self.poll_work(cx);
     }
 }

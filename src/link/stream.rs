@@ -226,6 +226,11 @@ impl FrameReader {
         self.received_bytes
     }
 
+    /// Whether part of a frame has come, and the rest has not.
+    pub(crate) fn is_inside_a_frame(&self) -> bool {
+        !self.received.as_slice().is_empty()
+    }
+
     /// Sets the largest message that is taken from now on.
     pub(crate) fn allow_messages(&mut self, bytes_max: usize) {
         self.message_bytes_max = bytes_max;

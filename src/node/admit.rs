@@ -191,7 +191,7 @@ struct Admitted<'a> {
 impl Admitted<'_> {
     fn register(&mut self, entry: Entry<SharedAgentLink>) -> Result<(), LinkFault> {
         let link = entry.link.link.clone();
-        let services = entry.link.services.len();
+        let services = entry.link.services.clone();
         let mut registry = self.shared.registry();
         let registration =
             registry.register(self.name, entry, SystemTime::now()).map_err(|Stale| {
@@ -201,6 +201,7 @@ impl Admitted<'_> {
                     by_peer: false,
                 }
             })?;
+        registry.hosting.set(self.name, &services);
         if !self.is_registered {
             // Under the lock: whoever subscribes sees each agent either as present or as arriving. Nobody listening is fine.
             drop(self.shared.arrivals.send(self.name.clone()));
@@ -209,9 +210,10 @@ impl Admitted<'_> {
         self.is_registered = true;
         self.shared.changed.send_replace(());
         tracing::info!(
-            "agent {} attached from {} with {services} services",
+            "agent {} attached from {} with {} services",
             self.name,
-            link.remote_address()
+            link.remote_address(),
+            services.len()
         );
         for old in registration.superseded {
             tracing::warn!(
@@ -231,7 +233,13 @@ impl Admitted<'_> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if self.shared.registry().unregister(self.name, self.admission, SystemTime::now()) {
+        let mut registry = self.shared.registry();
+        let is_detached = registry.unregister(self.name, self.admission, SystemTime::now());
+        if is_detached {
+            registry.hosting.remove(self.name);
+        }
+        drop(registry);
+        if is_detached {
             tracing::info!("agent {} is detached", self.name);
         }
         self.shared.changed.send_replace(());

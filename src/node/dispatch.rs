@@ -3,9 +3,11 @@
 use super::{Shared, SharedAgentLink};
 use crate::{
     call::{AskLimits, Handler, Reply, Request, Target, ask},
+    limits::{ATTEMPTS_MAX, CANDIDATES_MAX},
     name::{MethodPath, Name, PeerName},
     policy::{self, Decision},
-    status::{Code, Status},
+    status::{Code, Outcome, Status},
+    tls::random_bytes,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -14,12 +16,23 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Granted {
     timeout_max: Option<Duration>,
-    message_bytes_max: Option<usize>,
+    pub(super) message_bytes_max: Option<usize>,
+    /// Whether an attempt that may have run may be repeated.
+    is_idempotent: bool,
 }
 
 impl Granted {
     /// The embedding program's own calls: its business.
-    const IN_PROCESS: Self = Self { timeout_max: None, message_bytes_max: None };
+    const IN_PROCESS: Self =
+        Self { timeout_max: None, message_bytes_max: None, is_idempotent: false };
+
+    fn by(grant: policy::Grant<'_>) -> Self {
+        Self {
+            timeout_max: grant.timeout_max(),
+            message_bytes_max: grant.message_bytes_max(),
+            is_idempotent: grant.is_idempotent(),
+        }
+    }
 }
 
 /// Calls agents. In process it is what a handle calls; for remote callers it is the handler behind their streams.
@@ -32,39 +45,205 @@ impl Dispatch {
         Self { shared }
     }
 
-    /// Sends a call that was granted.
+    /// Sends a call that was granted, and sends it again where that is safe.
     pub(super) async fn forward(
         &self,
         request: &mut Request,
         granted: Granted,
     ) -> Result<Reply, Status> {
         bound(request, granted)?;
-        let Target::Agent(name) = std::mem::replace(&mut request.target, Target::Here) else {
+        if request.target == Target::Here {
             return Err(Status::not_executed(Code::InvalidArgument, "the call names no agent"));
+        }
+        self.shared.retries.earn();
+        let mut asked = None;
+        let mut failure = match self.attempt(request, granted, &mut asked).await {
+            Ok(reply) => return Ok(reply),
+            Err(status) => status,
         };
-        let agent = self.pick(&name)?;
+        while let Some(mut again) = self.retry(request, granted, &failure, asked.as_ref()) {
+            request.attempt = again.attempt;
+            // What may have run stays unknown, whatever a later attempt says that did not run.
+            let floor = failure.outcome();
+            failure = match Box::pin(self.attempt(&mut again, granted, &mut asked)).await {
+                Ok(reply) => return Ok(reply),
+                Err(status) if floor == Outcome::Unknown && status.is_safe_to_retry() => {
+                    Status::unknown(status.code(), status.message())
+                }
+                Err(status) => status,
+            };
+        }
+        Err(failure)
+    }
+
+    /// Another attempt of a failed call, if it is safe, of use, and within its bounds.
+    fn retry(
+        &self,
+        request: &Request,
+        granted: Granted,
+        failure: &Status,
+        asked: Option<&SharedAgentLink>,
+    ) -> Option<Request> {
+        let asked = asked?;
+        let is_safe = match failure.outcome() {
+            Outcome::NotExecuted => true,
+            Outcome::Unknown => granted.is_idempotent,
+            Outcome::Ok | Outcome::AppError => false,
+        };
+        let elsewhere = || match &request.target {
+            Target::Service => true,
+            _ => self
+                .pick_now(request, Some(asked))
+                .is_ok_and(|next| next.link.id() != asked.link.id() || next.link.is_closed()),
+        };
+        let is_of_use = match failure.code() {
+            Code::Unavailable => elsewhere(),
+            Code::ResourceExhausted => request.target == Target::Service,
+            _ => false,
+        };
+        let has_time = Instant::now() < request.deadline;
+        if !(is_safe && is_of_use && has_time && request.attempt < ATTEMPTS_MAX) {
+            return None;
+        }
+        let again = request.again()?;
+        self.shared.retries.spend().then_some(again)
+    }
+
+    async fn attempt(
+        &self,
+        request: &mut Request,
+        _granted: Granted,
+        asked: &mut Option<SharedAgentLink>,
+    ) -> Result<Reply, Status> {
+        let agent = self.pick(request, asked.as_ref()).await?;
+        *asked = Some(agent.clone());
         let limits = &*self.shared.limits;
         let permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
         let limits = AskLimits::from(limits).after_queueing(permit.waited());
         // The node's own calls go without a name: the agent knows the node by its certificate.
-        let caller = (request.caller != self.shared.peer).then_some(&request.caller);
-        ask(&agent.link, request, limits, caller).await
+        let caller = (request.caller != self.shared.peer).then(|| request.caller.clone());
+        let target = std::mem::replace(&mut request.target, Target::Here);
+        let asked = ask(&agent.link, request, limits, caller.as_ref()).await;
+        request.target = target;
+        Ok(asked?.holding(permit))
     }
 
-    fn pick(&self, name: &Name) -> Result<SharedAgentLink, Status> {
+    /// The link to use: now, or for a call that wants to wait, within its deadline.
+    async fn pick(
+        &self,
+        request: &Request,
+        failed: Option<&SharedAgentLink>,
+    ) -> Result<SharedAgentLink, Status> {
+        match self.pick_now(request, failed) {
+            Err(status) if request.wait && status.code() == Code::Unavailable => {
+                Box::pin(self.wait_for(request, failed)).await
+            }
+            picked => picked,
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        request: &Request,
+        failed: Option<&SharedAgentLink>,
+    ) -> Result<SharedAgentLink, Status> {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            match self.pick_now(request, failed) {
+                Err(status) if status.code() == Code::Unavailable => {
+                    let waited = tokio::time::timeout_at(request.deadline, changed.changed());
+                    tokio::select! {
+                        waited = waited => if !matches!(waited, Ok(Ok(()))) {
+                            return Err(status);
+                        },
+                        () = self.shared.calls.stopped() => return Err(status),
+                    }
+                }
+                picked => return picked,
+            }
+            if self.shared.calls.is_draining() {
+                return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+            }
+        }
+    }
+
+    fn pick_now(
+        &self,
+        request: &Request,
+        failed: Option<&SharedAgentLink>,
+    ) -> Result<SharedAgentLink, Status> {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        self.shared.registry().pick(name).cloned().ok_or_else(|| {
-            Status::not_executed(Code::Unavailable, format!("agent {name} is not attached"))
-        })
+        match &request.target {
+            Target::Agent(name) => self.shared.registry().pick(name).cloned().ok_or_else(|| {
+                Status::not_executed(Code::Unavailable, format!("agent {name} is not attached"))
+            }),
+            _ => self.pick_any(request, failed).ok_or_else(|| {
+                let service = request.method.service();
+                let text = format!("no agent that is attached may answer for {service}");
+                Status::not_executed(Code::Unavailable, text)
+            }),
+        }
     }
+
+    /// Of the agents that may answer, the less loaded of two; one that has just failed only if there is no other.
+    fn pick_any(
+        &self,
+        request: &Request,
+        failed: Option<&SharedAgentLink>,
+    ) -> Option<SharedAgentLink> {
+        let chance = usize::from_ne_bytes(random_bytes());
+        let registry = self.shared.registry();
+        let hosts = registry.hosting.of(request.method.as_str());
+        let may_answer = |name: &Name| self.may_answer(&request.caller, name, &request.method);
+        let in_turn = (0..hosts.len()).map(|n| &hosts[(chance % hosts.len() + n) % hosts.len()]);
+        let mut candidates = Vec::new();
+        for (seen, name) in in_turn.enumerate() {
+            if seen >= CANDIDATES_MAX && !candidates.is_empty() {
+                break;
+            }
+            if may_answer(name)
+                && let Some(link) = registry.pick(name)
+            {
+                candidates.push(link);
+            }
+        }
+        let is_other = |link: &&&SharedAgentLink| {
+            failed.is_none_or(|failed| failed.link.peer() != link.link.peer())
+        };
+        let by_load = |link: &&&SharedAgentLink| (link.permits.is_full(), link.permits.in_flight());
+        // Two by chance, not the least of all: many nodes that see the same numbers would all run to the same agent.
+        let two = candidates.iter().filter(is_other).filter(|link| !link.permits.is_full()).take(2);
+        two.min_by_key(by_load)
+            .or_else(|| candidates.iter().filter(is_other).min_by_key(by_load))
+            .or_else(|| candidates.first())
+            .map(|link| (*link).clone())
+    }
+
+    /// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
+    fn may_answer(&self, asker: &PeerName, agent: &Name, method: &MethodPath) -> bool {
+        may_answer(&self.shared, asker, agent, method)
+    }
+}
+
+/// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
+pub(super) fn may_answer(
+    shared: &Shared,
+    asker: &PeerName,
+    agent: &Name,
+    method: &MethodPath,
+) -> bool {
+    let is_own = *asker == shared.peer;
+    shared.policy.may_host(agent, method.service())
+        && (is_own
+            || shared.policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
 }
 
 impl Handler for Dispatch {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
-        let _counted = self.shared.calls.counted();
-        self.forward(&mut request, Granted::IN_PROCESS).await
+        let counted = self.shared.calls.counted();
+        Ok(self.forward(&mut request, Granted::IN_PROCESS).await?.holding(counted))
     }
 }
 
@@ -73,11 +252,11 @@ fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
     if let Some(timeout_max) = granted.timeout_max {
         request.deadline = request.deadline.min(Instant::now() + timeout_max);
     }
+    let bytes = request.message().map_or(0, bytes::Bytes::len);
     match granted.message_bytes_max {
-        Some(max) if request.message.len() > max => {
+        Some(max) if bytes > max => {
             let text = format!(
-                "the message of {} bytes is over the rule's limit of {max} bytes (message_max)",
-                request.message.len()
+                "the message of {bytes} bytes is over the rule's limit of {max} bytes (message_max)"
             );
             Err(Status::not_executed(Code::ResourceExhausted, text))
         }
@@ -93,10 +272,7 @@ pub(super) fn authorise(
     method: &MethodPath,
 ) -> Result<Granted, Status> {
     match shared.policy.decide(asker, target, method) {
-        Decision::Allow(grant) => Ok(Granted {
-            timeout_max: grant.timeout_max(),
-            message_bytes_max: grant.message_bytes_max(),
-        }),
+        Decision::Allow(grant) => Ok(Granted::by(grant)),
         Decision::Deny(denied) => {
             tracing::warn!("refused {asker}: {method} on {target}: {denied}");
             let text = format!(
@@ -105,4 +281,19 @@ pub(super) fn authorise(
             Err(Status::not_executed(Code::PermissionDenied, text))
         }
     }
+}
+
+/// The same for a call that names only the service. Which agents may answer it is looked at when one is picked.
+pub(super) fn authorise_any(
+    shared: &Shared,
+    asker: &PeerName,
+    method: &MethodPath,
+) -> Result<Granted, Status> {
+    shared.policy.grant_anywhere(asker, method).map(Granted::by).ok_or_else(|| {
+        tracing::warn!("refused {asker}: {method} on any agent: no [[allow]] rule covers it");
+        let text = format!(
+            "{asker} may not call {method}; an [[allow]] rule of the node would have to say so"
+        );
+        Status::not_executed(Code::PermissionDenied, text)
+    })
 }

@@ -5,7 +5,7 @@ use super::{
     dispatch::{self, Dispatch},
 };
 use crate::{
-    call::{Body, Head, Permits, Reception, Reply, Target},
+    call::{Head, Pending, Permits, Reception, Reply, Target},
     name::PeerName,
     policy,
     status::{Code, Status},
@@ -27,40 +27,43 @@ impl Front {
     }
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
-    async fn here(&self, head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
+    async fn here(&self, head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+        let mut bytes_max = None;
         let directory =
             self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
         if directory.is_none() {
             let target = policy::Target::Node(&self.shared.name);
-            dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
+            let granted = dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
+            bytes_max = granted.message_bytes_max;
         }
-        let handler = directory.unwrap_or(&self.shared.services).find(&head.method)?.clone();
-        let message = body.message().await?;
-        handler.call_boxed(head.into_request(self.asker.clone(), message)).await
+        let handler =
+            directory.unwrap_or(&self.shared.services).find(&head.method, head.kind)?.clone();
+        let body = pending.body(bytes_max).await?;
+        handler.call_boxed(head.into_request(self.asker.clone(), body)).await
     }
 }
 
 impl Reception for Front {
-    async fn receive(&self, mut head: Box<Head>, body: Body<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
         head.priority = head.priority.min(0);
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        let _permit =
-            self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
-        let Target::Agent(name) = &head.target else {
-            return self.here(head, body).await;
+        let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
+        let granted = match &head.target {
+            Target::Here => return Ok(self.here(head, pending).await?.holding(permit)),
+            Target::Agent(name) => {
+                let target = policy::Target::Agent(name);
+                dispatch::authorise(&self.shared, &self.asker, target, &head.method)?
+            }
+            Target::Service => dispatch::authorise_any(&self.shared, &self.asker, &head.method)?,
         };
-        let granted = dispatch::authorise(
-            &self.shared,
-            &self.asker,
-            policy::Target::Agent(name),
-            &head.method,
-        )?;
-        let message = body.message().await?;
-        let mut request = head.into_request(self.asker.clone(), message);
-        self.dispatch.forward(&mut request, granted).await
+        // A rule's bound on messages is told by dispatch where the message is in hand.
+        let stream_max = granted.message_bytes_max.filter(|_| head.kind.streams_requests());
+        let body = pending.body(stream_max).await?;
+        let mut request = head.into_request(self.asker.clone(), body);
+        Ok(self.dispatch.forward(&mut request, granted).await?.holding(permit))
     }
 
     fn is_leaving(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::{
-    call::{Call, Callee, IntoMethod},
+    call::{Call, Callee, IntoMethod, Target},
     name::{Name, NameError},
     wire::CloseCode,
 };
@@ -74,7 +74,11 @@ pub struct AgentHandle {
 
 impl AgentHandle {
     pub(super) fn new(shared: &Arc<Shared>, name: Name) -> Self {
-        Self { callee: super::callee(shared, &name), shared: shared.clone(), name }
+        Self {
+            callee: super::callee(shared, Target::Agent(name.clone())),
+            shared: shared.clone(),
+            name,
+        }
     }
 
     /// The agent's name.

@@ -4,6 +4,7 @@ mod admit;
 mod dispatch;
 mod front;
 mod handle;
+mod hosting;
 mod registry;
 mod snapshot;
 
@@ -11,21 +12,24 @@ pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 pub use snapshot::{AgentInfo, DIRECTORY};
 
 use crate::{
-    call::{Callee, Permits, SharedHandler},
+    call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, some_at_once},
     drain::Tasks,
     limits::{self, Limits},
     link::{BindError, Link, Listener},
     name::{CallIds, Name, NameError, PeerName, Role},
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
+    status::{Code, Status},
     tls::{Credentials, CredentialsError, random_bytes},
     wire::{CloseCode, ServiceInfo},
 };
 use dispatch::Dispatch;
 use registry::Registry;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::{Semaphore, broadcast, watch};
 
@@ -52,6 +56,8 @@ pub(crate) struct Shared {
     changed: watch::Sender<()>,
     arrivals: broadcast::Sender<Name>,
     call_ids: Arc<CallIds>,
+    /// How many more calls may be tried again.
+    retries: RetryBudget,
     /// One task a link, until the link ends.
     links: Tasks,
     /// One task a call that came over a link.
@@ -142,6 +148,7 @@ impl NodeBuilder {
             changed: watch::Sender::new(()),
             arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
             call_ids: Arc::new(CallIds::new(random_bytes())),
+            retries: RetryBudget::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
         });
@@ -216,6 +223,33 @@ impl Node {
         AgentRef::new(&self.shared, name.as_ref().parse())
     }
 
+    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]` rule says which may.
+    pub fn any(&self) -> Callee {
+        callee(&self.shared, Target::Service)
+    }
+
+    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome for each, by name.
+    ///
+    /// # Errors
+    /// The method is no method's name. What became of a call stands with its agent.
+    pub async fn call_all<R: DeserializeOwned + Send + 'static>(
+        &self,
+        method: impl IntoMethod,
+        message: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
+        let invalid = |text| Status::not_executed(Code::InvalidArgument, text);
+        let method = method.into_method().map_err(|fault| invalid(fault.to_string()))?;
+        let message = crate::wire::encode_value(message).map_err(invalid)?;
+        let calls = snapshot::hosts(&self.shared, &self.shared.peer, &method).into_iter();
+        let calls = calls.map(|host| {
+            let callee = callee(&self.shared, Target::Agent(host.clone()));
+            let call = callee.call_encoded(&method, message.clone()).timeout(timeout);
+            async move { (host, call.await) }
+        });
+        Ok(some_at_once(calls.collect(), limits::CALL_ALL_AT_ONCE).await)
+    }
+
     /// What is known of the agents that are attached or were, by name.
     pub fn agents(&self) -> Vec<AgentInfo> {
         snapshot::agents(&self.shared, |_| true)
@@ -246,13 +280,8 @@ impl Drop for Node {
 }
 
 /// Who can be called through this node's dispatch.
-fn callee(shared: &Arc<Shared>, name: &Name) -> Callee {
+fn callee(shared: &Arc<Shared>, target: Target) -> Callee {
     let handler: SharedHandler = Arc::new(Dispatch::new(shared.clone()));
-    Callee::new(
-        handler,
-        crate::call::Target::Agent(name.clone()),
-        shared.peer.clone(),
-        shared.call_ids.clone(),
-        shared.limits.timeout_default,
-    )
+    let Shared { peer, call_ids, limits, calls: tasks, .. } = &**shared;
+    Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
 }

@@ -1,5 +1,6 @@
 //! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time is an argument.
 
+use super::hosting::Hosting;
 use crate::{
     limits::{AGENT_LINKS_MAX, DETACHED_REMEMBERED_MAX},
     name::Name,
@@ -61,11 +62,19 @@ pub(super) struct Registry<L> {
     detached: usize,
     callers: HashMap<Name, usize>,
     admissions: u64,
+    /// Which methods they have registered. Under the same lock, so that the two never disagree.
+    pub(super) hosting: Hosting,
 }
 
 impl<L> Default for Registry<L> {
     fn default() -> Self {
-        Self { agents: BTreeMap::new(), detached: 0, callers: HashMap::new(), admissions: 0 }
+        Self {
+            agents: BTreeMap::new(),
+            detached: 0,
+            callers: HashMap::new(),
+            admissions: 0,
+            hosting: Hosting::default(),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! A read-only picture of who is attached, and the directory service that shows it to those who may see it.
 
-use super::Shared;
+use super::{Shared, dispatch::may_answer};
 use crate::{
     call::Context,
-    name::{Name, PeerName},
+    name::{MethodPath, Name, NameError, PeerName},
     policy::Target,
     serve::Service,
     status::{Code, Status},
@@ -91,9 +91,19 @@ fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<Servi
         .ok_or_else(|| Status::new(Code::Unavailable, format!("agent {agent} is not attached")))
 }
 
+/// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
+pub(super) fn hosts(shared: &Shared, asker: &PeerName, method: &MethodPath) -> Vec<Name> {
+    let hosts: Vec<Name> = shared.registry().hosting.of(method.as_str()).to_vec();
+    let mut hosts: Vec<_> =
+        hosts.into_iter().filter(|host| may_answer(shared, asker, host, method)).collect();
+    hosts.sort();
+    hosts
+}
+
 /// The directory as a service. It holds the node weakly: the node holds it.
 pub(super) fn directory(shared: &Arc<Shared>) -> Service {
     let (for_agents, for_services) = (Arc::downgrade(shared), Arc::downgrade(shared));
+    let for_hosts = Arc::downgrade(shared);
     Service::new(DIRECTORY)
         .method("Agents", move |(): (), ctx: Context| {
             let shared = for_agents.clone();
@@ -102,15 +112,25 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Service {
                 Ok(agents(&shared, |agent| may_see(&shared, ctx.caller(), agent)))
             }
         })
+        .method("Hosts", move |method: String, ctx: Context| {
+            let shared = for_hosts.clone();
+            async move {
+                let method: MethodPath = method.parse().map_err(invalid)?;
+                let hosts = hosts(&*upgrade(&shared)?, ctx.caller(), &method);
+                Ok(hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
+            }
+        })
         .method("Services", move |agent: String, ctx: Context| {
             let shared = for_services.clone();
             async move {
-                let agent: Name = agent.parse().map_err(|fault: crate::name::NameError| {
-                    Status::new(Code::InvalidArgument, fault.to_string())
-                })?;
+                let agent: Name = agent.parse().map_err(invalid)?;
                 services(&*upgrade(&shared)?, ctx.caller(), &agent)
             }
         })
+}
+
+fn invalid(fault: NameError) -> Status {
+    Status::new(Code::InvalidArgument, fault.to_string())
 }
 
 fn upgrade(shared: &Weak<Shared>) -> Result<Arc<Shared>, Status> {

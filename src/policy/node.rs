@@ -75,6 +75,17 @@ impl NodePolicy {
         }
     }
 
+    /// The first allow rule under which the asker may call the method on some agent, for a call that names only the service. Rules that
+    /// deny are looked at for each agent.
+    pub fn grant_anywhere(&self, asker: &PeerName, method: &MethodPath) -> Option<Grant<'_>> {
+        let covers = |rule: &&AllowRule| {
+            matches!(rule.agent, TargetGlob::Agents(_))
+                && rule.caller.matches(asker)
+                && rule.method.matches(method)
+        };
+        self.allow.iter().find(covers).map(|rule| Grant { rule })
+    }
+
     /// Whether the asker may know that the target is there: some allow rule could let it call something
     /// there, and no deny rule takes all of that away. Nobody else learns which agents exist.
     pub fn may_see(&self, asker: &PeerName, target: Target<'_>) -> bool {

@@ -5,7 +5,9 @@ mod service;
 pub(crate) use service::Services;
 pub use service::{Service, ServiceError};
 #[doc(hidden)]
-pub use service::{add_method, method_path, new_service};
+pub use service::{
+    add_bidirectional, add_client_stream, add_method, add_server_stream, method_path, new_service,
+};
 
 use crate::{
     call::{Reception, answer},

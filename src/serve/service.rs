@@ -1,7 +1,10 @@
 //! Services and their methods: built by programs, looked up by calls.
 
 use crate::{
-    call::{Context, DynHandler, SharedHandler, TypedMethod},
+    call::{
+        BidirectionalMethod, ClientStreamMethod, Context, DynHandler, Inbound, Outbound,
+        ServerStreamMethod, SharedHandler, TypedMethod,
+    },
     name::{MethodName, MethodPath, ServiceName},
     status::{Code, Status},
     wire::{CallKind, MethodInfo, ServiceInfo},
@@ -29,7 +32,16 @@ use std::{
 #[must_use = "a service answers once it is hosted"]
 pub struct Service {
     name: String,
-    methods: Vec<(String, SharedHandler)>,
+    methods: Vec<(String, Method)>,
+}
+
+/// What answers a method, and how many messages it takes and gives.
+#[derive(Clone)]
+pub(crate) struct Method {
+    /// The shape of its calls.
+    pub(crate) kind: CallKind,
+    /// What answers them.
+    pub(crate) handler: SharedHandler,
 }
 
 impl Service {
@@ -40,20 +52,96 @@ impl Service {
 
     /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a panic ends the call with
     /// `INTERNAL`. Its future is dropped when the call is cancelled or its deadline passes.
-    pub fn method<F, T, R, Fut>(mut self, name: impl Into<String>, function: F) -> Self
+    pub fn method<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(T, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Status>> + Send + 'static,
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.methods.push((name.into(), Arc::new(TypedMethod::new(function))));
-        self
+        self.add(name, CallKind::Unary, Arc::new(TypedMethod::new(function)))
+    }
+
+    /// Adds a method that takes one value and answers with a stream: what it sends into the [`Outbound`]. Its return ends the stream.
+    ///
+    /// It is polled by whoever takes the replies, so that a slow reader holds it back; its future is dropped when the call is cancelled.
+    pub fn server_stream<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+        T: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        self.add(name, CallKind::ServerStream, Arc::new(ServerStreamMethod::new(function)))
+    }
+
+    /// Adds a method that takes a stream, the [`Inbound`], and answers with one value. It starts with the first message, or with the end
+    /// of a stream that has none.
+    pub fn client_stream<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Status>> + Send + 'static,
+        T: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        self.add(name, CallKind::ClientStream, Arc::new(ClientStreamMethod::new(function)))
+    }
+
+    /// Adds a method that takes a stream and answers with another. It starts with the first message, or with the end of a stream that has
+    /// none; its return ends the replies, whether it has taken all messages or not.
+    pub fn bidirectional<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Status>> + Send + 'static,
+        T: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        self.add(name, CallKind::Bidirectional, Arc::new(BidirectionalMethod::new(function)))
     }
 
     /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are taken at their word.
-    pub fn raw_method(mut self, name: impl Into<String>, handler: impl DynHandler) -> Self {
-        self.methods.push((name.into(), Arc::new(handler)));
+    pub fn raw_method(self, name: impl Into<String>, handler: impl DynHandler) -> Self {
+        self.raw_method_of(CallKind::Unary, name, handler)
+    }
+
+    /// The same for a method of any kind: request and reply carry a stream where the kind says so.
+    pub fn raw_method_of(
+        self,
+        kind: CallKind,
+        name: impl Into<String>,
+        handler: impl DynHandler,
+    ) -> Self {
+        self.add(name, kind, Arc::new(handler))
+    }
+
+    /// Puts something around every method that was added so far: logging, quotas, a test's eye. The wrapper gets what answers the method
+    /// and gives what is to answer it from now on, and sees each request and its outcome.
+    ///
+    /// ```
+    /// use dialback::{Handler, Reply, Request, Service, SharedHandler, Status};
+    ///
+    /// struct Logged(SharedHandler);
+    ///
+    /// impl Handler for Logged {
+    ///     async fn call(&self, request: Request) -> Result<Reply, Status> {
+    ///         let method = request.method.clone();
+    ///         let result = self.0.clone().call_boxed(request).await;
+    ///         println!("{method}: {:?}", result.as_ref().err());
+    ///         result
+    ///     }
+    /// }
+    ///
+    /// let service = Service::new("Clock").wrap(|inner| std::sync::Arc::new(Logged(inner)));
+    /// ```
+    pub fn wrap(mut self, wrapper: impl Fn(SharedHandler) -> SharedHandler) -> Self {
+        for (_, method) in &mut self.methods {
+            method.handler = wrapper(method.handler.clone());
+        }
+        self
+    }
+
+    fn add(mut self, name: impl Into<String>, kind: CallKind, handler: SharedHandler) -> Self {
+        self.methods.push((name.into(), Method { kind, handler }));
         self
     }
 }
@@ -81,7 +169,7 @@ pub enum ServiceError {
 
 /// All hosted methods, by name.
 pub(crate) struct Services {
-    handlers: HashMap<MethodPath, SharedHandler>,
+    methods: HashMap<MethodPath, Method>,
     infos: Vec<ServiceInfo>,
 }
 
@@ -96,28 +184,37 @@ impl Services {
 
     /// The same, for dialback's own services.
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
-        let mut handlers = HashMap::new();
+        let mut found = HashMap::new();
         let mut listed: BTreeMap<String, BTreeMap<String, CallKind>> = BTreeMap::new();
         for Service { name, methods } in services {
             let service: ServiceName = name.parse()?;
             let infos = listed.entry(name).or_default();
-            for (method, handler) in methods {
-                let path = MethodPath::new(&service, &method.parse::<MethodName>()?);
-                if handlers.insert(path.clone(), handler).is_some() {
+            for (name, method) in methods {
+                let path = MethodPath::new(&service, &name.parse::<MethodName>()?);
+                infos.insert(name, method.kind);
+                if found.insert(path.clone(), method).is_some() {
                     return Err(ServiceError::Twice(path));
                 }
-                infos.insert(method, CallKind::Unary);
             }
         }
-        Ok(Self { handlers, infos: listed.into_iter().map(info).collect() })
+        Ok(Self { methods: found, infos: listed.into_iter().map(info).collect() })
     }
 
-    /// Who answers a method.
+    /// Who answers a method, if it is called as what it is.
     ///
     /// # Errors
-    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown.
-    pub(crate) fn find(&self, method: &MethodPath) -> Result<&SharedHandler, Status> {
-        self.handlers.get(method.as_str()).ok_or_else(|| {
+    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind the method is.
+    pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
+        let method = self.named(path)?;
+        if method.kind == kind {
+            return Ok(&method.handler);
+        }
+        let text = format!("{path} is of the kind {}, and was called as {kind}", method.kind);
+        Err(Status::not_executed(Code::Unimplemented, text))
+    }
+
+    fn named(&self, method: &MethodPath) -> Result<&Method, Status> {
+        self.methods.get(method.as_str()).ok_or_else(|| {
             let has_service = self.infos.iter().any(|info| info.name == method.service());
             let text = if has_service {
                 format!("the service {} has no method {}", method.service(), method.method())
@@ -163,6 +260,42 @@ where
     service.method(name, function)
 }
 
+/// For the contract macro: as [`Service::server_stream`].
+#[doc(hidden)]
+pub fn add_server_stream<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
+where
+    F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    service.server_stream(name, function)
+}
+
+/// For the contract macro: as [`Service::client_stream`].
+#[doc(hidden)]
+pub fn add_client_stream<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
+where
+    F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    service.client_stream(name, function)
+}
+
+/// For the contract macro: as [`Service::bidirectional`].
+#[doc(hidden)]
+pub fn add_bidirectional<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
+where
+    F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+    T: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    service.bidirectional(name, function)
+}
+
 /// For the contract macro: both names are identifiers, so they always join.
 #[doc(hidden)]
 pub fn method_path(service: &str, method: &str) -> MethodPath {
@@ -179,6 +312,7 @@ pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Reque
     use crate::name::CallId;
     crate::call::Request {
         method: method.parse().expect("a method"),
+        kind: CallKind::Unary,
         target: crate::call::Target::Here,
         caller: "caller/test".parse().expect("a name"),
         call_id: CallId::from_bytes([0; 16]),
@@ -187,7 +321,8 @@ pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Reque
         priority: 0,
         traceparent: None,
         metadata: crate::metadata::Metadata::default(),
-        message,
+        wait: false,
+        body: crate::call::Body::Message(message),
     }
 }
 
@@ -212,8 +347,9 @@ mod tests {
     async fn call(method: &str, message: bytes::Bytes) -> Result<String, Status> {
         let services = Services::new(vec![hello()]).expect("services");
         let request = request(method, message);
-        let reply = services.find(&request.method)?.clone().call_boxed(request).await?;
-        Ok(decode_value(&reply.message).expect("a text"))
+        let reply =
+            services.find(&request.method, CallKind::Unary)?.clone().call_boxed(request).await?;
+        Ok(decode_value(reply.message()?).expect("a text"))
     }
 
     #[tokio::test]

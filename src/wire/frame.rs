@@ -185,6 +185,10 @@ impl Chunks {
         Self { pieces: [piece, Bytes::new(), Bytes::new()], used: 1 }
     }
 
+    const fn three(pieces: [Bytes; 3]) -> Self {
+        Self { pieces, used: 3 }
+    }
+
     /// Bytes that the transport has not taken out yet.
     pub(crate) fn bytes_left(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
@@ -210,7 +214,7 @@ fn around_message(
     };
     if message.len() > COPY_BYTES_MAX {
         let (first, last) = (with_scratch(push_before)?, with_scratch(after)?);
-        return Ok(Chunks { pieces: [first, message.clone(), last], used: 3 });
+        return Ok(Chunks::three([first, message.clone(), last]));
     }
     let all = with_scratch(|out| {
         push_before(out)?;
@@ -218,6 +222,72 @@ fn around_message(
         after(out)
     })?;
     Ok(Chunks::one(all))
+}
+
+/// The start of a request whose messages come later: HEAD alone.
+pub(crate) fn head_chunk(head: &RequestHead<'_>) -> Result<Chunks, WireError> {
+    with_scratch(|out| push_words(out, Kind::Head, head)).map(Chunks::one)
+}
+
+/// Some messages of a stream, and what follows the last of them, for one write. Small messages are copied together, a large one travels
+/// by reference and is the last of its batch.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    small: Vec<u8>,
+    large: Option<Bytes>,
+    end: Vec<u8>,
+}
+
+impl Batch {
+    /// Starts with the head of a reply, if there is one to send.
+    pub(crate) fn starting_with(head: Option<&ReplyHead<'_>>) -> Result<Self, WireError> {
+        let mut batch = Self::default();
+        if let Some(head) = head {
+            push_words(&mut batch.small, Kind::Head, head)?;
+        }
+        Ok(batch)
+    }
+
+    /// Adds a message.
+    pub(crate) fn push(&mut self, message: Bytes) {
+        self.small.push(Kind::Message.byte());
+        push_varint(&mut self.small, message.len());
+        if message.len() > COPY_BYTES_MAX {
+            self.large = Some(message);
+        } else {
+            self.small.extend_from_slice(&message);
+        }
+    }
+
+    /// Whether it is as large as one write should be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.large.is_some() || self.small.len() > COPY_BYTES_MAX
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.end.is_empty()
+    }
+
+    /// Ends a request.
+    pub(crate) fn push_end(&mut self) {
+        self.end.extend_from_slice(&[Kind::End.byte(), 0]);
+    }
+
+    /// Ends a reply.
+    pub(crate) fn push_status(&mut self, status: &StatusHead<'_>) -> Result<(), WireError> {
+        push_words(&mut self.end, Kind::Status, status)
+    }
+
+    /// What is to be written.
+    pub(crate) fn into_chunks(self) -> Chunks {
+        let Self { small, large, end } = self;
+        match large {
+            Some(message) => Chunks::three([small.into(), message, end.into()]),
+            None if end.is_empty() => Chunks::one(small.into()),
+            None => Chunks::one([small, end].concat().into()),
+        }
+    }
 }
 
 /// A whole unary request: HEAD, MESSAGE, END.

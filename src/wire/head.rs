@@ -8,7 +8,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, Bytes as CborBytes};
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 /// The shape of a call: how many messages go each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +49,22 @@ impl CallKind {
             Self::Tcp => "tcp",
         }
     }
+
+    /// Whether the asking side sends a stream of messages, not exactly one.
+    pub const fn streams_requests(self) -> bool {
+        matches!(self, Self::ClientStream | Self::Bidirectional | Self::Http | Self::Tcp)
+    }
+
+    /// Whether the answering side sends a stream of messages, not exactly one.
+    pub const fn streams_replies(self) -> bool {
+        matches!(self, Self::ServerStream | Self::Bidirectional | Self::Http | Self::Tcp)
+    }
+}
+
+impl fmt::Display for CallKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl From<CallKind> for u8 {
@@ -74,7 +90,7 @@ pub(crate) enum RouteKind {
     Here,
     /// To the agent that the next field names.
     Agent,
-    /// To any agent that hosts the service. Reserved.
+    /// To any agent that may answer for the service.
     Service,
 }
 
@@ -102,7 +118,7 @@ pub(crate) enum Route<'a> {
     Here,
     /// To the agent of this name.
     Agent(&'a str),
-    /// To any agent that hosts the service.
+    /// To any agent that may answer for the service.
     Service,
 }
 
@@ -148,6 +164,13 @@ pub(crate) struct RequestHead<'a> {
     /// 12: reserved for the caller's own signature over the head.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) caller_signature: Option<&'a CborBytes>,
+    /// 13: whether to wait, within the timeout, for an agent to attach.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) wait: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn is_here(route: &RouteKind) -> bool {
@@ -355,6 +378,7 @@ mod tests {
             metadata: vec![("k".into(), "v".into())],
             content_type: None,
             caller_signature: None,
+            wait: false,
         }
     }
 

@@ -27,6 +27,14 @@ pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
 
 struct AsJson(Value);
 
+/// Reads any value as JSON, for use with other deserializers of CBOR.
+///
+/// # Errors
+/// What the deserializer reports.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    AsJson::deserialize(deserializer).map(|json| json.0)
+}
+
 impl<'de> Deserialize<'de> for AsJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(JsonVisitor).map(Self)

@@ -16,7 +16,7 @@ pub use code::{CloseCode, Reaction, StreamCode};
 pub(crate) use control::{Control, Hello, Ping, Register, Registered, Welcome};
 pub use control::{MethodInfo, ServiceInfo};
 pub(crate) use frame::{
-    Chunks, Header, Kind, WireError, reply_chunks, request_chunks, status_chunk,
+    Batch, Chunks, Header, Kind, WireError, head_chunk, reply_chunks, request_chunks, status_chunk,
 };
 pub use head::CallKind;
 pub(crate) use head::{

@@ -76,9 +76,9 @@ impl DynHandler for Mirror {
     fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
         let mut trailing = Metadata::default();
         trailing.insert("said-by", request.caller.to_string());
-        Box::pin(async move {
-            Ok(Reply { message: request.message, metadata: request.metadata, trailing })
-        })
+        Box::pin(
+            async move { Ok(Reply { body: request.body, metadata: request.metadata, trailing }) },
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::world::{Bounds, Scene, World, attached, background, check_status, lined_up, soon};
 use bytes::Bytes;
 use dialback::{
-    Call, Caller, Code, ConnectError, Context, DynHandler, Limits, Metadata, Outcome, Reply,
+    Body, Call, Caller, Code, ConnectError, Context, DynHandler, Limits, Metadata, Outcome, Reply,
     ReplyFuture, Request, Service,
 };
 use std::{future::IntoFuture, time::Duration};
@@ -143,8 +143,9 @@ impl DynHandler for Sized {
             let bytes = request.metadata.get("reply-bytes").and_then(|text| text.parse().ok());
             let pairs = request.metadata.get("reply-pairs").and_then(|text| text.parse().ok());
             let metadata = |count| (0..count).map(|n: usize| (format!("{n}"), String::new()));
+            let bytes = bytes.unwrap_or(request.message()?.len());
             Ok(Reply {
-                message: Bytes::from(vec![0; bytes.unwrap_or(request.message.len())]),
+                body: Body::Message(Bytes::from(vec![0; bytes])),
                 metadata: metadata(pairs.unwrap_or(0)).collect(),
                 trailing: Metadata::default(),
             })
@@ -186,7 +187,7 @@ async fn check_request_limit(bounds: Bounds) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
         let reply = send(callee, SMALL).metadata("reply-bytes", "1").raw().await;
-        assert_eq!(reply.map(|reply| reply.message.len()), Ok(1));
+        assert_eq!(reply.and_then(|reply| Ok(reply.message()?.len())), Ok(1));
         let refused = send(callee, SMALL + 1).metadata("reply-bytes", "1").raw().await;
         check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
     }
@@ -217,7 +218,7 @@ async fn check_reply_limit(bounds: Bounds) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
         let ask = |bytes: usize| send(callee, 1).metadata("reply-bytes", bytes.to_string()).raw();
-        assert_eq!(ask(SMALL).await.map(|reply| reply.message.len()), Ok(SMALL));
+        assert_eq!(ask(SMALL).await.and_then(|reply| Ok(reply.message()?.len())), Ok(SMALL));
         check_status(ask(SMALL + 1).await, Code::Internal, Outcome::Unknown);
     }
 }

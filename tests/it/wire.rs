@@ -159,7 +159,7 @@ async fn a_node_and_an_agent_exchange_the_golden_bytes() {
         let (result, _stream) = tokio::join!(call, answered);
         match (result, wanted) {
             (Ok(got), Ok(text)) => {
-                assert_eq!(got.message[1..], *text.as_bytes());
+                assert_eq!(got.message().expect("one")[1..], *text.as_bytes());
                 let has_metadata = reply == "reply-metadata";
                 assert_eq!(got.metadata.get("k"), has_metadata.then_some("v"));
                 assert_eq!(got.trailing.get("t"), has_metadata.then_some("w"));
@@ -214,9 +214,13 @@ impl Handler for WithMetadata {
         let pair = |key: &str, value: &str| {
             [(key.to_owned(), value.to_owned())].into_iter().collect::<Metadata>()
         };
-        assert_eq!(request.message[..], *b"\x68dialback");
+        assert_eq!(request.message()?[..], *b"\x68dialback");
         let message = Bytes::from_static(b"\x6ehello:dialback");
-        Ok(Reply { message, metadata: pair("k", "v"), trailing: pair("t", "w") })
+        Ok(Reply {
+            body: Body::Message(message),
+            metadata: pair("k", "v"),
+            trailing: pair("t", "w"),
+        })
     }
 }
 

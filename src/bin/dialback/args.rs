@@ -174,8 +174,12 @@ pub(crate) struct ReachArgs {
 Examples:
   dialback call warehouse HelloService/Hello -d '\"hello\"'
   dialback call warehouse Demo/Echo -d @message.json --timeout 5s --json
-The input is a sequence of JSON values, each one a message; without -d it is one null.
-The reply is printed as one line of JSON. A failure is one line on standard error,
+  dialback call warehouse Demo/Count -d '{\"n\":5,\"interval_ms\":200}'
+  seq 1 9 | jq -c '{value:.}' | dialback call warehouse Demo/Sum -d @-
+  dialback call --any HelloService/Hello -d '\"hello\"'
+The input is a sequence of JSON values, each one a message; without -d it is one null. Of a
+method that takes a stream each message is sent as soon as it is read. Each reply is printed
+as one line of JSON, as it comes. A failure is one line on standard error,
   error: UNAVAILABLE (not_executed): agent warehouse is not attached
 with --json one object on standard output.
 not_executed: it did not run and will not; unknown: it may have; app_error: it ran and said no.
@@ -183,20 +187,30 @@ Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_E
 71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
 80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout.")]
 pub(crate) struct CallArgs {
-    /// The agent's name
-    pub(crate) agent: Name,
-    /// What to call, as HelloService/Hello
-    #[arg(value_name = "SERVICE/METHOD")]
-    pub(crate) method: MethodPath,
+    /// The agent's name, unless --any or --all is given, and what to call, as HelloService/Hello
+    #[arg(value_name = "AGENT SERVICE/METHOD", required = true, num_args = 1..=2)]
+    pub(crate) what: Vec<String>,
+    /// Call any agent that may answer for the service, as a [[host]] rule of the node says
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
+    pub(crate) any: bool,
+    /// Call every such agent, and print an outcome for each
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) all: bool,
+    /// Wait, within the timeout, for an agent to attach
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) wait: bool,
+    /// Higher goes first on the links, from -128 to 127; a node takes at most 0 [default: 0, streams -16]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) priority: Option<i8>,
     /// The messages: JSON, @FILE, or @- for standard input
     #[arg(short, long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) data: Option<String>,
     /// A pair of metadata, as 'key: value'; may come several times
     #[arg(short = 'H', long = "header", value_name = "KEY: VALUE", value_parser = parse_header)]
     pub(crate) header: Vec<(String, String)>,
-    /// How long connecting and calling may take together, as 500ms, 5s, 2m
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
-    pub(crate) timeout: Duration,
+    /// How long connecting and calling may take together, as 500ms, 5s, 2m [default: 30s, streams 24h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub(crate) timeout: Option<Duration>,
     /// Print one JSON object, for a failure too
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
@@ -507,8 +521,9 @@ mod tests {
         assert!(read(&["call", "warehouse", "HelloService/Hello"]).is_ok());
         assert!(read(&["call", "warehouse", "HelloService.Hello", "-d", "-1"]).is_ok());
         for bad in [
-            &["call", "Ware house", "HelloService/Hello"][..],
-            &["call", "warehouse", "Hello"],
+            &["call"][..],
+            &["call", "a", "A/b", "c"],
+            &["call", "A/b", "--any", "--all"],
             &["call", "warehouse", "A/b", "--timeout", "0"],
             &["call", "warehouse", "A/b", "--node", "::1"],
             &["node", "--listen", "localhost:1"],

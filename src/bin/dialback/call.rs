@@ -1,24 +1,46 @@
-//! `dialback call`: one call, its reply as a line of JSON.
+//! `dialback call`: one call, each of its replies as a line of JSON.
 
 use crate::{
     args::CallArgs,
     caller::Reach,
     exit::{Failure, refused_here},
-    input,
+    input::Input,
     output::print_json,
 };
-use dialback::{Caller, Code, MethodPath, Name, Outcome, Status, json};
+use dialback::{
+    Call, CallId, CallKind, Callee, Caller, Code, Inbound, MethodPath, Name, Outbound, Outcome,
+    Reply, ServiceInfo, Shape, Status, json,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
 
-/// What is to be called, with what.
+/// Where a call goes.
+enum Whom {
+    /// The agent of this name.
+    Agent(Name),
+    /// Any that may answer for the service.
+    Any,
+    /// Every one of them.
+    All,
+}
+
+/// What is to be called, and how.
 struct Order {
-    agent: Name,
+    whom: Whom,
     method: MethodPath,
     metadata: Vec<(String, String)>,
-    messages: Vec<Value>,
+    timeout: Option<Duration>,
+    wait: bool,
+    priority: Option<i8>,
+    wants_json: bool,
 }
+
+/// A unary call that names no time has this.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same for a stream.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// A call that went well, as `--json` shows it.
 #[derive(Serialize)]
@@ -28,59 +50,326 @@ struct Answer<'a> {
     replies: &'a [Value],
 }
 
+/// What became of the call of one agent among several.
+#[derive(Serialize)]
+struct Share {
+    agent: String,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<Value>,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
-    let messages = input::messages(args.data.as_deref())?;
-    let order = Order { agent: args.agent, method: args.method, metadata: args.header, messages };
-    let reach = Reach::new(args.reach, args.timeout)?;
-    let wants_json = args.json;
-    let told = order.only_message().and_then(|message| {
-        reach.run(async |caller, left| {
-            let reply = order.call(caller, message, left).await?;
-            tell(&[reply], wants_json)
-        })
-    });
-    told.map_err(|failure| failure.told_as_json(wants_json))
+    let input = Input::open(args.data.as_deref())?;
+    let (whom, method) = whom(&args.what, args.any, args.all)?;
+    let order = Order {
+        whom,
+        method,
+        metadata: args.header,
+        timeout: args.timeout,
+        wait: args.wait,
+        priority: args.priority,
+        wants_json: args.json,
+    };
+    let reach = Reach::new(args.reach, order.timeout.unwrap_or(STREAM_TIMEOUT))?;
+    let told = reach.run(async |caller, left| order.call(caller, input, left).await);
+    told.map_err(|failure| failure.told_as_json(args.json))
+}
+
+fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Failure> {
+    let local = |error: dialback::NameError| Failure::local(&error);
+    match (what, any, all) {
+        ([method], true, false) => Ok((Whom::Any, method.parse().map_err(local)?)),
+        ([method], false, true) => Ok((Whom::All, method.parse().map_err(local)?)),
+        ([agent, method], false, false) => {
+            let agent = agent.parse().map_err(local)?;
+            Ok((Whom::Agent(agent), method.parse().map_err(local)?))
+        }
+        ([_], ..) => Err(Failure::usage(
+            "name an agent and a method, as `warehouse HelloService/Hello`; or a method with --any or --all",
+        )),
+        _ => Err(Failure::usage("with --any and --all only the method is named, and no agent")),
+    }
 }
 
 impl Order {
-    /// Every method of this version is unary: one message, no more and no fewer.
-    fn only_message(&self) -> Result<&Value, Failure> {
-        match self.messages.as_slice() {
-            [message] => Ok(message),
-            other => Err(refused_here(format!(
-                "{} takes one message, and {} were given",
-                self.method,
-                other.len()
-            ))),
+    async fn call(&self, caller: &Caller, input: Input, left: Duration) -> Result<(), Failure> {
+        let kind = self.kind(caller, left).await;
+        let timeout = match (self.timeout, kind) {
+            (None, CallKind::Unary) => left.min(UNARY_TIMEOUT),
+            _ => left,
+        };
+        let callee = match &self.whom {
+            Whom::All => return self.call_all(caller, input, kind, timeout).await,
+            Whom::Any => caller.any(),
+            Whom::Agent(name) => {
+                caller.agent(name.as_str()).map_err(|error| Failure::local(&error))?
+            }
+        };
+        let replies = Replies { wants_json: self.wants_json, seen: Vec::new() };
+        match kind {
+            CallKind::Unary => self.unary(&callee, input, timeout, replies).await,
+            CallKind::ServerStream => self.server_stream(&callee, input, timeout, replies).await,
+            CallKind::ClientStream => self.client_stream(&callee, input, timeout, replies).await,
+            _ => self.bidirectional(&callee, input, timeout, replies).await,
         }
     }
 
-    async fn call(
-        &self,
-        caller: &Caller,
-        message: &Value,
-        timeout: Duration,
-    ) -> Result<Value, Failure> {
-        let message = json::to_cbor(message).map_err(refused_here)?;
-        let callee = caller.agent(self.agent.as_str()).map_err(|error| Failure::local(&error))?;
-        let mut call = callee.call_encoded::<()>(&self.method, message).timeout(timeout);
+    /// Of which kind the method is, by the node's directory. Where that cannot be known, the call itself says why.
+    async fn kind(&self, caller: &Caller, left: Duration) -> CallKind {
+        let lookup = async {
+            let agent = match &self.whom {
+                Whom::Agent(name) => self.awaited(caller, name).await?,
+                Whom::Any | Whom::All => {
+                    let hosts = caller.hosts(&self.method).await?;
+                    hosts.first().map(ToString::to_string).unwrap_or_default()
+                }
+            };
+            caller.services(&agent).await
+        };
+        match tokio::time::timeout(left, lookup).await {
+            Ok(Ok(services)) => kind_of(&services, &self.method),
+            _ => CallKind::Unary,
+        }
+    }
+
+    /// The agent's name, once it is attached if the call is to wait for that.
+    async fn awaited(&self, caller: &Caller, name: &Name) -> Result<String, Status> {
+        while self.wait && caller.services(name.as_str()).await.is_err_and(is_absent) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(name.to_string())
+    }
+
+    fn with<R, S: Shape>(&self, call: Call<R, S>, timeout: Duration) -> (Call<R, S>, CallId) {
+        let mut call = call.timeout(timeout).wait(self.wait);
+        if let Some(priority) = self.priority {
+            call = call.priority(priority);
+        }
         for (key, value) in &self.metadata {
             call = call.metadata(key, value);
         }
         let call_id = call.call_id();
-        let failed = |status| Failure::Call(status, Some(call_id));
-        let reply = call.raw().await.map_err(failed)?;
-        json::from_cbor(&reply.message).map_err(|why| {
-            let text = format!("the reply is not well-formed: {why}");
-            failed(Status::with_outcome(Code::Internal, Outcome::Unknown, text))
-        })
+        (call, call_id)
+    }
+
+    async fn unary(
+        &self,
+        callee: &Callee,
+        input: Input,
+        timeout: Duration,
+        mut replies: Replies,
+    ) -> Result<(), Failure> {
+        let message = input.only(&self.method).await?;
+        let message = json::to_cbor(&message).map_err(refused_here)?;
+        let call = callee.call_encoded::<()>(&self.method, message);
+        let (call, call_id) = self.with(call, timeout);
+        let reply = call.raw().await.map_err(|status| failed(status, call_id))?;
+        replies.take_reply(&reply, call_id)?;
+        replies.end()
+    }
+
+    async fn server_stream(
+        &self,
+        callee: &Callee,
+        input: Input,
+        timeout: Duration,
+        replies: Replies,
+    ) -> Result<(), Failure> {
+        let message = input.only(&self.method).await?;
+        let message = json::to_cbor(&message).map_err(refused_here)?;
+        let call = callee.server_stream_encoded::<()>(&self.method, message);
+        let (call, call_id) = self.with(call, timeout);
+        let inbound = call.await.map_err(|status| failed(status, call_id))?;
+        replies.take_all(inbound, call_id).await
+    }
+
+    async fn client_stream(
+        &self,
+        callee: &Callee,
+        input: Input,
+        timeout: Duration,
+        mut replies: Replies,
+    ) -> Result<(), Failure> {
+        let call = callee.client_stream::<(), ()>(&self.method);
+        let (call, call_id) = self.with(call, timeout);
+        let (outbound, answer) = call.await.map_err(|status| failed(status, call_id))?;
+        let answered = async { answer.raw().await.map_err(|status| failed(status, call_id)) };
+        let reply = both(send(input, outbound), answered).await?;
+        replies.take_reply(&reply, call_id)?;
+        replies.end()
+    }
+
+    async fn bidirectional(
+        &self,
+        callee: &Callee,
+        input: Input,
+        timeout: Duration,
+        replies: Replies,
+    ) -> Result<(), Failure> {
+        let call = callee.bidirectional::<(), ()>(&self.method);
+        let (call, call_id) = self.with(call, timeout);
+        let (outbound, inbound) = call.await.map_err(|status| failed(status, call_id))?;
+        both(send(input, outbound), replies.take_all(inbound, call_id)).await
+    }
+
+    async fn call_all(
+        &self,
+        caller: &Caller,
+        input: Input,
+        kind: CallKind,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        if kind != CallKind::Unary {
+            let text = format!("{} is of the kind {kind}; --all is for unary methods", self.method);
+            return Err(refused_here(text));
+        }
+        let message = input.only(&self.method).await?;
+        let outcomes = caller.call_all::<Json>(&self.method, &message, timeout).await;
+        let outcomes = outcomes.map_err(|status| Failure::Call(status, None))?;
+        if outcomes.is_empty() {
+            let service = self.method.service();
+            let text = format!("no agent that is attached may answer for {service}");
+            return Err(Status::not_executed(Code::Unavailable, text).into());
+        }
+        let first_failure =
+            outcomes.iter().find_map(|(_, result)| result.as_ref().err().map(Status::code));
+        for (agent, result) in outcomes {
+            print_json(&Share::new(&agent, result))?;
+        }
+        first_failure.map_or(Ok(()), |code| Err(Failure::said(code)))
     }
 }
 
-fn tell(replies: &[Value], wants_json: bool) -> Result<(), Failure> {
-    if wants_json {
-        return print_json(&Answer { ok: true, outcome: Outcome::Ok.as_str(), replies });
+fn is_absent(status: Status) -> bool {
+    status.code() == Code::Unavailable
+}
+
+fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
+    let service = services.iter().find(|service| service.name == method.service());
+    let methods = service.map(|service| service.methods.as_slice()).unwrap_or_default();
+    let found = methods.iter().find(|info| info.name == method.method());
+    found.map_or(CallKind::Unary, |info| info.kind)
+}
+
+fn failed(status: Status, call_id: CallId) -> Failure {
+    Failure::Call(status, Some(call_id))
+}
+
+/// A reply as JSON, for calls that decode it themselves.
+struct Json(Value);
+
+impl<'de> serde::Deserialize<'de> for Json {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        json::deserialize(deserializer).map(Self)
     }
-    replies.iter().try_for_each(print_json)
+}
+
+/// Sends all of the input, then closes this half. That the other side takes no more is not told here: how the call ended says why.
+async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failure> {
+    loop {
+        let next = tokio::select! {
+            next = input.next() => next,
+            () = outbound.closed() => return Ok(()),
+        };
+        match next {
+            Some(message) => {
+                let message = json::to_cbor(&message?).map_err(refused_here)?;
+                if outbound.send_encoded(message).await.is_err() {
+                    return Ok(());
+                }
+            }
+            None => {
+                drop(outbound.finish().await);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Sends and receives at once. Input that cannot be read ends the call; otherwise what was received decides.
+async fn both<T>(
+    sending: impl Future<Output = Result<(), Failure>>,
+    receiving: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    let mut is_sent = false;
+    loop {
+        tokio::select! {
+            sent = sending.as_mut(), if !is_sent => {
+                sent?;
+                is_sent = true;
+            }
+            received = receiving.as_mut() => return received,
+        }
+    }
+}
+
+/// Replies on their way to standard output.
+struct Replies {
+    wants_json: bool,
+    seen: Vec<Value>,
+}
+
+impl Replies {
+    fn take_reply(&mut self, reply: &Reply, call_id: CallId) -> Result<(), Failure> {
+        self.take(reply.message().map_err(|status| failed(status, call_id))?, call_id)
+    }
+
+    fn take(&mut self, message: &[u8], call_id: CallId) -> Result<(), Failure> {
+        let value = json::from_cbor(message).map_err(|why| {
+            let text = format!("the reply is not well-formed: {why}");
+            failed(Status::with_outcome(Code::Internal, Outcome::Unknown, text), call_id)
+        })?;
+        if self.wants_json {
+            self.seen.push(value);
+            return Ok(());
+        }
+        print_json(&value)
+    }
+
+    async fn take_all(mut self, mut inbound: Inbound<()>, call_id: CallId) -> Result<(), Failure> {
+        while let Some(message) = inbound.next_encoded().await {
+            self.take(&message.map_err(|status| failed(status, call_id))?, call_id)?;
+        }
+        self.end()
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        if self.wants_json {
+            let outcome = Outcome::Ok.as_str();
+            return print_json(&Answer { ok: true, outcome, replies: &self.seen });
+        }
+        Ok(())
+    }
+}
+
+impl Share {
+    fn new(agent: &Name, result: Result<Json, Status>) -> Self {
+        let agent = agent.to_string();
+        match result {
+            Ok(Json(reply)) => Self {
+                agent,
+                ok: true,
+                code: None,
+                outcome: Outcome::Ok.as_str(),
+                message: None,
+                reply: Some(reply),
+            },
+            Err(status) => Self {
+                agent,
+                ok: false,
+                code: Some(status.code().as_str()),
+                outcome: status.outcome().as_str(),
+                message: Some(status.message().to_owned()),
+                reply: None,
+            },
+        }
+    }
 }

@@ -48,6 +48,11 @@ impl Failure {
         Self::Local(vec![text.into()])
     }
 
+    /// A call that failed, and was told already.
+    pub(crate) const fn said(code: Code) -> Self {
+        Self::Said(CALL_BASE + code.number())
+    }
+
     /// Something that failed while running, with its causes.
     pub(crate) fn runtime(error: &dyn Error) -> Self {
         Self::Runtime(vec![chain(error)])

@@ -1,49 +1,102 @@
-//! The messages of a call as they are given: JSON on the command line, in a file or on standard input.
+//! The messages of a call as they are given: JSON on the command line, in a file or on standard input, each read when it is asked for.
 
-use crate::exit::Failure;
+use crate::exit::{Failure, refused_here};
+use dialback::MethodPath;
 use serde_json::Value;
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufReader, Cursor, Read},
 };
+use tokio::sync::mpsc;
 
-/// JSON is larger than what is sent; no message that fits a link is longer than this.
-const INPUT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Messages that are read ahead of the call.
+const AHEAD: usize = 64;
 
-/// Reads what `-d` gives: a sequence of JSON values, each one a message. Nothing given: one `null`.
-pub(crate) fn messages(data: Option<&str>) -> Result<Vec<Value>, Failure> {
-    let Some(data) = data else { return Ok(vec![Value::Null]) };
-    match data.strip_prefix('@') {
-        None => parse(data, "-d"),
-        Some("-") => parse(&read(io::stdin(), "standard input")?, "standard input"),
-        Some(path) => {
-            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-            parse(&read(file, path)?, path)
+/// A sequence of JSON values, each one a message. Nothing given: one `null`.
+pub(crate) struct Input(mpsc::Receiver<Result<Value, Failure>>);
+
+impl Input {
+    /// Starts to read what `-d` gives, in a thread of its own: standard input may stay silent for long.
+    pub(crate) fn open(data: Option<&str>) -> Result<Self, Failure> {
+        match data {
+            None => Ok(Self::read(Cursor::new("null"), "-d".into())),
+            Some("@-") => Ok(Self::read(io::stdin(), "standard input".into())),
+            Some(data) => match data.strip_prefix('@') {
+                Some(path) => {
+                    let open = || File::open(path).map_err(|error| unreadable(path, &error));
+                    let file = open()?;
+                    if file.metadata().is_ok_and(|about| about.is_file()) {
+                        parse_all(BufReader::new(file), path)?;
+                    }
+                    Ok(Self::read(open()?, path.to_owned()))
+                }
+                // What is in hand is looked at whole, before anything is sent.
+                None => {
+                    parse_all(Cursor::new(data), "-d")?;
+                    Ok(Self::read(Cursor::new(data.to_owned()), "-d".into()))
+                }
+            },
         }
     }
-}
 
-fn read(from: impl Read, place: &str) -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    from.take(INPUT_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(place, &error))?;
-    if bytes.len() as u64 > INPUT_BYTES_MAX {
-        return Err(Failure::usage(format!("{place} is larger than 256 MiB, which no message is")));
+    fn read(from: impl Read + Send + 'static, place: String) -> Self {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        // Not waited for: a thread that reads standard input ends with the process.
+        drop(std::thread::spawn(move || {
+            let values = serde_json::Deserializer::from_reader(BufReader::new(from));
+            for value in values.into_iter::<Value>() {
+                let is_bad = value.is_err();
+                let value = value.map_err(|why| not_json(&place, &why));
+                if sender.blocking_send(value).is_err() || is_bad {
+                    return;
+                }
+            }
+        }));
+        Self(receiver)
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Failure::usage(format!("{place} is not UTF-8 text, which JSON is")))
+
+    /// The next message; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Option<Result<Value, Failure>> {
+        self.0.recv().await
+    }
+
+    /// The message of a method that takes one, no more and no fewer.
+    pub(crate) async fn only(mut self, method: &MethodPath) -> Result<Value, Failure> {
+        let mut first = None;
+        let mut count = 0;
+        while let Some(value) = self.next().await {
+            let value = value?;
+            count += 1;
+            first.get_or_insert(value);
+        }
+        match (first, count) {
+            (Some(message), 1) => Ok(message),
+            _ => Err(refused_here(format!("{method} takes one message, and {count} were given"))),
+        }
+    }
 }
 
 fn unreadable(place: &str, error: &io::Error) -> Failure {
     Failure::usage(format!("cannot read {place}: {error}"))
 }
 
-fn parse(text: &str, place: &str) -> Result<Vec<Value>, Failure> {
-    serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().map_err(|why| {
-        let hint = if place == "-d" { "; a text needs its quotes: -d '\"hello\"'" } else { "" };
-        Failure::usage(format!("{place} is not JSON: {why}{hint}"))
-    })
+fn parse_all(from: impl Read, place: &str) -> Result<(), Failure> {
+    let mut values = serde_json::Deserializer::from_reader(from).into_iter::<Value>();
+    values.try_for_each(|value| value.map(drop)).map_err(|why| not_json(place, &why))
+}
+
+fn not_json(place: &str, why: &serde_json::Error) -> Failure {
+    if why.is_io() && why.io_error_kind() != Some(io::ErrorKind::InvalidData) {
+        return Failure::usage(format!("cannot read {place}: {why}"));
+    }
+    let hint = match place {
+        _ if why.to_string().starts_with("invalid unicode") => {
+            "; it is not UTF-8 text, which JSON is"
+        }
+        "-d" => "; a text needs its quotes: -d '\"hello\"'",
+        _ => "",
+    };
+    Failure::usage(format!("{place} is not JSON: {why}{hint}"))
 }
 
 #[cfg(test)]
@@ -51,32 +104,51 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn the_input_is_a_sequence_of_json_values() {
-        let read = |text| messages(Some(text)).expect("JSON");
-        assert_eq!(messages(None).expect("none given"), [json!(null)]);
-        assert_eq!(read("\"a\""), [json!("a")]);
-        assert_eq!(read("1 [2]\n{\"a\":3}"), [json!(1), json!([2]), json!({"a": 3})]);
-        assert_eq!(read(" "), Vec::<Value>::new());
-        assert_eq!(read("18446744073709551615"), [json!(u64::MAX)]);
+    async fn all(data: Option<&str>) -> Result<Vec<Value>, Failure> {
+        let mut input = Input::open(data)?;
+        let mut values = Vec::new();
+        while let Some(value) = input.next().await {
+            values.push(value?);
+        }
+        Ok(values)
     }
 
-    #[test]
-    fn what_is_no_json_is_a_local_fault() {
+    #[tokio::test]
+    async fn the_input_is_a_sequence_of_json_values() {
+        assert_eq!(all(None).await.expect("none given"), [json!(null)]);
+        let read = async |text| all(Some(text)).await.expect("JSON");
+        assert_eq!(read("\"a\"").await, [json!("a")]);
+        assert_eq!(read("1 [2]\n{\"a\":3}").await, [json!(1), json!([2]), json!({"a": 3})]);
+        assert_eq!(read(" ").await, Vec::<Value>::new());
+        assert_eq!(read("18446744073709551615").await, [json!(u64::MAX)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_json_is_a_local_fault() {
         for bad in ["hello", "{", "\"a\" }", "@/no/such/file", "nul"] {
-            let refused = messages(Some(bad));
+            let refused = all(Some(bad)).await;
             assert!(matches!(refused, Err(Failure::Local(_))), "{bad}: {refused:?}");
         }
     }
 
-    #[test]
-    fn a_file_is_read_and_must_be_utf_8() {
+    #[tokio::test]
+    async fn a_file_is_read_and_must_be_utf_8() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("m.json");
         let arg = format!("@{}", path.display());
         std::fs::write(&path, "{\"a\": 1}\n").expect("written");
-        assert_eq!(messages(Some(&arg)).expect("JSON"), [json!({"a": 1})]);
+        assert_eq!(all(Some(&arg)).await.expect("JSON"), [json!({"a": 1})]);
         std::fs::write(&path, b"\"\xff\"").expect("written");
-        assert!(matches!(messages(Some(&arg)), Err(Failure::Local(_))));
+        assert!(matches!(all(Some(&arg)).await, Err(Failure::Local(_))));
+    }
+
+    #[tokio::test]
+    async fn a_method_that_takes_one_message_gets_exactly_one() {
+        let method = "A/b".parse().expect("a method");
+        let only = async |data| Input::open(Some(data)).expect("JSON").only(&method).await;
+        assert_eq!(only("7").await.expect("one"), json!(7));
+        for bad in ["", "1 2"] {
+            assert!(matches!(only(bad).await, Err(Failure::Call(..))), "{bad:?} was taken");
+        }
     }
 }

@@ -84,9 +84,9 @@ fn with_json_a_failure_is_one_object_on_standard_output() {
 
 #[test]
 fn a_unary_method_with_any_other_number_of_messages_is_refused_here() {
-    let place = Place::new();
+    let (place, _node, _agent, at) = world();
     for data in ["1 2", "", " \n"] {
-        let ended = place.run(&["call", "warehouse", "Demo/Echo", "-d", data]);
+        let ended = call(&place, &at, &["Demo/Echo", "-d", data]);
         ended.expect(67, &["error: INVALID_ARGUMENT (not_executed): Demo/Echo takes one message"]);
     }
 }

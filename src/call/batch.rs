@@ -1,0 +1,85 @@
+//! What of a stream of messages goes into the next write: all that is ready, up to a size.
+
+use super::messages::{Messages, Next};
+use crate::wire::{Batch, WireError};
+use crate::{metadata::Metadata, status::Status};
+use std::task::{Context, Poll};
+
+/// How a stream of messages ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// All have come, and these pairs after them.
+    Whole(Metadata),
+    /// It broke off.
+    Failed(Status),
+}
+
+/// Gathers what a stream has ready.
+pub(super) struct Gatherer {
+    /// The stream.
+    pub(super) messages: Messages,
+    message_bytes_max: usize,
+    ended: Option<End>,
+}
+
+/// What was gathered.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// Frames to write; may be empty.
+    pub(super) batch: Batch,
+    /// The end of the stream, if it has come.
+    pub(super) end: Option<End>,
+}
+
+impl Gatherer {
+    pub(super) const fn new(messages: Messages, message_bytes_max: usize) -> Self {
+        Self { messages, message_bytes_max, ended: None }
+    }
+
+    /// Waits for the first message or the end, and takes what else is ready without waiting. `one` takes a single frame.
+    pub(super) async fn gather(&mut self, batch: Batch, one: bool) -> Gathered {
+        let mut batch = Some(batch);
+        let mut count = 0;
+        std::future::poll_fn(|cx| self.poll_gather(cx, &mut batch, &mut count, one)).await
+    }
+
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Option<Batch>,
+        count: &mut usize,
+        one: bool,
+    ) -> Poll<Gathered> {
+        let gathering = batch.get_or_insert_default();
+        while self.ended.is_none() && !(gathering.is_full() || one && *count > 0) {
+            match self.messages.poll_event(cx) {
+                Poll::Pending if *count == 0 => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(Next::Head(_)) => {}
+                Poll::Ready(Next::Message(message)) if message.len() > self.message_bytes_max => {
+                    self.ended =
+                        Some(End::Failed(too_large(message.len(), self.message_bytes_max)));
+                }
+                Poll::Ready(Next::Message(message)) => {
+                    gathering.push(message);
+                    *count += 1;
+                }
+                Poll::Ready(Next::End(trailing)) => self.ended = Some(End::Whole(trailing)),
+                Poll::Ready(Next::Failed(status)) => self.ended = Some(End::Failed(status)),
+            }
+        }
+        let end = if one && *count > 0 { None } else { self.ended.take() };
+        Poll::Ready(Gathered { batch: std::mem::take(gathering), end })
+    }
+}
+
+fn too_large(bytes: usize, max: usize) -> Status {
+    let text =
+        format!("a message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)");
+    Status::unknown(crate::status::Code::ResourceExhausted, text)
+}
+
+/// A batch that could not be made: its metadata is over the limit.
+pub(super) fn metadata_too_large(fault: &WireError) -> Status {
+    Status::unknown(crate::status::Code::Internal, format!("the metadata of the reply: {fault}"))
+}

@@ -1,0 +1,141 @@
+//! The two ends of a stream of messages as programs hold them, typed: the way out and the way in. Both sides of a call use the same two.
+
+use super::{
+    messages::{MessageSender, Messages},
+    typed::decode_reply,
+};
+use crate::{
+    metadata::Metadata,
+    status::{Code, Status},
+    wire::{decode_value, encode_value},
+};
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt, marker::PhantomData};
+
+/// The way out of a stream: messages of type `T` towards the other side.
+///
+/// The other side's pace holds it back. On the asking side it is half of a call: [`Outbound::finish`] closes this half and leaves the
+/// other open; dropping it before that breaks the call off, because nobody could tell an abandoned stream from a finished one. A handler
+/// does not finish it: the handler's return ends the reply.
+pub struct Outbound<T> {
+    sender: MessageSender,
+    _message: PhantomData<fn(T)>,
+}
+
+impl<T> Outbound<T> {
+    pub(super) const fn new(sender: MessageSender) -> Self {
+        Self { sender, _message: PhantomData }
+    }
+
+    /// Waits until there is room, and sends a message. May be dropped: then nothing was sent.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` if it does not encode; `CANCELLED` if the other side takes no more: how the call ended says why.
+    pub async fn send(&mut self, message: &T) -> Result<(), Status>
+    where
+        T: Serialize,
+    {
+        let encoded = encode_value(message).map_err(|fault| {
+            let text = format!("a message does not encode: {fault}");
+            Status::unknown(Code::InvalidArgument, text)
+        })?;
+        self.send_encoded(encoded).await
+    }
+
+    /// The same for a message that is CBOR already.
+    ///
+    /// # Errors
+    /// As [`Outbound::send`].
+    pub async fn send_encoded(&mut self, message: Bytes) -> Result<(), Status> {
+        self.sender.send(message).await
+    }
+
+    /// Says that all messages were sent, and leaves the other direction open.
+    ///
+    /// # Errors
+    /// The other side takes no more.
+    pub async fn finish(self) -> Result<(), Status> {
+        self.sender.finish().await
+    }
+
+    /// Ends when the other side takes no more.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+}
+
+impl<T> fmt::Debug for Outbound<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound").finish_non_exhaustive()
+    }
+}
+
+/// Whose messages come in: decides what a message that does not decode says of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Replies, to the side that asked.
+    Asking,
+    /// Requests, to a handler.
+    Handler,
+}
+
+/// The way in of a stream: messages of type `T` from the other side. Dropping it before its end breaks the call off.
+///
+/// What is not taken here is held back there: a slow reader slows the writer.
+pub struct Inbound<T> {
+    messages: Messages,
+    side: Side,
+    _message: PhantomData<fn() -> T>,
+}
+
+impl<T> Inbound<T> {
+    pub(super) const fn new(messages: Messages, side: Side) -> Self {
+        Self { messages, side, _message: PhantomData }
+    }
+
+    /// The next message; `None` once all have come. A reply that ends without its status is an error, never `None`.
+    ///
+    /// # Errors
+    /// Why the stream broke off, with code and outcome; or a message that does not decode. May be dropped and called again.
+    pub async fn next(&mut self) -> Option<Result<T, Status>>
+    where
+        T: DeserializeOwned,
+    {
+        let message = match self.messages.next().await? {
+            Ok(message) => message,
+            Err(status) => return Some(Err(status)),
+        };
+        Some(match self.side {
+            Side::Asking => decode_reply(&message),
+            Side::Handler => decode_value(&message).map_err(|fault| {
+                let text = format!("a message does not decode into what the method takes: {fault}");
+                Status::new(Code::InvalidArgument, text)
+            }),
+        })
+    }
+
+    /// The next message as it came, CBOR.
+    ///
+    /// # Errors
+    /// As [`Inbound::next`].
+    pub async fn next_encoded(&mut self) -> Option<Result<Bytes, Status>> {
+        self.messages.next().await
+    }
+
+    /// The pairs that travelled before the messages. They are here with the first message.
+    pub fn metadata(&self) -> &Metadata {
+        self.messages.metadata()
+    }
+
+    /// The pairs that travelled after the messages, once all have come.
+    pub fn trailing(&self) -> &Metadata {
+        self.messages.trailing()
+    }
+}
+
+impl<T> fmt::Debug for Inbound<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,289 @@
+//! Messages one after the other, and how they end: the body of a streaming call, encoded.
+
+use crate::{
+    metadata::Metadata,
+    status::{Code, Status},
+};
+use bytes::Bytes;
+use std::{
+    any::Any,
+    fmt,
+    pin::pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+};
+use tokio::sync::mpsc;
+
+/// What comes next in a stream of messages.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Pairs that travel before the messages.
+    Head(Metadata),
+    /// One message.
+    Message(Bytes),
+    /// All have come, and these pairs after them.
+    End(Metadata),
+    /// It broke off.
+    Failed(Status),
+}
+
+/// Where the messages of a stream come from. Polled by one task; nothing is polled after `End` or `Failed`.
+pub(crate) trait Source: Send {
+    /// The next message, or the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next>;
+
+    /// Lets go on what has to while nobody asks for the next message: the other direction of the call, a handler at work.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+}
+
+/// Encoded messages as they come: what a streaming call carries in one direction. Dropping it breaks the stream off.
+///
+/// It holds back whoever sends: what is not taken here is not asked for there.
+pub struct Messages {
+    /// Behind a lock only so that requests can be shared; it is never contended.
+    source: Mutex<Option<Box<dyn Source>>>,
+    ready: Option<Next>,
+    metadata: Metadata,
+    trailing: Metadata,
+    /// Held until the stream has ended, and dropped after its source.
+    guards: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Messages {
+    pub(crate) fn new(source: impl Source + 'static) -> Self {
+        Self {
+            source: Mutex::new(Some(Box::new(source))),
+            ready: None,
+            metadata: Metadata::default(),
+            trailing: Metadata::default(),
+            guards: Vec::new(),
+        }
+    }
+
+    /// A stream that is fed by hand: at most `capacity` messages wait between the two ends.
+    pub fn channel(capacity: usize) -> (MessageSender, Self) {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        (MessageSender(sender), Self::new(Channel(receiver)))
+    }
+
+    /// The same stream with something that has come of it already.
+    pub(crate) fn starting_with(mut self, next: Next) -> Self {
+        self.ready = Some(next);
+        self
+    }
+
+    /// The same stream with the pairs that came before it.
+    pub(crate) fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// Keeps something until the stream has ended or is dropped, and its source before it.
+    pub(crate) fn hold(&mut self, guard: impl Any + Send + Sync) {
+        self.guards.push(Box::new(guard));
+    }
+
+    /// The next message, encoded; `None` once all have come.
+    ///
+    /// # Errors
+    /// The stream broke off; nothing comes after that. May be dropped and called again.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        loop {
+            return match self.next_event().await {
+                Next::Head(_) => continue,
+                Next::Message(message) => Some(Ok(message)),
+                Next::End(_) => None,
+                Next::Failed(status) => Some(Err(status)),
+            };
+        }
+    }
+
+    /// The pairs that travelled before the messages, as far as they have come: they are here with the first message.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The pairs that travelled after the messages, once all have come.
+    pub fn trailing(&self) -> &Metadata {
+        &self.trailing
+    }
+
+    /// What comes next, ends included.
+    pub(crate) async fn next_event(&mut self) -> Next {
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// The same, polled. After the end it says that the end has come, again and again.
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let next = match self.ready.take() {
+            Some(next) => next,
+            None => match self.source() {
+                Some(source) => std::task::ready!(source.poll_next(cx)),
+                None => return Poll::Ready(Next::End(Metadata::default())),
+            },
+        };
+        match &next {
+            Next::Head(metadata) => self.metadata = metadata.clone(),
+            Next::Message(_) => {}
+            Next::End(trailing) => {
+                self.trailing = trailing.clone();
+                self.close();
+            }
+            Next::Failed(_) => self.close(),
+        }
+        Poll::Ready(next)
+    }
+
+    /// Lets the rest of the call go on while the messages wait.
+    pub(crate) fn poll_beside(&mut self, cx: &mut Context<'_>) {
+        if let Some(source) = self.source() {
+            source.poll_beside(cx);
+        }
+    }
+
+    fn source(&mut self) -> Option<&mut Box<dyn Source>> {
+        self.source.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
+    }
+
+    fn close(&mut self) {
+        *self.source.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.guards.clear();
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").field("metadata", &self.metadata).finish_non_exhaustive()
+    }
+}
+
+/// What a request or a reply carries.
+#[derive(Debug)]
+pub enum Body {
+    /// One message, in hand.
+    Message(Bytes),
+    /// A stream of messages.
+    Messages(Messages),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Message(Bytes::new())
+    }
+}
+
+/// The end of [`Messages::channel`] that feeds it. Dropped before it has finished, it breaks the stream off.
+#[derive(Debug, Clone)]
+pub struct MessageSender(mpsc::Sender<Next>);
+
+impl MessageSender {
+    /// Waits until there is room, and adds a message.
+    ///
+    /// # Errors
+    /// The other end takes no more.
+    pub async fn send(&self, message: Bytes) -> Result<(), Status> {
+        self.give(Next::Message(message)).await
+    }
+
+    /// Says that all messages were sent.
+    ///
+    /// # Errors
+    /// The other end takes no more.
+    pub async fn finish(self) -> Result<(), Status> {
+        self.give(Next::End(Metadata::default())).await
+    }
+
+    /// Breaks the stream off with a failure.
+    ///
+    /// # Errors
+    /// The other end takes no more.
+    pub async fn fail(self, status: Status) -> Result<(), Status> {
+        self.give(Next::Failed(status)).await
+    }
+
+    /// Ends when the other end takes no more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    pub(crate) async fn give(&self, next: Next) -> Result<(), Status> {
+        self.0.send(next).await.map_err(|_| {
+            Status::unknown(
+                Code::Cancelled,
+                "the other side takes no more messages; how the call ended says why",
+            )
+        })
+    }
+}
+
+struct Channel(mpsc::Receiver<Next>);
+
+impl Source for Channel {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.0.poll_recv(cx).map(|next| {
+            next.unwrap_or_else(|| {
+                let text = "the sending end was dropped before it had finished";
+                Next::Failed(Status::unknown(Code::Cancelled, text))
+            })
+        })
+    }
+}
+
+/// Waits for the work, and lets the messages' own side go on meanwhile.
+pub(crate) async fn beside<F: Future>(messages: &mut Messages, work: F) -> F::Output {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| {
+        messages.poll_beside(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn messages_come_in_order_and_then_their_end() {
+        let (sender, mut messages) = Messages::channel(4);
+        sender.send(Bytes::from_static(b"1")).await.expect("room");
+        sender.send(Bytes::from_static(b"2")).await.expect("room");
+        sender.finish().await.expect("room");
+        assert_eq!(messages.next().await, Some(Ok(Bytes::from_static(b"1"))));
+        assert_eq!(messages.next().await, Some(Ok(Bytes::from_static(b"2"))));
+        assert_eq!(messages.next().await, None);
+        assert_eq!(messages.next().await, None, "the end stays the end");
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_is_dropped_early_breaks_the_stream_off() {
+        let (sender, mut messages) = Messages::channel(1);
+        drop(sender);
+        let broken = messages.next().await.expect("a failure").expect_err("a failure");
+        assert_eq!(broken.code(), Code::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn a_full_channel_holds_its_sender_back_and_a_dropped_one_refuses_it() {
+        let (sender, messages) = Messages::channel(1);
+        sender.send(Bytes::new()).await.expect("room");
+        let waiting = pin!(sender.send(Bytes::new()));
+        assert!(crate::patience::poll_once(waiting).await.is_pending(), "it was not held back");
+        drop(messages);
+        assert!(sender.send(Bytes::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_holds_is_let_go_with_its_end() {
+        let (sender, mut messages) = Messages::channel(1);
+        let guard = Arc::new(());
+        messages.hold(guard.clone());
+        sender.finish().await.expect("room");
+        assert_eq!(Arc::strong_count(&guard), 2);
+        assert_eq!(messages.next().await, None);
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+}

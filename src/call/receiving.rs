@@ -1,0 +1,207 @@
+//! What comes after a request's head: one message, or a stream of them, read when the call was admitted.
+
+use super::{
+    head::malformed,
+    messages::{Body, Messages, Next, Source},
+    steady::{Stall, Steady, read_steadily},
+};
+use crate::{
+    limits::Limits,
+    link::{FrameReader, ReadFault},
+    metadata::Metadata,
+    status::{Code, Status},
+    wire::{CallKind, Kind, StreamCode},
+};
+use bytes::Bytes;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tokio::time::Instant;
+
+/// Counts what moves in a streaming call, so that one in which nothing does can be ended.
+pub(super) type Moves = Arc<AtomicU64>;
+
+/// The rest of a request, to be read once the call was admitted.
+pub(crate) struct Pending<'a> {
+    /// Taken out by whoever reads a stream of messages.
+    pub(super) reader: &'a mut Option<FrameReader>,
+    pub(super) kind: CallKind,
+    pub(super) limits: &'a Limits,
+    /// After this nobody waits for an answer.
+    pub(super) deadline: Instant,
+    /// Set when a handler may run from now on.
+    pub(super) complete: &'a AtomicBool,
+    pub(super) moves: &'a Moves,
+}
+
+impl Pending<'_> {
+    /// What the request carries: its one message, once END and the end of the stream were received; for a stream of messages, as soon as
+    /// the first of them or their end is here. To be asked for last: what it gives is for a handler that starts now.
+    ///
+    /// `message_bytes_max` is a bound of this call's own, under the side's.
+    ///
+    /// # Errors
+    /// Everything that is not what the kind of the call says, and a deadline that has passed: not executed.
+    pub(crate) async fn body(self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
+        let side_max = self.limits.message_bytes_max;
+        let bytes_max = message_bytes_max.map_or(side_max, |max| max.min(side_max));
+        let reader = self.reader.as_mut().ok_or_else(|| gone("the request was read before"))?;
+        reader.allow_messages(bytes_max);
+        let read = if self.kind.streams_requests() {
+            first(reader).await
+        } else {
+            only_message(reader).await.map(Next::Message)
+        };
+        let next = read.inspect_err(|status| reader.stop(stop_code(status)))?;
+        // The last look at the clock before the handler: a slow body or a queue may have used up the time.
+        if Instant::now() >= self.deadline {
+            let text = "the deadline passed before the handler was started";
+            return Err(Status::not_executed(Code::DeadlineExceeded, text));
+        }
+        self.complete.store(true, Ordering::Relaxed);
+        Ok(match next {
+            Next::Message(message) if !self.kind.streams_requests() => Body::Message(message),
+            next => Body::Messages(match self.reader.take() {
+                Some(reader) => Messages::new(Requests {
+                    reader,
+                    steady: Steady::default(),
+                    moves: self.moves.clone(),
+                })
+                .starting_with(next),
+                None => return Err(gone("the request was read before")),
+            }),
+        })
+    }
+}
+
+fn gone(text: &str) -> Status {
+    Status::not_executed(Code::Internal, text)
+}
+
+/// With which code the asking side is stopped.
+fn stop_code(status: &Status) -> StreamCode {
+    match status.code() {
+        Code::ResourceExhausted => StreamCode::TooLarge,
+        Code::Cancelled => StreamCode::Cancelled,
+        _ => StreamCode::Malformed,
+    }
+}
+
+fn invalid<T>(text: &str) -> Result<T, Status> {
+    Err(Status::not_executed(Code::InvalidArgument, text))
+}
+
+async fn only_message(reader: &mut FrameReader) -> Result<Bytes, Status> {
+    let mut message = None;
+    loop {
+        match (next_frame(reader).await?, message.is_some()) {
+            (Some((Kind::Message, payload)), false) => message = Some(payload),
+            (Some((Kind::Message, _)), true) => {
+                return invalid("the request has more than one message, and its kind of call one");
+            }
+            (Some((Kind::End, _)), _) => break,
+            (Some(_), _) => return invalid("a frame out of place in a request"),
+            (None, _) => return invalid("the request ended without END"),
+        }
+    }
+    expect_end(next_frame(reader).await?)?;
+    message.map_or_else(|| invalid("the request has no message"), Ok)
+}
+
+fn expect_end(frame: Option<(Kind, Bytes)>) -> Result<(), Status> {
+    if frame.is_some() { invalid("the request goes on after END") } else { Ok(()) }
+}
+
+/// The first message of a stream, or its end: before either no handler starts.
+async fn first(reader: &mut FrameReader) -> Result<Next, Status> {
+    let frame = reader.next().await.map_err(read_failed)?;
+    match frame.map(|frame| (frame.kind, frame.payload)) {
+        Some((Kind::Message, payload)) => Ok(Next::Message(payload)),
+        Some((Kind::End, _)) => {
+            expect_end(next_frame(reader).await?)?;
+            Ok(Next::End(Metadata::default()))
+        }
+        Some(_) => invalid("a frame out of place in a request"),
+        None => invalid("the request ended without END"),
+    }
+}
+
+/// The next frame of a request, or why there is none.
+async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
+    read_steadily(reader).await.map_err(|stall| stalled(stall, reader))
+}
+
+fn stalled(stall: Stall<ReadFault>, reader: &mut FrameReader) -> Status {
+    match stall {
+        Stall::Fault(fault) => read_failed(fault),
+        Stall::Slow => {
+            reader.stop(StreamCode::Slow);
+            let text = "the request came too slowly (less than 1 KiB/s)";
+            Status::not_executed(Code::ResourceExhausted, text)
+        }
+    }
+}
+
+pub(super) fn read_failed(fault: ReadFault) -> Status {
+    match fault {
+        ReadFault::Wire(fault) => malformed(&fault),
+        ReadFault::Cut => {
+            Status::not_executed(Code::InvalidArgument, "the request ended inside a frame")
+        }
+        ReadFault::Reset(_) => {
+            Status::not_executed(Code::Cancelled, "the asking side broke the request off")
+        }
+        ReadFault::Lost(fault) => Status::not_executed(Code::Unavailable, fault.to_string()),
+    }
+}
+
+/// The messages of a request as they come. Its handler runs: a failure here is unknown.
+struct Requests {
+    reader: FrameReader,
+    steady: Steady,
+    moves: Moves,
+}
+
+impl Requests {
+    /// Nothing is lost when it is dropped and called again.
+    async fn next(&mut self) -> Next {
+        let frame = match self.steady.next(&mut self.reader).await {
+            Ok(frame) => frame,
+            Err(stall) => return self.failed(stall),
+        };
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        match frame {
+            Some((Kind::Message, payload)) => Next::Message(payload),
+            // Only what is already on its way can follow, so this wait is short.
+            Some((Kind::End, _)) => match self.reader.next().await {
+                Ok(None) => Next::End(Metadata::default()),
+                Ok(Some(_)) => self.broken("the request goes on after END"),
+                Err(fault) => self.failed(Stall::Fault(fault)),
+            },
+            Some(_) => self.broken("a frame out of place in a request"),
+            None => self.broken("the request ended without END"),
+        }
+    }
+
+    fn broken(&mut self, text: &str) -> Next {
+        self.reader.stop(StreamCode::Malformed);
+        Next::Failed(Status::unknown(Code::InvalidArgument, text))
+    }
+
+    fn failed(&mut self, stall: Stall<ReadFault>) -> Next {
+        let status = stalled(stall, &mut self.reader);
+        self.reader.stop(stop_code(&status));
+        Next::Failed(Status::unknown(status.code(), status.message()))
+    }
+}
+
+impl Source for Requests {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        pin!(self.next()).poll(cx)
+    }
+}

@@ -1,0 +1,57 @@
+//! How often failed calls may be tried again: a share of the traffic. Pure: it counts, and has no clock.
+
+use crate::limits::{RETRIES_PER_HUNDRED, RETRIES_SAVED_MAX};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The retries that are left, in hundredths. Every call earns a tenth of one, so that retries stay a tenth of the traffic.
+#[derive(Debug)]
+pub(crate) struct RetryBudget(AtomicU32);
+
+const ONE: u32 = 100;
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self(AtomicU32::new(RETRIES_SAVED_MAX * ONE))
+    }
+}
+
+impl RetryBudget {
+    /// A call is made for the first time. The usual case, a full budget, only reads.
+    pub(crate) fn earn(&self) {
+        let max = RETRIES_SAVED_MAX * ONE;
+        if self.0.load(Ordering::Relaxed) < max {
+            let earned = |left: u32| Some((left + RETRIES_PER_HUNDRED).min(max));
+            // It always gives a new value, so it cannot fail.
+            let _always = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
+        }
+    }
+
+    /// Takes one retry, if there is one.
+    pub(crate) fn spend(&self) -> bool {
+        let spent = |left: u32| left.checked_sub(ONE);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_spent_and_then_a_tenth_of_the_calls() {
+        let budget = RetryBudget::default();
+        assert_eq!((0..100).filter(|_| budget.spend()).count(), RETRIES_SAVED_MAX as usize);
+        let retried = (0..1_000).filter(|_| {
+            budget.earn();
+            budget.spend()
+        });
+        assert_eq!(retried.count(), 100);
+    }
+
+    #[test]
+    fn no_more_is_saved_than_may_be() {
+        let budget = RetryBudget::default();
+        (0..10_000).for_each(|_| budget.earn());
+        assert_eq!((0..100).filter(|_| budget.spend()).count(), RETRIES_SAVED_MAX as usize);
+    }
+}

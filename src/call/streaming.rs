@@ -1,0 +1,297 @@
+//! The asking half of a streaming call: the request's messages on their way out, the reply's on their way in.
+//!
+//! The line between `not_executed` and `unknown` lies at the first message: the answering side starts a handler when it has received one,
+//! or END, and not before.
+
+use super::{
+    asking::{
+        AskLimits, Progress, begin, broken, read_failed, send_request, too_slow, unavailable,
+    },
+    batch::{End, Gathered, Gatherer},
+    message::{Reply, Request},
+    messages::{Body, Messages, Next, Source},
+    steady::{Stall, Steady, write_steadily},
+};
+use crate::{
+    link::{FrameReader, FrameSender, Link, LinkFault, SendFault},
+    name::PeerName,
+    status::{Code, Status},
+    wire::{Batch, CallKind, Kind, ReplyHead, StatusHead, StreamCode},
+};
+use bytes::Bytes;
+use std::{
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tokio::time::{Instant, Sleep};
+
+/// Whether something was handed over on which a handler may have started.
+#[derive(Debug, Clone, Default)]
+struct Handed(Arc<AtomicBool>);
+
+impl Handed {
+    fn progress(&self) -> Progress {
+        if self.0.load(Ordering::Acquire) { Progress::AfterEnd } else { Progress::BeforeEnd }
+    }
+
+    fn over(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Asks over a link. Gives the reply when its first frame has come; dropping it or its stream cancels the call.
+pub(super) async fn ask_stream(
+    link: &Link,
+    request: &mut Request,
+    limits: AskLimits,
+    name_caller: Option<&PeerName>,
+) -> Result<Reply, Status> {
+    let mut stream = begin(link, request, limits).await?;
+    let sent = tokio::time::timeout_at(
+        request.deadline,
+        send_request(link, &mut stream, request, name_caller),
+    );
+    let is_sent = sent.await.map_err(|_elapsed| {
+        stream.set_code_on_drop(StreamCode::Deadline);
+        Progress::BeforeEnd.failed(Code::DeadlineExceeded, "the deadline passed")
+    })??;
+    let handed = Handed::default();
+    let mut sender = stream.sender;
+    let pump: Option<Pump> = match std::mem::take(&mut request.body) {
+        Body::Messages(messages) if is_sent => {
+            let gatherer = Gatherer::new(messages, limits.message_bytes_max);
+            Some(Box::pin(pump(sender, gatherer, handed.clone())))
+        }
+        Body::Messages(_) => None,
+        Body::Message(message) => {
+            // Still here for another attempt.
+            request.body = Body::Message(message);
+            if is_sent {
+                handed.over();
+                sender.finish();
+            }
+            None
+        }
+    };
+    let mut replies = Replies {
+        link: link.clone(),
+        reader: stream.reader,
+        pump,
+        handed,
+        steady: Steady::default(),
+        deadline: Box::pin(tokio::time::sleep_until(request.deadline)),
+        is_started: false,
+        last: None,
+        pump_failure: None,
+    };
+    if request.kind == CallKind::ClientStream {
+        one(replies).await
+    } else {
+        let first = std::future::poll_fn(|cx| replies.poll_next(cx)).await;
+        Ok(match first {
+            Next::Failed(status) => return Err(status),
+            Next::Head(metadata) => Reply { metadata, ..Reply::stream(Messages::new(replies)) },
+            next => Reply::stream(Messages::new(replies).starting_with(next)),
+        })
+    }
+}
+
+/// The reply of a call that answers with one message.
+async fn one(mut replies: Replies) -> Result<Reply, Status> {
+    let mut reply = Reply::default();
+    let mut only: Option<Bytes> = None;
+    loop {
+        match std::future::poll_fn(|cx| replies.poll_next(cx)).await {
+            Next::Head(metadata) => reply.metadata = metadata,
+            Next::Message(message) if only.is_none() => only = Some(message),
+            Next::Message(_) => {
+                return Err(broken(replies.handed.progress(), "the reply has a second message"));
+            }
+            Next::End(trailing) => {
+                let message = only
+                    .ok_or_else(|| broken(replies.handed.progress(), "the reply has no message"))?;
+                return Ok(Reply { body: Body::Message(message), trailing, ..reply });
+            }
+            Next::Failed(status) => return Err(status),
+        }
+    }
+}
+
+/// Why the request's messages stopped flowing.
+enum Stopped {
+    /// The peer wants no more; its reply says why.
+    ByPeer,
+    /// The peer takes them too slowly.
+    Slow,
+    /// The link is gone.
+    Lost(LinkFault),
+    /// They broke off where they come from.
+    Source(Status),
+}
+
+impl From<Stall<SendFault>> for Stopped {
+    fn from(stall: Stall<SendFault>) -> Self {
+        match stall {
+            Stall::Slow => Self::Slow,
+            Stall::Fault(SendFault::Stopped) => Self::ByPeer,
+            Stall::Fault(SendFault::Lost(fault)) => Self::Lost(fault),
+        }
+    }
+}
+
+/// The request's messages on their way out.
+type Pump = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>;
+
+/// Sends the messages of a request and then END. Dropped or failed before that, it breaks the request off.
+async fn pump(
+    mut sender: FrameSender,
+    mut gatherer: Gatherer,
+    handed: Handed,
+) -> Result<(), Stopped> {
+    loop {
+        // The first frame goes alone: whether it was handed over whole decides the outcome.
+        let is_first = handed.progress() == Progress::BeforeEnd;
+        let Gathered { mut batch, end } = gatherer.gather(Batch::default(), is_first).await;
+        let is_last = matches!(end, Some(End::Whole(_)));
+        if is_last {
+            batch.push_end();
+        }
+        if !batch.is_empty() {
+            write_steadily(&mut sender, &mut batch.into_chunks()).await?;
+            handed.over();
+        }
+        match end {
+            Some(End::Whole(_)) => {
+                sender.finish();
+                return Ok(());
+            }
+            Some(End::Failed(status)) => return Err(Stopped::Source(status)),
+            None => {}
+        }
+    }
+}
+
+/// The replies of a streaming call as they come. Whoever takes them also drives the request's messages.
+struct Replies {
+    link: Link,
+    reader: FrameReader,
+    pump: Option<Pump>,
+    handed: Handed,
+    steady: Steady,
+    deadline: Pin<Box<Sleep>>,
+    /// Whether a head would come too late.
+    is_started: bool,
+    /// What the STATUS said, until the end of the stream has come too.
+    last: Option<Next>,
+    /// Why the request's messages stopped, until it was told.
+    pump_failure: Option<Status>,
+}
+
+impl Replies {
+    /// Lets the request's messages go on, and notes a failure if they cannot.
+    fn poll_pump(&mut self, cx: &mut Context<'_>) {
+        let Some(pump) = &mut self.pump else { return };
+        let Poll::Ready(ended) = pump.as_mut().poll(cx) else { return };
+        self.pump = None;
+        let progress = self.handed.progress();
+        self.pump_failure = match ended {
+            Ok(()) | Err(Stopped::ByPeer) => None,
+            Err(Stopped::Slow) => {
+                self.reader.set_code_on_drop(StreamCode::Slow);
+                Some(too_slow(progress))
+            }
+            Err(Stopped::Lost(fault)) => Some(unavailable(&self.link, progress, fault)),
+            Err(Stopped::Source(status)) => Some(progress.failed(status.code(), status.message())),
+        };
+    }
+
+    /// What comes next. Nothing is lost when it is dropped and called again.
+    async fn next(&mut self) -> Next {
+        if let Some(next) = self.frame().await {
+            return next;
+        }
+        match super::asking::expect_end(&mut self.reader, self.handed.progress()).await {
+            Ok(()) => self.last.take().unwrap_or_else(|| self.broken("the reply has no STATUS")),
+            Err(status) => Next::Failed(status),
+        }
+    }
+
+    /// The next frame's meaning; `None` once STATUS has come.
+    async fn frame(&mut self) -> Option<Next> {
+        if self.last.is_some() {
+            return None;
+        }
+        Some(match self.steady.next(&mut self.reader).await {
+            Ok(Some((Kind::Message, payload))) => {
+                self.is_started = true;
+                Next::Message(payload)
+            }
+            Ok(Some((kind, payload))) => match self.words(kind, &payload) {
+                Ok(Some(next)) => next,
+                Ok(None) => return None,
+                Err(status) => Next::Failed(status),
+            },
+            Ok(None) => self.broken("the reply ended without its STATUS"),
+            Err(Stall::Slow) => {
+                self.reader.set_code_on_drop(StreamCode::Slow);
+                let text = "the peer sends the reply too slowly (less than 1 KiB/s)";
+                Next::Failed(self.handed.progress().failed(Code::ResourceExhausted, text))
+            }
+            Err(Stall::Fault(fault)) => {
+                Next::Failed(read_failed(&self.link, self.handed.progress(), fault))
+            }
+        })
+    }
+
+    /// What a frame of words means; `None` for STATUS, which is noted.
+    fn words(&mut self, kind: Kind, payload: &[u8]) -> Result<Option<Next>, Status> {
+        let progress = self.handed.progress();
+        let malformed = |fault: crate::wire::WireError| broken(progress, &fault.to_string());
+        let was_started = std::mem::replace(&mut self.is_started, true);
+        match kind {
+            Kind::Head if !was_started => {
+                Ok(Some(Next::Head(ReplyHead::decode(payload).map_err(malformed)?)))
+            }
+            Kind::Status => {
+                let status = StatusHead::decode(payload).map_err(malformed)?;
+                self.last = Some(status.map_or_else(Next::Failed, Next::End));
+                Ok(None)
+            }
+            _ => Err(broken(progress, "the reply has a frame out of place")),
+        }
+    }
+
+    fn broken(&self, text: &str) -> Next {
+        Next::Failed(broken(self.handed.progress(), text))
+    }
+}
+
+impl Source for Replies {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.poll_pump(cx);
+        // What the peer has said counts more than what could not be sent.
+        if let Poll::Ready(next) = pin!(self.next()).poll(cx) {
+            return Poll::Ready(next);
+        }
+        if let Some(status) = self.pump_failure.take() {
+            return Poll::Ready(Next::Failed(status));
+        }
+        if self.deadline.as_mut().poll(cx).is_ready() && Instant::now() >= self.deadline.deadline()
+        {
+            self.reader.set_code_on_drop(StreamCode::Deadline);
+            let progress = self.handed.progress();
+            return Poll::Ready(Next::Failed(
+                progress.failed(Code::DeadlineExceeded, "the deadline passed"),
+            ));
+        }
+        Poll::Pending
+    }
+
+    fn poll_beside(&mut self, cx: &mut Context<'_>) {
+        self.poll_pump(cx);
+    }
+}

@@ -1,0 +1,189 @@
+//! Calls that name only their service, calls of all agents, calls that wait, and calls that are tried again.
+
+use crate::world::{World, attached, background, check_status, soon};
+use dialback::{
+    Agent, Code, Context, Node, NodePolicy, Outcome, Service, Status,
+    policy::{AllowRule, DenyRule, HostRule},
+};
+use std::{
+    collections::BTreeSet,
+    future::IntoFuture,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn policy() -> NodePolicy {
+    NodePolicy::default()
+        .allow(AllowRule::parse("ops", "shop.*", "*/*").expect("a rule"))
+        .deny(DenyRule::parse("ops", "shop.closed", "*/*").expect("a rule"))
+        .host(HostRule::parse("shop.*", "Who").expect("a rule"))
+}
+
+/// Says who it is; `Fail` is UNAVAILABLE of the handler's own making.
+fn who(name: &str) -> Service {
+    let (own, failing) = (name.to_owned(), name.to_owned());
+    Service::new("Who")
+        .method("Are", move |(): (), _: Context| std::future::ready(Ok(own.clone())))
+        .method("Fail", move |(): (), _: Context| {
+            std::future::ready(Err::<(), _>(Status::new(Code::NotFound, failing.clone())))
+        })
+}
+
+async fn shop(world: &World, node: &Node, name: &str) -> Agent {
+    attached(world.agent(name, node.local_addr()).serve(who(name))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_a_service_reaches_the_agents_that_may_answer_and_no_other() {
+    let world = World::new();
+    let node = world.node().policy(policy()).start().await.expect("a node");
+    let mut agents = Vec::new();
+    for name in ["shop.a", "shop.b", "shop.closed", "office"] {
+        agents.push(shop(&world, &node, name).await);
+    }
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    let mut seen = BTreeSet::new();
+    for _ in 0..200 {
+        seen.insert(caller.any().call::<String>("Who/Are", &()).await.expect("an answer"));
+    }
+    assert_eq!(seen, BTreeSet::from(["shop.a".into(), "shop.b".into()]));
+    // The node's own program is bound by the grants to host, and by nothing else.
+    let mut seen = BTreeSet::new();
+    for _ in 0..200 {
+        seen.insert(node.any().call::<String>("Who/Are", &()).await.expect("an answer"));
+    }
+    assert_eq!(seen.len(), 3);
+    let nobody = caller.any().call::<String>("Nobody/Is", &()).await;
+    check_status(nobody, Code::Unavailable, Outcome::NotExecuted);
+    let other = world.caller("other", node.local_addr()).connect().await.expect("a caller");
+    for method in ["Who/Are", "Nobody/Is"] {
+        let denied = other.any().call::<String>(method, &()).await;
+        check_status(denied, Code::PermissionDenied, Outcome::NotExecuted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calling_all_gives_one_outcome_for_each_agent_by_name() {
+    let world = World::new();
+    let node = world.node().policy(policy()).start().await.expect("a node");
+    let mut agents = Vec::new();
+    let names: Vec<String> = (10..40).map(|n| format!("shop.{n}")).collect();
+    for name in &names {
+        agents.push(shop(&world, &node, name).await);
+    }
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    for outcomes in [
+        caller.call_all::<String>("Who/Are", &(), MINUTE).await,
+        node.call_all::<String>("Who/Are", &(), MINUTE).await,
+    ] {
+        let outcomes = outcomes.expect("a list");
+        assert_eq!(outcomes.len(), 30);
+        for ((agent, result), name) in outcomes.iter().zip(&names) {
+            assert_eq!((agent.as_str(), result), (name.as_str(), &Ok(name.clone())));
+        }
+    }
+    for (agent, result) in caller.call_all::<()>("Who/Fail", &(), MINUTE).await.expect("a list") {
+        let failed = check_status(result, Code::NotFound, Outcome::AppError);
+        assert_eq!(failed.message(), agent.as_str());
+    }
+    assert!(caller.call_all::<()>("Nobody/Is", &(), MINUTE).await.expect("a list").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_waits_for_its_agent_only_if_it_asks_to() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    let callee = caller.agent("shop.late").expect("a name");
+    let at_once = callee.call::<String>("Who/Are", &()).await;
+    check_status(at_once, Code::Unavailable, Outcome::NotExecuted);
+    let in_vain = node.agent("shop.late").handle().expect("a name");
+    let in_vain = in_vain.call::<String>("Who/Are", &()).wait(true);
+    let in_vain = in_vain.timeout(Duration::from_millis(80));
+    let in_vain = soon("the deadline", in_vain.into_future()).await;
+    check_status(in_vain, Code::Unavailable, Outcome::NotExecuted);
+    let by_name = callee.call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
+    let by_service = caller.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
+    let handle = node.agent("shop.late").handle().expect("a name");
+    let in_process = handle.call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
+    let calls = [by_name, by_service, in_process].map(|call| background(call.into_future()));
+    let _agent = shop(&world, &node, "shop.late").await;
+    for call in calls {
+        assert_eq!(soon("the agent came", call).await.as_deref(), Ok("shop.late"));
+    }
+}
+
+/// Refuses its first calls before they run, as a full agent does.
+fn reluctant(times: usize, code: Code, runs: &Arc<AtomicUsize>) -> Service {
+    struct Refuses(usize, Code, Arc<AtomicUsize>);
+    impl dialback::Handler for Refuses {
+        async fn call(&self, request: dialback::Request) -> Result<dialback::Reply, Status> {
+            let run = self.2.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(request.attempt as usize, run + 1, "attempts count up");
+            if run < self.0 {
+                return Err(Status::not_executed(self.1, "not now"));
+            }
+            Ok(dialback::Reply::new(request.message()?.clone()))
+        }
+    }
+    Service::new("Who").raw_method("Are", Refuses(times, code, runs.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_executed_is_tried_again_three_times_in_all() {
+    for (times, code, wanted) in [
+        (0, Code::Unavailable, 1),
+        (2, Code::Unavailable, 3),
+        (3, Code::Unavailable, 3),
+        (2, Code::ResourceExhausted, 3),
+        (1, Code::InvalidArgument, 1),
+    ] {
+        let (world, runs) = (World::new(), Arc::new(AtomicUsize::new(0)));
+        let node = world.node().policy(policy()).start().await.expect("a node");
+        let service = reluctant(times, code, &runs);
+        let _agent = attached(world.agent("shop.a", node.local_addr()).serve(service)).await;
+        let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+        let answer = caller.any().call::<()>("Who/Are", &()).await;
+        if times < wanted {
+            assert_eq!(answer, Ok(()));
+        } else {
+            check_status(answer, code, Outcome::NotExecuted);
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), wanted, "{times} refusals with {code}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_run_is_tried_again_only_where_a_rule_says_that_it_is_idempotent() {
+    for is_idempotent in [false, true] {
+        let (world, runs) = (World::new(), Arc::new(AtomicUsize::new(0)));
+        let mut allow = AllowRule::parse("ops", "shop.*", "*/*").expect("a rule");
+        allow.idempotent = is_idempotent;
+        let policy = NodePolicy::default()
+            .allow(allow)
+            .host(HostRule::parse("shop.*", "Who").expect("a rule"));
+        let node = world.node().policy(policy).start().await.expect("a node");
+        let counted = runs.clone();
+        let service = Service::new("Who").raw_method("Are", Lost(counted));
+        let _agent = attached(world.agent("shop.a", node.local_addr()).serve(service)).await;
+        let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+        let answer = caller.any().call::<()>("Who/Are", &()).await;
+        check_status(answer, Code::Unavailable, Outcome::Unknown);
+        assert_eq!(runs.load(Ordering::SeqCst), if is_idempotent { 3 } else { 1 });
+    }
+}
+
+/// Ends as a lost link does: nobody knows.
+struct Lost(Arc<AtomicUsize>);
+
+impl dialback::Handler for Lost {
+    async fn call(&self, _: dialback::Request) -> Result<dialback::Reply, Status> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Status::unknown(Code::Unavailable, "who knows"))
+    }
+}
