@@ -49,6 +49,7 @@ pub mod config;
 mod caller;
 mod agent;
 mod node;
+pub mod testing;
 mod serve;
 mod call;
 mod link;

@@ -139,6 +139,9 @@ fn read_durations(table: &mut Table<'_>, limits: &mut Limits) {
     let to = |most| duration(TIMEOUT_MIN..=most);
     table.set("queue_wait_max", &mut limits.queue_wait_max, to(Duration::from_secs(60)));
     table.set("timeout_default", &mut limits.timeout_default, to(TIMEOUT_CEILING));
+    let stream_timeout = &mut limits.stream_timeout_default;
+    table.set("stream_timeout_default", stream_timeout, to(TIMEOUT_CEILING));
+    table.set("stream_idle_max", &mut limits.stream_idle_max, duration(secs(1..=86_400)));
     table.set("idle_max", &mut limits.idle_max, duration(secs(1..=600)));
     table.set("heartbeat_every", &mut limits.heartbeat_every, duration(secs(1..=300)));
     table.set("heartbeat_lost", &mut limits.heartbeat_lost, duration(secs(1..=600)));

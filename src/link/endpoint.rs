@@ -73,11 +73,16 @@ fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
     transport
 }
 
-/// Streams and window for a peer that may have `calls` in flight.
-pub(super) fn grant_for(calls: usize) -> (u32, u32) {
-    let calls = u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16);
-    let window = limits::CONNECTION_WINDOW_BASE_BYTES
-        .saturating_add(limits::STREAM_WINDOW_BYTES.saturating_mul(calls));
+/// Streams and window for a peer that may have `calls` in flight, and of which we may ask `asked` at once.
+///
+/// The window has room for every stream's own, whichever side opened it: readers that stand still then starve neither the control stream
+/// nor the calls beside them.
+pub(super) fn grant_for(calls: usize, asked: usize) -> (u32, u32) {
+    let bounded = |calls: usize| u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16);
+    let calls = bounded(calls);
+    let window = limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(
+        limits::STREAM_WINDOW_BYTES.saturating_mul(calls.saturating_add(bounded(asked))),
+    );
     // quinn tells the peer of ended streams only when more than an eighth of all have ended. What it may hold back is granted on top.
     let streams = calls + limits::STREAMS_SPARE;
     (streams + streams / 7 + 1, window.min(1 << 30))
@@ -227,7 +232,8 @@ pub(super) fn dialling_config(
     let tls =
         QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    let (streams, window) = grant_for(calls);
+    // What it asks is bounded by the node: an agent asks less than a caller.
+    let (streams, window) = grant_for(calls, limits.caller_calls_in_flight_max);
     config.transport_config(Arc::new(transport(limits, streams, window)));
     Ok(config)
 }
@@ -248,7 +254,7 @@ mod tests {
     #[test]
     fn with_an_eighth_held_back_every_permitted_call_still_has_its_stream() {
         for calls in (0..2_000).chain([1 << 16]) {
-            let (streams, _) = grant_for(calls);
+            let (streams, _) = grant_for(calls, 0);
             let in_sight = streams - streams / 8;
             assert!(in_sight as usize >= calls + limits::STREAMS_SPARE as usize, "{calls} calls");
         }

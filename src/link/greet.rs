@@ -26,6 +26,8 @@ pub(crate) struct Greeted {
 pub(crate) struct Grants {
     /// Calls that it may have in flight towards us.
     pub(crate) calls_in_flight_max: usize,
+    /// Calls that we may have in flight towards it.
+    pub(crate) asked_max: usize,
 }
 
 /// Waits for the handshake and for HELLO.
@@ -126,7 +128,7 @@ impl Greeted {
         limits: &Limits,
     ) -> Result<(Link, ControlStream), LinkFault> {
         let Self { connection, identity, mut control, hello } = self;
-        let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max);
+        let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max, grants.asked_max);
         connection.set_max_concurrent_bi_streams(streams.into());
         connection.set_receive_window(window.into());
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));

@@ -75,7 +75,8 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
         return Ok(());
     }
     let _counted = CallerCounted { shared, name };
-    let grants = Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max };
+    let grants =
+        Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max, asked_max: 0 };
     let welcome = welcome(shared, shared.registry().admit(), grants);
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     tracing::info!("caller {name} linked from {}", link.remote_address());
@@ -100,18 +101,17 @@ impl Drop for CallerCounted<'_> {
 
 async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let admission = shared.registry().admit();
-    let grants = Grants { calls_in_flight_max: shared.limits.agent_asks_in_flight_max };
     let hello = greeted.hello();
     let (instance, software) = (*hello.instance, hello.software.clone());
     let answers_max = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
+    let asked_max = shared.limits.calls_in_flight_max.min(answers_max.max(1));
+    let calls_in_flight_max = shared.limits.agent_asks_in_flight_max;
+    let grants = Grants { calls_in_flight_max, asked_max };
     let welcome = welcome(shared, admission, grants);
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     serve(shared, &link, grants);
     let mut admitted = Admitted { shared, name, admission, is_registered: false };
-    let permits = Permits::new(
-        shared.limits.calls_in_flight_max.min(answers_max.max(1)),
-        shared.limits.queue_max,
-    );
+    let permits = Permits::new(asked_max, shared.limits.queue_max);
     let fault = stay(&mut control, Some(Instant::now() + HELLO_WAIT_MAX), |register| {
         let services = checked(register.services)?;
         let agent = Arc::new(AgentLink {

@@ -482,3 +482,42 @@ async fn an_asking_side_that_is_dropped_leaves_no_stream_behind() {
     let after = scene.by_caller().call::<String>("Stage/Hold", "after");
     assert!(soon("the call ends", after.into_future()).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_whose_readers_stand_still_end_slow_and_disturb_nobody() {
+    let streams = Streams::open().await;
+    for way in streams.ways_in() {
+        let mut stalled = Vec::new();
+        for _ in 0..64 {
+            let call = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);
+            stalled.push(call.await.expect("a stream"));
+        }
+        assert_eq!(streams.pipe.running(), 64);
+        // Others go on beside them, at every moment until the last handler was let go.
+        let mut beside = 0;
+        soon("the writers give up", async {
+            while streams.pipe.running() > 0 {
+                let call =
+                    way.call::<u64>("Meter/Plain", &7).timeout(std::time::Duration::from_secs(5));
+                assert_eq!(call.await, Ok(7), "after {beside} calls beside the stalled streams");
+                beside += 1;
+            }
+        })
+        .await;
+        assert!(beside > 10);
+        for mut replies in stalled {
+            let slow = soon("the end", async {
+                loop {
+                    match replies.next().await {
+                        Some(Ok(_)) => {}
+                        ended => return ended,
+                    }
+                }
+            });
+            let slow = slow.await.expect("not the end of a whole stream");
+            check_status(slow, Code::ResourceExhausted, Outcome::Unknown);
+        }
+    }
+    assert_eq!(streams._agent.nodes().len(), 1);
+    until("permits return", || streams.in_flight() == 0).await;
+}
