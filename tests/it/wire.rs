@@ -123,7 +123,7 @@ fn every_golden_file_stands_in_the_manual_as_it_is() {
         assert!(manual.contains(text.trim()), "{} is not in docs/protocol.md", path.display());
         count += 1;
     }
-    assert!(count >= 17, "only {count} golden files");
+    assert!(count >= 21, "only {count} golden files");
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn a_node_welcomes_a_caller_and_answers_it_with_the_golden_bytes() {
         .start()
         .expect("an agent");
     soon("registration", agent.registered(1)).await;
-    for request in ["request-caller", "request-full"] {
+    for request in ["request-caller", "request-full", "request-any"] {
         let mut stream = link.open().await;
         send(&mut stream, request).await;
         stream.finish();
@@ -386,5 +386,86 @@ async fn a_unary_reply_of_32_bytes_leaves_in_one_datagram() {
         let bytes = in_one_frame(&link, &mut stream, before).await;
         assert!(bytes.ends_with(&[0x13, 0x40, 0x05, 0xa2, 0x00, 0x00, 0x01, 0x00]), "{bytes:02x?}");
         assert_eq!(bytes[..2], [0x11, 32]);
+    }
+}
+
+/// Two numbers for a number, and the double of each.
+fn meter() -> Service {
+    Service::new("Meter")
+        .server_stream("Watch", |first: u64, mut replies: Outbound<u64>, _: Context| async move {
+            replies.send(&first).await?;
+            replies.send(&(2 * first)).await
+        })
+        .bidirectional(
+            "Double",
+            |mut values: Inbound<u64>, mut out: Outbound<u64>, _: Context| async move {
+                while let Some(value) = values.next().await {
+                    out.send(&(2 * value?)).await?;
+                }
+                Ok(())
+            },
+        )
+}
+
+#[tokio::test]
+async fn a_node_asks_for_streams_with_the_golden_bytes() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let (link, _control) = golden_agent(&issuer, &node).await;
+    let caller = Caller::connect(node.local_addr().to_string(), issuer.credentials("caller/ops"))
+        .await
+        .expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let answered = async |request| {
+        let mut stream = link.accept().await;
+        comes_whole(&mut stream, request).await;
+        send(&mut stream, "reply-stream").await;
+        stream.finish();
+    };
+    let call = callee.server_stream::<u64, u64>("Meter/Watch", &2).timeout(TIMEOUT);
+    let (replies, ()) = tokio::join!(call.into_future(), answered("request-server-stream"));
+    let mut replies = replies.expect("a stream");
+    assert_eq!((replies.next().await, replies.next().await), (Some(Ok(2)), Some(Ok(4))));
+    assert_eq!(replies.next().await, None);
+    let call = callee.bidirectional::<u64, u64>("Meter/Double").timeout(TIMEOUT);
+    let (mut values, mut replies) = call.await.expect("a call");
+    let sent = async {
+        values.send(&1).await.expect("room");
+        values.send(&2).await.expect("room");
+        values.finish().await.expect("room");
+    };
+    tokio::join!(sent, answered("request-bidirectional"));
+    assert_eq!((replies.next().await, replies.next().await), (Some(Ok(2)), Some(Ok(4))));
+    assert_eq!(replies.next().await, None);
+}
+
+/// A raw node with a real agent that hosts [`meter`]: what it registers is not that of the golden file.
+async fn golden_streams(issuer: &Issuer) -> (Agent, RawLink, RawStream) {
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(meter())
+        .start()
+        .expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    comes(&mut control, "hello-agent").await;
+    send(&mut control, "welcome-agent").await;
+    drop(control.expect(raw_peer::kind::REGISTER).await);
+    send(&mut control, "registered").await;
+    (agent, link, control)
+}
+
+#[tokio::test]
+async fn a_real_agent_answers_golden_streams() {
+    let issuer = Issuer::new();
+    let (agent, link, _control) = golden_streams(&issuer).await;
+    soon("registration", agent.registered(1)).await;
+    for request in ["request-server-stream", "request-bidirectional"] {
+        let mut stream = link.open().await;
+        send(&mut stream, request).await;
+        stream.finish();
+        comes_whole(&mut stream, "reply-stream").await;
     }
 }
