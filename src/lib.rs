@@ -82,7 +82,7 @@ pub use name::{
 };
 pub use node::{
     AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NotConnected,
-    StartError,
+    StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};

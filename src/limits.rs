@@ -78,6 +78,10 @@ pub const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 /// No PONG for this long: the data path is dead even if packets are acknowledged.
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);
 
+/// Between two stateless resets of a node, over all peers together. quinn's 20 ms would tell 50 peers a second that their link is gone, and
+/// a node that was killed may have thousands. 1,000 a second cost about a hundredth of a core, and none is longer than what it answers.
+pub const RESET_EVERY_MIN: Duration = Duration::from_millis(1);
+
 /// What a stream may send ahead of its reader.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 

@@ -124,6 +124,9 @@ fn check(faults_of: fn(&str) -> String, good: &str, bad: &str, why: &str) {
 #[test]
 fn a_node_listens_on_an_address_with_a_port() {
     let good = "listen = '0.0.0.0:4433'";
+    check(node_faults, good, "[tls]\nstate = 'x'", "above the first [header]");
+    check(node_faults, "state = 'var'", "state = 7", "must be a text in quotes");
+    check(agent_faults, "nodes = ['localhost']", "state = 'x'", "belongs in a node's file");
     check(node_faults, good, "listen = ':4433'", "write [::] for all");
     check(node_faults, good, "listen = 4433", "must be a text in quotes");
     check(node_faults, good, "listen = 'localhost'", "not an IP address and a port");

@@ -1,16 +1,20 @@
 //! UDP sockets and transport settings: where links come from.
 
 use super::greet::{self, Greeted};
-use super::{LinkFault, canonical};
+use super::{LinkFault, canonical, resets::ResetKeys};
 use crate::{
     limits::{self, Limits},
-    tls::{Credentials, CredentialsError},
+    tls::{Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
 };
 use quinn::{
     EndpointConfig, IdleTimeout, TransportConfig, VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::{
+        CryptoError, HmacKey,
+        rustls::{QuicClientConfig, QuicServerConfig},
+    },
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -91,6 +95,37 @@ fn no_quic_suite<E>(_: E) -> BindError {
     }
 }
 
+/// How the accepting side meets packets of links that it does not know: with a reset, at most so often. With keys of an earlier run the
+/// peers of that run understand it.
+fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
+    let mut config = EndpointConfig::default();
+    config.min_reset_interval(limits::RESET_EVERY_MIN);
+    if let Some(keys) = keys {
+        let ids = keys.connection_id_key();
+        config
+            .reset_key(Arc::new(ResetMac(keys.reset_key().ok_or(()).map_err(no_quic_suite)?)))
+            .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    }
+    Ok(config)
+}
+
+/// The reset key in quinn's shape.
+struct ResetMac(MacKey);
+
+impl HmacKey for ResetMac {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        out.copy_from_slice(&self.0.sign(data));
+    }
+
+    fn signature_len(&self) -> usize {
+        MacKey::TAG_BYTES
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        if self.0.verify(data, signature) { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
 /// The accepting side's endpoint.
 pub(crate) struct Listener {
     endpoint: quinn::Endpoint,
@@ -98,11 +133,12 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens. Needs a tokio runtime.
+    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by the silence.
     pub(crate) fn bind(
         address: SocketAddr,
         credentials: &Credentials,
         limits: &Limits,
+        keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
         let tls = QuicServerConfig::try_from(credentials.accepting_config(ALPN)?)
             .map_err(no_quic_suite)?;
@@ -115,9 +151,9 @@ impl Listener {
             )))
             .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
         let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
-        let endpoint =
-            quinn::Endpoint::new(EndpointConfig::default(), Some(server), bind(address)?, runtime)
-                .map_err(|source| BindError::Socket { address, source })?;
+        let config = accepting_endpoint(keys)?;
+        let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
         Ok(Self { endpoint, trust_domain: credentials.trust_domain().into() })
     }
 

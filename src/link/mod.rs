@@ -8,6 +8,7 @@ mod endpoint;
 mod fault;
 mod greet;
 mod redial;
+mod resets;
 mod stream;
 
 pub(crate) use control::ControlStream;
@@ -17,6 +18,7 @@ pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted};
 pub(crate) use redial::Redial;
+pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 
 use crate::{

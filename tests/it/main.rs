@@ -12,6 +12,7 @@ mod limits;
 mod policy;
 mod raw_peer;
 mod reconnect;
+mod restart;
 mod shutdown;
 mod tidy;
 mod wire;

@@ -20,6 +20,7 @@ struct Room {
 
 const ROOMS: &[Room] = &[
     Room { word: "quinn", places: &["src/link/"] },
+    Room { word: "quinn_proto", places: &["src/link/"] },
     Room { word: "rustls", places: &["src/tls/"] },
     Room { word: "webpki", places: &["src/tls/"] },
     Room { word: "x509_parser", places: &["src/tls/"] },
