@@ -51,6 +51,7 @@ mod agent;
 mod node;
 mod serve;
 mod call;
+mod fence;
 mod link;
 #[cfg(feature = "certs")]
 pub mod certs;

@@ -60,6 +60,12 @@ pub const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a call may wait for a permit and for stream credit together: failing fast beats a pile.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Between two looks at the clock by which a process notices that it stood still (SIGSTOP, a suspended machine).
+pub const PAUSE_TICK: Duration = Duration::from_millis(100);
+
+/// No tick for this long and the process is taken to have stood still. Five ticks: a busy machine delays one.
+pub const PAUSE_MIN: Duration = Duration::from_millis(500);
+
 /// Nothing shorter is worth sending: the wire counts milliseconds.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 

@@ -8,6 +8,7 @@ mod reception;
 use crate::{
     call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
     drain::Tasks,
+    fence,
     limits::{self, Limits},
     link::{Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
@@ -108,6 +109,7 @@ impl AgentBuilder {
             links: Tasks::default(),
             calls: Tasks::default(),
         });
+        shared.links.spawn_until_stopped(fence::tick());
         for node in nodes {
             shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
         }

@@ -9,8 +9,17 @@ use crate::{
     wire::{Control, Kind, Ping},
 };
 use quinn::SendStream;
-use std::time::Duration;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, Interval, MissedTickBehavior},
+};
 
 /// Who keeps the link alive. The dialling side asks, because the NAT binding is on its side; the accepting side only listens.
 #[derive(Debug, Clone, Copy)]
@@ -26,9 +35,45 @@ pub(crate) struct ControlStream {
     send: SendStream,
     reader: FrameReader,
     ticks: Option<Interval>,
-    pings_sent: u64,
+    pulse: Arc<Pulse>,
     heard_at: Instant,
     silence_max: Duration,
+}
+
+/// The heartbeat as others may follow it, and ask for one more beat.
+#[derive(Default)]
+pub(super) struct Pulse {
+    /// PINGs sent; the number of the last one.
+    sent: AtomicU64,
+    /// The highest number that came back in a PONG.
+    answered: watch::Sender<u64>,
+    wanted: Notify,
+}
+
+impl Pulse {
+    /// Ends when a PING that is sent from now on was answered. Never ends if the link is lost.
+    pub(super) async fn fresh(&self) {
+        let next = self.sent.load(Ordering::Acquire) + 1;
+        let mut answered = self.answered.subscribe();
+        self.wanted.notify_one();
+        // The sender is at hand, so it ends only when it is true.
+        drop(answered.wait_for(|number| *number >= next).await);
+    }
+
+    fn next(&self) -> Ping {
+        Ping { number: self.sent.fetch_add(1, Ordering::AcqRel) + 1 }
+    }
+
+    /// A PONG to what was never asked says nothing.
+    fn heard(&self, pong: &Ping) {
+        if pong.number <= self.sent.load(Ordering::Acquire) {
+            self.answered.send_if_modified(|highest| {
+                let is_news = pong.number > *highest;
+                *highest = pong.number.max(*highest);
+                is_news
+            });
+        }
+    }
 }
 
 /// Above every call, so that a full send buffer does not hold the heartbeat back.
@@ -42,10 +87,15 @@ impl ControlStream {
             send,
             reader: CallStream::reader_of(recv, CONTROL_BYTES_MAX),
             ticks: None,
-            pings_sent: 0,
+            pulse: Arc::default(),
             heard_at: Instant::now(),
             silence_max: Duration::MAX,
         }
+    }
+
+    /// The heartbeat, for the link.
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     /// From now on the link is lost when nothing was heard for `silence_max`.
@@ -90,11 +140,12 @@ impl ControlStream {
         loop {
             match self.step().await? {
                 Some(Control::Ping(ping)) => self.send(&Control::Pong(ping)).await?,
-                Some(Control::Pong(_) | Control::Reserved) => {}
+                Some(Control::Pong(pong)) => self.pulse.heard(&pong),
+                Some(Control::Reserved) => {}
                 Some(control) => return Ok(control),
                 None => {
-                    self.pings_sent += 1;
-                    self.send(&Control::Ping(Ping { number: self.pings_sent })).await?;
+                    let ping = self.pulse.next();
+                    self.send(&Control::Ping(ping)).await?;
                 }
             }
         }
@@ -110,6 +161,7 @@ impl ControlStream {
                 read(frame).map(Some)
             }
             () = tick(self.ticks.as_mut()) => Ok(None),
+            () = self.pulse.wanted.notified() => Ok(None),
             () = sleep_until(silent_at) => Err(LinkFault::Silent("no heartbeat came")),
         }
     }

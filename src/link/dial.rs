@@ -59,7 +59,9 @@ impl Dialler {
         let connection = self.race(address).await?;
         let identity = greet::identity_of(&connection, &self.trust_domain)?;
         match tokio::time::timeout(HELLO_WAIT_MAX, self.hello(&connection)).await {
-            Ok(Ok((control, welcome))) => Ok((Link::new(connection, identity), control, welcome)),
+            Ok(Ok((control, welcome))) => {
+                Ok((Link::new(connection, identity, &control), control, welcome))
+            }
             Ok(Err(fault)) => {
                 endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
                 Err(fault)

@@ -131,7 +131,7 @@ impl Greeted {
         connection.set_receive_window(window.into());
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        Ok((Link::new(connection, identity), control))
+        Ok((Link::new(connection, identity, &control), control))
     }
 }
 

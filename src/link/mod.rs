@@ -27,6 +27,7 @@ use crate::{
     tls::Identity,
     wire::CloseCode,
 };
+use control::Pulse;
 use std::{
     fmt,
     net::SocketAddr,
@@ -65,6 +66,7 @@ struct Inner {
     id: LinkId,
     connection: quinn::Connection,
     identity: Identity,
+    pulse: Arc<Pulse>,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
     turn: Mutex<()>,
     /// How many wait for their turn: whoever comes later must not overtake them.
@@ -85,11 +87,12 @@ pub(crate) enum OpenFault {
 }
 
 impl Link {
-    fn new(connection: quinn::Connection, identity: Identity) -> Self {
+    fn new(connection: quinn::Connection, identity: Identity, control: &ControlStream) -> Self {
         Self(Arc::new(Inner {
             id: LinkId::next(),
             connection,
             identity,
+            pulse: control.pulse(),
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             ended: OnceLock::new(),
@@ -181,6 +184,18 @@ impl Link {
         match seen {
             LinkFault::Closed { by_peer: false, .. } => self.0.ended.get().cloned().unwrap_or(seen),
             other => other,
+        }
+    }
+
+    /// Sends a PING now, by way of whoever keeps the link up, and waits for the answer: what the peer had said before has then arrived.
+    ///
+    /// # Errors
+    /// The link is lost.
+    pub(crate) async fn ping(&self) -> Result<(), LinkFault> {
+        tokio::select! {
+            biased;
+            () = self.0.pulse.fresh() => Ok(()),
+            error = self.0.connection.closed() => Err(self.reason(LinkFault::lost(&error))),
         }
     }
 

@@ -28,6 +28,7 @@ const ROOMS: &[Room] = &[
     Room { word: "rustls_pki_types", places: &["src/tls/", "src/certs/", "src/link/greet.rs"] },
     Room { word: "rcgen", places: &["src/certs/"] },
     Room { word: "serde_cbor", places: &["src/wire/"] },
+    Room { word: "rustix", places: &["src/fence.rs"] },
     Room { word: "socket2", places: &["src/link/"] },
     Room { word: "clap", places: &["src/bin/"] },
     Room { word: "anyhow", places: &["src/bin/"] },
