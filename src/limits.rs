@@ -42,6 +42,15 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Handshakes in progress at once on one node. More are asked to prove their address, then turned away.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 128;
 
+/// Addresses whose handshakes are counted at once, each for 32 bytes or so. More are a flood of made-up ones.
+pub const KNOCK_ADDRESSES_MAX: usize = 65_536;
+
+/// Between two lines of the log that say how many handshakes were ignored.
+pub const KNOCKS_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// The time within which the calls that a caller breaks off are counted.
+pub const RESETS_WITHIN: Duration = Duration::from_secs(10);
+
 /// A peer that has not said hello, or not welcomed, by now is not ours.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -147,6 +156,12 @@ pub struct Limits {
     pub heartbeat_lost: Duration,
     /// Links of one caller identity on one node. Default 256.
     pub caller_links_max: usize,
+    /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 200: behind one NAT there may be many agents.
+    pub handshakes_per_address: usize,
+    /// How many of them may come at once. Default 1,000.
+    pub handshakes_burst: usize,
+    /// Calls that a caller may break off long before their deadline, in ten seconds on one link, before the node closes it. Default 100.
+    pub resets_max: usize,
     /// How long work in hand may go on after a stop was asked for. Default 25 s.
     pub drain_max: Duration,
 }
@@ -165,6 +180,9 @@ impl Default for Limits {
             heartbeat_every: HEARTBEAT_EVERY,
             heartbeat_lost: HEARTBEAT_LOST,
             caller_links_max: 256,
+            handshakes_per_address: 200,
+            handshakes_burst: 1_000,
+            resets_max: 100,
             drain_max: Duration::from_secs(25),
         }
     }

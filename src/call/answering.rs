@@ -206,6 +206,11 @@ fn read_failed(fault: ReadFault) -> Status {
     }
 }
 
+/// What [`read_failed`] makes of a reset, and nobody else here.
+fn was_broken_off(status: &Status) -> bool {
+    (status.code(), status.outcome()) == (Code::Cancelled, Outcome::NotExecuted)
+}
+
 /// Who receives calls: judges the head, admits, reads the body and starts the handler.
 pub(crate) trait Reception: Send + Sync + 'static {
     /// Takes one call. A status that it returns travels as it is.
@@ -214,6 +219,11 @@ pub(crate) trait Reception: Send + Sync + 'static {
         head: Box<Head>,
         body: Body<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Hears that the asking side broke a call off that began then and had time until then.
+    fn broken_off(&self, began: Instant, deadline: Instant) {
+        let _ = (began, deadline);
+    }
 
     /// Whether somebody waits for the calls in flight in order to close their link.
     fn is_leaving(&self) -> bool;
@@ -239,10 +249,16 @@ pub(crate) async fn answer<R: Reception>(
             let deadline = head.deadline;
             match run(head, sender, reader, &*reception, limits.message_bytes_max).await {
                 Some(result) => (result, deadline),
-                None => return sender.reset(StreamCode::Cancelled),
+                None => {
+                    reception.broken_off(received_at, deadline);
+                    return sender.reset(StreamCode::Cancelled);
+                }
             }
         }
     };
+    if result.as_ref().is_err_and(was_broken_off) {
+        reception.broken_off(received_at, deadline);
+    }
     reader.stop(StreamCode::Refused);
     write_result(sender, result, limits.message_bytes_max, deadline).await;
     arrive(sender, &*reception).await;

@@ -9,10 +9,8 @@ use crate::{
 };
 use quinn::{
     EndpointConfig, IdleTimeout, TransportConfig, VarInt,
-    crypto::{
-        CryptoError, HmacKey,
-        rustls::{QuicClientConfig, QuicServerConfig},
-    },
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::{CryptoError, HmacKey},
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};

@@ -56,8 +56,7 @@ fn welcome(shared: &Shared, admission: u64, grants: Grants) -> Welcome {
 
 /// Starts to take the calls that come over a link.
 fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants) {
-    let front =
-        Arc::new(Front::new(shared.clone(), link.peer().clone(), grants.calls_in_flight_max));
+    let front = Arc::new(Front::new(shared.clone(), link.clone(), grants.calls_in_flight_max));
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
         front,

@@ -1,9 +1,11 @@
 //! The public party: listens, admits agents and callers, and calls agents.
 
 mod admit;
+mod breaks;
 mod dispatch;
 mod front;
 mod handle;
+mod knocks;
 mod registry;
 mod snapshot;
 mod state;
@@ -24,13 +26,17 @@ use crate::{
     wire::{CloseCode, ServiceInfo},
 };
 use dispatch::Dispatch;
+use knocks::{Ignored, Knocks};
 use registry::Registry;
 use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::{
+    sync::{Semaphore, broadcast, watch},
+    time::Instant,
+};
 
 /// One registered link of an agent, as calls need it.
 pub(crate) struct AgentLink {
@@ -174,13 +180,26 @@ impl NodeBuilder {
 /// Takes strangers, and only that: each one is greeted in a task of its own, with a limit on time and on how many at once.
 async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
     let places = Arc::new(Semaphore::new(limits::HANDSHAKES_AT_ONCE_MAX));
+    let (mut knocks, mut ignored) = (Knocks::new(&shared.limits), Ignored::default());
     while let Some(knock) = listener.knock().await {
         if shared.calls.is_draining() {
             knock.ignore();
             continue;
         }
-        if places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2 && !knock.is_validated()
-        {
+        let is_crowded = places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2;
+        let must_prove = is_crowded && !knock.is_validated();
+        let (from, now) = (knock.remote_address(), Instant::now());
+        if !knocks.may(from.ip(), now, !must_prove) {
+            knock.ignore();
+            if let Some(count) = ignored.one_more(now) {
+                let most = shared.limits.handshakes_per_address;
+                tracing::warn!(
+                    "ignored {count} handshakes, the last from {from}: more than {most} a second from one address (handshakes_per_address)"
+                );
+            }
+            continue;
+        }
+        if must_prove {
             knock.ask_to_prove();
             continue;
         }

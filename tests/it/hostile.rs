@@ -3,6 +3,7 @@
 mod control;
 mod credit;
 mod door;
+mod floods;
 mod replies;
 mod requests;
 mod silence;
