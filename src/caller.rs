@@ -4,7 +4,7 @@ use crate::{
     call::{Callee, Handler, Reply, Request, SharedHandler, Target, ask},
     drain::Tasks,
     limits::{DIAL_WAIT_MAX, Limits},
-    link::{Dialler, HelloWords, Link, LinkFault, Redial},
+    link::{BindError, Dialler, HelloWords, Link, LinkFault, Redial},
     name::{CallIds, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
     status::{Code, Status},
@@ -107,6 +107,7 @@ impl CallerBuilder {
             tasks: Tasks::default(),
         });
         shared.tasks.spawn_until_stopped(hold(shared.clone()));
+        shared.tasks.spawn_until_stopped(shared.dialler.clone().roam());
         let _alive = Arc::new(Alive(shared.clone()));
         Ok((Caller { shared, _alive }, self.connect_timeout))
     }
@@ -215,6 +216,15 @@ impl Caller {
         let handler: SharedHandler = Arc::new(Asks { caller: self.clone() });
         let Shared { peer, call_ids, limits, .. } = &*self.shared;
         Callee::new(handler, target, peer.clone(), call_ids.clone(), limits.timeout_default)
+    }
+
+    /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. The link and calls in flight
+    /// stay. By itself the caller notices within some seconds.
+    ///
+    /// # Errors
+    /// The system gives no socket.
+    pub fn rebind(&self) -> Result<(), BindError> {
+        self.shared.dialler.rebind()
     }
 
     /// Closes the link and waits until the node knows.

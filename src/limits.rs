@@ -97,6 +97,9 @@ pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);
 /// a node that was killed may have thousands. 1,000 a second cost about a hundredth of a core, and none is longer than what it answers.
 pub const RESET_EVERY_MIN: Duration = Duration::from_millis(1);
 
+/// Between two looks at the way to each node, by which a change of the network is noticed.
+pub const ROAM_LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// What a stream may send ahead of its reader.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 

@@ -10,7 +10,7 @@ use crate::{
     drain::Tasks,
     fence,
     limits::{self, Limits},
-    link::{Dialler, HelloWords, Link},
+    link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     node::StartError,
     policy::AgentPolicy,
@@ -110,6 +110,7 @@ impl AgentBuilder {
             calls: Tasks::default(),
         });
         shared.links.spawn_until_stopped(fence::tick());
+        shared.links.spawn_until_stopped(shared.dialler.clone().roam());
         for node in nodes {
             shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
         }
@@ -169,6 +170,15 @@ impl Agent {
         let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
         let Shared { peer, call_ids, limits, .. } = &*self.shared;
         Callee::new(handler, target, peer.clone(), call_ids.clone(), limits.timeout_default)
+    }
+
+    /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. Links and calls in flight
+    /// stay. By itself the agent notices within some seconds.
+    ///
+    /// # Errors
+    /// The system gives no socket.
+    pub fn rebind(&self) -> Result<(), BindError> {
+        self.shared.dialler.rebind()
     }
 
     /// Runs until the future ends, then stops as [`Agent::shutdown`] does.

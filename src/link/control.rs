@@ -2,6 +2,7 @@
 
 use super::{
     LinkFault,
+    roam::Whereabouts,
     stream::{CallStream, FrameReader, ReadFault},
 };
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 use quinn::SendStream;
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -36,13 +37,14 @@ pub(crate) struct ControlStream {
     reader: FrameReader,
     ticks: Option<Interval>,
     pulse: Arc<Pulse>,
-    heard_at: Instant,
+    peer: Option<Whereabouts>,
     silence_max: Duration,
 }
 
 /// The heartbeat as others may follow it, and ask for one more beat.
-#[derive(Default)]
 pub(super) struct Pulse {
+    /// When the last frame of the peer came.
+    heard_at: Mutex<Instant>,
     /// PINGs sent; the number of the last one.
     sent: AtomicU64,
     /// The highest number that came back in a PONG.
@@ -50,12 +52,33 @@ pub(super) struct Pulse {
     wanted: Notify,
 }
 
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            heard_at: Mutex::new(Instant::now()),
+            sent: AtomicU64::new(0),
+            answered: watch::Sender::default(),
+            wanted: Notify::new(),
+        }
+    }
+}
+
 impl Pulse {
+    /// When the last frame of the peer came.
+    pub(super) fn heard_at(&self) -> Instant {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a PING sent soon, without waiting for anything.
+    pub(super) fn want_ping(&self) {
+        self.wanted.notify_one();
+    }
+
     /// Ends when a PING that is sent from now on was answered. Never ends if the link is lost.
     pub(super) async fn fresh(&self) {
         let next = self.sent.load(Ordering::Acquire) + 1;
         let mut answered = self.answered.subscribe();
-        self.wanted.notify_one();
+        self.want_ping();
         // The sender is at hand, so it ends only when it is true.
         drop(answered.wait_for(|number| *number >= next).await);
     }
@@ -88,7 +111,7 @@ impl ControlStream {
             reader: CallStream::reader_of(recv, CONTROL_BYTES_MAX),
             ticks: None,
             pulse: Arc::default(),
-            heard_at: Instant::now(),
+            peer: None,
             silence_max: Duration::MAX,
         }
     }
@@ -98,9 +121,21 @@ impl ControlStream {
         self.pulse.clone()
     }
 
+    /// From now on it is said when the peer has moved.
+    pub(super) fn watch(&mut self, peer: Whereabouts) {
+        self.peer = Some(peer);
+    }
+
+    fn heard(&mut self) {
+        *self.pulse.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if let Some(peer) = &mut self.peer {
+            peer.look();
+        }
+    }
+
     /// From now on the link is lost when nothing was heard for `silence_max`.
     pub(super) fn start_heartbeat(&mut self, heartbeat: Heartbeat, silence_max: Duration) {
-        self.heard_at = Instant::now();
+        self.heard();
         self.silence_max = silence_max;
         self.ticks = match heartbeat {
             Heartbeat::Asks(every) => {
@@ -153,11 +188,11 @@ impl ControlStream {
 
     /// A frame, or `None` when it is time for a PING.
     async fn step(&mut self) -> Result<Option<Control>, LinkFault> {
-        let silent_at = self.heard_at.checked_add(self.silence_max);
+        let silent_at = self.pulse.heard_at().checked_add(self.silence_max);
         tokio::select! {
             biased;
             frame = self.reader.next() => {
-                self.heard_at = Instant::now();
+                self.heard();
                 read(frame).map(Some)
             }
             () = tick(self.ticks.as_mut()) => Ok(None),

@@ -224,12 +224,36 @@ pub(super) struct DiallingSockets {
 }
 
 impl DiallingSockets {
+    fn families(&self) -> [(&Mutex<Option<quinn::Endpoint>>, SocketAddr); 2] {
+        [
+            (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
+            (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
+        ]
+    }
+
+    /// Has the next dial make another endpoint: this one's socket has failed for good.
+    pub(super) fn discard(&self, to: SocketAddr) {
+        let [(v4, _), (v6, _)] = self.families();
+        let family = if to.is_ipv4() { v4 } else { v6 };
+        drop(family.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Puts a new socket under each endpoint. quinn tells the peers, and reads from the old one until they have answered to the new.
+    pub(super) fn rebind(&self) -> Result<(), BindError> {
+        for (family, wildcard) in self.families() {
+            if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
+                endpoint
+                    .rebind(bind(wildcard)?)
+                    .map_err(|source| BindError::Socket { address: wildcard, source })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The endpoint for an address of this family.
     pub(super) fn for_address(&self, to: SocketAddr) -> Result<quinn::Endpoint, BindError> {
-        let (family, wildcard): (_, SocketAddr) = match to {
-            SocketAddr::V4(_) => (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
-            SocketAddr::V6(_) => (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
-        };
+        let [v4, v6] = self.families();
+        let (family, wildcard) = if to.is_ipv4() { v4 } else { v6 };
         let mut made = family.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = &*made {
             return Ok(endpoint.clone());

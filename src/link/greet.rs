@@ -4,6 +4,7 @@ use super::{
     Link, LinkFault, canonical,
     control::{ControlStream, Heartbeat},
     endpoint,
+    roam::Whereabouts,
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
@@ -129,6 +130,7 @@ impl Greeted {
         let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max);
         connection.set_max_concurrent_bi_streams(streams.into());
         connection.set_receive_window(window.into());
+        control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
         Ok((Link::new(connection, identity, &control), control))

@@ -9,6 +9,7 @@ mod fault;
 mod greet;
 mod redial;
 mod resets;
+mod roam;
 mod stream;
 
 pub(crate) use control::ControlStream;
@@ -197,6 +198,16 @@ impl Link {
             () = self.0.pulse.fresh() => Ok(()),
             error = self.0.connection.closed() => Err(self.reason(LinkFault::lost(&error))),
         }
+    }
+
+    /// Has a PING sent soon.
+    fn want_ping(&self) {
+        self.0.pulse.want_ping();
+    }
+
+    /// When the peer was last heard on the control stream.
+    fn heard_at(&self) -> Instant {
+        self.0.pulse.heard_at()
     }
 
     /// The present estimate of the round-trip time.

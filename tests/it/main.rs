@@ -13,6 +13,7 @@ mod policy;
 mod raw_peer;
 mod reconnect;
 mod restart;
+mod roaming;
 mod shutdown;
 mod tidy;
 mod wire;
