@@ -109,6 +109,9 @@ pub const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
 /// Streams a peer may open before it is admitted: the control stream and one to spare.
 pub const STRANGER_STREAMS: u32 = 2;
 
+/// Of the send buffer of a link, what calls leave to control frames: some hundred PINGs, or the longest REGISTER but for its tail.
+pub const CONTROL_RESERVE_BYTES: u64 = 64 * 1024;
+
 /// Added to a connection's window beside one stream window per call in flight.
 pub const CONNECTION_WINDOW_BASE_BYTES: u32 = 1024 * 1024;
 
@@ -157,6 +160,10 @@ pub struct Limits {
     pub heartbeat_every: Duration,
     /// No PONG for this long and the link is closed. Default 12 s.
     pub heartbeat_lost: Duration,
+    /// What a link keeps of sent bytes until the peer has acknowledged them, calls and control together. Default 8 MiB: 640 Mbit/s at a round
+    /// trip of 100 ms, and the most that a link with a peer that stalls costs in memory on the way out. Calls leave 64 KiB of it to control
+    /// frames, so that a bulk call on a slow line does not hold the heartbeat back.
+    pub send_buffer_bytes: usize,
     /// Links of one caller identity on one node. Default 256.
     pub caller_links_max: usize,
     /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 200: behind one NAT there may be many agents.
@@ -182,6 +189,7 @@ impl Default for Limits {
             idle_max: IDLE_MAX,
             heartbeat_every: HEARTBEAT_EVERY,
             heartbeat_lost: HEARTBEAT_LOST,
+            send_buffer_bytes: 8 * 1024 * 1024,
             caller_links_max: 256,
             handshakes_per_address: 200,
             handshakes_burst: 1_000,

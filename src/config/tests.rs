@@ -238,6 +238,7 @@ fn limits_have_a_range_each() {
     check_limit("caller_links_max", ["0", "1", "10000", "10001"]);
     check_limit("handshakes_per_address", ["0", "1", "1000000", "1000001"]);
     check_limit("handshakes_burst", ["0", "1", "1000000", "1000001"]);
+    check_limit("send_buffer_bytes", ["0", "'256KiB'", "'1GiB'", "'2GiB'"]);
     check_limit("resets_max", ["0", "1", "100000", "100001"]);
     check_limit("queue_wait_max", ["'0s'", "'1ms'", "'1m'", "'61s'"]);
     check_limit("timeout_default", ["'0ms'", "'1ms'", "'365d'", "'366d'"]);

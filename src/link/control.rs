@@ -1,20 +1,22 @@
 //! The control stream of a link: its frames, and the heartbeat that travels with them.
 
 use super::{
-    LinkFault,
+    LinkFault, endpoint,
     roam::Whereabouts,
     stream::{CallStream, FrameReader, ReadFault},
 };
 use crate::{
-    limits::{self, CONTROL_BYTES_MAX},
+    limits::{self, CONTROL_BYTES_MAX, CONTROL_RESERVE_BYTES, Limits},
     wire::{Control, Kind, Ping},
 };
 use quinn::SendStream;
 use std::{
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -38,6 +40,7 @@ pub(crate) struct ControlStream {
     ticks: Option<Interval>,
     pulse: Arc<Pulse>,
     peer: Option<Whereabouts>,
+    reserve: Option<Reserve>,
     silence_max: Duration,
 }
 
@@ -112,6 +115,7 @@ impl ControlStream {
             ticks: None,
             pulse: Arc::default(),
             peer: None,
+            reserve: None,
             silence_max: Duration::MAX,
         }
     }
@@ -119,6 +123,11 @@ impl ControlStream {
     /// The heartbeat, for the link.
     pub(super) fn pulse(&self) -> Arc<Pulse> {
         self.pulse.clone()
+    }
+
+    /// From now on control frames have room in the send buffer also when calls have filled it.
+    pub(super) fn reserve(&mut self, connection: quinn::Connection, limits: &Limits) {
+        self.reserve = Some(Reserve { connection, call_window: endpoint::call_window(limits) });
     }
 
     /// From now on it is said when the peer has moved.
@@ -151,9 +160,10 @@ impl ControlStream {
     /// Sends a frame.
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
         let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
+        let writing = pin!(self.send.write_all(&bytes));
         let written = tokio::time::timeout(
             self.silence_max.min(Duration::from_secs(60)),
-            self.send.write_all(&bytes),
+            in_reserve(writing, self.reserve.as_ref()),
         );
         match written.await {
             Ok(Ok(())) => Ok(()),
@@ -200,6 +210,27 @@ impl ControlStream {
             () = sleep_until(silent_at) => Err(LinkFault::Silent("no heartbeat came")),
         }
     }
+}
+
+/// The room in the send buffer that calls leave free.
+struct Reserve {
+    connection: quinn::Connection,
+    call_window: u64,
+}
+
+/// Polls a write and, where calls have filled the send buffer, again with the reserve opened. It is open for that one poll, because quinn
+/// gives room to whoever asks first.
+async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>) -> F::Output {
+    std::future::poll_fn(|cx| {
+        let first = write.as_mut().poll(cx);
+        let (Poll::Pending, Some(reserve)) = (&first, reserve) else { return first };
+        let Reserve { connection, call_window } = reserve;
+        connection.set_send_window(call_window + CONTROL_RESERVE_BYTES);
+        let second = write.as_mut().poll(cx);
+        connection.set_send_window(*call_window);
+        second
+    })
+    .await
 }
 
 fn read(frame: Result<Option<super::stream::Frame>, ReadFault>) -> Result<Control, LinkFault> {

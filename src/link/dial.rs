@@ -85,6 +85,7 @@ impl Dialler {
     ) -> Result<(ControlStream, Welcome), LinkFault> {
         let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
         let mut control = ControlStream::new(send, recv);
+        control.reserve(connection.clone(), &self.limits);
         control.send(&Control::Hello(self.words())).await?;
         match control.first().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {

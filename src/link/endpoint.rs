@@ -69,10 +69,17 @@ fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
         .receive_window(window.into())
+        .send_window(call_window(limits))
         .keep_alive_interval(None)
         // Only a value over 2^62 ms does not convert.
         .max_idle_timeout(IdleTimeout::try_from(limits.idle_max).ok());
     transport
+}
+
+/// What calls may use of the send buffer. The control stream raises it while it writes.
+pub(super) fn call_window(limits: &Limits) -> u64 {
+    let all = limits.send_buffer_bytes as u64;
+    all.saturating_sub(limits::CONTROL_RESERVE_BYTES).max(limits::CONTROL_RESERVE_BYTES)
 }
 
 /// Streams and window for a peer that may have `calls` in flight.

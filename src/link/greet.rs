@@ -130,6 +130,7 @@ impl Greeted {
         let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max);
         connection.set_max_concurrent_bi_streams(streams.into());
         connection.set_receive_window(window.into());
+        control.reserve(connection.clone(), limits);
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
