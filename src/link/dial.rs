@@ -89,6 +89,9 @@ impl Dialler {
         control.send(&Control::Hello(self.words())).await?;
         match control.first().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
+                let asked = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
+                let window = endpoint::window_for(self.words.calls_in_flight_max, asked);
+                connection.set_receive_window(window.into());
                 control.start_heartbeat(
                     Heartbeat::Asks(self.limits.heartbeat_every),
                     self.limits.heartbeat_lost,

@@ -82,14 +82,23 @@ pub(super) fn call_window(limits: &Limits) -> u64 {
     all.saturating_sub(limits::CONTROL_RESERVE_BYTES).max(limits::CONTROL_RESERVE_BYTES)
 }
 
-/// Streams and window for a peer that may have `calls` in flight.
-pub(super) fn grant_for(calls: usize) -> (u32, u32) {
-    let calls = u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16);
-    let window = limits::CONNECTION_WINDOW_BASE_BYTES
-        .saturating_add(limits::STREAM_WINDOW_BYTES.saturating_mul(calls));
+/// Streams for a peer that may have `calls` in flight.
+pub(super) fn streams_for(calls: usize) -> u32 {
     // quinn tells the peer of ended streams only when more than an eighth of all have ended. What it may hold back is granted on top.
-    let streams = calls + limits::STREAMS_SPARE;
-    (streams + streams / 7 + 1, window.min(1 << 30))
+    let streams = bounded(calls) + limits::STREAMS_SPARE;
+    streams + streams / 7 + 1
+}
+
+/// The window of a connection with so many calls in flight in either direction: requests come in as well as replies, and as long as each
+/// fills no more than the window of its stream, what is left keeps the control stream going.
+pub(super) fn window_for(answered: usize, asked: usize) -> u32 {
+    let calls = bounded(answered) + bounded(asked);
+    let streams = limits::STREAM_WINDOW_BYTES.saturating_mul(calls);
+    limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(streams).min(1 << 30)
+}
+
+fn bounded(calls: usize) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16)
 }
 
 /// The TLS configuration does not fit QUIC: only if a provider without AES-128-GCM was chosen.
@@ -292,7 +301,8 @@ pub(super) fn dialling_config(
     let tls =
         QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    let (streams, window) = grant_for(calls);
+    // What it will ask is known when the node has said how much it takes.
+    let (streams, window) = (streams_for(calls), window_for(calls, 0));
     config.transport_config(Arc::new(transport(limits, streams, window)));
     Ok(config)
 }
@@ -313,9 +323,19 @@ mod tests {
     #[test]
     fn with_an_eighth_held_back_every_permitted_call_still_has_its_stream() {
         for calls in (0..2_000).chain([1 << 16]) {
-            let (streams, _) = grant_for(calls);
+            let streams = streams_for(calls);
             let in_sight = streams - streams / 8;
             assert!(in_sight as usize >= calls + limits::STREAMS_SPARE as usize, "{calls} calls");
         }
+    }
+
+    #[test]
+    fn calls_that_stall_in_both_directions_leave_room_for_the_control_stream() {
+        for (answered, asked) in [(0, 128), (256, 32), (32, 256), (0, 0)] {
+            let stalled = (answered + asked) * limits::STREAM_WINDOW_BYTES as usize;
+            let left = window_for(answered, asked) as usize - stalled;
+            assert_eq!(left, limits::CONNECTION_WINDOW_BASE_BYTES as usize);
+        }
+        assert_eq!(window_for(usize::MAX, usize::MAX), 1 << 30);
     }
 }

@@ -127,8 +127,10 @@ impl Greeted {
         limits: &Limits,
     ) -> Result<(Link, ControlStream), LinkFault> {
         let Self { connection, identity, mut control, hello } = self;
-        let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max);
-        connection.set_max_concurrent_bi_streams(streams.into());
+        let answered = grants.calls_in_flight_max;
+        let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
+        let window = endpoint::window_for(answered, asked.min(limits.calls_in_flight_max));
+        connection.set_max_concurrent_bi_streams(endpoint::streams_for(answered).into());
         connection.set_receive_window(window.into());
         control.reserve(connection.clone(), limits);
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
