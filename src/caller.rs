@@ -7,7 +7,7 @@ use crate::{
     },
     drain::Tasks,
     limits::{CALL_ALL_AT_ONCE, DIAL_WAIT_MAX, Limits},
-    link::{Dialler, HelloWords, Link, LinkFault, Redial},
+    link::{BindError, Dialler, HelloWords, Link, LinkFault, Redial},
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
     status::{Code, Status},
@@ -111,6 +111,7 @@ impl CallerBuilder {
             tasks: Tasks::default(),
         });
         shared.tasks.spawn_until_stopped(hold(shared.clone()));
+        shared.tasks.spawn_until_stopped(shared.dialler.clone().roam());
         let _alive = Arc::new(Alive(shared.clone()));
         Ok((Caller { shared, _alive }, self.connect_timeout))
     }
@@ -256,6 +257,15 @@ impl Caller {
         let handler: SharedHandler = Arc::new(Asks { caller: self.clone() });
         let Shared { peer, call_ids, limits, tasks, .. } = &*self.shared;
         Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
+    }
+
+    /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. The link and calls in flight
+    /// stay. By itself the caller notices within some seconds.
+    ///
+    /// # Errors
+    /// The system gives no socket.
+    pub fn rebind(&self) -> Result<(), BindError> {
+        self.shared.dialler.rebind()
     }
 
     /// Closes the link and waits until the node knows.

@@ -52,6 +52,7 @@ mod node;
 pub mod testing;
 mod serve;
 mod call;
+mod fence;
 mod link;
 #[cfg(feature = "certs")]
 pub mod certs;
@@ -84,7 +85,7 @@ pub use name::{
 };
 pub use node::{
     AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NotConnected,
-    StartError,
+    StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};

@@ -42,6 +42,15 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Handshakes in progress at once on one node. More are asked to prove their address, then turned away.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 128;
 
+/// Addresses whose handshakes are counted at once, each for 32 bytes or so. More are a flood of made-up ones.
+pub const KNOCK_ADDRESSES_MAX: usize = 65_536;
+
+/// Between two lines of the log that say how many handshakes were ignored.
+pub const KNOCKS_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// The time within which the calls that a caller breaks off are counted.
+pub const RESETS_WITHIN: Duration = Duration::from_secs(10);
+
 /// A peer that has not said hello, or not welcomed, by now is not ours.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -59,6 +68,12 @@ pub const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a call may wait for a permit and for stream credit together: failing fast beats a pile.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Between two looks at the clock by which a process notices that it stood still (SIGSTOP, a suspended machine).
+pub const PAUSE_TICK: Duration = Duration::from_millis(100);
+
+/// No tick for this long and the process is taken to have stood still. Five ticks: a busy machine delays one.
+pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 
 /// Nothing shorter is worth sending: the wire counts milliseconds.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
@@ -78,6 +93,13 @@ pub const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 /// No PONG for this long: the data path is dead even if packets are acknowledged.
 pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);
 
+/// Between two stateless resets of a node, over all peers together. quinn's 20 ms would tell 50 peers a second that their link is gone, and
+/// a node that was killed may have thousands. 1,000 a second cost about a hundredth of a core, and none is longer than what it answers.
+pub const RESET_EVERY_MIN: Duration = Duration::from_millis(1);
+
+/// Between two looks at the way to each node, by which a change of the network is noticed.
+pub const ROAM_LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// What a stream may send ahead of its reader.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
@@ -86,6 +108,9 @@ pub const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
 
 /// Streams a peer may open before it is admitted: the control stream and one to spare.
 pub const STRANGER_STREAMS: u32 = 2;
+
+/// Of the send buffer of a link, what calls leave to control frames: some hundred PINGs, or the longest REGISTER but for its tail.
+pub const CONTROL_RESERVE_BYTES: u64 = 64 * 1024;
 
 /// Added to a connection's window beside one stream window per call in flight.
 pub const CONNECTION_WINDOW_BASE_BYTES: u32 = 1024 * 1024;
@@ -160,8 +185,18 @@ pub struct Limits {
     pub heartbeat_every: Duration,
     /// No PONG for this long and the link is closed. Default 12 s.
     pub heartbeat_lost: Duration,
+    /// What a link keeps of sent bytes until the peer has acknowledged them, calls and control together. Default 8 MiB: 640 Mbit/s at a round
+    /// trip of 100 ms, and the most that a link with a peer that stalls costs in memory on the way out. Calls leave 64 KiB of it to control
+    /// frames, so that a bulk call on a slow line does not hold the heartbeat back.
+    pub send_buffer_bytes: usize,
     /// Links of one caller identity on one node. Default 256.
     pub caller_links_max: usize,
+    /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 200: behind one NAT there may be many agents.
+    pub handshakes_per_address: usize,
+    /// How many of them may come at once. Default 1,000.
+    pub handshakes_burst: usize,
+    /// Calls that a caller may break off long before their deadline, in ten seconds on one link, before the node closes it. Default 100.
+    pub resets_max: usize,
     /// How long work in hand may go on after a stop was asked for. Default 25 s.
     pub drain_max: Duration,
 }
@@ -181,7 +216,11 @@ impl Default for Limits {
             idle_max: IDLE_MAX,
             heartbeat_every: HEARTBEAT_EVERY,
             heartbeat_lost: HEARTBEAT_LOST,
+            send_buffer_bytes: 8 * 1024 * 1024,
             caller_links_max: 256,
+            handshakes_per_address: 200,
+            handshakes_burst: 1_000,
+            resets_max: 100,
             drain_max: Duration::from_secs(25),
         }
     }

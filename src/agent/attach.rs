@@ -40,7 +40,7 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress, redial: &mut Redial
         Err(fault) => return fault,
     };
     let node = link.peer().name.clone();
-    let reception = Arc::new(AgentReception::new(shared.clone(), node.clone()));
+    let reception = Arc::new(AgentReception::new(shared.clone(), link.clone()));
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
         reception,

@@ -8,8 +8,9 @@ mod reception;
 use crate::{
     call::{Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask},
     drain::Tasks,
+    fence,
     limits::{self, Limits},
-    link::{Dialler, HelloWords, Link},
+    link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     node::StartError,
     policy::AgentPolicy,
@@ -108,6 +109,8 @@ impl AgentBuilder {
             links: Tasks::default(),
             calls: Tasks::default(),
         });
+        shared.links.spawn_until_stopped(fence::tick());
+        shared.links.spawn_until_stopped(shared.dialler.clone().roam());
         for node in nodes {
             shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
         }
@@ -167,6 +170,15 @@ impl Agent {
         let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
         let Shared { peer, call_ids, limits, calls: tasks, .. } = &*self.shared;
         Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
+    }
+
+    /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. Links and calls in flight
+    /// stay. By itself the agent notices within some seconds.
+    ///
+    /// # Errors
+    /// The system gives no socket.
+    pub fn rebind(&self) -> Result<(), BindError> {
+        self.shared.dialler.rebind()
     }
 
     /// Runs until the future ends, then stops as [`Agent::shutdown`] does.

@@ -3,6 +3,8 @@
 use super::Shared;
 use crate::{
     call::{Head, Pending, Permits, Reception, Reply, Target},
+    fence::Fence,
+    link::Link,
     name::{Name, PeerName, Role},
     status::{Code, Status},
 };
@@ -14,12 +16,13 @@ pub(super) struct AgentReception {
     /// Who is at the other end, by its certificate.
     node: Name,
     permits: Permits,
+    fence: Fence,
 }
 
 impl AgentReception {
-    pub(super) fn new(shared: Arc<Shared>, node: Name) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
         let permits = Permits::new(shared.limits.calls_in_flight_max, shared.limits.queue_max);
-        Self { shared, node, permits }
+        Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link) }
     }
 
     /// Who asks: the node's word. A call without one is the node's own.
@@ -50,7 +53,8 @@ impl AgentReception {
 }
 
 impl Reception for AgentReception {
-    async fn receive(&self, head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+        let entered = self.fence.enter();
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
         }
@@ -65,6 +69,7 @@ impl Reception for AgentReception {
         let handler = self.shared.services.find(&head.method, head.kind)?.clone();
         let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
         let body = pending.body(None).await?;
+        head.deadline = self.fence.pass(entered, head.deadline).await?;
         let reply = handler.call_boxed(head.into_request(asker, body)).await?;
         Ok(reply.holding(permit))
     }

@@ -39,11 +39,13 @@ pub(crate) trait Reception: Send + Sync + 'static {
         pending: Pending<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
+    /// Hears that the asking side broke a call off that began then and had time until then.
+    fn broken_off(&self, began: Instant, deadline: Instant) {
+        let _ = (began, deadline);
+    }
+
     /// Whether somebody waits for the calls in flight in order to close their link.
     fn is_leaving(&self) -> bool;
-
-    /// A call was broken off by the asking side before its deadline.
-    fn broken_off(&self) {}
 }
 
 /// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended;
@@ -83,14 +85,22 @@ pub(crate) async fn answer<R: Reception>(
                     (result, deadline)
                 }
                 None => {
-                    reception.broken_off();
+                    reception.broken_off(received_at, deadline);
                     return sender.reset(StreamCode::Cancelled);
                 }
             }
         }
     };
+    if result.as_ref().is_err_and(was_broken_off) {
+        reception.broken_off(received_at, deadline);
+    }
     write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
     arrive(&sender, &*reception).await;
+}
+
+/// What [`read_failed`] makes of a reset, and nobody else here.
+fn was_broken_off(status: &Status) -> bool {
+    (status.code(), status.outcome()) == (Code::Cancelled, Outcome::NotExecuted)
 }
 
 /// One call while it is answered.

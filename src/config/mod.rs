@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub policy: NodePolicy,
     /// The bounds, defaults where the file names none.
     pub limits: Limits,
+    /// The directory for what outlasts a restart.
+    pub state: Option<PathBuf>,
 }
 
 impl NodeConfig {
@@ -51,9 +53,10 @@ impl NodeConfig {
             let listen = file.optional("listen", value::listen);
             let tls = read_tls(file);
             let (policy, limits) = (read_node_policy(file), read_limits(file));
+            let state = file.optional("state", value::path);
             file.refuse(&["nodes", "demo", "ledger"], "belongs in an agent's file");
             refuse_doors(file);
-            Self { listen, tls, policy, limits }
+            Self { listen, tls, policy, limits, state }
         })
     }
 }
@@ -90,7 +93,7 @@ impl AgentConfig {
             let (policy, limits) = (read_agent_policy(file), read_limits(file));
             let demo = file.optional("demo", value::flag).unwrap_or(false);
             let ledger = file.optional("ledger", value::path);
-            file.refuse(&["listen", "deny", "host"], "belongs in a node's file");
+            file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
             refuse_doors(file);
             Self { nodes, tls, policy, limits, demo, ledger }
         })
@@ -140,7 +143,7 @@ impl PolicyFile {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
-            let others = ["listen", "tls", "limits", "nodes", "gateway", "site"];
+            let others = ["listen", "state", "tls", "limits", "nodes", "gateway", "site"];
             file.refuse(
                 &others,
                 "does not belong in a file of rules: [[allow]], [[deny]], [[host]]",

@@ -95,7 +95,7 @@ pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
 /// In TOML a key after a header belongs to that header, which surprises people.
 fn refuse_misplaced(table: &mut Table<'_>) {
     table.refuse(
-        &["listen", "nodes", "demo", "ledger"],
+        &["listen", "state", "nodes", "demo", "ledger"],
         "belongs above the first [header] of the file",
     );
 }
@@ -109,6 +109,10 @@ pub(super) const fn message_range() -> RangeInclusive<usize> {
 const CALLS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
 const LINKS_RANGE: RangeInclusive<usize> = 1..=10_000;
+/// Less would not hold what a fast line needs; of more quinn's counters are not in doubt, the memory is.
+const SEND_BUFFER_RANGE: RangeInclusive<usize> = 256 * 1_024..=1 << 30;
+const HANDSHAKES_RANGE: RangeInclusive<usize> = 1..=1_000_000;
+const RESETS_RANGE: RangeInclusive<usize> = 1..=100_000;
 
 const fn secs(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
     Duration::from_secs(*range.start())..=Duration::from_secs(*range.end())
@@ -133,6 +137,12 @@ fn read_counts(table: &mut Table<'_>, limits: &mut Limits) {
     table.set("caller_calls_in_flight_max", caller_calls, count(CALLS_RANGE));
     table.set("queue_max", &mut limits.queue_max, count(QUEUE_RANGE));
     table.set("caller_links_max", &mut limits.caller_links_max, count(LINKS_RANGE));
+    let send_buffer = &mut limits.send_buffer_bytes;
+    table.set("send_buffer_bytes", send_buffer, bytes(SEND_BUFFER_RANGE));
+    let per_address = &mut limits.handshakes_per_address;
+    table.set("handshakes_per_address", per_address, count(HANDSHAKES_RANGE));
+    table.set("handshakes_burst", &mut limits.handshakes_burst, count(HANDSHAKES_RANGE));
+    table.set("resets_max", &mut limits.resets_max, count(RESETS_RANGE));
 }
 
 fn read_durations(table: &mut Table<'_>, limits: &mut Limits) {

@@ -124,6 +124,9 @@ fn check(faults_of: fn(&str) -> String, good: &str, bad: &str, why: &str) {
 #[test]
 fn a_node_listens_on_an_address_with_a_port() {
     let good = "listen = '0.0.0.0:4433'";
+    check(node_faults, good, "[tls]\nstate = 'x'", "above the first [header]");
+    check(node_faults, "state = 'var'", "state = 7", "must be a text in quotes");
+    check(agent_faults, "nodes = ['localhost']", "state = 'x'", "belongs in a node's file");
     check(node_faults, good, "listen = ':4433'", "write [::] for all");
     check(node_faults, good, "listen = 4433", "must be a text in quotes");
     check(node_faults, good, "listen = 'localhost'", "not an IP address and a port");
@@ -233,6 +236,10 @@ fn limits_have_a_range_each() {
     check_limit("caller_calls_in_flight_max", ["-1", "1", "10000", "10001"]);
     check_limit("queue_max", ["0", "1", "100000", "100001"]);
     check_limit("caller_links_max", ["0", "1", "10000", "10001"]);
+    check_limit("handshakes_per_address", ["0", "1", "1000000", "1000001"]);
+    check_limit("handshakes_burst", ["0", "1", "1000000", "1000001"]);
+    check_limit("send_buffer_bytes", ["0", "'256KiB'", "'1GiB'", "'2GiB'"]);
+    check_limit("resets_max", ["0", "1", "100000", "100001"]);
     check_limit("queue_wait_max", ["'0s'", "'1ms'", "'1m'", "'61s'"]);
     check_limit("timeout_default", ["'0ms'", "'1ms'", "'365d'", "'366d'"]);
     check_limit("idle_max", ["'999ms'", "'6s'", "'10m'", "'601s'"]);

@@ -5,6 +5,7 @@ use super::{
     control::{ControlStream, Heartbeat},
     endpoint::{self, DiallingSockets},
     greet,
+    roam::Dialled,
 };
 use crate::{
     limits::{self, DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
@@ -13,7 +14,7 @@ use crate::{
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use serde_bytes::ByteArray;
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 
 /// What a dialling side says of itself.
@@ -29,6 +30,7 @@ pub(crate) struct HelloWords {
 #[derive(Clone)]
 pub(crate) struct Dialler {
     sockets: Arc<DiallingSockets>,
+    dialled: Arc<Dialled>,
     config: quinn::ClientConfig,
     trust_domain: Arc<str>,
     words: HelloWords,
@@ -44,6 +46,7 @@ impl Dialler {
     ) -> Result<Self, BindError> {
         Ok(Self {
             sockets: Arc::default(),
+            dialled: Arc::default(),
             config: endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?,
             trust_domain: credentials.trust_domain().into(),
             words,
@@ -59,7 +62,11 @@ impl Dialler {
         let connection = self.race(address).await?;
         let identity = greet::identity_of(&connection, &self.trust_domain)?;
         match tokio::time::timeout(HELLO_WAIT_MAX, self.hello(&connection)).await {
-            Ok(Ok((control, welcome))) => Ok((Link::new(connection, identity), control, welcome)),
+            Ok(Ok((control, welcome))) => {
+                let link = Link::new(connection, identity, &control);
+                self.dialled.add(&link);
+                Ok((link, control, welcome))
+            }
             Ok(Err(fault)) => {
                 endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
                 Err(fault)
@@ -78,9 +85,13 @@ impl Dialler {
     ) -> Result<(ControlStream, Welcome), LinkFault> {
         let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
         let mut control = ControlStream::new(send, recv);
+        control.reserve(connection.clone(), &self.limits);
         control.send(&Control::Hello(self.words())).await?;
         match control.first().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
+                let asked = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
+                let window = endpoint::window_for(self.words.calls_in_flight_max, asked);
+                connection.set_receive_window(window.into());
                 control.start_heartbeat(
                     Heartbeat::Asks(self.limits.heartbeat_every),
                     self.limits.heartbeat_lost,
@@ -152,6 +163,11 @@ impl Dialler {
                 sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
             let connecting = endpoint
                 .connect_with(config, to, address.host())
+                .inspect_err(|error| {
+                    if *error == quinn::ConnectError::EndpointStopping {
+                        sockets.discard(to);
+                    }
+                })
                 .map_err(|error| unsendable(error.to_string()))?;
             match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),
@@ -161,6 +177,23 @@ impl Dialler {
                 Ok(Err(error)) => Err(LinkFault::lost(&error)),
             }
         });
+    }
+
+    /// The links that it made.
+    pub(super) fn dialled(&self) -> &Dialled {
+        &self.dialled
+    }
+
+    /// Between two PINGs of its links.
+    pub(super) fn heartbeat_every(&self) -> Duration {
+        self.limits.heartbeat_every
+    }
+
+    /// Sends from new sockets from now on. The links stay, and their nodes hear of it at once.
+    pub(crate) fn rebind(&self) -> Result<(), BindError> {
+        self.sockets.rebind()?;
+        self.dialled.up().iter().for_each(Link::want_ping);
+        Ok(())
     }
 
     /// Waits until the nodes have heard that their links were closed, but not for long.

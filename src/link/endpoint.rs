@@ -1,16 +1,18 @@
 //! UDP sockets and transport settings: where links come from.
 
 use super::greet::{self, Greeted};
-use super::{LinkFault, canonical};
+use super::{LinkFault, canonical, resets::ResetKeys};
 use crate::{
     limits::{self, Limits},
-    tls::{Credentials, CredentialsError},
+    tls::{Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
 };
 use quinn::{
     EndpointConfig, IdleTimeout, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::{CryptoError, HmacKey},
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -67,25 +69,36 @@ fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
         .receive_window(window.into())
+        .send_window(call_window(limits))
         .keep_alive_interval(None)
         // Only a value over 2^62 ms does not convert.
         .max_idle_timeout(IdleTimeout::try_from(limits.idle_max).ok());
     transport
 }
 
-/// Streams and window for a peer that may have `calls` in flight, and of which we may ask `asked` at once.
-///
-/// The window has room for every stream's own, whichever side opened it: readers that stand still then starve neither the control stream
-/// nor the calls beside them.
-pub(super) fn grant_for(calls: usize, asked: usize) -> (u32, u32) {
-    let bounded = |calls: usize| u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16);
-    let calls = bounded(calls);
-    let window = limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(
-        limits::STREAM_WINDOW_BYTES.saturating_mul(calls.saturating_add(bounded(asked))),
-    );
+/// What calls may use of the send buffer. The control stream raises it while it writes.
+pub(super) fn call_window(limits: &Limits) -> u64 {
+    let all = limits.send_buffer_bytes as u64;
+    all.saturating_sub(limits::CONTROL_RESERVE_BYTES).max(limits::CONTROL_RESERVE_BYTES)
+}
+
+/// Streams for a peer that may have `calls` in flight.
+pub(super) fn streams_for(calls: usize) -> u32 {
     // quinn tells the peer of ended streams only when more than an eighth of all have ended. What it may hold back is granted on top.
-    let streams = calls + limits::STREAMS_SPARE;
-    (streams + streams / 7 + 1, window.min(1 << 30))
+    let streams = bounded(calls) + limits::STREAMS_SPARE;
+    streams + streams / 7 + 1
+}
+
+/// The window of a connection with so many calls in flight in either direction: requests come in as well as replies, and as long as each
+/// fills no more than the window of its stream, what is left keeps the control stream going.
+pub(super) fn window_for(answered: usize, asked: usize) -> u32 {
+    let calls = bounded(answered) + bounded(asked);
+    let streams = limits::STREAM_WINDOW_BYTES.saturating_mul(calls);
+    limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(streams).min(1 << 30)
+}
+
+fn bounded(calls: usize) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX).min(1 << 16)
 }
 
 /// The TLS configuration does not fit QUIC: only if a provider without AES-128-GCM was chosen.
@@ -96,6 +109,37 @@ fn no_quic_suite<E>(_: E) -> BindError {
     }
 }
 
+/// How the accepting side meets packets of links that it does not know: with a reset, at most so often. With keys of an earlier run the
+/// peers of that run understand it.
+fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
+    let mut config = EndpointConfig::default();
+    config.min_reset_interval(limits::RESET_EVERY_MIN);
+    if let Some(keys) = keys {
+        let ids = keys.connection_id_key();
+        config
+            .reset_key(Arc::new(ResetMac(keys.reset_key().ok_or(()).map_err(no_quic_suite)?)))
+            .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    }
+    Ok(config)
+}
+
+/// The reset key in quinn's shape.
+struct ResetMac(MacKey);
+
+impl HmacKey for ResetMac {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        out.copy_from_slice(&self.0.sign(data));
+    }
+
+    fn signature_len(&self) -> usize {
+        MacKey::TAG_BYTES
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        if self.0.verify(data, signature) { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
 /// The accepting side's endpoint.
 pub(crate) struct Listener {
     endpoint: quinn::Endpoint,
@@ -103,11 +147,12 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens. Needs a tokio runtime.
+    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by the silence.
     pub(crate) fn bind(
         address: SocketAddr,
         credentials: &Credentials,
         limits: &Limits,
+        keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
         let tls = QuicServerConfig::try_from(credentials.accepting_config(ALPN)?)
             .map_err(no_quic_suite)?;
@@ -120,9 +165,9 @@ impl Listener {
             )))
             .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
         let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
-        let endpoint =
-            quinn::Endpoint::new(EndpointConfig::default(), Some(server), bind(address)?, runtime)
-                .map_err(|source| BindError::Socket { address, source })?;
+        let config = accepting_endpoint(keys)?;
+        let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
         Ok(Self { endpoint, trust_domain: credentials.trust_domain().into() })
     }
 
@@ -195,12 +240,36 @@ pub(super) struct DiallingSockets {
 }
 
 impl DiallingSockets {
+    fn families(&self) -> [(&Mutex<Option<quinn::Endpoint>>, SocketAddr); 2] {
+        [
+            (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
+            (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
+        ]
+    }
+
+    /// Has the next dial make another endpoint: this one's socket has failed for good.
+    pub(super) fn discard(&self, to: SocketAddr) {
+        let [(v4, _), (v6, _)] = self.families();
+        let family = if to.is_ipv4() { v4 } else { v6 };
+        drop(family.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Puts a new socket under each endpoint. quinn tells the peers, and reads from the old one until they have answered to the new.
+    pub(super) fn rebind(&self) -> Result<(), BindError> {
+        for (family, wildcard) in self.families() {
+            if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
+                endpoint
+                    .rebind(bind(wildcard)?)
+                    .map_err(|source| BindError::Socket { address: wildcard, source })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The endpoint for an address of this family.
     pub(super) fn for_address(&self, to: SocketAddr) -> Result<quinn::Endpoint, BindError> {
-        let (family, wildcard): (_, SocketAddr) = match to {
-            SocketAddr::V4(_) => (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
-            SocketAddr::V6(_) => (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
-        };
+        let [v4, v6] = self.families();
+        let (family, wildcard) = if to.is_ipv4() { v4 } else { v6 };
         let mut made = family.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = &*made {
             return Ok(endpoint.clone());
@@ -232,8 +301,8 @@ pub(super) fn dialling_config(
     let tls =
         QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    // What it asks is bounded by the node: an agent asks less than a caller.
-    let (streams, window) = grant_for(calls, limits.caller_calls_in_flight_max);
+    // What it will ask is known when the node has said how much it takes.
+    let (streams, window) = (streams_for(calls), window_for(calls, 0));
     config.transport_config(Arc::new(transport(limits, streams, window)));
     Ok(config)
 }
@@ -254,9 +323,19 @@ mod tests {
     #[test]
     fn with_an_eighth_held_back_every_permitted_call_still_has_its_stream() {
         for calls in (0..2_000).chain([1 << 16]) {
-            let (streams, _) = grant_for(calls, 0);
+            let streams = streams_for(calls);
             let in_sight = streams - streams / 8;
             assert!(in_sight as usize >= calls + limits::STREAMS_SPARE as usize, "{calls} calls");
         }
+    }
+
+    #[test]
+    fn calls_that_stall_in_both_directions_leave_room_for_the_control_stream() {
+        for (answered, asked) in [(0, 128), (256, 32), (32, 256), (0, 0)] {
+            let stalled = (answered + asked) * limits::STREAM_WINDOW_BYTES as usize;
+            let left = window_for(answered, asked) as usize - stalled;
+            assert_eq!(left, limits::CONNECTION_WINDOW_BASE_BYTES as usize);
+        }
+        assert_eq!(window_for(usize::MAX, usize::MAX), 1 << 30);
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Link, LinkFault, canonical,
     control::{ControlStream, Heartbeat},
     endpoint,
+    roam::Whereabouts,
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
@@ -26,8 +27,6 @@ pub(crate) struct Greeted {
 pub(crate) struct Grants {
     /// Calls that it may have in flight towards us.
     pub(crate) calls_in_flight_max: usize,
-    /// Calls that we may have in flight towards it.
-    pub(crate) asked_max: usize,
 }
 
 /// Waits for the handshake and for HELLO.
@@ -128,12 +127,16 @@ impl Greeted {
         limits: &Limits,
     ) -> Result<(Link, ControlStream), LinkFault> {
         let Self { connection, identity, mut control, hello } = self;
-        let (streams, window) = endpoint::grant_for(grants.calls_in_flight_max, grants.asked_max);
-        connection.set_max_concurrent_bi_streams(streams.into());
+        let answered = grants.calls_in_flight_max;
+        let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
+        let window = endpoint::window_for(answered, asked.min(limits.calls_in_flight_max));
+        connection.set_max_concurrent_bi_streams(endpoint::streams_for(answered).into());
         connection.set_receive_window(window.into());
+        control.reserve(connection.clone(), limits);
+        control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        Ok((Link::new(connection, identity), control))
+        Ok((Link::new(connection, identity, &control), control))
     }
 }
 

@@ -8,6 +8,8 @@ mod endpoint;
 mod fault;
 mod greet;
 mod redial;
+mod resets;
+mod roam;
 mod stream;
 
 pub(crate) use control::ControlStream;
@@ -17,6 +19,7 @@ pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted};
 pub(crate) use redial::Redial;
+pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 
 use crate::{
@@ -25,6 +28,7 @@ use crate::{
     tls::Identity,
     wire::CloseCode,
 };
+use control::Pulse;
 use std::{
     fmt,
     net::SocketAddr,
@@ -63,6 +67,7 @@ struct Inner {
     id: LinkId,
     connection: quinn::Connection,
     identity: Identity,
+    pulse: Arc<Pulse>,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
     turn: Mutex<()>,
     /// How many wait for their turn: whoever comes later must not overtake them.
@@ -83,11 +88,12 @@ pub(crate) enum OpenFault {
 }
 
 impl Link {
-    fn new(connection: quinn::Connection, identity: Identity) -> Self {
+    fn new(connection: quinn::Connection, identity: Identity, control: &ControlStream) -> Self {
         Self(Arc::new(Inner {
             id: LinkId::next(),
             connection,
             identity,
+            pulse: control.pulse(),
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             ended: OnceLock::new(),
@@ -180,6 +186,28 @@ impl Link {
             LinkFault::Closed { by_peer: false, .. } => self.0.ended.get().cloned().unwrap_or(seen),
             other => other,
         }
+    }
+
+    /// Sends a PING now, by way of whoever keeps the link up, and waits for the answer: what the peer had said before has then arrived.
+    ///
+    /// # Errors
+    /// The link is lost.
+    pub(crate) async fn ping(&self) -> Result<(), LinkFault> {
+        tokio::select! {
+            biased;
+            () = self.0.pulse.fresh() => Ok(()),
+            error = self.0.connection.closed() => Err(self.reason(LinkFault::lost(&error))),
+        }
+    }
+
+    /// Has a PING sent soon.
+    fn want_ping(&self) {
+        self.0.pulse.want_ping();
+    }
+
+    /// When the peer was last heard on the control stream.
+    fn heard_at(&self) -> Instant {
+        self.0.pulse.heard_at()
     }
 
     /// The present estimate of the round-trip time.

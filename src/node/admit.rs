@@ -56,8 +56,7 @@ fn welcome(shared: &Shared, admission: u64, grants: Grants) -> Welcome {
 
 /// Starts to take the calls that come over a link.
 fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants) {
-    let front =
-        Arc::new(Front::new(shared.clone(), link.peer().clone(), grants.calls_in_flight_max));
+    let front = Arc::new(Front::new(shared.clone(), link.clone(), grants.calls_in_flight_max));
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
         front,
@@ -75,8 +74,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
         return Ok(());
     }
     let _counted = CallerCounted { shared, name };
-    let grants =
-        Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max, asked_max: 0 };
+    let grants = Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max };
     let welcome = welcome(shared, shared.registry().admit(), grants);
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     tracing::info!("caller {name} linked from {}", link.remote_address());
@@ -105,8 +103,7 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let (instance, software) = (*hello.instance, hello.software.clone());
     let answers_max = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
     let asked_max = shared.limits.calls_in_flight_max.min(answers_max.max(1));
-    let calls_in_flight_max = shared.limits.agent_asks_in_flight_max;
-    let grants = Grants { calls_in_flight_max, asked_max };
+    let grants = Grants { calls_in_flight_max: shared.limits.agent_asks_in_flight_max };
     let welcome = welcome(shared, admission, grants);
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     serve(shared, &link, grants);

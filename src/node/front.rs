@@ -2,15 +2,19 @@
 
 use super::{
     Shared,
+    breaks::Breaks,
     dispatch::{self, Dispatch},
 };
 use crate::{
     call::{Head, Pending, Permits, Reception, Reply, Target},
-    name::PeerName,
+    link::Link,
+    name::{PeerName, Role},
     policy,
     status::{Code, Status},
+    wire::CloseCode,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::Instant;
 
 /// Receives the calls of one link. Who asks is who is at its other end.
 pub(super) struct Front {
@@ -18,12 +22,16 @@ pub(super) struct Front {
     dispatch: Dispatch,
     asker: PeerName,
     permits: Permits,
+    link: Link,
+    breaks: Mutex<Breaks>,
 }
 
 impl Front {
-    pub(super) fn new(shared: Arc<Shared>, asker: PeerName, calls_in_flight_max: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, link: Link, calls_in_flight_max: usize) -> Self {
+        let asker = link.peer().clone();
+        let breaks = Mutex::new(Breaks::new(shared.limits.resets_max));
         let permits = Permits::new(calls_in_flight_max, shared.limits.queue_max);
-        Self { dispatch: Dispatch::new(shared.clone()), shared, asker, permits }
+        Self { dispatch: Dispatch::new(shared.clone()), shared, asker, permits, link, breaks }
     }
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
@@ -64,6 +72,20 @@ impl Reception for Front {
         let body = pending.body(stream_max).await?;
         let mut request = head.into_request(self.asker.clone(), body);
         Ok(self.dispatch.forward(&mut request, granted).await?.holding(permit))
+    }
+
+    /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.
+    fn broken_off(&self, began: Instant, deadline: Instant) {
+        if self.asker.role != Role::Caller {
+            return;
+        }
+        let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
+        if breaks.is_too_many(began, deadline, Instant::now()) && !self.link.is_closed() {
+            let most = self.shared.limits.resets_max;
+            let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
+            tracing::warn!("closed the link of {}: {text}", self.asker);
+            self.link.close(CloseCode::ExcessiveLoad, &text);
+        }
     }
 
     fn is_leaving(&self) -> bool {

@@ -10,6 +10,7 @@ mod files;
 #[cfg(all(test, feature = "certs"))]
 mod handshakes;
 mod identity;
+mod mac;
 
 pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
@@ -19,3 +20,4 @@ pub use files::{CredentialFiles, CredentialPem};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
+pub(crate) use mac::MacKey;

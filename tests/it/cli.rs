@@ -4,5 +4,6 @@ mod calls;
 mod certificates;
 mod files;
 mod local;
+mod paused;
 mod process;
 mod staying;

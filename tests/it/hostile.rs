@@ -3,9 +3,11 @@
 mod control;
 mod credit;
 mod door;
+mod floods;
 mod replies;
 mod requests;
 mod silence;
+mod slow_line;
 
 use crate::raw_peer::{
     Issuer, RawLink, RawListener, RawStream, Settings, end, hello, kind, message, register,

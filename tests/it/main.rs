@@ -12,6 +12,8 @@ mod limits;
 mod policy;
 mod raw_peer;
 mod reconnect;
+mod restart;
+mod roaming;
 mod routing;
 mod shutdown;
 mod streams;

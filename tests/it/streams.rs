@@ -474,7 +474,7 @@ async fn a_wrapper_sees_every_call_of_its_service() {
 async fn an_asking_side_that_is_dropped_leaves_no_stream_behind() {
     let scene = Scene::open().await;
     let stage: &Stage = &scene.stage;
-    for _ in 0..300 {
+    for _ in 0..60 {
         let call = scene.by_caller().bidirectional::<String, String>("Stage/Hold");
         drop(call.await.expect("a call"));
     }

@@ -20,6 +20,7 @@ struct Room {
 
 const ROOMS: &[Room] = &[
     Room { word: "quinn", places: &["src/link/"] },
+    Room { word: "quinn_proto", places: &["src/link/"] },
     Room { word: "rustls", places: &["src/tls/"] },
     Room { word: "webpki", places: &["src/tls/"] },
     Room { word: "x509_parser", places: &["src/tls/"] },
@@ -27,6 +28,7 @@ const ROOMS: &[Room] = &[
     Room { word: "rustls_pki_types", places: &["src/tls/", "src/certs/", "src/link/greet.rs"] },
     Room { word: "rcgen", places: &["src/certs/"] },
     Room { word: "serde_cbor", places: &["src/wire/"] },
+    Room { word: "rustix", places: &["src/fence.rs"] },
     Room { word: "socket2", places: &["src/link/"] },
     Room { word: "clap", places: &["src/bin/"] },
     Room { word: "anyhow", places: &["src/bin/"] },

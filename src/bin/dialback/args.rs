@@ -126,6 +126,9 @@ pub(crate) struct NodeArgs {
     /// A file of rules, which replace those of the config file
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Where to keep what outlasts a restart, so that peers notice one at once; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,

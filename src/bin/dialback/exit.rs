@@ -2,7 +2,7 @@
 
 use crate::output::{escape, print_json};
 use dialback::{
-    BindError, CallId, Code, ConnectError, CredentialsError, StartError, Status,
+    BindError, CallId, Code, ConnectError, CredentialsError, StartError, StateError, Status,
     certs::CertsError,
     config::{Faults, TlsGap},
 };
@@ -157,7 +157,8 @@ impl From<Faults> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Bind(BindError::Socket { .. }) => Self::runtime(&error),
+            StartError::Bind(BindError::Socket { .. })
+            | StartError::State(StateError::Unusable { .. }) => Self::runtime(&error),
             _ => Self::local(&error),
         }
     }

@@ -8,7 +8,10 @@ use crate::{
     signals::Signals,
 };
 use dialback::{Credentials, Limits, Node, NodePolicy, Role, config::NodeConfig};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 /// What the node is to be, once flags, environment and file have spoken.
 struct Settings {
@@ -16,6 +19,7 @@ struct Settings {
     listen: SocketAddr,
     policy: NodePolicy,
     limits: Limits,
+    state: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -38,16 +42,21 @@ impl Settings {
             credentials: credentials::load(Role::Node, args.tls, file.tls)?,
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
             limits: file.limits,
+            state: args.state.or(file.state),
         })
     }
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, listen, policy, limits } = settings;
+    let Settings { credentials, listen, policy, limits, state } = settings;
     let mut signals = Signals::listen()?;
     credentials::announce(&credentials);
     announce_rules(&policy);
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
+    let builder = match state {
+        Some(dir) => builder.state_dir(dir),
+        None => builder,
+    };
     let node = builder.start().await?;
     signals.run_until_stopped(node.shutdown()).await
 }

@@ -124,3 +124,29 @@ fn log_lines_have_time_level_and_message_in_both_forms() {
     let quiet = place.run(&["node", "--listen", &at, "--log-level", "error"]).expect(1, &[]);
     assert_eq!(quiet.stderr.lines().count(), 1, "only the fault itself: {quiet:#?}");
 }
+
+#[test]
+fn a_node_keeps_its_keys_in_the_state_directory_that_flag_environment_or_file_names() {
+    let place = Place::new();
+    let start = |args: &[&str], variable: Option<&str>| {
+        let mut command = place.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
+        command.envs(variable.map(|dir| ("DIALBACK_STATE", dir)));
+        let mut node = super::process::Running::start(command);
+        node.said("listens on");
+        node.signal(Signal::TERM);
+        node.end().expect(0, &[]);
+    };
+    place.write("node.toml", "state = \"of-file\"\n");
+    start(&["--config", "node.toml"], None);
+    start(&["--config", "node.toml"], Some("of-variable"));
+    start(&["--config", "node.toml", "--state", "of-flag"], Some("unused"));
+    for (dir, is_there) in
+        [("of-file", true), ("of-variable", true), ("of-flag", true), ("unused", false)]
+    {
+        assert_eq!(place.path(dir).join("reset.keys").is_file(), is_there, "{dir}");
+    }
+    place.write("of-file/reset.keys", "nonsense");
+    place.run(&["node", "--state", "of-file"]).expect(2, &["error: ", "reset.keys", "remove it"]);
+    place.write("plain", "");
+    place.run(&["node", "--state", "plain"]).expect(1, &["error: the state directory: ", "plain"]);
+}

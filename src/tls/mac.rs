@@ -1,0 +1,62 @@
+//! HMAC-SHA256 of the TLS provider, for what is not TLS itself: QUIC's stateless resets and the check of the file that keeps their key.
+
+use super::config::provider;
+use rustls::{
+    CipherSuite,
+    crypto::tls13::{Hkdf, OkmBlock},
+};
+
+/// A key. Wiped when dropped, by rustls; it has no `Debug` on purpose.
+pub(crate) struct MacKey {
+    key: OkmBlock,
+    hmac: &'static dyn Hkdf,
+}
+
+impl MacKey {
+    /// Bytes of a key: as many as a block of the hash, which is the longest that are used as they are.
+    pub(crate) const KEY_BYTES: usize = 64;
+
+    /// Bytes of a tag.
+    pub(crate) const TAG_BYTES: usize = 32;
+
+    /// Takes a key. `None` if the provider has no SHA-256, which QUIC itself demands.
+    pub(crate) fn new(key: &[u8; Self::KEY_BYTES]) -> Option<Self> {
+        let suites = provider().cipher_suites;
+        let suite = suites
+            .iter()
+            .filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
+            .find_map(|suite| suite.tls13())?;
+        Some(Self { key: OkmBlock::new(key), hmac: suite.hkdf_provider })
+    }
+
+    /// The tag of a text.
+    pub(crate) fn sign(&self, text: &[u8]) -> [u8; Self::TAG_BYTES] {
+        let tag = self.hmac.hmac_sign(&self.key, text);
+        std::array::from_fn(|at| tag.as_ref().get(at).copied().unwrap_or_default())
+    }
+
+    /// Whether a tag is that of the text, in a time that does not depend on where it differs.
+    pub(crate) fn verify(&self, text: &[u8], tag: &[u8]) -> bool {
+        let expected = self.sign(text);
+        let differing = expected.iter().zip(tag).fold(0, |sum, (one, other)| sum | (one ^ other));
+        tag.len() == Self::TAG_BYTES && differing == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_that_of_rfc_4231_and_of_no_other_text() {
+        // Test case 2 of the RFC; a short key is the same as one filled up with zeros.
+        let mut bytes = [0; MacKey::KEY_BYTES];
+        bytes[..4].copy_from_slice(b"Jefe");
+        let key = MacKey::new(&bytes).expect("SHA-256");
+        let tag = key.sign(b"what do ya want for nothing?");
+        assert_eq!(tag[..8], [0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e]);
+        assert!(key.verify(b"what do ya want for nothing?", &tag));
+        assert!(!key.verify(b"what do ya want for something?", &tag));
+        assert!(!key.verify(b"what do ya want for nothing?", &tag[..31]));
+    }
+}

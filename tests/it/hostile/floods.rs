@@ -1,0 +1,106 @@
+//! Peers that do what is allowed, and far too often: handshakes without end, calls that are broken off as soon as they are begun.
+
+use super::{Ledger, linked, node, raw_agent};
+use crate::{
+    raw_peer::{Head, Issuer, RawLink, Settings, end, message, soon},
+    world::{Background, Scene, World, background, check_status, said},
+};
+use dialback::{CloseCode, Code, Limits, Outcome};
+use quinn::crypto::rustls::QuicClientConfig;
+use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
+
+/// Begins a call and breaks it off. The node cannot have answered it: the message is missing.
+async fn begin_and_break(link: &RawLink) {
+    let mut stream = link.open().await;
+    stream.send(&Head::here("Echo/Echo").frame()).await;
+    stream.reset(4);
+    drop(stream.recv.stop(4u8.into()));
+}
+
+/// The link is up: a call on it is answered.
+async fn expect_up(link: &RawLink) {
+    let mut stream = link.open().await;
+    stream.send(&[Head::here("Echo/Echo").frame(), message("x"), end()].concat()).await;
+    stream.finish();
+    assert_eq!(stream.reply().await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_calls_that_a_caller_breaks_off_are_borne_and_one_more_closes_its_link() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let (other, _control) = linked(&issuer, &node, "caller/other").await;
+    let (link, _its_control) = linked(&issuer, &node, "caller/raw").await;
+    for _ in 0..100 {
+        begin_and_break(&link).await;
+    }
+    expect_up(&link).await;
+    begin_and_break(&link).await;
+    let (code, text) = soon("the node closes the link", link.closed()).await;
+    assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{text}");
+    assert!(text.contains("more than 100 calls were broken off in 10 s (resets_max)"), "{text}");
+    expect_up(&other).await;
+    // It is the link that is closed, and not the caller.
+    let (again, _control) = linked(&issuer, &node, "caller/raw").await;
+    expect_up(&again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_calls_that_an_agents_link_breaks_off_leave_it_up() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let (link, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
+    for _ in 0..200 {
+        begin_and_break(&link).await;
+    }
+    expect_up(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_whose_deadlines_pass_are_no_flood() {
+    let scene = Scene::open().await;
+    let callee = scene.by_caller();
+    let calls: Vec<_> = (0..120)
+        .map(|n| callee.call::<String>("Stage/Hold", &format!("{n}")))
+        .map(|call| background(call.timeout(Duration::from_secs(2)).into_future()))
+        .collect();
+    for call in calls {
+        let failed = soon("a deadline passes", call).await;
+        check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+    }
+    assert_eq!(callee.call::<String>("Stage/Note", "after").await.as_deref(), Ok("after"));
+}
+
+/// Dials from an address of this machine until it gets through, and beside the test.
+fn knock(issuer: &Issuer, from: [u8; 4], to: SocketAddr) -> Background<()> {
+    let tls = issuer.credentials("caller/raw").dialling_config(dialback::ALPN).expect("TLS");
+    let tls = QuicClientConfig::try_from(tls).expect("a suite for QUIC");
+    let endpoint = quinn::Endpoint::client((from, 0).into()).expect("a socket");
+    let config = quinn::ClientConfig::new(Arc::new(tls));
+    let connecting = endpoint.connect_with(config, to, "127.0.0.1").expect("an address");
+    background(async move { drop((connecting.await.expect("a handshake"), endpoint)) })
+}
+
+// Only Linux has all of 127.0.0.0/8 on its loopback.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not() {
+    // It records the log.
+    let (_world, issuer) = (World::new(), Issuer::new());
+    let credentials = issuer.credentials("node/edge-1");
+    let slow = Limits { handshakes_per_address: 1, handshakes_burst: 3, ..Limits::default() };
+    let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").limits(slow);
+    let node = node.start().await.expect("a node");
+    let at = node.local_addr();
+    for n in 0..3 {
+        soon(&format!("handshake {n} passes"), knock(&issuer, [127, 0, 0, 2], at)).await;
+    }
+    // One a second comes in, however slow this machine is; all of these at once do not.
+    let late: Vec<_> = (0..4).map(|_| knock(&issuer, [127, 0, 0, 2], at)).collect();
+    said(&["ignored 1 handshakes, the last from 127.0.0.2:", "handshakes_per_address"]).await;
+    soon("another address passes", knock(&issuer, [127, 0, 0, 3], at)).await;
+    // Whoever was ignored asks again, and has its turn.
+    for late in late {
+        soon("a late handshake passes", late).await;
+    }
+}

@@ -1,0 +1,157 @@
+//! Parties that move: the link stays, and so do the calls on it.
+
+use crate::world::{Background, Relay, Stage, World, attached, background, said, soon, until};
+use dialback::{Arrivals, Limits, Node};
+use std::{
+    future::IntoFuture,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tokio::{net::UdpSocket, sync::mpsc};
+
+/// Nobody has arrived anew: the next arrival is an agent that is started now.
+async fn expect_no_new_link(world: &World, node: &Node, arrivals: &mut Arrivals) {
+    let _next = attached(world.agent("next", node.local_addr())).await;
+    let next = soon("the next one arrives", arrivals.next()).await.expect("the node runs");
+    assert_eq!(next.name().as_str(), "next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let mut arrivals = node.arrivals();
+    let agent = attached(world.agent("nomad", node.local_addr()).serve(stage.service())).await;
+    let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
+    let address = || node.agents()[0].address.clone().expect("attached");
+    for round in 0..3 {
+        let id = format!("{round}");
+        let in_flight = background(handle.call::<String>("Stage/Hold", &id).into_future());
+        stage.started(&id).await;
+        let before = address();
+        agent.rebind().expect("a socket");
+        until("the node sees another address", || address() != before).await;
+        said(&["agent/nomad moved from ", &before, &address(), "on the same link"]).await;
+        stage.open();
+        assert_eq!(soon("the call ends", in_flight).await.as_ref(), Ok(&id));
+        stage.close();
+    }
+    expect_no_new_link(&world, &node, &mut arrivals).await;
+    assert_eq!(stage.all_runs(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let _agent = attached(world.agent("warehouse", node.local_addr()).serve(stage.service())).await;
+    let caller = world.caller("nomad", node.local_addr()).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let in_flight = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    caller.rebind().expect("a socket");
+    said(&["caller/nomad moved from ", "on the same link"]).await;
+    stage.open();
+    assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
+    assert_eq!(callee.call::<String>("Stage/Note", "b").await.as_deref(), Ok("b"));
+}
+
+/// Row F10 of the faults: the port that the node sees changes so often, under fifty calls a second.
+async fn calls_over_a_port_that_changes(changes: usize, every: Duration) {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let mut arrivals = node.arrivals();
+    let path = Relay::to(node.local_addr()).await;
+    let _agent = attached(world.agent("nomad", path.address()).serve(stage.service())).await;
+    let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    let per_change = usize::try_from(every.as_millis() / 20).expect("a number");
+    let mut calls = Vec::new();
+    for n in 0..changes * per_change {
+        ticks.tick().await;
+        calls.push(background(handle.call::<String>("Stage/Note", &format!("{n}")).into_future()));
+        if n % per_change == per_change / 2 {
+            path.rebind().await;
+        }
+    }
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(soon("a call ends", call).await, Ok(format!("{n}")));
+    }
+    expect_no_new_link(&world, &node, &mut arrivals).await;
+    assert_eq!(stage.all_runs(), changes * per_change);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_while_the_port_that_the_node_sees_changes() {
+    calls_over_a_port_that_changes(4, Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long; make test-long"]
+async fn calls_go_on_for_a_minute_while_the_port_that_the_node_sees_changes_every_five_seconds() {
+    calls_over_a_port_that_changes(12, Duration::from_secs(5)).await;
+}
+
+/// A path that carries nothing for whoever used it first, once it is told to: a NAT that has lost that binding, or a socket that cannot send.
+struct Forgetful {
+    address: SocketAddr,
+    forget: mpsc::Sender<()>,
+    _task: Background<()>,
+}
+
+impl Forgetful {
+    async fn to(node: SocketAddr) -> Self {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let (near, far) = (bind().await.expect("a socket"), bind().await.expect("a socket"));
+        let address = near.local_addr().expect("an address");
+        let (forget, mut heard) = mpsc::channel(1);
+        let task = background(async move {
+            let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+            let (mut dialler, mut forgotten): (Option<SocketAddr>, Option<SocketAddr>) =
+                (None, None);
+            loop {
+                tokio::select! {
+                    Some(()) = heard.recv() => forgotten = dialler.take(),
+                    Ok((bytes, from)) = near.recv_from(&mut up) => {
+                        if Some(from) != forgotten {
+                            dialler = Some(from);
+                            drop(far.send_to(&up[..bytes], node).await);
+                        }
+                    }
+                    Ok((bytes, _)) = far.recv_from(&mut down) => {
+                        if let Some(dialler) = dialler {
+                            drop(near.send_to(&down[..bytes], dialler).await);
+                        }
+                    }
+                }
+            }
+        });
+        Self { address, forget, _task: task }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_socket_goes_deaf_takes_another_before_its_link_is_lost() {
+    let (world, stage) = (World::new(), Stage::default());
+    // The link is not given up within this test.
+    let patient = Limits {
+        heartbeat_every: Duration::from_secs(1),
+        heartbeat_lost: Duration::from_secs(300),
+        idle_max: Duration::from_secs(300),
+        ..Limits::default()
+    };
+    let node = world.node().limits(patient.clone()).start().await.expect("a node");
+    let mut arrivals = node.arrivals();
+    let path = Forgetful::to(node.local_addr()).await;
+    let agent = world.agent("nomad", path.address).limits(patient).serve(stage.service());
+    let _agent = attached(agent).await;
+    let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
+    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    stage.started("a").await;
+    path.forget.send(()).await.expect("the path is there");
+    stage.open();
+    assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
+    let after = handle.call::<String>("Stage/Note", "b").into_future();
+    assert_eq!(soon("a later call ends", after).await.as_deref(), Ok("b"));
+    expect_no_new_link(&world, &node, &mut arrivals).await;
+}
