@@ -75,7 +75,8 @@ pub(crate) async fn answer<R: Reception>(
                     if let Some(mut reader) = reader.take() {
                         reader.stop(StreamCode::Refused);
                     }
-                    call.deliver(reply, deadline).await;
+                    // Boxed: most calls have no stream, and need not carry room for one.
+                    Box::pin(call.deliver(reply, deadline)).await;
                     return arrive(&sender, &*reception).await;
                 }
                 Some(result) => {

@@ -41,7 +41,10 @@ pub(crate) trait Source: Send {
 /// Encoded messages as they come: what a streaming call carries in one direction. Dropping it breaks the stream off.
 ///
 /// It holds back whoever sends: what is not taken here is not asked for there.
-pub struct Messages {
+pub struct Messages(Box<Inner>);
+
+/// Boxed: requests and replies of one message are moved often, and need not carry room for it.
+struct Inner {
     /// Behind a lock only so that requests can be shared; it is never contended.
     source: Mutex<Option<Box<dyn Source>>>,
     ready: Option<Next>,
@@ -53,13 +56,13 @@ pub struct Messages {
 
 impl Messages {
     pub(crate) fn new(source: impl Source + 'static) -> Self {
-        Self {
+        Self(Box::new(Inner {
             source: Mutex::new(Some(Box::new(source))),
             ready: None,
             metadata: Metadata::default(),
             trailing: Metadata::default(),
             guards: Vec::new(),
-        }
+        }))
     }
 
     /// A stream that is fed by hand: at most `capacity` messages wait between the two ends.
@@ -70,19 +73,19 @@ impl Messages {
 
     /// The same stream with something that has come of it already.
     pub(crate) fn starting_with(mut self, next: Next) -> Self {
-        self.ready = Some(next);
+        self.0.ready = Some(next);
         self
     }
 
     /// The same stream with the pairs that came before it.
     pub(crate) fn with_metadata(mut self, metadata: Metadata) -> Self {
-        self.metadata = metadata;
+        self.0.metadata = metadata;
         self
     }
 
     /// Keeps something until the stream has ended or is dropped, and its source before it.
     pub(crate) fn hold(&mut self, guard: impl Any + Send + Sync) {
-        self.guards.push(Box::new(guard));
+        self.0.guards.push(Box::new(guard));
     }
 
     /// The next message, encoded; `None` once all have come.
@@ -102,12 +105,12 @@ impl Messages {
 
     /// The pairs that travelled before the messages, as far as they have come: they are here with the first message.
     pub fn metadata(&self) -> &Metadata {
-        &self.metadata
+        &self.0.metadata
     }
 
     /// The pairs that travelled after the messages, once all have come.
     pub fn trailing(&self) -> &Metadata {
-        &self.trailing
+        &self.0.trailing
     }
 
     /// What comes next, ends included.
@@ -117,7 +120,7 @@ impl Messages {
 
     /// The same, polled. After the end it says that the end has come, again and again.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        let next = match self.ready.take() {
+        let next = match self.0.ready.take() {
             Some(next) => next,
             None => match self.source() {
                 Some(source) => std::task::ready!(source.poll_next(cx)),
@@ -125,10 +128,10 @@ impl Messages {
             },
         };
         match &next {
-            Next::Head(metadata) => self.metadata = metadata.clone(),
+            Next::Head(metadata) => self.0.metadata = metadata.clone(),
             Next::Message(_) => {}
             Next::End(trailing) => {
-                self.trailing = trailing.clone();
+                self.0.trailing = trailing.clone();
                 self.close();
             }
             Next::Failed(_) => self.close(),
@@ -144,18 +147,18 @@ impl Messages {
     }
 
     fn source(&mut self) -> Option<&mut Box<dyn Source>> {
-        self.source.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
+        self.0.source.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
     }
 
     fn close(&mut self) {
-        *self.source.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
-        self.guards.clear();
+        *self.0.source.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.guards.clear();
     }
 }
 
 impl fmt::Debug for Messages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Messages").field("metadata", &self.metadata).finish_non_exhaustive()
+        f.debug_struct("Messages").field("metadata", &self.0.metadata).finish_non_exhaustive()
     }
 }
 
