@@ -5,7 +5,7 @@ CARGO ?= cargo
 DIALBACK = $(CARGO) run --quiet --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-networks test check build install certs certs-clean node agent bench
+.PHONY: help demo demo-networks test test-long check build install certs certs-clean node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -18,6 +18,9 @@ demo-networks: ## the same across an office behind NAT, its router and the inter
 
 test: ## everything the tests need, then all tests
 	@bash scripts/test.sh
+
+test-long: ## the long forms of some tests; they take many minutes
+	$(CARGO) test --locked --test it -- --ignored
 
 check: ## what a change has to pass: format, clippy, docs, dependency rules, tests
 	@bash scripts/check.sh

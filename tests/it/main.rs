@@ -9,6 +9,7 @@ mod deadline;
 mod hostile;
 mod identity;
 mod limits;
+mod outcomes;
 mod policy;
 mod raw_peer;
 mod reconnect;
