@@ -6,6 +6,7 @@ mod cancel;
 #[cfg(all(feature = "cli", unix))]
 mod cli;
 mod deadline;
+mod faults;
 mod hostile;
 mod identity;
 mod limits;

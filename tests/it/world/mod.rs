@@ -8,6 +8,7 @@ mod oracle;
 mod process;
 mod raw;
 mod relay;
+mod rest;
 mod stage;
 mod wait;
 
@@ -17,7 +18,8 @@ pub(crate) use log::said;
 pub(crate) use oracle::Oracle;
 pub(crate) use process::Process;
 pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
-pub(crate) use relay::{Burst, Dead, Rate, Relay, Way, Weather};
+pub(crate) use relay::{Burst, Dead, Rate, Relay, Tally, Way, Weather};
+pub(crate) use rest::{Memory, Rest, alone};
 pub(crate) use stage::{End, Stage};
 pub(crate) use wait::{Background, background, heavy, lined_up, soon, until};
 
