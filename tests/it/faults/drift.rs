@@ -5,25 +5,27 @@ use dialback::{Caller, Credentials, Status};
 use serde_bytes::{ByteBuf, Bytes};
 use std::net::SocketAddr;
 
-/// What allocators and tables may have grown by. A leak of a kilobyte a call, or of ten a link, is more.
-const GROWTH_KIB_MAX: u64 = 8 * 1_024;
-
 /// What allocators may have set aside for threads that came late.
 const RESERVED_KIB_MAX: u64 = 256 * 1_024;
 
-/// Does something so often after a tenth of it has warmed everything up, and looks whether anything has grown since.
-async fn check_drift(scene: &Scene, times: usize, something: impl AsyncFn(usize)) {
+/// Does something so often, and looks whether memory in use has grown since a tenth of it was done, and anything else since the start.
+async fn check_drift(
+    scene: &Scene,
+    times: usize,
+    growth_kib_max: u64,
+    something: impl AsyncFn(usize),
+) {
+    let rest = Rest::of_now();
     for n in 0..times / 10 {
         something(n).await;
     }
-    let rest = Rest::of_now();
-    let before = Memory::of_now();
+    let warm = Memory::of_now();
     for n in times / 10..times {
         something(n).await;
     }
     rest.comes_back(&scene.node).await;
     println!("{times} times, {rest:?}");
-    before.expect_growth(GROWTH_KIB_MAX, RESERVED_KIB_MAX);
+    warm.expect_growth(growth_kib_max, RESERVED_KIB_MAX);
 }
 
 #[test]
@@ -31,7 +33,8 @@ fn ten_thousand_calls_leave_nothing_behind() {
     alone("faults::drift::ten_thousand_calls_leave_nothing_behind", async {
         let scene = Scene::open().await;
         let ways = scene.ways_in();
-        check_drift(&scene, 10_000, async |n| {
+        // Half a kilobyte lost a call would be more.
+        check_drift(&scene, 10_000, 4 * 1_024, async |n| {
             let call = ways[n % 2].1.call::<ByteBuf>("Stage/Echo", Bytes::new(b"x"));
             assert!(call.await.is_ok(), "call {n}");
         })
@@ -40,14 +43,16 @@ fn ten_thousand_calls_leave_nothing_behind() {
 }
 
 /// Links that are made and left side by side, because leaving one means waiting for the peer.
-const LANES: usize = 10;
+const LANES: usize = 20;
 
 #[test]
 fn a_thousand_links_leave_nothing_behind() {
     alone("faults::drift::a_thousand_links_leave_nothing_behind", async {
         let scene = Scene::open().await;
         let (at, credentials) = (scene.node.local_addr(), scene.world.credentials("caller/other"));
-        check_drift(&scene, 1_000 / LANES, async |n| {
+        // Room for a few parties that were not yet heard to leave, each with a buffer of 3 MiB into which quinn receives. A connection lost
+        // now and then would be more.
+        check_drift(&scene, 1_000 / LANES, 24 * 1_024, async |n| {
             let lanes: [_; LANES] =
                 std::array::from_fn(|_| background(come_and_go(at, credentials.clone())));
             for lane in lanes {

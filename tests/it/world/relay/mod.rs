@@ -28,7 +28,7 @@ enum Order {
     /// The same again and again.
     RebindEvery(Duration),
     /// Another weather, up and down.
-    Weather([Weather; 2]),
+    Weather(Box<[Weather; 2]>),
 }
 
 /// What has become of the datagrams so far, for tests that want to know that the weather was bad.
@@ -110,7 +110,7 @@ impl Relay {
 
     /// The weather changes, up and down.
     pub(crate) async fn weather(&self, weather: [Weather; 2]) {
-        self.order(Order::Weather(weather)).await;
+        self.order(Order::Weather(Box::new(weather))).await;
     }
 
     async fn order(&self, order: Order) {

@@ -144,7 +144,7 @@ impl Path {
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.rebinds = Some(ticks);
             }
-            Order::Weather(weather) => self.weather = weather,
+            Order::Weather(weather) => self.weather = *weather,
         }
     }
 
