@@ -19,7 +19,7 @@ demo-networks: ## the same across an office behind NAT, its router and the inter
 test: ## everything the tests need, then all tests
 	@bash scripts/test.sh
 
-test-long: ## the long forms of some tests, which `make test` leaves out
+test-long: ## the long forms of some tests, which take minutes and `make test` leaves out
 	$(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1
 
 check: ## what a change has to pass: format, clippy, docs, dependency rules, tests

@@ -146,6 +146,42 @@ async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn agents_whose_names_are_alike_are_never_taken_for_one_another() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let longest = format!("{0}.{0}.{0}.{1}", "x".repeat(63), "y".repeat(8));
+    assert_eq!(longest.len(), 200);
+    let almost = format!("{}z", &longest[..199]);
+    let names = ["a", "a1", "a.b", "b.a", "a-b", "ab", "1", &longest, &almost];
+    let mut agents = Vec::new();
+    for name in names {
+        let own = name.to_owned();
+        let who = Service::new("Who").method("Are", move |(): (), _: Context| {
+            let own = own.clone();
+            async move { Ok(own) }
+        });
+        agents.push(attached(world.agent(name, at).serve(who)).await);
+    }
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    for name in names {
+        let local = node.agent(name).handle().expect("a name");
+        let local: &Callee = local.as_ref();
+        for callee in [local, &caller.agent(name).expect("a name")] {
+            assert_eq!(callee.call::<String>("Who/Are", &()).await.as_deref(), Ok(name));
+        }
+    }
+    for near in ["b", "a2", "a.b.c", "x"] {
+        let failed = caller.agent(near).expect("a name").call::<String>("Who/Are", &()).await;
+        check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+    }
+    let too_long = format!("{longest}y");
+    for wrong in ["a/b", "..", "A", "\u{e4}", "a\0", "a b", "", &too_long] {
+        assert!(caller.agent(wrong).is_err() && node.agent(wrong).handle().is_err(), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_service_or_method_is_unimplemented_and_nothing_was_executed() {
     let scene = Scene::open().await;
     for (_, callee) in scene.ways_in() {

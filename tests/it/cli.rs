@@ -3,6 +3,7 @@
 mod calls;
 mod certificates;
 mod files;
+mod killed;
 mod local;
 mod paused;
 mod process;

@@ -162,6 +162,43 @@ async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
     check_queued_call(&scene, scene.by_caller()).await;
 }
 
+/// It waits 600 of 1,000 ms: its handler sees what is left, and is stopped at the end of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_has_what_the_queue_left_and_is_stopped_at_the_end_of_it() {
+    let [queued_for, timeout] = [600, 1_000].map(Duration::from_millis);
+    // The remote caller's wait is in the node's queue for the agent's place.
+    let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
+    let scene = Scene::with(Bounds { node, ..everybody(one_at_a_time()) }).await;
+    for (way, callee) in scene.ways_in() {
+        let [first, second] = ["first", "second"].map(|id| format!("{id}-{way}"));
+        let began = tokio::time::Instant::now();
+        let mut held = lined_up([hold(&scene.by_node(), &first, queued_for)]).await;
+        scene.stage.started(&first).await;
+        let call = background(hold(&callee, &second, timeout).into_future());
+        let asked = tokio::time::Instant::now();
+        let failed = soon("the first ends", held.remove(0)).await;
+        assert_eq!(failed.map_err(|status| status.code()), Err(Code::DeadlineExceeded));
+        // On a very busy machine the queue takes all of its time, and it is never started.
+        let failed = soon("the second ends", call).await.expect_err("nobody lets it go");
+        assert!(asked.elapsed() >= timeout - queued_for, "it ended before its time");
+        assert_eq!(failed.code(), Code::DeadlineExceeded, "{failed}");
+        if failed.is_safe_to_retry() {
+            assert_eq!(scene.stage.runs(&second), 0);
+            continue;
+        }
+        let context = scene.stage.started(&second).await;
+        // Both sides are in one process, and so by one clock: it was not given the queue's time again, which would be twice this slack.
+        let slack = queued_for / 2;
+        assert!(
+            context.deadline() <= asked + timeout + slack,
+            "the queue's time was not subtracted"
+        );
+        assert!(context.deadline() >= began + queued_for, "it was started before its turn");
+        assert_eq!(scene.stage.ended(&second).await, End::Dropped);
+        soon("the context fires", context.cancelled()).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_of_0_is_refused_and_one_below_a_millisecond_is_over_at_once() {
     let scene = Scene::open().await;

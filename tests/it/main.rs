@@ -6,9 +6,11 @@ mod cancel;
 #[cfg(all(feature = "cli", unix))]
 mod cli;
 mod deadline;
+mod faults;
 mod hostile;
 mod identity;
 mod limits;
+mod outcomes;
 mod policy;
 mod raw_peer;
 mod reconnect;

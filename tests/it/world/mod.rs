@@ -1,19 +1,27 @@
 //! A small world on loopback for each test: a CA in memory, a node on a free port, agents and callers, and handlers that tell what
 //! becomes of them. Nothing is shared between two worlds, so tests run in any order and at once.
 
+mod dice;
+mod ledger;
 mod log;
+mod oracle;
 mod process;
 mod raw;
 mod relay;
+mod rest;
 mod stage;
 mod wait;
 
+pub(crate) use dice::{Dice, seed};
+pub(crate) use ledger::Ledger;
 pub(crate) use log::said;
+pub(crate) use oracle::Oracle;
 pub(crate) use process::Process;
 pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
-pub(crate) use relay::Relay;
+pub(crate) use relay::{Burst, Dead, Rate, Relay, Tally, Way, Weather};
+pub(crate) use rest::{Memory, Rest, alone};
 pub(crate) use stage::{End, Stage};
-pub(crate) use wait::{Background, background, lined_up, soon, until};
+pub(crate) use wait::{Background, background, heavy, lined_up, soon, until};
 
 use dialback::{
     Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,

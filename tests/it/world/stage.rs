@@ -1,6 +1,6 @@
 //! The service `Stage`: its handlers write down every run, when it began and how it ended. The ledger of the tests.
 
-use super::soon;
+use super::{Ledger, soon};
 use dialback::{Code, Context, Service, Status};
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
@@ -32,10 +32,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// The service, for an agent or a node. All take an id for the ledger, except Echo.
     ///
-    /// `Hold` waits for the gate, `Note` answers, `Fail` fails with NOT_FOUND, `Panic` panics, `Huge` answers with so many bytes.
+    /// `Hold` waits for the gate, `Note` answers, `Fail` fails with NOT_FOUND, `Panic` panics, `Huge` answers with so many bytes once the
+    /// gate is open, `Linger` has done its work and waits for the gate before it answers, `Copy` gives back the bytes that come with the
+    /// id, `Weigh` their number.
     pub(crate) fn service(&self) -> Service {
         let [hold, note, fail, broken] = std::array::from_fn(|_| self.clone());
-        let huge = self.clone();
+        let [huge, linger, copy, weigh] = std::array::from_fn(|_| self.clone());
         Service::new("Stage")
             .method("Hold", move |id: String, ctx: Context| hold.clone().hold(id, ctx))
             .method("Note", move |id: String, ctx: Context| {
@@ -53,6 +55,15 @@ impl Stage {
             .method("Huge", move |(id, bytes): (String, usize), ctx: Context| {
                 huge.clone().huge(id, bytes, ctx)
             })
+            .method("Linger", move |id: String, ctx: Context| linger.clone().linger(id, ctx))
+            .method("Copy", move |(id, bytes): (String, ByteBuf), ctx: Context| {
+                copy.enter(&id, ctx).finish();
+                async move { Ok(bytes) }
+            })
+            .method("Weigh", move |(id, bytes): (String, ByteBuf), ctx: Context| {
+                weigh.enter(&id, ctx).finish();
+                async move { Ok(bytes.len()) }
+            })
             .method("Echo", |bytes: ByteBuf, _: Context| async move { Ok(bytes) })
     }
 
@@ -69,6 +80,13 @@ impl Stage {
         self.pass_gate().await;
         run.finish();
         Ok(ByteBuf::from(vec![7; bytes]))
+    }
+
+    /// Has done all its work when it waits for the gate: whoever kills it then cannot undo that.
+    async fn linger(self, id: String, ctx: Context) -> Result<String, Status> {
+        self.enter(&id, ctx).finish();
+        self.pass_gate().await;
+        Ok(id)
     }
 
     async fn pass_gate(&self) {
@@ -102,6 +120,18 @@ impl Stage {
     /// How many runs there were at all.
     pub(crate) fn all_runs(&self) -> usize {
         self.runs.borrow().len()
+    }
+
+    /// What the oracle compares outcomes with.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        for run in &*self.runs.borrow() {
+            ledger.started(&run.id, run.context.attempt());
+            if run.end == Some(End::Finished) {
+                ledger.finished(&run.id);
+            }
+        }
+        ledger
     }
 
     /// The ids of all runs, in the order in which they began.

@@ -7,7 +7,11 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit},
+    task::JoinHandle,
+};
 
 /// No state in these tests takes longer, even on a machine that is busy with other things.
 pub(crate) const GENEROUS: Duration = Duration::from_secs(45);
@@ -38,6 +42,12 @@ where
             tokio::time::sleep(STEP).await;
         }
     })
+}
+
+/// A turn for a test that needs the whole machine for a while: one such test runs at a time. The others go on beside it.
+pub(crate) async fn heavy() -> SemaphorePermit<'static> {
+    static TURNS: Semaphore = Semaphore::const_new(1);
+    TURNS.acquire().await.expect("never closed")
 }
 
 /// Something that goes on beside the test. Dropping it drops the future where it stands.

@@ -1,0 +1,58 @@
+//! A real agent, killed by SIGKILL, with its ledger on disk: what callers are told afterwards is true.
+
+use super::process::{Place, until_has};
+use crate::world::{Background, Ledger, Oracle, background, soon};
+use dialback::{Callee, Caller, Credentials, Outcome};
+use rustix::process::Signal;
+use serde::Serialize;
+use std::{future::IntoFuture, sync::Arc};
+
+#[derive(Serialize)]
+struct Append<'a> {
+    id: &'a str,
+    ms: u64,
+}
+
+/// Starts calls of `Demo/Append` that take so long.
+fn ask(callee: &Callee, oracle: &Arc<Oracle>, what: &str, ms: u64) -> Vec<Background<()>> {
+    let ids = (0..20).map(|n| format!("{what}-{n}"));
+    ids.map(|id| {
+        let call = callee.call::<()>("Demo/Append", &Append { id: &id, ms }).into_future();
+        let oracle = oracle.clone();
+        background(async move { drop(oracle.watches(&id, call).await) })
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_callers_are_told_of_a_killed_agent_agrees_with_its_ledger_on_disk() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let agent = place.agent(&at);
+    let credentials = Credentials::from_dir(place.path("certs"), "caller-ops");
+    let caller = Caller::connect(&at, credentials.expect("credentials")).await.expect("a link");
+    let callee = caller.agent("warehouse").expect("a name");
+    let oracle = Arc::new(Oracle::default());
+    for call in ask(&callee, &oracle, "early", 0) {
+        soon("a call ends", call).await;
+    }
+    let held = ask(&callee, &oracle, "held", 60_000);
+    let ledger = place.path("ledger.txt");
+    until_has(&ledger, "started held-19");
+    // Some of these have had their effect, some have not begun.
+    let racing = ask(&callee, &oracle, "racing", 1);
+    until_has(&ledger, "done racing-");
+    agent.signal(Signal::KILL);
+    let late = ask(&callee, &oracle, "late", 0);
+    for call in held.into_iter().chain(racing).chain(late) {
+        soon("a call ends", call).await;
+    }
+    for call in ask(&callee, &oracle, "after", 0) {
+        soon("a call ends", call).await;
+    }
+    let verdict = oracle.judge(&Ledger::from_lines(&place.read("ledger.txt")));
+    println!("{verdict}");
+    verdict.expect_true();
+    assert!(oracle.count(Outcome::Ok) >= 20 && oracle.count(Outcome::NotExecuted) >= 20);
+    assert!(oracle.count(Outcome::Unknown) >= 20);
+}

@@ -1,0 +1,29 @@
+//! Faults that are nobody's intent: crowds, bad paths, bad handlers, long runs. And where each row of faults has its tests.
+//!
+//! Every test here also holds the column "always": no panic, each outcome true (`world::Oracle` or a count of runs), and in the end
+//! tasks, places and, where a test has a process of its own, open files and memory are back where they were (`world::Rest`).
+//!
+//! | row | fault | tests |
+//! |---|---|---|
+//! | F01 | agent killed at five points | `outcomes`; by SIGKILL and a ledger on disk: `cli::killed`; `reconnect::calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_once` |
+//! | F05 | many agents reconnect at once | `faults::crowd`; that attempts are spread: `backoff` (unit) |
+//! | F06 | no stream, one stream granted | `hostile::credit`; waiting in order: `limits::the_last_place_in_the_queue_is_taken_one_more_is_refused_and_the_queue_keeps_its_order` |
+//! | F07 | silent streams | `hostile::silence` |
+//! | | huge claims, deep nesting, lies, trailing bytes, double keys | `hostile::requests::frames_over_their_limit_are_refused_by_their_header_and_pass_at_it`, `cbor_that_lies_nests_or_repeats_itself_is_refused`, `keys_stand_once_and_are_unsigned_numbers_and_unknown_ones_are_passed_over`; memory: `faults::claims` |
+//! | | END twice, data after END, unknown kinds | `hostile::requests::a_request_is_one_message_then_end_then_the_end`, `unknown_kinds_are_refused_below_0x80_and_skipped_from_there_on`, `a_first_frame_that_is_not_a_head_ends_the_stream`; in replies: `hostile::replies`; on the control stream: `hostile::control` |
+//! | F09 | loss, corruption, doubles, reordering, dead times, delay | `faults::paths` |
+//! | F10 | the agent's address changes | `reconnect::a_call_in_flight_survives_a_change_of_the_agents_address`, `faults::paths::calls_and_link_survive_an_agents_port_that_changes_every_half_second` |
+//! | F16 | odd names | `call::agents_whose_names_are_alike_are_never_taken_for_one_another`, `hostile::requests::names_of_agents_are_exact_or_refused`, `names_of_methods_are_exact_or_refused`, `hostile::control::registrations_follow_the_grammar_of_names_or_end_the_link`; in certificates: `identity` |
+//! | F18 | odd timeouts | `hostile::requests::a_timeout_is_a_number_of_at_least_one`, `a_timeout_of_one_millisecond_is_kept_or_never_started`, `deadline::a_timeout_of_0_is_refused_and_one_below_a_millisecond_is_over_at_once`, `an_endless_timeout_is_a_year` |
+//! | F19 | most of the time is spent in a queue | `deadline::a_handler_has_what_the_queue_left_and_is_stopped_at_the_end_of_it`, `a_call_that_was_queued_has_only_the_rest_of_its_time`, `a_node_subtracts_the_time_for_which_it_kept_a_remote_call` |
+//! | F20 | the caller drops | `cancel` |
+//! | F25 | handlers that panic, block, spin | `faults::handlers`; `call::handlers_that_panic_give_their_places_back`, `cancel::the_place_is_held_until_a_cancelled_handler_has_really_ended` |
+//! | F26 | one link too many | `limits::the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_leaves` |
+//! | F27 | long runs | `faults::drift` |
+//! | F28 | other versions, other protocols, unknown keys | `hostile::door::strangers_and_speakers_of_other_protocols_get_an_alert_and_nothing_else`, `hostile::control::versions_that_hold_ours_are_welcomed_and_others_are_refused_with_both_in_the_text`, `hostile::requests::keys_stand_once_and_are_unsigned_numbers_and_unknown_ones_are_passed_over` |
+
+mod claims;
+mod crowd;
+mod drift;
+mod handlers;
+mod paths;

@@ -1,0 +1,202 @@
+//! Bad paths: what is lost, late, doubled, changed or cut on the way costs time and nothing else.
+
+use crate::world::{
+    Background, Burst, Dead, Dice, Oracle, Relay, Rest, Stage, Tally, Weather, World, attached,
+    background, seed, soon,
+};
+use dialback::{Agent, Callee, Caller, Limits, Node};
+use serde_bytes::ByteBuf;
+use std::{
+    future::IntoFuture,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Within this every call of the row has to succeed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Longer than any handshake takes on a bad path. Lost handshakes are tried again.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Node, agent and caller, with the path between the node and both of the others.
+struct Scene {
+    _world: World,
+    node: Node,
+    path: Relay,
+    _agent: Agent,
+    _caller: Caller,
+    ways: [Callee; 2],
+    stage: Stage,
+    oracle: Arc<Oracle>,
+    rest: Rest,
+}
+
+async fn scene(weather: Weather) -> Scene {
+    println!("DIALBACK_SEED={}", seed());
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let path = Relay::in_weather(node.local_addr(), weather).await;
+    let agent = world.agent("warehouse", path.address()).serve(stage.service()).start();
+    let agent = agent.expect("an agent");
+    let caller = world.caller("ops", path.address()).connect_timeout(PATIENCE);
+    let linked = async { tokio::join!(agent.registered(1), caller.connect()).1 };
+    let linked = tokio::time::timeout(PATIENCE, linked).await;
+    let caller = linked.expect("both are linked in time").expect("a caller");
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let local: &Callee = handle.as_ref();
+    let ways = [local.clone(), caller.agent("warehouse").expect("a name")];
+    let (oracle, rest) = (Arc::default(), Rest::of_now());
+    Scene { _world: world, node, path, _agent: agent, _caller: caller, ways, stage, oracle, rest }
+}
+
+impl Scene {
+    /// Starts one transfer of so many bytes there and back, which has to succeed and to come back unchanged.
+    fn transfer(&self, number: usize, bytes: usize) -> Background<()> {
+        let (id, bytes) = (format!("transfer-{number}"), noise(number, bytes));
+        let call = self.ways[number % 2].call::<ByteBuf>("Stage/Copy", &(&id, &bytes));
+        let (call, oracle) = (call.timeout(DEADLINE).into_future(), self.oracle.clone());
+        background(async move {
+            let copy = oracle.watches(&id, call).await;
+            // Not `assert_eq`, which would print them.
+            assert!(copy.expect("a transfer") == bytes, "{id} came back changed");
+        })
+    }
+
+    /// So many at once, half of them each way.
+    async fn transfers(&self, count: usize, bytes: usize) {
+        let transfers: Vec<_> = (0..count).map(|number| self.transfer(number, bytes)).collect();
+        self.all_succeed(transfers).await;
+    }
+
+    /// All succeed, each ran once, and nothing is left of them.
+    async fn all_succeed(&self, transfers: Vec<Background<()>>) {
+        for transfer in transfers {
+            soon("a transfer ends", transfer).await;
+        }
+        self.oracle.judge(&self.stage.ledger()).expect_true();
+        self.rest.comes_back(&self.node).await;
+        println!("{:?}", self.path.tally());
+    }
+}
+
+fn noise(number: usize, bytes: usize) -> ByteBuf {
+    let mut dice = Dice::new(seed(), number as u64);
+    let bytes = (0..bytes.div_ceil(8)).flat_map(|_| dice.number().to_be_bytes()).take(bytes);
+    ByteBuf::from(bytes.collect::<Vec<u8>>())
+}
+
+/// The handshakes in this weather, and small transfers when it is over.
+async fn check_handshake(weather: Weather) {
+    let scene = scene(weather).await;
+    scene.path.weather(Default::default()).await;
+    scene.transfers(2, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_come_about_though_three_in_ten_packets_are_lost() {
+    check_handshake(Weather { loss: 0.3, ..Weather::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_come_about_though_three_in_ten_packets_are_corrupted() {
+    check_handshake(Weather { corrupt: 0.3, ..Weather::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_are_whole_though_packets_are_lost_and_corrupted() {
+    let scene = scene(Weather { loss: 0.02, corrupt: 0.02, ..Weather::default() }).await;
+    scene.transfers(20, 100_000).await;
+    let Tally { lost, changed, .. } = scene.path.tally();
+    assert!(lost.load(Relaxed) > 0 && changed.load(Relaxed) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_are_whole_though_packets_are_lost_in_a_row() {
+    let burst = Some(Burst { part: 0.02, length: 15 });
+    let scene = scene(Weather { burst, ..Weather::default() }).await;
+    scene.transfers(20, 100_000).await;
+    assert!(scene.path.tally().lost.load(Relaxed) >= 15);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_are_whole_and_run_once_though_packets_are_doubled_and_overtaken() {
+    let jitter = Duration::from_millis(2);
+    let scene = scene(Weather { duplicate: 0.25, reorder: 0.4, jitter, ..Weather::default() });
+    let scene = scene.await;
+    scene.transfers(20, 100_000).await;
+    let Tally { doubled, held_back, .. } = scene.path.tally();
+    assert!(doubled.load(Relaxed) > 0 && held_back.load(Relaxed) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_are_whole_though_the_path_is_dead_two_seconds_of_every_seven() {
+    let [lasts, every] = [2, 7].map(Duration::from_secs);
+    let scene = scene(Weather { dead: Some(Dead { lasts, every }), ..Weather::default() }).await;
+    // Whenever it began, two dead times are among them.
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let mut transfers = Vec::new();
+    for number in 0..150 {
+        ticks.tick().await;
+        transfers.push(scene.transfer(number, 20_000));
+    }
+    scene.all_succeed(transfers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_are_whole_though_each_way_takes_750_ms() {
+    let delay = Duration::from_millis(750);
+    scene(Weather { delay, ..Weather::default() }).await.transfers(6, 10_000).await;
+}
+
+/// A call that is in flight all the time, and many short ones, while the agent gets another port again and again: none fails, and all
+/// is one link.
+async fn check_roaming(every: Duration, lasts: Duration, limits: Limits) {
+    const CALL_EVERY: Duration = Duration::from_millis(20);
+    let (world, stage, oracle) = (World::new(), Stage::default(), Arc::new(Oracle::default()));
+    let node = world.node().start().await.expect("a node");
+    let path = Relay::to(node.local_addr()).await;
+    let agent = world.agent("warehouse", path.address()).limits(limits).serve(stage.service());
+    let _agent = attached(agent).await;
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let (rest, before) = (Rest::of_now(), node.agents());
+    let ask = |id: String, method| {
+        let call = handle.call::<String>(method, &id).timeout(2 * DEADLINE + lasts).into_future();
+        let oracle = oracle.clone();
+        background(async move { oracle.watches(&id, call).await })
+    };
+    let held = ask("held".into(), "Stage/Hold");
+    stage.started("held").await;
+    path.rebind_every(every).await;
+    let mut ticks = tokio::time::interval(CALL_EVERY);
+    let mut calls = Vec::new();
+    for n in 0..lasts.as_millis() / CALL_EVERY.as_millis() {
+        ticks.tick().await;
+        calls.push(ask(format!("{n}"), "Stage/Note"));
+    }
+    for call in calls {
+        assert!(soon("a short call ends", call).await.is_ok());
+    }
+    stage.open();
+    assert_eq!(soon("the long call ends", held).await.as_deref(), Ok("held"));
+    let rebinds = path.tally().rebinds.load(Relaxed);
+    assert!(u128::from(rebinds) >= lasts.as_millis() / every.as_millis() / 2, "{rebinds} rebinds");
+    let verdict = oracle.judge(&stage.ledger());
+    println!("{rebinds} rebinds\n{verdict}");
+    verdict.expect_true();
+    let after = node.agents();
+    assert_eq!(after[0].since_ms, before[0].since_ms, "it was another link");
+    assert_ne!(after[0].address, before[0].address, "it was the same address");
+    rest.comes_back(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_and_link_survive_an_agents_port_that_changes_every_half_second() {
+    let lively = Limits { heartbeat_every: Duration::from_millis(100), ..Limits::default() };
+    check_roaming(Duration::from_millis(500), Duration::from_secs(6), lively).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form; `make test-long` runs it"]
+async fn calls_and_link_survive_an_agents_port_that_changes_every_five_seconds_for_a_minute() {
+    check_roaming(Duration::from_secs(5), Duration::from_secs(60), Limits::default()).await;
+}

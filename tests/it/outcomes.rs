@@ -1,0 +1,333 @@
+//! Outcomes are true. Agents are killed at five points in the life of a call, again and again, and the oracle compares what every asker
+//! was told with the ledger. `DIALBACK_SEED` repeats a run.
+
+use crate::world::{
+    Background, Dice, Ledger, Oracle, Process, Rate, Relay, Stage, Way, Weather, World, attached,
+    background, heavy, lined_up, seed, soon, until, watchful,
+};
+use dialback::{Agent, AgentHandle, Callee, Caller, Limits, Node, Outcome, Status};
+use serde::{Serialize, de::IgnoredAny};
+use serde_bytes::ByteBuf;
+use std::{
+    future::{Future, IntoFuture},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Where the calls are when their agent is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Point {
+    /// Most of them have no stream yet: they wait for a place.
+    BeforeTheStream,
+    /// Most of them are half way to the agent.
+    MidRequest,
+    /// Their handlers run.
+    InTheHandler,
+    /// Their handlers have done their work and not yet answered.
+    AfterTheEffect,
+    /// Most of the answers are half way back.
+    MidReply,
+}
+
+const POINTS: [Point; 5] = [
+    Point::BeforeTheStream,
+    Point::MidRequest,
+    Point::InTheHandler,
+    Point::AfterTheEffect,
+    Point::MidReply,
+];
+
+/// What all stories share.
+struct Town {
+    world: World,
+    node: Node,
+    oracle: Arc<Oracle>,
+    seed: u64,
+}
+
+impl Town {
+    async fn found(seed: u64) -> Self {
+        let world = World::new();
+        // Whoever waits for a place still waits when the link is lost.
+        let patient = Limits { queue_wait_max: Duration::from_secs(30), ..watchful() };
+        let node = world.node().limits(patient).start().await.expect("a node");
+        Self { world, node, oracle: Arc::default(), seed }
+    }
+
+    /// The same point again and again, each time with a new agent.
+    async fn story(&self, point: Point, rounds: u64) -> Ledger {
+        let caller = self.world.caller("ops", self.node.local_addr()).limits(watchful());
+        let caller = caller.connect().await.expect("a caller");
+        let mut ledger = Ledger::default();
+        for number in 0..rounds {
+            ledger.add(Round::begin(self, point, &caller, number).await.play().await);
+        }
+        ledger
+    }
+}
+
+/// One agent, from its start to what is said of it when it is gone.
+struct Round {
+    point: Point,
+    oracle: Arc<Oracle>,
+    stage: Stage,
+    path: Relay,
+    agent: Option<Process<Agent>>,
+    handle: AgentHandle,
+    ways: [Callee; 2],
+    dice: Dice,
+    prefix: String,
+    next_id: usize,
+}
+
+type Asking = Background<()>;
+
+/// So many calls are brought to the point, on either way.
+const EACH_WAY: usize = 20;
+
+/// A path on which large messages take their time, and small ones do not.
+const NARROW: Rate = Rate { bytes_per_second: 2_000_000, queue_bytes: 200_000 };
+
+/// More than the windows take, so that END waits for the other side to read; and less.
+const SIZES: [usize; 2] = [600_000, 20_000];
+
+impl Round {
+    async fn begin(town: &Town, point: Point, caller: &Caller, number: u64) -> Self {
+        let prefix = format!("{point:?}-{number}");
+        let dice = Dice::new(town.seed, number << 8 | point as u64);
+        // Doubled and late packets must make nothing run twice.
+        let odd = Weather { duplicate: 0.1, reorder: 0.1, ..Weather::default() };
+        let seed = dice.clone().number();
+        let path = Relay::by_seed(town.node.local_addr(), [odd; 2], seed).await;
+        let (stage, name) = (Stage::default(), format!("{point:?}").to_lowercase());
+        let places = if point == Point::BeforeTheStream { 8 } else { 256 };
+        let limits = Limits { calls_in_flight_max: places, ..watchful() };
+        let agent = town.world.agent(&name, path.address()).limits(limits).serve(stage.service());
+        let agent = Some(Process::start(attached(agent)).await);
+        let handle = town.node.agent(&name).connected();
+        let handle = soon("the node knows it", handle).await.expect("a name");
+        let local: &Callee = handle.as_ref();
+        let ways = [local.clone(), caller.agent(&name).expect("a name")];
+        let oracle = town.oracle.clone();
+        Self { point, oracle, stage, path, agent, handle, ways, dice, prefix, next_id: 0 }
+    }
+
+    async fn play(mut self) -> Ledger {
+        let ordinary = self.small_calls(8, 6);
+        all_end(ordinary).await;
+        let mut asking = self.bring_to_the_point().await;
+        let chatter = Chatter::start(&self);
+        // Any moment will do: what counts is that it is another one each time.
+        tokio::time::sleep(Duration::from_millis(self.dice.below(20))).await;
+        self.agent.take().expect("alive").kill().await;
+        // Nobody knows yet.
+        asking.extend(self.small_calls(2, 1));
+        all_end(asking).await;
+        chatter.stop().await;
+        soon("the node knows that it is gone", self.handle.disconnected()).await;
+        let late = self.small_calls(4, 1);
+        all_end(late).await;
+        self.stage.busy(0).await;
+        self.stage.ledger()
+    }
+
+    /// Brings calls to the point, and gives them when they are there.
+    async fn bring_to_the_point(&mut self) -> Vec<Asking> {
+        match self.point {
+            Point::BeforeTheStream => {
+                let mut asking = self.ask_each_way(4, "Stage/Hold");
+                self.stage.busy(8).await;
+                asking.extend(self.queue().await);
+                asking
+            }
+            Point::MidRequest => {
+                self.narrow(Way::Down).await;
+                let asking = self.ask_large("Stage/Weigh", |id, bytes| {
+                    (id.to_owned(), ByteBuf::from(vec![7; bytes]))
+                });
+                self.carries(Way::Down).await;
+                asking
+            }
+            Point::InTheHandler => {
+                let asking = self.ask_each_way(EACH_WAY, "Stage/Hold");
+                self.stage.busy(2 * EACH_WAY).await;
+                asking
+            }
+            Point::AfterTheEffect => {
+                let before = self.stage.all_runs();
+                let asking = self.ask_each_way(EACH_WAY, "Stage/Linger");
+                let stage = self.stage.clone();
+                let all = before + 2 * EACH_WAY;
+                until("all have done their work", move || stage.all_runs() == all).await;
+                asking
+            }
+            Point::MidReply => {
+                self.narrow(Way::Up).await;
+                let asking = self.ask_large("Stage/Huge", |id, bytes| (id.to_owned(), bytes));
+                self.stage.busy(asking.len()).await;
+                self.stage.open();
+                self.carries(Way::Up).await;
+                asking
+            }
+        }
+    }
+
+    fn next_id(&mut self) -> String {
+        self.next_id += 1;
+        format!("{}-{}", self.prefix, self.next_id)
+    }
+
+    /// Calls that would be answered at once, so many each way: some with a value, some with an error.
+    fn small_calls(&mut self, good: usize, failing: usize) -> Vec<Asking> {
+        let mut asking = self.ask_each_way(good, "Stage/Note");
+        asking.extend(self.ask_each_way(failing, "Stage/Fail"));
+        asking
+    }
+
+    fn ask_each_way(&mut self, count: usize, method: &'static str) -> Vec<Asking> {
+        let mut asking = Vec::new();
+        for _ in 0..count {
+            for way in self.ways.clone() {
+                let id = self.next_id();
+                let call = way.call::<IgnoredAny>(method, &id);
+                asking.push(self.asking(id, call.into_future()));
+            }
+        }
+        asking
+    }
+
+    /// Large calls and smaller ones, each way.
+    fn ask_large<M: Serialize>(
+        &mut self,
+        method: &'static str,
+        message: impl Fn(&str, usize) -> M,
+    ) -> Vec<Asking> {
+        let mut asking = Vec::new();
+        for n in 0..16 {
+            let (id, bytes) = (self.next_id(), SIZES[n / 2 % 2]);
+            let call = self.ways[n % 2].call::<IgnoredAny>(method, &message(&id, bytes));
+            asking.push(self.asking(id, call.into_future()));
+        }
+        asking
+    }
+
+    fn asking<R, F>(&self, id: String, call: F) -> Asking
+    where
+        F: Future<Output = Result<R, Status>> + Send + 'static,
+    {
+        let oracle = self.oracle.clone();
+        background(async move { drop(oracle.watches(&id, call).await) })
+    }
+
+    /// The node's own calls stand in the queue once they were polled; those of the caller come when they come.
+    async fn queue(&mut self) -> Vec<Asking> {
+        let ids: Vec<_> = (0..EACH_WAY).map(|_| self.next_id()).collect();
+        let calls = ids.iter().map(|id| self.ways[0].call::<String>("Stage/Note", id));
+        let calls = lined_up(calls).await;
+        let mut asking: Vec<_> =
+            ids.into_iter().zip(calls).map(|(id, call)| self.asking(id, call)).collect();
+        let remote = self.ways[1].clone();
+        for _ in 0..EACH_WAY {
+            let id = self.next_id();
+            asking.push(
+                self.asking(id.clone(), remote.call::<String>("Stage/Note", &id).into_future()),
+            );
+        }
+        asking
+    }
+
+    async fn narrow(&self, way: Way) {
+        let narrow = Weather { rate: Some(NARROW), ..Weather::default() };
+        let mut weather = [Weather::default(); 2];
+        weather[way as usize] = narrow;
+        self.path.weather(weather).await;
+    }
+
+    /// Waits until some of what was asked has passed the narrow place, and by far not all.
+    async fn carries(&mut self, way: Way) {
+        let mark = self.path.tally().carried(way) + 100_000 + self.dice.below(900_000);
+        let path = &self.path;
+        until("some of it has passed", || path.tally().carried(way) >= mark).await;
+    }
+}
+
+async fn all_end(asking: Vec<Asking>) {
+    for asked in asking {
+        soon("a call ends", asked).await;
+    }
+}
+
+/// Small calls one after the other, each way, from before the kill until after it.
+struct Chatter {
+    is_over: Arc<AtomicBool>,
+    talking: [Asking; 2],
+}
+
+impl Chatter {
+    /// More would only fill the log of those that fail at once.
+    const CALLS_MAX: usize = 20;
+
+    fn start(round: &Round) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let talking = [0, 1].map(|way| {
+            let (oracle, over) = (round.oracle.clone(), is_over.clone());
+            let (callee, prefix) = (round.ways[way].clone(), format!("{}-c{way}", round.prefix));
+            background(async move {
+                for n in 0..Self::CALLS_MAX {
+                    let id = format!("{prefix}-{n}");
+                    let call = callee.call::<String>("Stage/Note", &id);
+                    drop(oracle.watches(&id, call).await);
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            })
+        });
+        Self { is_over, talking }
+    }
+
+    async fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        all_end(self.talking.into()).await;
+    }
+}
+
+/// Plays all stories at once, and judges them.
+async fn play(rounds: u64) -> Arc<Oracle> {
+    let seed = seed();
+    println!("DIALBACK_SEED={seed}");
+    let town = Town::found(seed).await;
+    let [a, b, c, d, e] = POINTS.map(|point| town.story(point, rounds));
+    let ledgers = tokio::join!(a, b, c, d, e);
+    let mut ledger = ledgers.0;
+    [ledgers.1, ledgers.2, ledgers.3, ledgers.4].into_iter().for_each(|more| ledger.add(more));
+    let verdict = town.oracle.judge(&ledger);
+    println!("{verdict}");
+    verdict.expect_true();
+    town.oracle
+}
+
+/// At least so many calls, and so many of each outcome, so that the oracle has had something to judge.
+#[track_caller]
+fn expect_enough(oracle: &Oracle, calls: usize, each: usize) {
+    let counts = [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown]
+        .map(|outcome| oracle.count(outcome));
+    assert!(counts.iter().sum::<usize>() >= calls, "{counts:?}");
+    assert!(counts.iter().all(|count| *count >= each), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_are_true_however_agents_are_killed() {
+    let _turn = heavy().await;
+    expect_enough(&*play(6).await, 2_000, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form; `make test-long` runs it"]
+async fn outcomes_are_true_however_often_agents_are_killed() {
+    let _turn = heavy().await;
+    expect_enough(&*play(60).await, 20_000, 2_000);
+}

@@ -1,0 +1,74 @@
+//! Chance from a seed, so that what went wrong once goes wrong again: splitmix64, as a function of numbers and as a row of throws.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
+
+/// splitmix64's finaliser: every bit of the number changes about half of those that come out.
+pub(crate) const fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// The seed of this run: `DIALBACK_SEED`, or another one each time. Whoever uses it prints it.
+pub(crate) fn seed() -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| match std::env::var("DIALBACK_SEED") {
+        Ok(text) => text.parse().expect("DIALBACK_SEED is a whole number"),
+        // The only chance in std, and enough to begin with. Short, so that it can be typed.
+        Err(_) => RandomState::new().hash_one(0) % 1_000_000,
+    });
+    *SEED
+}
+
+/// A row of throws that the seed decides.
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// The throws of one seed for one purpose.
+    pub(crate) const fn new(seed: u64, purpose: u64) -> Self {
+        Self(mixed(seed ^ mixed(purpose)))
+    }
+
+    pub(crate) const fn number(&mut self) -> u64 {
+        self.0 = mixed(self.0);
+        self.0
+    }
+
+    /// One of so many.
+    pub(crate) const fn below(&mut self, end: u64) -> u64 {
+        self.number() % end
+    }
+
+    /// From 0.0 up to but without 1.0.
+    pub(crate) fn chance(&mut self) -> f64 {
+        (self.number() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// True so often.
+    pub(crate) fn hits(&mut self, probability: f64) -> bool {
+        // Thrown in any case, so that one setting does not move the throws of the next.
+        self.chance() < probability
+    }
+}
+
+#[test]
+fn the_same_seed_and_purpose_throw_the_same_and_others_do_not() {
+    let row = |seed, purpose| {
+        let mut dice = Dice::new(seed, purpose);
+        std::array::from_fn::<_, 8, _>(|_| dice.number())
+    };
+    assert_eq!(row(1, 1), row(1, 1));
+    assert!(row(1, 1) != row(2, 1) && row(1, 1) != row(1, 2));
+}
+
+#[test]
+fn throws_are_even() {
+    let mut dice = Dice::new(7, 0);
+    let hits = (0..10_000).filter(|_| dice.hits(0.3)).count();
+    assert!((2_800..3_200).contains(&hits), "{hits} of 10,000 at 0.3");
+    assert!((0..1_000).all(|_| dice.below(5) < 5 && !dice.hits(0.0) && dice.hits(1.0)));
+}

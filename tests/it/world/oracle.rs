@@ -1,0 +1,213 @@
+//! The oracle: sets what each call's asker was told against what the ledger says of it, and finds every outcome that is not true.
+
+use super::ledger::{Count, Ledger};
+use dialback::{Outcome, Status};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Mutex,
+};
+
+/// What becomes of a call on the asking side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// It has not ended.
+    Nothing,
+    /// It has ended so.
+    Outcome(Outcome),
+    /// It has ended more than once.
+    Twice,
+}
+
+/// Collects what askers are told, call by call. Ids are those of the ledger, and each is asked once.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle(Mutex<BTreeMap<String, Told>>);
+
+/// A rule that an outcome, or the ledger, can break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    /// not_executed: no handler started.
+    FalseNotExecuted,
+    /// ok: exactly one handler started, and it finished.
+    FalseOk,
+    /// app_error: exactly one handler started.
+    FalseAppError,
+    /// Never two handlers for one attempt.
+    DoubleRun,
+    /// Each call ends in exactly one outcome.
+    NotOneOutcome,
+    /// Nothing runs that nobody asked for.
+    RanUnasked,
+}
+
+const RULES: [Rule; 6] = [
+    Rule::FalseNotExecuted,
+    Rule::FalseOk,
+    Rule::FalseAppError,
+    Rule::DoubleRun,
+    Rule::NotOneOutcome,
+    Rule::RanUnasked,
+];
+
+const OUTCOMES: [Outcome; 4] =
+    [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown];
+
+impl Oracle {
+    /// Somebody asks.
+    pub(crate) fn asked(&self, id: &str) {
+        let before = self.0.lock().expect("whole").insert(id.to_owned(), Told::Nothing);
+        assert_eq!(before, None, "the id {id} was asked twice: name each call by an id of its own");
+    }
+
+    /// The asker of this call is told.
+    pub(crate) fn told(&self, id: &str, outcome: Outcome) {
+        let mut calls = self.0.lock().expect("whole");
+        let told = calls.get_mut(id).expect("it was asked");
+        *told = if *told == Told::Nothing { Told::Outcome(outcome) } else { Told::Twice };
+    }
+
+    /// Asks, and writes down what is told.
+    pub(crate) async fn watches<R>(
+        &self,
+        id: &str,
+        call: impl IntoFuture<Output = Result<R, Status>>,
+    ) -> Result<R, Status> {
+        self.asked(id);
+        let result = call.await;
+        self.told(id, result.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok));
+        result
+    }
+
+    /// How many calls have ended so.
+    pub(crate) fn count(&self, outcome: Outcome) -> usize {
+        let calls = self.0.lock().expect("whole");
+        calls.values().filter(|told| **told == Told::Outcome(outcome)).count()
+    }
+
+    /// Judges all calls, once nothing runs any more.
+    pub(crate) fn judge(&self, ledger: &Ledger) -> Verdict {
+        let calls = self.0.lock().expect("whole");
+        let mut verdict = Verdict::default();
+        for (id, told) in &*calls {
+            let count = ledger.count(id);
+            verdict.add(*told, &count);
+            broken_by(*told, &count).for_each(|rule| verdict.breaks(rule, id));
+        }
+        let unasked = ledger.ids().filter(|id| !calls.contains_key(*id));
+        unasked.for_each(|id| verdict.breaks(Rule::RanUnasked, id));
+        verdict
+    }
+}
+
+/// The rules that one call breaks.
+fn broken_by(told: Told, count: &Count) -> impl Iterator<Item = Rule> + use<> {
+    let (started, finished) = (count.started(), count.finished);
+    let outcome = match told {
+        Told::Outcome(Outcome::NotExecuted) => (started > 0).then_some(Rule::FalseNotExecuted),
+        Told::Outcome(Outcome::Ok) => ((started, finished) != (1, 1)).then_some(Rule::FalseOk),
+        Told::Outcome(Outcome::AppError) => (started != 1).then_some(Rule::FalseAppError),
+        Told::Outcome(Outcome::Unknown) => None,
+        Told::Nothing | Told::Twice => Some(Rule::NotOneOutcome),
+    };
+    let double = (count.most_for_one_attempt() > 1).then_some(Rule::DoubleRun);
+    outcome.into_iter().chain(double)
+}
+
+/// What the oracle found. Its `Display` is a table.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// By outcome: calls, and how many of them never started, started once and finished.
+    rows: BTreeMap<u8, [usize; 4]>,
+    broken: BTreeMap<Rule, BTreeSet<String>>,
+}
+
+impl Verdict {
+    fn add(&mut self, told: Told, count: &Count) {
+        let Told::Outcome(outcome) = told else { return };
+        let row = self.rows.entry(outcome.number()).or_default();
+        let started = count.started();
+        let facts = [true, started == 0, started > 0, count.finished > 0];
+        row.iter_mut().zip(facts).for_each(|(sum, holds)| *sum += usize::from(holds));
+    }
+
+    fn breaks(&mut self, rule: Rule, id: &str) {
+        self.broken.entry(rule).or_default().insert(id.to_owned());
+    }
+
+    /// The calls that break a rule.
+    pub(crate) fn broken(&self, rule: Rule) -> usize {
+        self.broken.get(&rule).map_or(0, BTreeSet::len)
+    }
+
+    /// Every outcome was true.
+    #[track_caller]
+    pub(crate) fn expect_true(&self) {
+        assert!(self.broken.is_empty(), "an outcome was not true:\n{self}");
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "outcome       calls  not started   started  finished")?;
+        for outcome in OUTCOMES {
+            let [calls, idle, started, finished] =
+                self.rows.get(&outcome.number()).copied().unwrap_or_default();
+            let name = outcome.as_str();
+            writeln!(f, "{name:12} {calls:6} {idle:12} {started:9} {finished:9}")?;
+        }
+        writeln!(f, "rule                broken  by")?;
+        for rule in RULES {
+            let ids = self.broken.get(&rule).into_iter().flatten().take(3);
+            let ids: Vec<_> = ids.map(String::as_str).collect();
+            writeln!(f, "{:18} {:7}  {}", format!("{rule:?}"), self.broken(rule), ids.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls with these outcomes against this ledger, and the rules that they break.
+#[cfg(test)]
+#[track_caller]
+fn check(told: &[(&str, Outcome)], ledger: &str, broken: &[Rule]) {
+    let oracle = Oracle::default();
+    for (id, outcome) in told {
+        oracle.asked(id);
+        oracle.told(id, *outcome);
+    }
+    let verdict = oracle.judge(&Ledger::from_lines(ledger));
+    assert_eq!(verdict.broken.keys().copied().collect::<Vec<_>>(), broken, "{verdict}");
+}
+
+#[test]
+fn true_outcomes_break_no_rule() {
+    check(&[("a", Outcome::Ok)], "started a\ndone a\n", &[]);
+    check(&[("a", Outcome::AppError)], "started a\n", &[]);
+    check(&[("a", Outcome::AppError)], "started a\ndone a\n", &[]);
+    check(&[("a", Outcome::NotExecuted)], "", &[]);
+    for ledger in ["", "started a\n", "started a\ndone a\n"] {
+        check(&[("a", Outcome::Unknown)], ledger, &[]);
+    }
+}
+
+#[test]
+fn every_untrue_outcome_breaks_its_rule() {
+    check(&[("a", Outcome::NotExecuted)], "started a\n", &[Rule::FalseNotExecuted]);
+    check(&[("a", Outcome::Ok)], "", &[Rule::FalseOk]);
+    check(&[("a", Outcome::Ok)], "started a\n", &[Rule::FalseOk]);
+    check(&[("a", Outcome::AppError)], "", &[Rule::FalseAppError]);
+    let twice = "started a\nstarted a\n";
+    check(&[("a", Outcome::Unknown)], twice, &[Rule::DoubleRun]);
+    check(&[("a", Outcome::Ok)], twice, &[Rule::FalseOk, Rule::DoubleRun]);
+    check(&[("a", Outcome::Ok)], "started a\ndone a\nstarted b\n", &[Rule::RanUnasked]);
+}
+
+#[test]
+fn a_call_that_never_ends_or_ends_twice_breaks_a_rule() {
+    let oracle = Oracle::default();
+    oracle.asked("endless");
+    oracle.asked("twice");
+    oracle.told("twice", Outcome::Ok);
+    oracle.told("twice", Outcome::Ok);
+    let verdict = oracle.judge(&Ledger::from_lines("started twice\ndone twice\n"));
+    assert_eq!(verdict.broken(Rule::NotOneOutcome), 2, "{verdict}");
+}

@@ -1,0 +1,95 @@
+//! What a test leaves behind: tasks, open files and places, before and after. And tests that need a process of their own to see that.
+
+use super::until;
+use dialback::Node;
+use std::{fs, process::Command};
+use tokio::runtime::{Builder, Handle};
+
+/// What there is while nothing happens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest {
+    tasks: usize,
+    /// Only where nobody else opens files.
+    files: Option<usize>,
+}
+
+impl Rest {
+    /// As it is now.
+    pub(crate) fn of_now() -> Self {
+        Self { tasks: tasks(), files: is_alone().then(open_files) }
+    }
+
+    /// Waits until there is no more than that, and no call in flight at the node.
+    pub(crate) async fn comes_back(self, node: &Node) {
+        let in_flight = || node.agents().iter().map(|agent| agent.calls_in_flight).sum::<u64>();
+        until("every place was given back", || in_flight() == 0).await;
+        let Self { tasks: before, files } = self;
+        until(&format!("at most {before} tasks are left"), || tasks() <= before).await;
+        if let Some(before) = files {
+            let what = format!("at most {before} files are open");
+            until(&what, || open_files() <= before).await;
+        }
+    }
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+fn open_files() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Memory of this process, in KiB; 0 where the system does not say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// What is in use.
+    pub(crate) resident: u64,
+    /// What was asked for, used or not.
+    pub(crate) data: u64,
+}
+
+impl Memory {
+    pub(crate) fn of_now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+        };
+        Self { resident: kib("VmRSS:"), data: kib("VmData:") }
+    }
+
+    /// It has grown by no more than this since.
+    #[track_caller]
+    pub(crate) fn expect_growth(self, resident_max: u64, data_max: u64) {
+        let now = Self::of_now();
+        println!("{self:?} before, {now:?} after");
+        let [resident, data] =
+            [now.resident.saturating_sub(self.resident), now.data.saturating_sub(self.data)];
+        assert!(resident <= resident_max && data <= data_max, "grew by {resident} and {data} KiB");
+    }
+}
+
+/// Says to a process that it was started for one test.
+const ALONE: &str = "DIALBACK_TEST_ALONE";
+
+fn is_alone() -> bool {
+    std::env::var_os(ALONE).is_some()
+}
+
+/// Runs a test in a process of its own, whose files and memory are then those of the test. `name` is the test's own, with its path.
+#[track_caller]
+pub(crate) fn alone(name: &str, test: impl Future<Output = ()>) {
+    if is_alone() {
+        let runtime = Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        return runtime.block_on(test);
+    }
+    let mut own = Command::new(std::env::current_exe().expect("a path"));
+    own.args([name, "--exact", "--include-ignored", "--nocapture"]).env(ALONE, "1");
+    let ended = own.output().expect("started");
+    let [said, faults] =
+        [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(ended.status.success(), "{name} failed in its own process:\n{said}\n{faults}");
+    assert!(said.contains("1 passed"), "no test has the name {name}:\n{said}");
+    println!("{said}");
+}
