@@ -71,6 +71,7 @@ impl Pending<'_> {
                     reader,
                     steady: Steady::default(),
                     moves: self.moves.clone(),
+                    has_ended: false,
                 })
                 .starting_with(next),
                 None => return Err(gone("the request was read before")),
@@ -165,11 +166,16 @@ struct Requests {
     reader: FrameReader,
     steady: Steady,
     moves: Moves,
+    /// END has come, and the end of the stream has not.
+    has_ended: bool,
 }
 
 impl Requests {
     /// Nothing is lost when it is dropped and called again.
     async fn next(&mut self) -> Next {
+        if self.has_ended {
+            return self.end().await;
+        }
         let frame = match self.steady.next(&mut self.reader).await {
             Ok(frame) => frame,
             Err(stall) => return self.failed(stall),
@@ -177,14 +183,21 @@ impl Requests {
         self.moves.fetch_add(1, Ordering::Relaxed);
         match frame {
             Some((Kind::Message, payload)) => Next::Message(payload),
-            // Only what is already on its way can follow, so this wait is short.
-            Some((Kind::End, _)) => match self.reader.next().await {
-                Ok(None) => Next::End(Metadata::default()),
-                Ok(Some(_)) => self.broken("the request goes on after END"),
-                Err(fault) => self.failed(Stall::Fault(fault)),
-            },
+            Some((Kind::End, _)) => {
+                self.has_ended = true;
+                self.end().await
+            }
             Some(_) => self.broken("a frame out of place in a request"),
             None => self.broken("the request ended without END"),
+        }
+    }
+
+    /// After END only the end of the stream can follow, which is on its way already.
+    async fn end(&mut self) -> Next {
+        match self.reader.next().await {
+            Ok(None) => Next::End(Metadata::default()),
+            Ok(Some(_)) => self.broken("the request goes on after END"),
+            Err(fault) => self.failed(Stall::Fault(fault)),
         }
     }
 
