@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bash scripts/needs.sh cc=gcc
-# Unit tests, integration tests over localhost, examples, doc tests.
-cargo test --locked
+# Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
+RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
 # The bare library builds alone, with either cryptography.
 cargo check --locked --lib --no-default-features --features aws-lc-rs
 cargo check --locked --lib --no-default-features --features ring

@@ -226,6 +226,8 @@ impl Fence {
             .ping()
             .await
             .map_err(|fault| Status::not_executed(Code::Unavailable, fault.to_string()))?;
+        // The PONG may be read before the tasks of streams that came ahead of it have run: they are given a moment.
+        tokio::time::sleep(PAUSE_TICK).await;
         self.cleared.store(paused, Ordering::Release);
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Whoever stops waiting stops the work: the handler's future is dropped, its context fires, and its place comes back.
 
 use crate::world::{
-    Bounds, End, Process, Scene, Stage, World, attached, background, check_status, lined_up, soon,
-    until, watchful,
+    Bounds, End, Process, Relay, Scene, Stage, Weather, World, attached, background, check_status,
+    lined_up, soon, until, watchful,
 };
 use dialback::{Callee, Code, Context, Limits, Outcome, Service};
 use std::{
     future::IntoFuture,
     sync::{Arc, Mutex, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The handler of `id` is dropped, its context fires, and nobody counts it any more.
@@ -38,6 +38,26 @@ async fn dropping_a_calls_future_stops_its_handler_and_gives_the_place_back() {
         check_stopped(&scene, way).await;
         assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_long_path_a_handler_hears_that_its_caller_has_gone_and_not_from_a_heartbeat() {
+    let delay = Duration::from_millis(100);
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let path = Relay::in_weather(node.local_addr(), Weather { delay, ..Weather::default() }).await;
+    let agent = attached(world.agent("warehouse", path.address()).serve(stage.service())).await;
+    let caller = world.caller("ops", path.address()).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let call = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    let context = stage.started("a").await;
+    let dropped = Instant::now();
+    call.cancel().await;
+    soon("the context fires", context.cancelled()).await;
+    let took = dropped.elapsed();
+    // One way over each hop; the next heartbeat is up to 5 s away, the deadline 30.
+    assert!(took >= 2 * delay && took < 2 * delay + Duration::from_secs(4), "it took {took:?}");
+    assert_eq!((stage.ended("a").await, agent.nodes().len()), (End::Dropped, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,8 @@ use std::{
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(20);
+/// What two hops lose of a deadline by counting milliseconds.
+const ROUNDING: Duration = Duration::from_millis(2);
 
 /// One call in flight everywhere, and patience in the queue.
 fn one_at_a_time() -> Limits {
@@ -37,7 +39,8 @@ async fn it_covers_the_handler_which_is_stopped_by_it() {
         let began = Instant::now();
         let failed = hold(&callee, way, SHORT).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
-        assert!(began.elapsed() >= SHORT, "it ended before its time");
+        // Each hop hands on whole milliseconds, so that the agent's answer may come by so much too soon.
+        assert!(began.elapsed() + ROUNDING >= SHORT, "it ended before its time");
         assert_eq!(scene.stage.ended(way).await, End::Dropped);
         let context = scene.stage.started(way).await;
         soon("the context fires", context.cancelled()).await;

@@ -2,8 +2,8 @@
 //! was told with the ledger. `DIALBACK_SEED` repeats a run.
 
 use crate::world::{
-    Background, Dice, Ledger, Oracle, Process, Rate, Relay, Stage, Way, Weather, World, attached,
-    background, heavy, lined_up, seed, soon, until, watchful,
+    Background, Dice, Ledger, Oracle, Process, Rate, Relay, Rest, Stage, Way, Weather, World,
+    attached, background, heavy, lined_up, seed, soon, until, watchful,
 };
 use dialback::{Agent, AgentHandle, Callee, Caller, Limits, Node, Outcome, Status};
 use serde::{Serialize, de::IgnoredAny};
@@ -119,7 +119,7 @@ impl Round {
         let ordinary = self.small_calls(8, 6);
         all_end(ordinary).await;
         let mut asking = self.bring_to_the_point().await;
-        let chatter = Chatter::start(&self);
+        let chatter = Chatter::start(&mut self);
         // Any moment will do: what counts is that it is another one each time.
         tokio::time::sleep(Duration::from_millis(self.dice.below(20))).await;
         self.agent.take().expect("alive").kill().await;
@@ -260,7 +260,8 @@ async fn all_end(asking: Vec<Asking>) {
     }
 }
 
-/// Small calls one after the other, each way, from before the kill until after it.
+/// Small calls one after the other, each way, from before the kill until after it. Some have a deadline that they may miss, some an asker
+/// that may go before they end.
 struct Chatter {
     is_over: Arc<AtomicBool>,
     talking: [Asking; 2],
@@ -270,16 +271,22 @@ impl Chatter {
     /// More would only fill the log of those that fail at once.
     const CALLS_MAX: usize = 20;
 
-    fn start(round: &Round) -> Self {
+    fn start(round: &mut Round) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let talking = [0, 1].map(|way| {
             let (oracle, over) = (round.oracle.clone(), is_over.clone());
             let (callee, prefix) = (round.ways[way].clone(), format!("{}-c{way}", round.prefix));
+            let mut dice = Dice::new(round.dice.number(), 0);
             background(async move {
                 for n in 0..Self::CALLS_MAX {
                     let id = format!("{prefix}-{n}");
                     let call = callee.call::<String>("Stage/Note", &id);
-                    drop(oracle.watches(&id, call).await);
+                    let soon = Duration::from_micros(dice.below(10_000) + 1_000);
+                    match dice.below(6) {
+                        0 => drop(oracle.watches(&id, call.timeout(soon)).await),
+                        1 => drop(tokio::time::timeout(soon, oracle.watches(&id, call)).await),
+                        _ => drop(oracle.watches(&id, call).await),
+                    }
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
@@ -300,6 +307,7 @@ async fn play(rounds: u64) -> Arc<Oracle> {
     let seed = seed();
     println!("DIALBACK_SEED={seed}");
     let town = Town::found(seed).await;
+    let rest = Rest::of_now();
     let [a, b, c, d, e] = POINTS.map(|point| town.story(point, rounds));
     let ledgers = tokio::join!(a, b, c, d, e);
     let mut ledger = ledgers.0;
@@ -307,6 +315,7 @@ async fn play(rounds: u64) -> Arc<Oracle> {
     let verdict = town.oracle.judge(&ledger);
     println!("{verdict}");
     verdict.expect_true();
+    rest.comes_back(&town.node).await;
     town.oracle
 }
 

@@ -41,7 +41,7 @@ async fn calls_to_a_stopped_agent(
         callee.call::<()>("Demo/Append", &append(id)).timeout(timeout).into_future()
     };
     assert_eq!(call("before".into(), timeout).await, Ok(()));
-    agent.signal(Signal::STOP);
+    agent.stop();
     let stopped = Instant::now();
     let sent: Vec<_> =
         (0..calls).map(|n| background(call(format!("stale-{n}"), timeout))).collect();

@@ -156,11 +156,23 @@ impl Running {
         }
     }
 
+    fn pid(&self) -> rustix::process::Pid {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        rustix::process::Pid::from_raw(pid).expect("a pid")
+    }
+
     /// Sends a signal: 2 is SIGINT, 15 SIGTERM.
     pub(super) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("sent");
+        rustix::process::kill_process(self.pid(), signal).expect("sent");
+    }
+
+    /// Has it stand still, until SIGCONT; returns once every thread of it does, which SIGSTOP alone does not wait for.
+    pub(super) fn stop(&self) {
+        use rustix::process::{Signal, WaitOptions, waitpid};
+        self.signal(Signal::STOP);
+        let (_, status) =
+            waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("waited").expect("a status");
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// Waits for its end.

@@ -17,6 +17,8 @@ enum Told {
     Outcome(Outcome),
     /// It has ended more than once.
     Twice,
+    /// Its asker has gone before it ended. Only what ran can be judged.
+    Nobody,
 }
 
 /// Collects what askers are told, call by call. Ids are those of the ledger, and each is asked once.
@@ -52,6 +54,9 @@ const RULES: [Rule; 6] = [
 const OUTCOMES: [Outcome; 4] =
     [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown];
 
+/// The row of the calls whose askers have gone.
+const ASKER_GONE: &str = "(asker gone)";
+
 impl Oracle {
     /// Somebody asks.
     pub(crate) fn asked(&self, id: &str) {
@@ -66,14 +71,16 @@ impl Oracle {
         *told = if *told == Told::Nothing { Told::Outcome(outcome) } else { Told::Twice };
     }
 
-    /// Asks, and writes down what is told.
+    /// Asks, and writes down what is told. Whoever drops it has gone before the end.
     pub(crate) async fn watches<R>(
         &self,
         id: &str,
         call: impl IntoFuture<Output = Result<R, Status>>,
     ) -> Result<R, Status> {
         self.asked(id);
+        let gone = Gone { oracle: self, id };
         let result = call.await;
+        std::mem::forget(gone);
         self.told(id, result.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok));
         result
     }
@@ -99,6 +106,18 @@ impl Oracle {
     }
 }
 
+/// Dropped when the asker goes.
+struct Gone<'a> {
+    oracle: &'a Oracle,
+    id: &'a str,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.oracle.0.lock().expect("whole").insert(self.id.to_owned(), Told::Nobody);
+    }
+}
+
 /// The rules that one call breaks.
 fn broken_by(told: Told, count: &Count) -> impl Iterator<Item = Rule> + use<> {
     let (started, finished) = (count.started(), count.finished);
@@ -106,7 +125,7 @@ fn broken_by(told: Told, count: &Count) -> impl Iterator<Item = Rule> + use<> {
         Told::Outcome(Outcome::NotExecuted) => (started > 0).then_some(Rule::FalseNotExecuted),
         Told::Outcome(Outcome::Ok) => ((started, finished) != (1, 1)).then_some(Rule::FalseOk),
         Told::Outcome(Outcome::AppError) => (started != 1).then_some(Rule::FalseAppError),
-        Told::Outcome(Outcome::Unknown) => None,
+        Told::Outcome(Outcome::Unknown) | Told::Nobody => None,
         Told::Nothing | Told::Twice => Some(Rule::NotOneOutcome),
     };
     let double = (count.most_for_one_attempt() > 1).then_some(Rule::DoubleRun);
@@ -116,15 +135,19 @@ fn broken_by(told: Told, count: &Count) -> impl Iterator<Item = Rule> + use<> {
 /// What the oracle found. Its `Display` is a table.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// By outcome: calls, and how many of them never started, started once and finished.
-    rows: BTreeMap<u8, [usize; 4]>,
+    /// By outcome: calls, and how many of them never started, started and finished.
+    rows: BTreeMap<&'static str, [usize; 4]>,
     broken: BTreeMap<Rule, BTreeSet<String>>,
 }
 
 impl Verdict {
     fn add(&mut self, told: Told, count: &Count) {
-        let Told::Outcome(outcome) = told else { return };
-        let row = self.rows.entry(outcome.number()).or_default();
+        let name = match told {
+            Told::Outcome(outcome) => outcome.as_str(),
+            Told::Nobody => ASKER_GONE,
+            Told::Nothing | Told::Twice => return,
+        };
+        let row = self.rows.entry(name).or_default();
         let started = count.started();
         let facts = [true, started == 0, started > 0, count.finished > 0];
         row.iter_mut().zip(facts).for_each(|(sum, holds)| *sum += usize::from(holds));
@@ -149,10 +172,8 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "outcome       calls  not started   started  finished")?;
-        for outcome in OUTCOMES {
-            let [calls, idle, started, finished] =
-                self.rows.get(&outcome.number()).copied().unwrap_or_default();
-            let name = outcome.as_str();
+        for name in OUTCOMES.map(Outcome::as_str).into_iter().chain([ASKER_GONE]) {
+            let [calls, idle, started, finished] = self.rows.get(name).copied().unwrap_or_default();
             writeln!(f, "{name:12} {calls:6} {idle:12} {started:9} {finished:9}")?;
         }
         writeln!(f, "rule                broken  by")?;
@@ -210,4 +231,16 @@ fn a_call_that_never_ends_or_ends_twice_breaks_a_rule() {
     oracle.told("twice", Outcome::Ok);
     let verdict = oracle.judge(&Ledger::from_lines("started twice\ndone twice\n"));
     assert_eq!(verdict.broken(Rule::NotOneOutcome), 2, "{verdict}");
+}
+
+#[tokio::test]
+async fn a_call_whose_asker_has_gone_is_judged_by_what_ran() {
+    let oracle = Oracle::default();
+    let asks = oracle.watches("a", std::future::pending::<Result<(), Status>>());
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, asks).await.is_err());
+    for (ledger, double) in [("", 0), ("started a\n", 0), ("started a\nstarted a\n", 1)] {
+        let verdict = oracle.judge(&Ledger::from_lines(ledger));
+        assert_eq!(verdict.broken(Rule::DoubleRun), double, "{verdict}");
+        assert_eq!(verdict.broken.values().map(BTreeSet::len).sum::<usize>(), double, "{verdict}");
+    }
 }

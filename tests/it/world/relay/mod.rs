@@ -23,7 +23,7 @@ enum Order {
     Cut,
     /// Carry again.
     Mend,
-    /// Carry from other ports, as after a NAT has forgotten its bindings.
+    /// Carry from other ports, and other addresses where there are any, as after a NAT has forgotten its bindings.
     Rebind,
     /// The same again and again.
     RebindEvery(Duration),

@@ -8,7 +8,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
@@ -20,8 +20,17 @@ use tokio::{
 /// Datagrams that outer sockets have received and the path has not yet looked at.
 const WAITING_MAX: usize = 1_024;
 
-pub(super) async fn socket() -> Arc<UdpSocket> {
+async fn socket() -> Arc<UdpSocket> {
     Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket"))
+}
+
+/// A socket that the node sees at another address than the one before it, where loopback has more than one; at another port in any case.
+async fn other_socket(rebinds: u64) -> Arc<UdpSocket> {
+    let address = if rebinds % 2 == 1 { Ipv4Addr::new(127, 0, 0, 2) } else { Ipv4Addr::LOCALHOST };
+    match UdpSocket::bind((address, 0)).await {
+        Ok(socket) => Arc::new(socket),
+        Err(_not_here) => socket().await,
+    }
 }
 
 /// A datagram from the node, for one dialling party.
@@ -34,8 +43,7 @@ struct Outer {
 }
 
 impl Outer {
-    async fn open(dialler: SocketAddr, from_node: mpsc::Sender<FromNode>) -> Self {
-        let socket = socket().await;
+    fn of(socket: Arc<UdpSocket>, dialler: SocketAddr, from_node: mpsc::Sender<FromNode>) -> Self {
         let listens = background(listen(socket.clone(), dialler, from_node));
         Self { socket, _listens: listens }
     }
@@ -148,11 +156,13 @@ impl Path {
         }
     }
 
-    /// Every dialling party gets another port; what was on its way to the old ones is lost.
+    /// Every dialling party gets another address; what was on its way to the old ones is lost.
     async fn rebind(&mut self) {
+        Tally::add(&self.tally.rebinds, 1);
+        let rebinds = self.tally.rebinds.load(Ordering::Relaxed);
         for (dialler, outer) in &mut self.outers {
-            *outer = Outer::open(*dialler, self.from_node.0.clone()).await;
-            Tally::add(&self.tally.rebinds, 1);
+            let socket = other_socket(rebinds).await;
+            *outer = Outer::of(socket, *dialler, self.from_node.0.clone());
         }
     }
 
@@ -217,7 +227,7 @@ impl Path {
             return drop(self.near.send_to(&bytes, dialler).await);
         }
         if !self.outers.contains_key(&dialler) {
-            let outer = Outer::open(dialler, self.from_node.0.clone()).await;
+            let outer = Outer::of(socket().await, dialler, self.from_node.0.clone());
             self.outers.insert(dialler, outer);
         }
         drop(self.outers[&dialler].socket.send_to(&bytes, self.node).await);
