@@ -6,13 +6,13 @@ use crate::{
         some_at_once,
     },
     drain::Tasks,
-    limits::{CALL_ALL_AT_ONCE, DIAL_WAIT_MAX, Limits},
-    link::{BindError, Dialler, HelloWords, Link, LinkFault, Redial},
+    limits::{CALL_ALL_AT_ONCE, CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
+    link::{BindError, ControlStream, Dialler, HelloWords, Leave, Link, LinkFault, Redial},
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
     status::{Code, Status},
     tls::{Credentials, random_bytes},
-    wire::{CloseCode, ServiceInfo},
+    wire::{CloseCode, Control, ServiceInfo},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, sync::Arc, time::Duration};
@@ -120,18 +120,21 @@ impl CallerBuilder {
 /// Keeps the caller linked. Never gives up.
 async fn hold(shared: Arc<Shared>) {
     let mut redial = Redial::default();
+    // The link to a node that is leaving: when it ends, another node may listen there.
+    let mut leaving = None;
     loop {
-        let fault = match shared.dialler.dial(&shared.address).await {
-            Ok((link, mut control, _welcome)) => {
+        let dialled = tokio::select! {
+            dialled = shared.dialler.dial(&shared.address) => dialled,
+            () = ended(&mut leaving) => {
                 redial.succeeded();
-                shared.state.send_replace(State::Up(link.clone()));
-                let fault = match control.next().await {
-                    Ok(_) => {
-                        LinkFault::Broken("a control frame that a caller has no use for".into())
-                    }
-                    Err(fault) => fault,
-                };
-                link.end(fault)
+                continue;
+            }
+        };
+        let was_linked = dialled.is_ok();
+        let fault = match dialled {
+            Ok((link, control, _welcome)) => {
+                redial.succeeded();
+                stay(&shared, Held::new(link, control), &mut leaving).await
             }
             Err(fault) => fault,
         };
@@ -144,8 +147,85 @@ async fn hold(shared: Arc<Shared>) {
                 wait.duration.as_secs_f64()
             );
         }
-        shared.state.send_replace(State::Down(Some(fault)));
-        tokio::time::sleep(wait.duration).await;
+        // That a node which is leaving takes no new link is no news.
+        if was_linked || !is_open(leaving.as_ref()) {
+            shared.state.send_replace(State::Down(Some(fault)));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait.duration) => {}
+            () = ended(&mut leaving) => redial.succeeded(),
+        }
+    }
+}
+
+/// Ends when the link has ended, once; never if there is none.
+async fn ended(link: &mut Option<Link>) {
+    match link {
+        Some(open) => open.closed().await,
+        None => std::future::pending().await,
+    }
+    *link = None;
+}
+
+fn is_open(link: Option<&Link>) -> bool {
+    link.is_some_and(|link| !link.is_closed())
+}
+
+/// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
+/// are no restart but a node that plays with us, and then the second is stayed with.
+async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Option<Link>) -> LinkFault {
+    shared.state.send_replace(State::Up(held.link.clone()));
+    let fault = held.until_node_leaves().await;
+    if held.link.is_closed() {
+        return fault;
+    }
+    // New calls wait for the next link.
+    shared.state.send_replace(State::Down(Some(fault.clone())));
+    if is_open(leaving.as_ref()) {
+        return held.see_off().await;
+    }
+    *leaving = Some(held.link.clone());
+    shared.tasks.spawn_until_stopped(async move { drop(held.see_off().await) });
+    fault
+}
+
+/// A link that is kept up. Dropping it closes it.
+struct Held {
+    link: Link,
+    control: ControlStream,
+}
+
+impl Held {
+    fn new(link: Link, mut control: ControlStream) -> Self {
+        control.start_leaving_by(Leave::unsaid(link.clone()));
+        Self { link, control }
+    }
+
+    /// Ends with the link, or when the node has said that it is leaving.
+    async fn until_node_leaves(&mut self) -> LinkFault {
+        match self.control.next().await {
+            Ok(Control::Drain(words)) => LinkFault::leaving(&words.reason),
+            Ok(_) => {
+                let text = "a control frame that a caller has no use for";
+                self.link.end(LinkFault::Broken(text.into()))
+            }
+            Err(fault) => self.link.end(fault),
+        }
+    }
+
+    async fn see_off(mut self) -> LinkFault {
+        loop {
+            let fault = self.until_node_leaves().await;
+            if self.link.is_closed() {
+                return fault;
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.link.close(CloseCode::Goodbye, "the caller has ended");
     }
 }
 
@@ -271,7 +351,7 @@ impl Caller {
     /// Closes the link and waits until the node knows.
     pub async fn close(self) {
         self.shared.close();
-        self.shared.dialler.wait_idle().await;
+        self.shared.dialler.wait_idle(CLOSE_WAIT_MAX).await;
     }
 
     async fn linked(&self, timeout: Duration) -> Result<(), LinkFault> {
@@ -310,21 +390,33 @@ struct Asks {
 impl Handler for Asks {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let shared = &self.caller.shared;
-        let link = link_by(shared, request.deadline).await?;
-        ask(&link, &mut request, (&*shared.limits).into(), None).await
+        loop {
+            let link = link_by(shared, request.deadline).await?;
+            let reply = ask(&link, &mut request, (&*shared.limits).into(), None).await;
+            if !is_for_the_next_link(&reply, &link) || request.is_spent() {
+                return reply;
+            }
+        }
     }
+}
+
+/// It met a node that was about to leave, and was not started: the same attempt goes on over the next link, which is another one.
+fn is_for_the_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
+    let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
+    link.is_peer_leaving()
+        && reply.as_ref().is_err_and(|fault| is_unavailable(fault) && fault.is_safe_to_retry())
 }
 
 /// The link, now or by the deadline. A refusal ends the wait: waiting longer would not help.
 async fn link_by(shared: &Shared, deadline: Instant) -> Result<Link, Status> {
     if let State::Up(link) = &*shared.state.borrow()
-        && !link.is_closed()
+        && is_usable(link)
     {
         return Ok(link.clone());
     }
     let mut state = shared.state.subscribe();
     let settled = state.wait_for(|state| match state {
-        State::Up(link) => !link.is_closed(),
+        State::Up(link) => is_usable(link),
         State::Down(fault) => fault.as_ref().is_some_and(LinkFault::is_refusal),
     });
     let settled = tokio::select! {
@@ -343,6 +435,10 @@ async fn link_by(shared: &Shared, deadline: Instant) -> Result<Link, Status> {
             State::Up(_) => Err(no_link(None)),
         },
     }
+}
+
+fn is_usable(link: &Link) -> bool {
+    !link.is_closed() && !link.is_peer_leaving()
 }
 
 fn no_link(fault: Option<&LinkFault>) -> Status {

@@ -1,4 +1,4 @@
-//! Tasks and how they end: stop taking, finish, leave. Tasks start only here.
+//! Tasks and how they end: stop taking, finish, leave. Tasks start only here, and here is the word on which they leave.
 
 use std::{
     future::Future,
@@ -8,6 +8,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::watch;
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -77,5 +78,108 @@ impl Tasks {
     pub(crate) async fn wait(&self, wait_max: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(wait_max, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Counts what is under way, for whoever waits until nothing is.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay(TaskTracker);
+
+impl UnderWay {
+    /// Counts one more, as long as the token lives.
+    pub(crate) fn count(&self) -> TaskTrackerToken {
+        self.0.token()
+    }
+
+    /// Ends when nothing is under way.
+    pub(crate) async fn nothing(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}
+
+/// A word that an owner says once, and on which each of those who listen acts in its own time.
+#[derive(Debug)]
+pub(crate) struct Word(watch::Sender<bool>);
+
+impl Default for Word {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Word {
+    /// Says it, also to those who listen only later.
+    pub(crate) fn say(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether it was said.
+    pub(crate) fn is_said(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Whoever listens is waited for in [`Word::done`].
+    pub(crate) fn listen(&self) -> Listener {
+        Listener(Some(self.0.subscribe()))
+    }
+
+    /// Ends when all who listen have acted or are gone, or after `wait_max`. Says whether all have.
+    pub(crate) async fn done(&self, wait_max: Duration) -> bool {
+        tokio::time::timeout(wait_max, self.0.closed()).await.is_ok()
+    }
+}
+
+/// Somebody who is to act on a [`Word`].
+#[derive(Debug, Default)]
+pub(crate) struct Listener(Option<watch::Receiver<bool>>);
+
+impl Listener {
+    /// Ends when the word was said and not yet acted upon.
+    pub(crate) async fn heard(&mut self) {
+        if let Some(said) = &mut self.0
+            && said.wait_for(|said| *said).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// This listener has done what the word asks for.
+    pub(crate) fn done(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_word_is_done_when_everybody_has_acted_on_it_or_is_gone() {
+        let word = Word::default();
+        let (mut one, two) = (word.listen(), word.listen());
+        word.say();
+        let mut late = word.listen();
+        one.heard().await;
+        late.heard().await;
+        one.done();
+        drop(two);
+        assert!(!word.done(LONG).await, "one has heard it and not acted");
+        late.done();
+        assert!(word.done(LONG).await);
+        let again = tokio::time::timeout(LONG, one.heard()).await;
+        assert!(again.is_err(), "it was heard again by one who has acted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_word_that_was_not_said_is_not_heard() {
+        let word = Word::default();
+        let mut listener = word.listen();
+        assert!(tokio::time::timeout(LONG, listener.heard()).await.is_err());
+        drop(word);
+        assert!(tokio::time::timeout(LONG, listener.heard()).await.is_err(), "nobody can say it");
     }
 }

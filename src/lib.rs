@@ -58,6 +58,7 @@ mod link;
 pub mod certs;
 mod tls;
 pub mod policy;
+mod events;
 mod drain;
 mod patience;
 mod wire;
@@ -69,13 +70,14 @@ pub mod limits;
 
 #[cfg(feature = "cli")]
 pub use agent::demo;
-pub use agent::{Agent, AgentBuilder};
+pub use agent::{Agent, AgentBuilder, AgentEvent};
 pub use call::{
     Answer, Bidirectional, Body, Call, CallFuture, Callee, ClientStream, Context, DynHandler,
     Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply, ReplyFuture, Request,
     ServerStream, Shape, SharedHandler, Target, Unary,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
+pub use events::Events;
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
 pub use metadata::Metadata;
@@ -84,8 +86,8 @@ pub use name::{
     Role, ServiceGlob, ServiceName,
 };
 pub use node::{
-    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NotConnected,
-    StartError, StateError,
+    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NodeEvent,
+    NotConnected, StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};

@@ -127,15 +127,32 @@ pub const ARRIVALS_WAITING_MAX: usize = 1_024;
 /// Links of one agent identity on one node.
 pub const AGENT_LINKS_MAX: usize = 4;
 
-/// Closing: how long to wait until the other side has heard the goodbye.
+/// Closing: how long to wait in all until the other sides have heard it.
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// A config file or a file of rules: ten thousand rules fit, and a wrong path (a device, a log) is not read whole.
 pub const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Between the last reply of a side that leaves and the end of its links. Replies in flight at the start of leaving are waited for one by
-/// one; this is for those handed to the transport the moment before, which a close would throw away.
-pub const LINGER: Duration = Duration::from_millis(100);
+/// How long a side that has finished waits for the others to close its links, which they do once they have all replies: a round trip,
+/// and then some for a bad path. It is part of [`CLOSE_WAIT_MAX`].
+pub const GOODBYE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Events that wait for the program to take them. A program that takes none loses the oldest.
+pub const EVENTS_WAITING_MAX: usize = 1_024;
+
+/// Superseded instances that a node remembers of one agent. The oldest is forgotten first, and has then never been seen.
+pub const INSTANCES_REMEMBERED_MAX: usize = 16;
+
+/// Returns of superseded instances of one agent within [`RETURNS_WITHIN`]; one more, and a certificate is in use twice. Dialback's own
+/// agents wait 10 s to 15 s after they were superseded, so that two of them return four to six times a minute.
+pub const RETURNS_MAX: usize = 3;
+
+/// The time in which returns are counted.
+pub const RETURNS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long after its last attempt an instance that returned too often is held back. Longer than the longest wait of an agent that was
+/// refused, five minutes, so that two that run side by side do not start over.
+pub const HELD_BACK: Duration = Duration::from_secs(600);
 
 /// Messages that a streaming call holds between a program and its stream: enough to fill one write, little enough to hold the program back.
 pub const STREAM_MESSAGES_AHEAD: usize = 4;

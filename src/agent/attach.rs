@@ -1,44 +1,106 @@
 //! One node, for as long as the agent runs: dial, register, stay, and come back.
 
-use super::{Attached, Shared, reception::AgentReception};
+use super::{AgentEvent, Attached, STOPS, Shared, reception::AgentReception};
 use crate::{
+    drain::Listener,
     limits::HELLO_WAIT_MAX,
-    link::{ControlStream, Link, LinkFault, Redial},
+    link::{ControlStream, Leave, Link, LinkFault, Redial},
     name::{Name, NodeAddress},
     serve::take_calls,
     tls::random_bytes,
-    wire::{Control, Register},
+    wire::{CloseCode, Control, Register},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// Keeps the agent attached to one address. Never gives up.
+/// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no link there.
 pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut redial = Redial::default();
-    while !shared.calls.is_draining() {
-        let fault = attach(&shared, &address, &mut redial).await;
-        if shared.calls.is_draining() {
+    // The link to a node that is leaving: when it ends, another node may listen there.
+    let mut leaving = None;
+    let mut word = shared.unregister.listen();
+    loop {
+        let attached = tokio::select! {
+            biased;
+            () = word.heard() => return,
+            attached = attach(&shared, &address) => attached,
+            () = ended(&mut leaving) => {
+                redial.succeeded();
+                continue;
+            }
+        };
+        let fault = match attached {
+            Ok(attachment) => {
+                redial.succeeded();
+                // Once it is registered it is for the attachment to act on the word.
+                word.done();
+                let fault = stay(&shared, attachment, &mut leaving).await;
+                word = shared.unregister.listen();
+                fault
+            }
+            Err(fault) => fault,
+        };
+        if shared.unregister.is_said() {
             return;
         }
-        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
-        let wait = redial.failed(&fault, Instant::now(), chance);
-        if wait.is_worth_saying {
-            let what = if fault.is_refusal() { "refused" } else { "not linked" };
-            tracing::warn!(
-                "{what}: node {address}: {fault}; trying again, the next time in {:.1} s",
-                wait.duration.as_secs_f64()
-            );
+        let wait = wait_after(&mut redial, &fault, &address);
+        tokio::select! {
+            () = word.heard() => return,
+            () = tokio::time::sleep(wait) => {}
+            () = ended(&mut leaving) => redial.succeeded(),
         }
-        tokio::time::sleep(wait.duration).await;
     }
 }
 
-/// Dials once and stays until the link has ended, and says why.
-async fn attach(shared: &Arc<Shared>, address: &NodeAddress, redial: &mut Redial) -> LinkFault {
-    let (link, control, _welcome) = match shared.dialler.dial(address).await {
-        Ok(linked) => linked,
-        Err(fault) => return fault,
-    };
+/// Stays until another link is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
+/// are no restart but a node that plays with us, and then the second is stayed with.
+async fn stay(
+    shared: &Arc<Shared>,
+    mut attachment: Attachment,
+    leaving: &mut Option<Link>,
+) -> LinkFault {
+    match attachment.stay().await {
+        Parting::Ended(fault) => fault,
+        Parting::NodeLeaves(_) if leaving.as_ref().is_some_and(|link| !link.is_closed()) => {
+            attachment.see_off().await
+        }
+        Parting::NodeLeaves(fault) => {
+            *leaving = Some(attachment.link.clone());
+            shared.links.spawn_until_stopped(async move {
+                let (node, fault) = (attachment.node.clone(), attachment.see_off().await);
+                tracing::info!("no longer linked to node {node}, which was leaving: {fault}");
+            });
+            fault
+        }
+    }
+}
+
+/// How long to wait before the next dial; says why, if that is new.
+fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> Duration {
+    let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
+    let wait = redial.failed(fault, Instant::now(), chance);
+    if wait.is_worth_saying {
+        let what = if fault.is_refusal() { "refused" } else { "not linked" };
+        tracing::warn!(
+            "{what}: node {address}: {fault}; trying again, the next time in {:.1} s",
+            wait.duration.as_secs_f64()
+        );
+    }
+    wait.duration
+}
+
+/// Ends when the link has ended, once; never if there is none.
+async fn ended(link: &mut Option<Link>) {
+    match link {
+        Some(open) => open.closed().await,
+        None => std::future::pending().await,
+    }
+    *link = None;
+}
+
+/// Dials once and registers.
+async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachment, LinkFault> {
+    let (link, mut control, _welcome) = shared.dialler.dial(address).await?;
     let node = link.peer().name.clone();
     let reception = Arc::new(AgentReception::new(shared.clone(), link.clone()));
     shared.links.spawn_until_stopped(take_calls(
@@ -47,74 +109,169 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress, redial: &mut Redial
         shared.limits.clone(),
         shared.calls.clone(),
     ));
-    let mut attachment =
-        Attachment { shared, link, node, address, generation: 1, is_registered: false };
-    let fault = attachment.stay(control, redial).await;
-    // Whatever ended it, the node is to know; if the node ended it, this does nothing.
-    attachment.link.end(fault)
+    let words = [shared.drain.listen(), shared.goodbye.listen()];
+    let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
+    control.start_leaving_by(leave.within(shared.limits.drain_max));
+    let unregister = shared.unregister.listen();
+    let mut attachment = Attachment {
+        shared: shared.clone(),
+        link,
+        control,
+        node,
+        unregister,
+        generation: 1,
+        is_registered: false,
+        reason: None,
+    };
+    let registered = tokio::time::timeout(HELLO_WAIT_MAX, attachment.register()).await;
+    let silent = LinkFault::Silent("the node did not confirm the registration in time");
+    match registered.unwrap_or(Err(silent)) {
+        Ok(()) => {
+            attachment.entered(address);
+            Ok(attachment)
+        }
+        // Whatever it was, the node is to know; if the node ended it, this does nothing.
+        Err(fault) => Err(attachment.link.end(fault)),
+    }
 }
 
-/// One link to one node. Dropping it takes it from the list of those that can be used.
-struct Attachment<'a> {
-    shared: &'a Shared,
+/// Why an attachment is not to be stayed with any longer.
+enum Parting {
+    /// The link has ended.
+    Ended(LinkFault),
+    /// The node is leaving; the link goes on for the calls that are on it.
+    NodeLeaves(LinkFault),
+}
+
+/// One link to one node. Dropping it takes it from the list of those that can be used, and closes it.
+struct Attachment {
+    shared: Arc<Shared>,
     link: Link,
+    control: ControlStream,
     node: Name,
-    address: &'a NodeAddress,
+    unregister: Listener,
     generation: u64,
     is_registered: bool,
+    /// Why it has ended.
+    reason: Option<LinkFault>,
 }
 
-impl Attachment<'_> {
-    async fn stay(&mut self, mut control: ControlStream, redial: &mut Redial) -> LinkFault {
+impl Attachment {
+    /// The agent is registered when the node has said so, not when it has asked.
+    async fn register(&mut self) -> Result<(), LinkFault> {
         let services = self.shared.services.infos().to_vec();
-        let register = Control::Register(Register { generation: self.generation, services });
-        if let Err(fault) = control.send(&register).await {
-            return fault;
-        }
-        match tokio::time::timeout(HELLO_WAIT_MAX, self.registered(&mut control)).await {
-            Ok(Ok(())) => redial.succeeded(),
-            Ok(Err(fault)) => return fault,
-            Err(_elapsed) => {
-                return LinkFault::Silent("the node did not confirm the registration in time");
-            }
-        }
-        loop {
-            match control.next().await {
-                Ok(Control::Registered(_)) => {}
-                Ok(_) => {
-                    return LinkFault::Broken("a control frame that only an agent sends".into());
-                }
-                Err(fault) => return fault,
-            }
+        let generation = self.generation;
+        self.control.send(&Control::Register(Register { generation, services })).await?;
+        match self.control.next().await? {
+            Control::Registered(words) if words.generation == self.generation => Ok(()),
+            _ => Err(LinkFault::Broken("the node did not confirm the registration".into())),
         }
     }
 
-    /// The agent is registered when the node has said so, not when it has asked.
-    async fn registered(&mut self, control: &mut ControlStream) -> Result<(), LinkFault> {
-        match control.next().await? {
-            Control::Registered(words) if words.generation == self.generation => {}
-            _ => return Err(LinkFault::Broken("the node did not confirm the registration".into())),
-        }
+    /// The link can be used.
+    fn entered(&mut self, address: &NodeAddress) {
         self.is_registered = true;
-        let attached = Attached { node: self.node.clone(), link: self.link.clone() };
+        let attached =
+            Attached { node: self.node.clone(), link: self.link.clone(), is_node_leaving: false };
         self.shared.attached.send_modify(|all| all.push(attached));
         tracing::info!(
-            "registered as {} with node {} at {} ({})",
+            "registered as {} with node {} at {address} ({})",
             self.shared.peer.name,
             self.node,
-            self.address,
             self.link.remote_address()
         );
-        Ok(())
+        self.shared.events.tell(AgentEvent::Registered { node: self.node.clone() });
+    }
+
+    /// Keeps the link up until it ends or the node is leaving. May be called again after the latter.
+    async fn stay(&mut self) -> Parting {
+        loop {
+            let heard = tokio::select! {
+                biased;
+                frame = self.control.next() => frame.map(Some),
+                () = self.unregister.heard(), if !self.is_unregistering() => Ok(None),
+            };
+            match heard {
+                Ok(None) => {
+                    if let Err(fault) = self.ask_for_no_more().await {
+                        return self.end(fault);
+                    }
+                }
+                Ok(Some(Control::Registered(words))) => {
+                    if self.is_unregistering() && words.generation == self.generation {
+                        self.unregister.done();
+                    }
+                }
+                Ok(Some(Control::Drain(words))) => {
+                    if let Some(parting) = self.node_leaves(&words.reason) {
+                        return parting;
+                    }
+                }
+                Ok(Some(_)) => {
+                    let text = "a control frame that only an agent sends";
+                    return self.end(LinkFault::Broken(text.into()));
+                }
+                Err(fault) => return self.end(fault),
+            }
+        }
+    }
+
+    /// The first generation hosts what there is, the second nothing: there is no third.
+    const fn is_unregistering(&self) -> bool {
+        self.generation > 1
+    }
+
+    /// Tells the node that calls are to go elsewhere.
+    async fn ask_for_no_more(&mut self) -> Result<(), LinkFault> {
+        self.generation += 1;
+        let (generation, services) = (self.generation, Vec::new());
+        self.control.send(&Control::Register(Register { generation, services })).await
+    }
+
+    /// Asks nothing more of this node. Said twice, it counts once.
+    fn node_leaves(&self, reason: &str) -> Option<Parting> {
+        let mut is_new = false;
+        self.shared.attached.send_modify(|all| {
+            for attached in all.iter_mut().filter(|attached| attached.link.id() == self.link.id()) {
+                is_new = !std::mem::replace(&mut attached.is_node_leaving, true);
+            }
+        });
+        if !is_new {
+            return None;
+        }
+        self.shared.events.tell(AgentEvent::Draining { node: self.node.clone() });
+        Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
+    }
+
+    /// Stays to the end for the calls that are on the link of a node that is leaving.
+    async fn see_off(mut self) -> LinkFault {
+        loop {
+            if let Parting::Ended(fault) = self.stay().await {
+                return fault;
+            }
+        }
+    }
+
+    fn end(&mut self, fault: LinkFault) -> Parting {
+        // Whatever ended it, the node is to know; if the node ended it, this does nothing.
+        let fault = self.link.end(fault);
+        self.reason = Some(fault.clone());
+        Parting::Ended(fault)
     }
 }
 
-impl Drop for Attachment<'_> {
+impl Drop for Attachment {
     fn drop(&mut self) {
+        let text = if self.is_registered { STOPS } else { "the dial was given up" };
+        let dropped =
+            || LinkFault::Closed { code: CloseCode::Goodbye, text: text.into(), by_peer: false };
+        let reason = self.reason.take().unwrap_or_else(dropped);
+        let reason = self.link.end(reason);
         if self.is_registered {
             self.shared
                 .attached
                 .send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
+            self.shared.events.tell(AgentEvent::Lost { node: self.node.clone(), reason });
         }
     }
 }

@@ -3,11 +3,15 @@
 mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
+mod events;
 mod reception;
+
+pub use events::AgentEvent;
 
 use crate::{
     call::{Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask},
-    drain::Tasks,
+    drain::{Tasks, Word},
+    events::{Events, Teller},
     fence,
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
@@ -19,14 +23,16 @@ use crate::{
     tls::{Credentials, random_bytes},
     wire::CloseCode,
 };
-use std::{fmt, future::Future, sync::Arc};
-use tokio::sync::watch;
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
 
 /// A link on which this agent is registered.
 #[derive(Clone)]
 pub(crate) struct Attached {
     node: Name,
     link: Link,
+    /// It takes no more calls of ours.
+    is_node_leaving: bool,
 }
 
 /// What the parts of an agent share.
@@ -39,6 +45,13 @@ pub(crate) struct Shared {
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
     attached: watch::Sender<Vec<Attached>>,
+    events: Teller<AgentEvent>,
+    /// On this word nothing is dialled any more, and every node is asked for no more calls.
+    unregister: Word,
+    /// On this one every link says that it takes no more calls.
+    drain: Word,
+    /// On this one that nothing is left to do: the node is to close it.
+    goodbye: Word,
     /// One task a node address.
     links: Tasks,
     /// One task a call.
@@ -106,6 +119,10 @@ impl AgentBuilder {
             limits,
             call_ids: Arc::new(CallIds::new(random_bytes())),
             attached: watch::Sender::new(Vec::new()),
+            events: Teller::default(),
+            unregister: Word::default(),
+            drain: Word::default(),
+            goodbye: Word::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
         });
@@ -187,35 +204,57 @@ impl Agent {
         self.shutdown().await;
     }
 
-    /// Refuses new calls, lets those in flight finish within the drain time, and leaves.
+    /// What happens to links from now on: who registered this agent, who was lost and why, who drains.
+    pub fn events(&self) -> Events<AgentEvent> {
+        self.shared.events.listen(&self.shared.links)
+    }
+
+    /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses those that come all the same; lets those
+    /// in flight finish within the drain time; then the nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
-        let Shared { calls, links, limits, attached, dialler, .. } = &*self.shared;
+        let Shared { unregister, drain, goodbye, calls, links, limits, attached, dialler, .. } =
+            &*self.shared;
+        let finish_by = Instant::now() + limits.drain_max;
+        unregister.say();
+        unregister.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
         calls.begin_drain();
-        if !calls.wait(limits.drain_max).await {
+        drain.say();
+        let have_finished = calls.wait(left_until(finish_by)).await;
+        let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
+        let was_linked = !attached.borrow().is_empty();
+        if have_finished {
+            goodbye.say();
+            goodbye.done(limits::GOODBYE_WAIT_MAX).await;
+            self.close(CloseCode::Goodbye);
+        } else {
             tracing::warn!("calls in flight were cut off after {:?}", limits.drain_max);
+            self.close(CloseCode::Drained);
         }
-        let last: Vec<_> = attached.borrow().clone();
-        if !last.is_empty() {
-            tokio::time::sleep(limits::LINGER).await;
-        }
-        last.iter().for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
         links.stop();
         calls.stop();
-        links.wait(limits::CLOSE_WAIT_MAX).await;
+        links.wait(left_until(close_by)).await;
         // A dial that was given up needs no goodbye, and QUIC would take seconds over it.
-        if !last.is_empty() {
-            dialler.wait_idle().await;
+        if was_linked {
+            dialler.wait_idle(left_until(close_by)).await;
         }
     }
+
+    /// Closes what links there still are.
+    fn close(&self, code: CloseCode) {
+        self.shared.attached.borrow().iter().for_each(|attached| attached.link.close(code, STOPS));
+    }
+}
+
+/// Why an agent leaves.
+const STOPS: &str = "the agent stops";
+
+fn left_until(moment: Instant) -> Duration {
+    moment.saturating_duration_since(Instant::now())
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.shared
-            .attached
-            .borrow()
-            .iter()
-            .for_each(|attached| attached.link.close(CloseCode::Goodbye, "the agent stops"));
+        self.close(CloseCode::Goodbye);
         self.shared.links.stop();
         self.shared.calls.stop();
     }
@@ -235,16 +274,24 @@ struct Asks {
 impl Handler for Asks {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let mut attached = self.shared.attached.subscribe();
-        let some = attached.wait_for(|attached| !attached.is_empty());
+        let some = attached.wait_for(|attached| newest(attached).is_some());
         // In time or not: what counts is whether there is one now.
         tokio::select! {
             () = self.shared.links.stopped() => {}
             some = tokio::time::timeout_at(request.deadline, some) => drop(some),
         }
-        let newest = self.shared.attached.borrow().last().map(|attached| attached.link.clone());
+        let newest = newest(&self.shared.attached.borrow());
         let link = newest.ok_or_else(|| {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
         })?;
         ask(&link, &mut request, (&*self.shared.limits).into(), None).await
     }
+}
+
+/// The link over which to ask. A node that is leaving would only refuse.
+fn newest(attached: &[Attached]) -> Option<Link> {
+    attached
+        .iter()
+        .rfind(|attached| !attached.is_node_leaving)
+        .map(|attached| attached.link.clone())
 }

@@ -61,6 +61,11 @@ impl Progress {
         }
     }
 
+    /// A stream above the last one that a leaving peer has taken was never started.
+    pub(super) fn judged(self, link: &Link, stream_id: u64) -> Self {
+        if link.is_past_drain(stream_id) { Self::BeforeEnd } else { self }
+    }
+
     pub(super) fn failed(self, code: Code, message: impl Into<String>) -> Status {
         Status::with_outcome(code, self.outcome(), message)
     }
@@ -98,6 +103,7 @@ async fn ask_one(
         Ok(result) => result,
         Err(_elapsed) => {
             stream.set_code_on_drop(StreamCode::Deadline);
+            let progress = progress.judged(link, stream.reader.stream_id());
             Err(progress.failed(Code::DeadlineExceeded, "the deadline passed"))
         }
     }
@@ -252,7 +258,10 @@ async fn read_reply(
         let frame = match reader.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(broken(progress, "the reply ended without its STATUS")),
-            Err(fault) => return Err(read_failed(link, progress, fault)),
+            Err(fault) => {
+                let progress = progress.judged(link, reader.stream_id());
+                return Err(read_failed(link, progress, fault));
+            }
         };
         match frame.kind {
             Kind::Head if parts.metadata.is_none() && parts.message.is_none() => {

@@ -71,6 +71,11 @@ impl Request {
         }
     }
 
+    /// Whether its stream of messages was taken, so that it cannot be sent again.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.kind.streams_requests() && matches!(self.body, Body::Message(_))
+    }
+
     /// A copy for another attempt, if the request is in hand: a stream goes once.
     pub(crate) fn again(&self) -> Option<Self> {
         let Self {

@@ -109,11 +109,11 @@ async fn one(mut replies: Replies) -> Result<Reply, Status> {
             Next::Head(metadata) => reply.metadata = metadata,
             Next::Message(message) if only.is_none() => only = Some(message),
             Next::Message(_) => {
-                return Err(broken(replies.handed.progress(), "the reply has a second message"));
+                return Err(broken(replies.progress(), "the reply has a second message"));
             }
             Next::End(trailing) => {
-                let message = only
-                    .ok_or_else(|| broken(replies.handed.progress(), "the reply has no message"))?;
+                let message =
+                    only.ok_or_else(|| broken(replies.progress(), "the reply has no message"))?;
                 return Ok(Reply { body: Body::Message(message), trailing, ..reply });
             }
             Next::Failed(status) => return Err(status),
@@ -192,12 +192,17 @@ struct Replies {
 }
 
 impl Replies {
+    /// How far the request got, as far as the peer has not said that it never took the stream.
+    fn progress(&self) -> Progress {
+        self.handed.progress().judged(&self.link, self.reader.stream_id())
+    }
+
     /// Lets the request's messages go on, and notes a failure if they cannot.
     fn poll_pump(&mut self, cx: &mut Context<'_>) {
         let Some(pump) = &mut self.pump else { return };
         let Poll::Ready(ended) = pump.as_mut().poll(cx) else { return };
         self.pump = None;
-        let progress = self.handed.progress();
+        let progress = self.progress();
         self.pump_failure = match ended {
             Ok(()) | Err(Stopped::ByPeer) => None,
             Err(Stopped::Slow) => {
@@ -214,7 +219,8 @@ impl Replies {
         if let Some(next) = self.frame().await {
             return next;
         }
-        match super::asking::expect_end(&mut self.reader, self.handed.progress()).await {
+        let progress = self.progress();
+        match super::asking::expect_end(&mut self.reader, progress).await {
             Ok(()) => self.last.take().unwrap_or_else(|| self.broken("the reply has no STATUS")),
             Err(status) => Next::Failed(status),
         }
@@ -239,17 +245,17 @@ impl Replies {
             Err(Stall::Slow) => {
                 self.reader.set_code_on_drop(StreamCode::Slow);
                 let text = "the peer sends the reply too slowly (less than 1 KiB/s)";
-                Next::Failed(self.handed.progress().failed(Code::ResourceExhausted, text))
+                Next::Failed(self.progress().failed(Code::ResourceExhausted, text))
             }
             Err(Stall::Fault(fault)) => {
-                Next::Failed(read_failed(&self.link, self.handed.progress(), fault))
+                Next::Failed(read_failed(&self.link, self.progress(), fault))
             }
         })
     }
 
     /// What a frame of words means; `None` for STATUS, which is noted.
     fn words(&mut self, kind: Kind, payload: &[u8]) -> Result<Option<Next>, Status> {
-        let progress = self.handed.progress();
+        let progress = self.progress();
         let malformed = |fault: crate::wire::WireError| broken(progress, &fault.to_string());
         let was_started = std::mem::replace(&mut self.is_started, true);
         match kind {
@@ -266,7 +272,7 @@ impl Replies {
     }
 
     fn broken(&self, text: &str) -> Next {
-        Next::Failed(broken(self.handed.progress(), text))
+        Next::Failed(broken(self.progress(), text))
     }
 }
 
@@ -283,7 +289,7 @@ impl Source for Replies {
         if self.deadline.as_mut().poll(cx).is_ready() && Instant::now() >= self.deadline.deadline()
         {
             self.reader.set_code_on_drop(StreamCode::Deadline);
-            let progress = self.handed.progress();
+            let progress = self.progress();
             return Poll::Ready(Next::Failed(
                 progress.failed(Code::DeadlineExceeded, "the deadline passed"),
             ));

@@ -1,7 +1,8 @@
-//! The control stream of a link: its frames, and the heartbeat that travels with them.
+//! The control stream of a link: its frames, the heartbeat that travels with them, and the words of those who leave.
 
 use super::{
     LinkFault, endpoint,
+    leave::{Leave, LeaveStep},
     roam::Whereabouts,
     stream::{CallStream, FrameReader, ReadFault},
 };
@@ -9,6 +10,7 @@ use crate::{
     limits::{self, CONTROL_BYTES_MAX, CONTROL_RESERVE_BYTES, Limits},
     wire::{Control, Kind, Ping},
 };
+use bytes::{Buf, BytesMut};
 use quinn::SendStream;
 use std::{
     pin::{Pin, pin},
@@ -36,6 +38,9 @@ pub(crate) enum Heartbeat {
 /// The long-lived first stream of a link. Whoever holds it keeps the link up by calling [`ControlStream::next`] in a loop.
 pub(crate) struct ControlStream {
     send: SendStream,
+    /// What was said and is not yet with the transport: whoever stops waiting for that cuts no frame.
+    unsent: BytesMut,
+    leave: Option<Leave>,
     reader: FrameReader,
     ticks: Option<Interval>,
     pulse: Arc<Pulse>,
@@ -111,6 +116,8 @@ impl ControlStream {
         drop(send.set_priority(PRIORITY));
         Self {
             send,
+            unsent: BytesMut::new(),
+            leave: None,
             reader: CallStream::reader_of(recv, CONTROL_BYTES_MAX),
             ticks: None,
             pulse: Arc::default(),
@@ -157,20 +164,48 @@ impl ControlStream {
         };
     }
 
-    /// Sends a frame.
+    /// From now on the words of leaving are said and heard here.
+    pub(crate) fn start_leaving_by(&mut self, leave: Leave) {
+        self.leave = Some(leave);
+    }
+
+    /// Sends a frame. Dropped before its end, the frame is sent with the next one, or by [`ControlStream::next`].
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
+        self.say(control)?;
+        self.flush().await
+    }
+
+    fn say(&mut self, control: &Control) -> Result<(), LinkFault> {
         let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
-        let writing = pin!(self.send.write_all(&bytes));
-        let written = tokio::time::timeout(
-            self.silence_max.min(Duration::from_secs(60)),
-            in_reserve(writing, self.reserve.as_ref()),
-        );
-        match written.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(quinn::WriteError::ConnectionLost(error))) => Err(LinkFault::lost(&error)),
-            Ok(Err(error)) => Err(LinkFault::Broken(format!("the control stream: {error}"))),
-            Err(_elapsed) => Err(LinkFault::Silent("the peer takes no control frames")),
+        self.unsent.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    /// Hands all that was said to the transport.
+    async fn flush(&mut self) -> Result<(), LinkFault> {
+        while !self.unsent.is_empty() {
+            let wait_max = self.silence_max.min(Duration::from_secs(60));
+            let written = {
+                let writing = pin!(self.send.write(&self.unsent));
+                tokio::time::timeout(wait_max, in_reserve(writing, self.reserve.as_ref())).await
+            };
+            match written {
+                Ok(Ok(written)) => self.unsent.advance(written),
+                Ok(Err(quinn::WriteError::ConnectionLost(error))) => {
+                    return Err(LinkFault::lost(&error));
+                }
+                Ok(Err(error)) => {
+                    return Err(LinkFault::Broken(format!("the control stream: {error}")));
+                }
+                Err(_elapsed) => {
+                    return Err(LinkFault::Silent("the peer takes no control frames"));
+                }
+            }
         }
+        if let Some(leave) = &mut self.leave {
+            leave.handed_over();
+        }
+        Ok(())
     }
 
     /// The peer's first frame, whatever it is: before the first words there is no heartbeat to keep going.
@@ -178,36 +213,67 @@ impl ControlStream {
         read(self.reader.next().await)
     }
 
-    /// The next frame that is not part of the heartbeat, which is kept going meanwhile. An error ends the link.
+    /// The next frame that is not part of the heartbeat, which is kept going meanwhile, nor of leaving, except that a DRAIN of the peer's
+    /// is given too. An error ends the link.
     ///
     /// May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
         loop {
+            self.flush().await?;
             match self.step().await? {
-                Some(Control::Ping(ping)) => self.send(&Control::Pong(ping)).await?,
-                Some(Control::Pong(pong)) => self.pulse.heard(&pong),
-                Some(Control::Reserved) => {}
-                Some(control) => return Ok(control),
-                None => {
-                    let ping = self.pulse.next();
-                    self.send(&Control::Ping(ping)).await?;
+                Step::Frame(Control::Ping(ping)) => self.say(&Control::Pong(ping))?,
+                Step::Frame(Control::Pong(pong)) => self.pulse.heard(&pong),
+                Step::Frame(Control::Reserved) => {}
+                Step::Frame(control) => {
+                    if let Some(control) = self.heed(control) {
+                        return Ok(control);
+                    }
                 }
+                Step::Tick => {
+                    let ping = self.pulse.next();
+                    self.say(&Control::Ping(ping))?;
+                }
+                Step::Leave(step) => self.leave(step)?,
             }
         }
     }
 
-    /// A frame, or `None` when it is time for a PING.
-    async fn step(&mut self) -> Result<Option<Control>, LinkFault> {
+    /// Takes a frame's part in leaving; gives what its owner has to know.
+    fn heed(&mut self, control: Control) -> Option<Control> {
+        match (&control, &mut self.leave) {
+            (Control::Drain(words), Some(leave)) => leave.peer_drains(words),
+            (Control::Goodbye(words), Some(leave)) => {
+                leave.peer_says_goodbye(words);
+                return None;
+            }
+            _ => {}
+        }
+        Some(control)
+    }
+
+    fn leave(&mut self, step: LeaveStep) -> Result<(), LinkFault> {
+        let Some(leave) = &mut self.leave else { return Ok(()) };
+        let words = match step {
+            LeaveStep::SayDrain => Control::Drain(leave.drain()),
+            LeaveStep::SayGoodbye => Control::Goodbye(leave.goodbye()),
+            LeaveStep::Close(fault) => return Err(fault),
+        };
+        self.say(&words)
+    }
+
+    /// What happens next.
+    async fn step(&mut self) -> Result<Step, LinkFault> {
         let silent_at = self.pulse.heard_at().checked_add(self.silence_max);
         tokio::select! {
             biased;
             frame = self.reader.next() => {
                 self.heard();
-                read(frame).map(Some)
+                read(frame).map(Step::Frame)
             }
-            () = tick(self.ticks.as_mut()) => Ok(None),
-            () = self.pulse.wanted.notified() => Ok(None),
+            () = tick(self.ticks.as_mut()) => Ok(Step::Tick),
+            () = self.pulse.wanted.notified() => Ok(Step::Tick),
             () = sleep_until(silent_at) => Err(LinkFault::Silent("no heartbeat came")),
+            step = leave_step(self.leave.as_mut()) => Ok(Step::Leave(step)),
         }
     }
 }
@@ -231,6 +297,20 @@ async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>
         second
     })
     .await
+}
+
+enum Step {
+    Frame(Control),
+    /// It is time for a PING.
+    Tick,
+    Leave(LeaveStep),
+}
+
+async fn leave_step(leave: Option<&mut Leave>) -> LeaveStep {
+    match leave {
+        Some(leave) => leave.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn read(frame: Result<Option<super::stream::Frame>, ReadFault>) -> Result<Control, LinkFault> {

@@ -8,7 +8,7 @@ use super::{
     roam::Dialled,
 };
 use crate::{
-    limits::{self, DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
+    limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
     name::NodeAddress,
     tls::Credentials,
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
@@ -196,9 +196,9 @@ impl Dialler {
         Ok(())
     }
 
-    /// Waits until the nodes have heard that their links were closed, but not for long.
-    pub(crate) async fn wait_idle(&self) {
-        drop(tokio::time::timeout(limits::CLOSE_WAIT_MAX, self.sockets.wait_idle()).await);
+    /// Waits until the nodes have heard that their links were closed, but not for longer.
+    pub(crate) async fn wait_idle(&self, wait_max: Duration) {
+        drop(tokio::time::timeout(wait_max, self.sockets.wait_idle()).await);
     }
 }
 

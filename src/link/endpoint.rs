@@ -18,6 +18,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Why an endpoint could not be made.
@@ -187,9 +188,9 @@ impl Listener {
         self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
     }
 
-    /// Waits until the other sides have heard that they were closed, but not for long.
-    pub(crate) async fn wait_idle(&self) {
-        drop(tokio::time::timeout(limits::CLOSE_WAIT_MAX, self.endpoint.wait_idle()).await);
+    /// Waits until the other sides have heard that they were closed, but not for longer.
+    pub(crate) async fn wait_idle(&self, wait_max: Duration) {
+        drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
     }
 }
 

@@ -57,6 +57,12 @@ pub enum LinkFault {
         /// Whether the peer did.
         by_peer: bool,
     },
+    /// The peer has said that it is leaving. The link is still there, for the calls that are on it.
+    #[error("the peer is leaving: {reason}")]
+    Leaving {
+        /// The reason, with control characters escaped.
+        reason: String,
+    },
     /// Nothing was heard for too long.
     #[error("the link went silent: {0}")]
     Silent(&'static str),
@@ -97,7 +103,13 @@ impl LinkFault {
         }
     }
 
-    fn closed_by_peer(number: u64, reason: &[u8]) -> Self {
+    /// The peer is leaving.
+    pub(crate) fn leaving(reason: &str) -> Self {
+        Self::Leaving { reason: text_of(reason.as_bytes()) }
+    }
+
+    /// The peer has closed the link, or has said GOODBYE.
+    pub(super) fn closed_by_peer(number: u64, reason: &[u8]) -> Self {
         match CloseCode::from_number(number) {
             Some(code) => Self::Closed { code, text: text_of(reason), by_peer: true },
             None => Self::Broken(format!(
@@ -121,6 +133,8 @@ impl LinkFault {
         match self {
             Self::Silent(_) => CloseCode::Idle,
             Self::Closed { code, by_peer: false, .. } => *code,
+            // It has finished and asked for this.
+            Self::Closed { by_peer: true, .. } => CloseCode::Goodbye,
             _ => CloseCode::Protocol,
         }
     }
@@ -144,6 +158,7 @@ impl LinkFault {
                 Reaction::BackOff => Some(Cause::Unreachable),
                 Reaction::BackOffLong => Some(Cause::Refused),
             },
+            Self::Leaving { .. } => None,
             _ if self.is_refusal() => Some(Cause::Refused),
             _ => Some(Cause::Unreachable),
         }

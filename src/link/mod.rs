@@ -7,6 +7,7 @@ mod dial;
 mod endpoint;
 mod fault;
 mod greet;
+mod leave;
 mod redial;
 mod resets;
 mod roam;
@@ -18,15 +19,17 @@ pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted};
+pub(crate) use leave::Leave;
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 
 use crate::{
+    drain::UnderWay,
     name::PeerName,
     patience::{Waiting, poll_once},
     tls::Identity,
-    wire::CloseCode,
+    wire::{CloseCode, StreamCode},
 };
 use control::Pulse;
 use std::{
@@ -34,7 +37,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex as StdMutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
@@ -74,7 +77,24 @@ struct Inner {
     waiting: AtomicUsize,
     /// Why it has ended, once this side has closed it or knows.
     ended: OnceLock<LinkFault>,
+    taken: StdMutex<Taken>,
+    /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says so.
+    peer_took: AtomicU64,
+    /// Replies that this side waits for.
+    awaited: UnderWay,
 }
+
+/// The peer's streams that this side has taken.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The number of the last one; 0, which is the control stream's, if there was none.
+    last: u64,
+    /// There will be no more.
+    is_over: bool,
+}
+
+/// No stream has this number: they have 62 bits.
+const NOT_LEAVING: u64 = u64::MAX;
 
 type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
 
@@ -97,6 +117,9 @@ impl Link {
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             ended: OnceLock::new(),
+            taken: StdMutex::default(),
+            peer_took: AtomicU64::new(NOT_LEAVING),
+            awaited: UnderWay::default(),
         }))
     }
 
@@ -131,7 +154,9 @@ impl Link {
             None => tokio::time::timeout_at(until(), self.open_in_turn()).await,
         };
         match opened {
-            Ok(Ok((send, recv))) => Ok(CallStream::new(send, recv, message_bytes_max)),
+            Ok(Ok((send, recv))) => {
+                Ok(CallStream::new(send, recv, message_bytes_max).awaited(self.0.awaited.count()))
+            }
             Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(&error)))),
             Err(_elapsed) => Err(OpenFault::NoCredit),
         }
@@ -154,14 +179,67 @@ impl Link {
         self.0.connection.open_bi().await
     }
 
-    /// The next stream that the peer opened; `None` once the link has ended.
+    /// The next stream that the peer opened; `None` once the link has ended. Those that come after [`Link::stop_taking`] are broken off
+    /// with DRAINING, and nobody sees them.
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
-        let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-        // Our own note, because asking quinn takes the connection's lock once more for every call.
-        if self.0.ended.get().is_some() {
-            return None;
+        loop {
+            let (send, recv) = self.0.connection.accept_bi().await.ok()?;
+            // Our own note, because asking quinn takes the connection's lock once more for every call.
+            if self.0.ended.get().is_some() {
+                return None;
+            }
+            let is_taken = self.take(recv.id().into());
+            let mut stream = CallStream::new(send, recv, message_bytes_max);
+            if is_taken {
+                return Some(stream);
+            }
+            stream.set_code_on_drop(StreamCode::Draining);
         }
-        Some(CallStream::new(send, recv, message_bytes_max))
+    }
+
+    /// Notes a stream as taken, unless there are to be no more.
+    fn take(&self, stream_id: u64) -> bool {
+        let mut taken = self.taken();
+        if !taken.is_over {
+            taken.last = taken.last.max(stream_id);
+        }
+        !taken.is_over
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no stream of the peer's is taken. Gives the number of the last one that was.
+    pub(crate) fn stop_taking(&self) -> u64 {
+        let mut taken = self.taken();
+        taken.is_over = true;
+        taken.last
+    }
+
+    /// The peer is leaving, and this was the last stream of ours that it took. Said twice, the lower one counts.
+    pub(crate) fn note_drain(&self, last_stream: u64) {
+        self.0.peer_took.fetch_min(last_stream.min(NOT_LEAVING - 1), Ordering::AcqRel);
+    }
+
+    /// Whether the peer has said that it is leaving: a new call had better go elsewhere.
+    pub(crate) fn is_peer_leaving(&self) -> bool {
+        self.0.peer_took.load(Ordering::Acquire) != NOT_LEAVING
+    }
+
+    /// Whether the peer has said that it did not take this stream of ours and never will: nothing was started for it.
+    pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
+        stream_id > self.0.peer_took.load(Ordering::Acquire)
+    }
+
+    /// Ends when this side waits for no reply on it.
+    pub(crate) async fn quiet(&self) {
+        self.0.awaited.nothing().await;
+    }
+
+    /// Ends when the link has ended.
+    pub(crate) async fn closed(&self) {
+        self.0.connection.closed().await;
     }
 
     /// Ends the link at once: streams in flight break off. The text goes to the peer.

@@ -6,6 +6,7 @@ use super::LinkFault;
 use crate::wire::{Chunks, Header, Kind, StreamCode, WireError};
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The two halves of a call's stream.
 pub(crate) struct CallStream {
@@ -21,6 +22,12 @@ impl CallStream {
             sender: FrameSender { send, finished: false, code_on_drop: StreamCode::Cancelled },
             reader: FrameReader::new(recv, message_bytes_max),
         }
+    }
+
+    /// Counts the reply as awaited, as long as its reader lives.
+    pub(super) fn awaited(mut self, token: TaskTrackerToken) -> Self {
+        self.reader.awaited = Some(token);
+        self
     }
 
     /// The reading half alone, for the control stream.
@@ -151,6 +158,8 @@ pub(crate) struct FrameReader {
     message_bytes_max: usize,
     ended: bool,
     code_on_drop: StreamCode,
+    /// Held by the asking side: its link is wanted until the reply was read.
+    awaited: Option<TaskTrackerToken>,
 }
 
 /// Received bytes: one buffer as it came, or several joined.
@@ -203,7 +212,13 @@ impl FrameReader {
             message_bytes_max,
             ended: false,
             code_on_drop: StreamCode::Cancelled,
+            awaited: None,
         }
+    }
+
+    /// The stream's number on its link, by which a DRAIN names it.
+    pub(crate) fn stream_id(&self) -> u64 {
+        self.recv.id().into()
     }
 
     /// The next frame; `None` at the end of the stream. Optional frames of newer peers are passed over.

@@ -1,19 +1,15 @@
 //! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
 
-use super::{
-    AgentLink, Shared, SharedAgentLink,
-    front::Front,
-    registry::{Entry, Stale},
-};
+use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front};
 use crate::{
     call::Permits,
     limits::HELLO_WAIT_MAX,
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
-    name::{MethodName, Name, NameError, Role, ServiceName},
+    name::{Name, Role},
     serve::take_calls,
-    wire::{CloseCode, Control, PROTOCOL_VERSION, Register, Registered, ServiceInfo, Welcome},
+    wire::{CloseCode, Control, PROTOCOL_VERSION, Welcome},
 };
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
@@ -77,12 +73,19 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     let grants = Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max };
     let welcome = welcome(shared, shared.registry().admit(), grants);
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
-    tracing::info!("caller {name} linked from {}", link.remote_address());
+    let address = link.remote_address();
+    tracing::info!("caller {name} linked from {address}");
+    shared.events.tell(NodeEvent::CallerLinked { caller: name.clone(), address });
     serve(shared, &link, grants);
-    let fault =
-        stay(&mut control, None, |_| Err(LinkFault::Broken("a caller registers nothing".into())))
-            .await;
-    Err(left(&link, fault))
+    control.start_leaving_by(shared.leave(&link));
+    let fault = stay(&mut control, None, |frame| match frame {
+        Control::Drain(_) => Ok(None),
+        Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
+        _ => Err(out_of_place()),
+    });
+    let fault = left(&link, fault.await);
+    shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
+    Err(fault)
 }
 
 /// One link of a caller, as long as it lives.
@@ -107,29 +110,33 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let welcome = welcome(shared, admission, grants);
     let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
     serve(shared, &link, grants);
-    let mut admitted = Admitted { shared, name, admission, is_registered: false };
+    control.start_leaving_by(shared.leave(&link));
     let permits = Permits::new(asked_max, shared.limits.queue_max);
-    let fault = stay(&mut control, Some(Instant::now() + HELLO_WAIT_MAX), |register| {
-        let services = checked(register.services)?;
-        let agent = Arc::new(AgentLink {
-            link: link.clone(),
-            permits: permits.clone(),
-            services,
-            software: software.clone(),
-        });
-        admitted.register(Entry { admission, instance, link: agent })?;
-        Ok(Control::Registered(Registered { generation: register.generation }))
-    })
-    .await;
-    Err(left(&link, fault))
+    let agent = AgentLink { link, permits, services: Vec::new(), software };
+    let mut admitted = Admitted::new(shared, name, admission, instance, agent);
+    let register_by = Instant::now() + HELLO_WAIT_MAX;
+    let fault = stay(&mut control, Some(register_by), |frame| match frame {
+        Control::Register(words) => admitted.register(words).map(Some),
+        Control::Drain(words) => {
+            admitted.drain(&words.reason);
+            Ok(None)
+        }
+        _ => Err(out_of_place()),
+    });
+    let fault = fault.await;
+    Err(admitted.left(fault))
 }
 
-/// Keeps a link up: answers its heartbeat and its registrations until it ends. Whoever has to register does so by then, or its link
+fn out_of_place() -> LinkFault {
+    LinkFault::Broken("a control frame that only a node sends".into())
+}
+
+/// Keeps a link up: keeps its heartbeat going and answers its frames until it ends. Whoever has to register does so by then, or its link
 /// would be held for nothing.
 async fn stay(
     control: &mut ControlStream,
     mut register_by: Option<Instant>,
-    mut register: impl FnMut(Register) -> Result<Control, LinkFault>,
+    mut heed: impl FnMut(Control) -> Result<Option<Control>, LinkFault>,
 ) -> LinkFault {
     loop {
         let next = match register_by {
@@ -138,16 +145,12 @@ async fn stay(
                 .unwrap_or(Err(LinkFault::Silent("no REGISTER came in time"))),
             None => control.next().await,
         };
-        let answer = match next {
-            Ok(Control::Register(words)) => {
+        let sent = match next.and_then(&mut heed) {
+            Ok(Some(answer)) => {
                 register_by = None;
-                register(words)
+                control.send(&answer).await
             }
-            Ok(_) => Err(LinkFault::Broken("a control frame that only a node sends".into())),
-            Err(fault) => Err(fault),
-        };
-        let sent = match answer {
-            Ok(answer) => control.send(&answer).await,
+            Ok(None) => Ok(()),
             Err(fault) => Err(fault),
         };
         if let Err(fault) = sent {
@@ -157,88 +160,8 @@ async fn stay(
 }
 
 /// The link is over: says so here, and to the peer if it was we who found the fault.
-fn left(link: &Link, fault: LinkFault) -> LinkFault {
+pub(super) fn left(link: &Link, fault: LinkFault) -> LinkFault {
     let fault = link.end(fault);
     tracing::info!("{} left: {fault}", link.peer());
     fault
-}
-
-/// Service and method names come from the peer: they follow the grammar or the link ends.
-fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
-    let bad =
-        |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
-    for service in &services {
-        // By itself too: a service may come without methods.
-        service.name.parse::<ServiceName>().map_err(bad)?;
-        for method in &service.methods {
-            method.name.parse::<MethodName>().map_err(bad)?;
-        }
-    }
-    Ok(services)
-}
-
-/// A link that may be in the registry. Dropping it takes it out, and no other.
-struct Admitted<'a> {
-    shared: &'a Arc<Shared>,
-    name: &'a Name,
-    admission: u64,
-    is_registered: bool,
-}
-
-impl Admitted<'_> {
-    fn register(&mut self, entry: Entry<SharedAgentLink>) -> Result<(), LinkFault> {
-        let link = entry.link.link.clone();
-        let services = entry.link.services.clone();
-        let mut registry = self.shared.registry();
-        let registration =
-            registry.register(self.name, entry, SystemTime::now()).map_err(|Stale| {
-                LinkFault::Closed {
-                    code: CloseCode::Superseded,
-                    text: "a later link of this identity has taken over".into(),
-                    by_peer: false,
-                }
-            })?;
-        registry.hosting.set(self.name, &services);
-        if !self.is_registered {
-            // Under the lock: whoever subscribes sees each agent either as present or as arriving. Nobody listening is fine.
-            drop(self.shared.arrivals.send(self.name.clone()));
-        }
-        drop(registry);
-        self.is_registered = true;
-        self.shared.changed.send_replace(());
-        tracing::info!(
-            "agent {} attached from {} with {} services",
-            self.name,
-            link.remote_address(),
-            services.len()
-        );
-        for old in registration.superseded {
-            tracing::warn!(
-                "agent {}: another instance at {} took over from the one at {}; if both are meant to run, give each its own certificate",
-                self.name,
-                link.remote_address(),
-                old.link.remote_address()
-            );
-            old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
-        }
-        registration.surplus.iter().for_each(|old| {
-            old.link.close(CloseCode::Drained, "more links of one instance than are allowed")
-        });
-        Ok(())
-    }
-}
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        let mut registry = self.shared.registry();
-        let is_detached = registry.unregister(self.name, self.admission, SystemTime::now());
-        if is_detached {
-            registry.hosting.remove(self.name);
-        }
-        drop(registry);
-        if is_detached {
-            tracing::info!("agent {} is detached", self.name);
-        }
-        self.shared.changed.send_replace(());
-    }
 }

@@ -1,6 +1,6 @@
 //! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream of arrivals.
 
-use super::Shared;
+use super::{Shared, registry::Now};
 use crate::{
     call::{Call, Callee, IntoMethod, Target},
     name::{Name, NameError},
@@ -86,7 +86,7 @@ impl AgentHandle {
         &self.name
     }
 
-    /// Whether it has a link now.
+    /// Whether it has a link that takes calls now.
     pub fn is_attached(&self) -> bool {
         self.shared.registry().pick(&self.name).is_some()
     }
@@ -107,7 +107,7 @@ impl AgentHandle {
     /// Ends when the agent has no link any more.
     pub async fn disconnected(&self) {
         let mut changed = self.shared.changed.subscribe();
-        while self.is_attached() {
+        while !self.shared.registry().links(&self.name).is_empty() {
             drop(changed.changed().await);
         }
     }
@@ -138,8 +138,8 @@ impl Arrivals {
         let registry = shared.registry();
         let coming = shared.arrivals.subscribe();
         let present = registry
-            .lines()
-            .filter(|line| line.newest.is_some())
+            .lines(Now::read())
+            .filter(|line| line.newest.is_some() && !line.is_draining)
             .map(|line| line.name.clone())
             .collect();
         drop(registry);

@@ -2,24 +2,29 @@
 
 mod admit;
 mod breaks;
+mod admitted;
 mod dispatch;
+mod events;
 mod front;
 mod handle;
 mod hosting;
 mod knocks;
 mod registry;
+mod returns;
 mod snapshot;
 mod state;
 
+pub use events::NodeEvent;
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 pub use snapshot::{AgentInfo, DIRECTORY};
 pub use state::StateError;
 
 use crate::{
     call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, some_at_once},
-    drain::Tasks,
+    drain::{Tasks, Word},
+    events::{Events, Teller},
     limits::{self, Limits},
-    link::{BindError, Link, Listener},
+    link::{BindError, Leave, Link, Listener},
     name::{CallIds, Name, NameError, PeerName, Role},
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
@@ -43,6 +48,7 @@ use tokio::{
 };
 
 /// One registered link of an agent, as calls need it.
+#[derive(Clone)]
 pub(crate) struct AgentLink {
     link: Link,
     permits: Permits,
@@ -64,6 +70,11 @@ pub(crate) struct Shared {
     /// Tells those who wait for an agent that the registry has changed.
     changed: watch::Sender<()>,
     arrivals: broadcast::Sender<Name>,
+    events: Teller<NodeEvent>,
+    /// On this word every link says that it takes no more calls.
+    drain: Word,
+    /// On this one that nothing is left to do: the other side is to close it.
+    goodbye: Word,
     call_ids: Arc<CallIds>,
     /// How many more calls may be tried again.
     retries: RetryBudget,
@@ -78,7 +89,16 @@ impl Shared {
     fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// How one of this node's links is left.
+    fn leave(&self, link: &Link) -> Leave {
+        let words = [self.drain.listen(), self.goodbye.listen()];
+        Leave::on(link.clone(), words, CloseCode::Drained, STOPS).within(self.limits.drain_max)
+    }
 }
+
+/// Why a node leaves.
+const STOPS: &str = "the node stops";
 
 /// Why a node or an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +191,9 @@ impl NodeBuilder {
             registry: Mutex::default(),
             changed: watch::Sender::new(()),
             arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
+            events: Teller::default(),
+            drain: Word::default(),
+            goodbye: Word::default(),
             call_ids: Arc::new(CallIds::new(random_bytes())),
             retries: RetryBudget::default(),
             links: Tasks::default(),
@@ -293,25 +316,46 @@ impl Node {
         snapshot::agents(&self.shared, |_| true)
     }
 
-    /// Takes nothing new, lets calls in flight finish within the drain time, closes every link and waits until the peers know.
+    /// What happens to links from now on: who attached, who was lost and why, who drains, who took over.
+    pub fn events(&self) -> Events<NodeEvent> {
+        self.shared.events.listen(&self.shared.links)
+    }
+
+    /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and takes nothing new; lets calls in flight
+    /// finish within the drain time; then closes every link and waits until the peers know, 3 s at most.
     pub async fn shutdown(self) {
         let Self { shared, listener } = &self;
+        let finish_by = Instant::now() + shared.limits.drain_max;
+        shared.drain.say();
+        shared.drain.done(limits::GOODBYE_WAIT_MAX).await;
         shared.calls.begin_drain();
-        if !shared.calls.wait(shared.limits.drain_max).await {
+        let have_finished = shared.calls.wait(left_until(finish_by)).await;
+        let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
+        if have_finished {
+            // Whoever still has to receive a reply closes the link, so that none is cut short.
+            shared.goodbye.say();
+            shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
+        } else {
             tracing::warn!("calls in flight were cut off after {:?}", shared.limits.drain_max);
+            // Each by itself, so that those who ask in this process are told why.
+            let links = shared.registry().all_links();
+            links.iter().for_each(|agent| agent.link.close(CloseCode::Drained, STOPS));
         }
-        tokio::time::sleep(limits::LINGER).await;
-        listener.close(CloseCode::Drained, "the node stops");
+        listener.close(CloseCode::Drained, STOPS);
         shared.links.stop();
         shared.calls.stop();
-        shared.links.wait(limits::CLOSE_WAIT_MAX).await;
-        listener.wait_idle().await;
+        shared.links.wait(left_until(close_by)).await;
+        listener.wait_idle(left_until(close_by)).await;
     }
+}
+
+fn left_until(moment: Instant) -> Duration {
+    moment.saturating_duration_since(Instant::now())
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.listener.close(CloseCode::Goodbye, "the node stops");
+        self.listener.close(CloseCode::Goodbye, STOPS);
         self.shared.links.stop();
         self.shared.calls.stop();
     }

@@ -1,6 +1,9 @@
 //! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time is an argument.
 
-use super::hosting::Hosting;
+use super::{
+    hosting::Hosting,
+    returns::{Past, Verdict},
+};
 use crate::{
     limits::{AGENT_LINKS_MAX, DETACHED_REMEMBERED_MAX},
     name::Name,
@@ -9,6 +12,21 @@ use std::{
     collections::{BTreeMap, HashMap},
     time::SystemTime,
 };
+use tokio::time::Instant;
+
+/// The time, by the clock on the wall for people and by the one that never jumps for decisions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) wall: SystemTime,
+    pub(super) instant: Instant,
+}
+
+impl Now {
+    /// What the clocks show.
+    pub(super) fn read() -> Self {
+        Self { wall: SystemTime::now(), instant: Instant::now() }
+    }
+}
 
 /// One registered link of an agent. `L` is whatever the node holds for it.
 #[derive(Debug, Clone)]
@@ -17,6 +35,8 @@ pub(super) struct Entry<L> {
     pub(super) admission: u64,
     /// The run of the agent's process.
     pub(super) instance: [u8; 16],
+    /// Whether it takes no more calls.
+    pub(super) is_draining: bool,
     /// The link.
     pub(super) link: L,
 }
@@ -27,12 +47,21 @@ struct Record<L> {
     entries: Vec<Entry<L>>,
     /// Attached or detached since.
     since: SystemTime,
+    /// Who was superseded, and comes back.
+    past: Past,
+}
+
+impl<L> Record<L> {
+    /// The newest link that takes calls.
+    fn taking(&self) -> Option<&L> {
+        self.entries.iter().rfind(|entry| !entry.is_draining).map(|entry| &entry.link)
+    }
 }
 
 /// What a registration did.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Registration<L> {
-    /// Whether the agent was not attached before.
+    /// Whether the agent had no link that takes calls.
     pub(super) is_new: bool,
     /// Links of other instances that are over now: to be closed with SUPERSEDED.
     pub(super) superseded: Vec<L>,
@@ -40,17 +69,31 @@ pub(super) struct Registration<L> {
     pub(super) surplus: Vec<L>,
 }
 
-/// A link that is too late: a newer one of another instance has registered.
+/// Why a link was not taken into service: to be closed with SUPERSEDED.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stale;
+pub(super) enum Refused<L> {
+    /// A newer one of another instance has registered.
+    Stale,
+    /// It was superseded, and has come back too often.
+    HeldBack {
+        /// The link that stays.
+        other: L,
+        /// Whether this is the return that was one too many, and not a later attempt.
+        is_first: bool,
+    },
+}
 
 /// One line of a list of agents.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line<'a, L> {
     /// The agent.
     pub(super) name: &'a Name,
-    /// Its newest link, if it is attached.
+    /// Its newest link, if it is attached; one that takes calls before one that does not.
     pub(super) newest: Option<&'a L>,
+    /// Whether it is attached and takes no more calls.
+    pub(super) is_draining: bool,
+    /// Whether two instances use its certificate.
+    pub(super) is_used_twice: bool,
     /// Attached or detached since.
     pub(super) since: SystemTime,
 }
@@ -85,27 +128,38 @@ impl<L: Clone> Registry<L> {
         self.admissions
     }
 
-    /// Takes a link into service. The later admitted instance wins; there is no "already exists, go away".
+    /// Takes a link into service. The later admitted instance wins; there is no "already exists, go away", except for an instance that was
+    /// superseded and comes back too often.
     pub(super) fn register(
         &mut self,
         name: &Name,
         entry: Entry<L>,
-        now: SystemTime,
-    ) -> Result<Registration<L>, Stale> {
+        now: Now,
+    ) -> Result<Registration<L>, Refused<L>> {
         let record = self.agents.entry(name.clone()).or_insert_with(|| {
             self.detached += 1;
-            Record { entries: Vec::new(), since: now }
+            Record { entries: Vec::new(), since: now.wall, past: Past::default() }
         });
-        let is_other = |have: &Entry<L>| have.instance != entry.instance;
-        if record.entries.iter().any(|have| is_other(have) && have.admission > entry.admission) {
-            return Err(Stale);
+        // A link that drains is nobody's rival: its calls may finish beside whoever comes after it.
+        let is_rival = |have: &Entry<L>| have.instance != entry.instance && !have.is_draining;
+        if record.entries.iter().any(|have| is_rival(have) && have.admission > entry.admission) {
+            return Err(Refused::Stale);
         }
-        let is_new = record.entries.is_empty();
+        // One that has a link already does not come back.
+        if record.entries.iter().all(|have| have.instance != entry.instance) {
+            let rival = record.entries.iter().rfind(|have| is_rival(have));
+            let verdict = record.past.judge(entry.instance, rival.is_some(), now.instant);
+            if let (Verdict::HeldBack { is_first }, Some(other)) = (verdict, rival) {
+                return Err(Refused::HeldBack { other: other.link.clone(), is_first });
+            }
+        }
+        self.detached -= usize::from(record.entries.is_empty());
+        let is_new = record.taking().is_none();
         if is_new {
-            self.detached -= 1;
-            record.since = now;
+            record.since = now.wall;
         }
-        let (over, mut kept): (Vec<_>, Vec<_>) = record.entries.drain(..).partition(is_other);
+        let (over, mut kept): (Vec<_>, Vec<_>) = record.entries.drain(..).partition(is_rival);
+        over.iter().for_each(|have| record.past.supersede(have.instance));
         kept.retain(|have| have.admission != entry.admission);
         kept.push(entry);
         kept.sort_by_key(|have| have.admission);
@@ -121,14 +175,22 @@ impl<L: Clone> Registry<L> {
         })
     }
 
+    /// A link takes no more calls; those on it go on. Says whether that is new.
+    pub(super) fn drain(&mut self, name: &Name, admission: u64) -> bool {
+        let entries = self.agents.get_mut(name).map(|record| record.entries.iter_mut());
+        entries
+            .and_then(|mut entries| entries.find(|entry| entry.admission == admission))
+            .is_some_and(|entry| !std::mem::replace(&mut entry.is_draining, true))
+    }
+
     /// Takes one link out of service, and no other: a late goodbye names its own admission. Says whether the agent is detached by it.
-    pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: SystemTime) -> bool {
+    pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: Now) -> bool {
         let Some(record) = self.agents.get_mut(name) else { return false };
         let before = record.entries.len();
         record.entries.retain(|entry| entry.admission != admission);
         let is_detached = before > 0 && record.entries.is_empty();
         if is_detached {
-            record.since = now;
+            record.since = now.wall;
             self.detached += 1;
             self.forget_oldest();
         }
@@ -148,12 +210,12 @@ impl<L: Clone> Registry<L> {
         }
     }
 
-    /// The newest link of an agent.
+    /// The newest link of an agent that takes calls.
     pub(super) fn pick(&self, name: &Name) -> Option<&L> {
-        self.agents.get(name)?.entries.last().map(|entry| &entry.link)
+        self.agents.get(name)?.taking()
     }
 
-    /// All links of an agent, oldest first.
+    /// All links of an agent, oldest first, those that take no more calls too.
     pub(super) fn links(&self, name: &Name) -> Vec<L> {
         self.agents
             .get(name)
@@ -161,12 +223,23 @@ impl<L: Clone> Registry<L> {
             .unwrap_or_default()
     }
 
+    /// All links of all agents.
+    pub(super) fn all_links(&self) -> Vec<L> {
+        let entries = self.agents.values().flat_map(|record| &record.entries);
+        entries.map(|entry| entry.link.clone()).collect()
+    }
+
     /// Every agent that is attached or was, by name.
-    pub(super) fn lines(&self) -> impl Iterator<Item = Line<'_, L>> {
-        self.agents.iter().map(|(name, record)| Line {
-            name,
-            newest: record.entries.last().map(|entry| &entry.link),
-            since: record.since,
+    pub(super) fn lines(&self, now: Now) -> impl Iterator<Item = Line<'_, L>> {
+        self.agents.iter().map(move |(name, record)| {
+            let (taking, last) = (record.taking(), record.entries.last());
+            Line {
+                name,
+                newest: taking.or_else(|| last.map(|entry| &entry.link)),
+                is_draining: taking.is_none() && last.is_some(),
+                is_used_twice: record.past.is_used_twice(now.instant),
+                since: record.since,
+            }
         })
     }
 
@@ -192,18 +265,24 @@ impl<L: Clone> Registry<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::{sync::LazyLock, time::Duration};
 
     fn name(text: &str) -> Name {
         text.parse().expect("a name")
     }
 
-    fn at(seconds: u64) -> SystemTime {
+    fn wall(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    /// One moment, and so many seconds after it.
+    fn at(seconds: u64) -> Now {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Now { wall: wall(seconds), instant: *START + Duration::from_secs(seconds) }
+    }
+
     fn entry(admission: u64, instance: u8) -> Entry<u64> {
-        Entry { admission, instance: [instance; 16], link: admission }
+        Entry { admission, instance: [instance; 16], is_draining: false, link: admission }
     }
 
     #[test]
@@ -212,7 +291,7 @@ mod tests {
         assert!(registry.register(&a, entry(1, 1), at(0)).expect("first").is_new);
         let taken = registry.register(&a, entry(3, 2), at(1)).expect("later");
         assert_eq!(taken, Registration { is_new: false, superseded: vec![1], surplus: vec![] });
-        assert_eq!(registry.register(&a, entry(2, 3), at(2)), Err(Stale));
+        assert_eq!(registry.register(&a, entry(2, 3), at(2)), Err(Refused::Stale));
         assert_eq!(registry.pick(&a), Some(&3));
     }
 
@@ -258,16 +337,99 @@ mod tests {
     }
 
     #[test]
+    fn a_draining_link_takes_no_calls_and_stays_until_it_is_unregistered() {
+        let (mut registry, a) = (Registry::default(), name("a"));
+        registry.register(&a, entry(1, 1), at(0)).expect("first");
+        registry.register(&a, entry(2, 1), at(0)).expect("second");
+        assert!(registry.drain(&a, 2), "it is new");
+        assert!(!registry.drain(&a, 2), "it is not");
+        assert!(!registry.drain(&a, 7) && !registry.drain(&name("b"), 2), "nobody");
+        assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&1), vec![1, 2]));
+        let is_draining = |registry: &Registry<u64>| {
+            registry.lines(at(0)).next().map(|line| (line.newest.copied(), line.is_draining))
+        };
+        assert_eq!(is_draining(&registry), Some((Some(1), false)), "one link still takes calls");
+        assert!(registry.drain(&a, 1));
+        assert_eq!((registry.pick(&a), registry.links(&a)), (None, vec![1, 2]));
+        assert_eq!(is_draining(&registry), Some((Some(2), true)));
+        // A registration on the same link takes it back.
+        registry.register(&a, entry(2, 1), at(0)).expect("again");
+        assert_eq!(registry.pick(&a), Some(&2));
+        assert!(!registry.unregister(&a, 1, at(1)));
+        assert!(registry.unregister(&a, 2, at(1)));
+        assert_eq!(is_draining(&registry), Some((None, false)));
+    }
+
+    #[test]
+    fn a_later_instance_does_not_cut_off_one_that_drains() {
+        let (mut registry, a) = (Registry::default(), name("a"));
+        registry.register(&a, entry(1, 1), at(0)).expect("the old one");
+        registry.drain(&a, 1);
+        let new = registry.register(&a, entry(2, 2), at(1)).expect("the new one");
+        assert_eq!(new, Registration { is_new: true, superseded: vec![], surplus: vec![] });
+        assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&2), vec![1, 2]));
+        assert!(!registry.unregister(&a, 1, at(2)));
+        assert_eq!(registry.pick(&a), Some(&2));
+        // It is too late for it to change its mind.
+        assert_eq!(registry.register(&a, entry(1, 1), at(3)), Err(Refused::Stale));
+    }
+
+    /// Instances 1 and 2 supersede each other, one a second, until one is refused: at which second, and who stays.
+    fn until_held_back(registry: &mut Registry<u64>, every: u64) -> (u64, u64) {
+        for turn in 0..20 {
+            let newest = entry(turn + 1, 1 + (turn % 2) as u8);
+            match registry.register(&name("a"), newest, at(turn * every)) {
+                Ok(_) => {}
+                Err(Refused::HeldBack { other, is_first: true }) => return (turn, other),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        (20, 0)
+    }
+
+    #[test]
+    fn the_third_return_in_a_minute_takes_over_and_the_fourth_is_held_back() {
+        let mut registry = Registry::default();
+        // Turns 0 and 1 are first attachments, 2 to 4 the three returns, and 5 is one too many.
+        assert_eq!(until_held_back(&mut registry, 20), (5, 5));
+        let is_used_twice = |registry: &Registry<u64>, now| {
+            registry.lines(now).next().is_some_and(|line| line.is_used_twice)
+        };
+        assert!(is_used_twice(&registry, at(100)));
+        assert_eq!(registry.pick(&name("a")), Some(&5), "the one that stays");
+        let again = registry.register(&name("a"), entry(7, 2), at(101));
+        assert_eq!(again, Err(Refused::HeldBack { other: 5, is_first: false }));
+        // An instance never seen before is never held back.
+        let new = registry.register(&name("a"), entry(8, 9), at(102)).expect("a new one");
+        assert_eq!(new.superseded, vec![5]);
+    }
+
+    #[test]
+    fn returns_that_are_further_apart_are_nobodys_fault() {
+        let mut registry = Registry::default();
+        assert_eq!(until_held_back(&mut registry, 21), (20, 0));
+        assert!(!registry.lines(at(420)).any(|line| line.is_used_twice));
+    }
+
+    #[test]
+    fn an_instance_that_is_held_back_is_taken_when_nobody_else_is_there() {
+        let (mut registry, a) = (Registry::default(), name("a"));
+        assert_eq!(until_held_back(&mut registry, 1), (5, 5));
+        registry.unregister(&a, 5, at(6));
+        assert!(registry.register(&a, entry(7, 2), at(7)).is_ok());
+    }
+
+    #[test]
     fn lists_show_who_is_attached_and_since_when() {
         let mut registry = Registry::default();
         registry.register(&name("b"), entry(1, 1), at(5)).expect("b");
         registry.register(&name("a"), entry(2, 2), at(6)).expect("a");
         registry.unregister(&name("b"), 1, at(9));
         let lines: Vec<_> = registry
-            .lines()
+            .lines(at(9))
             .map(|line| (line.name.to_string(), line.newest.copied(), line.since))
             .collect();
-        assert_eq!(lines, [("a".into(), Some(2), at(6)), ("b".into(), None, at(9))]);
+        assert_eq!(lines, [("a".into(), Some(2), wall(6)), ("b".into(), None, wall(9))]);
     }
 
     #[test]
@@ -277,8 +439,8 @@ mod tests {
             registry.register(&name(&format!("a{n}")), entry(n + 1, 1), at(n)).expect("new");
             registry.unregister(&name(&format!("a{n}")), n + 1, at(n));
         }
-        assert_eq!(registry.lines().count(), DETACHED_REMEMBERED_MAX);
-        assert!(!registry.lines().any(|line| line.name.as_str() == "a0"));
+        assert_eq!(registry.lines(at(0)).count(), DETACHED_REMEMBERED_MAX);
+        assert!(!registry.lines(at(0)).any(|line| line.name.as_str() == "a0"));
     }
 
     #[test]

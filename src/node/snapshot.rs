@@ -1,6 +1,10 @@
 //! A read-only picture of who is attached, and the directory service that shows it to those who may see it.
 
-use super::{Shared, dispatch::may_answer};
+use super::{
+    Shared,
+    dispatch::may_answer,
+    registry::{Line, Now},
+};
 use crate::{
     call::Context,
     name::{MethodPath, Name, NameError, PeerName},
@@ -41,6 +45,17 @@ pub struct AgentInfo {
     /// The round-trip time of its link in microseconds, while it is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
+    /// Whether it is attached and takes no more calls, because it is leaving.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+    /// Whether two instances with its certificate keep taking over from each other, or did within ten minutes: each needs its own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub certificate_used_twice: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// All agents that pass the filter, by name.
@@ -48,13 +63,16 @@ pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<Ag
     // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its link for address and pace.
     let lines: Vec<_> = shared
         .registry()
-        .lines()
-        .map(|line| (line.name.clone(), line.newest.cloned(), line.since))
+        .lines(Now::read())
+        .map(|line| {
+            let Line { name, newest, is_draining, is_used_twice, since } = line;
+            (name.clone(), newest.cloned(), [is_draining, is_used_twice], since)
+        })
         .collect();
     lines
         .into_iter()
         .filter(|(name, ..)| may_see(name))
-        .map(|(name, newest, since)| AgentInfo {
+        .map(|(name, newest, [draining, certificate_used_twice], since)| AgentInfo {
             name: name.to_string(),
             attached: newest.is_some(),
             since_ms: unix_ms(since),
@@ -65,6 +83,8 @@ pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<Ag
             rtt_us: newest
                 .as_ref()
                 .map(|agent| u64::try_from(agent.link.rtt().as_micros()).unwrap_or(u64::MAX)),
+            draining,
+            certificate_used_twice,
         })
         .collect()
 }

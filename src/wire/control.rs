@@ -1,4 +1,4 @@
-//! The frames of the control stream: hello, welcome, registration, heartbeat.
+//! The frames of the control stream: hello, welcome, registration, heartbeat, leaving.
 
 use super::{
     CallKind, WireError,
@@ -95,6 +95,29 @@ pub(crate) struct Ping {
     pub(crate) number: u64,
 }
 
+/// The side is leaving: it takes no more calls, and finishes those that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Drain {
+    /// 0: why, for people.
+    #[serde(default)]
+    pub(crate) reason: String,
+    /// 1: milliseconds that it gives the calls in flight.
+    #[serde(default)]
+    pub(crate) time_ms: u64,
+    /// 2: the last stream of the receiver's that it took; 0 if none. Later ones were not started and will not be.
+    pub(crate) last_stream: u64,
+}
+
+/// The side has finished: whoever gets this closes the link when it waits for no reply on it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Goodbye {
+    /// 0: the code of the table of link codes that says why.
+    pub(crate) code: u64,
+    /// 1: the same for people.
+    #[serde(default)]
+    pub(crate) text: String,
+}
+
 /// Any frame of the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
@@ -104,6 +127,8 @@ pub(crate) enum Control {
     Registered(Registered),
     Ping(Ping),
     Pong(Ping),
+    Drain(Drain),
+    Goodbye(Goodbye),
     /// A frame that this version knows of and has no use for yet.
     Reserved,
 }
@@ -119,6 +144,8 @@ impl Control {
             Self::Registered(words) => push_words(&mut out, Kind::Registered, words),
             Self::Ping(words) => push_words(&mut out, Kind::Ping, words),
             Self::Pong(words) => push_words(&mut out, Kind::Pong, words),
+            Self::Drain(words) => push_words(&mut out, Kind::Drain, words),
+            Self::Goodbye(words) => push_words(&mut out, Kind::Goodbye, words),
             Self::Reserved => Err(WireError::Malformed("a reserved frame is never sent")),
         }?;
         Ok(out)
@@ -134,7 +161,9 @@ impl Control {
             Kind::Registered => Self::Registered(decode_words(payload, bounds)?),
             Kind::Ping => Self::Ping(decode_words(payload, bounds)?),
             Kind::Pong => Self::Pong(decode_words(payload, bounds)?),
-            Kind::View | Kind::Drain | Kind::Goodbye => Self::Reserved,
+            Kind::Drain => Self::Drain(decode_words(payload, bounds)?),
+            Kind::Goodbye => Self::Goodbye(decode_words(payload, bounds)?),
+            Kind::View => Self::Reserved,
             Kind::Head | Kind::Message | Kind::End | Kind::Status | Kind::Optional => {
                 return Err(WireError::Malformed("a frame of a call on the control stream"));
             }
@@ -182,6 +211,8 @@ mod tests {
         check(Control::Registered(Registered { generation: 1 }));
         check(Control::Ping(Ping { number: 1 }));
         check(Control::Pong(Ping { number: u64::MAX }));
+        check(Control::Drain(Drain { reason: "r".into(), time_ms: 25_000, last_stream: 8 }));
+        check(Control::Goodbye(Goodbye { code: 0x42, text: "t".into() }));
     }
 
     #[test]

@@ -69,13 +69,13 @@ kinds! {
     Registered = 0x04;
     /// Which nodes there are. Reserved: read and passed over.
     View = 0x05;
-    /// The side is leaving. Reserved: read and passed over.
+    /// The side is leaving.
     Drain = 0x06;
     /// Are you there?
     Ping = 0x07;
     /// I am.
     Pong = 0x08;
-    /// Why the link is about to be closed. Reserved: read and passed over.
+    /// The side has finished, and the other is to close the link.
     Goodbye = 0x09;
     /// The first frame of a request; optional in a reply.
     Head = 0x10;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod certificates;
+mod draining;
 mod files;
 mod killed;
 mod local;

@@ -7,6 +7,7 @@ mod cancel;
 mod cli;
 mod deadline;
 mod faults;
+mod faults_drain;
 mod hostile;
 mod identity;
 mod limits;

@@ -1,20 +1,33 @@
 //! Leaving in good order: what is in flight finishes, what is new was not executed, and nothing stays behind.
 
 use crate::world::{
-    Background, Bounds, End, Scene, Stage, World, attached, background, check_status, soon, until,
+    Background, Bounds, End, Scene, Stage, World, attached, background, check_status, soon,
+    start_at, until,
 };
-use dialback::{Callee, Code, Limits, Outcome, Role};
+use dialback::{AgentEvent, Callee, Code, Limits, NodeEvent, Outcome, Role};
 use serde_bytes::ByteBuf;
-use std::{future::IntoFuture, net::UdpSocket, time::Duration};
+use std::{
+    future::IntoFuture,
+    net::UdpSocket,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::runtime::Handle;
 
-/// Makes new calls until one is refused, which must be as the table of outcomes has it. Those before it went well.
+const SHORT: Duration = Duration::from_millis(500);
+const FAR: Duration = Duration::from_secs(40);
+
+/// Makes new calls until one is refused, which must be as the table of outcomes has it. Those before it went well. The deadline is short
+/// because a caller waits for the successor of a node that leaves.
 async fn refused_as_leaving(stage: &Stage, callee: &Callee) {
     let before = stage.runs("new");
     let mut answered = 0;
     let refused = soon("a new call is refused", async {
         loop {
-            match callee.call::<String>("Stage/Note", "new").await {
+            match callee.call::<String>("Stage/Note", "new").timeout(SHORT).await {
                 Ok(_) => answered += 1,
                 Err(status) => return status,
             }
@@ -142,9 +155,130 @@ async fn a_call_that_does_not_end_is_cut_off_after_the_drain_time() {
             _ => soon("the agent stops", agent.shutdown()).await,
         }
         let failed = soon("the call ends", call).await;
-        check_status(failed, Code::Unavailable, Outcome::Unknown);
+        let failed = check_status(failed, Code::Unavailable, Outcome::Unknown);
+        assert!(failed.message().contains("DRAINED"), "{who}: {failed}");
         assert_eq!(stage.ended("endless").await, End::Dropped);
     }
+}
+
+/// Calls in the background, until told to stop: how many were answered, and the failures.
+fn steady(callee: Callee, stop: Arc<AtomicBool>) -> Background<(usize, Vec<dialback::Status>)> {
+    background(async move {
+        let (mut answered, mut failed) = (0, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let call = callee.call::<String>("Stage/Note", "load").timeout(FAR);
+            match call.await {
+                Ok(_) => answered += 1,
+                Err(status) => failed.push(status),
+            }
+        }
+        (answered, failed)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_under_load_leaves_and_comes_back_and_nobody_has_to_doubt_a_call() {
+    let (world, stage) = (World::new(), Stage::default());
+    let mut first = world.node_named("edge-1").start().await.expect("a node");
+    let second = world.node_named("edge-2").start().await.expect("a node");
+    let at = first.local_addr();
+    let agent = world.agent("warehouse", at).node(second.local_addr().to_string());
+    let agent = attached(agent.serve(stage.service())).await;
+    soon("it is on both", agent.registered(2)).await;
+    let near = world.caller("ops", at).connect().await.expect("a caller");
+    let far = world.caller("ops", second.local_addr()).connect().await.expect("a caller");
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = [&near, &far].map(|caller| caller.agent("warehouse").expect("a name"));
+    let load = load.map(|callee| steady(callee, stop.clone()));
+    for round in 1..=3 {
+        let held = format!("held-{round}");
+        let in_flight = self::held(&near.agent("warehouse").expect("a name"), &held);
+        stage.started(&held).await;
+        let stopping = background(first.shutdown());
+        // It has told everybody and waits for this call, and the agent is elsewhere all the time.
+        until("the agent is attached there", || second.agents()[0].attached).await;
+        stage.open();
+        assert_eq!(soon("the call in flight ends", in_flight).await, Ok(held));
+        soon("the node stops", stopping).await;
+        stage.close();
+        first = start_at(at, || world.node_named("edge-1")).await;
+        soon("the agent is back", agent.registered(2)).await;
+        let call = near.agent("warehouse").expect("a name").call::<String>("Stage/Note", "after");
+        assert!(soon("the caller is back", call.timeout(FAR).into_future()).await.is_ok());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let [near, far] = load;
+    let (near, far) = (soon("the load ends", near).await, soon("the load ends", far).await);
+    // At the second node nobody noticed. At the first a call may have found it back before the agent was; then it was not executed.
+    assert!(far.1.is_empty() && far.0 > 0, "{far:?}");
+    assert!(near.1.iter().all(|failed| failed.outcome() == Outcome::NotExecuted), "{near:?}");
+    assert_eq!(stage.runs("load"), near.0 + far.0, "a call ran that was not answered, or twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_under_load_leaves_and_its_successor_goes_on_beside_it() {
+    let Scene { world, node, agent, caller, stage } = Scene::open().await;
+    let callee = caller.agent("warehouse").expect("a name");
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = steady(callee.clone(), stop.clone());
+    let in_flight = held(&callee, "held");
+    stage.started("held").await;
+    let stopping = background(agent.shutdown());
+    until("it drains", || node.agents()[0].draining).await;
+    let next = world.agent("warehouse", node.local_addr()).serve(stage.service());
+    let _next = attached(next).await;
+    assert!(!node.agents()[0].draining);
+    assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
+    assert!(!stopping.is_finished() && !in_flight.is_finished(), "it was cut off");
+    stage.open();
+    assert_eq!(soon("the call in flight ends", in_flight).await.as_deref(), Ok("held"));
+    soon("the old one stops", stopping).await;
+    stop.store(true, Ordering::Relaxed);
+    let (answered, failed) = soon("the load ends", load).await;
+    assert!(failed.iter().all(|failed| failed.outcome() == Outcome::NotExecuted), "{failed:?}");
+    assert_eq!(stage.runs("load"), answered, "a call ran that was not answered, or twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_tells_its_own_program_what_becomes_of_its_links() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let mut node_events = node.events();
+    let agent = world.agent("warehouse", node.local_addr()).start().expect("an agent");
+    let mut events = agent.events();
+    let mut next = async || soon("an event", events.next()).await;
+    let registered = next().await.expect("the agent runs");
+    assert!(
+        matches!(&registered, AgentEvent::Registered { node } if node.as_str() == "edge-1"),
+        "{registered:?}"
+    );
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    caller.close().await;
+    node.shutdown().await;
+    let drains = next().await.expect("the agent runs");
+    assert!(
+        matches!(&drains, AgentEvent::Draining { node } if node.as_str() == "edge-1"),
+        "{drains:?}"
+    );
+    let lost = next().await.expect("the agent runs");
+    assert!(
+        matches!(&lost, AgentEvent::Lost { reason, .. } if reason.to_string().contains("DRAINED")),
+        "{lost:?}"
+    );
+    agent.shutdown().await;
+    assert!(next().await.is_none());
+    let mut told = Vec::new();
+    while let Some(event) = soon("an event", node_events.next()).await {
+        told.push(match event {
+            NodeEvent::Attached { agent, .. } => format!("attached {agent}"),
+            NodeEvent::CallerLinked { caller, .. } => format!("linked {caller}"),
+            NodeEvent::CallerLeft { caller, reason } => format!("left {caller}: {reason}"),
+            NodeEvent::Lost { agent, .. } => format!("lost {agent}"),
+            other => format!("{other:?}"),
+        });
+    }
+    let left = "left ops: the peer closed the link with GOODBYE: the caller has ended";
+    assert_eq!(told, ["attached warehouse", "linked ops", left, "lost warehouse"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

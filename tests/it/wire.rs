@@ -123,7 +123,7 @@ fn every_golden_file_stands_in_the_manual_as_it_is() {
         assert!(manual.contains(text.trim()), "{} is not in docs/protocol.md", path.display());
         count += 1;
     }
-    assert!(count >= 21, "only {count} golden files");
+    assert!(count >= 27, "only {count} golden files");
 }
 
 #[tokio::test]
@@ -315,6 +315,51 @@ async fn a_real_agent_asks_for_the_heartbeat_with_the_golden_bytes_and_counts_on
     let second = control.expect(raw_peer::kind::PING).await;
     assert_eq!(second, [0xa1, 0x00, 0x02]);
     assert_eq!(agent.nodes().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_says_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let (link, mut control) = golden_agent(&issuer, &node).await;
+    let stopping = node.shutdown();
+    let other_side = async {
+        comes(&mut control, "drain").await;
+        comes(&mut control, "goodbye").await;
+        link.connection.close(0x40u32.into(), b"all is here");
+    };
+    tokio::join!(stopping, other_side);
+}
+
+#[tokio::test]
+async fn an_agent_that_stops_says_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let (agent, link, mut control) = golden_node(&issuer, hello_service()).await;
+    soon("registration", agent.registered(1)).await;
+    let mut stream = link.open().await;
+    send(&mut stream, "request-node").await;
+    stream.finish();
+    comes_whole(&mut stream, "reply").await;
+    let other_side = async {
+        comes(&mut control, "unregister").await;
+        send(&mut control, "unregistered").await;
+        comes(&mut control, "drain-agent").await;
+        comes(&mut control, "goodbye-agent").await;
+        link.connection.close(0x40u32.into(), b"all is here");
+    };
+    tokio::join!(agent.shutdown(), other_side);
+}
+
+#[tokio::test]
+async fn a_real_node_answers_an_agent_that_leaves_with_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let (link, mut control) = golden_agent(&issuer, &node).await;
+    send(&mut control, "unregister").await;
+    comes(&mut control, "unregistered").await;
+    send(&mut control, "drain-agent").await;
+    send(&mut control, "goodbye-agent").await;
+    assert_eq!(link.closed().await, (0x40, "the agent stops".into()));
 }
 
 /// STREAM frames and what of the stream came in one piece: the frame cannot be in two datagrams, so one frame is one datagram.

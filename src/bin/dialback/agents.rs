@@ -37,13 +37,23 @@ fn row(agent: &AgentInfo) -> Vec<String> {
     let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(agent.since_ms));
     vec![
         escape(&agent.name),
-        if agent.attached { "attached" } else { "detached" }.into(),
+        state(agent),
         since.map_or_else(|| "-".into(), |since| Utc(since).to_string()),
         or_dash(&agent.address),
         or_dash(&agent.software),
         agent.calls_in_flight.to_string(),
         agent.rtt_us.map_or_else(|| "-".into(), |us| format!("{:.1} ms", us as f64 / 1_000.0)),
     ]
+}
+
+fn state(agent: &AgentInfo) -> String {
+    let state = match (agent.attached, agent.draining) {
+        (true, false) => "attached",
+        (true, true) => "draining",
+        (false, _) => "detached",
+    };
+    let twice = if agent.certificate_used_twice { ", certificate used twice" } else { "" };
+    format!("{state}{twice}")
 }
 
 #[cfg(test)]
@@ -61,12 +71,21 @@ mod tests {
             software: Some("evil\x1b[2J".into()),
             calls_in_flight: 0,
             rtt_us: None,
+            draining: false,
+            certificate_used_twice: false,
         };
-        let shown = table(&[agent]);
+        let shown = table(std::slice::from_ref(&agent));
         let expected =
             ["warehouse", "detached", "1970-01-01T00:00:00Z", "-", "evil\\u{1b}[2J", "0", "-"];
         let line = shown.lines().nth(1).expect("a line");
         assert_eq!(line.split_whitespace().collect::<Vec<_>>(), expected);
         assert!(table(&[]).contains("no agents"));
+        let of = |attached, draining, certificate_used_twice| {
+            state(&AgentInfo { attached, draining, certificate_used_twice, ..agent.clone() })
+        };
+        assert_eq!(of(true, false, false), "attached");
+        assert_eq!(of(true, true, false), "draining");
+        assert_eq!(of(true, false, true), "attached, certificate used twice");
+        assert_eq!(of(false, false, true), "detached, certificate used twice");
     }
 }

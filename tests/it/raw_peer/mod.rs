@@ -48,8 +48,10 @@ pub(crate) mod kind {
     pub(crate) const REGISTER: u8 = 0x03;
     pub(crate) const REGISTERED: u8 = 0x04;
     pub(crate) const VIEW: u8 = 0x05;
+    pub(crate) const DRAIN: u8 = 0x06;
     pub(crate) const PING: u8 = 0x07;
     pub(crate) const PONG: u8 = 0x08;
+    pub(crate) const GOODBYE: u8 = 0x09;
     pub(crate) const HEAD: u8 = 0x10;
     pub(crate) const MESSAGE: u8 = 0x11;
     pub(crate) const END: u8 = 0x12;
@@ -174,6 +176,19 @@ pub(crate) fn registered(generation: u64) -> Vec<u8> {
 
 pub(crate) fn ping(number: u64) -> Vec<u8> {
     frame(kind::PING, &Cbor::map([(0, Cbor::Uint(number))]).encode())
+}
+
+/// DRAIN: streams up to this one were taken.
+pub(crate) fn drain(last_stream: u64) -> Vec<u8> {
+    let words =
+        [(0, Cbor::text("raw drains")), (1, Cbor::Uint(5_000)), (2, Cbor::Uint(last_stream))];
+    frame(kind::DRAIN, &Cbor::map(words).encode())
+}
+
+/// GOODBYE with a link code.
+pub(crate) fn goodbye(code: u64) -> Vec<u8> {
+    let words = [(0, Cbor::Uint(code)), (1, Cbor::text("raw has finished"))];
+    frame(kind::GOODBYE, &Cbor::map(words).encode())
 }
 
 /// MESSAGE with a text.

@@ -1,0 +1,192 @@
+//! One link of an agent, from its admission to its end: in the registry, draining, out of it. What is told of it is told here.
+
+use super::{
+    AgentLink, NodeEvent, Shared, SharedAgentLink, admit,
+    registry::{Entry, Now, Refused, Registration},
+};
+use crate::{
+    link::LinkFault,
+    name::{MethodName, Name, NameError, ServiceName},
+    wire::{CloseCode, Control, Register, Registered, ServiceInfo},
+};
+use std::{net::SocketAddr, sync::Arc};
+
+/// A link that may be in the registry. Dropping it takes it out, and no other.
+pub(super) struct Admitted<'a> {
+    shared: &'a Arc<Shared>,
+    name: &'a Name,
+    admission: u64,
+    instance: [u8; 16],
+    /// What is registered, but for the services.
+    agent: AgentLink,
+    is_registered: bool,
+    /// Why the link has ended.
+    reason: Option<LinkFault>,
+}
+
+impl<'a> Admitted<'a> {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        name: &'a Name,
+        admission: u64,
+        instance: [u8; 16],
+        agent: AgentLink,
+    ) -> Self {
+        Self { shared, name, admission, instance, agent, is_registered: false, reason: None }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.agent.link.remote_address()
+    }
+
+    /// Takes a registration. A later one without services takes the link out of service, and leaves it its calls.
+    pub(super) fn register(&mut self, words: Register) -> Result<Control, LinkFault> {
+        let services = checked(words.services)?;
+        if self.is_registered && services.is_empty() {
+            self.drain("it has unregistered");
+        } else {
+            self.enter(services)?;
+        }
+        Ok(Control::Registered(Registered { generation: words.generation }))
+    }
+
+    fn enter(&mut self, services: Vec<ServiceInfo>) -> Result<(), LinkFault> {
+        let (count, hosted) = (services.len(), services.clone());
+        let entry = Entry {
+            admission: self.admission,
+            instance: self.instance,
+            is_draining: false,
+            link: Arc::new(AgentLink { services, ..self.agent.clone() }),
+        };
+        let mut registry = self.shared.registry();
+        let registration = registry.register(self.name, entry, Now::read());
+        if registration.is_ok() {
+            registry.hosting.set(self.name, &hosted);
+        }
+        if registration.is_ok() && !self.is_registered {
+            // Under the lock: whoever subscribes sees each agent either as present or as arriving. Nobody listening is fine.
+            drop(self.shared.arrivals.send(self.name.clone()));
+        }
+        drop(registry);
+        let registration = registration.map_err(|why| self.refused(&why))?;
+        self.is_registered = true;
+        self.shared.changed.send_replace(());
+        tracing::info!(
+            "agent {} attached from {} with {count} services",
+            self.name,
+            self.address()
+        );
+        self.took_over(registration);
+        Ok(())
+    }
+
+    /// Ends the links that this one replaces.
+    fn took_over(&self, registration: Registration<SharedAgentLink>) {
+        let (agent, new) = (self.name, self.address());
+        match registration.superseded.last() {
+            Some(last) => {
+                let old = last.link.remote_address();
+                self.tell(NodeEvent::TakenOver { agent: agent.clone(), old, new });
+            }
+            None if registration.is_new => {
+                self.tell(NodeEvent::Attached { agent: agent.clone(), address: new });
+            }
+            None => {}
+        }
+        for old in registration.superseded {
+            tracing::warn!(
+                "agent {agent}: another instance at {new} took over from the one at {}; if both are meant to run, give each its own certificate",
+                old.link.remote_address()
+            );
+            old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
+        }
+        registration.surplus.iter().for_each(|old| {
+            old.link.close(CloseCode::Drained, "more links of one instance than are allowed")
+        });
+    }
+
+    /// Why this link is closed and not taken into service.
+    fn refused(&self, why: &Refused<SharedAgentLink>) -> LinkFault {
+        let (agent, new) = (self.name, self.address());
+        let text = match why {
+            Refused::Stale => "a later link of this identity has taken over".into(),
+            Refused::HeldBack { other, is_first } => {
+                let old = other.link.remote_address();
+                if *is_first {
+                    tracing::error!(
+                        "the certificate of agent {agent} is in use twice: instances at {new} and at {old} keep taking over from each other; the one at {new} is held back. Give each a certificate of its own (`dialback certs issue agent NAME`)"
+                    );
+                    self.tell(NodeEvent::CertificateUsedTwice { agent: agent.clone() });
+                } else {
+                    tracing::warn!(
+                        "agent {agent} at {new} is held back: its certificate is in use at {old} too"
+                    );
+                }
+                "another instance uses this certificate too, and this one has come back too often; give each a certificate of its own"
+                    .to_owned()
+            }
+        };
+        LinkFault::Closed { code: CloseCode::Superseded, text, by_peer: false }
+    }
+
+    /// The link takes no more calls; those that are on it go on.
+    pub(super) fn drain(&self, reason: &str) {
+        if self.shared.registry().drain(self.name, self.admission) {
+            tracing::info!(
+                "agent {} at {} takes no more calls: {}",
+                self.name,
+                self.address(),
+                reason.escape_debug()
+            );
+            self.tell(NodeEvent::Draining { agent: self.name.clone() });
+            self.shared.changed.send_replace(());
+        }
+    }
+
+    /// The link is over.
+    pub(super) fn left(mut self, fault: LinkFault) -> LinkFault {
+        let fault = admit::left(&self.agent.link, fault);
+        self.reason = Some(fault.clone());
+        fault
+    }
+
+    fn tell(&self, event: NodeEvent) {
+        self.shared.events.tell(event);
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        let mut registry = self.shared.registry();
+        let is_detached = registry.unregister(self.name, self.admission, Now::read());
+        if is_detached {
+            registry.hosting.remove(self.name);
+        }
+        drop(registry);
+        if is_detached {
+            tracing::info!("agent {} is detached", self.name);
+            let stopped = || LinkFault::Closed {
+                code: CloseCode::Drained,
+                text: "the node stops".into(),
+                by_peer: false,
+            };
+            let reason = self.reason.take().unwrap_or_else(stopped);
+            self.tell(NodeEvent::Lost { agent: self.name.clone(), reason });
+        }
+        self.shared.changed.send_replace(());
+    }
+}
+
+/// Service and method names come from the peer: they follow the grammar or the link ends.
+fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
+    let bad =
+        |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
+    for service in &services {
+        // By itself too: a service may come without methods.
+        service.name.parse::<ServiceName>().map_err(bad)?;
+        for method in &service.methods {
+            method.name.parse::<MethodName>().map_err(bad)?;
+        }
+    }
+    Ok(services)
+}

@@ -1,0 +1,133 @@
+//! Stopping processes that are at work: what is in flight is answered, what is new was not executed, and the exit code is 0.
+
+use super::process::{Place, until_has};
+use crate::world::{Background, background, check_status, soon};
+use dialback::{Callee, Caller, Code, Credentials, Outcome, Status};
+use rustix::process::Signal;
+use std::{future::IntoFuture, time::Duration};
+
+/// Calls in flight when the signal comes, on two links: a caller link has room for 128.
+const CALLS: usize = 200;
+
+/// No call takes longer.
+const CALL_MS: usize = 3_000;
+
+async fn callers(place: &Place, at: &str) -> [Caller; 2] {
+    let connect = async || {
+        let credentials = Credentials::from_dir(place.path("certs"), "caller-ops");
+        let connect = Caller::connect(at, credentials.expect("credentials"));
+        soon("a caller links", connect).await.expect("a caller")
+    };
+    [connect().await, connect().await]
+}
+
+fn warehouse(caller: &Caller) -> Callee {
+    caller.agent("warehouse").expect("a name")
+}
+
+fn append(callee: &Callee, id: &str, ms: usize) -> dialback::Call<()> {
+    callee.call("Demo/Append", &serde_json::json!({ "id": id, "ms": ms }))
+}
+
+/// Calls of 1 s to 3 s, all of which have started.
+async fn in_flight(place: &Place, callers: &[Caller; 2]) -> Vec<Background<Result<(), Status>>> {
+    let mut calls = Vec::new();
+    for n in 0..CALLS {
+        let ms = CALL_MS / 3 + n * (CALL_MS - CALL_MS / 3) / (CALLS - 1);
+        let call = append(&warehouse(&callers[n % 2]), &format!("call-{n}"), ms);
+        calls.push(background(call.into_future()));
+    }
+    for n in 0..CALLS {
+        until_has(&place.path("ledger.txt"), &format!("started call-{n}\n"));
+    }
+    calls
+}
+
+/// A call that comes too late ends with UNAVAILABLE and was not executed. Those that come before the side has begun to leave are answered.
+async fn refused(caller: &Caller) {
+    loop {
+        let call = append(&warehouse(caller), "early", 0).timeout(Duration::from_secs(1));
+        if let Err(status) = soon("a late call ends", call.into_future()).await {
+            check_status::<()>(Err(status), Code::Unavailable, Outcome::NotExecuted);
+            break;
+        }
+    }
+    let late = append(&warehouse(caller), "late", 0).timeout(Duration::from_secs(1)).into_future();
+    let late = soon("a late call ends", late).await;
+    check_status(late, Code::Unavailable, Outcome::NotExecuted);
+}
+
+async fn all_answered(calls: Vec<Background<Result<(), Status>>>) {
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(soon("a call in flight ends", call).await, Ok(()), "call {n}");
+    }
+}
+
+/// Each ran once and to its end, and none that came late ran at all.
+fn check_ledger(place: &Place) {
+    let ledger = place.read("ledger.txt");
+    for n in 0..CALLS {
+        for what in ["started", "done"] {
+            let lines = ledger.matches(&format!("{what} call-{n}\n")).count();
+            assert_eq!(lines, 1, "{what} call-{n}");
+        }
+    }
+    assert!(!ledger.contains("late"), "a call that was refused has run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_told_to_stop_answers_two_hundred_calls_and_ends_well() {
+    let place = Place::new();
+    let (mut node, at) = place.node();
+    let mut agent = place.agent(&at);
+    let callers = callers(&place, &at).await;
+    let calls = in_flight(&place, &callers).await;
+    agent.signal(Signal::TERM);
+    agent.said("stopping on SIGTERM");
+    // The node has heard of it, and the calls are still in flight.
+    node.said("takes no more calls");
+    let agents = soon("a list", callers[0].agents()).await.expect("a list");
+    assert!(agents[0].attached && agents[0].draining, "{agents:?}");
+    refused(&callers[0]).await;
+    all_answered(calls).await;
+    agent.end().expect(0, &["stopped"]);
+    check_ledger(&place);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_told_to_stop_answers_two_hundred_calls_and_everybody_finds_the_next_one() {
+    let place = Place::new();
+    let (mut node, at) = place.node();
+    let agent = place.agent(&at);
+    let callers = callers(&place, &at).await;
+    let calls = in_flight(&place, &callers).await;
+    node.signal(Signal::TERM);
+    node.said("stopping on SIGTERM");
+    refused(&callers[0]).await;
+    let waits = append(&warehouse(&callers[1]), "patient", 0).timeout(Duration::from_secs(40));
+    let waits = background(waits.into_future());
+    all_answered(calls).await;
+    node.end().expect(0, &["stopped"]);
+    let (_next, _) = place.listening(&["node", "--listen", &at, "--policy", "rules.toml"]);
+    // It was made while the old node was leaving. The new one may have the caller before the agent.
+    match soon("the patient call ends", waits).await {
+        Ok(()) => {}
+        Err(status) => assert!(status.is_safe_to_retry(), "{status}"),
+    }
+    check_ledger(&place);
+    drop(agent);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_an_agents_calls_either() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let mut agent = place.agent(&at);
+    let data = r#"{"id":"long","ms":60000}"#;
+    let _call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&place.path("ledger.txt"), "started long");
+    agent.signal(Signal::TERM);
+    agent.said("stopping on SIGTERM");
+    agent.signal(Signal::INT);
+    agent.end().expect(1, &["error: SIGINT while stopping"]);
+}

@@ -1,0 +1,426 @@
+//! Leaving, taking over and coming back, seen by a peer that speaks the protocol byte by byte and can so do what ours never would.
+
+use crate::raw_peer::{
+    Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, drain, end, goodbye,
+    hello_of, kind, message, ping, register, registered, soon, status, welcome,
+};
+use crate::world::{Background, Stage, World, background, check_status, said, until};
+use dialback::{
+    Agent, Caller, CloseCode, Code, Node, NodeEvent, NodePolicy, Outcome, Status, StreamCode,
+};
+use std::{future::IntoFuture, time::Duration};
+
+const ONE: [u8; 16] = [1; 16];
+const TWO: [u8; 16] = [2; 16];
+
+/// A real node that hosts the stage itself.
+async fn node(issuer: &Issuer, stage: &Stage) -> Node {
+    Node::builder(issuer.credentials("node/edge-1"))
+        .listen("127.0.0.1:0")
+        .policy(NodePolicy::allow_all())
+        .serve(stage.service())
+        .start()
+        .await
+        .expect("a node")
+}
+
+/// Dials as some instance of a party and is welcomed.
+async fn linked(
+    issuer: &Issuer,
+    node: &Node,
+    party: &str,
+    instance: [u8; 16],
+) -> (RawLink, RawStream) {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials(party)).await;
+    let mut control = link.open().await;
+    control.send(&hello_of(instance, [1, 1], 16)).await;
+    control.expect(kind::WELCOME).await;
+    (link, control)
+}
+
+/// The agent `raw`, some instance of it, registered.
+async fn raw_agent(issuer: &Issuer, node: &Node, instance: [u8; 16]) -> (RawLink, RawStream) {
+    let (link, mut control) = linked(issuer, node, "agent/raw", instance).await;
+    control.send(&register(1, &[("Echo", &["Echo"])])).await;
+    control.expect(kind::REGISTERED).await;
+    (link, control)
+}
+
+/// Whatever was sent on the control stream before has been read.
+async fn is_read(control: &mut RawStream) {
+    control.send(&ping(9)).await;
+    control.expect(kind::PONG).await;
+}
+
+/// Asks on a new stream.
+async fn ask(link: &RawLink, head: Head, text: &str) -> RawStream {
+    let mut stream = link.open().await;
+    stream.send(&[head.frame(), message(text), end()].concat()).await;
+    stream.finish();
+    stream
+}
+
+async fn answer(stream: &mut RawStream, text: &str) {
+    stream.send(&[message(text), status(0, 0)].concat()).await;
+    stream.finish();
+}
+
+/// A call by the node's own program to the agent `raw`.
+fn call(node: &Node) -> Background<Result<String, Status>> {
+    let agent = node.agent("raw").handle().expect("a name");
+    background(agent.call("Echo/Echo", "x").into_future())
+}
+
+/// The last stream that a DRAIN names.
+fn last_stream(words: &[u8]) -> u64 {
+    Cbor::decode(words).key(2).expect("last_stream").as_uint()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_drains_finishes_what_it_has_taken_and_starts_no_stream_above_it() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (link, mut control) = linked(&issuer, &node, "caller/ops", ONE).await;
+    let mut taken = ask(&link, Head::here("Stage/Hold"), "taken").await;
+    stage.started("taken").await;
+    let stopping = background(node.shutdown());
+    assert_eq!(last_stream(&control.expect(kind::DRAIN).await), 4);
+    for _ in 0..3 {
+        let mut late = ask(&link, Head::here("Stage/Note"), "late").await;
+        assert_eq!(late.frame().await, Err(Ended::Reset(StreamCode::Draining.number())));
+        assert!(late.stop_code().await.is_none_or(|code| code == StreamCode::Draining.number()));
+    }
+    is_read(&mut control).await;
+    assert!(!stopping.is_finished() && link.is_open());
+    stage.open();
+    let reply = taken.reply().await;
+    assert_eq!((reply.code, reply.outcome), (0, 0), "{}", reply.text);
+    let words = Cbor::decode(&control.expect(kind::GOODBYE).await);
+    assert_eq!(words.key(0), Some(&Cbor::Uint(CloseCode::Drained.number())));
+    // A peer that does not close the link itself is not waited for any longer.
+    assert_eq!(link.closed().await, (CloseCode::Drained.number(), "the node stops".into()));
+    soon("the node stops", stopping).await;
+    assert_eq!((stage.runs("taken"), stage.runs("late")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_tells_everybody_before_it_waits_and_ends_at_once_when_they_have_closed() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (agent, mut of_agent) = raw_agent(&issuer, &node, ONE).await;
+    let (caller, mut of_caller) = linked(&issuer, &node, "caller/ops", TWO).await;
+    let mut held = ask(&caller, Head::here("Stage/Hold"), "held").await;
+    stage.started("held").await;
+    let stopping = background(node.shutdown());
+    assert_eq!(last_stream(&of_agent.expect(kind::DRAIN).await), 0);
+    assert_eq!(last_stream(&of_caller.expect(kind::DRAIN).await), 4);
+    stage.open();
+    assert_eq!(held.reply().await.code, 0);
+    for (link, control) in [(agent, &mut of_agent), (caller, &mut of_caller)] {
+        control.expect(kind::GOODBYE).await;
+        link.connection.close(0x40u32.into(), b"all is here");
+    }
+    soon("the node stops", stopping).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_above_the_last_stream_of_a_drain_were_not_executed_and_others_may_have_been() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
+    let first = call(&node);
+    let mut taken = link.accept().await;
+    taken.expect(kind::HEAD).await;
+    let second = call(&node);
+    let mut late = link.accept().await;
+    late.expect(kind::HEAD).await;
+    // Streams of a node are 1, 5, 9 and so on.
+    control.send(&drain(1)).await;
+    is_read(&mut control).await;
+    link.connection.close(0x42u32.into(), b"gone");
+    let first = soon("the first call ends", first).await;
+    let first = check_status(first, Code::Unavailable, Outcome::Unknown);
+    assert!(first.message().contains("DRAINED"), "{first}");
+    let second = soon("the second call ends", second).await;
+    check_status(second, Code::Unavailable, Outcome::NotExecuted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_unregisters_gets_no_more_calls_and_keeps_those_it_has() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let mut events = node.events();
+    let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
+    let in_flight = call(&node);
+    let mut stream = link.accept().await;
+    stream.expect(kind::HEAD).await;
+    control.send(&register(2, &[])).await;
+    control.expect(kind::REGISTERED).await;
+    let refused = soon("a new call ends", call(&node)).await;
+    check_status(refused, Code::Unavailable, Outcome::NotExecuted);
+    let info = node.agents().remove(0);
+    assert!(info.attached && info.draining && !info.certificate_used_twice, "{info:?}");
+    // GOODBYE before the last reply: the node, the last receiver, still waits for it.
+    control.send(&[drain(1), goodbye(0x40)].concat()).await;
+    is_read(&mut control).await;
+    assert!(link.is_open() && !in_flight.is_finished());
+    answer(&mut stream, "late but whole").await;
+    let reply = soon("the call in flight ends", in_flight).await;
+    assert_eq!(reply.as_deref(), Ok("late but whole"));
+    assert_eq!(link.closed().await, (0x40, "raw has finished".into()));
+    until("the node knows", || !node.agents()[0].attached).await;
+    assert!(!node.agents()[0].draining);
+    let mut next = async || soon("an event", events.next()).await.expect("the node runs");
+    assert!(matches!(next().await, NodeEvent::Attached { agent, .. } if agent.as_str() == "raw"));
+    assert!(matches!(next().await, NodeEvent::Draining { agent } if agent.as_str() == "raw"));
+    let lost = next().await;
+    assert!(
+        matches!(&lost, NodeEvent::Lost { reason, .. } if reason.to_string().contains("GOODBYE")),
+        "{lost:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_only_drains_is_taken_for_one_that_has_unregistered_and_may_register_again() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
+    control.send(&register(2, &[])).await;
+    control.expect(kind::REGISTERED).await;
+    control.send(&register(3, &[("Echo", &["Echo"])])).await;
+    control.expect(kind::REGISTERED).await;
+    let again = call(&node);
+    answer(&mut link.accept().await, "back").await;
+    assert_eq!(soon("the call ends", again).await.as_deref(), Ok("back"));
+    control.send(&drain(1)).await;
+    is_read(&mut control).await;
+    let refused = soon("a new call ends", call(&node)).await;
+    check_status(refused, Code::Unavailable, Outcome::NotExecuted);
+    assert!(link.is_open());
+}
+
+/// What a raw node does with the next party that dials: its link, welcomed.
+async fn welcomed(listener: &RawListener) -> (RawLink, RawStream) {
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(kind::HELLO).await;
+    control.send(&welcome(1)).await;
+    (link, control)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_attaches_anew_before_the_link_of_a_node_that_drains_is_closed() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(stage.service())
+        .start()
+        .expect("an agent");
+    let attached = async || {
+        let (link, mut control) = welcomed(&listener).await;
+        control.expect(kind::REGISTER).await;
+        control.send(&registered(1)).await;
+        (link, control)
+    };
+    let (old, mut of_old) = attached().await;
+    let mut in_flight = ask(&old, Head::here("Stage/Hold"), "held").await;
+    stage.started("held").await;
+    of_old.send(&drain(0)).await;
+    let (new, _of_new) = attached().await;
+    soon("both are there", agent.registered(2)).await;
+    // What the agent asks goes to the successor.
+    let node = agent.node();
+    let asked = background(node.call::<String>("Echo/Echo", "x").into_future());
+    answer(&mut new.accept().await, "by the successor").await;
+    assert_eq!(soon("its call ends", asked).await.as_deref(), Ok("by the successor"));
+    assert!(old.is_open());
+    stage.open();
+    assert_eq!(in_flight.reply().await.code, 0);
+    of_old.send(&goodbye(0x42)).await;
+    assert_eq!(old.closed().await.0, CloseCode::Goodbye.number());
+    until("one link is left", || agent.nodes().len() == 1).await;
+    assert!(new.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_goes_on_with_its_old_calls_and_makes_new_ones_over_the_next_link() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+    let (caller, (old, mut of_old)) = tokio::join!(connect, welcomed(&listener));
+    let callee = caller.expect("a caller").node();
+    let call = |text: &str| background(callee.call::<String>("Echo/Echo", text).into_future());
+    let before = call("before");
+    let mut taken = old.accept().await;
+    taken.expect(kind::HEAD).await;
+    // It was sent and not taken: the same attempt goes on elsewhere.
+    let between = call("between");
+    let mut late = old.accept().await;
+    late.expect(kind::HEAD).await;
+    of_old.send(&drain(4)).await;
+    is_read(&mut of_old).await;
+    late.reset(StreamCode::Draining.number() as u32);
+    let after = call("after");
+    let (new, _of_new) = welcomed(&listener).await;
+    for _ in 0..2 {
+        answer(&mut new.accept().await, "by the successor").await;
+    }
+    for call in [between, after] {
+        assert_eq!(soon("a call ends", call).await.as_deref(), Ok("by the successor"));
+    }
+    of_old.send(&goodbye(0x42)).await;
+    is_read(&mut of_old).await;
+    assert!(old.is_open() && !before.is_finished(), "it did not wait for the reply");
+    answer(&mut taken, "by the old one").await;
+    assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old one"));
+    assert_eq!(old.closed().await.0, CloseCode::Goodbye.number());
+    assert!(new.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_drains_again_and_again_gets_two_links_and_not_more() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(stage.service())
+        .start()
+        .expect("an agent");
+    let mut links = Vec::new();
+    for _ in 0..2 {
+        let (link, mut control) = welcomed(&listener).await;
+        control.expect(kind::REGISTER).await;
+        control.send(&[registered(1), drain(0), drain(0)].concat()).await;
+        links.push((link, control));
+    }
+    soon("both are there", agent.registered(2)).await;
+    for (link, control) in &mut links {
+        is_read(control).await;
+        assert!(link.is_open());
+    }
+    let third = tokio::time::timeout(Duration::from_millis(300), welcomed(&listener)).await;
+    assert!(third.is_err(), "it dialled a third time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_used_twice_is_said_loudly_and_the_one_that_returns_is_held_back() {
+    // Whoever makes a world has the log recorded.
+    let _world = World::new();
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let mut events = node.events();
+    let is_shown = || node.agents().iter().any(|agent| agent.certificate_used_twice);
+    let mut incumbent = raw_agent(&issuer, &node, ONE).await;
+    // One comes for the first time, and then each returns: the third return is the last one that takes over.
+    for turn in 0..4 {
+        let instance = if turn % 2 == 0 { TWO } else { ONE };
+        let newest = raw_agent(&issuer, &node, instance).await;
+        assert_eq!(incumbent.0.closed().await.0, CloseCode::Superseded.number(), "turn {turn}");
+        assert!(!is_shown(), "in turn {turn}");
+        incumbent = newest;
+    }
+    for attempt in 0..2 {
+        let (link, mut control) = linked(&issuer, &node, "agent/raw", TWO).await;
+        control.send(&register(1, &[("Echo", &["Echo"])])).await;
+        let (code, text) = link.closed().await;
+        assert_eq!(code, CloseCode::Superseded.number(), "attempt {attempt}: {text}");
+        assert!(text.contains("give each a certificate of its own"), "{text}");
+        assert!(incumbent.0.is_open() && is_shown());
+    }
+    said(&["certificate of agent raw is in use twice", "127.0.0.1", "certs issue agent"]).await;
+    let mut told = 0;
+    loop {
+        match soon("an event", events.next()).await.expect("the node runs") {
+            NodeEvent::CertificateUsedTwice { agent } => {
+                assert_eq!((agent.as_str(), told), ("raw", 4));
+                break;
+            }
+            NodeEvent::TakenOver { agent, old, new } => {
+                assert!(agent.as_str() == "raw" && old != new);
+                told += 1;
+            }
+            NodeEvent::Attached { .. } => assert_eq!(told, 0),
+            other => panic!("{other:?}"),
+        }
+    }
+    // An instance never seen before is never held back.
+    let (new, _control) = raw_agent(&issuer, &node, [3; 16]).await;
+    assert_eq!(incumbent.0.closed().await.0, CloseCode::Superseded.number());
+    assert!(new.is_open() && is_shown());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fifth_link_of_one_instance_closes_the_oldest_and_takes_the_calls() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let mut links = Vec::new();
+    for _ in 0..4 {
+        links.push(raw_agent(&issuer, &node, ONE).await);
+    }
+    assert!(links.iter().all(|(link, _)| link.is_open()), "four are allowed");
+    links.push(raw_agent(&issuer, &node, ONE).await);
+    let (oldest, _) = links.remove(0);
+    let (code, text) = oldest.closed().await;
+    assert_eq!(code, CloseCode::Drained.number(), "{text}");
+    let call = call(&node);
+    answer(&mut links[3].0.accept().await, "by the fifth").await;
+    assert_eq!(soon("the call ends", call).await.as_deref(), Ok("by the fifth"));
+    for (link, control) in &mut links {
+        is_read(control).await;
+        assert!(link.is_open());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_closes_while_it_registers_leaves_nobody_behind() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    for round in 0..30 {
+        let (link, mut control) = linked(&issuer, &node, "agent/raw", ONE).await;
+        control.send(&register(1, &[("Echo", &["Echo"])])).await;
+        if round % 2 == 1 {
+            // The node may be anywhere between reading and confirming it.
+            tokio::task::yield_now().await;
+        }
+        link.connection.close(0x40u32.into(), b"never mind");
+    }
+    // The last of all links is one that stays, and nothing that the others left behind takes its place.
+    let (link, _control) = raw_agent(&issuer, &node, ONE).await;
+    for _ in 0..20 {
+        let call = call(&node);
+        answer(&mut link.accept().await, "here").await;
+        assert_eq!(soon("the call ends", call).await.as_deref(), Ok("here"));
+    }
+    link.connection.close(0x40u32.into(), b"done");
+    until("nobody is attached", || node.agents().iter().all(|agent| !agent.attached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_node_does_not_answer_leaves_all_the_same() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(stage.service())
+        .start()
+        .expect("an agent");
+    let (link, mut control) = welcomed(&listener).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&registered(1)).await;
+    soon("registration", agent.registered(1)).await;
+    let mut held = ask(&link, Head::here("Stage/Hold"), "held").await;
+    stage.started("held").await;
+    let stopping = background(agent.shutdown());
+    // It is asked for no more calls and does not say that it has heard; nor does it close the link.
+    control.expect(kind::REGISTER).await;
+    control.expect(kind::DRAIN).await;
+    let mut late = ask(&link, Head::here("Stage/Note"), "late").await;
+    assert_eq!(late.frame().await, Err(Ended::Reset(StreamCode::Draining.number())));
+    stage.open();
+    assert_eq!(held.reply().await.code, 0);
+    control.expect(kind::GOODBYE).await;
+    assert_eq!(link.closed().await, (CloseCode::Goodbye.number(), "the agent stops".into()));
+    soon("the agent stops", stopping).await;
+    assert_eq!(stage.runs("late"), 0);
+}
