@@ -13,7 +13,7 @@ use dialback::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where a call goes.
 enum Whom {
@@ -100,7 +100,9 @@ fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Fai
 
 impl Order {
     async fn call(&self, caller: &Caller, input: Input, left: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
         let kind = self.kind(caller, left).await;
+        let left = left.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let timeout = match (self.timeout, kind) {
             (None, CallKind::Unary) => left.min(UNARY_TIMEOUT),
             _ => left,

@@ -58,7 +58,7 @@ fn a_failed_call_ends_with_64_and_its_code_and_one_line() {
         74,
         "ABORTED (app_error): m",
     );
-    let sleep = ["Demo/Sleep", "-d", r#"{"ms":60000}"#, "--timeout", "200ms"];
+    let sleep = ["Demo/Sleep", "-d", r#"{"ms":60000}"#, "--timeout", "2s"];
     fails(&sleep, 68, "error: DEADLINE_EXCEEDED (unknown): ");
     place.write("big.json", format!("\"{}\"", "a".repeat(5 << 20)));
     fails(&["Demo/Echo", "-d", "@big.json"], 72, "error: RESOURCE_EXHAUSTED (not_executed): ");
@@ -106,7 +106,7 @@ fn text_of_a_peer_cannot_steer_the_terminal() {
 #[test]
 fn a_deadline_stops_the_handler() {
     let (place, _node, agent, at) = world();
-    let append = ["Demo/Append", "-d", r#"{"id":"late","ms":60000}"#, "--timeout", "500ms"];
+    let append = ["Demo/Append", "-d", r#"{"id":"late","ms":60000}"#, "--timeout", "2s"];
     call(&place, &at, &append).expect(68, &["DEADLINE_EXCEEDED (unknown)"]);
     expect_stopped(&place, agent, "started late\n");
 }

@@ -25,11 +25,18 @@ impl Bad {
         Service::new("Bad")
             .method("Block", move |(): (), _: Context| {
                 let block = block.clone();
-                async move { block.until_let_go(|| std::thread::sleep(Duration::from_millis(5))) }
+                async move {
+                    // In its first poll it would now and then hold what its own call has just woken: see docs/calls.md.
+                    tokio::task::yield_now().await;
+                    block.until_let_go(|| std::thread::sleep(Duration::from_millis(5)))
+                }
             })
             .method("Spin", move |(): (), _: Context| {
                 let spin = spin.clone();
-                async move { spin.until_let_go(std::hint::spin_loop) }
+                async move {
+                    tokio::task::yield_now().await;
+                    spin.until_let_go(std::hint::spin_loop)
+                }
             })
             .method("Panic", |(): (), _: Context| async move { on_purpose() })
     }
