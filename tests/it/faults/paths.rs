@@ -45,6 +45,11 @@ async fn scene(weather: Weather) -> Scene {
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let ways = [local.clone(), caller.agent("warehouse").expect("a name")];
+    // Both ways have been gone: the node may start its part of a link a moment after the other side knows of it.
+    for way in &ways {
+        let call = way.call::<ByteBuf>("Stage/Echo", &ByteBuf::new()).timeout(DEADLINE);
+        soon("the way is open", call.into_future()).await.expect("an echo");
+    }
     let (oracle, rest) = (Arc::default(), Rest::of_now());
     Scene { _world: world, node, path, _agent: agent, _caller: caller, ways, stage, oracle, rest }
 }
