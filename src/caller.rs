@@ -7,7 +7,9 @@ use crate::{
     },
     drain::Tasks,
     limits::{CALL_ALL_AT_ONCE, CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
-    link::{BindError, ControlStream, Dialler, HelloWords, Leave, Link, LinkFault, Redial},
+    link::{
+        BindError, ControlStream, Dialler, HelloWords, Leave, Leaving, Link, LinkFault, Redial,
+    },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
     status::{Code, Status},
@@ -120,12 +122,11 @@ impl CallerBuilder {
 /// Keeps the caller linked. Never gives up.
 async fn hold(shared: Arc<Shared>) {
     let mut redial = Redial::default();
-    // The link to a node that is leaving: when it ends, another node may listen there.
-    let mut leaving = None;
+    let mut leaving = Leaving::default();
     loop {
         let dialled = tokio::select! {
             dialled = shared.dialler.dial(&shared.address) => dialled,
-            () = ended(&mut leaving) => {
+            () = leaving.ended() => {
                 redial.succeeded();
                 continue;
             }
@@ -148,32 +149,19 @@ async fn hold(shared: Arc<Shared>) {
             );
         }
         // That a node which is leaving takes no new link is no news.
-        if was_linked || !is_open(leaving.as_ref()) {
+        if was_linked || !leaving.is_open() {
             shared.state.send_replace(State::Down(Some(fault)));
         }
         tokio::select! {
             () = tokio::time::sleep(wait.duration) => {}
-            () = ended(&mut leaving) => redial.succeeded(),
+            () = leaving.ended() => redial.succeeded(),
         }
     }
 }
 
-/// Ends when the link has ended, once; never if there is none.
-async fn ended(link: &mut Option<Link>) {
-    match link {
-        Some(open) => open.closed().await,
-        None => std::future::pending().await,
-    }
-    *link = None;
-}
-
-fn is_open(link: Option<&Link>) -> bool {
-    link.is_some_and(|link| !link.is_closed())
-}
-
 /// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
 /// are no restart but a node that plays with us, and then the second is stayed with.
-async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Option<Link>) -> LinkFault {
+async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> LinkFault {
     shared.state.send_replace(State::Up(held.link.clone()));
     let fault = held.until_node_leaves().await;
     if held.link.is_closed() {
@@ -181,10 +169,10 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Option<Link>) 
     }
     // New calls wait for the next link.
     shared.state.send_replace(State::Down(Some(fault.clone())));
-    if is_open(leaving.as_ref()) {
+    if leaving.is_open() {
         return held.see_off().await;
     }
-    *leaving = Some(held.link.clone());
+    leaving.begin(&held.link);
     shared.tasks.spawn_until_stopped(async move { drop(held.see_off().await) });
     fault
 }

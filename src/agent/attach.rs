@@ -4,7 +4,7 @@ use super::{AgentEvent, Attached, STOPS, Shared, reception::AgentReception};
 use crate::{
     drain::Listener,
     limits::HELLO_WAIT_MAX,
-    link::{ControlStream, Leave, Link, LinkFault, Redial},
+    link::{ControlStream, Leave, Leaving, Link, LinkFault, Redial},
     name::{Name, NodeAddress},
     serve::take_calls,
     tls::random_bytes,
@@ -16,15 +16,14 @@ use tokio::time::Instant;
 /// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no link there.
 pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut redial = Redial::default();
-    // The link to a node that is leaving: when it ends, another node may listen there.
-    let mut leaving = None;
+    let mut leaving = Leaving::default();
     let mut word = shared.unregister.listen();
     loop {
         let attached = tokio::select! {
             biased;
             () = word.heard() => return,
             attached = attach(&shared, &address) => attached,
-            () = ended(&mut leaving) => {
+            () = leaving.ended() => {
                 redial.succeeded();
                 continue;
             }
@@ -47,7 +46,7 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
         tokio::select! {
             () = word.heard() => return,
             () = tokio::time::sleep(wait) => {}
-            () = ended(&mut leaving) => redial.succeeded(),
+            () = leaving.ended() => redial.succeeded(),
         }
     }
 }
@@ -57,15 +56,13 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
 async fn stay(
     shared: &Arc<Shared>,
     mut attachment: Attachment,
-    leaving: &mut Option<Link>,
+    leaving: &mut Leaving,
 ) -> LinkFault {
     match attachment.stay().await {
         Parting::Ended(fault) => fault,
-        Parting::NodeLeaves(_) if leaving.as_ref().is_some_and(|link| !link.is_closed()) => {
-            attachment.see_off().await
-        }
+        Parting::NodeLeaves(_) if leaving.is_open() => attachment.see_off().await,
         Parting::NodeLeaves(fault) => {
-            *leaving = Some(attachment.link.clone());
+            leaving.begin(&attachment.link);
             shared.links.spawn_until_stopped(async move {
                 let (node, fault) = (attachment.node.clone(), attachment.see_off().await);
                 tracing::info!("no longer linked to node {node}, which was leaving: {fault}");
@@ -89,15 +86,6 @@ fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> 
     wait.duration
 }
 
-/// Ends when the link has ended, once; never if there is none.
-async fn ended(link: &mut Option<Link>) {
-    match link {
-        Some(open) => open.closed().await,
-        None => std::future::pending().await,
-    }
-    *link = None;
-}
-
 /// Dials once and registers.
 async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachment, LinkFault> {
     let (link, mut control, _welcome) = shared.dialler.dial(address).await?;
@@ -109,7 +97,7 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachmen
         shared.limits.clone(),
         shared.calls.clone(),
     ));
-    let words = [shared.drain.listen(), shared.goodbye.listen()];
+    let words = [shared.drain.listen(), shared.goodbye.listen(), shared.cut.listen()];
     let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
     control.start_leaving_by(leave.within(shared.limits.drain_max));
     let unregister = shared.unregister.listen();

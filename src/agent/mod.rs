@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     drain: Word,
     /// On this one that nothing is left to do: the node is to close it.
     goodbye: Word,
+    /// And on this one that the time is over: it is closed, and its calls break off.
+    cut: Word,
     /// One task a node address.
     links: Tasks,
     /// One task a call.
@@ -123,6 +125,7 @@ impl AgentBuilder {
             unregister: Word::default(),
             drain: Word::default(),
             goodbye: Word::default(),
+            cut: Word::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
         });
@@ -212,8 +215,9 @@ impl Agent {
     /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses those that come all the same; lets those
     /// in flight finish within the drain time; then the nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
-        let Shared { unregister, drain, goodbye, calls, links, limits, attached, dialler, .. } =
-            &*self.shared;
+        let Shared {
+            unregister, drain, goodbye, cut, calls, links, limits, attached, dialler, ..
+        } = &*self.shared;
         let finish_by = Instant::now() + limits.drain_max;
         unregister.say();
         unregister.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
@@ -225,11 +229,12 @@ impl Agent {
         if have_finished {
             goodbye.say();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
-            self.close(CloseCode::Goodbye);
         } else {
             tracing::warn!("calls in flight were cut off after {:?}", limits.drain_max);
-            self.close(CloseCode::Drained);
+            cut.say();
+            cut.done(limits::GOODBYE_WAIT_MAX).await;
         }
+        self.close(CloseCode::Goodbye);
         links.stop();
         calls.stop();
         links.wait(left_until(close_by)).await;

@@ -15,6 +15,8 @@ pub(crate) struct Leave {
     drain: Listener,
     /// Heard when nothing is left to do; gone with the link.
     goodbye: Listener,
+    /// Heard when the time is over and something is left.
+    cut: Listener,
     code: CloseCode,
     text: &'static str,
     time: Duration,
@@ -34,25 +36,25 @@ enum Stage {
 pub(super) enum LeaveStep {
     SayDrain,
     SayGoodbye,
-    /// The peer has finished, and all its replies are here.
+    /// The peer has finished and all its replies are here, or our time is over.
     Close(LinkFault),
 }
 
 impl Leave {
     /// An owner that never says these words: it just closes the link, because nobody waits for an answer of its.
     pub(crate) fn unsaid(link: Link) -> Self {
-        Self::on(link, [Listener::default(), Listener::default()], CloseCode::Goodbye, "")
+        Self::on(link, Default::default(), CloseCode::Goodbye, "")
     }
 
-    /// Says DRAIN on the first word and GOODBYE on the second, with this code and text.
+    /// Says DRAIN on the first word and GOODBYE on the second, with this code and text; on the third it closes the link with DRAINED.
     pub(crate) fn on(
         link: Link,
-        [drain, goodbye]: [Listener; 2],
+        [drain, goodbye, cut]: [Listener; 3],
         code: CloseCode,
         text: &'static str,
     ) -> Self {
         let (time, stage) = (Duration::ZERO, Stage::Here);
-        Self { link, drain, goodbye, code, text, time, stage, peer_finished: None }
+        Self { link, drain, goodbye, cut, code, text, time, stage, peer_finished: None }
     }
 
     /// Tells the peer how long its calls have to finish.
@@ -68,6 +70,11 @@ impl Leave {
             biased;
             () = drain.heard(), if self.stage == Stage::Here => LeaveStep::SayDrain,
             () = goodbye.heard(), if self.stage < Stage::Finished => LeaveStep::SayGoodbye,
+            () = self.cut.heard() => LeaveStep::Close(LinkFault::Closed {
+                code: CloseCode::Drained,
+                text: self.text.into(),
+                by_peer: false,
+            }),
             fault = finished(link, self.peer_finished.as_ref()) => LeaveStep::Close(fault),
         }
     }
@@ -105,6 +112,31 @@ impl Leave {
         // Without a DRAIN before it: whatever was not answered may have been taken.
         self.link.note_drain(u64::MAX);
         self.peer_finished = Some(LinkFault::closed_by_peer(words.code, words.text.as_bytes()));
+    }
+}
+
+/// The link of a peer that is leaving, as long as it is open: when it ends, a successor may listen where the peer did.
+#[derive(Default)]
+pub(crate) struct Leaving(Option<Link>);
+
+impl Leaving {
+    /// This one, from now on.
+    pub(crate) fn begin(&mut self, link: &Link) {
+        self.0 = Some(link.clone());
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.as_ref().is_some_and(|link| !link.is_closed())
+    }
+
+    /// Ends when the link has ended, once; never if there is none.
+    pub(crate) async fn ended(&mut self) {
+        match &self.0 {
+            Some(link) => link.closed().await,
+            None => std::future::pending().await,
+        }
+        self.0 = None;
     }
 }
 

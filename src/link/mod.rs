@@ -19,7 +19,7 @@ pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted};
-pub(crate) use leave::Leave;
+pub(crate) use leave::{Leave, Leaving};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};

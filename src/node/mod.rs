@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     drain: Word,
     /// On this one that nothing is left to do: the other side is to close it.
     goodbye: Word,
+    /// And on this one that the time is over: it is closed, and its calls break off.
+    cut: Word,
     call_ids: Arc<CallIds>,
     /// How many more calls may be tried again.
     retries: RetryBudget,
@@ -92,7 +94,7 @@ impl Shared {
 
     /// How one of this node's links is left.
     fn leave(&self, link: &Link) -> Leave {
-        let words = [self.drain.listen(), self.goodbye.listen()];
+        let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
         Leave::on(link.clone(), words, CloseCode::Drained, STOPS).within(self.limits.drain_max)
     }
 }
@@ -194,6 +196,7 @@ impl NodeBuilder {
             events: Teller::default(),
             drain: Word::default(),
             goodbye: Word::default(),
+            cut: Word::default(),
             call_ids: Arc::new(CallIds::new(random_bytes())),
             retries: RetryBudget::default(),
             links: Tasks::default(),
@@ -337,9 +340,8 @@ impl Node {
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
             tracing::warn!("calls in flight were cut off after {:?}", shared.limits.drain_max);
-            // Each by itself, so that those who ask in this process are told why.
-            let links = shared.registry().all_links();
-            links.iter().for_each(|agent| agent.link.close(CloseCode::Drained, STOPS));
+            shared.cut.say();
+            shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
         }
         listener.close(CloseCode::Drained, STOPS);
         shared.links.stop();

@@ -223,12 +223,6 @@ impl<L: Clone> Registry<L> {
             .unwrap_or_default()
     }
 
-    /// All links of all agents.
-    pub(super) fn all_links(&self) -> Vec<L> {
-        let entries = self.agents.values().flat_map(|record| &record.entries);
-        entries.map(|entry| entry.link.clone()).collect()
-    }
-
     /// Every agent that is attached or was, by name.
     pub(super) fn lines(&self, now: Now) -> impl Iterator<Item = Line<'_, L>> {
         self.agents.iter().map(move |(name, record)| {
