@@ -79,7 +79,9 @@ impl Scene {
             soon("a transfer ends", transfer).await;
         }
         self.oracle.judge(&self.stage.ledger()).expect_true();
-        self.rest.comes_back(&self.node).await;
+        // A dialling side that hears nothing for long takes a new socket, for which the relay has a task.
+        let new_sockets = self.path.tally().diallers.load(Relaxed) - 2;
+        self.rest.with_more_tasks(new_sockets).comes_back(&self.node).await;
         println!("{:?}", self.path.tally());
     }
 }

@@ -19,6 +19,11 @@ impl Rest {
         Self { tasks: tasks(), files: is_alone().then(open_files) }
     }
 
+    /// The same with so many tasks more, which have a reason.
+    pub(crate) fn with_more_tasks(self, count: u64) -> Self {
+        Self { tasks: self.tasks + count as usize, ..self }
+    }
+
     /// Waits until there is no more than that, and no call in flight at the node.
     pub(crate) async fn comes_back(self, node: &Node) {
         let in_flight = || node.agents().iter().map(|agent| agent.calls_in_flight).sum::<u64>();

@@ -41,6 +41,8 @@ pub(crate) struct Tally {
     pub(crate) doubled: AtomicU64,
     pub(crate) changed: AtomicU64,
     pub(crate) rebinds: AtomicU64,
+    /// Addresses that have dialled; the relay has a task for each. A party that takes a new socket is one more.
+    pub(crate) diallers: AtomicU64,
 }
 
 impl Tally {

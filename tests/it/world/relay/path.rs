@@ -227,6 +227,7 @@ impl Path {
             return drop(self.near.send_to(&bytes, dialler).await);
         }
         if !self.outers.contains_key(&dialler) {
+            Tally::add(&self.tally.diallers, 1);
             let outer = Outer::of(socket().await, dialler, self.from_node.0.clone());
             self.outers.insert(dialler, outer);
         }
