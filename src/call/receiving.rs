@@ -53,7 +53,12 @@ impl Pending<'_> {
         let reader = self.reader.as_mut().ok_or_else(|| gone("the request was read before"))?;
         reader.allow_messages(bytes_max);
         let read = if self.kind.streams_requests() {
-            first(reader).await
+            // A place is held meanwhile: who opens streams and says nothing holds none for the day that a stream may take.
+            let idle_max = self.limits.stream_idle_max;
+            tokio::time::timeout(idle_max, first(reader)).await.unwrap_or_else(|_elapsed| {
+                let text = format!("no message came within {idle_max:?} (stream_idle_max)");
+                Err(Status::not_executed(Code::DeadlineExceeded, text))
+            })
         } else {
             only_message(reader).await.map(Next::Message)
         };

@@ -521,3 +521,26 @@ async fn streams_whose_readers_stand_still_end_slow_and_disturb_nobody() {
     assert_eq!(streams._agent.nodes().len(), 1);
     until("permits return", || streams.in_flight() == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_which_nothing_moves_is_ended_before_its_first_message_and_after() {
+    let (world, pipe) = (World::new(), Pipe::default());
+    let node = world.node().start().await.expect("a node");
+    let idle = std::time::Duration::from_millis(300);
+    let limits = dialback::Limits { stream_idle_max: idle, ..dialback::Limits::default() };
+    let agent = world.agent("meter", node.local_addr()).limits(limits);
+    let _agent = attached(agent.serve(pipe.service())).await;
+    let handle = node.agent("meter").handle().expect("a name");
+    let callee: &Callee = handle.as_ref();
+    let (_values, mut replies) =
+        callee.bidirectional::<u64, u64>("Pipe/Wait").await.expect("a call");
+    let silent = soon("the end", replies.next()).await.expect("a failure");
+    check_status(silent, Code::DeadlineExceeded, Outcome::NotExecuted);
+    let (mut values, mut replies) =
+        callee.bidirectional::<u64, u64>("Pipe/Wait").await.expect("a call");
+    values.send(&7).await.expect("room");
+    assert_eq!(soon("a reply", replies.next()).await, Some(Ok(7)));
+    let still = soon("the end", replies.next()).await.expect("a failure");
+    check_status(still, Code::DeadlineExceeded, Outcome::Unknown);
+    until("the handler is dropped", || pipe.running() == 0).await;
+}
