@@ -170,7 +170,7 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> Li
     // New calls wait for the next link.
     shared.state.send_replace(State::Down(Some(fault.clone())));
     if leaving.is_open() {
-        return held.see_off().await;
+        return Box::pin(held.see_off()).await;
     }
     leaving.begin(&held.link);
     shared.tasks.spawn_until_stopped(async move { drop(held.see_off().await) });

@@ -201,6 +201,16 @@ impl Fence {
         if entered.owed == 0 && paused == self.cleared.load(Ordering::Acquire) {
             return Ok(deadline);
         }
+        // Boxed: hardly a call meets a pause, and none need carry room for it.
+        Box::pin(self.pass_after(paused, entered, deadline)).await
+    }
+
+    async fn pass_after(
+        &self,
+        paused: u64,
+        entered: Entered,
+        deadline: Instant,
+    ) -> Result<Instant, Status> {
         let suspended = PAUSES.suspended.load(Ordering::Relaxed);
         let lost = entered.owed + suspended.saturating_sub(entered.suspended);
         let too_late = || {

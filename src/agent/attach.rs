@@ -60,7 +60,8 @@ async fn stay(
 ) -> LinkFault {
     match attachment.stay().await {
         Parting::Ended(fault) => fault,
-        Parting::NodeLeaves(_) if leaving.is_open() => attachment.see_off().await,
+        // Boxed: a link that ends in the usual way need not carry room for it.
+        Parting::NodeLeaves(_) if leaving.is_open() => Box::pin(attachment.see_off()).await,
         Parting::NodeLeaves(fault) => {
             leaving.begin(&attachment.link);
             shared.links.spawn_until_stopped(async move {

@@ -48,55 +48,22 @@ pub(crate) trait Reception: Send + Sync + 'static {
     fn is_leaving(&self) -> bool;
 }
 
-/// Answers one call on its stream. Returns when the reply was handed over or the call was broken off, and with it the handler has ended;
+/// Answers one call on its stream. Ends when the reply was handed over or the call was broken off, and with it the handler has ended;
 /// for a reception that is leaving, when the reply has arrived.
 ///
-/// Everything large is borrowed from here: what an async function takes by value it keeps beside its copy for as long as it runs.
-pub(crate) async fn answer<R: Reception>(
+/// No async function: what one takes by value it keeps beside its copy for as long as it runs.
+pub(crate) fn answer<R: Reception>(
     stream: CallStream,
     reception: Arc<R>,
     limits: Arc<Limits>,
-) {
-    let received_at = Instant::now();
+) -> impl Future<Output = ()> + Send {
     let CallStream { sender, mut reader } = stream;
-    let mut sender = sender;
     reader.set_code_on_drop(StreamCode::Refused);
     // Before the head was judged nobody may make us hold a message.
     reader.allow_messages(0);
-    let (result, deadline) = match read_head(&mut reader, received_at).await {
-        Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
-        Ok(head) => {
-            let deadline = head.deadline;
-            let mut call =
-                Answering { sender: &mut sender, limits: &limits, moves: Moves::default() };
-            let mut reader = Some(reader);
-            match call.run(head, &mut reader, &*reception).await {
-                Some(Ok(reply)) if matches!(reply.body, Body::Messages(_)) => {
-                    if let Some(mut reader) = reader.take() {
-                        reader.stop(StreamCode::Refused);
-                    }
-                    // Boxed: most calls have no stream, and need not carry room for one.
-                    Box::pin(call.deliver(reply, deadline)).await;
-                    return arrive(&sender, &*reception).await;
-                }
-                Some(result) => {
-                    if let Some(reader) = &mut reader {
-                        reader.stop(StreamCode::Refused);
-                    }
-                    (result, deadline)
-                }
-                None => {
-                    reception.broken_off(received_at, deadline);
-                    return sender.reset(StreamCode::Cancelled);
-                }
-            }
-        }
-    };
-    if result.as_ref().is_err_and(was_broken_off) {
-        reception.broken_off(received_at, deadline);
-    }
-    write_result(&mut sender, result, limits.message_bytes_max, deadline).await;
-    arrive(&sender, &*reception).await;
+    let mut answering =
+        Answering { sender, reader: Some(reader), reception, limits, moves: Moves::default() };
+    async move { answering.run(Instant::now()).await }
 }
 
 /// What [`read_failed`] makes of a reset, and nobody else here.
@@ -105,37 +72,60 @@ fn was_broken_off(status: &Status) -> bool {
 }
 
 /// One call while it is answered.
-struct Answering<'a> {
-    sender: &'a mut FrameSender,
-    limits: &'a Limits,
+struct Answering<R> {
+    sender: FrameSender,
+    /// Taken out by whoever reads a stream of messages.
+    reader: Option<FrameReader>,
+    reception: Arc<R>,
+    limits: Arc<Limits>,
     moves: Moves,
 }
 
-impl Answering<'_> {
+impl<R: Reception> Answering<R> {
+    async fn run(&mut self, received_at: Instant) {
+        let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
+            Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
+            Ok(head) => {
+                let deadline = head.deadline;
+                let received = self.receive(head).await;
+                if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
+                    reader.stop(StreamCode::Refused);
+                }
+                match received {
+                    Some(Ok(reply)) if matches!(reply.body, Body::Messages(_)) => {
+                        self.reader = None;
+                        // Boxed: most calls have no stream, and need not carry room for one.
+                        Box::pin(self.deliver(reply, deadline)).await;
+                        return arrive(&self.sender, &*self.reception).await;
+                    }
+                    Some(result) => (result, deadline),
+                    None => {
+                        self.reception.broken_off(received_at, deadline);
+                        return self.sender.reset(StreamCode::Cancelled);
+                    }
+                }
+            }
+        };
+        if result.as_ref().is_err_and(was_broken_off) {
+            self.reception.broken_off(received_at, deadline);
+        }
+        write_result(&mut self.sender, result, self.limits.message_bytes_max, deadline).await;
+        arrive(&self.sender, &*self.reception).await;
+    }
+
     /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
-    async fn run<R: Reception>(
-        &self,
-        head: Box<Head>,
-        reader: &mut Option<FrameReader>,
-        reception: &R,
-    ) -> Option<Result<Reply, Status>> {
+    async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
+        let Self { sender, reader, reception, limits, moves } = self;
         let (deadline, kind) = (head.deadline, head.kind);
         if head.priority != 0 {
-            self.sender.set_priority(head.priority.into());
+            sender.set_priority(head.priority.into());
         }
         let complete = AtomicBool::new(false);
-        let pending = Pending {
-            reader,
-            kind,
-            limits: self.limits,
-            deadline,
-            complete: &complete,
-            moves: &self.moves,
-        };
+        let pending = Pending { reader, kind, limits, deadline, complete: &complete, moves };
         let receive = pin!(reception.receive(head, pending));
         let mut work = pin!(caught(receive));
         // Made when first polled: a handler that answers at once never needs it.
-        let stopped = async { self.sender.stopped().await };
+        let stopped = async { Box::pin(sender.stopped()).await };
         let ended = tokio::select! {
             biased;
             ended = ready_by(|| deadline, work.as_mut()) => ended,
@@ -161,14 +151,14 @@ impl Answering<'_> {
         let head = (!metadata.is_empty()).then(|| ReplyHead::new(&metadata));
         let batch = match Batch::starting_with(head.as_ref()) {
             Ok(batch) => batch,
-            Err(fault) => return write_status(self.sender, &metadata_too_large(&fault)).await,
+            Err(fault) => return write_status(&mut self.sender, &metadata_too_large(&fault)).await,
         };
         let mut gatherer = Gatherer::new(messages, self.limits.message_bytes_max);
         match self.copy(&mut gatherer, batch, deadline).await {
             Ok(()) => self.sender.finish(),
             Err(Broken::Told(status)) => {
                 drop(gatherer);
-                write_status(self.sender, &status).await;
+                write_status(&mut self.sender, &status).await;
             }
             Err(Broken::Reset(code)) => self.sender.reset(code),
         }
@@ -222,17 +212,17 @@ impl Answering<'_> {
         deadline: Instant,
     ) -> Result<T, Broken> {
         loop {
-            let moved = self.moves.load(Ordering::Relaxed);
+            let moved = self.moves.count();
             let until = || deadline.min(Instant::now() + self.limits.stream_idle_max);
             match ready_by(until, work.as_mut()).await {
                 Ok(output) => {
-                    self.moves.fetch_add(1, Ordering::Relaxed);
+                    self.moves.add();
                     return Ok(output);
                 }
                 Err(_elapsed) if Instant::now() >= deadline => {
                     return Err(Broken::told(Code::DeadlineExceeded, "the deadline passed"));
                 }
-                Err(_elapsed) if self.moves.load(Ordering::Relaxed) == moved => {
+                Err(_elapsed) if self.moves.count() == moved => {
                     let text = format!(
                         "nothing was sent in either direction for {:?} (stream_idle_max)",
                         self.limits.stream_idle_max
@@ -252,7 +242,7 @@ impl Answering<'_> {
         deadline: Instant,
     ) -> Result<(), Broken> {
         let mut chunks = batch.into_chunks();
-        let write = write_steadily(self.sender, &mut chunks);
+        let write = write_steadily(&mut self.sender, &mut chunks);
         let write = pin!(beside(&mut gatherer.messages, write));
         match ready_by(|| deadline, write).await {
             Ok(Ok(())) => Ok(()),
@@ -285,7 +275,12 @@ async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
     }
 }
 
-async fn read_head(reader: &mut FrameReader, received_at: Instant) -> Result<Box<Head>, Status> {
+async fn read_head(
+    reader: Option<&mut FrameReader>,
+    received_at: Instant,
+) -> Result<Box<Head>, Status> {
+    let reader =
+        reader.ok_or_else(|| Status::not_executed(Code::Internal, "the head was read before"))?;
     let read = ready_by(|| received_at + HEAD_WAIT_MAX, pin!(reader.next())).await;
     let frame = match read {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,

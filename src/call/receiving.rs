@@ -16,15 +16,33 @@ use bytes::Bytes;
 use std::{
     pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
 use tokio::time::Instant;
 
-/// Counts what moves in a streaming call, so that one in which nothing does can be ended.
-pub(super) type Moves = Arc<AtomicU64>;
+/// Counts what moves in a streaming call, so that one in which nothing does can be ended. Made by the first who counts: most calls have no
+/// stream.
+#[derive(Debug, Default)]
+pub(super) struct Moves(OnceLock<Arc<AtomicU64>>);
+
+impl Moves {
+    fn counter(&self) -> &Arc<AtomicU64> {
+        self.0.get_or_init(Arc::default)
+    }
+
+    /// One more.
+    pub(super) fn add(&self) {
+        self.counter().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub(super) fn count(&self) -> u64 {
+        self.counter().load(Ordering::Relaxed)
+    }
+}
 
 /// The rest of a request, to be read once the call was admitted.
 pub(crate) struct Pending<'a> {
@@ -55,7 +73,9 @@ impl Pending<'_> {
         let read = if self.kind.streams_requests() {
             // A place is held meanwhile: who opens streams and says nothing holds none for the day that a stream may take.
             let idle_max = self.limits.stream_idle_max;
-            tokio::time::timeout(idle_max, first(reader)).await.unwrap_or_else(|_elapsed| {
+            // Boxed: most calls have no stream, and need not carry room for one.
+            let first = Box::pin(tokio::time::timeout(idle_max, first(reader)));
+            first.await.unwrap_or_else(|_elapsed| {
                 let text = format!("no message came within {idle_max:?} (stream_idle_max)");
                 Err(Status::not_executed(Code::DeadlineExceeded, text))
             })
@@ -75,7 +95,7 @@ impl Pending<'_> {
                 Some(reader) => Messages::new(Requests {
                     reader,
                     steady: Steady::default(),
-                    moves: self.moves.clone(),
+                    moves: self.moves.counter().clone(),
                     has_ended: false,
                 })
                 .starting_with(next),
@@ -170,7 +190,7 @@ pub(super) fn read_failed(fault: ReadFault) -> Status {
 struct Requests {
     reader: FrameReader,
     steady: Steady,
-    moves: Moves,
+    moves: Arc<AtomicU64>,
     /// END has come, and the end of the stream has not.
     has_ended: bool,
 }

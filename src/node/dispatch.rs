@@ -241,9 +241,13 @@ pub(super) fn may_answer(
 }
 
 impl Handler for Dispatch {
-    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
-        let counted = self.shared.calls.counted();
-        Ok(self.forward(&mut request, Granted::IN_PROCESS).await?.holding(counted))
+    /// No async function, which would keep the request twice.
+    fn call(&self, request: Request) -> impl Future<Output = Result<Reply, Status>> + Send {
+        let mut request = request;
+        async move {
+            let counted = self.shared.calls.counted();
+            Ok(self.forward(&mut request, Granted::IN_PROCESS).await?.holding(counted))
+        }
     }
 }
 
