@@ -86,7 +86,7 @@ impl<R: Reception> Answering<R> {
         let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
             Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
             Ok(head) => {
-                let deadline = head.deadline;
+                let (deadline, call_id) = (head.deadline, head.call_id);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
                     reader.stop(StreamCode::Refused);
@@ -98,8 +98,14 @@ impl<R: Reception> Answering<R> {
                         Box::pin(self.deliver(reply, deadline)).await;
                         return arrive(&self.sender, &*self.reception).await;
                     }
-                    Some(result) => (result, deadline),
+                    Some(result) => {
+                        if let Err(status) = &result {
+                            tracing::debug!("call {call_id} ends: {status}");
+                        }
+                        (result, deadline)
+                    }
                     None => {
+                        tracing::debug!("call {call_id} was broken off by whoever asks");
                         self.reception.broken_off(received_at, deadline);
                         return self.sender.reset(StreamCode::Cancelled);
                     }
