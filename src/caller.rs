@@ -2,11 +2,10 @@
 
 use crate::{
     call::{
-        Asker, Callee, Handler, IntoMethod, Reply, Request, SharedHandler, Target, ask,
-        some_at_once,
+        Asker, Callee, Handler, IntoMethod, Reply, Request, SharedHandler, Target, ToMany, ask,
     },
     drain::Tasks,
-    limits::{CALL_ALL_AT_ONCE, CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
+    limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
     link::{
         BindError, ControlStream, Dialler, HelloWords, Leave, Leaving, Link, LinkFault, Redial,
     },
@@ -134,7 +133,7 @@ async fn hold(shared: Arc<Shared>) {
         let was_linked = dialled.is_ok();
         let fault = match dialled {
             Ok((link, control, _welcome)) => {
-                redial.succeeded();
+                redial.linked(Instant::now());
                 stay(&shared, Held::new(link, control), &mut leaving).await
             }
             Err(fault) => fault,
@@ -278,16 +277,9 @@ impl Caller {
         message: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
-        let invalid = |text| Status::not_executed(Code::InvalidArgument, text);
-        let method = method.into_method().map_err(|fault| invalid(fault.to_string()))?;
-        let message = crate::wire::encode_value(message).map_err(invalid)?;
-        let hosts = self.hosts(&method).await?;
-        let calls = hosts.into_iter().map(|host| {
-            let callee = self.callee(Target::Agent(host.clone()));
-            let call = callee.call_encoded(&method, message.clone()).timeout(timeout);
-            async move { (host, call.await) }
-        });
-        Ok(some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await)
+        let call = ToMany::new(method, message, timeout)?;
+        let hosts = self.hosts(&call.method).await?;
+        Ok(call.call(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
     }
 
     /// The agents that may answer for the method's service and that this caller may call, attached now, by name.

@@ -1,9 +1,56 @@
 //! Many calls at once, but not all of them.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, task::Poll};
+use super::{Callee, IntoMethod, callee::invalid};
+use crate::{
+    limits::CALL_ALL_AT_ONCE,
+    name::{MethodPath, Name},
+    status::Status,
+    wire::encode_value,
+};
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{collections::VecDeque, future::Future, pin::Pin, task::Poll, time::Duration};
+
+/// One unary call, to be made of many agents.
+pub(crate) struct ToMany {
+    /// What is called.
+    pub(crate) method: MethodPath,
+    message: Bytes,
+    timeout: Duration,
+}
+
+impl ToMany {
+    /// Encodes the message once for all.
+    ///
+    /// # Errors
+    /// The method is no method's name, or the message does not encode.
+    pub(crate) fn new(
+        method: impl IntoMethod,
+        message: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Self, Status> {
+        let method = method.into_method().map_err(|fault| invalid(fault.to_string()))?;
+        Ok(Self { method, message: encode_value(message).map_err(invalid)?, timeout })
+    }
+
+    /// Calls each of them, some at once, and gives an outcome for each in their order.
+    pub(crate) async fn call<R: DeserializeOwned + Send + 'static>(
+        &self,
+        agents: Vec<Name>,
+        callee: impl Fn(&Name) -> Callee,
+    ) -> Vec<(Name, Result<R, Status>)> {
+        let calls = agents.into_iter().map(|agent| {
+            let callee = callee(&agent);
+            let call = callee.call_encoded(&self.method, self.message.clone());
+            let call = call.timeout(self.timeout);
+            async move { (agent, call.await) }
+        });
+        some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await
+    }
+}
 
 /// Runs the calls, so many at once, and gives their outputs in their order. Dropping it cancels those that run.
-pub(crate) async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output> {
+async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output> {
     let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
     let mut waiting: VecDeque<(usize, F)> = calls.into_iter().enumerate().collect();
     let mut running: Vec<(usize, Pin<Box<F>>)> = Vec::new();

@@ -25,7 +25,7 @@ pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]
 pub use contract::{pascal, pascal_len};
 pub use ends::{Inbound, Outbound};
-pub(crate) use fan_out::some_at_once;
+pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub use message::{Context, Reply, Request, Target};
 pub use messages::{Body, MessageSender, Messages};

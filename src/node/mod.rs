@@ -20,7 +20,7 @@ pub use snapshot::{AgentInfo, DIRECTORY};
 pub use state::StateError;
 
 use crate::{
-    call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, some_at_once},
+    call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
     drain::{Tasks, Word},
     events::{Events, Teller},
     limits::{self, Limits},
@@ -28,7 +28,7 @@ use crate::{
     name::{CallIds, Name, NameError, PeerName, Role},
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
-    status::{Code, Status},
+    status::Status,
     tls::{Credentials, CredentialsError, random_bytes},
     wire::{CloseCode, ServiceInfo},
 };
@@ -302,16 +302,9 @@ impl Node {
         message: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
-        let invalid = |text| Status::not_executed(Code::InvalidArgument, text);
-        let method = method.into_method().map_err(|fault| invalid(fault.to_string()))?;
-        let message = crate::wire::encode_value(message).map_err(invalid)?;
-        let calls = snapshot::hosts(&self.shared, &self.shared.peer, &method).into_iter();
-        let calls = calls.map(|host| {
-            let callee = callee(&self.shared, Target::Agent(host.clone()));
-            let call = callee.call_encoded(&method, message.clone()).timeout(timeout);
-            async move { (host, call.await) }
-        });
-        Ok(some_at_once(calls.collect(), limits::CALL_ALL_AT_ONCE).await)
+        let call = ToMany::new(method, message, timeout)?;
+        let hosts = snapshot::hosts(&self.shared, &self.shared.peer, &call.method);
+        Ok(call.call(hosts, |host| callee(&self.shared, Target::Agent(host.clone()))).await)
     }
 
     /// What is known of the agents that are attached or were, by name.
