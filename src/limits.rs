@@ -36,6 +36,9 @@ pub const MESSAGE_BYTES_CEILING: usize = 64 * 1024 * 1024;
 /// Three probes of QUIC (at 0, 1 and 3 s) fit, and what is left is short enough to find a node within 5 s of its start.
 pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 
+/// A link that ends sooner was no success: the wait before the next dial goes on growing.
+pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
+
 /// The accepting side's bound on a handshake. Three bad round trips fit.
 pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 

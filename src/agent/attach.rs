@@ -30,7 +30,7 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
         };
         let fault = match attached {
             Ok(attachment) => {
-                redial.succeeded();
+                redial.linked(Instant::now());
                 // Once it is registered it is for the attachment to act on the word.
                 word.done();
                 let fault = stay(&shared, attachment, &mut leaving).await;

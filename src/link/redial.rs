@@ -1,7 +1,7 @@
 //! When to dial again, and whether that is worth a line in the log. Decides only: time and chance are arguments.
 
 use super::LinkFault;
-use crate::backoff;
+use crate::{backoff, limits::STEADY_LINK_MIN};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -13,6 +13,8 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Redial {
     failures: u32,
     failing_since: Option<Instant>,
+    /// The link that is up, since then.
+    linked_at: Option<Instant>,
     said: Option<(String, Instant)>,
 }
 
@@ -26,13 +28,24 @@ pub(crate) struct Wait {
 }
 
 impl Redial {
-    /// The link is up and good: the next failure is a first one.
+    /// The next failure is a first one.
     pub(crate) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
+    /// A link is up. Whether that is a success is seen when it ends: a peer that takes us and drops us at once, over and over, is to be
+    /// left in peace like one that does not answer.
+    pub(crate) fn linked(&mut self, now: Instant) {
+        self.linked_at = Some(now);
+        self.said = None;
+    }
+
     /// A dial failed, or a link was lost.
     pub(crate) fn failed(&mut self, fault: &LinkFault, now: Instant, chance: f64) -> Wait {
+        let has_lasted = |since: Instant| now.saturating_duration_since(since) >= STEADY_LINK_MIN;
+        if self.linked_at.take().is_some_and(has_lasted) {
+            self.succeeded();
+        }
         self.failures = self.failures.saturating_add(1);
         let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         let duration = match fault.backoff() {
@@ -76,6 +89,21 @@ mod tests {
         assert!(redial.failed(&drained, now, 1.0).duration > Duration::ZERO);
         redial.succeeded();
         assert_eq!(redial.failed(&drained, now, 1.0).duration, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_link_that_lasted_begins_anew_and_one_that_is_dropped_at_once_does_not() {
+        let drained =
+            LinkFault::Closed { code: CloseCode::Drained, text: String::new(), by_peer: true };
+        let (mut redial, mut now) = (Redial::default(), Instant::now());
+        let mut waits = Vec::new();
+        for lasted in [SECOND, SECOND, SECOND, 60 * SECOND, SECOND] {
+            redial.linked(now);
+            now += lasted;
+            waits.push(redial.failed(&drained, now, 1.0).duration);
+        }
+        assert_eq!((waits[0], waits[3]), (Duration::ZERO, Duration::ZERO));
+        assert!(waits[1] > Duration::ZERO && waits[2] > waits[1] && waits[4] == waits[1]);
     }
 
     #[test]
