@@ -135,13 +135,19 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// As for the keys of certificates: nobody but the owner may write, and no others may read.
+/// As for the keys of certificates: nobody but the owner may write, and no others may read. What only the group may write is mended where
+/// we can: that is what a volume looks like to which its manager has given a group.
 #[cfg(unix)]
 fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = file.metadata().map_err(|source| unusable(path, "read", source))?;
     let mode = metadata.permissions().mode();
     if mode & 0o026 == 0 {
+        return Ok(());
+    }
+    let is_of_the_group_alone = mode & 0o006 == 0;
+    if is_of_the_group_alone && file.set_permissions(fs::Permissions::from_mode(0o600)).is_ok() {
+        tracing::warn!("{} could be written by its group; it is 0600 again", path.display());
         return Ok(());
     }
     Err(StateError::Exposed { path: path.into(), mode: mode & 0o777 })
@@ -199,10 +205,18 @@ mod tests {
         assert!(reset_keys(dir.path()).is_ok());
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        for (mode, is_fit) in [(0o644, false), (0o620, false), (0o640, true), (0o600, true)] {
+        for (mode, is_fit, after) in [
+            (0o644, false, 0o644),
+            (0o662, false, 0o662),
+            (0o660, true, 0o600),
+            (0o640, true, 0o640),
+            (0o600, true, 0o600),
+        ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
             let read = reset_keys(dir.path()).map(drop);
             assert_eq!(read.is_ok(), is_fit, "{mode:o}");
+            let now = fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(now & 0o777, after, "{mode:o}");
             if let Err(error) = read {
                 assert!(error.to_string().contains("chmod 600"), "{error}");
             }
