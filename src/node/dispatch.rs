@@ -176,9 +176,17 @@ impl Dispatch {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
         match &request.target {
-            Target::Agent(name) => self.shared.registry().pick(name).cloned().ok_or_else(|| {
-                Status::not_executed(Code::Unavailable, format!("agent {name} is not attached"))
-            }),
+            Target::Agent(name) => {
+                let registry = self.shared.registry();
+                registry.pick(name).cloned().ok_or_else(|| {
+                    let why = if registry.links(name).is_empty() {
+                        "is not attached"
+                    } else {
+                        "is leaving and takes no more calls"
+                    };
+                    Status::not_executed(Code::Unavailable, format!("agent {name} {why}"))
+                })
+            }
             _ => self.pick_any(request, failed).ok_or_else(|| {
                 let service = request.method.service();
                 let text = format!("no agent that is attached may answer for {service}");
