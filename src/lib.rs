@@ -54,6 +54,7 @@ mod serve;
 mod call;
 mod fence;
 mod link;
+mod generation;
 #[cfg(feature = "certs")]
 pub mod certs;
 mod tls;
@@ -66,6 +67,7 @@ mod backoff;
 mod name;
 mod status;
 mod metadata;
+mod current;
 pub mod limits;
 
 #[cfg(feature = "cli")]
@@ -78,6 +80,7 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
+pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
 pub use metadata::Metadata;

@@ -36,6 +36,21 @@ pub const MESSAGE_BYTES_CEILING: usize = 64 * 1024 * 1024;
 /// Three probes of QUIC (at 0, 1 and 3 s) fit, and what is left is short enough to find a node within 5 s of its start.
 pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 
+/// Between two looks at the files that a party goes by. A change is taken up at the second look that shows it, within a second.
+pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long before its end a revocation list is worth a word: there is a day to make the next one.
+pub const CRL_ENDS_SOON: Duration = Duration::from_secs(24 * 3600);
+
+/// A worry about certificates is said again after this long, so that it stands in every day's log and fills none.
+pub const WORRY_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// Before a peer's certificate ends, the dialling side makes another link this early, if the peer has another certificate by then.
+pub const RENEW_BEFORE_END: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether the certificate of a link has ended. A link outlives its certificate by no more.
+pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// A link that ends sooner was no success: the wait before the next dial goes on growing.
 pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
 
@@ -179,7 +194,7 @@ pub const CANDIDATES_MAX: usize = 16;
 pub const CALL_ALL_AT_ONCE: usize = 16;
 
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// One message, in bytes. Default 4 MiB, at most 64 MiB. Worst-case memory is this times the calls in flight.
     pub message_bytes_max: usize,

@@ -4,6 +4,7 @@ use super::Shared;
 use crate::{
     call::{Head, Pending, Permits, Reception, Reply, Target},
     fence::Fence,
+    limits::Limits,
     link::Link,
     name::{Name, PeerName, Role},
     status::{Code, Status},
@@ -17,12 +18,14 @@ pub(super) struct AgentReception {
     node: Name,
     permits: Permits,
     fence: Fence,
+    /// Those of when its link was made.
+    limits: Arc<Limits>,
 }
 
 impl AgentReception {
-    pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
-        let permits = Permits::new(shared.limits.calls_in_flight_max, shared.limits.queue_max);
-        Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link) }
+    pub(super) fn new(shared: Arc<Shared>, link: Link, limits: Arc<Limits>) -> Self {
+        let permits = Permits::new(limits.calls_in_flight_max, limits.queue_max);
+        Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link), limits }
     }
 
     /// Who asks: the node's word. A call without one is the node's own.
@@ -39,7 +42,8 @@ impl AgentReception {
     }
 
     fn authorise(&self, asker: &PeerName, head: &Head) -> Result<(), Status> {
-        let decision = self.shared.policy.decide(&self.node, asker, &head.method);
+        let policy = self.shared.policy.get();
+        let decision = policy.decide(&self.node, asker, &head.method);
         if decision.is_allowed() {
             return Ok(());
         }
@@ -67,7 +71,7 @@ impl Reception for AgentReception {
         let asker = self.asker(head.caller.as_deref())?;
         self.authorise(&asker, &head)?;
         let handler = self.shared.services.find(&head.method, head.kind)?.clone();
-        let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
+        let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
         let body = pending.body(None).await?;
         head.deadline = self.fence.pass(entered, head.deadline).await?;
         let reply = handler.call_boxed(head.into_request(asker, body)).await?;

@@ -7,10 +7,12 @@ mod rules;
 mod shared;
 mod table;
 mod value;
+mod watch;
 
 pub use fault::{Fault, Faults};
 pub use shared::{TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
+pub use watch::Watch;
 
 use crate::{
     limits::{CONFIG_BYTES_MAX, Limits},

@@ -5,14 +5,15 @@ use super::{
     control::{ControlStream, Heartbeat},
     endpoint,
     roam::Whereabouts,
+    trust::Trust,
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
-    tls::Identity,
+    tls::{Credentials, Identity},
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use rustls_pki_types::CertificateDer;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// A peer whose certificate was verified and that has said HELLO. It may not open calls before it is welcomed.
 pub(crate) struct Greeted {
@@ -20,6 +21,9 @@ pub(crate) struct Greeted {
     identity: Identity,
     control: ControlStream,
     hello: Hello,
+    trust: Arc<Trust>,
+    /// Under which it was verified, or those just before.
+    credentials: Credentials,
 }
 
 /// What an admitted peer may do on its link.
@@ -32,15 +36,16 @@ pub(crate) struct Grants {
 /// Waits for the handshake and for HELLO.
 pub(super) async fn greet(
     incoming: quinn::Incoming,
-    trust_domain: &str,
+    trust: Arc<Trust>,
 ) -> Result<Greeted, LinkFault> {
+    let credentials = trust.credentials();
     let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
     let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
         .await
         .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
         .map_err(|error| LinkFault::lost(&error))?;
     let hello = async {
-        let identity = identity_of(&connection, trust_domain)?;
+        let identity = identity_of(&connection, credentials.trust_domain())?;
         let mut control = accept_control(&connection).await?;
         match control.first().await? {
             Control::Hello(hello) => Ok((identity, control, hello)),
@@ -49,7 +54,7 @@ pub(super) async fn greet(
     };
     match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
         Ok(Ok((identity, control, hello))) => {
-            Greeted { connection, identity, control, hello }.check_version()
+            Greeted { connection, identity, control, hello, trust, credentials }.check_version()
         }
         Ok(Err(fault)) => Err(refused(&connection, CloseCode::Protocol, fault)),
         Err(_elapsed) => Err(refused(
@@ -126,7 +131,7 @@ impl Greeted {
         grants: Grants,
         limits: &Limits,
     ) -> Result<(Link, ControlStream), LinkFault> {
-        let Self { connection, identity, mut control, hello } = self;
+        let Self { connection, identity, mut control, hello, trust, credentials } = self;
         let answered = grants.calls_in_flight_max;
         let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
         let window = endpoint::window_for(answered, asked.min(limits.calls_in_flight_max));
@@ -136,7 +141,9 @@ impl Greeted {
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        Ok((Link::new(connection, identity, &control), control))
+        let link = Link::new(connection, identity, None, &control);
+        trust.add(&link, &credentials);
+        Ok((link, control))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front};
 use crate::{
     call::Permits,
-    limits::HELLO_WAIT_MAX,
+    limits::{HELLO_WAIT_MAX, Limits},
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
     name::{Name, Role},
     serve::take_calls,
@@ -39,30 +39,32 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemapho
     }
 }
 
-fn welcome(shared: &Shared, admission: u64, grants: Grants) -> Welcome {
+fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> Welcome {
     Welcome {
         protocol: PROTOCOL_VERSION,
         node: shared.name.to_string(),
         admission,
         calls_in_flight_max: u32::try_from(grants.calls_in_flight_max).unwrap_or(u32::MAX),
-        message_bytes_max: shared.limits.message_bytes_max as u64,
+        message_bytes_max: limits.message_bytes_max as u64,
         view_version: 0,
     }
 }
 
 /// Starts to take the calls that come over a link.
-fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants) {
-    let front = Arc::new(Front::new(shared.clone(), link.clone(), grants.calls_in_flight_max));
+fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
+    let in_flight_max = grants.calls_in_flight_max;
+    let front = Front::new(shared.clone(), link.clone(), in_flight_max, limits.clone());
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
-        front,
-        shared.limits.clone(),
+        Arc::new(front),
+        limits.clone(),
         shared.calls.clone(),
     ));
 }
 
 async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
-    let links_max = shared.limits.caller_links_max;
+    let limits = shared.limits.get();
+    let links_max = limits.caller_links_max;
     if !shared.registry().caller_came(name, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
         tracing::warn!("refused caller {name} at {}: {text}", greeted.remote_address());
@@ -70,13 +72,13 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
         return Ok(());
     }
     let _counted = CallerCounted { shared, name };
-    let grants = Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max };
-    let welcome = welcome(shared, shared.registry().admit(), grants);
-    let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
+    let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
+    let welcome = welcome(shared, shared.registry().admit(), grants, &limits);
+    let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
     let address = link.remote_address();
     tracing::info!("caller {name} linked from {address}");
     shared.events.tell(NodeEvent::CallerLinked { caller: name.clone(), address });
-    serve(shared, &link, grants);
+    serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
     let fault = stay(&mut control, None, |frame| match frame {
         Control::Drain(_) => Ok(None),
@@ -105,14 +107,15 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let hello = greeted.hello();
     let (instance, software) = (*hello.instance, hello.software.clone());
     let answers_max = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
-    let asked_max = shared.limits.calls_in_flight_max.min(answers_max.max(1));
-    let grants = Grants { calls_in_flight_max: shared.limits.agent_asks_in_flight_max };
-    let welcome = welcome(shared, admission, grants);
-    let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
-    serve(shared, &link, grants);
+    let limits = shared.limits.get();
+    let asked_max = limits.calls_in_flight_max.min(answers_max.max(1));
+    let grants = Grants { calls_in_flight_max: limits.agent_asks_in_flight_max };
+    let welcome = welcome(shared, admission, grants, &limits);
+    let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
+    serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
-    let permits = Permits::new(asked_max, shared.limits.queue_max);
-    let agent = AgentLink { link, permits, services: Vec::new(), software };
+    let permits = Permits::new(asked_max, limits.queue_max);
+    let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
     let mut admitted = Admitted::new(shared, name, admission, instance, agent);
     let register_by = Instant::now() + HELLO_WAIT_MAX;
     let fault = stay(&mut control, Some(register_by), |frame| match frame {

@@ -138,7 +138,10 @@ impl<'a> Admitted<'a> {
                 self.address(),
                 reason.escape_debug()
             );
-            self.tell(NodeEvent::Draining { agent: self.name.clone() });
+            // One that has another link, as after a renewal, goes on there.
+            if self.shared.registry().pick(self.name).is_none() {
+                self.tell(NodeEvent::Draining { agent: self.name.clone() });
+            }
             self.shared.changed.send_replace(());
         }
     }

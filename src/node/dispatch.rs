@@ -117,7 +117,7 @@ impl Dispatch {
     ) -> Result<Reply, Status> {
         let agent = self.pick(request, asked.as_ref()).await?;
         *asked = Some(agent.clone());
-        let limits = &*self.shared.limits;
+        let limits = &*agent.limits;
         let permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
         let limits = AskLimits::from(limits).after_queueing(permit.waited());
         // The node's own calls go without a name: the agent knows the node by its certificate.
@@ -242,10 +242,9 @@ pub(super) fn may_answer(
     agent: &Name,
     method: &MethodPath,
 ) -> bool {
-    let is_own = *asker == shared.peer;
-    shared.policy.may_host(agent, method.service())
-        && (is_own
-            || shared.policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
+    let (is_own, policy) = (*asker == shared.peer, shared.policy.get());
+    policy.may_host(agent, method.service())
+        && (is_own || policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
 }
 
 impl Handler for Dispatch {
@@ -283,7 +282,7 @@ pub(super) fn authorise(
     target: policy::Target<'_>,
     method: &MethodPath,
 ) -> Result<Granted, Status> {
-    match shared.policy.decide(asker, target, method) {
+    match shared.policy.get().decide(asker, target, method) {
         Decision::Allow(grant) => Ok(Granted::by(grant)),
         Decision::Deny(denied) => {
             tracing::warn!("refused {asker}: {method} on {target}: {denied}");
@@ -301,7 +300,7 @@ pub(super) fn authorise_any(
     asker: &PeerName,
     method: &MethodPath,
 ) -> Result<Granted, Status> {
-    shared.policy.grant_anywhere(asker, method).map(Granted::by).ok_or_else(|| {
+    shared.policy.get().grant_anywhere(asker, method).map(Granted::by).ok_or_else(|| {
         tracing::warn!("refused {asker}: {method} on any agent: no [[allow]] rule covers it");
         let text = format!(
             "{asker} may not call {method}; an [[allow]] rule of the node would have to say so"

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     call::{Head, Pending, Permits, Reception, Reply, Target},
+    limits::Limits,
     link::Link,
     name::{PeerName, Role},
     policy,
@@ -23,15 +24,23 @@ pub(super) struct Front {
     asker: PeerName,
     permits: Permits,
     link: Link,
+    /// Those of when it was made.
+    limits: Arc<Limits>,
     breaks: Mutex<Breaks>,
 }
 
 impl Front {
-    pub(super) fn new(shared: Arc<Shared>, link: Link, calls_in_flight_max: usize) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        link: Link,
+        calls_in_flight_max: usize,
+        limits: Arc<Limits>,
+    ) -> Self {
         let asker = link.peer().clone();
-        let breaks = Mutex::new(Breaks::new(shared.limits.resets_max));
-        let permits = Permits::new(calls_in_flight_max, shared.limits.queue_max);
-        Self { dispatch: Dispatch::new(shared.clone()), shared, asker, permits, link, breaks }
+        let breaks = Mutex::new(Breaks::new(limits.resets_max));
+        let permits = Permits::new(calls_in_flight_max, limits.queue_max);
+        let dispatch = Dispatch::new(shared.clone());
+        Self { dispatch, shared, asker, permits, link, limits, breaks }
     }
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
@@ -58,7 +67,7 @@ impl Reception for Front {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
+        let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
         let granted = match &head.target {
             Target::Here => return Ok(self.here(head, pending).await?.holding(permit)),
             Target::Agent(name) => {
@@ -81,7 +90,7 @@ impl Reception for Front {
         }
         let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
         if breaks.is_too_many(began, deadline, Instant::now()) && !self.link.is_closed() {
-            let most = self.shared.limits.resets_max;
+            let most = self.limits.resets_max;
             let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
             tracing::warn!("closed the link of {}: {text}", self.asker);
             self.link.close(CloseCode::ExcessiveLoad, &text);

@@ -21,8 +21,10 @@ pub use state::StateError;
 
 use crate::{
     call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
+    current::Current,
     drain::{Tasks, Word},
     events::{Events, Teller},
+    generation::{Applied, Generation},
     limits::{self, Limits},
     link::{BindError, Leave, Link, Listener},
     name::{CallIds, Name, NameError, PeerName, Role},
@@ -54,6 +56,8 @@ pub(crate) struct AgentLink {
     permits: Permits,
     services: Vec<ServiceInfo>,
     software: String,
+    /// Those of when it was made.
+    limits: Arc<Limits>,
 }
 
 type SharedAgentLink = Arc<AgentLink>;
@@ -62,8 +66,8 @@ type SharedAgentLink = Arc<AgentLink>;
 pub(crate) struct Shared {
     name: Name,
     peer: PeerName,
-    limits: Arc<Limits>,
-    policy: NodePolicy,
+    limits: Current<Limits>,
+    policy: Current<NodePolicy>,
     services: Services,
     directory: std::sync::OnceLock<Services>,
     registry: Mutex<Registry<SharedAgentLink>>,
@@ -95,7 +99,8 @@ impl Shared {
     /// How one of this node's links is left.
     fn leave(&self, link: &Link) -> Leave {
         let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
-        Leave::on(link.clone(), words, CloseCode::Drained, STOPS).within(self.limits.drain_max)
+        Leave::on(link.clone(), words, CloseCode::Drained, STOPS)
+            .within(self.limits.get().drain_max)
     }
 }
 
@@ -186,8 +191,8 @@ impl NodeBuilder {
         let shared = Arc::new(Shared {
             name: peer.name.clone(),
             peer,
-            limits: Arc::new(self.limits),
-            policy: self.policy,
+            limits: Current::new(self.limits),
+            policy: Current::new(self.policy),
             services,
             directory: std::sync::OnceLock::new(),
             registry: Mutex::default(),
@@ -205,16 +210,24 @@ impl NodeBuilder {
         let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
         drop(shared.directory.set(directory));
         shared.links.spawn_until_stopped(accept_loop(shared.clone(), listener.clone()));
+        let trust = listener.trust().clone();
+        shared.links.spawn_until_stopped(async move { trust.mind_time().await });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
-        Ok(Node { shared, listener })
+        Ok(Node { shared, listener, generation: Mutex::new(1) })
     }
 }
 
 /// Takes strangers, and only that: each one is greeted in a task of its own, with a limit on time and on how many at once.
 async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
     let places = Arc::new(Semaphore::new(limits::HANDSHAKES_AT_ONCE_MAX));
-    let (mut knocks, mut ignored) = (Knocks::new(&shared.limits), Ignored::default());
+    let mut limits = shared.limits.get();
+    let (mut knocks, mut ignored) = (Knocks::new(&limits), Ignored::default());
     while let Some(knock) = listener.knock().await {
+        let limits_now = shared.limits.get();
+        if !Arc::ptr_eq(&limits, &limits_now) {
+            limits = limits_now;
+            knocks = Knocks::new(&limits);
+        }
         if shared.calls.is_draining() {
             knock.ignore();
             continue;
@@ -225,7 +238,7 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
         if !knocks.may(from.ip(), now, !must_prove) {
             knock.ignore();
             if let Some(count) = ignored.one_more(now) {
-                let most = shared.limits.handshakes_per_address;
+                let most = limits.handshakes_per_address;
                 tracing::warn!(
                     "ignored {count} handshakes, the last from {from}: more than {most} a second from one address (handshakes_per_address)"
                 );
@@ -247,6 +260,8 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
 pub struct Node {
     shared: Arc<Shared>,
     listener: Arc<Listener>,
+    /// Which one is in force.
+    generation: Mutex<u64>,
 }
 
 impl Node {
@@ -317,11 +332,55 @@ impl Node {
         self.shared.events.listen(&self.shared.links)
     }
 
+    /// Puts another generation in force while the node runs: certificate, trust, policy, bounds. Nothing changes if it does not fit.
+    ///
+    /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse it: with REVOKED,
+    /// EXPIRED or TRUST_CHANGED. All others, and their calls, go on untouched. Costs a verified chain a link.
+    ///
+    /// # Errors
+    /// Credentials of another party, or none that make a TLS configuration.
+    pub async fn apply(&self, next: Generation<NodePolicy>) -> Result<Applied, StartError> {
+        let has_credentials = next.credentials.is_some();
+        let generation = self.put_in_force(next)?;
+        let closed = if has_credentials { self.listener.trust().judge_all().await } else { 0 };
+        tracing::info!("generation {generation} is in force; {closed} links were closed for it");
+        Ok(Applied { generation, closed })
+    }
+
+    /// All of it at one moment, as far as anybody can see who reads it.
+    fn put_in_force(&self, next: Generation<NodePolicy>) -> Result<u64, StartError> {
+        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let Generation { credentials, policy, limits } = next;
+        let limits = limits.filter(|limits| *limits != *self.shared.limits.get());
+        let now = self.listener.trust().credentials();
+        if let Some(credentials) = &credentials {
+            now.expect_successor(credentials)?;
+        }
+        if credentials.is_some() || limits.is_some() {
+            let limits = limits.clone().unwrap_or_else(|| (*self.shared.limits.get()).clone());
+            self.listener.replace(credentials.as_ref().unwrap_or(&now), &limits)?;
+        }
+        if let Some(policy) = policy {
+            self.shared.policy.set(policy);
+        }
+        if let Some(limits) = limits {
+            self.shared.limits.set(limits);
+        }
+        *generation += 1;
+        Ok(*generation)
+    }
+
+    /// The certificate, key and trust that are in force.
+    pub fn credentials(&self) -> Credentials {
+        self.listener.trust().credentials()
+    }
+
     /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and takes nothing new; lets calls in flight
     /// finish within the drain time; then closes every link and waits until the peers know, 3 s at most.
     pub async fn shutdown(self) {
-        let Self { shared, listener } = &self;
-        let finish_by = Instant::now() + shared.limits.drain_max;
+        let Self { shared, listener, .. } = &self;
+        let drain_max = shared.limits.get().drain_max;
+        let finish_by = Instant::now() + drain_max;
         shared.drain.say();
         shared.drain.done(limits::GOODBYE_WAIT_MAX).await;
         shared.calls.begin_drain();
@@ -332,7 +391,7 @@ impl Node {
             shared.goodbye.say();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            tracing::warn!("calls in flight were cut off after {:?}", shared.limits.drain_max);
+            tracing::warn!("calls in flight were cut off after {drain_max:?}");
             shared.cut.say();
             shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
         }
@@ -359,6 +418,7 @@ impl Drop for Node {
 /// Who can be called through this node's dispatch.
 fn callee(shared: &Arc<Shared>, target: Target) -> Callee {
     let handler: SharedHandler = Arc::new(Dispatch::new(shared.clone()));
-    let Shared { peer, call_ids, limits, calls: tasks, .. } = &**shared;
+    let Shared { peer, call_ids, calls: tasks, .. } = &**shared;
+    let limits = &shared.limits.get();
     Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
 }

@@ -80,6 +80,22 @@ impl Trust {
             dialling: Arc::new(NodesOnly { chain: dialling, trust_domain }),
         })
     }
+
+    /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was dialled by a name.
+    pub(super) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        dialled: Option<&ServerName<'_>>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        match dialled {
+            Some(host) => {
+                self.dialling.verify_server_cert(leaf, intermediates, host, &[], now).map(drop)
+            }
+            None => self.accepting.verify_client_cert(leaf, intermediates, now).map(drop),
+        }
+    }
 }
 
 /// The config of the side that accepts: a peer without a good certificate gets nothing.

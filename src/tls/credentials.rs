@@ -5,6 +5,7 @@ use super::{
     facts::{self, CertificateFacts, CrlFacts, FactsError, Utc},
     files::{self, CredentialFiles, CredentialPem},
     identity::{Identity, IdentityError},
+    lapse::{self, Lapse, Revoked},
 };
 use crate::name::{PeerName, Role};
 use rustls::{
@@ -38,6 +39,7 @@ struct Material {
     trust: Trust,
     cert_place: String,
     crl_next_update: Option<SystemTime>,
+    revoked: Revoked,
 }
 
 impl Credentials {
@@ -76,14 +78,15 @@ impl Credentials {
         let own = certified_key(chain, pem.key, places)?;
         let roots = roots(pem.ca, &places.ca)?;
         let crls = pem.crl.map(|crl| revocation_lists(crl, &places.crl)).transpose()?;
-        let Lists { lists, next_update } = crls.unwrap_or_default();
+        let Lists { lists, next_update, revoked } = crls.unwrap_or_default();
         let trust =
             Trust::new(roots, lists, identity.trust_domain()).map_err(|error| match error {
                 VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
                 error => damaged(&places.ca, error.to_string()),
             })?;
         let cert_place = places.cert.clone();
-        let material = Material { own, identity, trust, cert_place, crl_next_update: next_update };
+        let crl_next_update = next_update;
+        let material = Material { own, identity, trust, cert_place, crl_next_update, revoked };
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
@@ -105,6 +108,45 @@ impl Credentials {
     /// When the first of our revocation lists ends. From then on new links are refused.
     pub fn crl_next_update(&self) -> Option<SystemTime> {
         self.material.crl_next_update
+    }
+
+    /// Judges the chain of a peer again, as a handshake would now: that of a node if it was dialled by a name.
+    pub(crate) fn judge(
+        &self,
+        chain: &[CertificateDer<'_>],
+        dialled: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(), Lapse> {
+        let Material { trust, revoked, .. } = &*self.material;
+        lapse::judge(trust, revoked, chain, dialled, now)
+    }
+
+    /// Whether these are the very ones, and not others that may say the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.material, &other.material)
+    }
+
+    /// Whether both show the same certificate to a peer.
+    pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
+        self.material.own.cert == other.material.own.cert
+    }
+
+    /// Refuses credentials in whose place others cannot be put while a party runs: it would be another party.
+    ///
+    /// # Errors
+    /// They are of another role, name or trust domain.
+    pub fn expect_successor(&self, next: &Self) -> Result<(), CredentialsError> {
+        let is_same_party =
+            self.peer_name() == next.peer_name() && self.trust_domain() == next.trust_domain();
+        if is_same_party {
+            return Ok(());
+        }
+        let named = |one: &Self| format!("{} of {}", one.peer_name(), one.trust_domain());
+        Err(CredentialsError::OtherParty {
+            place: next.material.cert_place.clone(),
+            found: named(next),
+            wanted: named(self),
+        })
     }
 
     /// Refuses credentials of another role, before any peer has to.
@@ -143,8 +185,7 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Material { own: _, identity, trust: _, cert_place, crl_next_update: _ } =
-            &*self.material;
+        let Material { identity, cert_place, .. } = &*self.material;
         f.debug_struct("Credentials")
             .field("identity", identity)
             .field("cert", cert_place)
@@ -313,6 +354,7 @@ fn expect_own_name(
 struct Lists {
     lists: Vec<CertificateRevocationListDer<'static>>,
     next_update: Option<SystemTime>,
+    revoked: Revoked,
 }
 
 /// The lists, newest first: webpki takes the first one of an issuer and looks at no other.
@@ -324,7 +366,11 @@ fn revocation_lists(pem: &[u8], place: &str) -> Result<Lists, CredentialsError> 
     }
     found.sort_by_key(|(facts, _)| Reverse((facts.number, facts.this_update)));
     let next_update = newest_of_each(&found).filter_map(|facts| facts.next_update).min();
-    Ok(Lists { lists: found.into_iter().map(|(_, list)| list).collect(), next_update })
+    let revoked = Revoked::new(newest_of_each(&found).flat_map(|facts| {
+        facts.revoked.iter().map(|entry| (facts.issuer.clone(), entry.serial.clone()))
+    }));
+    let lists = found.into_iter().map(|(_, list)| list).collect();
+    Ok(Lists { lists, next_update, revoked })
 }
 
 fn newest_of_each<T>(sorted: &[(CrlFacts, T)]) -> impl Iterator<Item = &CrlFacts> {
@@ -461,6 +507,18 @@ pub enum CredentialsError {
         found: PeerName,
         /// What is wanted.
         wanted: Role,
+    },
+    /// Somebody else's, for a party that runs.
+    #[error(
+        "{place} is the certificate of {found}, and {wanted} runs here; another party needs a process of its own"
+    )]
+    OtherParty {
+        /// The file.
+        place: String,
+        /// Whose it is.
+        found: String,
+        /// Who runs.
+        wanted: String,
     },
     /// A directory without a leaf of the role.
     #[error("{dir} holds no certificate of role {role}; {remedy}", dir = dir.display())]

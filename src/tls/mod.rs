@@ -10,7 +10,9 @@ mod files;
 #[cfg(all(test, feature = "certs"))]
 mod handshakes;
 mod identity;
+mod lapse;
 mod mac;
+mod worries;
 
 pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
@@ -20,4 +22,6 @@ pub use files::{CredentialFiles, CredentialPem};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
+pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
+pub(crate) use worries::Reminder;

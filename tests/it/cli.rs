@@ -8,4 +8,5 @@ mod killed;
 mod local;
 mod paused;
 mod process;
+mod reload;
 mod staying;

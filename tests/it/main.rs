@@ -15,6 +15,7 @@ mod outcomes;
 mod policy;
 mod raw_peer;
 mod reconnect;
+mod renewal;
 mod restart;
 mod roaming;
 mod routing;

@@ -1,12 +1,19 @@
-//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop.
+//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop, and takes up what its files say meanwhile.
 
-use crate::{args::AgentArgs, credentials, exit::Failure, node::runtime, signals::Signals};
+use crate::{
+    args::AgentArgs,
+    credentials,
+    exit::Failure,
+    node::runtime,
+    reload::{self, Read},
+    signals::{Hangups, Signals},
+};
 use dialback::{
-    Agent, AgentPolicy, Credentials, Limits, NodeAddress, Role, Service,
-    config::AgentConfig,
+    Agent, AgentPolicy, Credentials, Generation, Limits, NodeAddress, Role, Service,
+    config::{AgentConfig, Watch},
     demo::{self, Ledger},
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the agent is to be, once flags, environment and file have spoken.
 struct Settings {
@@ -14,32 +21,61 @@ struct Settings {
     nodes: Vec<NodeAddress>,
     policy: AgentPolicy,
     limits: Limits,
-    services: Vec<Service>,
+    hosted: Hosted,
+    /// Where all this was read.
+    files: Vec<PathBuf>,
+}
+
+/// What it hosts.
+#[derive(PartialEq, Eq)]
+struct Hosted {
+    demo: bool,
+    ledger: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: AgentArgs) -> Result<(), Failure> {
-    let settings = Settings::read(args)?;
+    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
+    let watch = Watch::new(Settings::read(&args)?.files);
+    let settings = Settings::read(&args)?;
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(settings));
+    let result = runtime.block_on(serve(args, settings, watch));
     // A resolver that still hangs in its thread must not keep the process.
     runtime.shutdown_background();
     result
 }
 
 impl Settings {
-    fn read(args: AgentArgs) -> Result<Self, Failure> {
+    fn read(args: &AgentArgs) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
-        let nodes = if args.node.is_empty() { file.nodes } else { args.node };
-        let has_demo = args.demo.unwrap_or(file.demo);
-        let ledger = args.ledger.or(file.ledger);
+        let nodes = if args.node.is_empty() { file.nodes } else { args.node.clone() };
+        let demo = args.demo.unwrap_or(file.demo);
+        let ledger = args.ledger.clone().or(file.ledger);
+        let located = credentials::locate(Role::Agent, args.tls.clone().into(), file.tls)?;
+        let mut files = credentials::paths(&located);
+        files.extend(args.config.clone());
         Ok(Self {
-            services: services(has_demo, ledger.as_deref())?,
-            credentials: credentials::load(Role::Agent, args.tls, file.tls)?,
+            hosted: Hosted { demo, ledger },
+            credentials: credentials::load_from(Role::Agent, &located)?,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
+            files,
         })
+    }
+
+    /// For an agent that runs with these nodes and services.
+    fn in_place_of(self, nodes: &[NodeAddress], hosted: &Hosted) -> Read<AgentPolicy> {
+        credentials::announce(&self.credentials);
+        let changed =
+            [(self.nodes != nodes, "nodes"), (self.hosted != *hosted, "what the agent hosts")];
+        let next = Generation {
+            credentials: Some(self.credentials),
+            policy: Some(self.policy),
+            limits: Some(self.limits),
+        };
+        let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
+        Read { next, files: self.files, needs_restart: needs_restart.collect() }
     }
 }
 
@@ -63,16 +99,20 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, services } = settings;
-    let mut signals = Signals::listen()?;
+async fn serve(args: AgentArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
+    let Settings { credentials, nodes, policy, limits, hosted, .. } = settings;
+    let services = services(hosted.demo, hosted.ledger.as_deref())?;
+    let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty());
     let builder = Agent::builder(credentials).policy(policy).limits(limits);
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let agent = agent.start()?;
-    signals.run_until_stopped(agent.shutdown()).await
+    let read = || Settings::read(&args).map(|next| next.in_place_of(&nodes, &hosted));
+    let apply = async |next| agent.apply(next).await;
+    let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+    signals.stop(first, agent.shutdown()).await
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {

@@ -9,13 +9,28 @@ const DIR_DEFAULT: &str = "certs";
 
 /// Finds and loads the credentials of a role. `file` is what the config file says.
 pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credentials, Failure> {
-    let files = locate(role, flags.into(), file)?;
-    let credentials = Credentials::from_files(&files)?;
+    load_from(role, &locate(role, flags.into(), file)?)
+}
+
+/// Loads the credentials of a role from these files.
+pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentials, Failure> {
+    let credentials = Credentials::from_files(files)?;
     credentials.expect_role(role)?;
     Ok(credentials)
 }
 
-fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
+/// Which files there are to watch.
+pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
+    let CredentialFiles { cert, key, ca, crl, .. } = files.clone();
+    [Some(cert), Some(key), Some(ca), crl].into_iter().flatten().collect()
+}
+
+/// Finds the files of the credentials of a role.
+pub(crate) fn locate(
+    role: Role,
+    flags: TlsFiles,
+    file: TlsFiles,
+) -> Result<CredentialFiles, Failure> {
     // A certificate that is named by a flag brings its own key, not the one of the file.
     let files = beside(with_key(flags).or(file));
     match files.whole()? {

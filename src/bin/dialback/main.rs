@@ -14,6 +14,7 @@ mod log;
 mod node;
 mod output;
 mod policy;
+mod reload;
 mod services;
 mod signals;
 
