@@ -16,7 +16,24 @@ use std::{
 /// The credentials of the moment and the links that are up.
 pub(crate) struct Trust {
     credentials: RwLock<Credentials>,
-    links: Mutex<Vec<Weak<Inner>>>,
+    links: Mutex<Links>,
+}
+
+#[derive(Default)]
+struct Links {
+    all: Vec<Weak<Inner>>,
+    /// With so many, those that have ended are taken out: so a link costs the same however many there are.
+    tidy_at: usize,
+}
+
+impl Links {
+    fn add(&mut self, link: &Link) {
+        if self.all.len() >= self.tidy_at {
+            self.all.retain(|one| one.strong_count() > 0);
+            self.tidy_at = 2 * self.all.len() + 16;
+        }
+        self.all.push(Arc::downgrade(&link.0));
+    }
 }
 
 impl Trust {
@@ -38,11 +55,7 @@ impl Trust {
     /// One more link, made under these credentials. If they have been replaced meanwhile, it is judged at once: whoever replaces them
     /// looks through the list after that, so that one of the two sees the link.
     pub(super) fn add(&self, link: &Link, under: &Credentials) {
-        {
-            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-            links.retain(|one| one.strong_count() > 0);
-            links.push(Arc::downgrade(&link.0));
-        }
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).add(link);
         let now = self.credentials();
         if !now.is_same(under) {
             link.judge(&now, SystemTime::now());
@@ -52,7 +65,7 @@ impl Trust {
     /// The links that are up.
     pub(super) fn up(&self) -> Vec<Link> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let links = links.iter().filter_map(Weak::upgrade).map(Link);
+        let links = links.all.iter().filter_map(Weak::upgrade).map(Link);
         links.filter(|link| !link.is_closed()).collect()
     }
 

@@ -1,6 +1,7 @@
 //! The command line as users have it: the real binary, separate processes, certificates in a directory of their own.
 
 mod calls;
+mod canary;
 mod certificates;
 mod draining;
 mod files;
