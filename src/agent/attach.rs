@@ -242,6 +242,7 @@ impl Attachment {
         self.control.send(&Control::Register(Register { generation, services })).await?;
         match self.control.next().await? {
             Control::Registered(words) if words.generation == self.generation => Ok(()),
+            Control::Drain(words) => Err(LinkFault::leaving(&words.reason)),
             _ => Err(LinkFault::Broken("the node did not confirm the registration".into())),
         }
     }

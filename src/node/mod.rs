@@ -228,7 +228,7 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
             limits = limits_now;
             knocks = Knocks::new(&limits);
         }
-        if shared.calls.is_draining() {
+        if shared.drain.is_said() || shared.calls.is_draining() {
             knock.ignore();
             continue;
         }
