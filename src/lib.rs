@@ -93,8 +93,8 @@ pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 pub use tls::{
-    CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError, CrlFacts,
-    FactsError, Identity, IdentityError, RevokedSerial, Utc,
+    BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
+    CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
 };
 #[cfg(feature = "json")]
 pub use wire::json;

@@ -278,11 +278,20 @@ mod tests {
         let leaf = one.leaf(&LeafProfile::new("d", &party, &[], now)).expect("signed");
         let load = |ca: &str| {
             let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());
-            let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), crl: None };
+            let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), ..Default::default() };
             tls::Credentials::from_pem(&pem)
         };
         assert!(load(one.pem()).is_ok() && load(two.pem()).is_ok());
         let told = load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
+        assert!(told.contains("two CAs with one name"), "{told}");
+        let apart = tls::CredentialPem {
+            cert: leaf.cert.as_bytes(),
+            key: leaf.key.as_bytes(),
+            ca: one.pem().as_bytes(),
+            node_ca: Some(two.pem().as_bytes()),
+            ..Default::default()
+        };
+        let told = tls::Credentials::from_pem(&apart).expect_err("refused").to_string();
         assert!(told.contains("two CAs with one name"), "{told}");
     }
 

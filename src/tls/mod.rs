@@ -16,7 +16,7 @@ pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
-pub use files::{CredentialFiles, CredentialPem};
+pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};

@@ -7,7 +7,7 @@ use clap::{
     builder::BoolishValueParser,
 };
 use dialback::{
-    MethodPath, Name, NodeAddress, PeerName, Role,
+    CrlScope, MethodPath, Name, NodeAddress, PeerName, Role,
     config::{TlsFiles, parse_duration, parse_listen},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -97,15 +97,21 @@ pub(crate) struct TlsArgs {
     /// The CAs to believe [default: ca.pem beside the certificate, and crl.pem there with it]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// The revocation list to mind
+    /// The CAs to believe about nodes; --ca is then believed about agents and callers only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) node_ca: Option<PathBuf>,
+    /// The revocation lists to mind
     #[arg(long, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
+    /// Whether intermediates are looked up in the lists too: leaf or chain [default: leaf]
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) crl_scope: Option<CrlScope>,
 }
 
 impl From<TlsArgs> for TlsFiles {
     fn from(args: TlsArgs) -> Self {
-        let TlsArgs { cert, key, ca, crl } = args;
-        Self { cert, key, ca, crl }
+        let TlsArgs { cert, key, ca, node_ca, crl, crl_scope } = args;
+        Self { cert, key, ca, node_ca, crl, crl_scope }
     }
 }
 
