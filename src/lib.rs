@@ -92,6 +92,8 @@ pub use node::{
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
+#[cfg(feature = "certs")]
+pub use tls::CsrFacts;
 pub use tls::{
     BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
     CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
