@@ -95,9 +95,11 @@ pub use node::{
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
+#[cfg(feature = "certs")]
+pub use tls::CsrFacts;
 pub use tls::{
-    CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError, CrlFacts,
-    FactsError, Identity, IdentityError, RevokedSerial, Utc,
+    BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
+    CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
 };
 #[cfg(feature = "json")]
 pub use wire::json;

@@ -3,16 +3,25 @@
 //! The only room that says rcgen. What stands in a certificate is read by `tls`.
 
 mod ca;
+mod crl;
 mod dir;
 mod error;
 mod files;
+mod inspect;
 mod issue;
 mod issued;
 mod leaf;
+mod renew;
+mod request;
+mod revoked;
 
 pub use ca::Ca;
-pub use dir::{Action, CertsDir, InitOptions, InitReport, Inspected, inspect};
+pub use crl::{CrlReport, RevokeReport};
+pub use dir::{Action, CertsDir, InitOptions, InitReport};
 pub use error::CertsError;
+pub use inspect::{Inspected, inspect};
 pub use issue::{IssueReport, LeafRequest};
 pub use issued::ListedCertificate;
-pub use leaf::{LeafPem, LeafProfile, Usage};
+pub use leaf::{CertPem, LeafPem, LeafProfile, Usage};
+pub use renew::{RenewReport, Renewal};
+pub use request::RequestReport;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::{AllowRule, Origin};
+use crate::tls::CrlScope;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ method = "HelloService/*"
 
 fn paths([cert, key, ca]: [&str; 3], crl: Option<&str>) -> TlsFiles {
     let [cert, key, ca] = [cert, key, ca].map(|path| Some(path.into()));
-    TlsFiles { cert, key, ca, crl: crl.map(Into::into) }
+    TlsFiles { cert, key, ca, crl: crl.map(Into::into), ..TlsFiles::default() }
 }
 
 #[test]
@@ -217,8 +218,6 @@ fn doors_that_are_not_built_yet_are_told_from_mistakes() {
         assert_eq!(node_faults(door), expected);
         assert_eq!(agent_faults(door), expected);
     }
-    check(node_faults, "[tls]", "[tls]\nnode_ca = 'x'", "`node_ca` is not supported");
-    check(node_faults, "[tls]", "[tls]\ncrl_scope = 'x'", "`crl_scope` is not supported");
 }
 
 /// One limit: what is accepted at both ends of its range, and what is refused past them.
@@ -284,6 +283,22 @@ fn a_file_of_rules_holds_rules_and_nothing_else() {
 }
 
 #[test]
+fn the_cas_of_nodes_and_the_scope_of_lists_are_read_where_they_belong() {
+    let good = "[tls]\nnode_ca = 'n.pem'\ncrl_scope = 'chain'";
+    let tls = AgentConfig::parse(good, "f").expect("good").tls;
+    assert_eq!((tls.node_ca, tls.crl_scope), (Some("n.pem".into()), Some(CrlScope::Chain)));
+    let stronger = TlsFiles { crl_scope: Some(CrlScope::Leaf), ..TlsFiles::default() };
+    assert_eq!(
+        stronger.or(TlsFiles { crl_scope: tls.crl_scope, ..TlsFiles::default() }).crl_scope,
+        Some(CrlScope::Leaf)
+    );
+    check(node_faults, good, "[tls]\ncrl_scope = 'leafs'", "f:2: `crl_scope`: must be leaf");
+    check(agent_faults, good, "[tls]\nnode_ca = ''", "f:2: `node_ca`: is empty");
+    check(agent_faults, good, "node_ca = 'n.pem'", "`node_ca` belongs under [tls]");
+    check(node_faults, good, "crl_scope = 'leaf'", "`crl_scope` belongs under [tls]");
+}
+
+#[test]
 fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
     let some = |text: &str| Some(PathBuf::from(text));
     let flags = TlsFiles { cert: some("flag.pem"), ..TlsFiles::default() };
@@ -294,6 +309,7 @@ fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
     let merged = merged.expect("all three");
     assert_eq!((merged.cert, merged.key), ("flag.pem".into(), "k".into()));
     assert_eq!((merged.ca, merged.crl), ("a".into(), some("r")));
+    assert_eq!((merged.node_ca, merged.crl_scope), (None, CrlScope::Leaf));
 
     let only_crl = TlsFiles { crl: some("r"), ..TlsFiles::default() };
     assert_eq!(only_crl.whole(), Ok(None));

@@ -1,7 +1,7 @@
 //! What a party shows and whom it believes: certificate, key, CAs and revocation lists, checked together.
 
 use super::{
-    config::{self, Trust},
+    config::{self, Trust, TrustParts},
     facts::{self, CertificateFacts, CrlFacts, FactsError, Utc},
     files::{self, CredentialFiles, CredentialPem},
     identity::{Identity, IdentityError},
@@ -54,8 +54,16 @@ impl Credentials {
     pub fn from_files(at: &CredentialFiles) -> Result<Self, CredentialsError> {
         let (cert, ca) = (files::read(&at.cert)?, files::read(&at.ca)?);
         let key = files::read_key(&at.key)?;
+        let node_ca = at.node_ca.as_deref().map(files::read).transpose()?;
         let crl = at.crl.as_deref().map(files::read).transpose()?;
-        let pem = CredentialPem { cert: &cert, key: &key, ca: &ca, crl: crl.as_deref() };
+        let pem = CredentialPem {
+            cert: &cert,
+            key: &key,
+            ca: &ca,
+            node_ca: node_ca.as_deref(),
+            crl: crl.as_deref(),
+            crl_scope: at.crl_scope,
+        };
         Self::load(&pem, &Places::of(at))
     }
 
@@ -76,14 +84,21 @@ impl Credentials {
         let chain = certificates(pem.cert, &places.cert)?;
         let identity = own_identity(&chain, &places.cert)?;
         let own = certified_key(chain, pem.key, places)?;
-        let roots = roots(pem.ca, &places.ca)?;
+        let authorities = Authorities::read(pem, places)?;
+        authorities.expect_own(&own, &identity, places)?;
         let crls = pem.crl.map(|crl| revocation_lists(crl, &places.crl)).transpose()?;
         let Lists { lists, next_update, revoked } = crls.unwrap_or_default();
-        let trust =
-            Trust::new(roots, lists, identity.trust_domain()).map_err(|error| match error {
-                VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
-                error => damaged(&places.ca, error.to_string()),
-            })?;
+        let parts = TrustParts {
+            parties: authorities.parties,
+            nodes: authorities.nodes,
+            crls: lists,
+            crl_scope: pem.crl_scope,
+            trust_domain: identity.trust_domain(),
+        };
+        let trust = Trust::new(&parts).map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
+            error => damaged(&places.ca, error.to_string()),
+        })?;
         let cert_place = places.cert.clone();
         let crl_next_update = next_update;
         let material = Material { own, identity, trust, cert_place, crl_next_update, revoked };
@@ -199,6 +214,7 @@ struct Places {
     cert: String,
     key: String,
     ca: String,
+    node_ca: String,
     crl: String,
 }
 
@@ -209,6 +225,7 @@ impl Places {
             cert: name(&at.cert),
             key: name(&at.key),
             ca: name(&at.ca),
+            node_ca: at.node_ca.as_ref().map(name).unwrap_or_default(),
             crl: at.crl.as_ref().map(name).unwrap_or_default(),
         }
     }
@@ -218,6 +235,7 @@ impl Places {
             cert: "the certificate text".into(),
             key: "the key text".into(),
             ca: "the CA text".into(),
+            node_ca: "the text of the nodes' CA".into(),
             crl: "the revocation list text".into(),
         }
     }
@@ -313,8 +331,55 @@ fn certified_key(
     }
 }
 
-fn roots(pem: &[u8], place: &str) -> Result<RootCertStore, CredentialsError> {
-    let (mut store, mut known) = (RootCertStore::empty(), Vec::<CertificateFacts>::new());
+/// Who vouches for whom.
+struct Authorities {
+    parties: Arc<RootCertStore>,
+    nodes: Arc<RootCertStore>,
+    are_apart: bool,
+}
+
+impl Authorities {
+    /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are the same.
+    fn read(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
+        // One record for both, because the revocation lists of both stand in one file and are found by name.
+        let mut known = vec![];
+        let parties = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
+        let nodes = match pem.node_ca {
+            Some(node_ca) => Arc::new(roots(node_ca, &places.node_ca, &mut known)?),
+            None => parties.clone(),
+        };
+        Ok(Self { parties, nodes, are_apart: pem.node_ca.is_some() })
+    }
+
+    /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same settings would refuse us, and
+    /// two files in each other's place would go unnoticed. With one bundle this is the peers' to judge: they may believe others.
+    fn expect_own(
+        &self,
+        own: &CertifiedKey,
+        identity: &Identity,
+        places: &Places,
+    ) -> Result<(), CredentialsError> {
+        if !self.are_apart {
+            return Ok(());
+        }
+        let role = identity.peer_name().role;
+        let (roots, bundle) = match role {
+            Role::Node => (&self.nodes, &places.node_ca),
+            Role::Agent | Role::Caller => (&self.parties, &places.ca),
+        };
+        config::expect_signed_by(roots, &own.cert, role).map_err(|error| {
+            let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
+            CredentialsError::ForeignLeaf { cert, role, bundle, why }
+        })
+    }
+}
+
+fn roots(
+    pem: &[u8],
+    place: &str,
+    known: &mut Vec<CertificateFacts>,
+) -> Result<RootCertStore, CredentialsError> {
+    let mut store = RootCertStore::empty();
     for root in certificates(pem, place)? {
         let facts =
             CertificateFacts::from_der(&root).map_err(|error| damaged(place, error.to_string()))?;
@@ -324,7 +389,7 @@ fn roots(pem: &[u8], place: &str) -> Result<RootCertStore, CredentialsError> {
                 subject: facts.subject,
             });
         }
-        expect_own_name(&facts, &known, place)?;
+        expect_own_name(&facts, known, place)?;
         store.add(root).map_err(|error| damaged(place, error.to_string()))?;
         known.push(facts);
     }
@@ -485,6 +550,20 @@ pub enum CredentialsError {
         place: String,
         /// The certificate's subject.
         subject: String,
+    },
+    /// A leaf that the CAs of its role did not sign, where nodes have CAs of their own.
+    #[error(
+        "{cert} is not signed by a CA of {bundle} ({why}); where node_ca is set, nodes are signed by a CA of node_ca, and agents and callers by one of ca: check that the two are not in each other's place, and that this certificate of role {role} is of the right CA"
+    )]
+    ForeignLeaf {
+        /// The certificate's file.
+        cert: String,
+        /// Its role.
+        role: Role,
+        /// The CAs that should have signed it.
+        bundle: String,
+        /// What the check of the chain says.
+        why: String,
     },
     /// Two CAs that cannot be told apart by name.
     #[error(

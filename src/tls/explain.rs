@@ -174,10 +174,10 @@ impl Cause {
                 "check the peer's clock, and the one where it was made"
             }
             (Self::UnknownIssuer, Judge::Ours) => {
-                "compare our ca.pem with the CA that made the peer's certificate"
+                "compare our ca.pem (about a node node_ca, if it is set) with the CA that made the peer's certificate"
             }
             (Self::UnknownIssuer, Judge::Theirs) => {
-                "compare the peer's ca.pem with the CA that made our certificate"
+                "compare the peer's ca.pem (about a node its node_ca, if it is set) with the CA that made our certificate"
             }
             (Self::Revoked, Judge::Ours) => {
                 "if that was meant, nothing; else issue a new certificate for the peer"

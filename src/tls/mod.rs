@@ -4,6 +4,8 @@
 
 mod config;
 mod credentials;
+#[cfg(feature = "certs")]
+mod csr;
 mod explain;
 mod facts;
 mod files;
@@ -16,9 +18,11 @@ mod worries;
 
 pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
+#[cfg(feature = "certs")]
+pub use csr::CsrFacts;
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
-pub use files::{CredentialFiles, CredentialPem};
+pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};

@@ -204,7 +204,7 @@ async fn an_agent_that_is_refused_says_why_and_never_registers() {
         cert: leaf.cert.as_bytes(),
         key: leaf.key.as_bytes(),
         ca: world.ca().pem().as_bytes(),
-        crl: None,
+        ..dialback::CredentialPem::default()
     };
     let refused = dialback::Credentials::from_pem(&refused).expect("they load");
     let refused = Agent::builder(refused).node(at.to_string()).start().expect("an agent");

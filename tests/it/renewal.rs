@@ -5,8 +5,8 @@ use crate::world::{
 };
 use dialback::{
     Agent, AgentEvent, AgentPolicy, CloseCode, Code, CredentialPem, Credentials, CredentialsError,
-    Events, Generation, Limits, LinkFault, Node, NodeEvent, NodePolicy, Outcome, RevokedSerial,
-    StartError,
+    CrlScope, Events, Generation, Limits, LinkFault, Node, NodeEvent, NodePolicy, Outcome,
+    RevokedSerial, StartError,
     certs::LeafPem,
     policy::{AgentRule, AllowRule},
 };
@@ -31,7 +31,9 @@ fn load(leaf: &LeafPem, ca: &str, crl: Option<&str>) -> Credentials {
         cert: leaf.cert.as_bytes(),
         key: leaf.key.as_bytes(),
         ca: ca.as_bytes(),
+        node_ca: None,
         crl,
+        crl_scope: CrlScope::Leaf,
     };
     Credentials::from_pem(&pem).expect("credentials")
 }
@@ -261,17 +263,15 @@ async fn agents_and_callers_take_another_link_before_the_nodes_certificate_ends(
 async fn whoever_is_trusted_no_more_is_closed_with_trust_changed_by_either_side() {
     let (scene, stranger) = (Scene::open().await, World::new());
     let mut events = scene.node.events();
-    let leaf = scene.world.leaf("node/edge-1");
-    // It shows the same, and believes others only.
-    let elsewhere = load(&leaf, stranger.ca().pem(), None);
+    let of_stranger = |party: &str| load(&stranger.leaf(party), stranger.ca().pem(), None);
+    let elsewhere = of_stranger("node/edge-1");
     let applied = scene.node.apply(trusting(elsewhere)).await.expect("applied");
     assert_eq!(applied.closed, 2, "the agent's link and the caller's");
     assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::TrustChanged);
 
     let scene = Scene::open().await;
-    let leaf = scene.world.leaf("agent/warehouse");
     let mut events = scene.agent.events();
-    let elsewhere = load(&leaf, stranger.ca().pem(), None);
+    let elsewhere = of_stranger("agent/warehouse");
     let applied = scene.agent.apply(trusting(elsewhere)).await.expect("applied");
     assert_eq!(applied.closed, 1);
     let lost = soon("an event", events.next()).await.expect("one");

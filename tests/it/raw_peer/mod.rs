@@ -35,7 +35,7 @@ impl Issuer {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
             ca: self.0.pem().as_bytes(),
-            crl: None,
+            ..CredentialPem::default()
         })
         .expect("credentials")
     }

@@ -66,7 +66,7 @@ impl World {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
             ca: self.ca.pem().as_bytes(),
-            crl: None,
+            ..CredentialPem::default()
         };
         Credentials::from_pem(&pem).expect("credentials")
     }
