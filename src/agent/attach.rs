@@ -6,6 +6,7 @@ use crate::{
     limits::HELLO_WAIT_MAX,
     link::{ControlStream, Leave, Leaving, Link, LinkFault, Redial},
     name::{Name, NodeAddress},
+    pace::LeftOut,
     serve::take_calls,
     tls::random_bytes,
     wire::{CloseCode, Control, Register},
@@ -37,7 +38,12 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
                 word = shared.unregister.listen();
                 fault
             }
-            Err(fault) => fault,
+            Err(fault) => {
+                if fault.is_refusal() {
+                    shared.journal.link_refused(None, &address, &fault, LeftOut(0));
+                }
+                fault
+            }
         };
         if shared.unregister.is_said() {
             return;
@@ -91,6 +97,7 @@ fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> 
 async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachment, LinkFault> {
     let (link, mut control, _welcome) = shared.dialler.dial(address).await?;
     let node = link.peer().name.clone();
+    shared.journal.link_up(link.identity(), link.remote_address());
     let reception = Arc::new(AgentReception::new(shared.clone(), link.clone()));
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
@@ -255,7 +262,9 @@ impl Drop for Attachment {
         let dropped =
             || LinkFault::Closed { code: CloseCode::Goodbye, text: text.into(), by_peer: false };
         let reason = self.reason.take().unwrap_or_else(dropped);
-        let reason = self.link.end(reason);
+        let (link, reason) = (&self.link, self.link.end(reason));
+        let journal = &self.shared.journal;
+        journal.link_down(link.identity(), link.remote_address(), link.age(), &reason);
         if self.is_registered {
             self.shared
                 .attached

@@ -9,6 +9,7 @@ mod reception;
 pub use events::AgentEvent;
 
 use crate::{
+    audit::{Audit, Journal},
     call::{Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask},
     drain::{Tasks, Word},
     events::{Events, Teller},
@@ -17,6 +18,7 @@ use crate::{
     link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     node::StartError,
+    pace::Lines,
     policy::AgentPolicy,
     serve::{Service, Services},
     status::{Code, Status},
@@ -41,6 +43,9 @@ pub(crate) struct Shared {
     dialler: Dialler,
     services: Services,
     policy: AgentPolicy,
+    /// What it says of calls that it refuses, by who asks.
+    refusals: Lines<PeerName>,
+    journal: Journal,
     limits: Arc<Limits>,
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
@@ -68,6 +73,7 @@ pub struct AgentBuilder {
     policy: AgentPolicy,
     limits: Limits,
     services: Vec<Service>,
+    audit: Audit,
 }
 
 impl AgentBuilder {
@@ -95,6 +101,12 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are written down. Default: nowhere.
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Starts to dial and returns at once; the agent dials until it gets through, and again whenever a link is lost. Needs a tokio
     /// runtime.
     ///
@@ -118,6 +130,8 @@ impl AgentBuilder {
             dialler: Dialler::new(&self.credentials, words, limits.clone())?,
             services: Services::new(self.services)?,
             policy: self.policy,
+            refusals: Lines::default(),
+            journal: self.audit.of(self.credentials.peer_name().clone()),
             limits,
             call_ids: Arc::new(CallIds::new(random_bytes())),
             attached: watch::Sender::new(Vec::new()),
@@ -152,6 +166,7 @@ impl Agent {
             policy: AgentPolicy::default(),
             limits: Limits::default(),
             services: Vec::new(),
+            audit: Audit::default(),
         }
     }
 

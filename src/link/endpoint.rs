@@ -1,7 +1,7 @@
 //! UDP sockets and transport settings: where links come from.
 
-use super::greet::{self, Greeted};
-use super::{LinkFault, canonical, resets::ResetKeys};
+use super::greet::{self, Greeted, NotGreeted};
+use super::{canonical, resets::ResetKeys};
 use crate::{
     limits::{self, Limits},
     tls::{Credentials, CredentialsError, MacKey},
@@ -164,7 +164,9 @@ impl Listener {
                 limits::STRANGER_STREAMS,
                 limits::STRANGER_WINDOW_BYTES,
             )))
-            .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
+            .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8)
+            .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
         let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
         let config = accepting_endpoint(keys)?;
         let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
@@ -226,7 +228,7 @@ impl Knock {
     }
 
     /// Handshake and HELLO, each within its time.
-    pub(crate) async fn greet(self) -> Result<Greeted, LinkFault> {
+    pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
         greet::greet(self.incoming, &self.trust_domain).await
     }
 }

@@ -18,7 +18,7 @@ pub(crate) use dial::{Dialler, HelloWords};
 pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
-pub(crate) use greet::{Grants, Greeted};
+pub(crate) use greet::{Grants, Greeted, NotGreeted};
 pub(crate) use leave::{Leave, Leaving};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
@@ -70,6 +70,7 @@ struct Inner {
     id: LinkId,
     connection: quinn::Connection,
     identity: Identity,
+    made_at: Instant,
     pulse: Arc<Pulse>,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
     turn: Mutex<()>,
@@ -113,6 +114,7 @@ impl Link {
             id: LinkId::next(),
             connection,
             identity,
+            made_at: Instant::now(),
             pulse: control.pulse(),
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
@@ -131,6 +133,16 @@ impl Link {
     /// Who is at the other end, by its verified certificate.
     pub(crate) fn peer(&self) -> &PeerName {
         self.0.identity.peer_name()
+    }
+
+    /// The same in full.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// How long there has been a link.
+    pub(crate) fn age(&self) -> Duration {
+        self.0.made_at.elapsed()
     }
 
     /// Where the other end is now; it may roam.

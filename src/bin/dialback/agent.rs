@@ -1,9 +1,9 @@
 //! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop.
 
-use crate::{args::AgentArgs, credentials, exit::Failure, node::runtime, signals::Signals};
+use crate::{args::AgentArgs, audit, credentials, exit::Failure, node::runtime, signals::Signals};
 use dialback::{
-    Agent, AgentPolicy, Credentials, Limits, NodeAddress, Role, Service,
-    config::AgentConfig,
+    Agent, AgentPolicy, Audit, Credentials, Limits, NodeAddress, Role, Service,
+    config::{AgentConfig, AuditFile},
     demo::{self, Ledger},
 };
 use std::path::Path;
@@ -15,6 +15,7 @@ struct Settings {
     policy: AgentPolicy,
     limits: Limits,
     services: Vec<Service>,
+    audit: Audit,
 }
 
 /// Runs the command.
@@ -39,6 +40,8 @@ impl Settings {
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
+            // Last, so that nothing is made for a start that fails.
+            audit: audit::open(AuditFile::from(args.audit).or(file.audit))?,
         })
     }
 }
@@ -64,15 +67,18 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, services } = settings;
+    let Settings { credentials, nodes, policy, limits, services, audit } = settings;
     let mut signals = Signals::listen()?;
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty());
-    let builder = Agent::builder(credentials).policy(policy).limits(limits);
+    let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
-    let agent = agent.start()?;
-    signals.run_until_stopped(agent.shutdown()).await
+    let run = async {
+        let agent = agent.start()?;
+        signals.run_until_stopped(agent.shutdown()).await
+    };
+    audit::kept(&audit, run).await?
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {

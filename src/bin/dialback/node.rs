@@ -2,12 +2,15 @@
 
 use crate::{
     args::NodeArgs,
-    credentials,
+    audit, credentials,
     exit::Failure,
     policy::{count_rules, rules_of},
     signals::Signals,
 };
-use dialback::{Credentials, Limits, Node, NodePolicy, Role, config::NodeConfig};
+use dialback::{
+    Audit, Credentials, Limits, Node, NodePolicy, Role,
+    config::{AuditFile, NodeConfig},
+};
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -20,6 +23,7 @@ struct Settings {
     policy: NodePolicy,
     limits: Limits,
     state: Option<PathBuf>,
+    audit: Audit,
 }
 
 /// Runs the command.
@@ -43,22 +47,28 @@ impl Settings {
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
             limits: file.limits,
             state: args.state.or(file.state),
+            // Last, so that nothing is made for a start that fails.
+            audit: audit::open(AuditFile::from(args.audit).or(file.audit))?,
         })
     }
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, listen, policy, limits, state } = settings;
+    let Settings { credentials, listen, policy, limits, state, audit } = settings;
     let mut signals = Signals::listen()?;
     credentials::announce(&credentials);
     announce_rules(&policy);
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
+    let builder = builder.audit(audit.clone());
     let builder = match state {
         Some(dir) => builder.state_dir(dir),
         None => builder,
     };
-    let node = builder.start().await?;
-    signals.run_until_stopped(node.shutdown()).await
+    let run = async {
+        let node = builder.start().await?;
+        signals.run_until_stopped(node.shutdown()).await
+    };
+    audit::kept(&audit, run).await?
 }
 
 fn announce_rules(policy: &NodePolicy) {
