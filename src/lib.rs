@@ -53,6 +53,7 @@ pub mod testing;
 mod serve;
 mod call;
 mod fence;
+mod audit;
 mod link;
 mod generation;
 #[cfg(feature = "certs")]
@@ -62,6 +63,7 @@ pub mod policy;
 mod events;
 mod drain;
 mod patience;
+mod pace;
 mod wire;
 mod backoff;
 mod name;
@@ -73,6 +75,7 @@ pub mod limits;
 #[cfg(feature = "cli")]
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, AgentEvent};
+pub use audit::Audit;
 pub use call::{
     Answer, Bidirectional, Body, Call, CallFuture, Callee, ClientStream, Context, DynHandler,
     Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply, ReplyFuture, Request,

@@ -6,6 +6,7 @@ use crate::{
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{ControlStream, Leave, Leaving, Link, LinkFault, Redial},
     name::{Name, NodeAddress},
+    pace::LeftOut,
     serve::take_calls,
     tls::random_bytes,
     wire::{CloseCode, Control, Register},
@@ -42,7 +43,12 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
                 word = shared.unregister.listen();
                 fault
             }
-            Err(fault) => fault,
+            Err(fault) => {
+                if fault.is_refusal() {
+                    shared.journal.link_refused(None, &address, &fault, LeftOut(0));
+                }
+                fault
+            }
         };
         if shared.unregister.is_said() {
             return;
@@ -158,6 +164,7 @@ async fn attach(
     }
     let node = link.peer().name.clone();
     let limits = shared.limits.get();
+    shared.journal.link_up(link.identity(), link.remote_address());
     let reception = AgentReception::new(shared.clone(), link.clone(), limits.clone());
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
@@ -388,7 +395,9 @@ impl Drop for Attachment {
         let dropped =
             || LinkFault::Closed { code: CloseCode::Goodbye, text: text.into(), by_peer: false };
         let reason = self.reason.take().unwrap_or_else(dropped);
-        let reason = self.link.end(reason);
+        let (link, reason) = (&self.link, self.link.end(reason));
+        let journal = &self.shared.journal;
+        journal.link_down(link.identity(), link.remote_address(), link.age(), &reason);
         if self.is_registered {
             self.shared
                 .attached

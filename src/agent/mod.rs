@@ -9,6 +9,7 @@ mod reception;
 pub use events::AgentEvent;
 
 use crate::{
+    audit::{Audit, Journal},
     call::{
         Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask, is_for_the_next_link,
     },
@@ -21,6 +22,7 @@ use crate::{
     link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     node::StartError,
+    pace::Lines,
     policy::AgentPolicy,
     serve::{Service, Services},
     status::{Code, Status},
@@ -50,6 +52,9 @@ pub(crate) struct Shared {
     dialler: Dialler,
     services: Services,
     policy: Current<AgentPolicy>,
+    /// What it says of calls that it refuses, by who asks.
+    refusals: Lines<PeerName>,
+    journal: Journal,
     limits: Current<Limits>,
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
@@ -81,6 +86,7 @@ pub struct AgentBuilder {
     policy: AgentPolicy,
     limits: Limits,
     services: Vec<Service>,
+    audit: Audit,
 }
 
 impl AgentBuilder {
@@ -108,6 +114,12 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are written down. Default: nowhere.
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Starts to dial and returns at once; the agent dials until it gets through, and again whenever a link is lost. Needs a tokio
     /// runtime.
     ///
@@ -128,6 +140,8 @@ impl AgentBuilder {
             dialler: Dialler::new(&self.credentials, words, limits.clone())?,
             services: Services::new(self.services)?,
             policy: Current::new(self.policy),
+            refusals: Lines::default(),
+            journal: self.audit.of(self.credentials.peer_name().clone()),
             limits: Current::of(limits),
             call_ids: Arc::new(CallIds::new(random_bytes())),
             attached: watch::Sender::new(Vec::new()),
@@ -173,6 +187,7 @@ impl Agent {
             policy: AgentPolicy::default(),
             limits: Limits::default(),
             services: Vec::new(),
+            audit: Audit::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use crate::{
+    audit::{CallFacts, CallNote, Refused},
     call::{Head, Pending, Permits, Reception, Reply, Target},
     fence::Fence,
     limits::Limits,
@@ -10,6 +11,7 @@ use crate::{
     status::{Code, Status},
 };
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Receives the calls of one link.
 pub(super) struct AgentReception {
@@ -47,7 +49,13 @@ impl AgentReception {
         if decision.is_allowed() {
             return Ok(());
         }
-        tracing::warn!("refused {asker} by way of node {}: {}: {decision}", self.node, head.method);
+        let (node, method) = (&self.node, &head.method);
+        if let Some(left_out) = self.shared.refusals.say(asker.clone(), Instant::now()) {
+            tracing::warn!("refused {asker} by way of node {node}: {method}: {decision}{left_out}");
+        }
+        let (agent, via) = (Some(&self.shared.peer), Some(node));
+        let refused = Refused { caller: asker, agent, via, method };
+        self.shared.journal.call_refused(refused, Code::PermissionDenied, &decision);
         let text = format!(
             "{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
             head.method
@@ -76,6 +84,24 @@ impl Reception for AgentReception {
         head.deadline = self.fence.pass(entered, head.deadline).await?;
         let reply = handler.call_boxed(head.into_request(asker, body)).await?;
         Ok(reply.holding(permit))
+    }
+
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+        self.shared.journal.call(|| CallFacts {
+            // What is no name was said by the node all the same.
+            caller: head
+                .caller
+                .as_deref()
+                .map_or_else(|| format!("node/{}", self.node), str::to_owned),
+            agent: Some(self.shared.peer.clone()),
+            via: Some(self.node.clone()),
+            method: head.method.clone(),
+            call_id: head.call_id,
+            kind: head.kind,
+            attempt: head.attempt,
+            began,
+            deadline: head.deadline,
+        })
     }
 
     fn is_leaving(&self) -> bool {

@@ -159,6 +159,15 @@ impl Reply {
         self
     }
 
+    /// The same with something that may be nothing.
+    #[must_use]
+    pub(crate) fn holding_some(self, guard: Option<impl Any + Send + Sync>) -> Self {
+        match guard {
+            Some(guard) => self.holding(guard),
+            None => self,
+        }
+    }
+
     /// The stream of a reply that has one.
     pub(crate) fn into_messages(self) -> Result<Messages, Status> {
         match self.body {

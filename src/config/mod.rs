@@ -10,7 +10,7 @@ mod value;
 mod watch;
 
 pub use fault::{Fault, Faults};
-pub use shared::{TlsFiles, TlsGap, TlsPaths};
+pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::Watch;
 
@@ -20,7 +20,7 @@ use crate::{
     policy::{AgentPolicy, NodePolicy},
 };
 use rules::{read_agent_policy, read_node_policy};
-use shared::{read_limits, read_tls};
+use shared::{read_audit, read_limits, read_tls};
 use std::{fs::File, io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
 use table::{Table, read_document};
 
@@ -41,6 +41,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// The directory for what outlasts a restart.
     pub state: Option<PathBuf>,
+    /// Where links, refusals and calls are written down.
+    pub audit: AuditFile,
 }
 
 impl NodeConfig {
@@ -56,9 +58,10 @@ impl NodeConfig {
             let tls = read_tls(file);
             let (policy, limits) = (read_node_policy(file), read_limits(file));
             let state = file.optional("state", value::path);
+            let audit = read_audit(file);
             file.refuse(&["nodes", "demo", "ledger"], "belongs in an agent's file");
             refuse_doors(file);
-            Self { listen, tls, policy, limits, state }
+            Self { listen, tls, policy, limits, state, audit }
         })
     }
 }
@@ -79,6 +82,8 @@ pub struct AgentConfig {
     pub demo: bool,
     /// Where `Demo/Append` writes.
     pub ledger: Option<PathBuf>,
+    /// Where links, refusals and calls are written down.
+    pub audit: AuditFile,
 }
 
 impl AgentConfig {
@@ -95,9 +100,10 @@ impl AgentConfig {
             let (policy, limits) = (read_agent_policy(file), read_limits(file));
             let demo = file.optional("demo", value::flag).unwrap_or(false);
             let ledger = file.optional("ledger", value::path);
+            let audit = read_audit(file);
             file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
             refuse_doors(file);
-            Self { nodes, tls, policy, limits, demo, ledger }
+            Self { nodes, tls, policy, limits, demo, ledger, audit }
         })
     }
 }
@@ -145,7 +151,7 @@ impl PolicyFile {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
-            let others = ["listen", "state", "tls", "limits", "nodes", "gateway", "site"];
+            let others = ["listen", "state", "tls", "limits", "audit", "nodes", "gateway", "site"];
             file.refuse(
                 &others,
                 "does not belong in a file of rules: [[allow]], [[deny]], [[host]]",

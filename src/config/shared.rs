@@ -2,7 +2,7 @@
 
 use super::{
     table::Table,
-    value::{bytes, count, duration, path, show_duration, text},
+    value::{bytes, count, duration, flag, path, show_duration, text},
 };
 use crate::{
     limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
@@ -93,6 +93,32 @@ impl TlsFiles {
         let verb = if missing.len() == 1 { "is" } else { "are" };
         TlsGap { missing: format!("{} {verb}", missing.join(" and ")) }
     }
+}
+
+/// Where links, refusals and calls are written down, as far as one source (file, flags) says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFile {
+    /// The file; `-` is standard output.
+    pub file: Option<PathBuf>,
+    /// Whether every call is written down too.
+    pub calls: Option<bool>,
+}
+
+impl AuditFile {
+    /// Fills what is not named here from a source that has less to say: `flags.or(file)`.
+    #[must_use]
+    pub fn or(self, weaker: Self) -> Self {
+        Self { file: self.file.or(weaker.file), calls: self.calls.or(weaker.calls) }
+    }
+}
+
+/// Reads `[audit]`. Every key may be absent.
+pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
+    let Some(mut audit) = file.table("audit", "[audit]") else { return AuditFile::default() };
+    let (file, calls) = (audit.optional("file", path), audit.optional("calls", flag));
+    refuse_misplaced(&mut audit);
+    audit.finish();
+    AuditFile { file, calls }
 }
 
 /// Reads `[tls]`. Every key may be absent; whether the rest comes from elsewhere is judged later.

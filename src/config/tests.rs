@@ -178,12 +178,12 @@ fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
     check(node_faults, &rule("message_max = '64MiB'"), &rule("message_max = '65MiB'"), "to 64MiB");
     check(node_faults, &rule("message_max = 1_024"), &rule("message_max = 1023"), "1KiB to");
     check(node_faults, &rule("idempotent = true"), &rule("idempotent = 'true'"), "without quotes");
-    check(
-        node_faults,
-        &whole,
-        &rule("rate = 1"),
-        "`rate` is not supported by this version of dialback",
-    );
+    check(node_faults, &rule("rate = '100/s'"), &rule("rate = 100"), "f:5: `rate`: must be a text");
+    check(node_faults, &rule("rate = '1/h'"), &rule("rate = '0/h'"), "not from 1 to 1000000");
+    check(node_faults, &rule("rate = '1000000/m'"), &rule("rate = '1000001/m'"), "f:5: `rate`: ");
+    check(node_faults, &rule("rate = '6000/m'"), &rule("rate = '100/d'"), "write s, m or h");
+    check(node_faults, &rule("in_flight = 1"), &rule("in_flight = 0"), "f:5: `in_flight`: 0 is");
+    check(node_faults, &rule("in_flight = 100_000"), &rule("in_flight = 100_001"), "to 100000");
     check(node_faults, &whole, &whole.replace("[[", "[").replace("]]", "]"), "write [[allow]]");
 }
 
@@ -192,17 +192,42 @@ fn a_deny_and_an_agents_rule_have_no_bounds() {
     let deny = rule("").replace("allow", "deny");
     check(node_faults, &deny, &format!("{deny}idempotent = true"), "has no meaning in a [[deny]]");
     let own = rule("").replace("agent", "node");
-    check(agent_faults, &own, &format!("{own}timeout_max = '1s'"), "unknown key `timeout_max`");
+    for bound in ["timeout_max = '1s'", "rate = '1/s'", "in_flight = 1"] {
+        check(agent_faults, &own, &format!("{own}{bound}"), "belongs in a node's rule");
+    }
     check(agent_faults, &own, &format!("{own}agent = 'x'"), "belongs in a node's rule");
     check(agent_faults, &own, &deny, "[[deny]] belongs in a node's file");
 }
 
 #[test]
 fn the_bounds_of_a_rule_arrive() {
-    let text = rule("timeout_max = '90s'\nidempotent = true\nmessage_max = '8MiB'");
+    let text = rule(
+        "timeout_max = '90s'\nidempotent = true\nmessage_max = '8MiB'\nrate = '6000/m'\nin_flight = 4",
+    );
     let allow = &NodeConfig::parse(&text, "f").expect("a config").policy.allow[0];
     assert_eq!(allow.timeout_max, Some(Duration::from_secs(90)));
     assert_eq!((allow.idempotent, allow.message_bytes_max), (true, Some(8 << 20)));
+    assert_eq!(allow.rate.map(|rate| rate.to_string()).as_deref(), Some("6000/m"));
+    assert_eq!(allow.in_flight, Some(4));
+}
+
+#[test]
+fn the_audit_log_is_named_in_either_file_and_flags_go_before_it() {
+    let text = "[audit]\nfile = 'audit.log'\ncalls = true\n";
+    let named = AuditFile { file: Some("audit.log".into()), calls: Some(true) };
+    let of_node = NodeConfig::parse(text, "f").expect("a config").audit;
+    assert_eq!(
+        (of_node, AgentConfig::parse(text, "f").expect("a config").audit),
+        (named.clone(), named.clone())
+    );
+    let flags = AuditFile { file: Some("-".into()), calls: None };
+    assert_eq!(flags.or(named), AuditFile { file: Some("-".into()), calls: Some(true) });
+    for faults in [node_faults, agent_faults] {
+        check(faults, text, &text.replace("'audit.log'", "''"), "f:2: `file`: is empty");
+        check(faults, text, &text.replace("true", "'yes'"), "f:3: `calls`: must be true or false");
+        check(faults, text, &text.replace("calls", "call"), "did you mean `calls`?");
+        check(faults, text, &format!("[{text}").replace(']', "]]"), "must be one table, [audit]");
+    }
 }
 
 #[test]

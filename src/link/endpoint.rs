@@ -1,7 +1,7 @@
 //! UDP sockets and transport settings: where links come from.
 
-use super::greet::{self, Greeted};
-use super::{LinkFault, canonical, resets::ResetKeys, trust::Trust};
+use super::greet::{self, Greeted, NotGreeted};
+use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
     limits::{self, Limits},
     tls::{Credentials, CredentialsError, MacKey},
@@ -217,7 +217,9 @@ fn server_config(
             limits::STRANGER_STREAMS,
             limits::STRANGER_WINDOW_BYTES,
         )))
-        .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
+        .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8)
+        .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
 }
 
@@ -253,7 +255,7 @@ impl Knock {
     }
 
     /// Handshake and HELLO, each within its time.
-    pub(crate) async fn greet(self) -> Result<Greeted, LinkFault> {
+    pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
         greet::greet(self.incoming, self.trust).await
     }
 }

@@ -26,6 +26,20 @@ pub(crate) struct Greeted {
     credentials: Credentials,
 }
 
+/// A stranger that is no peer of ours.
+pub(crate) struct NotGreeted {
+    /// Who it is, if its certificate was good and what came after was not.
+    pub(crate) identity: Option<Identity>,
+    /// What is wrong.
+    pub(crate) fault: LinkFault,
+}
+
+impl From<LinkFault> for NotGreeted {
+    fn from(fault: LinkFault) -> Self {
+        Self { identity: None, fault }
+    }
+}
+
 /// What an admitted peer may do on its link.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grants {
@@ -37,32 +51,32 @@ pub(crate) struct Grants {
 pub(super) async fn greet(
     incoming: quinn::Incoming,
     trust: Arc<Trust>,
-) -> Result<Greeted, LinkFault> {
+) -> Result<Greeted, NotGreeted> {
     let credentials = trust.credentials();
     let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
     let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
         .await
         .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
         .map_err(|error| LinkFault::lost(&error))?;
+    let identity = identity_of(&connection, credentials.trust_domain())
+        .map_err(|fault| refused(&connection, CloseCode::Protocol, fault))?;
     let hello = async {
-        let identity = identity_of(&connection, credentials.trust_domain())?;
         let mut control = accept_control(&connection).await?;
         match control.first().await? {
-            Control::Hello(hello) => Ok((identity, control, hello)),
+            Control::Hello(hello) => Ok((control, hello)),
             _ => Err(LinkFault::Broken("the first frame was not HELLO".into())),
         }
     };
-    match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
-        Ok(Ok((identity, control, hello))) => {
-            Greeted { connection, identity, control, hello, trust, credentials }.check_version()
+    let fault = match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
+        Ok(Ok((control, hello))) => {
+            let greeted = Greeted { connection, identity, control, hello, trust, credentials };
+            return greeted.check_version();
         }
-        Ok(Err(fault)) => Err(refused(&connection, CloseCode::Protocol, fault)),
-        Err(_elapsed) => Err(refused(
-            &connection,
-            CloseCode::Protocol,
-            LinkFault::Silent("no HELLO came in time"),
-        )),
-    }
+        Ok(Err(fault)) => fault,
+        Err(_elapsed) => LinkFault::Silent("no HELLO came in time"),
+    };
+    let fault = refused(&connection, CloseCode::Protocol, fault);
+    Err(NotGreeted { identity: Some(identity), fault })
 }
 
 fn refused(connection: &quinn::Connection, code: CloseCode, fault: LinkFault) -> LinkFault {
@@ -92,7 +106,7 @@ pub(super) fn identity_of(
 }
 
 impl Greeted {
-    fn check_version(self) -> Result<Self, LinkFault> {
+    fn check_version(self) -> Result<Self, NotGreeted> {
         let (min, max) = (self.hello.protocol_min, self.hello.protocol_max);
         if (min..=max).contains(&PROTOCOL_VERSION) {
             return Ok(self);
@@ -101,7 +115,7 @@ impl Greeted {
             "the peer speaks protocol versions {min} to {max}, this node speaks {PROTOCOL_VERSION}"
         );
         endpoint::close(&self.connection, CloseCode::Version, &text);
-        Err(LinkFault::Broken(text))
+        Err(NotGreeted { identity: Some(self.identity), fault: LinkFault::Broken(text) })
     }
 
     /// Who the peer is.

@@ -19,7 +19,7 @@ pub(crate) use dial::{Dialler, HelloWords};
 pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
-pub(crate) use greet::{Grants, Greeted};
+pub(crate) use greet::{Grants, Greeted, NotGreeted};
 pub(crate) use leave::{Leave, Leaving};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
@@ -73,6 +73,7 @@ struct Inner {
     identity: Identity,
     /// The host name by which the peer was dialled; none if it was the peer who dialled.
     dialled: Option<Box<str>>,
+    made_at: Instant,
     pulse: Arc<Pulse>,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
     turn: Mutex<()>,
@@ -128,6 +129,7 @@ impl Link {
             id: LinkId::next(),
             connection,
             identity,
+            made_at: Instant::now(),
             pulse: control.pulse(),
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
@@ -153,6 +155,11 @@ impl Link {
     /// Who is at the other end, by its verified certificate.
     pub(crate) fn peer(&self) -> &PeerName {
         self.0.identity.peer_name()
+    }
+
+    /// How long there has been a link.
+    pub(crate) fn age(&self) -> Duration {
+        self.0.made_at.elapsed()
     }
 
     /// Where the other end is now; it may roam.

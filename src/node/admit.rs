@@ -1,23 +1,29 @@
 //! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
 
-use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front};
+use super::{
+    AgentLink, NodeEvent, Shared,
+    admitted::Admitted,
+    front::Front,
+    knocks::{Place, Source},
+};
 use crate::{
     call::Permits,
     limits::{HELLO_WAIT_MAX, Limits},
-    link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
+    link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
     name::{Name, Role},
+    pace::LeftOut,
     serve::take_calls,
     wire::{CloseCode, Control, PROTOCOL_VERSION, Welcome},
 };
-use std::sync::Arc;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::time::Instant;
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
-pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemaphorePermit) {
+pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: Place) {
     let from = knock.remote_address();
     let greeted = match knock.greet().await {
         Ok(greeted) => greeted,
-        Err(fault) => return tracing::warn!("refused a link from {from}: {fault}"),
+        Err(stranger) => return turned_away(&shared, from, &stranger),
     };
     drop(place);
     let peer = greeted.identity().peer_name().clone();
@@ -25,18 +31,35 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemapho
         Role::Agent => agent(&shared, greeted, &peer.name).await,
         Role::Caller => caller(&shared, greeted, &peer.name).await,
         Role::Node => {
-            greeted.refuse(
-                CloseCode::Unauthorized,
-                "the role node does not dial nodes in this version of dialback",
-            );
-            return tracing::warn!(
-                "refused {peer} at {from}: nodes do not dial nodes in this version"
-            );
+            let text = "the role node does not dial nodes in this version of dialback";
+            return refuse(&shared, greeted, CloseCode::Unauthorized, text);
         }
     };
     if let Err(fault) = ended {
         tracing::debug!("the link of {peer} at {from} ended: {fault}");
     }
+}
+
+/// Says who was not let in and why. The stranger decides how often, so that some are only counted.
+fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
+    let NotGreeted { identity, fault } = stranger;
+    let cause = Source::of(from.ip());
+    let Some(left_out) = shared.lines.handshakes.say(cause, Instant::now()) else { return };
+    let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));
+    let peer = peer.unwrap_or_default();
+    tracing::warn!("refused a link from {from}: {peer}{fault}{left_out}");
+    shared.journal.link_refused(identity.as_ref(), &from, fault, left_out);
+}
+
+/// Refuses a link to a party that is known.
+fn refuse(shared: &Shared, greeted: Greeted, code: CloseCode, text: &str) {
+    let (identity, from) = (greeted.identity().clone(), greeted.remote_address());
+    let peer = identity.peer_name();
+    if let Some(left_out) = shared.lines.links.say(peer.clone(), Instant::now()) {
+        tracing::warn!("refused {peer} at {from}: {text}{left_out}");
+    }
+    shared.journal.link_refused(Some(&identity), &from, &text, LeftOut(0));
+    greeted.refuse(code, text);
 }
 
 fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> Welcome {
@@ -67,8 +90,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     let links_max = limits.caller_links_max;
     if !shared.registry().caller_came(name, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
-        tracing::warn!("refused caller {name} at {}: {text}", greeted.remote_address());
-        greeted.refuse(CloseCode::ExcessiveLoad, &text);
+        refuse(shared, greeted, CloseCode::ExcessiveLoad, &text);
         return Ok(());
     }
     let _counted = CallerCounted { shared, name };
@@ -77,6 +99,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
     let address = link.remote_address();
     tracing::info!("caller {name} linked from {address}");
+    shared.journal.link_up(link.identity(), address);
     shared.events.tell(NodeEvent::CallerLinked { caller: name.clone(), address });
     serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
@@ -85,7 +108,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
         _ => Err(out_of_place()),
     });
-    let fault = left(&link, fault.await);
+    let fault = left(shared, &link, fault.await);
     shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
     Err(fault)
 }
@@ -112,6 +135,7 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let grants = Grants { calls_in_flight_max: limits.agent_asks_in_flight_max };
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
+    shared.journal.link_up(link.identity(), link.remote_address());
     serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
     let permits = Permits::new(asked_max, limits.queue_max);
@@ -163,8 +187,9 @@ async fn stay(
 }
 
 /// The link is over: says so here, and to the peer if it was we who found the fault.
-pub(super) fn left(link: &Link, fault: LinkFault) -> LinkFault {
+pub(super) fn left(shared: &Shared, link: &Link, fault: LinkFault) -> LinkFault {
     let fault = link.end(fault);
     tracing::info!("{} left: {fault}", link.peer());
+    shared.journal.link_down(link.identity(), link.remote_address(), link.age(), &fault);
     fault
 }

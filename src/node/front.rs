@@ -3,9 +3,10 @@
 use super::{
     Shared,
     breaks::Breaks,
-    dispatch::{self, Dispatch},
+    dispatch::{self, Authorised, Dispatch},
 };
 use crate::{
+    audit::{CallFacts, CallNote},
     call::{Head, Pending, Permits, Reception, Reply, Target},
     limits::Limits,
     link::Link,
@@ -45,18 +46,20 @@ impl Front {
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
     async fn here(&self, head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
-        let mut bytes_max = None;
+        let (mut bytes_max, mut held) = (None, None);
         let directory =
             self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
         if directory.is_none() {
             let target = policy::Target::Node(&self.shared.name);
-            let granted = dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
-            bytes_max = granted.message_bytes_max;
+            let authorised = dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
+            bytes_max = authorised.granted.message_bytes_max;
+            held = authorised.held;
         }
         let handler =
             directory.unwrap_or(&self.shared.services).find(&head.method, head.kind)?.clone();
         let body = pending.body(bytes_max).await?;
-        handler.call_boxed(head.into_request(self.asker.clone(), body)).await
+        let reply = handler.call_boxed(head.into_request(self.asker.clone(), body)).await?;
+        Ok(reply.holding_some(held))
     }
 }
 
@@ -68,7 +71,7 @@ impl Reception for Front {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
         let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
-        let granted = match &head.target {
+        let Authorised { granted, held } = match &head.target {
             Target::Here => return Ok(self.here(head, pending).await?.holding(permit)),
             Target::Agent(name) => {
                 let target = policy::Target::Agent(name);
@@ -79,8 +82,35 @@ impl Reception for Front {
         // A rule's bound on messages is told by dispatch where the message is in hand.
         let stream_max = granted.message_bytes_max.filter(|_| head.kind.streams_requests());
         let body = pending.body(stream_max).await?;
-        let mut request = head.into_request(self.asker.clone(), body);
-        Ok(self.dispatch.forward(&mut request, granted).await?.holding(permit))
+        let picked = head.picked.take();
+        let (mut request, mut asked) = (head.into_request(self.asker.clone(), body), None);
+        let answered = self.dispatch.forward(&mut request, granted, &mut asked).await;
+        if let (Some(picked), Some(asked)) = (picked, asked) {
+            drop(picked.set(asked.link.peer().clone()));
+        }
+        Ok(answered?.holding_some(held).holding(permit))
+    }
+
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+        let note = self.shared.journal.call(|| CallFacts {
+            caller: self.asker.to_string(),
+            agent: match &head.target {
+                Target::Agent(name) => Some(PeerName::new(Role::Agent, name.clone())),
+                Target::Here => Some(self.shared.peer.clone()),
+                Target::Service => None,
+            },
+            via: None,
+            method: head.method.clone(),
+            call_id: head.call_id,
+            kind: head.kind,
+            attempt: head.attempt,
+            began,
+            deadline: head.deadline,
+        })?;
+        if head.target == Target::Service {
+            head.picked = Some(note.agent());
+        }
+        Some(note)
     }
 
     /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.

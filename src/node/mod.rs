@@ -9,6 +9,8 @@ mod front;
 mod handle;
 mod hosting;
 mod knocks;
+mod lines;
+mod quotas;
 mod registry;
 mod returns;
 mod snapshot;
@@ -20,6 +22,7 @@ pub use snapshot::{AgentInfo, DIRECTORY};
 pub use state::StateError;
 
 use crate::{
+    audit::{Audit, Journal},
     call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
     current::Current,
     drain::{Tasks, Word},
@@ -35,7 +38,9 @@ use crate::{
     wire::{CloseCode, ServiceInfo},
 };
 use dispatch::Dispatch;
-use knocks::{Ignored, Knocks};
+use knocks::{Knocks, Place, Shares};
+use lines::NodeLines;
+use quotas::Quotas;
 use registry::Registry;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -68,6 +73,10 @@ pub(crate) struct Shared {
     peer: PeerName,
     limits: Current<Limits>,
     policy: Current<NodePolicy>,
+    /// What callers have used up of rules that count calls. Beside the policy: it goes on when the policy is read anew.
+    quotas: Quotas,
+    lines: NodeLines,
+    journal: Journal,
     services: Services,
     directory: std::sync::OnceLock<Services>,
     registry: Mutex<Registry<SharedAgentLink>>,
@@ -139,6 +148,7 @@ pub struct NodeBuilder {
     limits: Limits,
     services: Vec<Service>,
     state_dir: Option<PathBuf>,
+    audit: Audit,
 }
 
 impl NodeBuilder {
@@ -176,6 +186,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets where links, refusals and, with [`Audit::with_calls`], calls are written down. Default: nowhere.
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Listens. Needs a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
@@ -190,9 +206,12 @@ impl NodeBuilder {
         let peer = self.credentials.peer_name().clone();
         let shared = Arc::new(Shared {
             name: peer.name.clone(),
-            peer,
             limits: Current::new(self.limits),
             policy: Current::new(self.policy),
+            quotas: Quotas::default(),
+            lines: NodeLines::default(),
+            journal: self.audit.of(peer.clone()),
+            peer,
             services,
             directory: std::sync::OnceLock::new(),
             registry: Mutex::default(),
@@ -221,7 +240,7 @@ impl NodeBuilder {
 async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
     let places = Arc::new(Semaphore::new(limits::HANDSHAKES_AT_ONCE_MAX));
     let mut limits = shared.limits.get();
-    let (mut knocks, mut ignored) = (Knocks::new(&limits), Ignored::default());
+    let (mut knocks, shares) = (Knocks::new(&limits), Shares::default());
     while let Some(knock) = listener.knock().await {
         let limits_now = shared.limits.get();
         if !Arc::ptr_eq(&limits, &limits_now) {
@@ -233,11 +252,11 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
             continue;
         }
         let is_crowded = places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2;
-        let must_prove = is_crowded && !knock.is_validated();
         let (from, now) = (knock.remote_address(), Instant::now());
+        let must_prove = !knock.is_validated() && (is_crowded || shares.must_prove(from.ip()));
         if !knocks.may(from.ip(), now, !must_prove) {
             knock.ignore();
-            if let Some(count) = ignored.one_more(now) {
+            if let Some(count) = knocks.ignored(now) {
                 let most = limits.handshakes_per_address;
                 tracing::warn!(
                     "ignored {count} handshakes, the last from {from}: more than {most} a second from one address (handshakes_per_address)"
@@ -249,9 +268,13 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
             knock.ask_to_prove();
             continue;
         }
-        match places.clone().try_acquire_owned() {
-            Ok(place) => shared.links.spawn(admit::admit(shared.clone(), knock, place)),
-            Err(_all_taken) => knock.ignore(),
+        // Whoever finds no place is not answered: QUIC asks again by itself.
+        match (shares.take(from.ip()), places.clone().try_acquire_owned()) {
+            (Some(share), Ok(place)) => {
+                let place = Place::new(place, share);
+                shared.links.spawn(admit::admit(shared.clone(), knock, place));
+            }
+            _ => knock.ignore(),
         }
     }
 }
@@ -274,6 +297,7 @@ impl Node {
             limits: Limits::default(),
             services: Vec::new(),
             state_dir: None,
+            audit: Audit::default(),
         }
     }
 

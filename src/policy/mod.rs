@@ -12,4 +12,4 @@ mod rule;
 pub use agent::{AgentDecision, AgentPolicy};
 pub use glob::{AskerGlob, Target, TargetGlob};
 pub use node::{Decision, Denied, Grant, NodePolicy};
-pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin};
+pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};

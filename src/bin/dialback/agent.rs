@@ -2,7 +2,7 @@
 
 use crate::{
     args::AgentArgs,
-    credentials,
+    audit, credentials,
     exit::Failure,
     node::runtime,
     reload::{self, Read},
@@ -10,7 +10,7 @@ use crate::{
 };
 use dialback::{
     Agent, AgentPolicy, Credentials, Generation, Limits, NodeAddress, Role, Service,
-    config::{AgentConfig, Watch},
+    config::{AgentConfig, AuditFile, Watch},
     demo::{self, Ledger},
 };
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ struct Settings {
     policy: AgentPolicy,
     limits: Limits,
     hosted: Hosted,
+    audit: AuditFile,
     /// Where all this was read.
     files: Vec<PathBuf>,
 }
@@ -31,6 +32,14 @@ struct Settings {
 struct Hosted {
     demo: bool,
     ledger: Option<PathBuf>,
+}
+
+/// What it keeps until it is started again.
+#[derive(Clone, Copy)]
+struct Fixed<'a> {
+    nodes: &'a [NodeAddress],
+    hosted: &'a Hosted,
+    audit: &'a AuditFile,
 }
 
 /// Runs the command.
@@ -60,15 +69,19 @@ impl Settings {
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
+            audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,
         })
     }
 
-    /// For an agent that runs with these nodes and services.
-    fn in_place_of(self, nodes: &[NodeAddress], hosted: &Hosted) -> Read<AgentPolicy> {
+    /// For an agent that runs.
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<AgentPolicy> {
         credentials::announce(&self.credentials);
-        let changed =
-            [(self.nodes != nodes, "nodes"), (self.hosted != *hosted, "what the agent hosts")];
+        let changed = [
+            (self.nodes != fixed.nodes, "nodes"),
+            (self.hosted != *fixed.hosted, "what the agent hosts"),
+            (self.audit != *fixed.audit, "audit"),
+        ];
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
@@ -100,19 +113,24 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 }
 
 async fn serve(args: AgentArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, hosted, .. } = settings;
+    let Settings { credentials, nodes, policy, limits, hosted, audit: audited, .. } = settings;
     let services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+    let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty());
-    let builder = Agent::builder(credentials).policy(policy).limits(limits);
+    let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
-    let agent = agent.start()?;
-    let read = || Settings::read(&args).map(|next| next.in_place_of(&nodes, &hosted));
-    let apply = async |next| agent.apply(next).await;
-    let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
-    signals.stop(first, agent.shutdown()).await
+    let run = async {
+        let agent = agent.start()?;
+        let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited };
+        let read = || Settings::read(&args).map(|next| next.in_place_of(fixed));
+        let apply = async |next| agent.apply(next).await;
+        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        signals.stop(first, agent.shutdown()).await
+    };
+    audit::kept(&audit, run).await?
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {

@@ -9,7 +9,7 @@ use clap::{
 };
 use dialback::{
     CrlScope, MethodPath, Name, NodeAddress, PeerName, Role,
-    config::{TlsFiles, parse_duration, parse_listen},
+    config::{AuditFile, TlsFiles, parse_duration, parse_listen},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -116,6 +116,26 @@ impl From<TlsArgs> for TlsFiles {
     }
 }
 
+/// The audit log, as flags.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Audit log")]
+pub(crate) struct AuditArgs {
+    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
+    /// Write every call there too
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) audit_calls: Option<bool>,
+}
+
+impl From<AuditArgs> for AuditFile {
+    fn from(args: AuditArgs) -> Self {
+        let AuditArgs { audit, audit_calls } = args;
+        Self { file: audit, calls: audit_calls }
+    }
+}
+
 /// `dialback node`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -136,6 +156,9 @@ pub(crate) struct NodeArgs {
     /// Where to keep what outlasts a restart, so that peers notice one at once; made if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
@@ -162,6 +185,9 @@ pub(crate) struct AgentArgs {
     /// The file to which Demo/Append writes; needs the demo
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,

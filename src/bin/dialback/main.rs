@@ -3,6 +3,7 @@
 mod agent;
 mod agents;
 mod args;
+mod audit;
 mod call;
 mod caller;
 mod certs;

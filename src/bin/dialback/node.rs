@@ -2,7 +2,7 @@
 
 use crate::{
     args::NodeArgs,
-    credentials,
+    audit, credentials,
     exit::Failure,
     policy::{count_rules, rules_of},
     reload::{self, Read},
@@ -10,7 +10,7 @@ use crate::{
 };
 use dialback::{
     Credentials, Generation, Limits, Node, NodePolicy, Role,
-    config::{NodeConfig, Watch},
+    config::{AuditFile, NodeConfig, Watch},
 };
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -24,6 +24,7 @@ struct Settings {
     policy: NodePolicy,
     limits: Limits,
     state: Option<PathBuf>,
+    audit: AuditFile,
     /// Where all this was read.
     files: Vec<PathBuf>,
 }
@@ -55,6 +56,7 @@ impl Settings {
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
             limits: file.limits,
             state: args.state.clone().or(file.state),
+            audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,
         })
     }
@@ -68,24 +70,42 @@ impl Settings {
 async fn serve(args: NodeArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     settings.announce();
-    let Settings { credentials, listen, policy, limits, state, .. } = settings;
+    let Settings { credentials, listen, policy, limits, state, audit: audited, .. } = settings;
+    let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
+    let builder = builder.audit(audit.clone());
     let builder = match &state {
         Some(dir) => builder.state_dir(dir),
         None => builder,
     };
-    let node = builder.start().await?;
-    let read = || Settings::read(&args).map(|next| next.in_place_of(listen, state.as_ref()));
-    let apply = async |next| node.apply(next).await;
-    let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
-    signals.stop(first, node.shutdown()).await
+    let run = async {
+        let node = builder.start().await?;
+        let fixed = Fixed { listen, state: state.as_ref(), audit: &audited };
+        let read = || Settings::read(&args).map(|next| next.in_place_of(fixed));
+        let apply = async |next| node.apply(next).await;
+        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        signals.stop(first, node.shutdown()).await
+    };
+    audit::kept(&audit, run).await?
+}
+
+/// What it keeps until it is started again.
+#[derive(Clone, Copy)]
+struct Fixed<'a> {
+    listen: SocketAddr,
+    state: Option<&'a PathBuf>,
+    audit: &'a AuditFile,
 }
 
 impl Settings {
-    /// For a node that runs with this address and this directory.
-    fn in_place_of(self, listen: SocketAddr, state: Option<&PathBuf>) -> Read<NodePolicy> {
+    /// For a node that runs.
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<NodePolicy> {
         self.announce();
-        let changed = [(self.listen != listen, "listen"), (self.state.as_ref() != state, "state")];
+        let changed = [
+            (self.listen != fixed.listen, "listen"),
+            (self.state.as_ref() != fixed.state, "state"),
+            (self.audit != *fixed.audit, "audit"),
+        ];
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
