@@ -4,7 +4,10 @@ use super::{
     files::CrlScope,
     identity::{Identity, IdentityError},
 };
-use crate::name::{PeerName, Role};
+use crate::{
+    name::{PeerName, Role},
+    pace::Lines,
+};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
     OtherError, RootCertStore, ServerConfig, SignatureScheme,
@@ -23,6 +26,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use std::{fmt, slice, sync::Arc};
+use tokio::time::Instant;
 
 /// What trust is built of.
 pub(super) struct TrustParts<'a> {
@@ -64,7 +68,7 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
 /// Whom both sides believe: built once when credentials are loaded, shared by every config.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    accepting: Arc<dyn ClientCertVerifier>,
+    accepting: Arc<PartiesOnly>,
     dialling: Arc<dyn ServerCertVerifier>,
 }
 
@@ -77,6 +81,7 @@ impl Trust {
             parties: parts.accepting_from(&parts.parties, &provider)?,
             nodes: parts.accepting_from(&parts.nodes, &provider)?,
             trust_domain: trust_domain.clone(),
+            refusals: Lines::default(),
         };
         let dialling = NodesOnly { chain: parts.dialling_to(&provider)?, trust_domain };
         Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling) })
@@ -94,7 +99,7 @@ impl Trust {
             Some(host) => {
                 self.dialling.verify_server_cert(leaf, intermediates, host, &[], now).map(drop)
             }
-            None => self.accepting.verify_client_cert(leaf, intermediates, now).map(drop),
+            None => self.accepting.verify(leaf, intermediates, now).map(drop),
         }
     }
 }
@@ -204,6 +209,7 @@ struct PartiesOnly {
     parties: Arc<dyn ClientCertVerifier>,
     nodes: Arc<dyn ClientCertVerifier>,
     trust_domain: Arc<str>,
+    refusals: Lines<()>,
 }
 
 impl PartiesOnly {
@@ -215,13 +221,30 @@ impl PartiesOnly {
             _ => &*self.parties,
         }
     }
-}
 
-/// Says who was refused. TLS hands on the reason and not the name, and a name that nobody vouched for is worth reading all the same.
-fn tell_refused(claimed: Option<&Identity>, error: &Error) {
-    if let Some(identity) = claimed {
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let claimed = Identity::of_leaf(leaf).ok();
+        let chain = self.vouching_for(claimed.as_ref().map(Identity::peer_name));
+        let verified = chain.verify_client_cert(leaf, intermediates, now)?;
+        Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
+            .map_err(|error| Error::from(Unfit::Identity(error)))?;
+        Ok(verified)
+    }
+
+    /// Says who was refused, so often and no oftener. TLS hands on the reason and not the name, and a name that nobody vouched for is
+    /// worth reading all the same.
+    fn tell_refused(&self, leaf: &CertificateDer<'_>, error: &Error) {
+        let Ok(identity) = Identity::of_leaf(leaf) else { return };
+        let Some(left_out) = self.refusals.say((), Instant::now()) else { return };
         let (party, serial) = (identity.peer_name(), identity.serial());
-        tracing::warn!("refused the certificate that names {party}, serial {serial}: {error}");
+        tracing::warn!(
+            "refused the certificate that names {party}, serial {serial}: {error}{left_out}"
+        );
     }
 }
 
@@ -240,15 +263,7 @@ impl ClientCertVerifier for PartiesOnly {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let claimed = Identity::of_leaf(leaf).ok();
-        let chain = self.vouching_for(claimed.as_ref().map(Identity::peer_name));
-        let verified = chain
-            .verify_client_cert(leaf, intermediates, now)
-            .inspect_err(|error| tell_refused(claimed.as_ref(), error))?;
-        Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
-            .map_err(|error| Error::from(Unfit::Identity(error)))
-            .inspect_err(|error| tell_refused(claimed.as_ref(), error))?;
-        Ok(verified)
+        self.verify(leaf, intermediates, now).inspect_err(|error| self.tell_refused(leaf, error))
     }
 
     fn verify_tls12_signature(
