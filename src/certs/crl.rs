@@ -111,7 +111,7 @@ impl CertsDir {
         let number = present
             .number
             .checked_add(1)
-            .ok_or(CertsError::BadNumber { path: self.number_path() })?;
+            .ok_or_else(|| CertsError::BadNumber { path: self.number_path() })?;
         let until = now + CRL_LIFE;
         let pem = ca.crl(&present.entries, number, now, until)?;
         revoked::write_number(&self.number_path(), number)?;

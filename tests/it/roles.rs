@@ -163,18 +163,21 @@ async fn of_all_roles_and_kinds_of_certificates_only_the_documented_ones_pass_fo
     assert_eq!(judges.node.agents(), []);
 }
 
+/// Makes of the good name the names that a leaf has.
+type Bend = dyn Fn(&str) -> Vec<String>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_bent_in_any_way_is_refused_on_both_sides() {
     let world = World::new();
     let crl = world.crl(&[]);
     let judges = Judges::minding(world, crl).await;
     let world = &judges.world;
-    let leaf = |role: &str, change: &dyn Fn(&str) -> Vec<String>| {
+    let leaf = |role: &str, change: &Bend| {
         let mut profile = dressed(world, &format!("{role}/x"));
         profile.uris = change(&profile.uris[0]);
         world.ca().leaf(&profile).expect("a leaf")
     };
-    let cases: [(&str, &dyn Fn(&str) -> Vec<String>); 14] = [
+    let cases: [(&str, &Bend); 14] = [
         ("two URIs", &|good| vec![good.into(), good.replace("/x", "/y")]),
         ("the same URI twice", &|good| vec![good.into(), good.into()]),
         ("100 URIs", &|good| (0..100).map(|at| format!("{good}{at}")).collect()),
