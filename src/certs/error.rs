@@ -147,7 +147,7 @@ pub enum CertsError {
         party: PeerName,
     },
     /// A file that is signed must hold one certificate request.
-    #[error("{path} holds {count} certificate requests, and one is wanted; `dialback certs request ROLE NAME` makes it, where the key is to stay", path = path.display())]
+    #[error("{path} holds {count} certificate requests, and it takes one; `dialback certs request ROLE NAME` makes it, where the key is to stay", path = path.display())]
     NotOneRequest {
         /// The file.
         path: PathBuf,
@@ -161,6 +161,14 @@ pub enum CertsError {
         key: PathBuf,
         /// Whose it was.
         party: PeerName,
+    },
+    /// A request for a key whose certificate was revoked.
+    #[error("the key of the request is that of the certificate {serial} of {party}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = party.role, name = party.name)]
+    RevokedKey {
+        /// Whose it was.
+        party: PeerName,
+        /// The serial number of the certificate.
+        serial: String,
     },
     /// A key that is there cannot be used.
     #[error("{path} holds no private key that can be read; put the right file back, or make a new key with --force", path = path.display())]

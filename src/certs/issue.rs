@@ -103,8 +103,11 @@ impl CertsDir {
         let party = PeerName::new(request.role, request.name.clone());
         self.expect_no_other_key(&party, &key)?;
         let there = self.present_leaf(&party)?;
-        if let Some((facts, _)) = &there
-            && facts.has_public_key(&key)
+        let for_key = there.as_ref().map(|(facts, _)| facts).filter(|f| f.has_public_key(&key));
+        if let Some(facts) = for_key {
+            self.expect_key_not_revoked(&party, facts)?;
+        }
+        if let Some(facts) = for_key
             && !request.force
             && self.is_good(facts, &ca, &Wanted { party: &party, hosts: &hosts }, now)?
         {
@@ -164,6 +167,19 @@ impl CertsDir {
             Ok(None) => Ok(()),
             _ => Err(CertsError::OtherKeyBeside { key, party: party.clone() }),
         }
+    }
+
+    /// A new certificate would let a key in again that was revoked, perhaps because it was stolen.
+    fn expect_key_not_revoked(
+        &self,
+        party: &PeerName,
+        facts: &CertificateFacts,
+    ) -> Result<(), CertsError> {
+        if !self.is_revoked(&facts.serial)? {
+            return Ok(());
+        }
+        let (party, serial) = (party.clone(), facts.serial.clone());
+        Err(CertsError::RevokedKey { party, serial })
     }
 
     /// The key in a file, if there is one.

@@ -174,6 +174,12 @@ mod tests {
         let bent = format!("{}{other}{}", &good[..at], &good[at + 1..]);
         assert!(told(bent.as_bytes()).contains("damaged"));
         fs::write(&path, &good).expect("written");
+        ca.sign(&path, &wanted, now).expect("signed");
+        ca.revoke(&party, now).expect("revoked");
+        let told = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
+        assert!(told.contains("revoked") && told.contains("--force"), "{told}");
+        let renewed = site.request(&party, true).expect("made").csr_path;
+        ca.sign(renewed, &wanted, now).expect("a new key is signed");
         let node = LeafRequest::new(Role::Node, party.name.clone());
         assert!(ca.sign(&path, &node, now).expect_err("refused").to_string().contains("--san"));
         ca.issue(&wanted, now).expect("issued");

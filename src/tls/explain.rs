@@ -184,10 +184,10 @@ impl Cause {
             }
             (Self::Revoked, Judge::Theirs) => "ask whoever runs the CA for a new certificate",
             (Self::CrlExpired, Judge::Ours) => {
-                "sign the list again with `dialback certs init` and install the new crl.pem here"
+                "sign the list again with `dialback certs crl` and install the new crl.pem here"
             }
             (Self::CrlExpired, Judge::Theirs) => {
-                "sign the list again with `dialback certs init` and install the new crl.pem at the peer"
+                "sign the list again with `dialback certs crl` and install the new crl.pem at the peer"
             }
             (Self::CrlSilent, Judge::Ours) => {
                 "put the list of that CA, signed by it, into our crl.pem"

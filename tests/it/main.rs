@@ -11,13 +11,17 @@ mod faults_drain;
 mod hostile;
 mod identity;
 mod limits;
+#[cfg(unix)]
+mod openssl;
 mod outcomes;
 mod policy;
 mod raw_peer;
 mod reconnect;
+mod refused;
 mod renewal;
 mod restart;
 mod roaming;
+mod roles;
 mod routing;
 mod shutdown;
 mod streams;

@@ -5,7 +5,10 @@ use dialback::{
     CredentialFiles, Credentials, Role, Utc,
     config::{TlsFiles, TlsPaths},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 /// Where `dialback certs` puts them unless told otherwise.
 const DIR_DEFAULT: &str = "certs";
@@ -86,6 +89,10 @@ pub(crate) fn announce(credentials: &Credentials) {
         Utc(identity.not_after())
     );
     match credentials.crl_next_update() {
+        Some(until) if until < SystemTime::now() => tracing::warn!(
+            "the revocation list held until {}, and every new link is refused until a new one is here; `dialback certs crl` signs it",
+            Utc(until)
+        ),
         Some(until) => tracing::info!("revocation list holds until {}", Utc(until)),
         None => tracing::info!("no revocation list: no certificate is taken for revoked"),
     }

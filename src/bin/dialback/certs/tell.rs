@@ -161,10 +161,11 @@ pub(super) fn list(listed: &[ListedCertificate], now: SystemTime) -> Result<(), 
     }
     let head = ["PARTY", "STATE", "LEFT", "HOLDS UNTIL", "SERIAL", "HOSTS"];
     let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(listed.iter().map(|one| {
+    rows.extend(listed.iter().enumerate().map(|(at, one)| {
+        let is_newest = !listed[at + 1..].iter().any(|later| later.party == one.party);
         vec![
             one.party.to_string(),
-            state(one, now).into(),
+            state(one, is_newest, now).into(),
             days_left(one, now),
             Utc(one.not_after).to_string(),
             escape(&one.serial),
@@ -174,11 +175,13 @@ pub(super) fn list(listed: &[ListedCertificate], now: SystemTime) -> Result<(), 
     print(&columns(&rows))
 }
 
-fn state(one: &ListedCertificate, now: SystemTime) -> &'static str {
+/// What was replaced still holds: whoever has its key is let in until its time is over, or it is revoked.
+fn state(one: &ListedCertificate, is_newest: bool, now: SystemTime) -> &'static str {
     let life = one.not_after.duration_since(one.not_before).unwrap_or_default();
     match one.not_after.duration_since(now) {
         _ if one.revoked.is_some() => "revoked",
         Err(_) => "expired",
+        Ok(_) if !is_newest => "replaced",
         Ok(left) if left <= life / 3 => "due",
         Ok(_) => "in time",
     }
