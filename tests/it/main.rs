@@ -1,5 +1,6 @@
 //! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what they share.
 
+mod audit;
 mod both_ways;
 mod call;
 mod cancel;
@@ -13,6 +14,7 @@ mod identity;
 mod limits;
 mod outcomes;
 mod policy;
+mod quotas;
 mod raw_peer;
 mod reconnect;
 mod restart;
