@@ -65,7 +65,7 @@ impl Pipe for Host {
 
 /// Where an audit log goes in these tests.
 #[derive(Clone, Default)]
-struct Book(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Book(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Book {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -78,7 +78,7 @@ impl Write for Book {
 }
 
 impl Book {
-    fn audit(&self) -> Audit {
+    pub(crate) fn audit(&self) -> Audit {
         Audit::to(self.clone()).expect("a thread")
     }
 
@@ -96,7 +96,11 @@ impl Book {
 
     /// Waits for a line of this kind that has these values.
     #[track_caller]
-    fn has(&self, event: &str, values: &[(&str, &str)]) -> impl Future<Output = Value> + use<> {
+    pub(crate) fn has(
+        &self,
+        event: &str,
+        values: &[(&str, &str)],
+    ) -> impl Future<Output = Value> + use<> {
         let (book, event) = (self.clone(), event.to_owned());
         let values: Vec<_> =
             values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -239,6 +243,55 @@ async fn refused_links_are_written_down_as_far_as_is_known_who_it_was() {
     let line = book.has("link_refused", &[("address", &at.to_string())]).await;
     assert!(line["reason"].as_str().expect("text").contains("CA"), "{line}");
     agent.shutdown().await;
+}
+
+/// Dials from an address of this machine with a certificate of another CA, and is refused.
+#[cfg(target_os = "linux")]
+async fn refused_from(address: [u8; 4], tls: &rustls::ClientConfig, at: std::net::SocketAddr) {
+    let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls.clone()).expect("TLS");
+    let endpoint = quinn::Endpoint::client((address, 0).into()).expect("a socket");
+    let config = quinn::ClientConfig::new(Arc::new(quic));
+    let connecting = endpoint.connect_with(config, at, "localhost").expect("dialled");
+    match soon("the handshake ends", connecting).await {
+        // The dialler's handshake is over before the other side has judged it.
+        Ok(connection) => drop(soon("the link ends", connection.closed()).await),
+        Err(_refused) => {}
+    }
+}
+
+// Only Linux has all of 127.0.0.0/8 on its loopback.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_refused_again_and_again_writes_twenty_lines_and_the_next_one_counts() {
+    let (world, book) = (World::new(), Book::default());
+    let node = world.node().audit(book.audit()).start().await.expect("a node");
+    let stranger = Shown::Leaf(World::new().leaf("caller/ops"));
+    let (tls, at) = (quic_client(&world.credentials("caller/ops"), stranger), node.local_addr());
+    for _ in 0..25 {
+        refused_from([127, 7, 0, 1], &tls, at).await;
+    }
+    let left_out = || -> u64 {
+        let lines = book.lines("link_refused");
+        lines.iter().map(|line| line["left_out"].as_u64().expect("a number")).sum()
+    };
+    // Another address has lines of its own. A refusal is written down a moment after the peer has heard of it.
+    soon("those that were left out are counted", async {
+        while left_out() < 5 {
+            refused_from([127, 7, 0, 2], &tls, at).await;
+        }
+    })
+    .await;
+    assert_eq!(left_out(), 5);
+    let lines = book.lines("link_refused");
+    let is_of_first =
+        |line: &&Value| line["address"].as_str().is_some_and(|at| at.starts_with("127.7.0.1:"));
+    assert_eq!(lines.iter().filter(is_of_first).count(), 20, "{lines:?}");
+    assert_eq!(crate::world::lines_with("refused a link from 127.7.0.1:").len(), 20);
+    let said = crate::world::lines_with("refused a link from 127.7.0.2:");
+    assert!(
+        said.iter().any(|line| line.ends_with("more like it were left out before)")),
+        "{said:?}"
+    );
 }
 
 fn allow(line: u32, caller: &str, method: &str) -> AllowRule {

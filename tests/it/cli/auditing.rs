@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::fs;
 
 fn events(text: &str) -> Vec<String> {
-    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
     lines.map(|line| line.expect("JSON")["event"].as_str().expect("text").to_owned()).collect()
 }
 
