@@ -377,6 +377,12 @@ async fn every_call_is_written_down_once_on_each_side_with_its_end() {
     assert_eq!(of_call(&town.of_agent, "Stage/Fail", "NOT_FOUND").await["outcome"], "app_error");
     check_status(ops.call::<()>("Stage/Panic", "x").await, Code::Internal, Outcome::Unknown);
     assert_eq!(of_call(&town.of_agent, "Stage/Panic", "INTERNAL").await["outcome"], "unknown");
+    // A reply that is too large is no success, whatever its handler thinks.
+    town.stage.open();
+    let huge = ops.call::<serde_bytes::ByteBuf>("Stage/Huge", &("huge", 5 << 20)).await;
+    check_status(huge, Code::Internal, Outcome::Unknown);
+    town.stage.close();
+    assert_eq!(of_call(&town.of_agent, "Stage/Huge", "INTERNAL").await["outcome"], "unknown");
     check_status(ops.call::<()>("No/Such", "x").await, Code::Unimplemented, Outcome::NotExecuted);
     assert_eq!(of_call(&town.of_node, "No/Such", "UNIMPLEMENTED").await["outcome"], "not_executed");
     // Broken off, and out of time.
