@@ -20,7 +20,7 @@
 //! | F20 | the caller drops | `cancel` |
 //! | F25 | handlers that panic, block, spin | `faults::handlers`; `call::handlers_that_panic_give_their_places_back`, `cancel::the_place_is_held_until_a_cancelled_handler_has_really_ended` |
 //! | F26 | one link too many | `limits::the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_leaves` |
-//! | | handshakes of one address, in a time and at once | `hostile::floods::handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not`, `hostile::strangers::one_address_that_stalls_its_handshakes_holds_its_share_and_no_other_address_waits` |
+//! | | handshakes of one address, in a time and at once | `hostile::floods::handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not`, `hostile::strangers::an_address_that_proves_itself_holds_its_share_and_not_one_handshake_more`, `an_address_that_proves_nothing_holds_half_of_its_share_and_no_other_address_waits` |
 //! | | calls over a rule's rate or places | `quotas` |
 //! | F27 | long runs | `faults::drift` |
 //! | F28 | other versions, other protocols, unknown keys | `hostile::door::strangers_and_speakers_of_other_protocols_get_an_alert_and_nothing_else`, `hostile::control::versions_that_hold_ours_are_welcomed_and_others_are_refused_with_both_in_the_text`, `hostile::requests::keys_stand_once_and_are_unsigned_numbers_and_unknown_ones_are_passed_over` |

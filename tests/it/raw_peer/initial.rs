@@ -73,16 +73,28 @@ impl Strangers {
         noise
     }
 
-    /// An Initial with a CRYPTO frame, padded to the least size.
     fn initial(&mut self, crypto: &[u8]) -> Vec<u8> {
         let [to, from] = [self.noise(8), self.noise(8)];
+        self.initial_of(&to, &from, &[], crypto)
+    }
+
+    /// A stalled handshake of the connection that its sender calls `from`; with what a Retry said, that of an address that was proved.
+    pub(crate) fn stalled(&mut self, from: [u8; 8], retry: Option<&Answer>) -> Vec<u8> {
+        let to = retry.map_or_else(|| self.noise(8), |retry| retry.from.clone());
+        let token = retry.map_or(&[][..], |retry| &retry.token);
+        self.initial_of(&to, &from, token, &[1, 0, 4, 0])
+    }
+
+    /// An Initial with a CRYPTO frame, padded to the least size.
+    fn initial_of(&self, to: &[u8], from: &[u8], token: &[u8], crypto: &[u8]) -> Vec<u8> {
         let mut packet = vec![0xc0 | (NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
-        for id in [&to, &from] {
-            packet.push(8);
+        for id in [to, from] {
+            packet.push(u8::try_from(id.len()).expect("a short id"));
             packet.extend_from_slice(id);
         }
-        // No token; then the length of what follows, in two bytes.
-        packet.push(0);
+        packet.extend_from_slice(&(0x4000 | token.len() as u16).to_be_bytes());
+        packet.extend_from_slice(token);
+        // The length of what follows, in two bytes.
         let rest = DATAGRAM_BYTES - packet.len() - 2;
         packet.extend_from_slice(&(0x4000 | rest as u16).to_be_bytes());
         let number_at = packet.len();
@@ -93,14 +105,45 @@ impl Strangers {
         packet.extend_from_slice(&(0x4000 | crypto.len() as u16).to_be_bytes());
         packet.extend_from_slice(crypto);
         packet.resize(DATAGRAM_BYTES - TAG_BYTES, 0);
-        let Keys { local, .. } = self.suite.keys(&to, Side::Client, Version::V1);
+        let Keys { local, .. } = self.suite.keys(to, Side::Client, Version::V1);
         let (header, payload) = packet.split_at_mut(header_bytes);
         let tag = local.packet.encrypt_in_place(0, header, payload).expect("sealed");
         packet.extend_from_slice(tag.as_ref());
-        let (header, rest) = packet.split_at_mut(number_at + NUMBER_BYTES);
+        let (header, rest) = packet.split_at_mut(header_bytes);
         let (first, number) = header.split_at_mut(1);
         let number = &mut number[number_at - 1..];
         local.header.encrypt_in_place(&rest[..16], &mut first[0], number).expect("hidden");
         packet
     }
+}
+
+/// What the head of an answer says, as far as it can be read without keys.
+pub(crate) struct Answer {
+    /// It is a Retry, and not the beginning of a handshake.
+    pub(crate) is_retry: bool,
+    /// The connection that it is for, by our name of it.
+    pub(crate) to: Vec<u8>,
+    /// The node's name of it.
+    from: Vec<u8>,
+    /// What proves our address; of a Retry only.
+    token: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads a packet with a long header; others are for connections that are made.
+    pub(crate) fn read(packet: &[u8]) -> Option<Self> {
+        let (first, rest) = packet.split_first()?;
+        let (to, rest) = id(rest.get(4..)?)?;
+        let (from, rest) = id(rest)?;
+        let is_retry = first & 0xf0 == 0xf0;
+        let token = if is_retry { &rest[..rest.len().checked_sub(TAG_BYTES)?] } else { &[] };
+        let [to, from, token] = [to, from, token].map(<[u8]>::to_vec);
+        (first & 0x80 != 0).then_some(Self { is_retry, to, from, token })
+    }
+}
+
+/// A connection id with its length before it, and what follows.
+fn id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*length))
 }

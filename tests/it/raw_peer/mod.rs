@@ -5,7 +5,7 @@ mod initial;
 mod link;
 
 pub(crate) use cbor::Cbor;
-pub(crate) use initial::{Stranger, Strangers};
+pub(crate) use initial::{Answer, Stranger, Strangers};
 pub(crate) use link::{Ended, RawLink, RawListener, RawStream, Settings, soon};
 
 use dialback::{
