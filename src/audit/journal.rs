@@ -77,6 +77,13 @@ impl Journal {
         });
     }
 
+    /// So many handshakes were not answered, the last from there.
+    pub(crate) fn handshakes_ignored(&self, address: SocketAddr, count: u64) {
+        self.write("handshakes_ignored", |line| {
+            line.text("address", address).number("count", count)
+        });
+    }
+
     /// A call was refused by a rule, or for want of one.
     pub(crate) fn call_refused(&self, refused: Refused<'_>, code: Code, reason: &dyn Display) {
         let Refused { caller, agent, via, method } = refused;

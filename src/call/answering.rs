@@ -129,11 +129,16 @@ impl<R: Reception> Answering<R> {
                 }
             }
         };
-        self.note_result(&result);
-        if result.as_ref().is_err_and(was_broken_off) {
+        let bytes = result.as_ref().map_or(0, Reply::message_bytes);
+        let encoded = result.and_then(|reply| encode(&reply, self.limits.message_bytes_max));
+        let failed = encoded.as_ref().err();
+        let (code, outcome) =
+            failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
+        self.note_end(code, outcome, Some(if failed.is_none() { bytes } else { 0 }));
+        if failed.is_some_and(was_broken_off) {
             self.reception.broken_off(received_at, deadline);
         }
-        write_result(&mut self.sender, result, self.limits.message_bytes_max, deadline).await;
+        write_result(&mut self.sender, encoded, deadline).await;
         arrive(&self.sender, &*self.reception).await;
     }
 
@@ -206,19 +211,6 @@ impl<R: Reception> Answering<R> {
     fn note_end(&mut self, code: Code, outcome: Outcome, bytes_out: Option<u64>) {
         if let Some(note) = self.note.take() {
             note.ended(code, outcome, [Some(self.moves.bytes_in()), bytes_out]);
-        }
-    }
-
-    fn note_result(&mut self, result: &Result<Reply, Status>) {
-        if self.note.is_none() {
-            return;
-        }
-        match result {
-            Ok(reply) => {
-                let bytes = reply.message().ok().map(|message| message.len() as u64);
-                self.note_end(Code::Ok, Outcome::Ok, bytes);
-            }
-            Err(status) => self.note_end(status.code(), status.outcome(), Some(0)),
         }
     }
 
@@ -376,15 +368,10 @@ fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Ou
 
 async fn write_result(
     sender: &mut FrameSender,
-    result: Result<Reply, Status>,
-    message_bytes_max: usize,
+    encoded: Result<Chunks, Status>,
     deadline: Instant,
 ) {
-    let chunks = match &result {
-        Ok(reply) => encode(reply, message_bytes_max),
-        Err(status) => return write_status(sender, status).await,
-    };
-    match chunks {
+    match encoded {
         Ok(chunks) => write(sender, chunks, deadline).await,
         Err(status) => write_status(sender, &status).await,
     }

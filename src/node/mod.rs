@@ -257,6 +257,7 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
         if !knocks.may(from.ip(), now, !must_prove) {
             knock.ignore();
             if let Some(count) = knocks.ignored(now) {
+                shared.journal.handshakes_ignored(from, count);
                 let most = limits.handshakes_per_address;
                 tracing::warn!(
                     "ignored {count} handshakes, the last from {from}: more than {most} a second from one address (handshakes_per_address)"

@@ -8,6 +8,8 @@ mod agent;
 mod glob;
 mod node;
 mod rule;
+#[cfg(test)]
+mod tables;
 
 pub use agent::{AgentDecision, AgentPolicy};
 pub use glob::{AskerGlob, Target, TargetGlob};

@@ -1,5 +1,6 @@
 //! The command line as users have it: the real binary, separate processes, certificates in a directory of their own.
 
+mod auditing;
 mod calls;
 mod canary;
 mod certificates;

@@ -1,5 +1,6 @@
 //! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what they share.
 
+mod audit;
 mod both_ways;
 mod call;
 mod cancel;
@@ -15,6 +16,7 @@ mod limits;
 mod openssl;
 mod outcomes;
 mod policy;
+mod quotas;
 mod raw_peer;
 mod reconnect;
 mod refused;

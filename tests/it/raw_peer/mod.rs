@@ -1,9 +1,11 @@
 //! A peer on bare quinn that speaks the protocol by `docs/protocol.md`, also wrongly. It shares no code with the library but TLS.
 
 mod cbor;
+mod initial;
 mod link;
 
 pub(crate) use cbor::Cbor;
+pub(crate) use initial::{Answer, Stranger, Strangers};
 pub(crate) use link::{Ended, RawLink, RawListener, RawStream, Settings, soon};
 
 use dialback::{

@@ -14,7 +14,7 @@ mod wait;
 
 pub(crate) use dice::{Dice, seed};
 pub(crate) use ledger::Ledger;
-pub(crate) use log::said;
+pub(crate) use log::{lines_with, said};
 pub(crate) use oracle::Oracle;
 pub(crate) use process::Process;
 pub(crate) use raw::{
