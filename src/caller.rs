@@ -218,7 +218,7 @@ async fn another(
     present: &mut Held,
     needs_newer: bool,
 ) -> Result<Held, LinkFault> {
-    let mut redial = Redial::default();
+    let (mut redial, mut anew) = (Redial::default(), shared.anew.subscribe());
     let present_end = present.link.identity().not_after();
     loop {
         let dialled = tokio::select! {
@@ -247,6 +247,8 @@ async fn another(
             biased;
             fault = present.until_node_leaves() => return Err(fault),
             () = tokio::time::sleep(wait.duration) => {}
+            // With other credentials it may be another story.
+            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
         }
     }
 }
@@ -417,7 +419,7 @@ impl Caller {
     /// Shows other credentials from now on, or trusts others, while the caller runs.
     ///
     /// The link is judged by them before this returns, and closed if a handshake would now refuse the node. With another certificate of its
-    /// own the caller then dials once more, and leaves the former link only when all replies have come over it: no call is lost. It dials
+    /// own the caller then dials once more, and leaves the former link when all replies have come over it, or the drain time is over. It dials
     /// again at once if it was refused.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 /// Between two looks at the files that a party goes by. A change is taken up at the second look that shows it, within a second.
 pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Between two tries to take up what could not be taken up. A mended mode or a clock that has come round is noticed so soon.
+pub const RELOAD_AGAIN_EVERY: Duration = Duration::from_secs(5);
+
 /// How long before its end a revocation list is worth a word: there is a day to make the next one.
 pub const CRL_ENDS_SOON: Duration = Duration::from_secs(24 * 3600);
 

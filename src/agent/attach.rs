@@ -112,7 +112,7 @@ async fn another(
     present: &mut Attachment,
     needs_newer: bool,
 ) -> Result<Attachment, Parting> {
-    let mut redial = Redial::default();
+    let (mut redial, mut anew) = (Redial::default(), shared.anew.subscribe());
     let present_end = present.link.identity().not_after();
     loop {
         let attached = tokio::select! {
@@ -129,6 +129,8 @@ async fn another(
             biased;
             parting = present.stay() => return Err(parting),
             () = tokio::time::sleep(wait) => {}
+            // With other credentials it may be another story.
+            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
         }
     }
 }

@@ -242,7 +242,7 @@ impl Agent {
     ///
     /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse its node. With another
     /// certificate of its own, or other bounds, the agent then makes each link once more, and leaves the former one only when the node has
-    /// registered it on the new one and the calls that were on it have ended: no call is lost. It dials again at once where it was refused.
+    /// registered it on the new one and the calls that were on it have ended; those that run longer than the drain time are cut off. It dials again at once where it was refused.
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.

@@ -2,7 +2,8 @@
 
 use crate::{
     args::AgentArgs,
-    audit, credentials,
+    audit,
+    credentials::{self, Locator},
     exit::Failure,
     node::runtime,
     reload::{self, Read},
@@ -45,22 +46,23 @@ struct Fixed<'a> {
 /// Runs the command.
 pub(crate) fn run(args: AgentArgs) -> Result<(), Failure> {
     // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
-    let watch = Watch::new(Settings::read(&args)?.files);
-    let settings = Settings::read(&args)?;
+    let locator = Locator::new(Role::Agent);
+    let watch = Watch::new(Settings::read(&args, &locator)?.files);
+    let settings = Settings::read(&args, &locator)?;
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(args, settings, watch));
+    let result = runtime.block_on(serve(args, locator, settings, watch));
     // A resolver that still hangs in its thread must not keep the process.
     runtime.shutdown_background();
     result
 }
 
 impl Settings {
-    fn read(args: &AgentArgs) -> Result<Self, Failure> {
+    fn read(args: &AgentArgs, locator: &Locator) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
         let nodes = if args.node.is_empty() { file.nodes } else { args.node.clone() };
         let demo = args.demo.unwrap_or(file.demo);
         let ledger = args.ledger.clone().or(file.ledger);
-        let located = credentials::locate(Role::Agent, args.tls.clone().into(), file.tls)?;
+        let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
         Ok(Self {
@@ -76,7 +78,8 @@ impl Settings {
 
     /// For an agent that runs.
     fn in_place_of(self, fixed: Fixed<'_>) -> Read<AgentPolicy> {
-        credentials::announce(&self.credentials);
+        let of = self.credentials.clone();
+        let announce = Box::new(move || credentials::announce(&of));
         let changed = [
             (self.nodes != fixed.nodes, "nodes"),
             (self.hosted != *fixed.hosted, "what the agent hosts"),
@@ -88,7 +91,7 @@ impl Settings {
             limits: Some(self.limits),
         };
         let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
-        Read { next, files: self.files, needs_restart: needs_restart.collect() }
+        Read { next, files: self.files, needs_restart: needs_restart.collect(), announce }
     }
 }
 
@@ -112,7 +115,12 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
     }
 }
 
-async fn serve(args: AgentArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
+async fn serve(
+    args: AgentArgs,
+    locator: Locator,
+    settings: Settings,
+    watch: Watch,
+) -> Result<(), Failure> {
     let Settings { credentials, nodes, policy, limits, hosted, audit: audited, .. } = settings;
     let services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
@@ -125,7 +133,7 @@ async fn serve(args: AgentArgs, settings: Settings, watch: Watch) -> Result<(), 
     let run = async {
         let agent = agent.start()?;
         let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited };
-        let read = || Settings::read(&args).map(|next| next.in_place_of(fixed));
+        let read = || Settings::read(&args, &locator).map(|next| next.in_place_of(fixed));
         let apply = async |next| agent.apply(next).await;
         let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
         signals.stop(first, agent.shutdown()).await

@@ -6,6 +6,7 @@ use dialback::{
     config::{TlsFiles, TlsPaths},
 };
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -31,12 +32,40 @@ pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
     [Some(cert), Some(key), Some(ca), node_ca, crl].into_iter().flatten().collect()
 }
 
-/// Finds the files of the credentials of a role.
-pub(crate) fn locate(
+/// Which files a party that stays reads, once and again. What was found at its start stays what it reads: a revocation list that is gone is a
+/// fault then, and not a party without a list; and another certificate that comes to lie beside its own confuses nobody.
+pub(crate) struct Locator {
     role: Role,
-    flags: TlsFiles,
-    file: TlsFiles,
-) -> Result<CredentialFiles, Failure> {
+    /// What was found, for what the config file said.
+    found: RefCell<Option<(TlsFiles, CredentialFiles)>>,
+}
+
+impl Locator {
+    /// Nothing is found yet.
+    pub(crate) fn new(role: Role) -> Self {
+        Self { role, found: RefCell::default() }
+    }
+
+    /// The files. Looked for at the first time, when the config file says something else, and as long as there is no revocation list.
+    pub(crate) fn locate(
+        &self,
+        flags: TlsFiles,
+        file: TlsFiles,
+    ) -> Result<CredentialFiles, Failure> {
+        if let Some((of, found)) = &*self.found.borrow()
+            && *of == file
+            && found.crl.is_some()
+        {
+            return Ok(found.clone());
+        }
+        let found = locate(self.role, flags, file.clone())?;
+        self.found.replace(Some((file, found.clone())));
+        Ok(found)
+    }
+}
+
+/// Finds the files of the credentials of a role.
+fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
     // A certificate that is named by a flag brings its own key, not the one of the file.
     let files = beside(with_key(flags).or(file));
     let found = match files.whole()? {

@@ -2,7 +2,8 @@
 
 use crate::{
     args::NodeArgs,
-    audit, credentials,
+    audit,
+    credentials::{self, Locator},
     exit::Failure,
     policy::{count_rules, rules_of},
     reload::{self, Read},
@@ -32,9 +33,10 @@ struct Settings {
 /// Runs the command.
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
-    let watch = Watch::new(Settings::read(&args)?.files);
-    let settings = Settings::read(&args)?;
-    runtime()?.block_on(serve(args, settings, watch))
+    let locator = Locator::new(Role::Node);
+    let watch = Watch::new(Settings::read(&args, &locator)?.files);
+    let settings = Settings::read(&args, &locator)?;
+    runtime()?.block_on(serve(args, locator, settings, watch))
 }
 
 /// The runtime of programs that stay: a thread a core.
@@ -43,11 +45,11 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 impl Settings {
-    fn read(args: &NodeArgs) -> Result<Self, Failure> {
+    fn read(args: &NodeArgs, locator: &Locator) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default();
         let listen = args.listen.or(file.listen);
         let policy = rules_of(args.policy.as_deref(), file.policy)?;
-        let located = credentials::locate(Role::Node, args.tls.clone().into(), file.tls)?;
+        let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.iter().chain(&args.policy).cloned());
         Ok(Self {
@@ -67,7 +69,12 @@ impl Settings {
     }
 }
 
-async fn serve(args: NodeArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
+async fn serve(
+    args: NodeArgs,
+    locator: Locator,
+    settings: Settings,
+    watch: Watch,
+) -> Result<(), Failure> {
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     settings.announce();
     let Settings { credentials, listen, policy, limits, state, audit: audited, .. } = settings;
@@ -81,7 +88,7 @@ async fn serve(args: NodeArgs, settings: Settings, watch: Watch) -> Result<(), F
     let run = async {
         let node = builder.start().await?;
         let fixed = Fixed { listen, state: state.as_ref(), audit: &audited };
-        let read = || Settings::read(&args).map(|next| next.in_place_of(fixed));
+        let read = || Settings::read(&args, &locator).map(|next| next.in_place_of(fixed));
         let apply = async |next| node.apply(next).await;
         let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
         signals.stop(first, node.shutdown()).await
@@ -100,7 +107,11 @@ struct Fixed<'a> {
 impl Settings {
     /// For a node that runs.
     fn in_place_of(self, fixed: Fixed<'_>) -> Read<NodePolicy> {
-        self.announce();
+        let (of, rules) = (self.credentials.clone(), self.policy.clone());
+        let announce = Box::new(move || {
+            credentials::announce(&of);
+            announce_rules(&rules);
+        });
         let changed = [
             (self.listen != fixed.listen, "listen"),
             (self.state.as_ref() != fixed.state, "state"),
@@ -112,7 +123,7 @@ impl Settings {
             limits: Some(self.limits),
         };
         let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
-        Read { next, files: self.files, needs_restart: needs_restart.collect() }
+        Read { next, files: self.files, needs_restart: needs_restart.collect(), announce }
     }
 }
 

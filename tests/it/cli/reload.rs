@@ -121,6 +121,48 @@ fn a_key_that_does_not_match_its_certificate_is_told_and_what_was_in_force_stays
     node.end().expect(0, &[]);
 }
 
+#[test]
+fn a_revocation_list_that_is_gone_is_told_and_lets_nobody_back_in() {
+    let place = Place::new();
+    let (mut node, _agent, at) = started(&place);
+    let list = place.read("certs/crl.pem");
+    fs::remove_file(place.path("certs/crl.pem")).expect("removed");
+    let line = node.said("not taken up, what was in force stays");
+    assert!(line.contains("certs/crl.pem"), "{line}");
+    hello(&place, &at).expect_out("\"hello:x\"\n");
+    place.write("certs/crl.pem", list);
+    node.said("generation 2 is in force");
+    node.said("revocation list holds until");
+}
+
+#[test]
+fn another_certificate_of_the_role_beside_its_own_does_not_keep_a_node_from_its_files() {
+    let place = Place::new();
+    let (mut node, _agent, at) = started(&place);
+    place.issue("certs", Role::Node, "edge-2");
+    place.write("rules.toml", SHUT);
+    node.said("generation 2 is in force");
+    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+}
+
+#[test]
+fn a_key_whose_mode_is_mended_is_taken_up_without_another_change() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let (mut node, _agent, at) = started(&place);
+    let mode = |mode| {
+        let path = place.path("certs/node-edge-1.key");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    mode(0o644);
+    place.write("rules.toml", SHUT);
+    assert!(node.said("not taken up").contains("chmod 600"));
+    hello(&place, &at).expect_out("\"hello:x\"\n");
+    mode(0o600);
+    node.said("generation 2 is in force");
+    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+}
+
 /// Row F22 of the faults, with processes: certificates of node and agent are replaced over and over under 50 calls a second. Gives how many
 /// calls there were; each one succeeds.
 fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usize {
@@ -186,7 +228,7 @@ fn what_takes_a_restart_is_said() {
     place.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{OPEN}"));
     let (mut node, at) = place.listening(&["node", "--config", "node.toml"]);
     place.write("node.toml", format!("listen = \"127.0.0.1:1\"\n{SHUT}"));
-    node.said("listen has changed, which takes a restart");
     node.said("generation 2 is in force");
+    node.said("listen has changed, which takes a restart");
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
 }
