@@ -60,6 +60,7 @@ mod tls;
 pub mod policy;
 mod events;
 mod drain;
+mod knocks;
 mod patience;
 mod wire;
 mod backoff;

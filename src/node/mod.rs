@@ -8,7 +8,6 @@ mod events;
 mod front;
 mod handle;
 mod hosting;
-mod knocks;
 mod registry;
 mod returns;
 mod snapshot;
@@ -23,6 +22,7 @@ use crate::{
     call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
     drain::{Tasks, Word},
     events::{Events, Teller},
+    knocks::{Ignored, Knocks},
     limits::{self, Limits},
     link::{BindError, Leave, Link, Listener},
     name::{CallIds, Name, NameError, PeerName, Role},
@@ -33,7 +33,6 @@ use crate::{
     wire::{CloseCode, ServiceInfo},
 };
 use dispatch::Dispatch;
-use knocks::{Ignored, Knocks};
 use registry::Registry;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{

@@ -1,4 +1,4 @@
-//! How many handshakes an address may begin: token buckets by address, in bounded memory. What is over the bound is not answered.
+//! How often an address may do what costs us: token buckets by address, in bounded memory. Handshakes of strangers, and tries of join tokens.
 
 use crate::limits::{KNOCK_ADDRESSES_MAX, KNOCKS_SAID_EVERY, Limits};
 use std::{
@@ -25,7 +25,7 @@ impl Source {
 }
 
 /// The buckets. One is a single moment: when it will be full again.
-pub(super) struct Knocks {
+pub(crate) struct Knocks {
     /// Between two handshakes of an address that goes on for ever.
     every: Duration,
     /// How long an empty bucket takes to fill: as many handshakes may come at once.
@@ -37,13 +37,18 @@ pub(super) struct Knocks {
 }
 
 impl Knocks {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// For handshakes, with the bounds that a node's owner sets.
+    pub(crate) fn new(limits: &Limits) -> Self {
         let rate = u32::try_from(limits.handshakes_per_address).unwrap_or(u32::MAX).max(1);
-        let burst = u32::try_from(limits.handshakes_burst).unwrap_or(u32::MAX).max(1);
-        let every = Duration::from_secs(1) / rate;
+        let burst = u32::try_from(limits.handshakes_burst).unwrap_or(u32::MAX);
+        Self::one_every(Duration::from_secs(1) / rate, burst)
+    }
+
+    /// One every so often, and so many at once.
+    pub(crate) fn one_every(every: Duration, burst: u32) -> Self {
         Self {
             every,
-            fill: every.saturating_mul(burst),
+            fill: every.saturating_mul(burst.max(1)),
             recent: HashMap::new(),
             before: HashMap::new(),
             turn: None,
@@ -51,7 +56,7 @@ impl Knocks {
     }
 
     /// Whether this address may begin a handshake now; if so and it `counts`, it is one less that it may.
-    pub(super) fn may(&mut self, address: IpAddr, now: Instant, counts: bool) -> bool {
+    pub(crate) fn may(&mut self, address: IpAddr, now: Instant, counts: bool) -> bool {
         self.forget(now);
         let source = Source::of(address);
         let full_at = self.recent.get(&source).or_else(|| self.before.get(&source));
@@ -82,14 +87,14 @@ impl Knocks {
 
 /// Counts what was ignored, so that a flood of packets is no flood of lines.
 #[derive(Debug, Default)]
-pub(super) struct Ignored {
+pub(crate) struct Ignored {
     count: u64,
     said: Option<Instant>,
 }
 
 impl Ignored {
     /// One more. Gives how many there were since the last line, if it is time for another.
-    pub(super) fn one_more(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn one_more(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.said.is_some_and(|said| now < said + KNOCKS_SAID_EVERY) {
             return None;
