@@ -81,6 +81,16 @@ impl Tasks {
     }
 }
 
+/// Has work that may hold up its thread (files, locks) done beside the tasks, and waits for it. `None` if it panicked.
+///
+/// Dropping the future does not undo the work: once begun it is done to its end.
+#[cfg(feature = "certs")]
+pub(crate) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// Counts what is under way, for whoever waits until nothing is.
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay(TaskTracker);

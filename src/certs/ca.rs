@@ -4,7 +4,7 @@ use super::{CertsError, LeafPem, LeafProfile};
 use crate::tls::{self, CertificateFacts, RevokedSerial};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, PublicKeyData,
     RevokedCertParams, SanType, SerialNumber, string::Ia5String,
 };
 use std::{
@@ -117,6 +117,24 @@ impl Ca {
             key: Zeroizing::new(key.serialize_pem()),
             serial: serial.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         })
+    }
+
+    /// Signs a leaf for a key that is elsewhere. Gives it as PEM.
+    pub(super) fn sign_key(
+        &self,
+        key: &PublicKey,
+        profile: &LeafProfile,
+    ) -> Result<String, CertsError> {
+        let mut params = profile.params()?;
+        params.serial_number = Some(new_serial());
+        Ok(params.signed_by(key, &self.issuer)?.pem())
+    }
+
+    /// SHA-256 of its certificate, by which those who join know it.
+    pub(super) fn fingerprint(&self) -> Result<[u8; tls::DIGEST_BYTES], CertsError> {
+        let all =
+            tls::fingerprints(self.pem.as_bytes()).map_err(|error| unfit(error.to_string()))?;
+        all.into_iter().next().ok_or_else(|| unfit("no certificate in the CA's file"))
     }
 
     /// Signs a revocation list. Numbers must count up from list to list.

@@ -59,7 +59,8 @@ impl Dialler {
         &self,
         address: &NodeAddress,
     ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
-        let connection = self.race(address).await?;
+        let race = Race { sockets: self.sockets.clone(), config: self.config.clone() };
+        let connection = race.run(address).await?;
         let identity = greet::identity_of(&connection, &self.trust_domain)?;
         match tokio::time::timeout(HELLO_WAIT_MAX, self.hello(&connection)).await {
             Ok(Ok((control, welcome))) => {
@@ -119,8 +120,38 @@ impl Dialler {
         }
     }
 
+    /// The links that it made.
+    pub(super) fn dialled(&self) -> &Dialled {
+        &self.dialled
+    }
+
+    /// Between two PINGs of its links.
+    pub(super) fn heartbeat_every(&self) -> Duration {
+        self.limits.heartbeat_every
+    }
+
+    /// Sends from new sockets from now on. The links stay, and their nodes hear of it at once.
+    pub(crate) fn rebind(&self) -> Result<(), BindError> {
+        self.sockets.rebind()?;
+        self.dialled.up().iter().for_each(Link::want_ping);
+        Ok(())
+    }
+
+    /// Waits until the nodes have heard that their links were closed, but not for longer.
+    pub(crate) async fn wait_idle(&self, wait_max: Duration) {
+        drop(tokio::time::timeout(wait_max, self.sockets.wait_idle()).await);
+    }
+}
+
+/// A dial to every address of a name, of which the first that answers wins.
+pub(super) struct Race {
+    pub(super) sockets: Arc<DiallingSockets>,
+    pub(super) config: quinn::ClientConfig,
+}
+
+impl Race {
     /// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
-    async fn race(&self, address: &NodeAddress) -> Result<quinn::Connection, LinkFault> {
+    pub(super) async fn run(&self, address: &NodeAddress) -> Result<quinn::Connection, LinkFault> {
         let mut waiting = resolve(address).await?;
         let mut running = JoinSet::new();
         let mut worst = None;
@@ -177,28 +208,6 @@ impl Dialler {
                 Ok(Err(error)) => Err(LinkFault::lost(&error)),
             }
         });
-    }
-
-    /// The links that it made.
-    pub(super) fn dialled(&self) -> &Dialled {
-        &self.dialled
-    }
-
-    /// Between two PINGs of its links.
-    pub(super) fn heartbeat_every(&self) -> Duration {
-        self.limits.heartbeat_every
-    }
-
-    /// Sends from new sockets from now on. The links stay, and their nodes hear of it at once.
-    pub(crate) fn rebind(&self) -> Result<(), BindError> {
-        self.sockets.rebind()?;
-        self.dialled.up().iter().for_each(Link::want_ping);
-        Ok(())
-    }
-
-    /// Waits until the nodes have heard that their links were closed, but not for longer.
-    pub(crate) async fn wait_idle(&self, wait_max: Duration) {
-        drop(tokio::time::timeout(wait_max, self.sockets.wait_idle()).await);
     }
 }
 

@@ -62,7 +62,7 @@ fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
 }
 
 /// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
-fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
+pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(streams.into())
@@ -103,7 +103,7 @@ fn bounded(calls: usize) -> u32 {
 }
 
 /// The TLS configuration does not fit QUIC: only if a provider without AES-128-GCM was chosen.
-fn no_quic_suite<E>(_: E) -> BindError {
+pub(super) fn no_quic_suite<E>(_: E) -> BindError {
     BindError::Socket {
         address: (Ipv6Addr::UNSPECIFIED, 0).into(),
         source: io::Error::other("the TLS provider has no cipher suite for QUIC"),
@@ -165,11 +165,13 @@ impl Listener {
                 limits::STRANGER_WINDOW_BYTES,
             )))
             .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
-        let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
-        let config = accepting_endpoint(keys)?;
-        let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
-            .map_err(|source| BindError::Socket { address, source })?;
-        Ok(Self { endpoint, trust_domain: credentials.trust_domain().into() })
+        listen(address, server, credentials.trust_domain(), keys)
+    }
+
+    /// What those who come from now on are shown.
+    #[cfg(feature = "certs")]
+    pub(super) fn set_server_config(&self, server: quinn::ServerConfig) {
+        self.endpoint.set_server_config(Some(server));
     }
 
     /// Where it listens, with the real port.
@@ -192,6 +194,20 @@ impl Listener {
     pub(crate) async fn wait_idle(&self, wait_max: Duration) {
         drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
     }
+}
+
+/// Listens with these settings.
+pub(super) fn listen(
+    address: SocketAddr,
+    server: quinn::ServerConfig,
+    trust_domain: &str,
+    keys: Option<&ResetKeys>,
+) -> Result<Listener, BindError> {
+    let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
+    let config = accepting_endpoint(keys)?;
+    let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
+        .map_err(|source| BindError::Socket { address, source })?;
+    Ok(Listener { endpoint, trust_domain: trust_domain.into() })
 }
 
 fn no_runtime(address: SocketAddr) -> BindError {
@@ -223,6 +239,12 @@ impl Knock {
     /// Drops it without an answer.
     pub(crate) fn ignore(self) {
         self.incoming.ignore();
+    }
+
+    /// The connection that it would be, and the trust domain of this side.
+    #[cfg(feature = "certs")]
+    pub(super) fn into_parts(self) -> (quinn::Incoming, Arc<str>) {
+        (self.incoming, self.trust_domain)
     }
 
     /// Handshake and HELLO, each within its time.

@@ -4,6 +4,10 @@
 
 mod config;
 mod credentials;
+#[cfg(feature = "certs")]
+mod digest;
+#[cfg(feature = "certs")]
+mod door;
 mod explain;
 mod facts;
 mod files;
@@ -14,6 +18,10 @@ mod mac;
 
 pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
+#[cfg(feature = "certs")]
+pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
+#[cfg(feature = "certs")]
+pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 pub use files::{CredentialFiles, CredentialPem};

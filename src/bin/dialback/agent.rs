@@ -1,10 +1,11 @@
 //! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop.
 
-use crate::{args::AgentArgs, credentials, exit::Failure, node::runtime, signals::Signals};
+use crate::{args::AgentArgs, credentials, exit::Failure, join, node::runtime, signals::Signals};
 use dialback::{
     Agent, AgentPolicy, Credentials, Limits, NodeAddress, Role, Service,
     config::AgentConfig,
     demo::{self, Ledger},
+    enroll::Renewal,
 };
 use std::path::Path;
 
@@ -15,10 +16,14 @@ struct Settings {
     policy: AgentPolicy,
     limits: Limits,
     services: Vec<Service>,
+    renewal: Option<Renewal>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: AgentArgs) -> Result<(), Failure> {
+    if let Some(command) = args.command {
+        return join::run(Role::Agent, command);
+    }
     let settings = Settings::read(args)?;
     let runtime = runtime()?;
     let result = runtime.block_on(serve(settings));
@@ -33,9 +38,18 @@ impl Settings {
         let nodes = if args.node.is_empty() { file.nodes } else { args.node };
         let has_demo = args.demo.unwrap_or(file.demo);
         let ledger = args.ledger.or(file.ledger);
+        let services = services(has_demo, ledger.as_deref())?;
+        let (credentials, renewal) = match args.enroll.or(file.enroll) {
+            None => (credentials::load(Role::Agent, args.tls, file.tls)?, None),
+            Some(enroller) => {
+                let renewal = join::renewal(Role::Agent, enroller, args.tls, file.tls)?;
+                (join::present(&renewal, Role::Agent)?, Some(renewal))
+            }
+        };
         Ok(Self {
-            services: services(has_demo, ledger.as_deref())?,
-            credentials: credentials::load(Role::Agent, args.tls, file.tls)?,
+            services,
+            credentials,
+            renewal,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
@@ -64,7 +78,7 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, services } = settings;
+    let Settings { credentials, nodes, policy, limits, services, renewal } = settings;
     let mut signals = Signals::listen()?;
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty());
@@ -72,6 +86,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let agent = agent.start()?;
+    let _renewing = renewal.map(Renewal::start);
     signals.run_until_stopped(agent.shutdown()).await
 }
 

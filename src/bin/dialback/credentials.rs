@@ -15,7 +15,12 @@ pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credent
     Ok(credentials)
 }
 
-fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
+/// Finds the files of a role.
+pub(crate) fn locate(
+    role: Role,
+    flags: TlsFiles,
+    file: TlsFiles,
+) -> Result<CredentialFiles, Failure> {
     // A certificate that is named by a flag brings its own key, not the one of the file.
     let files = beside(with_key(flags).or(file));
     match files.whole()? {
