@@ -5,7 +5,7 @@ CARGO ?= cargo
 DIALBACK = $(CARGO) run --quiet --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-networks test test-long check build install certs certs-clean node agent bench
+.PHONY: help demo demo-networks test test-long check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -33,6 +33,12 @@ install: ## the binary into Cargo's bin directory
 
 certs: ## a CA, a node, an agent and a caller in certs/ for this machine; keeps what is good
 	@bash scripts/certs.sh
+
+certs-renew: ## make again what is in the last third of its life in certs/, and the revocation list if that is due
+	$(DIALBACK) certs renew
+
+crl: ## sign the revocation list in certs/ again, with the next number
+	$(DIALBACK) certs crl
 
 certs-clean: ## remove what `make certs` generated, and nothing else
 	@bash scripts/certs-clean.sh

@@ -25,8 +25,12 @@ fn leaf(ca: &Ca, party: &str) -> (String, String) {
 }
 
 fn credentials(cert: &str, key: &str, ca: &str) -> Credentials {
-    let pem =
-        CredentialPem { cert: cert.as_bytes(), key: key.as_bytes(), ca: ca.as_bytes(), crl: None };
+    let pem = CredentialPem {
+        cert: cert.as_bytes(),
+        key: key.as_bytes(),
+        ca: ca.as_bytes(),
+        ..CredentialPem::default()
+    };
     Credentials::from_pem(&pem).expect("credentials")
 }
 

@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# Removes what `make certs` and `dialback certs` generate in certs/, by name: anything else there is somebody's own.
+# Removes what `make certs` and `dialback certs` generate in certs/, and nothing else: the files of the CA, and those of the parties that
+# stand in the record of what was issued or for which a request lies there. Certificates from elsewhere are somebody's own.
 set -euo pipefail
 cd "$(dirname "$0")/../certs"
 
-rm -f ca.pem ca.key crl.pem issued.jsonl .[a-z]*.tmp
-for role in node agent caller; do
-    rm -f "$role"-*.pem "$role"-*.key "$role"-*.csr
+parties() {
+    [ ! -f issued.jsonl ] || sed -n 's/.*"role":"\([a-z]*\)","name":"\([a-z0-9.-]*\)".*/\1-\2/p' issued.jsonl
+    local request
+    for request in node-*.csr agent-*.csr caller-*.csr; do
+        [ ! -f "$request" ] || printf '%s\n' "${request%.csr}"
+    done
+}
+
+parties | while IFS= read -r party; do
+    rm -f -- "$party.pem" "$party.key" "$party.csr"
 done
+rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl .[a-z]*.tmp

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# openssl makes certificates for the tests, as other tools make them.
 bash scripts/needs.sh cc=gcc openssl=openssl
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked

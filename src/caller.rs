@@ -3,6 +3,7 @@
 use crate::{
     call::{
         Asker, Callee, Handler, IntoMethod, Reply, Request, SharedHandler, Target, ToMany, ask,
+        is_for_the_next_link,
     },
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
@@ -35,6 +36,10 @@ struct Shared {
     limits: Arc<Limits>,
     call_ids: Arc<CallIds>,
     state: watch::Sender<State>,
+    /// Counts the times when the link is to be made once more, while the present one goes on.
+    renewed: watch::Sender<u64>,
+    /// Counts the times when it is worth dialling again at once.
+    anew: watch::Sender<u64>,
     tasks: Tasks,
 }
 
@@ -101,7 +106,7 @@ impl CallerBuilder {
         self.credentials.expect_role(Role::Caller)?;
         let address = self.node.ok_or(StartError::NoNode)??;
         let limits = Arc::new(self.limits);
-        let words = HelloWords { instance: random_bytes(), calls_in_flight_max: 0 };
+        let words = words(random_bytes());
         let shared = Arc::new(Shared {
             peer: self.credentials.peer_name().clone(),
             address,
@@ -109,20 +114,31 @@ impl CallerBuilder {
             limits,
             call_ids: Arc::new(CallIds::new(random_bytes())),
             state: watch::Sender::new(State::Down(None)),
+            renewed: watch::Sender::new(0),
+            anew: watch::Sender::new(0),
             tasks: Tasks::default(),
         });
         shared.tasks.spawn_until_stopped(hold(shared.clone()));
         shared.tasks.spawn_until_stopped(shared.dialler.clone().roam());
+        let trust = shared.dialler.trust().clone();
+        shared.tasks.spawn_until_stopped(async move { trust.mind_time().await });
         let _alive = Arc::new(Alive(shared.clone()));
         Ok((Caller { shared, _alive }, self.connect_timeout))
     }
+}
+
+/// What a caller says of itself: it answers nothing.
+const fn words(instance: [u8; 16]) -> HelloWords {
+    HelloWords { instance, calls_in_flight_max: 0 }
 }
 
 /// Keeps the caller linked. Never gives up.
 async fn hold(shared: Arc<Shared>) {
     let mut redial = Redial::default();
     let mut leaving = Leaving::default();
+    let mut anew = shared.anew.subscribe();
     loop {
+        anew.mark_unchanged();
         let dialled = tokio::select! {
             dialled = shared.dialler.dial(&shared.address) => dialled,
             () = leaving.ended() => {
@@ -154,6 +170,8 @@ async fn hold(shared: Arc<Shared>) {
         tokio::select! {
             () = tokio::time::sleep(wait.duration) => {}
             () = leaving.ended() => redial.succeeded(),
+            // With other credentials it may be another story.
+            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
         }
     }
 }
@@ -161,8 +179,25 @@ async fn hold(shared: Arc<Shared>) {
 /// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
 /// are no restart but a node that plays with us, and then the second is stayed with.
 async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> LinkFault {
-    shared.state.send_replace(State::Up(held.link.clone()));
-    let fault = held.until_node_leaves().await;
+    let mut renewed = shared.renewed.subscribe();
+    let fault = loop {
+        shared.state.send_replace(State::Up(held.link.clone()));
+        let link = held.link.clone();
+        let needs_newer = tokio::select! {
+            biased;
+            fault = held.until_node_leaves() => break fault,
+            changed = renewed.changed() => changed.is_err(),
+            () = link.nears_its_end() => true,
+        };
+        match another(shared, &mut held, needs_newer).await {
+            Ok(next) => {
+                shared.state.send_replace(State::Up(next.link.clone()));
+                let former = std::mem::replace(&mut held, next);
+                shared.tasks.spawn_until_stopped(former.retire(shared.limits.drain_max));
+            }
+            Err(fault) => break fault,
+        }
+    };
     if held.link.is_closed() {
         return fault;
     }
@@ -174,6 +209,46 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> Li
     leaving.begin(&held.link);
     shared.tasks.spawn_until_stopped(async move { drop(held.see_off().await) });
     fault
+}
+
+/// Dials once more while the present link goes on: with the credentials of now, or because the node's are about to end and it should have
+/// newer ones. Tries until it succeeds, or the present link is to be left anyhow.
+async fn another(
+    shared: &Arc<Shared>,
+    present: &mut Held,
+    needs_newer: bool,
+) -> Result<Held, LinkFault> {
+    let mut redial = Redial::default();
+    let present_end = present.link.identity().not_after();
+    loop {
+        let dialled = tokio::select! {
+            biased;
+            fault = present.until_node_leaves() => return Err(fault),
+            dialled = shared.dialler.dial(&shared.address) => dialled,
+        };
+        let fault = match dialled {
+            Ok((link, _, _)) if needs_newer && link.identity().not_after() <= present_end => {
+                let text = "the certificate of the node is about to end, and it shows no newer one";
+                link.end(LinkFault::Closed {
+                    code: CloseCode::Goodbye,
+                    text: text.into(),
+                    by_peer: false,
+                })
+            }
+            Ok((link, control, _welcome)) => return Ok(Held::new(link, control)),
+            Err(fault) => fault,
+        };
+        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
+        let wait = redial.failed(&fault, Instant::now(), chance);
+        if wait.is_worth_saying {
+            tracing::warn!("no other link to node {}: {fault}; trying again", shared.address);
+        }
+        tokio::select! {
+            biased;
+            fault = present.until_node_leaves() => return Err(fault),
+            () = tokio::time::sleep(wait.duration) => {}
+        }
+    }
 }
 
 /// A link that is kept up. Dropping it closes it.
@@ -197,6 +272,17 @@ impl Held {
                 self.link.end(LinkFault::Broken(text.into()))
             }
             Err(fault) => self.link.end(fault),
+        }
+    }
+
+    /// Another link has taken its place: closes it when this side waits for no reply on it any more.
+    async fn retire(self, wait_max: Duration) {
+        let link = self.link.clone();
+        link.replace();
+        let quiet = async { drop(tokio::time::timeout(wait_max, link.quiet()).await) };
+        tokio::select! {
+            () = quiet => {}
+            _fault = self.see_off() => {}
         }
     }
 
@@ -328,6 +414,32 @@ impl Caller {
         self.shared.dialler.rebind()
     }
 
+    /// Shows other credentials from now on, or trusts others, while the caller runs.
+    ///
+    /// The link is judged by them before this returns, and closed if a handshake would now refuse the node. With another certificate of its
+    /// own the caller then dials once more, and leaves the former link only when all replies have come over it: no call is lost. It dials
+    /// again at once if it was refused.
+    ///
+    /// # Errors
+    /// Credentials of another party, or none that make a TLS configuration. Nothing has changed then.
+    pub async fn apply(&self, credentials: Credentials) -> Result<(), StartError> {
+        let shared = &self.shared;
+        let now = self.credentials();
+        now.expect_successor(&credentials)?;
+        shared.dialler.replace(&credentials, words(random_bytes()), shared.limits.clone())?;
+        if !credentials.shows_the_same(&now) {
+            shared.renewed.send_modify(|count| *count += 1);
+        }
+        shared.anew.send_modify(|count| *count += 1);
+        shared.dialler.trust().judge_all().await;
+        Ok(())
+    }
+
+    /// The certificate, key and trust that are in force.
+    pub fn credentials(&self) -> Credentials {
+        self.shared.dialler.trust().credentials()
+    }
+
     /// Closes the link and waits until the node knows.
     pub async fn close(self) {
         self.shared.close();
@@ -378,13 +490,6 @@ impl Handler for Asks {
             }
         }
     }
-}
-
-/// It met a node that was about to leave, and was not started: the same attempt goes on over the next link, which is another one.
-fn is_for_the_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
-    let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
-    link.is_peer_leaving()
-        && reply.as_ref().is_err_and(|fault| is_unavailable(fault) && fault.is_safe_to_retry())
 }
 
 /// The link, now or by the deadline. A refusal ends the wait: waiting longer would not help.

@@ -81,11 +81,10 @@ impl Tasks {
     }
 }
 
-/// Has work that may hold up its thread (files, locks) done beside the tasks, and waits for it. `None` if it panicked.
-///
-/// Dropping the future does not undo the work: once begun it is done to its end.
-#[cfg(feature = "certs")]
-pub(crate) async fn aside<T: Send + 'static>(
+/// Does work that blocks its thread on one of the runtime's threads for such work, and waits for it. `None` if it panicked. Dropped, the work
+/// goes on to its own end.
+#[cfg(any(feature = "certs", feature = "config"))]
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
@@ -131,7 +130,7 @@ impl Word {
 
     /// Whoever listens is waited for in [`Word::done`].
     pub(crate) fn listen(&self) -> Listener {
-        Listener(Some(self.0.subscribe()))
+        Listener([Some(self.0.subscribe()), None])
     }
 
     /// Ends when all who listen have acted or are gone, or after `wait_max`. Says whether all have.
@@ -140,25 +139,39 @@ impl Word {
     }
 }
 
-/// Somebody who is to act on a [`Word`].
+/// Somebody who is to act on a [`Word`], or on whichever of two is said first.
 #[derive(Debug, Default)]
-pub(crate) struct Listener(Option<watch::Receiver<bool>>);
+pub(crate) struct Listener([Option<watch::Receiver<bool>>; 2]);
 
 impl Listener {
     /// Ends when the word was said and not yet acted upon.
     pub(crate) async fn heard(&mut self) {
-        if let Some(said) = &mut self.0
-            && said.wait_for(|said| *said).await.is_ok()
-        {
-            return;
+        let [one, other] = &mut self.0;
+        tokio::select! {
+            () = said(one) => {}
+            () = said(other) => {}
         }
-        std::future::pending().await
+    }
+
+    /// The same who acts on another owner's word too.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let ([one, _], [another, _]) = (self.0, other.0);
+        Self([one, another])
     }
 
     /// This listener has done what the word asks for.
     pub(crate) fn done(&mut self) {
-        self.0 = None;
+        self.0 = [None, None];
     }
+}
+
+async fn said(word: &mut Option<watch::Receiver<bool>>) {
+    if let Some(word) = word
+        && word.wait_for(|said| *said).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]
@@ -182,6 +195,18 @@ mod tests {
         assert!(word.done(LONG).await);
         let again = tokio::time::timeout(LONG, one.heard()).await;
         assert!(again.is_err(), "it was heard again by one who has acted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_words_the_first_that_is_said_is_heard_and_both_are_done_with_it() {
+        let (ours, theirs) = (Word::default(), Word::default());
+        let mut listener = ours.listen().or(theirs.listen());
+        assert!(tokio::time::timeout(LONG, listener.heard()).await.is_err());
+        theirs.say();
+        listener.heard().await;
+        assert!(!ours.done(LONG).await, "nothing was done yet");
+        listener.done();
+        assert!(ours.done(LONG).await && theirs.done(LONG).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,19 +1,23 @@
-//! How often an address may do what costs us: token buckets by address, in bounded memory. Handshakes of strangers, and tries of join tokens.
+//! How many handshakes an address may begin, and how many of them may be in progress at once. What is over a bound is not answered.
 
-use crate::limits::{KNOCK_ADDRESSES_MAX, KNOCKS_SAID_EVERY, Limits};
+use crate::{
+    limits::{HANDSHAKES_PER_ADDRESS_MAX, KNOCK_ADDRESSES_MAX, KNOCKS_SAID_EVERY, Limits},
+    pace::{Buckets, Pace, Sparse},
+};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 /// Whose handshakes are counted together: an IPv4 address, or the 64 bits that one site of IPv6 has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Source(IpAddr);
+pub(crate) struct Source(IpAddr);
 
 impl Source {
-    fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(v6) => {
                 let [a, b, c, d, ..] = v6.segments();
@@ -24,83 +28,95 @@ impl Source {
     }
 }
 
-/// The buckets. One is a single moment: when it will be full again.
+/// Who may begin a handshake.
 pub(crate) struct Knocks {
-    /// Between two handshakes of an address that goes on for ever.
-    every: Duration,
-    /// How long an empty bucket takes to fill: as many handshakes may come at once.
-    fill: Duration,
-    /// Who has come since the turn, and who came in the time of one filling before it. Whoever is in neither has a full bucket.
-    recent: HashMap<Source, Instant>,
-    before: HashMap<Source, Instant>,
-    turn: Option<Instant>,
+    begun: Buckets<Source>,
+    /// So that a flood of packets is no flood of lines.
+    ignored: Sparse,
 }
 
 impl Knocks {
-    /// For handshakes, with the bounds that a node's owner sets.
     pub(crate) fn new(limits: &Limits) -> Self {
-        let rate = u32::try_from(limits.handshakes_per_address).unwrap_or(u32::MAX).max(1);
-        let burst = u32::try_from(limits.handshakes_burst).unwrap_or(u32::MAX);
-        Self::one_every(Duration::from_secs(1) / rate, burst)
+        let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let every = Duration::from_secs(1) / bounded(limits.handshakes_per_address);
+        // So many addresses at once are a flood of made-up ones, against which proving them helps, and not this.
+        Self::at(Pace::new(bounded(limits.handshakes_burst), every))
     }
 
-    /// One every so often, and so many at once.
-    pub(crate) fn one_every(every: Duration, burst: u32) -> Self {
-        Self {
-            every,
-            fill: every.saturating_mul(burst.max(1)),
-            recent: HashMap::new(),
-            before: HashMap::new(),
-            turn: None,
-        }
+    /// At this pace for each address.
+    pub(crate) fn at(pace: Pace) -> Self {
+        let begun = Buckets::new(pace, KNOCK_ADDRESSES_MAX);
+        Self { begun, ignored: Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY)) }
     }
 
     /// Whether this address may begin a handshake now; if so and it `counts`, it is one less that it may.
     pub(crate) fn may(&mut self, address: IpAddr, now: Instant, counts: bool) -> bool {
-        self.forget(now);
+        self.begun.may(Source::of(address), now, counts)
+    }
+
+    /// One more was ignored. Gives how many there were since the last line, if it is time for another.
+    pub(crate) fn ignored(&mut self, now: Instant) -> Option<u64> {
+        self.ignored.say(now).map(|before| before.0 + 1)
+    }
+}
+
+/// The places for handshakes that each address holds: one address that stalls its handshakes must not hold them all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shares(Arc<Mutex<HashMap<Source, usize>>>);
+
+impl Shares {
+    /// A share of the places for this address, if it has some left.
+    pub(crate) fn take(&self, address: IpAddr) -> Option<Share> {
         let source = Source::of(address);
-        let full_at = self.recent.get(&source).or_else(|| self.before.get(&source));
-        let full_at = full_at.map_or(now, |full_at| now.max(*full_at)) + self.every;
-        if full_at > now + self.fill {
-            return false;
-        }
-        // So many addresses at once are a flood of made-up ones, against which proving them helps, and not this.
-        let has_room = self.recent.len() < KNOCK_ADDRESSES_MAX;
-        if counts && (has_room || self.recent.contains_key(&source)) {
-            self.recent.insert(source, full_at);
-        }
-        true
-    }
-
-    /// Buckets that nobody took from while they could fill are full, and a full one needs no memory.
-    fn forget(&mut self, now: Instant) {
-        let turn = *self.turn.get_or_insert(now);
-        if now >= turn + self.fill {
-            self.before = std::mem::take(&mut self.recent);
-            if now >= turn + self.fill * 2 {
-                self.before.clear();
-            }
-            self.turn = Some(now);
-        }
-    }
-}
-
-/// Counts what was ignored, so that a flood of packets is no flood of lines.
-#[derive(Debug, Default)]
-pub(crate) struct Ignored {
-    count: u64,
-    said: Option<Instant>,
-}
-
-impl Ignored {
-    /// One more. Gives how many there were since the last line, if it is time for another.
-    pub(crate) fn one_more(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.said.is_some_and(|said| now < said + KNOCKS_SAID_EVERY) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(source).or_default();
+        if *count >= HANDSHAKES_PER_ADDRESS_MAX {
             return None;
         }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.count))
+        *count += 1;
+        Some(Share { shares: self.clone(), source })
+    }
+
+    /// Whether this address has to prove itself first: else whoever sends under a made-up one could hold the share of its owner.
+    pub(crate) fn must_prove(&self, address: IpAddr) -> bool {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(&Source::of(address)).is_some_and(|count| *count >= HANDSHAKES_PER_ADDRESS_MAX / 2)
+    }
+
+    fn give_back(&self, source: Source) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&source);
+            }
+        }
+    }
+}
+
+/// One of the places that an address may hold. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    shares: Shares,
+    source: Source,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shares.give_back(self.source);
+    }
+}
+
+/// A place among the handshakes in progress: one of all, and one of those of its address.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _of_address: Share,
+}
+
+impl Place {
+    pub(crate) const fn new(of_all: OwnedSemaphorePermit, of_address: Share) -> Self {
+        Self { _of_all: of_all, _of_address: of_address }
     }
 }
 
@@ -128,13 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_and_one_more_does_not_until_there_was_time() {
+    fn a_burst_passes_and_then_the_rate() {
         let (mut knocks, now) = (knocks(200, 1_000), Instant::now());
         assert_eq!(passing(&mut knocks, "192.0.2.1", now), 1_000);
-        assert!(!knocks.may(ip("192.0.2.1"), now + Duration::from_millis(4), true));
-        assert!(knocks.may(ip("192.0.2.1"), now + Duration::from_millis(5), true));
-        assert_eq!(passing(&mut knocks, "192.0.2.1", now + SECOND), 199);
-        assert_eq!(passing(&mut knocks, "192.0.2.1", now + 60 * SECOND), 1_000);
+        assert_eq!(passing(&mut knocks, "192.0.2.1", now + SECOND), 200);
     }
 
     #[test]
@@ -162,36 +175,26 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_forgotten_before_its_bucket_is_full_again() {
-        let (mut knocks, now) = (knocks(1, 10), Instant::now());
-        for second in 0..100 {
-            let now = now + second * SECOND;
-            // Others come all the while, so that the tables turn.
-            assert!(knocks.may(ip("192.0.2.2"), now, true));
-            let wanted = if second == 0 { 10 } else { 1 };
-            assert_eq!(passing(&mut knocks, "192.0.2.1", now), wanted, "second {second}");
-        }
-    }
-
-    #[test]
-    fn a_flood_of_addresses_takes_bounded_memory_and_shuts_nobody_out() {
-        let (mut knocks, start) = (knocks(1, 10), Instant::now());
-        let stranger = |n: u32| IpAddr::V4(n.into());
-        for n in 0..3 * KNOCK_ADDRESSES_MAX as u32 {
-            assert!(knocks.may(stranger(n), start + Duration::from_micros(n.into()), true));
-        }
-        assert_eq!(knocks.recent.len(), KNOCK_ADDRESSES_MAX);
-        assert!(knocks.may(ip("192.0.2.1"), start + SECOND, true));
-        assert!(knocks.may(ip("192.0.2.1"), start + 60 * SECOND, true));
-        assert_eq!((knocks.recent.len(), knocks.before.len()), (1, 0));
-    }
-
-    #[test]
     fn a_flood_is_said_at_once_and_then_every_ten_seconds() {
-        let (mut ignored, now) = (Ignored::default(), Instant::now());
-        assert_eq!(ignored.one_more(now), Some(1));
-        assert!((1..100).all(|n| ignored.one_more(now + n * SECOND / 10).is_none()));
-        assert_eq!(ignored.one_more(now + 10 * SECOND), Some(100));
-        assert_eq!(ignored.one_more(now + 11 * SECOND), None);
+        let (mut knocks, now) = (knocks(1, 1), Instant::now());
+        assert_eq!(knocks.ignored(now), Some(1));
+        assert!((1..100).all(|n| knocks.ignored(now + n * SECOND / 10).is_none()));
+        assert_eq!(knocks.ignored(now + 10 * SECOND), Some(100));
+    }
+
+    #[test]
+    fn an_address_holds_its_share_of_places_and_not_one_more_until_one_is_given_back() {
+        let shares = Shares::default();
+        let take = |address: &str| shares.take(ip(address));
+        let mut held: Vec<_> = (0..HANDSHAKES_PER_ADDRESS_MAX)
+            .map(|_| take("2001:db8::1").expect("a share"))
+            .collect();
+        assert!(take("2001:db8::2").is_none(), "a site has more than its share");
+        assert!(take("2001:db8:0:1::1").is_some() && take("192.0.2.1").is_some());
+        assert!(shares.must_prove(ip("2001:db8::2")) && !shares.must_prove(ip("192.0.2.1")));
+        held.pop();
+        assert!(take("2001:db8::2").is_some());
+        held.clear();
+        assert!(shares.0.lock().expect("whole").is_empty(), "it remembers who holds nothing");
     }
 }

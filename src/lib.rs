@@ -55,25 +55,30 @@ pub mod testing;
 mod serve;
 mod call;
 mod fence;
+mod audit;
 mod link;
+mod generation;
 #[cfg(feature = "certs")]
 pub mod certs;
 mod tls;
 pub mod policy;
 mod events;
 mod drain;
-mod knocks;
 mod patience;
+mod knocks;
+mod pace;
 mod wire;
 mod backoff;
 mod name;
 mod status;
 mod metadata;
+mod current;
 pub mod limits;
 
 #[cfg(feature = "cli")]
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, AgentEvent};
+pub use audit::Audit;
 pub use call::{
     Answer, Bidirectional, Body, Call, CallFuture, Callee, ClientStream, Context, DynHandler,
     Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply, ReplyFuture, Request,
@@ -81,6 +86,7 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
+pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
 pub use metadata::Metadata;
@@ -95,9 +101,11 @@ pub use node::{
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
+#[cfg(feature = "certs")]
+pub use tls::CsrFacts;
 pub use tls::{
-    CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError, CrlFacts,
-    FactsError, Identity, IdentityError, RevokedSerial, Utc,
+    BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
+    CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
 };
 #[cfg(feature = "json")]
 pub use wire::json;

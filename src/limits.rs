@@ -36,6 +36,21 @@ pub const MESSAGE_BYTES_CEILING: usize = 64 * 1024 * 1024;
 /// Three probes of QUIC (at 0, 1 and 3 s) fit, and what is left is short enough to find a node within 5 s of its start.
 pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 
+/// Between two looks at the files that a party goes by. A change is taken up at the second look that shows it, within a second.
+pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long before its end a revocation list is worth a word: there is a day to make the next one.
+pub const CRL_ENDS_SOON: Duration = Duration::from_secs(24 * 3600);
+
+/// A worry about certificates is said again after this long, so that it stands in every day's log and fills none.
+pub const WORRY_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// Before a peer's certificate ends, the dialling side makes another link this early, if the peer has another certificate by then.
+pub const RENEW_BEFORE_END: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether the certificate of a link has ended. A link outlives its certificate by no more.
+pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// A link that ends sooner was no success: the wait before the next dial goes on growing.
 pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
 
@@ -45,11 +60,61 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Handshakes in progress at once on one node. More are asked to prove their address, then turned away.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 128;
 
+/// Of these, those of one address (of IPv6 one /64): a quarter, so that it takes many addresses, each of which has to prove itself by
+/// then, to hold all of them for the five seconds of a handshake. Many agents behind one NAT that come at once wait for their turn.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+
+/// What QUIC keeps of a stranger's packets until its handshake is begun or refused: some first flights. And of all strangers together.
+pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
+
+/// See [`INCOMING_BYTES_MAX`].
+pub const INCOMING_BYTES_TOTAL_MAX: u64 = 8 * 1024 * 1024;
+
 /// Addresses whose handshakes are counted at once, each for 32 bytes or so. More are a flood of made-up ones.
 pub const KNOCK_ADDRESSES_MAX: usize = 65_536;
 
 /// Between two lines of the log that say how many handshakes were ignored.
 pub const KNOCKS_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Lines of the audit log that wait to be written: a second's worth on a busy node, and 8 MiB at the most. Nobody waits for a place.
+pub const AUDIT_LINES_WAITING_MAX: usize = 8_192;
+
+/// A text of a peer in the audit log, in characters: names are shorter, and of a reason this is enough.
+pub const AUDIT_TEXT_CHARS_MAX: usize = 512;
+
+/// What the audit log writes at once when many lines wait.
+pub const AUDIT_BATCH_BYTES: usize = 64 * 1024;
+
+/// Between two lines of the log that say that the audit log cannot be written.
+pub const AUDIT_FAULTS_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Between two attempts to have a full queue flushed.
+pub const AUDIT_FLUSH_STEP: Duration = Duration::from_millis(1);
+
+/// How long a program that ends waits for the lines of its audit log.
+pub const AUDIT_FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Calls in a rule's `rate`, in whatever time.
+pub const RATE_CALLS_MAX: u32 = 1_000_000;
+
+/// Callers whose calls under rules with a `rate` or an `in_flight` are counted at once, each for some 100 bytes a rule. They all have a
+/// certificate of ours, so more are refused: a rule that cannot be counted does not hold.
+pub const RULE_CALLERS_MAX: usize = 65_536;
+
+/// Lines of the log about refusals of one kind that one party, or one address, can cause at once. Enough to see what is wrong.
+pub const LINES_OF_ONE_AT_ONCE: u32 = 20;
+
+/// And one more of its lines every so often: whoever is refused for ever is still heard of.
+pub const LINES_OF_ONE_EVERY: Duration = Duration::from_secs(10);
+
+/// The same of all parties together: a crowd that was locked out by one mistake is seen whole.
+pub const LINES_OF_ALL_AT_ONCE: u32 = 200;
+
+/// Two a second are 35 MB a day, which no rotation of logs is overcome by.
+pub const LINES_OF_ALL_EVERY: Duration = Duration::from_millis(500);
+
+/// Parties or addresses whose lines are counted one by one. Of more, only the bound of all together holds.
+pub const LINE_CAUSES_MAX: usize = 4_096;
 
 /// The time within which the calls that a caller breaks off are counted.
 pub const RESETS_WITHIN: Duration = Duration::from_secs(10);
@@ -233,7 +298,7 @@ pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
 pub const RENEWAL_SAID_EVERY: Duration = Duration::from_secs(600);
 
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// One message, in bytes. Default 4 MiB, at most 64 MiB. Worst-case memory is this times the calls in flight.
     pub message_bytes_max: usize,

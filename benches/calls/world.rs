@@ -32,7 +32,7 @@ impl Authority {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
             ca: self.0.pem().as_bytes(),
-            crl: None,
+            ..CredentialPem::default()
         };
         Credentials::from_pem(&pem).expect("credentials")
     }

@@ -2,15 +2,19 @@
 
 use super::{AgentEvent, Attached, STOPS, Shared, reception::AgentReception};
 use crate::{
-    drain::Listener,
-    limits::HELLO_WAIT_MAX,
+    drain::{Listener, Word},
+    limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{ControlStream, Leave, Leaving, Link, LinkFault, Redial},
     name::{Name, NodeAddress},
+    pace::LeftOut,
     serve::take_calls,
     tls::random_bytes,
     wire::{CloseCode, Control, Register},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::time::Instant;
 
 /// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no link there.
@@ -18,11 +22,13 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut redial = Redial::default();
     let mut leaving = Leaving::default();
     let mut word = shared.unregister.listen();
+    let mut anew = shared.anew.subscribe();
     loop {
+        anew.mark_unchanged();
         let attached = tokio::select! {
             biased;
             () = word.heard() => return,
-            attached = attach(&shared, &address) => attached,
+            attached = attach(&shared, &address, None) => attached,
             () = leaving.ended() => {
                 redial.succeeded();
                 continue;
@@ -33,11 +39,16 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
                 redial.linked(Instant::now());
                 // Once it is registered it is for the attachment to act on the word.
                 word.done();
-                let fault = stay(&shared, attachment, &mut leaving).await;
+                let fault = stay(&shared, attachment, &address, &mut leaving).await;
                 word = shared.unregister.listen();
                 fault
             }
-            Err(fault) => fault,
+            Err(fault) => {
+                if fault.is_refusal() {
+                    shared.journal.link_refused(None, &address, &fault, LeftOut(0));
+                }
+                fault
+            }
         };
         if shared.unregister.is_said() {
             return;
@@ -47,6 +58,8 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
             () = word.heard() => return,
             () = tokio::time::sleep(wait) => {}
             () = leaving.ended() => redial.succeeded(),
+            // With other credentials it may be another story.
+            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
         }
     }
 }
@@ -56,9 +69,27 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
 async fn stay(
     shared: &Arc<Shared>,
     mut attachment: Attachment,
+    address: &NodeAddress,
     leaving: &mut Leaving,
 ) -> LinkFault {
-    match attachment.stay().await {
+    let mut renewed = shared.renewed.subscribe();
+    let parting = loop {
+        let link = attachment.link.clone();
+        let needs_newer = tokio::select! {
+            biased;
+            parting = attachment.stay() => break parting,
+            changed = renewed.changed() => changed.is_err(),
+            () = link.nears_its_end() => true,
+        };
+        match another(shared, address, &mut attachment, needs_newer).await {
+            Ok(next) => {
+                let former = std::mem::replace(&mut attachment, next);
+                shared.links.spawn_until_stopped(former.retire());
+            }
+            Err(parting) => break parting,
+        }
+    };
+    match parting {
         Parting::Ended(fault) => fault,
         // Boxed: a link that ends in the usual way need not carry room for it.
         Parting::NodeLeaves(_) if leaving.is_open() => Box::pin(attachment.see_off()).await,
@@ -69,6 +100,35 @@ async fn stay(
                 tracing::info!("no longer linked to node {node}, which was leaving: {fault}");
             });
             fault
+        }
+    }
+}
+
+/// Attaches once more while the present link goes on: with the credentials of now, or because the node's are about to end and it should
+/// have newer ones. Tries until it succeeds, or the present link is to be left anyhow.
+async fn another(
+    shared: &Arc<Shared>,
+    address: &NodeAddress,
+    present: &mut Attachment,
+    needs_newer: bool,
+) -> Result<Attachment, Parting> {
+    let mut redial = Redial::default();
+    let present_end = present.link.identity().not_after();
+    loop {
+        let attached = tokio::select! {
+            biased;
+            parting = present.stay() => return Err(parting),
+            attached = attach(shared, address, needs_newer.then_some(present_end)) => attached,
+        };
+        let fault = match attached {
+            Ok(next) => return Ok(next),
+            Err(fault) => fault,
+        };
+        let wait = wait_after(&mut redial, &fault, address);
+        tokio::select! {
+            biased;
+            parting = present.stay() => return Err(parting),
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -87,20 +147,39 @@ fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> 
     wait.duration
 }
 
-/// Dials once and registers.
-async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachment, LinkFault> {
+/// Dials once and registers. What the node shows has to be good beyond `newer_than`.
+async fn attach(
+    shared: &Arc<Shared>,
+    address: &NodeAddress,
+    newer_than: Option<SystemTime>,
+) -> Result<Attachment, LinkFault> {
     let (link, mut control, _welcome) = shared.dialler.dial(address).await?;
+    if newer_than.is_some_and(|end| link.identity().not_after() <= end) {
+        let text = "the certificate of the node is about to end, and it shows no newer one";
+        return Err(link.end(LinkFault::Closed {
+            code: CloseCode::Goodbye,
+            text: text.into(),
+            by_peer: false,
+        }));
+    }
     let node = link.peer().name.clone();
-    let reception = Arc::new(AgentReception::new(shared.clone(), link.clone()));
+    let limits = shared.limits.get();
+    shared.journal.link_up(link.identity(), link.remote_address());
+    let reception = AgentReception::new(shared.clone(), link.clone(), limits.clone());
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
-        reception,
-        shared.limits.clone(),
+        Arc::new(reception),
+        limits.clone(),
         shared.calls.clone(),
     ));
-    let words = [shared.drain.listen(), shared.goodbye.listen(), shared.cut.listen()];
+    let own = Arc::new(OwnWords::default());
+    let words = [
+        shared.drain.listen().or(own.drain.listen()),
+        shared.goodbye.listen().or(own.goodbye.listen()),
+        shared.cut.listen().or(own.cut.listen()),
+    ];
     let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
-    control.start_leaving_by(leave.within(shared.limits.drain_max));
+    control.start_leaving_by(leave.within(limits.drain_max));
     let unregister = shared.unregister.listen();
     let mut attachment = Attachment {
         shared: shared.clone(),
@@ -108,8 +187,11 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachmen
         control,
         node,
         unregister,
+        own,
+        drain_max: limits.drain_max,
         generation: 1,
         is_registered: false,
+        is_replaced: false,
         reason: None,
     };
     let registered = tokio::time::timeout(HELLO_WAIT_MAX, attachment.register()).await;
@@ -122,6 +204,16 @@ async fn attach(shared: &Arc<Shared>, address: &NodeAddress) -> Result<Attachmen
         // Whatever it was, the node is to know; if the node ended it, this does nothing.
         Err(fault) => Err(attachment.link.end(fault)),
     }
+}
+
+/// What an agent says on one link alone, when another one has taken its place.
+#[derive(Default)]
+struct OwnWords {
+    /// The node knows that calls are to go elsewhere.
+    unregistered: Word,
+    drain: Word,
+    goodbye: Word,
+    cut: Word,
 }
 
 /// Why an attachment is not to be stayed with any longer.
@@ -139,8 +231,12 @@ struct Attachment {
     control: ControlStream,
     node: Name,
     unregister: Listener,
+    own: Arc<OwnWords>,
+    drain_max: Duration,
     generation: u64,
     is_registered: bool,
+    /// Another link has taken its place.
+    is_replaced: bool,
     /// Why it has ended.
     reason: Option<LinkFault>,
 }
@@ -153,6 +249,7 @@ impl Attachment {
         self.control.send(&Control::Register(Register { generation, services })).await?;
         match self.control.next().await? {
             Control::Registered(words) if words.generation == self.generation => Ok(()),
+            Control::Drain(words) => Err(LinkFault::leaving(&words.reason)),
             _ => Err(LinkFault::Broken("the node did not confirm the registration".into())),
         }
     }
@@ -161,7 +258,7 @@ impl Attachment {
     fn entered(&mut self, address: &NodeAddress) {
         self.is_registered = true;
         let attached =
-            Attached { node: self.node.clone(), link: self.link.clone(), is_node_leaving: false };
+            Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
         self.shared.attached.send_modify(|all| all.push(attached));
         tracing::info!(
             "registered as {} with node {} at {address} ({})",
@@ -189,6 +286,7 @@ impl Attachment {
                 Ok(Some(Control::Registered(words))) => {
                     if self.is_unregistering() && words.generation == self.generation {
                         self.unregister.done();
+                        self.own.unregistered.say();
                     }
                 }
                 Ok(Some(Control::Drain(words))) => {
@@ -217,19 +315,61 @@ impl Attachment {
         self.control.send(&Control::Register(Register { generation, services })).await
     }
 
-    /// Asks nothing more of this node. Said twice, it counts once.
-    fn node_leaves(&self, reason: &str) -> Option<Parting> {
+    /// Nothing more is asked over this link. Says whether that is new.
+    fn ask_nothing_more(&self) -> bool {
         let mut is_new = false;
         self.shared.attached.send_modify(|all| {
             for attached in all.iter_mut().filter(|attached| attached.link.id() == self.link.id()) {
-                is_new = !std::mem::replace(&mut attached.is_node_leaving, true);
+                is_new = !std::mem::replace(&mut attached.is_being_left, true);
             }
         });
-        if !is_new {
+        is_new
+    }
+
+    /// Asks nothing more of this node. Said twice, it counts once.
+    fn node_leaves(&self, reason: &str) -> Option<Parting> {
+        if !self.ask_nothing_more() {
             return None;
         }
         self.shared.events.tell(AgentEvent::Draining { node: self.node.clone() });
         Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
+    }
+
+    /// Another link has taken its place: asks for no more calls on this one, lets those that are on it finish within the drain time, and
+    /// has the node close it, which is the last to receive.
+    async fn retire(mut self) {
+        self.is_replaced = true;
+        self.link.replace();
+        self.ask_nothing_more();
+        if !self.is_unregistering()
+            && let Err(fault) = self.ask_for_no_more().await
+        {
+            self.end(fault);
+            return;
+        }
+        let (own, link, drain_max) = (self.own.clone(), self.link.clone(), self.drain_max);
+        let finish = async move {
+            let mut unregistered = own.unregistered.listen();
+            drop(tokio::time::timeout(GOODBYE_WAIT_MAX, unregistered.heard()).await);
+            own.drain.say();
+            own.drain.done(GOODBYE_WAIT_MAX).await;
+            let rest = async {
+                link.idle().await;
+                link.quiet().await;
+            };
+            let word = match tokio::time::timeout(drain_max, rest).await {
+                Ok(()) => &own.goodbye,
+                Err(_elapsed) => &own.cut,
+            };
+            word.say();
+            tokio::time::sleep(CLOSE_WAIT_MAX).await;
+        };
+        let node = self.node.clone();
+        tokio::select! {
+            fault = self.see_off() => tracing::debug!("the former link to node {node} has ended: {fault}"),
+            // Dropping the attachment closes it.
+            () = finish => tracing::debug!("the former link to node {node} was closed, the node did not"),
+        }
     }
 
     /// Stays to the end for the calls that are on the link of a node that is leaving.
@@ -255,12 +395,16 @@ impl Drop for Attachment {
         let dropped =
             || LinkFault::Closed { code: CloseCode::Goodbye, text: text.into(), by_peer: false };
         let reason = self.reason.take().unwrap_or_else(dropped);
-        let reason = self.link.end(reason);
+        let (link, reason) = (&self.link, self.link.end(reason));
+        let journal = &self.shared.journal;
+        journal.link_down(link.identity(), link.remote_address(), link.age(), &reason);
         if self.is_registered {
             self.shared
                 .attached
                 .send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
-            self.shared.events.tell(AgentEvent::Lost { node: self.node.clone(), reason });
+            if !self.is_replaced {
+                self.shared.events.tell(AgentEvent::Lost { node: self.node.clone(), reason });
+            }
         }
     }
 }

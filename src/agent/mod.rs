@@ -9,21 +9,32 @@ mod reception;
 pub use events::AgentEvent;
 
 use crate::{
-    call::{Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask},
+    audit::{Audit, Journal},
+    call::{
+        Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask, is_for_the_next_link,
+    },
+    current::Current,
     drain::{Tasks, Word},
     events::{Events, Teller},
     fence,
+    generation::{Applied, Generation},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     node::StartError,
+    pace::Lines,
     policy::AgentPolicy,
     serve::{Service, Services},
     status::{Code, Status},
     tls::{Credentials, random_bytes},
     wire::CloseCode,
 };
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{sync::watch, time::Instant};
 
 /// A link on which this agent is registered.
@@ -31,8 +42,8 @@ use tokio::{sync::watch, time::Instant};
 pub(crate) struct Attached {
     node: Name,
     link: Link,
-    /// It takes no more calls of ours.
-    is_node_leaving: bool,
+    /// Nothing more is asked over it: the node is leaving, or another link has taken its place.
+    is_being_left: bool,
 }
 
 /// What the parts of an agent share.
@@ -40,11 +51,18 @@ pub(crate) struct Shared {
     peer: PeerName,
     dialler: Dialler,
     services: Services,
-    policy: AgentPolicy,
-    limits: Arc<Limits>,
+    policy: Current<AgentPolicy>,
+    /// What it says of calls that it refuses, by who asks.
+    refusals: Lines<PeerName>,
+    journal: Journal,
+    limits: Current<Limits>,
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
     attached: watch::Sender<Vec<Attached>>,
+    /// Counts the times when every link is to be made once more, while the present one goes on.
+    renewed: watch::Sender<u64>,
+    /// Counts the times when it is worth dialling again at once.
+    anew: watch::Sender<u64>,
     events: Teller<AgentEvent>,
     /// On this word nothing is dialled any more, and every node is asked for no more calls.
     unregister: Word,
@@ -68,6 +86,7 @@ pub struct AgentBuilder {
     policy: AgentPolicy,
     limits: Limits,
     services: Vec<Service>,
+    audit: Audit,
 }
 
 impl AgentBuilder {
@@ -95,6 +114,12 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are written down. Default: nowhere.
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Starts to dial and returns at once; the agent dials until it gets through, and again whenever a link is lost. Needs a tokio
     /// runtime.
     ///
@@ -108,19 +133,20 @@ impl AgentBuilder {
         if nodes.is_empty() {
             return Err(StartError::NoNode);
         }
-        let limits = Arc::new(self.limits);
-        let words = HelloWords {
-            instance: random_bytes(),
-            calls_in_flight_max: limits.calls_in_flight_max,
-        };
+        let (limits, instance) = (Arc::new(self.limits), random_bytes());
+        let words = words(instance, &limits);
         let shared = Arc::new(Shared {
             peer: self.credentials.peer_name().clone(),
             dialler: Dialler::new(&self.credentials, words, limits.clone())?,
             services: Services::new(self.services)?,
-            policy: self.policy,
-            limits,
+            policy: Current::new(self.policy),
+            refusals: Lines::default(),
+            journal: self.audit.of(self.credentials.peer_name().clone()),
+            limits: Current::of(limits),
             call_ids: Arc::new(CallIds::new(random_bytes())),
             attached: watch::Sender::new(Vec::new()),
+            renewed: watch::Sender::new(0),
+            anew: watch::Sender::new(0),
             events: Teller::default(),
             unregister: Word::default(),
             drain: Word::default(),
@@ -131,16 +157,25 @@ impl AgentBuilder {
         });
         shared.links.spawn_until_stopped(fence::tick());
         shared.links.spawn_until_stopped(shared.dialler.clone().roam());
+        let trust = shared.dialler.trust().clone();
+        shared.links.spawn_until_stopped(async move { trust.mind_time().await });
         for node in nodes {
             shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
         }
-        Ok(Agent { shared })
+        Ok(Agent { shared, instance, generation: Mutex::new(1) })
     }
 }
 
 /// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets work in hand finish.
 pub struct Agent {
     shared: Arc<Shared>,
+    instance: [u8; 16],
+    /// Which one is in force.
+    generation: Mutex<u64>,
+}
+
+fn words(instance: [u8; 16], limits: &Limits) -> HelloWords {
+    HelloWords { instance, calls_in_flight_max: limits.calls_in_flight_max }
 }
 
 impl Agent {
@@ -152,6 +187,7 @@ impl Agent {
             policy: AgentPolicy::default(),
             limits: Limits::default(),
             services: Vec::new(),
+            audit: Audit::default(),
         }
     }
 
@@ -188,7 +224,8 @@ impl Agent {
 
     fn callee(&self, target: Target) -> Callee {
         let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
-        let Shared { peer, call_ids, limits, calls: tasks, .. } = &*self.shared;
+        let Shared { peer, call_ids, calls: tasks, .. } = &*self.shared;
+        let limits = &self.shared.limits.get();
         Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
     }
 
@@ -199,6 +236,58 @@ impl Agent {
     /// The system gives no socket.
     pub fn rebind(&self) -> Result<(), BindError> {
         self.shared.dialler.rebind()
+    }
+
+    /// Puts another generation in force while the agent runs: certificate, trust, policy, bounds. Nothing changes if it does not fit.
+    ///
+    /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse its node. With another
+    /// certificate of its own, or other bounds, the agent then makes each link once more, and leaves the former one only when the node has
+    /// registered it on the new one and the calls that were on it have ended: no call is lost. It dials again at once where it was refused.
+    ///
+    /// # Errors
+    /// Credentials of another party, or none that make a TLS configuration.
+    pub async fn apply(&self, next: Generation<AgentPolicy>) -> Result<Applied, StartError> {
+        let has_credentials = next.credentials.is_some();
+        let generation = self.put_in_force(next)?;
+        let trust = self.shared.dialler.trust();
+        let closed = if has_credentials { trust.judge_all().await } else { 0 };
+        tracing::info!("generation {generation} is in force; {closed} links were closed for it");
+        Ok(Applied { generation, closed })
+    }
+
+    fn put_in_force(&self, next: Generation<AgentPolicy>) -> Result<u64, StartError> {
+        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let Generation { credentials, policy, limits } = next;
+        let (shared, now) = (&self.shared, self.credentials());
+        let limits = limits.filter(|limits| *limits != *shared.limits.get());
+        if let Some(credentials) = &credentials {
+            now.expect_successor(credentials)?;
+        }
+        let shows_another = credentials.as_ref().is_some_and(|next| !next.shows_the_same(&now));
+        let (is_tried_anew, is_renewed) =
+            (credentials.is_some(), shows_another || limits.is_some());
+        if credentials.is_some() || limits.is_some() {
+            let limits = limits.map_or_else(|| shared.limits.get(), Arc::new);
+            let words = words(self.instance, &limits);
+            shared.dialler.replace(credentials.as_ref().unwrap_or(&now), words, limits.clone())?;
+            shared.limits.set_shared(limits);
+        }
+        if let Some(policy) = policy {
+            shared.policy.set(policy);
+        }
+        if is_renewed {
+            shared.renewed.send_modify(|count| *count += 1);
+        }
+        if is_tried_anew {
+            shared.anew.send_modify(|count| *count += 1);
+        }
+        *generation += 1;
+        Ok(*generation)
+    }
+
+    /// The certificate, key and trust that are in force.
+    pub fn credentials(&self) -> Credentials {
+        self.shared.dialler.trust().credentials()
     }
 
     /// Runs until the future ends, then stops as [`Agent::shutdown`] does.
@@ -215,9 +304,9 @@ impl Agent {
     /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses those that come all the same; lets those
     /// in flight finish within the drain time; then the nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
-        let Shared {
-            unregister, drain, goodbye, cut, calls, links, limits, attached, dialler, ..
-        } = &*self.shared;
+        let Shared { unregister, drain, goodbye, cut, calls, links, attached, dialler, .. } =
+            &*self.shared;
+        let limits = self.shared.limits.get();
         let finish_by = Instant::now() + limits.drain_max;
         unregister.say();
         unregister.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
@@ -278,25 +367,33 @@ struct Asks {
 
 impl Handler for Asks {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
+        loop {
+            let link = self.link_by(request.deadline).await?;
+            let limits = self.shared.limits.get();
+            let reply = ask(&link, &mut request, (&*limits).into(), None).await;
+            if !is_for_the_next_link(&reply, &link) || request.is_spent() {
+                return reply;
+            }
+        }
+    }
+}
+
+impl Asks {
+    async fn link_by(&self, deadline: Instant) -> Result<Link, Status> {
         let mut attached = self.shared.attached.subscribe();
         let some = attached.wait_for(|attached| newest(attached).is_some());
         // In time or not: what counts is whether there is one now.
         tokio::select! {
             () = self.shared.links.stopped() => {}
-            some = tokio::time::timeout_at(request.deadline, some) => drop(some),
+            some = tokio::time::timeout_at(deadline, some) => drop(some),
         }
-        let newest = newest(&self.shared.attached.borrow());
-        let link = newest.ok_or_else(|| {
+        newest(&self.shared.attached.borrow()).ok_or_else(|| {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
-        })?;
-        ask(&link, &mut request, (&*self.shared.limits).into(), None).await
+        })
     }
 }
 
 /// The link over which to ask. A node that is leaving would only refuse.
 fn newest(attached: &[Attached]) -> Option<Link> {
-    attached
-        .iter()
-        .rfind(|attached| !attached.is_node_leaving)
-        .map(|attached| attached.link.clone())
+    attached.iter().rfind(|attached| !attached.is_being_left).map(|attached| attached.link.clone())
 }

@@ -2,13 +2,16 @@
 
 use super::Shared;
 use crate::{
+    audit::{CallFacts, CallNote, Refused},
     call::{Head, Pending, Permits, Reception, Reply, Target},
     fence::Fence,
+    limits::Limits,
     link::Link,
     name::{Name, PeerName, Role},
     status::{Code, Status},
 };
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Receives the calls of one link.
 pub(super) struct AgentReception {
@@ -17,12 +20,14 @@ pub(super) struct AgentReception {
     node: Name,
     permits: Permits,
     fence: Fence,
+    /// Those of when its link was made.
+    limits: Arc<Limits>,
 }
 
 impl AgentReception {
-    pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
-        let permits = Permits::new(shared.limits.calls_in_flight_max, shared.limits.queue_max);
-        Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link) }
+    pub(super) fn new(shared: Arc<Shared>, link: Link, limits: Arc<Limits>) -> Self {
+        let permits = Permits::new(limits.calls_in_flight_max, limits.queue_max);
+        Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link), limits }
     }
 
     /// Who asks: the node's word. A call without one is the node's own.
@@ -39,11 +44,18 @@ impl AgentReception {
     }
 
     fn authorise(&self, asker: &PeerName, head: &Head) -> Result<(), Status> {
-        let decision = self.shared.policy.decide(&self.node, asker, &head.method);
+        let policy = self.shared.policy.get();
+        let decision = policy.decide(&self.node, asker, &head.method);
         if decision.is_allowed() {
             return Ok(());
         }
-        tracing::warn!("refused {asker} by way of node {}: {}: {decision}", self.node, head.method);
+        let (node, method) = (&self.node, &head.method);
+        if let Some(left_out) = self.shared.refusals.say(asker.clone(), Instant::now()) {
+            tracing::warn!("refused {asker} by way of node {node}: {method}: {decision}{left_out}");
+        }
+        let (agent, via) = (Some(&self.shared.peer), Some(node));
+        let refused = Refused { caller: asker, agent, via, method };
+        self.shared.journal.call_refused(refused, Code::PermissionDenied, &decision);
         let text = format!(
             "{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
             head.method
@@ -67,11 +79,29 @@ impl Reception for AgentReception {
         let asker = self.asker(head.caller.as_deref())?;
         self.authorise(&asker, &head)?;
         let handler = self.shared.services.find(&head.method, head.kind)?.clone();
-        let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
+        let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
         let body = pending.body(None).await?;
         head.deadline = self.fence.pass(entered, head.deadline).await?;
         let reply = handler.call_boxed(head.into_request(asker, body)).await?;
         Ok(reply.holding(permit))
+    }
+
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+        self.shared.journal.call(|| CallFacts {
+            // What is no name was said by the node all the same.
+            caller: head
+                .caller
+                .as_deref()
+                .map_or_else(|| format!("node/{}", self.node), str::to_owned),
+            agent: Some(self.shared.peer.clone()),
+            via: Some(self.node.clone()),
+            method: head.method.clone(),
+            call_id: head.call_id,
+            kind: head.kind,
+            attempt: head.attempt,
+            began,
+            deadline: head.deadline,
+        })
     }
 
     fn is_leaving(&self) -> bool {

@@ -9,6 +9,7 @@ use super::{
     steady::{Stall, write_steadily},
 };
 use crate::{
+    audit::CallNote,
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX},
     link::{CallStream, FrameReader, FrameSender, ReadFault},
     patience::ready_by,
@@ -39,6 +40,12 @@ pub(crate) trait Reception: Send + Sync + 'static {
         pending: Pending<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
+    /// How the call is to be written down when it has ended, if it is. Asked before it is received.
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+        let _ = (head, began);
+        None
+    }
+
     /// Hears that the asking side broke a call off that began then and had time until then.
     fn broken_off(&self, began: Instant, deadline: Instant) {
         let _ = (began, deadline);
@@ -61,8 +68,14 @@ pub(crate) fn answer<R: Reception>(
     reader.set_code_on_drop(StreamCode::Refused);
     // Before the head was judged nobody may make us hold a message.
     reader.allow_messages(0);
-    let mut answering =
-        Answering { sender, reader: Some(reader), reception, limits, moves: Moves::default() };
+    let mut answering = Answering {
+        sender,
+        reader: Some(reader),
+        reception,
+        limits,
+        moves: Moves::default(),
+        note: None,
+    };
     async move { answering.run(Instant::now()).await }
 }
 
@@ -79,14 +92,17 @@ struct Answering<R> {
     reception: Arc<R>,
     limits: Arc<Limits>,
     moves: Moves,
+    /// Where its end is to be written down.
+    note: Option<Box<CallNote>>,
 }
 
 impl<R: Reception> Answering<R> {
     async fn run(&mut self, received_at: Instant) {
         let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
             Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
-            Ok(head) => {
+            Ok(mut head) => {
                 let (deadline, call_id) = (head.deadline, head.call_id);
+                self.note = self.reception.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
                     reader.stop(StreamCode::Refused);
@@ -106,22 +122,29 @@ impl<R: Reception> Answering<R> {
                     }
                     None => {
                         tracing::debug!("call {call_id} was broken off by whoever asks");
+                        self.note_end(Code::Cancelled, Outcome::Unknown, None);
                         self.reception.broken_off(received_at, deadline);
                         return self.sender.reset(StreamCode::Cancelled);
                     }
                 }
             }
         };
-        if result.as_ref().is_err_and(was_broken_off) {
+        let bytes = result.as_ref().map_or(0, Reply::message_bytes);
+        let encoded = result.and_then(|reply| encode(&reply, self.limits.message_bytes_max));
+        let failed = encoded.as_ref().err();
+        let (code, outcome) =
+            failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
+        self.note_end(code, outcome, Some(if failed.is_none() { bytes } else { 0 }));
+        if failed.is_some_and(was_broken_off) {
             self.reception.broken_off(received_at, deadline);
         }
-        write_result(&mut self.sender, result, self.limits.message_bytes_max, deadline).await;
+        write_result(&mut self.sender, encoded, deadline).await;
         arrive(&self.sender, &*self.reception).await;
     }
 
     /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
-        let Self { sender, reader, reception, limits, moves } = self;
+        let Self { sender, reader, reception, limits, moves, .. } = self;
         let (deadline, kind) = (head.deadline, head.kind);
         if head.priority != 0 {
             sender.set_priority(head.priority.into());
@@ -160,13 +183,34 @@ impl<R: Reception> Answering<R> {
             Err(fault) => return write_status(&mut self.sender, &metadata_too_large(&fault)).await,
         };
         let mut gatherer = Gatherer::new(messages, self.limits.message_bytes_max);
-        match self.copy(&mut gatherer, batch, deadline).await {
-            Ok(()) => self.sender.finish(),
+        let copied = self.copy(&mut gatherer, batch, deadline).await;
+        let bytes_out = Some(gatherer.bytes());
+        match copied {
+            Ok(()) => {
+                self.note_end(Code::Ok, Outcome::Ok, bytes_out);
+                self.sender.finish();
+            }
             Err(Broken::Told(status)) => {
                 drop(gatherer);
+                self.note_end(status.code(), status.outcome(), bytes_out);
                 write_status(&mut self.sender, &status).await;
             }
-            Err(Broken::Reset(code)) => self.sender.reset(code),
+            Err(Broken::Reset(code)) => {
+                let why = if code == StreamCode::Deadline {
+                    Code::DeadlineExceeded
+                } else {
+                    Code::Cancelled
+                };
+                self.note_end(why, Outcome::Unknown, bytes_out);
+                self.sender.reset(code);
+            }
+        }
+    }
+
+    /// Writes down how the call has ended, where calls are written down.
+    fn note_end(&mut self, code: Code, outcome: Outcome, bytes_out: Option<u64>) {
+        if let Some(note) = self.note.take() {
+            note.ended(code, outcome, [Some(self.moves.bytes_in()), bytes_out]);
         }
     }
 
@@ -324,15 +368,10 @@ fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Ou
 
 async fn write_result(
     sender: &mut FrameSender,
-    result: Result<Reply, Status>,
-    message_bytes_max: usize,
+    encoded: Result<Chunks, Status>,
     deadline: Instant,
 ) {
-    let chunks = match &result {
-        Ok(reply) => encode(reply, message_bytes_max),
-        Err(status) => return write_status(sender, status).await,
-    };
-    match chunks {
+    match encoded {
         Ok(chunks) => write(sender, chunks, deadline).await,
         Err(status) => write_status(sender, &status).await,
     }

@@ -86,6 +86,14 @@ pub(crate) async fn ask(
     }
 }
 
+/// It met a link that was about to be left, by either side, and was not started: the same attempt goes on over the next link, which is
+/// another one.
+pub(crate) fn is_for_the_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
+    let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
+    (link.is_peer_leaving() || link.is_replaced())
+        && reply.as_ref().is_err_and(|fault| is_unavailable(fault) && fault.is_safe_to_retry())
+}
+
 /// One message each way.
 async fn ask_one(
     link: &Link,
@@ -138,6 +146,9 @@ async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallS
     let until = || request.deadline.min(Instant::now() + limits.queue_wait_max);
     link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
         OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
+        OpenFault::Replaced => {
+            Status::not_executed(Code::Unavailable, "another link has taken the place of this one")
+        }
         OpenFault::NoCredit if Instant::now() >= request.deadline => Status::not_executed(
             Code::DeadlineExceeded,
             "the deadline passed while waiting for a stream",

@@ -20,6 +20,7 @@ pub(super) struct Gatherer {
     pub(super) messages: Messages,
     message_bytes_max: usize,
     ended: Option<End>,
+    bytes: u64,
 }
 
 /// What was gathered.
@@ -33,7 +34,12 @@ pub(super) struct Gathered {
 
 impl Gatherer {
     pub(super) const fn new(messages: Messages, message_bytes_max: usize) -> Self {
-        Self { messages, message_bytes_max, ended: None }
+        Self { messages, message_bytes_max, ended: None, bytes: 0 }
+    }
+
+    /// What was gathered so far, in messages.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Waits for the first message or the end, and takes what else is ready without waiting. `one` takes a single frame.
@@ -61,6 +67,7 @@ impl Gatherer {
                         Some(End::Failed(too_large(message.len(), self.message_bytes_max)));
                 }
                 Poll::Ready(Next::Message(message)) => {
+                    self.bytes += message.len() as u64;
                     gathering.push(message);
                     *count += 1;
                 }

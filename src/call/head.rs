@@ -11,7 +11,10 @@ use crate::{
     status::{Code, Status},
     wire::{CallKind, RequestHead, Route, WireError},
 };
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The head of a request. Who asks is what the peer says; whether that counts is the reception's to judge.
@@ -39,6 +42,8 @@ pub(crate) struct Head {
     pub(crate) metadata: Metadata,
     /// Whether to wait for an agent.
     pub(crate) wait: bool,
+    /// Where whoever picks an agent says which, if somebody wants to know.
+    pub(crate) picked: Option<Arc<OnceLock<PeerName>>>,
 }
 
 impl Head {
@@ -68,6 +73,7 @@ impl Head {
             traceparent: head.traceparent.map(Into::into),
             metadata: head.take_metadata(),
             wait: head.wait,
+            picked: None,
         }))
     }
 
@@ -85,6 +91,7 @@ impl Head {
             traceparent,
             metadata,
             wait,
+            picked: _,
         } = self;
         Request {
             method,

@@ -150,6 +150,14 @@ impl Reply {
         }
     }
 
+    /// What its one message carries; nothing of a stream, which is counted as it goes.
+    pub(crate) fn message_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Message(message) => message.len() as u64,
+            Body::Messages(_) => 0,
+        }
+    }
+
     /// Keeps something until the reply's stream has ended. A reply in hand needs nothing any more.
     #[must_use]
     pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
@@ -157,6 +165,15 @@ impl Reply {
             messages.hold(guard);
         }
         self
+    }
+
+    /// The same with something that may be nothing.
+    #[must_use]
+    pub(crate) fn holding_some(self, guard: Option<impl Any + Send + Sync>) -> Self {
+        match guard {
+            Some(guard) => self.holding(guard),
+            None => self,
+        }
     }
 
     /// The stream of a reply that has one.

@@ -1,8 +1,9 @@
 //! Messages one after the other, and how they end: the body of a streaming call, encoded.
 
 use crate::{
+    audit::CallNote,
     metadata::Metadata,
-    status::{Code, Status},
+    status::{Code, Outcome, Status},
 };
 use bytes::Bytes;
 use std::{
@@ -52,6 +53,8 @@ struct Inner {
     trailing: Metadata,
     /// Held until the stream has ended, and dropped after its source.
     guards: Vec<Box<dyn Any + Send + Sync>>,
+    /// Where its end is to be written down, and what has come until then.
+    note: Option<(Box<CallNote>, u64)>,
 }
 
 impl Messages {
@@ -62,6 +65,7 @@ impl Messages {
             metadata: Metadata::default(),
             trailing: Metadata::default(),
             guards: Vec::new(),
+            note: None,
         }))
     }
 
@@ -86,6 +90,11 @@ impl Messages {
     /// Keeps something until the stream has ended or is dropped, and its source before it.
     pub(crate) fn hold(&mut self, guard: impl Any + Send + Sync) {
         self.0.guards.push(Box::new(guard));
+    }
+
+    /// Writes down how the stream ends.
+    pub(crate) fn note(&mut self, note: Box<CallNote>) {
+        self.0.note = Some((note, 0));
     }
 
     /// The next message, encoded; `None` once all have come.
@@ -129,14 +138,28 @@ impl Messages {
         };
         match &next {
             Next::Head(metadata) => self.0.metadata = metadata.clone(),
-            Next::Message(_) => {}
+            Next::Message(message) => {
+                if let Some((_, bytes)) = &mut self.0.note {
+                    *bytes += message.len() as u64;
+                }
+            }
             Next::End(trailing) => {
                 self.0.trailing = trailing.clone();
                 self.close();
+                self.note_end(Code::Ok, Outcome::Ok);
             }
-            Next::Failed(_) => self.close(),
+            Next::Failed(status) => {
+                self.close();
+                self.note_end(status.code(), status.outcome());
+            }
         }
         Poll::Ready(next)
+    }
+
+    fn note_end(&mut self, code: Code, outcome: Outcome) {
+        if let Some((note, bytes)) = self.0.note.take() {
+            note.ended(code, outcome, [None, Some(bytes)]);
+        }
     }
 
     /// Lets the rest of the call go on while the messages wait.

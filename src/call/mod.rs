@@ -19,7 +19,7 @@ mod streaming;
 mod typed;
 
 pub(crate) use answering::{Reception, answer};
-pub(crate) use asking::{AskLimits, ask};
+pub(crate) use asking::{AskLimits, ask, is_for_the_next_link};
 pub(crate) use callee::Asker;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]

@@ -23,24 +23,48 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Counts what moves in a streaming call, so that one in which nothing does can be ended. Made by the first who counts: most calls have no
-/// stream.
+/// Counts what moves in a streaming call, so that one in which nothing does can be ended, and what has come in messages.
 #[derive(Debug, Default)]
-pub(super) struct Moves(OnceLock<Arc<AtomicU64>>);
+pub(super) struct Moves {
+    /// Made by the first who counts: most calls have no stream.
+    stream: OnceLock<Arc<Counts>>,
+    /// Of the one message of a request that has one.
+    only_bytes: AtomicU64,
+}
+
+/// What whoever reads a stream counts.
+#[derive(Debug, Default)]
+struct Counts {
+    moves: AtomicU64,
+    bytes_in: AtomicU64,
+}
+
+impl Counts {
+    fn add_message(&self, message: &Bytes) {
+        self.bytes_in.fetch_add(message.len() as u64, Ordering::Relaxed);
+    }
+}
 
 impl Moves {
-    fn counter(&self) -> &Arc<AtomicU64> {
-        self.0.get_or_init(Arc::default)
+    fn counts(&self) -> &Arc<Counts> {
+        self.stream.get_or_init(Arc::default)
     }
 
     /// One more.
     pub(super) fn add(&self) {
-        self.counter().fetch_add(1, Ordering::Relaxed);
+        self.counts().moves.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many so far.
     pub(super) fn count(&self) -> u64 {
-        self.counter().load(Ordering::Relaxed)
+        self.counts().moves.load(Ordering::Relaxed)
+    }
+
+    /// What has come in messages so far.
+    pub(super) fn bytes_in(&self) -> u64 {
+        let of_stream =
+            self.stream.get().map_or(0, |counts| counts.bytes_in.load(Ordering::Relaxed));
+        self.only_bytes.load(Ordering::Relaxed) + of_stream
     }
 }
 
@@ -90,15 +114,20 @@ impl Pending<'_> {
         }
         self.complete.store(true, Ordering::Relaxed);
         Ok(match next {
-            Next::Message(message) if !self.kind.streams_requests() => Body::Message(message),
+            Next::Message(message) if !self.kind.streams_requests() => {
+                self.moves.only_bytes.store(message.len() as u64, Ordering::Relaxed);
+                Body::Message(message)
+            }
             next => Body::Messages(match self.reader.take() {
-                Some(reader) => Messages::new(Requests {
-                    reader,
-                    steady: Steady::default(),
-                    moves: self.moves.counter().clone(),
-                    has_ended: false,
-                })
-                .starting_with(next),
+                Some(reader) => {
+                    let counts = self.moves.counts().clone();
+                    if let Next::Message(message) = &next {
+                        counts.add_message(message);
+                    }
+                    let steady = Steady::default();
+                    Messages::new(Requests { reader, steady, counts, has_ended: false })
+                        .starting_with(next)
+                }
                 None => return Err(gone("the request was read before")),
             }),
         })
@@ -190,7 +219,7 @@ pub(super) fn read_failed(fault: ReadFault) -> Status {
 struct Requests {
     reader: FrameReader,
     steady: Steady,
-    moves: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     /// END has come, and the end of the stream has not.
     has_ended: bool,
 }
@@ -205,9 +234,12 @@ impl Requests {
             Ok(frame) => frame,
             Err(stall) => return self.failed(stall),
         };
-        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.counts.moves.fetch_add(1, Ordering::Relaxed);
         match frame {
-            Some((Kind::Message, payload)) => Next::Message(payload),
+            Some((Kind::Message, payload)) => {
+                self.counts.add_message(&payload);
+                Next::Message(payload)
+            }
             Some((Kind::End, _)) => {
                 self.has_ended = true;
                 self.end().await

@@ -1,11 +1,11 @@
 //! One CA: makes its own certificate, signs leafs and revocation lists. In memory; no files here.
 
-use super::{CertsError, LeafPem, LeafProfile};
+use super::{CertPem, CertsError, LeafPem, LeafProfile};
 use crate::tls::{self, CertificateFacts, RevokedSerial};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, PublicKeyData,
-    RevokedCertParams, SanType, SerialNumber, string::Ia5String,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    RevokedCertParams, SanType, SerialNumber, SubjectPublicKeyInfo, string::Ia5String,
 };
 use std::{
     fmt,
@@ -108,26 +108,31 @@ impl Ca {
 
     /// Makes a key and signs a leaf for it.
     pub fn leaf(&self, profile: &LeafProfile) -> Result<LeafPem, CertsError> {
-        let (key, serial) = (new_key()?, new_serial());
-        let mut params = profile.params()?;
-        params.serial_number = Some(serial.clone());
-        let cert = params.signed_by(&key, &self.issuer)?;
-        Ok(LeafPem {
-            cert: cert.pem(),
-            key: Zeroizing::new(key.serialize_pem()),
-            serial: serial.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
-        })
+        let key = new_key()?;
+        let CertPem { cert, serial } = self.signed(profile, &key)?;
+        Ok(LeafPem { cert, key: Zeroizing::new(key.serialize_pem()), serial })
     }
 
-    /// Signs a leaf for a key that is elsewhere. Gives it as PEM.
-    pub(super) fn sign_key(
+    /// Signs a leaf for a public key, given as SubjectPublicKeyInfo in DER. The profile says all else that stands in it.
+    pub fn leaf_for_key(
         &self,
-        key: &PublicKey,
         profile: &LeafProfile,
-    ) -> Result<String, CertsError> {
+        public_key_der: &[u8],
+    ) -> Result<CertPem, CertsError> {
+        self.signed(profile, &SubjectPublicKeyInfo::from_der(public_key_der)?)
+    }
+
+    fn signed(
+        &self,
+        profile: &LeafProfile,
+        key: &impl PublicKeyData,
+    ) -> Result<CertPem, CertsError> {
+        let serial = new_serial();
         let mut params = profile.params()?;
-        params.serial_number = Some(new_serial());
-        Ok(params.signed_by(key, &self.issuer)?.pem())
+        params.serial_number = Some(serial.clone());
+        let cert = params.signed_by(key, &self.issuer)?.pem();
+        let serial = serial.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(CertPem { cert, serial })
     }
 
     /// SHA-256 of its certificate, by which those who join know it.
@@ -210,7 +215,7 @@ fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
         .collect()
 }
 
-fn new_key() -> Result<KeyPair, CertsError> {
+pub(super) fn new_key() -> Result<KeyPair, CertsError> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
 }
 
@@ -296,11 +301,20 @@ mod tests {
         let leaf = one.leaf(&LeafProfile::new("d", &party, &[], now)).expect("signed");
         let load = |ca: &str| {
             let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());
-            let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), crl: None };
+            let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), ..Default::default() };
             tls::Credentials::from_pem(&pem)
         };
         assert!(load(one.pem()).is_ok() && load(two.pem()).is_ok());
         let told = load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
+        assert!(told.contains("two CAs with one name"), "{told}");
+        let apart = tls::CredentialPem {
+            cert: leaf.cert.as_bytes(),
+            key: leaf.key.as_bytes(),
+            ca: one.pem().as_bytes(),
+            node_ca: Some(two.pem().as_bytes()),
+            ..Default::default()
+        };
+        let told = tls::Credentials::from_pem(&apart).expect_err("refused").to_string();
         assert!(told.contains("two CAs with one name"), "{told}");
     }
 

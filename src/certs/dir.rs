@@ -1,4 +1,4 @@
-//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, `issued.jsonl`, and a pair of files per party.
+//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of what was issued and revoked, and the files of each party.
 //! What is good is kept, so that every command can be repeated.
 
 use super::{
@@ -7,15 +7,12 @@ use super::{
     files::{self, Audience},
     issued::{self, ListedCertificate},
 };
-use crate::tls::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
+use crate::tls::{FactsError, Utc};
 use std::{
     fmt,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
-
-/// How long a revocation list holds. It is signed again before a third of that is left.
-const CRL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The trust domain of a CA for which none was named.
 const TRUST_DOMAIN_DEFAULT: &str = "dialback.local";
@@ -89,16 +86,16 @@ impl CertsDir {
     pub fn init(&self, options: &InitOptions, now: SystemTime) -> Result<InitReport, CertsError> {
         let _held = files::hold_dir(&self.dir)?;
         let (ca, action) = self.keep_or_make_ca(options, now)?;
-        let (crl, crl_next_update) = self.keep_or_sign_crl(&ca, now)?;
+        let crl = self.keep_or_sign_crl(&ca, now)?;
         Ok(InitReport {
             ca: action,
-            crl,
+            crl: crl.action,
             trust_domain: ca.trust_domain().into(),
             ca_path: self.ca_path(),
             ca_key_path: self.ca_key_path(),
             crl_path: self.crl_path(),
             ca_not_after: ca.facts().not_after,
-            crl_next_update,
+            crl_next_update: crl.next_update,
         })
     }
 
@@ -107,7 +104,12 @@ impl CertsDir {
         if !self.dir.is_dir() {
             return Err(CertsError::NoCa { dir: self.dir.clone() });
         }
-        issued::read(&self.record_path())
+        let mut listed = issued::read(&self.record_path())?;
+        let revoked = self.all_revoked()?;
+        for one in &mut listed {
+            one.revoked = revoked.iter().find(|entry| entry.serial == one.serial).map(|e| e.since);
+        }
+        Ok(listed)
     }
 
     /// The CA of this directory, with its key.
@@ -166,49 +168,6 @@ impl CertsDir {
         }
     }
 
-    fn keep_or_sign_crl(
-        &self,
-        ca: &Ca,
-        now: SystemTime,
-    ) -> Result<(Action, Option<SystemTime>), CertsError> {
-        let path = self.crl_path();
-        let text = files::read_if_there(&path)?.unwrap_or_default();
-        let lists =
-            CrlFacts::all_from_pem(text.as_bytes()).map_err(|source| damaged(&path, source))?;
-        let total = lists.len();
-        let mut own: Vec<CrlFacts> =
-            lists.into_iter().filter(|list| list.issuer == ca.facts().subject).collect();
-        let foreign = total - own.len();
-        own.sort_by_key(|list| (list.number, list.this_update));
-        let Some(newest) = own.pop() else {
-            // Lists of a CA that was replaced by force say nothing about this one.
-            return self.sign_crl(ca, &[], 1, now, Action::Made);
-        };
-        let until = newest.next_update;
-        if until.is_some_and(|until| is_fresh(newest.this_update, until, now)) {
-            return Ok((Action::Kept, until));
-        }
-        if foreign > 0 {
-            return Err(CertsError::ForeignLists { path });
-        }
-        let number = newest.number.unwrap_or(0).saturating_add(1);
-        self.sign_crl(ca, &newest.revoked, number, now, Action::Renewed)
-    }
-
-    fn sign_crl(
-        &self,
-        ca: &Ca,
-        revoked: &[RevokedSerial],
-        number: u64,
-        now: SystemTime,
-        action: Action,
-    ) -> Result<(Action, Option<SystemTime>), CertsError> {
-        let until = now + CRL_LIFE;
-        let pem = ca.crl(revoked, number, now, until)?;
-        files::replace(&self.crl_path(), &pem, Audience::All)?;
-        Ok((action, Some(until)))
-    }
-
     fn ca_path(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
@@ -221,43 +180,9 @@ impl CertsDir {
         self.dir.join("issued.jsonl")
     }
 
-    fn crl_path(&self) -> PathBuf {
+    pub(super) fn crl_path(&self) -> PathBuf {
         self.dir.join("crl.pem")
     }
-}
-
-/// Something that `certs inspect` shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inspected {
-    /// A certificate.
-    Certificate(Box<CertificateFacts>),
-    /// A revocation list.
-    Crl(CrlFacts),
-}
-
-impl fmt::Display for Inspected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Certificate(facts) => facts.fmt(f),
-            Self::Crl(facts) => facts.fmt(f),
-        }
-    }
-}
-
-/// Reads the certificates of a PEM file, then its revocation lists.
-pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
-    let path = path.as_ref();
-    let text = files::read(path)?;
-    let bytes = text.as_bytes();
-    let certificates =
-        CertificateFacts::all_from_pem(bytes).map_err(|error| damaged(path, error))?;
-    let lists = CrlFacts::all_from_pem(bytes).map_err(|error| damaged(path, error))?;
-    let certificates = certificates.into_iter().map(|facts| Inspected::Certificate(facts.into()));
-    let found: Vec<_> = certificates.chain(lists.into_iter().map(Inspected::Crl)).collect();
-    if found.is_empty() {
-        return Err(CertsError::NothingToInspect { path: path.into() });
-    }
-    Ok(found)
 }
 
 pub(super) fn damaged(path: &Path, source: FactsError) -> CertsError {
@@ -281,7 +206,11 @@ pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use crate::{
+        certs::inspect,
+        tls::{CrlFacts, RevokedSerial},
+    };
+    use std::{fs, time::Duration};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -320,7 +249,8 @@ mod tests {
         init(&certs, now);
         let entry = RevokedSerial { serial: "40aa".into(), since: now - DAY };
         let ca = certs.ca().expect("a CA");
-        certs.sign_crl(&ca, &[entry], 5, now, Action::Made).expect("signed");
+        let five = ca.crl(&[entry], 5, now, now + 30 * DAY).expect("signed");
+        fs::write(certs.crl_path(), five).expect("written");
         assert_eq!(init(&certs, now + 19 * DAY).crl, Action::Kept);
         assert_eq!(init(&certs, now + 21 * DAY).crl, Action::Renewed);
         let list = newest_list(&certs);
@@ -373,7 +303,12 @@ mod tests {
         let shown = |path| inspect(path).expect("read")[0].to_string();
         assert!(shown(&paths.ca_path).contains("CA certificate (path length 0)"));
         assert!(shown(&paths.crl_path).contains("certificate revocation list"));
-        assert!(inspect(&paths.ca_key_path).is_err());
+        let key = shown(&paths.ca_key_path);
+        assert!(key.starts_with("private key") && !key.contains("PRIVATE"), "{key}");
+        for text in ["", "nothing here", "-----BEGIN CERTIFICATE-----\nAAAA\n"] {
+            fs::write(certs.dir.join("odd"), text).expect("written");
+            assert!(inspect(certs.dir.join("odd")).is_err(), "{text:?} was shown");
+        }
     }
 
     #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! Why a certificate was not made, with the way out.
 
 use crate::{
-    name::Role,
+    name::{PeerName, Role},
     tls::{FactsError, IdentityError, Utc},
 };
 use std::{io, path::PathBuf};
@@ -118,7 +118,65 @@ pub enum CertsError {
         /// What is wrong with it.
         source: FactsError,
     },
-    /// A line of the record of issued certificates is broken.
+    /// A file of bytes where PEM is wanted.
+    #[error("{path} is no text, and PEM is wanted; `openssl x509`, `openssl req` or `openssl crl` with `-inform der` turns DER into it", path = path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The revocation list is broken.
+    #[error("{path} is damaged; remove it and run `dialback certs crl`: what was revoked here is known from revoked.jsonl", path = path.display())]
+    DamagedList {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FactsError,
+    },
+    /// The number of the last list is no number, or the last that there is.
+    #[error("{path} holds no number that a next list could follow; write into it the number of the last list, which `dialback certs inspect` shows", path = path.display())]
+    BadNumber {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nothing to revoke or to renew.
+    #[error("nothing was issued to {party} in {dir}; `dialback certs list` shows what was", dir = dir.display())]
+    NeverIssued {
+        /// The directory.
+        dir: PathBuf,
+        /// Who was named.
+        party: PeerName,
+    },
+    /// A file that is signed must hold one certificate request.
+    #[error("{path} holds {count} certificate requests, and it takes one; `dialback certs request ROLE NAME` makes it, where the key is to stay", path = path.display())]
+    NotOneRequest {
+        /// The file.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
+    /// A key from earlier would lie beside the certificate of another key.
+    #[error("{key} is not the key of the request; remove it if {party} uses it no more, and sign again", key = key.display())]
+    OtherKeyBeside {
+        /// The key's file.
+        key: PathBuf,
+        /// Whose it was.
+        party: PeerName,
+    },
+    /// A request for a key whose certificate was revoked.
+    #[error("the key of the request is that of the certificate {serial} of {party}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = party.role, name = party.name)]
+    RevokedKey {
+        /// Whose it was.
+        party: PeerName,
+        /// The serial number of the certificate.
+        serial: String,
+    },
+    /// A key that is there cannot be used.
+    #[error("{path} holds no private key that can be read; put the right file back, or make a new key with --force", path = path.display())]
+    UnfitKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of a record is broken.
     #[error("{path}, line {line}: {why}; mend or remove the line", path = path.display())]
     BadRecord {
         /// The file.
@@ -129,7 +187,7 @@ pub enum CertsError {
         why: String,
     },
     /// A file without anything that can be shown.
-    #[error("{path} holds neither a certificate nor a revocation list in PEM", path = path.display())]
+    #[error("{path} holds neither a certificate nor a revocation list, request or key in PEM", path = path.display())]
     NothingToInspect {
         /// The file.
         path: PathBuf,

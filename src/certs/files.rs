@@ -4,7 +4,7 @@ use super::CertsError;
 use crate::tls;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -49,19 +49,33 @@ fn write_new(path: &Path, text: &str, audience: Audience) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Adds a line with one write.
+/// Adds a line with one write. Half a line that a crash left behind stays a line of its own.
 pub(super) fn append_line(path: &Path, line: &str) -> Result<(), CertsError> {
     let append = || {
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-        file.write_all(format!("{line}\n").as_bytes())?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let start = if ends_in_half_a_line(&mut file)? { "\n" } else { "" };
+        file.write_all(format!("{start}{line}\n").as_bytes())?;
         file.sync_all()
     };
     append().map_err(|error| unwritable(path, error))
 }
 
+fn ends_in_half_a_line(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(io::SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
 /// The whole of a text file.
 pub(super) fn read(path: &Path) -> Result<String, CertsError> {
-    fs::read_to_string(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })
+    fs::read_to_string(path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => CertsError::NotText { path: path.into() },
+        _ => CertsError::Unreadable { path: path.into(), source },
+    })
 }
 
 /// The whole of a text file, or nothing if there is none.
@@ -112,6 +126,18 @@ mod tests {
         replace(&path, "new", Audience::Owner).expect("written");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_line_after_half_a_line_stands_by_itself() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.jsonl");
+        append_line(&path, "one").expect("written");
+        append_line(&path, "two").expect("written");
+        assert_eq!(read(&path).expect("read"), "one\ntwo\n");
+        fs::write(&path, "one\ntw").expect("written");
+        append_line(&path, "three").expect("written");
+        assert_eq!(read(&path).expect("read"), "one\ntw\nthree\n");
     }
 
     #[test]

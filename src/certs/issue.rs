@@ -1,7 +1,7 @@
 //! A leaf for a party in a directory of certificates: kept while it is good, else made with a new key.
 
 use super::{
-    CertsDir, CertsError, LeafPem, LeafProfile,
+    CertsDir, CertsError, LeafProfile,
     ca::Ca,
     dir::{Action, damaged, expect_holding, is_fresh},
     files::{self, Audience},
@@ -10,12 +10,13 @@ use super::{
 };
 use crate::{
     name::{Name, PeerName, Role},
-    tls::{CertificateFacts, Utc, spiffe_uri},
+    tls::{CertificateFacts, CsrFacts, Utc, spiffe_uri},
 };
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    fs::File,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 use zeroize::Zeroizing;
@@ -53,8 +54,10 @@ pub struct IssueReport {
     pub party: PeerName,
     /// The leaf.
     pub cert_path: PathBuf,
-    /// Its key.
+    /// Its key, or where it would lie: [`has_key`](Self::has_key).
     pub key_path: PathBuf,
+    /// Whether the key is here. What was signed from a request has its key elsewhere.
+    pub has_key: bool,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
     /// When the leaf ends.
@@ -66,31 +69,138 @@ impl CertsDir {
     /// more than a third of their life left.
     pub fn issue(&self, request: &LeafRequest, now: SystemTime) -> Result<IssueReport, CertsError> {
         let hosts = wanted_hosts(request)?;
-        if !self.dir.is_dir() {
-            return Err(CertsError::NoCa { dir: self.dir.clone() });
-        }
-        let _held = files::hold_dir(&self.dir)?;
+        let _held = self.hold()?;
         let ca = self.ca()?;
         let not_after = leaf_end(request.days, &ca, now)?;
         let party = PeerName::new(request.role, request.name.clone());
         let there = self.present_leaf(&party)?;
-        if let Some((facts, key_fits)) = &there {
-            let is_good = *key_fits && is_as_wanted(facts, &ca, &party, &hosts);
-            if is_good && !request.force && is_fresh(facts.not_before, facts.not_after, now) {
-                return Ok(self.report(Action::Kept, party, facts));
-            }
+        if let Some((facts, true)) = &there
+            && !request.force
+            && self.is_good(facts, &ca, &Wanted { party: &party, hosts: &hosts }, now)?
+        {
+            return Ok(self.report(Action::Kept, &party, facts));
         }
-        let texts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let names: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let profile =
-            LeafProfile { not_after, ..LeafProfile::new(ca.trust_domain(), &party, &names, now) };
-        let facts = self.store(&party, &ca.leaf(&profile)?, &texts)?;
+        let plan = Plan { party: &party, hosts: &hosts, not_after };
+        let facts = self.make_pair(&ca, &plan, now)?;
         let action = if there.is_some() { Action::Renewed } else { Action::Made };
-        Ok(self.report(action, party, &facts))
+        Ok(self.report(action, &party, &facts))
+    }
+
+    /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
+    ///
+    /// Of the request only the public key is taken. Role, name, hosts and life are the operator's, whatever it asks for.
+    pub fn sign(
+        &self,
+        csr: impl AsRef<Path>,
+        request: &LeafRequest,
+        now: SystemTime,
+    ) -> Result<IssueReport, CertsError> {
+        let hosts = wanted_hosts(request)?;
+        let key = public_key_of(csr.as_ref())?;
+        let _held = self.hold()?;
+        let ca = self.ca()?;
+        let not_after = leaf_end(request.days, &ca, now)?;
+        let party = PeerName::new(request.role, request.name.clone());
+        self.expect_no_other_key(&party, &key)?;
+        let there = self.present_leaf(&party)?;
+        let for_key = there.as_ref().map(|(facts, _)| facts).filter(|f| f.has_public_key(&key));
+        if let Some(facts) = for_key {
+            self.expect_key_not_revoked(&party, facts)?;
+        }
+        if let Some(facts) = for_key
+            && !request.force
+            && self.is_good(facts, &ca, &Wanted { party: &party, hosts: &hosts }, now)?
+        {
+            return Ok(self.report(Action::Kept, &party, facts));
+        }
+        let plan = Plan { party: &party, hosts: &hosts, not_after };
+        let facts = self.make_cert(&ca, &plan, &key, now)?;
+        let action = if there.is_some() { Action::Renewed } else { Action::Made };
+        Ok(self.report(action, &party, &facts))
+    }
+
+    /// Makes a key and its leaf. The leaf is recorded first: a serial that is out in the world unrecorded could never be revoked.
+    pub(super) fn make_pair(
+        &self,
+        ca: &Ca,
+        plan: &Plan<'_>,
+        now: SystemTime,
+    ) -> Result<CertificateFacts, CertsError> {
+        let leaf = ca.leaf(&plan.profile(ca, now))?;
+        let facts = self.record(plan, &leaf.cert)?;
+        files::replace(&self.leaf_path(plan.party, "key"), &leaf.key, Audience::Owner)?;
+        files::replace(&self.leaf_path(plan.party, "pem"), &leaf.cert, Audience::All)?;
+        Ok(facts)
+    }
+
+    /// Signs a leaf for a key that is somewhere else.
+    pub(super) fn make_cert(
+        &self,
+        ca: &Ca,
+        plan: &Plan<'_>,
+        public_key_der: &[u8],
+        now: SystemTime,
+    ) -> Result<CertificateFacts, CertsError> {
+        let leaf = ca.leaf_for_key(&plan.profile(ca, now), public_key_der)?;
+        let facts = self.record(plan, &leaf.cert)?;
+        files::replace(&self.leaf_path(plan.party, "pem"), &leaf.cert, Audience::All)?;
+        Ok(facts)
+    }
+
+    fn is_good(
+        &self,
+        facts: &CertificateFacts,
+        ca: &Ca,
+        wanted: &Wanted<'_>,
+        now: SystemTime,
+    ) -> Result<bool, CertsError> {
+        Ok(is_as_wanted(facts, ca, wanted)
+            && is_fresh(facts.not_before, facts.not_after, now)
+            && !self.is_revoked(&facts.serial)?)
+    }
+
+    /// A certificate beside a key that is not its own would not load, and whoever issued that key may have forgotten it.
+    fn expect_no_other_key(&self, party: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
+        let key = self.leaf_path(party, "key");
+        match self.key_at(&key) {
+            Ok(Some(there)) if there.subject_public_key_info() == wanted => Ok(()),
+            Ok(None) => Ok(()),
+            _ => Err(CertsError::OtherKeyBeside { key, party: party.clone() }),
+        }
+    }
+
+    /// A new certificate would let a key in again that was revoked, perhaps because it was stolen.
+    fn expect_key_not_revoked(
+        &self,
+        party: &PeerName,
+        facts: &CertificateFacts,
+    ) -> Result<(), CertsError> {
+        if !self.is_revoked(&facts.serial)? {
+            return Ok(());
+        }
+        let (party, serial) = (party.clone(), facts.serial.clone());
+        Err(CertsError::RevokedKey { party, serial })
+    }
+
+    /// The key in a file, if there is one.
+    pub(super) fn key_at(&self, path: &Path) -> Result<Option<KeyPair>, CertsError> {
+        let text = files::read_if_there(path)?.map(Zeroizing::new);
+        text.map(|text| {
+            KeyPair::from_pem(&text).map_err(|_| CertsError::UnfitKey { path: path.into() })
+        })
+        .transpose()
+    }
+
+    /// Holds the directory, which must be there.
+    pub(super) fn hold(&self) -> Result<Option<File>, CertsError> {
+        if !self.dir.is_dir() {
+            return Err(CertsError::NoCa { dir: self.dir.clone() });
+        }
+        files::hold_dir(&self.dir)
     }
 
     /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as old.
-    fn present_leaf(
+    pub(super) fn present_leaf(
         &self,
         party: &PeerName,
     ) -> Result<Option<(CertificateFacts, bool)>, CertsError> {
@@ -98,46 +208,80 @@ impl CertsDir {
             return Ok(None);
         };
         let leafs = CertificateFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
-        let key = files::read_if_there(&self.leaf_path(party, "key"))?.map(Zeroizing::new);
-        let key = key.and_then(|key| KeyPair::from_pem(&key).ok());
+        let key = self.key_at(&self.leaf_path(party, "key")).unwrap_or_default();
         Ok(leafs.into_iter().next().map(|facts| {
             let fits = key.is_some_and(|key| facts.has_public_key(&key.subject_public_key_info()));
             (facts, fits)
         }))
     }
 
-    /// The record comes first: a serial that is out in the world unrecorded could never be revoked.
-    fn store(
-        &self,
-        party: &PeerName,
-        leaf: &LeafPem,
-        sans: &[String],
-    ) -> Result<CertificateFacts, CertsError> {
-        let path = self.leaf_path(party, "pem");
-        let facts = CertificateFacts::all_from_pem(leaf.cert.as_bytes())
+    fn record(&self, plan: &Plan<'_>, cert: &str) -> Result<CertificateFacts, CertsError> {
+        let path = self.leaf_path(plan.party, "pem");
+        let facts = CertificateFacts::all_from_pem(cert.as_bytes())
             .map_err(|source| damaged(&path, source))?
             .into_iter()
             .next()
-            .ok_or_else(|| CertsError::NothingToInspect { path: path.clone() })?;
-        issued::append(&self.record_path(), party, &facts, sans)?;
-        files::replace(&self.leaf_path(party, "key"), &leaf.key, Audience::Owner)?;
-        files::replace(&path, &leaf.cert, Audience::All)?;
+            .ok_or(CertsError::NothingToInspect { path })?;
+        issued::append(&self.record_path(), plan.party, &facts, &plan.host_texts())?;
         Ok(facts)
     }
 
-    fn report(&self, action: Action, party: PeerName, facts: &CertificateFacts) -> IssueReport {
+    pub(super) fn report(
+        &self,
+        action: Action,
+        party: &PeerName,
+        facts: &CertificateFacts,
+    ) -> IssueReport {
+        let key_path = self.leaf_path(party, "key");
         IssueReport {
             action,
-            cert_path: self.leaf_path(&party, "pem"),
-            key_path: self.leaf_path(&party, "key"),
-            party,
+            party: party.clone(),
+            cert_path: self.leaf_path(party, "pem"),
+            has_key: key_path.exists(),
+            key_path,
             serial: facts.serial.clone(),
             not_after: facts.not_after,
         }
     }
 
-    fn leaf_path(&self, party: &PeerName, ending: &str) -> PathBuf {
+    pub(super) fn leaf_path(&self, party: &PeerName, ending: &str) -> PathBuf {
         self.dir.join(format!("{}-{}.{ending}", party.role, party.name))
+    }
+}
+
+/// Whose leaf, for which hosts.
+struct Wanted<'a> {
+    party: &'a PeerName,
+    hosts: &'a BTreeSet<Host>,
+}
+
+/// A leaf that is about to be signed.
+pub(super) struct Plan<'a> {
+    pub(super) party: &'a PeerName,
+    pub(super) hosts: &'a BTreeSet<Host>,
+    pub(super) not_after: SystemTime,
+}
+
+impl Plan<'_> {
+    fn host_texts(&self) -> Vec<String> {
+        self.hosts.iter().map(ToString::to_string).collect()
+    }
+
+    fn profile(&self, ca: &Ca, now: SystemTime) -> LeafProfile {
+        let texts = self.host_texts();
+        let names: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let profile = LeafProfile::new(ca.trust_domain(), self.party, &names, now);
+        LeafProfile { not_after: self.not_after, ..profile }
+    }
+}
+
+/// The public key of the one request in a file.
+fn public_key_of(path: &Path) -> Result<Vec<u8>, CertsError> {
+    let text = files::read(path)?;
+    let found = CsrFacts::all_from_pem(text.as_bytes()).map_err(|source| damaged(path, source))?;
+    match found.as_slice() {
+        [one] => Ok(one.public_key_der().to_vec()),
+        several => Err(CertsError::NotOneRequest { path: path.into(), count: several.len() }),
     }
 }
 
@@ -163,17 +307,16 @@ fn leaf_end(days: u32, ca: &Ca, now: SystemTime) -> Result<SystemTime, CertsErro
     Ok(now + DAY * days)
 }
 
-fn is_as_wanted(
-    facts: &CertificateFacts,
-    ca: &Ca,
-    party: &PeerName,
-    hosts: &BTreeSet<Host>,
-) -> bool {
-    let names = facts.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
-    let addresses = facts.ip_sans.iter().map(|address| Host::Address(*address));
+fn is_as_wanted(facts: &CertificateFacts, ca: &Ca, wanted: &Wanted<'_>) -> bool {
     ca.is_issuer_of(facts)
-        && facts.uri_sans == [spiffe_uri(ca.trust_domain(), party)]
-        && names.chain(addresses).collect::<BTreeSet<_>>() == *hosts
+        && facts.uri_sans == [spiffe_uri(ca.trust_domain(), wanted.party)]
+        && hosts_of(facts) == *wanted.hosts
+}
+
+/// The hosts that stand in a leaf.
+pub(super) fn hosts_of(facts: &CertificateFacts) -> BTreeSet<Host> {
+    let names = facts.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
+    names.chain(facts.ip_sans.iter().map(|address| Host::Address(*address))).collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct ListedCertificate {
     pub not_after: SystemTime,
     /// Host names and addresses of a node.
     pub sans: Vec<String>,
+    /// Since when it no longer holds, if it was revoked.
+    pub revoked: Option<SystemTime>,
 }
 
 /// The line as it stands in the file.
@@ -58,6 +60,14 @@ pub(super) fn append(
 
 /// Every leaf in the record, in the order in which they were signed. No file: none.
 pub(super) fn read(path: &Path) -> Result<Vec<ListedCertificate>, CertsError> {
+    lines(path, parse)
+}
+
+/// Reads a file of one record a line. No file: none.
+pub(super) fn lines<T>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, CertsError> {
     let text = files::read_if_there(path)?.unwrap_or_default();
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
@@ -80,10 +90,11 @@ fn parse(line: &str) -> Result<ListedCertificate, String> {
         not_before: moment(&line.not_before)?,
         not_after: moment(&line.not_after)?,
         sans: line.sans,
+        revoked: None,
     })
 }
 
-fn moment(text: &str) -> Result<SystemTime, String> {
+pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
     let parsed = OffsetDateTime::parse(text, &Rfc3339);
     parsed
         .map(SystemTime::from)

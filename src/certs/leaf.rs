@@ -137,6 +137,15 @@ impl fmt::Display for Host {
     }
 }
 
+/// A leaf that was signed for a key of somebody else's.
+#[derive(Debug, Clone)]
+pub struct CertPem {
+    /// The certificate.
+    pub cert: String,
+    /// The serial number in lower-case hexadecimal.
+    pub serial: String,
+}
+
 /// A signed leaf and its key, both PEM. `Debug` shows no key.
 #[derive(Clone)]
 pub struct LeafPem {

@@ -3,27 +3,36 @@
 //! The only room that says rcgen. What stands in a certificate is read by `tls`.
 
 mod ca;
+mod crl;
 mod dir;
 mod error;
 mod files;
+mod inspect;
 mod issue;
 mod issued;
 mod leaf;
 mod newcomer;
 mod pair;
 mod party_issuer;
+mod renew;
+mod request;
+mod revoked;
 mod token;
 mod tokens;
 
 pub use ca::Ca;
-pub use dir::{Action, CertsDir, InitOptions, InitReport, Inspected, inspect};
+pub use crl::{CrlReport, RevokeReport};
+pub use dir::{Action, CertsDir, InitOptions, InitReport};
 pub use error::CertsError;
+pub use inspect::{Inspected, inspect};
 pub use issue::{IssueReport, LeafRequest};
 pub use issued::ListedCertificate;
-pub use leaf::{LeafPem, LeafProfile, Usage};
+pub use leaf::{CertPem, LeafPem, LeafProfile, Usage};
 pub(crate) use newcomer::NewKey;
 pub(crate) use pair::{expect_writable, mend_pair, replace_pair, replace_public};
 pub(crate) use party_issuer::{Granted, IssueFault, PartyIssuer};
+pub use renew::{RenewReport, Renewal};
+pub use request::RequestReport;
 pub use token::{JoinToken, NoToken};
 pub use tokens::TokenError;
 pub(crate) use tokens::TokenFault;

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::{
         certs::{Ca, LeafPem, LeafProfile},
-        tls::{CredentialPem, Credentials},
+        tls::{CredentialPem, Credentials, CrlScope},
     };
     use std::time::SystemTime;
 
@@ -99,7 +99,15 @@ mod tests {
     fn is_good(dir: &Path, ca: &Ca) -> bool {
         let read = |name| fs::read(dir.join(name)).expect("read");
         let (cert, key) = (read("a.pem"), read("a.key"));
-        let pem = CredentialPem { cert: &cert, key: &key, ca: ca.pem().as_bytes(), crl: None };
+        let ca = ca.pem().as_bytes();
+        let pem = CredentialPem {
+            cert: &cert,
+            key: &key,
+            ca,
+            node_ca: None,
+            crl: None,
+            crl_scope: CrlScope::Leaf,
+        };
         Credentials::from_pem(&pem).is_ok()
     }
 

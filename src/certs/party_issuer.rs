@@ -5,13 +5,12 @@ use super::{
     ca::{BACKDATED, Ca},
     dir::{damaged, expect_holding},
     files, issued,
-    newcomer::requested_key,
     tokens::Tokens,
 };
 use crate::{
     limits::ENROLLER_LEAF_LIFE,
     name::{PeerName, Role},
-    tls::{self, CertificateFacts, CrlFacts, Identity},
+    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity},
 };
 use std::{
     sync::{
@@ -49,7 +48,7 @@ pub(crate) enum IssueFault {
     #[error("{0} is no agent and no caller, and an enroller signs nobody else")]
     Role(PeerName),
     #[error("the certificate request is no good: {0}")]
-    Request(CertsError),
+    Request(FactsError),
     #[error("the certificate {0} is revoked")]
     Revoked(String),
     #[error("the certificate has more than half of its life left")]
@@ -103,12 +102,12 @@ impl PartyIssuer {
         now: SystemTime,
     ) -> Result<Granted, IssueFault> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let _held = files::hold_dir(&self.dir.dir)?;
+        let _held = self.dir.hold()?;
         let path = self.dir.tokens_path();
         let mut tokens = Tokens::read(&path)?;
         let party = Enrollable::new(tokens.take(secret, party, now)?)?;
         // Strangers do not get as far as this parser.
-        let key = requested_key(request).map_err(IssueFault::Request)?;
+        let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
         tokens.write(&path)?;
         self.sign(party, &key, now)
     }
@@ -121,25 +120,21 @@ impl PartyIssuer {
         now: SystemTime,
     ) -> Result<Granted, IssueFault> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let _held = files::hold_dir(&self.dir.dir)?;
+        let _held = self.dir.hold()?;
         let party = Enrollable::new(present.peer_name().clone())?;
         self.expect_good(present)?;
         let life = present.not_after().duration_since(present.not_before()).unwrap_or_default();
         if now < present.not_before() + life / 2 {
             return Err(IssueFault::TooEarly);
         }
-        let key = requested_key(request).map_err(IssueFault::Request)?;
+        let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
         self.sign(party, &key, now)
     }
 
-    /// Refuses a certificate that stands in the list, which is read anew.
+    /// Refuses a certificate that stands in the list or in the record of those that were revoked, which are read anew.
     pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueFault> {
-        let text = self.crl()?.unwrap_or_default();
-        let path = self.dir.dir.join("crl.pem");
-        let lists =
-            CrlFacts::all_from_pem(text.as_bytes()).map_err(|source| damaged(&path, source))?;
-        let mut revoked = lists.iter().flat_map(|list| &list.revoked);
-        if revoked.any(|entry| entry.serial == present.serial()) {
+        self.crl()?;
+        if self.dir.is_revoked(present.serial())? {
             return Err(IssueFault::Revoked(present.serial().into()));
         }
         Ok(())
@@ -147,7 +142,7 @@ impl PartyIssuer {
 
     /// The revocation list as it is now, if the directory has one.
     pub(crate) fn crl(&self) -> Result<Option<String>, CertsError> {
-        let path = self.dir.dir.join("crl.pem");
+        let path = self.dir.crl_path();
         match files::read_if_there(&path)? {
             Some(text)
                 if CrlFacts::all_from_pem(text.as_bytes()).is_ok_and(|all| !all.is_empty()) =>
@@ -164,12 +159,14 @@ impl PartyIssuer {
     fn sign(
         &self,
         party: Enrollable,
-        key: &rcgen::PublicKey,
+        key: &CsrFacts,
         now: SystemTime,
     ) -> Result<Granted, IssueFault> {
         let Enrollable(party) = party;
         expect_holding(&self.ca, now)?;
-        let leaf_pem = self.ca.sign_key(key, &self.profile(&party, now))?;
+        let profile = self.profile(&party, now);
+        // Of a request only the key is taken: whatever else it wishes for is passed over.
+        let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
         let facts = first_of(&leaf_pem)?;
         self.expect_as_meant(&facts, &party)?;
         issued::append(&self.dir.record_path(), &party, &facts, &[])?;

@@ -7,10 +7,12 @@ mod rules;
 mod shared;
 mod table;
 mod value;
+mod watch;
 
 pub use fault::{Fault, Faults};
-pub use shared::{TlsFiles, TlsGap, TlsPaths};
+pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
+pub use watch::Watch;
 
 use crate::{
     limits::{CONFIG_BYTES_MAX, Limits},
@@ -18,7 +20,7 @@ use crate::{
     policy::{AgentPolicy, NodePolicy},
 };
 use rules::{read_agent_policy, read_node_policy};
-use shared::{read_limits, read_tls};
+use shared::{read_audit, read_limits, read_tls};
 use std::{fs::File, io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
 use table::{Table, read_document};
 
@@ -39,6 +41,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// The directory for what outlasts a restart.
     pub state: Option<PathBuf>,
+    /// Where links, refusals and calls are written down.
+    pub audit: AuditFile,
 }
 
 impl NodeConfig {
@@ -54,9 +58,10 @@ impl NodeConfig {
             let tls = read_tls(file);
             let (policy, limits) = (read_node_policy(file), read_limits(file));
             let state = file.optional("state", value::path);
+            let audit = read_audit(file);
             file.refuse(&["nodes", "demo", "ledger", "enroll"], "belongs in an agent's file");
             refuse_doors(file);
-            Self { listen, tls, policy, limits, state }
+            Self { listen, tls, policy, limits, state, audit }
         })
     }
 }
@@ -79,6 +84,8 @@ pub struct AgentConfig {
     pub ledger: Option<PathBuf>,
     /// The enroller that renews the agent's certificate.
     pub enroll: Option<NodeAddress>,
+    /// Where links, refusals and calls are written down.
+    pub audit: AuditFile,
 }
 
 impl AgentConfig {
@@ -96,9 +103,10 @@ impl AgentConfig {
             let demo = file.optional("demo", value::flag).unwrap_or(false);
             let ledger = file.optional("ledger", value::path);
             let enroll = file.optional("enroll", value::enroller);
+            let audit = read_audit(file);
             file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
             refuse_doors(file);
-            Self { nodes, tls, policy, limits, demo, ledger, enroll }
+            Self { nodes, tls, policy, limits, demo, ledger, enroll, audit }
         })
     }
 }
@@ -146,7 +154,7 @@ impl PolicyFile {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
-            let others = ["listen", "state", "tls", "limits", "nodes", "gateway", "site"];
+            let others = ["listen", "state", "tls", "limits", "audit", "nodes", "gateway", "site"];
             file.refuse(
                 &others,
                 "does not belong in a file of rules: [[allow]], [[deny]], [[host]]",

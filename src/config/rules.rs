@@ -1,18 +1,22 @@
 //! Rules as they stand in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of an agent.
 
 use super::{
-    NOT_YET,
     shared::message_range,
     table::Table,
-    value::{bytes, duration, flag, text},
+    value::{bytes, count, duration, flag, text},
 };
 use crate::{
     limits::{TIMEOUT_CEILING, TIMEOUT_MIN},
     name::MethodGlob,
     policy::{
-        AgentPolicy, AgentRule, AllowRule, AskerGlob, DenyRule, HostRule, NodePolicy, TargetGlob,
+        AgentPolicy, AgentRule, AllowRule, AskerGlob, DenyRule, HostRule, NodePolicy, Rate,
+        TargetGlob,
     },
 };
+use std::ops::RangeInclusive;
+
+/// A caller may have many links; more than this bounds nothing on any of them.
+const IN_FLIGHT_RANGE: RangeInclusive<usize> = 1..=100_000;
 
 /// Reads the rules of a node. Rules with a fault are left out; the fault refuses the file.
 pub(super) fn read_node_policy(file: &mut Table<'_>) -> NodePolicy {
@@ -36,7 +40,8 @@ fn read_allow(mut rule: Table<'_>) -> Option<AllowRule> {
     let timeout_max = rule.optional("timeout_max", duration(TIMEOUT_MIN..=TIMEOUT_CEILING));
     let idempotent = rule.optional("idempotent", flag);
     let message_bytes_max = rule.optional("message_max", bytes(message_range()));
-    rule.refuse(&["rate", "in_flight"], NOT_YET);
+    let rate = rule.optional("rate", text::<Rate>("100/s"));
+    let in_flight = rule.optional("in_flight", count(IN_FLIGHT_RANGE));
     let origin = rule.origin();
     rule.finish();
 
@@ -45,6 +50,9 @@ fn read_allow(mut rule: Table<'_>) -> Option<AllowRule> {
     allow.timeout_max = timeout_max;
     allow.idempotent = idempotent.unwrap_or(false);
     allow.message_bytes_max = message_bytes_max;
+    allow.rate = rate;
+    // The range fits.
+    allow.in_flight = in_flight.and_then(|calls| u32::try_from(calls).ok());
     allow.origin = origin;
     Some(allow)
 }
@@ -85,9 +93,8 @@ fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
     let node = rule.required("node", "node = \"edge-*\"", text("edge-*"));
     let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
     let method = rule.required("method", "method = \"HelloService/*\"", text("HelloService/*"));
-    rule.refuse(&["rate", "in_flight"], NOT_YET);
     rule.refuse(
-        &["agent"],
+        &["agent", "timeout_max", "idempotent", "message_max", "rate", "in_flight"],
         "belongs in a node's rule; an agent's rule has node, caller and method",
     );
     let origin = rule.origin();

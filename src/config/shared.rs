@@ -1,11 +1,13 @@
 //! The tables that both files share: `[tls]` names files, `[limits]` sets bounds.
 
 use super::{
-    NOT_YET,
     table::Table,
-    value::{bytes, count, duration, path, show_duration},
+    value::{bytes, count, duration, flag, path, show_duration, text},
 };
-use crate::limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN};
+use crate::{
+    limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
+    tls::CrlScope,
+};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// The files of a party's credentials, as far as one source (file, flags) names them.
@@ -19,11 +21,15 @@ pub struct TlsFiles {
     pub key: Option<PathBuf>,
     /// The CA certificates that vouch for the other party.
     pub ca: Option<PathBuf>,
+    /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
+    pub node_ca: Option<PathBuf>,
     /// The revocation list; without one nothing is taken for revoked.
     pub crl: Option<PathBuf>,
+    /// What of a chain is looked up in the list.
+    pub crl_scope: Option<CrlScope>,
 }
 
-/// The three files that go together, and the one that may.
+/// The three files that go together, and those that may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsPaths {
     /// The leaf certificate, then intermediates.
@@ -32,8 +38,12 @@ pub struct TlsPaths {
     pub key: PathBuf,
     /// The CA certificates that vouch for the other party.
     pub ca: PathBuf,
+    /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
+    pub node_ca: Option<PathBuf>,
     /// The revocation list.
     pub crl: Option<PathBuf>,
+    /// What of a chain is looked up in the list.
+    pub crl_scope: CrlScope,
 }
 
 /// Some of certificate, key and CA are named and some are not.
@@ -53,7 +63,9 @@ impl TlsFiles {
             cert: self.cert.or(weaker.cert),
             key: self.key.or(weaker.key),
             ca: self.ca.or(weaker.ca),
+            node_ca: self.node_ca.or(weaker.node_ca),
             crl: self.crl.or(weaker.crl),
+            crl_scope: self.crl_scope.or(weaker.crl_scope),
         }
     }
 
@@ -65,7 +77,9 @@ impl TlsFiles {
                 cert: cert.clone(),
                 key: key.clone(),
                 ca: ca.clone(),
+                node_ca: self.node_ca.clone(),
                 crl: self.crl.clone(),
+                crl_scope: self.crl_scope.unwrap_or_default(),
             })),
             (None, None, None) => Ok(None),
             _ => Err(self.gap()),
@@ -81,15 +95,43 @@ impl TlsFiles {
     }
 }
 
+/// Where links, refusals and calls are written down, as far as one source (file, flags) says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFile {
+    /// The file; `-` is standard output.
+    pub file: Option<PathBuf>,
+    /// Whether every call is written down too.
+    pub calls: Option<bool>,
+}
+
+impl AuditFile {
+    /// Fills what is not named here from a source that has less to say: `flags.or(file)`.
+    #[must_use]
+    pub fn or(self, weaker: Self) -> Self {
+        Self { file: self.file.or(weaker.file), calls: self.calls.or(weaker.calls) }
+    }
+}
+
+/// Reads `[audit]`. Every key may be absent.
+pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
+    let Some(mut audit) = file.table("audit", "[audit]") else { return AuditFile::default() };
+    let (file, calls) = (audit.optional("file", path), audit.optional("calls", flag));
+    refuse_misplaced(&mut audit);
+    audit.finish();
+    AuditFile { file, calls }
+}
+
 /// Reads `[tls]`. Every key may be absent; whether the rest comes from elsewhere is judged later.
 pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
-    file.refuse(&["cert", "key", "ca", "crl"], "belongs under [tls]");
+    let paths = ["cert", "key", "ca", "node_ca", "crl"];
+    file.refuse(&paths, "belongs under [tls]");
+    file.refuse(&["crl_scope"], "belongs under [tls]");
     let Some(mut tls) = file.table("tls", "[tls]") else { return TlsFiles::default() };
-    let [cert, key, ca, crl] = ["cert", "key", "ca", "crl"].map(|name| tls.optional(name, path));
-    tls.refuse(&["node_ca", "crl_scope"], NOT_YET);
+    let [cert, key, ca, node_ca, crl] = paths.map(|name| tls.optional(name, path));
+    let crl_scope = tls.optional("crl_scope", text("chain"));
     refuse_misplaced(&mut tls);
     tls.finish();
-    TlsFiles { cert, key, ca, crl }
+    TlsFiles { cert, key, ca, node_ca, crl, crl_scope }
 }
 
 /// In TOML a key after a header belongs to that header, which surprises people.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::{AllowRule, Origin};
+use crate::tls::CrlScope;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ method = "HelloService/*"
 
 fn paths([cert, key, ca]: [&str; 3], crl: Option<&str>) -> TlsFiles {
     let [cert, key, ca] = [cert, key, ca].map(|path| Some(path.into()));
-    TlsFiles { cert, key, ca, crl: crl.map(Into::into) }
+    TlsFiles { cert, key, ca, crl: crl.map(Into::into), ..TlsFiles::default() }
 }
 
 #[test]
@@ -180,12 +181,12 @@ fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
     check(node_faults, &rule("message_max = '64MiB'"), &rule("message_max = '65MiB'"), "to 64MiB");
     check(node_faults, &rule("message_max = 1_024"), &rule("message_max = 1023"), "1KiB to");
     check(node_faults, &rule("idempotent = true"), &rule("idempotent = 'true'"), "without quotes");
-    check(
-        node_faults,
-        &whole,
-        &rule("rate = 1"),
-        "`rate` is not supported by this version of dialback",
-    );
+    check(node_faults, &rule("rate = '100/s'"), &rule("rate = 100"), "f:5: `rate`: must be a text");
+    check(node_faults, &rule("rate = '1/h'"), &rule("rate = '0/h'"), "not from 1 to 1000000");
+    check(node_faults, &rule("rate = '1000000/m'"), &rule("rate = '1000001/m'"), "f:5: `rate`: ");
+    check(node_faults, &rule("rate = '6000/m'"), &rule("rate = '100/d'"), "write s, m or h");
+    check(node_faults, &rule("in_flight = 1"), &rule("in_flight = 0"), "f:5: `in_flight`: 0 is");
+    check(node_faults, &rule("in_flight = 100_000"), &rule("in_flight = 100_001"), "to 100000");
     check(node_faults, &whole, &whole.replace("[[", "[").replace("]]", "]"), "write [[allow]]");
 }
 
@@ -194,17 +195,42 @@ fn a_deny_and_an_agents_rule_have_no_bounds() {
     let deny = rule("").replace("allow", "deny");
     check(node_faults, &deny, &format!("{deny}idempotent = true"), "has no meaning in a [[deny]]");
     let own = rule("").replace("agent", "node");
-    check(agent_faults, &own, &format!("{own}timeout_max = '1s'"), "unknown key `timeout_max`");
+    for bound in ["timeout_max = '1s'", "rate = '1/s'", "in_flight = 1"] {
+        check(agent_faults, &own, &format!("{own}{bound}"), "belongs in a node's rule");
+    }
     check(agent_faults, &own, &format!("{own}agent = 'x'"), "belongs in a node's rule");
     check(agent_faults, &own, &deny, "[[deny]] belongs in a node's file");
 }
 
 #[test]
 fn the_bounds_of_a_rule_arrive() {
-    let text = rule("timeout_max = '90s'\nidempotent = true\nmessage_max = '8MiB'");
+    let text = rule(
+        "timeout_max = '90s'\nidempotent = true\nmessage_max = '8MiB'\nrate = '6000/m'\nin_flight = 4",
+    );
     let allow = &NodeConfig::parse(&text, "f").expect("a config").policy.allow[0];
     assert_eq!(allow.timeout_max, Some(Duration::from_secs(90)));
     assert_eq!((allow.idempotent, allow.message_bytes_max), (true, Some(8 << 20)));
+    assert_eq!(allow.rate.map(|rate| rate.to_string()).as_deref(), Some("6000/m"));
+    assert_eq!(allow.in_flight, Some(4));
+}
+
+#[test]
+fn the_audit_log_is_named_in_either_file_and_flags_go_before_it() {
+    let text = "[audit]\nfile = 'audit.log'\ncalls = true\n";
+    let named = AuditFile { file: Some("audit.log".into()), calls: Some(true) };
+    let of_node = NodeConfig::parse(text, "f").expect("a config").audit;
+    assert_eq!(
+        (of_node, AgentConfig::parse(text, "f").expect("a config").audit),
+        (named.clone(), named.clone())
+    );
+    let flags = AuditFile { file: Some("-".into()), calls: None };
+    assert_eq!(flags.or(named), AuditFile { file: Some("-".into()), calls: Some(true) });
+    for faults in [node_faults, agent_faults] {
+        check(faults, text, &text.replace("'audit.log'", "''"), "f:2: `file`: is empty");
+        check(faults, text, &text.replace("true", "'yes'"), "f:3: `calls`: must be true or false");
+        check(faults, text, &text.replace("calls", "call"), "did you mean `calls`?");
+        check(faults, text, &format!("[{text}").replace(']', "]]"), "must be one table, [audit]");
+    }
 }
 
 #[test]
@@ -220,8 +246,6 @@ fn doors_that_are_not_built_yet_are_told_from_mistakes() {
         assert_eq!(node_faults(door), expected);
         assert_eq!(agent_faults(door), expected);
     }
-    check(node_faults, "[tls]", "[tls]\nnode_ca = 'x'", "`node_ca` is not supported");
-    check(node_faults, "[tls]", "[tls]\ncrl_scope = 'x'", "`crl_scope` is not supported");
 }
 
 /// One limit: what is accepted at both ends of its range, and what is refused past them.
@@ -287,6 +311,22 @@ fn a_file_of_rules_holds_rules_and_nothing_else() {
 }
 
 #[test]
+fn the_cas_of_nodes_and_the_scope_of_lists_are_read_where_they_belong() {
+    let good = "[tls]\nnode_ca = 'n.pem'\ncrl_scope = 'chain'";
+    let tls = AgentConfig::parse(good, "f").expect("good").tls;
+    assert_eq!((tls.node_ca, tls.crl_scope), (Some("n.pem".into()), Some(CrlScope::Chain)));
+    let stronger = TlsFiles { crl_scope: Some(CrlScope::Leaf), ..TlsFiles::default() };
+    assert_eq!(
+        stronger.or(TlsFiles { crl_scope: tls.crl_scope, ..TlsFiles::default() }).crl_scope,
+        Some(CrlScope::Leaf)
+    );
+    check(node_faults, good, "[tls]\ncrl_scope = 'leafs'", "f:2: `crl_scope`: must be leaf");
+    check(agent_faults, good, "[tls]\nnode_ca = ''", "f:2: `node_ca`: is empty");
+    check(agent_faults, good, "node_ca = 'n.pem'", "`node_ca` belongs under [tls]");
+    check(node_faults, good, "crl_scope = 'leaf'", "`crl_scope` belongs under [tls]");
+}
+
+#[test]
 fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
     let some = |text: &str| Some(PathBuf::from(text));
     let flags = TlsFiles { cert: some("flag.pem"), ..TlsFiles::default() };
@@ -297,6 +337,7 @@ fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
     let merged = merged.expect("all three");
     assert_eq!((merged.cert, merged.key), ("flag.pem".into(), "k".into()));
     assert_eq!((merged.ca, merged.crl), ("a".into(), some("r")));
+    assert_eq!((merged.node_ca, merged.crl_scope), (None, CrlScope::Leaf));
 
     let only_crl = TlsFiles { crl: some("r"), ..TlsFiles::default() };
     assert_eq!(only_crl.whole(), Ok(None));

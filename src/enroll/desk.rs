@@ -2,8 +2,9 @@
 
 use crate::{
     certs::{CertsError, Granted, IssueFault, PartyIssuer, TokenFault},
-    knocks::{Ignored, Knocks},
-    limits::{JOIN_REPLY_BYTES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    knocks::Source,
+    limits::{JOIN_REPLY_BYTES_MAX, KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    pace::{Buckets, Lines, Pace},
     tls::{Identity, Utc},
     wire::{Ask, JoinRefusal, JoinReply, JoinRequest},
 };
@@ -18,8 +19,8 @@ use tokio::time::Instant;
 pub(super) struct Desk {
     issuer: PartyIssuer,
     /// Wrong tokens by address. Held while a token is judged, so that nobody tries many at once.
-    tries: Mutex<Knocks>,
-    refused: Mutex<Ignored>,
+    tries: Mutex<Buckets<Source>>,
+    refused: Lines<Source>,
 }
 
 /// Who asks, as far as that is known.
@@ -47,18 +48,16 @@ type Refused = (JoinRefusal, String);
 
 impl Desk {
     pub(super) fn new(issuer: PartyIssuer) -> Self {
-        Self {
-            issuer,
-            tries: Mutex::new(Knocks::one_every(TOKEN_TRIES_EVERY, TOKEN_TRIES_BURST)),
-            refused: Mutex::default(),
-        }
+        let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
+        let tries = Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX));
+        Self { issuer, tries, refused: Lines::default() }
     }
 
     pub(super) fn issuer(&self) -> &PartyIssuer {
         &self.issuer
     }
 
-    /// Judges a request. What was granted and what was refused is logged; refusals at most every ten seconds.
+    /// Judges a request. What was granted and what was refused is logged; of refusals so many lines and no more.
     pub(super) fn answer(&self, asker: &Asker, request: &[u8], now: Now) -> JoinReply {
         let decided = match JoinRequest::decode(request) {
             Ok(mut request) => {
@@ -94,7 +93,7 @@ impl Desk {
 
     /// A token is looked at only if its bearer's address has not tried too many wrong ones.
     fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
-        let mut tries = lock(&self.tries);
+        let (from, mut tries) = (Source::of(from), lock(&self.tries));
         if !tries.may(from, now.steady, false) {
             let text = "this address has tried too many wrong tokens";
             return Err((JoinRefusal::TooMany, text.into()));
@@ -130,15 +129,15 @@ impl Desk {
     }
 
     fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
-        if let Some(count) = lock(&self.refused).one_more(now) {
-            tracing::warn!("refused {count} requests, the last from {from}: {why}: {text}");
+        if let Some(left_out) = self.refused.say(Source::of(from.ip()), now) {
+            tracing::warn!("refused a request from {from}: {why}: {text}{left_out}");
         }
     }
 
-    /// Somebody who got no answer at all.
+    /// Somebody who asked nothing that could be answered, or did not take the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
-        if let Some(count) = lock(&self.refused).one_more(now) {
-            tracing::warn!("refused {count} requests, the last from {from}: {why}");
+        if let Some(left_out) = self.refused.say(Source::of(from.ip()), now) {
+            tracing::warn!("nothing came of a request from {from}: {why}{left_out}");
         }
     }
 }

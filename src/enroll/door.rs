@@ -4,25 +4,23 @@ use super::desk::{Asker, Desk, Now};
 use crate::{
     certs::{CertsDir, CertsError, PartyIssuer},
     drain::{self, Tasks},
-    knocks::{Ignored, Knocks},
+    knocks::{Knocks, Place, Shares},
     limits::{
         CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY, JOIN_HANDSHAKES_BURST,
         JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
     },
-    link::{BindError, Knock, Listener},
+    link::{BindError, JoinKnock, JoinListener},
     name::{NameError, NodeAddress},
+    pace::Pace,
     tls::{CredentialsError, EnrollerTls},
-    wire::{CloseCode, JOIN_ALPN, JoinReply},
+    wire::{JOIN_ALPN, JoinReply},
 };
 use std::{
     net::{Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 
 /// Why an enroller did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,11 +77,8 @@ impl EnrollerBuilder {
         let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
         let now = SystemTime::now();
         let issuer = PartyIssuer::open(self.dir, self.leaf_life, now)?;
-        let listener = Arc::new(Listener::bind_for_joins(
-            address,
-            &own_tls(&issuer, now)?,
-            issuer.trust_domain(),
-        )?);
+        let listener =
+            Arc::new(JoinListener::bind(address, &own_tls(&issuer, now)?, issuer.trust_domain())?);
         let (desk, tasks) = (Arc::new(Desk::new(issuer)), Tasks::default());
         let door =
             Door { desk, listener: listener.clone(), tasks: tasks.clone(), shown_since: now };
@@ -97,7 +92,7 @@ impl EnrollerBuilder {
 ///
 /// It holds the CA's key in memory and signs agents and callers, nobody else, whatever it is asked.
 pub struct Enroller {
-    listener: Arc<Listener>,
+    listener: Arc<JoinListener>,
     tasks: Tasks,
 }
 
@@ -125,8 +120,7 @@ impl Enroller {
         // That ends the loop that takes strangers; those who were taken end by themselves.
         self.tasks.stop();
         self.tasks.wait(CLOSE_WAIT_MAX).await;
-        self.listener.close(CloseCode::Goodbye, STOPS);
-        self.listener.wait_idle(finish_by.saturating_duration_since(Instant::now())).await;
+        self.listener.close(STOPS, finish_by.saturating_duration_since(Instant::now())).await;
     }
 }
 
@@ -135,7 +129,7 @@ const STOPS: &str = "the enroller stops";
 
 impl Drop for Enroller {
     fn drop(&mut self) {
-        self.listener.close(CloseCode::Goodbye, STOPS);
+        self.listener.close_at_once(STOPS);
         self.tasks.stop();
     }
 }
@@ -149,7 +143,7 @@ fn own_tls(issuer: &PartyIssuer, now: SystemTime) -> Result<EnrollerTls, Enrolle
 /// The loop that takes strangers, and only that.
 struct Door {
     desk: Arc<Desk>,
-    listener: Arc<Listener>,
+    listener: Arc<JoinListener>,
     tasks: Tasks,
     /// Since when the enroller's present certificate is shown.
     shown_since: SystemTime,
@@ -157,26 +151,33 @@ struct Door {
 
 impl Door {
     async fn take_all(mut self) {
-        let places = Arc::new(Semaphore::new(JOINS_AT_ONCE_MAX));
-        let mut knocks = Knocks::one_every(JOIN_HANDSHAKE_EVERY, JOIN_HANDSHAKES_BURST);
-        let mut ignored = Ignored::default();
+        let (places, shares) = (Arc::new(Semaphore::new(JOINS_AT_ONCE_MAX)), Shares::default());
+        let mut knocks = Knocks::at(Pace::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY));
         while let Some(knock) = self.listener.knock().await {
             self.stay_current(SystemTime::now());
-            let is_crowded = places.available_permits() < JOINS_AT_ONCE_MAX / 2;
-            let must_prove = is_crowded && !knock.is_validated();
             let (from, now) = (knock.remote_address(), Instant::now());
-            let may = knocks.may(from.ip(), now, !must_prove);
-            match places.clone().try_acquire_owned() {
-                Ok(_) if may && must_prove => knock.ask_to_prove(),
-                Ok(place) if may => self.tasks.spawn(serve(self.desk.clone(), knock, place)),
-                _ => {
-                    knock.ignore();
-                    if let Some(count) = ignored.one_more(now) {
-                        tracing::warn!(
-                            "ignored {count} handshakes, the last from {from}: too many"
-                        );
-                    }
+            let is_crowded = places.available_permits() < JOINS_AT_ONCE_MAX / 2;
+            let must_prove = !knock.is_validated() && (is_crowded || shares.must_prove(from.ip()));
+            if !knocks.may(from.ip(), now, !must_prove) {
+                knock.ignore();
+                if let Some(count) = knocks.ignored(now) {
+                    tracing::warn!(
+                        "ignored {count} handshakes, the last from {from}: too many from one address"
+                    );
                 }
+                continue;
+            }
+            if must_prove {
+                knock.ask_to_prove();
+                continue;
+            }
+            // Whoever finds no place is not answered: QUIC asks again by itself.
+            match (shares.take(from.ip()), places.clone().try_acquire_owned()) {
+                (Some(share), Ok(place)) => {
+                    let place = Place::new(place, share);
+                    self.tasks.spawn(serve(self.desk.clone(), knock, place));
+                }
+                _ => knock.ignore(),
             }
         }
     }
@@ -200,7 +201,7 @@ impl Door {
 }
 
 /// One stranger, from its handshake to its end.
-async fn serve(desk: Arc<Desk>, knock: Knock, _place: OwnedSemaphorePermit) {
+async fn serve(desk: Arc<Desk>, knock: JoinKnock, _place: Place) {
     let from = knock.remote_address();
     let mut asked = match knock.asked().await {
         Ok(asked) => asked,
@@ -209,7 +210,7 @@ async fn serve(desk: Arc<Desk>, knock: Knock, _place: OwnedSemaphorePermit) {
     let asker = Asker { from: asked.remote_address(), identity: asked.identity().cloned() };
     let request = asked.take_request();
     let judge = desk.clone();
-    let reply = drain::aside(move || judge.answer(&asker, &request, Now::read())).await;
+    let reply = drain::blocking(move || judge.answer(&asker, &request, Now::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
         return tracing::error!("a request from {from} broke the enroller's work");
     };

@@ -5,7 +5,7 @@ use crate::{
     certs::{CertsError, JoinToken, NewKey, expect_writable, replace_pair, replace_public},
     link,
     name::{NodeAddress, PeerName},
-    tls::{CredentialFiles, CredentialPem, Credentials, ToEnroller, Utc, fingerprints},
+    tls::{CredentialFiles, CredentialPem, Credentials, CrlScope, ToEnroller, Utc, fingerprints},
     wire::{JOIN_ALPN, JoinReply, JoinRequest},
 };
 use std::{
@@ -145,8 +145,14 @@ impl Join {
 
 /// What was granted, if it is the certificate of our key and loads with these CAs.
 pub(super) fn checked(key: &NewKey, reply: &JoinReply, ca: &[u8]) -> Result<Credentials, String> {
-    let pem =
-        CredentialPem { cert: reply.leaf.as_bytes(), key: key.key_pem.as_bytes(), ca, crl: None };
+    let pem = CredentialPem {
+        cert: reply.leaf.as_bytes(),
+        key: key.key_pem.as_bytes(),
+        ca,
+        node_ca: None,
+        crl: None,
+        crl_scope: CrlScope::Leaf,
+    };
     Credentials::from_pem(&pem).map_err(|error| error.to_string())
 }
 

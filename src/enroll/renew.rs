@@ -23,7 +23,7 @@ use tokio::time::Instant;
 ///
 /// Only files are written: whoever uses them loads them again. Certificate and key are replaced by renaming, so a file that is a symbolic
 /// link or a mount of its own becomes a plain one, or cannot be replaced; renew such secrets where they are made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
     enroller: NodeAddress,
     files: CredentialFiles,
@@ -96,6 +96,11 @@ impl Renewal {
         let tasks = Tasks::default();
         tasks.spawn_until_stopped(self.keep_young());
         Renewing { tasks }
+    }
+
+    /// Where certificate, key and the rest lie.
+    pub fn files(&self) -> &CredentialFiles {
+        &self.files
     }
 
     /// Loads the files.

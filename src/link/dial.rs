@@ -5,9 +5,10 @@ use super::{
     control::{ControlStream, Heartbeat},
     endpoint::{self, DiallingSockets},
     greet,
-    roam::Dialled,
+    trust::Trust,
 };
 use crate::{
+    current::Current,
     limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
     name::NodeAddress,
     tls::Credentials,
@@ -30,53 +31,25 @@ pub(crate) struct HelloWords {
 #[derive(Clone)]
 pub(crate) struct Dialler {
     sockets: Arc<DiallingSockets>,
-    dialled: Arc<Dialled>,
+    trust: Arc<Trust>,
+    settings: Arc<Current<Settings>>,
+}
+
+/// How it dials at the moment.
+struct Settings {
     config: quinn::ClientConfig,
-    trust_domain: Arc<str>,
     words: HelloWords,
     limits: Arc<Limits>,
 }
 
-impl Dialler {
-    /// Prepares to dial; sockets are made at the first dial.
-    pub(crate) fn new(
+impl Settings {
+    fn new(
         credentials: &Credentials,
         words: HelloWords,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
-        Ok(Self {
-            sockets: Arc::default(),
-            dialled: Arc::default(),
-            config: endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?,
-            trust_domain: credentials.trust_domain().into(),
-            words,
-            limits,
-        })
-    }
-
-    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up.
-    pub(crate) async fn dial(
-        &self,
-        address: &NodeAddress,
-    ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
-        let race = Race { sockets: self.sockets.clone(), config: self.config.clone() };
-        let connection = race.run(address).await?;
-        let identity = greet::identity_of(&connection, &self.trust_domain)?;
-        match tokio::time::timeout(HELLO_WAIT_MAX, self.hello(&connection)).await {
-            Ok(Ok((control, welcome))) => {
-                let link = Link::new(connection, identity, &control);
-                self.dialled.add(&link);
-                Ok((link, control, welcome))
-            }
-            Ok(Err(fault)) => {
-                endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
-                Err(fault)
-            }
-            Err(_elapsed) => {
-                endpoint::close(&connection, CloseCode::Protocol, "no WELCOME came in time");
-                Err(LinkFault::Silent("no WELCOME came in time"))
-            }
-        }
+        let config = endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?;
+        Ok(Self { config, words, limits })
     }
 
     /// Opens the control stream and says hello. The node has judged our certificate once WELCOME is here, not before.
@@ -119,21 +92,75 @@ impl Dialler {
                 .unwrap_or(u64::MAX),
         }
     }
+}
 
-    /// The links that it made.
-    pub(super) fn dialled(&self) -> &Dialled {
-        &self.dialled
+impl Dialler {
+    /// Prepares to dial; sockets are made at the first dial.
+    pub(crate) fn new(
+        credentials: &Credentials,
+        words: HelloWords,
+        limits: Arc<Limits>,
+    ) -> Result<Self, BindError> {
+        Ok(Self {
+            sockets: Arc::default(),
+            trust: Arc::new(Trust::new(credentials.clone())),
+            settings: Arc::new(Current::new(Settings::new(credentials, words, limits)?)),
+        })
+    }
+
+    /// Dials with these from now on. The links that are up stay until they are judged.
+    pub(crate) fn replace(
+        &self,
+        credentials: &Credentials,
+        words: HelloWords,
+        limits: Arc<Limits>,
+    ) -> Result<(), BindError> {
+        // In this order: a link that is made meanwhile counts as made with those before, and is judged again.
+        self.settings.set(Settings::new(credentials, words, limits)?);
+        self.trust.replace(credentials.clone());
+        Ok(())
+    }
+
+    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up.
+    pub(crate) async fn dial(
+        &self,
+        address: &NodeAddress,
+    ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
+        let credentials = self.trust.credentials();
+        let settings = self.settings.get();
+        let connection = race(&self.sockets, address, &settings.config).await?;
+        let identity = greet::identity_of(&connection, credentials.trust_domain())?;
+        match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
+            Ok(Ok((control, welcome))) => {
+                let link = Link::new(connection, identity, Some(address.host()), &control);
+                self.trust.add(&link, &credentials);
+                Ok((link, control, welcome))
+            }
+            Ok(Err(fault)) => {
+                endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
+                Err(fault)
+            }
+            Err(_elapsed) => {
+                endpoint::close(&connection, CloseCode::Protocol, "no WELCOME came in time");
+                Err(LinkFault::Silent("no WELCOME came in time"))
+            }
+        }
+    }
+
+    /// Whom it trusts, and the links that it made.
+    pub(crate) fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// Between two PINGs of its links.
     pub(super) fn heartbeat_every(&self) -> Duration {
-        self.limits.heartbeat_every
+        self.settings.get().limits.heartbeat_every
     }
 
     /// Sends from new sockets from now on. The links stay, and their nodes hear of it at once.
     pub(crate) fn rebind(&self) -> Result<(), BindError> {
         self.sockets.rebind()?;
-        self.dialled.up().iter().for_each(Link::want_ping);
+        self.trust.up().iter().for_each(Link::want_ping);
         Ok(())
     }
 
@@ -143,72 +170,65 @@ impl Dialler {
     }
 }
 
-/// A dial to every address of a name, of which the first that answers wins.
-pub(super) struct Race {
-    pub(super) sockets: Arc<DiallingSockets>,
-    pub(super) config: quinn::ClientConfig,
-}
-
-impl Race {
-    /// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
-    pub(super) async fn run(&self, address: &NodeAddress) -> Result<quinn::Connection, LinkFault> {
-        let mut waiting = resolve(address).await?;
-        let mut running = JoinSet::new();
-        let mut worst = None;
-        loop {
-            if let Some(next) = waiting.pop_front() {
-                self.start(&mut running, next, address);
-            }
-            let next_start = Instant::now() + RACE_STAGGER;
-            let ended = if waiting.is_empty() {
-                running.join_next().await
-            } else {
-                tokio::time::timeout_at(next_start, running.join_next()).await.unwrap_or_default()
-            };
-            match ended {
-                Some(Ok(Ok(connection))) => return Ok(connection),
-                Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
-                Some(Err(_)) | None => {}
-            }
-            if waiting.is_empty() && running.is_empty() {
-                return Err(
-                    worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() })
-                );
-            }
+/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
+pub(super) async fn race(
+    sockets: &Arc<DiallingSockets>,
+    address: &NodeAddress,
+    config: &quinn::ClientConfig,
+) -> Result<quinn::Connection, LinkFault> {
+    let mut waiting = resolve(address).await?;
+    let mut running = JoinSet::new();
+    let mut worst = None;
+    loop {
+        if let Some(next) = waiting.pop_front() {
+            start(&mut running, sockets.clone(), next, address, config);
+        }
+        let next_start = Instant::now() + RACE_STAGGER;
+        let ended = if waiting.is_empty() {
+            running.join_next().await
+        } else {
+            tokio::time::timeout_at(next_start, running.join_next()).await.unwrap_or_default()
+        };
+        match ended {
+            Some(Ok(Ok(connection))) => return Ok(connection),
+            Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
+            Some(Err(_)) | None => {}
+        }
+        if waiting.is_empty() && running.is_empty() {
+            return Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }));
         }
     }
+}
 
-    fn start(
-        &self,
-        running: &mut JoinSet<Result<quinn::Connection, LinkFault>>,
-        to: SocketAddr,
-        address: &NodeAddress,
-    ) {
-        let (sockets, config, address) =
-            (self.sockets.clone(), self.config.clone(), address.clone());
-        // A JoinSet ends its tasks when it is dropped, with the race.
-        running.spawn(async move {
-            let unsendable =
-                |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
-            let endpoint =
-                sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
-            let connecting = endpoint
-                .connect_with(config, to, address.host())
-                .inspect_err(|error| {
-                    if *error == quinn::ConnectError::EndpointStopping {
-                        sockets.discard(to);
-                    }
-                })
-                .map_err(|error| unsendable(error.to_string()))?;
-            match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
-                Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
-                    Err(LinkFault::NoAnswer { address })
+fn start(
+    running: &mut JoinSet<Result<quinn::Connection, LinkFault>>,
+    sockets: Arc<DiallingSockets>,
+    to: SocketAddr,
+    address: &NodeAddress,
+    config: &quinn::ClientConfig,
+) {
+    let (config, address) = (config.clone(), address.clone());
+    // A JoinSet ends its tasks when it is dropped, with the race.
+    running.spawn(async move {
+        let unsendable =
+            |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
+        let endpoint = sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
+        let connecting = endpoint
+            .connect_with(config, to, address.host())
+            .inspect_err(|error| {
+                if *error == quinn::ConnectError::EndpointStopping {
+                    sockets.discard(to);
                 }
-                Ok(Err(error)) => Err(LinkFault::lost(&error)),
+            })
+            .map_err(|error| unsendable(error.to_string()))?;
+        match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
+                Err(LinkFault::NoAnswer { address })
             }
-        });
-    }
+            Ok(Err(error)) => Err(LinkFault::lost(&error)),
+        }
+    });
 }
 
 /// All addresses of the name now, families in turn.

@@ -1,7 +1,7 @@
 //! UDP sockets and transport settings: where links come from.
 
-use super::greet::{self, Greeted};
-use super::{LinkFault, canonical, resets::ResetKeys};
+use super::greet::{self, Greeted, NotGreeted};
+use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
     limits::{self, Limits},
     tls::{Credentials, CredentialsError, MacKey},
@@ -49,7 +49,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// A UDP socket. `[::]` takes IPv4 and IPv6 together.
-fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
+pub(super) fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let bind = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -144,7 +144,7 @@ impl HmacKey for ResetMac {
 /// The accepting side's endpoint.
 pub(crate) struct Listener {
     endpoint: quinn::Endpoint,
-    trust_domain: Arc<str>,
+    trust: Arc<Trust>,
 }
 
 impl Listener {
@@ -155,23 +155,30 @@ impl Listener {
         limits: &Limits,
         keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
-        let tls = QuicServerConfig::try_from(credentials.accepting_config(ALPN)?)
-            .map_err(no_quic_suite)?;
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        server
-            .transport_config(Arc::new(transport(
-                limits,
-                limits::STRANGER_STREAMS,
-                limits::STRANGER_WINDOW_BYTES,
-            )))
-            .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8);
-        listen(address, server, credentials.trust_domain(), keys)
+        let server = server_config(credentials, limits)?;
+        let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
+        let config = accepting_endpoint(keys)?;
+        let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
+        let trust = Arc::new(Trust::new(credentials.clone()));
+        Ok(Self { endpoint, trust })
     }
 
-    /// What those who come from now on are shown.
-    #[cfg(feature = "certs")]
-    pub(super) fn set_server_config(&self, server: quinn::ServerConfig) {
-        self.endpoint.set_server_config(Some(server));
+    /// Accepts with these from now on. The links that are up stay until they are judged.
+    pub(crate) fn replace(
+        &self,
+        credentials: &Credentials,
+        limits: &Limits,
+    ) -> Result<(), BindError> {
+        // In this order: a link that is made meanwhile counts as made with those before, and is judged again.
+        self.endpoint.set_server_config(Some(server_config(credentials, limits)?));
+        self.trust.replace(credentials.clone());
+        Ok(())
+    }
+
+    /// Whom it trusts, and the links that were made with it.
+    pub(crate) fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// Where it listens, with the real port.
@@ -182,7 +189,7 @@ impl Listener {
     /// The next stranger; `None` once the endpoint is closed.
     pub(crate) async fn knock(&self) -> Option<Knock> {
         let incoming = self.endpoint.accept().await?;
-        Some(Knock { incoming, trust_domain: self.trust_domain.clone() })
+        Some(Knock { incoming, trust: self.trust.clone() })
     }
 
     /// Closes all links and takes no more.
@@ -196,28 +203,34 @@ impl Listener {
     }
 }
 
-/// Listens with these settings.
-pub(super) fn listen(
-    address: SocketAddr,
-    server: quinn::ServerConfig,
-    trust_domain: &str,
-    keys: Option<&ResetKeys>,
-) -> Result<Listener, BindError> {
-    let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
-    let config = accepting_endpoint(keys)?;
-    let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
-        .map_err(|source| BindError::Socket { address, source })?;
-    Ok(Listener { endpoint, trust_domain: trust_domain.into() })
+/// How strangers are met.
+fn server_config(
+    credentials: &Credentials,
+    limits: &Limits,
+) -> Result<quinn::ServerConfig, BindError> {
+    let tls =
+        QuicServerConfig::try_from(credentials.accepting_config(ALPN)?).map_err(no_quic_suite)?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    server
+        .transport_config(Arc::new(transport(
+            limits,
+            limits::STRANGER_STREAMS,
+            limits::STRANGER_WINDOW_BYTES,
+        )))
+        .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8)
+        .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
+    Ok(server)
 }
 
-fn no_runtime(address: SocketAddr) -> BindError {
+pub(super) fn no_runtime(address: SocketAddr) -> BindError {
     BindError::Socket { address, source: io::Error::other("no tokio runtime is running") }
 }
 
 /// A stranger's first packet.
 pub(crate) struct Knock {
     incoming: quinn::Incoming,
-    trust_domain: Arc<str>,
+    trust: Arc<Trust>,
 }
 
 impl Knock {
@@ -241,15 +254,9 @@ impl Knock {
         self.incoming.ignore();
     }
 
-    /// The connection that it would be, and the trust domain of this side.
-    #[cfg(feature = "certs")]
-    pub(super) fn into_parts(self) -> (quinn::Incoming, Arc<str>) {
-        (self.incoming, self.trust_domain)
-    }
-
     /// Handshake and HELLO, each within its time.
-    pub(crate) async fn greet(self) -> Result<Greeted, LinkFault> {
-        greet::greet(self.incoming, &self.trust_domain).await
+    pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
+        greet::greet(self.incoming, self.trust).await
     }
 }
 

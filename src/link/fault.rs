@@ -133,8 +133,8 @@ impl LinkFault {
         match self {
             Self::Silent(_) => CloseCode::Idle,
             Self::Closed { code, by_peer: false, .. } => *code,
-            // It has finished and asked for this.
-            Self::Closed { by_peer: true, .. } => CloseCode::Goodbye,
+            // It has finished and asked for this, or is about to.
+            Self::Closed { by_peer: true, .. } | Self::Leaving { .. } => CloseCode::Goodbye,
             _ => CloseCode::Protocol,
         }
     }

@@ -5,14 +5,15 @@ use super::{
     control::{ControlStream, Heartbeat},
     endpoint,
     roam::Whereabouts,
+    trust::Trust,
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
-    tls::Identity,
+    tls::{Credentials, Identity},
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use rustls_pki_types::CertificateDer;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// A peer whose certificate was verified and that has said HELLO. It may not open calls before it is welcomed.
 pub(crate) struct Greeted {
@@ -20,6 +21,23 @@ pub(crate) struct Greeted {
     identity: Identity,
     control: ControlStream,
     hello: Hello,
+    trust: Arc<Trust>,
+    /// Under which it was verified, or those just before.
+    credentials: Credentials,
+}
+
+/// A stranger that is no peer of ours.
+pub(crate) struct NotGreeted {
+    /// Who it is, if its certificate was good and what came after was not.
+    pub(crate) identity: Option<Identity>,
+    /// What is wrong.
+    pub(crate) fault: LinkFault,
+}
+
+impl From<LinkFault> for NotGreeted {
+    fn from(fault: LinkFault) -> Self {
+        Self { identity: None, fault }
+    }
 }
 
 /// What an admitted peer may do on its link.
@@ -32,32 +50,33 @@ pub(crate) struct Grants {
 /// Waits for the handshake and for HELLO.
 pub(super) async fn greet(
     incoming: quinn::Incoming,
-    trust_domain: &str,
-) -> Result<Greeted, LinkFault> {
+    trust: Arc<Trust>,
+) -> Result<Greeted, NotGreeted> {
+    let credentials = trust.credentials();
     let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
     let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
         .await
         .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
         .map_err(|error| LinkFault::lost(&error))?;
+    let identity = identity_of(&connection, credentials.trust_domain())
+        .map_err(|fault| refused(&connection, CloseCode::Protocol, fault))?;
     let hello = async {
-        let identity = identity_of(&connection, trust_domain)?;
         let mut control = accept_control(&connection).await?;
         match control.first().await? {
-            Control::Hello(hello) => Ok((identity, control, hello)),
+            Control::Hello(hello) => Ok((control, hello)),
             _ => Err(LinkFault::Broken("the first frame was not HELLO".into())),
         }
     };
-    match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
-        Ok(Ok((identity, control, hello))) => {
-            Greeted { connection, identity, control, hello }.check_version()
+    let fault = match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
+        Ok(Ok((control, hello))) => {
+            let greeted = Greeted { connection, identity, control, hello, trust, credentials };
+            return greeted.check_version();
         }
-        Ok(Err(fault)) => Err(refused(&connection, CloseCode::Protocol, fault)),
-        Err(_elapsed) => Err(refused(
-            &connection,
-            CloseCode::Protocol,
-            LinkFault::Silent("no HELLO came in time"),
-        )),
-    }
+        Ok(Err(fault)) => fault,
+        Err(_elapsed) => LinkFault::Silent("no HELLO came in time"),
+    };
+    let fault = refused(&connection, CloseCode::Protocol, fault);
+    Err(NotGreeted { identity: Some(identity), fault })
 }
 
 fn refused(connection: &quinn::Connection, code: CloseCode, fault: LinkFault) -> LinkFault {
@@ -87,7 +106,7 @@ pub(super) fn identity_of(
 }
 
 impl Greeted {
-    fn check_version(self) -> Result<Self, LinkFault> {
+    fn check_version(self) -> Result<Self, NotGreeted> {
         let (min, max) = (self.hello.protocol_min, self.hello.protocol_max);
         if (min..=max).contains(&PROTOCOL_VERSION) {
             return Ok(self);
@@ -96,7 +115,7 @@ impl Greeted {
             "the peer speaks protocol versions {min} to {max}, this node speaks {PROTOCOL_VERSION}"
         );
         endpoint::close(&self.connection, CloseCode::Version, &text);
-        Err(LinkFault::Broken(text))
+        Err(NotGreeted { identity: Some(self.identity), fault: LinkFault::Broken(text) })
     }
 
     /// Who the peer is.
@@ -126,7 +145,7 @@ impl Greeted {
         grants: Grants,
         limits: &Limits,
     ) -> Result<(Link, ControlStream), LinkFault> {
-        let Self { connection, identity, mut control, hello } = self;
+        let Self { connection, identity, mut control, hello, trust, credentials } = self;
         let answered = grants.calls_in_flight_max;
         let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
         let window = endpoint::window_for(answered, asked.min(limits.calls_in_flight_max));
@@ -136,7 +155,9 @@ impl Greeted {
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        Ok((Link::new(connection, identity, &control), control))
+        let link = Link::new(connection, identity, None, &control);
+        trust.add(&link, &credentials);
+        Ok((link, control))
     }
 }
 

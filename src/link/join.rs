@@ -1,41 +1,78 @@
 //! Enrolment over QUIC: one request and one answer on a connection of their own, and every wait in it has an end.
 
 use super::{
-    BindError, Knock, LinkFault, Listener, canonical,
-    dial::Race,
+    BindError, LinkFault, canonical, dial,
     endpoint::{self, DiallingSockets},
     greet,
 };
 use crate::{
     limits::{
-        HANDSHAKE_WAIT_MAX, JOIN_CLOSE_WAIT_MAX, JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX,
-        JOIN_WAIT_MAX, JOINS_AT_ONCE_MAX, Limits,
+        HANDSHAKE_WAIT_MAX, INCOMING_BYTES_MAX, INCOMING_BYTES_TOTAL_MAX, JOIN_CLOSE_WAIT_MAX,
+        JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, JOINS_AT_ONCE_MAX, Limits,
     },
     name::NodeAddress,
     tls::{EnrollerTls, Identity, ToEnroller},
     wire::CloseCode,
 };
 use quinn::{
-    ReadToEndError,
+    ReadToEndError, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use zeroize::Zeroizing;
 
-impl Listener {
+/// An enroller's endpoint.
+pub(crate) struct JoinListener {
+    endpoint: quinn::Endpoint,
+    trust_domain: Arc<str>,
+}
+
+impl JoinListener {
     /// Listens for those who want to join or to renew. Needs a tokio runtime.
-    pub(crate) fn bind_for_joins(
+    pub(crate) fn bind(
         address: SocketAddr,
         tls: &EnrollerTls,
         trust_domain: &str,
     ) -> Result<Self, BindError> {
-        endpoint::listen(address, server_config(tls)?, trust_domain, None)
+        let server = Some(server_config(tls)?);
+        let runtime = quinn::default_runtime().ok_or_else(|| endpoint::no_runtime(address))?;
+        let (config, socket) = (quinn::EndpointConfig::default(), endpoint::bind(address)?);
+        let endpoint = quinn::Endpoint::new(config, server, socket, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
+        Ok(Self { endpoint, trust_domain: trust_domain.into() })
     }
 
     /// Shows this to those who come from now on.
     pub(crate) fn show(&self, tls: &EnrollerTls) -> Result<(), BindError> {
-        self.set_server_config(server_config(tls)?);
+        self.endpoint.set_server_config(Some(server_config(tls)?));
         Ok(())
+    }
+
+    /// Where it listens, with the real port.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// The next stranger; `None` once the endpoint is closed.
+    pub(crate) async fn knock(&self) -> Option<JoinKnock> {
+        let incoming = self.endpoint.accept().await?;
+        Some(JoinKnock { incoming, trust_domain: self.trust_domain.clone() })
+    }
+
+    /// Closes all connections, takes no more, and waits until the other sides have heard it, but not for longer.
+    pub(crate) async fn close(&self, text: &str, wait_max: Duration) {
+        self.close_at_once(text);
+        drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
+    }
+
+    /// Closes all connections and takes no more.
+    pub(crate) fn close_at_once(&self, text: &str) {
+        let code = VarInt::from_u32(CloseCode::Goodbye.number() as u32);
+        self.endpoint.close(code, text.as_bytes());
     }
 }
 
@@ -43,7 +80,11 @@ fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
     let tls = QuicServerConfig::try_from(tls.config()).map_err(endpoint::no_quic_suite)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
     let transport = endpoint::transport(&Limits::default(), 1, JOIN_REQUEST_BYTES_MAX as u32);
-    server.transport_config(Arc::new(transport)).max_incoming(JOINS_AT_ONCE_MAX * 8);
+    server
+        .transport_config(Arc::new(transport))
+        .max_incoming(JOINS_AT_ONCE_MAX * 8)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
 }
 
@@ -56,10 +97,36 @@ pub(crate) struct Asked {
     request: Zeroizing<Vec<u8>>,
 }
 
-impl Knock {
+/// A stranger's first packet.
+pub(crate) struct JoinKnock {
+    incoming: quinn::Incoming,
+    trust_domain: Arc<str>,
+}
+
+impl JoinKnock {
+    /// Where it came from, as far as that is known.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.incoming.remote_address())
+    }
+
+    /// Whether the address has proved that it receives what is sent to it.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Asks the address to prove itself. Costs one packet and no memory.
+    pub(crate) fn ask_to_prove(self) {
+        drop(self.incoming.retry());
+    }
+
+    /// Drops it without an answer.
+    pub(crate) fn ignore(self) {
+        self.incoming.ignore();
+    }
+
     /// Handshake and request, each within its time and its size.
     pub(crate) async fn asked(self) -> Result<Asked, LinkFault> {
-        let (incoming, trust_domain) = self.into_parts();
+        let Self { incoming, trust_domain } = self;
         let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
         let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
             .await
@@ -140,11 +207,8 @@ pub(crate) async fn ask(
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
     let sockets = Arc::new(DiallingSockets::default());
-    let race = Race {
-        sockets: sockets.clone(),
-        config: client_config(tls).map_err(unsendable(enroller))?,
-    };
-    let connection = race.run(enroller).await?;
+    let config = client_config(tls).map_err(unsendable(enroller))?;
+    let connection = dial::race(&sockets, enroller, &config).await?;
     let asked = tokio::time::timeout(JOIN_WAIT_MAX, ask_on(&connection, request)).await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");
     drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, sockets.wait_idle()).await);

@@ -14,15 +14,16 @@ mod redial;
 mod resets;
 mod roam;
 mod stream;
+mod trust;
 
 pub(crate) use control::ControlStream;
 pub(crate) use dial::{Dialler, HelloWords};
 pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
-pub(crate) use greet::{Grants, Greeted};
+pub(crate) use greet::{Grants, Greeted, NotGreeted};
 #[cfg(feature = "certs")]
-pub(crate) use join::ask;
+pub(crate) use join::{JoinKnock, JoinListener, ask};
 pub(crate) use leave::{Leave, Leaving};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
@@ -42,7 +43,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex as StdMutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -74,6 +75,9 @@ struct Inner {
     id: LinkId,
     connection: quinn::Connection,
     identity: Identity,
+    /// The host name by which the peer was dialled; none if it was the peer who dialled.
+    dialled: Option<Box<str>>,
+    made_at: Instant,
     pulse: Arc<Pulse>,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
     turn: Mutex<()>,
@@ -86,6 +90,10 @@ struct Inner {
     peer_took: AtomicU64,
     /// Replies that this side waits for.
     awaited: UnderWay,
+    /// Calls of the peer's that this side answers.
+    answered: UnderWay,
+    /// Another link has taken its place: it opens no stream any more.
+    is_replaced: AtomicBool,
 }
 
 /// The peer's streams that this side has taken.
@@ -107,16 +115,25 @@ type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::Connecti
 pub(crate) enum OpenFault {
     /// The peer granted no stream in time.
     NoCredit,
+    /// Another link has taken its place.
+    Replaced,
     /// The link is gone.
     Lost(LinkFault),
 }
 
 impl Link {
-    fn new(connection: quinn::Connection, identity: Identity, control: &ControlStream) -> Self {
+    fn new(
+        connection: quinn::Connection,
+        identity: Identity,
+        dialled: Option<&str>,
+        control: &ControlStream,
+    ) -> Self {
         Self(Arc::new(Inner {
+            dialled: dialled.map(Into::into),
             id: LinkId::next(),
             connection,
             identity,
+            made_at: Instant::now(),
             pulse: control.pulse(),
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
@@ -124,6 +141,8 @@ impl Link {
             taken: StdMutex::default(),
             peer_took: AtomicU64::new(NOT_LEAVING),
             awaited: UnderWay::default(),
+            answered: UnderWay::default(),
+            is_replaced: AtomicBool::new(false),
         }))
     }
 
@@ -132,9 +151,19 @@ impl Link {
         self.0.id
     }
 
+    /// The verified certificate of the other end.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
     /// Who is at the other end, by its verified certificate.
     pub(crate) fn peer(&self) -> &PeerName {
         self.0.identity.peer_name()
+    }
+
+    /// How long there has been a link.
+    pub(crate) fn age(&self) -> Duration {
+        self.0.made_at.elapsed()
     }
 
     /// Where the other end is now; it may roam.
@@ -153,13 +182,18 @@ impl Link {
         until: impl FnOnce() -> Instant,
         message_bytes_max: usize,
     ) -> Result<CallStream, OpenFault> {
+        // Counted before the look at whether it was replaced: whoever replaces it waits for what is counted after that.
+        let awaited = self.0.awaited.count();
+        if self.is_replaced() {
+            return Err(OpenFault::Replaced);
+        }
         let opened = match self.open_at_once().await {
             Some(opened) => Ok(opened),
             None => tokio::time::timeout_at(until(), self.open_in_turn()).await,
         };
         match opened {
             Ok(Ok((send, recv))) => {
-                Ok(CallStream::new(send, recv, message_bytes_max).awaited(self.0.awaited.count()))
+                Ok(CallStream::new(send, recv, message_bytes_max).awaited(awaited))
             }
             Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(&error)))),
             Err(_elapsed) => Err(OpenFault::NoCredit),
@@ -195,7 +229,7 @@ impl Link {
             let is_taken = self.take(recv.id().into());
             let mut stream = CallStream::new(send, recv, message_bytes_max);
             if is_taken {
-                return Some(stream);
+                return Some(stream.answered(self.0.answered.count()));
             }
             stream.set_code_on_drop(StreamCode::Draining);
         }
@@ -236,9 +270,24 @@ impl Link {
         stream_id > self.0.peer_took.load(Ordering::Acquire)
     }
 
+    /// Another link has taken its place: nothing more is asked over this one.
+    pub(crate) fn replace(&self) {
+        self.0.is_replaced.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether another link has taken its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.0.is_replaced.load(Ordering::SeqCst)
+    }
+
     /// Ends when this side waits for no reply on it.
     pub(crate) async fn quiet(&self) {
         self.0.awaited.nothing().await;
+    }
+
+    /// Ends when this side answers no call on it.
+    pub(crate) async fn idle(&self) {
+        self.0.answered.nothing().await;
     }
 
     /// Ends when the link has ended.

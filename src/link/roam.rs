@@ -5,14 +5,13 @@
 //! a few system calls and no packet, and the same on every system. And when no link hears anything any more, a new socket is tried before
 //! the links are given up.
 
-use super::{Inner, Link, dial::Dialler};
+use super::{Link, dial::Dialler};
 use crate::{limits::ROAM_LOOK_EVERY, name::PeerName};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -40,26 +39,6 @@ fn way_to(node: SocketAddr) -> io::Result<IpAddr> {
     socket.connect(&node.into())?;
     let from = socket.local_addr()?.as_socket();
     from.map(|from| from.ip()).ok_or_else(|| io::Error::other("not an address of IP"))
-}
-
-/// The links that were dialled and may be up.
-#[derive(Default)]
-pub(super) struct Dialled(Mutex<Vec<Weak<Inner>>>);
-
-impl Dialled {
-    /// One more.
-    pub(super) fn add(&self, link: &Link) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|one| one.strong_count() > 0);
-        all.push(Arc::downgrade(&link.0));
-    }
-
-    /// Those that are up.
-    pub(super) fn up(&self) -> Vec<Link> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let links = all.iter().filter_map(Weak::upgrade).map(Link);
-        links.filter(|link| !link.is_closed()).collect()
-    }
 }
 
 /// What was seen at the last look.
@@ -95,7 +74,7 @@ impl Dialler {
         let mut seen = Seen::default();
         loop {
             tokio::time::sleep(ROAM_LOOK_EVERY).await;
-            if let Some(why) = seen.look(&self.dialled().up(), self.heartbeat_every()) {
+            if let Some(why) = seen.look(&self.trust().up(), self.heartbeat_every()) {
                 match self.rebind() {
                     Ok(()) => tracing::info!("{why}: sending from a new socket, on the same links"),
                     Err(error) => tracing::warn!("{why}, and there is no new socket: {error}"),

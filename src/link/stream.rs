@@ -19,7 +19,12 @@ pub(crate) struct CallStream {
 impl CallStream {
     pub(super) fn new(send: SendStream, recv: RecvStream, message_bytes_max: usize) -> Self {
         Self {
-            sender: FrameSender { send, finished: false, code_on_drop: StreamCode::Cancelled },
+            sender: FrameSender {
+                send,
+                finished: false,
+                code_on_drop: StreamCode::Cancelled,
+                answered: None,
+            },
             reader: FrameReader::new(recv, message_bytes_max),
         }
     }
@@ -27,6 +32,12 @@ impl CallStream {
     /// Counts the reply as awaited, as long as its reader lives.
     pub(super) fn awaited(mut self, token: TaskTrackerToken) -> Self {
         self.reader.awaited = Some(token);
+        self
+    }
+
+    /// Counts the call as answered here, as long as its sender lives.
+    pub(super) fn answered(mut self, token: TaskTrackerToken) -> Self {
+        self.sender.answered = Some(token);
         self
     }
 
@@ -60,6 +71,8 @@ pub(crate) struct FrameSender {
     send: SendStream,
     finished: bool,
     code_on_drop: StreamCode,
+    /// Held by the answering side: its link is wanted until the reply was handed over.
+    answered: Option<TaskTrackerToken>,
 }
 
 impl FrameSender {

@@ -4,7 +4,7 @@ use super::{MethodPath, Name, NameError, method::is_identifier, party::is_label_
 use std::{fmt, str::FromStr};
 
 /// One label of a pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Label {
     /// Exactly this text.
     Exact(String),
@@ -78,7 +78,7 @@ fn parse_labels(text: &str, is_byte: fn(u8) -> bool) -> Result<Vec<Label>, &'sta
 }
 
 /// A pattern over party names: `acme.*`, `warehouse-*`, `**`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct NameGlob {
     text: String,
     labels: Vec<Label>,
@@ -107,7 +107,7 @@ impl FromStr for NameGlob {
 }
 
 /// A pattern over services: `HelloService`, `acme.**`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServiceGlob {
     text: String,
     labels: Vec<Label>,
@@ -136,7 +136,7 @@ impl FromStr for ServiceGlob {
 }
 
 /// What a method pattern speaks of: RPC methods or forwards, never both.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Rpc { service: Vec<Label>, method: Label },
     Forward { kind: &'static str, name: Vec<Label> },
@@ -145,7 +145,7 @@ enum Subject {
 /// A pattern over methods: `HelloService/*`, `acme.**/Get*`, `http:grafana`, `tcp:*`.
 ///
 /// `*/*` is every RPC method of every service, and never a forward.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MethodGlob {
     text: String,
     subject: Subject,

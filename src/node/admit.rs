@@ -3,21 +3,23 @@
 use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front};
 use crate::{
     call::Permits,
-    limits::HELLO_WAIT_MAX,
-    link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault},
+    knocks::{Place, Source},
+    limits::{HELLO_WAIT_MAX, Limits},
+    link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
     name::{Name, Role},
+    pace::LeftOut,
     serve::take_calls,
     wire::{CloseCode, Control, PROTOCOL_VERSION, Welcome},
 };
-use std::sync::Arc;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::time::Instant;
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
-pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemaphorePermit) {
+pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: Place) {
     let from = knock.remote_address();
     let greeted = match knock.greet().await {
         Ok(greeted) => greeted,
-        Err(fault) => return tracing::warn!("refused a link from {from}: {fault}"),
+        Err(stranger) => return turned_away(&shared, from, &stranger),
     };
     drop(place);
     let peer = greeted.identity().peer_name().clone();
@@ -25,13 +27,8 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemapho
         Role::Agent => agent(&shared, greeted, &peer.name).await,
         Role::Caller => caller(&shared, greeted, &peer.name).await,
         Role::Node => {
-            greeted.refuse(
-                CloseCode::Unauthorized,
-                "the role node does not dial nodes in this version of dialback",
-            );
-            return tracing::warn!(
-                "refused {peer} at {from}: nodes do not dial nodes in this version"
-            );
+            let text = "the role node does not dial nodes in this version of dialback";
+            return refuse(&shared, greeted, CloseCode::Unauthorized, text);
         }
     };
     if let Err(fault) = ended {
@@ -39,51 +36,75 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: OwnedSemapho
     }
 }
 
-fn welcome(shared: &Shared, admission: u64, grants: Grants) -> Welcome {
+/// Says who was not let in and why. The stranger decides how often, so that some are only counted.
+fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
+    let NotGreeted { identity, fault } = stranger;
+    let cause = Source::of(from.ip());
+    let Some(left_out) = shared.lines.handshakes.say(cause, Instant::now()) else { return };
+    let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));
+    let peer = peer.unwrap_or_default();
+    tracing::warn!("refused a link from {from}: {peer}{fault}{left_out}");
+    shared.journal.link_refused(identity.as_ref(), &from, fault, left_out);
+}
+
+/// Refuses a link to a party that is known.
+fn refuse(shared: &Shared, greeted: Greeted, code: CloseCode, text: &str) {
+    let (identity, from) = (greeted.identity().clone(), greeted.remote_address());
+    let peer = identity.peer_name();
+    if let Some(left_out) = shared.lines.links.say(peer.clone(), Instant::now()) {
+        tracing::warn!("refused {peer} at {from}: {text}{left_out}");
+    }
+    shared.journal.link_refused(Some(&identity), &from, &text, LeftOut(0));
+    greeted.refuse(code, text);
+}
+
+fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> Welcome {
     Welcome {
         protocol: PROTOCOL_VERSION,
         node: shared.name.to_string(),
         admission,
         calls_in_flight_max: u32::try_from(grants.calls_in_flight_max).unwrap_or(u32::MAX),
-        message_bytes_max: shared.limits.message_bytes_max as u64,
+        message_bytes_max: limits.message_bytes_max as u64,
         view_version: 0,
     }
 }
 
 /// Starts to take the calls that come over a link.
-fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants) {
-    let front = Arc::new(Front::new(shared.clone(), link.clone(), grants.calls_in_flight_max));
+fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
+    let in_flight_max = grants.calls_in_flight_max;
+    let front = Front::new(shared.clone(), link.clone(), in_flight_max, limits.clone());
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
-        front,
-        shared.limits.clone(),
+        Arc::new(front),
+        limits.clone(),
         shared.calls.clone(),
     ));
 }
 
 async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
-    let links_max = shared.limits.caller_links_max;
+    let limits = shared.limits.get();
+    let links_max = limits.caller_links_max;
     if !shared.registry().caller_came(name, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
-        tracing::warn!("refused caller {name} at {}: {text}", greeted.remote_address());
-        greeted.refuse(CloseCode::ExcessiveLoad, &text);
+        refuse(shared, greeted, CloseCode::ExcessiveLoad, &text);
         return Ok(());
     }
     let _counted = CallerCounted { shared, name };
-    let grants = Grants { calls_in_flight_max: shared.limits.caller_calls_in_flight_max };
-    let welcome = welcome(shared, shared.registry().admit(), grants);
-    let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
+    let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
+    let welcome = welcome(shared, shared.registry().admit(), grants, &limits);
+    let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
     let address = link.remote_address();
     tracing::info!("caller {name} linked from {address}");
+    shared.journal.link_up(link.identity(), address);
     shared.events.tell(NodeEvent::CallerLinked { caller: name.clone(), address });
-    serve(shared, &link, grants);
+    serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
     let fault = stay(&mut control, None, |frame| match frame {
         Control::Drain(_) => Ok(None),
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
         _ => Err(out_of_place()),
     });
-    let fault = left(&link, fault.await);
+    let fault = left(shared, &link, fault.await);
     shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
     Err(fault)
 }
@@ -105,14 +126,16 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let hello = greeted.hello();
     let (instance, software) = (*hello.instance, hello.software.clone());
     let answers_max = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
-    let asked_max = shared.limits.calls_in_flight_max.min(answers_max.max(1));
-    let grants = Grants { calls_in_flight_max: shared.limits.agent_asks_in_flight_max };
-    let welcome = welcome(shared, admission, grants);
-    let (link, mut control) = greeted.welcome(welcome, grants, &shared.limits).await?;
-    serve(shared, &link, grants);
+    let limits = shared.limits.get();
+    let asked_max = limits.calls_in_flight_max.min(answers_max.max(1));
+    let grants = Grants { calls_in_flight_max: limits.agent_asks_in_flight_max };
+    let welcome = welcome(shared, admission, grants, &limits);
+    let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
+    shared.journal.link_up(link.identity(), link.remote_address());
+    serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
-    let permits = Permits::new(asked_max, shared.limits.queue_max);
-    let agent = AgentLink { link, permits, services: Vec::new(), software };
+    let permits = Permits::new(asked_max, limits.queue_max);
+    let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
     let mut admitted = Admitted::new(shared, name, admission, instance, agent);
     let register_by = Instant::now() + HELLO_WAIT_MAX;
     let fault = stay(&mut control, Some(register_by), |frame| match frame {
@@ -160,8 +183,9 @@ async fn stay(
 }
 
 /// The link is over: says so here, and to the peer if it was we who found the fault.
-pub(super) fn left(link: &Link, fault: LinkFault) -> LinkFault {
+pub(super) fn left(shared: &Shared, link: &Link, fault: LinkFault) -> LinkFault {
     let fault = link.end(fault);
     tracing::info!("{} left: {fault}", link.peer());
+    shared.journal.link_down(link.identity(), link.remote_address(), link.age(), &fault);
     fault
 }

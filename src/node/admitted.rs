@@ -7,9 +7,11 @@ use super::{
 use crate::{
     link::LinkFault,
     name::{MethodName, Name, NameError, ServiceName},
+    pace::LeftOut,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
 use std::{net::SocketAddr, sync::Arc};
+use tokio::time::Instant;
 
 /// A link that may be in the registry. Dropping it takes it out, and no other.
 pub(super) struct Admitted<'a> {
@@ -94,15 +96,22 @@ impl<'a> Admitted<'a> {
             None => {}
         }
         for old in registration.superseded {
-            tracing::warn!(
-                "agent {agent}: another instance at {new} took over from the one at {}; if both are meant to run, give each its own certificate",
-                old.link.remote_address()
-            );
+            if let Some(left_out) = self.may_say() {
+                tracing::warn!(
+                    "agent {agent}: another instance at {new} took over from the one at {}; if both are meant to run, give each its own certificate{left_out}",
+                    old.link.remote_address()
+                );
+            }
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
         }
         registration.surplus.iter().for_each(|old| {
             old.link.close(CloseCode::Drained, "more links of one instance than are allowed")
         });
+    }
+
+    /// Whether it is time for one more line about links of this agent, which it can cause as often as it comes back.
+    fn may_say(&self) -> Option<LeftOut> {
+        self.shared.lines.links.say(self.agent.link.peer().clone(), Instant::now())
     }
 
     /// Why this link is closed and not taken into service.
@@ -117,9 +126,9 @@ impl<'a> Admitted<'a> {
                         "the certificate of agent {agent} is in use twice: instances at {new} and at {old} keep taking over from each other; the one at {new} is held back. Give each a certificate of its own (`dialback certs issue agent NAME`)"
                     );
                     self.tell(NodeEvent::CertificateUsedTwice { agent: agent.clone() });
-                } else {
+                } else if let Some(left_out) = self.may_say() {
                     tracing::warn!(
-                        "agent {agent} at {new} is held back: its certificate is in use at {old} too"
+                        "agent {agent} at {new} is held back: its certificate is in use at {old} too{left_out}"
                     );
                 }
                 "another instance uses this certificate too, and this one has come back too often; give each a certificate of its own"
@@ -138,14 +147,17 @@ impl<'a> Admitted<'a> {
                 self.address(),
                 reason.escape_debug()
             );
-            self.tell(NodeEvent::Draining { agent: self.name.clone() });
+            // One that has another link, as after a renewal, goes on there.
+            if self.shared.registry().pick(self.name).is_none() {
+                self.tell(NodeEvent::Draining { agent: self.name.clone() });
+            }
             self.shared.changed.send_replace(());
         }
     }
 
     /// The link is over.
     pub(super) fn left(mut self, fault: LinkFault) -> LinkFault {
-        let fault = admit::left(&self.agent.link, fault);
+        let fault = admit::left(self.shared, &self.agent.link, fault);
         self.reason = Some(fault.clone());
         fault
     }

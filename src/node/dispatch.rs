@@ -1,15 +1,16 @@
 //! One call through the node: policy gives a grant, the registry a link, the link a permit, and then it is asked.
 
-use super::{Shared, SharedAgentLink};
+use super::{Shared, SharedAgentLink, quotas::Held};
 use crate::{
-    call::{AskLimits, Handler, Reply, Request, Target, ask},
+    audit::{CallFacts, CallNote, Refused},
+    call::{AskLimits, Body, Handler, Reply, Request, Target, ask},
     limits::{ATTEMPTS_MAX, CANDIDATES_MAX},
-    name::{MethodPath, Name, PeerName},
+    name::{MethodPath, Name, PeerName, Role},
     policy::{self, Decision},
     status::{Code, Outcome, Status},
     tls::random_bytes,
 };
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// What the policy allows a call.
@@ -45,19 +46,19 @@ impl Dispatch {
         Self { shared }
     }
 
-    /// Sends a call that was granted, and sends it again where that is safe.
+    /// Sends a call that was granted, and sends it again where that is safe. Whom it asked last is left in `asked`.
     pub(super) async fn forward(
         &self,
         request: &mut Request,
         granted: Granted,
+        asked: &mut Option<SharedAgentLink>,
     ) -> Result<Reply, Status> {
         bound(request, granted)?;
         if request.target == Target::Here {
             return Err(Status::not_executed(Code::InvalidArgument, "the call names no agent"));
         }
         self.shared.retries.earn();
-        let mut asked = None;
-        let mut failure = match self.attempt(request, granted, &mut asked).await {
+        let mut failure = match self.attempt(request, granted, asked).await {
             Ok(reply) => return Ok(reply),
             Err(status) => status,
         };
@@ -65,7 +66,7 @@ impl Dispatch {
             request.attempt = again.attempt;
             // What may have run stays unknown, whatever a later attempt says that did not run.
             let floor = failure.outcome();
-            failure = match Box::pin(self.attempt(&mut again, granted, &mut asked)).await {
+            failure = match Box::pin(self.attempt(&mut again, granted, asked)).await {
                 Ok(reply) => return Ok(reply),
                 Err(status) if floor == Outcome::Unknown && status.is_safe_to_retry() => {
                     Status::unknown(status.code(), status.message())
@@ -117,7 +118,7 @@ impl Dispatch {
     ) -> Result<Reply, Status> {
         let agent = self.pick(request, asked.as_ref()).await?;
         *asked = Some(agent.clone());
-        let limits = &*self.shared.limits;
+        let limits = &*agent.limits;
         let permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
         let limits = AskLimits::from(limits).after_queueing(permit.waited());
         // The node's own calls go without a name: the agent knows the node by its certificate.
@@ -229,6 +230,24 @@ impl Dispatch {
             .map(|link| (*link).clone())
     }
 
+    /// How a call of the program's own is to be written down, if it is.
+    fn note(&self, request: &Request) -> Option<Box<CallNote>> {
+        self.shared.journal.call(|| CallFacts {
+            caller: request.caller.to_string(),
+            agent: match &request.target {
+                Target::Agent(name) => Some(PeerName::new(Role::Agent, name.clone())),
+                Target::Here | Target::Service => None,
+            },
+            via: None,
+            method: request.method.clone(),
+            call_id: request.call_id,
+            kind: request.kind,
+            attempt: request.attempt,
+            began: Instant::now(),
+            deadline: request.deadline,
+        })
+    }
+
     /// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
     fn may_answer(&self, asker: &PeerName, agent: &Name, method: &MethodPath) -> bool {
         may_answer(&self.shared, asker, agent, method)
@@ -242,10 +261,9 @@ pub(super) fn may_answer(
     agent: &Name,
     method: &MethodPath,
 ) -> bool {
-    let is_own = *asker == shared.peer;
-    shared.policy.may_host(agent, method.service())
-        && (is_own
-            || shared.policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
+    let (is_own, policy) = (*asker == shared.peer, shared.policy.get());
+    policy.may_host(agent, method.service())
+        && (is_own || policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
 }
 
 impl Handler for Dispatch {
@@ -254,9 +272,36 @@ impl Handler for Dispatch {
         let mut request = request;
         async move {
             let counted = self.shared.calls.counted();
-            Ok(self.forward(&mut request, Granted::IN_PROCESS).await?.holding(counted))
+            let (note, mut asked) = (self.note(&request), None);
+            let bytes_in = request.message().ok().map(|message| message.len() as u64);
+            let answered = self.forward(&mut request, Granted::IN_PROCESS, &mut asked).await;
+            let answered = match note {
+                Some(note) => noted(note, asked.as_ref(), bytes_in, answered),
+                None => answered,
+            };
+            Ok(answered?.holding(counted))
         }
     }
+}
+
+/// Writes down how a call of the program's own has ended; of a stream, how it will.
+fn noted(
+    note: Box<CallNote>,
+    asked: Option<&SharedAgentLink>,
+    bytes_in: Option<u64>,
+    mut answered: Result<Reply, Status>,
+) -> Result<Reply, Status> {
+    if let Some(asked) = asked {
+        note.picked(asked.link.peer());
+    }
+    match &mut answered {
+        Ok(Reply { body: Body::Messages(messages), .. }) => messages.note(note),
+        Ok(Reply { body: Body::Message(message), .. }) => {
+            note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(message.len() as u64)]);
+        }
+        Err(status) => note.ended(status.code(), status.outcome(), [bytes_in, Some(0)]),
+    }
+    answered
 }
 
 /// Puts the bounds of the grant on a request.
@@ -276,17 +321,25 @@ fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
     }
 }
 
-/// Asks the policy about a remote party's call. A refusal says the same whether the agent exists or not.
+/// A call that the policy has let pass, and the place that it takes among those that its rule counts. Held until the call has ended.
+pub(super) struct Authorised {
+    pub(super) granted: Granted,
+    pub(super) held: Option<Held>,
+}
+
+/// Asks the policy about a remote party's call, and takes one from what its rule leaves the party. A refusal says the same whether the
+/// agent exists or not.
 pub(super) fn authorise(
     shared: &Shared,
     asker: &PeerName,
     target: policy::Target<'_>,
     method: &MethodPath,
-) -> Result<Granted, Status> {
-    match shared.policy.decide(asker, target, method) {
-        Decision::Allow(grant) => Ok(Granted::by(grant)),
+) -> Result<Authorised, Status> {
+    let asked = Asked { asker, target: Some(target), method };
+    match shared.policy.get().decide(asker, target, method) {
+        Decision::Allow(grant) => asked.count(shared, grant),
         Decision::Deny(denied) => {
-            tracing::warn!("refused {asker}: {method} on {target}: {denied}");
+            asked.refused(shared, Code::PermissionDenied, &denied);
             let text = format!(
                 "{asker} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
             );
@@ -295,17 +348,63 @@ pub(super) fn authorise(
     }
 }
 
-/// The same for a call that names only the service. Which agents may answer it is looked at when one is picked.
+/// The same for a call that names only the service, which the first rule that opens the method on some agent counts. Which agents may
+/// answer it is looked at when one is picked.
 pub(super) fn authorise_any(
     shared: &Shared,
     asker: &PeerName,
     method: &MethodPath,
-) -> Result<Granted, Status> {
-    shared.policy.grant_anywhere(asker, method).map(Granted::by).ok_or_else(|| {
-        tracing::warn!("refused {asker}: {method} on any agent: no [[allow]] rule covers it");
-        let text = format!(
-            "{asker} may not call {method}; an [[allow]] rule of the node would have to say so"
-        );
-        Status::not_executed(Code::PermissionDenied, text)
-    })
+) -> Result<Authorised, Status> {
+    let asked = Asked { asker, target: None, method };
+    match shared.policy.get().grant_anywhere(asker, method) {
+        Some(grant) => asked.count(shared, grant),
+        None => {
+            asked.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
+            let text = format!(
+                "{asker} may not call {method}; an [[allow]] rule of the node would have to say so"
+            );
+            Err(Status::not_executed(Code::PermissionDenied, text))
+        }
+    }
+}
+
+/// What is asked of the policy; without a target it is any agent.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    asker: &'a PeerName,
+    target: Option<policy::Target<'a>>,
+    method: &'a MethodPath,
+}
+
+impl Asked<'_> {
+    /// Takes the call from what its rule leaves the caller.
+    fn count(self, shared: &Shared, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
+        match shared.quotas.take(grant.rule(), self.asker, Instant::now()) {
+            Ok(held) => Ok(Authorised { granted: Granted::by(grant), held }),
+            Err(used_up) => {
+                let why = format_args!("{used_up}; {grant}");
+                self.refused(shared, Code::ResourceExhausted, &why);
+                Err(used_up.into())
+            }
+        }
+    }
+
+    /// Writes down that it was refused, and says so unless there was too much to say.
+    fn refused(self, shared: &Shared, code: Code, why: &dyn fmt::Display) {
+        let Self { asker, target, method } = self;
+        if let Some(left_out) = shared.lines.calls.say(asker.clone(), Instant::now()) {
+            match target {
+                Some(target) => {
+                    tracing::warn!("refused {asker}: {method} on {target}: {why}{left_out}");
+                }
+                None => tracing::warn!("refused {asker}: {method} on any agent: {why}{left_out}"),
+            }
+        }
+        let agent = target.map(|target| match target {
+            policy::Target::Agent(name) => PeerName::new(Role::Agent, name.clone()),
+            policy::Target::Node(name) => PeerName::new(Role::Node, name.clone()),
+        });
+        let refused = Refused { caller: asker, agent: agent.as_ref(), via: None, method };
+        shared.journal.call_refused(refused, code, why);
+    }
 }

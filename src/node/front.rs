@@ -3,10 +3,12 @@
 use super::{
     Shared,
     breaks::Breaks,
-    dispatch::{self, Dispatch},
+    dispatch::{self, Authorised, Dispatch},
 };
 use crate::{
+    audit::{CallFacts, CallNote},
     call::{Head, Pending, Permits, Reception, Reply, Target},
+    limits::Limits,
     link::Link,
     name::{PeerName, Role},
     policy,
@@ -23,31 +25,41 @@ pub(super) struct Front {
     asker: PeerName,
     permits: Permits,
     link: Link,
+    /// Those of when it was made.
+    limits: Arc<Limits>,
     breaks: Mutex<Breaks>,
 }
 
 impl Front {
-    pub(super) fn new(shared: Arc<Shared>, link: Link, calls_in_flight_max: usize) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        link: Link,
+        calls_in_flight_max: usize,
+        limits: Arc<Limits>,
+    ) -> Self {
         let asker = link.peer().clone();
-        let breaks = Mutex::new(Breaks::new(shared.limits.resets_max));
-        let permits = Permits::new(calls_in_flight_max, shared.limits.queue_max);
-        Self { dispatch: Dispatch::new(shared.clone()), shared, asker, permits, link, breaks }
+        let breaks = Mutex::new(Breaks::new(limits.resets_max));
+        let permits = Permits::new(calls_in_flight_max, limits.queue_max);
+        let dispatch = Dispatch::new(shared.clone());
+        Self { dispatch, shared, asker, permits, link, limits, breaks }
     }
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
     async fn here(&self, head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
-        let mut bytes_max = None;
+        let (mut bytes_max, mut held) = (None, None);
         let directory =
             self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
         if directory.is_none() {
             let target = policy::Target::Node(&self.shared.name);
-            let granted = dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
-            bytes_max = granted.message_bytes_max;
+            let authorised = dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
+            bytes_max = authorised.granted.message_bytes_max;
+            held = authorised.held;
         }
         let handler =
             directory.unwrap_or(&self.shared.services).find(&head.method, head.kind)?.clone();
         let body = pending.body(bytes_max).await?;
-        handler.call_boxed(head.into_request(self.asker.clone(), body)).await
+        let reply = handler.call_boxed(head.into_request(self.asker.clone(), body)).await?;
+        Ok(reply.holding_some(held))
     }
 }
 
@@ -58,8 +70,8 @@ impl Reception for Front {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        let permit = self.permits.acquire(head.deadline, self.shared.limits.queue_wait_max).await?;
-        let granted = match &head.target {
+        let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
+        let Authorised { granted, held } = match &head.target {
             Target::Here => return Ok(self.here(head, pending).await?.holding(permit)),
             Target::Agent(name) => {
                 let target = policy::Target::Agent(name);
@@ -70,8 +82,35 @@ impl Reception for Front {
         // A rule's bound on messages is told by dispatch where the message is in hand.
         let stream_max = granted.message_bytes_max.filter(|_| head.kind.streams_requests());
         let body = pending.body(stream_max).await?;
-        let mut request = head.into_request(self.asker.clone(), body);
-        Ok(self.dispatch.forward(&mut request, granted).await?.holding(permit))
+        let picked = head.picked.take();
+        let (mut request, mut asked) = (head.into_request(self.asker.clone(), body), None);
+        let answered = self.dispatch.forward(&mut request, granted, &mut asked).await;
+        if let (Some(picked), Some(asked)) = (picked, asked) {
+            drop(picked.set(asked.link.peer().clone()));
+        }
+        Ok(answered?.holding_some(held).holding(permit))
+    }
+
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+        let note = self.shared.journal.call(|| CallFacts {
+            caller: self.asker.to_string(),
+            agent: match &head.target {
+                Target::Agent(name) => Some(PeerName::new(Role::Agent, name.clone())),
+                Target::Here => Some(self.shared.peer.clone()),
+                Target::Service => None,
+            },
+            via: None,
+            method: head.method.clone(),
+            call_id: head.call_id,
+            kind: head.kind,
+            attempt: head.attempt,
+            began,
+            deadline: head.deadline,
+        })?;
+        if head.target == Target::Service {
+            head.picked = Some(note.agent());
+        }
+        Some(note)
     }
 
     /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.
@@ -81,7 +120,7 @@ impl Reception for Front {
         }
         let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
         if breaks.is_too_many(began, deadline, Instant::now()) && !self.link.is_closed() {
-            let most = self.shared.limits.resets_max;
+            let most = self.limits.resets_max;
             let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
             tracing::warn!("closed the link of {}: {text}", self.asker);
             self.link.close(CloseCode::ExcessiveLoad, &text);

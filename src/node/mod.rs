@@ -8,6 +8,8 @@ mod events;
 mod front;
 mod handle;
 mod hosting;
+mod lines;
+mod quotas;
 mod registry;
 mod returns;
 mod snapshot;
@@ -19,10 +21,13 @@ pub use snapshot::{AgentInfo, DIRECTORY};
 pub use state::StateError;
 
 use crate::{
+    audit::{Audit, Journal},
     call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
+    current::Current,
     drain::{Tasks, Word},
     events::{Events, Teller},
-    knocks::{Ignored, Knocks},
+    generation::{Applied, Generation},
+    knocks::{Knocks, Place, Shares},
     limits::{self, Limits},
     link::{BindError, Leave, Link, Listener},
     name::{CallIds, Name, NameError, PeerName, Role},
@@ -33,6 +38,8 @@ use crate::{
     wire::{CloseCode, ServiceInfo},
 };
 use dispatch::Dispatch;
+use lines::NodeLines;
+use quotas::Quotas;
 use registry::Registry;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -53,6 +60,8 @@ pub(crate) struct AgentLink {
     permits: Permits,
     services: Vec<ServiceInfo>,
     software: String,
+    /// Those of when it was made.
+    limits: Arc<Limits>,
 }
 
 type SharedAgentLink = Arc<AgentLink>;
@@ -61,8 +70,12 @@ type SharedAgentLink = Arc<AgentLink>;
 pub(crate) struct Shared {
     name: Name,
     peer: PeerName,
-    limits: Arc<Limits>,
-    policy: NodePolicy,
+    limits: Current<Limits>,
+    policy: Current<NodePolicy>,
+    /// What callers have used up of rules that count calls. Beside the policy: it goes on when the policy is read anew.
+    quotas: Quotas,
+    lines: NodeLines,
+    journal: Journal,
     services: Services,
     directory: std::sync::OnceLock<Services>,
     registry: Mutex<Registry<SharedAgentLink>>,
@@ -94,7 +107,8 @@ impl Shared {
     /// How one of this node's links is left.
     fn leave(&self, link: &Link) -> Leave {
         let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
-        Leave::on(link.clone(), words, CloseCode::Drained, STOPS).within(self.limits.drain_max)
+        Leave::on(link.clone(), words, CloseCode::Drained, STOPS)
+            .within(self.limits.get().drain_max)
     }
 }
 
@@ -133,6 +147,7 @@ pub struct NodeBuilder {
     limits: Limits,
     services: Vec<Service>,
     state_dir: Option<PathBuf>,
+    audit: Audit,
 }
 
 impl NodeBuilder {
@@ -170,6 +185,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets where links, refusals and, with [`Audit::with_calls`], calls are written down. Default: nowhere.
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Listens. Needs a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
@@ -184,9 +205,12 @@ impl NodeBuilder {
         let peer = self.credentials.peer_name().clone();
         let shared = Arc::new(Shared {
             name: peer.name.clone(),
+            limits: Current::new(self.limits),
+            policy: Current::new(self.policy),
+            quotas: Quotas::default(),
+            lines: NodeLines::default(),
+            journal: self.audit.of(peer.clone()),
             peer,
-            limits: Arc::new(self.limits),
-            policy: self.policy,
             services,
             directory: std::sync::OnceLock::new(),
             registry: Mutex::default(),
@@ -204,27 +228,36 @@ impl NodeBuilder {
         let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
         drop(shared.directory.set(directory));
         shared.links.spawn_until_stopped(accept_loop(shared.clone(), listener.clone()));
+        let trust = listener.trust().clone();
+        shared.links.spawn_until_stopped(async move { trust.mind_time().await });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
-        Ok(Node { shared, listener })
+        Ok(Node { shared, listener, generation: Mutex::new(1) })
     }
 }
 
 /// Takes strangers, and only that: each one is greeted in a task of its own, with a limit on time and on how many at once.
 async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
     let places = Arc::new(Semaphore::new(limits::HANDSHAKES_AT_ONCE_MAX));
-    let (mut knocks, mut ignored) = (Knocks::new(&shared.limits), Ignored::default());
+    let mut limits = shared.limits.get();
+    let (mut knocks, shares) = (Knocks::new(&limits), Shares::default());
     while let Some(knock) = listener.knock().await {
-        if shared.calls.is_draining() {
+        let limits_now = shared.limits.get();
+        if !Arc::ptr_eq(&limits, &limits_now) {
+            limits = limits_now;
+            knocks = Knocks::new(&limits);
+        }
+        if shared.drain.is_said() || shared.calls.is_draining() {
             knock.ignore();
             continue;
         }
         let is_crowded = places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2;
-        let must_prove = is_crowded && !knock.is_validated();
         let (from, now) = (knock.remote_address(), Instant::now());
+        let must_prove = !knock.is_validated() && (is_crowded || shares.must_prove(from.ip()));
         if !knocks.may(from.ip(), now, !must_prove) {
             knock.ignore();
-            if let Some(count) = ignored.one_more(now) {
-                let most = shared.limits.handshakes_per_address;
+            if let Some(count) = knocks.ignored(now) {
+                shared.journal.handshakes_ignored(from, count);
+                let most = limits.handshakes_per_address;
                 tracing::warn!(
                     "ignored {count} handshakes, the last from {from}: more than {most} a second from one address (handshakes_per_address)"
                 );
@@ -235,9 +268,13 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
             knock.ask_to_prove();
             continue;
         }
-        match places.clone().try_acquire_owned() {
-            Ok(place) => shared.links.spawn(admit::admit(shared.clone(), knock, place)),
-            Err(_all_taken) => knock.ignore(),
+        // Whoever finds no place is not answered: QUIC asks again by itself.
+        match (shares.take(from.ip()), places.clone().try_acquire_owned()) {
+            (Some(share), Ok(place)) => {
+                let place = Place::new(place, share);
+                shared.links.spawn(admit::admit(shared.clone(), knock, place));
+            }
+            _ => knock.ignore(),
         }
     }
 }
@@ -246,6 +283,8 @@ async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
 pub struct Node {
     shared: Arc<Shared>,
     listener: Arc<Listener>,
+    /// Which one is in force.
+    generation: Mutex<u64>,
 }
 
 impl Node {
@@ -258,6 +297,7 @@ impl Node {
             limits: Limits::default(),
             services: Vec::new(),
             state_dir: None,
+            audit: Audit::default(),
         }
     }
 
@@ -316,11 +356,55 @@ impl Node {
         self.shared.events.listen(&self.shared.links)
     }
 
+    /// Puts another generation in force while the node runs: certificate, trust, policy, bounds. Nothing changes if it does not fit.
+    ///
+    /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse it: with REVOKED,
+    /// EXPIRED or TRUST_CHANGED. All others, and their calls, go on untouched. Costs a verified chain a link.
+    ///
+    /// # Errors
+    /// Credentials of another party, or none that make a TLS configuration.
+    pub async fn apply(&self, next: Generation<NodePolicy>) -> Result<Applied, StartError> {
+        let has_credentials = next.credentials.is_some();
+        let generation = self.put_in_force(next)?;
+        let closed = if has_credentials { self.listener.trust().judge_all().await } else { 0 };
+        tracing::info!("generation {generation} is in force; {closed} links were closed for it");
+        Ok(Applied { generation, closed })
+    }
+
+    /// All of it at one moment, as far as anybody can see who reads it.
+    fn put_in_force(&self, next: Generation<NodePolicy>) -> Result<u64, StartError> {
+        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let Generation { credentials, policy, limits } = next;
+        let limits = limits.filter(|limits| *limits != *self.shared.limits.get());
+        let now = self.listener.trust().credentials();
+        if let Some(credentials) = &credentials {
+            now.expect_successor(credentials)?;
+        }
+        if credentials.is_some() || limits.is_some() {
+            let limits = limits.clone().unwrap_or_else(|| (*self.shared.limits.get()).clone());
+            self.listener.replace(credentials.as_ref().unwrap_or(&now), &limits)?;
+        }
+        if let Some(policy) = policy {
+            self.shared.policy.set(policy);
+        }
+        if let Some(limits) = limits {
+            self.shared.limits.set(limits);
+        }
+        *generation += 1;
+        Ok(*generation)
+    }
+
+    /// The certificate, key and trust that are in force.
+    pub fn credentials(&self) -> Credentials {
+        self.listener.trust().credentials()
+    }
+
     /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and takes nothing new; lets calls in flight
     /// finish within the drain time; then closes every link and waits until the peers know, 3 s at most.
     pub async fn shutdown(self) {
-        let Self { shared, listener } = &self;
-        let finish_by = Instant::now() + shared.limits.drain_max;
+        let Self { shared, listener, .. } = &self;
+        let drain_max = shared.limits.get().drain_max;
+        let finish_by = Instant::now() + drain_max;
         shared.drain.say();
         shared.drain.done(limits::GOODBYE_WAIT_MAX).await;
         shared.calls.begin_drain();
@@ -331,7 +415,7 @@ impl Node {
             shared.goodbye.say();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            tracing::warn!("calls in flight were cut off after {:?}", shared.limits.drain_max);
+            tracing::warn!("calls in flight were cut off after {drain_max:?}");
             shared.cut.say();
             shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
         }
@@ -358,6 +442,7 @@ impl Drop for Node {
 /// Who can be called through this node's dispatch.
 fn callee(shared: &Arc<Shared>, target: Target) -> Callee {
     let handler: SharedHandler = Arc::new(Dispatch::new(shared.clone()));
-    let Shared { peer, call_ids, limits, calls: tasks, .. } = &**shared;
+    let Shared { peer, call_ids, calls: tasks, .. } = &**shared;
+    let limits = &shared.limits.get();
     Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
 }

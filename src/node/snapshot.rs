@@ -95,7 +95,7 @@ fn unix_ms(time: SystemTime) -> u64 {
 }
 
 fn may_see(shared: &Shared, asker: &PeerName, agent: &Name) -> bool {
-    shared.policy.may_see(asker, Target::Agent(agent))
+    shared.policy.get().may_see(asker, Target::Agent(agent))
 }
 
 /// The services of one agent, if the asker may see it.

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 /// Who asks, in a rule: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say their role.
 ///
 /// A pattern speaks of one role only: `**` is every caller, and neither an agent nor a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AskerGlob {
     role: Role,
     names: NameGlob,
@@ -66,7 +66,7 @@ impl fmt::Display for Target<'_> {
 /// What is asked, in a rule: `acme.*` are agents, `node/NAME` is what the node itself hosts.
 ///
 /// `**` is every agent and never a node, so that a rule for agents does not open the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TargetGlob {
     /// Agents of these names.
     Agents(NameGlob),

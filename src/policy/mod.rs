@@ -8,8 +8,10 @@ mod agent;
 mod glob;
 mod node;
 mod rule;
+#[cfg(test)]
+mod tables;
 
 pub use agent::{AgentDecision, AgentPolicy};
 pub use glob::{AskerGlob, Target, TargetGlob};
 pub use node::{Decision, Denied, Grant, NodePolicy};
-pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin};
+pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};

@@ -1,6 +1,6 @@
 //! The node's rules: who may call what through it, and which agents may answer for a service.
 
-use super::{AllowRule, AskerGlob, DenyRule, HostRule, Target, TargetGlob};
+use super::{AllowRule, AskerGlob, DenyRule, HostRule, Target, TargetGlob, rule::Bounds};
 use crate::name::{MethodPath, Name, NameError, PeerName, Role};
 use std::{fmt, time::Duration};
 
@@ -166,7 +166,8 @@ impl<'a> Grant<'a> {
 impl fmt::Display for Grant<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("allowed by ")?;
-        self.rule.origin.cite(f, "allow")
+        self.rule.origin.cite(f, "allow")?;
+        Bounds(self.rule).fmt(f)
     }
 }
 

@@ -1,8 +1,17 @@
 //! The rules themselves: what stands in one `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was written.
 
 use super::{AskerGlob, Target, TargetGlob};
-use crate::name::{MethodGlob, MethodPath, Name, NameError, NameGlob, PeerName, ServiceGlob};
-use std::{fmt, sync::Arc, time::Duration};
+use crate::{
+    limits::RATE_CALLS_MAX,
+    name::{MethodGlob, MethodPath, Name, NameError, NameGlob, PeerName, ServiceGlob},
+};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Where a rule was written, so that a decision can be explained. `Default` is the program itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +46,91 @@ impl fmt::Display for Origin {
     }
 }
 
+/// How many calls may begin in a time: `100/s`, `6000/m`, `10000/h`.
+///
+/// It is a bucket that holds `calls` when it is full and fills once in the time. So as many may come at once, and then as many in each
+/// such time for ever: `100/s` lets 100 come at once and `6000/m` lets 6,000, at the same rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    calls: u32,
+    per: RateUnit,
+}
+
+/// The time that a [`Rate`] counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum RateUnit {
+    Second,
+    Minute,
+    Hour,
+}
+
+impl RateUnit {
+    const ALL: [(&'static str, Self); 3] =
+        [("s", Self::Second), ("m", Self::Minute), ("h", Self::Hour)];
+
+    const fn time(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+        })
+    }
+}
+
+impl Rate {
+    /// So many calls a second, from 1 to 1,000,000; what is outside of that becomes the nearer of the two.
+    pub fn per_second(calls: u32) -> Self {
+        Self { calls: calls.clamp(1, RATE_CALLS_MAX), per: RateUnit::Second }
+    }
+
+    /// How many may begin in the time, and at once.
+    pub const fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    /// The time.
+    pub const fn per(&self) -> Duration {
+        self.per.time()
+    }
+}
+
+/// A text that is no rate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("rate {text:?} {why}")]
+pub struct RateError {
+    text: String,
+    why: &'static str,
+}
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        let fault = |why| RateError { text: text.chars().take(40).collect(), why };
+        let (calls, unit) = text
+            .split_once('/')
+            .ok_or_else(|| fault("is not written CALLS/TIME, as 100/s, 6000/m or 10000/h"))?;
+        if calls.is_empty() || !calls.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(fault("has no whole number before the /, as 100/s"));
+        }
+        let known = RateUnit::ALL.into_iter().find(|(name, _)| *name == unit);
+        let (_, per) =
+            known.ok_or_else(|| fault("has an unknown time after the /; write s, m or h"))?;
+        match calls.parse() {
+            Ok(calls) if (1..=RATE_CALLS_MAX).contains(&calls) => Ok(Self { calls, per }),
+            _ => Err(fault("has a number of calls that is not from 1 to 1000000")),
+        }
+    }
+}
+
+/// As it is written in a file.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = RateUnit::ALL.into_iter().find(|(_, unit)| *unit == self.per);
+        write!(f, "{}/{}", self.calls, unit.map_or("s", |(name, _)| name))
+    }
+}
+
 /// Opens methods of agents, or of the node itself, to askers, within bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,6 +147,10 @@ pub struct AllowRule {
     pub idempotent: bool,
     /// The largest message, in bytes, where it is to be smaller than the node's own bound.
     pub message_bytes_max: Option<usize>,
+    /// How many calls each caller may begin under this rule in a time.
+    pub rate: Option<Rate>,
+    /// How many calls of each caller may be in flight under this rule.
+    pub in_flight: Option<u32>,
     /// Where the rule was written.
     pub origin: Origin,
 }
@@ -67,6 +165,8 @@ impl AllowRule {
             timeout_max: None,
             idempotent: false,
             message_bytes_max: None,
+            rate: None,
+            in_flight: None,
             origin: Origin::default(),
         }
     }
@@ -78,6 +178,51 @@ impl AllowRule {
 
     pub(super) fn covers(&self, asker: &PeerName, target: Target<'_>, method: &MethodPath) -> bool {
         self.caller.matches(asker) && self.agent.matches(target) && self.method.matches(method)
+    }
+
+    /// Whether it bounds the calls that it allows, or lets them be repeated.
+    pub const fn has_bounds(&self) -> bool {
+        self.counts_calls()
+            || self.timeout_max.is_some()
+            || self.message_bytes_max.is_some()
+            || self.idempotent
+    }
+
+    /// Whether it counts calls: only then is anything remembered of them.
+    pub(crate) const fn counts_calls(&self) -> bool {
+        self.rate.is_some() || self.in_flight.is_some()
+    }
+
+    /// Feeds what makes it the rule that it is for whoever counts its calls: not where it stands, which changes when lines are added
+    /// above it, and not what bounds a single call.
+    pub(crate) fn hash_identity(&self, state: &mut impl Hasher) {
+        let Self { caller, agent, method, rate, in_flight, .. } = self;
+        (caller, agent, method, rate, in_flight).hash(state);
+    }
+}
+
+/// Shows the patterns and the bounds: `billing on acme.* HelloService/*: rate 100/s, in_flight 4`.
+impl fmt::Display for AllowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {} {}{}", self.caller, self.agent, self.method, Bounds(self))
+    }
+}
+
+/// What a rule bounds, as the end of a sentence; nothing for a rule that bounds nothing.
+pub(super) struct Bounds<'a>(pub(super) &'a AllowRule);
+
+impl fmt::Display for Bounds<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AllowRule { timeout_max, idempotent, message_bytes_max, rate, in_flight, .. } = self.0;
+        let bounds = [
+            timeout_max.map(|time| format!("timeout_max {time:?}")),
+            message_bytes_max.map(|bytes| format!("message_max {bytes}B")),
+            rate.map(|rate| format!("rate {rate}")),
+            in_flight.map(|calls| format!("in_flight {calls}")),
+            idempotent.then(|| "idempotent".to_owned()),
+        ];
+        let bounds: Vec<_> = bounds.into_iter().flatten().collect();
+        if bounds.is_empty() { Ok(()) } else { write!(f, ": {}", bounds.join(", ")) }
     }
 }
 
@@ -177,6 +322,91 @@ mod tests {
     fn an_origin_names_its_file_and_line_or_the_program() {
         assert_eq!(Origin::at("node.toml", 12).to_string(), "node.toml:12");
         assert_eq!(Origin::default().to_string(), "a rule set in the program");
+    }
+
+    #[test]
+    fn a_rate_is_a_number_of_calls_in_a_second_a_minute_or_an_hour() {
+        for (text, calls, secs) in [
+            ("100/s", 100, 1),
+            ("6000/m", 6_000, 60),
+            ("1/h", 1, 3_600),
+            ("1000000/s", 1_000_000, 1),
+        ] {
+            let rate: Rate = text.parse().expect("a rate");
+            assert_eq!((rate.calls(), rate.per().as_secs()), (calls, secs), "{text}");
+            assert_eq!(rate.to_string(), text);
+        }
+        for bad in [
+            "",
+            "100",
+            "/s",
+            "100/",
+            "0/s",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "1000001/s",
+            "100/S",
+            "100/ms",
+            "100/d",
+            "100 /s",
+            "100/s/s",
+            "99999999999999999999/s",
+        ] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad:?} was taken for a rate");
+        }
+        assert_eq!(
+            [0, 5, u32::MAX].map(|calls| Rate::per_second(calls).calls()),
+            [1, 5, 1_000_000]
+        );
+    }
+
+    fn identity(rule: &AllowRule) -> u64 {
+        let mut state = std::hash::DefaultHasher::new();
+        rule.hash_identity(&mut state);
+        state.finish()
+    }
+
+    #[test]
+    fn a_rule_is_the_same_for_its_counts_until_who_what_or_how_much_changes() {
+        let rule = || {
+            let mut rule = AllowRule::parse("billing", "acme.*", "Stock/*").expect("a rule");
+            rule.rate = Some(Rate::per_second(5));
+            rule
+        };
+        let mut moved = rule();
+        moved.origin = Origin::at("node.toml", 12);
+        moved.timeout_max = Some(Duration::from_secs(1));
+        moved.message_bytes_max = Some(10);
+        moved.idempotent = true;
+        assert_eq!(identity(&moved), identity(&rule()));
+        let changes: [fn(&mut AllowRule); 5] = [
+            |rule| rule.caller = "ops".parse().expect("a pattern"),
+            |rule| rule.agent = "node/acme".parse().expect("a pattern"),
+            |rule| rule.method = "Stock/List".parse().expect("a pattern"),
+            |rule| rule.rate = Some(Rate::per_second(6)),
+            |rule| rule.in_flight = Some(1),
+        ];
+        for (n, change) in changes.into_iter().enumerate() {
+            let mut other = rule();
+            change(&mut other);
+            assert_ne!(identity(&other), identity(&rule()), "change {n}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_shown_with_what_it_bounds() {
+        let mut rule = AllowRule::parse("billing", "acme.*", "Stock/*").expect("a rule");
+        assert_eq!(rule.to_string(), "billing on acme.* Stock/*");
+        assert!(!rule.counts_calls());
+        rule.timeout_max = Some(Duration::from_secs(30));
+        rule.message_bytes_max = Some(1_024);
+        rule.rate = "6000/m".parse().ok();
+        rule.in_flight = Some(4);
+        rule.idempotent = true;
+        let expected = "billing on acme.* Stock/*: timeout_max 30s, message_max 1024B, rate 6000/m, in_flight 4, idempotent";
+        assert_eq!(rule.to_string(), expected);
+        assert!(rule.counts_calls());
     }
 
     #[test]

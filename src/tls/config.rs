@@ -1,17 +1,24 @@
 //! The two TLS settings: the side that accepts demands a certificate, the side that dials believes nodes only.
 
-use super::identity::{Identity, IdentityError};
-use crate::name::{PeerName, Role};
+use super::{
+    files::CrlScope,
+    identity::{Identity, IdentityError},
+};
+use crate::{
+    name::{PeerName, Role},
+    pace::Lines,
+};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
     OtherError, RootCertStore, ServerConfig, SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
     },
     crypto::CryptoProvider,
     server::{
-        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+        NoServerSessionStorage, ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::{CertifiedKey, SingleCertAndKey},
@@ -19,6 +26,21 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use std::{fmt, slice, sync::Arc};
+use tokio::time::Instant;
+
+/// What trust is built of.
+pub(super) struct TrustParts<'a> {
+    /// The CAs of agents and callers.
+    pub(super) parties: Arc<RootCertStore>,
+    /// The CAs of nodes: the same ones, unless they are kept apart.
+    pub(super) nodes: Arc<RootCertStore>,
+    /// The revocation lists of all of them, the newest of each issuer first.
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+    /// What of a chain is looked up in them.
+    pub(super) crl_scope: CrlScope,
+    /// The domain in which names hold.
+    pub(super) trust_domain: &'a str,
+}
 
 #[cfg(feature = "aws-lc-rs")]
 use rustls::crypto::aws_lc_rs as cryptography;
@@ -46,40 +68,94 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
 /// Whom both sides believe: built once when credentials are loaded, shared by every config.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    accepting: Arc<dyn ClientCertVerifier>,
+    accepting: Arc<PartiesOnly>,
     dialling: Arc<dyn ServerCertVerifier>,
 }
 
 impl Trust {
-    /// Believes `roots` and nobody else, within one trust domain, and minds the revocation lists.
-    pub(super) fn new(
-        roots: RootCertStore,
-        crls: Vec<CertificateRevocationListDer<'static>>,
-        trust_domain: &str,
-    ) -> Result<Self, VerifierBuilderError> {
-        let (roots, provider) = (Arc::new(roots), Arc::new(provider()));
-        // rustls by itself would check the whole chain and take an expired list for a good one.
-        let accepting =
-            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-                .with_crls(crls.clone())
-                .only_check_end_entity_revocation()
-                .enforce_revocation_expiration()
-                .clear_root_hint_subjects()
-                .build()?;
-        let dialling = WebPkiServerVerifier::builder_with_provider(roots, provider)
-            .with_crls(crls)
-            .only_check_end_entity_revocation()
-            .enforce_revocation_expiration()
-            .build()?;
-        let trust_domain: Arc<str> = trust_domain.into();
-        Ok(Self {
-            accepting: Arc::new(PartiesOnly {
-                chain: accepting,
-                trust_domain: trust_domain.clone(),
-            }),
-            dialling: Arc::new(NodesOnly { chain: dialling, trust_domain }),
-        })
+    /// Believes the CAs and nobody else, within one trust domain, and minds the revocation lists.
+    pub(super) fn new(parts: &TrustParts<'_>) -> Result<Self, VerifierBuilderError> {
+        let provider = Arc::new(provider());
+        let trust_domain: Arc<str> = parts.trust_domain.into();
+        let accepting = PartiesOnly {
+            parties: parts.accepting_from(&parts.parties, &provider)?,
+            nodes: parts.accepting_from(&parts.nodes, &provider)?,
+            trust_domain: trust_domain.clone(),
+            refusals: Lines::default(),
+        };
+        let dialling = NodesOnly { chain: parts.dialling_to(&provider)?, trust_domain };
+        Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling) })
     }
+
+    /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was dialled by a name.
+    pub(super) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        dialled: Option<&ServerName<'_>>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        match dialled {
+            Some(host) => {
+                self.dialling.verify_server_cert(leaf, intermediates, host, &[], now).map(drop)
+            }
+            None => self.accepting.verify(leaf, intermediates, now).map(drop),
+        }
+    }
+}
+
+/// rustls by itself would check the whole chain, and take an expired list for a good one.
+impl TrustParts<'_> {
+    fn accepting_from(
+        &self,
+        roots: &Arc<RootCertStore>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .with_crls(self.crls.iter().cloned())
+            .enforce_revocation_expiration()
+            .clear_root_hint_subjects();
+        match self.crl_scope {
+            CrlScope::Leaf => builder.only_check_end_entity_revocation().build(),
+            CrlScope::Chain => builder.build(),
+        }
+    }
+
+    fn dialling_to(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+        let roots = self.nodes.clone();
+        let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(self.crls.iter().cloned())
+            .enforce_revocation_expiration();
+        let verifier = match self.crl_scope {
+            CrlScope::Leaf => builder.only_check_end_entity_revocation().build()?,
+            CrlScope::Chain => builder.build()?,
+        };
+        Ok(verifier)
+    }
+}
+
+/// Whether a chain leads to one of these CAs, for what its role has to show it for. Lists and hosts are not asked.
+pub(super) fn expect_signed_by(
+    roots: &Arc<RootCertStore>,
+    chain: &[CertificateDer<'_>],
+    role: Role,
+) -> Result<(), Error> {
+    let (leaf, intermediates) =
+        chain.split_first().ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let (provider, now) = (provider(), UnixTime::now());
+    if role == Role::Node {
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        let known = provider.signature_verification_algorithms.all;
+        return verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, known);
+    }
+    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.into())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?
+        .verify_client_cert(leaf, intermediates, now)
+        .map(|_verified| ())
 }
 
 /// The config of the side that accepts: a peer without a good certificate gets nothing.
@@ -130,8 +206,46 @@ fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
 /// Accepts any of the three roles of our trust domain; which of them may do what is the link's to say.
 #[derive(Debug)]
 struct PartiesOnly {
-    chain: Arc<dyn ClientCertVerifier>,
+    parties: Arc<dyn ClientCertVerifier>,
+    nodes: Arc<dyn ClientCertVerifier>,
     trust_domain: Arc<str>,
+    refusals: Lines<()>,
+}
+
+impl PartiesOnly {
+    /// Whoever says that it is a node has to be signed by a CA of nodes, and nobody else may be: what a leaf says of itself only
+    /// chooses who has to vouch for it.
+    fn vouching_for(&self, claimed: Option<&PeerName>) -> &dyn ClientCertVerifier {
+        match claimed {
+            Some(party) if party.role == Role::Node => &*self.nodes,
+            _ => &*self.parties,
+        }
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let claimed = Identity::of_leaf(leaf).ok();
+        let chain = self.vouching_for(claimed.as_ref().map(Identity::peer_name));
+        let verified = chain.verify_client_cert(leaf, intermediates, now)?;
+        Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
+            .map_err(|error| Error::from(Unfit::Identity(error)))?;
+        Ok(verified)
+    }
+
+    /// Says who was refused, so often and no oftener. TLS hands on the reason and not the name, and a name that nobody vouched for is
+    /// worth reading all the same.
+    fn tell_refused(&self, leaf: &CertificateDer<'_>, error: &Error) {
+        let Ok(identity) = Identity::of_leaf(leaf) else { return };
+        let Some(left_out) = self.refusals.say((), Instant::now()) else { return };
+        let (party, serial) = (identity.peer_name(), identity.serial());
+        tracing::warn!(
+            "refused the certificate that names {party}, serial {serial}: {error}{left_out}"
+        );
+    }
 }
 
 impl ClientCertVerifier for PartiesOnly {
@@ -140,7 +254,7 @@ impl ClientCertVerifier for PartiesOnly {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        self.parties.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -149,10 +263,7 @@ impl ClientCertVerifier for PartiesOnly {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
-        Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
-            .map_err(|error| Error::from(Unfit::Identity(error)))?;
-        Ok(verified)
+        self.verify(leaf, intermediates, now).inspect_err(|error| self.tell_refused(leaf, error))
     }
 
     fn verify_tls12_signature(
@@ -161,7 +272,7 @@ impl ClientCertVerifier for PartiesOnly {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, leaf, signature)
+        self.parties.verify_tls12_signature(message, leaf, signature)
     }
 
     fn verify_tls13_signature(
@@ -170,11 +281,11 @@ impl ClientCertVerifier for PartiesOnly {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, leaf, signature)
+        self.parties.verify_tls13_signature(message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.parties.supported_verify_schemes()
     }
 }
 

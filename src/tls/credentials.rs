@@ -1,10 +1,11 @@
 //! What a party shows and whom it believes: certificate, key, CAs and revocation lists, checked together.
 
 use super::{
-    config::{self, Trust},
+    config::{self, Trust, TrustParts},
     facts::{self, CertificateFacts, CrlFacts, FactsError, Utc},
     files::{self, CredentialFiles, CredentialPem},
     identity::{Identity, IdentityError},
+    lapse::{self, Lapse, Revoked},
 };
 use crate::name::{PeerName, Role};
 use rustls::{
@@ -38,6 +39,7 @@ struct Material {
     trust: Trust,
     cert_place: String,
     crl_next_update: Option<SystemTime>,
+    revoked: Revoked,
 }
 
 impl Credentials {
@@ -52,8 +54,16 @@ impl Credentials {
     pub fn from_files(at: &CredentialFiles) -> Result<Self, CredentialsError> {
         let (cert, ca) = (files::read(&at.cert)?, files::read(&at.ca)?);
         let key = files::read_key(&at.key)?;
+        let node_ca = at.node_ca.as_deref().map(files::read).transpose()?;
         let crl = at.crl.as_deref().map(files::read).transpose()?;
-        let pem = CredentialPem { cert: &cert, key: &key, ca: &ca, crl: crl.as_deref() };
+        let pem = CredentialPem {
+            cert: &cert,
+            key: &key,
+            ca: &ca,
+            node_ca: node_ca.as_deref(),
+            crl: crl.as_deref(),
+            crl_scope: at.crl_scope,
+        };
         Self::load(&pem, &Places::of(at))
     }
 
@@ -74,16 +84,24 @@ impl Credentials {
         let chain = certificates(pem.cert, &places.cert)?;
         let identity = own_identity(&chain, &places.cert)?;
         let own = certified_key(chain, pem.key, places)?;
-        let roots = roots(pem.ca, &places.ca)?;
+        let authorities = Authorities::read(pem, places)?;
+        authorities.expect_own(&own, &identity, places)?;
         let crls = pem.crl.map(|crl| revocation_lists(crl, &places.crl)).transpose()?;
-        let Lists { lists, next_update } = crls.unwrap_or_default();
-        let trust =
-            Trust::new(roots, lists, identity.trust_domain()).map_err(|error| match error {
-                VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
-                error => damaged(&places.ca, error.to_string()),
-            })?;
+        let Lists { lists, next_update, revoked } = crls.unwrap_or_default();
+        let parts = TrustParts {
+            parties: authorities.parties,
+            nodes: authorities.nodes,
+            crls: lists,
+            crl_scope: pem.crl_scope,
+            trust_domain: identity.trust_domain(),
+        };
+        let trust = Trust::new(&parts).map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
+            error => damaged(&places.ca, error.to_string()),
+        })?;
         let cert_place = places.cert.clone();
-        let material = Material { own, identity, trust, cert_place, crl_next_update: next_update };
+        let crl_next_update = next_update;
+        let material = Material { own, identity, trust, cert_place, crl_next_update, revoked };
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
@@ -105,6 +123,45 @@ impl Credentials {
     /// When the first of our revocation lists ends. From then on new links are refused.
     pub fn crl_next_update(&self) -> Option<SystemTime> {
         self.material.crl_next_update
+    }
+
+    /// Judges the chain of a peer again, as a handshake would now: that of a node if it was dialled by a name.
+    pub(crate) fn judge(
+        &self,
+        chain: &[CertificateDer<'_>],
+        dialled: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(), Lapse> {
+        let Material { trust, revoked, .. } = &*self.material;
+        lapse::judge(trust, revoked, chain, dialled, now)
+    }
+
+    /// Whether these are the very ones, and not others that may say the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.material, &other.material)
+    }
+
+    /// Whether both show the same certificate to a peer.
+    pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
+        self.material.own.cert == other.material.own.cert
+    }
+
+    /// Refuses credentials in whose place others cannot be put while a party runs: it would be another party.
+    ///
+    /// # Errors
+    /// They are of another role, name or trust domain.
+    pub fn expect_successor(&self, next: &Self) -> Result<(), CredentialsError> {
+        let is_same_party =
+            self.peer_name() == next.peer_name() && self.trust_domain() == next.trust_domain();
+        if is_same_party {
+            return Ok(());
+        }
+        let named = |one: &Self| format!("{} of {}", one.peer_name(), one.trust_domain());
+        Err(CredentialsError::OtherParty {
+            place: next.material.cert_place.clone(),
+            found: named(next),
+            wanted: named(self),
+        })
     }
 
     /// Refuses credentials of another role, before any peer has to.
@@ -143,8 +200,7 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Material { own: _, identity, trust: _, cert_place, crl_next_update: _ } =
-            &*self.material;
+        let Material { identity, cert_place, .. } = &*self.material;
         f.debug_struct("Credentials")
             .field("identity", identity)
             .field("cert", cert_place)
@@ -158,6 +214,7 @@ struct Places {
     cert: String,
     key: String,
     ca: String,
+    node_ca: String,
     crl: String,
 }
 
@@ -168,6 +225,7 @@ impl Places {
             cert: name(&at.cert),
             key: name(&at.key),
             ca: name(&at.ca),
+            node_ca: at.node_ca.as_ref().map(name).unwrap_or_default(),
             crl: at.crl.as_ref().map(name).unwrap_or_default(),
         }
     }
@@ -177,6 +235,7 @@ impl Places {
             cert: "the certificate text".into(),
             key: "the key text".into(),
             ca: "the CA text".into(),
+            node_ca: "the text of the nodes' CA".into(),
             crl: "the revocation list text".into(),
         }
     }
@@ -272,8 +331,55 @@ fn certified_key(
     }
 }
 
-fn roots(pem: &[u8], place: &str) -> Result<RootCertStore, CredentialsError> {
-    let (mut store, mut known) = (RootCertStore::empty(), Vec::<CertificateFacts>::new());
+/// Who vouches for whom.
+struct Authorities {
+    parties: Arc<RootCertStore>,
+    nodes: Arc<RootCertStore>,
+    are_apart: bool,
+}
+
+impl Authorities {
+    /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are the same.
+    fn read(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
+        // One record for both, because the revocation lists of both stand in one file and are found by name.
+        let mut known = vec![];
+        let parties = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
+        let nodes = match pem.node_ca {
+            Some(node_ca) => Arc::new(roots(node_ca, &places.node_ca, &mut known)?),
+            None => parties.clone(),
+        };
+        Ok(Self { parties, nodes, are_apart: pem.node_ca.is_some() })
+    }
+
+    /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same settings would refuse us, and
+    /// two files in each other's place would go unnoticed. With one bundle this is the peers' to judge: they may believe others.
+    fn expect_own(
+        &self,
+        own: &CertifiedKey,
+        identity: &Identity,
+        places: &Places,
+    ) -> Result<(), CredentialsError> {
+        if !self.are_apart {
+            return Ok(());
+        }
+        let role = identity.peer_name().role;
+        let (roots, bundle) = match role {
+            Role::Node => (&self.nodes, &places.node_ca),
+            Role::Agent | Role::Caller => (&self.parties, &places.ca),
+        };
+        config::expect_signed_by(roots, &own.cert, role).map_err(|error| {
+            let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
+            CredentialsError::ForeignLeaf { cert, role, bundle, why }
+        })
+    }
+}
+
+fn roots(
+    pem: &[u8],
+    place: &str,
+    known: &mut Vec<CertificateFacts>,
+) -> Result<RootCertStore, CredentialsError> {
+    let mut store = RootCertStore::empty();
     for root in certificates(pem, place)? {
         let facts =
             CertificateFacts::from_der(&root).map_err(|error| damaged(place, error.to_string()))?;
@@ -283,7 +389,7 @@ fn roots(pem: &[u8], place: &str) -> Result<RootCertStore, CredentialsError> {
                 subject: facts.subject,
             });
         }
-        expect_own_name(&facts, &known, place)?;
+        expect_own_name(&facts, known, place)?;
         store.add(root).map_err(|error| damaged(place, error.to_string()))?;
         known.push(facts);
     }
@@ -313,6 +419,7 @@ fn expect_own_name(
 struct Lists {
     lists: Vec<CertificateRevocationListDer<'static>>,
     next_update: Option<SystemTime>,
+    revoked: Revoked,
 }
 
 /// The lists, newest first: webpki takes the first one of an issuer and looks at no other.
@@ -324,7 +431,11 @@ fn revocation_lists(pem: &[u8], place: &str) -> Result<Lists, CredentialsError> 
     }
     found.sort_by_key(|(facts, _)| Reverse((facts.number, facts.this_update)));
     let next_update = newest_of_each(&found).filter_map(|facts| facts.next_update).min();
-    Ok(Lists { lists: found.into_iter().map(|(_, list)| list).collect(), next_update })
+    let revoked = Revoked::new(newest_of_each(&found).flat_map(|facts| {
+        facts.revoked.iter().map(|entry| (facts.issuer.clone(), entry.serial.clone()))
+    }));
+    let lists = found.into_iter().map(|(_, list)| list).collect();
+    Ok(Lists { lists, next_update, revoked })
 }
 
 fn newest_of_each<T>(sorted: &[(CrlFacts, T)]) -> impl Iterator<Item = &CrlFacts> {
@@ -440,6 +551,20 @@ pub enum CredentialsError {
         /// The certificate's subject.
         subject: String,
     },
+    /// A leaf that the CAs of its role did not sign, where nodes have CAs of their own.
+    #[error(
+        "{cert} is not signed by a CA of {bundle} ({why}); where node_ca is set, nodes are signed by a CA of node_ca, and agents and callers by one of ca: check that the two are not in each other's place, and that this certificate of role {role} is of the right CA"
+    )]
+    ForeignLeaf {
+        /// The certificate's file.
+        cert: String,
+        /// Its role.
+        role: Role,
+        /// The CAs that should have signed it.
+        bundle: String,
+        /// What the check of the chain says.
+        why: String,
+    },
     /// Two CAs that cannot be told apart by name.
     #[error(
         "{place} holds two CAs with one name, {subject:?}, and revocation lists are found by that name; remove one, or make a CA with a name of its own"
@@ -461,6 +586,18 @@ pub enum CredentialsError {
         found: PeerName,
         /// What is wanted.
         wanted: Role,
+    },
+    /// Somebody else's, for a party that runs.
+    #[error(
+        "{place} is the certificate of {found}, and {wanted} runs here; another party needs a process of its own"
+    )]
+    OtherParty {
+        /// The file.
+        place: String,
+        /// Whose it is.
+        found: String,
+        /// Who runs.
+        wanted: String,
     },
     /// A directory without a leaf of the role.
     #[error("{dir} holds no certificate of role {role}; {remedy}", dir = dir.display())]

@@ -174,20 +174,20 @@ impl Cause {
                 "check the peer's clock, and the one where it was made"
             }
             (Self::UnknownIssuer, Judge::Ours) => {
-                "compare our ca.pem with the CA that made the peer's certificate"
+                "compare our ca.pem (about a node node_ca, if it is set) with the CA that made the peer's certificate"
             }
             (Self::UnknownIssuer, Judge::Theirs) => {
-                "compare the peer's ca.pem with the CA that made our certificate"
+                "compare the peer's ca.pem (about a node its node_ca, if it is set) with the CA that made our certificate"
             }
             (Self::Revoked, Judge::Ours) => {
                 "if that was meant, nothing; else issue a new certificate for the peer"
             }
             (Self::Revoked, Judge::Theirs) => "ask whoever runs the CA for a new certificate",
             (Self::CrlExpired, Judge::Ours) => {
-                "sign the list again with `dialback certs init` and install the new crl.pem here"
+                "sign the list again with `dialback certs crl` and install the new crl.pem here"
             }
             (Self::CrlExpired, Judge::Theirs) => {
-                "sign the list again with `dialback certs init` and install the new crl.pem at the peer"
+                "sign the list again with `dialback certs crl` and install the new crl.pem at the peer"
             }
             (Self::CrlSilent, Judge::Ours) => {
                 "put the list of that CA, signed by it, into our crl.pem"

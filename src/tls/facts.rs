@@ -48,6 +48,11 @@ pub struct CertificateFacts {
 }
 
 impl CertificateFacts {
+    /// The public key, as SubjectPublicKeyInfo in DER.
+    pub fn public_key_der(&self) -> &[u8] {
+        &self.public_key_der
+    }
+
     /// Reads one certificate in DER.
     pub fn from_der(der: &[u8]) -> Result<Self, FactsError> {
         let (rest, parsed) = x509_parser::parse_x509_certificate(der)
@@ -300,14 +305,22 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn line(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
+pub(super) fn line(
+    f: &mut fmt::Formatter<'_>,
+    label: &str,
+    value: impl fmt::Display,
+) -> fmt::Result {
     // What stands in a certificate was written by somebody else: no control characters on a terminal.
     let value: String =
         value.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     writeln!(f, "  {:<14}{value}", format!("{label}:"))
 }
 
-fn list<T: ToString>(f: &mut fmt::Formatter<'_>, label: &str, values: &[T]) -> fmt::Result {
+pub(super) fn list<T: ToString>(
+    f: &mut fmt::Formatter<'_>,
+    label: &str,
+    values: &[T],
+) -> fmt::Result {
     if values.is_empty() {
         return Ok(());
     }

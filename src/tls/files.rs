@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 use zeroize::Zeroizing;
 
@@ -24,9 +25,40 @@ pub struct CredentialFiles {
     pub key: PathBuf,
     /// The CAs to believe. PEM.
     pub ca: PathBuf,
+    /// The CAs to believe about nodes; `ca` is then believed about agents and callers only. PEM.
+    pub node_ca: Option<PathBuf>,
     /// The revocation lists to mind. PEM. A file that is named must be there.
     pub crl: Option<PathBuf>,
+    /// How much of a chain the lists are asked about.
+    pub crl_scope: CrlScope,
 }
+
+/// Which certificates of a chain are looked up in the revocation lists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CrlScope {
+    /// The party's own certificate. A list of its CA must be there.
+    #[default]
+    Leaf,
+    /// The intermediates too. A list of each CA of the chain must be there, of the root as well.
+    Chain,
+}
+
+impl FromStr for CrlScope {
+    type Err = BadCrlScope;
+
+    fn from_str(text: &str) -> Result<Self, BadCrlScope> {
+        match text {
+            "leaf" => Ok(Self::Leaf),
+            "chain" => Ok(Self::Chain),
+            _ => Err(BadCrlScope),
+        }
+    }
+}
+
+/// A text that is neither `leaf` nor `chain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be leaf (a party's own certificate is looked up) or chain (intermediates too)")]
+pub struct BadCrlScope;
 
 impl CredentialFiles {
     /// The files of one party in a directory as `dialback certs` lays it out; the list if there is one.
@@ -37,7 +69,9 @@ impl CredentialFiles {
             cert: dir.join(format!("{stem}.pem")),
             key: dir.join(format!("{stem}.key")),
             ca: dir.join("ca.pem"),
+            node_ca: None,
             crl: crl.symlink_metadata().is_ok().then_some(crl),
+            crl_scope: CrlScope::Leaf,
         }
     }
 
@@ -74,7 +108,9 @@ fn stem_of(file_name: &str, role: Role) -> Option<String> {
 }
 
 /// The credentials of one party as PEM texts in memory.
-#[derive(Clone, Copy)]
+///
+/// What may be left out is left to `..CredentialPem::default()`.
+#[derive(Clone, Copy, Default)]
 pub struct CredentialPem<'a> {
     /// The leaf, then intermediates if there are any.
     pub cert: &'a [u8],
@@ -82,13 +118,17 @@ pub struct CredentialPem<'a> {
     pub key: &'a [u8],
     /// The CAs to believe.
     pub ca: &'a [u8],
+    /// The CAs to believe about nodes; `ca` is then believed about agents and callers only.
+    pub node_ca: Option<&'a [u8]>,
     /// The revocation lists to mind.
     pub crl: Option<&'a [u8]>,
+    /// How much of a chain the lists are asked about.
+    pub crl_scope: CrlScope,
 }
 
 impl std::fmt::Debug for CredentialPem<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { cert: _, key: _, ca: _, crl: _ } = self;
+        let Self { cert: _, key: _, ca: _, node_ca: _, crl: _, crl_scope: _ } = self;
         f.write_str("CredentialPem")
     }
 }

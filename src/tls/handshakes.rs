@@ -1,5 +1,7 @@
 //! Proves in TLS handshakes, in memory, whom each side takes and whom it refuses, always in pairs.
 
+mod apart;
+
 use super::explain::{Explanation, FaultKind};
 use super::{
     CertificateFacts, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
@@ -44,6 +46,7 @@ fn load(leaf: &LeafPem, ca: &str, crl: Option<&str>) -> Result<Credentials, Cred
         key: leaf.key.as_bytes(),
         ca: ca.as_bytes(),
         crl: crl.map(str::as_bytes),
+        ..CredentialPem::default()
     })
 }
 
@@ -292,6 +295,11 @@ fn a_revocation_list_of_another_ca_lets_nobody_in() {
     let foreign = other.crl(&[], 1, now, now + DAY).expect("signed");
     let node = load(&node, ca.pem(), Some(&foreign)).expect("loaded");
     let refusal = meet(Peer::agent(&ca), Peer::of(&node)).err().expect("a refusal");
+    assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
+    let agent = signed(&ca, &profile(&ca, "agent/warehouse"));
+    let agent = load(&agent, ca.pem(), Some(&foreign)).expect("loaded");
+    let refusal = meet(Peer::of(&agent), Peer::node(&ca)).err().expect("a refusal");
+    assert_eq!(refusal.by, Side::Dialling);
     assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
 }
 

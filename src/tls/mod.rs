@@ -5,6 +5,8 @@
 mod config;
 mod credentials;
 #[cfg(feature = "certs")]
+mod csr;
+#[cfg(feature = "certs")]
 mod digest;
 #[cfg(feature = "certs")]
 mod door;
@@ -14,18 +16,24 @@ mod files;
 #[cfg(all(test, feature = "certs"))]
 mod handshakes;
 mod identity;
+mod lapse;
 mod mac;
+mod worries;
 
 pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
+#[cfg(feature = "certs")]
+pub use csr::CsrFacts;
 #[cfg(feature = "certs")]
 pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
 #[cfg(feature = "certs")]
 pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
-pub use files::{CredentialFiles, CredentialPem};
+pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
+pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
+pub(crate) use worries::Reminder;

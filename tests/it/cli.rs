@@ -1,11 +1,15 @@
 //! The command line as users have it: the real binary, separate processes, certificates in a directory of their own.
 
+mod auditing;
 mod calls;
+mod canary;
 mod certificates;
 mod draining;
+mod enrolling;
 mod files;
 mod killed;
 mod local;
 mod paused;
 mod process;
+mod reload;
 mod staying;

@@ -8,6 +8,9 @@ mod replies;
 mod requests;
 mod silence;
 mod slow_line;
+// Only Linux has all of 127.0.0.0/8 on its loopback.
+#[cfg(target_os = "linux")]
+mod strangers;
 
 use crate::raw_peer::{
     Issuer, RawLink, RawListener, RawStream, Settings, end, hello, kind, message, register,

@@ -1,8 +1,8 @@
 //! Who is let in: every certificate that is refused stands beside one that differs in that point alone and is taken.
 
 use crate::world::{
-    RawNode, Shown, SilentPort, TicketBox, World, attached, check_status, dial_raw, quic_client,
-    said, soon, start_at,
+    RawNode, Shown, SilentPort, TicketBox, World, attached, check_status, dial_early, dial_raw,
+    quic_client, said, soon, start_at,
 };
 use dialback::{
     ALPN, Agent, Caller, CloseCode, Code, ConnectError, LinkFault, Node, Outcome, StartError,
@@ -204,7 +204,7 @@ async fn an_agent_that_is_refused_says_why_and_never_registers() {
         cert: leaf.cert.as_bytes(),
         key: leaf.key.as_bytes(),
         ca: world.ca().pem().as_bytes(),
-        crl: None,
+        ..dialback::CredentialPem::default()
     };
     let refused = dialback::Credentials::from_pem(&refused).expect("they load");
     let refused = Agent::builder(refused).node(at.to_string()).start().expect("an agent");
@@ -274,6 +274,29 @@ async fn a_node_gives_no_ticket_with_which_a_peer_could_come_back_unjudged() {
     let giving = RawNode::start(giving);
     assert!(dial_raw(config, giving.address()).await.is_err());
     assert!(tickets.kept() > 0, "the box takes no tickets");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_takes_no_early_data_even_from_a_peer_that_holds_a_ticket() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let good = world.credentials("agent/warehouse");
+    let mut config = quic_client(&good, Shown::Leaf(world.leaf("agent/warehouse")));
+    config.resumption = TicketBox::new().resumption();
+    config.enable_early_data = true;
+    assert_eq!(dial_early(config.clone(), node.local_addr()).await, None, "without a ticket");
+    let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
+    giving.send_tls13_tickets = 4;
+    giving.session_storage = TicketBox::new();
+    giving.max_early_data_size = u32::MAX;
+    let giving = RawNode::start(giving);
+    assert!(dial_raw(config.clone(), giving.address()).await.is_err());
+    assert_eq!(dial_early(config.clone(), giving.address()).await, Some(true), "a server takes it");
+    assert_eq!(dial_early(config.clone(), node.local_addr()).await, Some(false));
+    assert!(
+        dial_raw(config, node.local_addr()).await.is_ok(),
+        "with a whole handshake it is let in"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

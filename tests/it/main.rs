@@ -1,5 +1,6 @@
 //! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what they share.
 
+mod audit;
 mod both_ways;
 mod call;
 mod cancel;
@@ -12,12 +13,18 @@ mod faults_drain;
 mod hostile;
 mod identity;
 mod limits;
+#[cfg(unix)]
+mod openssl;
 mod outcomes;
 mod policy;
+mod quotas;
 mod raw_peer;
 mod reconnect;
+mod refused;
+mod renewal;
 mod restart;
 mod roaming;
+mod roles;
 mod routing;
 mod shutdown;
 mod streams;

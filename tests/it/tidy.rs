@@ -25,7 +25,10 @@ const ROOMS: &[Room] = &[
     Room { word: "webpki", places: &["src/tls/"] },
     Room { word: "x509_parser", places: &["src/tls/"] },
     // Plain types of DER; certs reads and writes what tls judges.
-    Room { word: "rustls_pki_types", places: &["src/tls/", "src/certs/", "src/link/greet.rs"] },
+    Room {
+        word: "rustls_pki_types",
+        places: &["src/tls/", "src/certs/", "src/link/greet.rs", "src/link/trust.rs"],
+    },
     Room { word: "rcgen", places: &["src/certs/"] },
     Room { word: "serde_cbor", places: &["src/wire/"] },
     Room { word: "rustix", places: &["src/fence.rs"] },

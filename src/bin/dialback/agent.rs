@@ -1,13 +1,21 @@
-//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop.
+//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop, and takes up what its files say meanwhile.
 
-use crate::{args::AgentArgs, credentials, exit::Failure, join, node::runtime, signals::Signals};
+use crate::{
+    args::AgentArgs,
+    audit, credentials,
+    exit::Failure,
+    join,
+    node::runtime,
+    reload::{self, Read},
+    signals::{Hangups, Signals},
+};
 use dialback::{
-    Agent, AgentPolicy, Credentials, Limits, NodeAddress, Role, Service,
-    config::AgentConfig,
+    Agent, AgentPolicy, Credentials, Generation, Limits, NodeAddress, Role, Service,
+    config::{AgentConfig, AuditFile, Watch},
     demo::{self, Ledger},
     enroll::Renewal,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the agent is to be, once flags, environment and file have spoken.
 struct Settings {
@@ -15,45 +23,88 @@ struct Settings {
     nodes: Vec<NodeAddress>,
     policy: AgentPolicy,
     limits: Limits,
-    services: Vec<Service>,
+    hosted: Hosted,
+    audit: AuditFile,
+    /// Who keeps the certificate young, if somebody does.
     renewal: Option<Renewal>,
+    /// Where all this was read.
+    files: Vec<PathBuf>,
+}
+
+/// What it hosts.
+#[derive(PartialEq, Eq)]
+struct Hosted {
+    demo: bool,
+    ledger: Option<PathBuf>,
+}
+
+/// What it keeps until it is started again.
+#[derive(Clone, Copy)]
+struct Fixed<'a> {
+    nodes: &'a [NodeAddress],
+    hosted: &'a Hosted,
+    audit: &'a AuditFile,
+    renewal: Option<&'a Renewal>,
 }
 
 /// Runs the command.
-pub(crate) fn run(args: AgentArgs) -> Result<(), Failure> {
-    if let Some(command) = args.command {
+pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
+    if let Some(command) = args.command.take() {
         return join::run(Role::Agent, command);
     }
-    let settings = Settings::read(args)?;
+    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
+    let watch = Watch::new(Settings::read(&args)?.files);
+    let settings = Settings::read(&args)?;
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(settings));
+    let result = runtime.block_on(serve(args, settings, watch));
     // A resolver that still hangs in its thread must not keep the process.
     runtime.shutdown_background();
     result
 }
 
 impl Settings {
-    fn read(args: AgentArgs) -> Result<Self, Failure> {
+    fn read(args: &AgentArgs) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
-        let nodes = if args.node.is_empty() { file.nodes } else { args.node };
-        let has_demo = args.demo.unwrap_or(file.demo);
-        let ledger = args.ledger.or(file.ledger);
-        let services = services(has_demo, ledger.as_deref())?;
-        let (credentials, renewal) = match args.enroll.or(file.enroll) {
-            None => (credentials::load(Role::Agent, args.tls, file.tls)?, None),
-            Some(enroller) => {
-                let renewal = join::renewal(Role::Agent, enroller, args.tls, file.tls)?;
-                (join::present(&renewal, Role::Agent)?, Some(renewal))
-            }
+        let nodes = if args.node.is_empty() { file.nodes } else { args.node.clone() };
+        let demo = args.demo.unwrap_or(file.demo);
+        let ledger = args.ledger.clone().or(file.ledger);
+        let located = credentials::locate(Role::Agent, args.tls.clone().into(), file.tls)?;
+        let mut files = credentials::paths(&located);
+        files.extend(args.config.clone());
+        let enroller = args.enroll.clone().or(file.enroll);
+        let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
+        let credentials = match &renewal {
+            Some(renewal) => join::present(renewal, Role::Agent)?,
+            None => credentials::load_from(Role::Agent, &located)?,
         };
         Ok(Self {
-            services,
+            hosted: Hosted { demo, ledger },
             credentials,
             renewal,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
+            audit: AuditFile::from(args.audit.clone()).or(file.audit),
+            files,
         })
+    }
+
+    /// For an agent that runs.
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<AgentPolicy> {
+        credentials::announce(&self.credentials);
+        let changed = [
+            (self.nodes != fixed.nodes, "nodes"),
+            (self.hosted != *fixed.hosted, "what the agent hosts"),
+            (self.audit != *fixed.audit, "audit"),
+            (self.renewal.as_ref() != fixed.renewal, "enroll, or which files are renewed,"),
+        ];
+        let next = Generation {
+            credentials: Some(self.credentials),
+            policy: Some(self.policy),
+            limits: Some(self.limits),
+        };
+        let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
+        Read { next, files: self.files, needs_restart: needs_restart.collect() }
     }
 }
 
@@ -77,17 +128,28 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, services, renewal } = settings;
-    let mut signals = Signals::listen()?;
+async fn serve(args: AgentArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
+    let Settings { credentials, nodes, policy, limits, hosted, audit: audited, renewal, .. } =
+        settings;
+    let services = services(hosted.demo, hosted.ledger.as_deref())?;
+    let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+    let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty());
-    let builder = Agent::builder(credentials).policy(policy).limits(limits);
+    let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
-    let agent = agent.start()?;
-    let _renewing = renewal.map(Renewal::start);
-    signals.run_until_stopped(agent.shutdown()).await
+    let run = async {
+        let agent = agent.start()?;
+        let _renewing = renewal.clone().map(Renewal::start);
+        let renewal = renewal.as_ref();
+        let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited, renewal };
+        let read = || Settings::read(&args).map(|next| next.in_place_of(fixed));
+        let apply = async |next| agent.apply(next).await;
+        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        signals.stop(first, agent.shutdown()).await
+    };
+    audit::kept(&audit, run).await?
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {

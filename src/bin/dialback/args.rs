@@ -2,13 +2,14 @@
 //!
 //! Every flag but `--force` is read from the environment too, as `DIALBACK_<FLAG>`: one rule, applied to all of them in one place.
 
+use crate::certs::args::CertsArgs;
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::BoolishValueParser,
 };
 use dialback::{
-    MethodPath, Name, NodeAddress, PeerName, Role,
-    config::{TlsFiles, parse_duration, parse_listen},
+    CrlScope, MethodPath, Name, NodeAddress, PeerName, Role,
+    config::{AuditFile, TlsFiles, parse_duration, parse_listen},
     enroll::Enroller,
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -102,15 +103,41 @@ pub(crate) struct TlsArgs {
     /// The CAs to believe [default: ca.pem beside the certificate, and crl.pem there with it]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// The revocation list to mind
+    /// The CAs to believe about nodes; --ca is then believed about agents and callers only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) node_ca: Option<PathBuf>,
+    /// The revocation lists to mind
     #[arg(long, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
+    /// Whether intermediates are looked up in the lists too: leaf or chain [default: leaf]
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) crl_scope: Option<CrlScope>,
 }
 
 impl From<TlsArgs> for TlsFiles {
     fn from(args: TlsArgs) -> Self {
-        let TlsArgs { cert, key, ca, crl } = args;
-        Self { cert, key, ca, crl }
+        let TlsArgs { cert, key, ca, node_ca, crl, crl_scope } = args;
+        Self { cert, key, ca, node_ca, crl, crl_scope }
+    }
+}
+
+/// The audit log, as flags.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Audit log")]
+pub(crate) struct AuditArgs {
+    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
+    /// Write every call there too
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) audit_calls: Option<bool>,
+}
+
+impl From<AuditArgs> for AuditFile {
+    fn from(args: AuditArgs) -> Self {
+        let AuditArgs { audit, audit_calls } = args;
+        Self { file: audit, calls: audit_calls }
     }
 }
 
@@ -134,6 +161,9 @@ pub(crate) struct NodeArgs {
     /// Where to keep what outlasts a restart, so that peers notice one at once; made if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
@@ -167,6 +197,9 @@ pub(crate) struct AgentArgs {
     /// The enroller that renews the certificate at two thirds of its life [default: none; port 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: Option<NodeAddress>,
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
@@ -360,68 +393,6 @@ pub(crate) struct ServicesArgs {
     /// The node and the certificates.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
-}
-
-/// `dialback certs`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  dialback certs init
-  dialback certs issue node edge-1 --san edge-1.example.com
-  dialback certs issue agent warehouse
-What is good is kept, so that every command can be repeated.")]
-pub(crate) struct CertsArgs {
-    /// The directory of the CA and of what it signed
-    #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
-    pub(crate) dir: PathBuf,
-    /// What to do.
-    #[command(subcommand)]
-    pub(crate) command: CertsCommand,
-}
-
-/// `dialback certs ...`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum CertsCommand {
-    /// Makes a CA and an empty revocation list, or keeps those that are good
-    #[command(after_help = "Example: dialback certs init --trust-domain acme.example")]
-    Init {
-        /// The trust domain of the CA [default: that of the CA that is there, else dialback.local]
-        #[arg(long, value_name = "DOMAIN")]
-        trust_domain: Option<String>,
-        /// Replace a CA that is there; all that it signed is then worthless
-        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-        force: bool,
-    },
-    /// Makes a certificate and its key, or keeps the ones that are good
-    #[command(after_help = "\
-Examples:
-  dialback certs issue node edge-1 --san edge-1.example.com 203.0.113.7
-  dialback certs issue agent acme.warehouse-1
-  dialback certs issue caller billing --days 30")]
-    Issue {
-        /// node, agent or caller
-        role: Role,
-        /// The party's name: a-z, 0-9 and - in labels joined by dots
-        name: Name,
-        /// Names and IP addresses under which a node is dialled
-        #[arg(long, value_name = "HOST_OR_IP", num_args = 1.., value_delimiter = ',')]
-        san: Vec<String>,
-        /// How many days it holds
-        #[arg(long, default_value_t = 90)]
-        days: u32,
-        /// Make a new one even if the present one is good
-        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-        force: bool,
-    },
-    /// Lists every certificate that was issued here
-    #[command(after_help = "Example: dialback certs list --dir certs")]
-    List,
-    /// Shows what stands in certificates and revocation lists
-    #[command(after_help = "Example: dialback certs inspect certs/agent-warehouse.pem")]
-    Inspect {
-        /// A PEM file
-        file: PathBuf,
-    },
 }
 
 /// `dialback policy`.

@@ -1,21 +1,37 @@
 //! Which files the credentials come from: flags, environment, config file, or the directory `certs`.
 
 use crate::{args::TlsArgs, exit::Failure};
-use dialback::{CredentialFiles, Credentials, Role, Utc, config::TlsFiles};
-use std::path::{Path, PathBuf};
+use dialback::{
+    CredentialFiles, Credentials, Role, Utc,
+    config::{TlsFiles, TlsPaths},
+};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 /// Where `dialback certs` puts them unless told otherwise.
 const DIR_DEFAULT: &str = "certs";
 
 /// Finds and loads the credentials of a role. `file` is what the config file says.
 pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credentials, Failure> {
-    let files = locate(role, flags.into(), file)?;
-    let credentials = Credentials::from_files(&files)?;
+    load_from(role, &locate(role, flags.into(), file)?)
+}
+
+/// Loads the credentials of a role from these files.
+pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentials, Failure> {
+    let credentials = Credentials::from_files(files)?;
     credentials.expect_role(role)?;
     Ok(credentials)
 }
 
-/// Finds the files of a role.
+/// Which files there are to watch.
+pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
+    let CredentialFiles { cert, key, ca, node_ca, crl, crl_scope: _ } = files.clone();
+    [Some(cert), Some(key), Some(ca), node_ca, crl].into_iter().flatten().collect()
+}
+
+/// Finds the files of the credentials of a role.
 pub(crate) fn locate(
     role: Role,
     flags: TlsFiles,
@@ -23,13 +39,23 @@ pub(crate) fn locate(
 ) -> Result<CredentialFiles, Failure> {
     // A certificate that is named by a flag brings its own key, not the one of the file.
     let files = beside(with_key(flags).or(file));
-    match files.whole()? {
-        Some(all) => Ok(CredentialFiles { cert: all.cert, key: all.key, ca: all.ca, crl: all.crl }),
+    let found = match files.whole()? {
+        Some(TlsPaths { cert, key, ca, node_ca, crl, crl_scope }) => {
+            CredentialFiles { cert, key, ca, node_ca, crl, crl_scope }
+        }
         None => {
             let found = Credentials::find_in_dir(DIR_DEFAULT, role)?;
-            Ok(CredentialFiles { crl: files.crl.or(found.crl), ..found })
+            let crl_scope = files.crl_scope.unwrap_or_default();
+            let (node_ca, crl) = (files.node_ca, files.crl.or(found.crl));
+            CredentialFiles { node_ca, crl, crl_scope, ..found }
         }
+    };
+    if files.crl_scope.is_some() && found.crl.is_none() {
+        return Err(Failure::usage(
+            "crl_scope is set and no revocation list is; name one with --crl, or crl under [tls]",
+        ));
     }
+    Ok(found)
 }
 
 fn with_key(mut files: TlsFiles) -> TlsFiles {
@@ -63,6 +89,10 @@ pub(crate) fn announce(credentials: &Credentials) {
         Utc(identity.not_after())
     );
     match credentials.crl_next_update() {
+        Some(until) if until < SystemTime::now() => tracing::warn!(
+            "the revocation list held until {}, and every new link is refused until a new one is here; `dialback certs crl` signs it",
+            Utc(until)
+        ),
         Some(until) => tracing::info!("revocation list holds until {}", Utc(until)),
         None => tracing::info!("no revocation list: no certificate is taken for revoked"),
     }
@@ -105,7 +135,7 @@ mod tests {
             cert: Some("f.pem".into()),
             key: Some("f.key".into()),
             ca: Some("f-ca.pem".into()),
-            crl: None,
+            ..TlsFiles::default()
         };
         let found = locate(Role::Node, files(Path::new("a/b.pem")), file.clone()).expect("found");
         assert_eq!(found.cert, PathBuf::from("a/b.pem"));

@@ -36,7 +36,8 @@ pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {
 async fn serve(builder: EnrollerBuilder) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let enroller = builder.start().await?;
-    signals.run_until_stopped(enroller.shutdown()).await
+    let first = signals.next().await;
+    signals.stop(first, enroller.shutdown()).await
 }
 
 impl From<TokenError> for Failure {

@@ -79,7 +79,8 @@ impl Failure {
         }
     }
 
-    fn lines(&self) -> Vec<String> {
+    /// What there is to tell, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Runtime(lines) | Self::Local(lines) => lines.clone(),
             Self::Call(status, _) => vec![status.to_string()],

@@ -1,14 +1,14 @@
 //! `dialback agent join`, `dialback caller join` and `renew`: certificates from an enroller. Keys and tokens are never shown.
 
 use crate::{
-    args::{JoinArgs, JoinCommand, RenewArgs, TlsArgs},
+    args::{JoinArgs, JoinCommand, RenewArgs},
     credentials,
     exit::Failure,
     output::{columns, escape, print},
     signals::{Signals, Stop},
 };
 use dialback::{
-    Code, Credentials, NodeAddress, Role, Status, Utc,
+    Code, Credentials, Role, Status, Utc,
     certs::JoinToken,
     config::TlsFiles,
     enroll::{EnrollError, Join, Joined, Renewal, Renewed},
@@ -56,7 +56,8 @@ fn tell(joined: &Joined) -> Result<(), Failure> {
 }
 
 fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
-    let renewal = renewal(role, args.enroll, args.tls, TlsFiles::default())?;
+    let files = credentials::locate(role, args.tls.into(), TlsFiles::default())?;
+    let renewal = Renewal::new(args.enroll, files);
     present(&renewal, role)?;
     match wait_for(renewal.once())? {
         Renewed::Renewed { party, serial, not_after } => {
@@ -69,24 +70,12 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
     }
 }
 
-/// The renewal of a role's files, after whatever an earlier one had left undone.
-pub(crate) fn renewal(
-    role: Role,
-    enroller: NodeAddress,
-    flags: TlsArgs,
-    file: TlsFiles,
-) -> Result<Renewal, Failure> {
-    let renewal = Renewal::new(enroller, credentials::locate(role, flags.into(), file)?);
-    if renewal.mend()? {
-        tracing::warn!(
-            "a renewal had been cut off between certificate and key, and is finished now"
-        );
-    }
-    Ok(renewal)
-}
-
-/// The credentials in its files. One that has ended is told with the way to a new one.
+/// The credentials in the files of a renewal, after whatever an earlier one had left undone. One that has ended is told with the way to a
+/// new one.
 pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Failure> {
+    if renewal.mend()? {
+        tracing::warn!("a renewal was cut off between certificate and key, and is finished now");
+    }
     let credentials = renewal.credentials()?;
     credentials.expect_role(role)?;
     Ok(credentials)

@@ -3,6 +3,7 @@
 mod agent;
 mod agents;
 mod args;
+mod audit;
 mod call;
 mod caller;
 mod certs;
@@ -16,6 +17,7 @@ mod log;
 mod node;
 mod output;
 mod policy;
+mod reload;
 mod services;
 mod signals;
 

@@ -1,13 +1,17 @@
-//! `dialback node`: reads its settings, runs until it is told to stop.
+//! `dialback node`: reads its settings, runs until it is told to stop, and takes up what its files say meanwhile.
 
 use crate::{
     args::NodeArgs,
-    credentials,
+    audit, credentials,
     exit::Failure,
     policy::{count_rules, rules_of},
-    signals::Signals,
+    reload::{self, Read},
+    signals::{Hangups, Signals},
 };
-use dialback::{Credentials, Limits, Node, NodePolicy, Role, config::NodeConfig};
+use dialback::{
+    Credentials, Generation, Limits, Node, NodePolicy, Role,
+    config::{AuditFile, NodeConfig, Watch},
+};
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -20,12 +24,17 @@ struct Settings {
     policy: NodePolicy,
     limits: Limits,
     state: Option<PathBuf>,
+    audit: AuditFile,
+    /// Where all this was read.
+    files: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
-    let settings = Settings::read(args)?;
-    runtime()?.block_on(serve(settings))
+    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
+    let watch = Watch::new(Settings::read(&args)?.files);
+    let settings = Settings::read(&args)?;
+    runtime()?.block_on(serve(args, settings, watch))
 }
 
 /// The runtime of programs that stay: a thread a core.
@@ -34,31 +43,77 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 impl Settings {
-    fn read(args: NodeArgs) -> Result<Self, Failure> {
+    fn read(args: &NodeArgs) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default();
         let listen = args.listen.or(file.listen);
+        let policy = rules_of(args.policy.as_deref(), file.policy)?;
+        let located = credentials::locate(Role::Node, args.tls.clone().into(), file.tls)?;
+        let mut files = credentials::paths(&located);
+        files.extend(args.config.iter().chain(&args.policy).cloned());
         Ok(Self {
-            policy: rules_of(args.policy.as_deref(), file.policy)?,
-            credentials: credentials::load(Role::Node, args.tls, file.tls)?,
+            policy,
+            credentials: credentials::load_from(Role::Node, &located)?,
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
             limits: file.limits,
-            state: args.state.or(file.state),
+            state: args.state.clone().or(file.state),
+            audit: AuditFile::from(args.audit.clone()).or(file.audit),
+            files,
         })
+    }
+
+    fn announce(&self) {
+        credentials::announce(&self.credentials);
+        announce_rules(&self.policy);
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
-    let Settings { credentials, listen, policy, limits, state } = settings;
-    let mut signals = Signals::listen()?;
-    credentials::announce(&credentials);
-    announce_rules(&policy);
+async fn serve(args: NodeArgs, settings: Settings, watch: Watch) -> Result<(), Failure> {
+    let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+    settings.announce();
+    let Settings { credentials, listen, policy, limits, state, audit: audited, .. } = settings;
+    let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
-    let builder = match state {
+    let builder = builder.audit(audit.clone());
+    let builder = match &state {
         Some(dir) => builder.state_dir(dir),
         None => builder,
     };
-    let node = builder.start().await?;
-    signals.run_until_stopped(node.shutdown()).await
+    let run = async {
+        let node = builder.start().await?;
+        let fixed = Fixed { listen, state: state.as_ref(), audit: &audited };
+        let read = || Settings::read(&args).map(|next| next.in_place_of(fixed));
+        let apply = async |next| node.apply(next).await;
+        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        signals.stop(first, node.shutdown()).await
+    };
+    audit::kept(&audit, run).await?
+}
+
+/// What it keeps until it is started again.
+#[derive(Clone, Copy)]
+struct Fixed<'a> {
+    listen: SocketAddr,
+    state: Option<&'a PathBuf>,
+    audit: &'a AuditFile,
+}
+
+impl Settings {
+    /// For a node that runs.
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<NodePolicy> {
+        self.announce();
+        let changed = [
+            (self.listen != fixed.listen, "listen"),
+            (self.state.as_ref() != fixed.state, "state"),
+            (self.audit != *fixed.audit, "audit"),
+        ];
+        let next = Generation {
+            credentials: Some(self.credentials),
+            policy: Some(self.policy),
+            limits: Some(self.limits),
+        };
+        let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
+        Read { next, files: self.files, needs_restart: needs_restart.collect() }
+    }
 }
 
 fn announce_rules(policy: &NodePolicy) {

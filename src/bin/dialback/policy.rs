@@ -20,7 +20,12 @@ pub(crate) fn run(args: PolicyArgs) -> Result<(), Failure> {
     match args.command {
         PolicyCommand::Check { file } => {
             let policy = PolicyFile::read(&file)?.policy;
-            print(&format!("{}: {}", escape(&file.to_string_lossy()), count_rules(&policy)))
+            print(&format!("{}: {}", escape(&file.to_string_lossy()), count_rules(&policy)))?;
+            // Which rules bound what is easily misread in a long file.
+            let bounding = policy.allow.iter().filter(|rule| rule.has_bounds());
+            bounding
+                .map(|rule| format!("{}: {rule}", rule.origin))
+                .try_for_each(|line| print(&escape(&line)))
         }
         PolicyCommand::Test { caller, agent, method, config, policy } => {
             let file = match &policy {

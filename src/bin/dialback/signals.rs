@@ -1,7 +1,43 @@
 //! Signals that ask a process to stop.
 
 use crate::exit::Failure;
-use std::future::Future;
+use std::{convert::Infallible, future::Future};
+
+/// SIGHUP from now on: it no longer ends the process by itself.
+pub(crate) struct Hangups {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// Starts to listen. Needs a tokio runtime.
+    #[cfg(unix)]
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let hangup = signal(SignalKind::hangup()).map_err(|error| Failure::runtime(&error))?;
+        Ok(Self { hangup })
+    }
+
+    /// There are none.
+    #[cfg(not(unix))]
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {})
+    }
+
+    /// The next one.
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) {
+        if self.hangup.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Never.
+    #[cfg(not(unix))]
+    pub(crate) async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
 
 /// SIGINT and SIGTERM from now on: they no longer end the process by themselves.
 pub(crate) struct Signals {
@@ -76,12 +112,20 @@ impl Signals {
         Stop::Interrupt
     }
 
-    /// Waits for a signal, then stops in good order; a second signal does not wait for that.
-    pub(crate) async fn run_until_stopped(
+    /// Waits for a signal; `beside` goes on meanwhile.
+    pub(crate) async fn first(&mut self, beside: impl Future<Output = Infallible>) -> Stop {
+        tokio::select! {
+            stop = self.next() => stop,
+            never = beside => match never {},
+        }
+    }
+
+    /// Stops in good order after a signal; a second one does not wait for that.
+    pub(crate) async fn stop(
         &mut self,
+        first: Stop,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
-        let first = self.next().await;
         tracing::info!(
             "stopping on {}: calls in flight may finish; a second signal does not wait",
             first.as_str()

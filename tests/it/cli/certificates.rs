@@ -33,15 +33,116 @@ fn keys_are_never_shown() {
         &["list"],
         &["inspect", "certs/caller-ops.pem"],
         &["inspect", "certs/caller-ops.key"],
+        &["request", "agent", "shop"],
+        &["inspect", "certs/agent-shop.csr"],
+        &["sign", "certs/agent-shop.csr", "agent", "shop"],
+        &["renew", "--force"],
+        &["revoke", "caller", "ops"],
+        &["crl"],
     ] {
         let ended = place.run(&[&["certs"], args].concat());
         shown += &(ended.stdout + &ended.stderr);
     }
-    for key in ["certs/ca.key", "certs/caller-ops.key"] {
+    for key in ["certs/ca.key", "certs/caller-ops.key", "certs/agent-shop.key"] {
         let key = place.read(key);
         let secret = key.lines().nth(1).expect("a line of the key");
         assert!(!shown.contains(secret) && !shown.contains("PRIVATE"), "{shown}");
     }
+}
+
+/// The first words of each line, in one line.
+fn words(place: &Place, args: &[&str]) -> String {
+    let out = place.run(&[&["certs"], args].concat()).expect(0, &[]).stdout;
+    let words = out.lines().filter_map(|line| line.split_whitespace().next());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_key_that_is_made_where_it_stays_is_certified_where_the_ca_is_and_links() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let ask = ["request", "agent", "shop", "--dir", "site"];
+    assert_eq!(words(&place, &ask), "made made next:");
+    assert_eq!(words(&place, &ask), "kept kept next:");
+    let sign = ["sign", "site/agent-shop.csr", "agent", "shop", "--days", "30"];
+    assert_eq!(words(&place, &sign), "made next:");
+    assert_eq!(words(&place, &sign), "kept next:");
+    assert!(!place.path("certs/agent-shop.key").exists() && !place.path("site/ca.key").exists());
+    for file in ["agent-shop.pem", "ca.pem", "crl.pem"] {
+        place.write(&format!("site/{file}"), place.read(&format!("certs/{file}")));
+    }
+    let cert = ["--cert", "site/agent-shop.pem", "--demo", "--node", &at];
+    let mut agent = place.start(&[&["agent"][..], &cert].concat());
+    agent.said("registered as shop");
+}
+
+#[test]
+fn what_is_revoked_is_listed_stays_out_and_comes_back_under_a_new_certificate_only() {
+    let place = Place::new();
+    assert_eq!(words(&place, &["revoke", "agent", "warehouse"]), "revoked renewed next:");
+    assert_eq!(words(&place, &["revoke", "agent", "warehouse"]), "kept kept next:");
+    assert_eq!(words(&place, &["crl"]), "renewed next:");
+    let listed = place.run(&["certs", "list"]).expect(0, &[]).stdout;
+    let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).expect("a line");
+    assert!(line("agent/warehouse").contains("revoked") && line("caller/ops").contains("89 days"));
+    let (_node, at) = place.node();
+    let agent = ["agent", "--demo", "--node", &at];
+    place.start(&agent).said("has been revoked");
+    // A timer that renews brings nobody back.
+    assert_eq!(words(&place, &["renew", "--force"]), "revoked renewed renewed kept next:");
+    place.start(&agent).said("has been revoked");
+    assert_eq!(words(&place, &["issue", "agent", "warehouse"]), "renewed renewed next:");
+    place.start(&agent).said("registered as warehouse");
+}
+
+#[test]
+fn nodes_may_have_a_ca_of_their_own_and_files_in_each_others_place_are_noticed() {
+    let place = Place::new();
+    for step in [
+        &["init", "--dir", "nodes"][..],
+        &["issue", "node", "edge-9", "--san", "127.0.0.1", "--dir", "nodes"],
+    ] {
+        place.run(&[&["certs"], step].concat()).expect(0, &[]);
+    }
+    place.write("lists.pem", place.read("certs/crl.pem") + &place.read("nodes/crl.pem"));
+    let node = ["node", "--listen", "127.0.0.1:0", "--cert", "nodes/node-edge-9.pem"];
+    let apart = ["--ca", "certs/ca.pem", "--node-ca", "nodes/ca.pem", "--crl", "lists.pem"];
+    let (_node, at) = place.listening(&[&node[..], &apart].concat());
+    let agent = ["agent", "--demo", "--node", &at, "--cert", "certs/agent-warehouse.pem"];
+    place.start(&[&agent[..], &apart].concat()).said("registered as warehouse");
+    // The node edge-1 is of the CA of agents: with the CAs apart it is none.
+    let edge = ["node", "--listen", "127.0.0.1:0", "--cert", "certs/node-edge-1.pem"];
+    place.run(&[&edge[..], &apart].concat()).expect(2, &["each other's place"]);
+    let (_false_node, at) = place.listening(&edge);
+    let call = ["call", "warehouse", "HelloService/Hello", "--node", &at];
+    let call = [&call[..], &["--cert", "certs/caller-ops.pem"]].concat();
+    place.run(&[&call[..], &apart].concat()).expect(80, &["of no CA"]);
+    let swapped = ["--ca", "nodes/ca.pem", "--node-ca", "certs/ca.pem"];
+    place.run(&[&agent[..], &swapped].concat()).expect(2, &["each other's place"]);
+    place.run(&[&agent[..], &["--node-ca", "gone.pem"]].concat()).expect(2, &["gone.pem does not"]);
+}
+
+#[test]
+fn a_list_that_cannot_be_read_or_a_scope_without_one_ends_a_start_for_every_role() {
+    let place = Place::new();
+    let whole = place.read("certs/crl.pem");
+    place.write("empty.pem", "");
+    place.write("half.pem", &whole[..whole.len() / 2]);
+    place.write("body.pem", whole.replacen("\nMI", "\nAA", 1));
+    let roles: [&[&str]; 3] = [&["node"], &["agent"], &["call", "warehouse", "HelloService/Hello"]];
+    for role in roles {
+        let with = |flags: &[&str], text: &str| {
+            place.run(&[role, flags].concat()).expect(2, &["error: ", text]);
+        };
+        with(&["--crl", "gone.pem"], "gone.pem does not exist");
+        with(&["--crl", "empty.pem"], "empty.pem holds no revocation list: it is empty");
+        with(&["--crl", "half.pem"], "half.pem is damaged");
+        with(&["--crl", "body.pem"], "body.pem is damaged");
+        with(&["--crl", "certs/ca.pem"], "it holds a certificate");
+        with(&["--crl-scope", "leafs"], "leaf");
+    }
+    std::fs::remove_file(place.path("certs/crl.pem")).expect("removed");
+    place.run(&["agent", "--crl-scope", "chain"]).expect(2, &["no revocation list is"]);
 }
 
 #[test]
@@ -60,6 +161,13 @@ fn what_cannot_be_made_is_refused_with_the_way_out() {
     refused(&["issue", "boss", "a"], "node, agent, caller");
     refused(&["issue", "agent", "a", "--days", "0"], "--days");
     refused(&["init", "--trust-domain", "other.example"], "--force");
-    refused(&["inspect", "certs/ca.key"], "neither a certificate");
+    place.write("note.txt", "not PEM");
+    refused(&["inspect", "note.txt"], "neither a certificate");
+    refused(&["revoke", "agent", "a"], "nothing was issued to agent/a");
+    refused(&["renew", "agent", "a"], "nothing was issued to agent/a");
+    refused(&["renew", "agent"], "<NAME>");
+    refused(&["sign", "gone.csr", "agent", "a"], "gone.csr");
+    refused(&["sign", "certs/ca.pem", "agent", "a"], "certs request");
+    refused(&["crl", "--dir", "nowhere"], "certs init");
     refused(&["inspect", "gone.pem"], "gone.pem");
 }

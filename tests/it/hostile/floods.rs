@@ -2,6 +2,7 @@
 
 use super::{Ledger, linked, node, raw_agent};
 use crate::{
+    audit::Book,
     raw_peer::{Head, Issuer, RawLink, Settings, end, message, soon},
     world::{Background, Scene, World, background, check_status, said},
 };
@@ -89,8 +90,9 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
     let (_world, issuer) = (World::new(), Issuer::new());
     let credentials = issuer.credentials("node/edge-1");
     let slow = Limits { handshakes_per_address: 1, handshakes_burst: 3, ..Limits::default() };
+    let book = Book::default();
     let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").limits(slow);
-    let node = node.start().await.expect("a node");
+    let node = node.audit(book.audit()).start().await.expect("a node");
     let at = node.local_addr();
     for n in 0..3 {
         soon(&format!("handshake {n} passes"), knock(&issuer, [127, 0, 0, 2], at)).await;
@@ -98,6 +100,10 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
     // One a second comes in, however slow this machine is; all of these at once do not.
     let late: Vec<_> = (0..4).map(|_| knock(&issuer, [127, 0, 0, 2], at)).collect();
     said(&["ignored 1 handshakes, the last from 127.0.0.2:", "handshakes_per_address"]).await;
+    let line = book.has("handshakes_ignored", &[]).await;
+    assert!(
+        line["count"] == 1 && line["address"].as_str().expect("text").starts_with("127.0.0.2:")
+    );
     soon("another address passes", knock(&issuer, [127, 0, 0, 3], at)).await;
     // Whoever was ignored asks again, and has its turn.
     for late in late {

@@ -1,9 +1,11 @@
 //! A peer on bare quinn that speaks the protocol by `docs/protocol.md`, also wrongly. It shares no code with the library but TLS.
 
 mod cbor;
+mod initial;
 mod link;
 
 pub(crate) use cbor::Cbor;
+pub(crate) use initial::{Answer, Stranger, Strangers};
 pub(crate) use link::{Ended, RawLink, RawListener, RawStream, Settings, soon};
 
 use dialback::{
@@ -35,7 +37,7 @@ impl Issuer {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
             ca: self.0.pem().as_bytes(),
-            crl: None,
+            ..CredentialPem::default()
         })
         .expect("credentials")
     }

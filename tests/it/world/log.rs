@@ -35,6 +35,11 @@ pub(crate) fn said(parts: &[&str]) -> impl Future<Output = Arc<str>> + use<> {
     })
 }
 
+/// The lines so far that have this text.
+pub(crate) fn lines_with(text: &str) -> Vec<Arc<str>> {
+    LINES.borrow().iter().filter(|line| line.contains(text)).cloned().collect()
+}
+
 struct Recorder;
 
 impl Subscriber for Recorder {

@@ -14,10 +14,12 @@ mod wait;
 
 pub(crate) use dice::{Dice, seed};
 pub(crate) use ledger::Ledger;
-pub(crate) use log::said;
+pub(crate) use log::{lines_with, said};
 pub(crate) use oracle::Oracle;
 pub(crate) use process::Process;
-pub(crate) use raw::{RawNode, Shown, TicketBox, dial_raw, quic_client};
+pub(crate) use raw::{
+    RawNode, Shown, TicketBox, dial_early, dial_raw, dial_raw_from, quic_client, raw_endpoint,
+};
 pub(crate) use relay::{Burst, Dead, Rate, Relay, Tally, Way, Weather};
 pub(crate) use rest::{Memory, Rest, alone};
 pub(crate) use stage::{End, Stage};
@@ -25,7 +27,7 @@ pub(crate) use wait::{Background, background, heavy, lined_up, soon, until};
 
 use dialback::{
     Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,
-    Node, NodeBuilder, NodePolicy, Outcome, PeerName, Role, Status,
+    Node, NodeBuilder, NodePolicy, Outcome, PeerName, RevokedSerial, Role, Status,
     certs::{Ca, LeafPem, LeafProfile},
 };
 use std::{
@@ -61,14 +63,27 @@ impl World {
     }
 
     pub(crate) fn credentials(&self, party: &str) -> Credentials {
-        let leaf = self.leaf(party);
+        self.showing(&self.leaf(party), None)
+    }
+
+    /// Credentials with this leaf, which mind the lists.
+    pub(crate) fn showing(&self, leaf: &LeafPem, crl: Option<&str>) -> Credentials {
         let pem = CredentialPem {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
             ca: self.ca.pem().as_bytes(),
-            crl: None,
+            crl: crl.map(str::as_bytes),
+            ..CredentialPem::default()
         };
         Credentials::from_pem(&pem).expect("credentials")
+    }
+
+    /// A list of this CA with these serial numbers on it.
+    pub(crate) fn crl(&self, serials: &[&str]) -> String {
+        let now = SystemTime::now();
+        let entry = |serial: &&str| RevokedSerial { serial: (*serial).into(), since: now };
+        let entries: Vec<_> = serials.iter().map(entry).collect();
+        self.ca.crl(&entries, 2, now, now + Duration::from_secs(3600)).expect("a list")
     }
 
     /// A node that lets everybody call everything, on a free port.

@@ -23,6 +23,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
+use tokio::sync::watch;
 
 /// What a raw peer shows.
 pub(crate) enum Shown {
@@ -75,8 +76,21 @@ pub(crate) async fn dial_raw(
     config: rustls::ClientConfig,
     to: SocketAddr,
 ) -> Result<RawLink, quinn::ConnectionError> {
+    dial_raw_from(raw_endpoint(), config, to).await
+}
+
+/// A socket to dial from, for those who want to know its port.
+pub(crate) fn raw_endpoint() -> quinn::Endpoint {
+    quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket")
+}
+
+/// The same from a socket of the test's own.
+pub(crate) async fn dial_raw_from(
+    endpoint: quinn::Endpoint,
+    config: rustls::ClientConfig,
+    to: SocketAddr,
+) -> Result<RawLink, quinn::ConnectionError> {
     let quic = QuicClientConfig::try_from(config).expect("TLS for QUIC");
-    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
     let config = quinn::ClientConfig::new(Arc::new(quic));
     let connecting = endpoint.connect_with(config, to, "localhost").expect("dialled");
     let connection = soon("the handshake ends", connecting).await?;
@@ -89,6 +103,18 @@ pub(crate) async fn dial_raw(
         Some(kind) => panic!("the answer to HELLO was {kind:#x}"),
         None => Err(link.ended().await),
     }
+}
+
+/// Dials with a byte of early data: whether it was taken, or `None` where the client had no ticket to send any with.
+pub(crate) async fn dial_early(config: rustls::ClientConfig, to: SocketAddr) -> Option<bool> {
+    let quic = QuicClientConfig::try_from(config).expect("TLS for QUIC");
+    let config = quinn::ClientConfig::new(Arc::new(quic));
+    let endpoint = raw_endpoint();
+    let connecting = endpoint.connect_with(config, to, "localhost").expect("dialled");
+    let (connection, taken) = connecting.into_0rtt().ok()?;
+    let (mut send, _recv) = connection.open_bi().await.expect("a stream");
+    send.write_all(&[0x01]).await.expect("sent");
+    Some(soon("the handshake ends", taken).await)
 }
 
 impl RawLink {
@@ -125,6 +151,7 @@ impl RawLink {
 /// `UNAUTHORIZED`, which no handshake that failed can bring.
 pub(crate) struct RawNode {
     endpoint: quinn::Endpoint,
+    met: watch::Sender<Vec<bool>>,
     _task: super::Background<()>,
 }
 
@@ -135,8 +162,19 @@ impl RawNode {
         let config = quinn::ServerConfig::with_crypto(Arc::new(quic));
         let at = (Ipv4Addr::LOCALHOST, 0).into();
         let endpoint = quinn::Endpoint::server(config, at).expect("a socket");
-        let task = super::background(send_away(endpoint.clone()));
-        Self { endpoint, _task: task }
+        let met = watch::Sender::default();
+        let task = super::background(send_away(endpoint.clone(), met.clone()));
+        Self { endpoint, met, _task: task }
+    }
+
+    /// Waits until somebody has dialled, and says whether the first one took this for a node.
+    #[track_caller]
+    pub(crate) fn was_believed(&self) -> impl Future<Output = bool> + use<> {
+        let mut met = self.met.subscribe();
+        soon("somebody dials and judges", async move {
+            let met = met.wait_for(|met| !met.is_empty()).await.expect("the raw node lives");
+            met[0]
+        })
     }
 
     /// Shows this leaf.
@@ -152,9 +190,11 @@ impl RawNode {
 }
 
 /// Takes links one after the other, waits for the first word on each, and closes it.
-async fn send_away(endpoint: quinn::Endpoint) {
+async fn send_away(endpoint: quinn::Endpoint, met: watch::Sender<Vec<bool>>) {
     while let Some(incoming) = endpoint.accept().await {
-        let Ok(connection) = incoming.await else { continue };
+        let handshake = incoming.await;
+        met.send_modify(|met| met.push(handshake.is_ok()));
+        let Ok(connection) = handshake else { continue };
         if let Ok((_send, mut recv)) = connection.accept_bi().await {
             drop(recv.read_chunk(1, true).await);
         }

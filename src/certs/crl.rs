@@ -1,0 +1,350 @@
+//! The revocation list of a directory: who is on it, and when it is signed again.
+
+use super::{
+    CertsDir, CertsError,
+    ca::Ca,
+    dir::{Action, is_fresh},
+    files::{self, Audience},
+    issued, revoked,
+};
+use crate::{
+    name::PeerName,
+    tls::{CertificateFacts, CrlFacts, RevokedSerial},
+};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+/// How long a revocation list holds. It is signed again before a third of that is left.
+const CRL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What was done about the revocation list.
+#[derive(Debug, Clone)]
+pub struct CrlReport {
+    /// Whether it was signed.
+    pub action: Action,
+    /// The list.
+    pub path: PathBuf,
+    /// Its number, which counts up from list to list.
+    pub number: u64,
+    /// How many certificates are on it.
+    pub revoked: usize,
+    /// When it ends.
+    pub next_update: Option<SystemTime>,
+}
+
+/// What [`CertsDir::revoke`] did.
+#[derive(Debug, Clone)]
+pub struct RevokeReport {
+    /// Whose certificates they were.
+    pub party: PeerName,
+    /// The serial numbers that were revoked now.
+    pub revoked: Vec<String>,
+    /// How many had been revoked before.
+    pub before: usize,
+    /// The list they stand on.
+    pub crl: CrlReport,
+}
+
+impl CertsDir {
+    /// Signs the revocation list again, with everything that was revoked and the next number.
+    pub fn crl(&self, now: SystemTime) -> Result<CrlReport, CertsError> {
+        let _held = self.hold()?;
+        let (ca, present) = self.ca_and_list()?;
+        self.sign_crl(&ca, &present, now)
+    }
+
+    /// Revokes every certificate that was issued to a party here, and signs the list. Repeated, it says that there was nothing to do.
+    pub fn revoke(&self, party: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
+        let _held = self.hold()?;
+        let (ca, present) = self.ca_and_list()?;
+        let issued = self.serials_of(party, &ca)?;
+        if issued.is_empty() {
+            return Err(CertsError::NeverIssued { dir: self.dir.clone(), party: party.clone() });
+        }
+        let gone: BTreeSet<_> = present.entries.iter().map(|entry| entry.serial.as_str()).collect();
+        let (before, revoked): (Vec<_>, Vec<_>) =
+            issued.into_iter().partition(|serial| gone.contains(serial.as_str()));
+        for serial in &revoked {
+            let entry = RevokedSerial { serial: serial.clone(), since: now };
+            revoked::append(&self.revoked_path(), &ca.facts().subject, Some(party), &entry)?;
+        }
+        let crl = self.keep_or_sign_crl(&ca, now)?;
+        Ok(RevokeReport { party: party.clone(), revoked, before: before.len(), crl })
+    }
+
+    /// Keeps the list while it is fresh, is the last one that was signed here and has everything that was revoked.
+    pub(super) fn keep_or_sign_crl(
+        &self,
+        ca: &Ca,
+        now: SystemTime,
+    ) -> Result<CrlReport, CertsError> {
+        let present = self.present_list(ca)?;
+        match &present.newest {
+            Some(newest) if present.is_current(newest, now) => Ok(CrlReport {
+                action: Action::Kept,
+                path: self.crl_path(),
+                number: newest.number.unwrap_or(0),
+                revoked: newest.revoked.len(),
+                next_update: newest.next_update,
+            }),
+            _ => self.sign_crl(ca, &present, now),
+        }
+    }
+
+    fn sign_crl(
+        &self,
+        ca: &Ca,
+        present: &PresentList,
+        now: SystemTime,
+    ) -> Result<CrlReport, CertsError> {
+        // Lists of a CA that was replaced by force say nothing about this one.
+        if present.foreign > 0 && present.newest.is_some() {
+            return Err(CertsError::ForeignLists { path: self.crl_path() });
+        }
+        // What only the list knew goes into the record too.
+        for entry in &present.unrecorded {
+            revoked::append(&self.revoked_path(), &ca.facts().subject, None, entry)?;
+        }
+        let number = present
+            .number
+            .checked_add(1)
+            .ok_or_else(|| CertsError::BadNumber { path: self.number_path() })?;
+        let until = now + CRL_LIFE;
+        let pem = ca.crl(&present.entries, number, now, until)?;
+        revoked::write_number(&self.number_path(), number)?;
+        files::replace(&self.crl_path(), &pem, Audience::All)?;
+        Ok(CrlReport {
+            action: if present.newest.is_some() { Action::Renewed } else { Action::Made },
+            path: self.crl_path(),
+            number,
+            revoked: present.entries.len(),
+            next_update: Some(until),
+        })
+    }
+
+    /// Whether a certificate was revoked, whichever CA it is of: serial numbers are drawn by chance and never meet.
+    pub(super) fn is_revoked(&self, serial: &str) -> Result<bool, CertsError> {
+        Ok(self.all_revoked()?.iter().any(|entry| entry.serial == serial))
+    }
+
+    /// Everything that the record and the list know of, whichever CA it was of.
+    pub(super) fn all_revoked(&self) -> Result<Vec<RevokedSerial>, CertsError> {
+        let mut all = revoked::read(&self.revoked_path(), None)?;
+        all.extend(self.lists()?.into_iter().flat_map(|list| list.revoked));
+        Ok(all)
+    }
+
+    fn ca_and_list(&self) -> Result<(Ca, PresentList), CertsError> {
+        let ca = self.ca()?;
+        let present = self.present_list(&ca)?;
+        Ok((ca, present))
+    }
+
+    fn lists(&self) -> Result<Vec<CrlFacts>, CertsError> {
+        let path = self.crl_path();
+        let text = files::read_if_there(&path)?.unwrap_or_default();
+        CrlFacts::all_from_pem(text.as_bytes())
+            .map_err(|source| CertsError::DamagedList { path, source })
+    }
+
+    fn present_list(&self, ca: &Ca) -> Result<PresentList, CertsError> {
+        let subject = &ca.facts().subject;
+        let (mut own, foreign): (Vec<_>, Vec<_>) =
+            self.lists()?.into_iter().partition(|list| list.issuer == *subject);
+        own.sort_by_key(|list| (list.number, list.this_update));
+        let mut entries = revoked::read(&self.revoked_path(), Some(subject))?;
+        let recorded = entries.len();
+        for entry in own.iter().flat_map(|list| &list.revoked) {
+            if !entries.iter().any(|known| known.serial == entry.serial) {
+                entries.push(entry.clone());
+            }
+        }
+        let newest = own.pop();
+        let in_list = newest.as_ref().and_then(|list| list.number).unwrap_or(0);
+        Ok(PresentList {
+            number: in_list.max(revoked::read_number(&self.number_path())?),
+            unrecorded: entries[recorded..].to_vec(),
+            entries,
+            newest,
+            foreign: foreign.len(),
+        })
+    }
+
+    /// By the record, and by the file that is there in case the record was lost.
+    fn serials_of(&self, party: &PeerName, ca: &Ca) -> Result<BTreeSet<String>, CertsError> {
+        let listed = issued::read(&self.record_path())?;
+        let listed = listed.into_iter().filter(|one| one.party == *party).map(|one| one.serial);
+        let text = files::read_if_there(&self.leaf_path(party, "pem"))?.unwrap_or_default();
+        let there = CertificateFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
+        let there = there.into_iter().filter(|leaf| ca.is_issuer_of(leaf)).map(|leaf| leaf.serial);
+        Ok(listed.chain(there).collect())
+    }
+
+    fn revoked_path(&self) -> PathBuf {
+        self.dir.join("revoked.jsonl")
+    }
+
+    fn number_path(&self) -> PathBuf {
+        self.dir.join("crl.number")
+    }
+}
+
+/// What is there before a list is signed.
+struct PresentList {
+    /// The newest list of this CA.
+    newest: Option<CrlFacts>,
+    /// How many lists of other CAs stand beside it.
+    foreign: usize,
+    /// Everything that is revoked, by the record and by the lists.
+    entries: Vec<RevokedSerial>,
+    /// What of it only the lists know.
+    unrecorded: Vec<RevokedSerial>,
+    /// The highest number that was ever given.
+    number: u64,
+}
+
+impl PresentList {
+    fn is_current(&self, newest: &CrlFacts, now: SystemTime) -> bool {
+        let is_fresh =
+            newest.next_update.is_some_and(|until| is_fresh(newest.this_update, until, now));
+        let is_last = newest.number.unwrap_or(0) == self.number;
+        is_fresh && is_last && newest.revoked.len() == self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::{InitOptions, LeafRequest};
+    use std::fs;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// Certificates count whole seconds, and so must times that are compared with theirs.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn with_ca() -> (tempfile::TempDir, CertsDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path());
+        certs.init(&InitOptions::default(), now()).expect("a CA");
+        (dir, certs)
+    }
+
+    fn party(text: &str) -> PeerName {
+        text.parse().expect("a party")
+    }
+
+    fn issue(certs: &CertsDir, who: &str, force: bool) -> (Action, String) {
+        let PeerName { role, name } = party(who);
+        let request = LeafRequest { force, ..LeafRequest::new(role, name) };
+        let report = certs.issue(&request, now()).expect("issued");
+        (report.action, report.serial)
+    }
+
+    fn on_list(certs: &CertsDir) -> (u64, BTreeSet<String>) {
+        let list = certs.lists().expect("read").remove(0);
+        (list.number.expect("a number"), list.revoked.into_iter().map(|e| e.serial).collect())
+    }
+
+    #[test]
+    fn a_party_is_revoked_with_all_its_serials_and_others_are_not() {
+        let (_dir, certs) = with_ca();
+        let serials: BTreeSet<_> =
+            [false, true, true].map(|force| issue(&certs, "agent/a", force).1).into();
+        let (_, other) = issue(&certs, "caller/a", false);
+        let report = certs.revoke(&party("agent/a"), now()).expect("revoked");
+        assert_eq!((report.revoked.len(), report.before, report.crl.revoked), (3, 0, 3));
+        assert_eq!(on_list(&certs), (2, serials));
+        let again = certs.revoke(&party("agent/a"), now()).expect("nothing to do");
+        assert_eq!((again.revoked.len(), again.before, again.crl.action), (0, 3, Action::Kept));
+        let listed = certs.list().expect("listed");
+        let revoked =
+            |serial: &str| listed.iter().any(|l| l.serial == serial && l.revoked.is_some());
+        assert!(!revoked(&other) && listed.iter().filter(|l| l.revoked.is_some()).count() == 3);
+        let told = certs.revoke(&party("agent/b"), now()).expect_err("refused").to_string();
+        assert!(told.contains("agent/b") && told.contains("certs list"), "{told}");
+    }
+
+    #[test]
+    fn a_party_that_was_revoked_gets_a_new_certificate_when_it_is_issued_again() {
+        let (_dir, certs) = with_ca();
+        let (_, old) = issue(&certs, "agent/a", false);
+        assert_eq!(issue(&certs, "agent/a", false), (Action::Kept, old.clone()));
+        certs.revoke(&party("agent/a"), now()).expect("revoked");
+        let (action, new) = issue(&certs, "agent/a", false);
+        assert_eq!(action, Action::Renewed);
+        assert!(!on_list(&certs).1.contains(&new) && new != old);
+        assert_eq!(issue(&certs, "agent/a", false), (Action::Kept, new));
+    }
+
+    #[test]
+    fn the_number_never_goes_back_and_nothing_is_forgotten_whatever_becomes_of_the_list() {
+        let (_dir, certs) = with_ca();
+        let first = fs::read(certs.crl_path()).expect("read");
+        let (_, serial) = issue(&certs, "agent/a", false);
+        certs.revoke(&party("agent/a"), now()).expect("revoked");
+        assert_eq!(certs.crl(now()).expect("signed").number, 3);
+        let expected = |number| (number, BTreeSet::from([serial.clone()]));
+        fs::remove_file(certs.crl_path()).expect("removed");
+        let report = certs.crl(now()).expect("signed");
+        assert_eq!((report.number, report.action), (4, Action::Made));
+        assert_eq!(on_list(&certs), expected(4));
+        fs::write(certs.crl_path(), first).expect("put back");
+        certs.init(&InitOptions::default(), now()).expect("mended");
+        assert_eq!(on_list(&certs), expected(5), "an old list was kept");
+        fs::remove_file(certs.number_path()).expect("removed");
+        assert_eq!(certs.crl(now()).expect("signed").number, 6);
+        fs::remove_file(certs.revoked_path()).expect("removed");
+        certs.crl(now()).expect("signed");
+        fs::remove_file(certs.crl_path()).expect("removed");
+        certs.crl(now()).expect("signed");
+        assert_eq!(on_list(&certs), expected(8), "what only the list knew was not recorded");
+    }
+
+    #[test]
+    fn a_list_or_number_that_cannot_be_read_is_named_with_the_way_out() {
+        let (_dir, certs) = with_ca();
+        let told = || certs.crl(now()).expect_err("refused").to_string();
+        let good = fs::read_to_string(certs.crl_path()).expect("read");
+        fs::write(certs.crl_path(), &good[..good.len() / 2]).expect("written");
+        assert!(told().contains("crl.pem") && told().contains("remove it"), "{}", told());
+        fs::write(certs.crl_path(), good).expect("written");
+        fs::write(certs.number_path(), "seven").expect("written");
+        assert!(told().contains("crl.number"), "{}", told());
+        fs::write(certs.number_path(), "7\n").expect("written");
+        assert_eq!(certs.crl(now()).expect("signed").number, 8);
+    }
+
+    #[test]
+    fn a_new_ca_counts_on_and_does_not_list_what_the_old_one_signed() {
+        let (_dir, certs) = with_ca();
+        issue(&certs, "agent/a", false);
+        certs.revoke(&party("agent/a"), now()).expect("revoked");
+        let forced = InitOptions { force: true, ..InitOptions::default() };
+        certs.init(&forced, now() + DAY).expect("a new CA");
+        assert_eq!(on_list(&certs), (3, BTreeSet::new()));
+        assert!(certs.list().expect("listed")[0].revoked.is_some());
+    }
+
+    #[test]
+    fn commands_that_run_at_once_lose_nothing() {
+        let (_dir, certs) = with_ca();
+        std::thread::scope(|scope| {
+            for at in 0..8 {
+                let certs = &certs;
+                scope.spawn(move || {
+                    issue(certs, &format!("agent/a{at}"), false);
+                    certs.revoke(&party(&format!("agent/a{at}")), now()).expect("revoked");
+                });
+            }
+        });
+        assert_eq!(certs.list().expect("listed").len(), 8);
+        let (number, serials) = on_list(&certs);
+        assert_eq!((number, serials.len()), (9, 8));
+    }
+}

@@ -1,0 +1,228 @@
+//! What was issued here, made again before its time is over.
+
+use super::{
+    CertsDir, CertsError, CrlReport,
+    ca::{BACKDATED, Ca},
+    dir::{Action, expect_holding, is_fresh},
+    issue::{IssueReport, Plan, hosts_of},
+    issued,
+};
+use crate::{name::PeerName, tls::CertificateFacts};
+use std::time::{Duration, SystemTime};
+
+/// What became of one party's certificate.
+#[derive(Debug, Clone)]
+pub enum Renewal {
+    /// It was kept or made again.
+    Done(IssueReport),
+    /// It was revoked, and is left alone: only issuing it again, by name, brings a party back.
+    Revoked(PeerName),
+}
+
+/// What [`CertsDir::renew`] did.
+#[derive(Debug, Clone)]
+pub struct RenewReport {
+    /// Every party whose certificate lies here, in the order of their names.
+    pub parties: Vec<Renewal>,
+    /// What was done about the revocation list.
+    pub crl: CrlReport,
+    /// When the CA ends.
+    pub ca_not_after: SystemTime,
+    /// Whether the CA is in the last third of its life, and a change-over is due.
+    pub is_ca_old: bool,
+}
+
+impl CertsDir {
+    /// Makes the certificates again that are in the last third of their life, with the hosts and the length of life that they have, and
+    /// signs the revocation list if that is due. `only` names one party, `force` does not wait for the last third.
+    ///
+    /// Where the key lies beside the certificate, it is made anew too; where it is elsewhere, the same public key is signed again.
+    pub fn renew(
+        &self,
+        only: Option<&PeerName>,
+        force: bool,
+        now: SystemTime,
+    ) -> Result<RenewReport, CertsError> {
+        let _held = self.hold()?;
+        let ca = self.ca()?;
+        expect_holding(&ca, now)?;
+        let mut parties = vec![];
+        for party in self.issued_parties(only)? {
+            parties.extend(self.renew_one(&ca, &party, force, now)?);
+        }
+        if let (true, Some(party)) = (parties.is_empty(), only) {
+            return Err(CertsError::NeverIssued { dir: self.dir.clone(), party: party.clone() });
+        }
+        let crl = self.keep_or_sign_crl(&ca, now)?;
+        let (from, until) = (ca.facts().not_before, ca.facts().not_after);
+        let is_ca_old = !is_fresh(from, until, now);
+        Ok(RenewReport { parties, crl, ca_not_after: until, is_ca_old })
+    }
+
+    /// Those that are in the record: a certificate from elsewhere that lies here is not ours to renew.
+    fn issued_parties(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
+        let listed = issued::read(&self.record_path())?;
+        let parties = listed.into_iter().map(|one| one.party);
+        let mut wanted: Vec<_> =
+            parties.filter(|party| only.is_none_or(|only| only == party)).collect();
+        wanted.sort_by_key(ToString::to_string);
+        wanted.dedup();
+        Ok(wanted)
+    }
+
+    /// `None` where the certificate was removed from here.
+    fn renew_one(
+        &self,
+        ca: &Ca,
+        party: &PeerName,
+        force: bool,
+        now: SystemTime,
+    ) -> Result<Option<Renewal>, CertsError> {
+        let Some((facts, has_key)) = self.present_leaf(party)? else { return Ok(None) };
+        if self.is_revoked(&facts.serial)? {
+            return Ok(Some(Renewal::Revoked(party.clone())));
+        }
+        let is_due = !ca.is_issuer_of(&facts) || !is_fresh(facts.not_before, facts.not_after, now);
+        if !is_due && !force {
+            return Ok(Some(Renewal::Done(self.report(Action::Kept, party, &facts))));
+        }
+        let hosts = hosts_of(&facts);
+        let not_after = (now + life_of(&facts)).min(ca.facts().not_after);
+        let plan = Plan { party, hosts: &hosts, not_after };
+        let renewed = match has_key {
+            true => self.make_pair(ca, &plan, now)?,
+            false => self.make_cert(ca, &plan, facts.public_key_der(), now)?,
+        };
+        Ok(Some(Renewal::Done(self.report(Action::Renewed, party, &renewed))))
+    }
+}
+
+/// How long it was made for. It began an hour before it was made.
+fn life_of(facts: &CertificateFacts) -> Duration {
+    let whole = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
+    whole.saturating_sub(BACKDATED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        certs::{InitOptions, LeafRequest},
+        name::Role,
+    };
+    use std::fs;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn with_ca() -> (tempfile::TempDir, CertsDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path());
+        certs.init(&InitOptions::default(), now()).expect("a CA");
+        (dir, certs)
+    }
+
+    fn request(role: Role, name: &str, days: u32) -> LeafRequest {
+        let sans =
+            if role == Role::Node { vec!["b.example".into(), "10.0.0.1".into()] } else { vec![] };
+        LeafRequest { sans, days, ..LeafRequest::new(role, name.parse().expect("a name")) }
+    }
+
+    fn renewed(certs: &CertsDir, after: Duration) -> Vec<(String, Action, u64)> {
+        let report = certs.renew(None, false, now() + after).expect("renewed");
+        let days = |until: SystemTime| {
+            until.duration_since(now() + after).expect("later").as_secs() / 86_400
+        };
+        let parties = report.parties.into_iter().map(|one| match one {
+            Renewal::Done(r) => (r.party.to_string(), r.action, days(r.not_after)),
+            Renewal::Revoked(party) => panic!("{party} is revoked"),
+        });
+        parties.collect()
+    }
+
+    #[test]
+    fn what_is_in_its_last_third_is_made_again_as_it_was_and_the_rest_is_kept() {
+        let (_dir, certs) = with_ca();
+        certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
+        certs.issue(&request(Role::Node, "n", 90), now()).expect("issued");
+        let name = |text: &str| text.to_owned();
+        let (a, n) = (name("agent/a"), name("node/n"));
+        assert_eq!(
+            renewed(&certs, 10 * DAY),
+            [(a.clone(), Action::Kept, 20), (n.clone(), Action::Kept, 80)]
+        );
+        assert_eq!(
+            renewed(&certs, 21 * DAY),
+            [(a, Action::Renewed, 30), (n.clone(), Action::Kept, 69)]
+        );
+        assert_eq!(renewed(&certs, 61 * DAY)[1], (n, Action::Renewed, 90));
+        let party = "node/n".parse().expect("a party");
+        let (facts, has_key) = certs.present_leaf(&party).expect("read").expect("there");
+        assert!(has_key);
+        assert_eq!(
+            (facts.dns_sans.as_slice(), facts.ip_sans.len()),
+            (&["b.example".to_owned()][..], 1)
+        );
+    }
+
+    #[test]
+    fn a_certificate_whose_key_is_elsewhere_is_signed_again_for_the_same_key() {
+        let (dir, certs) = with_ca();
+        let site = CertsDir::new(dir.path().join("site"));
+        let party: PeerName = "agent/a".parse().expect("a party");
+        let csr = site.request(&party, false).expect("made").csr_path;
+        certs.sign(csr, &request(Role::Agent, "a", 90), now()).expect("signed");
+        let leaf = || certs.present_leaf(&party).expect("read").expect("there").0;
+        let before = leaf();
+        assert_eq!(renewed(&certs, 61 * DAY)[0].1, Action::Renewed);
+        assert_ne!(leaf().serial, before.serial);
+        assert!(leaf().has_public_key(before.public_key_der()));
+    }
+
+    #[test]
+    fn one_party_is_renewed_by_name_a_revoked_one_never_and_none_beyond_the_end_of_the_ca() {
+        let (_dir, certs) = with_ca();
+        for name in ["a", "b"] {
+            certs.issue(&request(Role::Agent, name, 90), now()).expect("issued");
+        }
+        let [a, b, c] =
+            ["agent/a", "agent/b", "agent/c"].map(|p| p.parse::<PeerName>().expect("a party"));
+        let report = certs.renew(Some(&a), true, now()).expect("renewed");
+        assert!(
+            matches!(&report.parties[..], [Renewal::Done(r)] if r.action == Action::Renewed && r.party == a)
+        );
+        assert!(
+            certs
+                .renew(Some(&c), true, now())
+                .expect_err("refused")
+                .to_string()
+                .contains("agent/c")
+        );
+        certs.revoke(&b, now()).expect("revoked");
+        let report = certs.renew(None, true, now()).expect("renewed");
+        assert!(matches!(&report.parties[..], [Renewal::Done(_), Renewal::Revoked(p)] if *p == b));
+        let late = now() + 3_640 * DAY;
+        let report = certs.renew(Some(&a), false, late).expect("renewed");
+        assert!(report.is_ca_old);
+        assert!(
+            matches!(&report.parties[..], [Renewal::Done(r)] if r.not_after == report.ca_not_after)
+        );
+        fs::remove_file(certs.leaf_path(&a, "pem")).expect("removed");
+        assert!(certs.renew(Some(&a), true, now()).is_err());
+    }
+
+    #[test]
+    fn after_a_new_ca_everything_is_due_and_the_list_is_seen_to() {
+        let (_dir, certs) = with_ca();
+        certs.issue(&request(Role::Agent, "a", 90), now()).expect("issued");
+        certs
+            .init(&InitOptions { force: true, ..InitOptions::default() }, now())
+            .expect("a new CA");
+        assert_eq!(renewed(&certs, Duration::ZERO)[0].1, Action::Renewed);
+        let report = certs.renew(None, false, now() + 25 * DAY).expect("renewed");
+        assert_eq!((report.crl.action, report.crl.number), (Action::Renewed, 3));
+    }
+}

@@ -1,0 +1,140 @@
+//! Files that a running party goes by: notices that their contents have changed, however that was done.
+//!
+//! It looks at contents, twice a second. Modification times tell nothing when a directory or a symbolic link is swapped, as mounted
+//! secrets are, and events of the file system do not come from every kind of mount.
+
+use crate::{
+    drain::blocking,
+    limits::{CONFIG_BYTES_MAX, RELOAD_LOOK_EVERY},
+};
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs::File,
+    hash::{Hash, Hasher},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// What all files together hold, in short. A file that cannot be read counts as one that holds its error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Contents(u64);
+
+impl Contents {
+    fn of(files: &[PathBuf]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        for file in files {
+            file.hash(&mut hasher);
+            read(file).map_err(|error| error.kind()).hash(&mut hasher);
+        }
+        Self(hasher.finish())
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What has been seen of the files, and when that is worth reading them anew.
+#[derive(Debug)]
+struct Seen {
+    /// Told already.
+    told: Contents,
+    /// At the last look.
+    last: Contents,
+}
+
+impl Seen {
+    /// Whether there is something new that holds still: a certificate and its key are two files, and are not written at one moment.
+    fn look(&mut self, now: Contents) -> bool {
+        let holds_still = std::mem::replace(&mut self.last, now) == now;
+        let is_news = holds_still && now != self.told;
+        if is_news {
+            self.told = now;
+        }
+        is_news
+    }
+}
+
+/// Watches files. Made before they are read, so that no change falls between.
+///
+/// A change is told once, also when what was written is broken: it is told again when it was mended.
+#[derive(Debug)]
+pub struct Watch {
+    files: Vec<PathBuf>,
+    seen: Seen,
+}
+
+impl Watch {
+    /// Begins with what is there now.
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        let now = Contents::of(&files);
+        Self { files, seen: Seen { told: now, last: now } }
+    }
+
+    /// Ends when the files hold something else than was told before, and held still for half a second. May be dropped and called again.
+    /// Costs a read of every file each half second, on the runtime's threads for such work.
+    pub async fn changed(&mut self) {
+        loop {
+            tokio::time::sleep(RELOAD_LOOK_EVERY).await;
+            let files = self.files.clone();
+            let now = blocking(move || Contents::of(&files)).await;
+            if now.is_some_and(|now| self.seen.look(now)) {
+                return;
+            }
+        }
+    }
+
+    /// What is there now counts as told: it is about to be read anyhow.
+    pub fn take(&mut self) {
+        let now = Contents::of(&self.files);
+        self.seen = Seen { told: now, last: now };
+    }
+
+    /// Watches these from now on, which were read since the last change was told.
+    pub fn follow(&mut self, files: Vec<PathBuf>) {
+        if files != self.files {
+            *self = Self::new(files);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_changes_is_told_once_it_holds_still_and_only_once() {
+        let [a, b, c] = [1, 2, 3].map(Contents);
+        let mut seen = Seen { told: a, last: a };
+        let told: Vec<bool> = [a, b, c, c, c, b, c, c, a, a].map(|now| seen.look(now)).into();
+        assert_eq!(told, [false, false, false, true, false, false, false, false, false, true]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_symbolic_link_that_is_swapped_a_file_that_goes_and_one_that_comes_are_changes() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        for (version, text) in [("one", "1"), ("two", "2")] {
+            fs::create_dir(at(version)).expect("made");
+            fs::write(at(version).join("cert"), text).expect("written");
+        }
+        symlink("one", at("data")).expect("linked");
+        let files = [at("data/cert"), at("absent")];
+        let mut before = Contents::of(&files);
+        let mut has_changed =
+            || std::mem::replace(&mut before, Contents::of(&files)) != Contents::of(&files);
+        assert!(!has_changed());
+        symlink("two", at("next")).expect("linked");
+        fs::rename(at("next"), at("data")).expect("swapped");
+        assert!(has_changed());
+        fs::write(at("absent"), "").expect("written");
+        assert!(has_changed());
+        fs::remove_file(at("two/cert")).expect("removed");
+        assert!(has_changed() && !has_changed());
+    }
+}

@@ -1,0 +1,130 @@
+//! Whom one endpoint trusts at the moment, and the links that were made under it: they are judged again when that changes, and end with
+//! the certificates that they were made with.
+
+use super::{Inner, Link, LinkFault};
+use crate::{
+    limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
+    tls::{Credentials, Lapse, Reminder},
+    wire::CloseCode,
+};
+use rustls_pki_types::CertificateDer;
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    time::SystemTime,
+};
+
+/// The credentials of the moment and the links that are up.
+pub(crate) struct Trust {
+    credentials: RwLock<Credentials>,
+    links: Mutex<Links>,
+}
+
+#[derive(Default)]
+struct Links {
+    all: Vec<Weak<Inner>>,
+    /// With so many, those that have ended are taken out: so a link costs the same however many there are.
+    tidy_at: usize,
+}
+
+impl Links {
+    fn add(&mut self, link: &Link) {
+        if self.all.len() >= self.tidy_at {
+            self.all.retain(|one| one.strong_count() > 0);
+            self.tidy_at = 2 * self.all.len() + 16;
+        }
+        self.all.push(Arc::downgrade(&link.0));
+    }
+}
+
+impl Trust {
+    /// Begins with these.
+    pub(super) fn new(credentials: Credentials) -> Self {
+        Self { credentials: RwLock::new(credentials), links: Mutex::default() }
+    }
+
+    /// Those of the moment.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on new links are made with these. [`Trust::judge_all`] says what becomes of those that are up.
+    pub(super) fn replace(&self, credentials: Credentials) {
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = credentials;
+    }
+
+    /// One more link, made under these credentials. If they have been replaced meanwhile, it is judged at once: whoever replaces them
+    /// looks through the list after that, so that one of the two sees the link.
+    pub(super) fn add(&self, link: &Link, under: &Credentials) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).add(link);
+        let now = self.credentials();
+        if !now.is_same(under) {
+            link.judge(&now, SystemTime::now());
+        }
+    }
+
+    /// The links that are up.
+    pub(super) fn up(&self) -> Vec<Link> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = links.all.iter().filter_map(Weak::upgrade).map(Link);
+        links.filter(|link| !link.is_closed()).collect()
+    }
+
+    /// Judges every link that is up, and closes those that do not pass. Gives how many those were. Costs a verified chain a link, and lets
+    /// others run in between.
+    pub(crate) async fn judge_all(&self) -> usize {
+        let (credentials, mut closed) = (self.credentials(), 0);
+        for link in self.up() {
+            closed += usize::from(!link.judge(&credentials, SystemTime::now()));
+            tokio::task::yield_now().await;
+        }
+        closed
+    }
+
+    /// Closes links at the end of the certificates that they were made with, and says what of our own is about to end, for as long as it is
+    /// polled. The clock on the wall counts, because certificates know no other.
+    pub(crate) async fn mind_time(&self) {
+        let mut reminder = Reminder::default();
+        loop {
+            let now = SystemTime::now();
+            reminder.due(&self.credentials(), now).iter().for_each(|line| tracing::warn!("{line}"));
+            for link in self.up() {
+                if now > link.identity().not_after() {
+                    link.lapse(&Lapse::Expired);
+                }
+            }
+            tokio::time::sleep(TRUST_LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Link {
+    /// Judges the peer again, and closes the link if it does not pass. Says whether it passed.
+    fn judge(&self, credentials: &Credentials, now: SystemTime) -> bool {
+        let chain = self.0.connection.peer_identity();
+        let chain = chain.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        match credentials.judge(&chain.unwrap_or_default(), self.0.dialled.as_deref(), now) {
+            Ok(()) => true,
+            Err(lapse) => {
+                self.lapse(&lapse);
+                false
+            }
+        }
+    }
+
+    /// Ends when the peer's certificate is about to end, so that there is still time for another link. Never, if it has long to go.
+    pub(crate) async fn nears_its_end(&self) {
+        while SystemTime::now() + RENEW_BEFORE_END < self.identity().not_after() {
+            tokio::time::sleep(TRUST_LOOK_EVERY).await;
+        }
+    }
+
+    fn lapse(&self, lapse: &Lapse) {
+        let code = match lapse {
+            Lapse::Revoked => CloseCode::Revoked,
+            Lapse::Expired => CloseCode::Expired,
+            Lapse::Distrusted(_) => CloseCode::TrustChanged,
+        };
+        tracing::warn!("closed the link of {}: {lapse}", self.peer());
+        self.end(LinkFault::Closed { code, text: lapse.to_string(), by_peer: false });
+    }
+}

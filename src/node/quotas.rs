@@ -1,0 +1,299 @@
+//! What each caller has used up of the rules that count calls: `rate` and `in_flight`. A map in bounded memory, with the time as an argument.
+//!
+//! It stands beside the policy and not in it: a policy that is read anew must not give everybody a full bucket. A rule is known by what it
+//! says, so that what it has counted goes on where it is the same rule, wherever in the file it stands then.
+
+use crate::{
+    limits::RULE_CALLERS_MAX,
+    name::PeerName,
+    pace::Pace,
+    policy::{AllowRule, Rate},
+    status::{Code, Status},
+};
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// One caller under one rule. The rule by the hash of what it says, under a key that is this process's own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Account {
+    rule: u64,
+    caller: PeerName,
+}
+
+/// What is counted in an account.
+#[derive(Debug, Default)]
+struct Usage {
+    /// When the bucket of its rate will be full again.
+    full_at: Option<Instant>,
+    in_flight: u32,
+}
+
+impl Usage {
+    /// Whether it is as good as none.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.in_flight == 0 && self.full_at.is_none_or(|full_at| full_at <= now)
+    }
+}
+
+/// All accounts. Cloning shares them.
+#[derive(Debug, Clone)]
+pub(super) struct Quotas(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    hashes: RandomState,
+    accounts_max: usize,
+    accounts: Mutex<Accounts>,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    used: HashMap<Account, Usage>,
+    /// So many before those that are idle are looked for: each look is paid for by as many accounts that came since the last.
+    sweep_at: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self::with_room_for(RULE_CALLERS_MAX)
+    }
+}
+
+impl Quotas {
+    fn with_room_for(accounts_max: usize) -> Self {
+        let accounts = Mutex::default();
+        Self(Arc::new(Inner { hashes: RandomState::new(), accounts_max, accounts }))
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one call of the caller's from what the rule leaves it. What it gives is held until the call has ended; it is nothing for a
+    /// rule that does not count what is in flight.
+    ///
+    /// # Errors
+    /// The limit that is used up. Nothing was taken then.
+    pub(super) fn take(
+        &self,
+        rule: &AllowRule,
+        caller: &PeerName,
+        now: Instant,
+    ) -> Result<Option<Held>, UsedUp> {
+        if !rule.counts_calls() {
+            return Ok(None);
+        }
+        let account = Account { rule: self.identity(rule), caller: caller.clone() };
+        let mut accounts = self.accounts();
+        accounts.make_room(&account, self.0.accounts_max, now)?;
+        let usage = accounts.used.entry(account.clone()).or_default();
+        if let Some(most) = rule.in_flight.filter(|most| usage.in_flight >= *most) {
+            return Err(UsedUp::InFlight(most));
+        }
+        if let Some(rate) = rule.rate {
+            let taken = Pace::per(rate.calls(), rate.per()).take(usage.full_at, now);
+            usage.full_at = Some(taken.map_err(|wait| UsedUp::Rate { rate, wait })?);
+        }
+        if rule.in_flight.is_none() {
+            return Ok(None);
+        }
+        usage.in_flight += 1;
+        drop(accounts);
+        Ok(Some(Held { quotas: self.clone(), account }))
+    }
+
+    fn identity(&self, rule: &AllowRule) -> u64 {
+        let mut state = self.0.hashes.build_hasher();
+        rule.hash_identity(&mut state);
+        state.finish()
+    }
+
+    fn give_back(&self, account: &Account) {
+        if let Some(usage) = self.accounts().used.get_mut(account) {
+            usage.in_flight = usage.in_flight.saturating_sub(1);
+        }
+    }
+}
+
+impl Accounts {
+    /// Forgets what is idle when the map has doubled since it last did, and when it is full.
+    fn make_room(&mut self, account: &Account, most: usize, now: Instant) -> Result<(), UsedUp> {
+        if self.used.len() < self.sweep_at.min(most) || self.used.contains_key(account) {
+            return Ok(());
+        }
+        self.used.retain(|_, usage| !usage.is_idle(now));
+        self.sweep_at = (self.used.len() * 2).max(64);
+        if self.used.len() < most { Ok(()) } else { Err(UsedUp::Callers(most)) }
+    }
+}
+
+/// A place among a caller's calls in flight under a rule. Given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    quotas: Quotas,
+    account: Account,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.quotas.give_back(&self.account);
+    }
+}
+
+/// Which limit is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UsedUp {
+    Rate {
+        rate: Rate,
+        /// Until the next call passes, if no other comes before.
+        wait: Duration,
+    },
+    InFlight(u32),
+    /// More callers than can be counted.
+    Callers(usize),
+}
+
+impl fmt::Display for UsedUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate { rate, wait } => {
+                let millis = wait.as_nanos().div_ceil(1_000_000);
+                write!(
+                    f,
+                    "the rule's limit of {rate} calls (rate) is used up; the next one passes in {millis} ms"
+                )
+            }
+            Self::InFlight(most) => {
+                write!(f, "the rule's limit of {most} calls in flight (in_flight) is reached")
+            }
+            Self::Callers(most) => write!(
+                f,
+                "more than {most} callers are at rules with a rate or an in_flight, and no more can be counted"
+            ),
+        }
+    }
+}
+
+impl From<UsedUp> for Status {
+    fn from(used_up: UsedUp) -> Self {
+        Self::not_executed(Code::ResourceExhausted, used_up.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rule(rate: Option<&str>, in_flight: Option<u32>) -> AllowRule {
+        let mut rule = AllowRule::parse("**", "**", "*/*").expect("a rule");
+        rule.rate = rate.map(|rate| rate.parse().expect("a rate"));
+        rule.in_flight = in_flight;
+        rule
+    }
+
+    fn caller(name: &str) -> PeerName {
+        format!("caller/{name}").parse().expect("a party")
+    }
+
+    /// How many of many calls at one moment pass, each over before the next.
+    fn passing(quotas: &Quotas, rule: &AllowRule, name: &str, now: Instant) -> usize {
+        (0..500).filter(|_| quotas.take(rule, &caller(name), now).is_ok()).count()
+    }
+
+    #[test]
+    fn a_rule_without_limits_counts_nothing() {
+        let (quotas, now) = (Quotas::default(), Instant::now());
+        assert_eq!(passing(&quotas, &rule(None, None), "ops", now), 500);
+        assert!(quotas.accounts().used.is_empty());
+    }
+
+    #[test]
+    fn as_many_calls_as_the_rate_says_pass_at_once_and_then_one_at_a_time_for_each_caller() {
+        let (quotas, now) = (Quotas::default(), Instant::now());
+        let rule = rule(Some("100/s"), None);
+        assert_eq!(passing(&quotas, &rule, "ops", now), 100);
+        assert_eq!(passing(&quotas, &rule, "billing", now), 100);
+        let refused = quotas.take(&rule, &caller("ops"), now).expect_err("one more");
+        assert_eq!(
+            refused.to_string(),
+            "the rule's limit of 100/s calls (rate) is used up; the next one passes in 10 ms"
+        );
+        assert_eq!(passing(&quotas, &rule, "ops", now + SECOND / 2), 50);
+        assert_eq!(passing(&quotas, &rule, "ops", now + 100 * SECOND), 100);
+    }
+
+    #[test]
+    fn the_last_place_in_flight_is_taken_and_one_more_is_refused_until_one_is_given_back() {
+        let (quotas, now) = (Quotas::default(), Instant::now());
+        let rule = rule(None, Some(2));
+        let take = |name| quotas.take(&rule, &caller(name), now);
+        let (first, second) = (take("ops").expect("one"), take("ops").expect("two"));
+        assert!(first.is_some() && second.is_some());
+        let refused = take("ops").expect_err("a third");
+        let text = "the rule's limit of 2 calls in flight (in_flight) is reached";
+        assert_eq!(refused.to_string(), text);
+        let status = Status::from(refused);
+        assert!(status.is_safe_to_retry() && status.code() == Code::ResourceExhausted);
+        let _other = take("billing").expect("another caller's own");
+        drop(first);
+        assert!(take("ops").is_ok());
+    }
+
+    #[test]
+    fn a_call_that_finds_no_place_takes_nothing_from_the_rate() {
+        let (quotas, now) = (Quotas::default(), Instant::now());
+        let rule = rule(Some("3/h"), Some(1));
+        let held = quotas.take(&rule, &caller("ops"), now).expect("one of three");
+        assert_eq!(passing(&quotas, &rule, "ops", now), 0);
+        drop(held);
+        assert_eq!(passing(&quotas, &rule, "ops", now), 2);
+    }
+
+    #[test]
+    fn a_rule_that_stands_elsewhere_goes_on_counting_and_another_begins_anew() {
+        let (quotas, now) = (Quotas::default(), Instant::now());
+        let mut moved = rule(Some("5/s"), None);
+        assert_eq!(passing(&quotas, &moved, "ops", now), 5);
+        moved.origin = crate::policy::Origin::at("node.toml", 99);
+        assert_eq!(passing(&quotas, &moved, "ops", now), 0);
+        assert_eq!(passing(&quotas, &rule(Some("6/s"), None), "ops", now), 6);
+    }
+
+    #[test]
+    fn a_place_is_given_back_to_the_account_that_it_is_of() {
+        let (quotas, now) = (Quotas::default(), Instant::now());
+        let (one, two) = (rule(None, Some(1)), rule(None, Some(2)));
+        let held = quotas.take(&one, &caller("ops"), now).expect("a place");
+        let other = quotas.take(&two, &caller("ops"), now).expect("a place");
+        drop(other);
+        assert!(quotas.take(&one, &caller("ops"), now).is_err());
+        drop(held);
+        assert!(quotas.take(&one, &caller("ops"), now).is_ok());
+    }
+
+    #[test]
+    fn accounts_take_bounded_memory_and_what_is_idle_is_forgotten() {
+        let (quotas, now) = (Quotas::with_room_for(100), Instant::now());
+        let rule = rule(Some("1/s"), Some(1));
+        let take = |n: usize, now| quotas.take(&rule, &caller(&format!("c{n}")), now);
+        let held: Vec<_> = (0..100).map(|n| take(n, now).expect("room")).collect();
+        let refused = take(100, now).expect_err("no room");
+        assert!(matches!(refused, UsedUp::Callers(100)), "{refused}");
+        // Those that hold places stay; their buckets alone would not keep them.
+        assert!(take(100, now + 10 * SECOND).is_err());
+        drop(held);
+        assert!(take(100, now + SECOND / 2).is_err(), "a bucket that is not full was forgotten");
+        for n in 0..10_000 {
+            assert!(take(n, now + (n as u32 + 10) * SECOND).is_ok(), "{n}");
+            assert!(quotas.accounts().used.len() <= 100);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! A peer that was good when its link was made, judged again: after a change of trust, and at the end of its certificate.
+
+use super::{config::Trust, facts::CertificateFacts};
+use rustls::{CertificateError as Fault, Error};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::{collections::HashSet, time::SystemTime};
+
+/// Why a peer is good no longer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Lapse {
+    /// A revocation list names its certificate.
+    #[error("the certificate was revoked")]
+    Revoked,
+    /// Its certificate has ended.
+    #[error("the certificate has expired")]
+    Expired,
+    /// A handshake would refuse it now for another reason.
+    #[error("the certificate is not trusted any more: {0}")]
+    Distrusted(String),
+}
+
+/// What revocation lists say, for lists that have expired: those let nobody in, and webpki then says no more than that.
+#[derive(Debug, Default)]
+pub(super) struct Revoked(HashSet<(String, String)>);
+
+impl Revoked {
+    /// Issuers with their serials.
+    pub(super) fn new(entries: impl Iterator<Item = (String, String)>) -> Self {
+        Self(entries.collect())
+    }
+
+    fn names(&self, leaf: &CertificateDer<'_>) -> bool {
+        CertificateFacts::from_der(leaf)
+            .is_ok_and(|facts| self.0.contains(&(facts.issuer, facts.serial)))
+    }
+}
+
+/// Judges a chain as a handshake would now. `host` is the name by which the peer was dialled, if it was.
+///
+/// A revocation list that has expired refuses new links and ends none: nobody has said anything against those who are here.
+pub(super) fn judge(
+    trust: &Trust,
+    revoked: &Revoked,
+    chain: &[CertificateDer<'_>],
+    host: Option<&str>,
+    now: SystemTime,
+) -> Result<(), Lapse> {
+    let distrusted = |text: String| Lapse::Distrusted(text);
+    let (leaf, intermediates) =
+        chain.split_first().ok_or_else(|| distrusted("there is none".into()))?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = UnixTime::since_unix_epoch(since);
+    let host = host.map(ServerName::try_from).transpose();
+    let host = host.map_err(|_| distrusted("the name dialled is no host name".into()))?;
+    match trust.judge(leaf, intermediates, host.as_ref(), now) {
+        Ok(()) => Ok(()),
+        Err(Error::InvalidCertificate(Fault::Revoked)) => Err(Lapse::Revoked),
+        Err(Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
+            Err(Lapse::Expired)
+        }
+        Err(Error::InvalidCertificate(
+            Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. },
+        )) => {
+            if revoked.names(leaf) {
+                Err(Lapse::Revoked)
+            } else {
+                Ok(())
+            }
+        }
+        Err(other) => Err(distrusted(other.to_string())),
+    }
+}

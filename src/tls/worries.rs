@@ -1,0 +1,137 @@
+//! What an operator has to know of credentials before it is too late: certificates and lists that are about to end.
+
+use super::{Credentials, Utc};
+use crate::limits::{CRL_ENDS_SOON, WORRY_AGAIN_AFTER};
+use std::time::{Duration, SystemTime};
+
+/// What to worry about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worry {
+    /// Less than a third of the certificate's life is left.
+    EndsSoon,
+    /// It has ended.
+    HasEnded,
+    /// The revocation list ends soon.
+    ListEndsSoon,
+    /// It has ended.
+    ListHasEnded,
+}
+
+fn worries(
+    [not_before, not_after]: [SystemTime; 2],
+    list_ends: Option<SystemTime>,
+    now: SystemTime,
+) -> Vec<Worry> {
+    let life = not_after.duration_since(not_before).unwrap_or_default();
+    let mut found = Vec::new();
+    match not_after.duration_since(now) {
+        Err(_past) => found.push(Worry::HasEnded),
+        Ok(left) if left < life / 3 => found.push(Worry::EndsSoon),
+        Ok(_) => {}
+    }
+    match list_ends.map(|end| end.duration_since(now)) {
+        Some(Err(_past)) => found.push(Worry::ListHasEnded),
+        Some(Ok(left)) if left < CRL_ENDS_SOON => found.push(Worry::ListEndsSoon),
+        _ => {}
+    }
+    found
+}
+
+/// Says each worry when it is new, and again after a while.
+#[derive(Debug, Default)]
+pub(crate) struct Reminder {
+    said: Option<(Credentials, Vec<Worry>, SystemTime)>,
+}
+
+impl Reminder {
+    /// The lines that are due now.
+    pub(crate) fn due(&mut self, credentials: &Credentials, now: SystemTime) -> Vec<String> {
+        let identity = credentials.identity();
+        let life = [identity.not_before(), identity.not_after()];
+        let found = worries(life, credentials.crl_next_update(), now);
+        let was_said = self.said.as_ref().is_some_and(|(of, said, when)| {
+            let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < WORRY_AGAIN_AFTER);
+            of.is_same(credentials) && *said == found && is_recent
+        });
+        if was_said {
+            return Vec::new();
+        }
+        let lines = found.iter().map(|worry| line(*worry, credentials, now)).collect();
+        self.said = Some((credentials.clone(), found, now));
+        lines
+    }
+}
+
+fn line(worry: Worry, credentials: &Credentials, now: SystemTime) -> String {
+    let (party, end) = (credentials.peer_name(), credentials.identity().not_after());
+    let list_end = credentials.crl_next_update().unwrap_or(now);
+    match worry {
+        Worry::EndsSoon => format!(
+            "the certificate of {party} ends in {}, at {}: renew it with `dialback certs renew`; it is taken up without a restart",
+            rough(end, now),
+            Utc(end)
+        ),
+        Worry::HasEnded => format!(
+            "the certificate of {party} has ended at {}: nobody accepts it any more; renew it with `dialback certs renew`, it is taken up without a restart",
+            Utc(end)
+        ),
+        Worry::ListEndsSoon => format!(
+            "the revocation list ends in {}, at {}: make the next one with `dialback certs crl`; it is taken up without a restart",
+            rough(list_end, now),
+            Utc(list_end)
+        ),
+        Worry::ListHasEnded => format!(
+            "the revocation list has ended at {}: new links are refused until there is another; make it with `dialback certs crl`",
+            Utc(list_end)
+        ),
+    }
+}
+
+/// `17 days`, `5 h`, `40 min`, `12 s`.
+fn rough(end: SystemTime, now: SystemTime) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    let seconds = end.duration_since(now).unwrap_or(Duration::ZERO).as_secs();
+    match seconds {
+        0..MINUTE => format!("{seconds} s"),
+        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
+        _ if seconds < 48 * HOUR => format!("{} h", seconds / HOUR),
+        _ => format!("{} days", seconds / (24 * HOUR)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn the_last_third_of_a_life_is_worth_a_word_and_what_is_before_is_not() {
+        let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
+        let life = [start, start + 90 * HOUR];
+        assert_eq!(worries(life, None, start + 59 * HOUR), []);
+        assert_eq!(worries(life, None, start + 61 * HOUR), [Worry::EndsSoon]);
+        assert_eq!(worries(life, None, start + 91 * HOUR), [Worry::HasEnded]);
+    }
+
+    #[test]
+    fn a_revocation_list_that_ends_is_worth_a_word() {
+        let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
+        let life = [start, start + 900 * HOUR];
+        let with = |end| worries(life, Some(end), start);
+        assert_eq!(with(start + CRL_ENDS_SOON + HOUR), []);
+        assert_eq!(with(start + HOUR), [Worry::ListEndsSoon]);
+        assert_eq!(with(start - HOUR), [Worry::ListHasEnded]);
+    }
+
+    #[test]
+    fn what_is_left_is_told_roughly() {
+        let now = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
+        let told = |left| rough(now + left, now);
+        assert_eq!(told(Duration::from_secs(12)), "12 s");
+        assert_eq!(told(HOUR - Duration::from_secs(1)), "59 min");
+        assert_eq!((told(47 * HOUR), told(49 * HOUR)), ("47 h".into(), "2 days".into()));
+        assert_eq!(rough(now - HOUR, now), "0 s");
+    }
+}

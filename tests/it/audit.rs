@@ -1,0 +1,520 @@
+//! The audit log of node and agent: who was linked and who was refused, and every call; and that nothing that a peer says breaks a line.
+
+mod texts;
+
+use crate::world::{
+    Shown, Stage, World, attached, background, check_status, dial_raw, quic_client, soon, until,
+};
+use dialback::{
+    Agent, AgentPolicy, Audit, Callee, Caller, Code, Context, Inbound, Limits, Node, NodePolicy,
+    Outbound, Outcome, Status,
+    certs::LeafPem,
+    policy::{AgentRule, AllowRule, DenyRule, Origin},
+};
+use serde_json::Value;
+use std::{
+    future::IntoFuture,
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+dialback::contract! {
+    /// Streams both ways.
+    service Pipe {
+        fn watch(count: u32) -> stream u32;
+        fn endless() -> stream u32;
+        fn double(values: stream u32) -> stream u32;
+    }
+}
+
+struct Host;
+
+impl Pipe for Host {
+    async fn watch(
+        &self,
+        count: u32,
+        mut replies: Outbound<u32>,
+        _: &Context,
+    ) -> Result<(), Status> {
+        for tick in 0..count {
+            replies.send(&tick).await?;
+        }
+        if count == 0 { Err(Status::new(Code::OutOfRange, "none")) } else { Ok(()) }
+    }
+
+    async fn endless(&self, mut replies: Outbound<u32>, _: &Context) -> Result<(), Status> {
+        for tick in 0.. {
+            replies.send(&tick).await?;
+        }
+        Ok(())
+    }
+
+    async fn double(
+        &self,
+        mut values: Inbound<u32>,
+        mut replies: Outbound<u32>,
+        _: &Context,
+    ) -> Result<(), Status> {
+        while let Some(value) = values.next().await {
+            replies.send(&(2 * value?)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where an audit log goes in these tests.
+#[derive(Clone, Default)]
+pub(crate) struct Book(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Book {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("whole").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Book {
+    pub(crate) fn audit(&self) -> Audit {
+        Audit::to(self.clone()).expect("a thread")
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("whole").clone()).expect("text")
+    }
+
+    /// All whole lines of a kind; each is an object.
+    fn lines(&self, event: &str) -> Vec<Value> {
+        let text = self.text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = whole.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+        lines.filter(|line| line["event"] == event).collect()
+    }
+
+    /// Waits for a line of this kind that has these values.
+    #[track_caller]
+    pub(crate) fn has(
+        &self,
+        event: &str,
+        values: &[(&str, &str)],
+    ) -> impl Future<Output = Value> + use<> {
+        let (book, event) = (self.clone(), event.to_owned());
+        let values: Vec<_> =
+            values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let fits =
+            move |line: &Value| values.iter().all(|(key, value)| line[key] == value.as_str());
+        soon(&format!("a line {event}"), async move {
+            loop {
+                if let Some(line) = book.lines(&event).into_iter().find(|line| fits(line)) {
+                    return line;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+    }
+}
+
+/// A node and the agent `warehouse`, each with an audit log of its own.
+struct Town {
+    world: World,
+    node: Node,
+    agent: Agent,
+    stage: Stage,
+    of_node: Book,
+    of_agent: Book,
+    leafs: [LeafPem; 2],
+}
+
+struct Plan {
+    node: NodePolicy,
+    agent: AgentPolicy,
+    has_calls: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let (node, agent) = (NodePolicy::allow_all(), AgentPolicy::default());
+        Self { node, agent, has_calls: true }
+    }
+}
+
+/// Credentials of a leaf whose serial number the test knows.
+fn known(world: &World, leaf: &LeafPem) -> dialback::Credentials {
+    let pem = dialback::CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: world.ca().pem().as_bytes(),
+        crl: None,
+        ..dialback::CredentialPem::default()
+    };
+    dialback::Credentials::from_pem(&pem).expect("credentials")
+}
+
+fn serial(leaf: &LeafPem) -> String {
+    let facts = dialback::CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("a leaf");
+    facts[0].serial.clone()
+}
+
+impl Town {
+    async fn with(plan: Plan) -> Self {
+        let (world, stage) = (World::new(), Stage::default());
+        let [of_node, of_agent] = [Book::default(), Book::default()];
+        let leafs = ["node/edge-1", "agent/warehouse"].map(|party| world.leaf(party));
+        let limits = Limits { caller_links_max: 2, ..Limits::default() };
+        let node = Node::builder(known(&world, &leafs[0])).listen("127.0.0.1:0").limits(limits);
+        let node = node.policy(plan.node).serve(stage.service());
+        let node = node.audit(of_node.audit().with_calls(plan.has_calls)).start().await;
+        let node = node.expect("a node");
+        let agent = Agent::builder(known(&world, &leafs[1])).node(node.local_addr().to_string());
+        let agent = agent.policy(plan.agent).serve(stage.service()).serve(Host.into_service());
+        let agent = attached(agent.audit(of_agent.audit().with_calls(plan.has_calls))).await;
+        Self { world, node, agent, stage, of_node, of_agent, leafs }
+    }
+
+    async fn caller(&self, name: &str) -> Caller {
+        self.world.caller(name, self.node.local_addr()).connect().await.expect("a caller")
+    }
+
+    fn own(&self) -> Callee {
+        let handle = self.node.agent("warehouse").handle().expect("a name");
+        AsRef::<Callee>::as_ref(&handle).clone()
+    }
+}
+
+fn warehouse(caller: &Caller) -> Callee {
+    caller.agent("warehouse").expect("a name")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_written_down_on_both_sides_with_the_serial_number_and_the_reason_of_their_end() {
+    let town = Town::with(Plan::default()).await;
+    let [node_leaf, agent_leaf] = [0, 1].map(|n| serial(&town.leafs[n]));
+    let of_node = [("by", "node/edge-1"), ("peer", "agent/warehouse"), ("serial", &agent_leaf)];
+    let of_agent = [("by", "agent/warehouse"), ("peer", "node/edge-1"), ("serial", &node_leaf)];
+    let up = town.of_node.has("link_up", &of_node).await;
+    assert!(up["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{up}");
+    let at = town.node.local_addr().to_string();
+    assert_eq!(town.of_agent.has("link_up", &of_agent).await["address"], at.as_str());
+    let caller = town.caller("ops").await;
+    town.of_node.has("link_up", &[("peer", "caller/ops")]).await;
+    caller.close().await;
+    let down = town.of_node.has("link_down", &[("peer", "caller/ops")]).await;
+    assert!(down["reason"].as_str().expect("text").contains("GOODBYE"), "{down}");
+    let Town { node, agent, of_node: node_book, of_agent: agent_book, .. } = town;
+    agent.shutdown().await;
+    let down = node_book.has("link_down", &of_node).await;
+    assert!(down["reason"].as_str().expect("text").contains("the agent stops"), "{down}");
+    assert!(down["duration_ms"].as_f64().is_some_and(|millis| millis > 0.0), "{down}");
+    agent_book.has("link_down", &of_agent).await;
+    node.shutdown().await;
+    for book in [node_book, agent_book] {
+        assert_eq!(book.lines("link_up").len(), book.lines("link_down").len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_links_are_written_down_as_far_as_is_known_who_it_was() {
+    let town = Town::with(Plan::default()).await;
+    let (at, good) = (town.node.local_addr(), town.world.credentials("caller/ops"));
+    // A stranger, of whom nothing is proved.
+    let stranger = World::new().leaf("caller/ops");
+    drop(dial_raw(quic_client(&good, Shown::Leaf(stranger)), at).await.err().expect("refused"));
+    let line = town.of_node.has("link_refused", &[]).await;
+    assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
+    assert!(line["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{line}");
+    assert!(line["reason"].as_str().expect("text").contains("no CA that our side knows"), "{line}");
+    // A node that dials, and a caller with a link too many.
+    let leaf = town.world.leaf("node/edge-2");
+    let number = serial(&leaf);
+    drop(dial_raw(quic_client(&good, Shown::Leaf(leaf)), at).await.err().expect("refused"));
+    let who = [("peer", "node/edge-2"), ("serial", number.as_str())];
+    let line = town.of_node.has("link_refused", &who).await;
+    assert!(line["reason"].as_str().expect("text").contains("nodes"), "{line}");
+    let _two = [town.caller("ops").await, town.caller("ops").await];
+    let leaf = town.world.leaf("caller/ops");
+    drop(dial_raw(quic_client(&good, Shown::Leaf(leaf)), at).await.err().expect("refused"));
+    let line = town.of_node.has("link_refused", &[("peer", "caller/ops")]).await;
+    assert!(line["reason"].as_str().expect("text").contains("limit of 2 links"), "{line}");
+    // The agent's side: a node that it does not trust.
+    let (other, book) = (World::new(), Book::default());
+    let agent = other.agent("warehouse", at).audit(book.audit()).start().expect("an agent");
+    let line = book.has("link_refused", &[("address", &at.to_string())]).await;
+    assert!(line["reason"].as_str().expect("text").contains("CA"), "{line}");
+    agent.shutdown().await;
+}
+
+/// Dials from an address of this machine with a certificate of another CA, and is refused.
+#[cfg(target_os = "linux")]
+async fn refused_from(address: [u8; 4], tls: &rustls::ClientConfig, at: std::net::SocketAddr) {
+    let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls.clone()).expect("TLS");
+    let endpoint = quinn::Endpoint::client((address, 0).into()).expect("a socket");
+    let config = quinn::ClientConfig::new(Arc::new(quic));
+    let connecting = endpoint.connect_with(config, at, "localhost").expect("dialled");
+    match soon("the handshake ends", connecting).await {
+        // The dialler's handshake is over before the other side has judged it.
+        Ok(connection) => drop(soon("the link ends", connection.closed()).await),
+        Err(_refused) => {}
+    }
+}
+
+// Only Linux has all of 127.0.0.0/8 on its loopback.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_refused_again_and_again_writes_twenty_lines_and_the_next_one_counts() {
+    let (world, book) = (World::new(), Book::default());
+    let node = world.node().audit(book.audit()).start().await.expect("a node");
+    let stranger = Shown::Leaf(World::new().leaf("caller/ops"));
+    let (tls, at) = (quic_client(&world.credentials("caller/ops"), stranger), node.local_addr());
+    for _ in 0..25 {
+        refused_from([127, 7, 0, 1], &tls, at).await;
+    }
+    let left_out = || -> u64 {
+        let lines = book.lines("link_refused");
+        lines.iter().map(|line| line["left_out"].as_u64().expect("a number")).sum()
+    };
+    // Another address has lines of its own. A refusal is written down a moment after the peer has heard of it.
+    soon("those that were left out are counted", async {
+        while left_out() < 5 {
+            refused_from([127, 7, 0, 2], &tls, at).await;
+        }
+    })
+    .await;
+    assert_eq!(left_out(), 5);
+    let lines = book.lines("link_refused");
+    let is_of_first =
+        |line: &&Value| line["address"].as_str().is_some_and(|at| at.starts_with("127.7.0.1:"));
+    assert_eq!(lines.iter().filter(is_of_first).count(), 20, "{lines:?}");
+    assert_eq!(crate::world::lines_with("refused a link from 127.7.0.1:").len(), 20);
+    let said = crate::world::lines_with("refused a link from 127.7.0.2:");
+    assert!(
+        said.iter().any(|line| line.ends_with("more like it were left out before)")),
+        "{said:?}"
+    );
+}
+
+fn allow(line: u32, caller: &str, method: &str) -> AllowRule {
+    let mut rule = AllowRule::parse(caller, "**", method).expect("a rule");
+    rule.origin = Origin::at("node.toml", line);
+    rule
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_calls_are_written_down_with_the_rule_or_its_absence_and_without_having_asked_for_calls()
+ {
+    let mut rated = allow(9, "slow", "*/*");
+    rated.rate = "1/h".parse().ok();
+    let mut deny = DenyRule::parse("intern", "**", "*/*").expect("a rule");
+    deny.origin = Origin::at("node.toml", 5);
+    let node = NodePolicy::default().allow(allow(1, "ops", "Stage/*")).allow(rated).deny(deny);
+    let mut rule = AgentRule::parse("edge-*", "slow", "*/*").expect("a rule");
+    rule.origin = Origin::at("agent.toml", 3);
+    let plan = Plan { node, agent: AgentPolicy::default().allow(rule), has_calls: false };
+    let town = Town::with(plan).await;
+    let refused = |caller: &'static str, code, reason: &'static str| {
+        let (book, callee) = (town.of_node.clone(), town.caller(caller));
+        async move {
+            let called = warehouse(&callee.await).call::<String>("Stage/Note", caller).await;
+            check_status(called, code, Outcome::NotExecuted);
+            let line = book.has("call_refused", &[("caller", &format!("caller/{caller}"))]).await;
+            assert!(line["reason"].as_str().expect("text").contains(reason), "{line}");
+            assert_eq!(line["code"], code.as_str());
+            assert_eq!(
+                (&line["agent"], &line["method"]),
+                (&"agent/warehouse".into(), &"Stage/Note".into())
+            );
+        }
+    };
+    refused("intern", Code::PermissionDenied, "denied by the [[deny]] rule at node.toml:5").await;
+    refused("nobody", Code::PermissionDenied, "denied: no [[allow]] rule covers it").await;
+    assert!(warehouse(&town.caller("slow").await).call::<String>("Stage/Note", "a").await.is_ok());
+    refused("slow", Code::ResourceExhausted, "(rate) is used up").await;
+    // The owner of the agent has no rule for this one, whom the node lets pass.
+    let ops = warehouse(&town.caller("ops").await).call::<String>("Stage/Note", "ops").await;
+    check_status(ops, Code::PermissionDenied, Outcome::NotExecuted);
+    let line = town.of_agent.has("call_refused", &[("caller", "caller/ops")]).await;
+    assert_eq!((&line["via"], &line["by"]), (&"node/edge-1".into(), &"agent/warehouse".into()));
+    assert!(line["reason"].as_str().expect("text").contains("no [[allow]] rule of the agent"));
+    // A call of any agent names none.
+    let any = town.caller("nobody").await;
+    let refused = any.any().call::<String>("Stage/Note", "x").await;
+    check_status(refused, Code::PermissionDenied, Outcome::NotExecuted);
+    until("it was written", || {
+        town.of_node.lines("call_refused").iter().any(|l| l["agent"].is_null())
+    })
+    .await;
+    assert_eq!(town.of_node.lines("call"), [] as [Value; 0], "calls were not asked for");
+}
+
+/// The one line about a call with this id, on either side.
+async fn of_call(book: &Book, method: &str, code: &str) -> Value {
+    book.has("call", &[("method", method), ("code", code)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_written_down_once_on_each_side_with_its_end() {
+    let town = Town::with(Plan::default()).await;
+    let caller = town.caller("ops").await;
+    let ops = warehouse(&caller);
+    assert!(ops.call::<String>("Stage/Note", "abc").await.is_ok());
+    let [on_node, on_agent] = [
+        of_call(&town.of_node, "Stage/Note", "OK").await,
+        of_call(&town.of_agent, "Stage/Note", "OK").await,
+    ];
+    for line in [&on_node, &on_agent] {
+        assert_eq!(line["caller"], "caller/ops");
+        assert_eq!(line["agent"], "agent/warehouse");
+        assert_eq!((&line["kind"], &line["outcome"]), (&"unary".into(), &"ok".into()));
+        // A text of three bytes takes four in CBOR.
+        assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&4.into(), &4.into()), "{line}");
+        assert_eq!(line["attempt"], 1);
+        assert!(line["duration_ms"].as_f64().is_some_and(|millis| millis > 0.0), "{line}");
+    }
+    assert_eq!(on_node["call_id"], on_agent["call_id"]);
+    assert_eq!(on_agent["via"], "node/edge-1");
+    check_status(ops.call::<()>("Stage/Fail", "x").await, Code::NotFound, Outcome::AppError);
+    assert_eq!(of_call(&town.of_agent, "Stage/Fail", "NOT_FOUND").await["outcome"], "app_error");
+    check_status(ops.call::<()>("Stage/Panic", "x").await, Code::Internal, Outcome::Unknown);
+    assert_eq!(of_call(&town.of_agent, "Stage/Panic", "INTERNAL").await["outcome"], "unknown");
+    // A reply that is too large is no success, whatever its handler thinks.
+    town.stage.open();
+    let huge = ops.call::<serde_bytes::ByteBuf>("Stage/Huge", &("huge", 5 << 20)).await;
+    check_status(huge, Code::Internal, Outcome::Unknown);
+    town.stage.close();
+    assert_eq!(of_call(&town.of_agent, "Stage/Huge", "INTERNAL").await["outcome"], "unknown");
+    check_status(ops.call::<()>("No/Such", "x").await, Code::Unimplemented, Outcome::NotExecuted);
+    assert_eq!(of_call(&town.of_node, "No/Such", "UNIMPLEMENTED").await["outcome"], "not_executed");
+    // Broken off, and out of time.
+    let held = background(ops.call::<String>("Stage/Hold", "held").into_future());
+    town.stage.started("held").await;
+    held.cancel().await;
+    for book in [&town.of_node, &town.of_agent] {
+        assert_eq!(of_call(book, "Stage/Hold", "CANCELLED").await["outcome"], "unknown");
+    }
+    let late = ops.call::<String>("Stage/Linger", "late").timeout(Duration::from_millis(200)).await;
+    check_status(late, Code::DeadlineExceeded, Outcome::Unknown);
+    let lates =
+        || town.of_agent.lines("call").into_iter().filter(|l| l["method"] == "Stage/Linger");
+    until("the late call was written down", || lates().count() == 1).await;
+    for book in [&town.of_node, &town.of_agent] {
+        let mut ids: Vec<_> = book.lines("call").iter().map(|l| l["call_id"].to_string()).collect();
+        let all = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), all, "a call was written down twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_the_node_itself_and_of_any_agent_say_who_was_asked() {
+    let policy = NodePolicy::allow_all();
+    let town = Town::with(Plan { node: policy, ..Plan::default() }).await;
+    assert!(town.own().call::<String>("Stage/Note", "own").await.is_ok());
+    let line = town.of_node.has("call", &[("caller", "node/edge-1")]).await;
+    assert_eq!(
+        (&line["agent"], &line["code"]),
+        (&"agent/warehouse".into(), &"OK".into()),
+        "{line}"
+    );
+    assert!(town.node.any().call::<String>("Stage/Fail", "x").await.is_err());
+    let line = of_call(&town.of_node, "Stage/Fail", "NOT_FOUND").await;
+    assert_eq!(line["agent"], "agent/warehouse", "{line}");
+    let caller = town.caller("ops").await;
+    assert!(caller.any().call::<String>("Stage/Note", "any").await.is_ok());
+    let line = town.of_node.has("call", &[("caller", "caller/ops")]).await;
+    assert_eq!(line["agent"], "agent/warehouse", "{line}");
+    assert!(caller.node().call::<String>("Stage/Note", "here").await.is_ok());
+    town.of_node.has("call", &[("caller", "caller/ops"), ("agent", "node/edge-1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_written_down_when_they_have_ended() {
+    let town = Town::with(Plan::default()).await;
+    let caller = town.caller("ops").await;
+    for (way, callee) in [("caller/ops", warehouse(&caller)), ("node/edge-1", town.own())] {
+        let pipe = PipeCaller::new(&callee);
+        let (of_node, by) = (&town.of_node, [("caller", way)]);
+        let mut stream = pipe.watch(10).await.expect("a stream");
+        while let Some(tick) = stream.next().await {
+            tick.expect("a tick");
+        }
+        let line = of_node.has("call", &[by[0], ("method", "Pipe/Watch"), ("code", "OK")]).await;
+        assert_eq!(
+            (&line["kind"], &line["bytes_out"]),
+            (&"server_stream".into(), &10.into()),
+            "{line}"
+        );
+        let failed = match pipe.watch(0).await {
+            Ok(mut stream) => stream.next().await.is_some_and(|end| end.is_err()),
+            Err(_before_the_first) => true,
+        };
+        assert!(failed, "it went well");
+        let failed = [by[0], ("method", "Pipe/Watch"), ("code", "OUT_OF_RANGE")];
+        assert_eq!(of_node.has("call", &failed).await["outcome"], "app_error");
+        let mut stream = pipe.endless().await.expect("a stream");
+        assert!(stream.next().await.is_some_and(|tick| tick.is_ok()));
+        let endless = |line: &Value| line["method"] == "Pipe/Endless" && line["caller"] == way;
+        assert!(!of_node.lines("call").iter().any(endless), "it has not ended");
+        drop(stream);
+        of_node.has("call", &[by[0], ("method", "Pipe/Endless"), ("code", "CANCELLED")]).await;
+    }
+    let on_agent = town.of_agent.has("call", &[("method", "Pipe/Watch"), ("code", "OK")]).await;
+    assert_eq!((&on_agent["bytes_in"], &on_agent["bytes_out"]), (&1.into(), &10.into()));
+    // Both directions are counted.
+    let pipe = warehouse(&caller);
+    let (mut values, mut doubled) = PipeCaller::new(&pipe).double().await.expect("a stream");
+    for value in 0..5 {
+        values.send(&value).await.expect("taken");
+    }
+    values.finish().await.expect("taken");
+    while let Some(value) = doubled.next().await {
+        value.expect("a value");
+    }
+    for book in [&town.of_node, &town.of_agent] {
+        let line = of_call(book, "Pipe/Double", "OK").await;
+        assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&5.into(), &5.into()), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_may_share_one_audit_log() {
+    let (world, book) = (World::new(), Book::default());
+    let audit = book.audit();
+    let [one, two] = ["edge-1", "edge-2"].map(|name| world.node_named(name).audit(audit.clone()));
+    let [one, two] = [one.start().await, two.start().await].map(|node| node.expect("a node"));
+    for (node, by) in [(&one, "node/edge-1"), (&two, "node/edge-2")] {
+        let _caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+        book.has("link_up", &[("by", by), ("peer", "caller/ops")]).await;
+    }
+}
+
+/// A sink that stands still for ever costs lines and no calls.
+struct Stuck;
+
+impl Write for Stuck {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_when_the_audit_log_cannot_be_written() {
+    let (world, stage) = (World::new(), Stage::default());
+    let audit = Audit::to(Stuck).expect("a thread").with_calls(true);
+    let node = world.node().audit(audit.clone()).start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).serve(stage.service());
+    let _agent = attached(agent).await;
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    for n in 0..100 {
+        assert!(warehouse(&caller).call::<String>("Stage/Note", &format!("{n}")).await.is_ok());
+    }
+    assert!(!audit.flush(Duration::ZERO));
+}

@@ -1,0 +1,179 @@
+//! What peers say, in the log and in the audit log: it stays in its line, steers no terminal, and is bounded.
+
+use super::Book;
+use crate::{
+    raw_peer::{
+        Cbor, Head, Issuer, RawLink, RawListener, Settings, end, frame, hello, kind, message,
+        register, registered, soon, welcome,
+    },
+    world::{Background, World, background, heavy, lines_with, said, until},
+};
+use dialback::{Agent, CloseCode, Code, Node, NodePolicy, Outcome};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+/// Ends a line, begins one of its own making, clears a terminal and turns the direction of what follows. `mark` finds it again.
+fn evil(mark: &str) -> String {
+    format!(
+        "{mark}\n{{\"event\":\"link_up\",\"peer\":\"node/{mark}\"}}\r\n\x1b[2J\u{9b}31m\u{202e}\u{7f}\"\\"
+    )
+}
+
+/// Nothing in it acts on a terminal.
+#[track_caller]
+fn check_plain(line: &str) {
+    let bad = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!line.contains(bad), "{line:?}");
+}
+
+/// Every line is one object, plain, and of an event that was asked for.
+#[track_caller]
+fn check_book(book: &Book) {
+    for line in book.text().lines() {
+        check_plain(line);
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(
+            line["time"].is_string() && line["by"].is_string(),
+            "a line that is not ours: {line}"
+        );
+    }
+}
+
+#[track_caller]
+fn check_log(mark: &str) {
+    let lines = lines_with(mark);
+    assert!(!lines.is_empty(), "the log does not name {mark}");
+    lines.iter().for_each(|line| check_plain(line));
+}
+
+async fn linked(
+    issuer: &Issuer,
+    node: &Node,
+    party: &str,
+) -> (RawLink, crate::raw_peer::RawStream) {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials(party)).await;
+    let mut control = link.open().await;
+    control.send(&hello([1, 1], 16)).await;
+    control.expect(kind::WELCOME).await;
+    (link, control)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dialler_says_stays_in_its_line() {
+    // It records the log.
+    let (_world, issuer, book) = (World::new(), Issuer::new(), Book::default());
+    let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
+    let node = node.policy(NodePolicy::allow_all()).audit(book.audit().with_calls(true));
+    let node = node.start().await.expect("a node");
+    // An agent that registers bad names, one that drains with a bad reason, and one that closes with one.
+    let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    control.send(&register(1, &[(&evil("bad-name"), &["Echo"])])).await;
+    soon("the link ends", link.closed()).await;
+    let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    control.send(&register(1, &[("Echo", &["Echo"])])).await;
+    control.expect(kind::REGISTERED).await;
+    let words =
+        Cbor::map([(0, Cbor::text(&evil("bad-drain"))), (1, Cbor::Uint(9)), (2, Cbor::Uint(0))]);
+    control.send(&frame(kind::DRAIN, &words.encode())).await;
+    said(&["takes no more calls", "bad-drain"]).await;
+    let (link, _control) = linked(&issuer, &node, "caller/raw").await;
+    link.connection.close(0x41u32.into(), evil("bad-close").as_bytes());
+    book.has("link_down", &[("peer", "caller/raw")]).await;
+    said(&["caller/raw left", "bad-close"]).await;
+    // A stranger that says something before it was welcomed.
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/early")).await;
+    link.connection.close(0x41u32.into(), evil("bad-early").as_bytes());
+    book.has("link_refused", &[("peer", "caller/early")]).await;
+    // A caller that calls what is no name.
+    let (link, _control) = linked(&issuer, &node, "caller/raw").await;
+    for head in [Head::here(&evil("x/Y")), Head::agent("Echo/Echo", &evil("x"))] {
+        let mut stream = link.open().await;
+        stream.send(&[head.frame(), message("x"), end()].concat()).await;
+        stream.finish();
+        assert_eq!(stream.reply().await.code, u64::from(Code::InvalidArgument.number()));
+    }
+    for mark in ["bad-name", "bad-drain", "bad-close", "bad-early"] {
+        check_log(mark);
+    }
+    check_book(&book);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_says_stays_in_its_line() {
+    let (_world, issuer, book) = (World::new(), Issuer::new(), Book::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
+    let agent = agent.audit(book.audit().with_calls(true)).start().expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(kind::HELLO).await;
+    control.send(&welcome(1)).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&registered(1)).await;
+    soon("registration", agent.registered(1)).await;
+    // The caller is the node's word.
+    let mut stream = link.open().await;
+    let head = Head::here("Echo/Echo").with(8, Cbor::text(&evil("bad-caller")));
+    stream.send(&[head.frame(), message("x"), end()].concat()).await;
+    stream.finish();
+    assert_eq!(stream.reply().await.code, u64::from(Code::InvalidArgument.number()));
+    let line = book.has("call", &[("method", "Echo/Echo")]).await;
+    assert!(line["caller"].as_str().expect("text").starts_with("bad-caller\n"), "{line}");
+    let code = CloseCode::Protocol.number() as u32;
+    link.connection.close(code.into(), evil("bad-node-close").as_bytes());
+    book.has("link_down", &[("peer", "node/raw")]).await;
+    said(&["not linked: node", "bad-node-close"]).await;
+    check_log("bad-node-close");
+    check_book(&book);
+}
+
+/// Calls so many different methods, all of which are refused; the log says some of it, the audit log all.
+async fn check_many_methods(service: &'static str, count: usize) {
+    let _turn = heavy().await;
+    let (world, book) = (World::new(), Book::default());
+    let node = world.node().policy(NodePolicy::default()).audit(book.audit()).start().await;
+    let node = node.expect("a node");
+    let caller =
+        Arc::new(world.caller("ops", node.local_addr()).connect().await.expect("a caller"));
+    let began = Instant::now();
+    let calls = |lane: usize| {
+        let caller = caller.clone();
+        background(async move {
+            let agent = caller.agent("warehouse").expect("a name");
+            for n in (lane..count).step_by(16) {
+                let refused = agent.call::<()>(format!("{service}/M{n}").as_str(), &n).await;
+                let status = refused.expect_err("refused");
+                assert_eq!(
+                    (status.code(), status.outcome()),
+                    (Code::PermissionDenied, Outcome::NotExecuted)
+                );
+            }
+        })
+    };
+    let lanes: Vec<Background<()>> = (0..16).map(calls).collect();
+    for lane in lanes {
+        lane.await;
+    }
+    let took = began.elapsed();
+    until("all of them are in the audit log", || book.text().matches(service).count() >= count)
+        .await;
+    let methods: BTreeSet<_> =
+        book.lines("call_refused").iter().map(|line| line["method"].to_string()).collect();
+    assert_eq!(methods.len(), count);
+    let said = lines_with(&format!("{service}/"));
+    // Twenty at once, and one every ten seconds.
+    let most = 20 + 1 + took.as_secs() as usize / 10;
+    println!("{count} methods in {took:?}: {} lines of the log", said.len());
+    assert!((20..=most).contains(&said.len()), "{} lines of the log in {took:?}", said.len());
+    check_book(&book);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_methods_that_are_refused_are_some_lines_of_the_log_and_all_of_the_audit_log() {
+    check_many_methods("ShortFlood", 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form; `make test-long` runs it"]
+async fn a_hundred_thousand_methods_that_are_refused_are_some_lines_of_the_log() {
+    check_many_methods("LongFlood", 100_000).await;
+}

@@ -1,0 +1,81 @@
+//! Secrets stay where they belong: whatever is done with keys and whatever goes wrong with them, no line of one is ever shown.
+
+use super::process::{Ended, Place};
+use rustix::process::Signal;
+
+/// What must not be seen: every line of the key's text but for its frame, and its ends, in case a line is cut.
+fn canaries(place: &Place, key: &str) -> Vec<String> {
+    let text = place.read(key);
+    let body: Vec<&str> = text.lines().filter(|line| !line.starts_with('-')).collect();
+    assert!(body.len() > 1 && body[0].len() > 40, "{key} is no key");
+    // The first bytes of a key in DER are the same in every key: a type and a curve.
+    body.iter().map(|line| (*line).to_owned()).chain([body[0][36..].to_owned()]).collect()
+}
+
+/// Each key with another's certificate, as a certificate, a CA, a list and a config; cut short, and with a mark in the middle.
+fn misused(place: &Place, level: &[&str]) -> Vec<Ended> {
+    let key = "certs/node-edge-1.key";
+    let whole = place.read(key);
+    place.write("cut.key", &whole[..whole.len() / 2]);
+    place.write("marked.key", whole.replacen("A", "!", 3));
+    place.write("bare.key", whole.lines().skip(1).collect::<Vec<_>>().join("\n"));
+    let mut ended = Vec::new();
+    for wrong in [key, "cut.key", "marked.key", "bare.key"] {
+        for args in [
+            vec!["node", "--cert", "certs/agent-warehouse.pem", "--key", wrong],
+            vec!["node", "--cert", wrong, "--key", key],
+            vec!["node", "--cert", "certs/node-edge-1.pem", "--key", wrong, "--ca", wrong],
+            vec!["node", "--cert", "certs/node-edge-1.pem", "--crl", wrong],
+            vec!["node", "--config", wrong],
+            vec!["node", "--policy", wrong],
+            vec!["certs", "inspect", wrong],
+            vec!["policy", "check", wrong],
+            vec!["config", "check", wrong],
+        ] {
+            ended.push(place.run(&[level, &args].concat()));
+        }
+    }
+    ended
+}
+
+#[test]
+fn no_line_of_a_key_is_in_any_log_error_or_output_at_the_level_of_traces() {
+    let place = Place::new();
+    let level = ["--log-level", "trace"];
+    let keys =
+        ["node-edge-1", "agent-warehouse", "caller-ops"].map(|one| format!("certs/{one}.key"));
+    let secrets: Vec<String> = keys
+        .iter()
+        .chain([&"certs/ca.key".to_owned()])
+        .flat_map(|key| canaries(&place, key))
+        .collect();
+    let (mut node, at) =
+        place.listening(&[&level[..], &["node", "--listen", "127.0.0.1:0"]].concat());
+    let mut agent = place.start(&[&level[..], &["agent", "--demo", "--node", &at]].concat());
+    agent.said("registered as warehouse");
+    let mut ended = vec![
+        place.run(
+            &[
+                &level[..],
+                &["call", "--node", &at, "warehouse", "HelloService/Hello", "-d", "\"x\""],
+            ]
+            .concat(),
+        ),
+    ];
+    // What a running node makes of a key in the place of its certificate, and of one cut short.
+    place.write("certs/node-edge-1.pem", place.read(&keys[0]));
+    node.signal(Signal::HUP);
+    node.said("not taken up");
+    ended.extend(misused(&place, &level));
+    for running in [agent, node] {
+        running.signal(Signal::TERM);
+        ended.push(running.end());
+    }
+    let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
+    assert!(shown.contains("TRACE"), "traces were not on");
+    for secret in &secrets {
+        assert!(!shown.contains(secret.as_str()), "a line of a key was shown");
+    }
+    // The canary is where it was written: it would have been found.
+    assert!(place.read(&keys[0]).contains(&secrets[0]));
+}

@@ -1,0 +1,340 @@
+//! Strangers in crowds: first packets from many addresses whose handshakes never go on, garbage, and handshakes of one address that stall.
+//! Calls go on, an honest agent gets in, and nobody gets back more than three times what it sent.
+
+use crate::{
+    raw_peer::{Answer, Issuer, RawLink, Stranger, Strangers, soon},
+    world::{Memory, Stage, World, alone, attached, background, said, seed, until},
+};
+use dialback::{ALPN, Callee, Node};
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Addresses that strangers send from: so many that none is over its rate.
+const SOURCES: u8 = 250;
+
+/// Of eight packets: stalled handshakes above all, and some of everything else.
+const MIX: [Stranger; 8] = [
+    Stranger::Stalls,
+    Stranger::Stalls,
+    Stranger::Babbles,
+    Stranger::Stalls,
+    Stranger::Noise,
+    Stranger::Stalls,
+    Stranger::Damaged,
+    Stranger::Stalls,
+];
+
+/// What went each way between the strangers and the node.
+#[derive(Debug, Default)]
+struct Traffic {
+    packets: AtomicU64,
+    sent: AtomicU64,
+    answered: AtomicU64,
+    /// Packets with which the node asks an address to prove itself.
+    retries: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Traffic {
+    fn get(count: &AtomicU64) -> u64 {
+        count.load(Ordering::Relaxed)
+    }
+}
+
+/// A socket of this address.
+fn open(address: [u8; 4]) -> UdpSocket {
+    UdpSocket::bind(SocketAddr::from((address, 0))).expect("a socket")
+}
+
+/// A thread that sends packets at a rate until it is dropped.
+struct Flood {
+    traffic: Arc<Traffic>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    /// The packets are made before: making one costs more than refusing it.
+    fn start(to: SocketAddr, packets: Vec<Vec<u8>>, per_second: u32) -> Self {
+        let traffic = Arc::<Traffic>::default();
+        let shared = traffic.clone();
+        let thread = thread::spawn(move || send(&shared, to, &packets, per_second));
+        Self { traffic, thread: Some(thread) }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.traffic.is_over.store(true, Ordering::Relaxed);
+        drop(self.thread.take().map(thread::JoinHandle::join));
+    }
+}
+
+fn send(traffic: &Traffic, to: SocketAddr, packets: &[Vec<u8>], per_second: u32) {
+    let sockets: Vec<UdpSocket> = (1..=SOURCES)
+        .map(|n| {
+            let socket = open([127, 9, n, 1]);
+            socket.set_nonblocking(true).expect("set");
+            socket
+        })
+        .collect();
+    let began = Instant::now();
+    for (n, packet) in packets.iter().cycle().enumerate() {
+        let due = began + Duration::from_secs(1) * n as u32 / per_second;
+        while Instant::now() < due {
+            if traffic.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            thread::park_timeout(Duration::from_micros(500));
+        }
+        let socket = &sockets[n % sockets.len()];
+        if socket.send_to(packet, to).is_ok() {
+            traffic.packets.fetch_add(1, Ordering::Relaxed);
+            traffic.sent.fetch_add(packet.len() as u64, Ordering::Relaxed);
+        }
+        receive(traffic, socket);
+    }
+}
+
+fn receive(traffic: &Traffic, socket: &UdpSocket) {
+    let mut buffer = [0; 2_048];
+    while let Ok(bytes) = socket.recv(&mut buffer) {
+        traffic.answered.fetch_add(bytes as u64, Ordering::Relaxed);
+        // A long header of the type Retry.
+        if buffer[0] & 0xf0 == 0xf0 {
+            traffic.retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Calls one after the other, until it is enough; how long each took.
+async fn call_on(
+    callee: &Callee,
+    name: &str,
+    mut is_enough: impl FnMut(usize) -> bool,
+) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while !is_enough(took.len()) {
+        let began = Instant::now();
+        let id = format!("{name}-{}", took.len());
+        let called = callee.call::<String>("Stage/Note", &id).await;
+        assert_eq!(called.as_ref(), Ok(&id), "after {:?}", began.elapsed());
+        took.push(began.elapsed());
+    }
+    took.sort();
+    took
+}
+
+fn p99(took: &[Duration]) -> Duration {
+    took[took.len() * 99 / 100]
+}
+
+/// Floods a node for so long; an honest link goes on being called, and another agent joins in the middle of it.
+async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let _agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let tls = world.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
+    let mut strangers = Strangers::new(&tls, seed());
+    let packets = (0..packets).map(|n| strangers.datagram(MIX[n % MIX.len()])).collect();
+
+    let before = call_on(&callee, "before", |calls| calls == 500).await;
+    let (memory, began) = (Memory::of_now(), Instant::now());
+    let flood = Flood::start(at, packets, per_second);
+    until("the node asks strangers to prove themselves", || {
+        Traffic::get(&flood.traffic.retries) > 0
+    })
+    .await;
+    let called = callee.clone();
+    let during = background(async move {
+        call_on(&called, "during", |calls| calls >= 100 && began.elapsed() >= lasts).await
+    });
+    let asked = Instant::now();
+    let _late = attached(world.agent("late", at).serve(stage.service())).await;
+    let joined = asked.elapsed();
+    let during = during.await;
+    let (took, traffic) = (began.elapsed(), flood.traffic.clone());
+    memory.expect_growth(64 * 1024, u64::MAX);
+    drop(flood);
+    let [count, sent, answered, retries] =
+        [&traffic.packets, &traffic.sent, &traffic.answered, &traffic.retries].map(Traffic::get);
+    println!(
+        "{count} packets in {took:?} ({:.0} a second), {sent} bytes, {answered} back, {retries} retries\n\
+         calls before: {}, p99 {:?}; during: {}, p99 {:?}, the longest {:?}\n\
+         an honest agent joined after {joined:?}",
+        count as f64 / took.as_secs_f64(),
+        before.len(),
+        p99(&before),
+        during.len(),
+        p99(&during),
+        during.last().expect("a call"),
+    );
+    assert!(joined < Duration::from_secs(10), "an honest agent joined after {joined:?}");
+    assert!(answered <= 3 * sent, "{answered} bytes for {sent}");
+    assert_eq!(stage.all_runs(), before.len() + during.len(), "each call ran once");
+    assert_eq!(node.agents().len(), 2, "a stranger is in the registry");
+}
+
+#[test]
+fn a_flood_of_strangers_holds_up_neither_calls_nor_an_honest_agent() {
+    let name =
+        "hostile::strangers::a_flood_of_strangers_holds_up_neither_calls_nor_an_honest_agent";
+    alone(name, check_flood(1_000, Duration::from_millis(1_500), 4_000));
+}
+
+#[test]
+#[ignore = "the long form; `make test-long` runs it"]
+fn five_thousand_strangers_a_second_hold_up_neither_calls_nor_an_honest_agent() {
+    let name = "hostile::strangers::five_thousand_strangers_a_second_hold_up_neither_calls_nor_an_honest_agent";
+    // Each comes again after eight seconds, when its handshake was given up.
+    alone(name, check_flood(5_000, Duration::from_secs(20), 40_000));
+}
+
+/// Passes on what a dialler sends and swallows what it is answered: the address proves nothing.
+struct Deaf {
+    at: SocketAddr,
+    outside: SocketAddr,
+    traffic: Arc<Traffic>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Deaf {
+    fn start(to: SocketAddr) -> Self {
+        let [inside, outside] = [[127, 0, 0, 1], [127, 8, 0, 1]].map(|address| {
+            let socket = open(address);
+            socket.set_read_timeout(Some(Duration::from_millis(5))).expect("set");
+            socket
+        });
+        let [at, own] = [&inside, &outside].map(|socket| socket.local_addr().expect("an address"));
+        let (traffic, mut buffer) = (Arc::<Traffic>::default(), [0; 2_048]);
+        let shared = traffic.clone();
+        let thread = thread::spawn(move || {
+            while !shared.is_over.load(Ordering::Relaxed) {
+                if let Ok(bytes) = inside.recv(&mut buffer) {
+                    shared.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                    outside.send_to(&buffer[..bytes], to).expect("sent");
+                }
+                receive(&shared, &outside);
+            }
+        });
+        Self { at, outside: own, traffic, thread: Some(thread) }
+    }
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        self.traffic.is_over.store(true, Ordering::Relaxed);
+        drop(self.thread.take().map(thread::JoinHandle::join));
+    }
+}
+
+/// Dials by way of the deaf one, for as long as it is not dropped.
+fn dial_in_vain(issuer: &Issuer, to: SocketAddr) -> crate::world::Background<()> {
+    let credentials = issuer.credentials("caller/raw");
+    background(async move { drop(RawLink::dial(to, &credentials).await) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_not_proved_its_address_gets_at_most_three_times_what_it_sent() {
+    // It records the log.
+    let (_world, issuer) = (World::new(), Issuer::new());
+    let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
+    let node = node.start().await.expect("a node");
+    let deaf = Deaf::start(node.local_addr());
+    let dial = dial_in_vain(&issuer, deaf.at);
+    // The node has repeated itself for as long as it would.
+    said(&[&format!("refused a link from {}", deaf.outside), "did not end in time"]).await;
+    drop(dial);
+    let [sent, answered] = [&deaf.traffic.sent, &deaf.traffic.answered].map(Traffic::get);
+    println!("{sent} bytes sent, {answered} answered");
+    assert!(answered > 2 * 1_200, "the node did not try to send its certificate: {answered}");
+    assert!(answered <= 3 * sent, "{answered} bytes for {sent}");
+}
+
+/// One address that stalls many handshakes, and proves that it is itself when it is asked to.
+struct Staller {
+    socket: UdpSocket,
+    strangers: Strangers,
+    to: SocketAddr,
+    /// Handshakes that the node has taken up, by our names of them.
+    taken_up: BTreeSet<Vec<u8>>,
+    asked_to_prove: usize,
+}
+
+impl Staller {
+    fn start(from: [u8; 4], to: SocketAddr, strangers: Strangers) -> Self {
+        let socket = open(from);
+        socket.set_nonblocking(true).expect("set");
+        Self { socket, strangers, to, taken_up: BTreeSet::new(), asked_to_prove: 0 }
+    }
+
+    fn begin(&mut self, handshakes: u64) {
+        for n in 0..handshakes {
+            let packet = self.strangers.stalled(n.to_be_bytes(), None);
+            self.socket.send_to(&packet, self.to).expect("sent");
+        }
+    }
+
+    /// Reads what has come, and answers each question for a proof, if it proves.
+    fn read(&mut self, proves: bool) {
+        let mut buffer = [0; 2_048];
+        while let Ok(bytes) = self.socket.recv(&mut buffer) {
+            let Some(answer) = Answer::read(&buffer[..bytes]) else { continue };
+            if !answer.is_retry {
+                self.taken_up.insert(answer.to);
+                continue;
+            }
+            self.asked_to_prove += 1;
+            if proves {
+                let own = answer.to.as_slice().try_into().expect("a name of ours");
+                let packet = self.strangers.stalled(own, Some(&answer));
+                self.socket.send_to(&packet, self.to).expect("sent");
+            }
+        }
+    }
+}
+
+/// Handshakes that one address begins at once: more than its share, and no more than the socket of a node holds that has not run yet.
+const BEGUN: u64 = 60;
+
+/// A node, and somebody at one address that stalls many handshakes there.
+async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let at = node.local_addr();
+    let tls = world.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
+    let mut staller = Staller::start(address, at, Strangers::new(&tls, seed()));
+    staller.begin(BEGUN);
+    until("the address has its share and has to prove itself for the rest", || {
+        staller.read(proves);
+        (staller.taken_up.len(), staller.asked_to_prove) == (taken_up, BEGUN as usize - 16)
+    })
+    .await;
+    // Another address gets in, and not after the five seconds that a handshake has; what was sent before has been judged by then.
+    let asked = Instant::now();
+    let _agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    assert!(asked.elapsed() < Duration::from_secs(3), "it waited for {:?}", asked.elapsed());
+    soon("a caller gets in", world.caller("ops", at).connect()).await.expect("a caller");
+    staller.read(false);
+    assert_eq!(staller.taken_up.len(), taken_up, "more than its share");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_proves_nothing_holds_half_of_its_share_and_no_other_address_waits() {
+    check_share(false, 16, [127, 8, 0, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_proves_itself_holds_its_share_and_not_one_handshake_more() {
+    check_share(true, 32, [127, 8, 0, 3]).await;
+}

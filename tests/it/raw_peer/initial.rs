@@ -1,0 +1,149 @@
+//! First packets of strangers, made by hand: QUIC Initials that decrypt, and whose handshake never goes on (RFC 9000, section 17.2.2).
+
+use crate::world::Dice;
+use rustls::{
+    CipherSuite, Side,
+    quic::{Keys, Suite, Version},
+};
+
+/// What a datagram of a client that begins must be at least.
+const DATAGRAM_BYTES: usize = 1_200;
+const TAG_BYTES: usize = 16;
+const NUMBER_BYTES: usize = 4;
+
+/// Makes first packets, each for a connection of its own.
+pub(crate) struct Strangers {
+    suite: Suite,
+    dice: Dice,
+}
+
+/// What such a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stranger {
+    /// The beginning of a ClientHello, the rest of which never comes.
+    Stalls,
+    /// What is no TLS.
+    Babbles,
+    /// A packet that was damaged: it does not decrypt.
+    Damaged,
+    /// No packet at all.
+    Noise,
+}
+
+impl Strangers {
+    /// Takes the suite from somebody's TLS.
+    pub(crate) fn new(tls: &rustls::ClientConfig, seed: u64) -> Self {
+        let suites = &tls.crypto_provider().cipher_suites;
+        let suite = suites
+            .iter()
+            .find(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
+            .and_then(|suite| suite.tls13())
+            .and_then(|suite| suite.quic_suite());
+        Self { suite: suite.expect("the suite of first packets"), dice: Dice::new(seed, 5) }
+    }
+
+    /// One more datagram.
+    pub(crate) fn datagram(&mut self, what: Stranger) -> Vec<u8> {
+        match what {
+            Stranger::Stalls => {
+                // ClientHello, 1,024 bytes long, of which these are the first.
+                let mut hello = vec![1, 0, 4, 0];
+                hello.extend_from_slice(&self.noise(300));
+                self.initial(&hello)
+            }
+            Stranger::Babbles => {
+                let babble = self.noise(200);
+                self.initial(&babble)
+            }
+            Stranger::Damaged => {
+                let mut packet = self.initial(&[1, 0, 4, 0]);
+                packet[600] ^= 1;
+                packet
+            }
+            Stranger::Noise => self.noise(DATAGRAM_BYTES),
+        }
+    }
+
+    fn noise(&mut self, bytes: usize) -> Vec<u8> {
+        let mut noise = Vec::with_capacity(bytes + 8);
+        while noise.len() < bytes {
+            noise.extend_from_slice(&self.dice.number().to_be_bytes());
+        }
+        noise.truncate(bytes);
+        noise
+    }
+
+    fn initial(&mut self, crypto: &[u8]) -> Vec<u8> {
+        let [to, from] = [self.noise(8), self.noise(8)];
+        self.initial_of(&to, &from, &[], crypto)
+    }
+
+    /// A stalled handshake of the connection that its sender calls `from`; with what a Retry said, that of an address that was proved.
+    pub(crate) fn stalled(&mut self, from: [u8; 8], retry: Option<&Answer>) -> Vec<u8> {
+        let to = retry.map_or_else(|| self.noise(8), |retry| retry.from.clone());
+        let token = retry.map_or(&[][..], |retry| &retry.token);
+        self.initial_of(&to, &from, token, &[1, 0, 4, 0])
+    }
+
+    /// An Initial with a CRYPTO frame, padded to the least size.
+    fn initial_of(&self, to: &[u8], from: &[u8], token: &[u8], crypto: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0xc0 | (NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
+        for id in [to, from] {
+            packet.push(u8::try_from(id.len()).expect("a short id"));
+            packet.extend_from_slice(id);
+        }
+        packet.extend_from_slice(&(0x4000 | token.len() as u16).to_be_bytes());
+        packet.extend_from_slice(token);
+        // The length of what follows, in two bytes.
+        let rest = DATAGRAM_BYTES - packet.len() - 2;
+        packet.extend_from_slice(&(0x4000 | rest as u16).to_be_bytes());
+        let number_at = packet.len();
+        packet.extend_from_slice(&[0; NUMBER_BYTES]);
+        let header_bytes = packet.len();
+        // CRYPTO at offset 0, and PADDING.
+        packet.extend_from_slice(&[0x06, 0]);
+        packet.extend_from_slice(&(0x4000 | crypto.len() as u16).to_be_bytes());
+        packet.extend_from_slice(crypto);
+        packet.resize(DATAGRAM_BYTES - TAG_BYTES, 0);
+        let Keys { local, .. } = self.suite.keys(to, Side::Client, Version::V1);
+        let (header, payload) = packet.split_at_mut(header_bytes);
+        let tag = local.packet.encrypt_in_place(0, header, payload).expect("sealed");
+        packet.extend_from_slice(tag.as_ref());
+        let (header, rest) = packet.split_at_mut(header_bytes);
+        let (first, number) = header.split_at_mut(1);
+        let number = &mut number[number_at - 1..];
+        local.header.encrypt_in_place(&rest[..16], &mut first[0], number).expect("hidden");
+        packet
+    }
+}
+
+/// What the head of an answer says, as far as it can be read without keys.
+pub(crate) struct Answer {
+    /// It is a Retry, and not the beginning of a handshake.
+    pub(crate) is_retry: bool,
+    /// The connection that it is for, by our name of it.
+    pub(crate) to: Vec<u8>,
+    /// The node's name of it.
+    from: Vec<u8>,
+    /// What proves our address; of a Retry only.
+    token: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads a packet with a long header; others are for connections that are made.
+    pub(crate) fn read(packet: &[u8]) -> Option<Self> {
+        let (first, rest) = packet.split_first()?;
+        let (to, rest) = id(rest.get(4..)?)?;
+        let (from, rest) = id(rest)?;
+        let is_retry = first & 0xf0 == 0xf0;
+        let token = if is_retry { &rest[..rest.len().checked_sub(TAG_BYTES)?] } else { &[] };
+        let [to, from, token] = [to, from, token].map(<[u8]>::to_vec);
+        (first & 0x80 != 0).then_some(Self { is_retry, to, from, token })
+    }
+}
+
+/// A connection id with its length before it, and what follows.
+fn id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*length))
+}

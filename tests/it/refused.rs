@@ -1,0 +1,119 @@
+//! What both sides say of a certificate that was refused, and that nobody is taken for registered meanwhile.
+
+use crate::world::{
+    RawNode, Shown, World, attached, dial_raw_from, quic_client, raw_endpoint, said, until,
+};
+use dialback::{Agent, Caller, certs::LeafProfile};
+use std::time::{Duration, SystemTime};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A leaf whose life begins after this and ends after that, which may lie in the past.
+fn living(profile: LeafProfile, from: i64, until: i64) -> LeafProfile {
+    let moment = |hours: i64| match u32::try_from(hours) {
+        Ok(ahead) => SystemTime::now() + HOUR * ahead,
+        Err(_) => SystemTime::now() - HOUR * u32::try_from(-hours).expect("hours"),
+    };
+    LeafProfile { not_before: moment(from), not_after: moment(until), ..profile }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_log_has_the_name_and_serial_of_whoever_was_refused_and_the_reason() {
+    let (world, stranger) = (World::new(), World::new());
+    let (good, revoked) = (world.leaf("agent/log-good"), world.leaf("agent/log-revoked"));
+    let credentials =
+        world.showing(&world.leaf("node/edge-1"), Some(&world.crl(&[&revoked.serial])));
+    let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").start().await;
+    let node = node.expect("a node");
+    let sign = |profile: LeafProfile| world.ca().leaf(&profile).expect("a leaf");
+    let mut foreign = world.profile("agent/log-domain");
+    foreign.uris = vec!["spiffe://other.local/agent/log-domain".into()];
+    let cases = [
+        (stranger.leaf("agent/log-ca"), "log-ca", "UnknownIssuer", "of no CA"),
+        (sign(living(world.profile("agent/log-old"), -9, -1)), "log-old", "expired", "expired"),
+        (
+            sign(living(world.profile("agent/log-early"), 1, 9)),
+            "log-early",
+            "not valid yet",
+            "not valid yet",
+        ),
+        (revoked, "log-revoked", "revoked", "revoked"),
+        (sign(foreign), "log-domain", "trust domain", "trust domain"),
+    ];
+    let any = world.credentials("agent/any");
+    for (leaf, name, why, told) in cases {
+        let serial = leaf.serial.clone();
+        let endpoint = raw_endpoint();
+        let port = endpoint.local_addr().expect("an address").port().to_string();
+        let config = quic_client(&any, Shown::Leaf(leaf));
+        assert!(dial_raw_from(endpoint, config, node.local_addr()).await.is_err(), "{name}");
+        let line = said(&["refused the certificate that names", name]).await;
+        assert!(line.contains(&serial) && line.contains(why), "{line}");
+        said(&["refused a link from", &port, told]).await;
+    }
+    let config = quic_client(&any, Shown::Leaf(good));
+    assert!(dial_raw_from(raw_endpoint(), config, node.local_addr()).await.is_ok());
+    assert_eq!(node.agents(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_certificate_was_revoked_or_has_ended_says_so_and_stays_away() {
+    let world = World::new();
+    let revoked = world.leaf("agent/away-revoked");
+    let crl = world.crl(&[&revoked.serial]);
+    let credentials = world.showing(&world.leaf("node/edge-1"), Some(&crl));
+    let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").start().await;
+    let node = node.expect("a node");
+    let at = node.local_addr().to_string();
+    // It loads while it holds; the agent starts when its time is over, as one does that ran that long.
+    let mut short = world.profile("agent/away-old");
+    short.not_after = SystemTime::now() + Duration::from_secs(2);
+    let short = world.showing(&world.ca().leaf(&short).expect("a leaf"), None);
+    let end = short.identity().not_after();
+    let gone = Agent::builder(world.showing(&revoked, None)).node(&at).start().expect("an agent");
+    let gone_line = said(&["refused: node", &at, "revoked"]).await;
+    until("the certificate's time is over", || SystemTime::now() > end + Duration::from_secs(1))
+        .await;
+    let old = Agent::builder(short).node(&at).start().expect("an agent");
+    let old_line = said(&["refused: node", &at, "expired"]).await;
+    for (line, remedy) in [(gone_line, "new certificate"), (old_line, "check the peer's clock")] {
+        assert!(line.contains(remedy) && line.contains("the next time in 1"), "{line}");
+    }
+    assert_eq!((gone.nodes(), old.nodes(), node.agents()), (vec![], vec![], vec![]));
+    let good = attached(world.agent("away-good", node.local_addr())).await;
+    assert_eq!((good.nodes().len(), node.agents().len()), (1, 1));
+    assert_eq!((gone.nodes(), old.nodes()), (vec![], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_by_an_hour_or_a_day_is_named_by_whichever_side_judges() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    // To whom the certificate is early, its clock is behind; to whom it has ended, ahead.
+    for (from, until) in [(1, 900), (24, 900), (-900, -1), (-900, -24)] {
+        let leaf = |party: &str| {
+            world.ca().leaf(&living(world.profile(party), from, until)).expect("a leaf")
+        };
+        let endpoint = raw_endpoint();
+        let port = endpoint.local_addr().expect("an address").port().to_string();
+        let config = quic_client(&world.credentials("agent/any"), Shown::Leaf(leaf("agent/any")));
+        let refused = dial_raw_from(endpoint, config, node.local_addr()).await.err();
+        assert!(refused.is_some(), "the node took a leaf of hours {from} to {until}");
+        said(&["refused a link from", &port, "clock"]).await;
+        let raw = RawNode::showing(&world.credentials("node/any"), &leaf("node/any"));
+        let caller = world.caller("ops", raw.address()).connect().await;
+        let told = caller.expect_err("refused").to_string();
+        assert!(told.contains("clock") && !raw.was_believed().await, "{told}");
+        let told = dialback::Credentials::from_pem(&dialback::CredentialPem {
+            cert: leaf("caller/ops").cert.as_bytes(),
+            key: b"",
+            ca: world.ca().pem().as_bytes(),
+            ..Default::default()
+        });
+        let told = told.expect_err("refused").to_string();
+        assert!(told.contains("clock"), "{told}");
+    }
+    let good = world.ca().leaf(&living(world.profile("caller/ops"), -1, 1)).expect("a leaf");
+    let good = Caller::builder(world.showing(&good, None)).node(node.local_addr().to_string());
+    assert!(good.connect().await.is_ok());
+}

@@ -1,0 +1,347 @@
+//! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off, nobody else notices.
+
+use crate::world::{
+    Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until,
+};
+use dialback::{
+    Agent, AgentEvent, AgentPolicy, CloseCode, Code, CredentialPem, Credentials, CredentialsError,
+    CrlScope, Events, Generation, Limits, LinkFault, Node, NodeEvent, NodePolicy, Outcome,
+    RevokedSerial, StartError,
+    certs::LeafPem,
+    policy::{AgentRule, AllowRule},
+};
+use std::{
+    future::IntoFuture,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn trusting<P>(credentials: Credentials) -> Generation<P> {
+    Generation { credentials: Some(credentials), ..Generation::default() }
+}
+
+fn load(leaf: &LeafPem, ca: &str, crl: Option<&str>) -> Credentials {
+    let crl = crl.map(str::as_bytes);
+    let pem = CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: ca.as_bytes(),
+        node_ca: None,
+        crl,
+        crl_scope: CrlScope::Leaf,
+    };
+    Credentials::from_pem(&pem).expect("credentials")
+}
+
+/// A revocation list that ends after `life`, counted from an hour ago.
+fn list(world: &World, number: u64, serials: &[&str], life: Duration) -> String {
+    let (since, from) = (SystemTime::now(), SystemTime::now() - HOUR);
+    let entry = |serial: &&str| RevokedSerial { serial: (*serial).into(), since };
+    let entries: Vec<_> = serials.iter().map(entry).collect();
+    world.ca().crl(&entries, number, from, from + life).expect("signed")
+}
+
+/// Why an agent was lost.
+async fn lost(events: &mut Events<NodeEvent>, name: &str) -> LinkFault {
+    soon("the agent is lost", async {
+        loop {
+            match events.next().await.expect("the node runs") {
+                NodeEvent::Lost { agent, reason } if agent.as_str() == name => return reason,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+fn code(fault: &LinkFault) -> CloseCode {
+    match fault {
+        LinkFault::Closed { code, .. } => *code,
+        other => panic!("not closed with a code: {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_agent_is_cut_off_at_once_and_back_with_a_new_certificate_and_others_notice_nothing()
+ {
+    let (world, stage) = (World::new(), Stage::default());
+    let (node_leaf, stolen) = (world.leaf("node/edge-1"), world.leaf("agent/warehouse"));
+    let ca = world.ca().pem();
+    let minding = |number, serials: &[&str]| {
+        load(&node_leaf, ca, Some(&list(&world, number, serials, 24 * HOUR)))
+    };
+    let node = Node::builder(minding(1, &[])).listen("127.0.0.1:0");
+    let node = node.policy(NodePolicy::allow_all()).start().await.expect("a node");
+    let at = node.local_addr().to_string();
+    let agent = Agent::builder(load(&stolen, ca, None)).node(&at).serve(stage.service());
+    let agent = attached(agent).await;
+    let other = attached(world.agent("other", node.local_addr()).serve(stage.service())).await;
+    let held = node.agent("other").handle().expect("a name").call::<String>("Stage/Hold", "held");
+    let held = background(held.into_future());
+    stage.started("held").await;
+    let mut events = node.events();
+    let applied = node.apply(trusting(minding(2, &[&stolen.serial]))).await.expect("applied");
+    assert_eq!((applied.generation, applied.closed), (2, 1));
+    assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::Revoked);
+    said(&["refused: node", &at, "revoked"]).await;
+    let cut = node.agent("warehouse").handle().expect("a name").call::<String>("Stage/Note", "n");
+    check_status(cut.await, Code::Unavailable, Outcome::NotExecuted);
+    // It waits ten seconds and more by now; another certificate has it dial at once.
+    agent.apply(trusting(world.credentials("agent/warehouse"))).await.expect("applied");
+    soon("it is back", node.agent("warehouse").connected()).await.expect("back");
+    stage.open();
+    assert_eq!(soon("the other's call ends", held).await, Ok("held".into()));
+    assert_eq!(other.nodes().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_has_expired_ends_no_link_except_of_those_whom_it_names() {
+    let (world, stage) = (World::new(), Stage::default());
+    let (node_leaf, named) = (world.leaf("node/edge-1"), world.leaf("agent/named"));
+    let ca = world.ca().pem();
+    let node = Node::builder(load(&node_leaf, ca, None)).listen("127.0.0.1:0");
+    let node = node.start().await.expect("a node");
+    let at = node.local_addr();
+    let _good = attached(world.agent("good", at).serve(stage.service())).await;
+    let bad = Agent::builder(load(&named, ca, None)).node(at.to_string());
+    let _bad = attached(bad.serve(stage.service())).await;
+    let old = list(&world, 1, &[&named.serial], HOUR / 2);
+    let applied = node.apply(trusting(load(&node_leaf, ca, Some(&old)))).await.expect("applied");
+    assert_eq!(applied.closed, 1);
+    let good = node.agent("good").handle().expect("a name");
+    assert_eq!(good.call::<String>("Stage/Note", "n").await, Ok("n".into()));
+    let late = world.agent("late", at).start().expect("an agent");
+    said(&["refused", "revocation list", "expired"]).await;
+    assert!(late.nodes().is_empty());
+}
+
+/// Calls all the while, until told to stop. Gives how many there were; each one succeeds.
+async fn calling(scene: &Scene, done: Arc<AtomicBool>) -> usize {
+    let mut count = 0;
+    while !done.load(Ordering::SeqCst) {
+        for (way, callee) in scene.ways_in() {
+            let id = format!("{way}-{count}");
+            let reply: Result<String, _> = callee.call("Stage/Note", &id).await;
+            assert_eq!(reply, Ok(id), "by the {way}");
+        }
+        count += 2;
+    }
+    count
+}
+
+/// Waits until agent and caller have another link, and the agent has left its former one.
+async fn renewed(scene: &Scene, (of_agent, of_node): &mut (Events<AgentEvent>, Events<NodeEvent>)) {
+    let registered = soon("the agent registers once more", of_agent.next()).await;
+    assert!(matches!(registered, Some(AgentEvent::Registered { .. })), "{registered:?}");
+    soon("the caller links once more", async {
+        while !matches!(of_node.next().await, Some(NodeEvent::CallerLinked { .. })) {}
+    })
+    .await;
+    until("the former link is left", || scene.agent.nodes().len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_everybody_change_over_and_over_under_load_and_no_call_fails() {
+    let scene = Scene::open().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut events = (scene.agent.events(), scene.node.events());
+    let renewing = async {
+        for _ in 0..12 {
+            let world = &scene.world;
+            let next = [world.credentials("node/edge-1"), world.credentials("agent/warehouse")];
+            let [node, agent] = next;
+            scene.node.apply(trusting(node)).await.expect("applied");
+            scene.agent.apply(trusting(agent)).await.expect("applied");
+            scene.caller.apply(world.credentials("caller/ops")).await.expect("applied");
+            renewed(&scene, &mut events).await;
+        }
+        done.store(true, Ordering::SeqCst);
+    };
+    let (calls, ()) = tokio::join!(calling(&scene, done.clone()), renewing);
+    assert!(calls > 0);
+    assert_eq!(scene.stage.all_runs(), calls, "a call ran twice, or not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_is_replaced_by_way_of_a_bundle_and_no_call_fails() {
+    let (scene, next) = (Scene::open().await, World::new());
+    let (old_ca, new_ca) = (scene.world.ca().pem(), next.ca().pem());
+    let bundle = format!("{old_ca}{new_ca}");
+    let done = Arc::new(AtomicBool::new(false));
+    let mut events = (scene.agent.events(), scene.node.events());
+    let changing = async {
+        // Nodes before those who dial them, so that the new links are made with their new certificates.
+        for (signer, ca) in [(&scene.world, &*bundle), (&next, &*bundle), (&next, new_ca)] {
+            let of = |party: &str| load(&signer.leaf(party), ca, None);
+            scene.node.apply(trusting(of("node/edge-1"))).await.expect("applied");
+            scene.agent.apply(trusting(of("agent/warehouse"))).await.expect("applied");
+            scene.caller.apply(of("caller/ops")).await.expect("applied");
+            renewed(&scene, &mut events).await;
+        }
+        done.store(true, Ordering::SeqCst);
+    };
+    let (calls, ()) = tokio::join!(calling(&scene, done.clone()), changing);
+    assert_eq!(scene.stage.all_runs(), calls);
+    // Whoever still shows a certificate of the old one is a stranger now.
+    let old = scene.world.agent("late", scene.node.local_addr()).start().expect("an agent");
+    said(&["refused: node", &scene.node.local_addr().to_string(), "CA"]).await;
+    assert!(old.nodes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_on_the_former_link_goes_on_after_a_renewal_and_then_that_link_is_closed() {
+    let scene = Scene::open().await;
+    let calls = scene
+        .ways_in()
+        .map(|(way, callee)| background(callee.call::<String>("Stage/Hold", way).into_future()));
+    scene.stage.busy(2).await;
+    let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
+    scene.agent.apply(trusting(scene.world.credentials("agent/warehouse"))).await.expect("applied");
+    soon("it registers once more", scene.agent.registered(2)).await;
+    let after: Result<String, _> = scene.by_caller().call("Stage/Note", "after").await;
+    assert_eq!(after, Ok("after".into()));
+    scene.stage.open();
+    for call in calls {
+        soon("a call ends", call).await.expect("answered");
+    }
+    until("the former link is gone", || scene.agent.nodes().len() == 1).await;
+    assert_eq!(scene.stage.all_runs(), 3);
+    // Nobody was lost, and nobody drains: the agent is where it was.
+    let registered = soon("an event", of_agent.next()).await.expect("one");
+    assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
+    scene.agent.shutdown().await;
+    let lost = soon("an event", of_agent.next()).await.expect("one");
+    assert!(matches!(lost, AgentEvent::Lost { .. }), "{lost:?}");
+    let told = soon("an event", of_node.next()).await.expect("one");
+    assert!(matches!(told, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_ends_with_the_certificate_that_it_was_made_with() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let mut profile = world.profile("agent/brief");
+    profile.not_after = SystemTime::now() + Duration::from_secs(3);
+    let leaf = world.ca().leaf(&profile).expect("a leaf");
+    let mut events = node.events();
+    let brief = Agent::builder(load(&leaf, world.ca().pem(), None));
+    let brief = brief.node(node.local_addr().to_string()).serve(stage.service());
+    let _brief = attached(brief).await;
+    let _other = attached(world.agent("other", node.local_addr()).serve(stage.service())).await;
+    assert_eq!(code(&lost(&mut events, "brief").await), CloseCode::Expired);
+    let other = node.agent("other").handle().expect("a name");
+    assert_eq!(other.call::<String>("Stage/Note", "n").await, Ok("n".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_and_callers_take_another_link_before_the_nodes_certificate_ends() {
+    let (world, stage) = (World::new(), Stage::default());
+    let mut profile = world.profile("node/edge-1");
+    profile.not_after = SystemTime::now() + Duration::from_secs(20);
+    let brief = load(&world.ca().leaf(&profile).expect("a leaf"), world.ca().pem(), None);
+    let node = Node::builder(brief).listen("127.0.0.1:0").policy(NodePolicy::allow_all());
+    let node = node.start().await.expect("a node");
+    let at = node.local_addr();
+    let agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
+    let caller = world.caller("ops", at).connect().await.expect("a caller");
+    said(&[&at.to_string(), "it shows no newer one"]).await;
+    let mut events = agent.events();
+    node.apply(trusting(world.credentials("node/edge-1"))).await.expect("applied");
+    let registered = soon("it registers once more", events.next()).await.expect("one");
+    assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
+    until("the former link is left", || agent.nodes().len() == 1).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_trusted_no_more_is_closed_with_trust_changed_by_either_side() {
+    let (scene, stranger) = (Scene::open().await, World::new());
+    let mut events = scene.node.events();
+    let of_stranger = |party: &str| load(&stranger.leaf(party), stranger.ca().pem(), None);
+    let elsewhere = of_stranger("node/edge-1");
+    let applied = scene.node.apply(trusting(elsewhere)).await.expect("applied");
+    assert_eq!(applied.closed, 2, "the agent's link and the caller's");
+    assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::TrustChanged);
+
+    let scene = Scene::open().await;
+    let mut events = scene.agent.events();
+    let elsewhere = of_stranger("agent/warehouse");
+    let applied = scene.agent.apply(trusting(elsewhere)).await.expect("applied");
+    assert_eq!(applied.closed, 1);
+    let lost = soon("an event", events.next()).await.expect("one");
+    let AgentEvent::Lost { reason, .. } = lost else { panic!("{lost:?}") };
+    assert_eq!(code(&reason), CloseCode::TrustChanged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_another_party_are_refused_and_nothing_changes() {
+    let scene = Scene::open().await;
+    let other = |party: &str| scene.world.credentials(party);
+    let before = scene.agent.credentials().identity().serial().to_owned();
+    let of_node = scene.node.apply(trusting(other("node/edge-2"))).await;
+    let of_agent = scene.agent.apply(trusting(other("caller/warehouse"))).await;
+    let of_caller = scene.caller.apply(other("caller/boss")).await;
+    for refused in [of_node.map(drop), of_agent.map(drop), of_caller] {
+        let refused = refused.expect_err("another party was taken");
+        let is_other =
+            matches!(&refused, StartError::Credentials(CredentialsError::OtherParty { .. }));
+        assert!(is_other && refused.to_string().contains("runs here"), "{refused}");
+    }
+    assert_eq!(scene.agent.credentials().identity().serial(), before);
+    for (_, callee) in scene.ways_in() {
+        assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_either_end_hold_from_the_moment_at_which_they_were_put_in_force() {
+    let scene = Scene::open().await;
+    let note = || {
+        let callee = scene.by_caller();
+        async move { callee.call::<String>("Stage/Note", "n").await }
+    };
+    let rules = |policy| Generation { policy: Some(policy), ..Generation::default() };
+    assert!(note().await.is_ok());
+    scene.node.apply(rules(NodePolicy::default())).await.expect("applied");
+    check_status(note().await, Code::PermissionDenied, Outcome::NotExecuted);
+    let allow = AllowRule::parse("ops", "warehouse", "Stage/*").expect("a rule");
+    scene.node.apply(rules(NodePolicy::default().allow(allow))).await.expect("applied");
+    assert!(note().await.is_ok());
+    let rules = |policy| Generation { policy: Some(policy), ..Generation::default() };
+    let strict = AgentRule::parse("edge-1", "boss", "*/*").expect("a rule");
+    let strict = AgentPolicy::default().allow(strict);
+    scene.agent.apply(rules(strict)).await.expect("applied");
+    check_status(note().await, Code::PermissionDenied, Outcome::NotExecuted);
+    scene.agent.apply(rules(AgentPolicy::default())).await.expect("applied");
+    assert!(note().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_bounds_hold_for_links_that_are_made_from_then_on() {
+    let scene = Scene::with(Bounds::default()).await;
+    let narrow = Limits { caller_links_max: 1, ..Limits::default() };
+    let bounds = Generation { limits: Some(narrow), ..Generation::default() };
+    scene.node.apply(bounds).await.expect("applied");
+    let second = scene.world.caller("ops", scene.node.local_addr());
+    let refused = second.connect().await.expect_err("a second link of one caller");
+    assert!(refused.to_string().contains("caller_links_max"), "{refused}");
+    // The agent makes its link once more, so that its node hears of them.
+    let few = Limits { calls_in_flight_max: 1, queue_max: 0, ..Limits::default() };
+    let mut events = scene.agent.events();
+    let bounds = Generation { limits: Some(few), ..Generation::default() };
+    scene.agent.apply(bounds).await.expect("applied");
+    drop(soon("it registers once more", events.next()).await);
+    until("the former link is left", || scene.agent.nodes().len() == 1).await;
+    let held = background(scene.by_node().call::<String>("Stage/Hold", "one").into_future());
+    scene.stage.started("one").await;
+    let refused = scene.by_node().call::<String>("Stage/Note", "two").await;
+    check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    scene.stage.open();
+    soon("the first ends", held).await.expect("answered");
+}

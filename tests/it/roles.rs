@@ -1,0 +1,274 @@
+//! Who passes for whom: every kind of certificate at a node's listener, before an agent that dials and before a caller that dials.
+//! Only the cells that `docs/security.md` documents pass.
+
+use crate::world::{RawNode, Shown, World, attached, dial_raw, quic_client, soon};
+use dialback::{
+    Agent, Caller, ConnectError, CredentialPem, Credentials, LinkFault, Node, NodePolicy,
+    certs::{LeafPem, LeafProfile, Usage},
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The three places at which a certificate is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Passes {
+    listener: bool,
+    agent: bool,
+    caller: bool,
+}
+
+const NOBODY: Passes = Passes { listener: false, agent: false, caller: false };
+/// Agents and callers are let in by a node, and taken for a node by nobody.
+const AS_A_PARTY: Passes = Passes { listener: true, ..NOBODY };
+/// Nodes are believed by whoever dials them; nodes do not dial nodes.
+const AS_A_NODE: Passes = Passes { listener: false, agent: true, caller: true };
+
+/// The judges: they are of one CA, and mind its list.
+struct Judges {
+    world: World,
+    crl: String,
+    node: Node,
+}
+
+impl Judges {
+    async fn minding(world: World, crl: String) -> Self {
+        let credentials = world.showing(&world.leaf("node/judge"), Some(&crl));
+        let node = Node::builder(credentials).listen("127.0.0.1:0").start().await;
+        Self { node: node.expect("a node"), world, crl }
+    }
+
+    fn of(&self, party: &str) -> Credentials {
+        self.world.showing(&self.world.leaf(party), Some(&self.crl))
+    }
+
+    async fn judge(&self, shown: &LeafPem) -> Passes {
+        let (listener, agent, caller) = tokio::join!(
+            self.at_the_listener(shown),
+            self.by_an_agent(shown),
+            self.by_a_caller(shown)
+        );
+        Passes { listener, agent, caller }
+    }
+
+    async fn at_the_listener(&self, shown: &LeafPem) -> bool {
+        let config = quic_client(&self.of("agent/any"), Shown::Leaf(shown.clone()));
+        dial_raw(config, self.node.local_addr()).await.is_ok()
+    }
+
+    async fn by_an_agent(&self, shown: &LeafPem) -> bool {
+        let node = RawNode::showing(&self.of("node/any"), shown);
+        let agent = Agent::builder(self.of("agent/judge")).node(node.address().to_string());
+        let agent = agent.start().expect("an agent");
+        let believed = node.was_believed().await;
+        assert!(agent.nodes().is_empty(), "it says that it is registered");
+        believed
+    }
+
+    async fn by_a_caller(&self, shown: &LeafPem) -> bool {
+        let node = RawNode::showing(&self.of("node/any"), shown);
+        let caller = Caller::builder(self.of("caller/judge")).node(node.address().to_string());
+        let dialled = caller.connect_timeout(Duration::from_secs(30)).connect().await;
+        let ConnectError::Link(fault) = dialled.expect_err("a raw node welcomes nobody") else {
+            panic!("the caller did not start")
+        };
+        let refused = matches!(fault, LinkFault::Handshake { is_identity: true, .. });
+        assert_eq!(node.was_believed().await, !refused, "{fault}");
+        !refused
+    }
+}
+
+/// A leaf with all that a node's has, so that nothing but what the row changes tells it from one.
+fn dressed(world: &World, party: &str) -> LeafProfile {
+    let hosts = world.profile("node/any").hosts;
+    LeafProfile { hosts, ..world.profile(party) }
+}
+
+type Change = fn(&mut LeafProfile);
+
+/// Each kind of certificate, and whether it is good for dialling and for being dialled.
+const KINDS: [(&str, Change, [bool; 2]); 9] = [
+    ("both uses", |leaf| leaf.usages = vec![Usage::ClientAuth, Usage::ServerAuth], [true, true]),
+    ("no uses, which is all of them", |leaf| leaf.usages = vec![], [true, true]),
+    ("for clients only", |leaf| leaf.usages = vec![Usage::ClientAuth], [true, false]),
+    ("for servers only", |leaf| leaf.usages = vec![Usage::ServerAuth], [false, true]),
+    ("no role, a common name only", |leaf| leaf.uris = vec![], [false, false]),
+    (
+        "another trust domain",
+        |leaf| leaf.uris = vec![leaf.uris[0].replace("dialback.local", "other.local")],
+        [false, false],
+    ),
+    ("two names", |leaf| leaf.uris.push(leaf.uris[0].replace("/x", "/y")), [false, false]),
+    (
+        "expired",
+        |leaf| {
+            leaf.not_before = SystemTime::now() - 2 * DAY;
+            leaf.not_after = SystemTime::now() - DAY;
+        },
+        [false, false],
+    ),
+    (
+        "not valid yet",
+        |leaf| {
+            leaf.not_before = SystemTime::now() + DAY;
+            leaf.not_after = SystemTime::now() + 2 * DAY;
+        },
+        [false, false],
+    ),
+];
+
+/// What a role may pass for with a certificate that is good for dialling, for being dialled.
+fn expected(party: &str, [dials, is_dialled]: [bool; 2]) -> Passes {
+    match party {
+        "node/x" if is_dialled => AS_A_NODE,
+        "agent/x" | "caller/x" if dials => AS_A_PARTY,
+        _ => NOBODY,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_all_roles_and_kinds_of_certificates_only_the_documented_ones_pass_for_what_they_are() {
+    let (world, stranger) = (World::new(), World::new());
+    let sign = |profile: &LeafProfile| world.ca().leaf(profile).expect("a leaf");
+    let mut rows = vec![];
+    let mut revoked = vec![];
+    for party in ["agent/x", "caller/x", "node/x"] {
+        let own = if party == "node/x" { AS_A_NODE } else { AS_A_PARTY };
+        rows.push((party, "as it is issued", sign(&world.profile(party)), own));
+        for (kind, change, uses) in KINDS {
+            let mut profile = dressed(&world, party);
+            change(&mut profile);
+            rows.push((party, kind, sign(&profile), expected(party, uses)));
+        }
+        let foreign = stranger.ca().leaf(&dressed(&world, party)).expect("a leaf");
+        rows.push((party, "another CA", foreign, NOBODY));
+        let gone = sign(&dressed(&world, party));
+        revoked.push(gone.serial.clone());
+        rows.push((party, "revoked", gone, NOBODY));
+    }
+    let serials: Vec<&str> = revoked.iter().map(String::as_str).collect();
+    let crl = world.crl(&serials);
+    let judges = Judges::minding(world, crl).await;
+    let mut wrong = vec![];
+    for (party, kind, shown, expected) in rows {
+        let found = judges.judge(&shown).await;
+        if found != expected {
+            wrong.push(format!("{party}, {kind}: {found:?} and not {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(judges.node.agents(), []);
+}
+
+/// Makes of the good name the names that a leaf has.
+type Bend = dyn Fn(&str) -> Vec<String>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_bent_in_any_way_is_refused_on_both_sides() {
+    let world = World::new();
+    let crl = world.crl(&[]);
+    let judges = Judges::minding(world, crl).await;
+    let world = &judges.world;
+    let leaf = |role: &str, change: &Bend| {
+        let mut profile = dressed(world, &format!("{role}/x"));
+        profile.uris = change(&profile.uris[0]);
+        world.ca().leaf(&profile).expect("a leaf")
+    };
+    let cases: [(&str, &Bend); 14] = [
+        ("two URIs", &|good| vec![good.into(), good.replace("/x", "/y")]),
+        ("the same URI twice", &|good| vec![good.into(), good.into()]),
+        ("100 URIs", &|good| (0..100).map(|at| format!("{good}{at}")).collect()),
+        ("another domain", &|good| vec![good.replace("dialback.local", "dialback.locale")]),
+        ("a domain in upper case", &|good| vec![good.replace("dialback", "Dialback")]),
+        ("a name in upper case", &|good| vec![good.replace("/x", "/X")]),
+        ("a scheme in upper case", &|good| vec![good.replace("spiffe", "SPIFFE")]),
+        ("a percent escape", &|good| vec![good.replace("/x", "/%78")]),
+        ("an empty segment", &|good| vec![good.replace("/x", "//x")]),
+        ("a way up", &|good| vec![good.replace("/x", "/y/../x")]),
+        ("a slash at the end", &|good| vec![format!("{good}/")]),
+        ("a query", &|good| vec![format!("{good}?x")]),
+        ("another scheme beside it", &|good| vec![good.into(), "https://example.com".into()]),
+        ("a common name only", &|_| vec![]),
+    ];
+    for (what, change) in cases {
+        assert_eq!(judges.judge(&leaf("agent", change)).await, NOBODY, "an agent with {what}");
+        assert_eq!(judges.judge(&leaf("node", change)).await, NOBODY, "a node with {what}");
+    }
+    let unbent = |good: &str| vec![good.to_owned()];
+    assert_eq!(judges.judge(&leaf("agent", &unbent)).await, AS_A_PARTY);
+    assert_eq!(judges.judge(&leaf("node", &unbent)).await, AS_A_NODE);
+    // Many hosts are no fault: it is the URI that names the party.
+    let mut many = dressed(world, "node/x");
+    many.hosts.extend((0..100).map(|at| format!("host-{at}.example.com")));
+    assert_eq!(judges.judge(&world.ca().leaf(&many).expect("a leaf")).await, AS_A_NODE);
+}
+
+/// Credentials where nodes have a CA of their own.
+fn apart(leaf: &LeafPem, parties: &World, nodes: &World) -> Credentials {
+    let pem = CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: parties.ca().pem().as_bytes(),
+        node_ca: Some(nodes.ca().pem().as_bytes()),
+        ..CredentialPem::default()
+    };
+    Credentials::from_pem(&pem).expect("credentials")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ca_of_agents_and_callers_cannot_make_a_node_nor_the_ca_of_nodes_an_agent() {
+    let (parties, nodes) = (World::new(), World::new());
+    let of = |party: &str| {
+        let ca = if party.starts_with("node/") { &nodes } else { &parties };
+        apart(&ca.leaf(party), &parties, &nodes)
+    };
+    let node = Node::builder(of("node/edge-1")).listen("127.0.0.1:0");
+    let node = node.policy(NodePolicy::allow_all()).start().await.expect("a node");
+    let at: SocketAddr = node.local_addr();
+    attached(Agent::builder(of("agent/warehouse")).node(at.to_string())).await;
+    let caller = Caller::builder(of("caller/ops")).node(at.to_string()).connect();
+    soon("a caller is linked", caller).await.expect("linked");
+    let shows = |leaf| dial_raw(quic_client(&of("agent/any"), Shown::Leaf(leaf)), at);
+    assert!(shows(parties.leaf("agent/x")).await.is_ok());
+    assert!(shows(nodes.leaf("agent/x")).await.is_err(), "the nodes' CA has made an agent");
+    for (made_by, is_believed) in [(&nodes, true), (&parties, false)] {
+        let raw = RawNode::showing(&of("node/any"), &made_by.leaf("node/edge-1"));
+        let to = raw.address().to_string();
+        let _agent = Agent::builder(of("agent/warehouse")).node(&to).start().expect("an agent");
+        assert_eq!(raw.was_believed().await, is_believed, "by an agent");
+        let raw = RawNode::showing(&of("node/any"), &made_by.leaf("node/edge-1"));
+        let caller = Caller::builder(of("caller/ops")).node(raw.address().to_string());
+        assert!(caller.connect().await.is_err(), "a raw node welcomes nobody");
+        assert_eq!(raw.was_believed().await, is_believed, "by a caller");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_ca_is_changed_over_a_bundle_lets_the_leafs_of_both_in() {
+    let (old, new) = (World::new(), World::new());
+    let bundle = format!("{}{}", old.ca().pem(), new.ca().pem());
+    let of = |world: &World, party: &str| {
+        let leaf = world.leaf(party);
+        let pem = CredentialPem {
+            cert: leaf.cert.as_bytes(),
+            key: leaf.key.as_bytes(),
+            ca: bundle.as_bytes(),
+            ..CredentialPem::default()
+        };
+        Credentials::from_pem(&pem).expect("credentials")
+    };
+    for node_of in [&old, &new] {
+        let node = Node::builder(of(node_of, "node/edge-1")).listen("127.0.0.1:0");
+        let node = node.start().await.expect("a node");
+        let at = node.local_addr().to_string();
+        for (world, name) in [(&old, "agent/old"), (&new, "agent/new")] {
+            attached(Agent::builder(of(world, name)).node(&at)).await;
+        }
+        // Whoever still has the old CA alone is linked as long as the node's own leaf is of it.
+        let behind = Caller::builder(old.credentials("caller/ops")).node(&at).connect().await;
+        assert_eq!(behind.is_ok(), std::ptr::eq(node_of, &raw const old));
+    }
+}
