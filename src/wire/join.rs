@@ -265,6 +265,17 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_says_the_golden_bytes() {
+        let text = include_str!("../../tests/data/wire/join-request.hex");
+        let words = text.lines().filter_map(|line| line.split('#').next());
+        let words = words.flat_map(str::split_whitespace);
+        let golden: Vec<_> =
+            words.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect();
+        let request = JoinRequest::join(&[0x30, 2, 5, 0], "agent/warehouse".into(), &[0x37; 16]);
+        assert_eq!(request.encode(), Ok(golden));
+    }
+
+    #[test]
     fn a_secret_is_wiped() {
         let mut request = JoinRequest::join(&[], String::new(), &[7; 16]);
         request.wipe();

@@ -149,3 +149,42 @@ async fn bytes_that_are_no_request_are_answered_as_such_or_cut_off_and_the_enrol
     assert!(raw.send(at, &vec![0x00; most + 1]).await.is_none(), "one past it");
     site.join(at, &site.token("agent/a"), "m").await.expect("joined");
 }
+
+/// The bytes of a file of `tests/data/wire`.
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/wire/{name}.hex"));
+    let text = fs::read_to_string(path).expect("a file of tests/data/wire");
+    let words = text.lines().filter_map(|line| line.split('#').next());
+    let words = words.flat_map(str::split_whitespace);
+    words.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect()
+}
+
+#[tokio::test]
+async fn requests_and_refusals_are_the_golden_bytes() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    for (asked, answered) in [("join-request", "join-refused"), ("list-request", "list-refused")] {
+        let answer = Raw::new(None).send(enroller.local_addr(), &golden(asked)).await;
+        assert_eq!(answer, Some(golden(answered)), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn while_the_ca_is_changed_the_first_signs_and_leafs_of_both_are_heard() {
+    let site = Site::new();
+    let old = site.issued(Role::Agent, "a");
+    let [before, beside] = ["ca/ca.pem", "ca/old.pem"].map(|name| site.path(name));
+    fs::copy(&before, &beside).expect("copied");
+    let options = InitOptions { force: true, ..InitOptions::default() };
+    site.ca().init(&options, SystemTime::now()).expect("a new CA");
+    let bundle = [&before, &beside].map(|path| fs::read_to_string(path).expect("a CA")).concat();
+    fs::write(&before, &bundle).expect("written");
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let list = request(3, &[], "", &[]);
+    assert_eq!(Raw::new(Some(&old)).ask(at, &list).await.code(), 0, "a leaf of the old CA");
+    let joined = site.join(at, &site.token("agent/b"), "m").await.expect("joined");
+    assert_eq!(Raw::new(Some(&joined.files)).ask(at, &list).await.code(), 0);
+    assert_eq!(fs::read_to_string(&joined.files.ca).expect("CAs"), bundle);
+    assert_ne!(leaf_of(&joined.files).issuer, leaf_of(&old).issuer);
+}
