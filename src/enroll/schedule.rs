@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 /// Who was refused waits at least this long.
 const REFUSED_MIN: Duration = Duration::from_secs(10);
 
-/// When something that holds from one moment to another is to be renewed: at two thirds of its life, and by chance up to a twentieth later, so
-/// that machines that joined together do not come back together.
+/// When something that holds from one moment to another is to be renewed: just before two thirds of its life, from which on its holder is
+/// warned that it ends; by chance up to a twentieth sooner, so that machines that joined together do not come back together.
 pub(super) fn due(from: SystemTime, until: SystemTime, chance: f64) -> SystemTime {
     let life = until.duration_since(from).unwrap_or_default();
-    from + life.mul_f64(2.0 / 3.0 + chance.clamp(0.0, 1.0) / 20.0)
+    from + life.mul_f64(0.66 - chance.clamp(0.0, 1.0) / 20.0)
 }
 
 /// The wait after an attempt that failed: a twentieth of what is left, so that there are many attempts however short the life is.
@@ -35,12 +35,12 @@ mod tests {
     const START: SystemTime = SystemTime::UNIX_EPOCH;
 
     #[test]
-    fn it_is_due_at_two_thirds_and_never_after_three_quarters() {
+    fn it_is_due_just_before_two_thirds_and_not_before_three_fifths() {
         let days = |chance| {
             let due = due(START, START + 90 * DAY, chance);
             due.duration_since(START).expect("later").as_secs_f64() / DAY.as_secs_f64()
         };
-        assert!((days(0.0) - 60.0).abs() < 0.001 && (days(1.0) - 64.5).abs() < 0.001);
+        assert!((days(0.0) - 59.4).abs() < 0.001 && (days(1.0) - 54.9).abs() < 0.001);
         assert_eq!(due(START + DAY, START, 1.0), START + DAY, "a life that is none is due at once");
     }
 
