@@ -15,4 +15,4 @@ parties() {
 parties | while IFS= read -r party; do
     rm -f -- "$party.pem" "$party.key" "$party.csr"
 done
-rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl .[a-z]*.tmp
+rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl join-tokens.jsonl .[a-z]*.tmp

@@ -49,6 +49,8 @@ pub mod config;
 mod caller;
 mod agent;
 mod node;
+#[cfg(feature = "certs")]
+pub mod enroll;
 pub mod testing;
 mod serve;
 mod call;
@@ -63,6 +65,7 @@ pub mod policy;
 mod events;
 mod drain;
 mod patience;
+mod knocks;
 mod pace;
 mod wire;
 mod backoff;
@@ -109,6 +112,8 @@ pub use wire::json;
 pub use wire::{
     ALPN, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo, StreamCode,
 };
+#[cfg(feature = "certs")]
+pub use wire::{JOIN_ALPN, JoinRefusal};
 
 /// What the macros need.
 #[doc(hidden)]

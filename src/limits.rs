@@ -246,6 +246,60 @@ pub const CANDIDATES_MAX: usize = 16;
 /// Calls in flight at once when all agents of a service are called.
 pub const CALL_ALL_AT_ONCE: usize = 16;
 
+/// A request to an enroller, which strangers may send: a certificate request of an RSA key of 4,096 bits with many names in it fits.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// An enroller's answer: certificates, and a revocation list of some ten thousand entries. A longer list is left out of it.
+pub const JOIN_REPLY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Handshakes and requests in progress at once on one enroller. More are not answered, and come again by themselves.
+pub const JOINS_AT_ONCE_MAX: usize = 128;
+
+/// Between two handshakes of one address with an enroller. With the burst and the two waits below it leaves most places to others.
+pub const JOIN_HANDSHAKE_EVERY: Duration = Duration::from_millis(500);
+
+/// Handshakes of one address with an enroller that may come at once: a rack of machines that is switched on.
+pub const JOIN_HANDSHAKES_BURST: u32 = 40;
+
+/// A request to an enroller must be whole by then after the handshake, and its answer must be taken by then: three bad round trips fit.
+pub const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long whoever has joined stays to say so. Where the word gets lost the enroller waits for it in vain, and that is all.
+pub const JOIN_CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// Wrong tokens that one address may try at once.
+pub const TOKEN_TRIES_BURST: u32 = 10;
+
+/// Between two wrong tokens of one address after that: ten a minute. A secret has 128 bits, so this is against noise, not against luck.
+pub const TOKEN_TRIES_EVERY: Duration = Duration::from_secs(6);
+
+/// The longest time of a join token. One that lies about for longer is found by somebody else.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long an enroller remembers a token after its time, to say that it was used or is over rather than that it is unknown.
+pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Tokens of one CA directory at once. Each try reads them all: some 2 MiB.
+pub const TOKENS_MAX: usize = 10_000;
+
+/// How long an enroller's own certificate holds. It lies in memory and is signed again at half of that.
+pub const ENROLLER_LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The shortest life of a leaf that an enroller signs: certificates count whole seconds, and a renewal takes a moment.
+pub const LEAF_LIFE_MIN: Duration = Duration::from_secs(3);
+
+/// Between two looks at the certificate that is to be renewed: the clock may have been set, and somebody else may have renewed it.
+pub const RENEWAL_LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The shortest wait after a renewal that failed.
+pub const RENEWAL_RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// The longest wait after a renewal that failed: with leafs of 90 days there are 30 left to try in.
+pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
+
+/// A renewal that goes on failing for the same reason says so again after this long.
+pub const RENEWAL_SAID_EVERY: Duration = Duration::from_secs(600);
+
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

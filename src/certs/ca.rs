@@ -135,6 +135,13 @@ impl Ca {
         Ok(CertPem { cert, serial })
     }
 
+    /// SHA-256 of its certificate, by which those who join know it.
+    pub(super) fn fingerprint(&self) -> Result<[u8; tls::DIGEST_BYTES], CertsError> {
+        let all =
+            tls::fingerprints(self.pem.as_bytes()).map_err(|error| unfit(error.to_string()))?;
+        all.into_iter().next().ok_or_else(|| unfit("no certificate in the CA's file"))
+    }
+
     /// Signs a revocation list. Numbers must count up from list to list.
     pub fn crl(
         &self,

@@ -59,7 +59,7 @@ impl NodeConfig {
             let (policy, limits) = (read_node_policy(file), read_limits(file));
             let state = file.optional("state", value::path);
             let audit = read_audit(file);
-            file.refuse(&["nodes", "demo", "ledger"], "belongs in an agent's file");
+            file.refuse(&["nodes", "demo", "ledger", "enroll"], "belongs in an agent's file");
             refuse_doors(file);
             Self { listen, tls, policy, limits, state, audit }
         })
@@ -82,6 +82,8 @@ pub struct AgentConfig {
     pub demo: bool,
     /// Where `Demo/Append` writes.
     pub ledger: Option<PathBuf>,
+    /// The enroller that renews the agent's certificate.
+    pub enroll: Option<NodeAddress>,
     /// Where links, refusals and calls are written down.
     pub audit: AuditFile,
 }
@@ -100,10 +102,11 @@ impl AgentConfig {
             let (policy, limits) = (read_agent_policy(file), read_limits(file));
             let demo = file.optional("demo", value::flag).unwrap_or(false);
             let ledger = file.optional("ledger", value::path);
+            let enroll = file.optional("enroll", value::enroller);
             let audit = read_audit(file);
             file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
             refuse_doors(file);
-            Self { nodes, tls, policy, limits, demo, ledger, audit }
+            Self { nodes, tls, policy, limits, demo, ledger, enroll, audit }
         })
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
 /// In TOML a key after a header belongs to that header, which surprises people.
 fn refuse_misplaced(table: &mut Table<'_>) {
     table.refuse(
-        &["listen", "state", "nodes", "demo", "ledger"],
+        &["listen", "state", "nodes", "demo", "ledger", "enroll"],
         "belongs above the first [header] of the file",
     );
 }

@@ -143,6 +143,9 @@ fn an_agent_names_its_nodes() {
     check(agent_faults, good, "nodes = [\n'a',\n'::1'\n]", "f:3: `nodes`: node address");
     check(agent_faults, good, "nodes = ['a', 'a:4433']", "stands there twice");
     check(node_faults, "", good, "belongs in an agent's file");
+    check(agent_faults, "enroll = \"ca.example.com\"", "enroll = \"ca:0\"", "port");
+    check(agent_faults, "enroll = \"[::1]:4434\"", "enroll = 4434", "must be a text");
+    check(node_faults, "", "enroll = \"ca\"", "belongs in an agent's file");
     check(agent_faults, "demo = true\nledger = 'l'", "demo = 'yes'", "must be true or false");
 }
 

@@ -1,6 +1,7 @@
 //! Values as people write them in a file or a flag: durations, sizes, counts, addresses to listen on.
 
 use super::table::not_a_type;
+use crate::name::NodeAddress;
 use std::{
     fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
 };
@@ -97,6 +98,13 @@ where
 /// Reads where to listen.
 pub(super) fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     parse_listen(as_text(value, "[::]:4433")?).map_err(|why| why.to_string())
+}
+
+/// Reads where an enroller is: `HOST` or `HOST:PORT`.
+pub(super) fn enroller(value: &DeValue<'_>) -> Result<NodeAddress, String> {
+    let text = as_text(value, "ca.example.com:4434")?;
+    NodeAddress::parse_with_port(text, NodeAddress::ENROLLER_PORT_DEFAULT)
+        .map_err(|why| why.to_string())
 }
 
 /// Reads a path, and leaves it as it is written.

@@ -128,7 +128,7 @@ impl Dialler {
     ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
         let credentials = self.trust.credentials();
         let settings = self.settings.get();
-        let connection = self.race(address, &settings.config).await?;
+        let connection = race(&self.sockets, address, &settings.config).await?;
         let identity = greet::identity_of(&connection, credentials.trust_domain())?;
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
             Ok(Ok((control, welcome))) => {
@@ -145,70 +145,6 @@ impl Dialler {
                 Err(LinkFault::Silent("no WELCOME came in time"))
             }
         }
-    }
-
-    /// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
-    async fn race(
-        &self,
-        address: &NodeAddress,
-        config: &quinn::ClientConfig,
-    ) -> Result<quinn::Connection, LinkFault> {
-        let mut waiting = resolve(address).await?;
-        let mut running = JoinSet::new();
-        let mut worst = None;
-        loop {
-            if let Some(next) = waiting.pop_front() {
-                self.start(&mut running, next, address, config);
-            }
-            let next_start = Instant::now() + RACE_STAGGER;
-            let ended = if waiting.is_empty() {
-                running.join_next().await
-            } else {
-                tokio::time::timeout_at(next_start, running.join_next()).await.unwrap_or_default()
-            };
-            match ended {
-                Some(Ok(Ok(connection))) => return Ok(connection),
-                Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
-                Some(Err(_)) | None => {}
-            }
-            if waiting.is_empty() && running.is_empty() {
-                return Err(
-                    worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() })
-                );
-            }
-        }
-    }
-
-    fn start(
-        &self,
-        running: &mut JoinSet<Result<quinn::Connection, LinkFault>>,
-        to: SocketAddr,
-        address: &NodeAddress,
-        config: &quinn::ClientConfig,
-    ) {
-        let (sockets, config, address) = (self.sockets.clone(), config.clone(), address.clone());
-        // A JoinSet ends its tasks when it is dropped, with the race.
-        running.spawn(async move {
-            let unsendable =
-                |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
-            let endpoint =
-                sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
-            let connecting = endpoint
-                .connect_with(config, to, address.host())
-                .inspect_err(|error| {
-                    if *error == quinn::ConnectError::EndpointStopping {
-                        sockets.discard(to);
-                    }
-                })
-                .map_err(|error| unsendable(error.to_string()))?;
-            match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
-                Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
-                    Err(LinkFault::NoAnswer { address })
-                }
-                Ok(Err(error)) => Err(LinkFault::lost(&error)),
-            }
-        });
     }
 
     /// Whom it trusts, and the links that it made.
@@ -232,6 +168,67 @@ impl Dialler {
     pub(crate) async fn wait_idle(&self, wait_max: Duration) {
         drop(tokio::time::timeout(wait_max, self.sockets.wait_idle()).await);
     }
+}
+
+/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
+pub(super) async fn race(
+    sockets: &Arc<DiallingSockets>,
+    address: &NodeAddress,
+    config: &quinn::ClientConfig,
+) -> Result<quinn::Connection, LinkFault> {
+    let mut waiting = resolve(address).await?;
+    let mut running = JoinSet::new();
+    let mut worst = None;
+    loop {
+        if let Some(next) = waiting.pop_front() {
+            start(&mut running, sockets.clone(), next, address, config);
+        }
+        let next_start = Instant::now() + RACE_STAGGER;
+        let ended = if waiting.is_empty() {
+            running.join_next().await
+        } else {
+            tokio::time::timeout_at(next_start, running.join_next()).await.unwrap_or_default()
+        };
+        match ended {
+            Some(Ok(Ok(connection))) => return Ok(connection),
+            Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
+            Some(Err(_)) | None => {}
+        }
+        if waiting.is_empty() && running.is_empty() {
+            return Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }));
+        }
+    }
+}
+
+fn start(
+    running: &mut JoinSet<Result<quinn::Connection, LinkFault>>,
+    sockets: Arc<DiallingSockets>,
+    to: SocketAddr,
+    address: &NodeAddress,
+    config: &quinn::ClientConfig,
+) {
+    let (config, address) = (config.clone(), address.clone());
+    // A JoinSet ends its tasks when it is dropped, with the race.
+    running.spawn(async move {
+        let unsendable =
+            |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
+        let endpoint = sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
+        let connecting = endpoint
+            .connect_with(config, to, address.host())
+            .inspect_err(|error| {
+                if *error == quinn::ConnectError::EndpointStopping {
+                    sockets.discard(to);
+                }
+            })
+            .map_err(|error| unsendable(error.to_string()))?;
+        match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
+                Err(LinkFault::NoAnswer { address })
+            }
+            Ok(Err(error)) => Err(LinkFault::lost(&error)),
+        }
+    });
 }
 
 /// All addresses of the name now, families in turn.

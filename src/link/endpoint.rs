@@ -49,7 +49,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// A UDP socket. `[::]` takes IPv4 and IPv6 together.
-fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
+pub(super) fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let bind = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -62,7 +62,7 @@ fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
 }
 
 /// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
-fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
+pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(streams.into())
@@ -103,7 +103,7 @@ fn bounded(calls: usize) -> u32 {
 }
 
 /// The TLS configuration does not fit QUIC: only if a provider without AES-128-GCM was chosen.
-fn no_quic_suite<E>(_: E) -> BindError {
+pub(super) fn no_quic_suite<E>(_: E) -> BindError {
     BindError::Socket {
         address: (Ipv6Addr::UNSPECIFIED, 0).into(),
         source: io::Error::other("the TLS provider has no cipher suite for QUIC"),
@@ -223,7 +223,7 @@ fn server_config(
     Ok(server)
 }
 
-fn no_runtime(address: SocketAddr) -> BindError {
+pub(super) fn no_runtime(address: SocketAddr) -> BindError {
     BindError::Socket { address, source: io::Error::other("no tokio runtime is running") }
 }
 

@@ -7,6 +7,8 @@ mod dial;
 mod endpoint;
 mod fault;
 mod greet;
+#[cfg(feature = "certs")]
+mod join;
 mod leave;
 mod redial;
 mod resets;
@@ -20,6 +22,8 @@ pub use endpoint::BindError;
 pub(crate) use endpoint::{Knock, Listener};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted, NotGreeted};
+#[cfg(feature = "certs")]
+pub(crate) use join::{JoinKnock, JoinListener, ask};
 pub(crate) use leave::{Leave, Leaving};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;

@@ -24,6 +24,9 @@ impl NodeAddress {
     /// The port of an address that names none.
     pub const PORT_DEFAULT: u16 = 4433;
 
+    /// The port of an enroller's address that names none.
+    pub const ENROLLER_PORT_DEFAULT: u16 = 4434;
+
     /// The DNS name or IP address; an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -34,7 +37,15 @@ impl NodeAddress {
         self.port
     }
 
-    fn read(text: &str) -> Result<Self, &'static str> {
+    /// Reads an address of something that has another port than a node has, where none is named.
+    ///
+    /// # Errors
+    /// The text is no address.
+    pub fn parse_with_port(text: &str, port_default: u16) -> Result<Self, NameError> {
+        Self::read(text, port_default).map_err(|why| NameError::new("address", text, why))
+    }
+
+    fn read(text: &str, port_default: u16) -> Result<Self, &'static str> {
         if text.contains("://") {
             return Err("is a URL; write HOST or HOST:PORT");
         }
@@ -42,7 +53,7 @@ impl NodeAddress {
             Some(rest) => read_bracketed(rest)?,
             None => read_plain(text)?,
         };
-        Ok(Self { host, port: port.map_or(Ok(Self::PORT_DEFAULT), read_port)? })
+        Ok(Self { host, port: port.map_or(Ok(port_default), read_port)? })
     }
 }
 
@@ -115,7 +126,8 @@ impl FromStr for NodeAddress {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        Self::read(text).map_err(|why| NameError::new("node address", text, why))
+        Self::read(text, Self::PORT_DEFAULT)
+            .map_err(|why| NameError::new("node address", text, why))
     }
 }
 
@@ -189,6 +201,16 @@ mod tests {
         ] {
             assert!(bad.parse::<NodeAddress>().is_err(), "{bad:?} was taken for an address");
         }
+    }
+
+    #[test]
+    fn something_else_than_a_node_has_a_port_of_its_own_where_none_is_named() {
+        let port = |text| NodeAddress::parse_with_port(text, 4434).map(|address| address.port());
+        assert_eq!(
+            (port("ca.example.com"), port("[::1]"), port("a:1")),
+            (Ok(4434), Ok(4434), Ok(1))
+        );
+        assert!(port("a:0").is_err());
     }
 
     #[test]

@@ -1,13 +1,9 @@
 //! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
 
-use super::{
-    AgentLink, NodeEvent, Shared,
-    admitted::Admitted,
-    front::Front,
-    knocks::{Place, Source},
-};
+use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front};
 use crate::{
     call::Permits,
+    knocks::{Place, Source},
     limits::{HELLO_WAIT_MAX, Limits},
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
     name::{Name, Role},

@@ -1,7 +1,6 @@
 //! The lines of a node's log that others can cause: each kind is bounded, for each of those who cause it and for all together.
 
-use super::knocks::Source;
-use crate::{name::PeerName, pace::Lines};
+use crate::{knocks::Source, name::PeerName, pace::Lines};
 
 /// What a node says of those whom it refuses.
 #[derive(Default)]

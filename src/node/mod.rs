@@ -8,7 +8,6 @@ mod events;
 mod front;
 mod handle;
 mod hosting;
-mod knocks;
 mod lines;
 mod quotas;
 mod registry;
@@ -28,6 +27,7 @@ use crate::{
     drain::{Tasks, Word},
     events::{Events, Teller},
     generation::{Applied, Generation},
+    knocks::{Knocks, Place, Shares},
     limits::{self, Limits},
     link::{BindError, Leave, Link, Listener},
     name::{CallIds, Name, NameError, PeerName, Role},
@@ -38,7 +38,6 @@ use crate::{
     wire::{CloseCode, ServiceInfo},
 };
 use dispatch::Dispatch;
-use knocks::{Knocks, Place, Shares};
 use lines::NodeLines;
 use quotas::Quotas;
 use registry::Registry;

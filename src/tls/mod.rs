@@ -6,6 +6,10 @@ mod config;
 mod credentials;
 #[cfg(feature = "certs")]
 mod csr;
+#[cfg(feature = "certs")]
+mod digest;
+#[cfg(feature = "certs")]
+mod door;
 mod explain;
 mod facts;
 mod files;
@@ -20,6 +24,10 @@ pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
 #[cfg(feature = "certs")]
 pub use csr::CsrFacts;
+#[cfg(feature = "certs")]
+pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
+#[cfg(feature = "certs")]
+pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};

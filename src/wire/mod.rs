@@ -7,6 +7,8 @@ mod code;
 mod control;
 mod frame;
 mod head;
+#[cfg(feature = "certs")]
+mod join;
 #[cfg(feature = "json")]
 pub mod json;
 mod scan;
@@ -22,6 +24,10 @@ pub use head::CallKind;
 pub(crate) use head::{
     ReplyHead, RequestHead, Route, RouteKind, StatusHead, metadata_fault, pairs,
 };
+#[cfg(feature = "certs")]
+pub(crate) use join::{Ask, JoinReply, JoinRequest};
+#[cfg(feature = "certs")]
+pub use join::{JOIN_ALPN, JoinRefusal};
 
 /// The application protocol that TLS agrees on, and the version in it.
 pub const ALPN: &[u8] = b"dialback/1";

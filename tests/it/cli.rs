@@ -5,6 +5,7 @@ mod calls;
 mod canary;
 mod certificates;
 mod draining;
+mod enrolling;
 mod files;
 mod killed;
 mod local;

@@ -7,6 +7,7 @@ mod cancel;
 #[cfg(all(feature = "cli", unix))]
 mod cli;
 mod deadline;
+mod enroll;
 mod faults;
 mod faults_drain;
 mod hostile;

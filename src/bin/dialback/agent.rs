@@ -5,6 +5,7 @@ use crate::{
     audit,
     credentials::{self, Locator},
     exit::Failure,
+    join,
     node::runtime,
     reload::{self, Read},
     signals::{Hangups, Signals},
@@ -13,6 +14,7 @@ use dialback::{
     Agent, AgentPolicy, Credentials, Generation, Limits, NodeAddress, Role, Service,
     config::{AgentConfig, AuditFile, Watch},
     demo::{self, Ledger},
+    enroll::Renewal,
 };
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,8 @@ struct Settings {
     limits: Limits,
     hosted: Hosted,
     audit: AuditFile,
+    /// Who keeps the certificate young, if somebody does.
+    renewal: Option<Renewal>,
     /// Where all this was read.
     files: Vec<PathBuf>,
 }
@@ -41,10 +45,14 @@ struct Fixed<'a> {
     nodes: &'a [NodeAddress],
     hosted: &'a Hosted,
     audit: &'a AuditFile,
+    renewal: Option<&'a Renewal>,
 }
 
 /// Runs the command.
-pub(crate) fn run(args: AgentArgs) -> Result<(), Failure> {
+pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
+    if let Some(command) = args.command.take() {
+        return join::run(Role::Agent, command);
+    }
     // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
     let locator = Locator::new(Role::Agent);
     let watch = Watch::new(Settings::read(&args, &locator)?.files);
@@ -65,9 +73,16 @@ impl Settings {
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
+        let enroller = args.enroll.clone().or(file.enroll);
+        let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
+        let credentials = match &renewal {
+            Some(renewal) => join::present(renewal, Role::Agent)?,
+            None => credentials::load_from(Role::Agent, &located)?,
+        };
         Ok(Self {
             hosted: Hosted { demo, ledger },
-            credentials: credentials::load_from(Role::Agent, &located)?,
+            credentials,
+            renewal,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
@@ -84,6 +99,7 @@ impl Settings {
             (self.nodes != fixed.nodes, "nodes"),
             (self.hosted != *fixed.hosted, "what the agent hosts"),
             (self.audit != *fixed.audit, "audit"),
+            (self.renewal.as_ref() != fixed.renewal, "enroll, or which files are renewed,"),
         ];
         let next = Generation {
             credentials: Some(self.credentials),
@@ -121,7 +137,8 @@ async fn serve(
     settings: Settings,
     watch: Watch,
 ) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, hosted, audit: audited, .. } = settings;
+    let Settings { credentials, nodes, policy, limits, hosted, audit: audited, renewal, .. } =
+        settings;
     let services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let audit = audit::open(audited.clone())?;
@@ -132,7 +149,9 @@ async fn serve(
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
-        let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited };
+        let _renewing = renewal.clone().map(Renewal::start);
+        let renewal = renewal.as_ref();
+        let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited, renewal };
         let read = || Settings::read(&args, &locator).map(|next| next.in_place_of(fixed));
         let apply = async |next| agent.apply(next).await;
         let first = signals.first(reload::mind(watch, hangups, read, apply)).await;

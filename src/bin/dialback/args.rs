@@ -10,6 +10,7 @@ use clap::{
 use dialback::{
     CrlScope, MethodPath, Name, NodeAddress, PeerName, Role,
     config::{AuditFile, TlsFiles, parse_duration, parse_listen},
+    enroll::Enroller,
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -71,6 +72,10 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Runs an agent: dials its nodes and hosts services
     Agent(AgentArgs),
+    /// Gets a caller's certificate from an enroller
+    Caller(CallerArgs),
+    /// Runs an enroller: signs agents and callers that join or renew
+    Enroll(EnrollArgs),
     /// Calls a method of an agent
     Call(CallArgs),
     /// Lists the agents that this caller may see
@@ -166,11 +171,15 @@ pub(crate) struct NodeArgs {
 
 /// `dialback agent`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Example: dialback agent --node edge-1.example.com:4433 --demo
 It dials until it gets through, and again whenever a link is lost. No port is opened.
 SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
-A second signal does not wait: calls in flight are cut off, and the exit code is 1.")]
+A second signal does not wait: calls in flight are cut off, and the exit code is 1.
+With --enroll it renews its certificate by itself; `dialback agent join` gets the first one.",
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct AgentArgs {
     /// The agent's config file
     #[arg(long, value_name = "FILE")]
@@ -185,12 +194,115 @@ pub(crate) struct AgentArgs {
     /// The file to which Demo/Append writes; needs the demo
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
+    /// The enroller that renews the certificate at two thirds of its life [default: none; port 4434]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
+    pub(crate) enroll: Option<NodeAddress>,
     /// The audit log.
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub(crate) command: Option<JoinCommand>,
+}
+
+/// `dialback caller`.
+#[derive(Debug, Args)]
+pub(crate) struct CallerArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: JoinCommand,
+}
+
+/// `dialback agent ...` and `dialback caller ...`: certificates over the wire.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinCommand {
+    /// Gets a first certificate by a join token; the key is made here and stays here
+    #[command(after_help = "\
+Example, with the line that `dialback enroll token agent warehouse` printed where the CA is:
+  DIALBACK_TOKEN=djt1:... dialback agent join --enroll ca.example.com:4434
+It writes ROLE-NAME.pem, ROLE-NAME.key, ca.pem and crl.pem. A token is good once.
+Exit codes: 2 what can be seen to be wrong here, the token is then not used;
+78 no answer; 80 refused.")]
+    Join(JoinArgs),
+    /// Renews a certificate once, if it is past two thirds of its life
+    #[command(after_help = "\
+Example, for a timer: dialback caller renew --enroll ca.example.com:4434
+An agent that runs with --enroll needs none.")]
+    Renew(RenewArgs),
+}
+
+/// `dialback agent join`, `dialback caller join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The enroller; port 4434 unless it is named
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
+    pub(crate) enroll: NodeAddress,
+    /// The join token; better in DIALBACK_TOKEN, where other users of this machine do not see it
+    #[arg(long, value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
+    /// The name that the token is expected to be for; for another one nothing is asked
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<Name>,
+    /// Where to put certificate, key and CA
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub(crate) dir: PathBuf,
+    /// Replace a certificate that is there and good
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) force: bool,
+}
+
+/// `dialback agent renew`, `dialback caller renew`.
+#[derive(Debug, Args)]
+pub(crate) struct RenewArgs {
+    /// The enroller; port 4434 unless it is named
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
+    pub(crate) enroll: NodeAddress,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
+
+/// `dialback enroll`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, where the CA is:
+  dialback enroll --listen '[::]:4434' --ca-dir certs
+  dialback enroll token agent warehouse --ttl 1h --ca-dir certs
+It signs agents and callers, never a node and never a CA. Open its one UDP port to the
+machines that join. Keep nodes under a CA of their own where a break-in here must not
+make one.")]
+pub(crate) struct EnrollArgs {
+    /// Where to listen, UDP [default: [::]:4434, which is IPv6 and IPv4]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The directory of the CA, as `dialback certs init` makes it
+    #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
+    pub(crate) ca_dir: PathBuf,
+    /// How long its certificates hold
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_duration_text)]
+    pub(crate) leaf_ttl: Duration,
+    /// What to do instead of listening.
+    #[command(subcommand)]
+    pub(crate) command: Option<EnrollCommand>,
+}
+
+/// `dialback enroll ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnrollCommand {
+    /// Prints a join token: one line, which lets one machine join once as this party
+    #[command(after_help = "Example: dialback enroll token agent warehouse --ttl 1h")]
+    Token {
+        /// agent or caller
+        role: Role,
+        /// The party's name
+        name: Name,
+        /// How long the token is good, at most 30d
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration_text)]
+        ttl: Duration,
+    },
 }
 
 /// How a caller reaches its node.
@@ -379,6 +491,14 @@ fn variable(arg: &clap::Arg) -> Option<String> {
     Some(format!("DIALBACK_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }
 
+fn parse_duration_text(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|why| why.to_string())
+}
+
+fn parse_enroller(text: &str) -> Result<NodeAddress, String> {
+    NodeAddress::parse_with_port(text, Enroller::PORT_DEFAULT).map_err(|why| why.to_string())
+}
+
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = parse_duration(text).map_err(|why| why.to_string())?;
     if timeout.is_zero() {
@@ -494,6 +614,8 @@ mod tests {
     fn bad_names_and_unknown_words_are_refused_where_they_are_typed() {
         assert!(read(&["call", "warehouse", "HelloService/Hello"]).is_ok());
         assert!(read(&["call", "warehouse", "HelloService.Hello", "-d", "-1"]).is_ok());
+        assert!(read(&["agent", "join", "--enroll", "ca", "--token", "t"]).is_ok());
+        assert!(read(&["enroll", "token", "agent", "x", "--ca-dir", "d"]).is_ok());
         for bad in [
             &["call"][..],
             &["call", "a", "A/b", "c"],
@@ -503,6 +625,12 @@ mod tests {
             &["node", "--listen", "localhost:1"],
             &["certs", "issue", "boss", "x"],
             &["policy", "test", "ops", "warehouse", "A/b"],
+            &["enroll", "token", "boss", "x"],
+            &["enroll", "token", "agent", "x", "--ttl", "soon"],
+            &["agent", "join", "--token", "t"],
+            &["agent", "join", "--enroll", "ca:0", "--token", "t"],
+            &["agent", "--demo", "join", "--enroll", "ca", "--token", "t"],
+            &["caller"],
             &["tcp"],
             &[],
         ] {

@@ -9,8 +9,10 @@ mod caller;
 mod certs;
 mod config;
 mod credentials;
+mod enroll;
 mod exit;
 mod input;
+mod join;
 mod log;
 mod node;
 mod output;
@@ -20,6 +22,7 @@ mod services;
 mod signals;
 
 use args::Command;
+use dialback::Role;
 use exit::Failure;
 use std::process::ExitCode;
 
@@ -34,6 +37,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Certs(args) => certs::run(args),
         Command::Node(args) => node::run(args),
         Command::Agent(args) => agent::run(args),
+        Command::Caller(args) => join::run(Role::Caller, args.command),
+        Command::Enroll(args) => enroll::run(args),
         Command::Call(args) => call::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),

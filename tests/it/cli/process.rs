@@ -18,7 +18,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Rules as in `examples/first/node.toml`.
-const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
+pub(super) const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
 
 /// A working directory with `certs/` for node edge-1, agent warehouse and caller ops.
 pub(super) struct Place(tempfile::TempDir);

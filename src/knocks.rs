@@ -14,10 +14,10 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 /// Whose handshakes are counted together: an IPv4 address, or the 64 bits that one site of IPv6 has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Source(IpAddr);
+pub(crate) struct Source(IpAddr);
 
 impl Source {
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(v6) => {
                 let [a, b, c, d, ..] = v6.segments();
@@ -29,40 +29,44 @@ impl Source {
 }
 
 /// Who may begin a handshake.
-pub(super) struct Knocks {
+pub(crate) struct Knocks {
     begun: Buckets<Source>,
     /// So that a flood of packets is no flood of lines.
     ignored: Sparse,
 }
 
 impl Knocks {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
         let every = Duration::from_secs(1) / bounded(limits.handshakes_per_address);
         // So many addresses at once are a flood of made-up ones, against which proving them helps, and not this.
-        let pace = Pace::new(bounded(limits.handshakes_burst), every);
+        Self::at(Pace::new(bounded(limits.handshakes_burst), every))
+    }
+
+    /// At this pace for each address.
+    pub(crate) fn at(pace: Pace) -> Self {
         let begun = Buckets::new(pace, KNOCK_ADDRESSES_MAX);
         Self { begun, ignored: Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY)) }
     }
 
     /// Whether this address may begin a handshake now; if so and it `counts`, it is one less that it may.
-    pub(super) fn may(&mut self, address: IpAddr, now: Instant, counts: bool) -> bool {
+    pub(crate) fn may(&mut self, address: IpAddr, now: Instant, counts: bool) -> bool {
         self.begun.may(Source::of(address), now, counts)
     }
 
     /// One more was ignored. Gives how many there were since the last line, if it is time for another.
-    pub(super) fn ignored(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn ignored(&mut self, now: Instant) -> Option<u64> {
         self.ignored.say(now).map(|before| before.0 + 1)
     }
 }
 
 /// The places for handshakes that each address holds: one address that stalls its handshakes must not hold them all.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Arc<Mutex<HashMap<Source, usize>>>);
+pub(crate) struct Shares(Arc<Mutex<HashMap<Source, usize>>>);
 
 impl Shares {
     /// A share of the places for this address, if it has some left.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Share> {
+    pub(crate) fn take(&self, address: IpAddr) -> Option<Share> {
         let source = Source::of(address);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(source).or_default();
@@ -74,7 +78,7 @@ impl Shares {
     }
 
     /// Whether this address has to prove itself first: else whoever sends under a made-up one could hold the share of its owner.
-    pub(super) fn must_prove(&self, address: IpAddr) -> bool {
+    pub(crate) fn must_prove(&self, address: IpAddr) -> bool {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.get(&Source::of(address)).is_some_and(|count| *count >= HANDSHAKES_PER_ADDRESS_MAX / 2)
     }
@@ -92,7 +96,7 @@ impl Shares {
 
 /// One of the places that an address may hold. Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     shares: Shares,
     source: Source,
 }
@@ -105,13 +109,13 @@ impl Drop for Share {
 
 /// A place among the handshakes in progress: one of all, and one of those of its address.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     _of_all: OwnedSemaphorePermit,
     _of_address: Share,
 }
 
 impl Place {
-    pub(super) const fn new(of_all: OwnedSemaphorePermit, of_address: Share) -> Self {
+    pub(crate) const fn new(of_all: OwnedSemaphorePermit, of_address: Share) -> Self {
         Self { _of_all: of_all, _of_address: of_address }
     }
 }

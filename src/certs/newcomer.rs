@@ -1,0 +1,48 @@
+//! What a machine makes that joins or renews: a key that stays, and a request that proves it.
+
+use super::{CertsError, ca::new_key};
+use rcgen::{CertificateParams, DnType};
+use zeroize::Zeroizing;
+
+/// A new key, and the request for a certificate over it.
+pub(crate) struct NewKey {
+    /// The private key, PEM.
+    pub(crate) key_pem: Zeroizing<String>,
+    /// The request, PKCS #10 in DER. It says nothing but the key.
+    pub(crate) request: Vec<u8>,
+}
+
+impl NewKey {
+    /// Makes a key of ECDSA P-256.
+    pub(crate) fn generate() -> Result<Self, CertsError> {
+        let key = new_key()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "dialback");
+        Ok(Self {
+            request: params.serialize_request(&key)?.der().to_vec(),
+            key_pem: Zeroizing::new(key.serialize_pem()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::CsrFacts;
+    use rcgen::{KeyPair, PublicKeyData};
+
+    #[test]
+    fn a_request_proves_its_key_and_a_changed_one_does_not() {
+        let new = NewKey::generate().expect("made");
+        let read = CsrFacts::from_der(&new.request).expect("read");
+        let own = KeyPair::from_pem(&new.key_pem).expect("a key").subject_public_key_info();
+        assert_eq!((read.public_key_der(), read.wishes.len()), (own.as_slice(), 0));
+        for at in [new.request.len() - 1, new.request.len() / 2] {
+            let mut changed = new.request.clone();
+            changed[at] ^= 1;
+            assert!(CsrFacts::from_der(&changed).is_err(), "byte {at}");
+        }
+        assert!(CsrFacts::from_der(&[]).is_err() && CsrFacts::from_der(&own).is_err());
+    }
+}

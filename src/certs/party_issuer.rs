@@ -1,0 +1,215 @@
+//! A CA that signs agents and callers, each leaf recorded, and nothing else: there is no way to ask it for a node, a host name or a CA.
+
+use super::{
+    CertsDir, CertsError, LeafProfile, TokenFault,
+    ca::{BACKDATED, Ca},
+    dir::{damaged, expect_holding},
+    files, issued,
+    tokens::Tokens,
+};
+use crate::{
+    limits::ENROLLER_LEAF_LIFE,
+    name::{PeerName, Role},
+    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity},
+};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+/// The issuing side of an enroller. Its work reads and writes files, and may wait for other commands in the directory.
+pub(crate) struct PartyIssuer {
+    dir: CertsDir,
+    ca: Ca,
+    leaf_life: Duration,
+    /// Whether there was ever a revocation list: one that vanishes must not let the revoked in.
+    has_list: AtomicBool,
+    /// File locks hold other processes off; this holds off other threads where files cannot be locked.
+    turn: Mutex<()>,
+}
+
+/// A leaf that was signed.
+#[derive(Debug, Clone)]
+pub(crate) struct Granted {
+    pub(crate) party: PeerName,
+    pub(crate) serial: String,
+    pub(crate) not_after: SystemTime,
+    pub(crate) leaf_pem: String,
+}
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IssueFault {
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+    #[error("{0} is no agent and no caller, and an enroller signs nobody else")]
+    Role(PeerName),
+    #[error("the certificate request is no good: {0}")]
+    Request(FactsError),
+    #[error("the certificate {0} is revoked")]
+    Revoked(String),
+    #[error("the certificate has more than half of its life left")]
+    TooEarly,
+    #[error("{0}")]
+    Broken(#[from] CertsError),
+}
+
+/// A party that an enroller may sign. Holding one is the proof.
+struct Enrollable(PeerName);
+
+impl Enrollable {
+    fn new(party: PeerName) -> Result<Self, IssueFault> {
+        match party.role {
+            Role::Agent | Role::Caller => Ok(Self(party)),
+            Role::Node => Err(IssueFault::Role(party)),
+        }
+    }
+}
+
+impl PartyIssuer {
+    /// Takes the CA of a directory. The leafs will hold for `leaf_life`.
+    pub(crate) fn open(
+        dir: CertsDir,
+        leaf_life: Duration,
+        now: SystemTime,
+    ) -> Result<Self, CertsError> {
+        let ca = dir.ca()?;
+        expect_holding(&ca, now)?;
+        let issuer =
+            Self { dir, ca, leaf_life, has_list: AtomicBool::new(false), turn: Mutex::new(()) };
+        issuer.crl()?;
+        Ok(issuer)
+    }
+
+    /// The CA's certificate, and those that stand beside it in its file.
+    pub(crate) fn ca_pem(&self) -> &str {
+        self.ca.pem()
+    }
+
+    pub(crate) fn trust_domain(&self) -> &str {
+        self.ca.trust_domain()
+    }
+
+    /// A first leaf, by a token. The token is used up before the leaf is signed: whatever happens then, there is never a second one.
+    pub(crate) fn join(
+        &self,
+        secret: &[u8],
+        party: &str,
+        request: &[u8],
+        now: SystemTime,
+    ) -> Result<Granted, IssueFault> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = self.dir.hold()?;
+        let path = self.dir.tokens_path();
+        let mut tokens = Tokens::read(&path)?;
+        let party = Enrollable::new(tokens.take(secret, party, now)?)?;
+        // Strangers do not get as far as this parser.
+        let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
+        tokens.write(&path)?;
+        self.sign(party, &key, now)
+    }
+
+    /// The next leaf of a party that has shown its present one, in the second half of that one's life.
+    pub(crate) fn renew(
+        &self,
+        present: &Identity,
+        request: &[u8],
+        now: SystemTime,
+    ) -> Result<Granted, IssueFault> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = self.dir.hold()?;
+        let party = Enrollable::new(present.peer_name().clone())?;
+        self.expect_good(present)?;
+        let life = present.not_after().duration_since(present.not_before()).unwrap_or_default();
+        if now < present.not_before() + life / 2 {
+            return Err(IssueFault::TooEarly);
+        }
+        let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
+        self.sign(party, &key, now)
+    }
+
+    /// Refuses a certificate that stands in the list or in the record of those that were revoked, which are read anew.
+    pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueFault> {
+        self.crl()?;
+        if self.dir.is_revoked(present.serial())? {
+            return Err(IssueFault::Revoked(present.serial().into()));
+        }
+        Ok(())
+    }
+
+    /// The revocation list as it is now, if the directory has one.
+    pub(crate) fn crl(&self) -> Result<Option<String>, CertsError> {
+        let path = self.dir.crl_path();
+        match files::read_if_there(&path)? {
+            Some(text)
+                if CrlFacts::all_from_pem(text.as_bytes()).is_ok_and(|all| !all.is_empty()) =>
+            {
+                self.has_list.store(true, Ordering::Release);
+                Ok(Some(text))
+            }
+            None if !self.has_list.load(Ordering::Acquire) => Ok(None),
+            _ => Err(CertsError::NothingToInspect { path }),
+        }
+    }
+
+    /// The one place where this CA's key is used for a party.
+    fn sign(
+        &self,
+        party: Enrollable,
+        key: &CsrFacts,
+        now: SystemTime,
+    ) -> Result<Granted, IssueFault> {
+        let Enrollable(party) = party;
+        expect_holding(&self.ca, now)?;
+        let profile = self.profile(&party, now);
+        // Of a request only the key is taken: whatever else it wishes for is passed over.
+        let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
+        let facts = first_of(&leaf_pem)?;
+        self.expect_as_meant(&facts, &party)?;
+        issued::append(&self.dir.record_path(), &party, &facts, &[])?;
+        Ok(Granted { party, serial: facts.serial, not_after: facts.not_after, leaf_pem })
+    }
+
+    fn profile(&self, party: &PeerName, now: SystemTime) -> LeafProfile {
+        let not_after = (now + self.leaf_life).min(self.ca.facts().not_after);
+        // An hour would be most of a short life, and a leaf is renewed by its age.
+        let not_before = now - BACKDATED.min(self.leaf_life / 10);
+        let profile = LeafProfile::new(self.ca.trust_domain(), party, &[], now);
+        LeafProfile { not_before, not_after, ..profile }
+    }
+
+    /// Looks once more at what was signed, before it leaves.
+    fn expect_as_meant(&self, leaf: &CertificateFacts, party: &PeerName) -> Result<(), CertsError> {
+        let is_meant = !leaf.is_ca
+            && leaf.uri_sans == [tls::spiffe_uri(self.ca.trust_domain(), party)]
+            && leaf.dns_sans.is_empty()
+            && leaf.ip_sans.is_empty()
+            && leaf.extended_key_usages == ["client authentication"];
+        if is_meant {
+            return Ok(());
+        }
+        Err(CertsError::Signing { why: "the leaf came out otherwise than it was meant".into() })
+    }
+
+    /// A certificate for the enroller itself, PEM, and its key. It is no party's, lives in memory, and is not recorded.
+    pub(crate) fn enroller_leaf(&self, now: SystemTime) -> Result<super::LeafPem, CertsError> {
+        self.ca.leaf(&LeafProfile {
+            common_name: "dialback enroller".into(),
+            uris: vec![tls::enroller_uri(self.ca.trust_domain())],
+            hosts: vec![],
+            usages: vec![super::Usage::ServerAuth],
+            not_before: now - BACKDATED,
+            not_after: (now + ENROLLER_LEAF_LIFE).min(self.ca.facts().not_after),
+        })
+    }
+}
+
+fn first_of(pem: &str) -> Result<CertificateFacts, CertsError> {
+    let facts = CertificateFacts::all_from_pem(pem.as_bytes())
+        .map_err(|source| damaged("the new leaf".as_ref(), source))?;
+    let first = facts.into_iter().next();
+    first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
+}

@@ -1,0 +1,171 @@
+//! A join token: who may join, until when, by which secret, and by which CA the enroller is known. One line of text.
+
+use crate::{name::PeerName, tls};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+use zeroize::Zeroizing;
+
+/// What every token begins with, so that one is known for what it is.
+const MARK: &str = "djt1";
+
+pub(super) const SECRET_BYTES: usize = 16;
+
+/// What lets one machine join once, as one party. Whoever has it is that machine: it travels like a password.
+///
+/// It has no `Display`, and `Debug` shows no secret; [`JoinToken::to_line`] gives the text, and `parse` reads it.
+#[derive(Clone)]
+pub struct JoinToken {
+    party: PeerName,
+    not_after: SystemTime,
+    secret: Zeroizing<[u8; SECRET_BYTES]>,
+    ca_fingerprint: [u8; tls::DIGEST_BYTES],
+}
+
+impl JoinToken {
+    /// A new one, with a secret of its own.
+    pub(super) fn new(
+        party: PeerName,
+        not_after: SystemTime,
+        ca_fingerprint: [u8; tls::DIGEST_BYTES],
+    ) -> Self {
+        Self { party, not_after, secret: Zeroizing::new(tls::random_bytes()), ca_fingerprint }
+    }
+
+    /// Whom it makes of its bearer.
+    pub fn party(&self) -> &PeerName {
+        &self.party
+    }
+
+    /// It is good up to here, to the second.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Its secret.
+    pub(crate) fn secret(&self) -> &[u8] {
+        &self.secret[..]
+    }
+
+    /// SHA-256 of the certificate (DER) of the CA whose enroller takes it.
+    pub(crate) fn ca_fingerprint(&self) -> &[u8; tls::DIGEST_BYTES] {
+        &self.ca_fingerprint
+    }
+
+    /// The token as it is handed over: `djt1:ROLE/NAME:SECONDS:SECRET:FINGERPRINT`. Wiped when dropped.
+    pub fn to_line(&self) -> Zeroizing<String> {
+        let secret = Zeroizing::new(hex(&self.secret[..]));
+        let (until, ca) = (unix_seconds(self.not_after), hex(&self.ca_fingerprint));
+        Zeroizing::new(format!("{MARK}:{}:{until}:{}:{ca}", self.party, *secret))
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.trim().split(':');
+        let mut next = || parts.next();
+        if next()? != MARK {
+            return None;
+        }
+        let party = next()?.parse().ok()?;
+        let until = Duration::from_secs(next()?.parse().ok()?);
+        let secret = Zeroizing::new(from_hex(next()?)?);
+        let ca_fingerprint = from_hex(next()?)?;
+        let not_after = SystemTime::UNIX_EPOCH.checked_add(until)?;
+        parts.next().is_none().then_some(Self { party, not_after, secret, ca_fingerprint })
+    }
+}
+
+/// A text that is no join token. The text is a secret, so it is not repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this is no whole join token; copy the one line that `dialback enroll token ROLE NAME` printed, from {MARK}: to its end"
+)]
+#[non_exhaustive]
+pub struct NoToken;
+
+impl FromStr for JoinToken {
+    type Err = NoToken;
+
+    fn from_str(text: &str) -> Result<Self, NoToken> {
+        Self::read(text).ok_or(NoToken)
+    }
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { party, not_after, secret: _, ca_fingerprint: _ } = self;
+        f.debug_struct("JoinToken").field("party", party).field("not_after", not_after).finish()
+    }
+}
+
+pub(super) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let is_hex = text.len() == 2 * N && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut bytes = [0; N];
+    for (at, byte) in bytes.iter_mut().enumerate().filter(|_| is_hex) {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    is_hex.then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> JoinToken {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        JoinToken::new("agent/acme.warehouse-1".parse().expect("a party"), until, [0xab; 32])
+    }
+
+    #[test]
+    fn a_token_is_one_line_and_comes_back_from_it() {
+        let token = token();
+        let line = token.to_line();
+        assert!(line.starts_with("djt1:agent/acme.warehouse-1:1800000000:"), "{}", *line);
+        assert_eq!(line.lines().count(), 1);
+        let back: JoinToken = format!(" {}\n", *line).parse().expect("a token");
+        assert_eq!((back.party(), back.not_after()), (token.party(), token.not_after()));
+        assert_eq!(back.secret(), token.secret());
+        assert_eq!(back.ca_fingerprint(), token.ca_fingerprint());
+    }
+
+    #[test]
+    fn what_was_cut_or_changed_in_form_is_refused_and_not_repeated() {
+        let line = token().to_line();
+        let secret = line.split(':').nth(3).expect("a secret");
+        for bad in [
+            "",
+            "djt1",
+            &line[..line.len() - 1],
+            &line[1..],
+            &format!("{}0", *line),
+            &format!("{}:x", *line),
+            &line.replace("agent/", "boss/"),
+            &line.replace("1800000000", "soon"),
+            &line.replace("1800000000", "99999999999999999999"),
+            &line.replace(secret, &"g".repeat(32)),
+        ] {
+            let told = bad.parse::<JoinToken>().expect_err("refused").to_string();
+            assert!(!told.contains(secret) && told.contains("dialback enroll token"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_token_shows_no_secret_when_debugged() {
+        let token = token();
+        assert!(!format!("{token:?}").contains(&hex(token.secret())));
+    }
+
+    #[test]
+    fn secrets_are_not_the_same_twice() {
+        assert_ne!(token().secret(), token().secret());
+    }
+}

@@ -1,0 +1,308 @@
+//! `join-tokens.jsonl`: which tokens were made here, and which were used. It holds hashes of secrets and no secret.
+
+use super::{
+    CertsDir, CertsError, JoinToken,
+    files::{self, Audience},
+    token::{from_hex, hex},
+};
+use crate::{
+    limits::{TOKEN_REMEMBERED, TOKEN_TTL_MAX, TOKENS_MAX},
+    name::{PeerName, Role},
+    tls::{self, Utc},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Enrollers do not sign nodes.
+    #[error(
+        "an enroller signs agents and callers only; make a node's certificate where its CA is, with `dialback certs issue node NAME --san HOST_OR_IP`"
+    )]
+    Node,
+    /// No time, or too much.
+    #[error("a token holds for at least a second and at most 30 days; write --ttl 1h, --ttl 2d")]
+    BadTtl,
+    /// The file is full.
+    #[error(
+        "{path} has {TOKENS_MAX} tokens that are not over; use them, or remove lines from it", path = path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+}
+
+/// Why a token does not let its bearer in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenFault {
+    #[error("no such token was made here, or it was over more than a week ago")]
+    Unknown,
+    #[error("the token was used before; each is good once")]
+    Used,
+    #[error("the token's time is over")]
+    Expired,
+    #[error("the token is for another party than the one that asks")]
+    OtherParty,
+}
+
+/// One token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    hash: [u8; tls::DIGEST_BYTES],
+    party: PeerName,
+    not_after: SystemTime,
+    used: Option<SystemTime>,
+}
+
+/// The line as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    hash: String,
+    party: String,
+    not_after: String,
+    used: Option<String>,
+}
+
+/// All tokens of a directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tokens(Vec<Entry>);
+
+impl Tokens {
+    /// Whose token this is. The secret decides; what its bearer says of itself has to fit.
+    ///
+    /// Every entry is compared, each in the same time.
+    fn judge(&self, secret: &[u8], party: &str, now: SystemTime) -> Result<usize, TokenFault> {
+        let hash = tls::sha256(secret);
+        let found = self.0.iter().enumerate().fold(None, |found, (at, entry)| {
+            if tls::is_same(&entry.hash, &hash) { Some((at, entry)) } else { found }
+        });
+        let (at, entry) = found.ok_or(TokenFault::Unknown)?;
+        match entry {
+            Entry { used: Some(_), .. } => Err(TokenFault::Used),
+            Entry { not_after, .. } if now > *not_after => Err(TokenFault::Expired),
+            Entry { party: own, .. } if own.to_string() != party => Err(TokenFault::OtherParty),
+            _ => Ok(at),
+        }
+    }
+
+    /// Takes the token: from here on it is used. Gives whose it is.
+    pub(super) fn take(
+        &mut self,
+        secret: &[u8],
+        party: &str,
+        now: SystemTime,
+    ) -> Result<PeerName, TokenFault> {
+        let at = self.judge(secret, party, now)?;
+        let entry = &mut self.0[at];
+        entry.used = Some(now);
+        Ok(entry.party.clone())
+    }
+
+    /// Forgets what was over long ago.
+    fn forget(&mut self, now: SystemTime) {
+        self.0.retain(|entry| now <= entry.not_after + TOKEN_REMEMBERED);
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Self, CertsError> {
+        let text = files::read_if_there(path)?.unwrap_or_default();
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let entries = lines.map(|(at, line)| {
+            parse(line).ok_or_else(|| CertsError::BadRecord {
+                path: path.into(),
+                line: at + 1,
+                why: "this is no join token's line".into(),
+            })
+        });
+        Ok(Self(entries.collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<(), CertsError> {
+        let mut text = String::new();
+        for entry in &self.0 {
+            text += &line_of(entry)?;
+            text.push('\n');
+        }
+        files::replace(path, &text, Audience::Owner)
+    }
+}
+
+fn line_of(entry: &Entry) -> Result<String, CertsError> {
+    let Entry { hash, party, not_after, used } = entry;
+    let line = Line {
+        hash: hex(hash),
+        party: party.to_string(),
+        not_after: Utc(*not_after).to_string(),
+        used: used.map(|used| Utc(used).to_string()),
+    };
+    serde_json::to_string(&line).map_err(|error| CertsError::Signing { why: error.to_string() })
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    let line: Line = serde_json::from_str(line).ok()?;
+    let moment = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from);
+    Some(Entry {
+        hash: from_hex(&line.hash)?,
+        party: line.party.parse().ok()?,
+        not_after: moment(&line.not_after)?,
+        used: match &line.used {
+            Some(used) => Some(moment(used)?),
+            None => None,
+        },
+    })
+}
+
+impl CertsDir {
+    /// Makes a join token: it lets one machine join as this party once, until `ttl` from `now`.
+    ///
+    /// Only a hash of its secret is kept, in `join-tokens.jsonl` (0600), which an enroller of this directory reads at every use.
+    ///
+    /// # Errors
+    /// A node, no time or more than 30 days, a directory without a CA, or one that cannot be written.
+    pub fn make_token(
+        &self,
+        party: &PeerName,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<JoinToken, TokenError> {
+        if party.role == Role::Node {
+            return Err(TokenError::Node);
+        }
+        if ttl < Duration::from_secs(1) || ttl > TOKEN_TTL_MAX {
+            return Err(TokenError::BadTtl);
+        }
+        if !self.dir.is_dir() {
+            return Err(CertsError::NoCa { dir: self.dir.clone() }.into());
+        }
+        let _held = files::hold_dir(&self.dir)?;
+        let token = JoinToken::new(party.clone(), now + ttl, self.ca()?.fingerprint()?);
+        let (path, hash) = (self.tokens_path(), tls::sha256(token.secret()));
+        let mut tokens = Tokens::read(&path)?;
+        tokens.forget(now);
+        if tokens.0.len() >= TOKENS_MAX {
+            return Err(TokenError::Full { path });
+        }
+        let not_after = token.not_after();
+        tokens.0.push(Entry { hash, party: party.clone(), not_after, used: None });
+        tokens.write(&path)?;
+        Ok(token)
+    }
+
+    pub(super) fn tokens_path(&self) -> PathBuf {
+        self.dir.join("join-tokens.jsonl")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::InitOptions;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Certificates and this file count whole seconds.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn party(text: &str) -> PeerName {
+        text.parse().expect("a party")
+    }
+
+    fn with_ca() -> (tempfile::TempDir, CertsDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path());
+        certs.init(&InitOptions::default(), now()).expect("a CA");
+        (dir, certs)
+    }
+
+    fn tokens(certs: &CertsDir) -> Tokens {
+        Tokens::read(&certs.tokens_path()).expect("read")
+    }
+
+    #[test]
+    fn a_token_is_good_once_for_its_party_and_in_its_time() {
+        let (_dir, certs) = with_ca();
+        let token = certs.make_token(&party("agent/a"), HOUR, now()).expect("made");
+        let other = certs.make_token(&party("caller/a"), HOUR, now()).expect("made");
+        let take = |token: &JoinToken, party: &str, now| {
+            let mut tokens = tokens(&certs);
+            let taken = tokens.take(token.secret(), party, now);
+            tokens.write(&certs.tokens_path()).expect("written");
+            taken
+        };
+        assert_eq!(take(&token, "agent/b", now()), Err(TokenFault::OtherParty));
+        assert_eq!(take(&token, "caller/a", now()), Err(TokenFault::OtherParty));
+        let late = now() + HOUR + Duration::from_secs(1);
+        assert_eq!(take(&token, "agent/a", late), Err(TokenFault::Expired));
+        assert_eq!(take(&token, "agent/a", now() + HOUR), Ok(party("agent/a")));
+        assert_eq!(take(&token, "agent/a", now() + HOUR), Err(TokenFault::Used));
+        assert_eq!(take(&token, "agent/a", late), Err(TokenFault::Used));
+        assert_eq!(take(&other, "caller/a", now()), Ok(party("caller/a")));
+        let stranger = JoinToken::new(party("agent/a"), late, *token.ca_fingerprint());
+        assert_eq!(take(&stranger, "agent/a", now()), Err(TokenFault::Unknown));
+    }
+
+    #[test]
+    fn no_secret_is_kept_and_the_file_is_its_owners_alone() {
+        let (_dir, certs) = with_ca();
+        let token = certs.make_token(&party("agent/a"), HOUR, now()).expect("made");
+        let text = files::read(&certs.tokens_path()).expect("read");
+        assert!(text.contains("agent/a") && !text.contains(&hex(token.secret())), "{text}");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let metadata = std::fs::metadata(certs.tokens_path()).expect("there");
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn no_token_is_made_for_a_node_for_no_time_or_without_a_ca() {
+        let (dir, certs) = with_ca();
+        let refused = |certs: &CertsDir, whose: &str, ttl| {
+            certs.make_token(&party(whose), ttl, now()).expect_err("refused").to_string()
+        };
+        assert!(refused(&certs, "node/edge-1", HOUR).contains("agents and callers only"));
+        for ttl in [Duration::ZERO, Duration::from_millis(999), TOKEN_TTL_MAX + HOUR] {
+            assert!(refused(&certs, "agent/a", ttl).contains("--ttl"));
+        }
+        assert!(certs.make_token(&party("agent/a"), TOKEN_TTL_MAX, now()).is_ok());
+        let nowhere = CertsDir::new(dir.path().join("no"));
+        assert!(refused(&nowhere, "agent/a", HOUR).contains("certs init"));
+        assert!(!dir.path().join("no").exists());
+    }
+
+    #[test]
+    fn tokens_are_forgotten_a_week_after_their_time_and_more_than_the_bound_are_refused() {
+        let (_dir, certs) = with_ca();
+        let agent = party("agent/a");
+        certs.make_token(&agent, HOUR, now()).expect("made");
+        certs.make_token(&agent, HOUR, now() + HOUR + TOKEN_REMEMBERED).expect("made");
+        assert_eq!(tokens(&certs).0.len(), 2);
+        let later = now() + 2 * HOUR + TOKEN_REMEMBERED;
+        certs.make_token(&agent, HOUR, later).expect("made");
+        assert_eq!(tokens(&certs).0.len(), 2, "the first one is forgotten");
+        let entry = tokens(&certs).0.remove(0);
+        let full = Tokens(vec![entry; TOKENS_MAX]);
+        full.write(&certs.tokens_path()).expect("written");
+        let told = certs.make_token(&agent, HOUR, later).expect_err("full").to_string();
+        assert!(told.contains("join-tokens.jsonl"), "{told}");
+    }
+
+    #[test]
+    fn a_broken_line_is_named_and_lets_nobody_in() {
+        let (_dir, certs) = with_ca();
+        std::fs::write(certs.tokens_path(), "\n{\"hash\":1}\n").expect("written");
+        let told = Tokens::read(&certs.tokens_path()).expect_err("refused").to_string();
+        assert!(told.contains("line 2"), "{told}");
+    }
+}

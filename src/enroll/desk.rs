@@ -1,0 +1,178 @@
+//! What an enroller makes of one request: a certificate, a list, or a refusal. Knows no sockets.
+
+use crate::{
+    certs::{CertsError, Granted, IssueFault, PartyIssuer, TokenFault},
+    knocks::Source,
+    limits::{JOIN_REPLY_BYTES_MAX, KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    pace::{Buckets, Lines, Pace},
+    tls::{Identity, Utc},
+    wire::{Ask, JoinRefusal, JoinReply, JoinRequest},
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+use tokio::time::Instant;
+
+/// The desk. Its work reads and writes files: it holds up the thread that does it.
+pub(super) struct Desk {
+    issuer: PartyIssuer,
+    /// Wrong tokens by address. Held while a token is judged, so that nobody tries many at once.
+    tries: Mutex<Buckets<Source>>,
+    refused: Lines<Source>,
+}
+
+/// Who asks, as far as that is known.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) from: SocketAddr,
+    /// By the certificate that it has shown, if it has shown one.
+    pub(super) identity: Option<Identity>,
+}
+
+/// The clocks: the one by which certificates are judged, and the one that never goes back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) wall: SystemTime,
+    pub(super) steady: Instant,
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self { wall: SystemTime::now(), steady: Instant::now() }
+    }
+}
+
+type Refused = (JoinRefusal, String);
+
+impl Desk {
+    pub(super) fn new(issuer: PartyIssuer) -> Self {
+        let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
+        let tries = Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX));
+        Self { issuer, tries, refused: Lines::default() }
+    }
+
+    pub(super) fn issuer(&self) -> &PartyIssuer {
+        &self.issuer
+    }
+
+    /// Judges a request. What was granted and what was refused is logged; of refusals so many lines and no more.
+    pub(super) fn answer(&self, asker: &Asker, request: &[u8], now: Now) -> JoinReply {
+        let decided = match JoinRequest::decode(request) {
+            Ok(mut request) => {
+                let decided = self.decide(asker, &request, now);
+                request.wipe();
+                decided
+            }
+            Err(error) => Err((JoinRefusal::Malformed, error.to_string())),
+        };
+        decided.unwrap_or_else(|(why, text)| {
+            self.note_refusal(asker.from, why, &text, now.steady);
+            JoinReply::refused(why, text)
+        })
+    }
+
+    fn decide(&self, asker: &Asker, request: &JoinRequest, now: Now) -> Result<JoinReply, Refused> {
+        match request.ask() {
+            Some(Ask::Join) => {
+                let granted = self.join(asker.from.ip(), request, now)?;
+                self.grant(asker, &granted, "by a token")
+            }
+            Some(Ask::Renew) => {
+                let renewed = self.issuer.renew(shown(asker)?, &request.request, now.wall);
+                self.grant(asker, &renewed.map_err(refusal)?, "for its present certificate")
+            }
+            Some(Ask::List) => {
+                self.issuer.expect_good(shown(asker)?).map_err(refusal)?;
+                Ok(JoinReply::list(self.list()?))
+            }
+            None => Err((JoinRefusal::Malformed, "this version knows no such request".into())),
+        }
+    }
+
+    /// A token is looked at only if its bearer's address has not tried too many wrong ones.
+    fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
+        let (from, mut tries) = (Source::of(from), lock(&self.tries));
+        if !tries.may(from, now.steady, false) {
+            let text = "this address has tried too many wrong tokens";
+            return Err((JoinRefusal::TooMany, text.into()));
+        }
+        let JoinRequest { secret, party, request, .. } = request;
+        let joined = self.issuer.join(secret, party, request, now.wall);
+        if let Err(IssueFault::Token(_)) = &joined {
+            tries.may(from, now.steady, true);
+        }
+        joined.map_err(refusal)
+    }
+
+    fn grant(&self, asker: &Asker, granted: &Granted, why: &str) -> Result<JoinReply, Refused> {
+        let Granted { party, serial, not_after, leaf_pem } = granted;
+        let until = Utc(*not_after);
+        tracing::info!(
+            "signed {party} for {} {why}: serial {serial}, holds until {until}",
+            asker.from
+        );
+        Ok(JoinReply::granted(leaf_pem.clone(), self.issuer.ca_pem().into(), self.list()?))
+    }
+
+    /// The list, if there is one that fits an answer beside the certificates.
+    fn list(&self) -> Result<String, Refused> {
+        let list = self.issuer.crl().map_err(broken)?.unwrap_or_default();
+        if list.len() + self.issuer.ca_pem().len() < JOIN_REPLY_BYTES_MAX / 4 * 3 {
+            return Ok(list);
+        }
+        tracing::warn!(
+            "crl.pem is too long to be handed out here; bring it to the parties yourself"
+        );
+        Ok(String::new())
+    }
+
+    fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
+        if let Some(left_out) = self.refused.say(Source::of(from.ip()), now) {
+            tracing::warn!("refused a request from {from}: {why}: {text}{left_out}");
+        }
+    }
+
+    /// Somebody who asked nothing that could be answered, or did not take the answer.
+    pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
+        if let Some(left_out) = self.refused.say(Source::of(from.ip()), now) {
+            tracing::warn!("nothing came of a request from {from}: {why}{left_out}");
+        }
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shown(asker: &Asker) -> Result<&Identity, Refused> {
+    let text =
+        || (JoinRefusal::NoCertificate, "this takes a certificate that is still good".into());
+    asker.identity.as_ref().ok_or_else(text)
+}
+
+fn refusal(fault: IssueFault) -> Refused {
+    let why = match &fault {
+        IssueFault::Token(TokenFault::Unknown) => JoinRefusal::TokenUnknown,
+        IssueFault::Token(TokenFault::Used) => JoinRefusal::TokenUsed,
+        IssueFault::Token(TokenFault::Expired) => JoinRefusal::TokenExpired,
+        IssueFault::Token(TokenFault::OtherParty) => JoinRefusal::OtherParty,
+        IssueFault::Role(_) => JoinRefusal::Role,
+        IssueFault::Request(_) => JoinRefusal::Malformed,
+        IssueFault::Revoked(_) => JoinRefusal::Revoked,
+        IssueFault::TooEarly => JoinRefusal::TooEarly,
+        IssueFault::Broken(_) => return broken_fault(fault),
+    };
+    (why, fault.to_string())
+}
+
+fn broken(error: CertsError) -> Refused {
+    broken_fault(IssueFault::Broken(error))
+}
+
+/// What is wrong here is the operator's business, and no stranger's.
+fn broken_fault(fault: IssueFault) -> Refused {
+    tracing::error!("nothing can be signed: {fault}");
+    (JoinRefusal::Internal, "the enroller cannot sign at the moment".into())
+}

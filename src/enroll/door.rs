@@ -1,0 +1,220 @@
+//! The enroller's port: who comes is heard within bounds, answered once, and gone.
+
+use super::desk::{Asker, Desk, Now};
+use crate::{
+    certs::{CertsDir, CertsError, PartyIssuer},
+    drain::{self, Tasks},
+    knocks::{Knocks, Place, Shares},
+    limits::{
+        CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY, JOIN_HANDSHAKES_BURST,
+        JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
+    },
+    link::{BindError, JoinKnock, JoinListener},
+    name::{NameError, NodeAddress},
+    pace::Pace,
+    tls::{CredentialsError, EnrollerTls},
+    wire::{JOIN_ALPN, JoinReply},
+};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+/// Why an enroller did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnrollerError {
+    /// The directory has no CA that can sign.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    /// The enroller's own TLS.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The address.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Leafs that would hold for no time.
+    #[error("leafs must hold for at least {LEAF_LIFE_MIN:?}; write --leaf-ttl 90d")]
+    BadLeafLife,
+}
+
+/// How an enroller is to be. Made by [`Enroller::builder`].
+#[must_use = "an enroller listens once it is started"]
+#[derive(Debug)]
+pub struct EnrollerBuilder {
+    dir: CertsDir,
+    listen: Result<SocketAddr, String>,
+    leaf_life: Duration,
+}
+
+impl EnrollerBuilder {
+    /// Sets where to listen, UDP: `"[::]:4434"` is the default, `"127.0.0.1:0"` any free port.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        let text = address.to_string();
+        self.listen = text.parse().map_err(|_| text);
+        self
+    }
+
+    /// Sets how long its leafs hold; 90 days unless set. They end with the CA at the latest.
+    pub fn leaf_life(mut self, life: Duration) -> Self {
+        self.leaf_life = life;
+        self
+    }
+
+    /// Takes the CA's key from its directory and listens. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// A directory without a CA that can sign now, a damaged revocation list, leafs of no life, an address in use.
+    pub async fn start(self) -> Result<Enroller, EnrollerError> {
+        if self.leaf_life < LEAF_LIFE_MIN {
+            return Err(EnrollerError::BadLeafLife);
+        }
+        let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
+        let now = SystemTime::now();
+        let issuer = PartyIssuer::open(self.dir, self.leaf_life, now)?;
+        let listener =
+            Arc::new(JoinListener::bind(address, &own_tls(&issuer, now)?, issuer.trust_domain())?);
+        let (desk, tasks) = (Arc::new(Desk::new(issuer)), Tasks::default());
+        let door =
+            Door { desk, listener: listener.clone(), tasks: tasks.clone(), shown_since: now };
+        tasks.spawn_until_stopped(door.take_all());
+        tracing::info!("enroller listens on {}", listener.local_addr());
+        Ok(Enroller { listener, tasks })
+    }
+}
+
+/// A running enroller. Dropping it closes its port at once.
+///
+/// It holds the CA's key in memory and signs agents and callers, nobody else, whatever it is asked.
+pub struct Enroller {
+    listener: Arc<JoinListener>,
+    tasks: Tasks,
+}
+
+impl Enroller {
+    /// The port of an enroller unless another is named.
+    pub const PORT_DEFAULT: u16 = NodeAddress::ENROLLER_PORT_DEFAULT;
+
+    /// Starts to describe an enroller of the CA in this directory.
+    pub fn builder(dir: CertsDir) -> EnrollerBuilder {
+        EnrollerBuilder {
+            dir,
+            listen: Ok((Ipv6Addr::UNSPECIFIED, Self::PORT_DEFAULT).into()),
+            leaf_life: Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+
+    /// Where it listens, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Takes nobody new, lets those who were heard have their answers, and closes: within 3 s.
+    pub async fn shutdown(self) {
+        let finish_by = Instant::now() + CLOSE_WAIT_MAX;
+        // That ends the loop that takes strangers; those who were taken end by themselves.
+        self.tasks.stop();
+        self.tasks.wait(CLOSE_WAIT_MAX).await;
+        self.listener.close(STOPS, finish_by.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+/// Why an enroller leaves.
+const STOPS: &str = "the enroller stops";
+
+impl Drop for Enroller {
+    fn drop(&mut self) {
+        self.listener.close_at_once(STOPS);
+        self.tasks.stop();
+    }
+}
+
+/// The enroller's own certificate, made anew.
+fn own_tls(issuer: &PartyIssuer, now: SystemTime) -> Result<EnrollerTls, EnrollerError> {
+    let leaf = issuer.enroller_leaf(now)?;
+    Ok(EnrollerTls::new(&leaf.cert, &leaf.key, issuer.ca_pem(), JOIN_ALPN)?)
+}
+
+/// The loop that takes strangers, and only that.
+struct Door {
+    desk: Arc<Desk>,
+    listener: Arc<JoinListener>,
+    tasks: Tasks,
+    /// Since when the enroller's present certificate is shown.
+    shown_since: SystemTime,
+}
+
+impl Door {
+    async fn take_all(mut self) {
+        let (places, shares) = (Arc::new(Semaphore::new(JOINS_AT_ONCE_MAX)), Shares::default());
+        let mut knocks = Knocks::at(Pace::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY));
+        while let Some(knock) = self.listener.knock().await {
+            self.stay_current(SystemTime::now());
+            let (from, now) = (knock.remote_address(), Instant::now());
+            let is_crowded = places.available_permits() < JOINS_AT_ONCE_MAX / 2;
+            let must_prove = !knock.is_validated() && (is_crowded || shares.must_prove(from.ip()));
+            if !knocks.may(from.ip(), now, !must_prove) {
+                knock.ignore();
+                if let Some(count) = knocks.ignored(now) {
+                    tracing::warn!(
+                        "ignored {count} handshakes, the last from {from}: too many from one address"
+                    );
+                }
+                continue;
+            }
+            if must_prove {
+                knock.ask_to_prove();
+                continue;
+            }
+            // Whoever finds no place is not answered: QUIC asks again by itself.
+            match (shares.take(from.ip()), places.clone().try_acquire_owned()) {
+                (Some(share), Ok(place)) => {
+                    let place = Place::new(place, share);
+                    self.tasks.spawn(serve(self.desk.clone(), knock, place));
+                }
+                _ => knock.ignore(),
+            }
+        }
+    }
+
+    /// Shows a new certificate once the present one is half over, or the clock was set back before it.
+    fn stay_current(&mut self, now: SystemTime) {
+        let is_young =
+            now.duration_since(self.shown_since).is_ok_and(|since| since < ENROLLER_LEAF_LIFE / 2);
+        if is_young {
+            return;
+        }
+        let shown = own_tls(self.desk.issuer(), now)
+            .and_then(|tls| self.listener.show(&tls).map_err(EnrollerError::from));
+        match shown {
+            Ok(()) => self.shown_since = now,
+            Err(error) => {
+                tracing::error!("the enroller's own certificate cannot be renewed: {error}")
+            }
+        }
+    }
+}
+
+/// One stranger, from its handshake to its end.
+async fn serve(desk: Arc<Desk>, knock: JoinKnock, _place: Place) {
+    let from = knock.remote_address();
+    let mut asked = match knock.asked().await {
+        Ok(asked) => asked,
+        Err(fault) => return desk.note_silent(from, &fault.to_string(), Instant::now()),
+    };
+    let asker = Asker { from: asked.remote_address(), identity: asked.identity().cloned() };
+    let request = asked.take_request();
+    let judge = desk.clone();
+    let reply = drain::blocking(move || judge.answer(&asker, &request, Now::read())).await;
+    let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
+        return tracing::error!("a request from {from} broke the enroller's work");
+    };
+    if let Err(fault) = asked.answer(&reply).await {
+        desk.note_silent(from, &fault.to_string(), Instant::now());
+    }
+}

@@ -1,0 +1,159 @@
+//! Why a machine did not get a certificate, with the way out.
+
+use crate::{
+    certs::CertsError,
+    link::LinkFault,
+    name::{NodeAddress, PeerName},
+    tls::{CredentialsError, Utc},
+    wire::JoinRefusal,
+};
+use std::path::PathBuf;
+
+/// Why joining or renewing failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnrollError {
+    /// There is a good certificate of this party already. Nothing was asked, and the token was not used.
+    #[error(
+        "{path} is there and holds until {until}; nothing was asked and the token was not used, give --force to replace it", path = path.display()
+    )]
+    AlreadyThere {
+        /// The certificate.
+        path: PathBuf,
+        /// When it ends.
+        until: Utc,
+    },
+    /// The directory believes another CA.
+    #[error(
+        "{path} does not hold the CA that the token names; choose another --dir, or remove the file if nobody needs it any more", path = path.display()
+    )]
+    OtherCa {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The token's time is over by the clock here. The enroller was not asked.
+    #[error(
+        "the token held until {until}, and the clock here says {now}; ask for a new one, or check the clock"
+    )]
+    TokenOver {
+        /// When it ended.
+        until: Utc,
+        /// The local clock.
+        now: Utc,
+    },
+    /// The present certificate has ended, so it cannot be renewed by itself.
+    #[error(
+        "{place} held until {until}, and the clock here says {now}: it is too late to renew it. Ask whoever runs the enroller for `dialback enroll token {party}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
+        role = party.split(' ').next().unwrap_or_default()
+    )]
+    TooLate {
+        /// The certificate.
+        place: String,
+        /// When it ended.
+        until: Utc,
+        /// The local clock.
+        now: Utc,
+        /// Role and name, as the command wants them.
+        party: String,
+    },
+    /// The files of the present certificate.
+    #[error(transparent)]
+    Credentials(CredentialsError),
+    /// Files or keys here.
+    #[error(transparent)]
+    Files(#[from] CertsError),
+    /// Nobody answered, or the way there is broken.
+    #[error("the enroller at {address} was not reached: {why}")]
+    Unreachable {
+        /// Where it should be.
+        address: NodeAddress,
+        /// What happened, for people.
+        why: String,
+    },
+    /// One side would not have the other in the handshake.
+    #[error(
+        "{address} and this side do not trust each other: {reason}; check --enroll, and if it is right {remedy}"
+    )]
+    Untrusted {
+        /// Where it is.
+        address: NodeAddress,
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The enroller said no.
+    #[error("the enroller at {address} refused {party}: {code}: {text}; {remedy}", remedy = remedy(*code))]
+    Refused {
+        /// Where it is.
+        address: NodeAddress,
+        /// Who asked.
+        party: PeerName,
+        /// Why.
+        code: JoinRefusal,
+        /// Its words, with control characters escaped.
+        text: String,
+    },
+    /// The enroller granted something that cannot be used.
+    #[error(
+        "the answer of the enroller at {address} cannot be used: {why}; look at its log, and at which CA it has"
+    )]
+    BadAnswer {
+        /// Where it is.
+        address: NodeAddress,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+const fn remedy(code: JoinRefusal) -> &'static str {
+    match code {
+        JoinRefusal::TokenUnknown
+        | JoinRefusal::TokenUsed
+        | JoinRefusal::TokenExpired
+        | JoinRefusal::OtherParty => {
+            "ask whoever runs the enroller for a new token: `dialback enroll token ROLE NAME`"
+        }
+        JoinRefusal::TooMany => "wait a minute, then try again with the right token",
+        JoinRefusal::Revoked | JoinRefusal::NoCertificate => {
+            "ask whoever runs the CA; a new token gives a new certificate"
+        }
+        JoinRefusal::Role => "make a node's certificate where its CA is",
+        JoinRefusal::TooEarly => "nothing needs to be done yet; check both clocks if that is wrong",
+        JoinRefusal::Malformed => "bring both sides to one release",
+        JoinRefusal::Internal => "look at the enroller's log",
+    }
+}
+
+impl EnrollError {
+    /// Whether the enroller, or this side, judged the other and said no: asking again soon is only noise.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Untrusted { .. })
+    }
+
+    pub(super) fn of_link(address: &NodeAddress, fault: LinkFault, remedy: &'static str) -> Self {
+        let address = address.clone();
+        match fault {
+            LinkFault::Handshake { is_identity: true, reason, .. } => {
+                Self::Untrusted { address, reason, remedy }
+            }
+            LinkFault::NoAnswer { .. } => Self::Unreachable {
+                address,
+                why: "it does not answer; is `dialback enroll` running there, and does a firewall block UDP on the way?"
+                    .into(),
+            },
+            other => Self::Unreachable { address, why: other.to_string() },
+        }
+    }
+}
+
+impl From<CredentialsError> for EnrollError {
+    fn from(error: CredentialsError) -> Self {
+        match error {
+            CredentialsError::Expired { place, until, now, party } => {
+                Self::TooLate { place, until, now, party }
+            }
+            other => Self::Credentials(other),
+        }
+    }
+}

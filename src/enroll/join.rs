@@ -1,0 +1,183 @@
+//! A newcomer: makes its key, knows the enroller by the token, gets its leaf, writes its files.
+
+use super::{error::EnrollError, lists};
+use crate::{
+    certs::{CertsError, JoinToken, NewKey, expect_writable, replace_pair, replace_public},
+    link,
+    name::{NodeAddress, PeerName},
+    tls::{CredentialFiles, CredentialPem, Credentials, CrlScope, ToEnroller, Utc, fingerprints},
+    wire::{JOIN_ALPN, JoinReply, JoinRequest},
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// One machine that joins as one party.
+#[must_use = "nothing is asked before `run`"]
+#[derive(Debug)]
+pub struct Join {
+    enroller: NodeAddress,
+    token: JoinToken,
+    dir: PathBuf,
+    is_forced: bool,
+}
+
+/// A machine that has joined.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Joined {
+    /// Who it is now.
+    pub party: PeerName,
+    /// The serial number in lower-case hexadecimal.
+    pub serial: String,
+    /// The certificate holds up to here.
+    pub not_after: SystemTime,
+    /// What was written: certificate and key, and `ca.pem` and `crl.pem` beside them.
+    pub files: CredentialFiles,
+}
+
+impl Join {
+    /// Joins by this token, at this enroller, with files in this directory.
+    pub fn new(enroller: NodeAddress, token: JoinToken, dir: impl Into<PathBuf>) -> Self {
+        Self { enroller, token, dir: dir.into(), is_forced: false }
+    }
+
+    /// Replaces a certificate that is there and still good. Without it that is refused before anything is asked.
+    pub fn force(mut self, is_forced: bool) -> Self {
+        self.is_forced = is_forced;
+        self
+    }
+
+    /// Makes a key, asks once, and writes `ROLE-NAME.pem`, `ROLE-NAME.key` (0600), `ca.pem` and, if the enroller has one, `crl.pem`.
+    ///
+    /// The key never leaves this machine. What can be seen to be wrong here is refused before the token is used: a good certificate that
+    /// is there, a `ca.pem` of another CA, a directory that cannot be written. Takes 15 s at most. Dropping it gives up; the token may then be used
+    /// up, as it is when an answer is lost.
+    ///
+    /// # Errors
+    /// See [`EnrollError`].
+    pub async fn run(self) -> Result<Joined, EnrollError> {
+        let files = self.check_here(SystemTime::now())?;
+        let key = NewKey::generate()?;
+        let reply = self.ask(&key).await?;
+        let joined = self.check(&key, &reply, files)?;
+        let CredentialFiles { cert, key: key_path, ca, .. } = &joined.files;
+        if !ca.exists() {
+            replace_public(ca, &reply.ca)?;
+        }
+        lists::take(&self.dir.join("crl.pem"), &reply.crl)?;
+        replace_pair(cert, &reply.leaf, key_path, &key.key_pem)?;
+        let files = CredentialFiles::in_dir(&self.dir, &self.stem());
+        Ok(Joined { files, ..joined })
+    }
+
+    fn stem(&self) -> String {
+        let party = self.token.party();
+        format!("{}-{}", party.role, party.name)
+    }
+
+    /// Everything that can be judged without asking anybody.
+    fn check_here(&self, now: SystemTime) -> Result<CredentialFiles, EnrollError> {
+        let files = CredentialFiles::in_dir(&self.dir, &self.stem());
+        if let (false, Ok(there)) = (self.is_forced, Credentials::from_files(&files)) {
+            let until = Utc(there.identity().not_after());
+            return Err(EnrollError::AlreadyThere { path: files.cert, until });
+        }
+        let until = self.token.not_after();
+        if now > until {
+            return Err(EnrollError::TokenOver { until: Utc(until), now: Utc(now) });
+        }
+        self.check_ca(&files.ca)?;
+        expect_writable(&files.cert)?;
+        Ok(files)
+    }
+
+    /// A `ca.pem` that is there is whom others in this directory believe: it is never replaced.
+    fn check_ca(&self, path: &Path) -> Result<(), EnrollError> {
+        match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(CertsError::Unreadable { path: path.into(), source }.into()),
+            Ok(pem) if self.names_ca(&pem) => Ok(()),
+            Ok(_) => Err(EnrollError::OtherCa { path: path.into() }),
+        }
+    }
+
+    /// Whether the CA that the token names is among these.
+    fn names_ca(&self, pem: &[u8]) -> bool {
+        fingerprints(pem).is_ok_and(|found| found.contains(self.token.ca_fingerprint()))
+    }
+
+    async fn ask(&self, key: &NewKey) -> Result<JoinReply, EnrollError> {
+        let party = self.token.party();
+        let request = JoinRequest::join(&key.request, party.to_string(), self.token.secret());
+        let tls = ToEnroller::newcomer(*self.token.ca_fingerprint(), JOIN_ALPN)?;
+        let remedy = "ask whoever runs the enroller for a new token";
+        exchange(&self.enroller, party, &tls, request, remedy).await
+    }
+
+    /// Believes nothing of the answer that can be looked at.
+    fn check(
+        &self,
+        key: &NewKey,
+        reply: &JoinReply,
+        files: CredentialFiles,
+    ) -> Result<Joined, EnrollError> {
+        let bad =
+            |why: &str| EnrollError::BadAnswer { address: self.enroller.clone(), why: why.into() };
+        if !self.names_ca(reply.ca.as_bytes()) {
+            return Err(bad("it does not hold the CA that the token names"));
+        }
+        let joined = checked(key, reply, reply.ca.as_bytes()).map_err(|why| bad(&why))?;
+        if joined.peer_name() != self.token.party() {
+            return Err(bad("the certificate is for somebody else"));
+        }
+        let identity = joined.identity();
+        Ok(Joined {
+            party: joined.peer_name().clone(),
+            serial: identity.serial().into(),
+            not_after: identity.not_after(),
+            files,
+        })
+    }
+}
+
+/// What was granted, if it is the certificate of our key and loads with these CAs.
+pub(super) fn checked(key: &NewKey, reply: &JoinReply, ca: &[u8]) -> Result<Credentials, String> {
+    let pem = CredentialPem {
+        cert: reply.leaf.as_bytes(),
+        key: key.key_pem.as_bytes(),
+        ca,
+        node_ca: None,
+        crl: None,
+        crl_scope: CrlScope::Leaf,
+    };
+    Credentials::from_pem(&pem).map_err(|error| error.to_string())
+}
+
+/// One question and its answer, or why there was none.
+pub(super) async fn exchange(
+    enroller: &NodeAddress,
+    party: &PeerName,
+    tls: &ToEnroller,
+    mut request: JoinRequest,
+    remedy: &'static str,
+) -> Result<JoinReply, EnrollError> {
+    let bad = |why: String| EnrollError::BadAnswer { address: enroller.clone(), why };
+    let bytes = request.encode().map(zeroize::Zeroizing::new);
+    request.wipe();
+    let bytes = bytes.map_err(|error| bad(error.to_string()))?;
+    let answer = link::ask(enroller, tls, &bytes).await;
+    let answer = answer.map_err(|fault| EnrollError::of_link(enroller, fault, remedy))?;
+    let reply = JoinReply::decode(&answer).map_err(|error| bad(error.to_string()))?;
+    match reply.refusal() {
+        None => Ok(reply),
+        Some(code) => Err(EnrollError::Refused {
+            address: enroller.clone(),
+            party: party.clone(),
+            code,
+            text: reply.text.chars().take(300).flat_map(char::escape_debug).collect(),
+        }),
+    }
+}

@@ -1,0 +1,35 @@
+//! Certificates over the wire: an [`Enroller`] signs agents and callers, a newcomer joins by a token, a party renews by itself.
+//!
+//! An enroller is a process and a UDP port of its own beside the CA, and speaks [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys never
+//! travel: a machine makes its own, and sends a request that proves it. What the leaf says is the token's or the present certificate's
+//! say, not the request's.
+//!
+//! ```no_run
+//! use dialback::{certs::CertsDir, enroll::{Enroller, Join}};
+//! use std::time::{Duration, SystemTime};
+//!
+//! # async fn beside_the_ca() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = CertsDir::new("ca");
+//! let token = dir.make_token(&"agent/warehouse".parse()?, Duration::from_secs(3600), SystemTime::now())?;
+//! println!("{}", *token.to_line());
+//! let enroller = Enroller::builder(dir).listen("[::]:4434").start().await?;
+//! # Ok(()) }
+//! # async fn on_the_new_machine(line: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! let enroller = dialback::NodeAddress::parse_with_port("ca.example.com", Enroller::PORT_DEFAULT)?;
+//! let joined = Join::new(enroller, line.parse()?, "certs").run().await?;
+//! println!("{} until {:?}", joined.party, joined.not_after);
+//! # Ok(()) }
+//! ```
+
+mod desk;
+mod door;
+mod error;
+mod join;
+mod lists;
+mod renew;
+mod schedule;
+
+pub use door::{Enroller, EnrollerBuilder, EnrollerError};
+pub use error::EnrollError;
+pub use join::{Join, Joined};
+pub use renew::{Renewal, Renewed, Renewing};

@@ -1,0 +1,252 @@
+//! A party that keeps its certificate young: a new key and a new leaf at two thirds of its life, in the files where the old ones lie.
+
+use super::{
+    error::EnrollError,
+    join::{checked, exchange},
+    lists, schedule,
+};
+use crate::{
+    certs::{CertsError, NewKey, mend_pair, replace_pair},
+    drain::Tasks,
+    limits::{RENEWAL_LOOK_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN, RENEWAL_SAID_EVERY},
+    name::{NodeAddress, PeerName},
+    tls::{CredentialFiles, Credentials, Identity, ToEnroller, Utc, random_bytes},
+    wire::{JOIN_ALPN, JoinReply, JoinRequest},
+};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+use tokio::time::Instant;
+
+/// The files of one party, and the enroller that renews them.
+///
+/// Only files are written: whoever uses them loads them again. Certificate and key are replaced by renaming, so a file that is a symbolic
+/// link or a mount of its own becomes a plain one, or cannot be replaced; renew such secrets where they are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    enroller: NodeAddress,
+    files: CredentialFiles,
+}
+
+/// What a look at the certificate led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Renewed {
+    /// It is good, and due at this time.
+    Kept {
+        /// Whose it is.
+        party: PeerName,
+        /// From then on it is renewed.
+        due: SystemTime,
+    },
+    /// There is a new one.
+    Renewed {
+        /// Whose it is.
+        party: PeerName,
+        /// Its serial number in lower-case hexadecimal.
+        serial: String,
+        /// It holds up to here.
+        not_after: SystemTime,
+    },
+}
+
+impl Renewal {
+    /// Renews these files at this enroller.
+    pub fn new(enroller: NodeAddress, files: CredentialFiles) -> Self {
+        Self { enroller, files }
+    }
+
+    /// Finishes what a renewal had begun when its process was ended between certificate and key. To be called before the files are loaded.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn mend(&self) -> Result<bool, EnrollError> {
+        Ok(mend_pair(&self.files.cert, &self.files.key)?)
+    }
+
+    /// Renews once if it is due: the certificate at two thirds of its life, and the revocation list beside it at two thirds of its own.
+    /// Takes 15 s at most; dropping it gives up, and at worst a leaf was signed that nobody has.
+    ///
+    /// # Errors
+    /// See [`EnrollError`]. A certificate that has ended is [`EnrollError::TooLate`]: only a new token helps.
+    pub async fn once(&self) -> Result<Renewed, EnrollError> {
+        self.look(SystemTime::UNIX_EPOCH).await
+    }
+
+    /// Does what is due now; the list not before a time.
+    async fn look(&self, list_from: SystemTime) -> Result<Renewed, EnrollError> {
+        let (now, present) = (SystemTime::now(), self.present()?);
+        let due = due_of(&present);
+        if now >= due {
+            return self.renew(&present).await;
+        }
+        if self.is_list_due(now) && list_from <= now {
+            self.fetch_list(&present).await?;
+        }
+        Ok(Renewed::Kept { party: present.peer_name().clone(), due })
+    }
+
+    fn is_list_due(&self, now: SystemTime) -> bool {
+        lists::due(&self.files).is_some_and(|due| due <= now)
+    }
+
+    /// Renews for as long as the handle lives, in a task. Needs a tokio runtime. What happens is logged.
+    pub fn start(self) -> Renewing {
+        let tasks = Tasks::default();
+        tasks.spawn_until_stopped(self.keep_young());
+        Renewing { tasks }
+    }
+
+    /// Where certificate, key and the rest lie.
+    pub fn files(&self) -> &CredentialFiles {
+        &self.files
+    }
+
+    /// Loads the files.
+    ///
+    /// # Errors
+    /// What is wrong with them; a certificate that has ended is [`EnrollError::TooLate`].
+    pub fn credentials(&self) -> Result<Credentials, EnrollError> {
+        Ok(Credentials::from_files(&self.files)?)
+    }
+
+    fn present(&self) -> Result<Identity, EnrollError> {
+        Ok(self.credentials()?.identity().clone())
+    }
+
+    async fn ask(
+        &self,
+        present: &Identity,
+        request: JoinRequest,
+    ) -> Result<JoinReply, EnrollError> {
+        let tls = ToEnroller::party(&self.files, present.trust_domain(), JOIN_ALPN)?;
+        let remedy =
+            "ask for a new token (`dialback enroll token ROLE NAME`) and join with it and --force";
+        exchange(&self.enroller, present.peer_name(), &tls, request, remedy).await
+    }
+
+    async fn renew(&self, present: &Identity) -> Result<Renewed, EnrollError> {
+        let key = NewKey::generate()?;
+        let reply = self.ask(present, JoinRequest::renew(&key.request)).await?;
+        let bad = |why: String| EnrollError::BadAnswer { address: self.enroller.clone(), why };
+        let ca = fs::read(&self.files.ca)
+            .map_err(|source| CertsError::Unreadable { path: self.files.ca.clone(), source })?;
+        let new = checked(&key, &reply, &ca).map_err(bad)?;
+        if new.peer_name() != present.peer_name() {
+            return Err(bad("the certificate is for somebody else".into()));
+        }
+        replace_pair(&self.files.cert, &reply.leaf, &self.files.key, &key.key_pem)?;
+        self.take_list(&reply)?;
+        Ok(Renewed::Renewed {
+            party: new.peer_name().clone(),
+            serial: new.identity().serial().into(),
+            not_after: new.identity().not_after(),
+        })
+    }
+
+    async fn fetch_list(&self, present: &Identity) -> Result<(), EnrollError> {
+        let reply = self.ask(present, JoinRequest::list()).await?;
+        self.take_list(&reply)
+    }
+
+    fn take_list(&self, reply: &JoinReply) -> Result<(), EnrollError> {
+        if let Some(path) = &self.files.crl
+            && lists::take(path, &reply.crl)?
+        {
+            tracing::info!("{} has a newer revocation list now", path.display());
+        }
+        Ok(())
+    }
+
+    async fn keep_young(self) {
+        let (mut said, mut list_from) = (Said::default(), SystemTime::UNIX_EPOCH);
+        loop {
+            let looked = self.look(list_from).await;
+            let now = SystemTime::now();
+            if list_from <= now && self.is_list_due(now) {
+                // The enroller has no newer one, or did not answer.
+                list_from = now + RENEWAL_RETRY_MAX;
+            }
+            let wait = match looked {
+                Ok(done) => {
+                    said = Said::default();
+                    self.after(&done, now)
+                }
+                Err(error) => {
+                    if said.is_worth_saying(&error, Instant::now()) {
+                        tracing::warn!("cannot renew: {error}");
+                    }
+                    self.after_fault(&error, now)
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The wait until the next look. The clock may be set meanwhile, so it is never long.
+    fn after(&self, done: &Renewed, now: SystemTime) -> Duration {
+        let due = match done {
+            Renewed::Kept { due, .. } => *due,
+            Renewed::Renewed { party, serial, not_after } => {
+                let until = Utc(*not_after);
+                tracing::info!(
+                    "renewed the certificate of {party}: serial {serial}, holds until {until}"
+                );
+                self.present().map_or(now, |present| due_of(&present))
+            }
+        };
+        // Not at once either: a leaf that is old when it comes must not make us ask as fast as we can.
+        let wait = due.duration_since(now).unwrap_or_default();
+        wait.clamp(RENEWAL_RETRY_MIN, RENEWAL_LOOK_EVERY)
+    }
+
+    fn after_fault(&self, error: &EnrollError, now: SystemTime) -> Duration {
+        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
+        match self.present() {
+            Ok(present) => schedule::retry(present.not_after(), now, error.is_refusal(), chance),
+            // Until somebody brings a new certificate.
+            Err(_) => RENEWAL_LOOK_EVERY,
+        }
+    }
+}
+
+fn due_of(present: &Identity) -> SystemTime {
+    let chance = schedule::chance_of(present.serial());
+    schedule::due(present.not_before(), present.not_after(), chance)
+}
+
+/// A renewal that goes on by itself. Dropping it ends it.
+#[must_use = "dropping it ends the renewal"]
+pub struct Renewing {
+    tasks: Tasks,
+}
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+impl std::fmt::Debug for Renewing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Renewing")
+    }
+}
+
+/// What was said last, so that a log shows that the waiting goes on and does not fill up.
+#[derive(Debug, Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    fn is_worth_saying(&mut self, error: &EnrollError, now: Instant) -> bool {
+        let text = error.to_string();
+        let was_said = self.0.as_ref().is_some_and(|(said, when)| {
+            *said == text && now.saturating_duration_since(*when) < RENEWAL_SAID_EVERY
+        });
+        if !was_said {
+            self.0 = Some((text, now));
+        }
+        !was_said
+    }
+}

@@ -1,0 +1,241 @@
+//! Enrolment over QUIC: one request and one answer on a connection of their own, and every wait in it has an end.
+
+use super::{
+    BindError, LinkFault, canonical, dial,
+    endpoint::{self, DiallingSockets},
+    greet,
+};
+use crate::{
+    limits::{
+        HANDSHAKE_WAIT_MAX, INCOMING_BYTES_MAX, INCOMING_BYTES_TOTAL_MAX, JOIN_CLOSE_WAIT_MAX,
+        JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, JOINS_AT_ONCE_MAX, Limits,
+    },
+    name::NodeAddress,
+    tls::{EnrollerTls, Identity, ToEnroller},
+    wire::CloseCode,
+};
+use quinn::{
+    ReadToEndError, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use zeroize::Zeroizing;
+
+/// An enroller's endpoint.
+pub(crate) struct JoinListener {
+    endpoint: quinn::Endpoint,
+    trust_domain: Arc<str>,
+}
+
+impl JoinListener {
+    /// Listens for those who want to join or to renew. Needs a tokio runtime.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        tls: &EnrollerTls,
+        trust_domain: &str,
+    ) -> Result<Self, BindError> {
+        let server = Some(server_config(tls)?);
+        let runtime = quinn::default_runtime().ok_or_else(|| endpoint::no_runtime(address))?;
+        let (config, socket) = (quinn::EndpointConfig::default(), endpoint::bind(address)?);
+        let endpoint = quinn::Endpoint::new(config, server, socket, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
+        Ok(Self { endpoint, trust_domain: trust_domain.into() })
+    }
+
+    /// Shows this to those who come from now on.
+    pub(crate) fn show(&self, tls: &EnrollerTls) -> Result<(), BindError> {
+        self.endpoint.set_server_config(Some(server_config(tls)?));
+        Ok(())
+    }
+
+    /// Where it listens, with the real port.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// The next stranger; `None` once the endpoint is closed.
+    pub(crate) async fn knock(&self) -> Option<JoinKnock> {
+        let incoming = self.endpoint.accept().await?;
+        Some(JoinKnock { incoming, trust_domain: self.trust_domain.clone() })
+    }
+
+    /// Closes all connections, takes no more, and waits until the other sides have heard it, but not for longer.
+    pub(crate) async fn close(&self, text: &str, wait_max: Duration) {
+        self.close_at_once(text);
+        drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
+    }
+
+    /// Closes all connections and takes no more.
+    pub(crate) fn close_at_once(&self, text: &str) {
+        let code = VarInt::from_u32(CloseCode::Goodbye.number() as u32);
+        self.endpoint.close(code, text.as_bytes());
+    }
+}
+
+fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
+    let tls = QuicServerConfig::try_from(tls.config()).map_err(endpoint::no_quic_suite)?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    let transport = endpoint::transport(&Limits::default(), 1, JOIN_REQUEST_BYTES_MAX as u32);
+    server
+        .transport_config(Arc::new(transport))
+        .max_incoming(JOINS_AT_ONCE_MAX * 8)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+    Ok(server)
+}
+
+/// Somebody who has asked. Dropping it closes the connection without an answer.
+pub(crate) struct Asked {
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    identity: Option<Identity>,
+    /// There may be a secret in it.
+    request: Zeroizing<Vec<u8>>,
+}
+
+/// A stranger's first packet.
+pub(crate) struct JoinKnock {
+    incoming: quinn::Incoming,
+    trust_domain: Arc<str>,
+}
+
+impl JoinKnock {
+    /// Where it came from, as far as that is known.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.incoming.remote_address())
+    }
+
+    /// Whether the address has proved that it receives what is sent to it.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Asks the address to prove itself. Costs one packet and no memory.
+    pub(crate) fn ask_to_prove(self) {
+        drop(self.incoming.retry());
+    }
+
+    /// Drops it without an answer.
+    pub(crate) fn ignore(self) {
+        self.incoming.ignore();
+    }
+
+    /// Handshake and request, each within its time and its size.
+    pub(crate) async fn asked(self) -> Result<Asked, LinkFault> {
+        let Self { incoming, trust_domain } = self;
+        let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
+        let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
+            .await
+            .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
+            .map_err(|error| LinkFault::lost(&error))?;
+        let heard = tokio::time::timeout(JOIN_WAIT_MAX, hear(&connection, &trust_domain))
+            .await
+            .unwrap_or(Err(LinkFault::Silent("no request came in time")));
+        heard.inspect_err(|fault| {
+            endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
+        })
+    }
+}
+
+async fn hear(connection: &quinn::Connection, trust_domain: &str) -> Result<Asked, LinkFault> {
+    // Who shows a certificate has to be somebody by it.
+    let identity = match connection.peer_identity() {
+        Some(_) => Some(greet::identity_of(connection, trust_domain)?),
+        None => None,
+    };
+    let (send, mut recv) = connection.accept_bi().await.map_err(|error| LinkFault::lost(&error))?;
+    let request = recv.read_to_end(JOIN_REQUEST_BYTES_MAX).await.map_err(read_fault)?;
+    let request = Zeroizing::new(request);
+    Ok(Asked { connection: connection.clone(), send, identity, request })
+}
+
+fn read_fault(error: ReadToEndError) -> LinkFault {
+    match error {
+        ReadToEndError::TooLong => LinkFault::Broken("it is longer than it may be".into()),
+        ReadToEndError::Read(quinn::ReadError::ConnectionLost(error)) => LinkFault::lost(&error),
+        ReadToEndError::Read(error) => LinkFault::Broken(error.to_string()),
+    }
+}
+
+impl Asked {
+    /// Where it came from.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.connection.remote_address())
+    }
+
+    /// Who it is, by the certificate that it has shown; `None` if it has shown none.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Takes what it said.
+    pub(crate) fn take_request(&mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.request)
+    }
+
+    /// Answers, and waits until the other side has taken it and closes, but not for longer than it may.
+    pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
+        let answer = async {
+            self.send.write_all(reply).await.map_err(|error| match error {
+                quinn::WriteError::ConnectionLost(error) => LinkFault::lost(&error),
+                error => LinkFault::Broken(error.to_string()),
+            })?;
+            // It fails only if the other side wants no answer any more.
+            drop(self.send.finish());
+            self.connection.closed().await;
+            Ok(())
+        };
+        let answered = tokio::time::timeout(JOIN_WAIT_MAX, answer).await;
+        answered.unwrap_or(Err(LinkFault::Silent("the answer was not taken in time")))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        endpoint::close(&self.connection, CloseCode::Goodbye, "that is all");
+    }
+}
+
+/// Asks an enroller one thing. Dropping it gives up.
+pub(crate) async fn ask(
+    enroller: &NodeAddress,
+    tls: &ToEnroller,
+    request: &[u8],
+) -> Result<Vec<u8>, LinkFault> {
+    let sockets = Arc::new(DiallingSockets::default());
+    let config = client_config(tls).map_err(unsendable(enroller))?;
+    let connection = dial::race(&sockets, enroller, &config).await?;
+    let asked = tokio::time::timeout(JOIN_WAIT_MAX, ask_on(&connection, request)).await;
+    endpoint::close(&connection, CloseCode::Goodbye, "thank you");
+    drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, sockets.wait_idle()).await);
+    asked.unwrap_or(Err(LinkFault::Silent("no answer came in time")))
+}
+
+fn client_config(tls: &ToEnroller) -> Result<quinn::ClientConfig, BindError> {
+    let tls = QuicClientConfig::try_from(tls.config()).map_err(endpoint::no_quic_suite)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    let limits = Limits::default();
+    let window = JOIN_REPLY_BYTES_MAX as u32;
+    config.transport_config(Arc::new(endpoint::transport(&limits, 0, window)));
+    Ok(config)
+}
+
+fn unsendable(enroller: &NodeAddress) -> impl Fn(BindError) -> LinkFault {
+    let address = enroller.clone();
+    move |error| LinkFault::Unsendable { address: address.clone(), reason: error.to_string() }
+}
+
+async fn ask_on(connection: &quinn::Connection, request: &[u8]) -> Result<Vec<u8>, LinkFault> {
+    let (mut send, mut recv) =
+        connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
+    // An enroller that has seen enough answers before it has read all; then the answer counts.
+    if let Err(quinn::WriteError::ConnectionLost(error)) = send.write_all(request).await {
+        return Err(LinkFault::lost(&error));
+    }
+    drop(send.finish());
+    recv.read_to_end(JOIN_REPLY_BYTES_MAX).await.map_err(read_fault)
+}

@@ -1,0 +1,42 @@
+//! SHA-256 of the TLS provider, for fingerprints and for secrets of which only the hash is kept.
+
+use super::config::provider;
+use rustls::CipherSuite;
+
+/// Bytes of a digest.
+pub(crate) const DIGEST_BYTES: usize = 32;
+
+/// The SHA-256 of some bytes.
+///
+/// # Panics
+/// When the provider has no SHA-256: QUIC itself demands it (RFC 9001 section 5.2), so that no link could be made either.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+    let suites = provider().cipher_suites;
+    let suite = suites
+        .iter()
+        .filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
+        .find_map(|suite| suite.tls13());
+    #[expect(clippy::expect_used, reason = "documented; QUIC could not work either")]
+    let digest = suite.expect("a provider for QUIC").common.hash_provider.hash(bytes);
+    std::array::from_fn(|at| digest.as_ref().get(at).copied().unwrap_or_default())
+}
+
+/// Whether two digests are the same, in a time that does not depend on where they differ.
+pub(crate) fn is_same(one: &[u8; DIGEST_BYTES], other: &[u8; DIGEST_BYTES]) -> bool {
+    one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_that_of_fips_180() {
+        let digest = sha256(b"abc");
+        assert_eq!(digest[..8], [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]);
+        let mut other = digest;
+        assert!(is_same(&digest, &other));
+        other[31] ^= 1;
+        assert!(!is_same(&digest, &other));
+    }
+}

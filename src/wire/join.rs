@@ -1,0 +1,284 @@
+//! What a newcomer or a party asks of an enroller, and what it is answered: one map each way, on a stream of its own.
+
+use super::{
+    WireError,
+    cbor::{decode_words, encode_words},
+    scan::Bounds,
+};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::fmt;
+use zeroize::Zeroize;
+
+/// The application protocol of enrollers. Not that of links: on this port a peer without a certificate is heard.
+pub const JOIN_ALPN: &[u8] = b"dialback-join/1";
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// A first certificate, by a token.
+    Join,
+    /// The next certificate, by the present one.
+    Renew,
+    /// The revocation list, by the present certificate.
+    List,
+}
+
+impl Ask {
+    const ALL: [Self; 3] = [Self::Join, Self::Renew, Self::List];
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Join => 1,
+            Self::Renew => 2,
+            Self::List => 3,
+        }
+    }
+}
+
+/// A request. It has no `Debug`, and the secret in it is wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JoinRequest {
+    /// 0: what is asked for: 1 JOIN, 2 RENEW, 3 LIST.
+    ask: u8,
+    /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature that proves the private one.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub(crate) request: ByteBuf,
+    /// 2: the party that the token is for, as `agent/warehouse`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) party: String,
+    /// 3: the token's secret.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub(crate) secret: ByteBuf,
+}
+
+fn is_empty(bytes: &ByteBuf) -> bool {
+    bytes.is_empty()
+}
+
+impl JoinRequest {
+    /// Asks for a first certificate.
+    pub(crate) fn join(request: &[u8], party: String, secret: &[u8]) -> Self {
+        let (request, secret) = (ByteBuf::from(request), ByteBuf::from(secret));
+        Self { ask: Ask::Join.number(), request, party, secret }
+    }
+
+    /// Asks for the next certificate.
+    pub(crate) fn renew(request: &[u8]) -> Self {
+        Self { request: ByteBuf::from(request), ..Self::list() }.asking(Ask::Renew)
+    }
+
+    /// Asks for the revocation list.
+    pub(crate) fn list() -> Self {
+        Self {
+            ask: Ask::List.number(),
+            request: ByteBuf::new(),
+            party: String::new(),
+            secret: ByteBuf::new(),
+        }
+    }
+
+    fn asking(mut self, ask: Ask) -> Self {
+        self.ask = ask.number();
+        self
+    }
+
+    /// What is asked for; `None` if a newer peer asks for something that this version does not know.
+    pub(crate) fn ask(&self) -> Option<Ask> {
+        Ask::ALL.into_iter().find(|ask| ask.number() == self.ask)
+    }
+
+    /// The whole request.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
+        encode(self)
+    }
+
+    /// Decodes a request that a stranger sent.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        decode_words(bytes, Bounds::HEAD)
+    }
+
+    /// Overwrites the secret.
+    pub(crate) fn wipe(&mut self) {
+        self.secret.as_mut_slice().zeroize();
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JoinReply {
+    /// 0: 0 if it was granted, else the number of a [`JoinRefusal`].
+    code: u16,
+    /// 1: why not, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) text: String,
+    /// 2: the leaf, PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) leaf: String,
+    /// 3: the CA that signed it, and others that it is to believe beside it, PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) ca: String,
+    /// 4: the revocation list, PEM, if there is one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) crl: String,
+}
+
+impl JoinReply {
+    /// Says yes, with a leaf and the CAs behind it. An empty list is none.
+    pub(crate) fn granted(leaf: String, ca: String, crl: String) -> Self {
+        Self { code: 0, text: String::new(), leaf, ca, crl }
+    }
+
+    /// Says yes, with a list.
+    pub(crate) fn list(crl: String) -> Self {
+        Self { crl, ..Self::default() }
+    }
+
+    /// Says no.
+    pub(crate) fn refused(why: JoinRefusal, text: impl Into<String>) -> Self {
+        Self { code: why.number(), text: text.into(), ..Self::default() }
+    }
+
+    /// Why it is a no, if it is one. A number of a newer enroller is a no like [`JoinRefusal::Malformed`].
+    pub(crate) fn refusal(&self) -> Option<JoinRefusal> {
+        let known = JoinRefusal::ALL.iter().copied().find(|why| why.number() == self.code);
+        (self.code != 0).then(|| known.unwrap_or(JoinRefusal::Malformed))
+    }
+
+    /// The whole answer.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
+        encode(self)
+    }
+
+    /// Decodes an answer.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        decode_words(bytes, Bounds::HEAD)
+    }
+}
+
+fn encode<T: Serialize>(words: &T) -> Result<Vec<u8>, WireError> {
+    let mut out = Vec::new();
+    encode_words(&mut out, words)?;
+    Ok(out)
+}
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// Why an enroller says no.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum JoinRefusal {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl JoinRefusal {
+            /// Every refusal.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The number as it travels, never zero.
+            pub const fn number(self) -> u16 {
+                match self {
+                    $(Self::$name => $number,)*
+                }
+            }
+
+            /// The name in the manual.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The request is not the protocol, or its certificate request is no good.
+    Malformed = 1, "MALFORMED";
+    /// No such token was made here, or it is long over.
+    TokenUnknown = 2, "TOKEN_UNKNOWN";
+    /// The token was used before.
+    TokenUsed = 3, "TOKEN_USED";
+    /// The token's time is over.
+    TokenExpired = 4, "TOKEN_EXPIRED";
+    /// The token is for another party than the one that is asked for.
+    OtherParty = 5, "OTHER_PARTY";
+    /// The address has tried too many wrong tokens; later it may try again.
+    TooMany = 6, "TOO_MANY";
+    /// No certificate was shown, and what is asked for takes one.
+    NoCertificate = 7, "NO_CERTIFICATE";
+    /// The party's role is none that an enroller signs.
+    Role = 8, "ROLE";
+    /// The certificate that was shown is revoked.
+    Revoked = 9, "REVOKED";
+    /// The certificate that was shown is too young to be renewed.
+    TooEarly = 10, "TOO_EARLY";
+    /// The enroller is broken; its log says how.
+    Internal = 11, "INTERNAL";
+}
+
+impl fmt::Display for JoinRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_answers_come_back_as_they_were() {
+        for request in [
+            JoinRequest::join(b"csr", "agent/warehouse".into(), &[7; 16]),
+            JoinRequest::renew(b"csr"),
+            JoinRequest::list(),
+        ] {
+            let back = JoinRequest::decode(&request.encode().expect("encodes")).expect("decodes");
+            assert!(back == request && back.ask().is_some());
+        }
+        let granted = JoinReply::granted("l".into(), "c".into(), String::new());
+        let refused = JoinReply::refused(JoinRefusal::TokenUsed, "why");
+        for (reply, refusal) in [(granted, None), (refused, Some(JoinRefusal::TokenUsed))] {
+            let back = JoinReply::decode(&reply.encode().expect("encodes")).expect("decodes");
+            assert_eq!((back.refusal(), &back), (refusal, &reply));
+        }
+    }
+
+    #[test]
+    fn refusals_have_numbers_of_their_own_and_an_unknown_one_is_still_a_no() {
+        let numbers: std::collections::HashSet<_> =
+            JoinRefusal::ALL.iter().map(|why| why.number()).collect();
+        assert!(numbers.len() == JoinRefusal::ALL.len() && !numbers.contains(&0));
+        let newer = JoinReply { code: 999, ..JoinReply::default() };
+        assert_eq!(newer.refusal(), Some(JoinRefusal::Malformed));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_and_what_a_newer_peer_asks_is_seen_to_be_unknown() {
+        for bad in [&[][..], &[0x80], &[0xa1, 0x00, 0x01, 0x00], &[0xa1, 0x61, b'a', 0x01], &[0xa0]]
+        {
+            assert!(JoinRequest::decode(bad).is_err(), "{bad:02x?} was taken");
+        }
+        let newer = JoinRequest::decode(&[0xa2, 0x00, 0x18, 0x63, 0x18, 0x40, 0x01]);
+        assert_eq!(newer.ok().map(|request| request.ask()), Some(None));
+    }
+
+    #[test]
+    fn a_newcomer_says_the_golden_bytes() {
+        let text = include_str!("../../tests/data/wire/join-request.hex");
+        let words = text.lines().filter_map(|line| line.split('#').next());
+        let words = words.flat_map(str::split_whitespace);
+        let golden: Vec<_> =
+            words.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect();
+        let request = JoinRequest::join(&[0x30, 2, 5, 0], "agent/warehouse".into(), &[0x37; 16]);
+        assert_eq!(request.encode(), Ok(golden));
+    }
+
+    #[test]
+    fn a_secret_is_wiped() {
+        let mut request = JoinRequest::join(&[], String::new(), &[7; 16]);
+        request.wipe();
+        assert_eq!(request.secret.as_slice(), [0; 16]);
+    }
+}

@@ -1,0 +1,190 @@
+//! What can be asked of an enroller, and that no wish makes a node, another name or a CA of what it signs.
+
+use super::{
+    raw::{Raw, request},
+    *,
+};
+use dialback::JoinRefusal;
+use std::process::Command;
+
+const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// A certificate request with wishes, made by OpenSSL with a key of its own.
+fn wishful(dir: &Path, party: &str, extensions: &[&str]) -> Vec<u8> {
+    let mut command = Command::new("openssl");
+    command.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    command.args(["-nodes", "-keyout", "wish.key", "-outform", "DER", "-subj"]);
+    command.arg(format!("/CN=dialback {}", party.replace('/', " ")));
+    for extension in extensions {
+        command.args(["-addext", extension]);
+    }
+    let made = command.current_dir(dir).output().expect("openssl; `make test` installs it");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    made.stdout
+}
+
+/// What OpenSSL says of a certificate.
+fn shown(dir: &Path, pem: &str, args: &[&str]) -> String {
+    fs::write(dir.join("shown.pem"), pem).expect("written");
+    let mut command = Command::new("openssl");
+    let out = command.args(args).arg("shown.pem").current_dir(dir).output().expect("openssl");
+    String::from_utf8(out.stdout).expect("text") + &String::from_utf8_lossy(&out.stderr)
+}
+
+/// The secret of a token, as its bearer can read it from the line.
+fn secret(token: &JoinToken) -> Vec<u8> {
+    let line = token.to_line();
+    let hex = line.split(':').nth(3).expect("a secret").as_bytes();
+    let digit = |byte: u8| (byte as char).to_digit(16).expect("a digit") as u8;
+    hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
+#[tokio::test]
+async fn a_request_with_wishes_gets_only_what_its_token_says() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let token = site.token("agent/warehouse");
+    let wishes = [
+        "basicConstraints=critical,CA:TRUE",
+        "subjectAltName=URI:spiffe://dialback.local/node/edge-1,DNS:localhost,IP:127.0.0.1",
+        "keyUsage=critical,keyCertSign,cRLSign",
+        "extendedKeyUsage=serverAuth,clientAuth",
+    ];
+    let csr = wishful(&site.path(""), "node/edge-1", &wishes);
+    let asked = request(1, &csr, "agent/warehouse", &secret(&token));
+    let reply = Raw::new(None).ask(enroller.local_addr(), &asked).await;
+    assert_eq!(reply.code(), 0, "{}", reply.text(1));
+    let text = shown(&site.path(""), reply.text(2), &["x509", "-noout", "-text", "-in"]);
+    for wanted in [
+        "URI:spiffe://dialback.local/agent/warehouse",
+        "CA:FALSE",
+        "TLS Web Client Authentication",
+        "Subject: CN = dialback agent warehouse",
+    ] {
+        assert!(text.contains(wanted), "no {wanted:?} in {text}");
+    }
+    for wish in ["edge-1", "CA:TRUE", "DNS:", "IP Address:", "TLS Web Server", "Certificate Sign"] {
+        assert!(!text.contains(wish), "{wish:?} came true in {text}");
+    }
+    let ca = site.path("ca/ca.pem");
+    let ca = ca.to_str().expect("UTF-8");
+    let verified = shown(&site.path(""), reply.text(2), &["verify", "-x509_strict", "-CAfile", ca]);
+    assert!(verified.contains("shown.pem: OK"), "{verified}");
+}
+
+#[tokio::test]
+async fn a_node_cannot_be_had_by_a_token_that_was_made_by_hand_nor_by_a_nodes_own_certificate() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let csr = wishful(&site.path(""), "node/edge-1", &[]);
+    let token = site.token("agent/edge-1");
+    // Whoever can write in the CA's directory has the CA; a slip of an editor there must still make no node.
+    let path = site.path("ca/join-tokens.jsonl");
+    let text = fs::read_to_string(&path).expect("read");
+    fs::write(&path, text.replace("agent/edge-1", "node/edge-1")).expect("written");
+    let reply = Raw::new(None).ask(at, &request(1, &csr, "node/edge-1", &secret(&token))).await;
+    assert_eq!(reply.code(), JoinRefusal::Role.number(), "{}", reply.text(1));
+    let node = site.issued(Role::Node, "edge-1");
+    let before = site.ca().list().expect("a record").len();
+    let reply = Raw::new(Some(&node)).ask(at, &request(2, &csr, "", &[])).await;
+    assert_eq!(reply.code(), JoinRefusal::Role.number(), "{}", reply.text(1));
+    assert_eq!(site.ca().list().expect("a record").len(), before);
+}
+
+#[tokio::test]
+async fn what_is_no_proof_of_a_key_leaves_the_token_good() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, token) = (enroller.local_addr(), site.token("agent/a"));
+    let good = wishful(&site.path(""), "agent/a", &[]);
+    let mut forged = good.clone();
+    *forged.last_mut().expect("bytes") ^= 1;
+    let raw = Raw::new(None);
+    for csr in [&[][..], b"no request", &forged, &good[..good.len() / 2]] {
+        let reply = raw.ask(at, &request(1, csr, "agent/a", &secret(&token))).await;
+        assert_eq!(reply.code(), JoinRefusal::Malformed.number(), "{}", reply.text(1));
+    }
+    let reply = raw.ask(at, &request(1, &good, "agent/a", &secret(&token))).await;
+    assert_eq!(reply.code(), 0, "{}", reply.text(1));
+}
+
+#[tokio::test]
+async fn renewing_and_the_list_take_a_certificate_that_is_good_and_old_enough() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let csr = wishful(&site.path(""), "agent/a", &[]);
+    let (renew, list) = (request(2, &csr, "", &[]), request(3, &[], "", &[]));
+    let agent = site.issued(Role::Agent, "a");
+    for asked in [&renew, &list] {
+        let reply = Raw::new(None).ask(at, asked).await;
+        assert_eq!(reply.code(), JoinRefusal::NoCertificate.number());
+        assert_eq!(reply.text(4), "", "no list for strangers");
+    }
+    let raw = Raw::new(Some(&agent));
+    assert_eq!(raw.ask(at, &renew).await.code(), JoinRefusal::TooEarly.number());
+    let reply = raw.ask(at, &list).await;
+    assert_eq!((reply.code(), reply.text(4).contains("BEGIN X509 CRL")), (0, true));
+    let other = Site::new();
+    let foreign = Raw::new(Some(&other.issued(Role::Agent, "a")));
+    assert_eq!(foreign.send(at, &list).await, None, "another CA's agent gets no answer at all");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_are_answered_as_such_or_cut_off_and_the_enroller_goes_on() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::new(None));
+    let mut deep = vec![0xa1, 0x00];
+    deep.extend([0x81; 1_000]);
+    for bytes in
+        [&[][..], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 100], &deep, &[0xa1, 0x00, 0x18, 0x63]]
+    {
+        let reply = raw.ask(at, bytes).await;
+        assert_eq!(reply.code(), JoinRefusal::Malformed.number(), "{bytes:02x?}");
+    }
+    let most = 8 * 1024;
+    assert!(raw.send(at, &vec![0x00; most]).await.is_some(), "at the limit");
+    assert!(raw.send(at, &vec![0x00; most + 1]).await.is_none(), "one past it");
+    site.join(at, &site.token("agent/a"), "m").await.expect("joined");
+}
+
+/// The bytes of a file of `tests/data/wire`.
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/wire/{name}.hex"));
+    let text = fs::read_to_string(path).expect("a file of tests/data/wire");
+    let words = text.lines().filter_map(|line| line.split('#').next());
+    let words = words.flat_map(str::split_whitespace);
+    words.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect()
+}
+
+#[tokio::test]
+async fn requests_and_refusals_are_the_golden_bytes() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    for (asked, answered) in [("join-request", "join-refused"), ("list-request", "list-refused")] {
+        let answer = Raw::new(None).send(enroller.local_addr(), &golden(asked)).await;
+        assert_eq!(answer, Some(golden(answered)), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn while_the_ca_is_changed_the_first_signs_and_leafs_of_both_are_heard() {
+    let site = Site::new();
+    let old = site.issued(Role::Agent, "a");
+    let [before, beside] = ["ca/ca.pem", "ca/old.pem"].map(|name| site.path(name));
+    fs::copy(&before, &beside).expect("copied");
+    let options = InitOptions { force: true, ..InitOptions::default() };
+    site.ca().init(&options, SystemTime::now()).expect("a new CA");
+    let bundle = [&before, &beside].map(|path| fs::read_to_string(path).expect("a CA")).concat();
+    fs::write(&before, &bundle).expect("written");
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let list = request(3, &[], "", &[]);
+    assert_eq!(Raw::new(Some(&old)).ask(at, &list).await.code(), 0, "a leaf of the old CA");
+    let joined = site.join(at, &site.token("agent/b"), "m").await.expect("joined");
+    assert_eq!(Raw::new(Some(&joined.files)).ask(at, &list).await.code(), 0);
+    assert_eq!(fs::read_to_string(&joined.files.ca).expect("CAs"), bundle);
+    assert_ne!(leaf_of(&joined.files).issuer, leaf_of(&old).issuer);
+}

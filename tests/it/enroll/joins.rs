@@ -1,0 +1,182 @@
+//! A machine without a certificate: it joins once, as the party that the token names, and as nobody else.
+
+use super::*;
+use dialback::{Agent, JoinRefusal, Node, NodePolicy};
+
+const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
+
+#[track_caller]
+fn refused(result: Result<Joined, EnrollError>, wanted: JoinRefusal) {
+    match result {
+        Err(EnrollError::Refused { code, .. }) => assert_eq!(code, wanted),
+        other => panic!("{wanted} was expected, and it was {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_machine_joins_in_a_directory_without_the_ca_key_and_links_with_what_it_got() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let joined = site.join(enroller.local_addr(), &site.token("agent/warehouse"), "machine").await;
+    let joined = joined.expect("joined");
+    assert_eq!(
+        names_in(&site.path("machine")),
+        ["agent-warehouse.key", "agent-warehouse.pem", "ca.pem", "crl.pem"]
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(&joined.files.key).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let node = Node::builder(loads(&site.issued(Role::Node, "edge-1")))
+        .listen("127.0.0.1:0")
+        .policy(NodePolicy::allow_all());
+    let node = node.start().await.expect("a node");
+    let agent = Agent::builder(loads(&joined.files)).node(node.local_addr().to_string());
+    let agent = agent.start().expect("an agent");
+    soon("the new agent registers", agent.registered(1)).await;
+}
+
+#[tokio::test]
+async fn the_leaf_says_what_the_token_says_and_is_recorded() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    for party in ["agent/acme.warehouse-1", "caller/ops"] {
+        let joined = site.join(enroller.local_addr(), &site.token(party), "machine").await;
+        let joined = joined.expect("joined");
+        let leaf = leaf_of(&joined.files);
+        assert_eq!(leaf.uri_sans, [format!("spiffe://dialback.local/{party}")]);
+        assert!(!leaf.is_ca && leaf.dns_sans.is_empty() && leaf.ip_sans.is_empty());
+        assert_eq!(leaf.extended_key_usages, ["client authentication"]);
+        assert_eq!(leaf.key_usages, ["Digital Signature"]);
+        let left = leaf.not_after.duration_since(SystemTime::now()).expect("not over");
+        assert!(left > LONG - HOUR && left <= LONG);
+        let recorded = site.ca().list().expect("a record").pop().expect("a line");
+        assert_eq!((recorded.serial, recorded.party.to_string()), (leaf.serial, party.into()));
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_good_once_also_after_the_enroller_was_started_again() {
+    let site = Site::new();
+    let (token, other) = (site.token("agent/a"), site.token("agent/b"));
+    let enroller = site.enroller(LONG).await;
+    site.join(enroller.local_addr(), &token, "one").await.expect("joined");
+    refused(site.join(enroller.local_addr(), &token, "two").await, JoinRefusal::TokenUsed);
+    enroller.shutdown().await;
+    let enroller = site.enroller(LONG).await;
+    refused(site.join(enroller.local_addr(), &token, "two").await, JoinRefusal::TokenUsed);
+    assert_eq!(names_in(&site.path("two")), [] as [String; 0], "nothing stays of a refusal");
+    site.join(enroller.local_addr(), &other, "two").await.expect("another token is good");
+    assert_eq!(site.ca().list().expect("a record").len(), 2);
+}
+
+#[tokio::test]
+async fn of_two_machines_with_one_token_one_joins() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (token, at) = (site.token("agent/a"), enroller.local_addr());
+    let dirs = ["m0", "m1", "m2", "m3"];
+    let race = dirs.map(|dir| site.join(at, &token, dir));
+    let [a, b, c, d] = race;
+    let (a, b, c, d) = tokio::join!(a, b, c, d);
+    let (joined, lost): (Vec<_>, Vec<_>) = [a, b, c, d].into_iter().partition(Result::is_ok);
+    assert_eq!(joined.len(), 1);
+    lost.into_iter().for_each(|result| refused(result, JoinRefusal::TokenUsed));
+    assert_eq!(site.ca().list().expect("a record").len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_over_foreign_or_changed_lets_nobody_in() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let party = "agent/a".parse().expect("a party");
+    // Made two hours ago for one: the machine's own clock would say so first, so its text claims more time than the enroller knows of.
+    let then = SystemTime::now() - 2 * HOUR;
+    let over = site.ca().make_token(&party, HOUR, then).expect("a token");
+    let told = site.join(at, &over, "m").await.expect_err("refused");
+    assert!(matches!(told, EnrollError::TokenOver { .. }), "{told}");
+    refused(site.join(at, &changed(&over, 2, "9999999999"), "m").await, JoinRefusal::TokenExpired);
+    let token = site.token("agent/a");
+    for (part, text, wanted) in [
+        (1, "agent/b", JoinRefusal::OtherParty),
+        (1, "caller/a", JoinRefusal::OtherParty),
+        (1, "node/a", JoinRefusal::OtherParty),
+        (3, "00112233445566778899aabbccddeeff", JoinRefusal::TokenUnknown),
+    ] {
+        refused(site.join(at, &changed(&token, part, text), "m").await, wanted);
+    }
+    let told = site.join(at, &changed(&token, 4, &"ab".repeat(32)), "m").await;
+    let told = told.expect_err("refused");
+    assert!(matches!(&told, EnrollError::Untrusted { .. }), "{told}");
+    assert_eq!(names_in(&site.path("m")), [] as [String; 0]);
+    site.join(at, &token, "m").await.expect("the token as it was is still good");
+}
+
+#[tokio::test]
+async fn neither_a_node_nor_another_ca_passes_for_the_enroller() {
+    let site = Site::new();
+    let token = site.token("agent/a");
+    let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
+    let node = node.start().await.expect("a node");
+    let told = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
+    assert!(told.contains("was not reached") && told.contains("port"), "{told}");
+    let other = Site::new();
+    let foreign = other.enroller(LONG).await;
+    let told = site.join(foreign.local_addr(), &token, "m").await.expect_err("refused");
+    assert!(matches!(&told, EnrollError::Untrusted { .. }), "{told}");
+    let enroller = site.enroller(LONG).await;
+    site.join(enroller.local_addr(), &token, "m").await.expect("the right one gets the token");
+}
+
+#[tokio::test]
+async fn a_good_certificate_is_not_replaced_unasked_and_the_token_stays_good() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let first = site.join(at, &site.token("agent/a"), "m").await.expect("joined");
+    let token = site.token("agent/a");
+    let told = site.join(at, &token, "m").await.expect_err("refused");
+    assert!(matches!(told, EnrollError::AlreadyThere { .. }), "{told}");
+    assert_eq!(leaf_of(&first.files).serial, first.serial);
+    let forced = Join::new(address(at), token, site.path("m")).force(true).run().await;
+    let forced = forced.expect("joined again");
+    assert_ne!(forced.serial, first.serial);
+    assert_eq!(loads(&forced.files).identity().serial(), forced.serial);
+}
+
+#[tokio::test]
+async fn whom_a_directory_believes_is_not_changed_by_joining() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let token = site.token("agent/a");
+    fs::create_dir(site.path("m")).expect("made");
+    let other = Site::new();
+    let foreign = fs::read(other.path("ca/ca.pem")).expect("a CA");
+    fs::write(site.path("m/ca.pem"), &foreign).expect("written");
+    let told = site.join(enroller.local_addr(), &token, "m").await.expect_err("refused");
+    assert!(matches!(told, EnrollError::OtherCa { .. }), "{told}");
+    let bundle = [foreign, fs::read(site.path("ca/ca.pem")).expect("a CA")].concat();
+    fs::write(site.path("m/ca.pem"), &bundle).expect("written");
+    site.join(enroller.local_addr(), &token, "m").await.expect("joined");
+    assert_eq!(fs::read(site.path("m/ca.pem")).expect("read"), bundle);
+}
+
+#[tokio::test]
+async fn an_enroller_needs_a_ca_that_can_sign_and_leafs_that_hold() {
+    let site = Site::new();
+    let start =
+        |dir: CertsDir, life| Enroller::builder(dir).listen("127.0.0.1:0").leaf_life(life).start();
+    assert!(start(site.ca(), Duration::from_secs(3)).await.is_ok());
+    let told = start(site.ca(), Duration::from_secs(2)).await.err().expect("refused").to_string();
+    assert!(told.contains("--leaf-ttl"), "{told}");
+    let told =
+        start(CertsDir::new(site.path("no")), LONG).await.err().expect("refused").to_string();
+    assert!(told.contains("certs init"), "{told}");
+    fs::write(site.path("ca/crl.pem"), "half a list").expect("written");
+    assert!(start(site.ca(), LONG).await.is_err(), "a damaged list would let the revoked in");
+    fs::remove_file(site.path("ca/crl.pem")).expect("removed");
+    assert!(start(site.ca(), LONG).await.is_ok());
+}

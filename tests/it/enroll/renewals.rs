@@ -1,0 +1,140 @@
+//! A party that renews: by itself, with a new key, as long as its certificate is good.
+
+use super::*;
+use crate::world::until;
+use dialback::{
+    JoinRefusal, RevokedSerial,
+    enroll::{Renewal, Renewed},
+};
+
+/// Leafs that are due five seconds after they were signed, which leaves three to a busy machine.
+const SHORT: Duration = Duration::from_secs(8);
+
+async fn joined(site: &Site, at: SocketAddr) -> Joined {
+    site.join(at, &site.token("agent/a"), "m").await.expect("joined")
+}
+
+/// Revokes a serial, as `dialback certs` does it.
+fn revoke(site: &Site, serial: &str) {
+    let now = SystemTime::now();
+    let revoked = [RevokedSerial { serial: serial.into(), since: now }];
+    let ca = site.ca().ca().expect("a CA");
+    let list = ca.crl(&revoked, 2, now, now + 24 * HOUR).expect("signed");
+    fs::write(site.path("ca/crl.pem"), list).expect("written");
+}
+
+#[tokio::test]
+async fn a_short_leaf_is_renewed_in_time_again_and_again_with_a_new_key_each_time() {
+    let site = Site::new();
+    let enroller = site.enroller(SHORT).await;
+    let first = joined(&site, enroller.local_addr()).await;
+    let files = first.files.clone();
+    let key = fs::read(&files.key).expect("a key");
+    let renewing = Renewal::new(address(enroller.local_addr()), files.clone()).start();
+    let mut serials = vec![first.serial.clone()];
+    for round in 0..2 {
+        until(&format!("the leaf is renewed, round {round}"), || {
+            Credentials::from_files(&files)
+                .is_ok_and(|now| !serials.contains(&now.identity().serial().to_owned()))
+        })
+        .await;
+        let now = loads(&files);
+        assert_eq!(now.peer_name().to_string(), "agent/a");
+        serials.push(now.identity().serial().into());
+    }
+    drop(renewing);
+    assert_ne!(fs::read(&files.key).expect("a key"), key);
+    let recorded = site.ca().list().expect("a record");
+    assert!(serials.iter().all(|serial| recorded.iter().any(|one| one.serial == *serial)));
+    let names = names_in(&site.path("m"));
+    assert_eq!(names, ["agent-a.key", "agent-a.pem", "ca.pem", "crl.pem"], "nothing stays beside");
+}
+
+#[tokio::test]
+async fn a_young_leaf_is_kept_and_the_enroller_is_not_asked() {
+    let site = Site::new();
+    let enroller = site.enroller(24 * HOUR).await;
+    let at = enroller.local_addr();
+    let joined = joined(&site, at).await;
+    enroller.shutdown().await;
+    let kept = Renewal::new(address(at), joined.files.clone()).once().await.expect("kept");
+    let Renewed::Kept { due, .. } = kept else { panic!("{kept:?}") };
+    let left = due.duration_since(SystemTime::now()).expect("later");
+    assert!(left > 14 * HOUR && left < 18 * HOUR, "{left:?}");
+    assert_eq!(leaf_of(&joined.files).serial, joined.serial);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_gets_nothing_from_the_moment_that_the_list_says_so() {
+    let site = Site::new();
+    let enroller = site.enroller(24 * HOUR).await;
+    let at = enroller.local_addr();
+    let (joined, other) = (joined(&site, at).await, site.issued(Role::Agent, "b"));
+    let (renew, list) = (raw::request(2, b"csr", "", &[]), raw::request(3, &[], "", &[]));
+    let code = |shown: CredentialFiles, asked: Vec<u8>| async move {
+        raw::Raw::new(Some(&shown)).ask(at, &asked).await.code()
+    };
+    assert_eq!(code(joined.files.clone(), renew.clone()).await, JoinRefusal::TooEarly.number());
+    revoke(&site, &joined.serial);
+    assert_eq!(code(joined.files.clone(), renew.clone()).await, JoinRefusal::Revoked.number());
+    assert_eq!(code(joined.files, list.clone()).await, JoinRefusal::Revoked.number());
+    assert_eq!(code(other.clone(), list.clone()).await, 0);
+    // A list that vanishes must not let the revoked back in.
+    fs::remove_file(site.path("ca/crl.pem")).expect("removed");
+    assert_eq!(code(other, list).await, JoinRefusal::Internal.number());
+}
+
+#[tokio::test]
+async fn a_machine_that_was_off_for_too_long_is_told_the_way_and_a_new_token_helps() {
+    let site = Site::new();
+    let enroller = site.enroller(Duration::from_secs(3)).await;
+    let first = joined(&site, enroller.local_addr()).await;
+    until("it has ended", || SystemTime::now() > first.not_after).await;
+    let renewal = Renewal::new(address(enroller.local_addr()), first.files.clone());
+    let told = renewal.once().await.expect_err("too late").to_string();
+    for part in ["agent-a.pem", "dialback enroll token agent a", "dialback agent join --enroll"] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+    assert_ne!(joined(&site, enroller.local_addr()).await.serial, first.serial);
+}
+
+/// Puts a list beside the machine's certificate that is due to be fetched anew.
+fn put_old_list(site: &Site) -> PathBuf {
+    let (now, path) = (SystemTime::now(), site.path("m/crl.pem"));
+    let ca = site.ca().ca().expect("a CA");
+    let old = ca.crl(&[], 0, now - 29 * 24 * HOUR, now + 24 * HOUR).expect("signed");
+    fs::write(&path, old).expect("written");
+    path
+}
+
+#[tokio::test]
+async fn an_old_list_beside_the_certificate_is_replaced_by_the_enrollers() {
+    let site = Site::new();
+    let enroller = site.enroller(24 * HOUR).await;
+    let joined = joined(&site, enroller.local_addr()).await;
+    let path = put_old_list(&site);
+    let renewal = Renewal::new(address(enroller.local_addr()), joined.files.clone());
+    assert!(matches!(renewal.once().await, Ok(Renewed::Kept { .. })));
+    let enrollers = fs::read(site.path("ca/crl.pem")).expect("a list");
+    assert_eq!(fs::read(&path).expect("a list"), enrollers);
+}
+
+#[tokio::test]
+async fn neither_a_node_nor_an_agent_of_the_same_ca_passes_for_the_enroller_of_a_renewal() {
+    let site = Site::new();
+    let enroller = site.enroller(24 * HOUR).await;
+    let joined = joined(&site, enroller.local_addr()).await;
+    let path = put_old_list(&site);
+    let old = fs::read(&path).expect("a list");
+    for shown in [site.issued(Role::Node, "edge-1"), site.issued(Role::Agent, "b")] {
+        let impostor = raw::impostor(&shown);
+        let at = impostor.local_addr().expect("an address");
+        let told = Renewal::new(address(at), joined.files.clone()).once().await;
+        let told = told.expect_err("refused");
+        assert!(matches!(told, EnrollError::Untrusted { .. }), "{told}");
+        assert_eq!(fs::read(&path).expect("a list"), old);
+    }
+    let renewal = Renewal::new(address(enroller.local_addr()), joined.files.clone());
+    assert!(renewal.once().await.is_ok());
+    assert_ne!(fs::read(&path).expect("a list"), old, "the enroller itself is believed");
+}

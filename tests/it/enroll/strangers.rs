@@ -1,0 +1,59 @@
+//! Strangers that guess, stall and flood: each within bounds, and machines elsewhere join all the while.
+
+use super::{
+    raw::{Raw, request},
+    *,
+};
+use crate::world::said;
+use dialback::{JoinRefusal, limits::HANDSHAKES_PER_ADDRESS_MAX};
+use std::net::{IpAddr, Ipv4Addr};
+
+const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Another machine, as far as the enroller can see. All of 127.0.0.0/8 is loopback on Linux.
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ten_wrong_tokens_of_an_address_are_looked_at_and_the_next_is_not() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
+    let guess = |n: u8| request(1, b"csr", "agent/a", &[n; 16]);
+    for n in 0..10 {
+        assert_eq!(raw.ask(at, &guess(n)).await.code(), JoinRefusal::TokenUnknown.number());
+    }
+    assert_eq!(raw.ask(at, &guess(10)).await.code(), JoinRefusal::TooMany.number());
+    site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
+    said(&["refused a request from 127.0.0.2", "TOKEN_UNKNOWN"]).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn strangers_that_say_nothing_have_a_bounded_number_of_places_and_are_sent_away() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES_PER_ADDRESS_MAX {
+        silent.push(raw.dial(at).await.expect("within its share"));
+    }
+    let one_more = tokio::time::timeout(Duration::from_millis(300), raw.dial(at)).await;
+    assert!(one_more.is_err(), "one past the share of an address was answered");
+    site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
+    let first = soon("the silent one is sent away", silent[0].closed()).await;
+    assert!(first.to_string().contains("no request came in time"), "{first}");
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_off() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let raw = Raw::new(None);
+    let connection = raw.dial(enroller.local_addr()).await.expect("linked");
+    let (mut send, _recv) = connection.open_bi().await.expect("a stream");
+    send.write_all(&[0xa1]).await.expect("sent");
+    let ended = soon("it is cut off", connection.closed()).await;
+    assert!(ended.to_string().contains("no request came in time"), "{ended}");
+    assert!(connection.open_uni().await.is_err());
+}
