@@ -198,14 +198,21 @@ impl Agent {
 
     /// The nodes on which it is registered now.
     pub fn nodes(&self) -> Vec<Name> {
-        self.shared.attached.borrow().iter().map(|attached| attached.node.clone()).collect()
+        let attached = self.shared.attached.borrow();
+        in_use(&attached).map(|attached| attached.node.clone()).collect()
     }
 
-    /// Waits until it is registered on at least `count` links.
+    /// Links whose place another one has taken and that are still up, because calls are on them.
+    pub fn former_links(&self) -> usize {
+        let attached = self.shared.attached.borrow();
+        attached.len() - in_use(&attached).count()
+    }
+
+    /// Waits until it is registered on at least `count` links, not counting those whose place another one has taken.
     pub async fn registered(&self, count: usize) {
         let mut attached = self.shared.attached.subscribe();
         // The sender lives in `shared`, so this ends only when it is true.
-        drop(attached.wait_for(|attached| attached.len() >= count).await);
+        drop(attached.wait_for(|attached| in_use(attached).count() >= count).await);
     }
 
     /// The services of the node that it is registered on; with several, of the one that it registered on last. Calls wait for a link
@@ -242,7 +249,8 @@ impl Agent {
     ///
     /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse its node. With another
     /// certificate of its own, or other bounds, the agent then makes each link once more, and leaves the former one only when the node has
-    /// registered it on the new one and the calls that were on it have ended; those that run longer than the drain time are cut off. It dials again at once where it was refused.
+    /// registered it on the new one and the calls that were on it have ended, however long they take: three such links to a node may be up,
+    /// and with so many the next one waits for the drain time and then ends the oldest. It dials again at once where it was refused.
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.
@@ -391,6 +399,11 @@ impl Asks {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
         })
     }
+}
+
+/// Those whose place no other link has taken.
+fn in_use(attached: &[Attached]) -> impl Iterator<Item = &Attached> {
+    attached.iter().filter(|attached| !attached.link.is_replaced())
 }
 
 /// The link over which to ask. A node that is leaving would only refuse.

@@ -4,7 +4,7 @@
 use super::{Inner, Link, LinkFault};
 use crate::{
     limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
-    tls::{Credentials, Lapse, Reminder},
+    tls::{Credentials, Lapse, Reminder, random_bytes},
     wire::CloseCode,
 };
 use rustls_pki_types::CertificateDer;
@@ -111,9 +111,11 @@ impl Link {
         }
     }
 
-    /// Ends when the peer's certificate is about to end, so that there is still time for another link. Never, if it has long to go.
+    /// Ends when the peer's certificate is about to end, so that there is still time for another link: not for all links at one moment.
+    /// Never, if it has long to go.
     pub(crate) async fn nears_its_end(&self) {
-        while SystemTime::now() + RENEW_BEFORE_END < self.identity().not_after() {
+        let spread = RENEW_BEFORE_END.mul_f64(f64::from(random_bytes::<1>()[0]) / 3.0 / 255.0);
+        while SystemTime::now() + (RENEW_BEFORE_END - spread) < self.identity().not_after() {
             tokio::time::sleep(TRUST_LOOK_EVERY).await;
         }
     }

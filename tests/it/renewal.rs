@@ -142,7 +142,7 @@ async fn renewed(scene: &Scene, (of_agent, of_node): &mut (Events<AgentEvent>, E
         while !matches!(of_node.next().await, Some(NodeEvent::CallerLinked { .. })) {}
     })
     .await;
-    until("the former link is left", || scene.agent.nodes().len() == 1).await;
+    until("the former link is left", || scene.agent.former_links() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,14 +202,15 @@ async fn a_call_on_the_former_link_goes_on_after_a_renewal_and_then_that_link_is
     scene.stage.busy(2).await;
     let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
     scene.agent.apply(trusting(scene.world.credentials("agent/warehouse"))).await.expect("applied");
-    soon("it registers once more", scene.agent.registered(2)).await;
+    until("it is registered on another link", || scene.agent.former_links() == 1).await;
+    assert_eq!(scene.agent.nodes().len(), 1);
     let after: Result<String, _> = scene.by_caller().call("Stage/Note", "after").await;
     assert_eq!(after, Ok("after".into()));
     scene.stage.open();
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the former link is gone", || scene.agent.nodes().len() == 1).await;
+    until("the former link is gone", || scene.agent.former_links() == 0).await;
     assert_eq!(scene.stage.all_runs(), 3);
     // Nobody was lost, and nobody drains: the agent is where it was.
     let registered = soon("an event", of_agent.next()).await.expect("one");
@@ -219,6 +220,41 @@ async fn a_call_on_the_former_link_goes_on_after_a_renewal_and_then_that_link_is
     assert!(matches!(lost, AgentEvent::Lost { .. }), "{lost:?}");
     let told = soon("an event", of_node.next()).await.expect("one");
     assert!(matches!(told, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_ends_the_oldest() {
+    let brief = || Limits { drain_max: Duration::from_millis(1), ..Limits::default() };
+    let scene = Scene::with(Bounds { agent: brief(), caller: brief(), ..Bounds::default() }).await;
+    let mut calls = Vec::new();
+    for id in ["one", "two", "three", "four"] {
+        let call = scene.by_caller().call::<String>("Stage/Hold", id).into_future();
+        calls.push(background(call));
+        scene.stage.started(id).await;
+        let former = scene.agent.former_links();
+        let mut events = (scene.agent.events(), scene.node.events());
+        let next = scene.world.credentials("agent/warehouse");
+        scene.agent.apply(trusting(next)).await.expect("applied");
+        drop(soon("it registers once more", events.0.next()).await);
+        until("there is one former link more", || {
+            scene.agent.former_links() == (former + 1).min(3)
+        })
+        .await;
+        let next = scene.world.credentials("caller/ops");
+        scene.caller.apply(next).await.expect("applied");
+        soon("the caller links once more", async {
+            while !matches!(events.1.next().await, Some(NodeEvent::CallerLinked { .. })) {}
+        })
+        .await;
+    }
+    let cut = soon("the first is cut", calls.remove(0)).await;
+    check_status(cut, Code::Unavailable, Outcome::Unknown);
+    scene.stage.open();
+    for call in calls {
+        soon("a call ends", call).await.expect("answered");
+    }
+    until("the former links are gone", || scene.agent.former_links() == 0).await;
+    assert_eq!(scene.stage.all_runs(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +290,7 @@ async fn agents_and_callers_take_another_link_before_the_nodes_certificate_ends(
     node.apply(trusting(world.credentials("node/edge-1"))).await.expect("applied");
     let registered = soon("it registers once more", events.next()).await.expect("one");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    until("the former link is left", || agent.nodes().len() == 1).await;
+    until("the former link is left", || agent.former_links() == 0).await;
     let callee = caller.agent("warehouse").expect("a name");
     assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
 }
@@ -337,7 +373,7 @@ async fn new_bounds_hold_for_links_that_are_made_from_then_on() {
     let bounds = Generation { limits: Some(few), ..Generation::default() };
     scene.agent.apply(bounds).await.expect("applied");
     drop(soon("it registers once more", events.next()).await);
-    until("the former link is left", || scene.agent.nodes().len() == 1).await;
+    until("the former link is left", || scene.agent.former_links() == 0).await;
     let held = background(scene.by_node().call::<String>("Stage/Hold", "one").into_future());
     scene.stage.started("one").await;
     let refused = scene.by_node().call::<String>("Stage/Note", "two").await;
