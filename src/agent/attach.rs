@@ -37,7 +37,8 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
             }
         };
         let fault = match attached {
-            Ok(attachment) => {
+            Ok(mut attachment) => {
+                attachment.enter(&address);
                 redial.linked(Instant::now());
                 // Once it is registered it is for the attachment to act on the word.
                 word.done();
@@ -93,7 +94,9 @@ async fn stay(
         let newer_than = needs_newer.then_some(link.identity().not_after());
         let attach = || attach(shared, address, newer_than);
         match beside(&mut attachment, address, shared.anew.subscribe(), attach).await {
-            Ok(next) => {
+            Ok(mut next) => {
+                link.replace();
+                next.enter(address);
                 former.add(&link);
                 let before = std::mem::replace(&mut attachment, next);
                 shared.links.spawn_until_stopped(before.retire(place));
@@ -164,16 +167,12 @@ async fn attach(
         own,
         generation: 1,
         is_registered: false,
-        is_replaced: false,
         reason: None,
     };
     let registered = tokio::time::timeout(HELLO_WAIT_MAX, attachment.register()).await;
     let silent = LinkFault::Silent("the node did not confirm the registration in time");
     match registered.unwrap_or(Err(silent)) {
-        Ok(()) => {
-            attachment.entered(address);
-            Ok(attachment)
-        }
+        Ok(()) => Ok(attachment),
         // Whatever it was, the node is to know; if the node ended it, this does nothing.
         Err(fault) => Err(attachment.link.end(fault)),
     }
@@ -206,8 +205,6 @@ struct Attachment {
     own: Arc<OwnWords>,
     generation: u64,
     is_registered: bool,
-    /// Another link has taken its place.
-    is_replaced: bool,
     /// Why it has ended.
     reason: Option<LinkFault>,
 }
@@ -225,8 +222,8 @@ impl Attachment {
         }
     }
 
-    /// The link can be used.
-    fn entered(&mut self, address: &NodeAddress) {
+    /// The link is used from now on.
+    fn enter(&mut self, address: &NodeAddress) {
         self.is_registered = true;
         let attached =
             Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
@@ -309,8 +306,6 @@ impl Attachment {
     /// Another link has taken its place: asks for no more calls on this one, lets those that are on it finish, however long they take, and
     /// has the node close it, which is the last to receive. The place of a former link is held meanwhile.
     async fn retire(mut self, _place: FormerPlace) {
-        self.is_replaced = true;
-        self.link.replace();
         self.ask_nothing_more();
         if !self.is_unregistering()
             && let Err(fault) = self.ask_for_no_more().await
@@ -375,7 +370,7 @@ impl Drop for Attachment {
             self.shared
                 .attached
                 .send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
-            if !self.is_replaced {
+            if !self.link.is_replaced() {
                 self.shared.events.tell(AgentEvent::Lost { node: self.node.clone(), reason });
             }
         }

@@ -1,6 +1,6 @@
 //! Which files credentials are read from, and what must hold of them before they are parsed.
 
-use super::credentials::CredentialsError;
+use super::error::CredentialsError;
 use crate::name::{Name, Role};
 use std::{
     fs::{self, File},
