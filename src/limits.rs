@@ -39,6 +39,9 @@ pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 /// Between two looks at the files that a party goes by. A change is taken up at the second look that shows it, within a second.
 pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// So much of a file is looked at for changes: the largest revocation list that is read.
+pub const WATCHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Between two tries to take up what could not be taken up. A mended mode or a clock that has come round is noticed so soon.
 pub const RELOAD_AGAIN_EVERY: Duration = Duration::from_secs(5);
 

@@ -17,7 +17,7 @@ use crate::{
     drain::{Tasks, Word},
     events::{Events, Teller},
     fence,
-    generation::{Applied, Generation},
+    generation::{Applied, Changed, Generation},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
@@ -256,14 +256,13 @@ impl Agent {
     /// Credentials of another party, or none that make a TLS configuration.
     pub async fn apply(&self, next: Generation<AgentPolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let generation = self.put_in_force(next)?;
+        let (generation, changed) = self.put_in_force(next)?;
         let trust = self.shared.dialler.trust();
         let closed = if has_credentials { trust.judge_all().await } else { 0 };
-        tracing::info!("generation {generation} is in force; {closed} links were closed for it");
-        Ok(Applied { generation, closed })
+        Ok(changed.tell(Applied { generation, closed }))
     }
 
-    fn put_in_force(&self, next: Generation<AgentPolicy>) -> Result<u64, StartError> {
+    fn put_in_force(&self, next: Generation<AgentPolicy>) -> Result<(u64, Changed), StartError> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         let Generation { credentials, policy, limits } = next;
         let (shared, now) = (&self.shared, self.credentials());
@@ -271,9 +270,10 @@ impl Agent {
         if let Some(credentials) = &credentials {
             now.expect_successor(credentials)?;
         }
-        let shows_another = credentials.as_ref().is_some_and(|next| !next.shows_the_same(&now));
+        let mut changed = Changed::between(&now, credentials.as_ref());
+        changed.bounds = limits.is_some();
         let (is_tried_anew, is_renewed) =
-            (credentials.is_some(), shows_another || limits.is_some());
+            (credentials.is_some(), changed.certificate || changed.bounds);
         if credentials.is_some() || limits.is_some() {
             let limits = limits.map_or_else(|| shared.limits.get(), Arc::new);
             let words = words(self.instance, &limits);
@@ -281,6 +281,7 @@ impl Agent {
             shared.limits.set_shared(limits);
         }
         if let Some(policy) = policy {
+            changed.rules = policy != *shared.policy.get();
             shared.policy.set(policy);
         }
         if is_renewed {
@@ -290,7 +291,7 @@ impl Agent {
             shared.anew.send_modify(|count| *count += 1);
         }
         *generation += 1;
-        Ok(*generation)
+        Ok((*generation, changed))
     }
 
     /// The certificate, key and trust that are in force.

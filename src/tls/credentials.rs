@@ -5,7 +5,7 @@ use super::{
     config::{self, Trust, TrustParts},
     error::CredentialsError,
     facts::Utc,
-    files::{self, CredentialFiles, CredentialPem},
+    files::{self, CredentialFiles, CredentialPem, CrlScope},
     identity::{Identity, IdentityError},
     lapse::{self, Lapse, Revoked},
     lists::{self, Lists, Mark},
@@ -16,6 +16,7 @@ use rustls::{ClientConfig, ServerConfig, server::VerifierBuilderError, sign::Cer
 use rustls_pki_types::CertificateDer;
 use std::{
     fmt,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -37,6 +38,8 @@ struct Material {
     trust: Trust,
     cert_place: String,
     crl: OwnLists,
+    /// Of the texts that trust was built of, in short.
+    trust_mark: u64,
 }
 
 /// What is known of the lists, beside the lists.
@@ -109,7 +112,8 @@ impl Credentials {
         })?;
         let (cert_place, crl_place) = (places.cert.clone(), places.crl.clone());
         let crl = OwnLists { place: crl_place, next_update, revoked, marks, is_listed };
-        let material = Material { own, identity, trust, cert_place, crl };
+        let trust_mark = trust_mark(pem);
+        let material = Material { own, identity, trust, cert_place, crl, trust_mark };
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
@@ -157,6 +161,11 @@ impl Credentials {
     /// Whether both show the same certificate to a peer.
     pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
         self.material.own.cert == other.material.own.cert
+    }
+
+    /// Whether both believe the same CAs and mind the same lists.
+    pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
+        self.material.trust_mark == other.material.trust_mark
     }
 
     /// Refuses credentials in whose place others cannot be put while a party runs: it would be another party.
@@ -221,6 +230,14 @@ impl fmt::Debug for Credentials {
             .field("post_quantum", &self.post_quantum)
             .finish()
     }
+}
+
+/// For a word in the log about what has changed, and for nothing else.
+fn trust_mark(pem: &CredentialPem<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let CredentialPem { cert: _, key: _, ca, node_ca, crl, crl_scope } = pem;
+    (ca, node_ca, crl, *crl_scope == CrlScope::Chain).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What to call each part in an error: the file, or what it is when there is none.

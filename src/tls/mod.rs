@@ -35,6 +35,8 @@ pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub use error::CredentialsError;
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
+#[cfg(feature = "config")]
+pub(crate) use files::open_regular;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
