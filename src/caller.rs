@@ -9,7 +9,7 @@ use crate::{
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
     link::{
         BindError, ControlStream, Dialler, Former, FormerPlace, HelloWords, Leave, Leaving, Link,
-        LinkFault, Present, Redial, beside,
+        LinkFault, Present, REPLACED, Redial, beside,
     },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, StartError},
@@ -280,7 +280,8 @@ impl Present for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.link.close(CloseCode::Goodbye, "the caller has ended");
+        let text = if self.link.is_replaced() { REPLACED } else { "the caller has ended" };
+        self.link.close(CloseCode::Goodbye, text);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 use std::time::Duration;
 
 /// Why a link is left whose owner stays.
-pub(super) const REPLACED: &str = "another link has taken its place";
+pub(crate) const REPLACED: &str = "another link has taken its place";
 
 /// How the owner of one link will leave it, and how far it or its peer has come.
 pub(crate) struct Leave {

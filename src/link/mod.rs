@@ -26,7 +26,7 @@ pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted, NotGreeted};
 #[cfg(feature = "certs")]
 pub(crate) use join::{JoinKnock, JoinListener, ask};
-pub(crate) use leave::{Leave, Leaving};
+pub(crate) use leave::{Leave, Leaving, REPLACED};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
