@@ -33,11 +33,9 @@ struct Settings {
 
 /// Runs the command.
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
-    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
     let locator = Locator::new(Role::Node);
     let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
-    let watch = Watch::new(reader()?.files);
-    let settings = reader()?;
+    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
     let runtime = runtime()?;
     let result = runtime.block_on(serve(reader, settings, watch));
     // A file that is still being waited for must not keep the process.

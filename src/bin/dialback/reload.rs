@@ -51,6 +51,16 @@ impl Pending {
 /// How settings are read: from files, on a thread that may wait for them.
 pub(crate) type Reader<S> = Arc<dyn Fn() -> Result<S, Failure> + Send + Sync>;
 
+/// What a party starts with, and a watch on where it was read.
+pub(crate) fn first<S>(
+    reader: &Reader<S>,
+    files: impl Fn(&S) -> Vec<PathBuf>,
+) -> Result<(S, Watch), Failure> {
+    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
+    let watch = Watch::new(files(&reader()?));
+    Ok((reader()?, watch))
+}
+
 /// Minds files and SIGHUP for as long as it is polled. What was read is made fit for the party that runs, and applied.
 pub(crate) async fn mind<S: Send + 'static, P>(
     mut watch: Watch,
