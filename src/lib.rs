@@ -60,6 +60,8 @@ mod link;
 mod generation;
 #[cfg(feature = "certs")]
 pub mod certs;
+#[cfg(feature = "gateway")]
+pub mod tokens;
 #[cfg(any(feature = "certs", feature = "gateway"))]
 mod files;
 mod tls;
