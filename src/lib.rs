@@ -103,7 +103,7 @@ pub use node::{
     NotConnected, StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
-pub use serve::{Service, ServiceError};
+pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrFacts;
@@ -114,7 +114,8 @@ pub use tls::{
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{
-    ALPN, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo, StreamCode,
+    ALPN, ANY_METHOD, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo,
+    StreamCode,
 };
 #[cfg(feature = "certs")]
 pub use wire::{JOIN_ALPN, JoinRefusal};

@@ -8,6 +8,12 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// One REGISTER or VIEW frame: a thousand methods with long names fit.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 
+/// What an agent's program says of a service or a method: some sentences. A hundred of them are less than half of a REGISTER.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// A JSON Schema of a method's messages, as text: some thirty fields with a sentence each.
+pub const SCHEMA_BYTES_MAX: usize = 4 * 1024;
+
 /// Depth of maps and arrays in a head. Ours go four deep; serde_cbor's own bound of 127 is fixed in it.
 pub const HEAD_DEPTH_MAX: usize = 32;
 
