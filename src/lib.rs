@@ -99,8 +99,8 @@ pub use name::{
     Role, ServiceGlob, ServiceName,
 };
 pub use node::{
-    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NodeEvent,
-    NotConnected, StartError, StateError,
+    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Directory, ListedMethod, ListedService,
+    Node, NodeBuilder, NodeEvent, NotConnected, StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
 pub use serve::{Description, Service, ServiceError};
