@@ -46,6 +46,8 @@
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod caller;
 mod agent;
 mod node;
@@ -90,6 +92,8 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
+#[cfg(feature = "gateway")]
+pub use gateway::{agents_page, openapi, services_page};
 pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};

@@ -300,6 +300,9 @@ pub const BEARER_TTL_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The longest time of a bearer token: a year and a day, for those who renew once a year.
 pub const BEARER_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Agents of one method that the OpenAPI document names. Of more, a choice in a list is no help to people, and the names would be most of it.
+pub const OPENAPI_AGENTS_MAX: usize = 100;
+
 /// How long an enroller's own certificate holds. It lies in memory and is signed again at half of that.
 pub const ENROLLER_LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 
