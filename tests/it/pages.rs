@@ -1,14 +1,14 @@
 //! What a node says of what there is to call: the directory that each caller sees, and the pages that the HTTP door makes of it.
 
-use crate::world::{Stage, World, attached};
+use crate::world::{Scene, Stage, World, attached, background, until};
 use dialback::{
-    CallKind, Context, Description, Directory, ListedMethod, ListedService, Node, NodePolicy,
-    Outbound, Service, agents_page, openapi,
+    CallKind, Callee, Context, Description, Directory, ListedMethod, ListedService, Node,
+    NodePolicy, Outbound, Service, agents_page, openapi,
     policy::{AllowRule, DenyRule, HostRule},
     services_page,
 };
 use serde_json::{Value, json};
-use std::process::Command;
+use std::{future::IntoFuture, process::Command};
 
 fn allow(caller: &str, agent: &str, method: &str) -> AllowRule {
     AllowRule::parse(caller, agent, method).expect("a rule")
@@ -167,6 +167,27 @@ async fn an_operation_says_what_goes_in_and_what_comes_out() {
             .map(Vec::len),
         Some(16)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_leaves_hosts_nothing_more_and_is_still_seen() {
+    let Scene { node, agent, stage, .. } = Scene::open().await;
+    let seen = || node.directory_for(&"caller/ops".parse().expect("a party"));
+    assert_eq!(seen().services.len(), 1);
+    let handle = node.agent("warehouse").handle().expect("a name");
+    let callee: &Callee = handle.as_ref();
+    let held = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    stage.busy(1).await;
+    let leaving = background(agent.shutdown());
+    until("it drains", || node.agents()[0].draining).await;
+    let Directory { agents, services, .. } = seen();
+    assert!(services.is_empty() && agents[0].attached, "{services:?}");
+    stage.open();
+    assert_eq!(held.await, Ok("a".into()));
+    leaving.await;
+    until("it has left", || !node.agents()[0].attached).await;
+    let Directory { agents, services, .. } = seen();
+    assert!(services.is_empty() && agents[0].name == "warehouse", "{services:?}");
 }
 
 fn method(name: &str, kind: CallKind, agents: usize) -> ListedMethod {
