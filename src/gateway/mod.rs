@@ -1,5 +1,6 @@
 //! HTTP in front of a node: what it says of what there is to call. Pure: a directory in, JSON out.
 
+mod embed;
 mod openapi;
 mod pages;
 mod schemas;

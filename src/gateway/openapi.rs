@@ -1,6 +1,7 @@
 //! `/v1/openapi.json`: the HTTP door as one caller may use it, in OpenAPI 3.1. Pure: the same directory gives the same document.
 
 use super::{
+    embed::may_embed,
     pages,
     schemas::{answer_headers, components},
 };
@@ -21,8 +22,8 @@ What is said of services and methods, and their schemas, are the words of the ag
 /// agents may answer for the service, on any of them; and the pages.
 ///
 /// Unary methods and methods that stream their replies are in it; methods that take a stream have no path here. Where more than 100 agents
-/// host a method, their names are left to `GET /v1/agents`. A registered schema is embedded if it is an object or a boolean and refers to
-/// nothing; otherwise any value fits.
+/// host a method, their names are left to `GET /v1/agents`. A registered schema is embedded if its keywords are those of JSON Schema and
+/// have their forms, and it refers to nothing; otherwise any value fits.
 pub fn openapi(directory: &Directory) -> Value {
     let mut paths = pages_of_the_door();
     for service in &directory.services {
@@ -201,19 +202,7 @@ fn envelopes(what: &str) -> Value {
 
 /// The schema of a message, as far as the document can hold it. Any value fits where it cannot.
 fn message_schema(text: &str) -> Value {
-    pages::schema(text).filter(refers_to_nothing).unwrap_or_else(|| json!({}))
-}
-
-/// Whether a schema stands alone. `$ref` and its like would lead into this document or out of it, to wherever an agent likes to send the
-/// tools of those who read it.
-fn refers_to_nothing(schema: &Value) -> bool {
-    match schema {
-        Value::Object(members) => {
-            members.iter().all(|(key, value)| !key.starts_with('$') && refers_to_nothing(value))
-        }
-        Value::Array(items) => items.iter().all(refers_to_nothing),
-        _ => true,
-    }
+    pages::schema(text).filter(may_embed).unwrap_or_else(|| json!({}))
 }
 
 fn agent_parameter(agents: &BTreeSet<&str>) -> Value {
@@ -234,27 +223,4 @@ fn method_parameter() -> Value {
         "description": "A method of the service; the agent passes on whatever is called.",
         "schema": { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,99}$" },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schema_that_refers_to_something_or_is_none_becomes_any_value() {
-        let good = r#"{"type":"object","properties":{"ref":{"enum":["$ref"]}}}"#;
-        let same: Value = serde_json::from_str(good).expect("JSON");
-        assert_eq!(message_schema(good), same);
-        assert_eq!(message_schema("false"), json!(false));
-        for bad in [
-            "",
-            "7",
-            r##"{"$ref":"#/$defs/x","$defs":{"x":true}}"##,
-            r#"{"items":[{"$ref":"https://evil.example/x"}]}"#,
-            r#"{"properties":{"a":{"$dynamicRef":"x"}}}"#,
-            r#"{"$schema":"https://evil.example/dialect"}"#,
-        ] {
-            assert_eq!(message_schema(bad), json!({}), "{bad}");
-        }
-    }
 }

@@ -27,7 +27,7 @@ impl Description {
     }
 
     /// Adds the JSON Schema (2020-12) of a message of the request, at most 4 KiB. It is taken as it is: nothing checks messages against
-    /// it. One that has references (`$ref`) is left out of the OpenAPI document, where they would lead elsewhere.
+    /// it. One that has references (`$ref`, `$defs`) or unknown keywords is left out of the OpenAPI document.
     pub fn request(mut self, schema: impl Into<String>) -> Self {
         self.request_schema = schema.into();
         self

@@ -197,7 +197,10 @@ fn method(name: &str, kind: CallKind, agents: usize) -> ListedMethod {
         kind,
         description: "Does \"it\" \u{1b}[2J.".into(),
         request_schema: r##"{"$ref":"#/nowhere"}"##.into(),
-        reply_schema: r#"{"type":["integer","null"],"minimum":0}"#.into(),
+        reply_schema: match name {
+            "Few" => r#"{"type":7}"#.into(),
+            _ => r#"{"type":["integer","null"],"minimum":0}"#.into(),
+        },
         hosts: agents.iter().take(1).cloned().collect(),
         agents,
     }
@@ -243,7 +246,11 @@ fn methods_of_unknown_names_of_two_kinds_and_on_many_agents_have_their_place() {
     let names =
         |method| on_agent(method)["parameters"][0]["schema"]["enum"].as_array().map(Vec::len);
     assert_eq!((names("Few"), names("Many")), (Some(100), None));
-    // A schema that refers elsewhere is any value.
+    // A schema that refers elsewhere is any value, and so is one that is none.
+    let reply = &on_agent("Few")["post"]["responses"]["200"]["content"]["application/json"];
+    assert_eq!(reply["schema"], json!({}));
+    let reply = &on_agent("Many")["post"]["responses"]["200"]["content"]["application/json"];
+    assert_eq!(reply["schema"]["minimum"], json!(0));
     assert_eq!(
         on_agent("Few")["post"]["requestBody"]["content"]["application/json"]["schema"],
         json!({})
