@@ -232,7 +232,7 @@ impl Services {
             let listed = listed.entry(name).or_default();
             for (name, method) in methods {
                 let path = MethodPath::new(&service, &name.parse::<MethodName>()?);
-                listed.methods.insert(name.clone(), MethodInfo::new(name, method.kind));
+                listed.methods.push(MethodInfo::new(name, method.kind));
                 if found.insert(path.clone(), method).is_some() {
                     return Err(ServiceError::Twice(path));
                 }
@@ -287,7 +287,7 @@ impl Services {
 #[derive(Default)]
 struct Listed {
     description: String,
-    methods: BTreeMap<String, MethodInfo>,
+    methods: Vec<MethodInfo>,
 }
 
 impl Listed {
@@ -301,20 +301,20 @@ impl Listed {
             self.description = description;
         }
         for (method, description) in described {
-            match self.methods.get_mut(&method) {
-                Some(info) => description.into_info(info),
-                None => {
-                    let service = service.to_string();
-                    return Err(ServiceError::DescribedOnly { service, method });
-                }
+            let mut named = self.methods.iter_mut().filter(|info| info.name == method).peekable();
+            if named.peek().is_none() {
+                let service = service.to_string();
+                return Err(ServiceError::DescribedOnly { service, method });
             }
+            named.for_each(|info| description.clone().into_info(info));
         }
         Ok(())
     }
 }
 
-fn info((name, Listed { description, methods }): (String, Listed)) -> ServiceInfo {
-    ServiceInfo { description, ..ServiceInfo::new(name, methods.into_values().collect()) }
+fn info((name, Listed { description, mut methods }): (String, Listed)) -> ServiceInfo {
+    methods.sort_by(|one, other| one.name.cmp(&other.name));
+    ServiceInfo { description, ..ServiceInfo::new(name, methods) }
 }
 
 impl fmt::Debug for Services {
