@@ -40,12 +40,14 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the binary, with `certs`, `config` and `json`. `certs`: making certificates. `config`: TOML files. `json`: JSON in and
-//! out of messages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
+//! `cli` (default): the binary, with `certs`, `config`, `json` and `gateway`. `certs`: making certificates. `config`: TOML files. `json`:
+//! JSON in and out of messages. `gateway`: bearer tokens of the HTTP door, and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod caller;
 mod agent;
 mod node;
@@ -60,6 +62,10 @@ mod link;
 mod generation;
 #[cfg(feature = "certs")]
 pub mod certs;
+#[cfg(feature = "gateway")]
+pub mod tokens;
+#[cfg(any(feature = "certs", feature = "gateway"))]
+mod files;
 mod tls;
 pub mod policy;
 mod events;
@@ -86,6 +92,8 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
+#[cfg(feature = "gateway")]
+pub use gateway::{agents_page, openapi, services_page};
 pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
@@ -95,11 +103,11 @@ pub use name::{
     Role, ServiceGlob, ServiceName,
 };
 pub use node::{
-    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NodeEvent,
-    NotConnected, StartError, StateError,
+    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Directory, ListedMethod, ListedService,
+    Node, NodeBuilder, NodeEvent, NotConnected, StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
-pub use serve::{Service, ServiceError};
+pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrFacts;
@@ -110,7 +118,8 @@ pub use tls::{
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{
-    ALPN, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo, StreamCode,
+    ALPN, ANY_METHOD, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo,
+    StreamCode,
 };
 #[cfg(feature = "certs")]
 pub use wire::{JOIN_ALPN, JoinRefusal};

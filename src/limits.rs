@@ -8,6 +8,12 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// One REGISTER or VIEW frame: a thousand methods with long names fit.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 
+/// What an agent's program says of a service or a method: some sentences. A hundred of them are less than half of a REGISTER.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// A JSON Schema of a method's messages, as text: some thirty fields with a sentence each.
+pub const SCHEMA_BYTES_MAX: usize = 4 * 1024;
+
 /// Depth of maps and arrays in a head. Ours go four deep; serde_cbor's own bound of 127 is fixed in it.
 pub const HEAD_DEPTH_MAX: usize = 32;
 
@@ -291,6 +297,21 @@ pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Tokens of one CA directory at once. Each try reads them all: some 2 MiB.
 pub const TOKENS_MAX: usize = 10_000;
+
+/// Bearer tokens in one file. Each is some 200 bytes in memory, and the file is read whole at every change.
+pub const BEARER_TOKENS_MAX: usize = 10_000;
+
+/// A file of bearer tokens: that many with the longest names fit, and a wrong path (a device, a log) is not read whole.
+pub const BEARER_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a bearer token holds unless it is said. A month of somebody else's use is the most that a token lost unseen is worth.
+pub const BEARER_TTL_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The longest time of a bearer token: a year and a day, for those who renew once a year.
+pub const BEARER_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Agents of one method that the OpenAPI document names. Of more, a choice in a list is no help to people, and the names would be most of it.
+pub const OPENAPI_AGENTS_MAX: usize = 100;
 
 /// How long an enroller's own certificate holds. It lies in memory and is signed again at half of that.
 pub const ENROLLER_LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);

@@ -9,6 +9,7 @@ mod front;
 mod handle;
 mod hosting;
 mod lines;
+mod listing;
 mod quotas;
 mod registry;
 mod returns;
@@ -17,7 +18,8 @@ mod state;
 
 pub use events::NodeEvent;
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
-pub use snapshot::{AgentInfo, DIRECTORY};
+pub use listing::{ListedMethod, ListedService};
+pub use snapshot::{AgentInfo, DIRECTORY, Directory};
 pub use state::StateError;
 
 use crate::{
@@ -349,6 +351,15 @@ impl Node {
     /// What is known of the agents that are attached or were, by name.
     pub fn agents(&self) -> Vec<AgentInfo> {
         snapshot::agents(&self.shared, |_| true)
+    }
+
+    /// What a caller may see of agents and services, by the policy of now: what `dialback agents` and `dialback services` show it, and
+    /// the pages of the HTTP door. For the node itself, `node/NAME`, that is everything.
+    ///
+    /// Costs, for each agent, a look at the rules that speak of the caller, and for each of its methods one at those of them that speak of
+    /// the agent. It holds no lock meanwhile: the registry is copied first.
+    pub fn directory_for(&self, asker: &PeerName) -> Directory {
+        snapshot::directory_for(&self.shared, asker)
     }
 
     /// What happens to links from now on: who attached, who was lost and why, who drains, who took over.

@@ -89,19 +89,7 @@ impl NodePolicy {
     /// Whether the asker may know that the target is there: some allow rule could let it call something
     /// there, and no deny rule takes all of that away. Nobody else learns which agents exist.
     pub fn may_see(&self, asker: &PeerName, target: Target<'_>) -> bool {
-        self.allow.iter().any(|rule| {
-            rule.caller.matches(asker)
-                && rule.agent.matches(target)
-                && !self.is_closed(rule, asker, target)
-        })
-    }
-
-    fn is_closed(&self, open: &AllowRule, asker: &PeerName, target: Target<'_>) -> bool {
-        self.deny.iter().any(|rule| {
-            rule.caller.matches(asker)
-                && rule.agent.matches(target)
-                && rule.method.covers(&open.method)
-        })
+        self.view(asker).on(target).allows_something()
     }
 
     /// Whether the agent may answer calls that name only this service.
@@ -311,6 +299,31 @@ mod tests {
         check_sees(&policy, "caller/intern.bob", "agent/acme.a", false);
         check_sees(&policy, "caller/ops", "node/edge-1", true);
         check_sees(&policy, "caller/ops", "agent/edge-1", false);
+    }
+
+    #[test]
+    fn a_service_of_unknown_methods_is_seen_if_some_of_it_is_open() {
+        let policy = NodePolicy::default()
+            .allow(allow(1, "billing", "a", "acme.v1.Stock/Get*"))
+            .allow(allow(2, "ops", "**", "*/*"))
+            .allow(allow(3, "web", "a", "http:grafana"))
+            .allow(allow(4, "intern.*", "a", "Web/*"))
+            .deny(deny(5, "ops", "a", "acme.**/*"))
+            .deny(deny(6, "intern.bob", "a", "Web/Drop"))
+            .deny(deny(7, "intern.eve", "a", "Web/*"));
+        let sees = |asker: &str, agent: &str, service: &str| {
+            let (asker, agent) = (asker.parse().expect("a party"), agent.parse().expect("a name"));
+            policy.view(&asker).on(Target::Agent(&agent)).allows_some_of(service)
+        };
+        assert!(sees("caller/billing", "a", "acme.v1.Stock"));
+        assert!(
+            !sees("caller/billing", "a", "Web") && !sees("caller/billing", "b", "acme.v1.Stock")
+        );
+        assert!(sees("caller/ops", "a", "Web") && sees("caller/ops", "b", "acme.v1.Stock"));
+        assert!(!sees("caller/ops", "a", "acme.v1.Stock"), "all of it is closed");
+        assert!(!sees("caller/web", "a", "grafana"), "a forward is no service");
+        assert!(sees("caller/intern.bob", "a", "Web"), "one method of it is closed");
+        assert!(!sees("caller/intern.eve", "a", "Web"));
     }
 
     #[test]

@@ -132,6 +132,9 @@ impl<'de> Visitor<'de> for JsonVisitor {
 }
 
 #[cfg(test)]
+mod rules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -80,8 +80,10 @@ pub(crate) enum Command {
     Call(CallArgs),
     /// Lists the agents that this caller may see
     Agents(AgentsArgs),
-    /// Lists the services of an agent
+    /// Lists the services that this caller may call
     Services(ServicesArgs),
+    /// Makes bearer tokens for callers that come over HTTP
+    Token(TokenArgs),
     /// Checks and tries rules
     Policy(PolicyArgs),
     /// Checks config files
@@ -383,10 +385,15 @@ pub(crate) struct AgentsArgs {
 
 /// `dialback services`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: dialback services warehouse")]
+#[command(after_help = "\
+Examples:
+  dialback services warehouse
+  dialback services --json
+Asks the node as a caller. Its rules decide which services and methods this caller may see.
+SERVICE/* is a service whose methods the agent does not know.")]
 pub(crate) struct ServicesArgs {
-    /// The agent's name
-    pub(crate) agent: Name,
+    /// The agent's name [default: all agents that are attached]
+    pub(crate) agent: Option<Name>,
     /// Print one JSON array; a failure is one object
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
@@ -394,6 +401,61 @@ pub(crate) struct ServicesArgs {
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
+
+/// `dialback token`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dialback token create billing --ttl 30d --file certs/tokens
+  dialback token list --json
+  dialback token revoke billing
+The file holds hashes, and no token. A node whose [gateway] names it takes a change up by itself,
+within a second. The bearer of a token is the caller of that name in [[allow]] and [[deny]].")]
+pub(crate) struct TokenArgs {
+    /// The file of tokens; it is made if it is missing
+    #[arg(long, global = true, value_name = "FILE", default_value = "certs/tokens")]
+    pub(crate) file: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+/// `dialback token ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Prints a new token: one line, and the only copy. Another one of the same name stays good
+    #[command(after_help = "\
+Example: dialback token create billing --ttl 30d
+  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/v1/agents")]
+    Create {
+        /// The caller that it makes of its bearer
+        name: Name,
+        /// How long the token is good, at most 366d
+        #[arg(long, value_name = "DURATION", default_value = BEARER_TTL, value_parser = parse_duration_text)]
+        ttl: Duration,
+    },
+    /// Lists tokens: whose, and until when
+    List {
+        /// Print one JSON array
+        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+        json: bool,
+    },
+    /// Takes out every token of a caller, or one of them
+    #[command(after_help = "\
+Example: dialback token revoke billing --id 3f2a91c07b5d
+`dialback token list` shows ids; of a token that was found, `printf %s TOKEN | sha256sum`
+begins with its id.")]
+    Revoke {
+        /// The caller
+        name: Name,
+        /// The one token of this id
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+}
+
+/// As the library has it, written for help.
+const BEARER_TTL: &str = "30d";
 
 /// `dialback policy`.
 #[derive(Debug, Args)]
@@ -589,6 +651,11 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_bearer_token_is_that_of_the_library() {
+        assert_eq!(parse_duration_text(BEARER_TTL), Ok(dialback::limits::BEARER_TTL_DEFAULT));
+    }
+
+    #[test]
     fn a_header_is_a_key_and_a_value() {
         assert_eq!(parse_header("key: a: b "), Ok(("key".into(), "a: b".into())));
         assert_eq!(parse_header("key:"), Ok(("key".into(), String::new())));
@@ -616,6 +683,7 @@ mod tests {
         assert!(read(&["call", "warehouse", "HelloService.Hello", "-d", "-1"]).is_ok());
         assert!(read(&["agent", "join", "--enroll", "ca", "--token", "t"]).is_ok());
         assert!(read(&["enroll", "token", "agent", "x", "--ca-dir", "d"]).is_ok());
+        assert!(read(&["token", "create", "x", "--ttl", "1h", "--file", "f"]).is_ok());
         for bad in [
             &["call"][..],
             &["call", "a", "A/b", "c"],
@@ -631,6 +699,11 @@ mod tests {
             &["agent", "join", "--enroll", "ca:0", "--token", "t"],
             &["agent", "--demo", "join", "--enroll", "ca", "--token", "t"],
             &["caller"],
+            &["token"],
+            &["token", "create"],
+            &["token", "create", "caller/x"],
+            &["token", "create", "x", "--ttl", "30"],
+            &["token", "revoke"],
             &["tcp"],
             &[],
         ] {
