@@ -1,6 +1,7 @@
 //! Hosting: which handler answers a method, and the loop that takes a link's calls. Agents and nodes both do it.
 
 mod service;
+mod whole;
 
 pub(crate) use service::Services;
 pub use service::{Service, ServiceError};

@@ -54,13 +54,25 @@ fn is_zero(version: &u64) -> bool {
     *version == 0
 }
 
+/// In place of a method's name: every method of the service.
+pub(crate) const ANY_METHOD: &str = "*";
+
 /// One method of a service, as registered and as listed.
+///
+/// A service that is answered as a whole, as one that is forwarded, has a line for each shape in which it may be called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodInfo {
-    /// 0: its name within the service.
+    /// 0: its name within the service; `*` is every method.
     pub name: String,
     /// 1: its shape.
     pub kind: CallKind,
+}
+
+impl MethodInfo {
+    /// Whether it stands for every method of its service, so that their names are not known.
+    pub fn is_any(&self) -> bool {
+        self.name == ANY_METHOD
+    }
 }
 
 /// One service and its methods, as registered and as listed.

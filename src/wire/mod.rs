@@ -15,7 +15,9 @@ mod scan;
 
 pub(crate) use cbor::{decode_value, encode_value};
 pub use code::{CloseCode, Reaction, StreamCode};
-pub(crate) use control::{Control, Drain, Goodbye, Hello, Ping, Register, Registered, Welcome};
+pub(crate) use control::{
+    ANY_METHOD, Control, Drain, Goodbye, Hello, Ping, Register, Registered, Welcome,
+};
 pub use control::{MethodInfo, ServiceInfo};
 pub(crate) use frame::{
     Batch, Chunks, Header, Kind, WireError, head_chunk, reply_chunks, request_chunks, status_chunk,
