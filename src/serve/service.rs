@@ -354,6 +354,7 @@ pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Reque
         kind: CallKind::Unary,
         target: crate::call::Target::Here,
         caller: "caller/test".parse().expect("a name"),
+        via: None,
         call_id: CallId::from_bytes([0; 16]),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(5),
         attempt: 1,
