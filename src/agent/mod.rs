@@ -4,9 +4,13 @@ mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod events;
+#[cfg(feature = "forward")]
+mod forward;
 mod reception;
 
 pub use events::AgentEvent;
+#[cfg(feature = "forward")]
+pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 
 use crate::{
     audit::{Audit, Journal},

@@ -18,6 +18,8 @@ mod handshakes;
 mod identity;
 mod lapse;
 mod mac;
+#[cfg(feature = "forward")]
+mod upstream;
 mod worries;
 
 pub(crate) use config::random_bytes;
@@ -36,4 +38,6 @@ pub use identity::{Identity, IdentityError};
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
 pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
+#[cfg(feature = "forward")]
+pub(crate) use upstream::UpstreamTls;
 pub(crate) use worries::Reminder;
