@@ -148,3 +148,53 @@ async fn dial_socket(path: &std::path::Path) -> Result<Box<dyn Stream>, Unreacha
 async fn dial_socket(_: &std::path::Path) -> Result<Box<dyn Stream>, Unreachable> {
     Err(Unreachable::Connect(io::ErrorKind::Unsupported.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    async fn line(tasks: &Tasks) -> (Line, DuplexStream) {
+        let (ours, theirs) = duplex(4_096);
+        let line = Line::over(Box::new(ours), tasks).await;
+        (line.unwrap_or_else(|fault| panic!("{fault}")), theirs)
+    }
+
+    fn request() -> Outgoing {
+        let mut request = Outgoing::new(Full::new(Bytes::from_static(b"message")));
+        *request.uri_mut() = "/a".parse().expect("a path");
+        request
+    }
+
+    #[tokio::test]
+    async fn a_request_comes_back_from_a_line_whose_other_end_has_gone() {
+        let (mut line, theirs) = line(&Tasks::default()).await;
+        drop(theirs);
+        let Err(Broken::Unsent(back)) = line.send(request()).await else {
+            panic!("it did not come back");
+        };
+        assert_eq!(back.uri().path(), "/a");
+        assert!(!line.is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_a_byte_was_read_does_not_come_back() {
+        let (mut line, mut theirs) = line(&Tasks::default()).await;
+        let reads_one_byte = async {
+            theirs.read_exact(&mut [0]).await.expect("a byte");
+            drop(theirs);
+        };
+        let (answered, ()) = tokio::join!(line.send(request()), reads_one_byte);
+        assert!(matches!(answered, Err(Broken::Sent(_))));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_dropped_hangs_up_and_its_task_ends() {
+        let tasks = Tasks::default();
+        let (line, mut theirs) = line(&tasks).await;
+        drop(line);
+        assert_eq!(theirs.read(&mut [0]).await.expect("an end"), 0);
+        assert!(tasks.wait(std::time::Duration::from_secs(5)).await);
+        drop(theirs.shutdown().await);
+    }
+}

@@ -1,7 +1,7 @@
 //! Upstreams that are not there, break off or hang: which outcome each failure has, and that nothing is asked twice.
 
 use super::upstream::{Does, Upstream, joined, json, noticed};
-use crate::world::{background, check_status, soon};
+use crate::world::{Dice, background, check_status, seed, soon};
 use dialback::{Code, Forward, Outcome};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -56,6 +56,53 @@ async fn an_upstream_that_dies_on_a_connection_in_use_may_have_run_what_it_was_a
     check_status(failed, Code::Unavailable, Outcome::Unknown);
     let asked: Vec<_> = upstream.seen().iter().map(|seen| seen.text().to_owned()).collect();
     assert_eq!(asked, ["1", "2"], "nothing is repeated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_an_upstream_does_no_call_is_asked_twice_and_no_outcome_is_untrue() {
+    let (seed, calls) = (seed(), 400);
+    let does = move |seen: &super::upstream::Seen| {
+        let id: u64 = seen.text().parse().expect("a number");
+        match Dice::new(seed, id).below(5) {
+            0 | 1 => Does::Answers(json(seen.text())),
+            // Nobody was told that the connection ends here, so that the next call may be on its way over it.
+            2 => Does::AnswersAndCloses(json(seen.text())),
+            3 => Does::AnswersAndCloses(vec![]),
+            _ => Does::AnswersAndCloses(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1".to_vec()),
+        }
+    };
+    let upstream = Upstream::start(does).await;
+    let callee = upstream.callee();
+    let mut outcomes = Vec::new();
+    for first in (0..calls).step_by(8) {
+        let at_once = (first..first + 8)
+            .map(|id| background(callee.call::<u64>("HelloService/Hello", &id).into_future()));
+        for (id, call) in (first..).zip(at_once.collect::<Vec<_>>()) {
+            outcomes.push((id, soon("a call ends", call).await));
+        }
+    }
+    let seen = upstream.seen();
+    let mut counts = [0; 3];
+    for (id, answered) in outcomes {
+        let asked = seen.iter().filter(|seen| seen.text() == id.to_string()).count();
+        assert!(asked <= 1, "{id} was asked {asked} times");
+        match answered {
+            Ok(back) => {
+                assert_eq!((back, asked), (id, 1));
+                counts[0] += 1;
+            }
+            Err(status) if status.outcome() == Outcome::NotExecuted => {
+                assert_eq!(asked, 0, "{id}: {status}");
+                counts[1] += 1;
+            }
+            Err(status) => {
+                assert_eq!(status.outcome(), Outcome::Unknown, "{id}: {status}");
+                counts[2] += 1;
+            }
+        }
+    }
+    println!("{counts:?} ok, not_executed, unknown");
+    assert!(counts[0] > calls / 4 && counts[2] > calls / 8, "{counts:?} of the seed {seed}");
 }
 
 #[tokio::test]
