@@ -10,4 +10,5 @@ RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
 # The bare library builds alone, with either cryptography.
 cargo check --locked --lib --no-default-features --features aws-lc-rs
 cargo check --locked --lib --no-default-features --features ring
+cargo check --locked --lib --no-default-features --features ring,forward
 echo "all tests passed; the bare library builds with aws-lc-rs and with ring"

@@ -1,6 +1,6 @@
 //! What becomes of an upstream's answers: replies, its errors, and what is neither.
 
-use super::upstream::{Does, Upstream, joined, json, reply};
+use super::upstream::{Does, Upstream, joined, json, noticed, reply};
 use crate::world::check_status;
 use dialback::{Code, Outcome, Status};
 
@@ -123,6 +123,38 @@ async fn a_reply_at_the_limit_passes_and_one_past_it_does_not_however_it_comes()
                 false => check_broken(answered, Code::Internal, "1000 bytes (message_bytes_max)"),
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_has_asked_for_is_not_taken_for_that_of_the_next_call() {
+    let twice = |seen: &super::upstream::Seen| match seen.text() {
+        "1" => Does::Answers([json("1"), json("666")].concat()),
+        _ => Does::Answers(json("2")),
+    };
+    for is_noticed in [false, true] {
+        let upstream = Upstream::start(twice).await;
+        let callee = upstream.callee();
+        assert_eq!(callee.call::<u64>("HelloService/Hello", &1).await, Ok(1));
+        if is_noticed {
+            noticed().await;
+        }
+        match callee.call::<u64>("HelloService/Hello", &2).await {
+            Ok(answer) => assert_eq!(answer, 2),
+            Err(status) => assert_eq!(status.outcome(), Outcome::Unknown, "{status}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn servers_that_speak_http_1_0_will_do_if_they_say_how_long_a_reply_is() {
+    let old = json("\"y\"").iter().skip("HTTP/1.1".len()).copied().collect::<Vec<_>>();
+    let old = [&b"HTTP/1.0"[..], &old].concat();
+    let upstream = Upstream::start(move |_| Does::AnswersAndCloses(old.clone())).await;
+    let callee = upstream.callee();
+    for _ in 0..2 {
+        let answered = callee.call::<String>("HelloService/Hello", "x").await;
+        assert_eq!(answered.as_deref(), Ok("y"));
     }
 }
 
