@@ -80,7 +80,9 @@ fn told(status: StatusCode) -> String {
     let remedy = match status.as_u16() {
         300..=399 => "; redirects are not followed",
         404 => "; it has nothing at the path of this method",
-        415 => "; it does not take this content type, which `format` sets",
+        415 => {
+            "; it does not take this content type: `format` sets it, and a stream of replies has another than a single one"
+        }
         200..=299 => "; a reply is a 200",
         _ => "",
     };

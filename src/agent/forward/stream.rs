@@ -201,6 +201,7 @@ mod tests {
     #[test]
     fn a_message_at_its_limit_passes_and_one_past_it_or_with_unknown_flags_does_not() {
         assert!(matches!(envelopes(&[0, 0, 0, 0, 4, 1, 2, 3, 4]).cut(), Ok(Some(_))));
+        assert_eq!(envelopes(&[2, 0, 1, 0, 0]).cut(), Ok(None), "64 KiB are still to come");
         for (bad, why) in [
             (&[0, 0, 0, 0, 5][..], "message_bytes_max"),
             (&[0, 0xff, 0xff, 0xff, 0xff], "message_bytes_max"),

@@ -146,6 +146,22 @@ fn another_upstream_in_the_file_is_taken_up_and_another_service_takes_a_restart(
 }
 
 #[test]
+fn the_cas_of_an_upstream_are_watched_like_any_other_file() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    place.write("upstream.pem", place.read("certs/ca.pem"));
+    let https = file(&at, "HelloService", "https://127.0.0.1:1");
+    place.write("agent.toml", format!("{https}upstream_ca = \"upstream.pem\"\n"));
+    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
+    agent.said("registered as warehouse");
+    place.write("upstream.pem", "nothing");
+    agent.said("stays: the upstream of HelloService: the CAs of the upstream: there is no");
+    place.make_ca("other");
+    place.write("upstream.pem", place.read("other/ca.pem"));
+    agent.said("forwarding HelloService to https://127.0.0.1:1");
+}
+
+#[test]
 fn a_forward_that_cannot_be_is_refused_at_start_with_what_is_wrong() {
     let place = Place::new();
     let refused = |rest: &[&str], text: &str| {

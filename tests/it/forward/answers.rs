@@ -55,6 +55,18 @@ async fn other_errors_of_http_have_the_codes_that_connect_gives_them() {
 }
 
 #[tokio::test]
+async fn an_error_at_its_limit_is_read_and_one_past_it_is_known_by_its_status() {
+    const LIMIT: usize = 64 * 1024;
+    for (bytes, code) in [(LIMIT, Code::Aborted), (LIMIT + 1, Code::Unimplemented)] {
+        let start = r#"{"code":"aborted","message":"#;
+        let body = format!("{start}{:?}}}", "m".repeat(bytes - start.len() - 3));
+        assert_eq!(body.len(), bytes);
+        let failed = answered(reply("404 Not Found", &[JSON], body)).await;
+        check_status(failed, code, Outcome::AppError);
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let target = Upstream::answering(json("\"got\"")).await;
     let location = target.url();

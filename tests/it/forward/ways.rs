@@ -1,7 +1,10 @@
 //! Forwards behind a real agent and node: rules, routing, permits, the audit log, and what is replaced while it runs.
 
 use super::upstream::{Does, Upstream, json};
-use crate::world::{World, attached, background, check_status, soon};
+use crate::{
+    audit::Book,
+    world::{World, attached, background, check_status, soon},
+};
 use dialback::{
     AgentPolicy, Caller, Code, Context, Forward, Limits, Node, NodePolicy, Outcome, Service,
     StartError,
@@ -35,6 +38,38 @@ async fn a_forwarded_service_is_called_by_agent_and_by_service_and_is_listed() {
     let lines: Vec<_> =
         listed[0].methods.iter().map(|m| format!("{} {}", m.name, m.kind)).collect();
     assert_eq!(lines, ["* unary", "* server_stream"]);
+}
+
+#[tokio::test]
+async fn a_call_of_any_agent_goes_to_another_one_where_an_upstream_is_down() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::answering(json("1")).await;
+    let down = Forward::to("http://127.0.0.1:1").expect("a URL").service("HelloService");
+    let _up = attached(
+        world.agent("up", node.local_addr()).serve(upstream.forward().service("HelloService")),
+    )
+    .await;
+    let _down = attached(world.agent("down", node.local_addr()).serve(down)).await;
+    // Fewer than the node may retry at once.
+    for _ in 0..8 {
+        assert_eq!(caller.any().call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    }
+    let failed = caller.agent("down").expect("a name").call::<u64>("HelloService/Hello", "x").await;
+    check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+    assert_eq!(upstream.seen().len(), 8);
+}
+
+#[tokio::test]
+async fn a_forwarded_call_stands_in_the_audit_log_of_its_agent_like_any_other() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::answering(json("1")).await;
+    let book = Book::default();
+    let agent = world.agent("warehouse", node.local_addr());
+    let agent = agent.audit(book.audit().with_calls(true));
+    let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    book.has("call", &[("method", "HelloService/Hello"), ("outcome", "ok")]).await;
 }
 
 #[tokio::test]
