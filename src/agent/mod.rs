@@ -4,7 +4,6 @@ mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod events;
-#[cfg(feature = "forward")]
 mod forward;
 mod reception;
 

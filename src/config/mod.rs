@@ -3,9 +3,9 @@
 //! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
 
 mod fault;
-#[cfg(feature = "forward")]
-mod forwards;
 mod rules;
+#[cfg(feature = "forward")]
+mod services;
 mod shared;
 mod table;
 mod value;
@@ -13,7 +13,7 @@ mod watch;
 
 pub use fault::{Fault, Faults};
 #[cfg(feature = "forward")]
-pub use forwards::ForwardConfig;
+pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
@@ -114,7 +114,7 @@ impl AgentConfig {
             let enroll = file.optional("enroll", value::enroller);
             let audit = read_audit(file);
             #[cfg(feature = "forward")]
-            let forwards = forwards::read_forwards(file);
+            let forwards = services::read_forwards(file);
             #[cfg(not(feature = "forward"))]
             file.refuse(&["service"], "needs dialback with its feature `forward`");
             file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");

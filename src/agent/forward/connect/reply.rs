@@ -1,7 +1,7 @@
 //! What comes back from an upstream for a call with one reply, and the errors that any call may get.
 
 use super::{
-    connect::{ErrorBody, code_of_http},
+    errors::{ErrorBody, code_of_http},
     format::ForwardFormat,
     headers,
     route::{Answered, Route},

@@ -1,7 +1,7 @@
 //! What comes back from an upstream for a call with a stream of replies: messages in Connect's envelopes, and the one that ends them.
 
 use super::{
-    connect::EndOfStream,
+    errors::EndOfStream,
     format::ForwardFormat,
     headers,
     line::Line,
