@@ -7,6 +7,8 @@ use crate::{
     status::{Code, Status},
     wire::json,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use bytes::Bytes;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -52,15 +54,29 @@ impl ErrorBody {
         code_of(self.code.as_deref()?)
     }
 
-    /// The same as the handler's own answer. Details travel as the CBOR of their array, as far as there is room for them in a STATUS.
+    /// The same as the handler's own answer. Details travel as far as there is room for them in a STATUS.
     pub(super) fn into_status(self) -> Status {
         let code = self.known_code().unwrap_or(Code::Unknown);
         let status = Status::new(code, self.message.unwrap_or_default());
-        match self.details.as_ref().map(json::to_cbor) {
-            Some(Ok(details)) => status.with_details(details),
-            Some(Err(_)) | None => status,
+        match self.details.as_ref().and_then(details) {
+            Some(details) => status.with_details(details),
+            None => status,
         }
     }
+}
+
+/// The type of details that are dialback's own bytes.
+const OWN_DETAILS: &str = "dialback.v1.Details";
+
+/// Connect's list of typed details as bytes: one of our own type as what it holds, everything else as the CBOR of the list.
+fn details(list: &serde_json::Value) -> Option<Bytes> {
+    if let [only] = list.as_array()?.as_slice()
+        && only["type"] == OWN_DETAILS
+    {
+        let text = only["value"].as_str()?.trim_end_matches('=');
+        return STANDARD_NO_PAD.decode(text).ok().map(Bytes::from);
+    }
+    json::to_cbor(list).ok()
 }
 
 /// The message that ends a stream.
@@ -123,6 +139,21 @@ mod tests {
         assert_eq!(details, serde_json::json!([{"type": "a.B", "value": "AQ"}]));
         let bare = ErrorBody::read(br#"{"code":"aborted"}"#).expect("an error").into_status();
         assert_eq!((bare.message(), bare.details().len()), ("", 0));
+    }
+
+    #[test]
+    fn details_of_our_own_type_come_back_as_the_bytes_that_they_were() {
+        let of = |details: &str| {
+            let text = format!(r#"{{"code":"aborted","details":{details}}}"#);
+            ErrorBody::read(text.as_bytes()).expect("an error").into_status().details().clone()
+        };
+        for value in ["+/8", "+/8="] {
+            let own = format!(r#"[{{"type":"dialback.v1.Details","value":"{value}"}}]"#);
+            assert_eq!(&of(&own)[..], [0xfb, 0xff]);
+        }
+        for nothing in ["null", "7", r#"[{"type":"dialback.v1.Details","value":"?"}]"#] {
+            assert!(of(nothing).is_empty(), "{nothing}");
+        }
     }
 
     #[test]
