@@ -29,6 +29,8 @@ pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub use message::{Context, Reply, Request, Target};
 pub use messages::{Body, MessageSender, Messages};
+#[cfg(feature = "forward")]
+pub(crate) use messages::{Next, Source};
 pub(crate) use permits::Permits;
 pub(crate) use receiving::Pending;
 pub(crate) use retry::RetryBudget;

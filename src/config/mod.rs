@@ -4,12 +4,16 @@
 
 mod fault;
 mod rules;
+#[cfg(feature = "forward")]
+mod services;
 mod shared;
 mod table;
 mod value;
 mod watch;
 
 pub use fault::{Fault, Faults};
+#[cfg(feature = "forward")]
+pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
@@ -60,7 +64,8 @@ impl NodeConfig {
             let (policy, limits) = (read_node_policy(file), read_limits(file));
             let state = file.optional("state", value::path);
             let audit = read_audit(file);
-            file.refuse(&["nodes", "demo", "ledger", "enroll"], "belongs in an agent's file");
+            let of_agents = ["nodes", "demo", "ledger", "enroll", "service"];
+            file.refuse(&of_agents, "belongs in an agent's file");
             refuse_doors(file);
             Self { listen, tls, policy, limits, state, audit }
         })
@@ -83,6 +88,9 @@ pub struct AgentConfig {
     pub demo: bool,
     /// Where `Demo/Append` writes.
     pub ledger: Option<PathBuf>,
+    /// The services that are forwarded to local HTTP servers.
+    #[cfg(feature = "forward")]
+    pub forwards: Vec<ForwardConfig>,
     /// The enroller that renews the agent's certificate.
     pub enroll: Option<NodeAddress>,
     /// Where links, refusals and calls are written down.
@@ -105,9 +113,24 @@ impl AgentConfig {
             let ledger = file.optional("ledger", value::path);
             let enroll = file.optional("enroll", value::enroller);
             let audit = read_audit(file);
+            #[cfg(feature = "forward")]
+            let forwards = services::read_forwards(file);
+            #[cfg(not(feature = "forward"))]
+            file.refuse(&["service"], "needs dialback with its feature `forward`");
             file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
             refuse_doors(file);
-            Self { nodes, tls, policy, limits, demo, ledger, enroll, audit }
+            Self {
+                nodes,
+                tls,
+                policy,
+                limits,
+                demo,
+                ledger,
+                #[cfg(feature = "forward")]
+                forwards,
+                enroll,
+                audit,
+            }
         })
     }
 }
@@ -130,7 +153,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 
 /// Doors that are written down and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
-    let doors = ["gateway", "http", "tcp", "service", "site", "admin", "cluster"];
+    let doors = ["gateway", "http", "tcp", "site", "admin", "cluster"];
     file.refuse(&doors, NOT_YET);
     file.refuse(&["policy", "tokens", "log", "log_level"], NOT_YET);
 }

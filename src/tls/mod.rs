@@ -22,6 +22,8 @@ mod lapse;
 mod lists;
 mod mac;
 mod sections;
+#[cfg(feature = "forward")]
+mod upstream;
 mod worries;
 
 pub(crate) use config::random_bytes;
@@ -45,4 +47,6 @@ pub use identity::{Identity, IdentityError};
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
 pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
+#[cfg(feature = "forward")]
+pub(crate) use upstream::UpstreamTls;
 pub(crate) use worries::Reminder;

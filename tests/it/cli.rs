@@ -7,6 +7,7 @@ mod certificates;
 mod draining;
 mod enrolling;
 mod files;
+mod forwarding;
 mod killed;
 mod local;
 mod paused;

@@ -33,6 +33,10 @@ const ROOMS: &[Room] = &[
     Room { word: "serde_cbor", places: &["src/wire/"] },
     Room { word: "rustix", places: &["src/fence.rs"] },
     Room { word: "socket2", places: &["src/link/"] },
+    Room { word: "tokio_rustls", places: &["src/tls/"] },
+    Room { word: "hyper", places: &["src/agent/forward/"] },
+    Room { word: "hyper_util", places: &["src/agent/forward/"] },
+    Room { word: "http_body_util", places: &["src/agent/forward/"] },
     Room { word: "clap", places: &["src/bin/"] },
     Room { word: "anyhow", places: &["src/bin/"] },
 ];

@@ -11,6 +11,7 @@ mod config;
 mod credentials;
 mod enroll;
 mod exit;
+mod forwards;
 mod input;
 mod join;
 mod log;
