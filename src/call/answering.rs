@@ -6,7 +6,7 @@ use super::{
     message::Reply,
     messages::{Body, beside},
     receiving::{Moves, Pending, read_failed},
-    steady::{Stall, write_steadily},
+    steady::{Pace, Stall, write_at, write_steadily},
 };
 use crate::{
     audit::CallNote,
@@ -74,6 +74,7 @@ pub(crate) fn answer<R: Reception>(
         reception,
         limits,
         moves: Moves::default(),
+        pace: Pace::Steady,
         note: None,
     };
     async move { answering.run(Instant::now()).await }
@@ -92,6 +93,8 @@ struct Answering<R> {
     reception: Arc<R>,
     limits: Arc<Limits>,
     moves: Moves,
+    /// What is asked of whoever asks.
+    pace: Pace,
     /// Where its end is to be written down.
     note: Option<Box<CallNote>>,
 }
@@ -102,6 +105,7 @@ impl<R: Reception> Answering<R> {
             Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
             Ok(mut head) => {
                 let (deadline, call_id) = (head.deadline, head.call_id);
+                self.pace = head.kind.into();
                 self.note = self.reception.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
@@ -263,7 +267,10 @@ impl<R: Reception> Answering<R> {
     ) -> Result<T, Broken> {
         loop {
             let moved = self.moves.count();
-            let until = || deadline.min(Instant::now() + self.limits.stream_idle_max);
+            let until = || match self.pace {
+                Pace::Steady => deadline.min(Instant::now() + self.limits.stream_idle_max),
+                Pace::Any => deadline,
+            };
             match ready_by(until, work.as_mut()).await {
                 Ok(output) => {
                     self.moves.add();
@@ -292,12 +299,17 @@ impl<R: Reception> Answering<R> {
         deadline: Instant,
     ) -> Result<(), Broken> {
         let mut chunks = batch.into_chunks();
-        let write = write_steadily(&mut self.sender, &mut chunks);
+        let write = write_at(self.pace, &mut self.sender, &mut chunks);
         let write = pin!(beside(&mut gatherer.messages, write));
         match ready_by(|| deadline, write).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Stall::Slow)) => Err(Broken::Reset(StreamCode::Slow)),
-            Ok(Err(Stall::Fault(_gone))) => Err(Broken::Reset(StreamCode::Cancelled)),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(Stall::Slow))) => Err(Broken::Reset(StreamCode::Slow)),
+            Ok(Ok(Err(Stall::Fault(_gone)))) => Err(Broken::Reset(StreamCode::Cancelled)),
+            // Part of a frame may be under way, so that nothing can be said any more.
+            Ok(Err(cut_off)) if cut_off.code() == Code::DeadlineExceeded => {
+                Err(Broken::Reset(StreamCode::Deadline))
+            }
+            Ok(Err(_cut_off)) => Err(Broken::Reset(StreamCode::Cancelled)),
             Err(_elapsed) => Err(Broken::Reset(StreamCode::Deadline)),
         }
     }

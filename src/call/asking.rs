@@ -239,7 +239,7 @@ fn encode(
         caller: caller.as_deref(),
         traceparent: request.traceparent.as_deref(),
         metadata: pairs(&request.metadata),
-        content_type: None,
+        content_type: request.kind.content_type(),
         caller_signature: None,
         wait: request.wait,
     };

@@ -138,8 +138,9 @@ async fn copy(mut messages: Messages, replies: &MessageSender) {
             () = replies.closed() => return,
         };
         let is_last = matches!(next, Next::End(_) | Next::Failed(_));
-        if beside(&mut messages, replies.give(next)).await.is_err() || is_last {
-            return;
+        match beside(&mut messages, replies.give(next)).await {
+            Ok(Ok(())) if !is_last => {}
+            _ => return,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     limits::STALL_WAIT_MAX,
     link::{FrameReader, FrameSender, ReadFault, SendFault},
     patience::{poll_once, ready_by},
-    wire::{Chunks, Kind},
+    wire::{CallKind, Chunks, Kind},
 };
 use bytes::Bytes;
 use std::{
@@ -15,6 +15,25 @@ use tokio::time::{Instant, Sleep};
 
 /// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for it: 1 KiB a second.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
+
+/// What is asked of a peer that does not take what waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// It has to keep going.
+    Steady,
+    /// It may take all the time of the call: a connection of TCP stands still for as long as its reader does, and whoever leads it
+    /// bounds that.
+    Any,
+}
+
+impl From<CallKind> for Pace {
+    fn from(kind: CallKind) -> Self {
+        match kind {
+            CallKind::Tcp => Self::Any,
+            _ => Self::Steady,
+        }
+    }
+}
 
 /// Why there is no frame, or why not all was written.
 #[derive(Debug)]
@@ -85,6 +104,18 @@ impl Steady {
             stall.as_mut().reset(stall_end());
         }
         Poll::Pending
+    }
+}
+
+/// Hands all chunks to the transport, to a peer of which so much is asked. As [`write_steadily`].
+pub(super) async fn write_at(
+    pace: Pace,
+    sender: &mut FrameSender,
+    chunks: &mut Chunks,
+) -> Result<(), Stall<SendFault>> {
+    match pace {
+        Pace::Steady => write_steadily(sender, chunks).await,
+        Pace::Any => sender.write(chunks).await.map_err(Stall::Fault),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     batch::{End, Gathered, Gatherer},
     message::{Reply, Request},
     messages::{Body, Messages, Next, Source},
-    steady::{Stall, Steady, write_steadily},
+    steady::{Pace, Stall, Steady, write_at},
 };
 use crate::{
     link::{FrameReader, FrameSender, Link, LinkFault, SendFault},
@@ -64,7 +64,8 @@ pub(super) async fn ask_stream(
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
             let gatherer = Gatherer::new(messages, limits.message_bytes_max);
-            Some(Box::pin(pump(sender, gatherer, handed.clone())))
+            let pace = Pace::from(request.kind);
+            Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
         }
         Body::Messages(_) => None,
         Body::Message(message) => {
@@ -83,6 +84,7 @@ pub(super) async fn ask_stream(
         pump,
         handed,
         steady: Steady::default(),
+        pace: Pace::from(request.kind),
         deadline: Box::pin(tokio::time::sleep_until(request.deadline)),
         is_started: false,
         last: None,
@@ -151,6 +153,7 @@ async fn pump(
     mut sender: FrameSender,
     mut gatherer: Gatherer,
     handed: Handed,
+    pace: Pace,
 ) -> Result<(), Stopped> {
     loop {
         // The first frame goes alone: whether it was handed over whole decides the outcome.
@@ -161,7 +164,7 @@ async fn pump(
             batch.push_end();
         }
         if !batch.is_empty() {
-            write_steadily(&mut sender, &mut batch.into_chunks()).await?;
+            write_at(pace, &mut sender, &mut batch.into_chunks()).await?;
             handed.over();
         }
         match end {
@@ -182,6 +185,7 @@ struct Replies {
     pump: Option<Pump>,
     handed: Handed,
     steady: Steady,
+    pace: Pace,
     deadline: Pin<Box<Sleep>>,
     /// Whether a head would come too late.
     is_started: bool,
@@ -274,6 +278,23 @@ impl Replies {
     fn broken(&self, text: &str) -> Next {
         Next::Failed(broken(self.progress(), text))
     }
+
+    /// Ready when no more replies will come than those that have come.
+    fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        if let Poll::Ready(fault) = self.reader.poll_broken_off(cx) {
+            return Poll::Ready(read_failed(&self.link, self.progress(), fault));
+        }
+        self.poll_deadline(cx)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        std::task::ready!(self.deadline.as_mut().poll(cx));
+        if Instant::now() < self.deadline.deadline() {
+            return Poll::Pending;
+        }
+        self.reader.set_code_on_drop(StreamCode::Deadline);
+        Poll::Ready(self.progress().failed(Code::DeadlineExceeded, "the deadline passed"))
+    }
 }
 
 impl Source for Replies {
@@ -286,18 +307,15 @@ impl Source for Replies {
         if let Some(status) = self.pump_failure.take() {
             return Poll::Ready(Next::Failed(status));
         }
-        if self.deadline.as_mut().poll(cx).is_ready() && Instant::now() >= self.deadline.deadline()
-        {
-            self.reader.set_code_on_drop(StreamCode::Deadline);
-            let progress = self.progress();
-            return Poll::Ready(Next::Failed(
-                progress.failed(Code::DeadlineExceeded, "the deadline passed"),
-            ));
-        }
-        Poll::Pending
+        self.poll_deadline(cx).map(Next::Failed)
     }
 
-    fn poll_beside(&mut self, cx: &mut Context<'_>) {
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.poll_pump(cx);
+        // Where a reader may stand still for as long as it likes, the end of the other side must not wait for it.
+        match self.pace {
+            Pace::Steady => Poll::Pending,
+            Pace::Any => self.poll_cut_off(cx),
+        }
     }
 }

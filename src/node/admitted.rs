@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     link::LinkFault,
-    name::{MethodName, Name, NameError, ServiceName},
+    name::{MethodName, MethodPath, Name, NameError, ServiceName},
     pace::LeftOut,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
@@ -197,7 +197,11 @@ fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
         // By itself too: a service may come without methods.
         service.name.parse::<ServiceName>().map_err(bad)?;
         for method in &service.methods {
-            method.name.parse::<MethodName>().map_err(bad)?;
+            if method.kind.is_forward() {
+                method.path(&service.name).parse::<MethodPath>().map_err(bad)?;
+            } else {
+                method.name.parse::<MethodName>().map_err(bad)?;
+            }
         }
     }
     Ok(services)

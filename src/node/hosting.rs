@@ -17,7 +17,8 @@ impl Hosting {
         let methods: Vec<String> = services
             .iter()
             .flat_map(|service| {
-                service.methods.iter().map(|method| format!("{}/{}", service.name, method.name))
+                let methods = service.methods.iter().filter(|method| !method.kind.is_forward());
+                methods.map(|method| method.path(&service.name))
             })
             .collect();
         for method in &methods {
@@ -58,6 +59,18 @@ mod tests {
     fn service(methods: &[&str]) -> Vec<ServiceInfo> {
         let method = |name: &&str| MethodInfo { name: (*name).into(), kind: CallKind::Unary };
         vec![ServiceInfo { name: "S".into(), methods: methods.iter().map(method).collect() }]
+    }
+
+    #[test]
+    fn forwards_are_of_one_agent_and_no_call_that_names_only_a_service_goes_there() {
+        let agent: Name = "a".parse().expect("a name");
+        let mut services = service(&["X"]);
+        let forward = MethodInfo { name: "db".into(), kind: CallKind::Tcp };
+        services.push(ServiceInfo { name: "tcp".into(), methods: vec![forward] });
+        let mut hosting = Hosting::default();
+        hosting.set(&agent, &services);
+        assert_eq!(hosting.of("S/X"), std::slice::from_ref(&agent));
+        assert!(hosting.of("tcp:db").is_empty() && hosting.of("tcp/db").is_empty());
     }
 
     #[test]

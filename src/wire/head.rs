@@ -50,6 +50,19 @@ impl CallKind {
         }
     }
 
+    /// Whether it leads to something beside RPC: such a call names a forward, `tcp:db`, and no other call does.
+    pub const fn is_forward(self) -> bool {
+        matches!(self, Self::Http | Self::Tcp)
+    }
+
+    /// What the messages are; `None` is CBOR, one value each.
+    pub(crate) const fn content_type(self) -> Option<&'static str> {
+        match self {
+            Self::Tcp => Some("application/octet-stream"),
+            _ => None,
+        }
+    }
+
     /// Whether the asking side sends a stream of messages, not exactly one.
     pub const fn streams_requests(self) -> bool {
         matches!(self, Self::ClientStream | Self::Bidirectional | Self::Http | Self::Tcp)
