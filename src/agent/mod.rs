@@ -4,9 +4,11 @@ mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod events;
+pub(crate) mod forward;
 mod reception;
 
 pub use events::AgentEvent;
+pub use forward::{TcpForward, Upstream};
 
 use crate::{
     audit::{Audit, Journal},
@@ -100,6 +102,11 @@ impl AgentBuilder {
     pub fn serve(mut self, service: Service) -> Self {
         self.services.push(service);
         self
+    }
+
+    /// Adds a forward of TCP connections to host: callers reach its upstream as `tcp:NAME`, if rules open that to them.
+    pub fn tcp(self, forward: TcpForward) -> Self {
+        self.serve(forward.into_service())
     }
 
     /// Sets the owner's say over who may call what. Default: verified nodes may call what is hosted.

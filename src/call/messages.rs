@@ -239,6 +239,11 @@ impl MessageSender {
         self.0.closed().await;
     }
 
+    /// The channel itself.
+    pub(super) fn into_inner(self) -> mpsc::Sender<Next> {
+        self.0
+    }
+
     pub(crate) async fn give(&self, next: Next) -> Result<(), Status> {
         self.0.send(next).await.map_err(|_| {
             Status::unknown(

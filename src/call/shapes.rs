@@ -5,6 +5,7 @@ use super::{
     callee::Call,
     ends::{Inbound, Outbound, Side},
     messages::{Body, MessageSender, Messages, Next, beside},
+    tcp::Tcp,
     typed::decode_reply,
 };
 use crate::{
@@ -22,7 +23,7 @@ use std::{
     task::{self, Poll},
 };
 
-/// How many messages a call has each way. Sealed: there are four.
+/// How many messages a call has each way. Sealed: there are four, and connections of TCP.
 pub trait Shape: sealed::Sealed {
     /// As it travels.
     #[doc(hidden)]
@@ -61,6 +62,7 @@ macro_rules! shapes {
 
 shapes! {
     Unary = Unary;
+    Tcp = Tcp;
     ServerStream = ServerStream;
     ClientStream<T> [T] = ClientStream;
     Bidirectional<T> [T] = Bidirectional;

@@ -3,6 +3,7 @@
 //! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
 
 mod fault;
+mod forwards;
 mod rules;
 mod shared;
 mod table;
@@ -15,10 +16,12 @@ pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::Watch;
 
 use crate::{
+    agent::TcpForward,
     limits::{CONFIG_BYTES_MAX, Limits},
     name::NodeAddress,
     policy::{AgentPolicy, NodePolicy},
 };
+use forwards::read_tcp;
 use rules::{read_agent_policy, read_node_policy};
 use shared::{read_audit, read_limits, read_tls};
 use std::{fs::File, io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
@@ -60,6 +63,7 @@ impl NodeConfig {
             let state = file.optional("state", value::path);
             let audit = read_audit(file);
             file.refuse(&["nodes", "demo", "ledger", "enroll"], "belongs in an agent's file");
+            file.refuse(&["tcp"], "belongs in an agent's file");
             refuse_doors(file);
             Self { listen, tls, policy, limits, state, audit }
         })
@@ -78,6 +82,8 @@ pub struct AgentConfig {
     pub policy: AgentPolicy,
     /// The bounds, defaults where the file names none.
     pub limits: Limits,
+    /// The forwards of TCP connections to host.
+    pub tcp: Vec<TcpForward>,
     /// Whether to host the demo services.
     pub demo: bool,
     /// Where `Demo/Append` writes.
@@ -100,13 +106,14 @@ impl AgentConfig {
             let nodes = read_nodes(file);
             let tls = read_tls(file);
             let (policy, limits) = (read_agent_policy(file), read_limits(file));
+            let tcp = read_tcp(file);
             let demo = file.optional("demo", value::flag).unwrap_or(false);
             let ledger = file.optional("ledger", value::path);
             let enroll = file.optional("enroll", value::enroller);
             let audit = read_audit(file);
             file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
             refuse_doors(file);
-            Self { nodes, tls, policy, limits, demo, ledger, enroll, audit }
+            Self { nodes, tls, policy, limits, tcp, demo, ledger, enroll, audit }
         })
     }
 }
@@ -129,7 +136,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 
 /// Doors that are written down and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
-    let doors = ["gateway", "http", "tcp", "service", "site", "admin", "cluster"];
+    let doors = ["gateway", "http", "service", "site", "admin", "cluster"];
     file.refuse(&doors, NOT_YET);
     file.refuse(&["policy", "tokens", "log", "log_level"], NOT_YET);
 }

@@ -11,7 +11,7 @@ use crate::{
     signals::{Hangups, Signals},
 };
 use dialback::{
-    Agent, AgentPolicy, Credentials, Generation, Limits, NodeAddress, Role, Service,
+    Agent, AgentPolicy, Credentials, Generation, Limits, Name, NodeAddress, Role, Service, TcpForward,
     config::{AgentConfig, AuditFile, Watch},
     demo::{self, Ledger},
     enroll::Renewal,
@@ -35,6 +35,7 @@ struct Settings {
 /// What it hosts.
 #[derive(PartialEq, Eq)]
 struct Hosted {
+    tcp: Vec<TcpForward>,
     demo: bool,
     ledger: Option<PathBuf>,
 }
@@ -80,7 +81,7 @@ impl Settings {
             None => credentials::load_from(Role::Agent, &located)?,
         };
         Ok(Self {
-            hosted: Hosted { demo, ledger },
+            hosted: Hosted { tcp: forwards(&args.tcp, file.tcp)?, demo, ledger },
             credentials,
             renewal,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
@@ -115,6 +116,18 @@ fn node_default() -> Result<NodeAddress, Failure> {
     "localhost".parse().map_err(|error: dialback::NameError| Failure::local(&error))
 }
 
+/// Those that were typed, and those of the file that have other names.
+fn forwards(typed: &[TcpForward], of_file: Vec<TcpForward>) -> Result<Vec<TcpForward>, Failure> {
+    for (at, forward) in typed.iter().enumerate() {
+        if typed[..at].iter().any(|other| other.name() == forward.name()) {
+            return Err(Failure::usage(format!("--tcp names {} twice", forward.name())));
+        }
+    }
+    let is_typed = |name: &Name| typed.iter().any(|forward| forward.name() == name);
+    let others = of_file.into_iter().filter(|forward| !is_typed(forward.name()));
+    Ok(typed.iter().cloned().chain(others).collect())
+}
+
 fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failure> {
     match (has_demo, ledger) {
         (true, None) => Ok(demo::services(None)),
@@ -143,9 +156,13 @@ async fn serve(
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
-    announce(&nodes, services.is_empty());
+    announce(&nodes, services.is_empty() && hosted.tcp.is_empty());
+    for forward in &hosted.tcp {
+        tracing::info!("tcp:{} leads to {}", forward.name(), forward.upstream());
+    }
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
+    let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
@@ -164,6 +181,6 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
-        tracing::warn!("this agent hosts no services; --demo makes it host the demo services");
+        tracing::warn!("this agent hosts no services and no forwards; --tcp NAME=ADDR adds a forward, --demo the demo services");
     }
 }

@@ -20,6 +20,7 @@ mod policy;
 mod reload;
 mod services;
 mod signals;
+mod tcp;
 
 use args::Command;
 use dialback::Role;
@@ -40,6 +41,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Caller(args) => join::run(Role::Caller, args.command),
         Command::Enroll(args) => enroll::run(args),
         Command::Call(args) => call::run(args),
+        Command::Tcp(args) => tcp::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),
         Command::Policy(args) => policy::run(args),

@@ -36,7 +36,7 @@ fn listing(services: &[ServiceInfo]) -> Value {
 fn table(services: &[ServiceInfo]) -> String {
     let methods = services.iter().flat_map(|service| {
         service.methods.iter().map(|method| {
-            let path = escape(&format!("{}/{}", service.name, method.name));
+            let path = escape(&method.path(&service.name));
             vec![path, method.kind.as_str().to_owned()]
         })
     });
