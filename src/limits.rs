@@ -239,6 +239,9 @@ pub const TCP_OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A forwarded connection in which no byte moved in either direction for this long is reset, unless its owner has set another time.
 pub const TCP_IDLE_MAX: Duration = Duration::from_secs(300);
 
+/// Between two looks at a connection of which nothing is read or written for now, whether its other side has reset it.
+pub const TCP_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The most that is read of a connection at once, and travels as one message. Larger ones gain nothing, and wait longer at each hop.
 pub const TCP_READ_BYTES_MAX: usize = 64 * 1024;
 

@@ -105,7 +105,7 @@ impl<R: Reception> Answering<R> {
             Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
             Ok(mut head) => {
                 let (deadline, call_id) = (head.deadline, head.call_id);
-                self.pace = head.kind.into();
+                self.pace = Pace::of(head.kind, self.limits.stream_idle_max);
                 self.note = self.reception.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
@@ -269,7 +269,8 @@ impl<R: Reception> Answering<R> {
             let moved = self.moves.count();
             let until = || match self.pace {
                 Pace::Steady => deadline.min(Instant::now() + self.limits.stream_idle_max),
-                Pace::Any => deadline,
+                // Whoever leads a connection bounds how long it may stand still.
+                Pace::Still(_) => deadline,
             };
             match ready_by(until, work.as_mut()).await {
                 Ok(output) => {

@@ -276,9 +276,9 @@ pub(crate) async fn beside<F: Future>(
     work: F,
 ) -> Result<F::Output, Status> {
     let mut work = pin!(work);
-    std::future::poll_fn(|cx| match messages.poll_beside(cx) {
-        Poll::Ready(cut_off) => Poll::Ready(Err(cut_off)),
-        Poll::Pending => work.as_mut().poll(cx).map(Ok),
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => messages.poll_beside(cx).map(Err),
     })
     .await
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, Sleep};
 
@@ -21,15 +22,15 @@ const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 pub(super) enum Pace {
     /// It has to keep going.
     Steady,
-    /// It may take all the time of the call: a connection of TCP stands still for as long as its reader does, and whoever leads it
-    /// bounds that.
-    Any,
+    /// It may stand still for so long, as readers of TCP do.
+    Still(Duration),
 }
 
-impl From<CallKind> for Pace {
-    fn from(kind: CallKind) -> Self {
+impl Pace {
+    /// Of a call of this kind.
+    pub(super) const fn of(kind: CallKind, stream_idle_max: Duration) -> Self {
         match kind {
-            CallKind::Tcp => Self::Any,
+            CallKind::Tcp => Self::Still(stream_idle_max),
             _ => Self::Steady,
         }
     }
@@ -115,12 +116,22 @@ pub(super) async fn write_at(
 ) -> Result<(), Stall<SendFault>> {
     match pace {
         Pace::Steady => write_steadily(sender, chunks).await,
-        Pace::Any => sender.write(chunks).await.map_err(Stall::Fault),
+        Pace::Still(wait_max) => write_within(wait_max, 1, sender, chunks).await,
     }
 }
 
 /// Hands all chunks to the transport, to a peer that keeps taking them. The last byte was handed over if and only if it gives `Ok`.
 pub(super) async fn write_steadily(
+    sender: &mut FrameSender,
+    chunks: &mut Chunks,
+) -> Result<(), Stall<SendFault>> {
+    write_within(STALL_WAIT_MAX, STEADY_BYTES_MIN, sender, chunks).await
+}
+
+/// The same, to a peer that takes so many bytes in each such time.
+async fn write_within(
+    wait_max: Duration,
+    bytes_min: usize,
     sender: &mut FrameSender,
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
@@ -130,11 +141,11 @@ pub(super) async fn write_steadily(
     }
     loop {
         let left = chunks.bytes_left();
-        let written = Box::pin(tokio::time::timeout(STALL_WAIT_MAX, sender.write(chunks))).await;
+        let written = Box::pin(tokio::time::timeout(wait_max, sender.write(chunks))).await;
         match written {
             Ok(result) => return result.map_err(Stall::Fault),
             // The transport takes what it has accepted out of the chunks, so that the next write goes on where this one stood.
-            Err(_elapsed) if chunks.bytes_left() + STEADY_BYTES_MIN <= left => {}
+            Err(_elapsed) if chunks.bytes_left() + bytes_min <= left => {}
             Err(_elapsed) => return Err(Stall::Slow),
         }
     }

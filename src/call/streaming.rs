@@ -60,11 +60,11 @@ pub(super) async fn ask_stream(
         Progress::BeforeEnd.failed(Code::DeadlineExceeded, "the deadline passed")
     })??;
     let handed = Handed::default();
+    let pace = Pace::of(request.kind, limits.stream_idle_max);
     let mut sender = stream.sender;
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
             let gatherer = Gatherer::new(messages, limits.message_bytes_max);
-            let pace = Pace::from(request.kind);
             Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
         }
         Body::Messages(_) => None,
@@ -84,7 +84,9 @@ pub(super) async fn ask_stream(
         pump,
         handed,
         steady: Steady::default(),
-        pace: Pace::from(request.kind),
+        pace,
+        cut_off: None,
+        is_stopped: false,
         deadline: Box::pin(tokio::time::sleep_until(request.deadline)),
         is_started: false,
         last: None,
@@ -155,10 +157,17 @@ async fn pump(
     handed: Handed,
     pace: Pace,
 ) -> Result<(), Stopped> {
+    let mut stopped = pin!(sender.stopped());
     loop {
         // The first frame goes alone: whether it was handed over whole decides the outcome.
         let is_first = handed.progress() == Progress::BeforeEnd;
-        let Gathered { mut batch, end } = gatherer.gather(Batch::default(), is_first).await;
+        let gathered = tokio::select! {
+            biased;
+            gathered = gatherer.gather(Batch::default(), is_first) => gathered,
+            // The others learn it with their next message, or from the reply.
+            () = stopped.as_mut(), if pace != Pace::Steady => return Err(Stopped::ByPeer),
+        };
+        let Gathered { mut batch, end } = gathered;
         let is_last = matches!(end, Some(End::Whole(_)));
         if is_last {
             batch.push_end();
@@ -186,6 +195,10 @@ struct Replies {
     handed: Handed,
     steady: Steady,
     pace: Pace,
+    /// Ends with the link; made by the first who waits for something else on account of the replies.
+    cut_off: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// The peer has stopped the request before its end.
+    is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
     /// Whether a head would come too late.
     is_started: bool,
@@ -207,6 +220,7 @@ impl Replies {
         let Poll::Ready(ended) = pump.as_mut().poll(cx) else { return };
         self.pump = None;
         let progress = self.progress();
+        self.is_stopped = matches!(ended, Err(Stopped::ByPeer));
         self.pump_failure = match ended {
             Ok(()) | Err(Stopped::ByPeer) => None,
             Err(Stopped::Slow) => {
@@ -281,8 +295,16 @@ impl Replies {
 
     /// Ready when no more replies will come than those that have come.
     fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if let Poll::Ready(fault) = self.reader.poll_broken_off(cx) {
-            return Poll::Ready(read_failed(&self.link, self.progress(), fault));
+        let link = self.link.clone();
+        let cut_off =
+            self.cut_off.get_or_insert_with(|| Box::pin(async move { link.closed().await }));
+        if cut_off.as_mut().poll(cx).is_ready() {
+            let fault = LinkFault::Broken("it was closed".into());
+            return Poll::Ready(unavailable(&self.link, self.progress(), fault));
+        }
+        if self.is_stopped {
+            let text = "the other side broke the connection off";
+            return Poll::Ready(self.progress().failed(Code::Aborted, text));
         }
         self.poll_deadline(cx)
     }
@@ -312,10 +334,10 @@ impl Source for Replies {
 
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.poll_pump(cx);
-        // Where a reader may stand still for as long as it likes, the end of the other side must not wait for it.
+        // Where a reader may stand still, the end of the other side must not wait for it.
         match self.pace {
             Pace::Steady => Poll::Pending,
-            Pace::Any => self.poll_cut_off(cx),
+            Pace::Still(_) => self.poll_cut_off(cx),
         }
     }
 }

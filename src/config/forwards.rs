@@ -11,8 +11,7 @@ use crate::{
 use std::{ops::RangeInclusive, time::Duration};
 
 const IDLE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
-const CONNECT_RANGE: RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(60);
+const CONNECT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 /// Reads `[[tcp]]`. Forwards with a fault are left out; the fault refuses the file.
 pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {

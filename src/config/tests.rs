@@ -92,12 +92,18 @@ fn a_forward_has_a_name_of_its_own_and_an_upstream() {
     let read = AgentConfig::parse(both, "f").expect("a config").tcp;
     assert_eq!(read, [first, forward("b=[::1]:1")]);
     for (bad, expected) in [
-        ("[[tcp]]\nname = 'db'", "f:1: [[tcp]] has no `upstream`; add a line as upstream = \"127.0.0.1:5432\""),
+        (
+            "[[tcp]]\nname = 'db'",
+            "f:1: [[tcp]] has no `upstream`; add a line as upstream = \"127.0.0.1:5432\"",
+        ),
         ("[[tcp]]\nname = 'D'\nupstream = 'a:1'", "f:2: `name`: name \"D\" "),
         ("[[tcp]]\nname = 'd'\nupstream = 'a'", "f:3: `upstream`: upstream \"a\" names no port"),
         ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nidle = '0s'", "f:4: `idle`: 0ms is outside of"),
         ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nport = 1", "f:4: unknown key `port` in [[tcp]]"),
-        ("tcp = [{ name = 'd', upstream = 'a:1' }, { name = 'd', upstream = 'b:1' }]", "f:1: `name`: there is another [[tcp]] of the name d"),
+        (
+            "tcp = [{ name = 'd', upstream = 'a:1' }, { name = 'd', upstream = 'b:1' }]",
+            "f:1: `name`: there is another [[tcp]] of the name d",
+        ),
     ] {
         let faults = AgentConfig::parse(bad, "f").expect_err("a fault").to_string();
         assert!(faults.starts_with(expected), "{faults}");

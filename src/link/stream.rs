@@ -5,11 +5,7 @@
 use super::LinkFault;
 use crate::wire::{Chunks, Header, Kind, StreamCode, WireError};
 use bytes::{Bytes, BytesMut};
-use quinn::{ReadError, RecvStream, ResetError, SendStream, VarInt, WriteError};
-use std::{
-    pin::pin,
-    task::{Context, Poll},
-};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The two halves of a call's stream.
@@ -250,23 +246,6 @@ impl FrameReader {
                 None if self.received.as_slice().is_empty() => return Ok(None),
                 None => return Err(ReadFault::Cut),
             }
-        }
-    }
-
-    /// Ends when the peer has broken the stream off, or the link is gone, whether or not what came before was read. Never ends once all of
-    /// it up to its end has been received.
-    pub(crate) fn poll_broken_off(&mut self, cx: &mut Context<'_>) -> Poll<ReadFault> {
-        if self.ended {
-            return Poll::Pending;
-        }
-        match pin!(self.recv.received_reset()).poll(cx) {
-            Poll::Ready(Ok(Some(code))) => {
-                Poll::Ready(ReadFault::Reset(StreamCode::from_number(code.into_inner())))
-            }
-            Poll::Ready(Err(ResetError::ConnectionLost(error))) => {
-                Poll::Ready(ReadFault::Lost(LinkFault::lost(&error)))
-            }
-            Poll::Ready(Ok(None) | Err(ResetError::ZeroRttRejected)) | Poll::Pending => Poll::Pending,
         }
     }
 

@@ -1,6 +1,10 @@
 //! Patterns over names, as rules write them. `*` is one label or the rest of one, `**` any number of labels.
 
-use super::{MethodPath, Name, NameError, method::{FORWARDS, is_identifier}, party::is_label_byte};
+use super::{
+    MethodPath, Name, NameError,
+    method::{FORWARDS, is_identifier},
+    party::is_label_byte,
+};
 use std::{fmt, str::FromStr};
 
 /// One label of a pattern.

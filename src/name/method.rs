@@ -125,7 +125,8 @@ impl MethodPath {
     /// `tcp:db`, if the text begins as a forward does.
     fn forward(text: &str) -> Option<Result<Self, NameError>> {
         let (kind, name) = text.split_once(':').filter(|(kind, _)| FORWARDS.contains(kind))?;
-        let named = name.parse::<Name>().map_err(|fault| NameError::new("forward", text, fault.why()));
+        let named =
+            name.parse::<Name>().map_err(|fault| NameError::new("forward", text, fault.why()));
         Some(named.map(|_| Self { text: text.into(), split: kind.len() }))
     }
 }
@@ -211,9 +212,11 @@ mod tests {
 
     #[test]
     fn a_forward_is_a_kind_and_a_partys_kind_of_name_and_no_rpc_method() {
-        for (text, kind, name) in
-            [("tcp:db", "tcp", "db"), ("tcp:acme.db-1", "tcp", "acme.db-1"), ("http:x", "http", "x")]
-        {
+        for (text, kind, name) in [
+            ("tcp:db", "tcp", "db"),
+            ("tcp:acme.db-1", "tcp", "acme.db-1"),
+            ("http:x", "http", "x"),
+        ] {
             let path: MethodPath = text.parse().expect("a forward");
             assert_eq!((path.as_str(), path.service(), path.method()), (text, kind, name));
             assert!(path.is_forward(), "{text}");

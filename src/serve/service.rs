@@ -163,7 +163,9 @@ pub enum ServiceError {
     #[error("the method {0} was added twice")]
     Twice(MethodPath),
     /// A method whose kind is a forward's, in a service that is not named as that kind.
-    #[error("the method {method} of the service {service} is of the kind {kind}; forwards of that kind stand in the service `{kind}`, as {kind}:{method}")]
+    #[error(
+        "the method {method} of the service {service} is of the kind {kind}; forwards of that kind stand in the service `{kind}`, as {kind}:{method}"
+    )]
     Forward {
         /// The service.
         service: String,
@@ -428,7 +430,11 @@ mod tests {
     #[tokio::test]
     async fn a_forward_stands_in_the_service_of_its_kind_and_apart_from_methods() {
         let raw = |service: &str, kind, name: &str| {
-            Service::new(service).raw_method_of(kind, name, TypedMethod::new(|(): (), _| async { Ok(()) }))
+            Service::new(service).raw_method_of(
+                kind,
+                name,
+                TypedMethod::new(|(): (), _| async { Ok(()) }),
+            )
         };
         let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("tcp", CallKind::Unary, "db")];
         let services = Services::new(both).expect("services");

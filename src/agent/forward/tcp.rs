@@ -2,7 +2,9 @@
 
 use super::Upstream;
 use crate::{
-    call::{Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, Source, Towards, broken},
+    call::{
+        Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, Source, Towards, broken,
+    },
     limits::{TCP_CONNECT_WAIT_MAX, TCP_IDLE_MAX},
     metadata::Metadata,
     name::{MethodPath, Name, NameError},
@@ -62,7 +64,11 @@ impl TcpForward {
     }
 
     pub(in crate::agent) fn into_service(self) -> Service {
-        Service::new(CallKind::Tcp.as_str()).raw_method_of(CallKind::Tcp, self.name.to_string(), self)
+        Service::new(CallKind::Tcp.as_str()).raw_method_of(
+            CallKind::Tcp,
+            self.name.to_string(),
+            self,
+        )
     }
 
     /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
@@ -178,8 +184,15 @@ impl Source for Connection {
         Poll::Ready(Next::End(Metadata::default()))
     }
 
+    /// While the other side does not take what the upstream has said.
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        self.poll_towards(cx)
+        if let Poll::Ready(status) = self.poll_towards(cx) {
+            return Poll::Ready(status);
+        }
+        match &mut self.socket {
+            Some(socket) => socket.poll_broken(cx).map(broken),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -207,7 +220,10 @@ impl Idle {
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.last + self.max <= Instant::now() {
                 let path = MethodPath::tcp(&self.name);
-                let text = format!("no byte moved in either direction for {:?} (idle of {path})", self.max);
+                let text = format!(
+                    "no byte moved in either direction for {:?} (idle of {path})",
+                    self.max
+                );
                 return Poll::Ready(Status::unknown(Code::DeadlineExceeded, text));
             }
             self.timer.as_mut().reset(self.last + self.max);
@@ -223,8 +239,20 @@ mod tests {
     #[test]
     fn a_forward_is_written_as_a_name_and_an_upstream() {
         let forward: TcpForward = "db=127.0.0.1:5432".parse().expect("a forward");
-        assert_eq!((forward.name().as_str(), forward.upstream().to_string().as_str()), ("db", "127.0.0.1:5432"));
-        for bad in ["", "db", "db=", "=127.0.0.1:1", "DB=127.0.0.1:1", "db=127.0.0.1", "a/b=x:1", "db=x:1=y"] {
+        assert_eq!(
+            (forward.name().as_str(), forward.upstream().to_string().as_str()),
+            ("db", "127.0.0.1:5432")
+        );
+        for bad in [
+            "",
+            "db",
+            "db=",
+            "=127.0.0.1:1",
+            "DB=127.0.0.1:1",
+            "db=127.0.0.1",
+            "a/b=x:1",
+            "db=x:1=y",
+        ] {
             assert!(bad.parse::<TcpForward>().is_err(), "{bad:?} was taken for a forward");
         }
     }

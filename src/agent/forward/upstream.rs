@@ -78,8 +78,17 @@ mod tests {
         let socket = "unix:/run/db.sock".parse::<Upstream>();
         assert_eq!(socket.is_ok(), cfg!(unix));
         for bad in [
-            "", "127.0.0.1", "5432", ":5432", "db:0", "db:65536", "::1:5432", "tcp://db:1", "unix:db.sock",
-            "unix:", "unix:/a\0b",
+            "",
+            "127.0.0.1",
+            "5432",
+            ":5432",
+            "db:0",
+            "db:65536",
+            "::1:5432",
+            "tcp://db:1",
+            "unix:db.sock",
+            "unix:",
+            "unix:/a\0b",
         ] {
             let refused = bad.parse::<Upstream>();
             assert!(refused.is_err(), "{bad:?} was taken for an upstream");

@@ -11,7 +11,8 @@ use crate::{
     signals::{Hangups, Signals},
 };
 use dialback::{
-    Agent, AgentPolicy, Credentials, Generation, Limits, Name, NodeAddress, Role, Service, TcpForward,
+    Agent, AgentPolicy, Credentials, Generation, Limits, Name, NodeAddress, Role, Service,
+    TcpForward,
     config::{AgentConfig, AuditFile, Watch},
     demo::{self, Ledger},
     enroll::Renewal,
@@ -181,6 +182,8 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
-        tracing::warn!("this agent hosts no services and no forwards; --tcp NAME=ADDR adds a forward, --demo the demo services");
+        tracing::warn!(
+            "this agent hosts no services and no forwards; --tcp NAME=ADDR adds a forward, --demo the demo services"
+        );
     }
 }

@@ -103,7 +103,10 @@ async fn look(caller: &Caller, way: &Way) {
                 service.methods.iter().map(|method| method.path(&service.name))
             });
             if !hosted.any(|hosted| hosted == path) {
-                tracing::warn!("agent {} hosts no {path} now; connections will be refused", way.agent);
+                tracing::warn!(
+                    "agent {} hosts no {path} now; connections will be refused",
+                    way.agent
+                );
             }
         }
         Ok(Err(status)) => tracing::warn!("connections will be refused for now: {status}"),
@@ -126,7 +129,9 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
         }
     };
     match stream.relay(socket).await {
-        Ok([out, back]) => tracing::debug!("a connection{from} ended: {out} bytes out, {back} back"),
+        Ok([out, back]) => {
+            tracing::debug!("a connection{from} ended: {out} bytes out, {back} back")
+        }
         Err(status) if is_reset(&status) => {
             tracing::debug!("a connection{from} to {way} was reset: {status}");
         }

@@ -72,10 +72,11 @@ impl<'a> Away<'a> {
     /// Moves what there is. Ready, again and again, when this direction has ended well.
     fn poll(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<(), Status>> {
         while !self.has_ended {
-            match std::task::ready!(self.outgoing.poll_room(cx)) {
-                Ok(()) => {}
+            match self.outgoing.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
                 // How the call ended says why.
-                Err(Gone) => return Poll::Pending,
+                Poll::Ready(Err(Gone)) => return Poll::Pending,
+                Poll::Pending => return socket.poll_broken(cx).map(|error| Err(broken(error))),
             }
             let bytes = std::task::ready!(socket.poll_read(cx)).map_err(broken)?;
             if bytes.is_empty() {

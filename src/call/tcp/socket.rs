@@ -1,19 +1,21 @@
 //! A connection of the system that is joined with a call: abortive until it has ended well, so that a cut one never looks finished.
 
+use crate::limits::{TCP_LOOK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
 use bytes::{Bytes, BytesMut};
 use std::{
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::{Instant, Sleep},
 };
-#[cfg(unix)]
-use tokio::net::UnixStream;
-
-use crate::limits::{TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
 
 /// A connection of the system: TCP, or a Unix socket where there are such. Made with `From`.
 ///
@@ -23,6 +25,8 @@ pub struct Socket {
     stream: Stream,
     /// What was read and not handed on. Made when there is something to read: a connection that stands still holds none.
     buffer: BytesMut,
+    /// When to look next whether it is broken; made by the first who has to.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 enum Stream {
@@ -36,14 +40,14 @@ impl From<TcpStream> for Socket {
         // Both fail only on a connection that is broken already, which the first read tells.
         drop(stream.set_zero_linger());
         drop(stream.set_nodelay(true));
-        Self { stream: Stream::Tcp(stream), buffer: BytesMut::new() }
+        Self { stream: Stream::Tcp(stream), buffer: BytesMut::new(), look: None }
     }
 }
 
 #[cfg(unix)]
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), buffer: BytesMut::new() }
+        Self { stream: Stream::Unix(stream), buffer: BytesMut::new(), look: None }
     }
 }
 
@@ -69,7 +73,11 @@ impl Socket {
     }
 
     /// Writes what the system takes.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             #[cfg(unix)]
@@ -86,10 +94,30 @@ impl Socket {
         }
     }
 
+    /// Ready when the other side has reset the connection, for whoever neither reads nor writes for now: the system tells only those who do.
+    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_LOOK_EVERY)));
+        loop {
+            ready!(look.as_mut().poll(cx));
+            look.as_mut().reset(Instant::now() + TCP_LOOK_EVERY);
+            let fault = match &self.stream {
+                Stream::Tcp(stream) => stream.take_error(),
+                #[cfg(unix)]
+                Stream::Unix(stream) => stream.take_error(),
+            };
+            if let Ok(Some(error)) | Err(error) = fault {
+                return Poll::Ready(error);
+            }
+        }
+    }
+
     /// Both directions have ended: what was written is still delivered, and nothing is reset.
     pub(crate) fn end_well(self) {
         if let Stream::Tcp(stream) = &self.stream {
-            #[expect(deprecated, reason = "what blocks the thread is a time to linger, and this takes it away")]
+            #[expect(
+                deprecated,
+                reason = "what blocks the thread is a time to linger, and this takes it away"
+            )]
             drop(stream.set_linger(None));
         }
     }

@@ -179,7 +179,8 @@ impl ByteStream {
                 Next::Message(bytes) if bytes.is_empty() => self.ended(1),
                 Next::Message(bytes) => self.ready = bytes,
                 Next::End(_) => {
-                    let text = "the forwarded connection ended without saying that its last byte has come";
+                    let text =
+                        "the forwarded connection ended without saying that its last byte has come";
                     return Poll::Ready(Err(reset(Status::unknown(Code::Internal, text))));
                 }
                 Next::Failed(status) => {

@@ -76,14 +76,18 @@ impl Towards {
             }
             match ready!(from.poll_event(cx)) {
                 Next::Head(_) => {}
-                Next::Message(_) if self.state != State::Flows => return malformed("goes on after its end"),
+                Next::Message(_) if self.state != State::Flows => {
+                    return malformed("goes on after its end");
+                }
                 Next::Message(bytes) if bytes.is_empty() && self.mark == EndMark::Empty => {
                     self.state = State::Closes;
                 }
                 Next::Message(bytes) => self.pending = bytes,
                 Next::End(_) if self.mark == EndMark::End => self.state = State::Closes,
                 Next::End(_) if self.state == State::Closed => return Poll::Ready(Ok(())),
-                Next::End(_) => return malformed("ended without saying that its last byte has come"),
+                Next::End(_) => {
+                    return malformed("ended without saying that its last byte has come");
+                }
                 Next::Failed(status) => return Poll::Ready(Err(status)),
             }
         }
