@@ -4,7 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # openssl makes certificates for the tests, as other tools make them.
-bash scripts/needs.sh cc=gcc openssl=openssl
+# Programs that know nothing of dialback are led through an agent. Debian keeps PostgreSQL's servers beside the PATH.
+PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)
+bash scripts/needs.sh cc=gcc openssl=openssl go=golang-go psql=postgresql-client initdb=postgresql redis-server=redis-server redis-cli=redis-tools
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
 # The bare library builds alone, with either cryptography.

@@ -12,4 +12,6 @@ mod local;
 mod paused;
 mod process;
 mod reload;
+mod programs;
 mod staying;
+mod tcp;
