@@ -28,8 +28,13 @@ pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
         table.finish();
         let (Some(name), Some(upstream)) = (name, upstream) else { continue };
         let mut forward = TcpForward::new(name, upstream);
-        forward = idle.map_or(forward.clone(), |idle| forward.idle_max(idle));
-        forwards.push(connect.map_or(forward.clone(), |wait| forward.connect_wait_max(wait)));
+        if let Some(idle) = idle {
+            forward = forward.idle_max(idle);
+        }
+        if let Some(wait) = connect {
+            forward = forward.connect_wait_max(wait);
+        }
+        forwards.push(forward);
     }
     forwards
 }
