@@ -20,6 +20,8 @@ rathole=${RATHOLE:-$(command -v rathole || true)}
 
 work=$(mktemp -d) pids=()
 clean_up() {
+    # The shell would name each process that it ends.
+    exec 2>/dev/null
     for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
     rm -rf "$work"
 }

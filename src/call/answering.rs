@@ -65,6 +65,7 @@ pub(crate) fn answer<R: Reception>(
     limits: Arc<Limits>,
 ) -> impl Future<Output = ()> + Send {
     let CallStream { sender, mut reader } = stream;
+    let message_bytes_max = limits.message_bytes_max;
     reader.set_code_on_drop(StreamCode::Refused);
     // Before the head was judged nobody may make us hold a message.
     reader.allow_messages(0);
@@ -75,6 +76,7 @@ pub(crate) fn answer<R: Reception>(
         limits,
         moves: Moves::default(),
         pace: Pace::Steady,
+        message_bytes_max,
         note: None,
     };
     async move { answering.run(Instant::now()).await }
@@ -95,6 +97,8 @@ struct Answering<R> {
     moves: Moves,
     /// What is asked of whoever asks.
     pace: Pace,
+    /// The largest message of a stream of replies.
+    message_bytes_max: usize,
     /// Where its end is to be written down.
     note: Option<Box<CallNote>>,
 }
@@ -105,6 +109,7 @@ impl<R: Reception> Answering<R> {
             Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
             Ok(mut head) => {
                 let (deadline, call_id) = (head.deadline, head.call_id);
+                self.message_bytes_max = head.kind.message_bytes_max(self.message_bytes_max);
                 self.pace = Pace::of(head.kind, self.limits.stream_idle_max);
                 self.note = self.reception.note(&mut head, received_at);
                 let received = self.receive(head).await;
@@ -186,7 +191,7 @@ impl<R: Reception> Answering<R> {
             Ok(batch) => batch,
             Err(fault) => return write_status(&mut self.sender, &metadata_too_large(&fault)).await,
         };
-        let mut gatherer = Gatherer::new(messages, self.limits.message_bytes_max);
+        let mut gatherer = Gatherer::new(messages, self.message_bytes_max);
         let copied = self.copy(&mut gatherer, batch, deadline).await;
         let bytes_out = Some(gatherer.bytes());
         match copied {

@@ -51,6 +51,8 @@ pub(super) async fn ask_stream(
     name_caller: Option<&PeerName>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
+    let message_bytes_max = request.kind.message_bytes_max(limits.message_bytes_max);
+    stream.reader.allow_messages(message_bytes_max);
     let sent = tokio::time::timeout_at(
         request.deadline,
         send_request(link, &mut stream, request, name_caller),
@@ -64,7 +66,7 @@ pub(super) async fn ask_stream(
     let mut sender = stream.sender;
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
-            let gatherer = Gatherer::new(messages, limits.message_bytes_max);
+            let gatherer = Gatherer::new(messages, message_bytes_max);
             Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
         }
         Body::Messages(_) => None,

@@ -9,7 +9,7 @@ use crate::{
     signals::Signals,
 };
 use dialback::{Callee, Caller, Code, Limits, Name, Socket, Status, limits::TIMEOUT_CEILING};
-use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// Looking up whether the forward is there is a kindness to whoever starts this, and may take no longer.
@@ -159,7 +159,7 @@ impl fmt::Display for From {
 enum Listener {
     Tcp(TcpListener, SocketAddr),
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, PathBuf),
+    Unix(tokio::net::UnixListener, std::path::PathBuf),
 }
 
 impl Listener {

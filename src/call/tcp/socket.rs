@@ -1,7 +1,7 @@
 //! A connection of the system that is joined with a call: abortive until it has ended well, so that a cut one never looks finished.
 
 use crate::limits::{TCP_LOOK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::{
     fmt,
     future::Future,
@@ -128,7 +128,8 @@ fn read_into(
     cx: &mut Context<'_>,
     buffer: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {
-    tokio_util::io::poll_read_buf(Pin::new(stream), cx, buffer)
+    // There may be more room than was asked for.
+    tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut buffer.limit(TCP_READ_BYTES_MAX))
 }
 
 impl fmt::Debug for Socket {

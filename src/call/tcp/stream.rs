@@ -64,7 +64,9 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
         opened.await?;
     } else {
         tokio::time::timeout(TCP_OPEN_WAIT_MAX, opened).await.map_err(|_elapsed| {
-            let text = format!("the connection was not there within {TCP_OPEN_WAIT_MAX:?}");
+            let text = format!(
+                "there was no connection within {TCP_OPEN_WAIT_MAX:?}: the link to the node may be down, or the agent hangs"
+            );
             Status::unknown(Code::DeadlineExceeded, text)
         })??;
     }

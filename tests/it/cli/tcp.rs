@@ -91,7 +91,10 @@ fn a_local_port_ends_at_the_upstream_with_half_closes_and_stops_on_sigterm() {
     let (mut other_near, mut other_far) = town.connect(&at);
     near.write_all(b"question").and_then(|()| near.shutdown(Shutdown::Write)).expect("written");
     assert_eq!(read_all(&mut far).expect("a clean end"), b"question");
-    other_far.write_all(b"other").and_then(|()| other_far.shutdown(Shutdown::Write)).expect("written");
+    other_far
+        .write_all(b"other")
+        .and_then(|()| other_far.shutdown(Shutdown::Write))
+        .expect("written");
     assert_eq!(read_all(&mut other_near).expect("a clean end"), b"other");
     far.write_all(b"answer").expect("written");
     drop(far);
@@ -100,7 +103,10 @@ fn a_local_port_ends_at_the_upstream_with_half_closes_and_stops_on_sigterm() {
     tcp.said("stopping on SIGTERM");
     // What is open may go on until its end; nobody new comes in.
     assert!(TcpStream::connect(&at).is_err(), "it still listens");
-    other_near.write_all(b"more").and_then(|()| other_near.shutdown(Shutdown::Write)).expect("written");
+    other_near
+        .write_all(b"more")
+        .and_then(|()| other_near.shutdown(Shutdown::Write))
+        .expect("written");
     assert_eq!(read_all(&mut other_far).expect("a clean end"), b"more");
     tcp.end().expect_out(&format!("listening on {at}\n"));
 }

@@ -1,11 +1,14 @@
 //! Limits of forwarded connections: idle ones, places, deadlines, readers that stand still, and nodes that leave.
 
-use super::place::{Town, expect_reset, opened, read_all, status_of, write};
+use super::place::{Town, Upstream, expect_reset, opened, read_all, status_of, write};
 use crate::{
     audit::Book,
-    world::{attached, background, check_status, soon, until},
+    world::{World, attached, background, check_status, soon, until},
 };
-use dialback::{Code, Limits, Outcome};
+use dialback::{
+    CallKind, Code, Handler, Limits, Messages, NodePolicy, Outcome, Reply, Request, Service,
+    Status, policy::AllowRule,
+};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -89,6 +92,67 @@ async fn a_connection_holds_a_place_for_as_long_as_it_lives() {
     until("its place is free", || town.node.agents()[0].calls_in_flight == 1).await;
     let (third, _third_upstream) = town.connect().await;
     drop((second, third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_messages_do_not_count_for_the_pieces_of_a_connection() {
+    let (world, upstream) = (World::new(), Upstream::open().await);
+    let small = || Limits { message_bytes_max: 1_024, ..Limits::default() };
+    let mut rule = AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
+    rule.message_bytes_max = Some(1_024);
+    let node = world.node().policy(NodePolicy::default().allow(rule)).limits(small());
+    let node = node.start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).limits(small());
+    let _agent = attached(agent.tcp(upstream.forward("db"))).await;
+    let caller = world.caller("ops", node.local_addr()).limits(small()).connect().await;
+    let callee = caller.expect("a caller").agent("warehouse").expect("a name");
+    let (stream, far) = tokio::join!(opened(callee.tcp("db")), upstream.next());
+    let (mut from_agent, mut to_agent) = tokio::io::split(stream.expect("a connection"));
+    let (mut from_caller, mut to_caller) = tokio::io::split(far);
+    let bytes = vec![7; 1 << 20];
+    let (here, there, (), ()) = tokio::join!(
+        read_all(&mut from_agent),
+        read_all(&mut from_caller),
+        async {
+            write(&mut to_agent, &bytes).await;
+            to_agent.shutdown().await.expect("a half-close");
+        },
+        async {
+            write(&mut to_caller, &bytes).await;
+            to_caller.shutdown().await.expect("a half-close");
+        },
+    );
+    assert!(here.expect("a clean end") == bytes && there.expect("a clean end") == bytes);
+}
+
+/// A program's own end of a connection, which says so many bytes in one piece.
+struct Says(usize);
+
+impl Handler for Says {
+    async fn call(&self, _: Request) -> Result<Reply, Status> {
+        let (sender, messages) = Messages::channel(4);
+        for piece in [vec![], vec![7; self.0], vec![]] {
+            sender.send(piece.into()).await?;
+        }
+        sender.finish().await?;
+        Ok(Reply::stream(messages))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_of_64_kib_passes_and_a_byte_more_does_not() {
+    let town = Town::open().await;
+    let own =
+        |name: &str, bytes| Service::new("tcp").raw_method_of(CallKind::Tcp, name, Says(bytes));
+    let agent = town.world.agent("own", town.node.local_addr());
+    let agent = agent.serve(own("fits", 64 << 10)).serve(own("exceeds", (64 << 10) + 1));
+    let _agent = attached(agent).await;
+    let callee = town.caller.agent("own").expect("a name");
+    let mut fits = opened(callee.tcp("fits")).await.expect("a connection");
+    assert_eq!(read_all(&mut fits).await.expect("a clean end").len(), 64 << 10);
+    let mut exceeds = opened(callee.tcp("exceeds")).await.expect("a connection");
+    let error = expect_reset(read_all(&mut exceeds).await);
+    assert_eq!(status_of(&error).code(), Code::ResourceExhausted, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
