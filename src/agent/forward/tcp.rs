@@ -7,7 +7,8 @@ use crate::{
     },
     limits::{TCP_CONNECT_WAIT_MAX, TCP_IDLE_MAX},
     metadata::Metadata,
-    name::{MethodPath, Name, NameError},
+    name::{MethodPath, Name, NameError, PeerName},
+    pace::Lines,
     serve::Service,
     status::{Code, Status},
     wire::CallKind,
@@ -64,26 +65,9 @@ impl TcpForward {
     }
 
     pub(in crate::agent) fn into_service(self) -> Service {
-        Service::new(CallKind::Tcp.as_str()).raw_method_of(
-            CallKind::Tcp,
-            self.name.to_string(),
-            self,
-        )
-    }
-
-    /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
-    async fn connect(&self, deadline: Instant) -> Result<Socket, Status> {
-        let until = deadline.min(Instant::now() + self.connect_wait_max);
-        let path = MethodPath::tcp(&self.name);
-        let why = match tokio::time::timeout_at(until, self.upstream.connect()).await {
-            Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => "it did not answer in time".to_owned(),
-        };
-        // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
-        tracing::warn!("{path}: the upstream {} cannot be reached: {why}", self.upstream);
-        let text = format!("the upstream of {path} cannot be reached: {why}");
-        Err(Status::not_executed(Code::Unavailable, text))
+        let (kind, name) = (CallKind::Tcp, self.name.to_string());
+        let hosted = Hosted { forward: self, unreached: Lines::default() };
+        Service::new(kind.as_str()).raw_method_of(kind, name, hosted)
     }
 }
 
@@ -98,20 +82,47 @@ impl FromStr for TcpForward {
     }
 }
 
-impl Handler for TcpForward {
+/// A forward while it is hosted.
+struct Hosted {
+    forward: TcpForward,
+    /// What it says of an upstream that cannot be reached, by who asks.
+    unreached: Lines<PeerName>,
+}
+
+impl Hosted {
+    /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
+    async fn connect(&self, asker: PeerName, deadline: Instant) -> Result<Socket, Status> {
+        let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
+        let until = deadline.min(Instant::now() + *connect_wait_max);
+        let path = MethodPath::tcp(name);
+        let why = match tokio::time::timeout_at(until, upstream.connect()).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => "it did not answer in time".to_owned(),
+        };
+        // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
+        if let Some(left_out) = self.unreached.say(asker, Instant::now()) {
+            tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{left_out}");
+        }
+        let text = format!("the upstream of {path} cannot be reached: {why}");
+        Err(Status::not_executed(Code::Unavailable, text))
+    }
+}
+
+impl Handler for Hosted {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
         let Body::Messages(requests) = request.body else {
             let text = "one message came where a stream of bytes was expected";
             return Err(Status::not_executed(Code::Internal, text));
         };
-        let socket = self.connect(request.deadline).await?;
+        let socket = self.connect(request.caller, request.deadline).await?;
         let connection = Connection {
             socket: Some(socket),
             requests,
             towards: Some(Towards::new(EndMark::End)),
             moved_towards: 0,
             has_ended: false,
-            idle: Idle::new(self),
+            idle: Idle::new(&self.forward),
         };
         // The first word: it is connected.
         Ok(Reply::stream(Messages::new(connection).starting_with(Next::Message(Bytes::new()))))
