@@ -86,11 +86,13 @@ async fn serve(
         let ended = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(Limits::default().drain_max, ended).await.is_err() {
             tracing::warn!("{} connections are cut off, the drain time is over", connections.len());
-            connections.shutdown().await;
         }
-        drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
     };
-    signals.stop(first, finish).await
+    let stopped = signals.stop(first, finish).await;
+    // Whatever is left is reset here, and the goodbye has the agent reset its upstream at once.
+    connections.shutdown().await;
+    drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
+    stopped
 }
 
 /// Says early what would otherwise be seen at the first connection.

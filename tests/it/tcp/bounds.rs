@@ -6,8 +6,8 @@ use crate::{
     world::{World, attached, background, check_status, soon, until},
 };
 use dialback::{
-    CallKind, Code, Handler, Limits, Messages, NodePolicy, Outcome, Reply, Request, Service,
-    Status, policy::AllowRule,
+    CallKind, Code, Handler, Limits, Messages, NodeEvent, NodePolicy, Outcome, Reply, Request,
+    Service, Status, policy::AllowRule,
 };
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,6 +123,24 @@ async fn limits_of_messages_do_not_count_for_the_pieces_of_a_connection() {
         },
     );
     assert!(here.expect("a clean end") == bytes && there.expect("a clean end") == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_reset_once_they_are_open_do_not_count_as_calls_broken_off() {
+    let limits = Limits { resets_max: 3, ..Limits::default() };
+    let town = Town::with(limits, |forward| forward).await;
+    let mut linked = town.node.events();
+    for _ in 0..20 {
+        let (mut stream, mut upstream) = town.connect().await;
+        write(&mut stream, b"x").await;
+        drop(stream);
+        expect_reset(read_all(&mut upstream).await);
+    }
+    let (_stream, _upstream) = town.connect().await;
+    drop(town);
+    // The first thing that has happened to a link since then is the end of the town.
+    let first = soon("something happens", linked.next()).await;
+    assert!(!matches!(first, Some(NodeEvent::CallerLinked { .. })), "{first:?}");
 }
 
 /// A program's own end of a connection, which says so many bytes in one piece.
