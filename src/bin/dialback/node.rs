@@ -6,7 +6,7 @@ use crate::{
     credentials::{self, Locator},
     exit::Failure,
     policy::{count_rules, rules_of},
-    reload::{self, Read},
+    reload::{self, Read, Reader},
     signals::{Hangups, Signals},
 };
 use dialback::{
@@ -16,6 +16,7 @@ use dialback::{
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 /// What the node is to be, once flags, environment and file have spoken.
@@ -32,11 +33,14 @@ struct Settings {
 
 /// Runs the command.
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
-    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
     let locator = Locator::new(Role::Node);
-    let watch = Watch::new(Settings::read(&args, &locator)?.files);
-    let settings = Settings::read(&args, &locator)?;
-    runtime()?.block_on(serve(args, locator, settings, watch))
+    let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
+    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(serve(reader, settings, watch));
+    // A file that is still being waited for must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 /// The runtime of programs that stay: a thread a core.
@@ -69,12 +73,7 @@ impl Settings {
     }
 }
 
-async fn serve(
-    args: NodeArgs,
-    locator: Locator,
-    settings: Settings,
-    watch: Watch,
-) -> Result<(), Failure> {
+async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     settings.announce();
     let Settings { credentials, listen, policy, limits, state, audit: audited, .. } = settings;
@@ -88,9 +87,9 @@ async fn serve(
     let run = async {
         let node = builder.start().await?;
         let fixed = Fixed { listen, state: state.as_ref(), audit: &audited };
-        let read = || Settings::read(&args, &locator).map(|next| next.in_place_of(fixed));
+        let fit = |next: Settings| Ok(next.in_place_of(fixed));
         let apply = async |next| node.apply(next).await;
-        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
         signals.stop(first, node.shutdown()).await
     };
     audit::kept(&audit, run).await?
@@ -112,18 +111,17 @@ impl Settings {
             credentials::announce(&of);
             announce_rules(&rules);
         });
-        let changed = [
+        let needs_restart = reload::restarts([
             (self.listen != fixed.listen, "listen"),
             (self.state.as_ref() != fixed.state, "state"),
             (self.audit != *fixed.audit, "audit"),
-        ];
+        ]);
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
             limits: Some(self.limits),
         };
-        let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
-        Read { next, files: self.files, needs_restart: needs_restart.collect(), announce }
+        Read { next, files: self.files, needs_restart, announce }
     }
 }
 
