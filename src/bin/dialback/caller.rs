@@ -36,6 +36,11 @@ impl Reach {
         Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING) })
     }
 
+    /// With credentials that were loaded before, for a caller that stays.
+    pub(crate) const fn with(credentials: Credentials, node: NodeAddress) -> Self {
+        Self { credentials, node, timeout: TIMEOUT_CEILING }
+    }
+
     /// Runs work with a linked caller. The work is told how much time is left; a signal drops it.
     pub(crate) fn run<T>(
         self,

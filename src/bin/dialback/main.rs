@@ -13,6 +13,7 @@ mod enroll;
 mod exit;
 mod input;
 mod join;
+mod listener;
 mod log;
 mod node;
 mod output;

@@ -3,14 +3,21 @@
 use crate::{
     args::{Listen, TcpArgs},
     caller::Reach,
+    credentials::{self, Locator},
     exit::Failure,
+    listener::{From, Listener},
     node::runtime,
     output::print,
-    signals::Signals,
+    reload::{self, Read, Reader},
+    signals::{Hangups, Signals},
 };
-use dialback::{Callee, Caller, Code, Limits, Name, Socket, Status, limits::TIMEOUT_CEILING};
-use std::{fmt, io, net::SocketAddr, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
+use dialback::{
+    Applied, Callee, Caller, Code, Credentials, Generation, Limits, Name, NodeAddress, Role,
+    Socket, Status,
+    config::{TlsFiles, Watch},
+};
+use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 
 /// Looking up whether the forward is there is a kindness to whoever starts this, and may take no longer.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -21,16 +28,68 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The goodbye to the node.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
+/// What it shows and believes, and where that was read. A port stays open for longer than a certificate holds.
+struct Settings {
+    credentials: Credentials,
+    files: Vec<PathBuf>,
+}
+
+impl Settings {
+    fn read(flags: &TlsFiles, locator: &Locator) -> Result<Self, Failure> {
+        let located = locator.locate(flags.clone(), TlsFiles::default())?;
+        let credentials = credentials::load_from(Role::Caller, &located)?;
+        Ok(Self { credentials, files: credentials::paths(&located) })
+    }
+
+    /// For a caller that runs.
+    fn fit(self) -> Read<()> {
+        let of = self.credentials.clone();
+        Read {
+            next: Generation { credentials: Some(self.credentials), ..Generation::default() },
+            files: self.files,
+            needs_restart: Vec::new(),
+            announce: Box::new(move || credentials::announce(&of)),
+        }
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     let TcpArgs { agent, name, listen, connections_max, timeout, reach } = args;
-    let reach = Reach::new(reach, TIMEOUT_CEILING)?;
-    let way = Way { agent, name, timeout };
+    let (flags, locator) = (reach.tls.into(), Locator::new(Role::Caller));
+    let reader: Reader<Settings> = Arc::new(move || Settings::read(&flags, &locator));
+    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
+    let local = Local { way: Way { agent, name, timeout }, listen, connections_max };
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(&way, &listen, connections_max, reach));
-    // A resolver that still hangs in its thread must not keep the process.
+    let result = runtime.block_on(local.serve(reach.node, settings, reader, watch));
+    // A resolver or a file that is still being waited for must not keep the process.
     runtime.shutdown_background();
     result
+}
+
+/// Takes up what the files say while the port is open.
+async fn mind(
+    caller: &Caller,
+    reader: Reader<Settings>,
+    watch: Watch,
+    hangups: Hangups,
+) -> Infallible {
+    let generation = Cell::new(1);
+    let apply = async |next: Generation<()>| {
+        if let Some(credentials) = next.credentials {
+            caller.apply(credentials).await?;
+        }
+        generation.set(generation.get() + 1);
+        Ok(Applied { generation: generation.get(), closed: 0 })
+    };
+    reload::mind(watch, hangups, reader, |settings: Settings| Ok(settings.fit()), apply).await
+}
+
+/// The local port, and where its connections lead.
+struct Local {
+    way: Way,
+    listen: Listen,
+    connections_max: usize,
 }
 
 /// Where connections lead.
@@ -47,52 +106,83 @@ impl fmt::Display for Way {
     }
 }
 
-async fn serve(
-    way: &Way,
-    listen: &Listen,
-    connections_max: usize,
-    reach: Reach,
-) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
-    let listener = Listener::bind(listen).await?;
-    let caller = reach.connect(&mut signals).await?;
-    look(&caller, way).await;
-    print(&format!("listening on {listener}"))?;
-    tracing::info!("listening on {listener}; connections lead to {way}");
-    listener.warn_of_strangers(way);
-    let callee = caller.agent(way.agent.as_str()).map_err(|error| Failure::local(&error))?;
-    let mut connections = JoinSet::new();
-    let first = loop {
-        tokio::select! {
-            biased;
-            stop = signals.next() => break stop,
-            Some(_ended) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((_refused, from)) if connections.len() >= connections_max => tracing::warn!(
-                    "refused a connection{from}: the limit of {connections_max} connections (--connections-max) is reached"
-                ),
-                Ok((socket, from)) => {
-                    connections.spawn(lead(callee.clone(), way.clone(), socket, from));
+impl Local {
+    async fn serve(
+        &self,
+        node: NodeAddress,
+        settings: Settings,
+        reader: Reader<Settings>,
+        watch: Watch,
+    ) -> Result<(), Failure> {
+        let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+        let listener = Listener::bind(&self.listen).await?;
+        let caller = Reach::with(settings.credentials, node).connect(&mut signals).await?;
+        let agent = self.way.agent.as_str();
+        let callee = caller.agent(agent).map_err(|error| Failure::local(&error))?;
+        self.announce(&caller, &listener).await?;
+        let mut connections = JoinSet::new();
+        let first = {
+            let beside = async {
+                tokio::select! {
+                    never = self.take(&callee, listener, &mut connections) => never,
+                    never = mind(&caller, reader, watch, hangups) => never,
                 }
-                Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
-                }
-            },
+            };
+            signals.first(beside).await
+        };
+        let finish = async {
+            let ended = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout(Limits::default().drain_max, ended).await.is_err() {
+                let count = connections.len();
+                tracing::warn!("{count} connections are cut off, the drain time is over");
+            }
+        };
+        let stopped = signals.stop(first, finish).await;
+        // Whatever is left is reset here, and the goodbye has the agent reset its upstream at once.
+        connections.shutdown().await;
+        drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
+        stopped
+    }
+
+    async fn announce(&self, caller: &Caller, listener: &Listener) -> Result<(), Failure> {
+        let way = &self.way;
+        look(caller, way).await;
+        print(&format!("listening on {listener}"))?;
+        tracing::info!("listening on {listener}; connections lead to {way}");
+        if listener.is_open_to_strangers() {
+            tracing::warn!(
+                "{listener} is open beyond this machine: whoever reaches it reaches {way} in the name of this caller"
+            );
         }
-    };
-    drop(listener);
-    let finish = async {
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(Limits::default().drain_max, ended).await.is_err() {
-            tracing::warn!("{} connections are cut off, the drain time is over", connections.len());
+        Ok(())
+    }
+
+    /// Takes connections for as long as it is polled, a task for each. It waits for none of them.
+    async fn take(
+        &self,
+        callee: &Callee,
+        listener: Listener,
+        connections: &mut JoinSet<()>,
+    ) -> Infallible {
+        loop {
+            tokio::select! {
+                Some(_ended) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((_refused, from)) if connections.len() >= self.connections_max => tracing::warn!(
+                        "refused a connection{from}: the limit of {} connections (--connections-max) is reached",
+                        self.connections_max
+                    ),
+                    Ok((socket, from)) => {
+                        connections.spawn(lead(callee.clone(), self.way.clone(), socket, from));
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                    }
+                },
+            }
         }
-    };
-    let stopped = signals.stop(first, finish).await;
-    // Whatever is left is reset here, and the goodbye has the agent reset its upstream at once.
-    connections.shutdown().await;
-    drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
-    stopped
+    }
 }
 
 /// Says early what would otherwise be seen at the first connection.
@@ -146,88 +236,4 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
 /// One of its ends did that, as ends of TCP do.
 fn is_reset(status: &Status) -> bool {
     status.code() == Code::Aborted
-}
-
-/// Who connected, as the end of a sentence: ` from 127.0.0.1:40000`, or nothing for a Unix socket.
-struct From(Option<SocketAddr>);
-
-impl fmt::Display for From {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |address| write!(f, " from {address}"))
-    }
-}
-
-/// A local port. Dropping it closes it, and removes a Unix socket's file.
-enum Listener {
-    Tcp(TcpListener, SocketAddr),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixListener, std::path::PathBuf),
-}
-
-impl Listener {
-    async fn bind(listen: &Listen) -> Result<Self, Failure> {
-        let failed = |error: io::Error| {
-            Failure::Runtime(vec![format!("cannot listen on {listen}: {error}")])
-        };
-        match listen {
-            Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                Ok(Self::Tcp(listener, address))
-            }
-            #[cfg(unix)]
-            Listen::Unix(path) => {
-                let listener = tokio::net::UnixListener::bind(path).map_err(|error| {
-                    let hint = match error.kind() {
-                        io::ErrorKind::AddrInUse => "; remove the file if no process uses it",
-                        _ => "",
-                    };
-                    Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
-                })?;
-                Ok(Self::Unix(listener, path.clone()))
-            }
-            #[cfg(not(unix))]
-            Listen::Unix(_) => Err(failed(io::ErrorKind::Unsupported.into())),
-        }
-    }
-
-    async fn accept(&self) -> io::Result<(Socket, From)> {
-        match self {
-            Self::Tcp(listener, _) => {
-                let (stream, from) = listener.accept().await?;
-                Ok((stream.into(), From(Some(from))))
-            }
-            #[cfg(unix)]
-            Self::Unix(listener, _) => Ok((listener.accept().await?.0.into(), From(None))),
-        }
-    }
-
-    /// Whoever reaches the port is let in as this caller.
-    fn warn_of_strangers(&self, way: &Way) {
-        match self {
-            Self::Tcp(_, address) if !address.ip().is_loopback() => tracing::warn!(
-                "{address} is open beyond this machine: whoever reaches it reaches {way} in the name of this caller"
-            ),
-            _ => {}
-        }
-    }
-}
-
-impl fmt::Display for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(_, address) => address.fmt(f),
-            #[cfg(unix)]
-            Self::Unix(_, path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        #[cfg(unix)]
-        if let Self::Unix(_, path) = self {
-            drop(std::fs::remove_file(path));
-        }
-    }
 }

@@ -1,12 +1,13 @@
 //! `dialback tcp` and `--tcp`: a local port that ends at an agent's upstream, over three processes, and what becomes of it when one dies.
 
 use super::process::{Place, Running};
+use dialback::{Role, certs::LeafRequest};
 use rustix::process::Signal;
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::UnixStream,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// Nothing here takes longer on a machine that is not broken.
@@ -147,7 +148,7 @@ fn a_connection_that_cannot_be_made_is_reset_and_one_line_says_why() {
     );
     agent.said("tcp:db: the upstream 127.0.0.1:");
     // Somebody whom no rule names, beside ops above.
-    place.issue("certs", dialback::Role::Caller, "guest");
+    place.issue("certs", Role::Caller, "guest");
     let cert = ["--cert", "certs/caller-guest.pem"];
     let args = ["tcp", "warehouse", "db", "--node", &node, "--listen", "127.0.0.1:0"];
     let mut guest = place.start(&[&args[..], &cert].concat());
@@ -207,6 +208,22 @@ fn a_killed_node_resets_the_upstream_when_the_agent_knows() {
     let (_near, mut far) = town.connect(&at);
     town.node.signal(Signal::KILL);
     expect_reset(&mut far);
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_up_and_cuts_no_connection() {
+    let mut town = Town::open();
+    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
+    town.node.said("caller ops linked from");
+    let (mut near, mut far) = town.connect(&at);
+    let mut request = LeafRequest::new(Role::Caller, "ops".parse().expect("a name"));
+    request.force = true;
+    town.place.certs("certs").issue(&request, SystemTime::now()).expect("issued");
+    tcp.said("certificate caller/ops of");
+    town.node.said("caller ops linked from");
+    far.write_all(b"still").and_then(|()| far.shutdown(Shutdown::Write)).expect("written");
+    assert_eq!(read_all(&mut near).expect("a clean end"), b"still");
+    drop(town.connect(&at));
 }
 
 #[test]
