@@ -5,7 +5,7 @@ CARGO ?= cargo
 DIALBACK = $(CARGO) run --quiet --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-networks test test-long check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-tcp help demo demo-networks test test-long check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -51,3 +51,6 @@ agent: ## run an agent with the demo services (after `make certs`, beside `make 
 
 bench: ## calls through dialback beside raw QUIC streams, as ratios
 	$(CARGO) bench --bench calls
+
+bench-tcp: ## TCP connections through dialback beside a plain relay and rathole, as ratios
+	@bash benches/tcp.sh

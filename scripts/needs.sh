@@ -29,4 +29,4 @@ fi
 
 echo "installing with apt: ${missing[*]}" >&2
 ${as_root[@]+"${as_root[@]}"} apt-get update -q >&2 </dev/null
-${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -q -y "${missing[@]}" >&2 </dev/null
+${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 </dev/null

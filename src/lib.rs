@@ -84,14 +84,14 @@ pub mod limits;
 
 #[cfg(feature = "cli")]
 pub use agent::demo;
-pub use agent::{Agent, AgentBuilder, AgentEvent};
+pub use agent::{Agent, AgentBuilder, AgentEvent, TcpForward, Upstream};
 #[cfg(feature = "forward")]
 pub use agent::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 pub use audit::Audit;
 pub use call::{
-    Answer, Bidirectional, Body, Call, CallFuture, Callee, ClientStream, Context, DynHandler,
-    Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply, ReplyFuture, Request,
-    ServerStream, Shape, SharedHandler, Target, Unary,
+    Answer, Bidirectional, Body, ByteStream, Call, CallFuture, Callee, ClientStream, Context,
+    DynHandler, Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply,
+    ReplyFuture, Request, ServerStream, Shape, SharedHandler, Socket, Target, Tcp, Unary,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;

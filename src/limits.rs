@@ -244,6 +244,26 @@ pub const HELD_BACK: Duration = Duration::from_secs(600);
 /// Messages that a streaming call holds between a program and its stream: enough to fill one write, little enough to hold the program back.
 pub const STREAM_MESSAGES_AHEAD: usize = 4;
 
+/// How long an agent waits until the upstream of a forward has taken the connection. It is in the same network; an upstream that is down
+/// says so at once.
+pub const TCP_CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long whoever asks for a connection waits until it is there: a queue for a place at each hop, the agent's wait for its upstream, and
+/// some for the way.
+pub const TCP_OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A forwarded connection in which no byte moved in either direction for this long is reset, unless its owner has set another time.
+pub const TCP_IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// Between two looks at a connection of which nothing is read or written for now, whether its other side has reset it.
+pub const TCP_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The most that is read of a connection at once, and travels as one message. Larger ones gain nothing, and wait longer at each hop.
+pub const TCP_READ_BYTES_MAX: usize = 64 * 1024;
+
+/// With less room than this a buffer is made anew.
+pub const TCP_READ_BYTES_MIN: usize = 16 * 1024;
+
 /// The priority of a streaming call that sets none: below unary calls, so that bulk does not hold up what is small.
 pub const STREAM_PRIORITY: i8 = -16;
 

@@ -4,12 +4,13 @@ mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod events;
-mod forward;
+pub(crate) mod forward;
 mod reception;
 
 pub use events::AgentEvent;
 #[cfg(feature = "forward")]
 pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
+pub use forward::{TcpForward, Upstream};
 
 use crate::{
     audit::{Audit, Journal},
@@ -103,6 +104,11 @@ impl AgentBuilder {
     pub fn serve(mut self, service: Service) -> Self {
         self.services.push(service);
         self
+    }
+
+    /// Adds a forward of TCP connections to host: callers reach its upstream as `tcp:NAME`, if rules open that to them.
+    pub fn tcp(self, forward: TcpForward) -> Self {
+        self.serve(forward.into_service())
     }
 
     /// Sets the owner's say over who may call what. Default: verified nodes may call what is hosted.

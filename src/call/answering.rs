@@ -6,7 +6,7 @@ use super::{
     message::Reply,
     messages::{Body, beside},
     receiving::{Moves, Pending, read_failed},
-    steady::{Stall, write_steadily},
+    steady::{Pace, Stall, write_at, write_steadily},
 };
 use crate::{
     audit::CallNote,
@@ -65,6 +65,7 @@ pub(crate) fn answer<R: Reception>(
     limits: Arc<Limits>,
 ) -> impl Future<Output = ()> + Send {
     let CallStream { sender, mut reader } = stream;
+    let message_bytes_max = limits.message_bytes_max;
     reader.set_code_on_drop(StreamCode::Refused);
     // Before the head was judged nobody may make us hold a message.
     reader.allow_messages(0);
@@ -74,6 +75,8 @@ pub(crate) fn answer<R: Reception>(
         reception,
         limits,
         moves: Moves::default(),
+        pace: Pace::Steady,
+        message_bytes_max,
         note: None,
     };
     async move { answering.run(Instant::now()).await }
@@ -92,6 +95,10 @@ struct Answering<R> {
     reception: Arc<R>,
     limits: Arc<Limits>,
     moves: Moves,
+    /// What is asked of whoever asks.
+    pace: Pace,
+    /// The largest message of a stream of replies.
+    message_bytes_max: usize,
     /// Where its end is to be written down.
     note: Option<Box<CallNote>>,
 }
@@ -102,6 +109,8 @@ impl<R: Reception> Answering<R> {
             Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
             Ok(mut head) => {
                 let (deadline, call_id) = (head.deadline, head.call_id);
+                self.message_bytes_max = head.kind.message_bytes_max(self.message_bytes_max);
+                self.pace = Pace::of(head.kind, self.limits.stream_idle_max);
                 self.note = self.reception.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
@@ -182,7 +191,7 @@ impl<R: Reception> Answering<R> {
             Ok(batch) => batch,
             Err(fault) => return write_status(&mut self.sender, &metadata_too_large(&fault)).await,
         };
-        let mut gatherer = Gatherer::new(messages, self.limits.message_bytes_max);
+        let mut gatherer = Gatherer::new(messages, self.message_bytes_max);
         let copied = self.copy(&mut gatherer, batch, deadline).await;
         let bytes_out = Some(gatherer.bytes());
         match copied {
@@ -263,7 +272,11 @@ impl<R: Reception> Answering<R> {
     ) -> Result<T, Broken> {
         loop {
             let moved = self.moves.count();
-            let until = || deadline.min(Instant::now() + self.limits.stream_idle_max);
+            let until = || match self.pace {
+                Pace::Steady => deadline.min(Instant::now() + self.limits.stream_idle_max),
+                // Whoever leads a connection bounds how long it may stand still.
+                Pace::Still(_) => deadline,
+            };
             match ready_by(until, work.as_mut()).await {
                 Ok(output) => {
                     self.moves.add();
@@ -292,12 +305,17 @@ impl<R: Reception> Answering<R> {
         deadline: Instant,
     ) -> Result<(), Broken> {
         let mut chunks = batch.into_chunks();
-        let write = write_steadily(&mut self.sender, &mut chunks);
+        let write = write_at(self.pace, &mut self.sender, &mut chunks);
         let write = pin!(beside(&mut gatherer.messages, write));
         match ready_by(|| deadline, write).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Stall::Slow)) => Err(Broken::Reset(StreamCode::Slow)),
-            Ok(Err(Stall::Fault(_gone))) => Err(Broken::Reset(StreamCode::Cancelled)),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(Stall::Slow))) => Err(Broken::Reset(StreamCode::Slow)),
+            Ok(Ok(Err(Stall::Fault(_gone)))) => Err(Broken::Reset(StreamCode::Cancelled)),
+            // Part of a frame may be under way, so that nothing can be said any more.
+            Ok(Err(cut_off)) if cut_off.code() == Code::DeadlineExceeded => {
+                Err(Broken::Reset(StreamCode::Deadline))
+            }
+            Ok(Err(_cut_off)) => Err(Broken::Reset(StreamCode::Cancelled)),
             Err(_elapsed) => Err(Broken::Reset(StreamCode::Deadline)),
         }
     }

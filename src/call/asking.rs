@@ -29,11 +29,13 @@ use tokio::time::Instant;
 pub(crate) struct AskLimits {
     pub(super) message_bytes_max: usize,
     queue_wait_max: Duration,
+    pub(super) stream_idle_max: Duration,
 }
 
 impl From<&Limits> for AskLimits {
     fn from(limits: &Limits) -> Self {
-        Self { message_bytes_max: limits.message_bytes_max, queue_wait_max: limits.queue_wait_max }
+        let Limits { message_bytes_max, queue_wait_max, stream_idle_max, .. } = *limits;
+        Self { message_bytes_max, queue_wait_max, stream_idle_max }
     }
 }
 
@@ -239,7 +241,7 @@ fn encode(
         caller: caller.as_deref(),
         traceparent: request.traceparent.as_deref(),
         metadata: pairs(&request.metadata),
-        content_type: None,
+        content_type: request.kind.content_type(),
         caller_signature: None,
         wait: request.wait,
     };

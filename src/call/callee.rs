@@ -5,13 +5,14 @@ use super::{
     message::{Reply, Request, Target},
     messages::{Body, Messages},
     shapes::{Bidirectional, ClientStream, ServerStream, Shape, Unary},
+    tcp::Tcp,
     typed::decode_reply,
 };
 use crate::{
     drain::Tasks,
     limits::{Limits, STREAM_PRIORITY, TIMEOUT_CEILING},
     metadata::Metadata,
-    name::{CallId, CallIds, MethodPath, NameError, PeerName},
+    name::{CallId, CallIds, MethodPath, Name, NameError, PeerName},
     status::{Code, Status},
     wire::{CallKind, encode_value},
 };
@@ -115,6 +116,20 @@ impl Callee {
         self.call_with(method, Ok(Bytes::new()))
     }
 
+    /// A connection of TCP to one of the agent's forwards: `tcp("db")` to `tcp:db`. `.await` gives the [`ByteStream`](super::ByteStream) when
+    /// the agent has connected to its upstream. Needs a tokio runtime.
+    ///
+    /// The connection holds a place among the calls in flight at every hop for as long as it lives. It may live for 24 h unless set
+    /// otherwise; five minutes without a byte end it, unless the agent's owner has set another time. Waiting for it to be there ends after
+    /// 10 s, with [`Call::wait`] at the timeout.
+    ///
+    /// # Errors
+    /// As any call; `UNAVAILABLE`, not executed, if the agent cannot reach the upstream.
+    pub fn tcp(&self, name: impl AsRef<str>) -> Call<(), Tcp> {
+        let name = name.as_ref().parse::<Name>();
+        self.call_with(name.map(|name| MethodPath::tcp(&name)), Ok(Bytes::new()))
+    }
+
     fn call_with<R, S: Shape>(
         &self,
         method: impl IntoMethod,
@@ -175,6 +190,13 @@ impl IntoMethod for &str {
 impl IntoMethod for MethodPath {
     fn into_method(self) -> Result<MethodPath, NameError> {
         Ok(self)
+    }
+}
+
+/// What was parsed before, or why it was not.
+impl IntoMethod for Result<MethodPath, NameError> {
+    fn into_method(self) -> Result<MethodPath, NameError> {
+        self
     }
 }
 
@@ -258,6 +280,11 @@ impl<R, S: Shape> Call<R, S> {
             body: messages.map_or(Body::Message(message), Body::Messages),
         };
         Ok(handler.clone().call_boxed(request))
+    }
+
+    /// Whether it waits for an agent.
+    pub(super) const fn waits(&self) -> bool {
+        self.wait
     }
 
     /// Where the tasks of this call start.

@@ -49,7 +49,7 @@ pub(crate) struct Head {
 impl Head {
     pub(super) fn decode(payload: &[u8], received_at: Instant) -> Result<Box<Self>, Status> {
         let mut head = RequestHead::decode(payload).map_err(|fault| malformed(&fault))?;
-        if matches!(head.kind, CallKind::Http | CallKind::Tcp) {
+        if head.kind == CallKind::Http {
             let text = format!("{} calls are not supported by this version of dialback", head.kind);
             return Err(Status::not_executed(Code::Unimplemented, text));
         }
@@ -60,9 +60,11 @@ impl Head {
             Route::Agent(name) => Target::Agent(name.parse().map_err(invalid)?),
             Route::Service => Target::Service,
         };
+        let method: MethodPath = head.method.parse().map_err(invalid)?;
+        check_forward(&method, head.kind, &target)?;
         let timeout = Duration::from_millis(head.timeout_ms).min(TIMEOUT_CEILING);
         Ok(Box::new(Self {
-            method: head.method.parse().map_err(invalid)?,
+            method,
             kind: head.kind,
             target,
             caller: head.caller.map(Into::into),
@@ -109,6 +111,23 @@ impl Head {
             body,
         }
     }
+}
+
+/// Rules open forwards by their names, so the name has to say what the call is. Which agent it is for the call says too.
+fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result<(), Status> {
+    let is_named_so = if kind.is_forward() {
+        method.is_forward() && method.service() == kind.as_str()
+    } else {
+        !method.is_forward()
+    };
+    let text = if !is_named_so {
+        format!("a call of the kind {kind} does not go to {method}")
+    } else if kind.is_forward() && *target == Target::Service {
+        format!("{method} is a forward of one agent: the call has to name the agent")
+    } else {
+        return Ok(());
+    };
+    Err(Status::not_executed(Code::InvalidArgument, text))
 }
 
 /// Bytes from a peer that are not what they should be: nothing was started.

@@ -34,8 +34,12 @@ pub(crate) trait Source: Send {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next>;
 
     /// Lets go on what has to while nobody asks for the next message: the other direction of the call, a handler at work.
-    fn poll_beside(&mut self, cx: &mut Context<'_>) {
+    ///
+    /// Ready when the stream is known to be cut off and what has come of it is worth nothing without the rest: whoever waits for something
+    /// else on its account need not.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let _ = cx;
+        Poll::Pending
     }
 }
 
@@ -162,10 +166,11 @@ impl Messages {
         }
     }
 
-    /// Lets the rest of the call go on while the messages wait.
-    pub(crate) fn poll_beside(&mut self, cx: &mut Context<'_>) {
-        if let Some(source) = self.source() {
-            source.poll_beside(cx);
+    /// Lets the rest of the call go on while the messages wait. Ready as [`Source::poll_beside`].
+    pub(crate) fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        match self.source() {
+            Some(source) => source.poll_beside(cx),
+            None => Poll::Pending,
         }
     }
 
@@ -234,6 +239,11 @@ impl MessageSender {
         self.0.closed().await;
     }
 
+    /// The channel itself.
+    pub(super) fn into_inner(self) -> mpsc::Sender<Next> {
+        self.0
+    }
+
     pub(crate) async fn give(&self, next: Next) -> Result<(), Status> {
         self.0.send(next).await.map_err(|_| {
             Status::unknown(
@@ -258,11 +268,17 @@ impl Source for Channel {
 }
 
 /// Waits for the work, and lets the messages' own side go on meanwhile.
-pub(crate) async fn beside<F: Future>(messages: &mut Messages, work: F) -> F::Output {
+///
+/// # Errors
+/// The messages are cut off, and the work was left for that.
+pub(crate) async fn beside<F: Future>(
+    messages: &mut Messages,
+    work: F,
+) -> Result<F::Output, Status> {
     let mut work = pin!(work);
-    std::future::poll_fn(|cx| {
-        messages.poll_beside(cx);
-        work.as_mut().poll(cx)
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => messages.poll_beside(cx).map(Err),
     })
     .await
 }

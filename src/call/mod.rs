@@ -16,6 +16,7 @@ mod retry;
 mod shapes;
 mod steady;
 mod streaming;
+mod tcp;
 mod typed;
 
 pub(crate) use answering::{Reception, answer};
@@ -29,12 +30,13 @@ pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub use message::{Context, Reply, Request, Target};
 pub use messages::{Body, MessageSender, Messages};
-#[cfg(feature = "forward")]
 pub(crate) use messages::{Next, Source};
 pub(crate) use permits::Permits;
 pub(crate) use receiving::Pending;
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};
+pub use tcp::{ByteStream, Socket, Tcp};
+pub(crate) use tcp::{EndMark, Towards, broken};
 pub(crate) use typed::{BidirectionalMethod, ClientStreamMethod, ServerStreamMethod, TypedMethod};
 
 use crate::status::Status;

@@ -92,6 +92,7 @@ impl Pending<'_> {
     pub(crate) async fn body(self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
         let side_max = self.limits.message_bytes_max;
         let bytes_max = message_bytes_max.map_or(side_max, |max| max.min(side_max));
+        let bytes_max = self.kind.message_bytes_max(bytes_max);
         let reader = self.reader.as_mut().ok_or_else(|| gone("the request was read before"))?;
         reader.allow_messages(bytes_max);
         let read = if self.kind.streams_requests() {

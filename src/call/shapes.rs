@@ -5,6 +5,7 @@ use super::{
     callee::Call,
     ends::{Inbound, Outbound, Side},
     messages::{Body, MessageSender, Messages, Next, beside},
+    tcp::Tcp,
     typed::decode_reply,
 };
 use crate::{
@@ -22,7 +23,7 @@ use std::{
     task::{self, Poll},
 };
 
-/// How many messages a call has each way. Sealed: there are four.
+/// How many messages a call has each way. Sealed: there are four, and connections of TCP.
 pub trait Shape: sealed::Sealed {
     /// As it travels.
     #[doc(hidden)]
@@ -61,6 +62,7 @@ macro_rules! shapes {
 
 shapes! {
     Unary = Unary;
+    Tcp = Tcp;
     ServerStream = ServerStream;
     ClientStream<T> [T] = ClientStream;
     Bidirectional<T> [T] = Bidirectional;
@@ -138,8 +140,9 @@ async fn copy(mut messages: Messages, replies: &MessageSender) {
             () = replies.closed() => return,
         };
         let is_last = matches!(next, Next::End(_) | Next::Failed(_));
-        if beside(&mut messages, replies.give(next)).await.is_err() || is_last {
-            return;
+        match beside(&mut messages, replies.give(next)).await {
+            Ok(Ok(())) if !is_last => {}
+            _ => return,
         }
     }
 }

@@ -4,17 +4,37 @@ use crate::{
     limits::STALL_WAIT_MAX,
     link::{FrameReader, FrameSender, ReadFault, SendFault},
     patience::{poll_once, ready_by},
-    wire::{Chunks, Kind},
+    wire::{CallKind, Chunks, Kind},
 };
 use bytes::Bytes;
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, Sleep};
 
 /// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for it: 1 KiB a second.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
+
+/// What is asked of a peer that does not take what waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// It has to keep going.
+    Steady,
+    /// It may stand still for so long, as readers of TCP do.
+    Still(Duration),
+}
+
+impl Pace {
+    /// Of a call of this kind.
+    pub(super) const fn of(kind: CallKind, stream_idle_max: Duration) -> Self {
+        match kind {
+            CallKind::Tcp => Self::Still(stream_idle_max),
+            _ => Self::Steady,
+        }
+    }
+}
 
 /// Why there is no frame, or why not all was written.
 #[derive(Debug)]
@@ -88,8 +108,30 @@ impl Steady {
     }
 }
 
+/// Hands all chunks to the transport, to a peer of which so much is asked. As [`write_steadily`].
+pub(super) async fn write_at(
+    pace: Pace,
+    sender: &mut FrameSender,
+    chunks: &mut Chunks,
+) -> Result<(), Stall<SendFault>> {
+    match pace {
+        Pace::Steady => write_steadily(sender, chunks).await,
+        Pace::Still(wait_max) => write_within(wait_max, 1, sender, chunks).await,
+    }
+}
+
 /// Hands all chunks to the transport, to a peer that keeps taking them. The last byte was handed over if and only if it gives `Ok`.
 pub(super) async fn write_steadily(
+    sender: &mut FrameSender,
+    chunks: &mut Chunks,
+) -> Result<(), Stall<SendFault>> {
+    write_within(STALL_WAIT_MAX, STEADY_BYTES_MIN, sender, chunks).await
+}
+
+/// The same, to a peer that takes so many bytes in each such time.
+async fn write_within(
+    wait_max: Duration,
+    bytes_min: usize,
     sender: &mut FrameSender,
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
@@ -99,11 +141,11 @@ pub(super) async fn write_steadily(
     }
     loop {
         let left = chunks.bytes_left();
-        let written = Box::pin(tokio::time::timeout(STALL_WAIT_MAX, sender.write(chunks))).await;
+        let written = Box::pin(tokio::time::timeout(wait_max, sender.write(chunks))).await;
         match written {
             Ok(result) => return result.map_err(Stall::Fault),
             // The transport takes what it has accepted out of the chunks, so that the next write goes on where this one stood.
-            Err(_elapsed) if chunks.bytes_left() + STEADY_BYTES_MIN <= left => {}
+            Err(_elapsed) if chunks.bytes_left() + bytes_min <= left => {}
             Err(_elapsed) => return Err(Stall::Slow),
         }
     }

@@ -10,7 +10,7 @@ use super::{
     batch::{End, Gathered, Gatherer},
     message::{Reply, Request},
     messages::{Body, Messages, Next, Source},
-    steady::{Stall, Steady, write_steadily},
+    steady::{Pace, Stall, Steady, write_at},
 };
 use crate::{
     link::{FrameReader, FrameSender, Link, LinkFault, SendFault},
@@ -51,6 +51,8 @@ pub(super) async fn ask_stream(
     name_caller: Option<&PeerName>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
+    let message_bytes_max = request.kind.message_bytes_max(limits.message_bytes_max);
+    stream.reader.allow_messages(message_bytes_max);
     let sent = tokio::time::timeout_at(
         request.deadline,
         send_request(link, &mut stream, request, name_caller),
@@ -60,11 +62,12 @@ pub(super) async fn ask_stream(
         Progress::BeforeEnd.failed(Code::DeadlineExceeded, "the deadline passed")
     })??;
     let handed = Handed::default();
+    let pace = Pace::of(request.kind, limits.stream_idle_max);
     let mut sender = stream.sender;
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
-            let gatherer = Gatherer::new(messages, limits.message_bytes_max);
-            Some(Box::pin(pump(sender, gatherer, handed.clone())))
+            let gatherer = Gatherer::new(messages, message_bytes_max);
+            Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
         }
         Body::Messages(_) => None,
         Body::Message(message) => {
@@ -83,6 +86,9 @@ pub(super) async fn ask_stream(
         pump,
         handed,
         steady: Steady::default(),
+        pace,
+        cut_off: None,
+        is_stopped: false,
         deadline: Box::pin(tokio::time::sleep_until(request.deadline)),
         is_started: false,
         last: None,
@@ -151,17 +157,25 @@ async fn pump(
     mut sender: FrameSender,
     mut gatherer: Gatherer,
     handed: Handed,
+    pace: Pace,
 ) -> Result<(), Stopped> {
+    let mut stopped = pin!(sender.stopped());
     loop {
         // The first frame goes alone: whether it was handed over whole decides the outcome.
         let is_first = handed.progress() == Progress::BeforeEnd;
-        let Gathered { mut batch, end } = gatherer.gather(Batch::default(), is_first).await;
+        let gathered = tokio::select! {
+            biased;
+            gathered = gatherer.gather(Batch::default(), is_first) => gathered,
+            // The others learn it with their next message, or from the reply.
+            () = stopped.as_mut(), if pace != Pace::Steady => return Err(Stopped::ByPeer),
+        };
+        let Gathered { mut batch, end } = gathered;
         let is_last = matches!(end, Some(End::Whole(_)));
         if is_last {
             batch.push_end();
         }
         if !batch.is_empty() {
-            write_steadily(&mut sender, &mut batch.into_chunks()).await?;
+            write_at(pace, &mut sender, &mut batch.into_chunks()).await?;
             handed.over();
         }
         match end {
@@ -182,6 +196,11 @@ struct Replies {
     pump: Option<Pump>,
     handed: Handed,
     steady: Steady,
+    pace: Pace,
+    /// Ends with the link; made by the first who waits for something else on account of the replies.
+    cut_off: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// The peer has stopped the request before its end.
+    is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
     /// Whether a head would come too late.
     is_started: bool,
@@ -203,6 +222,7 @@ impl Replies {
         let Poll::Ready(ended) = pump.as_mut().poll(cx) else { return };
         self.pump = None;
         let progress = self.progress();
+        self.is_stopped = matches!(ended, Err(Stopped::ByPeer));
         self.pump_failure = match ended {
             Ok(()) | Err(Stopped::ByPeer) => None,
             Err(Stopped::Slow) => {
@@ -274,6 +294,31 @@ impl Replies {
     fn broken(&self, text: &str) -> Next {
         Next::Failed(broken(self.progress(), text))
     }
+
+    /// Ready when no more replies will come than those that have come.
+    fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let link = self.link.clone();
+        let cut_off =
+            self.cut_off.get_or_insert_with(|| Box::pin(async move { link.closed().await }));
+        if cut_off.as_mut().poll(cx).is_ready() {
+            let fault = LinkFault::Broken("it was closed".into());
+            return Poll::Ready(unavailable(&self.link, self.progress(), fault));
+        }
+        if self.is_stopped {
+            let text = "the other side broke the connection off";
+            return Poll::Ready(self.progress().failed(Code::Aborted, text));
+        }
+        self.poll_deadline(cx)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        std::task::ready!(self.deadline.as_mut().poll(cx));
+        if Instant::now() < self.deadline.deadline() {
+            return Poll::Pending;
+        }
+        self.reader.set_code_on_drop(StreamCode::Deadline);
+        Poll::Ready(self.progress().failed(Code::DeadlineExceeded, "the deadline passed"))
+    }
 }
 
 impl Source for Replies {
@@ -286,18 +331,15 @@ impl Source for Replies {
         if let Some(status) = self.pump_failure.take() {
             return Poll::Ready(Next::Failed(status));
         }
-        if self.deadline.as_mut().poll(cx).is_ready() && Instant::now() >= self.deadline.deadline()
-        {
-            self.reader.set_code_on_drop(StreamCode::Deadline);
-            let progress = self.progress();
-            return Poll::Ready(Next::Failed(
-                progress.failed(Code::DeadlineExceeded, "the deadline passed"),
-            ));
-        }
-        Poll::Pending
+        self.poll_deadline(cx).map(Next::Failed)
     }
 
-    fn poll_beside(&mut self, cx: &mut Context<'_>) {
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.poll_pump(cx);
+        // Where a reader may stand still, the end of the other side must not wait for it.
+        match self.pace {
+            Pace::Steady => Poll::Pending,
+            Pace::Still(_) => self.poll_cut_off(cx),
+        }
     }
 }

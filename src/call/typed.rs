@@ -259,7 +259,8 @@ impl Source for Working {
         })
     }
 
-    fn poll_beside(&mut self, cx: &mut task::Context<'_>) {
+    fn poll_beside(&mut self, cx: &mut task::Context<'_>) -> Poll<Status> {
         self.poll_work(cx);
+        Poll::Pending
     }
 }

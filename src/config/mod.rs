@@ -3,6 +3,7 @@
 //! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
 
 mod fault;
+mod forwards;
 mod rules;
 #[cfg(feature = "forward")]
 mod services;
@@ -19,11 +20,13 @@ pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
 
 use crate::{
+    agent::TcpForward,
     limits::{CONFIG_BYTES_MAX, Limits},
     name::NodeAddress,
     policy::{AgentPolicy, NodePolicy},
     tls::open_regular,
 };
+use forwards::read_tcp;
 use rules::{read_agent_policy, read_node_policy};
 use shared::{read_audit, read_limits, read_tls};
 use std::{io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
@@ -64,7 +67,7 @@ impl NodeConfig {
             let (policy, limits) = (read_node_policy(file), read_limits(file));
             let state = file.optional("state", value::path);
             let audit = read_audit(file);
-            let of_agents = ["nodes", "demo", "ledger", "enroll", "service"];
+            let of_agents = ["nodes", "demo", "ledger", "enroll", "service", "tcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
             refuse_doors(file);
             Self { listen, tls, policy, limits, state, audit }
@@ -84,6 +87,8 @@ pub struct AgentConfig {
     pub policy: AgentPolicy,
     /// The bounds, defaults where the file names none.
     pub limits: Limits,
+    /// The forwards of TCP connections to host.
+    pub tcp: Vec<TcpForward>,
     /// Whether to host the demo services.
     pub demo: bool,
     /// Where `Demo/Append` writes.
@@ -109,6 +114,7 @@ impl AgentConfig {
             let nodes = read_nodes(file);
             let tls = read_tls(file);
             let (policy, limits) = (read_agent_policy(file), read_limits(file));
+            let tcp = read_tcp(file);
             let demo = file.optional("demo", value::flag).unwrap_or(false);
             let ledger = file.optional("ledger", value::path);
             let enroll = file.optional("enroll", value::enroller);
@@ -124,6 +130,7 @@ impl AgentConfig {
                 tls,
                 policy,
                 limits,
+                tcp,
                 demo,
                 ledger,
                 #[cfg(feature = "forward")]
@@ -153,7 +160,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 
 /// Doors that are written down and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
-    let doors = ["gateway", "http", "tcp", "site", "admin", "cluster"];
+    let doors = ["gateway", "http", "site", "admin", "cluster"];
     file.refuse(&doors, NOT_YET);
     file.refuse(&["policy", "tokens", "log", "log_level"], NOT_YET);
 }

@@ -44,6 +44,10 @@ ca = "certs/ca.pem"
 name = "HelloService"
 forward = "http://127.0.0.1:9000"
 
+[[tcp]]
+name = "db"
+upstream = "127.0.0.1:5432"
+
 [[allow]]
 node = "edge-*"
 caller = "billing"
@@ -77,8 +81,39 @@ fn the_documented_agent_file_is_read() {
     let nodes: Vec<_> = config.nodes.iter().map(ToString::to_string).collect();
     assert_eq!(nodes, ["edge-1.example.com:4433", "edge-2.example.com:4433"]);
     assert_eq!(config.tls.crl, None);
-    assert_eq!(config.policy.allow[0].origin.to_string(), "agent.toml:13");
+    assert_eq!(config.policy.allow[0].origin.to_string(), "agent.toml:17");
     assert!(!config.demo);
+    assert_eq!(config.tcp, ["db=127.0.0.1:5432".parse().expect("a forward")]);
+}
+
+#[test]
+fn a_forward_has_a_name_of_its_own_and_an_upstream() {
+    let both = "[[tcp]]\nname = 'db'\nupstream = 'unix:/run/db'\nidle = '1h'\nconnect_timeout = '1s'\n\
+        [[tcp]]\nname = 'b'\nupstream = '[::1]:1'\n";
+    let forward = |text: &str| text.parse::<TcpForward>().expect("a forward");
+    let secs = Duration::from_secs;
+    let first = forward("db=unix:/run/db").idle_max(secs(3_600)).connect_wait_max(secs(1));
+    let read = AgentConfig::parse(both, "f").expect("a config").tcp;
+    assert_eq!(read, [first, forward("b=[::1]:1")]);
+    for (bad, expected) in [
+        (
+            "[[tcp]]\nname = 'db'",
+            "f:1: [[tcp]] has no `upstream`; add a line as upstream = \"127.0.0.1:5432\"",
+        ),
+        ("[[tcp]]\nname = 'D'\nupstream = 'a:1'", "f:2: `name`: name \"D\" "),
+        ("[[tcp]]\nname = 'd'\nupstream = 'a'", "f:3: `upstream`: upstream \"a\" names no port"),
+        ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nidle = '0s'", "f:4: `idle`: 0ms is outside of"),
+        ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nport = 1", "f:4: unknown key `port` in [[tcp]]"),
+        (
+            "tcp = [{ name = 'd', upstream = 'a:1' }, { name = 'd', upstream = 'b:1' }]",
+            "f:1: `name`: there is another [[tcp]] of the name d",
+        ),
+    ] {
+        let faults = AgentConfig::parse(bad, "f").expect_err("a fault").to_string();
+        assert!(faults.starts_with(expected), "{faults}");
+    }
+    let faults = NodeConfig::parse(both, "f").expect_err("a fault").to_string();
+    assert!(faults.contains("[[tcp]] belongs in an agent's file"), "{faults}");
 }
 
 #[test]
@@ -292,7 +327,6 @@ fn doors_that_are_not_built_yet_are_told_from_mistakes() {
         ("[gateway]\nlisten = 'x'", "[gateway]"),
         ("[[site]]\nhost = 'x'", "[[site]]"),
         ("[[http]]\nname = 'x'", "[[http]]"),
-        ("[[tcp]]\nname = 'x'", "[[tcp]]"),
     ] {
         let expected = format!("f:1: {name} is not supported by this version of dialback");
         assert_eq!(node_faults(door), expected);

@@ -1,6 +1,10 @@
 //! Patterns over names, as rules write them. `*` is one label or the rest of one, `**` any number of labels.
 
-use super::{MethodPath, Name, NameError, method::is_identifier, party::is_label_byte};
+use super::{
+    MethodPath, Name, NameError,
+    method::{FORWARDS, is_identifier},
+    party::is_label_byte,
+};
 use std::{fmt, str::FromStr};
 
 /// One label of a pattern.
@@ -152,13 +156,17 @@ pub struct MethodGlob {
 }
 
 impl MethodGlob {
-    /// Whether the pattern covers the RPC method.
+    /// Whether the pattern covers the RPC method, or the forward. A pattern of methods covers no forward, and the reverse.
     pub fn matches(&self, path: &MethodPath) -> bool {
         match &self.subject {
+            Subject::Rpc { .. } if path.is_forward() => false,
+            Subject::Forward { .. } if !path.is_forward() => false,
             Subject::Rpc { service, method } => {
                 method.matches(path.method()) && labels_match(service, path.service().split('.'))
             }
-            Subject::Forward { .. } => false,
+            Subject::Forward { kind, name } => {
+                *kind == path.service() && labels_match(name, path.method().split('.'))
+            }
         }
     }
 
@@ -192,8 +200,8 @@ impl MethodGlob {
     }
 
     fn subject(text: &str) -> Result<Subject, &'static str> {
-        for (prefix, kind) in [("http:", "http"), ("tcp:", "tcp")] {
-            if let Some(name) = text.strip_prefix(prefix) {
+        for kind in FORWARDS {
+            if let Some(name) = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix(':')) {
                 return Ok(Subject::Forward { kind, name: parse_labels(name, is_label_byte)? });
             }
         }
@@ -315,6 +323,19 @@ mod tests {
         for forward in ["http:grafana", "tcp:*", "tcp:**"] {
             check_method(forward, &[], &["http/grafana", "tcp/db", "A/b"]);
         }
+        for methods in ["*/*", "**/*", "tcp/*", "*/db", "tcp/db"] {
+            check_method(methods, &[], &["tcp:db", "tcp:a.db", "http:db"]);
+        }
+    }
+
+    #[test]
+    fn patterns_of_forwards_cover_their_kind_label_by_label() {
+        check_method("tcp:db", &["tcp:db"], &["tcp:db-1", "tcp:a.db", "http:db"]);
+        check_method("tcp:*", &["tcp:db", "tcp:db-1"], &["tcp:a.db", "http:db"]);
+        check_method("tcp:db-*", &["tcp:db-1"], &["tcp:db", "tcp:db-1.x"]);
+        check_method("tcp:**", &["tcp:db", "tcp:a.db"], &["http:db"]);
+        check_method("tcp:acme.*", &["tcp:acme.db"], &["tcp:acme", "tcp:db"]);
+        check_method("http:*", &["http:db"], &["tcp:db"]);
     }
 
     #[track_caller]

@@ -1,6 +1,6 @@
 //! The names of services and methods: `HelloService/Hello`.
 
-use super::NameError;
+use super::{Name, NameError};
 use std::{fmt, str::FromStr, sync::Arc};
 
 const SERVICE_BYTES_MAX: usize = 200;
@@ -78,19 +78,28 @@ macro_rules! text_name {
 text_name!(ServiceName, "service", service_fault);
 text_name!(MethodName, "method", method_fault);
 
-/// A service and a method together: `HelloService/Hello`, one text with a place to split it.
+/// What stands before the name of a forward, and tells it from an RPC method.
+pub(super) const FORWARDS: [&str; 2] = ["http", "tcp"];
+
+/// A service and a method together: `HelloService/Hello`, one text with a place to split it. Or a forward: `tcp:db`.
 ///
 /// `HelloService.Hello`, Go's spelling, is read too and split at the last dot. Cloning is cheap.
 #[derive(Clone)]
 pub struct MethodPath {
     text: Arc<str>,
-    slash: usize,
+    /// Of the `/`, or of a forward's `:`.
+    split: usize,
 }
 
 impl MethodPath {
     /// Joins a service and a method.
     pub fn new(service: &ServiceName, method: &MethodName) -> Self {
-        Self { text: format!("{service}/{method}").into(), slash: service.as_str().len() }
+        Self { text: format!("{service}/{method}").into(), split: service.as_str().len() }
+    }
+
+    /// A forward of TCP connections: `tcp:db`.
+    pub fn tcp(name: &Name) -> Self {
+        Self { text: format!("tcp:{name}").into(), split: "tcp".len() }
     }
 
     /// `HelloService/Hello`, the form that travels.
@@ -98,14 +107,27 @@ impl MethodPath {
         &self.text
     }
 
-    /// The service's part.
+    /// The service's part; of a forward its kind, `tcp`.
     pub fn service(&self) -> &str {
-        &self.text[..self.slash]
+        &self.text[..self.split]
     }
 
-    /// The method's part.
+    /// The method's part; of a forward its name.
     pub fn method(&self) -> &str {
-        &self.text[self.slash + 1..]
+        &self.text[self.split + 1..]
+    }
+
+    /// Whether it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the other.
+    pub fn is_forward(&self) -> bool {
+        self.text.as_bytes()[self.split] == b':'
+    }
+
+    /// `tcp:db`, if the text begins as a forward does.
+    fn forward(text: &str) -> Option<Result<Self, NameError>> {
+        let (kind, name) = text.split_once(':').filter(|(kind, _)| FORWARDS.contains(kind))?;
+        let named =
+            name.parse::<Name>().map_err(|fault| NameError::new("forward", text, fault.why()));
+        Some(named.map(|_| Self { text: text.into(), split: kind.len() }))
     }
 }
 
@@ -113,12 +135,15 @@ impl FromStr for MethodPath {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
+        if let Some(forward) = Self::forward(text) {
+            return forward;
+        }
         let (service, method) =
             text.split_once('/').or_else(|| text.rsplit_once('.')).ok_or_else(|| {
                 NameError::new(
                     "method",
                     text,
-                    "is not written SERVICE/METHOD, as HelloService/Hello",
+                    "is not written SERVICE/METHOD, as HelloService/Hello, or tcp:NAME",
                 )
             })?;
         let fault = service_fault(service).or_else(|| method_fault(method));
@@ -126,9 +151,9 @@ impl FromStr for MethodPath {
             Some(why) => Err(NameError::new("method", text, why)),
             // A text with its slash is the text that travels: calls arrive so, and take one allocation.
             None if text.as_bytes().get(service.len()) == Some(&b'/') => {
-                Ok(Self { text: text.into(), slash: service.len() })
+                Ok(Self { text: text.into(), split: service.len() })
             }
-            None => Ok(Self { text: format!("{service}/{method}").into(), slash: service.len() }),
+            None => Ok(Self { text: format!("{service}/{method}").into(), split: service.len() }),
         }
     }
 }
@@ -186,6 +211,22 @@ mod tests {
     }
 
     #[test]
+    fn a_forward_is_a_kind_and_a_partys_kind_of_name_and_no_rpc_method() {
+        for (text, kind, name) in [
+            ("tcp:db", "tcp", "db"),
+            ("tcp:acme.db-1", "tcp", "acme.db-1"),
+            ("http:x", "http", "x"),
+        ] {
+            let path: MethodPath = text.parse().expect("a forward");
+            assert_eq!((path.as_str(), path.service(), path.method()), (text, kind, name));
+            assert!(path.is_forward(), "{text}");
+        }
+        let rpc: MethodPath = "tcp/db".parse().expect("a method");
+        assert!(!rpc.is_forward() && rpc != "tcp:db".parse().expect("a forward"));
+        assert_eq!(MethodPath::tcp(&"db".parse().expect("a name")).as_str(), "tcp:db");
+    }
+
+    #[test]
     fn what_is_no_method_is_refused() {
         for bad in [
             "",
@@ -203,7 +244,13 @@ mod tests {
             "a..b/c",
             "é/b",
             "a/b\0",
-            "http:grafana",
+            "ftp:grafana",
+            "tcp:",
+            "tcp:DB",
+            "tcp:a/b",
+            "tcp:a_b",
+            "tcp:*",
+            "TCP:db",
             &format!("{}/b", "a".repeat(201)),
             &format!("a/{}", "b".repeat(101)),
         ] {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     limits::AGENT_LINKS_MAX,
     link::LinkFault,
-    name::{MethodName, Name, NameError, ServiceName},
+    name::{MethodName, MethodPath, Name, NameError, ServiceName},
     pace::LeftOut,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
@@ -205,7 +205,11 @@ fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
             return Err(LinkFault::Broken(format!("a registration that says too much: {what}")));
         }
         for method in service.methods.iter().filter(|method| !method.is_any()) {
-            method.name.parse::<MethodName>().map_err(bad)?;
+            if method.kind.is_forward() {
+                method.path(&service.name).parse::<MethodPath>().map_err(bad)?;
+            } else {
+                method.name.parse::<MethodName>().map_err(bad)?;
+            }
         }
     }
     Ok(services)

@@ -2,7 +2,7 @@
 
 use super::{Shared, registry::Now};
 use crate::{
-    call::{Call, Callee, IntoMethod, Target},
+    call::{Call, Callee, IntoMethod, Target, Tcp},
     name::{Name, NameError},
     wire::CloseCode,
 };
@@ -94,6 +94,11 @@ impl AgentHandle {
     /// A unary call: see [`Callee::call`].
     pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
         self.callee.call(method, message)
+    }
+
+    /// A connection of TCP to one of its forwards: see [`Callee::tcp`].
+    pub fn tcp(&self, name: impl AsRef<str>) -> Call<(), Tcp> {
+        self.callee.tcp(name)
     }
 
     /// Lets the agent go: closes its links. It will dial again after a moment.

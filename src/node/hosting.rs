@@ -50,12 +50,14 @@ impl Hosting {
     }
 }
 
-/// The methods of a service as they are looked up. One that is hosted as a whole needs no other line.
+/// The methods of a service as they are looked up, without forwards, which are of one agent. One that is hosted as a whole needs no
+/// other line.
 fn paths(service: &ServiceInfo) -> Vec<String> {
-    let path = |method: &MethodInfo| format!("{}/{}", service.name, method.name);
-    match service.methods.iter().find(|method| method.is_any()) {
+    let path = |method: &MethodInfo| method.path(&service.name);
+    let mut methods = service.methods.iter().filter(|method| !method.kind.is_forward());
+    match methods.clone().find(|method| method.is_any()) {
         Some(any) => vec![path(any)],
-        None => service.methods.iter().map(path).collect(),
+        None => methods.by_ref().map(path).collect(),
     }
 }
 
@@ -88,6 +90,17 @@ mod tests {
     fn service(methods: &[&str]) -> Vec<ServiceInfo> {
         let method = |name: &&str| MethodInfo::new(*name, CallKind::Unary);
         vec![ServiceInfo::new("S", methods.iter().map(method).collect())]
+    }
+
+    #[test]
+    fn forwards_are_of_one_agent_and_no_call_that_names_only_a_service_goes_there() {
+        let agent: Name = "a".parse().expect("a name");
+        let mut services = service(&["X"]);
+        services.push(ServiceInfo::new("tcp", vec![MethodInfo::new("db", CallKind::Tcp)]));
+        let mut hosting = Hosting::default();
+        hosting.set(&agent, &services);
+        assert_eq!(of(&hosting, "S/X"), "a");
+        assert_eq!((of(&hosting, "tcp:db"), of(&hosting, "tcp/db")), ("".into(), "".into()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct ListedService {
 /// One method as a caller may call it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedMethod {
-    /// Its name; [`crate::ANY_METHOD`] stands for whatever methods the service has, where the agent does not know.
+    /// Its name; a forward's stands under its kind, `tcp`, as if that were a service. [`crate::ANY_METHOD`] stands for whatever methods the service has, where the agent does not know.
     pub name: String,
     /// Its shape.
     pub kind: CallKind,
@@ -42,6 +42,13 @@ pub struct ListedMethod {
     /// Those of them that may answer a call that names only the service, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
+}
+
+impl ListedMethod {
+    /// How it is called, as a method of a service of this name: `HelloService/Hello`, a forward `tcp:db`.
+    pub fn path(&self, service: &str) -> String {
+        self.kind.path(service, &self.name)
+    }
 }
 
 /// Whose eyes a list is for.
@@ -80,7 +87,7 @@ impl OnAgent<'_> {
         if method.is_any() {
             return view.allows_some_of(service);
         }
-        let path = format!("{service}/{}", method.name).parse::<MethodPath>();
+        let path = method.path(service).parse::<MethodPath>();
         path.is_ok_and(|path| view.allows(&path))
     }
 
@@ -147,7 +154,8 @@ fn add(listing: &mut Listing, agent: &Name, may_host: bool, service: ServiceInfo
             continue;
         }
         listed.agents.push(agent.to_string());
-        if may_host {
+        // A forward is of one agent, and nothing that names only a service goes there.
+        if may_host && !listed.kind.is_forward() {
             listed.hosts.push(agent.to_string());
         }
     }
@@ -181,7 +189,13 @@ mod tests {
         let mut described = stock(vec![told, method("Write")]);
         described.description = "What is there.".into();
         vec![
-            (name("a"), vec![stock(vec![method("Read"), method("Read"), method("Write")])]),
+            (
+                name("a"),
+                vec![
+                    stock(vec![method("Read"), method("Read"), method("Write")]),
+                    ServiceInfo::new("tcp", vec![MethodInfo::new("db", CallKind::Tcp)]),
+                ],
+            ),
             (name("b"), vec![described, ServiceInfo::new("Web", vec![method(ANY_METHOD)])]),
             (name("c"), vec![stock(vec![MethodInfo::new("Read", CallKind::ServerStream)])]),
         ]
@@ -194,7 +208,7 @@ mod tests {
         let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         let line = |service: &ListedService, method: &ListedMethod| {
             let (agents, hosts) = (method.agents.join(","), method.hosts.join(","));
-            format!("{}/{} {} {agents} ({hosts})", service.name, method.name, method.kind)
+            format!("{} {} {agents} ({hosts})", method.path(&service.name), method.kind)
         };
         services
             .iter()
@@ -217,6 +231,8 @@ mod tests {
             .allow(allow("reader", "a", "Stock/Read"))
             .allow(allow("reader", "c", "Stock/Read"))
             .allow(allow("intern", "**", "*/*"))
+            .allow(allow("dba", "a", "tcp:db"))
+            .host(HostRule::parse("a", "tcp").expect("a rule"))
             .deny(deny("intern", "a", "*/*"))
             .deny(deny("intern", "b", "Stock/Write"))
             .host(HostRule::parse("b", "Stock").expect("a rule"));
@@ -231,6 +247,7 @@ mod tests {
         assert_eq!(shown(&policy, "caller/reader"), few);
         let some = ["Stock/Read unary b (b)", "Stock/Read server_stream c ()", "Web/* unary b ()"];
         assert_eq!(shown(&policy, "caller/intern"), some);
+        assert_eq!(shown(&policy, "caller/dba"), ["tcp:db tcp a ()"]);
         for nobody in ["caller/other", "agent/ops", "node/ops"] {
             assert_eq!(shown(&policy, nobody), [""; 0], "{nobody}");
         }
@@ -256,7 +273,7 @@ mod tests {
             &Viewer::own(&policy),
             agents.iter().map(|(name, services)| (name, &services[..])),
         );
-        assert_eq!(services.iter().map(|service| service.methods.len()).sum::<usize>(), 4);
+        assert_eq!(services.iter().map(|service| service.methods.len()).sum::<usize>(), 5);
         let viewer = Viewer::new(&policy, &asker);
         assert_eq!(viewer.on(&agents[0].0).services(&agents[0].1), []);
     }

@@ -78,6 +78,19 @@ fn every_rpc_method_is_no_forward_and_a_forward_is_no_rpc_method() {
     ] {
         check_both(["ops", "store", method], call, passes);
     }
+    for (forward, passes) in [
+        ("tcp:db", true),
+        ("tcp:*", true),
+        ("tcp:**", true),
+        ("tcp:other", false),
+        ("http:db", false),
+        ("*/*", false),
+        ("**/*", false),
+        ("tcp/*", false),
+        ("tcp/db", false),
+    ] {
+        check_both(["ops", "store", forward], ["caller/ops", "store", "tcp:db"], passes);
+    }
     // What a rule for all methods would have to cover in order to open a forward.
     let every: crate::name::MethodGlob = "*/*".parse().expect("a pattern");
     for forward in ["http:grafana", "http:*", "tcp:db", "tcp:**"] {

@@ -214,6 +214,18 @@ pub enum ServiceError {
         "the service {0} is hosted twice: a service that is forwarded, or answered as a whole, can have nothing else under its name"
     )]
     TwiceWhole(String),
+    /// A method whose kind is a forward's, in a service that is not named as that kind.
+    #[error(
+        "the method {method} of the service {service} is of the kind {kind}; forwards of that kind stand in the service `{kind}`, as {kind}:{method}"
+    )]
+    Forward {
+        /// The service.
+        service: String,
+        /// The method.
+        method: String,
+        /// Its kind.
+        kind: CallKind,
+    },
     /// Names that dialback keeps for itself.
     #[error("the service name {0} is taken: dialback's own services start with dialback.")]
     Reserved(String),
@@ -254,25 +266,26 @@ impl Services {
     /// The same, for dialback's own services.
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
         let (mut found, mut wholes) = (HashMap::new(), HashMap::new());
-        let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
-        for Service { name, methods, description, described, whole } in services {
-            let service: ServiceName = name.parse()?;
-            if wholes.contains_key(&name) || (whole.is_some() && listed.contains_key(&name)) {
-                return Err(ServiceError::TwiceWhole(name));
+        let mut listed: BTreeMap<(String, bool), Listed> = BTreeMap::new();
+        for Service { name: service, methods, description, described, whole } in services {
+            let parsed: ServiceName = service.parse()?;
+            let key = (service.clone(), methods.iter().any(|(_, method)| method.kind.is_forward()));
+            if wholes.contains_key(&service) || (whole.is_some() && listed.contains_key(&key)) {
+                return Err(ServiceError::TwiceWhole(service));
             }
-            let listed = listed.entry(name.clone()).or_default();
+            let listed = listed.entry(key).or_default();
             if let Some(whole) = whole {
                 listed.methods.extend(whole.infos()?);
-                wholes.insert(name, whole);
+                wholes.insert(service, whole);
             }
             for (name, method) in methods {
-                let path = MethodPath::new(&service, &name.parse::<MethodName>()?);
+                let path = path(&parsed, &name, method.kind)?;
                 listed.methods.push(MethodInfo::new(name, method.kind));
                 if found.insert(path.clone(), method).is_some() {
                     return Err(ServiceError::Twice(path));
                 }
             }
-            listed.describe(&service, description, described)?;
+            listed.describe(&parsed, description, described)?;
         }
         let infos: Vec<_> = listed.into_iter().map(info).collect();
         match infos.iter().find_map(ServiceInfo::too_long) {
@@ -305,6 +318,10 @@ impl Services {
 
     fn named(&self, method: &MethodPath) -> Result<&Method, Status> {
         self.methods.get(method.as_str()).ok_or_else(|| {
+            if method.is_forward() {
+                let text = format!("no forward {method} is hosted here");
+                return Status::not_executed(Code::Unimplemented, text);
+            }
             let has_service = self.infos.iter().any(|info| info.name == method.service());
             let text = if has_service {
                 format!("the service {} has no method {}", method.service(), method.method())
@@ -350,9 +367,22 @@ impl Listed {
     }
 }
 
-fn info((name, Listed { description, mut methods }): (String, Listed)) -> ServiceInfo {
+/// A service's methods, or the forwards of one kind.
+fn info(((name, _), Listed { description, mut methods }): ((String, bool), Listed)) -> ServiceInfo {
     methods.sort_by(|one, other| one.name.cmp(&other.name));
     ServiceInfo { description, ..ServiceInfo::new(name, methods) }
+}
+
+/// What a method is called by.
+fn path(service: &ServiceName, name: &str, kind: CallKind) -> Result<MethodPath, ServiceError> {
+    if !kind.is_forward() {
+        return Ok(MethodPath::new(service, &name.parse::<MethodName>()?));
+    }
+    if service.as_str() != kind.as_str() {
+        let (service, method) = (service.to_string(), name.to_owned());
+        return Err(ServiceError::Forward { service, method, kind });
+    }
+    Ok(format!("{kind}:{name}").parse()?)
 }
 
 impl fmt::Debug for Services {
@@ -611,5 +641,29 @@ mod tests {
             Services::new(vec![Service::new("dialback.v1.X")]),
             Err(ServiceError::Reserved(_))
         ));
+    }
+
+    #[tokio::test]
+    async fn a_forward_stands_in_the_service_of_its_kind_and_apart_from_methods() {
+        let raw = |service: &str, kind, name: &str| {
+            Service::new(service).raw_method_of(
+                kind,
+                name,
+                TypedMethod::new(|(): (), _| async { Ok(()) }),
+            )
+        };
+        let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("tcp", CallKind::Unary, "db")];
+        let services = Services::new(both).expect("services");
+        let find = |text: &str, kind| services.find(&text.parse().expect("a method"), kind).is_ok();
+        assert!(find("tcp:db-1", CallKind::Tcp) && find("tcp/db", CallKind::Unary));
+        assert!(!find("tcp:db-1", CallKind::Unary) && !find("tcp/db", CallKind::Tcp));
+        assert!(!find("tcp:db", CallKind::Tcp) && !find("http:db-1", CallKind::Tcp));
+        let kinds: Vec<_> = services.infos().iter().map(|info| info.methods[0].kind).collect();
+        assert_eq!(kinds, [CallKind::Unary, CallKind::Tcp]);
+        for bad in [raw("x", CallKind::Tcp, "db"), raw("http", CallKind::Tcp, "db")] {
+            assert!(matches!(Services::new(vec![bad]), Err(ServiceError::Forward { .. })));
+        }
+        let bad = Services::new(vec![raw("tcp", CallKind::Tcp, "a_b")]);
+        assert!(matches!(bad, Err(ServiceError::Name(_))));
     }
 }

@@ -74,7 +74,14 @@ pub struct MethodInfo {
     pub reply_schema: String,
 }
 
-/// One service and its methods, as registered and as listed.
+impl MethodInfo {
+    /// How the method of a service of this name is called: `HelloService/Hello`; a forward `tcp:db`, whose service is its kind.
+    pub fn path(&self, service: &str) -> String {
+        self.kind.path(service, &self.name)
+    }
+}
+
+/// One service and its methods, as registered and as listed. Forwards stand under their kind, `tcp`, as if it were a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// 0: the service's name.
@@ -232,6 +239,12 @@ mod tests {
         check(Control::Pong(Ping { number: u64::MAX }));
         check(Control::Drain(Drain { reason: "r".into(), time_ms: 25_000, last_stream: 8 }));
         check(Control::Goodbye(Goodbye { code: 0x42, text: "t".into() }));
+    }
+
+    #[test]
+    fn a_method_is_shown_as_it_is_called() {
+        let path = |kind| MethodInfo::new("db", kind).path("tcp");
+        assert_eq!([path(CallKind::Tcp), path(CallKind::Unary)], ["tcp:db", "tcp/db"]);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use super::{WireError, cbor::decode_words, scan::Bounds};
 use crate::{
-    limits::{DETAILS_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX},
+    limits::{
+        DETAILS_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX,
+        TCP_READ_BYTES_MAX,
+    },
     metadata::Metadata,
     status::{Code, Outcome, Status},
 };
@@ -48,6 +51,34 @@ impl CallKind {
             Self::Http => "http",
             Self::Tcp => "tcp",
         }
+    }
+
+    /// Whether it leads to something beside RPC: such a call names a forward, `tcp:db`, and no other call does.
+    pub const fn is_forward(self) -> bool {
+        matches!(self, Self::Http | Self::Tcp)
+    }
+
+    /// The largest message of such a call, where others have this bound. Pieces of a connection have a bound of their own, that all sides
+    /// know: how it is cut into them is nobody's choice.
+    pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
+        match self {
+            Self::Tcp => TCP_READ_BYTES_MAX,
+            _ => of_others,
+        }
+    }
+
+    /// What the messages are; `None` is CBOR, one value each.
+    pub(crate) const fn content_type(self) -> Option<&'static str> {
+        match self {
+            Self::Tcp => Some("application/octet-stream"),
+            _ => None,
+        }
+    }
+
+    /// How a method of this kind is called: `HelloService/Hello`, a forward `tcp:db`.
+    pub(crate) fn path(self, service: &str, method: &str) -> String {
+        let split = if self.is_forward() { ':' } else { '/' };
+        format!("{service}{split}{method}")
     }
 
     /// Whether the asking side sends a stream of messages, not exactly one.

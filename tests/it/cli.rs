@@ -12,6 +12,8 @@ mod killed;
 mod local;
 mod paused;
 mod process;
+mod programs;
 mod reload;
 mod staying;
+mod tcp;
 mod tokens;

@@ -32,6 +32,7 @@ mod roles;
 mod routing;
 mod shutdown;
 mod streams;
+mod tcp;
 mod tidy;
 mod wire;
 mod world;

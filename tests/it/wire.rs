@@ -4,6 +4,10 @@ use crate::raw_peer::{self, Ended, Issuer, RawLink, RawListener, RawStream, Sett
 use bytes::Bytes;
 use dialback::*;
 use std::{path::Path, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 /// A file of `tests/data/wire`: bytes, and places where any byte may stand.
 struct Golden {
@@ -75,9 +79,10 @@ fn hello_service() -> Service {
 }
 
 async fn node(issuer: &Issuer) -> Node {
+    let forwards = policy::AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
     Node::builder(issuer.credentials("node/edge-1"))
         .listen("127.0.0.1:0")
-        .policy(NodePolicy::allow_all())
+        .policy(NodePolicy::allow_all().allow(forwards))
         .start()
         .await
         .expect("a node")
@@ -506,6 +511,28 @@ async fn a_node_asks_for_streams_with_the_golden_bytes() {
     let mut replies = replies.expect("a stream");
     assert_eq!((replies.next().await, replies.next().await), (Some(Ok(2)), Some(Ok(4))));
     assert_eq!(replies.next().await, None);
+    let opened = callee.tcp("db").timeout(TIMEOUT).into_future();
+    let talk = async {
+        let mut stream = opened.await.expect("a connection");
+        stream.write_all(b"ping").await.and(stream.shutdown().await).expect("written");
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await.map(|_| said).expect("a clean end")
+    };
+    let answered_by_bytes = async {
+        let mut stream = link.accept().await;
+        // The caller speaks once it is connected.
+        let golden = Golden::read("request-tcp");
+        let (begun, rest) = golden.bytes.split_at(golden.bytes.len() - 8);
+        let name = "request-tcp";
+        Golden { name, bytes: begun.into() }.check(&stream.bytes(begun.len()).await);
+        let reply = Golden::read("reply-tcp").filled();
+        stream.send(&reply[..2]).await;
+        Golden { name, bytes: rest.into() }.check(&stream.all().await);
+        stream.send(&reply[2..]).await;
+        stream.finish();
+    };
+    let (said, ()) = tokio::join!(talk, answered_by_bytes);
+    assert_eq!(said, b"pong");
     let call = callee.bidirectional::<u64, u64>("Meter/Double").timeout(TIMEOUT);
     let (mut values, mut replies) = call.await.expect("a call");
     let sent = async {
@@ -579,11 +606,12 @@ async fn a_node_sends_any_method_of_a_service_to_an_agent_that_has_registered_it
 }
 
 /// A raw node with a real agent that hosts [`meter`]: what it registers is not that of the golden file.
-async fn golden_streams(issuer: &Issuer) -> (Agent, RawLink, RawStream) {
+async fn golden_streams(issuer: &Issuer, db: TcpForward) -> (Agent, RawLink, RawStream) {
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(listener.address())
         .serve(meter())
+        .tcp(db)
         .start()
         .expect("an agent");
     let link = listener.accept().await;
@@ -598,8 +626,21 @@ async fn golden_streams(issuer: &Issuer) -> (Agent, RawLink, RawStream) {
 #[tokio::test]
 async fn a_real_agent_answers_golden_streams() {
     let issuer = Issuer::new();
-    let (agent, link, _control) = golden_streams(&issuer).await;
+    let upstream = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = upstream.local_addr().expect("an address");
+    let db = format!("db={at}").parse().expect("a forward");
+    let (agent, link, _control) = golden_streams(&issuer, db).await;
     soon("registration", agent.registered(1)).await;
+    let mut stream = link.open().await;
+    send(&mut stream, "request-tcp").await;
+    stream.finish();
+    let mut accepted = soon("it connects", upstream.accept()).await.expect("a connection").0;
+    let mut said = Vec::new();
+    soon("its direction ends", accepted.read_to_end(&mut said)).await.expect("a clean end");
+    assert_eq!(said, b"ping");
+    accepted.write_all(b"pong").await.expect("written");
+    drop(accepted);
+    comes_whole(&mut stream, "reply-tcp").await;
     for request in ["request-server-stream", "request-bidirectional"] {
         let mut stream = link.open().await;
         send(&mut stream, request).await;

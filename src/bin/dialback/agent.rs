@@ -12,7 +12,8 @@ use crate::{
     signals::{Hangups, Signals},
 };
 use dialback::{
-    Agent, AgentPolicy, Credentials, Generation, Limits, NodeAddress, Role, Service,
+    Agent, AgentPolicy, Credentials, Generation, Limits, Name, NodeAddress, Role, Service,
+    TcpForward,
     config::{AgentConfig, AuditFile, Watch},
     demo::{self, Ledger},
     enroll::Renewal,
@@ -41,6 +42,7 @@ struct Settings {
 /// What it hosts.
 #[derive(PartialEq, Eq)]
 struct Hosted {
+    tcp: Vec<TcpForward>,
     demo: bool,
     ledger: Option<PathBuf>,
 }
@@ -89,7 +91,7 @@ impl Settings {
             None => credentials::load_from(Role::Agent, &located)?,
         };
         Ok(Self {
-            hosted: Hosted { demo, ledger },
+            hosted: Hosted { tcp: tcp_forwards(&args.tcp, file.tcp)?, demo, ledger },
             forwards,
             credentials,
             renewal,
@@ -129,6 +131,21 @@ fn node_default() -> Result<NodeAddress, Failure> {
     "localhost".parse().map_err(|error: dialback::NameError| Failure::local(&error))
 }
 
+/// Those that were typed, and those of the file that have other names.
+fn tcp_forwards(
+    typed: &[TcpForward],
+    of_file: Vec<TcpForward>,
+) -> Result<Vec<TcpForward>, Failure> {
+    for (at, forward) in typed.iter().enumerate() {
+        if typed[..at].iter().any(|other| other.name() == forward.name()) {
+            return Err(Failure::usage(format!("--tcp names {} twice", forward.name())));
+        }
+    }
+    let is_typed = |name: &Name| typed.iter().any(|forward| forward.name() == name);
+    let others = of_file.into_iter().filter(|forward| !is_typed(forward.name()));
+    Ok(typed.iter().cloned().chain(others).collect())
+}
+
 fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failure> {
     match (has_demo, ledger) {
         (true, None) => Ok(demo::services(None)),
@@ -155,9 +172,13 @@ async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Re
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
-    announce(&nodes, services.is_empty());
+    announce(&nodes, services.is_empty() && hosted.tcp.is_empty());
+    for forward in &hosted.tcp {
+        tracing::info!("tcp:{} leads to {}", forward.name(), forward.upstream());
+    }
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
+    let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
@@ -192,7 +213,7 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
         tracing::warn!(
-            "this agent hosts no services; --forward makes it host those of a local HTTP server, --demo the demo services"
+            "this agent hosts nothing; --forward makes it host services of a local HTTP server, --tcp NAME=ADDR leads connections on, --demo hosts the demo services"
         );
     }
 }

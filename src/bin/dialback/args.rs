@@ -11,11 +11,11 @@ use clap::{
     builder::BoolishValueParser,
 };
 use dialback::{
-    CrlScope, MethodPath, Name, NodeAddress, PeerName, Role,
+    CrlScope, MethodPath, Name, NodeAddress, PeerName, Role, TcpForward,
     config::{AuditFile, TlsFiles, parse_duration, parse_listen},
     enroll::Enroller,
 };
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Reverse RPC over QUIC: the agent inside a private network dials out, and is called over its own link.
 #[derive(Debug, Parser)]
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Enroll(EnrollArgs),
     /// Calls a method of an agent
     Call(CallArgs),
+    /// Opens a local port that ends at a forward of an agent
+    Tcp(TcpArgs),
     /// Lists the agents that this caller may see
     Agents(AgentsArgs),
     /// Lists the services that this caller may call
@@ -194,6 +196,9 @@ pub(crate) struct AgentArgs {
     /// A node to dial; may come several times [default: localhost:4433]
     #[arg(long = "node", value_name = "HOST:PORT", value_delimiter = ',')]
     pub(crate) node: Vec<NodeAddress>,
+    /// Lead tcp:NAME to HOST:PORT or unix:/PATH; may come several times, and replaces [[tcp]] of that name
+    #[arg(long, value_name = "NAME=ADDR", value_delimiter = ',')]
+    pub(crate) tcp: Vec<TcpForward>,
     /// Host the demo services: HelloService and Demo
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -378,6 +383,55 @@ pub(crate) struct CallArgs {
     /// The node and the certificates.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+}
+
+/// `dialback tcp`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, with [[tcp]] name = \"db\" at the agent:
+  dialback tcp warehouse db --listen 127.0.0.1:5432
+  psql -h 127.0.0.1 stock
+It prints `listening on IP:PORT` when it is ready; with port 0 the system chooses one. Each
+connection is a call tcp:db over one link, which comes back by itself. One that fails is
+closed with a reset, and a line of the log says why. Whoever reaches the port reaches the
+forward in the name of this caller: listen on loopback.
+SIGINT or SIGTERM: takes no more, lets connections end (25 s at most), exits 0. A second
+signal does not wait, and the exit code is 1. No link at the start: 78 or 80, as `call`.")]
+pub(crate) struct TcpArgs {
+    /// The agent's name
+    pub(crate) agent: Name,
+    /// The forward's name, db for tcp:db
+    pub(crate) name: Name,
+    /// Where to listen: IP:PORT, or unix:/PATH
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen_or_path)]
+    pub(crate) listen: Listen,
+    /// How many connections at once; the node's caller_calls_in_flight_max bounds them too
+    #[arg(long, value_name = "N", default_value = "128", value_parser = parse_connections)]
+    pub(crate) connections_max: usize,
+    /// How long one connection may live at most [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub(crate) timeout: Option<Duration>,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// Where connections are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `dialback agents`.
@@ -572,6 +626,21 @@ fn parse_enroller(text: &str) -> Result<NodeAddress, String> {
     NodeAddress::parse_with_port(text, Enroller::PORT_DEFAULT).map_err(|why| why.to_string())
 }
 
+fn parse_listen_or_path(text: &str) -> Result<Listen, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("has no path; write unix:/run/db.sock".into()),
+        Some(path) => Ok(Listen::Unix(path.into())),
+        None => parse_listen(text).map(Listen::Tcp).map_err(|why| why.to_string()),
+    }
+}
+
+fn parse_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=10_000) => Ok(count),
+        _ => Err("is no number from 1 to 10000".into()),
+    }
+}
+
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = parse_duration(text).map_err(|why| why.to_string())?;
     if timeout.is_zero() {
@@ -693,6 +762,9 @@ mod tests {
         assert!(read(&["call", "warehouse", "HelloService/Hello"]).is_ok());
         assert!(read(&["call", "warehouse", "HelloService.Hello", "-d", "-1"]).is_ok());
         assert!(read(&["agent", "join", "--enroll", "ca", "--token", "t"]).is_ok());
+        assert!(read(&["agent", "--tcp", "db=127.0.0.1:1", "--tcp", "b=unix:/run/b"]).is_ok());
+        assert!(read(&["tcp", "warehouse", "db", "--listen", "127.0.0.1:0"]).is_ok());
+        assert!(read(&["tcp", "warehouse", "db", "--listen", "unix:/run/db.sock"]).is_ok());
         assert!(read(&["enroll", "token", "agent", "x", "--ca-dir", "d"]).is_ok());
         assert!(read(&["token", "create", "x", "--ttl", "1h", "--file", "f"]).is_ok());
         for bad in [
@@ -716,6 +788,13 @@ mod tests {
             &["token", "create", "x", "--ttl", "30"],
             &["token", "revoke"],
             &["tcp"],
+            &["tcp", "warehouse", "db"],
+            &["tcp", "warehouse", "tcp:db", "--listen", "127.0.0.1:0"],
+            &["tcp", "warehouse", "db", "--listen", "5432"],
+            &["tcp", "warehouse", "db", "--listen", "unix:"],
+            &["tcp", "warehouse", "db", "--listen", "127.0.0.1:0", "--connections-max", "0"],
+            &["agent", "--tcp", "127.0.0.1:5432"],
+            &["agent", "--tcp", "db=127.0.0.1"],
             &[],
         ] {
             assert!(read(bad).is_err(), "{bad:?} was taken");

@@ -70,6 +70,12 @@ struct Share {
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     let input = Input::open(args.data.as_deref())?;
     let (whom, method) = whom(&args.what, args.any, args.all)?;
+    if method.is_forward() {
+        let name = method.method();
+        return Err(Failure::usage(format!(
+            "{method} is a forward and no method; `dialback tcp AGENT {name} --listen 127.0.0.1:0` opens a local port that leads there"
+        )));
+    }
     let order = Order {
         whom,
         method,

@@ -36,6 +36,11 @@ impl Reach {
         Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING) })
     }
 
+    /// With credentials that were loaded before, for a caller that stays.
+    pub(crate) const fn with(credentials: Credentials, node: NodeAddress) -> Self {
+        Self { credentials, node, timeout: TIMEOUT_CEILING }
+    }
+
     /// Runs work with a linked caller. The work is told how much time is left; a signal drops it.
     pub(crate) fn run<T>(
         self,
@@ -51,18 +56,23 @@ impl Reach {
         result
     }
 
-    async fn connect_and<T>(
-        self,
-        work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let started = Instant::now();
-        let mut signals = Signals::listen()?;
+    /// A linked caller, unless a signal comes first.
+    pub(crate) async fn connect(self, signals: &mut Signals) -> Result<Caller, Failure> {
         let connecting = Caller::builder(self.credentials)
             .node(self.node.to_string())
             .connect_timeout(self.timeout.min(CONNECT_WAIT_MAX))
             .connect();
-        let caller = unless_stopped(&mut signals, connecting).await.map_err(Stop::failure)??;
-        let left = self.timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+        Ok(unless_stopped(signals, connecting).await.map_err(Stop::failure)??)
+    }
+
+    async fn connect_and<T>(
+        self,
+        work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (started, timeout) = (Instant::now(), self.timeout);
+        let mut signals = Signals::listen()?;
+        let caller = self.connect(&mut signals).await?;
+        let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
         let worked = unless_stopped(&mut signals, work(&caller, left)).await;
         let wait_max = if matches!(worked, Ok(Ok(_))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
         drop(tokio::time::timeout(wait_max, caller.close()).await);

@@ -54,7 +54,7 @@ fn is_set(variable: &str) -> bool {
 fn level(cli: &Cli) -> LevelFilter {
     match (cli.log_level, &cli.command) {
         (Some(level), _) => level.into(),
-        (None, Command::Node(_)) => LevelFilter::INFO,
+        (None, Command::Node(_) | Command::Tcp(_)) => LevelFilter::INFO,
         (None, Command::Agent(args)) if args.command.is_none() => LevelFilter::INFO,
         (None, Command::Enroll(args)) if args.command.is_none() => LevelFilter::INFO,
         (None, _) => LevelFilter::WARN,

@@ -14,6 +14,7 @@ mod exit;
 mod forwards;
 mod input;
 mod join;
+mod listener;
 mod log;
 mod node;
 mod output;
@@ -21,6 +22,7 @@ mod policy;
 mod reload;
 mod services;
 mod signals;
+mod tcp;
 mod token;
 
 use args::Command;
@@ -42,6 +44,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Caller(args) => join::run(Role::Caller, args.command),
         Command::Enroll(args) => enroll::run(args),
         Command::Call(args) => call::run(args),
+        Command::Tcp(args) => tcp::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),
         Command::Token(args) => token::run(args),

@@ -73,7 +73,7 @@ fn table(services: &[ListedService], agent: Option<&Name>) -> String {
 }
 
 fn row(service: &ListedService, method: &ListedMethod, agent: Option<&Name>) -> Vec<String> {
-    let path = escape(&format!("{}/{}", service.name, method.name));
+    let path = escape(&method.path(&service.name));
     let mut row = vec![path, method.kind.as_str().to_owned()];
     if agent.is_none() {
         row.push(escape(&some_of(&method.agents)));

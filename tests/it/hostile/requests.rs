@@ -414,10 +414,16 @@ async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
         check_head(side, "65 pairs", pairs(65, 1), pairs(64, 1)).await;
         check_head(side, "8 KiB and some of metadata", pairs(32, 256), pairs(32, 255)).await;
         let unimplemented = (Code::Unimplemented, Some(StreamCode::Refused));
-        for kind in 4..=5 {
-            let head_of_kind = with(3, Cbor::Uint(kind)).frame();
-            check(side, "a reserved kind", open(head_of_kind), unimplemented, good(&head)).await;
-        }
+        let reserved = open(with(3, Cbor::Uint(4)).frame());
+        check(side, "a reserved kind", reserved, unimplemented, good(&head)).await;
+        // Rules go by the name, so the name has to say what kind of call it is; and a forward is of one agent.
+        let named = |text: &str| with(0, Cbor::text(text));
+        let tcp = |head: Head| head.with(3, Cbor::Uint(5));
+        check_head(side, "a method as tcp", tcp(head.clone()), head.clone()).await;
+        check_head(side, "a forward as unary", named("tcp:db"), head.clone()).await;
+        check_head(side, "another forward as tcp", tcp(named("http:db")), head.clone()).await;
+        let any = tcp(named("tcp:db")).with(1, Cbor::Uint(2)).without(2);
+        check_head(side, "a forward of any agent", any, head.clone()).await;
     })
     .await;
 }

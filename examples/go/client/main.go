@@ -1,0 +1,28 @@
+// Whoever calls the service: net/rpc over TCP, as if the service were on this machine. It knows nothing of dialback.
+package main
+
+import (
+	"fmt"
+	"log"
+	"net/rpc"
+	"os"
+)
+
+func main() {
+	address := "127.0.0.1:1234"
+	if len(os.Args) > 1 {
+		address = os.Args[1]
+	}
+	client, err := rpc.Dial("tcp", address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var reply string
+	if err := client.Call("HelloService.Hello", "hello", &reply); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(reply)
+	if err := client.Close(); err != nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,270 @@
+//! Forwards of TCP: a call becomes a connection to a local upstream, and its messages are the bytes of it.
+
+use super::Upstream;
+use crate::{
+    call::{
+        Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, Source, Towards, broken,
+    },
+    limits::{TCP_CONNECT_WAIT_MAX, TCP_IDLE_MAX},
+    metadata::Metadata,
+    name::{MethodPath, Name, NameError, PeerName},
+    pace::Lines,
+    serve::Service,
+    status::{Code, Status},
+    wire::CallKind,
+};
+use bytes::Bytes;
+use std::{
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep};
+
+/// A local upstream that callers reach by connections through the agent, as `tcp:NAME`. Read from a text: `db=127.0.0.1:5432`.
+///
+/// Each call is one connection to the upstream. A half-close goes through, either way; anything else that ends one side, a killed process
+/// or a lost link among it, resets the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpForward {
+    name: Name,
+    upstream: Upstream,
+    idle_max: Duration,
+    connect_wait_max: Duration,
+}
+
+impl TcpForward {
+    /// Leads `tcp:NAME` to the upstream.
+    pub const fn new(name: Name, upstream: Upstream) -> Self {
+        Self { name, upstream, idle_max: TCP_IDLE_MAX, connect_wait_max: TCP_CONNECT_WAIT_MAX }
+    }
+
+    /// Sets after how long without a byte in either direction a connection is reset. Default 5 min.
+    #[must_use]
+    pub const fn idle_max(mut self, idle_max: Duration) -> Self {
+        self.idle_max = idle_max;
+        self
+    }
+
+    /// Sets how long the upstream may take to accept a connection. Default 5 s.
+    #[must_use]
+    pub const fn connect_wait_max(mut self, wait_max: Duration) -> Self {
+        self.connect_wait_max = wait_max;
+        self
+    }
+
+    /// Its name: it is called as `tcp:NAME`.
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Where it leads.
+    pub const fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    pub(in crate::agent) fn into_service(self) -> Service {
+        let (kind, name) = (CallKind::Tcp, self.name.to_string());
+        let hosted = Hosted { forward: self, unreached: Lines::default() };
+        Service::new(kind.as_str()).raw_method_of(kind, name, hosted)
+    }
+}
+
+impl FromStr for TcpForward {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (name, upstream) = text.split_once('=').ok_or_else(|| {
+            NameError::new("forward", text, "is not written NAME=ADDR, as db=127.0.0.1:5432")
+        })?;
+        Ok(Self::new(name.parse()?, upstream.parse()?))
+    }
+}
+
+/// A forward while it is hosted.
+struct Hosted {
+    forward: TcpForward,
+    /// What it says of an upstream that cannot be reached, by who asks.
+    unreached: Lines<PeerName>,
+}
+
+impl Hosted {
+    /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
+    async fn connect(&self, asker: PeerName, deadline: Instant) -> Result<Socket, Status> {
+        let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
+        let until = deadline.min(Instant::now() + *connect_wait_max);
+        let path = MethodPath::tcp(name);
+        let why = match tokio::time::timeout_at(until, upstream.connect()).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => "it did not answer in time".to_owned(),
+        };
+        // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
+        if let Some(left_out) = self.unreached.say(asker, Instant::now()) {
+            tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{left_out}");
+        }
+        let text = format!("the upstream of {path} cannot be reached: {why}");
+        Err(Status::not_executed(Code::Unavailable, text))
+    }
+}
+
+impl Handler for Hosted {
+    async fn call(&self, request: Request) -> Result<Reply, Status> {
+        let Body::Messages(requests) = request.body else {
+            let text = "one message came where a stream of bytes was expected";
+            return Err(Status::not_executed(Code::Internal, text));
+        };
+        let socket = self.connect(request.caller, request.deadline).await?;
+        let connection = Connection {
+            socket: Some(socket),
+            requests,
+            towards: Some(Towards::new(EndMark::End)),
+            moved_towards: 0,
+            has_ended: false,
+            idle: Idle::new(&self.forward),
+        };
+        // The first word: it is connected.
+        Ok(Reply::stream(Messages::new(connection).starting_with(Next::Message(Bytes::new()))))
+    }
+}
+
+/// A connection to the upstream while it lasts. Whoever takes what the upstream says also drives what it is told; dropped before both
+/// directions have ended, it is reset.
+struct Connection {
+    /// Taken when both directions have ended.
+    socket: Option<Socket>,
+    requests: Messages,
+    /// What is said to the upstream; `None` once it has been told that this was all.
+    towards: Option<Towards>,
+    moved_towards: u64,
+    /// Whether the upstream has said its last byte.
+    has_ended: bool,
+    idle: Idle,
+}
+
+impl Connection {
+    /// Moves what there is for the upstream. Ready when the connection is to be reset.
+    fn poll_towards(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let (Some(way), Some(socket)) = (&mut self.towards, &mut self.socket) else {
+            return self.idle.poll(cx);
+        };
+        let ended = way.poll(cx, &mut self.requests, socket);
+        if way.bytes() != self.moved_towards {
+            self.moved_towards = way.bytes();
+            self.idle.moved();
+        }
+        match ended {
+            Poll::Ready(Err(status)) => return Poll::Ready(status),
+            Poll::Ready(Ok(())) => self.towards = None,
+            Poll::Pending => {}
+        }
+        self.idle.poll(cx)
+    }
+
+    /// What the upstream says next.
+    fn poll_from(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.has_ended) else {
+            return Poll::Pending;
+        };
+        match std::task::ready!(socket.poll_read(cx)) {
+            Ok(bytes) => {
+                self.idle.moved();
+                self.has_ended = bytes.is_empty();
+                Poll::Ready(Next::Message(bytes))
+            }
+            Err(error) => Poll::Ready(Next::Failed(broken(error))),
+        }
+    }
+}
+
+impl Source for Connection {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Poll::Ready(status) = self.poll_towards(cx) {
+            return Poll::Ready(Next::Failed(status));
+        }
+        if let Poll::Ready(next) = self.poll_from(cx) {
+            return Poll::Ready(next);
+        }
+        if self.towards.is_some() || !self.has_ended {
+            return Poll::Pending;
+        }
+        if let Some(socket) = self.socket.take() {
+            socket.end_well();
+        }
+        Poll::Ready(Next::End(Metadata::default()))
+    }
+
+    /// While the other side does not take what the upstream has said.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        if let Poll::Ready(status) = self.poll_towards(cx) {
+            return Poll::Ready(status);
+        }
+        match &mut self.socket {
+            Some(socket) => socket.poll_broken(cx).map(broken),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The clock that runs while no byte moves.
+struct Idle {
+    name: Name,
+    max: Duration,
+    last: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(forward: &TcpForward) -> Self {
+        let max = forward.idle_max;
+        let timer = Box::pin(tokio::time::sleep(max));
+        Self { name: forward.name.clone(), max, last: Instant::now(), timer }
+    }
+
+    /// A byte has moved. The timer is only set on when it rings.
+    fn moved(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.last + self.max <= Instant::now() {
+                let path = MethodPath::tcp(&self.name);
+                let text = format!(
+                    "no byte moved in either direction for {:?} (idle of {path})",
+                    self.max
+                );
+                return Poll::Ready(Status::unknown(Code::DeadlineExceeded, text));
+            }
+            self.timer.as_mut().reset(self.last + self.max);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_is_written_as_a_name_and_an_upstream() {
+        let forward: TcpForward = "db=127.0.0.1:5432".parse().expect("a forward");
+        assert_eq!(
+            (forward.name().as_str(), forward.upstream().to_string().as_str()),
+            ("db", "127.0.0.1:5432")
+        );
+        for bad in [
+            "",
+            "db",
+            "db=",
+            "=127.0.0.1:1",
+            "DB=127.0.0.1:1",
+            "db=127.0.0.1",
+            "a/b=x:1",
+            "db=x:1=y",
+        ] {
+            assert!(bad.parse::<TcpForward>().is_err(), "{bad:?} was taken for a forward");
+        }
+    }
+}

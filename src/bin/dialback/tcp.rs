@@ -1,0 +1,239 @@
+//! `dialback tcp`: a local port that ends at an agent's forward. Every connection is a call of its own, over one link.
+
+use crate::{
+    args::{Listen, TcpArgs},
+    caller::Reach,
+    credentials::{self, Locator},
+    exit::Failure,
+    listener::{From, Listener},
+    node::runtime,
+    output::print,
+    reload::{self, Read, Reader},
+    signals::{Hangups, Signals},
+};
+use dialback::{
+    Applied, Callee, Caller, Code, Credentials, Generation, Limits, Name, NodeAddress, Role,
+    Socket, Status,
+    config::{TlsFiles, Watch},
+};
+use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// Looking up whether the forward is there is a kindness to whoever starts this, and may take no longer.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Between two tries to accept when the system has no room for a connection.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// The goodbye to the node.
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// What it shows and believes, and where that was read. A port stays open for longer than a certificate holds.
+struct Settings {
+    credentials: Credentials,
+    files: Vec<PathBuf>,
+}
+
+impl Settings {
+    fn read(flags: &TlsFiles, locator: &Locator) -> Result<Self, Failure> {
+        let located = locator.locate(flags.clone(), TlsFiles::default())?;
+        let credentials = credentials::load_from(Role::Caller, &located)?;
+        Ok(Self { credentials, files: credentials::paths(&located) })
+    }
+
+    /// For a caller that runs.
+    fn fit(self) -> Read<()> {
+        let of = self.credentials.clone();
+        Read {
+            next: Generation { credentials: Some(self.credentials), ..Generation::default() },
+            files: self.files,
+            needs_restart: Vec::new(),
+            announce: Box::new(move || credentials::announce(&of)),
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
+    let TcpArgs { agent, name, listen, connections_max, timeout, reach } = args;
+    let (flags, locator) = (reach.tls.into(), Locator::new(Role::Caller));
+    let reader: Reader<Settings> = Arc::new(move || Settings::read(&flags, &locator));
+    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
+    let local = Local { way: Way { agent, name, timeout }, listen, connections_max };
+    let runtime = runtime()?;
+    let result = runtime.block_on(local.serve(reach.node, settings, reader, watch));
+    // A resolver or a file that is still being waited for must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Takes up what the files say while the port is open.
+async fn mind(
+    caller: &Caller,
+    reader: Reader<Settings>,
+    watch: Watch,
+    hangups: Hangups,
+) -> Infallible {
+    let generation = Cell::new(1);
+    let apply = async |next: Generation<()>| {
+        if let Some(credentials) = next.credentials {
+            caller.apply(credentials).await?;
+        }
+        generation.set(generation.get() + 1);
+        Ok(Applied { generation: generation.get(), closed: 0 })
+    };
+    reload::mind(watch, hangups, reader, |settings: Settings| Ok(settings.fit()), apply).await
+}
+
+/// The local port, and where its connections lead.
+struct Local {
+    way: Way,
+    listen: Listen,
+    connections_max: usize,
+}
+
+/// Where connections lead.
+#[derive(Clone)]
+struct Way {
+    agent: Name,
+    name: Name,
+    timeout: Option<Duration>,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp:{} of agent {}", self.name, self.agent)
+    }
+}
+
+impl Local {
+    async fn serve(
+        &self,
+        node: NodeAddress,
+        settings: Settings,
+        reader: Reader<Settings>,
+        watch: Watch,
+    ) -> Result<(), Failure> {
+        let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+        let listener = Listener::bind(&self.listen).await?;
+        let caller = Reach::with(settings.credentials, node).connect(&mut signals).await?;
+        let agent = self.way.agent.as_str();
+        let callee = caller.agent(agent).map_err(|error| Failure::local(&error))?;
+        self.announce(&caller, &listener).await?;
+        let mut connections = JoinSet::new();
+        let first = {
+            let beside = async {
+                tokio::select! {
+                    never = self.take(&callee, listener, &mut connections) => never,
+                    never = mind(&caller, reader, watch, hangups) => never,
+                }
+            };
+            signals.first(beside).await
+        };
+        let finish = async {
+            let ended = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout(Limits::default().drain_max, ended).await.is_err() {
+                let count = connections.len();
+                tracing::warn!("{count} connections are cut off, the drain time is over");
+            }
+        };
+        let stopped = signals.stop(first, finish).await;
+        // Whatever is left is reset here, and the goodbye has the agent reset its upstream at once.
+        connections.shutdown().await;
+        drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
+        stopped
+    }
+
+    async fn announce(&self, caller: &Caller, listener: &Listener) -> Result<(), Failure> {
+        let way = &self.way;
+        look(caller, way).await;
+        print(&format!("listening on {listener}"))?;
+        tracing::info!("listening on {listener}; connections lead to {way}");
+        if listener.is_open_to_strangers() {
+            tracing::warn!(
+                "{listener} is open beyond this machine: whoever reaches it reaches {way} in the name of this caller"
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes connections for as long as it is polled, a task for each. It waits for none of them.
+    async fn take(
+        &self,
+        callee: &Callee,
+        listener: Listener,
+        connections: &mut JoinSet<()>,
+    ) -> Infallible {
+        loop {
+            tokio::select! {
+                Some(_ended) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((_refused, from)) if connections.len() >= self.connections_max => tracing::warn!(
+                        "refused a connection{from}: the limit of {} connections (--connections-max) is reached",
+                        self.connections_max
+                    ),
+                    Ok((socket, from)) => {
+                        connections.spawn(lead(callee.clone(), self.way.clone(), socket, from));
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Says early what would otherwise be seen at the first connection.
+async fn look(caller: &Caller, way: &Way) {
+    let services = caller.services(way.agent.as_str());
+    match tokio::time::timeout(LOOK_WAIT_MAX, services).await {
+        Ok(Ok(services)) => {
+            let path = format!("tcp:{}", way.name);
+            let mut hosted = services.iter().flat_map(|service| {
+                service.methods.iter().map(|method| method.path(&service.name))
+            });
+            if !hosted.any(|hosted| hosted == path) {
+                tracing::warn!(
+                    "agent {} hosts no {path} now; connections will be refused",
+                    way.agent
+                );
+            }
+        }
+        Ok(Err(status)) => tracing::warn!("connections will be refused for now: {status}"),
+        Err(_elapsed) => {}
+    }
+}
+
+/// Leads one connection through a call, until both have ended.
+async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
+    let mut call = callee.tcp(way.name.as_str());
+    if let Some(timeout) = way.timeout {
+        call = call.timeout(timeout);
+    }
+    let call_id = call.call_id();
+    // Dropped on the way, the socket is reset: whoever is at its other end gets an error, and no clean end.
+    let stream = match call.await {
+        Ok(stream) => stream,
+        Err(status) => {
+            return tracing::warn!("a connection{from} to {way} failed: {status} (call {call_id})");
+        }
+    };
+    match stream.relay(socket).await {
+        Ok([out, back]) => {
+            tracing::debug!("a connection{from} ended: {out} bytes out, {back} back")
+        }
+        Err(status) if is_reset(&status) => {
+            tracing::debug!("a connection{from} to {way} was reset: {status}");
+        }
+        Err(status) => {
+            tracing::warn!("a connection{from} to {way} was cut off: {status} (call {call_id})");
+        }
+    }
+}
+
+/// One of its ends did that, as ends of TCP do.
+fn is_reset(status: &Status) -> bool {
+    status.code() == Code::Aborted
+}

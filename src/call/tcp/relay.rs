@@ -1,0 +1,92 @@
+//! A socket joined with a forwarded connection: what comes of the one goes to the other, ends and resets included.
+
+use super::{
+    ByteStream, EndMark, Socket, Towards, broken,
+    stream::{Gone, Outgoing},
+};
+use crate::status::{Code, Status};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+};
+
+impl ByteStream {
+    /// Joins it with a connection of the system until both directions have ended, and gives the bytes that went out and came in.
+    ///
+    /// A half-close goes through by itself, either way. Whatever else ends one side resets the other. Dropping the future resets both.
+    ///
+    /// # Errors
+    /// Why it was broken off, with code and outcome: `ABORTED` for a reset of either connection.
+    pub async fn relay(mut self, socket: impl Into<Socket>) -> Result<[u64; 2], Status> {
+        let mut socket = socket.into();
+        let mut cut_off = pin!(self.cut_off());
+        let (outgoing, replies) = self.parts();
+        let mut away = Away::new(outgoing);
+        let mut towards = Some(Towards::new(EndMark::Empty));
+        let mut bytes_in = 0;
+        poll_fn(|cx| {
+            if let Some(way) = &mut towards
+                && let Poll::Ready(ended) = way.poll(cx, replies, &mut socket)
+            {
+                ended?;
+                bytes_in = way.bytes();
+                towards = None;
+            }
+            // What has come before the cut is still delivered, unless nobody takes it.
+            if let Some(way) = &towards
+                && way.is_held_back()
+                && let Poll::Ready(status) = cut_off.as_mut().poll(cx)
+            {
+                return Poll::Ready(Err(status));
+            }
+            match away.poll(cx, &mut socket) {
+                Poll::Ready(Err(status)) => Poll::Ready(Err(status)),
+                Poll::Ready(Ok(())) if towards.is_none() => Poll::Ready(Ok(())),
+                Poll::Pending if towards.is_none() => {
+                    let text = "the other side has ended and takes no more bytes";
+                    Poll::Ready(Err(Status::unknown(Code::Aborted, text)))
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            }
+        })
+        .await?;
+        let bytes_out = away.bytes;
+        socket.end_well();
+        Ok([bytes_out, bytes_in])
+    }
+}
+
+/// The way from a socket into the call.
+struct Away<'a> {
+    outgoing: &'a mut Outgoing,
+    has_ended: bool,
+    bytes: u64,
+}
+
+impl<'a> Away<'a> {
+    const fn new(outgoing: &'a mut Outgoing) -> Self {
+        Self { outgoing, has_ended: false, bytes: 0 }
+    }
+
+    /// Moves what there is. Ready, again and again, when this direction has ended well.
+    fn poll(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<(), Status>> {
+        while !self.has_ended {
+            match self.outgoing.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
+                // How the call ended says why.
+                Poll::Ready(Err(Gone)) => return Poll::Pending,
+                Poll::Pending => return socket.poll_broken(cx).map(|error| Err(broken(error))),
+            }
+            let bytes = std::task::ready!(socket.poll_read(cx)).map_err(broken)?;
+            if bytes.is_empty() {
+                self.outgoing.finish();
+                self.has_ended = true;
+            } else {
+                self.bytes += bytes.len() as u64;
+                self.outgoing.send(bytes);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

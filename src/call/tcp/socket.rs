@@ -1,0 +1,143 @@
+//! A connection of the system that is joined with a call: abortive until it has ended well, so that a cut one never looks finished.
+
+use crate::limits::{TCP_LOOK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+/// A connection of the system: TCP, or a Unix socket where there are such. Made with `From`.
+///
+/// Closed before both directions have ended, a TCP connection is reset, also by the system when the process is killed: its other side
+/// gets an error and no clean end. Unix sockets know no reset, so that a cut looks like an end there.
+pub struct Socket {
+    stream: Stream,
+    /// What was read and not handed on. Made when there is something to read: a connection that stands still holds none.
+    buffer: BytesMut,
+    /// When to look next whether it is broken; made by the first who has to.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        // Both fail only on a connection that is broken already, which the first read tells.
+        drop(stream.set_zero_linger());
+        drop(stream.set_nodelay(true));
+        Self { stream: Stream::Tcp(stream), buffer: BytesMut::new(), look: None }
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), buffer: BytesMut::new(), look: None }
+    }
+}
+
+impl Socket {
+    /// What there is to read; empty once the other side has sent its last byte.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        ready!(match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+        })?;
+        let buffer = &mut self.buffer;
+        if buffer.capacity() < TCP_READ_BYTES_MIN {
+            buffer.reserve(TCP_READ_BYTES_MAX);
+        }
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => read_into(stream, cx, buffer),
+            #[cfg(unix)]
+            Stream::Unix(stream) => read_into(stream, cx, buffer),
+        };
+        ready!(read)?;
+        Poll::Ready(Ok(buffer.split().freeze()))
+    }
+
+    /// Writes what the system takes.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            #[cfg(unix)]
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+        }
+    }
+
+    /// Says that nothing more will be written, and leaves the other direction open.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(unix)]
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Ready when the other side has reset the connection, for whoever neither reads nor writes for now: the system tells only those who do.
+    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_LOOK_EVERY)));
+        loop {
+            ready!(look.as_mut().poll(cx));
+            look.as_mut().reset(Instant::now() + TCP_LOOK_EVERY);
+            let fault = match &self.stream {
+                Stream::Tcp(stream) => stream.take_error(),
+                #[cfg(unix)]
+                Stream::Unix(stream) => stream.take_error(),
+            };
+            if let Ok(Some(error)) | Err(error) = fault {
+                return Poll::Ready(error);
+            }
+        }
+    }
+
+    /// Both directions have ended: what was written is still delivered, and nothing is reset.
+    pub(crate) fn end_well(self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            #[expect(
+                deprecated,
+                reason = "what blocks the thread is a time to linger, and this takes it away"
+            )]
+            drop(stream.set_linger(None));
+        }
+    }
+}
+
+fn read_into(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    // There may be more room than was asked for.
+    tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut buffer.limit(TCP_READ_BYTES_MAX))
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.fmt(f),
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The asking side's end of a forwarded connection: bytes in, bytes out, and how it was cut off.
+
+use crate::{
+    call::{
+        Call, Reply, ReplyFuture,
+        messages::{MessageSender, Messages, Next, beside},
+    },
+    limits::{STREAM_MESSAGES_AHEAD, TCP_OPEN_WAIT_MAX, TCP_READ_BYTES_MAX},
+    metadata::Metadata,
+    status::{Code, Status},
+};
+use bytes::{Buf, Bytes};
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::watch,
+};
+use tokio_util::sync::PollSender;
+
+/// The shape of a call that is a connection of TCP: bytes each way, each direction with an end of its own.
+#[derive(Debug)]
+pub enum Tcp {}
+
+impl IntoFuture for Call<(), Tcp> {
+    type Output = Result<ByteStream, Status>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(open(self))
+    }
+}
+
+/// Asks for a connection, and waits until it is there.
+async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
+    let waits_for_agent = call.waits();
+    let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
+    let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
+    // The handler at the other end starts with the first message, and the upstream may be the one that speaks first.
+    requests.send(Bytes::new()).await?;
+    let (cut_off, is_over) = (watch::Sender::new(None), Arc::new(AtomicBool::new(false)));
+    let mut stream = ByteStream {
+        outgoing: Outgoing(PollSender::new(requests.into_inner())),
+        replies,
+        ready: Bytes::new(),
+        has_ended: [false; 2],
+        cut_off: cut_off.subscribe(),
+        is_over: is_over.clone(),
+    };
+    let tasks = call.tasks();
+    let reply = call.begin(Some(messages))?;
+    tasks.spawn_until_stopped(drive(reply, sender, cut_off, is_over));
+    let opened = stream.opened();
+    if waits_for_agent {
+        opened.await?;
+    } else {
+        tokio::time::timeout(TCP_OPEN_WAIT_MAX, opened).await.map_err(|_elapsed| {
+            let text = format!(
+                "there was no connection within {TCP_OPEN_WAIT_MAX:?}: the link to the node may be down, or the agent hangs"
+            );
+            Status::unknown(Code::DeadlineExceeded, text)
+        })??;
+    }
+    Ok(stream)
+}
+
+/// Moves a connection's bytes both ways, until it has ended or nobody holds the stream any more.
+async fn drive(
+    reply: ReplyFuture,
+    replies: MessageSender,
+    cut_off: watch::Sender<Option<Status>>,
+    is_over: Arc<AtomicBool>,
+) {
+    let reply = tokio::select! {
+        reply = reply => reply,
+        () = replies.closed() => return,
+    };
+    let mut messages = match reply.and_then(Reply::into_messages) {
+        Ok(messages) => messages,
+        Err(status) => return drop(replies.fail(status).await),
+    };
+    let mut is_held = true;
+    loop {
+        let next = tokio::select! {
+            next = messages.next_event() => next,
+            () = replies.closed(), if is_held => {
+                if !is_over.load(Ordering::Acquire) {
+                    return;
+                }
+                // All bytes are on their way, and the last of them may still be here.
+                is_held = false;
+                continue;
+            }
+        };
+        let is_last = matches!(next, Next::End(_) | Next::Failed(_));
+        if let Next::Failed(status) = &next {
+            cut_off.send_replace(Some(status.clone()));
+        }
+        match beside(&mut messages, replies.give(next)).await {
+            Ok(given) if (given.is_ok() || !is_held) && !is_last => {}
+            Err(status) => return drop(cut_off.send_replace(Some(status))),
+            Ok(_) => return,
+        }
+    }
+}
+
+/// A connection of TCP through an agent, open in both directions. Made by [`Callee::tcp`](crate::call::Callee::tcp).
+///
+/// `AsyncWrite::shutdown` is the half-close: it ends this side's direction and leaves the other open. Reading gives 0 bytes once the
+/// upstream has said that its last byte has come, and an error of the kind `ConnectionReset` with the [`Status`] in it when it was cut off:
+/// never the one for the other. What is written is on its way when the call returns, as with a socket; the pace of the upstream holds it back.
+///
+/// Dropped before both directions have ended, it resets the connection: the upstream gets an error and no clean end. Costs up to eight
+/// chunks of up to 64 KiB, and a task.
+pub struct ByteStream {
+    outgoing: Outgoing,
+    replies: Messages,
+    /// What has come and was not read.
+    ready: Bytes,
+    /// This side's direction, and the other's.
+    has_ended: [bool; 2],
+    /// Why it was cut off, if it was.
+    cut_off: watch::Receiver<Option<Status>>,
+    /// Both directions have ended, and dropping this breaks nothing off.
+    is_over: Arc<AtomicBool>,
+}
+
+impl ByteStream {
+    /// Waits for the first word of the other side: its upstream is connected.
+    async fn opened(&mut self) -> Result<(), Status> {
+        loop {
+            match self.replies.next_event().await {
+                Next::Head(_) => {}
+                Next::Message(bytes) if bytes.is_empty() => return Ok(()),
+                Next::Failed(status) => return Err(status),
+                Next::Message(_) | Next::End(_) => {
+                    let text = "the other side did not say first that its upstream is connected";
+                    return Err(Status::unknown(Code::Internal, text));
+                }
+            }
+        }
+    }
+
+    /// Ends when the connection was cut off, and says why; also while nobody reads. Never ends if it ends well.
+    pub fn cut_off(&self) -> impl Future<Output = Status> + Send + 'static {
+        let mut cut_off = self.cut_off.clone();
+        async move {
+            let status = cut_off.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+            match status {
+                Some(status) => status,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    pub(super) fn parts(&mut self) -> (&mut Outgoing, &mut Messages) {
+        (&mut self.outgoing, &mut self.replies)
+    }
+
+    fn ended(&mut self, direction: usize) {
+        self.has_ended[direction] = true;
+        if self.has_ended == [true; 2] {
+            self.is_over.store(true, Ordering::Release);
+        }
+    }
+
+    /// What has come and was not read; nothing once the other side has ended.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ready.is_empty() && !self.has_ended[1] {
+            match ready!(self.replies.poll_event(cx)) {
+                Next::Head(_) => {}
+                Next::Message(bytes) if bytes.is_empty() => self.ended(1),
+                Next::Message(bytes) => self.ready = bytes,
+                Next::End(_) => {
+                    let text =
+                        "the forwarded connection ended without saying that its last byte has come";
+                    return Poll::Ready(Err(reset(Status::unknown(Code::Internal, text))));
+                }
+                Next::Failed(status) => {
+                    let known = self.cut_off.borrow().clone();
+                    return Poll::Ready(Err(reset(known.unwrap_or(status))));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether there is room for bytes on their way out.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_ended[0] {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = ready!(self.outgoing.poll_room(cx));
+        Poll::Ready(room.map_err(|Gone| {
+            let status = self.cut_off.borrow().clone();
+            let text = "the other side takes no more bytes";
+            reset(status.unwrap_or_else(|| Status::unknown(Code::Cancelled, text)))
+        }))
+    }
+}
+
+fn reset(status: Status) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, status)
+}
+
+/// The call has ended, and takes no more.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// The way out.
+pub(super) struct Outgoing(PollSender<Next>);
+
+impl Outgoing {
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.0.poll_reserve(cx).map_err(|_closed| Gone)
+    }
+
+    /// To be called when there is room.
+    pub(super) fn send(&mut self, bytes: Bytes) {
+        drop(self.0.send_item(Next::Message(bytes)));
+    }
+
+    /// The same, for the last time.
+    pub(super) fn finish(&mut self) {
+        drop(self.0.send_item(Next::End(Metadata::default())));
+    }
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?;
+        let fits = self.ready.len().min(buffer.remaining());
+        buffer.put_slice(&self.ready[..fits]);
+        self.ready.advance(fits);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ByteStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(self.poll_room(cx))?;
+        let taken = &data[..data.len().min(TCP_READ_BYTES_MAX)];
+        self.outgoing.send(Bytes::copy_from_slice(taken));
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    /// Nothing waits here: what was written is on its way.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_ended[0] {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_room(cx))?;
+        self.outgoing.finish();
+        self.ended(0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for ByteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteStream").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! What an agent forwards: `[[tcp]]`.
+
+use super::{
+    table::Table,
+    value::{duration, text},
+};
+use crate::{
+    agent::{TcpForward, Upstream},
+    name::Name,
+};
+use std::{ops::RangeInclusive, time::Duration};
+
+const IDLE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+const CONNECT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
+/// Reads `[[tcp]]`. Forwards with a fault are left out; the fault refuses the file.
+pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
+    let mut forwards: Vec<TcpForward> = Vec::new();
+    for mut table in file.tables("tcp", "[[tcp]]") {
+        let name = table.required("name", "name = \"db\"", text::<Name>("db"));
+        let example = "upstream = \"127.0.0.1:5432\"";
+        let upstream = table.required("upstream", example, text::<Upstream>("127.0.0.1:5432"));
+        let idle = table.optional("idle", duration(IDLE_RANGE));
+        let connect = table.optional("connect_timeout", duration(CONNECT_RANGE));
+        if let Some(name) = name.as_ref().filter(|name| is_taken(&forwards, name)) {
+            table.fault("name", format!("`name`: there is another [[tcp]] of the name {name}"));
+        }
+        table.finish();
+        let (Some(name), Some(upstream)) = (name, upstream) else { continue };
+        let mut forward = TcpForward::new(name, upstream);
+        if let Some(idle) = idle {
+            forward = forward.idle_max(idle);
+        }
+        if let Some(wait) = connect {
+            forward = forward.connect_wait_max(wait);
+        }
+        forwards.push(forward);
+    }
+    forwards
+}
+
+fn is_taken(forwards: &[TcpForward], name: &Name) -> bool {
+    forwards.iter().any(|forward| forward.name() == name)
+}

@@ -1,0 +1,266 @@
+//! Programs that know nothing of dialback, over `[[tcp]]` and `dialback tcp`: Go's net/rpc, PostgreSQL and Redis.
+//!
+//! They are installed by `make test`. Where one is missing its test fails and says so: a test that is skipped looks like one that passed.
+
+use super::process::{Place, Running};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"tcp:*\"\n";
+
+/// A program of the system, or the end of the test with what to install.
+#[track_caller]
+fn program(name: &str, package: &str) -> PathBuf {
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = debian.map(|version| version.path().join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).chain(versions).map(|dir| dir.join(name));
+    found.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("this test runs {name}, which is missing: apt-get install {package}, or `make test`, which does that")
+    })
+}
+
+/// A process that ends with the test.
+struct Beside(Child);
+
+impl Beside {
+    #[track_caller]
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().expect("started"))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Runs a command to its end, which has to be a good one, and gives what it printed.
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().expect("started");
+    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(status.success(), "{command:?} ended with {status}: {stdout}{stderr}");
+    stdout
+}
+
+/// Tries until it works: a program that has just been started needs a moment.
+#[track_caller]
+fn until_runs(mut command: impl FnMut() -> Command) {
+    let began = Instant::now();
+    while !command().output().expect("started").status.success() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?} never worked", command());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A node and an agent that leads to the upstream, and a local port there.
+struct Town {
+    place: Place,
+    _running: [Running; 3],
+    port: String,
+}
+
+impl Town {
+    fn leading_to(upstream: &str) -> Self {
+        let place = Place::new();
+        place.write("rules.toml", RULES);
+        let (node, at) =
+            place.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"]);
+        let mut agent = place.start(&["agent", "--node", &at, "--tcp", &format!("x={upstream}")]);
+        agent.said("registered as warehouse");
+        let args = ["tcp", "warehouse", "x", "--node", &at, "--listen", "127.0.0.1:0"];
+        let mut tcp = place.start(&args);
+        let line = tcp.said("listening on 127.0.0.1:");
+        let port = line.split("listening on 127.0.0.1:").nth(1).expect("a port");
+        let port = port.split(';').next().expect("a port").to_owned();
+        Self { place, _running: [node, agent, tcp], port }
+    }
+}
+
+/// A port that was free a moment ago, for programs that cannot choose one themselves.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[test]
+fn the_go_programs_of_the_example_find_each_other_through_the_office() {
+    let go = program("go", "golang-go");
+    let dir = tempfile::tempdir().expect("a directory");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
+    let built = |name: &str| {
+        let path = dir.path().join(name);
+        let mut build = Command::new(&go);
+        build.args(["build", "-o"]).arg(&path).arg(format!("./{name}")).current_dir(&example);
+        build.env("GOCACHE", dir.path().join("cache")).env("GOFLAGS", "-mod=mod");
+        run(build.env("GOTOOLCHAIN", "local").env("GOPROXY", "off"));
+        path
+    };
+    let [server, client] = ["server", "client"].map(built);
+    let mut server = Command::new(server);
+    server.args(["-listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+    let mut server = Beside::start(&mut server);
+    let mut line = String::new();
+    let stdout = server.0.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    let town = Town::leading_to(line.trim().strip_prefix("listening on ").expect("an address"));
+    let said = run(Command::new(client).arg(format!("127.0.0.1:{}", town.port)));
+    assert_eq!(said, "hello:hello\n");
+}
+
+#[test]
+fn the_files_of_the_go_example_are_good() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
+    let [node, agent] = ["node.toml", "agent.toml"].map(|name| example.join(name));
+    let [node, agent] = [node.to_str().expect("UTF-8"), agent.to_str().expect("UTF-8")];
+    let place = Place::empty();
+    place.run(&["config", "check", "--node", node, "--agent", agent]).expect(0, &[]);
+    place
+        .run(&["policy", "test", "ops", "warehouse", "tcp:hello", "--config", node])
+        .expect(0, &[]);
+    place
+        .run(&["policy", "test", "ops", "warehouse", "tcp:other", "--config", node])
+        .expect(1, &[]);
+}
+
+/// A PostgreSQL of its own that listens on a Unix socket only. It refuses to run as root, so root becomes the user that its package made.
+struct Postgres {
+    dir: tempfile::TempDir,
+    _running: Beside,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let [initdb, postgres] = ["initdb", "postgres"].map(|name| program(name, "postgresql"));
+        // The path of a Unix socket has to be short.
+        let dir = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").expect("a directory");
+        if rustix::process::getuid().is_root() {
+            run(Command::new("chown").arg("postgres").arg(dir.path()));
+        }
+        let data = dir.path().join("data");
+        run(as_postgres(&initdb).arg("-D").arg(&data).args([
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "--no-sync",
+        ]));
+        let mut server = as_postgres(&postgres);
+        server.arg("-D").arg(&data).arg("-k").arg(dir.path());
+        server.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        let running = Beside::start(server.stdout(Stdio::null()).stderr(Stdio::null()));
+        let psql = program("psql", "postgresql-client");
+        until_runs(|| {
+            let mut ask = Command::new(&psql);
+            ask.arg("-h").arg(dir.path()).args(["-U", "postgres", "-c", "select 1"]);
+            ask
+        });
+        Self { dir, _running: running }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join(".s.PGSQL.5432")
+    }
+}
+
+fn as_postgres(program: &Path) -> Command {
+    if !rustix::process::getuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=KILL"]);
+    command.arg(program).current_dir("/");
+    command
+}
+
+#[test]
+fn psql_works_on_a_postgresql_behind_an_agent() {
+    let postgres = Postgres::start();
+    let town = Town::leading_to(&format!("unix:{}", postgres.socket().display()));
+    let program = program("psql", "postgresql-client");
+    let psql = || {
+        let mut psql = Command::new(&program);
+        psql.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &town.port,
+            "-U",
+            "postgres",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-XqAt",
+        ]);
+        psql
+    };
+    assert_eq!(run(psql().args(["-c", "select 6 * 7"])), "42\n");
+    let long = run(psql().args(["-c", "select repeat('x', 5000000)"]));
+    assert!(long.len() == 5_000_001 && long.trim_end().bytes().all(|byte| byte == b'x'));
+    run(psql().args(["-c", "create table t (n int)"]));
+    let mut copy = psql();
+    copy.args(["-c", "copy t from stdin"]).stdin(Stdio::piped());
+    let mut copy = copy.spawn().expect("started");
+    let rows: String = (0..200_000).map(|n| format!("{n}\n")).collect();
+    copy.stdin.take().expect("piped").write_all(rows.as_bytes()).expect("written");
+    assert!(copy.wait().expect("ended").success());
+    assert_eq!(run(psql().args(["-c", "select count(*), sum(n) from t"])), "200000|19999900000\n");
+    // What a server ends by itself is no clean end of a session either.
+    let ended = psql().args(["-c", "select pg_terminate_backend(pg_backend_pid())"]).output();
+    assert!(!ended.expect("started").status.success());
+    assert_eq!(run(psql().args(["-c", "select 1"])), "1\n");
+}
+
+#[test]
+fn redis_works_behind_an_agent_with_many_connections_at_once() {
+    let [server, cli, benchmark] = [
+        ("redis-server", "redis-server"),
+        ("redis-cli", "redis-tools"),
+        ("redis-benchmark", "redis-tools"),
+    ]
+    .map(|(name, package)| program(name, package));
+    let port = free_port().to_string();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut redis = Command::new(server);
+    redis.args(["--port", &port, "--bind", "127.0.0.1", "--save", ""]).current_dir(dir.path());
+    let _redis = Beside::start(redis.stdout(Stdio::null()));
+    let ask = |port: &str, words: &[&str]| {
+        let mut ask = Command::new(&cli);
+        ask.args(["-h", "127.0.0.1", "-p", port, "-e"]).args(words);
+        ask
+    };
+    until_runs(|| ask(&port, &["ping"]));
+    let town = Town::leading_to(&format!("127.0.0.1:{port}"));
+    assert_eq!(run(&mut ask(&town.port, &["set", "k", "v"])), "OK\n");
+    assert_eq!(run(&mut ask(&town.port, &["get", "k"])), "v\n");
+    town.place.write("long", vec![b'y'; 3 << 20]);
+    let mut set = ask(&town.port, &["-x", "set", "long"]);
+    set.stdin(fs::File::open(town.place.path("long")).expect("opened"));
+    assert_eq!(run(&mut set), "OK\n");
+    assert_eq!(run(&mut ask(&town.port, &["strlen", "long"])), "3145728\n");
+    let mut many = Command::new(benchmark);
+    many.args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &town.port,
+        "-c",
+        "40",
+        "-n",
+        "4000",
+        "-t",
+        "set,get",
+        "-q",
+    ]);
+    let said = run(&mut many);
+    assert_eq!(said.matches("requests per second").count(), 2, "{said}");
+}

@@ -1,0 +1,295 @@
+//! `dialback tcp` and `--tcp`: a local port that ends at an agent's upstream, over three processes, and what becomes of it when one dies.
+
+use super::process::{Place, Running};
+use dialback::{Role, certs::LeafRequest};
+use rustix::process::Signal;
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    time::{Duration, SystemTime},
+};
+
+/// Nothing here takes longer on a machine that is not broken.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"tcp:*\"\n";
+
+/// A node, an agent that forwards `db`, and its upstream.
+struct Town {
+    place: Place,
+    node: Running,
+    at: String,
+    agent: Running,
+    upstream: TcpListener,
+}
+
+impl Town {
+    fn open() -> Self {
+        Self::with("")
+    }
+
+    /// With these lines in the config of node and agent.
+    fn with(lines: &str) -> Self {
+        let place = Place::new();
+        let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
+        place.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{lines}\n{RULES}"));
+        let (node, at) = place.listening(&["node", "--config", "node.toml"]);
+        let to = upstream.local_addr().expect("an address");
+        let forward = format!("[[tcp]]\nname = \"db\"\nupstream = \"{to}\"\n");
+        place.write("agent.toml", format!("nodes = [\"{at}\"]\n{lines}\n{forward}"));
+        let mut agent = place.start(&["agent", "--config", "agent.toml"]);
+        agent.said(&format!("tcp:db leads to {to}"));
+        agent.said("registered as warehouse");
+        Self { place, node, at, agent, upstream }
+    }
+
+    /// `dialback tcp` with these further arguments, and where it listens.
+    fn tcp(&self, agent: &str, name: &str, rest: &[&str]) -> (Running, String) {
+        let args = ["tcp", agent, name, "--node", &self.at, "--listen", "127.0.0.1:0"];
+        let mut tcp = self.place.start(&[&args, rest].concat());
+        let line = tcp.said("listening on ");
+        let at = line.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
+        (tcp, at.expect("an address").to_owned())
+    }
+
+    /// Both ends of a connection over a local port, known to be one.
+    fn connect(&self, at: &str) -> (TcpStream, TcpStream) {
+        let mut near = dial(at);
+        near.write_all(b"?").expect("written");
+        let (mut far, _) = self.upstream.accept().expect("a connection");
+        far.set_read_timeout(Some(PATIENCE)).expect("set");
+        let mut byte = [0];
+        far.read_exact(&mut byte).expect("the first byte");
+        (near, far)
+    }
+}
+
+fn dial(at: &str) -> TcpStream {
+    let stream = TcpStream::connect(at).expect("connected");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream
+}
+
+/// All up to the end.
+fn read_all(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+/// That a connection was reset, and did not end.
+#[track_caller]
+fn expect_reset(stream: &mut impl Read) {
+    let error = read_all(stream).expect_err("it ended as if nothing had happened");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+}
+
+#[test]
+fn a_local_port_ends_at_the_upstream_with_half_closes_and_stops_on_sigterm() {
+    let town = Town::open();
+    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
+    let (mut near, mut far) = town.connect(&at);
+    let (mut other_near, mut other_far) = town.connect(&at);
+    near.write_all(b"question").and_then(|()| near.shutdown(Shutdown::Write)).expect("written");
+    assert_eq!(read_all(&mut far).expect("a clean end"), b"question");
+    other_far
+        .write_all(b"other")
+        .and_then(|()| other_far.shutdown(Shutdown::Write))
+        .expect("written");
+    assert_eq!(read_all(&mut other_near).expect("a clean end"), b"other");
+    far.write_all(b"answer").expect("written");
+    drop(far);
+    assert_eq!(read_all(&mut near).expect("a clean end"), b"answer");
+    tcp.signal(Signal::TERM);
+    tcp.said("stopping on SIGTERM");
+    // What is open may go on until its end; nobody new comes in.
+    assert!(TcpStream::connect(&at).is_err(), "it still listens");
+    other_near
+        .write_all(b"more")
+        .and_then(|()| other_near.shutdown(Shutdown::Write))
+        .expect("written");
+    assert_eq!(read_all(&mut other_far).expect("a clean end"), b"more");
+    tcp.end().expect_out(&format!("listening on {at}\n"));
+}
+
+#[test]
+fn a_second_signal_does_not_wait_and_resets_both_ends() {
+    let town = Town::open();
+    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
+    let (mut near, mut far) = town.connect(&at);
+    tcp.signal(Signal::TERM);
+    tcp.said("stopping on SIGTERM");
+    tcp.signal(Signal::INT);
+    tcp.end().expect(1, &["SIGINT while stopping"]);
+    // The goodbye tells the node, which need not wait for a heartbeat that does not come (12 s).
+    far.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+    expect_reset(&mut near);
+    expect_reset(&mut far);
+}
+
+#[test]
+fn a_connection_that_cannot_be_made_is_reset_and_one_line_says_why() {
+    let town = Town::open();
+    let check = |agent: &str, name: &str, text: &str| {
+        let (mut tcp, at) = town.tcp(agent, name, &[]);
+        expect_reset(&mut dial(&at));
+        tcp.said(text);
+    };
+    check("nobody", "db", "failed: UNAVAILABLE (not_executed): agent nobody is not attached");
+    check("warehouse", "nope", "UNIMPLEMENTED (not_executed): no forward tcp:nope is hosted here");
+    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
+    let (near, far) = town.connect(&at);
+    drop((near, far));
+    let Town { place, node: _node, at: node, mut agent, upstream } = town;
+    drop(upstream);
+    expect_reset(&mut dial(&at));
+    tcp.said(
+        "UNAVAILABLE (not_executed): the upstream of tcp:db cannot be reached: Connection refused",
+    );
+    agent.said("tcp:db: the upstream 127.0.0.1:");
+    // Somebody whom no rule names, beside ops above.
+    place.issue("certs", Role::Caller, "guest");
+    let cert = ["--cert", "certs/caller-guest.pem"];
+    let args = ["tcp", "warehouse", "db", "--node", &node, "--listen", "127.0.0.1:0"];
+    let mut guest = place.start(&[&args[..], &cert].concat());
+    let line = guest.said("listening on ");
+    let at = line.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
+    expect_reset(&mut dial(at.expect("an address")));
+    guest.said("PERMISSION_DENIED (not_executed): caller/guest may not call tcp:db");
+}
+
+#[test]
+fn more_connections_than_the_limit_are_reset_and_a_free_place_is_used_again() {
+    let town = Town::open();
+    let (mut tcp, at) = town.tcp("warehouse", "db", &["--connections-max", "1"]);
+    let (mut near, far) = town.connect(&at);
+    expect_reset(&mut dial(&at));
+    tcp.said("the limit of 1 connections (--connections-max) is reached");
+    near.shutdown(Shutdown::Write).expect("a half-close");
+    drop(far);
+    assert_eq!(read_all(&mut near).expect("a clean end"), b"");
+    // The place is free a moment after the end was seen.
+    let freed = (0..200).any(|_| {
+        let mut near = dial(&at);
+        near.set_read_timeout(Some(Duration::from_millis(50))).expect("set");
+        matches!(near.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    });
+    assert!(freed, "nobody was let in any more");
+}
+
+#[test]
+fn a_killed_dialback_tcp_resets_its_connections() {
+    let town = Town::open();
+    let (tcp, at) = town.tcp("warehouse", "db", &[]);
+    let (mut near, _far) = town.connect(&at);
+    tcp.signal(Signal::KILL);
+    expect_reset(&mut near);
+}
+
+#[test]
+fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_when_the_node_knows() {
+    let limits = "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"2s\"\n";
+    let mut town = Town::with(limits);
+    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
+    let (mut near, mut far) = town.connect(&at);
+    town.agent.signal(Signal::KILL);
+    expect_reset(&mut far);
+    town.node.said("agent/warehouse left: ");
+    near.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+    expect_reset(&mut near);
+    tcp.said("was cut off: UNAVAILABLE (unknown): ");
+}
+
+#[test]
+fn a_killed_node_resets_the_upstream_when_the_agent_knows() {
+    let limits = "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"2s\"\n";
+    let town = Town::with(limits);
+    let (_tcp, at) = town.tcp("warehouse", "db", &[]);
+    let (_near, mut far) = town.connect(&at);
+    town.node.signal(Signal::KILL);
+    expect_reset(&mut far);
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_up_and_cuts_no_connection() {
+    let mut town = Town::open();
+    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
+    town.node.said("caller ops linked from");
+    let (mut near, mut far) = town.connect(&at);
+    let mut request = LeafRequest::new(Role::Caller, "ops".parse().expect("a name"));
+    request.force = true;
+    town.place.certs("certs").issue(&request, SystemTime::now()).expect("issued");
+    tcp.said("certificate caller/ops of");
+    town.node.said("caller ops linked from");
+    far.write_all(b"still").and_then(|()| far.shutdown(Shutdown::Write)).expect("written");
+    assert_eq!(read_all(&mut near).expect("a clean end"), b"still");
+    drop(town.connect(&at));
+}
+
+#[test]
+fn a_unix_socket_does_as_well_and_its_file_is_gone_at_the_end() {
+    let town = Town::open();
+    let path = town.place.path("local.sock");
+    let listen = format!("unix:{}", path.display());
+    let args = ["tcp", "warehouse", "db", "--node", &town.at, "--listen", &listen];
+    let mut tcp = town.place.start(&args);
+    tcp.said("listening on unix:");
+    let mut near = UnixStream::connect(&path).expect("connected");
+    near.write_all(b"question").and_then(|()| near.shutdown(Shutdown::Write)).expect("written");
+    let (mut far, _) = town.upstream.accept().expect("a connection");
+    assert_eq!(read_all(&mut far).expect("a clean end"), b"question");
+    far.write_all(b"answer").expect("written");
+    drop(far);
+    assert_eq!(read_all(&mut near).expect("a clean end"), b"answer");
+    town.place.run(&args).expect(1, &["cannot listen on unix:", "remove the file"]);
+    tcp.signal(Signal::TERM);
+    tcp.end().expect(0, &[]);
+    assert!(!path.exists(), "the socket's file was left behind");
+}
+
+#[test]
+fn what_cannot_start_says_why_and_ends_with_the_usual_codes() {
+    let town = Town::open();
+    let taken = town.upstream.local_addr().expect("an address").to_string();
+    let run = |node: &str, listen: &str| {
+        town.place.run(&["tcp", "warehouse", "db", "--node", node, "--listen", listen])
+    };
+    run(&town.at, &taken).expect(1, &[&format!("cannot listen on {taken}: ")]);
+    run("127.0.0.1:1", "127.0.0.1:0").expect(78, &["error: UNAVAILABLE (not_executed): "]);
+    run(&town.at, "5432").expect(2, &["is not an IP address and a port"]);
+    let call = ["call", "warehouse", "tcp:db", "--node", &town.at];
+    town.place.run(&call).expect(2, &["tcp:db is a forward and no method", "dialback tcp"]);
+    let twice = ["agent", "--tcp", "db=127.0.0.1:1", "--tcp", "db=127.0.0.1:2"];
+    town.place.run(&twice).expect(2, &["--tcp names db twice"]);
+}
+
+#[test]
+fn a_forward_is_listed_and_rules_are_tried_for_it() {
+    let town = Town::open();
+    let listed = town.place.run(&["services", "warehouse", "--node", &town.at]);
+    listed.expect_out("tcp:db  tcp\n");
+    let test = |method: &str| {
+        town.place.run(&["policy", "test", "ops", "warehouse", method, "--config", "node.toml"])
+    };
+    test("tcp:db").expect(0, &[]);
+    let denied = test("Demo/Echo").expect(1, &[]);
+    assert_eq!(denied.stdout, "denied: no [[allow]] rule covers it\n");
+    town.place
+        .write("methods.toml", "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n");
+    let args = ["policy", "test", "ops", "warehouse", "tcp:db", "--policy", "methods.toml"];
+    town.place.run(&args).expect(1, &[]);
+}
+
+#[test]
+fn a_flag_replaces_a_forward_of_the_file_and_a_change_of_the_file_takes_a_restart() {
+    let mut town = Town::open();
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = other.local_addr().expect("an address");
+    let mut second =
+        town.place.start(&["agent", "--config", "agent.toml", "--tcp", &format!("db={to}")]);
+    second.said(&format!("tcp:db leads to {to}"));
+    drop(second);
+    let text = town.place.read("agent.toml").replace("\"db\"", "\"base\"");
+    town.place.write("agent.toml", text);
+    town.agent.said("what the agent hosts");
+}

@@ -1,0 +1,238 @@
+//! Limits of forwarded connections: idle ones, places, deadlines, readers that stand still, and nodes that leave.
+
+use super::place::{Town, Upstream, expect_reset, opened, read_all, status_of, write};
+use crate::{
+    audit::Book,
+    world::{World, attached, background, check_status, soon, until},
+};
+use dialback::{
+    CallKind, Code, Handler, Limits, Messages, NodeEvent, NodePolicy, Outcome, Reply, Request,
+    Service, Status, policy::AllowRule,
+};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_in_which_no_byte_moves_is_reset_after_its_time_and_one_with_bytes_is_not() {
+    let town = Town::with(Limits::default(), |forward| forward.idle_max(SHORT)).await;
+    let (mut idle, mut idle_upstream) = town.connect().await;
+    let (mut busy, mut busy_upstream) = town.connect().await;
+    let began = Instant::now();
+    let (cut, ()) = tokio::join!(read_all(&mut idle), async {
+        let mut byte = [0];
+        // The one end speaks, then the other: either direction counts.
+        while began.elapsed() < 4 * SHORT {
+            write(&mut busy, b"x").await;
+            soon("it comes", busy_upstream.read_exact(&mut byte)).await.expect("read");
+            tokio::time::sleep(SHORT / 10).await;
+            write(&mut busy_upstream, b"y").await;
+            soon("it comes", busy.read_exact(&mut byte)).await.expect("read");
+        }
+    });
+    let error = expect_reset(cut);
+    let status = status_of(&error);
+    assert_eq!((status.code(), status.outcome()), (Code::DeadlineExceeded, Outcome::Unknown));
+    assert!(status.message().contains("(idle of tcp:db)"), "{status}");
+    expect_reset(read_all(&mut idle_upstream).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_idle_time_holds_too_when_the_caller_does_not_read() {
+    let town = Town::with(Limits::default(), |forward| forward.idle_max(SHORT)).await;
+    let (stream, mut upstream) = town.connect().await;
+    let cut_off = stream.cut_off();
+    let filling = background(async move {
+        let chunk = vec![7; 64 << 10];
+        while upstream.write_all(&chunk).await.is_ok() {}
+    });
+    let status = soon("it is cut off", cut_off).await;
+    assert_eq!((status.code(), status.outcome()), (Code::Aborted, Outcome::Unknown), "{status}");
+    soon("the upstream is reset", filling).await;
+    until("its places are free again", || town.node.agents()[0].calls_in_flight == 0).await;
+    drop(stream);
+}
+
+/// Longer than a stream of messages may stand still (`STALL_WAIT_MAX`), both ways.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 12 s"]
+async fn a_reader_of_a_connection_may_stand_still_and_go_on() {
+    let town = Town::open().await;
+    let (stream, upstream) = town.connect().await;
+    let bytes = vec![7_u8; 8 << 20];
+    let (mut from_agent, mut to_agent) = tokio::io::split(stream);
+    let (mut from_caller, mut to_caller) = tokio::io::split(upstream);
+    let (out, back) = (bytes.clone(), bytes.clone());
+    let sending =
+        background(async move { to_agent.write_all(&out).await.and(to_agent.shutdown().await) });
+    let answering =
+        background(async move { to_caller.write_all(&back).await.and(to_caller.shutdown().await) });
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(!sending.is_finished() && !answering.is_finished(), "nothing was held back");
+    let (here, there) = tokio::join!(read_all(&mut from_agent), read_all(&mut from_caller));
+    assert!(here.expect("a clean end") == bytes && there.expect("a clean end") == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_holds_a_place_for_as_long_as_it_lives() {
+    let limits = Limits {
+        caller_calls_in_flight_max: 2,
+        queue_wait_max: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let town = Town::with(limits, |forward| forward).await;
+    let callee = town.by_caller();
+    let (first, _upstream) = town.connect().await;
+    let (second, _other_upstream) = town.connect().await;
+    let refused = opened(callee.tcp("db")).await;
+    let status = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    assert!(status.message().contains("the limit of 2 calls in flight"), "{status}");
+    drop(first);
+    until("its place is free", || town.node.agents()[0].calls_in_flight == 1).await;
+    let (third, _third_upstream) = town.connect().await;
+    drop((second, third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_messages_do_not_count_for_the_pieces_of_a_connection() {
+    let (world, upstream) = (World::new(), Upstream::open().await);
+    let small = || Limits { message_bytes_max: 1_024, ..Limits::default() };
+    let mut rule = AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
+    rule.message_bytes_max = Some(1_024);
+    let node = world.node().policy(NodePolicy::default().allow(rule)).limits(small());
+    let node = node.start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).limits(small());
+    let _agent = attached(agent.tcp(upstream.forward("db"))).await;
+    let caller = world.caller("ops", node.local_addr()).limits(small()).connect().await;
+    let callee = caller.expect("a caller").agent("warehouse").expect("a name");
+    let (stream, far) = tokio::join!(opened(callee.tcp("db")), upstream.next());
+    let (mut from_agent, mut to_agent) = tokio::io::split(stream.expect("a connection"));
+    let (mut from_caller, mut to_caller) = tokio::io::split(far);
+    let bytes = vec![7; 1 << 20];
+    let (here, there, (), ()) = tokio::join!(
+        read_all(&mut from_agent),
+        read_all(&mut from_caller),
+        async {
+            write(&mut to_agent, &bytes).await;
+            to_agent.shutdown().await.expect("a half-close");
+        },
+        async {
+            write(&mut to_caller, &bytes).await;
+            to_caller.shutdown().await.expect("a half-close");
+        },
+    );
+    assert!(here.expect("a clean end") == bytes && there.expect("a clean end") == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_reset_once_they_are_open_do_not_count_as_calls_broken_off() {
+    let limits = Limits { resets_max: 3, ..Limits::default() };
+    let town = Town::with(limits, |forward| forward).await;
+    let mut linked = town.node.events();
+    for _ in 0..20 {
+        let (mut stream, mut upstream) = town.connect().await;
+        write(&mut stream, b"x").await;
+        drop(stream);
+        expect_reset(read_all(&mut upstream).await);
+    }
+    let (_stream, _upstream) = town.connect().await;
+    drop(town);
+    // The first thing that has happened to a link since then is the end of the town.
+    let first = soon("something happens", linked.next()).await;
+    assert!(!matches!(first, Some(NodeEvent::CallerLinked { .. })), "{first:?}");
+}
+
+/// A program's own end of a connection, which says so many bytes in one piece.
+struct Says(usize);
+
+impl Handler for Says {
+    async fn call(&self, _: Request) -> Result<Reply, Status> {
+        let (sender, messages) = Messages::channel(4);
+        for piece in [vec![], vec![7; self.0], vec![]] {
+            sender.send(piece.into()).await?;
+        }
+        sender.finish().await?;
+        Ok(Reply::stream(messages))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_of_64_kib_passes_and_a_byte_more_does_not() {
+    let town = Town::open().await;
+    let own =
+        |name: &str, bytes| Service::new("tcp").raw_method_of(CallKind::Tcp, name, Says(bytes));
+    let agent = town.world.agent("own", town.node.local_addr());
+    let agent = agent.serve(own("fits", 64 << 10)).serve(own("exceeds", (64 << 10) + 1));
+    let _agent = attached(agent).await;
+    let callee = town.caller.agent("own").expect("a name");
+    let mut fits = opened(callee.tcp("fits")).await.expect("a connection");
+    assert_eq!(read_all(&mut fits).await.expect("a clean end").len(), 64 << 10);
+    let mut exceeds = opened(callee.tcp("exceeds")).await.expect("a connection");
+    let error = expect_reset(read_all(&mut exceeds).await);
+    assert_eq!(status_of(&error).code(), Code::ResourceExhausted, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_of_the_call_ends_a_connection_by_a_reset() {
+    let town = Town::open().await;
+    let callee = town.by_caller();
+    let call = callee.tcp("db").timeout(Duration::from_millis(500));
+    let (stream, mut upstream) = tokio::join!(opened(call), town.upstream.next());
+    let mut stream = stream.expect("a connection");
+    let error = expect_reset(read_all(&mut stream).await);
+    assert_eq!(status_of(&error).code(), Code::DeadlineExceeded, "{error}");
+    expect_reset(read_all(&mut upstream).await);
+    let zero = opened(callee.tcp("db").timeout(Duration::ZERO)).await;
+    check_status(zero, Code::InvalidArgument, Outcome::NotExecuted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_may_wait_for_its_agent() {
+    let town = Town::open().await;
+    let callee = town.caller.agent("late").expect("a name");
+    check_status(opened(callee.tcp("db")).await, Code::Unavailable, Outcome::NotExecuted);
+    let waiting = background(opened(callee.tcp("db").wait(true)));
+    let agent = town.world.agent("late", town.node.local_addr());
+    let _agent = attached(agent.tcp(town.upstream.forward("db"))).await;
+    let _upstream = town.upstream.next().await;
+    assert!(waiting.await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_lets_a_connection_end_and_cuts_one_that_does_not() {
+    let limits = Limits { drain_max: Duration::from_millis(700), ..Limits::default() };
+    let town = Town::with(limits, |forward| forward).await;
+    let (mut ends, mut ends_upstream) = town.connect().await;
+    let (mut stays, mut stays_upstream) = town.connect().await;
+    let Town { node, agent: _agent, caller: _caller, .. } = town;
+    let leaving = background(node.shutdown());
+    write(&mut ends, b"last").await;
+    ends.shutdown().await.expect("a half-close");
+    assert_eq!(read_all(&mut ends_upstream).await.expect("a clean end"), b"last");
+    drop(ends_upstream);
+    assert_eq!(read_all(&mut ends).await.expect("a clean end"), b"");
+    expect_reset(read_all(&mut stays).await);
+    expect_reset(read_all(&mut stays_upstream).await);
+    soon("the node has left", leaving).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_has_the_bytes_of_a_connection() {
+    let town = Town::open().await;
+    let book = Book::default();
+    let agent = town.world.agent("noted", town.node.local_addr());
+    let agent = agent.tcp(town.upstream.forward("db")).audit(book.audit().with_calls(true));
+    let _agent = attached(agent).await;
+    let callee = town.caller.agent("noted").expect("a name");
+    let (stream, mut upstream) = tokio::join!(opened(callee.tcp("db")), town.upstream.next());
+    let mut stream = stream.expect("a connection");
+    write(&mut stream, b"question").await;
+    stream.shutdown().await.expect("a half-close");
+    read_all(&mut upstream).await.expect("a clean end");
+    write(&mut upstream, b"answer").await;
+    drop(upstream);
+    read_all(&mut stream).await.expect("a clean end");
+    let line = book.has("call", &[("method", "tcp:db"), ("kind", "tcp"), ("code", "OK")]).await;
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&8.into(), &6.into()), "{line}");
+}
