@@ -190,6 +190,12 @@ impl Credentials {
             .map_err(|source| CredentialsError::Tls { source })
     }
 
+    /// What a party shows and whom it believes.
+    #[cfg(feature = "gateway")]
+    pub(super) fn own_and_trust(&self) -> (&Arc<CertifiedKey>, &Trust) {
+        (&self.material.own, &self.material.trust)
+    }
+
     /// TLS for the side that dials: it believes nodes of our CAs and our trust domain, by the name dialled.
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
@@ -329,6 +335,18 @@ fn certified_key(
         }),
         Err(error) => Err(damaged(&places.key, error.to_string())),
     }
+}
+
+/// A chain that no CA of ours has to vouch for, with its key.
+#[cfg(feature = "gateway")]
+pub(super) fn server_key(
+    cert: &[u8],
+    key: &[u8],
+    cert_place: &str,
+    key_place: &str,
+) -> Result<Arc<CertifiedKey>, CredentialsError> {
+    let places = Places { cert: cert_place.into(), key: key_place.into(), ..Places::in_memory() };
+    certified_key(certificates(cert, cert_place)?, key, &places)
 }
 
 /// Who vouches for whom.

@@ -15,6 +15,8 @@ mod facts;
 mod files;
 #[cfg(all(test, feature = "certs"))]
 mod handshakes;
+#[cfg(feature = "gateway")]
+mod http;
 mod identity;
 mod lapse;
 mod mac;
@@ -31,6 +33,10 @@ pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
+#[cfg(feature = "gateway")]
+pub use http::ServerCertificate;
+#[cfg(feature = "gateway")]
+pub(crate) use http::{HttpTls, Shown};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
