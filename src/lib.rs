@@ -46,6 +46,10 @@
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "gateway")]
+mod gateway;
+#[cfg(feature = "gateway")]
+mod httpd;
 mod caller;
 mod agent;
 mod node;
@@ -86,6 +90,8 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
+#[cfg(feature = "gateway")]
+pub use gateway::{Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge};
 pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
@@ -103,6 +109,8 @@ pub use serve::{Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrFacts;
+#[cfg(feature = "gateway")]
+pub use tls::ServerCertificate;
 pub use tls::{
     BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
     CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,

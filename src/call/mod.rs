@@ -28,6 +28,8 @@ pub use ends::{Inbound, Outbound};
 pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub use message::{Context, Reply, Request, Target};
+#[cfg(feature = "gateway")]
+pub(crate) use messages::Next;
 pub use messages::{Body, MessageSender, Messages};
 pub(crate) use permits::Permits;
 pub(crate) use receiving::Pending;
