@@ -40,8 +40,8 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the binary, with `certs`, `config` and `json`. `certs`: making certificates. `config`: TOML files. `json`: JSON in and
-//! out of messages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
+//! `cli` (default): the binary, with `certs`, `config`, `json` and `gateway`. `certs`: making certificates. `config`: TOML files. `json`:
+//! JSON in and out of messages. `gateway`: bearer tokens of the HTTP door, and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
@@ -64,6 +64,10 @@ mod link;
 mod generation;
 #[cfg(feature = "certs")]
 pub mod certs;
+#[cfg(feature = "gateway")]
+pub mod tokens;
+#[cfg(any(feature = "certs", feature = "gateway"))]
+mod files;
 mod tls;
 pub mod policy;
 mod events;

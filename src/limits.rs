@@ -282,6 +282,18 @@ pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Tokens of one CA directory at once. Each try reads them all: some 2 MiB.
 pub const TOKENS_MAX: usize = 10_000;
 
+/// Bearer tokens in one file. Each is some 200 bytes in memory, and the file is read whole at every change.
+pub const BEARER_TOKENS_MAX: usize = 10_000;
+
+/// A file of bearer tokens: that many with the longest names fit, and a wrong path (a device, a log) is not read whole.
+pub const BEARER_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a bearer token holds unless it is said. A month of somebody else's use is the most that a token lost unseen is worth.
+pub const BEARER_TTL_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The longest time of a bearer token: a year and a day, for those who renew once a year.
+pub const BEARER_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// How long an enroller's own certificate holds. It lies in memory and is signed again at half of that.
 pub const ENROLLER_LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 

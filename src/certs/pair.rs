@@ -4,7 +4,7 @@ use super::{
     CertsError,
     files::{self, Audience},
 };
-use crate::tls::CertificateFacts;
+use crate::{files::dir_of, tls::CertificateFacts};
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
     fs,
@@ -63,10 +63,6 @@ fn is_pair(cert_pem: &str, key_pem: &Zeroizing<String>) -> bool {
     let key = KeyPair::from_pem(key_pem).ok();
     let key = key.map(|key| key.subject_public_key_info());
     leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key))
-}
-
-fn dir_of(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// `.agent-warehouse.pem.next`: no `.pem` at its end, so that it is nobody's certificate yet.

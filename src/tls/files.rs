@@ -156,19 +156,25 @@ fn read_open(file: File, path: &Path) -> Result<Vec<u8>, CredentialsError> {
 }
 
 /// Mounted secrets are 0640 or 0440; anything that lets others in, or lets the group write, is refused.
-#[cfg(unix)]
 fn expect_private(file: &File, path: &Path) -> Result<(), CredentialsError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata().map_err(|error| unreadable(path, error))?.permissions().mode();
-    if mode & 0o026 == 0 {
-        return Ok(());
+    match exposed_mode(file).map_err(|error| unreadable(path, error))? {
+        None => Ok(()),
+        Some(mode) => Err(CredentialsError::ExposedKey { path: path.into(), mode }),
     }
-    Err(CredentialsError::ExposedKey { path: path.into(), mode: mode & 0o777 })
 }
 
+/// The mode of a file that holds a secret, where it lets somebody at it who should not get there.
+#[cfg(unix)]
+pub(crate) fn exposed_mode(file: &File) -> io::Result<Option<u32>> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata()?.permissions().mode();
+    Ok((mode & 0o026 != 0).then_some(mode & 0o777))
+}
+
+/// Other systems have no such modes.
 #[cfg(not(unix))]
-fn expect_private(_: &File, _: &Path) -> Result<(), CredentialsError> {
-    Ok(())
+pub(crate) fn exposed_mode(_: &File) -> io::Result<Option<u32>> {
+    Ok(None)
 }
 
 fn unreadable(path: &Path, source: io::Error) -> CredentialsError {

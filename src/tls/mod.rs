@@ -6,7 +6,7 @@ mod config;
 mod credentials;
 #[cfg(feature = "certs")]
 mod csr;
-#[cfg(feature = "certs")]
+#[cfg(any(feature = "certs", feature = "gateway"))]
 mod digest;
 #[cfg(feature = "certs")]
 mod door;
@@ -26,12 +26,14 @@ pub(crate) use config::random_bytes;
 pub use credentials::{Credentials, CredentialsError};
 #[cfg(feature = "certs")]
 pub use csr::CsrFacts;
-#[cfg(feature = "certs")]
+#[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
 #[cfg(feature = "certs")]
 pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
+#[cfg(feature = "gateway")]
+pub(crate) use files::exposed_mode;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;

@@ -13,3 +13,4 @@ mod paused;
 mod process;
 mod reload;
 mod staying;
+mod tokens;

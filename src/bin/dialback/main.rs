@@ -20,6 +20,7 @@ mod policy;
 mod reload;
 mod services;
 mod signals;
+mod token;
 
 use args::Command;
 use dialback::Role;
@@ -42,6 +43,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Call(args) => call::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),
+        Command::Token(args) => token::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Config(args) => config::run(args),
     }

@@ -1,0 +1,121 @@
+//! Why a file of tokens is not believed, or a token was not made.
+
+use crate::{
+    limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
+    name::Name,
+};
+use std::{fmt, io, path::PathBuf};
+
+/// What went wrong with a file of tokens, with the place and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokensError {
+    /// There is no such file.
+    #[error(
+        "{path} is not there; `dialback token create NAME --file {path}` makes it", path = path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Others could read who the callers are, or write themselves in.
+    #[error(
+        "{path} has mode {mode:04o}, so that others can get at the tokens; mend it with `chmod 600 {path}`", path = path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It is no such file.
+    #[error(
+        "{} is larger than {} MiB, which no file of tokens is", path.display(), BEARER_FILE_BYTES_MAX >> 20
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Lines are wrong: all of them. Shown one a line.
+    #[error("{0}")]
+    Lines(LineFaults),
+    /// It holds as many as it may.
+    #[error(
+        "{} has {BEARER_TOKENS_MAX} tokens, which is the most; take out those that are over, with `dialback token revoke NAME`", path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No time, or too much.
+    #[error("a token holds for at least a second and at most 366 days; write --ttl 12h, --ttl 30d")]
+    BadTtl,
+    /// There is nothing to revoke.
+    #[error("{} has no token of {name}{}; `dialback token list` shows what there is", path.display(), with_id(id))]
+    NoneOf {
+        /// The file.
+        path: PathBuf,
+        /// Whose.
+        name: Name,
+        /// Which one, where one was named.
+        id: Option<String>,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn with_id(id: &Option<String>) -> String {
+    id.as_ref().map_or_else(String::new, |id| format!(" with the id {}", id.escape_debug()))
+}
+
+/// One line that is wrong. Shown as `certs/tokens:7: ...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineFault {
+    /// The file as it was named to us.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong, and how it is written. It never has a token in it.
+    pub text: String,
+}
+
+impl fmt::Display for LineFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.text)
+    }
+}
+
+/// Everything that is wrong with the lines of a file, never empty, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineFaults(pub(super) Vec<LineFault>);
+
+impl LineFaults {
+    /// The faults, in the order of their lines.
+    pub fn iter(&self) -> std::slice::Iter<'_, LineFault> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for LineFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            let end_of_last = if index == 0 { "" } else { "\n" };
+            write!(f, "{end_of_last}{fault}")?;
+        }
+        Ok(())
+    }
+}

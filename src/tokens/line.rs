@@ -1,0 +1,152 @@
+//! One line of the file: whose token it is, the hash by which it is known, when it was made, and when it ends.
+
+use super::bearer::push_hex;
+use crate::{
+    name::Name,
+    tls::{DIGEST_BYTES, Utc},
+};
+use std::{fmt, time::SystemTime};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// How many digits of the hash name a token among others.
+const ID_DIGITS: usize = 12;
+
+const HASH_MARK: &str = "sha256:";
+
+/// What is known of one token. The token itself is not: only its hash is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenInfo {
+    /// The caller that it makes of its bearer.
+    pub name: Name,
+    /// When it was made.
+    pub created: SystemTime,
+    /// It is good up to here, to the second.
+    pub expires: SystemTime,
+    pub(super) digest: [u8; DIGEST_BYTES],
+}
+
+impl TokenInfo {
+    /// Twelve digits that name the token among others: the first of its SHA-256. Nothing of the token is in them.
+    pub fn id(&self) -> String {
+        let mut id = hex(&self.digest);
+        id.truncate(ID_DIGITS);
+        id
+    }
+
+    /// Whether its time is over.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        now > self.expires
+    }
+
+    /// Reads a line that is neither empty nor a remark.
+    ///
+    /// # Errors
+    /// What is wrong with it, and how it is written.
+    pub(super) fn parse(line: &str) -> Result<Self, String> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, hash, created, expires] = fields[..] else {
+            let count = fields.len();
+            return Err(format!(
+                "has {count} fields where there are four, NAME sha256:HASH CREATED EXPIRES; `dialback token create NAME` writes such a line"
+            ));
+        };
+        let name = name.parse::<Name>().map_err(|fault| fault.to_string())?;
+        let (created, expires) = (moment("made", created)?, moment("to end", expires)?);
+        if expires < created {
+            return Err(format!("a token of {name} would end before it was made"));
+        }
+        Ok(Self { name, created, expires, digest: digest(hash)? })
+    }
+}
+
+/// The line as it stands in the file.
+impl fmt::Display for TokenInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, created, expires, digest } = self;
+        write!(f, "{name} {HASH_MARK}{} {} {}", hex(digest), Utc(*created), Utc(*expires))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    push_hex(&mut text, bytes);
+    text
+}
+
+/// No fault repeats what stands there: a token that was put in the place of its hash must not come into a log.
+fn digest(text: &str) -> Result<[u8; DIGEST_BYTES], String> {
+    let digits = text.strip_prefix(HASH_MARK).unwrap_or_default().as_bytes();
+    let is_hash = digits.len() == 2 * DIGEST_BYTES
+        && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_hash {
+        return Err(
+            "the second field is no hash, sha256: and 64 digits in lower case; `printf %s TOKEN | sha256sum` has it"
+                .into(),
+        );
+    }
+    let value = |digit: u8| if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 };
+    Ok(std::array::from_fn(|at| value(digits[2 * at]) << 4 | value(digits[2 * at + 1])))
+}
+
+fn moment(what: &str, text: &str) -> Result<SystemTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from).map_err(|_| {
+        let shown: String = text.escape_debug().take(40).collect();
+        format!("when it was {what} is no time: {shown}; write it as 2027-01-31T00:00:00Z")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const HASH: &str = "ab00000000000000000000000000000000000000000000000000000000000019";
+
+    fn line() -> String {
+        format!("billing sha256:{HASH} 2026-11-25T13:00:00Z 2026-12-25T13:00:00Z")
+    }
+
+    #[test]
+    fn a_line_comes_back_as_it_was() {
+        let info = TokenInfo::parse(&line()).expect("a line");
+        assert_eq!(info.to_string(), line());
+        assert_eq!(
+            (info.id().as_str(), info.digest[0], info.digest[31]),
+            ("ab0000000000", 0xab, 0x19)
+        );
+        let days = Duration::from_secs(30 * 24 * 3600);
+        assert_eq!(info.expires, info.created + days);
+        assert!(!info.is_expired(info.expires));
+        assert!(info.is_expired(info.expires + Duration::from_secs(1)));
+        let spaced = format!("\t{}  \r", line().replace(' ', "\t "));
+        assert_eq!(TokenInfo::parse(&spaced), Ok(info));
+    }
+
+    #[track_caller]
+    fn check_refused(line: &str, text: &str) {
+        let told = TokenInfo::parse(line).expect_err("refused");
+        assert!(told.contains(text), "{told}");
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_says_what_is_wrong_with_it() {
+        check_refused("billing", "1 fields");
+        check_refused(&format!("{} more", line()), "5 fields");
+        check_refused(&line().replace("billing", "Billing"), "Billing");
+        check_refused(&line().replace("billing", "agent/billing"), "agent/billing");
+        check_refused(&line().replace("sha256:", ""), "no hash");
+        check_refused(&line().replace("ab", "AB"), "no hash");
+        check_refused(&line().replace("ab", "a"), "no hash");
+        check_refused(&line().replace("ab", "ag"), "no hash");
+        check_refused(&line().replace("2026-11-25T13:00:00Z", "today"), "made");
+        check_refused(&line().replace("2026-12-25T13:00:00Z", "2026-13-25T13:00:00Z"), "to end");
+        check_refused(&line().replace("2026-12-25", "2026-11-24"), "before it was made");
+    }
+
+    #[test]
+    fn a_token_that_stands_where_its_hash_should_is_not_repeated() {
+        let token = format!("dbt1_{}", "7".repeat(72));
+        let told = TokenInfo::parse(&line().replace(&format!("sha256:{HASH}"), &token));
+        assert!(!told.expect_err("refused").contains("777"));
+    }
+}
