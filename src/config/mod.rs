@@ -3,6 +3,8 @@
 //! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
 
 mod fault;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod rules;
 mod shared;
 mod table;
@@ -10,6 +12,8 @@ mod value;
 mod watch;
 
 pub use fault::{Fault, Faults};
+#[cfg(feature = "gateway")]
+pub use gateway::{GatewayFile, GatewayTls};
 pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::Watch;
@@ -43,6 +47,9 @@ pub struct NodeConfig {
     pub state: Option<PathBuf>,
     /// Where links, refusals and calls are written down.
     pub audit: AuditFile,
+    /// The HTTP door.
+    #[cfg(feature = "gateway")]
+    pub gateway: Option<GatewayFile>,
 }
 
 impl NodeConfig {
@@ -60,8 +67,19 @@ impl NodeConfig {
             let state = file.optional("state", value::path);
             let audit = read_audit(file);
             file.refuse(&["nodes", "demo", "ledger", "enroll"], "belongs in an agent's file");
+            #[cfg(feature = "gateway")]
+            let gateway = gateway::read_gateway(file);
             refuse_doors(file);
-            Self { listen, tls, policy, limits, state, audit }
+            Self {
+                listen,
+                tls,
+                policy,
+                limits,
+                state,
+                audit,
+                #[cfg(feature = "gateway")]
+                gateway,
+            }
         })
     }
 }
@@ -104,7 +122,8 @@ impl AgentConfig {
             let ledger = file.optional("ledger", value::path);
             let enroll = file.optional("enroll", value::enroller);
             let audit = read_audit(file);
-            file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
+            let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
+            file.refuse(&of_node, "belongs in a node's file");
             refuse_doors(file);
             Self { nodes, tls, policy, limits, demo, ledger, enroll, audit }
         })
@@ -129,9 +148,10 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 
 /// Doors that are written down and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
-    let doors = ["gateway", "http", "tcp", "service", "site", "admin", "cluster"];
-    file.refuse(&doors, NOT_YET);
-    file.refuse(&["policy", "tokens", "log", "log_level"], NOT_YET);
+    file.refuse(&["http", "tcp", "service", "site", "admin", "cluster"], NOT_YET);
+    file.refuse(&["policy", "log", "log_level"], NOT_YET);
+    #[cfg(not(feature = "gateway"))]
+    file.refuse(&["gateway", "tokens"], NOT_YET);
 }
 
 /// A file that holds a node's rules and nothing else, and replaces those of the node's file.

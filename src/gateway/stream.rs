@@ -233,11 +233,8 @@ mod tests {
         ];
         assert_eq!(all(body).await, expected);
         let status = Status::new(Code::Aborted, "enough");
-        let body = StreamBody::answering(
-            Wording::Events,
-            messages(Next::Failed(status)).await,
-            never(),
-        );
+        let body =
+            StreamBody::answering(Wording::Events, messages(Next::Failed(status)).await, never());
         let last = all(body).await.pop().expect("an end");
         let data = last.strip_prefix("event: error\ndata: ").expect("an error");
         let data: Value = serde_json::from_str(data).expect("JSON");

@@ -11,6 +11,8 @@ mod enroll;
 mod faults;
 mod faults_drain;
 mod hostile;
+#[cfg(feature = "gateway")]
+mod http;
 mod identity;
 mod limits;
 #[cfg(unix)]

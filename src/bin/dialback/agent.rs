@@ -92,7 +92,7 @@ impl Settings {
     }
 
     /// For an agent that runs.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<AgentPolicy> {
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<Generation<AgentPolicy>> {
         let of = self.credentials.clone();
         let announce = Box::new(move || credentials::announce(&of));
         let changed = [

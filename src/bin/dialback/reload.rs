@@ -3,16 +3,16 @@
 
 use crate::{exit::Failure, output::escape, signals::Hangups};
 use dialback::{
-    Applied, Generation, StartError,
+    Applied, StartError,
     config::Watch,
     limits::{RELOAD_AGAIN_EVERY, WORRY_AGAIN_AFTER},
 };
 use std::{convert::Infallible, path::PathBuf, time::Instant};
 
 /// What was read, and from where.
-pub(crate) struct Read<P> {
+pub(crate) struct Read<N> {
     /// To be put in force.
-    pub(crate) next: Generation<P>,
+    pub(crate) next: N,
     /// To be watched from now on.
     pub(crate) files: Vec<PathBuf>,
     /// What has changed too and takes a restart: names of settings.
@@ -49,11 +49,11 @@ impl Pending {
 }
 
 /// Minds files and SIGHUP for as long as it is polled.
-pub(crate) async fn mind<P>(
+pub(crate) async fn mind<N>(
     mut watch: Watch,
     mut hangups: Hangups,
-    read: impl Fn() -> Result<Read<P>, Failure>,
-    apply: impl AsyncFn(Generation<P>) -> Result<Applied, StartError>,
+    read: impl Fn() -> Result<Read<N>, Failure>,
+    apply: impl AsyncFn(N) -> Result<Applied, StartError>,
 ) -> Infallible {
     let mut pending = Pending::default();
     loop {

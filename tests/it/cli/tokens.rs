@@ -99,6 +99,8 @@ fn what_is_wrong_with_tokens_is_told_with_its_place_and_the_remedy() {
     place.run(&["token", "create", "ops"]).expect(2, &["mode 0644", "chmod 600 certs/tokens"]);
     mode(0o600).expect("changed");
     place.write("file", "");
-    place.run(&["token", "create", "ops", "--file", "file/tokens"]).expect(1, &["cannot write file"]);
+    place
+        .run(&["token", "create", "ops", "--file", "file/tokens"])
+        .expect(1, &["cannot write file"]);
     create(&place, &["ops"]);
 }
