@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# openssl makes certificates for the tests, as other tools make them.
-bash scripts/needs.sh cc=gcc openssl=openssl
+# openssl makes certificates for the tests, as other tools make them; curl asks the HTTP door as other tools ask it.
+bash scripts/needs.sh cc=gcc openssl=openssl curl=curl
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
 # The bare library builds alone, with either cryptography.

@@ -270,7 +270,7 @@ fn the_gateway_says_where_it_is_and_who_may_pass() {
     check(
         node_faults,
         text,
-        &wrong("[gateway.tls]\n", ""),
+        &wrong("[gateway.tls]\ncert = 'c.pem'\nkey = 'c.key'", "cert = 'c.pem'"),
         "f:6: `cert` belongs under [gateway.tls]",
     );
     check(agent_faults, "", text, "f:1: [gateway] belongs in a node's file");

@@ -89,7 +89,7 @@ impl Refusal {
     }
 
     /// The same failure with another status of HTTP.
-    pub(super) fn as_http(self, http: StatusCode) -> Self {
+    pub(super) fn with_http(self, http: StatusCode) -> Self {
         Self { http: Some(http), ..self }
     }
 

@@ -10,7 +10,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
-use serde_json::Value;
 use std::fmt::Display;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,7 +26,7 @@ impl Codec {
         if self == Self::Cbor {
             return Ok(bytes);
         }
-        let value: Value = serde_json::from_slice(&bytes).map_err(|fault| {
+        let value = json::from_text(&bytes).map_err(|fault| {
             let text = format!("the body is not one JSON value: {fault}");
             Status::not_executed(Code::InvalidArgument, text)
         })?;
@@ -67,7 +66,7 @@ impl From<BodyFault> for Refusal {
     fn from(fault: BodyFault) -> Self {
         let refusal = Self::from(fault.status());
         match fault.http {
-            Some(http) => refusal.as_http(http).closing(),
+            Some(http) => refusal.with_http(http).closing(),
             None => refusal,
         }
     }

@@ -144,7 +144,7 @@ impl StreamBody {
 /// How a stream says that it has ended, and how.
 pub(super) fn ending(wording: Wording, ended: Result<Metadata, Status>, late: &Metadata) -> Bytes {
     let outcome = ended.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok);
-    let trailing = ended.as_ref().map_or_else(Status::metadata, |trailing| trailing);
+    let trailing = ended.as_ref().unwrap_or_else(Status::metadata);
     match wording {
         Wording::Connect(_) => {
             let mut end = Map::new();
