@@ -22,6 +22,7 @@ fi
 say "clippy"
 cargo clippy --locked --all-targets -- -D warnings
 cargo clippy --locked --lib --no-default-features --features ring -- -D warnings
+cargo clippy --locked --lib --no-default-features --features aws-lc-rs,gateway -- -D warnings
 
 say "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

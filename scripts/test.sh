@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 bash scripts/needs.sh cc=gcc openssl=openssl curl=curl
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
+bash scripts/openapi.sh
 # The bare library builds alone, with either cryptography.
 cargo check --locked --lib --no-default-features --features aws-lc-rs
 cargo check --locked --lib --no-default-features --features ring

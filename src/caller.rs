@@ -11,7 +11,7 @@ use crate::{
         BindError, ControlStream, Dialler, HelloWords, Leave, Leaving, Link, LinkFault, Redial,
     },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
-    node::{AgentInfo, DIRECTORY, StartError},
+    node::{AgentInfo, DIRECTORY, ListedService, StartError},
     status::{Code, Status},
     tls::{Credentials, random_bytes},
     wire::{CloseCode, Control, ServiceInfo},
@@ -393,12 +393,20 @@ impl Caller {
         self.node().call(format!("{DIRECTORY}/Agents").as_str(), &()).await
     }
 
-    /// The services of an agent that this caller may see.
+    /// The services of an agent that this caller may see, with the methods that it may call.
     ///
     /// # Errors
     /// As any call.
     pub async fn services(&self, agent: &str) -> Result<Vec<ServiceInfo>, Status> {
         self.node().call(format!("{DIRECTORY}/Services").as_str(), agent).await
+    }
+
+    /// The services that this caller may call, each method with the agents on which: of those that are attached and take calls.
+    ///
+    /// # Errors
+    /// As any call; `UNIMPLEMENTED` from a node that is older than this method.
+    pub async fn all_services(&self) -> Result<Vec<ListedService>, Status> {
+        self.node().call(format!("{DIRECTORY}/AllServices").as_str(), &()).await
     }
 
     fn callee(&self, target: Target) -> Callee {

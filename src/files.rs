@@ -3,12 +3,16 @@
 use crate::tls;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(all(feature = "certs", feature = "gateway")),
+    expect(dead_code, reason = "certificates and tokens are written for audiences of their own")
+)]
 pub(crate) enum Audience {
     /// Its owner: 0600 from its first byte on.
     Owner,
@@ -77,26 +81,6 @@ fn made_alike(_: &File, _: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Adds a line with one write. Half a line that a crash left behind stays a line of its own.
-#[cfg(feature = "certs")]
-pub(crate) fn append_line(path: &Path, line: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-    let start = if ends_in_half_a_line(&mut file)? { "\n" } else { "" };
-    file.write_all(format!("{start}{line}\n").as_bytes())?;
-    file.sync_all()
-}
-
-#[cfg(feature = "certs")]
-fn ends_in_half_a_line(file: &mut File) -> io::Result<bool> {
-    if file.metadata()?.len() == 0 {
-        return Ok(false);
-    }
-    let mut last = [0];
-    file.seek(io::SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    Ok(last != *b"\n")
-}
-
 /// Makes the directory if need be, and holds it until the guard is dropped, so that of two commands that run at once one waits for the
 /// other.
 pub(crate) fn hold_dir(dir: &Path) -> io::Result<Option<File>> {
@@ -152,18 +136,5 @@ mod tests {
             fs::set_permissions(&path, mode).expect("changed");
             assert_eq!(mode_after(Audience::Owner), 0o600);
         }
-    }
-
-    #[cfg(feature = "certs")]
-    #[test]
-    fn a_line_after_half_a_line_stands_by_itself() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("a.jsonl");
-        append_line(&path, "one").expect("written");
-        append_line(&path, "two").expect("written");
-        assert_eq!(fs::read_to_string(&path).expect("read"), "one\ntwo\n");
-        fs::write(&path, "one\ntw").expect("written");
-        append_line(&path, "three").expect("written");
-        assert_eq!(fs::read_to_string(&path).expect("read"), "one\ntw\nthree\n");
     }
 }

@@ -95,7 +95,10 @@ pub use call::{
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
 #[cfg(feature = "gateway")]
-pub use gateway::{Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge};
+pub use gateway::{
+    Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge, agents_page, openapi,
+    services_page,
+};
 pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
@@ -105,11 +108,11 @@ pub use name::{
     Role, ServiceGlob, ServiceName,
 };
 pub use node::{
-    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Node, NodeBuilder, NodeEvent,
-    NotConnected, StartError, StateError,
+    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Directory, ListedMethod, ListedService,
+    Node, NodeBuilder, NodeEvent, NotConnected, StartError, StateError,
 };
 pub use policy::{AgentPolicy, NodePolicy};
-pub use serve::{Service, ServiceError};
+pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrFacts;
@@ -122,7 +125,8 @@ pub use tls::{
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{
-    ALPN, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo, StreamCode,
+    ALPN, ANY_METHOD, CallKind, CloseCode, MethodInfo, PROTOCOL_VERSION, Reaction, ServiceInfo,
+    StreamCode,
 };
 #[cfg(feature = "certs")]
 pub use wire::{JOIN_ALPN, JoinRefusal};

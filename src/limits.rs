@@ -8,6 +8,12 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// One REGISTER or VIEW frame: a thousand methods with long names fit.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 
+/// What an agent's program says of a service or a method: some sentences. A hundred of them are less than half of a REGISTER.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// A JSON Schema of a method's messages, as text: some thirty fields with a sentence each.
+pub const SCHEMA_BYTES_MAX: usize = 4 * 1024;
+
 /// Depth of maps and arrays in a head. Ours go four deep; serde_cbor's own bound of 127 is fixed in it.
 pub const HEAD_DEPTH_MAX: usize = 32;
 
@@ -294,6 +300,9 @@ pub const BEARER_TTL_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The longest time of a bearer token: a year and a day, for those who renew once a year.
 pub const BEARER_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Agents of one method that the OpenAPI document names. Of more, a choice in a list is no help to people, and the names would be most of it.
+pub const OPENAPI_AGENTS_MAX: usize = 100;
+
 /// How long an enroller's own certificate holds. It lies in memory and is signed again at half of that.
 pub const ENROLLER_LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -372,6 +381,9 @@ pub const HTTP_EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
 
 /// Between two looks at whether whoever asks may still: a token that has ended or was revoked, a certificate that is trusted no more.
 pub const HTTP_CALLER_LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Pages of what there is to call that are put together at once: each takes a thread for as long as it takes.
+pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
 
 /// Callers whose calls through a door are counted at once; those without a call are forgotten first.
 pub const DOOR_CALLERS_MAX: usize = 4_096;

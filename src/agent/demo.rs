@@ -4,7 +4,7 @@
 
 use crate::{
     call::{Body, Context, DynHandler, Inbound, Outbound, Reply, ReplyFuture, Request},
-    serve::Service,
+    serve::{Description, Service},
     status::{Code, Status},
     wire::{CallKind, encode_value},
 };
@@ -21,6 +21,7 @@ use std::{
 pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
     let hello = Service::new("HelloService")
         .method("Hello", |name: String, _: Context| async move { Ok(format!("hello:{name}")) });
+    let hello = describe(hello, "The first call there ever was.", HELLO);
     let ledger = ledger.map(Arc::new);
     let demo = Service::new("Demo")
         .raw_method("Echo", Echo)
@@ -35,7 +36,66 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
         .server_stream("Count", |count: Count, replies, _: Context| count.run(replies))
         .client_stream("Sum", |values: Inbound<Value>, _: Context| sum(values))
         .raw_method_of(CallKind::Bidirectional, "Chat", Chat);
-    vec![hello, demo]
+    vec![hello, describe(demo, "For tests, newcomers and operators.", DEMO)]
+}
+
+/// A method, what it does, and the schemas of a message each way; where those are empty nothing is said.
+type Said = [&'static str; 4];
+
+const HELLO: &[Said] =
+    &[["Hello", "Gives \"hello:\" and what it was given.", r#"{"type":"string"}"#, STRING_OUT]];
+
+const STRING_OUT: &str = r#"{"type":"string","examples":["hello:hello"]}"#;
+
+const NOTHING: &str = r#"{"type":"null"}"#;
+
+const DEMO: &[Said] = &[
+    ["Echo", "Gives back what it was given.", "", ""],
+    [
+        "Sleep",
+        "Answers after so many milliseconds.",
+        r#"{"type":"object","required":["ms"],"properties":{"ms":{"type":"integer","minimum":0}},"additionalProperties":false}"#,
+        NOTHING,
+    ],
+    [
+        "Fail",
+        "Fails with the code of that name, as NOT_FOUND.",
+        r#"{"type":"object","required":["code"],"properties":{"code":{"type":"string"},"message":{"type":"string"}},"additionalProperties":false}"#,
+        NOTHING,
+    ],
+    ["Panic", "Panics: the call ends INTERNAL, unknown.", "", NOTHING],
+    [
+        "Append",
+        "Writes `started ID` into the agent's ledger, and `done ID` after so many milliseconds.",
+        r#"{"type":"object","required":["id"],"properties":{"id":{"type":"string","pattern":"^[A-Za-z0-9_-]{1,64}$"},"ms":{"type":"integer","minimum":0}},"additionalProperties":false}"#,
+        NOTHING,
+    ],
+    [
+        "Bytes",
+        "Streams so many bytes, in messages of `chunk` (64 KiB).",
+        r#"{"type":"object","required":["bytes"],"properties":{"bytes":{"type":"integer","minimum":0},"chunk":{"type":"integer","minimum":1}},"additionalProperties":false}"#,
+        r#"{"type":"string","contentEncoding":"base64url"}"#,
+    ],
+    [
+        "Count",
+        "Streams {\"i\":1}, {\"i\":2} and so on up to n, one each interval.",
+        r#"{"type":"object","required":["n"],"properties":{"n":{"type":"integer","minimum":0},"interval_ms":{"type":"integer","minimum":0}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["i"],"properties":{"i":{"type":"integer"}}}"#,
+    ],
+    [
+        "Sum",
+        "Adds up the values of a stream.",
+        r#"{"type":"object","required":["value"],"properties":{"value":{"type":"integer"}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["sum","count"],"properties":{"sum":{"type":"integer"},"count":{"type":"integer"}}}"#,
+    ],
+    ["Chat", "Gives back every message of a stream as it comes.", "", ""],
+];
+
+fn describe(service: Service, text: &str, methods: &[Said]) -> Service {
+    let described = |service: Service, [name, text, request, reply]: &Said| {
+        service.describe_method(*name, Description::new(*text).request(*request).reply(*reply))
+    };
+    methods.iter().fold(service.describe(text), described)
 }
 
 /// Gives every message back as it comes.
@@ -239,6 +299,22 @@ fn is_ledger_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::Services;
+
+    #[test]
+    fn every_demo_method_says_what_it_does_and_its_schemas_are_json() {
+        let services = Services::new(services(None)).expect("services");
+        for service in services.infos() {
+            assert!(!service.description.is_empty(), "{}", service.name);
+            for method in &service.methods {
+                assert!(!method.description.is_empty(), "{}/{}", service.name, method.name);
+                for schema in [&method.request_schema, &method.reply_schema] {
+                    let read = serde_json::from_str::<serde_json::Value>(schema);
+                    assert!(schema.is_empty() || read.is_ok(), "{}: {schema}", method.name);
+                }
+            }
+        }
+    }
 
     #[test]
     fn ledger_ids_have_no_room_for_a_second_line() {

@@ -135,10 +135,12 @@ impl AgentBuilder {
         }
         let (limits, instance) = (Arc::new(self.limits), random_bytes());
         let words = words(instance, &limits);
+        let services = Services::new(self.services)?;
+        services.expect_registrable()?;
         let shared = Arc::new(Shared {
             peer: self.credentials.peer_name().clone(),
             dialler: Dialler::new(&self.credentials, words, limits.clone())?,
-            services: Services::new(self.services)?,
+            services,
             policy: Current::new(self.policy),
             refusals: Lines::default(),
             journal: self.audit.of(self.credentials.peer_name().clone()),

@@ -4,8 +4,8 @@ use super::CertsError;
 use crate::files;
 pub(super) use crate::files::Audience;
 use std::{
-    fs::{self, File},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
     path::Path,
 };
 
@@ -16,7 +16,23 @@ pub(super) fn replace(path: &Path, text: &str, audience: Audience) -> Result<(),
 
 /// Adds a line with one write. Half a line that a crash left behind stays a line of its own.
 pub(super) fn append_line(path: &Path, line: &str) -> Result<(), CertsError> {
-    files::append_line(path, line).map_err(|error| unwritable(path, error))
+    let append = || {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let start = if ends_in_half_a_line(&mut file)? { "\n" } else { "" };
+        file.write_all(format!("{start}{line}\n").as_bytes())?;
+        file.sync_all()
+    };
+    append().map_err(|error| unwritable(path, error))
+}
+
+fn ends_in_half_a_line(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(io::SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 /// The whole of a text file.
@@ -50,6 +66,18 @@ fn unwritable(path: &Path, source: io::Error) -> CertsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_after_half_a_line_stands_by_itself() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.jsonl");
+        append_line(&path, "one").expect("written");
+        append_line(&path, "two").expect("written");
+        assert_eq!(read(&path).expect("read"), "one\ntwo\n");
+        fs::write(&path, "one\ntw").expect("written");
+        append_line(&path, "three").expect("written");
+        assert_eq!(read(&path).expect("read"), "one\ntw\nthree\n");
+    }
 
     #[test]
     fn a_directory_that_is_a_file_is_named_in_the_error() {

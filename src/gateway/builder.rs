@@ -9,7 +9,7 @@ use crate::{
     current::Current,
     drain::Tasks,
     httpd,
-    limits::CLOSE_WAIT_MAX,
+    limits::{CLOSE_WAIT_MAX, HTTP_VIEWS_AT_ONCE_MAX},
     name::{Name, NameError, PeerName, Role},
     node::{Door, Node},
     tls::{HttpTls, ServerCertificate},
@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// Why a door did not open.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +188,7 @@ impl GatewayBuilder {
             proxies: self.proxies,
             origins: self.origins,
             strangers: Strangers::default(),
+            views: Semaphore::new(HTTP_VIEWS_AT_ONCE_MAX),
         });
         let serve = httpd::serve(listener, inner.clone(), tasks.clone());
         tasks.spawn_until_stopped(serve);

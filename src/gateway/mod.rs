@@ -5,14 +5,20 @@ mod ask;
 mod body;
 mod builder;
 mod call;
+mod embed;
+mod openapi;
 mod origin;
+mod pages;
 mod route;
+mod schemas;
 mod stream;
 mod view;
 mod who;
 
 pub use builder::{GatewayBuilder, GatewayError};
+pub use openapi::openapi;
 pub use origin::{IpRange, IpRangeError};
+pub use pages::{agents_page, services_page};
 pub use who::TokenJudge;
 
 use crate::{
@@ -37,7 +43,7 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use who::{Judges, Strangers, Who};
 
 /// A running HTTP door of a node. Dropping it closes the door; [`Node::shutdown`] lets what is in hand finish first, as long as the door
@@ -95,6 +101,8 @@ struct Inner {
     proxies: Vec<IpRange>,
     origins: Vec<String>,
     strangers: Strangers,
+    /// Turns at putting pages together.
+    views: Semaphore,
 }
 
 /// One request, but for its body.
@@ -201,7 +209,7 @@ impl Inner {
         }
         let who = self.who(asking)?;
         match route {
-            Route::View(view) => view::answer(&self.door, &who, view),
+            Route::View(view) => self.view(who, view).await,
             Route::Call { agent, method } => self.call(asking, who, agent, method, body).await,
         }
     }

@@ -169,6 +169,17 @@ impl MethodGlob {
             || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))
     }
 
+    /// Whether the pattern covers some method of the service, whatever methods that has.
+    pub fn matches_some_of(&self, service: &str) -> bool {
+        matches!(&self.subject, Subject::Rpc { service: labels, .. } if labels_match(labels, service.split('.')))
+    }
+
+    /// Whether the pattern covers every method of the service.
+    pub fn matches_all_of(&self, service: &str) -> bool {
+        matches!(&self.subject, Subject::Rpc { method: Label::Prefix(start), .. } if start.is_empty())
+            && self.matches_some_of(service)
+    }
+
     fn is_every_rpc(&self) -> bool {
         let Subject::Rpc { service, method } = &self.subject else { return false };
         service.iter().all(|label| *label == Label::Any)

@@ -189,13 +189,16 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// Service and method names come from the peer: they follow the grammar or the link ends.
+/// Names and texts come from the peer: names follow the grammar, and texts have their limits, or the link ends.
 fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
     let bad =
         |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
     for service in &services {
         // By itself too: a service may come without methods.
         service.name.parse::<ServiceName>().map_err(bad)?;
+        if let Some(what) = service.too_long() {
+            return Err(LinkFault::Broken(format!("a registration that says too much: {what}")));
+        }
         for method in &service.methods {
             method.name.parse::<MethodName>().map_err(bad)?;
         }

@@ -1,9 +1,10 @@
 //! The node as a door sees it that is no link: whoever asks was made sure of by the door, and the call goes the way of all calls.
 
 use super::{
-    Node, Shared,
+    Directory, Node, Shared,
     breaks::Breaks,
     dispatch::{self, Authorised, Dispatch},
+    snapshot,
 };
 use crate::{
     audit::{CallFacts, CallNote, Journal},
@@ -131,6 +132,11 @@ impl Door {
     /// Where refusals are written down.
     pub(crate) fn journal(&self) -> &Journal {
         &self.shared.journal
+    }
+
+    /// What this caller may see of what there is to call.
+    pub(crate) fn directory_for(&self, caller: &PeerName) -> Directory {
+        snapshot::directory_for(&self.shared, caller)
     }
 
     /// A name for the next call.

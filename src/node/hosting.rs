@@ -56,8 +56,8 @@ mod tests {
     use crate::wire::{CallKind, MethodInfo};
 
     fn service(methods: &[&str]) -> Vec<ServiceInfo> {
-        let method = |name: &&str| MethodInfo { name: (*name).into(), kind: CallKind::Unary };
-        vec![ServiceInfo { name: "S".into(), methods: methods.iter().map(method).collect() }]
+        let method = |name: &&str| MethodInfo::new(*name, CallKind::Unary);
+        vec![ServiceInfo::new("S", methods.iter().map(method).collect())]
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod front;
 mod handle;
 mod hosting;
 mod lines;
+mod listing;
 mod quotas;
 mod registry;
 mod returns;
@@ -21,7 +22,8 @@ mod state;
 pub(crate) use door::{Asked, Door};
 pub use events::NodeEvent;
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
-pub use snapshot::{AgentInfo, DIRECTORY};
+pub use listing::{ListedMethod, ListedService};
+pub use snapshot::{AgentInfo, DIRECTORY, Directory};
 pub use state::StateError;
 
 use crate::{
@@ -353,6 +355,15 @@ impl Node {
     /// What is known of the agents that are attached or were, by name.
     pub fn agents(&self) -> Vec<AgentInfo> {
         snapshot::agents(&self.shared, |_| true)
+    }
+
+    /// What a caller may see of agents and services, by the policy of now: what `dialback agents` and `dialback services` show it, and
+    /// the pages of the HTTP door. For the node itself, `node/NAME`, that is everything.
+    ///
+    /// Costs a look at the rules for each method of each agent that the caller may see, and holds up no call: the registry is copied
+    /// first. A thousand agents of ten methods and a hundred rules are a million comparisons of short texts.
+    pub fn directory_for(&self, asker: &PeerName) -> Directory {
+        snapshot::directory_for(&self.shared, asker)
     }
 
     /// What happens to links from now on: who attached, who was lost and why, who drains, who took over.

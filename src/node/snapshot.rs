@@ -3,12 +3,13 @@
 use super::{
     Shared,
     dispatch::may_answer,
+    listing::{self, ListedService, Viewer},
     registry::{Line, Now},
 };
 use crate::{
     call::Context,
     name::{MethodPath, Name, NameError, PeerName},
-    policy::Target,
+    policy::{NodePolicy, Target},
     serve::Service,
     status::{Code, Status},
     wire::ServiceInfo,
@@ -21,6 +22,17 @@ use std::{
 
 /// The service that every node hosts, open to every admitted peer and filtered by policy.
 pub const DIRECTORY: &str = "dialback.v1.Directory";
+
+/// What there is to call, as one caller may see it: a picture of one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The node that says so.
+    pub node: String,
+    /// The agents that the caller may see, attached or not, by name.
+    pub agents: Vec<AgentInfo>,
+    /// The services of agents that are attached and take calls, by name.
+    pub services: Vec<ListedService>,
+}
 
 /// What is known of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +110,36 @@ fn may_see(shared: &Shared, asker: &PeerName, agent: &Name) -> bool {
     shared.policy.get().may_see(asker, Target::Agent(agent))
 }
 
-/// The services of one agent, if the asker may see it.
+fn viewer<'a>(shared: &Shared, policy: &'a NodePolicy, asker: &'a PeerName) -> Viewer<'a> {
+    Viewer { policy, asker, is_own: *asker == shared.peer }
+}
+
+/// What one caller may see of everything.
+pub(super) fn directory_for(shared: &Shared, asker: &PeerName) -> Directory {
+    let policy = shared.policy.get();
+    let viewer = viewer(shared, &policy, asker);
+    Directory {
+        node: shared.name.to_string(),
+        agents: agents(shared, |agent| viewer.sees_agent(agent)),
+        services: all_services(shared, asker),
+    }
+}
+
+/// The services of all agents that take calls, as the asker may call them.
+fn all_services(shared: &Shared, asker: &PeerName) -> Vec<ListedService> {
+    // Copied first, so that calls do not wait for the rules to be looked at.
+    let links: Vec<_> = shared
+        .registry()
+        .lines(Now::read())
+        .filter(|line| !line.is_draining)
+        .filter_map(|line| Some((line.name.clone(), line.newest?.clone())))
+        .collect();
+    let policy = shared.policy.get();
+    let hosted = links.iter().map(|(name, link)| (name, &link.services[..]));
+    listing::list(viewer(shared, &policy, asker), hosted)
+}
+
+/// The services of one agent as the asker may call them, if it may see the agent.
 fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<ServiceInfo>, Status> {
     if !may_see(shared, asker, agent) {
         return Err(Status::new(
@@ -107,8 +148,9 @@ fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<Servi
         ));
     }
     let link = shared.registry().pick(agent).cloned();
-    link.map(|agent| agent.services.clone())
-        .ok_or_else(|| Status::new(Code::Unavailable, format!("agent {agent} is not attached")))
+    let link = link
+        .ok_or_else(|| Status::new(Code::Unavailable, format!("agent {agent} is not attached")))?;
+    Ok(viewer(shared, &shared.policy.get(), asker).services_of(agent, &link.services))
 }
 
 /// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
@@ -123,8 +165,12 @@ pub(super) fn hosts(shared: &Shared, asker: &PeerName, method: &MethodPath) -> V
 /// The directory as a service. It holds the node weakly: the node holds it.
 pub(super) fn directory(shared: &Arc<Shared>) -> Service {
     let (for_agents, for_services) = (Arc::downgrade(shared), Arc::downgrade(shared));
-    let for_hosts = Arc::downgrade(shared);
+    let (for_hosts, for_all) = (Arc::downgrade(shared), Arc::downgrade(shared));
     Service::new(DIRECTORY)
+        .method("AllServices", move |(): (), ctx: Context| {
+            let shared = for_all.clone();
+            async move { Ok(all_services(&*upgrade(&shared)?, ctx.caller())) }
+        })
         .method("Agents", move |(): (), ctx: Context| {
             let shared = for_agents.clone();
             async move {

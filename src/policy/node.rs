@@ -96,6 +96,23 @@ impl NodePolicy {
         })
     }
 
+    /// The same for a service whose methods are not known: some allow rule covers some method of it there, and no deny rule takes all of
+    /// what that rule opens, or all of the service, away.
+    pub fn may_see_service(&self, asker: &PeerName, target: Target<'_>, service: &str) -> bool {
+        let is_closed = self.deny.iter().any(|rule| {
+            rule.caller.matches(asker)
+                && rule.agent.matches(target)
+                && rule.method.matches_all_of(service)
+        });
+        let opens = |rule: &AllowRule| {
+            rule.caller.matches(asker)
+                && rule.agent.matches(target)
+                && rule.method.matches_some_of(service)
+                && !self.is_closed(rule, asker, target)
+        };
+        !is_closed && self.allow.iter().any(opens)
+    }
+
     fn is_closed(&self, open: &AllowRule, asker: &PeerName, target: Target<'_>) -> bool {
         self.deny.iter().any(|rule| {
             rule.caller.matches(asker)
@@ -311,6 +328,31 @@ mod tests {
         check_sees(&policy, "caller/intern.bob", "agent/acme.a", false);
         check_sees(&policy, "caller/ops", "node/edge-1", true);
         check_sees(&policy, "caller/ops", "agent/edge-1", false);
+    }
+
+    #[test]
+    fn a_service_of_unknown_methods_is_seen_if_some_of_it_is_open() {
+        let policy = NodePolicy::default()
+            .allow(allow(1, "billing", "a", "acme.v1.Stock/Get*"))
+            .allow(allow(2, "ops", "**", "*/*"))
+            .allow(allow(3, "web", "a", "http:grafana"))
+            .allow(allow(4, "intern.*", "a", "Web/*"))
+            .deny(deny(5, "ops", "a", "acme.**/*"))
+            .deny(deny(6, "intern.bob", "a", "Web/Drop"))
+            .deny(deny(7, "intern.eve", "a", "Web/*"));
+        let sees = |asker: &str, agent: &str, service: &str| {
+            let (asker, agent) = (asker.parse().expect("a party"), agent.parse().expect("a name"));
+            policy.may_see_service(&asker, Target::Agent(&agent), service)
+        };
+        assert!(sees("caller/billing", "a", "acme.v1.Stock"));
+        assert!(
+            !sees("caller/billing", "a", "Web") && !sees("caller/billing", "b", "acme.v1.Stock")
+        );
+        assert!(sees("caller/ops", "a", "Web") && sees("caller/ops", "b", "acme.v1.Stock"));
+        assert!(!sees("caller/ops", "a", "acme.v1.Stock"), "all of it is closed");
+        assert!(!sees("caller/web", "a", "grafana"), "a forward is no service");
+        assert!(sees("caller/intern.bob", "a", "Web"), "one method of it is closed");
+        assert!(!sees("caller/intern.eve", "a", "Web"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Hosting: which handler answers a method, and the loop that takes a link's calls. Agents and nodes both do it.
 
+mod description;
 mod service;
 
+pub use description::Description;
 pub(crate) use service::Services;
 pub use service::{Service, ServiceError};
 #[doc(hidden)]

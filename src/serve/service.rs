@@ -1,5 +1,6 @@
 //! Services and their methods: built by programs, looked up by calls.
 
+use super::Description;
 use crate::{
     call::{
         BidirectionalMethod, ClientStreamMethod, Context, DynHandler, Inbound, Outbound,
@@ -7,7 +8,7 @@ use crate::{
     },
     name::{MethodName, MethodPath, ServiceName},
     status::{Code, Status},
-    wire::{CallKind, MethodInfo, ServiceInfo},
+    wire::{CallKind, MethodInfo, ServiceInfo, WireError, expect_registrable},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -33,6 +34,8 @@ use std::{
 pub struct Service {
     name: String,
     methods: Vec<(String, Method)>,
+    description: String,
+    described: Vec<(String, Description)>,
 }
 
 /// What answers a method, and how many messages it takes and gives.
@@ -47,7 +50,29 @@ pub(crate) struct Method {
 impl Service {
     /// A service without methods.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), methods: Vec::new() }
+        Self {
+            name: name.into(),
+            methods: Vec::new(),
+            description: String::new(),
+            described: Vec::new(),
+        }
+    }
+
+    /// Says what the service is for, to those who may call it: plain text or CommonMark, at most 1 KiB.
+    pub fn describe(mut self, text: impl Into<String>) -> Self {
+        self.description = text.into();
+        self
+    }
+
+    /// Says what a method does and, if wanted, of which form its messages are. A text alone will do. A method that the service does not
+    /// have, and what is too long, is reported when the agent or node starts.
+    pub fn describe_method(
+        mut self,
+        name: impl Into<String>,
+        description: impl Into<Description>,
+    ) -> Self {
+        self.described.push((name.into(), description.into()));
+        self
     }
 
     /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a panic ends the call with
@@ -165,6 +190,22 @@ pub enum ServiceError {
     /// Names that dialback keeps for itself.
     #[error("the service name {0} is taken: dialback's own services start with dialback.")]
     Reserved(String),
+    /// A method was described that is not there.
+    #[error(
+        "{service}/{method} is described and has no handler; is the name the one under which it was added?"
+    )]
+    DescribedOnly {
+        /// The service.
+        service: String,
+        /// The method.
+        method: String,
+    },
+    /// A description or a schema is too long. It names which.
+    #[error("{0}; shorten it")]
+    TooLong(String),
+    /// All of them together do not fit a registration.
+    #[error("the services do not fit one registration: {0}; host fewer, or say less of them")]
+    TooMuch(String),
 }
 
 /// All hosted methods, by name.
@@ -185,19 +226,30 @@ impl Services {
     /// The same, for dialback's own services.
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
         let mut found = HashMap::new();
-        let mut listed: BTreeMap<String, BTreeMap<String, CallKind>> = BTreeMap::new();
-        for Service { name, methods } in services {
+        let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
+        for Service { name, methods, description, described } in services {
             let service: ServiceName = name.parse()?;
-            let infos = listed.entry(name).or_default();
+            let listed = listed.entry(name).or_default();
             for (name, method) in methods {
                 let path = MethodPath::new(&service, &name.parse::<MethodName>()?);
-                infos.insert(name, method.kind);
+                listed.methods.insert(name.clone(), MethodInfo::new(name, method.kind));
                 if found.insert(path.clone(), method).is_some() {
                     return Err(ServiceError::Twice(path));
                 }
             }
+            listed.describe(&service, description, described)?;
         }
-        Ok(Self { methods: found, infos: listed.into_iter().map(info).collect() })
+        let infos: Vec<_> = listed.into_iter().map(info).collect();
+        match infos.iter().find_map(ServiceInfo::too_long) {
+            Some(what) => Err(ServiceError::TooLong(what)),
+            None => Ok(Self { methods: found, infos }),
+        }
+    }
+
+    /// Whether an agent can register all of them.
+    pub(crate) fn expect_registrable(&self) -> Result<(), ServiceError> {
+        expect_registrable(&self.infos)
+            .map_err(|error: WireError| ServiceError::TooMuch(error.to_string()))
     }
 
     /// Who answers a method, if it is called as what it is.
@@ -231,9 +283,38 @@ impl Services {
     }
 }
 
-fn info((name, methods): (String, BTreeMap<String, CallKind>)) -> ServiceInfo {
-    let methods = methods.into_iter().map(|(name, kind)| MethodInfo { name, kind }).collect();
-    ServiceInfo { name, methods }
+/// A service as it comes together from one or several of its name.
+#[derive(Default)]
+struct Listed {
+    description: String,
+    methods: BTreeMap<String, MethodInfo>,
+}
+
+impl Listed {
+    fn describe(
+        &mut self,
+        service: &ServiceName,
+        description: String,
+        described: Vec<(String, Description)>,
+    ) -> Result<(), ServiceError> {
+        if !description.is_empty() {
+            self.description = description;
+        }
+        for (method, description) in described {
+            match self.methods.get_mut(&method) {
+                Some(info) => description.into_info(info),
+                None => {
+                    let service = service.to_string();
+                    return Err(ServiceError::DescribedOnly { service, method });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn info((name, Listed { description, methods }): (String, Listed)) -> ServiceInfo {
+    ServiceInfo { description, ..ServiceInfo::new(name, methods.into_values().collect()) }
 }
 
 impl fmt::Debug for Services {
@@ -382,6 +463,43 @@ mod tests {
             (status.code(), status.outcome()),
             (Code::InvalidArgument, Outcome::NotExecuted)
         );
+    }
+
+    #[test]
+    fn what_is_said_of_a_service_is_listed_with_it() {
+        let described = hello()
+            .describe("For greeting.")
+            .describe_method("Hello", Description::new("Greets.").request("1").reply("2"));
+        // Two of one name are one service, and the second says nothing.
+        let more =
+            Service::new("HelloService").method("Bye", |(): (), _: Context| async { Ok(()) });
+        let services = Services::new(vec![described, more]).expect("services");
+        let [info] = services.infos() else { panic!("{services:?}") };
+        assert_eq!((info.description.as_str(), info.methods.len()), ("For greeting.", 2));
+        assert_eq!(info.methods[0], MethodInfo::new("Bye", CallKind::Unary));
+        let hello = &info.methods[1];
+        assert_eq!((hello.description.as_str(), hello.kind), ("Greets.", CallKind::Unary));
+        assert_eq!([&hello.request_schema, &hello.reply_schema], ["1", "2"]);
+        assert_eq!(services.expect_registrable(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_said_of_nothing_or_at_too_great_length_is_reported() {
+        let refused = |service| Services::new(vec![service]).expect_err("refused").to_string();
+        let nobody = hello().describe_method("Hallo", "Greets.");
+        assert!(refused(nobody).starts_with("HelloService/Hallo is described"));
+        let long = hello().describe("x".repeat(1025));
+        assert!(refused(long).contains("the description of HelloService has 1025 bytes"));
+        let methods = (0..70).fold(Service::new("S"), |service, n| {
+            let schema = Description::default().request("x".repeat(4096));
+            let name = format!("M{n}");
+            service
+                .method(&name, |(): (), _: Context| async { Ok(()) })
+                .describe_method(name, schema)
+        });
+        let services = Services::new(vec![methods]).expect("good for a node");
+        let told = services.expect_registrable().expect_err("too much").to_string();
+        assert!(told.contains("one registration"), "{told}");
     }
 
     #[test]

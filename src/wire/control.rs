@@ -61,6 +61,15 @@ pub struct MethodInfo {
     pub name: String,
     /// 1: its shape.
     pub kind: CallKind,
+    /// 2: what it does, for people; empty where nothing is said. At most 1 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// 3: the JSON Schema of a message of its request, as text; empty where nothing is said. At most 4 KiB, and nobody has looked at it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_schema: String,
+    /// 4: the same of a message of its reply.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reply_schema: String,
 }
 
 /// One service and its methods, as registered and as listed.
@@ -70,6 +79,9 @@ pub struct ServiceInfo {
     pub name: String,
     /// 1: its methods, sorted by name.
     pub methods: Vec<MethodInfo>,
+    /// 2: what it is for, for people; empty where nothing is said. At most 1 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
 }
 
 /// All services of an agent. Replaces what it registered before.
@@ -203,11 +215,16 @@ mod tests {
             message_bytes_max: 4 << 20,
             view_version: 0,
         }));
-        let methods = vec![MethodInfo { name: "Hello".into(), kind: CallKind::Unary }];
-        check(Control::Register(Register {
-            generation: 1,
-            services: vec![ServiceInfo { name: "HelloService".into(), methods }],
-        }));
+        let mut methods = vec![MethodInfo::new("Hello", CallKind::Unary)];
+        let register =
+            |service| Control::Register(Register { generation: 1, services: vec![service] });
+        check(register(ServiceInfo::new("HelloService", methods.clone())));
+        // Each of the optional texts without those before it.
+        methods[0].reply_schema = "{}".into();
+        check(register(ServiceInfo::new("HelloService", methods.clone())));
+        methods[0].description = "d".into();
+        let description = "for greeting".into();
+        check(register(ServiceInfo { description, ..ServiceInfo::new("HelloService", methods) }));
         check(Control::Registered(Registered { generation: 1 }));
         check(Control::Ping(Ping { number: 1 }));
         check(Control::Pong(Ping { number: u64::MAX }));
@@ -218,11 +235,11 @@ mod tests {
     #[test]
     fn a_long_registration_takes_the_long_form_of_its_length() {
         let methods: Vec<_> = (0..1_000)
-            .map(|n| MethodInfo { name: format!("MethodNumber{n}"), kind: CallKind::Unary })
+            .map(|n| MethodInfo::new(format!("MethodNumber{n}"), CallKind::Unary))
             .collect();
         check(Control::Register(Register {
             generation: 1,
-            services: vec![ServiceInfo { name: "S".into(), methods }],
+            services: vec![ServiceInfo::new("S", methods)],
         }));
     }
 }

@@ -147,6 +147,9 @@ impl<'de, const STRICT: bool> Visitor<'de> for JsonVisitor<STRICT> {
 }
 
 #[cfg(test)]
+mod rules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

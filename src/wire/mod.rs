@@ -5,6 +5,7 @@
 mod cbor;
 mod code;
 mod control;
+mod describe;
 mod frame;
 mod head;
 #[cfg(feature = "certs")]
@@ -17,6 +18,8 @@ pub(crate) use cbor::{decode_value, encode_value};
 pub use code::{CloseCode, Reaction, StreamCode};
 pub(crate) use control::{Control, Drain, Goodbye, Hello, Ping, Register, Registered, Welcome};
 pub use control::{MethodInfo, ServiceInfo};
+pub use describe::ANY_METHOD;
+pub(crate) use describe::expect_registrable;
 pub(crate) use frame::{
     Batch, Chunks, Header, Kind, WireError, head_chunk, reply_chunks, request_chunks, status_chunk,
 };

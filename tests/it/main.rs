@@ -18,6 +18,8 @@ mod limits;
 #[cfg(unix)]
 mod openssl;
 mod outcomes;
+#[cfg(feature = "gateway")]
+mod pages;
 mod policy;
 mod quotas;
 mod raw_peer;

@@ -127,6 +127,39 @@ fn every_golden_file_stands_in_the_manual_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_a_program_says_of_its_service_travels_as_the_golden_bytes_and_is_listed() {
+    let issuer = Issuer::new();
+    let greets = Description::new("Greets.").request(r#"{"type":"string"}"#);
+    let service = hello_service().describe("For greeting.").describe_method("Hello", greets);
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let _agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(service)
+        .start()
+        .expect("an agent");
+    let mut control = listener.accept().await.accept().await;
+    comes(&mut control, "hello-agent").await;
+    send(&mut control, "welcome-agent").await;
+    comes(&mut control, "register-described").await;
+
+    let node = node(&issuer).await;
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/warehouse")).await;
+    let mut control = link.open().await;
+    send(&mut control, "hello-agent").await;
+    comes(&mut control, "welcome-agent").await;
+    send(&mut control, "register-described").await;
+    comes(&mut control, "registered").await;
+    let directory = node.directory_for(&"caller/ops".parse().expect("a party"));
+    let [service] = &directory.services[..] else { panic!("{directory:?}") };
+    let method = &service.methods[0];
+    assert_eq!((&service.description[..], &method.description[..]), ("For greeting.", "Greets."));
+    assert_eq!(
+        (&method.request_schema[..], &method.reply_schema[..]),
+        (r#"{"type":"string"}"#, "")
+    );
+}
+
+#[tokio::test]
 async fn a_node_and_an_agent_exchange_the_golden_bytes() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;

@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Call(CallArgs),
     /// Lists the agents that this caller may see
     Agents(AgentsArgs),
-    /// Lists the services of an agent
+    /// Lists the services that this caller may call
     Services(ServicesArgs),
     /// Makes bearer tokens for callers that come over HTTP
     Token(TokenArgs),
@@ -391,10 +391,15 @@ pub(crate) struct AgentsArgs {
 
 /// `dialback services`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: dialback services warehouse")]
+#[command(after_help = "\
+Examples:
+  dialback services warehouse
+  dialback services --json
+Asks the node as a caller. Its rules decide which services and methods this caller may see.
+SERVICE/* is a service whose methods the agent does not know.")]
 pub(crate) struct ServicesArgs {
-    /// The agent's name
-    pub(crate) agent: Name,
+    /// The agent's name [default: all agents that are attached]
+    pub(crate) agent: Option<Name>,
     /// Print one JSON array; a failure is one object
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,

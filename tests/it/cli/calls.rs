@@ -173,6 +173,8 @@ fn a_caller_without_a_rule_is_denied_and_sees_nothing() {
     as_intern(&["call", "warehouse", "HelloService/Hello", "-d", "\"x\""])
         .expect(71, &["error: PERMISSION_DENIED (not_executed): "]);
     as_intern(&["agents", "--json"]).expect_out("[]\n");
+    as_intern(&["services", "--json"]).expect_out("[]\n");
+    as_intern(&["services"]).expect_out("no services that this caller may call\n");
     as_intern(&["services", "warehouse"]).expect(71, &["error: PERMISSION_DENIED"]);
 }
 
@@ -189,8 +191,20 @@ fn lists_show_agents_and_their_services() {
         (&json!("warehouse"), &json!(true))
     );
     let ended = place.run(&["services", "warehouse", "--node", &at]).expect(0, &[]);
-    assert!(ended.stdout.contains("HelloService/Hello  unary\n"), "{ended:#?}");
+    assert!(ended.stdout.contains("HelloService/Hello  unary          Gives "), "{ended:#?}");
     let ended = place.run(&["services", "warehouse", "--json", "--node", &at]).expect(0, &[]);
-    let hello = json!({"name": "HelloService", "methods": [{"name": "Hello", "kind": "unary"}]});
-    assert_eq!(ended.json()[1], hello);
+    let one = ended.json()[1].clone();
+    assert_eq!(one["name"], json!("HelloService"));
+    let hello = &one["methods"][0];
+    assert_eq!((&hello["name"], &hello["kind"]), (&json!("Hello"), &json!("unary")));
+    assert_eq!((&hello["request_schema"]["type"], hello.get("agents")), (&json!("string"), None));
+    // Without an agent: what all of them host, and which.
+    let ended = place.run(&["services", "--node", &at]).expect(0, &[]);
+    assert!(
+        ended.stdout.contains("Demo/Count          server_stream  warehouse  Streams "),
+        "{ended:#?}"
+    );
+    let ended = place.run(&["services", "--json", "--node", &at]).expect(0, &[]);
+    let hello = &ended.json()[1]["methods"][0];
+    assert_eq!((&hello["name"], &hello["agents"]), (&json!("Hello"), &json!(["warehouse"])));
 }

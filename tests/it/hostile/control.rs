@@ -203,6 +203,45 @@ async fn registrations_follow_the_grammar_of_names_or_end_the_link() {
     assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 1);
 }
 
+/// REGISTER of `S/M` with this text under this key, of the method or of the service.
+fn described(key: u64, text: Cbor, is_of_method: bool) -> Vec<u8> {
+    let entry = |key: u64, value| (Cbor::Uint(key), value);
+    let mut method = vec![entry(0, Cbor::text("M")), entry(1, Cbor::Uint(0))];
+    let mut service = vec![entry(0, Cbor::text("S"))];
+    if is_of_method {
+        method.push(entry(key, text.clone()));
+    }
+    service.push(entry(1, Cbor::Array(vec![Cbor::Map(method)])));
+    if !is_of_method {
+        service.push(entry(key, text));
+    }
+    let services = Cbor::Array(vec![Cbor::Map(service)]);
+    frame(kind::REGISTER, &Cbor::map([(0, Cbor::Uint(1)), (1, services)]).encode())
+}
+
+#[tokio::test]
+async fn what_is_said_of_services_has_its_limits_and_one_byte_more_ends_the_link() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let text = |bytes: usize| Cbor::text(&"x".repeat(bytes));
+    let rows = [(2, false, 1024), (2, true, 1024), (3, true, 4096), (4, true, 4096)];
+    for (key, is_of_method, most) in rows {
+        let bytes = described(key, text(most + 1), is_of_method);
+        check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "are the most").await;
+        let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
+        control.send(&described(key, text(most), is_of_method)).await;
+        control.expect(kind::REGISTERED).await;
+    }
+    for (key, is_of_method) in rows.map(|(key, is_of_method, _)| (key, is_of_method)) {
+        let bytes = described(key, Cbor::Uint(7), is_of_method);
+        check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "").await;
+    }
+    // Keys that nobody knows yet are passed over.
+    let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
+    control.send(&described(9, text(9_000), true)).await;
+    control.expect(kind::REGISTERED).await;
+}
+
 #[tokio::test]
 async fn a_later_instance_takes_over_and_the_older_link_is_told_so() {
     let issuer = Issuer::new();

@@ -224,3 +224,34 @@ async fn a_client_that_hangs_up_cancels_its_call_and_gives_its_place_back() {
         .await;
     assert_eq!((open.stage.runs("held"), open.stage.runs("one more")), (1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_each_caller_what_it_may_call() {
+    let everybody = |token: &str, _: std::time::SystemTime| {
+        format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
+    };
+    let open = Open::with(|node| node, |door| door.tokens(everybody)).await;
+    let page = async |path: &str, who: &str| {
+        let token = format!("Bearer {who}");
+        let reply = Http::once(open.at(), "GET", path, &[("authorization", &token)], b"").await;
+        assert_eq!((reply.status, reply.outcome()), (200, "ok"), "{reply:?}");
+        reply.expect_usual();
+        reply.json()
+    };
+    assert_eq!(page("/v1/agents", "ops").await["agents"][0]["name"], "warehouse");
+    assert_eq!(page("/v1/agents", "stranger").await["agents"], json!([]));
+    let names = |page: serde_json::Value| {
+        let services = page["services"].as_array().expect("services").clone();
+        services.iter().map(|service| service["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(page("/v1/services", "ops").await), ["Stage", "Ticks"]);
+    assert_eq!(names(page("/v1/services", "clerk").await), ["Stage"]);
+    let paths = page("/v1/openapi.json", "clerk").await["paths"].clone();
+    assert!(paths["/v1/agents/{agent}/Stage/Note"].is_object(), "{paths}");
+    assert!(paths.get("/v1/agents/{agent}/Ticks/Count").is_none(), "{paths}");
+    let nobody = Http::once(open.at(), "GET", "/v1/agents", &[], b"").await;
+    nobody.expect_error(401, "unauthenticated", "not_executed");
+    let posted = open.post("/v1/agents", "1").await;
+    assert_eq!(posted.header("allow"), Some("GET"));
+    posted.expect_error(405, "unimplemented", "not_executed");
+}

@@ -1,0 +1,246 @@
+//! What one caller may call, over all agents: services and methods, each with the agents that host it. Pure: rules and registrations in,
+//! a list out.
+
+use crate::{
+    name::{MethodPath, Name, PeerName},
+    policy::{NodePolicy, Target},
+    wire::{ANY_METHOD, CallKind, MethodInfo, ServiceInfo},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One service as a caller may call it, over all agents that are attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedService {
+    /// Its name.
+    pub name: String,
+    /// What it is for, in the words of the first agent by name that has any. Nobody has vouched for them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Its methods, by name. One that agents host as two kinds stands here once for each.
+    pub methods: Vec<ListedMethod>,
+}
+
+/// One method as a caller may call it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedMethod {
+    /// Its name; [`ANY_METHOD`] stands for whatever methods the service has, where the agent does not know.
+    pub name: String,
+    /// Its shape.
+    pub kind: CallKind,
+    /// What it does, in the words of the first agent by name that has any. Nobody has vouched for them, nor for the schemas.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The JSON Schema of a message of its request, as text, of the same agent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_schema: String,
+    /// The same of a message of its reply.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reply_schema: String,
+    /// The agents on which the caller may call it by name, sorted.
+    pub agents: Vec<String>,
+    /// Those of them that may answer a call that names only the service, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+}
+
+/// Whose eyes a list is for.
+#[derive(Clone, Copy)]
+pub(super) struct Viewer<'a> {
+    pub(super) policy: &'a NodePolicy,
+    pub(super) asker: &'a PeerName,
+    /// The node's own program is asked by no rule.
+    pub(super) is_own: bool,
+}
+
+impl Viewer<'_> {
+    /// Whether some rule opens something of the agent.
+    pub(super) fn sees_agent(self, agent: &Name) -> bool {
+        self.is_own || self.policy.may_see(self.asker, Target::Agent(agent))
+    }
+
+    fn sees_method(self, agent: &Name, service: &str, method: &str) -> bool {
+        if self.is_own {
+            return true;
+        }
+        let target = Target::Agent(agent);
+        if method == ANY_METHOD {
+            return self.policy.may_see_service(self.asker, target, service);
+        }
+        let path = format!("{service}/{method}").parse::<MethodPath>();
+        path.is_ok_and(|path| self.policy.decide(self.asker, target, &path).is_allowed())
+    }
+
+    /// What there is to call on one agent; services of which nothing is open are left out.
+    pub(super) fn services_of(self, agent: &Name, services: &[ServiceInfo]) -> Vec<ServiceInfo> {
+        let seen = |service: &ServiceInfo| {
+            let ServiceInfo { name, methods, description } = service;
+            let is_seen = |method: &&MethodInfo| self.sees_method(agent, name, &method.name);
+            let seen: Vec<_> = methods.iter().filter(is_seen).cloned().collect();
+            // One without methods hides nothing and shows nothing.
+            let is_shown = !seen.is_empty() || (methods.is_empty() && self.sees_agent(agent));
+            let (name, description) = (name.clone(), description.clone());
+            is_shown.then_some(ServiceInfo { name, methods: seen, description })
+        };
+        services.iter().filter_map(seen).collect()
+    }
+}
+
+/// Joins what agents host, which come sorted by name, into one list for a viewer.
+///
+/// Costs a look at the rules for each method of each agent that the viewer sees.
+pub(super) fn list<'a>(
+    viewer: Viewer<'_>,
+    agents: impl IntoIterator<Item = (&'a Name, &'a [ServiceInfo])>,
+) -> Vec<ListedService> {
+    let mut listed = BTreeMap::new();
+    for (agent, services) in agents.into_iter().filter(|(agent, _)| viewer.sees_agent(agent)) {
+        for service in viewer.services_of(agent, services) {
+            let may_host = viewer.policy.may_host(agent, &service.name);
+            add(listed.entry(service.name.clone()).or_default(), agent, may_host, service);
+        }
+    }
+    listed.into_iter().map(|(name, listed)| listed.finish(name)).collect()
+}
+
+#[derive(Default)]
+struct Listing {
+    description: String,
+    methods: BTreeMap<(String, u8), ListedMethod>,
+}
+
+impl Listing {
+    fn finish(self, name: String) -> ListedService {
+        let Self { description, methods } = self;
+        ListedService { name, description, methods: methods.into_values().collect() }
+    }
+}
+
+fn add(listing: &mut Listing, agent: &Name, may_host: bool, service: ServiceInfo) {
+    if listing.description.is_empty() {
+        listing.description = service.description;
+    }
+    for method in service.methods {
+        let key = (method.name.clone(), method.kind.into());
+        let listed = listing.methods.entry(key).or_insert_with(|| unsaid(&method));
+        if is_unsaid(listed) {
+            let MethodInfo { description, request_schema, reply_schema, .. } = method;
+            (listed.description, listed.request_schema, listed.reply_schema) =
+                (description, request_schema, reply_schema);
+        }
+        // A peer may list a method twice.
+        if listed.agents.last().is_some_and(|last| last == agent.as_str()) {
+            continue;
+        }
+        listed.agents.push(agent.to_string());
+        if may_host {
+            listed.hosts.push(agent.to_string());
+        }
+    }
+}
+
+fn unsaid(method: &MethodInfo) -> ListedMethod {
+    let [description, request_schema, reply_schema] = [(); 3].map(|()| String::new());
+    let (name, kind) = (method.name.clone(), method.kind);
+    let (agents, hosts) = (Vec::new(), Vec::new());
+    ListedMethod { name, kind, description, request_schema, reply_schema, agents, hosts }
+}
+
+fn is_unsaid(method: &ListedMethod) -> bool {
+    [&method.description, &method.request_schema, &method.reply_schema]
+        .into_iter()
+        .all(String::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{AllowRule, DenyRule, HostRule};
+
+    fn agents() -> Vec<(Name, Vec<ServiceInfo>)> {
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let method = |name: &str| MethodInfo::new(name, CallKind::Unary);
+        let mut told = method("Read");
+        told.description = "Reads.".into();
+        let stock = |methods| ServiceInfo::new("Stock", methods);
+        let mut described = stock(vec![told, method("Write")]);
+        described.description = "What is there.".into();
+        vec![
+            (name("a"), vec![stock(vec![method("Read"), method("Read"), method("Write")])]),
+            (name("b"), vec![described, ServiceInfo::new("Web", vec![method(ANY_METHOD)])]),
+            (name("c"), vec![stock(vec![MethodInfo::new("Read", CallKind::ServerStream)])]),
+        ]
+    }
+
+    /// A line a method, as `Stock/Read unary a,b (b)`: those that may answer for the service in brackets.
+    fn shown(policy: &NodePolicy, asker: &str) -> Vec<String> {
+        let (agents, asker) = (agents(), asker.parse().expect("a party"));
+        let viewer = Viewer { policy, asker: &asker, is_own: false };
+        let services = list(viewer, agents.iter().map(|(name, services)| (name, &services[..])));
+        let line = |service: &ListedService, method: &ListedMethod| {
+            let (agents, hosts) = (method.agents.join(","), method.hosts.join(","));
+            format!("{}/{} {} {agents} ({hosts})", service.name, method.name, method.kind)
+        };
+        services
+            .iter()
+            .flat_map(|service| service.methods.iter().map(move |method| line(service, method)))
+            .collect()
+    }
+
+    fn allow(caller: &str, agent: &str, method: &str) -> AllowRule {
+        AllowRule::parse(caller, agent, method).expect("a rule")
+    }
+
+    fn deny(caller: &str, agent: &str, method: &str) -> DenyRule {
+        DenyRule::parse(caller, agent, method).expect("a rule")
+    }
+
+    #[test]
+    fn a_caller_sees_the_methods_and_agents_that_rules_open_to_it_and_no_others() {
+        let policy = NodePolicy::default()
+            .allow(allow("ops", "**", "*/*"))
+            .allow(allow("reader", "a", "Stock/Read"))
+            .allow(allow("reader", "c", "Stock/Read"))
+            .allow(allow("intern", "**", "*/*"))
+            .deny(deny("intern", "a", "*/*"))
+            .deny(deny("intern", "b", "Stock/Write"))
+            .host(HostRule::parse("b", "Stock").expect("a rule"));
+        let all = [
+            "Stock/Read unary a,b (b)",
+            "Stock/Read server_stream c ()",
+            "Stock/Write unary a,b (b)",
+            "Web/* unary b ()",
+        ];
+        assert_eq!(shown(&policy, "caller/ops"), all);
+        let few = ["Stock/Read unary a ()", "Stock/Read server_stream c ()"];
+        assert_eq!(shown(&policy, "caller/reader"), few);
+        let some = ["Stock/Read unary b (b)", "Stock/Read server_stream c ()", "Web/* unary b ()"];
+        assert_eq!(shown(&policy, "caller/intern"), some);
+        for nobody in ["caller/other", "agent/ops", "node/ops"] {
+            assert_eq!(shown(&policy, nobody), [""; 0], "{nobody}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_first_agent_that_has_any_are_shown() {
+        let (agents, policy) = (agents(), NodePolicy::allow_all());
+        let asker = "caller/ops".parse().expect("a party");
+        let viewer = Viewer { policy: &policy, asker: &asker, is_own: false };
+        let services = list(viewer, agents.iter().map(|(name, services)| (name, &services[..])));
+        assert_eq!(services[0].description, "What is there.");
+        let told: Vec<_> =
+            services[0].methods.iter().map(|method| &method.description[..]).collect();
+        assert_eq!(told, ["Reads.", "", ""]);
+    }
+
+    #[test]
+    fn the_nodes_own_program_sees_all_without_a_rule() {
+        let (agents, policy) = (agents(), NodePolicy::default());
+        let asker = "node/edge-1".parse().expect("a party");
+        let viewer = Viewer { policy: &policy, asker: &asker, is_own: true };
+        let services = list(viewer, agents.iter().map(|(name, services)| (name, &services[..])));
+        assert_eq!(services.iter().map(|service| service.methods.len()).sum::<usize>(), 4);
+        let viewer = Viewer { is_own: false, ..viewer };
+        assert_eq!(viewer.services_of(&agents[0].0, &agents[0].1), []);
+    }
+}

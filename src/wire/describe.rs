@@ -1,0 +1,89 @@
+//! What an agent's program says of its services beside their names: sentences for people and schemas for tools, and how long they may be.
+
+use super::{CallKind, Control, MethodInfo, Register, ServiceInfo, WireError};
+use crate::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};
+
+/// The method of a service that stands for all of them, where an agent does not know which there are.
+pub const ANY_METHOD: &str = "*";
+
+impl MethodInfo {
+    /// A method of which nothing more is said.
+    pub fn new(name: impl Into<String>, kind: CallKind) -> Self {
+        let [description, request_schema, reply_schema] = [(); 3].map(|()| String::new());
+        Self { name: name.into(), kind, description, request_schema, reply_schema }
+    }
+}
+
+impl ServiceInfo {
+    /// A service of which nothing more is said.
+    pub fn new(name: impl Into<String>, methods: Vec<MethodInfo>) -> Self {
+        Self { name: name.into(), methods, description: String::new() }
+    }
+
+    /// What is longer than it may be, in a sentence; none if all is well.
+    pub(crate) fn too_long(&self) -> Option<String> {
+        let own = (&self.description, DESCRIPTION_BYTES_MAX, "description", None);
+        let of_methods = self.methods.iter().flat_map(|method| {
+            let name = Some(method.name.as_str());
+            [
+                (&method.description, DESCRIPTION_BYTES_MAX, "description", name),
+                (&method.request_schema, SCHEMA_BYTES_MAX, "request schema", name),
+                (&method.reply_schema, SCHEMA_BYTES_MAX, "reply schema", name),
+            ]
+        });
+        let mut all = std::iter::once(own).chain(of_methods);
+        let (text, most, what, method) = all.find(|(text, most, ..)| text.len() > *most)?;
+        let of = method.map_or_else(|| self.name.clone(), |name| format!("{}/{name}", self.name));
+        Some(format!("the {what} of {of} has {} bytes; {most} are the most", text.len()))
+    }
+}
+
+/// Whether these services fit one registration.
+///
+/// # Errors
+/// They do not; with the numbers.
+pub(crate) fn expect_registrable(services: &[ServiceInfo]) -> Result<(), WireError> {
+    let register = Register { generation: u64::MAX, services: services.to_vec() };
+    Control::Register(register).encode().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl Fn(&mut ServiceInfo)) -> Option<String> {
+        let mut service = ServiceInfo::new("S", vec![MethodInfo::new("A", CallKind::Unary)]);
+        change(&mut service);
+        service.too_long()
+    }
+
+    #[test]
+    fn every_text_has_its_limit_and_one_byte_more_is_named() {
+        let (text, schema) = ("x".repeat(DESCRIPTION_BYTES_MAX), " ".repeat(SCHEMA_BYTES_MAX));
+        assert_eq!(with(|service| service.description = text.clone()), None);
+        assert_eq!(with(|service| service.methods[0].description = text.clone()), None);
+        assert_eq!(with(|service| service.methods[0].request_schema = schema.clone()), None);
+        assert_eq!(with(|service| service.methods[0].reply_schema = schema.clone()), None);
+        let (text, schema) = (text + "x", schema + " ");
+        let told = with(|service| service.description = text.clone()).expect("too long");
+        assert_eq!(told, "the description of S has 1025 bytes; 1024 are the most");
+        let told = with(|service| service.methods[0].description = text.clone());
+        assert!(told.is_some_and(|told| told.starts_with("the description of S/A has 1025")));
+        let told = with(|service| service.methods[0].request_schema = schema.clone());
+        assert!(told.is_some_and(|told| told.starts_with("the request schema of S/A has 4097")));
+        let told = with(|service| service.methods[0].reply_schema = schema.clone());
+        assert!(told.is_some_and(|told| told.starts_with("the reply schema of S/A has 4097")));
+    }
+
+    #[test]
+    fn services_that_fit_a_registration_pass_and_more_do_not() {
+        let services = |count: usize| {
+            let mut method = MethodInfo::new("A", CallKind::Unary);
+            method.request_schema = " ".repeat(SCHEMA_BYTES_MAX);
+            vec![ServiceInfo::new("S", vec![method; count])]
+        };
+        assert!(expect_registrable(&services(63)).is_ok());
+        let told = expect_registrable(&services(64)).expect_err("too large").to_string();
+        assert!(told.contains("262144"), "{told}");
+    }
+}
