@@ -268,6 +268,9 @@ async fn until_over<C: Connection>(
                     return;
                 }
                 let Some(since) = activity.idle_since() else { continue };
+                if idle_max.is_some() && !activity.has_asked() && now >= since + HTTP_HEAD_WAIT_MAX {
+                    return;
+                }
                 match idle_max {
                     Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return,
                     Some(idle_max) if now >= since + idle_max && !has_left => {

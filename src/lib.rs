@@ -41,7 +41,8 @@
 //! # Features
 //!
 //! `cli` (default): the binary, with `certs`, `config`, `json` and `gateway`. `certs`: making certificates. `config`: TOML files. `json`:
-//! JSON in and out of messages. `gateway`: bearer tokens of the HTTP door, and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
+//! JSON in and out of messages. `gateway`: the HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the
+//! cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]

@@ -42,6 +42,11 @@ impl Activity {
         Answered { activity: self.clone(), id }
     }
 
+    /// Whether there ever was a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.state().next > 0
+    }
+
     /// Since when there was no request, if there is none.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
@@ -82,7 +87,9 @@ pub(super) struct Watched<B> {
 }
 
 impl<B> Watched<B> {
-    pub(super) const fn new(body: B, answered: Answered) -> Self {
+    /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at all.
+    pub(super) fn new(body: B, answered: Answered) -> Self {
+        answered.given(Some(Instant::now()));
         Self { body, rest: Bytes::new(), answered }
     }
 }
@@ -137,9 +144,7 @@ mod tests {
         let bytes = Bytes::from(vec![7; HTTP_PIECE_BYTES_MAX + 1]);
         let mut body = Watched::new(Full::new(bytes), activity.answered());
         assert_eq!(body.size_hint().exact(), Some(HTTP_PIECE_BYTES_MAX as u64 + 1));
-        assert!(
-            activity.idle_since().is_none() && !activity.is_stalled(Instant::now() + HTTP_STEP)
-        );
+        assert!(activity.idle_since().is_none() && activity.is_stalled(Instant::now() + HTTP_STEP));
         let first = body.frame().await.expect("a piece").expect("a piece");
         assert_eq!(first.data_ref().map(Bytes::len), Some(HTTP_PIECE_BYTES_MAX));
         assert!(!activity.is_stalled(Instant::now() + HTTP_STEP / 2));

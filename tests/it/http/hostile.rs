@@ -1,7 +1,7 @@
 //! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not notice.
 
 use super::{Http, Open};
-use crate::world::{Background, background, heavy, soon};
+use crate::world::{Background, background, heavy, soon, until};
 use std::{
     net::SocketAddr,
     sync::{
@@ -109,6 +109,37 @@ async fn http_2_heads_that_never_end_are_cut_off() {
     let began = Instant::now();
     soon("it is cut off", http.closed()).await;
     assert!(began.elapsed() < CUT_WITHIN, "it took {:?}", began.elapsed());
+    honest.was_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_clients_that_begin_and_say_no_more_or_take_no_answer_are_cut_off() {
+    let open = Open::anonymous().await;
+    let honest = Honest::start(open.at());
+    let began = Instant::now();
+    let mut half = Http::connect(open.at()).await;
+    half.send(&h2::preface()[..12]).await;
+    let mut silent = Http::connect(open.at()).await;
+    silent.send(h2::preface()).await;
+    // A window of nothing: what is answered cannot go.
+    let mut deaf = Http::connect(open.at()).await;
+    deaf.send(h2::preface()).await;
+    deaf.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+    for (stream, method) in [(1, "Stage/Note"), (3, "Ticks/Endless")] {
+        let mut head = h2::head(&format!("/v1/agents/warehouse/{method}"));
+        let body = if stream == 3 { &b"1000"[..] } else { b"\"deaf\"" };
+        if stream == 3 {
+            head.extend(h2::pair("accept", "text/event-stream"));
+        }
+        deaf.send(h2::frame(h2::HEADERS, h2::END_HEADERS, stream, &head)).await;
+        deaf.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
+    }
+    open.stage.started("deaf").await;
+    for (name, mut http) in [("half", half), ("silent", silent), ("deaf", deaf)] {
+        soon(name, http.closed()).await;
+        assert!(began.elapsed() < CUT_WITHIN, "{name} took {:?}", began.elapsed());
+    }
+    until("the handler is stopped", || open.ticks.running() == 0).await;
     honest.was_served().await;
 }
 
@@ -261,13 +292,14 @@ mod h2 {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
     pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
     pub(super) const CONTINUATION: u8 = 9;
     pub(super) const END_STREAM: u8 = 1;
     pub(super) const END_HEADERS: u8 = 4;
 
     pub(super) fn preface() -> Vec<u8> {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend(frame(4, 0, 0, b""));
+        bytes.extend(frame(SETTINGS, 0, 0, b""));
         bytes
     }
 
