@@ -3,15 +3,15 @@
 use super::{Http, Open, Reply, TOKEN, judge};
 use crate::{
     audit::Book,
-    world::{World, soon, until},
+    world::{World, background, heavy, soon, until},
 };
 use dialback::{Gateway, GatewayError, Limits};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
@@ -235,4 +235,51 @@ async fn who_breaks_off_too_many_calls_has_to_wait_and_nobody_else() {
     let text = refused.expect_error(429, "resource_exhausted", "not_executed");
     assert!(text.contains("resets_max"), "{text}");
     assert_eq!(post(&open, &[("authorization", "Bearer clerk")]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes the machine for ten seconds; `make test-long`"]
+async fn a_flood_of_guesses_leaves_others_their_calls() {
+    let _turn = heavy().await;
+    let book = Book::default();
+    let audit = book.audit();
+    let open = Open::with(|node| node.audit(audit), |door| door.tokens(judge)).await;
+    let at = open.at();
+    let honest = async |seconds: u64| {
+        let (until, mut took) = (Instant::now() + Duration::from_secs(seconds), Vec::new());
+        let good = format!("Bearer {TOKEN}");
+        while Instant::now() < until {
+            let began = Instant::now();
+            assert_eq!(post(&open, &[("authorization", &good)]).await.status, 200);
+            took.push(began.elapsed());
+        }
+        took.sort();
+        (took.len(), took[took.len() * 99 / 100])
+    };
+    let before = honest(3).await;
+    let guesses = Arc::<AtomicUsize>::default();
+    let flood: Vec<_> = (0..16)
+        .map(|_| {
+            let guesses = guesses.clone();
+            background(async move {
+                let headers =
+                    [("authorization", "Bearer wrong"), ("content-type", "application/json")];
+                loop {
+                    let refused = Http::once(at, "POST", NOTE, &headers, b"1").await;
+                    assert!(matches!(refused.status, 401 | 429), "{refused:?}");
+                    guesses.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let during = honest(6).await;
+    drop(flood);
+    let a_minute = guesses.load(Ordering::Relaxed) * 10;
+    println!(
+        "calls before: {}, p99 {:?}; during {a_minute} guesses a minute: {}, p99 {:?}",
+        before.0, before.1, during.0, during.1
+    );
+    assert!(a_minute > 50_000, "only {a_minute} guesses a minute");
+    assert!(during.1 < Duration::from_millis(500), "p99 {:?}", during.1);
+    assert!(book.lines("http_refused").len() <= 40);
 }
