@@ -26,7 +26,10 @@ use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -44,6 +47,19 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The certificate that it has shown.
     pub(crate) shown: Option<Shown>,
+    /// Whether its connection is to end soon.
+    is_done: AtomicBool,
+}
+
+impl Peer {
+    fn new(address: SocketAddr, shown: Option<Shown>) -> Self {
+        Self { address, shown, is_done: AtomicBool::new(false) }
+    }
+
+    /// Ends the connection within a second, whatever goes on on it.
+    pub(crate) fn be_done(&self) {
+        self.is_done.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Who answers.
@@ -124,7 +140,7 @@ async fn connection<A: Answers>(
     let leaving = answers.leaving();
     drop(stream.set_nodelay(true));
     let Some((tls, credentials)) = answers.tls() else {
-        let peer = Peer { address, shown: None };
+        let peer = Peer::new(address, None);
         let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
             Some(first) => first,
             None => return,
@@ -134,7 +150,7 @@ async fn connection<A: Answers>(
     let handshake = tls.accept(&credentials, stream);
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, handshake).await {
         Ok(Ok(accepted)) => {
-            let peer = Peer { address, shown: accepted.shown };
+            let peer = Peer::new(address, accepted.shown);
             let stream = Guarded::new(accepted.stream, Vec::new());
             talk(stream, accepted.is_h2, peer, answers, tasks, leaving).await;
         }
@@ -161,6 +177,7 @@ async fn talk<S, A>(
     let framing = (!is_h2).then(|| stream.look_at_heads());
     let service = {
         let (activity, framing) = (activity.clone(), framing);
+        let peer = peer.clone();
         service_fn(move |mut request: Request<Incoming>| {
             let answered = activity.answered();
             if let Some(framing) = &framing {
@@ -186,7 +203,7 @@ async fn talk<S, A>(
             .keep_alive_interval(HTTP2_PING_EVERY)
             .keep_alive_timeout(HTTP2_PING_EVERY);
         let connection = http.serve_connection(io, service);
-        until_over(connection, &activity, Some(HTTP2_IDLE_MAX), leaving).await;
+        until_over(connection, (&peer, &activity), Some(HTTP2_IDLE_MAX), leaving).await;
     } else {
         let mut http = conn::http1::Builder::new();
         // Without a timer hyper's limit on heads would do nothing, and say nothing.
@@ -196,7 +213,7 @@ async fn talk<S, A>(
             .max_headers(HTTP_HEADERS_MAX)
             .keep_alive(leaving.is_some());
         let connection = http.serve_connection(io, service);
-        until_over(connection, &activity, None, leaving).await;
+        until_over(connection, (&peer, &activity), None, leaving).await;
     }
 }
 
@@ -246,7 +263,7 @@ where
 /// Drives a connection until it has ended by itself, was left, or has to be cut.
 async fn until_over<C: Connection>(
     connection: C,
-    activity: &Activity,
+    (peer, activity): (&Peer, &Activity),
     idle_max: Option<std::time::Duration>,
     leaving: Option<[OnWord; 2]>,
 ) {
@@ -264,7 +281,7 @@ async fn until_over<C: Connection>(
                 drain.done();
             }
             now = look.tick() => {
-                if activity.is_stalled(now) {
+                if activity.is_stalled(now) || peer.is_done.load(Ordering::Relaxed) {
                     return;
                 }
                 let Some(since) = activity.idle_since() else { continue };

@@ -382,6 +382,10 @@ pub const HTTP_EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
 /// Between two looks at whether whoever asks may still: a token that has ended or was revoked, a certificate that is trusted no more.
 pub const HTTP_CALLER_LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How long the refusal of a wrong token waits once its address has tried too many: with 256 connections some thousand tries a second, which
+/// cost a hundredth of a core each way.
+pub const TOKEN_GUESS_WAIT: Duration = Duration::from_millis(250);
+
 /// Pages of what there is to call that are put together at once: each takes a thread for as long as it takes.
 pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
 

@@ -19,6 +19,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// What is known of the call's execution.
@@ -74,11 +75,13 @@ pub(super) struct Refusal {
     http: Option<StatusCode>,
     pub(super) status: Status,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long it waits before it goes out, for those who ask too often; their connection is over then.
+    pub(super) held_back: Option<Duration>,
 }
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
-        Self { http: None, status, headers: Vec::new() }
+        Self { http: None, status, headers: Vec::new(), held_back: None }
     }
 }
 
@@ -102,6 +105,11 @@ impl Refusal {
     /// After it the connection is closed: what may still come over it cannot be told apart, or is not worth it.
     pub(super) fn closing(self) -> Self {
         self.header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// Goes out later, and ends the connection in whatever version of HTTP.
+    pub(super) fn held_back(self, wait: Duration) -> Self {
+        Self { held_back: Some(wait), ..self }.closing()
     }
 
     /// What HTTP says of it.

@@ -161,7 +161,13 @@ impl Answers for Inner {
         let page = origin::page(&asking.headers, &self.origins);
         let mut answer = match self.respond(&asking, body, page).await {
             Ok(answer) => answer,
-            Err(refusal) => refusal.into_answer(),
+            Err(refusal) => {
+                if let Some(wait) = refusal.held_back {
+                    tokio::time::sleep(wait).await;
+                    asking.peer.be_done();
+                }
+                refusal.into_answer()
+            }
         };
         finish(&mut answer, call_id);
         if page == Page::Allowed {

@@ -5,7 +5,7 @@ use crate::{
     audit::Journal,
     httpd::Peer,
     knocks::Source,
-    limits::{KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    limits::{KNOCK_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     name::{PeerName, Role},
     pace::{Buckets, Lines, Pace},
     status::{Code, Status},
@@ -193,11 +193,11 @@ fn nobody(unknown: &Unknown) -> Refusal {
         .header(header::WWW_AUTHENTICATE, challenge)
 }
 
-/// After it the connection is closed, so that each further guess costs another.
+/// It waits, and then the connection is closed: so many guesses an address can make, and others keep the machine.
 fn too_many() -> Refusal {
     let seconds = HeaderValue::from(TOKEN_TRIES_EVERY.as_secs());
     let text = "too many wrong tokens from this address; wait, or show a good one";
     Refusal::with(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, text)
         .header(header::RETRY_AFTER, seconds)
-        .closing()
+        .held_back(TOKEN_GUESS_WAIT)
 }

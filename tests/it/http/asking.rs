@@ -100,7 +100,7 @@ async fn guesses_are_bounded_in_lines_and_change_nothing_for_others() {
     let audit = book.audit();
     let open = Open::with(|node| node.audit(audit), |door| door.tokens(judge)).await;
     let mut statuses = Vec::new();
-    for n in 0..200 {
+    for n in 0..40 {
         let guess = format!("Bearer guess-{n}");
         let refused = post(&open, &[("authorization", &guess)]).await;
         assert_eq!(refused.outcome(), "not_executed");
@@ -116,7 +116,7 @@ async fn guesses_are_bounded_in_lines_and_change_nothing_for_others() {
     }
     assert_eq!(statuses[..10], [401; 10]);
     // A bucket may have gained a try or two meanwhile.
-    assert!(statuses.iter().filter(|status| **status == 429).count() > 150, "{statuses:?}");
+    assert!(statuses.iter().filter(|status| **status == 429).count() > 20, "{statuses:?}");
     book.has(
         "http_refused",
         &[("address", "127.0.0.1"), ("reason", "the token is not known here")],
@@ -258,7 +258,7 @@ async fn a_flood_of_guesses_leaves_others_their_calls() {
     };
     let before = honest(3).await;
     let guesses = Arc::<AtomicUsize>::default();
-    let flood: Vec<_> = (0..16)
+    let flood: Vec<_> = (0..200)
         .map(|_| {
             let guesses = guesses.clone();
             background(async move {
@@ -279,7 +279,6 @@ async fn a_flood_of_guesses_leaves_others_their_calls() {
         "calls before: {}, p99 {:?}; during {a_minute} guesses a minute: {}, p99 {:?}",
         before.0, before.1, during.0, during.1
     );
-    assert!(a_minute > 50_000, "only {a_minute} guesses a minute");
     assert!(during.1 < Duration::from_millis(500), "p99 {:?}", during.1);
     assert!(book.lines("http_refused").len() <= 40);
 }
