@@ -3,7 +3,7 @@
 
 use crate::{
     name::{MethodPath, Name, PeerName},
-    policy::{NodePolicy, Target},
+    policy::{NodePolicy, Target, View},
     wire::{ANY_METHOD, CallKind, MethodInfo, ServiceInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -45,40 +45,53 @@ pub struct ListedMethod {
 }
 
 /// Whose eyes a list is for.
-#[derive(Clone, Copy)]
 pub(super) struct Viewer<'a> {
-    pub(super) policy: &'a NodePolicy,
-    pub(super) asker: &'a PeerName,
-    /// The node's own program is asked by no rule.
-    pub(super) is_own: bool,
+    /// The rules that speak of the asker; none for the node's own program, which no rule speaks of.
+    view: Option<View<'a>>,
+    policy: &'a NodePolicy,
 }
 
-impl Viewer<'_> {
-    /// Whether some rule opens something of the agent.
-    pub(super) fn sees_agent(self, agent: &Name) -> bool {
-        self.is_own || self.policy.may_see(self.asker, Target::Agent(agent))
+/// The same eyes on one agent.
+pub(super) struct OnAgent<'a>(Option<View<'a>>);
+
+impl<'a> Viewer<'a> {
+    pub(super) fn new(policy: &'a NodePolicy, asker: &PeerName) -> Self {
+        Self { view: Some(policy.view(asker)), policy }
     }
 
-    fn sees_method(self, agent: &Name, service: &str, method: &str) -> bool {
-        if self.is_own {
-            return true;
-        }
-        let target = Target::Agent(agent);
+    /// The node's own program sees all.
+    pub(super) const fn own(policy: &'a NodePolicy) -> Self {
+        Self { view: None, policy }
+    }
+
+    pub(super) fn on(&self, agent: &Name) -> OnAgent<'a> {
+        OnAgent(self.view.as_ref().map(|view| view.on(Target::Agent(agent))))
+    }
+}
+
+impl OnAgent<'_> {
+    /// Whether some rule opens something of the agent.
+    pub(super) fn sees_it(&self) -> bool {
+        self.0.as_ref().is_none_or(View::allows_something)
+    }
+
+    fn sees_method(&self, service: &str, method: &str) -> bool {
+        let Some(view) = &self.0 else { return true };
         if method == ANY_METHOD {
-            return self.policy.may_see_service(self.asker, target, service);
+            return view.allows_some_of(service);
         }
         let path = format!("{service}/{method}").parse::<MethodPath>();
-        path.is_ok_and(|path| self.policy.decide(self.asker, target, &path).is_allowed())
+        path.is_ok_and(|path| view.allows(&path))
     }
 
-    /// What there is to call on one agent; services of which nothing is open are left out.
-    pub(super) fn services_of(self, agent: &Name, services: &[ServiceInfo]) -> Vec<ServiceInfo> {
+    /// What there is to call on it; services of which nothing is open are left out.
+    pub(super) fn services(&self, services: &[ServiceInfo]) -> Vec<ServiceInfo> {
         let seen = |service: &ServiceInfo| {
             let ServiceInfo { name, methods, description } = service;
-            let is_seen = |method: &&MethodInfo| self.sees_method(agent, name, &method.name);
+            let is_seen = |method: &&MethodInfo| self.sees_method(name, &method.name);
             let seen: Vec<_> = methods.iter().filter(is_seen).cloned().collect();
             // One without methods hides nothing and shows nothing.
-            let is_shown = !seen.is_empty() || (methods.is_empty() && self.sees_agent(agent));
+            let is_shown = !seen.is_empty() || (methods.is_empty() && self.sees_it());
             let (name, description) = (name.clone(), description.clone());
             is_shown.then_some(ServiceInfo { name, methods: seen, description })
         };
@@ -88,14 +101,15 @@ impl Viewer<'_> {
 
 /// Joins what agents host, which come sorted by name, into one list for a viewer.
 ///
-/// Costs a look at the rules for each method of each agent that the viewer sees.
+/// Costs, for each agent, a look at the rules that speak of the viewer, and for each of its methods one at those of them that speak of the
+/// agent.
 pub(super) fn list<'a>(
-    viewer: Viewer<'_>,
+    viewer: &Viewer<'_>,
     agents: impl IntoIterator<Item = (&'a Name, &'a [ServiceInfo])>,
 ) -> Vec<ListedService> {
     let mut listed = BTreeMap::new();
-    for (agent, services) in agents.into_iter().filter(|(agent, _)| viewer.sees_agent(agent)) {
-        for service in viewer.services_of(agent, services) {
+    for (agent, services) in agents {
+        for service in viewer.on(agent).services(services) {
             let may_host = viewer.policy.may_host(agent, &service.name);
             add(listed.entry(service.name.clone()).or_default(), agent, may_host, service);
         }
@@ -175,8 +189,8 @@ mod tests {
     /// A line a method, as `Stock/Read unary a,b (b)`: those that may answer for the service in brackets.
     fn shown(policy: &NodePolicy, asker: &str) -> Vec<String> {
         let (agents, asker) = (agents(), asker.parse().expect("a party"));
-        let viewer = Viewer { policy, asker: &asker, is_own: false };
-        let services = list(viewer, agents.iter().map(|(name, services)| (name, &services[..])));
+        let viewer = Viewer::new(policy, &asker);
+        let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         let line = |service: &ListedService, method: &ListedMethod| {
             let (agents, hosts) = (method.agents.join(","), method.hosts.join(","));
             format!("{}/{} {} {agents} ({hosts})", service.name, method.name, method.kind)
@@ -225,8 +239,8 @@ mod tests {
     fn the_words_of_the_first_agent_that_has_any_are_shown() {
         let (agents, policy) = (agents(), NodePolicy::allow_all());
         let asker = "caller/ops".parse().expect("a party");
-        let viewer = Viewer { policy: &policy, asker: &asker, is_own: false };
-        let services = list(viewer, agents.iter().map(|(name, services)| (name, &services[..])));
+        let viewer = Viewer::new(&policy, &asker);
+        let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         assert_eq!(services[0].description, "What is there.");
         let told: Vec<_> =
             services[0].methods.iter().map(|method| &method.description[..]).collect();
@@ -237,10 +251,12 @@ mod tests {
     fn the_nodes_own_program_sees_all_without_a_rule() {
         let (agents, policy) = (agents(), NodePolicy::default());
         let asker = "node/edge-1".parse().expect("a party");
-        let viewer = Viewer { policy: &policy, asker: &asker, is_own: true };
-        let services = list(viewer, agents.iter().map(|(name, services)| (name, &services[..])));
+        let services = list(
+            &Viewer::own(&policy),
+            agents.iter().map(|(name, services)| (name, &services[..])),
+        );
         assert_eq!(services.iter().map(|service| service.methods.len()).sum::<usize>(), 4);
-        let viewer = Viewer { is_own: false, ..viewer };
-        assert_eq!(viewer.services_of(&agents[0].0, &agents[0].1), []);
+        let viewer = Viewer::new(&policy, &asker);
+        assert_eq!(viewer.on(&agents[0].0).services(&agents[0].1), []);
     }
 }

@@ -360,8 +360,8 @@ impl Node {
     /// What a caller may see of agents and services, by the policy of now: what `dialback agents` and `dialback services` show it, and
     /// the pages of the HTTP door. For the node itself, `node/NAME`, that is everything.
     ///
-    /// Costs a look at the rules for each method of each agent that the caller may see, and holds up no call: the registry is copied
-    /// first. A thousand agents of ten methods and a hundred rules are a million comparisons of short texts.
+    /// Costs, for each agent, a look at the rules that speak of the caller, and for each of its methods one at those of them that speak of
+    /// the agent. It holds no lock meanwhile: the registry is copied first.
     pub fn directory_for(&self, asker: &PeerName) -> Directory {
         snapshot::directory_for(&self.shared, asker)
     }

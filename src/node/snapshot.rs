@@ -9,7 +9,7 @@ use super::{
 use crate::{
     call::Context,
     name::{MethodPath, Name, NameError, PeerName},
-    policy::{NodePolicy, Target},
+    policy::NodePolicy,
     serve::Service,
     status::{Code, Status},
     wire::ServiceInfo,
@@ -106,12 +106,8 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn may_see(shared: &Shared, asker: &PeerName, agent: &Name) -> bool {
-    shared.policy.get().may_see(asker, Target::Agent(agent))
-}
-
-fn viewer<'a>(shared: &Shared, policy: &'a NodePolicy, asker: &'a PeerName) -> Viewer<'a> {
-    Viewer { policy, asker, is_own: *asker == shared.peer }
+fn viewer<'a>(shared: &Shared, policy: &'a NodePolicy, asker: &PeerName) -> Viewer<'a> {
+    if *asker == shared.peer { Viewer::own(policy) } else { Viewer::new(policy, asker) }
 }
 
 /// What one caller may see of everything.
@@ -120,7 +116,7 @@ pub(super) fn directory_for(shared: &Shared, asker: &PeerName) -> Directory {
     let viewer = viewer(shared, &policy, asker);
     Directory {
         node: shared.name.to_string(),
-        agents: agents(shared, |agent| viewer.sees_agent(agent)),
+        agents: agents(shared, |agent| viewer.on(agent).sees_it()),
         services: all_services(shared, asker),
     }
 }
@@ -136,12 +132,14 @@ fn all_services(shared: &Shared, asker: &PeerName) -> Vec<ListedService> {
         .collect();
     let policy = shared.policy.get();
     let hosted = links.iter().map(|(name, link)| (name, &link.services[..]));
-    listing::list(viewer(shared, &policy, asker), hosted)
+    listing::list(&viewer(shared, &policy, asker), hosted)
 }
 
 /// The services of one agent as the asker may call them, if it may see the agent.
 fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<ServiceInfo>, Status> {
-    if !may_see(shared, asker, agent) {
+    let policy = shared.policy.get();
+    let on_agent = viewer(shared, &policy, asker).on(agent);
+    if !on_agent.sees_it() {
         return Err(Status::new(
             Code::PermissionDenied,
             format!("{asker} may not see agent {agent}"),
@@ -150,7 +148,7 @@ fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<Servi
     let link = shared.registry().pick(agent).cloned();
     let link = link
         .ok_or_else(|| Status::new(Code::Unavailable, format!("agent {agent} is not attached")))?;
-    Ok(viewer(shared, &shared.policy.get(), asker).services_of(agent, &link.services))
+    Ok(on_agent.services(&link.services))
 }
 
 /// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
@@ -175,7 +173,9 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Service {
             let shared = for_agents.clone();
             async move {
                 let shared = upgrade(&shared)?;
-                Ok(agents(&shared, |agent| may_see(&shared, ctx.caller(), agent)))
+                let policy = shared.policy.get();
+                let viewer = viewer(&shared, &policy, ctx.caller());
+                Ok(agents(&shared, |agent| viewer.on(agent).sees_it()))
             }
         })
         .method("Hosts", move |method: String, ctx: Context| {

@@ -10,8 +10,10 @@ mod node;
 mod rule;
 #[cfg(test)]
 mod tables;
+mod view;
 
 pub use agent::{AgentDecision, AgentPolicy};
 pub use glob::{AskerGlob, Target, TargetGlob};
 pub use node::{Decision, Denied, Grant, NodePolicy};
 pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};
+pub use view::View;

@@ -89,36 +89,7 @@ impl NodePolicy {
     /// Whether the asker may know that the target is there: some allow rule could let it call something
     /// there, and no deny rule takes all of that away. Nobody else learns which agents exist.
     pub fn may_see(&self, asker: &PeerName, target: Target<'_>) -> bool {
-        self.allow.iter().any(|rule| {
-            rule.caller.matches(asker)
-                && rule.agent.matches(target)
-                && !self.is_closed(rule, asker, target)
-        })
-    }
-
-    /// The same for a service whose methods are not known: some allow rule covers some method of it there, and no deny rule takes all of
-    /// what that rule opens, or all of the service, away.
-    pub fn may_see_service(&self, asker: &PeerName, target: Target<'_>, service: &str) -> bool {
-        let is_closed = self.deny.iter().any(|rule| {
-            rule.caller.matches(asker)
-                && rule.agent.matches(target)
-                && rule.method.matches_all_of(service)
-        });
-        let opens = |rule: &AllowRule| {
-            rule.caller.matches(asker)
-                && rule.agent.matches(target)
-                && rule.method.matches_some_of(service)
-                && !self.is_closed(rule, asker, target)
-        };
-        !is_closed && self.allow.iter().any(opens)
-    }
-
-    fn is_closed(&self, open: &AllowRule, asker: &PeerName, target: Target<'_>) -> bool {
-        self.deny.iter().any(|rule| {
-            rule.caller.matches(asker)
-                && rule.agent.matches(target)
-                && rule.method.covers(&open.method)
-        })
+        self.view(asker).on(target).allows_something()
     }
 
     /// Whether the agent may answer calls that name only this service.
@@ -342,7 +313,7 @@ mod tests {
             .deny(deny(7, "intern.eve", "a", "Web/*"));
         let sees = |asker: &str, agent: &str, service: &str| {
             let (asker, agent) = (asker.parse().expect("a party"), agent.parse().expect("a name"));
-            policy.may_see_service(&asker, Target::Agent(&agent), service)
+            policy.view(&asker).on(Target::Agent(&agent)).allows_some_of(service)
         };
         assert!(sees("caller/billing", "a", "acme.v1.Stock"));
         assert!(

@@ -81,8 +81,8 @@ impl Tokens {
 
     /// Whose token this is, now.
     ///
-    /// Costs two SHA-256 of 77 bytes and one look into a map, whatever was shown and however many tokens there are; what is found is
-    /// compared in constant time. What is not 77 bytes long is not even hashed.
+    /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are and however near the one that was shown
+    /// comes to one of them; what is found is compared in constant time. What is not 77 bytes long is not even hashed.
     ///
     /// # Errors
     /// It is no whole token, is not known, or its time is over.

@@ -1,0 +1,107 @@
+//! A node's rules as one asker meets them: picked out once, where many agents and methods are looked at for a list.
+
+use super::{AllowRule, DenyRule, NodePolicy, Target};
+use crate::name::{MethodPath, PeerName};
+
+/// The rules that speak of one asker, and after [`View::on`] of one target. It says what [`NodePolicy::decide`] says, and no more: a call is
+/// judged by the policy itself.
+///
+/// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each rule that is left.
+#[derive(Debug, Clone)]
+pub struct View<'a> {
+    allow: Vec<&'a AllowRule>,
+    deny: Vec<&'a DenyRule>,
+}
+
+impl NodePolicy {
+    /// The rules that speak of this asker.
+    pub fn view(&self, asker: &PeerName) -> View<'_> {
+        View {
+            allow: self.allow.iter().filter(|rule| rule.caller.matches(asker)).collect(),
+            deny: self.deny.iter().filter(|rule| rule.caller.matches(asker)).collect(),
+        }
+    }
+}
+
+impl View<'_> {
+    /// Those of them that speak of this target.
+    #[must_use]
+    pub fn on(&self, target: Target<'_>) -> Self {
+        let (allow, deny) = (self.allow.iter(), self.deny.iter());
+        Self {
+            allow: allow.copied().filter(|rule| rule.agent.matches(target)).collect(),
+            deny: deny.copied().filter(|rule| rule.agent.matches(target)).collect(),
+        }
+    }
+
+    /// Whether the method is open.
+    pub fn allows(&self, method: &MethodPath) -> bool {
+        !self.deny.iter().any(|rule| rule.method.matches(method))
+            && self.allow.iter().any(|rule| rule.method.matches(method))
+    }
+
+    /// Whether something is open, RPC or forward, as far as patterns show: some rule opens it, and no single rule takes all of that away.
+    pub fn allows_something(&self) -> bool {
+        self.allow.iter().any(|rule| !self.is_closed(rule))
+    }
+
+    /// The same for a service whose methods are not known.
+    pub fn allows_some_of(&self, service: &str) -> bool {
+        !self.deny.iter().any(|rule| rule.method.matches_all_of(service))
+            && self
+                .allow
+                .iter()
+                .any(|rule| rule.method.matches_some_of(service) && !self.is_closed(rule))
+    }
+
+    fn is_closed(&self, open: &AllowRule) -> bool {
+        self.deny.iter().any(|rule| rule.method.covers(&open.method))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CALLERS: [&str; 4] = ["ops", "**", "intern.*", "agent/a"];
+    const AGENTS: [&str; 4] = ["a", "**", "acme.*", "node/a"];
+    const METHODS: [&str; 5] = ["*/*", "S/*", "S/A", "acme.**/Get*", "http:x"];
+
+    fn party(text: &str) -> PeerName {
+        text.parse().expect("a party")
+    }
+
+    proptest! {
+        #[test]
+        fn a_view_says_of_a_method_what_the_policy_says(
+            allow in prop::collection::vec((0..4_usize, 0..4_usize, 0..5_usize), 0..4),
+            deny in prop::collection::vec((0..4_usize, 0..4_usize, 0..5_usize), 0..3),
+        ) {
+            let mut policy = NodePolicy::default();
+            for (caller, agent, method) in allow {
+                let rule = AllowRule::parse(CALLERS[caller], AGENTS[agent], METHODS[method]);
+                policy = policy.allow(rule.expect("a rule"));
+            }
+            for (caller, agent, method) in deny {
+                let rule = DenyRule::parse(CALLERS[caller], AGENTS[agent], METHODS[method]);
+                policy = policy.deny(rule.expect("a rule"));
+            }
+            for asker in ["caller/ops", "caller/intern.bob", "agent/a"].map(party) {
+                for on in ["a", "acme.b"].map(|name| name.parse().expect("a name")) {
+                    let (target, mut is_any_open) = (Target::Agent(&on), false);
+                    let view = policy.view(&asker).on(target);
+                    for method in ["S/A", "S/B", "T/A", "acme.v1.X/GetOne"] {
+                        let method: MethodPath = method.parse().expect("a method");
+                        let is_open = policy.decide(&asker, target, &method).is_allowed();
+                        prop_assert_eq!(view.allows(&method), is_open);
+                        prop_assert!(!is_open || view.allows_some_of(method.service()));
+                        is_any_open |= is_open;
+                    }
+                    prop_assert!(!is_any_open || view.allows_something());
+                    prop_assert_eq!(view.allows_something(), policy.may_see(&asker, target));
+                }
+            }
+        }
+    }
+}
