@@ -8,7 +8,8 @@ use crate::{
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
     link::{
-        BindError, ControlStream, Dialler, HelloWords, Leave, Leaving, Link, LinkFault, Redial,
+        BindError, ControlStream, Dialler, Former, FormerPlace, HelloWords, Leave, Leaving, Link,
+        LinkFault, Present, REPLACED, Redial, beside,
     },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     node::{AgentInfo, DIRECTORY, ListedService, StartError},
@@ -140,7 +141,7 @@ async fn hold(shared: Arc<Shared>) {
     loop {
         anew.mark_unchanged();
         let dialled = tokio::select! {
-            dialled = shared.dialler.dial(&shared.address) => dialled,
+            dialled = shared.dialler.dial(&shared.address, None) => dialled,
             () = leaving.ended() => {
                 redial.succeeded();
                 continue;
@@ -154,8 +155,7 @@ async fn hold(shared: Arc<Shared>) {
             }
             Err(fault) => fault,
         };
-        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
-        let wait = redial.failed(&fault, Instant::now(), chance);
+        let wait = redial.failed_now(&fault);
         if wait.is_worth_saying {
             tracing::debug!(
                 "not linked: node {}: {fault}; trying again, the next time in {:.1} s",
@@ -179,7 +179,7 @@ async fn hold(shared: Arc<Shared>) {
 /// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
 /// are no restart but a node that plays with us, and then the second is stayed with.
 async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> LinkFault {
-    let mut renewed = shared.renewed.subscribe();
+    let (mut renewed, mut former) = (shared.renewed.subscribe(), Former::default());
     let fault = loop {
         shared.state.send_replace(State::Up(held.link.clone()));
         let link = held.link.clone();
@@ -189,11 +189,25 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> Li
             changed = renewed.changed() => changed.is_err(),
             () = link.nears_its_end() => true,
         };
-        match another(shared, &mut held, needs_newer).await {
+        let place = tokio::select! {
+            biased;
+            fault = held.until_node_leaves() => break fault,
+            place = former.place(shared.limits.drain_max) => place,
+        };
+        // What was said up to here, the next link will be made by.
+        renewed.mark_unchanged();
+        let newer_than = needs_newer.then_some(link.identity().not_after());
+        let dial = || async move {
+            let (link, control, _welcome) =
+                shared.dialler.dial(&shared.address, newer_than).await?;
+            Ok(Held::new(link, control))
+        };
+        match beside(&mut held, &shared.address, shared.anew.subscribe(), dial).await {
             Ok(next) => {
+                former.add(&link);
                 shared.state.send_replace(State::Up(next.link.clone()));
-                let former = std::mem::replace(&mut held, next);
-                shared.tasks.spawn_until_stopped(former.retire(shared.limits.drain_max));
+                let before = std::mem::replace(&mut held, next);
+                shared.tasks.spawn_until_stopped(before.retire(place));
             }
             Err(fault) => break fault,
         }
@@ -209,48 +223,6 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> Li
     leaving.begin(&held.link);
     shared.tasks.spawn_until_stopped(async move { drop(held.see_off().await) });
     fault
-}
-
-/// Dials once more while the present link goes on: with the credentials of now, or because the node's are about to end and it should have
-/// newer ones. Tries until it succeeds, or the present link is to be left anyhow.
-async fn another(
-    shared: &Arc<Shared>,
-    present: &mut Held,
-    needs_newer: bool,
-) -> Result<Held, LinkFault> {
-    let (mut redial, mut anew) = (Redial::default(), shared.anew.subscribe());
-    let present_end = present.link.identity().not_after();
-    loop {
-        let dialled = tokio::select! {
-            biased;
-            fault = present.until_node_leaves() => return Err(fault),
-            dialled = shared.dialler.dial(&shared.address) => dialled,
-        };
-        let fault = match dialled {
-            Ok((link, _, _)) if needs_newer && link.identity().not_after() <= present_end => {
-                let text = "the certificate of the node is about to end, and it shows no newer one";
-                link.end(LinkFault::Closed {
-                    code: CloseCode::Goodbye,
-                    text: text.into(),
-                    by_peer: false,
-                })
-            }
-            Ok((link, control, _welcome)) => return Ok(Held::new(link, control)),
-            Err(fault) => fault,
-        };
-        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
-        let wait = redial.failed(&fault, Instant::now(), chance);
-        if wait.is_worth_saying {
-            tracing::warn!("no other link to node {}: {fault}; trying again", shared.address);
-        }
-        tokio::select! {
-            biased;
-            fault = present.until_node_leaves() => return Err(fault),
-            () = tokio::time::sleep(wait.duration) => {}
-            // With other credentials it may be another story.
-            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
-        }
-    }
 }
 
 /// A link that is kept up. Dropping it closes it.
@@ -277,13 +249,13 @@ impl Held {
         }
     }
 
-    /// Another link has taken its place: closes it when this side waits for no reply on it any more.
-    async fn retire(self, wait_max: Duration) {
+    /// Another link has taken its place: closes it when this side waits for no reply on it any more, however long that takes. The place of
+    /// a former link is held meanwhile.
+    async fn retire(self, _place: FormerPlace) {
         let link = self.link.clone();
         link.replace();
-        let quiet = async { drop(tokio::time::timeout(wait_max, link.quiet()).await) };
         tokio::select! {
-            () = quiet => {}
+            () = link.quiet() => {}
             _fault = self.see_off() => {}
         }
     }
@@ -298,9 +270,18 @@ impl Held {
     }
 }
 
+impl Present for Held {
+    type Parting = LinkFault;
+
+    async fn parting(&mut self) -> LinkFault {
+        self.until_node_leaves().await
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        self.link.close(CloseCode::Goodbye, "the caller has ended");
+        let text = if self.link.is_replaced() { REPLACED } else { "the caller has ended" };
+        self.link.close(CloseCode::Goodbye, text);
     }
 }
 
@@ -427,8 +408,9 @@ impl Caller {
     /// Shows other credentials from now on, or trusts others, while the caller runs.
     ///
     /// The link is judged by them before this returns, and closed if a handshake would now refuse the node. With another certificate of its
-    /// own the caller then dials once more, and leaves the former link when all replies have come over it, or the drain time is over. It dials
-    /// again at once if it was refused.
+    /// own the caller then dials once more, and leaves the former link when all replies have come over it, however long that takes: three such
+    /// links may be up, and with so many the next one waits for the drain time and then ends the oldest. It dials again at once if it was
+    /// refused.
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration. Nothing has changed then.

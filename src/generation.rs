@@ -22,6 +22,48 @@ impl<P> Default for Generation<P> {
     }
 }
 
+/// What is other than before, for the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Changed {
+    pub(crate) certificate: bool,
+    pub(crate) trust: bool,
+    pub(crate) rules: bool,
+    pub(crate) bounds: bool,
+}
+
+impl Changed {
+    /// Begins with what is other between two credentials.
+    pub(crate) fn between(before: &Credentials, next: Option<&Credentials>) -> Self {
+        let Some(next) = next else { return Self::default() };
+        Self {
+            certificate: !next.shows_the_same(before),
+            trust: !next.believes_the_same(before),
+            ..Self::default()
+        }
+    }
+
+    fn words(self) -> String {
+        let all = [
+            (self.certificate, "the certificate"),
+            (self.trust, "CAs or revocation lists"),
+            (self.rules, "rules"),
+            (self.bounds, "bounds"),
+        ];
+        let words: Vec<&str> = all.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+        if words.is_empty() { "nothing".into() } else { words.join(", ") }
+    }
+
+    /// Says that a generation is in force, and what it has brought.
+    pub(crate) fn tell(self, applied: Applied) -> Applied {
+        let Applied { generation, closed } = applied;
+        tracing::info!(
+            "generation {generation} is in force; new in it: {}; links closed for it: {closed}",
+            self.words()
+        );
+        applied
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {

@@ -45,6 +45,9 @@ pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 /// Between two looks at the files that a party goes by. A change is taken up at the second look that shows it, within a second.
 pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// So much of a file is looked at for changes: the largest revocation list that is read.
+pub const WATCHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Between two tries to take up what could not be taken up. A mended mode or a clock that has come round is noticed so soon.
 pub const RELOAD_AGAIN_EVERY: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,9 @@ pub const WORRY_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// Before a peer's certificate ends, the dialling side makes another link this early, if the peer has another certificate by then.
 pub const RENEW_BEFORE_END: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether a node whose certificate is about to end shows a newer one, give or take half of it.
+pub const NEWER_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two looks at whether the certificate of a link has ended. A link outlives its certificate by no more.
 pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -201,8 +207,12 @@ pub const DETACHED_REMEMBERED_MAX: usize = 10_000;
 /// Arrivals that wait for the program to take them. A program that takes none loses the oldest.
 pub const ARRIVALS_WAITING_MAX: usize = 1_024;
 
-/// Links of one agent identity on one node.
-pub const AGENT_LINKS_MAX: usize = 4;
+/// Links of one agent identity on one node: one in use, and those that it has taken the place of.
+pub const AGENT_LINKS_MAX: usize = 1 + FORMER_LINKS_MAX;
+
+/// Links to one node whose place another one has taken, while calls are on them. With so many, a renewal waits for the drain time until
+/// one has ended, and then closes the oldest.
+pub const FORMER_LINKS_MAX: usize = 3;
 
 /// Closing: how long to wait in all until the other sides have heard it.
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);

@@ -4,11 +4,13 @@ use super::{AgentEvent, Attached, STOPS, Shared, reception::AgentReception};
 use crate::{
     drain::{Listener, Word},
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
-    link::{ControlStream, Leave, Leaving, Link, LinkFault, Redial},
+    link::{
+        ControlStream, Former, FormerPlace, Leave, Leaving, Link, LinkFault, Present, Redial,
+        beside,
+    },
     name::{Name, NodeAddress},
     pace::LeftOut,
     serve::take_calls,
-    tls::random_bytes,
     wire::{CloseCode, Control, Register},
 };
 use std::{
@@ -35,7 +37,8 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
             }
         };
         let fault = match attached {
-            Ok(attachment) => {
+            Ok(mut attachment) => {
+                attachment.enter(&address);
                 redial.linked(Instant::now());
                 // Once it is registered it is for the attachment to act on the word.
                 word.done();
@@ -72,7 +75,7 @@ async fn stay(
     address: &NodeAddress,
     leaving: &mut Leaving,
 ) -> LinkFault {
-    let mut renewed = shared.renewed.subscribe();
+    let (mut renewed, mut former) = (shared.renewed.subscribe(), Former::default());
     let parting = loop {
         let link = attachment.link.clone();
         let needs_newer = tokio::select! {
@@ -81,10 +84,22 @@ async fn stay(
             changed = renewed.changed() => changed.is_err(),
             () = link.nears_its_end() => true,
         };
-        match another(shared, address, &mut attachment, needs_newer).await {
-            Ok(next) => {
-                let former = std::mem::replace(&mut attachment, next);
-                shared.links.spawn_until_stopped(former.retire());
+        let place = tokio::select! {
+            biased;
+            parting = attachment.stay() => break parting,
+            place = former.place(shared.limits.get().drain_max) => place,
+        };
+        // What was said up to here, the next link will be made by.
+        renewed.mark_unchanged();
+        let newer_than = needs_newer.then_some(link.identity().not_after());
+        let attach = || attach(shared, address, newer_than);
+        match beside(&mut attachment, address, shared.anew.subscribe(), attach).await {
+            Ok(mut next) => {
+                link.replace();
+                next.enter(address);
+                former.add(&link);
+                let before = std::mem::replace(&mut attachment, next);
+                shared.links.spawn_until_stopped(before.retire(place));
             }
             Err(parting) => break parting,
         }
@@ -104,41 +119,9 @@ async fn stay(
     }
 }
 
-/// Attaches once more while the present link goes on: with the credentials of now, or because the node's are about to end and it should
-/// have newer ones. Tries until it succeeds, or the present link is to be left anyhow.
-async fn another(
-    shared: &Arc<Shared>,
-    address: &NodeAddress,
-    present: &mut Attachment,
-    needs_newer: bool,
-) -> Result<Attachment, Parting> {
-    let (mut redial, mut anew) = (Redial::default(), shared.anew.subscribe());
-    let present_end = present.link.identity().not_after();
-    loop {
-        let attached = tokio::select! {
-            biased;
-            parting = present.stay() => return Err(parting),
-            attached = attach(shared, address, needs_newer.then_some(present_end)) => attached,
-        };
-        let fault = match attached {
-            Ok(next) => return Ok(next),
-            Err(fault) => fault,
-        };
-        let wait = wait_after(&mut redial, &fault, address);
-        tokio::select! {
-            biased;
-            parting = present.stay() => return Err(parting),
-            () = tokio::time::sleep(wait) => {}
-            // With other credentials it may be another story.
-            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
-        }
-    }
-}
-
 /// How long to wait before the next dial; says why, if that is new.
 fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> Duration {
-    let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
-    let wait = redial.failed(fault, Instant::now(), chance);
+    let wait = redial.failed_now(fault);
     if wait.is_worth_saying {
         let what = if fault.is_refusal() { "refused" } else { "not linked" };
         tracing::warn!(
@@ -149,21 +132,13 @@ fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> 
     wait.duration
 }
 
-/// Dials once and registers. What the node shows has to be good beyond `newer_than`.
+/// Dials once and registers. What the node shows has to be good beyond `newer_than`, if that is given.
 async fn attach(
     shared: &Arc<Shared>,
     address: &NodeAddress,
     newer_than: Option<SystemTime>,
 ) -> Result<Attachment, LinkFault> {
-    let (link, mut control, _welcome) = shared.dialler.dial(address).await?;
-    if newer_than.is_some_and(|end| link.identity().not_after() <= end) {
-        let text = "the certificate of the node is about to end, and it shows no newer one";
-        return Err(link.end(LinkFault::Closed {
-            code: CloseCode::Goodbye,
-            text: text.into(),
-            by_peer: false,
-        }));
-    }
+    let (link, mut control, _welcome) = shared.dialler.dial(address, newer_than).await?;
     let node = link.peer().name.clone();
     let limits = shared.limits.get();
     shared.journal.link_up(link.identity(), link.remote_address());
@@ -178,7 +153,7 @@ async fn attach(
     let words = [
         shared.drain.listen().or(own.drain.listen()),
         shared.goodbye.listen().or(own.goodbye.listen()),
-        shared.cut.listen().or(own.cut.listen()),
+        shared.cut.listen(),
     ];
     let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
     control.start_leaving_by(leave.within(limits.drain_max));
@@ -190,19 +165,14 @@ async fn attach(
         node,
         unregister,
         own,
-        drain_max: limits.drain_max,
         generation: 1,
         is_registered: false,
-        is_replaced: false,
         reason: None,
     };
     let registered = tokio::time::timeout(HELLO_WAIT_MAX, attachment.register()).await;
     let silent = LinkFault::Silent("the node did not confirm the registration in time");
     match registered.unwrap_or(Err(silent)) {
-        Ok(()) => {
-            attachment.entered(address);
-            Ok(attachment)
-        }
+        Ok(()) => Ok(attachment),
         // Whatever it was, the node is to know; if the node ended it, this does nothing.
         Err(fault) => Err(attachment.link.end(fault)),
     }
@@ -215,7 +185,6 @@ struct OwnWords {
     unregistered: Word,
     drain: Word,
     goodbye: Word,
-    cut: Word,
 }
 
 /// Why an attachment is not to be stayed with any longer.
@@ -234,11 +203,8 @@ struct Attachment {
     node: Name,
     unregister: Listener,
     own: Arc<OwnWords>,
-    drain_max: Duration,
     generation: u64,
     is_registered: bool,
-    /// Another link has taken its place.
-    is_replaced: bool,
     /// Why it has ended.
     reason: Option<LinkFault>,
 }
@@ -256,8 +222,8 @@ impl Attachment {
         }
     }
 
-    /// The link can be used.
-    fn entered(&mut self, address: &NodeAddress) {
+    /// The link is used from now on.
+    fn enter(&mut self, address: &NodeAddress) {
         self.is_registered = true;
         let attached =
             Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
@@ -337,11 +303,9 @@ impl Attachment {
         Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
     }
 
-    /// Another link has taken its place: asks for no more calls on this one, lets those that are on it finish within the drain time, and
-    /// has the node close it, which is the last to receive.
-    async fn retire(mut self) {
-        self.is_replaced = true;
-        self.link.replace();
+    /// Another link has taken its place: asks for no more calls on this one, lets those that are on it finish, however long they take, and
+    /// has the node close it, which is the last to receive. The place of a former link is held meanwhile.
+    async fn retire(mut self, _place: FormerPlace) {
         self.ask_nothing_more();
         if !self.is_unregistering()
             && let Err(fault) = self.ask_for_no_more().await
@@ -349,21 +313,15 @@ impl Attachment {
             self.end(fault);
             return;
         }
-        let (own, link, drain_max) = (self.own.clone(), self.link.clone(), self.drain_max);
+        let (own, link) = (self.own.clone(), self.link.clone());
         let finish = async move {
             let mut unregistered = own.unregistered.listen();
             drop(tokio::time::timeout(GOODBYE_WAIT_MAX, unregistered.heard()).await);
             own.drain.say();
             own.drain.done(GOODBYE_WAIT_MAX).await;
-            let rest = async {
-                link.idle().await;
-                link.quiet().await;
-            };
-            let word = match tokio::time::timeout(drain_max, rest).await {
-                Ok(()) => &own.goodbye,
-                Err(_elapsed) => &own.cut,
-            };
-            word.say();
+            link.idle().await;
+            link.quiet().await;
+            own.goodbye.say();
             tokio::time::sleep(CLOSE_WAIT_MAX).await;
         };
         let node = self.node.clone();
@@ -391,6 +349,14 @@ impl Attachment {
     }
 }
 
+impl Present for Attachment {
+    type Parting = Parting;
+
+    async fn parting(&mut self) -> Parting {
+        self.stay().await
+    }
+}
+
 impl Drop for Attachment {
     fn drop(&mut self) {
         let text = if self.is_registered { STOPS } else { "the dial was given up" };
@@ -404,7 +370,7 @@ impl Drop for Attachment {
             self.shared
                 .attached
                 .send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
-            if !self.is_replaced {
+            if !self.link.is_replaced() {
                 self.shared.events.tell(AgentEvent::Lost { node: self.node.clone(), reason });
             }
         }

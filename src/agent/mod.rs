@@ -17,7 +17,7 @@ use crate::{
     drain::{Tasks, Word},
     events::{Events, Teller},
     fence,
-    generation::{Applied, Generation},
+    generation::{Applied, Changed, Generation},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
@@ -200,14 +200,21 @@ impl Agent {
 
     /// The nodes on which it is registered now.
     pub fn nodes(&self) -> Vec<Name> {
-        self.shared.attached.borrow().iter().map(|attached| attached.node.clone()).collect()
+        let attached = self.shared.attached.borrow();
+        in_use(&attached).map(|attached| attached.node.clone()).collect()
     }
 
-    /// Waits until it is registered on at least `count` links.
+    /// Links whose place another one has taken and that are still up, because calls are on them.
+    pub fn former_links(&self) -> usize {
+        let attached = self.shared.attached.borrow();
+        attached.len() - in_use(&attached).count()
+    }
+
+    /// Waits until it is registered on at least `count` links, not counting those whose place another one has taken.
     pub async fn registered(&self, count: usize) {
         let mut attached = self.shared.attached.subscribe();
         // The sender lives in `shared`, so this ends only when it is true.
-        drop(attached.wait_for(|attached| attached.len() >= count).await);
+        drop(attached.wait_for(|attached| in_use(attached).count() >= count).await);
     }
 
     /// The services of the node that it is registered on; with several, of the one that it registered on last. Calls wait for a link
@@ -244,20 +251,20 @@ impl Agent {
     ///
     /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse its node. With another
     /// certificate of its own, or other bounds, the agent then makes each link once more, and leaves the former one only when the node has
-    /// registered it on the new one and the calls that were on it have ended; those that run longer than the drain time are cut off. It dials again at once where it was refused.
+    /// registered it on the new one and the calls that were on it have ended, however long they take: three such links to a node may be up,
+    /// and with so many the next one waits for the drain time and then ends the oldest. It dials again at once where it was refused.
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.
     pub async fn apply(&self, next: Generation<AgentPolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let generation = self.put_in_force(next)?;
+        let (generation, changed) = self.put_in_force(next)?;
         let trust = self.shared.dialler.trust();
         let closed = if has_credentials { trust.judge_all().await } else { 0 };
-        tracing::info!("generation {generation} is in force; {closed} links were closed for it");
-        Ok(Applied { generation, closed })
+        Ok(changed.tell(Applied { generation, closed }))
     }
 
-    fn put_in_force(&self, next: Generation<AgentPolicy>) -> Result<u64, StartError> {
+    fn put_in_force(&self, next: Generation<AgentPolicy>) -> Result<(u64, Changed), StartError> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         let Generation { credentials, policy, limits } = next;
         let (shared, now) = (&self.shared, self.credentials());
@@ -265,9 +272,10 @@ impl Agent {
         if let Some(credentials) = &credentials {
             now.expect_successor(credentials)?;
         }
-        let shows_another = credentials.as_ref().is_some_and(|next| !next.shows_the_same(&now));
+        let mut changed = Changed::between(&now, credentials.as_ref());
+        changed.bounds = limits.is_some();
         let (is_tried_anew, is_renewed) =
-            (credentials.is_some(), shows_another || limits.is_some());
+            (credentials.is_some(), changed.certificate || changed.bounds);
         if credentials.is_some() || limits.is_some() {
             let limits = limits.map_or_else(|| shared.limits.get(), Arc::new);
             let words = words(self.instance, &limits);
@@ -275,6 +283,7 @@ impl Agent {
             shared.limits.set_shared(limits);
         }
         if let Some(policy) = policy {
+            changed.rules = policy != *shared.policy.get();
             shared.policy.set(policy);
         }
         if is_renewed {
@@ -284,7 +293,7 @@ impl Agent {
             shared.anew.send_modify(|count| *count += 1);
         }
         *generation += 1;
-        Ok(*generation)
+        Ok((*generation, changed))
     }
 
     /// The certificate, key and trust that are in force.
@@ -393,6 +402,11 @@ impl Asks {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
         })
     }
+}
+
+/// Those whose place no other link has taken.
+fn in_use(attached: &[Attached]) -> impl Iterator<Item = &Attached> {
+    attached.iter().filter(|attached| !attached.link.is_replaced())
 }
 
 /// The link over which to ask. A node that is leaving would only refuse.

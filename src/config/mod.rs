@@ -16,16 +16,17 @@ pub use fault::{Fault, Faults};
 pub use gateway::{GatewayFile, GatewayTls};
 pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
-pub use watch::Watch;
+pub use watch::{Watch, read_aside};
 
 use crate::{
     limits::{CONFIG_BYTES_MAX, Limits},
     name::NodeAddress,
     policy::{AgentPolicy, NodePolicy},
+    tls::open_regular,
 };
 use rules::{read_agent_policy, read_node_policy};
 use shared::{read_audit, read_limits, read_tls};
-use std::{fs::File, io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
+use std::{io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
 use table::{Table, read_document};
 
 /// Said of keys that the documentation knows and this version does not.
@@ -197,6 +198,10 @@ fn read_text(path: &Path) -> Result<String, Faults> {
     if bytes.len() > CONFIG_BYTES_MAX {
         return Err(Faults::one(&name, 0, "is larger than 4 MiB, which no config is"));
     }
+    if bytes.trim_ascii().is_empty() {
+        let text = "is empty, as a file is that was cut short while it was written; a file that is to say nothing need not be named";
+        return Err(Faults::one(&name, 0, text));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
@@ -207,7 +212,7 @@ fn read_text(path: &Path) -> Result<String, Faults> {
 
 fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -416,7 +416,10 @@ fn a_file_that_cannot_be_read_is_one_clear_fault() {
     std::fs::write(&path, vec![b'\n'; CONFIG_BYTES_MAX + 1]).expect("written");
     assert!(fault().contains("larger than 4 MiB"), "{}", fault());
 
-    std::fs::write(&path, vec![b'\n'; CONFIG_BYTES_MAX]).expect("written");
+    std::fs::write(&path, vec![b'\n'; 3]).expect("written");
+    assert!(fault().contains("node.toml: is empty"), "{}", fault());
+
+    std::fs::write(&path, vec![b'#'; CONFIG_BYTES_MAX]).expect("written");
     assert!(NodeConfig::read(&path).is_ok());
     assert!(AgentConfig::read(dir.path()).is_err());
 }

@@ -5,15 +5,21 @@
 
 use crate::{
     drain::blocking,
-    limits::{CONFIG_BYTES_MAX, RELOAD_LOOK_EVERY},
+    limits::{RELOAD_LOOK_EVERY, WATCHED_BYTES_MAX},
+    tls::open_regular,
 };
 use std::{
     collections::hash_map::DefaultHasher,
-    fs::File,
     hash::{Hash, Hasher},
     io::Read,
     path::{Path, PathBuf},
 };
+
+/// Reads files on one of the runtime's threads for work that waits, so that a mount that does not answer holds up nothing else. `None` if
+/// that panicked. Dropped, the work goes on to its own end.
+pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    blocking(read).await
+}
 
 /// What all files together hold, in short. A file that cannot be read counts as one that holds its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,16 +30,25 @@ impl Contents {
         let mut hasher = DefaultHasher::new();
         for file in files {
             file.hash(&mut hasher);
-            read(file).map_err(|error| error.kind()).hash(&mut hasher);
+            read(file, &mut hasher).map_err(|error| error.kind()).hash(&mut hasher);
         }
         Self(hasher.finish())
     }
 }
 
-fn read(file: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Gives how much there was.
+fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
+    let (mut file, mut bytes) = (open_regular(file)?.take(WATCHED_BYTES_MAX), [0; 16 * 1024]);
+    let mut count = 0;
+    loop {
+        match file.read(&mut bytes)? {
+            0 => return Ok(count),
+            some => {
+                hasher.write(&bytes[..some]);
+                count += some as u64;
+            }
+        }
+    }
 }
 
 /// What has been seen of the files, and when that is worth reading them anew.
@@ -87,15 +102,23 @@ impl Watch {
     }
 
     /// What is there now counts as told: it is about to be read anyhow.
-    pub fn take(&mut self) {
-        let now = Contents::of(&self.files);
-        self.seen = Seen { told: now, last: now };
+    pub async fn take(&mut self) {
+        self.begin(self.files.clone()).await;
     }
 
-    /// Watches these from now on, which were read since the last change was told.
-    pub fn follow(&mut self, files: Vec<PathBuf>) {
-        if files != self.files {
-            *self = Self::new(files);
+    /// Watches these from now on. Says whether they are others than before: then they are to be read once more, so that no change falls
+    /// between that and the last time.
+    pub async fn follow(&mut self, files: Vec<PathBuf>) -> bool {
+        let are_others = files != self.files;
+        if are_others {
+            self.begin(files).await;
+        }
+        are_others
+    }
+
+    async fn begin(&mut self, files: Vec<PathBuf>) {
+        if let Some(begun) = blocking(move || Self::new(files)).await {
+            *self = begun;
         }
     }
 }

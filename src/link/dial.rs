@@ -15,8 +15,16 @@ use crate::{
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use serde_bytes::ByteArray;
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{task::JoinSet, time::Instant};
+
+/// The last words of a dial that was made for the sake of a certificate.
+const LOOKED: &str = "a look for a newer certificate";
 
 /// What a dialling side says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -121,15 +129,21 @@ impl Dialler {
         Ok(())
     }
 
-    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up.
+    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. A certificate of the node has to be good
+    /// beyond `newer_than`, if that is given: the dial ends before the first words otherwise.
     pub(crate) async fn dial(
         &self,
         address: &NodeAddress,
+        newer_than: Option<SystemTime>,
     ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
         let credentials = self.trust.credentials();
         let settings = self.settings.get();
         let connection = race(&self.sockets, address, &settings.config).await?;
         let identity = greet::identity_of(&connection, credentials.trust_domain())?;
+        if newer_than.is_some_and(|end| identity.not_after() <= end) {
+            endpoint::close(&connection, CloseCode::Goodbye, LOOKED);
+            return Err(LinkFault::NotNewer);
+        }
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
             Ok(Ok((control, welcome))) => {
                 let link = Link::new(connection, identity, Some(address.host()), &control);

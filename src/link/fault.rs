@@ -63,6 +63,9 @@ pub enum LinkFault {
         /// The reason, with control characters escaped.
         reason: String,
     },
+    /// A node's certificate is about to end, and it was looked whether it has another one.
+    #[error("the certificate of the node is about to end, and it shows no newer one")]
+    NotNewer,
     /// Nothing was heard for too long.
     #[error("the link went silent: {0}")]
     Silent(&'static str),
@@ -134,7 +137,9 @@ impl LinkFault {
             Self::Silent(_) => CloseCode::Idle,
             Self::Closed { code, by_peer: false, .. } => *code,
             // It has finished and asked for this, or is about to.
-            Self::Closed { by_peer: true, .. } | Self::Leaving { .. } => CloseCode::Goodbye,
+            Self::Closed { by_peer: true, .. } | Self::Leaving { .. } | Self::NotNewer => {
+                CloseCode::Goodbye
+            }
             _ => CloseCode::Protocol,
         }
     }

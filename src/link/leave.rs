@@ -8,6 +8,9 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Why a link is left whose owner stays.
+pub(crate) const REPLACED: &str = "another link has taken its place";
+
 /// How the owner of one link will leave it, and how far it or its peer has come.
 pub(crate) struct Leave {
     link: Link,
@@ -82,9 +85,14 @@ impl Leave {
     /// From here on the peer's streams are not taken; these are the words that say so.
     pub(super) fn drain(&mut self) -> Drain {
         self.stage = Stage::Draining;
+        // A former link goes on for as long as calls are on it.
+        let (reason, time) = match self.link.is_replaced() {
+            true => (REPLACED, Duration::MAX),
+            false => (self.text, self.time),
+        };
         Drain {
-            reason: self.text.into(),
-            time_ms: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
+            reason: reason.into(),
+            time_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
             last_stream: self.link.stop_taking(),
         }
     }
@@ -92,7 +100,8 @@ impl Leave {
     /// The last words.
     pub(super) fn goodbye(&mut self) -> Goodbye {
         self.stage = Stage::Finished;
-        Goodbye { code: self.code.number(), text: self.text.into() }
+        let text = if self.link.is_replaced() { REPLACED } else { self.text };
+        Goodbye { code: self.code.number(), text: text.into() }
     }
 
     /// All that was said is with the transport.

@@ -2,6 +2,7 @@
 //!
 //! A [`Link`] opens and accepts the streams of calls. Its control stream is held by whoever keeps the link up.
 
+mod beside;
 mod control;
 mod dial;
 mod endpoint;
@@ -16,6 +17,7 @@ mod roam;
 mod stream;
 mod trust;
 
+pub(crate) use beside::{Former, FormerPlace, Present, beside};
 pub(crate) use control::ControlStream;
 pub(crate) use dial::{Dialler, HelloWords};
 pub use endpoint::BindError;
@@ -24,7 +26,7 @@ pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted, NotGreeted};
 #[cfg(feature = "certs")]
 pub(crate) use join::{JoinKnock, JoinListener, ask};
-pub(crate) use leave::{Leave, Leaving};
+pub(crate) use leave::{Leave, Leaving, REPLACED};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};

@@ -1,7 +1,11 @@
 //! When to dial again, and whether that is worth a line in the log. Decides only: time and chance are arguments.
 
 use super::LinkFault;
-use crate::{backoff, limits::STEADY_LINK_MIN};
+use crate::{
+    backoff,
+    limits::{NEWER_LOOK_EVERY, STEADY_LINK_MIN},
+    tls::random_bytes,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -40,6 +44,12 @@ impl Redial {
         self.said = None;
     }
 
+    /// A dial failed, or a link was lost, at this moment.
+    pub(crate) fn failed_now(&mut self, fault: &LinkFault) -> Wait {
+        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
+        self.failed(fault, Instant::now(), chance)
+    }
+
     /// A dial failed, or a link was lost.
     pub(crate) fn failed(&mut self, fault: &LinkFault, now: Instant, chance: f64) -> Wait {
         let has_lasted = |since: Instant| now.saturating_duration_since(since) >= STEADY_LINK_MIN;
@@ -49,6 +59,8 @@ impl Redial {
         self.failures = self.failures.saturating_add(1);
         let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         let duration = match fault.backoff() {
+            // A look, not a failure: those who look for one node's certificate do not look together.
+            _ if matches!(fault, LinkFault::NotNewer) => NEWER_LOOK_EVERY.mul_f64(0.5 + chance),
             // At once the first time only: a peer that keeps saying so must not be hammered.
             None if self.failures == 1 => Duration::ZERO,
             None => backoff::wait(backoff::Cause::Unreachable, self.failures, failing_for, chance),

@@ -4,18 +4,20 @@
 use super::{Inner, Link, LinkFault};
 use crate::{
     limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
-    tls::{Credentials, Lapse, Reminder},
+    tls::{Credentials, Lapse, Reminder, random_bytes},
     wire::CloseCode,
 };
 use rustls_pki_types::CertificateDer;
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::SystemTime,
 };
 
 /// The credentials of the moment and the links that are up.
 pub(crate) struct Trust {
     credentials: RwLock<Credentials>,
+    /// Those by which every link was judged last.
+    judged: Mutex<Credentials>,
     links: Mutex<Links>,
 }
 
@@ -39,7 +41,8 @@ impl Links {
 impl Trust {
     /// Begins with these.
     pub(super) fn new(credentials: Credentials) -> Self {
-        Self { credentials: RwLock::new(credentials), links: Mutex::default() }
+        let judged = Mutex::new(credentials.clone());
+        Self { credentials: RwLock::new(credentials), judged, links: Mutex::default() }
     }
 
     /// Those of the moment.
@@ -77,16 +80,25 @@ impl Trust {
             closed += usize::from(!link.judge(&credentials, SystemTime::now()));
             tokio::task::yield_now().await;
         }
+        *self.judged() = credentials;
         closed
     }
 
-    /// Closes links at the end of the certificates that they were made with, and says what of our own is about to end, for as long as it is
-    /// polled. The clock on the wall counts, because certificates know no other.
+    fn judged(&self) -> MutexGuard<'_, Credentials> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes links at the end of the certificates that they were made with, judges them if whoever replaced the credentials has not seen to
+    /// it, and says what of our own is about to end, for as long as it is polled. The clock on the wall counts, because certificates know no other.
     pub(crate) async fn mind_time(&self) {
         let mut reminder = Reminder::default();
         loop {
             let now = SystemTime::now();
-            reminder.due(&self.credentials(), now).iter().for_each(|line| tracing::warn!("{line}"));
+            let credentials = self.credentials();
+            if !credentials.is_same(&self.judged()) {
+                self.judge_all().await;
+            }
+            reminder.due(&credentials, now).iter().for_each(|line| tracing::warn!("{line}"));
             for link in self.up() {
                 if now > link.identity().not_after() {
                     link.lapse(&Lapse::Expired);
@@ -111,9 +123,11 @@ impl Link {
         }
     }
 
-    /// Ends when the peer's certificate is about to end, so that there is still time for another link. Never, if it has long to go.
+    /// Ends when the peer's certificate is about to end, so that there is still time for another link: not for all links at one moment.
+    /// Never, if it has long to go.
     pub(crate) async fn nears_its_end(&self) {
-        while SystemTime::now() + RENEW_BEFORE_END < self.identity().not_after() {
+        let spread = RENEW_BEFORE_END.mul_f64(f64::from(random_bytes::<1>()[0]) / 3.0 / 255.0);
+        while SystemTime::now() + (RENEW_BEFORE_END - spread) < self.identity().not_after() {
             tokio::time::sleep(TRUST_LOOK_EVERY).await;
         }
     }

@@ -39,6 +39,12 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: Place) {
 /// Says who was not let in and why. The stranger decides how often, so that some are only counted.
 fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
     let NotGreeted { identity, fault } = stranger;
+    if let (Some(identity), LinkFault::Closed { code: CloseCode::Goodbye, by_peer: true, .. }) =
+        (identity, fault)
+    {
+        // One of ours that only looked at our certificate, or has thought better of it.
+        return tracing::debug!("{} at {from} went away: {fault}", identity.peer_name());
+    }
     let cause = Source::of(from.ip());
     let Some(left_out) = shared.lines.handshakes.say(cause, Instant::now()) else { return };
     let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));

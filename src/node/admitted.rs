@@ -5,6 +5,7 @@ use super::{
     registry::{Entry, Now, Refused, Registration},
 };
 use crate::{
+    limits::AGENT_LINKS_MAX,
     link::LinkFault,
     name::{MethodName, Name, NameError, ServiceName},
     pace::LeftOut,
@@ -73,18 +74,15 @@ impl<'a> Admitted<'a> {
         let registration = registration.map_err(|why| self.refused(&why))?;
         self.is_registered = true;
         self.shared.changed.send_replace(());
-        tracing::info!(
-            "agent {} attached from {} with {count} services",
-            self.name,
-            self.address()
-        );
-        self.took_over(registration);
+        self.took_over(registration, count);
         Ok(())
     }
 
-    /// Ends the links that this one replaces.
-    fn took_over(&self, registration: Registration<SharedAgentLink>) {
+    /// Says who is here, and ends the links that this one replaces.
+    fn took_over(&self, registration: Registration<SharedAgentLink>, count: usize) {
         let (agent, new) = (self.name, self.address());
+        let has_come = if registration.is_new { "attached" } else { "has another link" };
+        tracing::info!("agent {agent} {has_come} from {new} with {count} services");
         match registration.superseded.last() {
             Some(last) => {
                 let old = last.link.remote_address();
@@ -104,9 +102,15 @@ impl<'a> Admitted<'a> {
             }
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
         }
-        registration.surplus.iter().for_each(|old| {
-            old.link.close(CloseCode::Drained, "more links of one instance than are allowed")
-        });
+        for old in registration.surplus {
+            if let Some(left_out) = self.may_say() {
+                tracing::warn!(
+                    "agent {agent} has more than {AGENT_LINKS_MAX} links: closed the oldest, from {}{left_out}",
+                    old.link.remote_address()
+                );
+            }
+            old.link.close(CloseCode::Drained, "more links of one instance than are allowed");
+        }
     }
 
     /// Whether it is time for one more line about links of this agent, which it can cause as often as it comes back.
@@ -141,15 +145,16 @@ impl<'a> Admitted<'a> {
     /// The link takes no more calls; those that are on it go on.
     pub(super) fn drain(&self, reason: &str) {
         if self.shared.registry().drain(self.name, self.admission) {
-            tracing::info!(
-                "agent {} at {} takes no more calls: {}",
-                self.name,
-                self.address(),
-                reason.escape_debug()
-            );
+            let (agent, at) = (self.name, self.address());
             // One that has another link, as after a renewal, goes on there.
-            if self.shared.registry().pick(self.name).is_none() {
-                self.tell(NodeEvent::Draining { agent: self.name.clone() });
+            if self.shared.registry().pick(agent).is_some() {
+                tracing::info!("a former link of agent {agent} at {at} takes no more calls");
+            } else {
+                tracing::info!(
+                    "agent {agent} at {at} takes no more calls: {}",
+                    reason.escape_debug()
+                );
+                self.tell(NodeEvent::Draining { agent: agent.clone() });
             }
             self.shared.changed.send_replace(());
         }

@@ -32,7 +32,7 @@ use crate::{
     current::Current,
     drain::{Tasks, Word},
     events::{Events, Teller},
-    generation::{Applied, Generation},
+    generation::{Applied, Changed, Generation},
     knocks::{Knocks, Place, Shares},
     limits::{self, Limits},
     link::{BindError, Leave, Link, Listener},
@@ -380,14 +380,13 @@ impl Node {
     /// Credentials of another party, or none that make a TLS configuration.
     pub async fn apply(&self, next: Generation<NodePolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let generation = self.put_in_force(next)?;
+        let (generation, changed) = self.put_in_force(next)?;
         let closed = if has_credentials { self.listener.trust().judge_all().await } else { 0 };
-        tracing::info!("generation {generation} is in force; {closed} links were closed for it");
-        Ok(Applied { generation, closed })
+        Ok(changed.tell(Applied { generation, closed }))
     }
 
     /// All of it at one moment, as far as anybody can see who reads it.
-    fn put_in_force(&self, next: Generation<NodePolicy>) -> Result<u64, StartError> {
+    fn put_in_force(&self, next: Generation<NodePolicy>) -> Result<(u64, Changed), StartError> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         let Generation { credentials, policy, limits } = next;
         let limits = limits.filter(|limits| *limits != *self.shared.limits.get());
@@ -395,18 +394,21 @@ impl Node {
         if let Some(credentials) = &credentials {
             now.expect_successor(credentials)?;
         }
+        let mut changed = Changed::between(&now, credentials.as_ref());
+        changed.bounds = limits.is_some();
         if credentials.is_some() || limits.is_some() {
             let limits = limits.clone().unwrap_or_else(|| (*self.shared.limits.get()).clone());
             self.listener.replace(credentials.as_ref().unwrap_or(&now), &limits)?;
         }
         if let Some(policy) = policy {
+            changed.rules = policy != *self.shared.policy.get();
             self.shared.policy.set(policy);
         }
         if let Some(limits) = limits {
             self.shared.limits.set(limits);
         }
         *generation += 1;
-        Ok(*generation)
+        Ok((*generation, changed))
     }
 
     /// The certificate, key and trust that are in force.

@@ -5,8 +5,8 @@
 
 use super::{
     config::{UNFIT_MARK, provider},
-    credentials::CredentialsError,
     digest::{DIGEST_BYTES, is_same, sha256},
+    error::CredentialsError,
     facts::{self, CertificateFacts, FactsError},
     files::{self, CredentialFiles},
     identity::check_trust_domain,

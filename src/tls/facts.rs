@@ -1,6 +1,9 @@
 //! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials and numbers.
 
-use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls_pki_types::{
+    SignatureVerificationAlgorithm,
+    pem::{PemObject, SectionKind},
+};
 use std::{
     fmt,
     net::IpAddr,
@@ -9,7 +12,7 @@ use std::{
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
     num_bigint::BigUint,
-    prelude::{ASN1Time, X509Certificate},
+    prelude::{ASN1Time, FromDer, X509Certificate},
 };
 
 /// What stands in one certificate. Nothing here says that the certificate is to be believed.
@@ -230,6 +233,23 @@ impl fmt::Display for CrlFacts {
             .iter()
             .try_for_each(|entry| writeln!(f, "    {} since {}", entry.serial, Utc(entry.since)))
     }
+}
+
+/// Whether a list in DER is signed with this key (a `SubjectPublicKeyInfo`), by any of the algorithms.
+pub(super) fn is_list_signed_by(
+    list: &[u8],
+    public_key_der: &[u8],
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> bool {
+    let (Ok((_, list)), Ok((_, key))) = (
+        x509_parser::parse_x509_crl(list),
+        x509_parser::x509::SubjectPublicKeyInfo::from_der(public_key_der),
+    ) else {
+        return false;
+    };
+    let (key, signed) = (&key.subject_public_key.data, list.tbs_cert_list.as_ref());
+    let signature = &list.signature_value.data;
+    algorithms.iter().any(|algorithm| algorithm.verify_signature(key, signed, signature).is_ok())
 }
 
 /// Why facts could not be read.

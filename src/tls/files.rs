@@ -1,6 +1,6 @@
 //! Which files credentials are read from, and what must hold of them before they are parsed.
 
-use super::credentials::CredentialsError;
+use super::error::CredentialsError;
 use crate::name::{Name, Role};
 use std::{
     fs::{self, File},
@@ -135,14 +135,22 @@ impl std::fmt::Debug for CredentialPem<'_> {
 
 /// The whole of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
-    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let file = open_regular(path).map_err(|error| unreadable(path, error))?;
     read_open(file, path)
+}
+
+/// Opens a file that can be read anew when it changes: a pipe would keep its reader waiting, and has its contents once only.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(io::Error::other("it is no regular file"))
 }
 
 /// The whole of a key file, once its permissions were found fit. The file that was judged is the file
 /// that is read, also when the name changes hands in between.
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
-    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let file = open_regular(path).map_err(|error| unreadable(path, error))?;
     expect_private(&file, path)?;
     read_open(file, path).map(Zeroizing::new)
 }

@@ -289,18 +289,25 @@ fn an_expired_revocation_list_loads_and_lets_nobody_in() {
 }
 
 #[test]
-fn a_revocation_list_of_another_ca_lets_nobody_in() {
+fn whoever_is_of_a_ca_that_no_list_covers_is_let_in_by_neither_side() {
     let ([ca, other], now) = ([ca(), ca()], SystemTime::now());
-    let node = signed(&ca, &profile(&ca, "node/edge-1"));
-    let foreign = other.crl(&[], 1, now, now + DAY).expect("signed");
-    let node = load(&node, ca.pem(), Some(&foreign)).expect("loaded");
+    let both = ca.pem().to_owned() + other.pem();
+    let list = other.crl(&[], 1, now, now + DAY).expect("signed");
+    let minding =
+        |party| load(&signed(&ca, &profile(&ca, party)), &both, Some(&list)).expect("loaded");
+    let (node, agent) = (minding("node/edge-1"), minding("agent/warehouse"));
     let refusal = meet(Peer::agent(&ca), Peer::of(&node)).err().expect("a refusal");
     assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
-    let agent = signed(&ca, &profile(&ca, "agent/warehouse"));
-    let agent = load(&agent, ca.pem(), Some(&foreign)).expect("loaded");
     let refusal = meet(Peer::of(&agent), Peer::node(&ca)).err().expect("a refusal");
     assert_eq!(refusal.by, Side::Dialling);
     assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
+    let covered = signed(&other, &profile(&other, "agent/warehouse"));
+    let covered = load(&covered, &both, Some(&list)).expect("loaded");
+    accepted(Peer::of(&covered), Peer::of(&node_of(&other, &both, &list)));
+}
+
+fn node_of(ca: &Ca, cas: &str, list: &str) -> Credentials {
+    load(&signed(ca, &profile(ca, "node/edge-1")), cas, Some(list)).expect("loaded")
 }
 
 #[test]

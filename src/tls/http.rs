@@ -1,11 +1,8 @@
 //! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows none has to show a token.
 
 use super::{
-    config,
-    credentials::{self, Credentials, CredentialsError},
-    files,
-    identity::Identity,
-    lapse::Lapse,
+    config, credentials::Credentials, error::CredentialsError, files, identity::Identity,
+    lapse::Lapse, sections,
 };
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -62,7 +59,7 @@ impl ServerCertificate {
         key: &[u8],
         [cert_place, key_place]: [String; 2],
     ) -> Result<Self, CredentialsError> {
-        let own = credentials::server_key(cert, key, &cert_place, &key_place)?;
+        let own = sections::server_key(cert, key, &cert_place, &key_place)?;
         Ok(Self { own, place: cert_place })
     }
 }

@@ -21,17 +21,26 @@ pub(crate) enum Lapse {
 
 /// What revocation lists say, for lists that have expired: those let nobody in, and webpki then says no more than that.
 #[derive(Debug, Default)]
-pub(super) struct Revoked(HashSet<(String, String)>);
+pub(super) struct Revoked {
+    /// Issuers with serials.
+    entries: HashSet<(String, String)>,
+    /// Intermediates are looked up too, not the leaf alone.
+    is_of_chain: bool,
+}
 
 impl Revoked {
     /// Issuers with their serials.
-    pub(super) fn new(entries: impl Iterator<Item = (String, String)>) -> Self {
-        Self(entries.collect())
+    pub(super) fn new(entries: impl Iterator<Item = (String, String)>, is_of_chain: bool) -> Self {
+        Self { entries: entries.collect(), is_of_chain }
     }
 
-    fn names(&self, leaf: &CertificateDer<'_>) -> bool {
-        CertificateFacts::from_der(leaf)
-            .is_ok_and(|facts| self.0.contains(&(facts.issuer, facts.serial)))
+    /// Whether they name a certificate of the chain that is looked up.
+    pub(super) fn names(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let is_named = |one: &CertificateDer<'_>| {
+            CertificateFacts::from_der(one)
+                .is_ok_and(|facts| self.entries.contains(&(facts.issuer, facts.serial)))
+        };
+        chain.iter().take(if self.is_of_chain { chain.len() } else { 1 }).any(is_named)
     }
 }
 
@@ -61,11 +70,17 @@ pub(super) fn judge(
         Err(Error::InvalidCertificate(
             Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. },
         )) => {
-            if revoked.names(leaf) {
+            if revoked.names(chain) {
                 Err(Lapse::Revoked)
             } else {
                 Ok(())
             }
+        }
+        Err(Error::InvalidCertificate(Fault::UnknownIssuer)) => {
+            Err(distrusted("it is of no CA that is known here".into()))
+        }
+        Err(Error::InvalidCertificate(Fault::UnknownRevocationStatus)) => {
+            Err(distrusted("no revocation list here covers its CA".into()))
         }
         Err(other) => Err(distrusted(other.to_string())),
     }

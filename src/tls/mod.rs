@@ -2,6 +2,7 @@
 //!
 //! The only room that says rustls, webpki and x509-parser. QUIC is the link's.
 
+mod authorities;
 mod config;
 mod credentials;
 #[cfg(feature = "certs")]
@@ -10,6 +11,7 @@ mod csr;
 mod digest;
 #[cfg(feature = "certs")]
 mod door;
+mod error;
 mod explain;
 mod facts;
 mod files;
@@ -19,21 +21,26 @@ mod handshakes;
 mod http;
 mod identity;
 mod lapse;
+mod lists;
 mod mac;
+mod sections;
 mod worries;
 
 pub(crate) use config::random_bytes;
-pub use credentials::{Credentials, CredentialsError};
+pub use credentials::Credentials;
 #[cfg(feature = "certs")]
 pub use csr::CsrFacts;
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
 #[cfg(feature = "certs")]
 pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
+pub use error::CredentialsError;
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 #[cfg(feature = "gateway")]
 pub(crate) use files::exposed_mode;
+#[cfg(feature = "config")]
+pub(crate) use files::open_regular;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;

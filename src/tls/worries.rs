@@ -11,6 +11,8 @@ enum Worry {
     EndsSoon,
     /// It has ended.
     HasEnded,
+    /// Our own lists name it.
+    IsRevoked,
     /// The revocation list ends soon.
     ListEndsSoon,
     /// It has ended.
@@ -37,10 +39,13 @@ fn worries(
     found
 }
 
+/// Which certificate and list it is about: reading the same ones anew is no news.
+type Marks = (String, Option<SystemTime>);
+
 /// Says each worry when it is new, and again after a while.
 #[derive(Debug, Default)]
 pub(crate) struct Reminder {
-    said: Option<(Credentials, Vec<Worry>, SystemTime)>,
+    said: Option<(Marks, Vec<Worry>, SystemTime)>,
 }
 
 impl Reminder {
@@ -48,16 +53,20 @@ impl Reminder {
     pub(crate) fn due(&mut self, credentials: &Credentials, now: SystemTime) -> Vec<String> {
         let identity = credentials.identity();
         let life = [identity.not_before(), identity.not_after()];
-        let found = worries(life, credentials.crl_next_update(), now);
+        let mut found = worries(life, credentials.crl_next_update(), now);
+        if credentials.is_revoked() {
+            found.push(Worry::IsRevoked);
+        }
+        let marks: Marks = (identity.serial().into(), credentials.crl_next_update());
         let was_said = self.said.as_ref().is_some_and(|(of, said, when)| {
             let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < WORRY_AGAIN_AFTER);
-            of.is_same(credentials) && *said == found && is_recent
+            *of == marks && *said == found && is_recent
         });
         if was_said {
             return Vec::new();
         }
         let lines = found.iter().map(|worry| line(*worry, credentials, now)).collect();
-        self.said = Some((credentials.clone(), found, now));
+        self.said = Some((marks, found, now));
         lines
     }
 }
@@ -74,6 +83,9 @@ fn line(worry: Worry, credentials: &Credentials, now: SystemTime) -> String {
         Worry::HasEnded => format!(
             "the certificate of {party} has ended at {}: nobody accepts it any more; renew it with `dialback certs renew`, it is taken up without a restart",
             Utc(end)
+        ),
+        Worry::IsRevoked => format!(
+            "the certificate of {party} stands on the revocation list here: peers with that list refuse it; make another with `dialback certs issue`, it is taken up without a restart"
         ),
         Worry::ListEndsSoon => format!(
             "the revocation list ends in {}, at {}: make the next one with `dialback certs crl`; it is taken up without a restart",

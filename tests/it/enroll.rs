@@ -4,6 +4,7 @@ mod desk;
 mod joins;
 mod raw;
 mod renewals;
+mod roles;
 mod strangers;
 
 use crate::world::soon;

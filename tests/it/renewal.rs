@@ -100,6 +100,61 @@ async fn a_revoked_agent_is_cut_off_at_once_and_back_with_a_new_certificate_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_list_is_refused_while_running_and_whoever_was_revoked_stays_out() {
+    let (world, stage) = (World::new(), Stage::default());
+    let leaf = world.leaf("node/edge-1");
+    let with = |number, serials: &[&str]| {
+        world.showing(&leaf, Some(&list(&world, number, serials, 2 * HOUR)))
+    };
+    let node = Node::builder(with(1, &[])).listen("127.0.0.1:0").policy(NodePolicy::allow_all());
+    let node = node.start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).serve(stage.service());
+    let agent = attached(agent).await;
+    let serial = agent.credentials().identity().serial().to_owned();
+    let mut events = node.events();
+    node.apply(trusting(with(3, &[&serial]))).await.expect("applied");
+    assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::Revoked);
+    let error = node.apply(trusting(with(2, &[]))).await.expect_err("refused");
+    let StartError::Credentials(CredentialsError::OlderList { found, in_force, .. }) = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert!(found.starts_with("number 2 of") && in_force.starts_with("number 3 of"), "{error}");
+    let late = world.agent("warehouse", node.local_addr()).start().expect("an agent");
+    soon("one with another certificate comes", late.registered(1)).await;
+    node.apply(trusting(with(4, &[]))).await.expect("applied");
+    soon("the list that lets it in again is taken", agent.registered(1)).await;
+}
+
+#[test]
+fn lists_of_a_ca_that_is_not_known_and_lists_that_it_did_not_sign_are_refused_when_loaded() {
+    let (world, other) = (World::new(), World::new());
+    let leaf = world.leaf("node/edge-1");
+    let load = |crl: &str| {
+        let pem = CredentialPem {
+            cert: leaf.cert.as_bytes(),
+            key: leaf.key.as_bytes(),
+            ca: world.ca().pem().as_bytes(),
+            crl: Some(crl.as_bytes()),
+            ..CredentialPem::default()
+        };
+        Credentials::from_pem(&pem)
+    };
+    let (own, foreign) = (world.crl(&[]), other.crl(&[]));
+    assert!(load(&own).is_ok() && load(&(foreign.clone() + &own)).is_ok());
+    let refused = load(&foreign).expect_err("refused");
+    assert!(matches!(refused, CredentialsError::ForeignLists { .. }), "{refused}");
+    assert!(refused.to_string().contains("dialback certs crl"), "{refused}");
+    // The last line before the end is of the signature.
+    let at = own.find("\n-----END").and_then(|end| own[..end].rfind('\n')).expect("lines") + 1;
+    let other_digit = if own[at..].starts_with('A') { "B" } else { "A" };
+    let mut forged = own.clone();
+    forged.replace_range(at..=at, other_digit);
+    let refused = load(&forged).expect_err("refused");
+    assert!(matches!(refused, CredentialsError::ForgedList { .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_has_expired_ends_no_link_except_of_those_whom_it_names() {
     let (world, stage) = (World::new(), Stage::default());
     let (node_leaf, named) = (world.leaf("node/edge-1"), world.leaf("agent/named"));
@@ -134,15 +189,16 @@ async fn calling(scene: &Scene, done: Arc<AtomicBool>) -> usize {
     count
 }
 
-/// Waits until agent and caller have another link, and the agent has left its former one.
+/// Waits until agent and caller have another link and have left the former one.
 async fn renewed(scene: &Scene, (of_agent, of_node): &mut (Events<AgentEvent>, Events<NodeEvent>)) {
     let registered = soon("the agent registers once more", of_agent.next()).await;
     assert!(matches!(registered, Some(AgentEvent::Registered { .. })), "{registered:?}");
-    soon("the caller links once more", async {
+    soon("the caller links once more and leaves its former link", async {
         while !matches!(of_node.next().await, Some(NodeEvent::CallerLinked { .. })) {}
+        while !matches!(of_node.next().await, Some(NodeEvent::CallerLeft { .. })) {}
     })
     .await;
-    until("the former link is left", || scene.agent.nodes().len() == 1).await;
+    until("the former link is left", || scene.agent.former_links() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,14 +258,15 @@ async fn a_call_on_the_former_link_goes_on_after_a_renewal_and_then_that_link_is
     scene.stage.busy(2).await;
     let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
     scene.agent.apply(trusting(scene.world.credentials("agent/warehouse"))).await.expect("applied");
-    soon("it registers once more", scene.agent.registered(2)).await;
+    until("it is registered on another link", || scene.agent.former_links() == 1).await;
+    assert_eq!(scene.agent.nodes().len(), 1);
     let after: Result<String, _> = scene.by_caller().call("Stage/Note", "after").await;
     assert_eq!(after, Ok("after".into()));
     scene.stage.open();
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the former link is gone", || scene.agent.nodes().len() == 1).await;
+    until("the former link is gone", || scene.agent.former_links() == 0).await;
     assert_eq!(scene.stage.all_runs(), 3);
     // Nobody was lost, and nobody drains: the agent is where it was.
     let registered = soon("an event", of_agent.next()).await.expect("one");
@@ -219,6 +276,55 @@ async fn a_call_on_the_former_link_goes_on_after_a_renewal_and_then_that_link_is
     assert!(matches!(lost, AgentEvent::Lost { .. }), "{lost:?}");
     let told = soon("an event", of_node.next()).await.expect("one");
     assert!(matches!(told, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{told:?}");
+}
+
+fn brief_drain() -> Limits {
+    Limits { drain_max: Duration::from_millis(1), ..Limits::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_ends_the_oldest() {
+    let scene = Scene::with(Bounds { agent: brief_drain(), ..Bounds::default() }).await;
+    let mut calls = Vec::new();
+    for (former, id) in ["one", "two", "three", "four"].into_iter().enumerate() {
+        let call = scene.by_node().call::<String>("Stage/Hold", id).into_future();
+        calls.push(background(call));
+        scene.stage.started(id).await;
+        let mut events = scene.agent.events();
+        let next = scene.world.credentials("agent/warehouse");
+        scene.agent.apply(trusting(next)).await.expect("applied");
+        drop(soon("it registers once more", events.next()).await);
+        until("the former links are three at most", || {
+            scene.agent.former_links() == (former + 1).min(3)
+        })
+        .await;
+    }
+    let cut = soon("the first is cut", calls.remove(0)).await;
+    check_status(cut, Code::Unavailable, Outcome::Unknown);
+    scene.stage.open();
+    for call in calls {
+        soon("a call ends", call).await.expect("answered");
+    }
+    until("the former links are gone", || scene.agent.former_links() == 0).await;
+    assert_eq!(scene.stage.all_runs(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_longer_than_the_drain_time_outlives_the_renewals_of_its_caller() {
+    let scene = Scene::with(Bounds { caller: brief_drain(), ..Bounds::default() }).await;
+    let held = background(scene.by_caller().call::<String>("Stage/Hold", "one").into_future());
+    scene.stage.started("one").await;
+    let mut events = scene.node.events();
+    for _ in 0..6 {
+        let next = scene.world.credentials("caller/ops");
+        scene.caller.apply(next).await.expect("applied");
+        soon("the caller links once more", async {
+            while !matches!(events.next().await, Some(NodeEvent::CallerLinked { .. })) {}
+        })
+        .await;
+    }
+    scene.stage.open();
+    soon("the call ends", held).await.expect("answered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +360,7 @@ async fn agents_and_callers_take_another_link_before_the_nodes_certificate_ends(
     node.apply(trusting(world.credentials("node/edge-1"))).await.expect("applied");
     let registered = soon("it registers once more", events.next()).await.expect("one");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    until("the former link is left", || agent.nodes().len() == 1).await;
+    until("the former link is left", || agent.former_links() == 0).await;
     let callee = caller.agent("warehouse").expect("a name");
     assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
 }
@@ -337,7 +443,7 @@ async fn new_bounds_hold_for_links_that_are_made_from_then_on() {
     let bounds = Generation { limits: Some(few), ..Generation::default() };
     scene.agent.apply(bounds).await.expect("applied");
     drop(soon("it registers once more", events.next()).await);
-    until("the former link is left", || scene.agent.nodes().len() == 1).await;
+    until("the former link is left", || scene.agent.former_links() == 0).await;
     let held = background(scene.by_node().call::<String>("Stage/Hold", "one").into_future());
     scene.stage.started("one").await;
     let refused = scene.by_node().call::<String>("Stage/Note", "two").await;

@@ -87,10 +87,10 @@ fn dressed(world: &World, party: &str) -> LeafProfile {
     LeafProfile { hosts, ..world.profile(party) }
 }
 
-type Change = fn(&mut LeafProfile);
+pub(crate) type Change = fn(&mut LeafProfile);
 
 /// Each kind of certificate, and whether it is good for dialling and for being dialled.
-const KINDS: [(&str, Change, [bool; 2]); 9] = [
+pub(crate) const KINDS: [(&str, Change, [bool; 2]); 10] = [
     ("both uses", |leaf| leaf.usages = vec![Usage::ClientAuth, Usage::ServerAuth], [true, true]),
     ("no uses, which is all of them", |leaf| leaf.usages = vec![], [true, true]),
     ("for clients only", |leaf| leaf.usages = vec![Usage::ClientAuth], [true, false]),
@@ -99,6 +99,11 @@ const KINDS: [(&str, Change, [bool; 2]); 9] = [
     (
         "another trust domain",
         |leaf| leaf.uris = vec![leaf.uris[0].replace("dialback.local", "other.local")],
+        [false, false],
+    ),
+    (
+        "the name of an enroller",
+        |leaf| leaf.uris = vec!["spiffe://dialback.local/enroller".into()],
         [false, false],
     ),
     ("two names", |leaf| leaf.uris.push(leaf.uris[0].replace("/x", "/y")), [false, false]),

@@ -7,7 +7,7 @@ use crate::{
     exit::Failure,
     join,
     node::runtime,
-    reload::{self, Read},
+    reload::{self, Read, Reader},
     signals::{Hangups, Signals},
 };
 use dialback::{
@@ -16,7 +16,11 @@ use dialback::{
     demo::{self, Ledger},
     enroll::Renewal,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// What the agent is to be, once flags, environment and file have spoken.
 struct Settings {
@@ -53,13 +57,12 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
     if let Some(command) = args.command.take() {
         return join::run(Role::Agent, command);
     }
-    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
     let locator = Locator::new(Role::Agent);
-    let watch = Watch::new(Settings::read(&args, &locator)?.files);
-    let settings = Settings::read(&args, &locator)?;
+    let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
+    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(args, locator, settings, watch));
-    // A resolver that still hangs in its thread must not keep the process.
+    let result = runtime.block_on(serve(reader, settings, watch));
+    // A resolver or a file that is still being waited for must not keep the process.
     runtime.shutdown_background();
     result
 }
@@ -95,19 +98,18 @@ impl Settings {
     fn in_place_of(self, fixed: Fixed<'_>) -> Read<Generation<AgentPolicy>> {
         let of = self.credentials.clone();
         let announce = Box::new(move || credentials::announce(&of));
-        let changed = [
+        let needs_restart = reload::restarts([
             (self.nodes != fixed.nodes, "nodes"),
             (self.hosted != *fixed.hosted, "what the agent hosts"),
             (self.audit != *fixed.audit, "audit"),
             (self.renewal.as_ref() != fixed.renewal, "enroll, or which files are renewed,"),
-        ];
+        ]);
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
             limits: Some(self.limits),
         };
-        let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
-        Read { next, files: self.files, needs_restart: needs_restart.collect(), announce }
+        Read { next, files: self.files, needs_restart, announce }
     }
 }
 
@@ -131,15 +133,11 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
     }
 }
 
-async fn serve(
-    args: AgentArgs,
-    locator: Locator,
-    settings: Settings,
-    watch: Watch,
-) -> Result<(), Failure> {
+async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
     let Settings { credentials, nodes, policy, limits, hosted, audit: audited, renewal, .. } =
         settings;
     let services = services(hosted.demo, hosted.ledger.as_deref())?;
+    let has_rules = Cell::new(!policy.allow.is_empty());
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
@@ -152,12 +150,26 @@ async fn serve(
         let _renewing = renewal.clone().map(Renewal::start);
         let renewal = renewal.as_ref();
         let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited, renewal };
-        let read = || Settings::read(&args, &locator).map(|next| next.in_place_of(fixed));
+        let fit = |next: Settings| {
+            expect_rules(&has_rules, &next.policy)?;
+            Ok(next.in_place_of(fixed))
+        };
         let apply = async |next| agent.apply(next).await;
-        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
         signals.stop(first, agent.shutdown()).await
     };
     audit::kept(&audit, run).await?
+}
+
+/// No rule at all opens everything that is hosted: that is for an owner to say at a start, and not for a file that was cut short.
+fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failure> {
+    if has_rules.get() && next.allow.is_empty() {
+        return Err(Failure::usage(
+            "every [[allow]] rule of the config file is gone, which opens all that is hosted to every node; keep one, or restart the agent if that is meant",
+        ));
+    }
+    has_rules.set(!next.allow.is_empty());
+    Ok(())
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {

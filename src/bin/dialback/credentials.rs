@@ -6,8 +6,8 @@ use dialback::{
     config::{TlsFiles, TlsPaths},
 };
 use std::{
-    cell::RefCell,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -37,13 +37,13 @@ pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
 pub(crate) struct Locator {
     role: Role,
     /// What was found, for what the config file said.
-    found: RefCell<Option<(TlsFiles, CredentialFiles)>>,
+    found: Mutex<Option<(TlsFiles, CredentialFiles)>>,
 }
 
 impl Locator {
     /// Nothing is found yet.
     pub(crate) fn new(role: Role) -> Self {
-        Self { role, found: RefCell::default() }
+        Self { role, found: Mutex::default() }
     }
 
     /// The files. Looked for at the first time, when the config file says something else, and as long as there is no revocation list.
@@ -52,14 +52,15 @@ impl Locator {
         flags: TlsFiles,
         file: TlsFiles,
     ) -> Result<CredentialFiles, Failure> {
-        if let Some((of, found)) = &*self.found.borrow()
+        let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, found)) = &*known
             && *of == file
             && found.crl.is_some()
         {
             return Ok(found.clone());
         }
         let found = locate(self.role, flags, file.clone())?;
-        self.found.replace(Some((file, found.clone())));
+        *known = Some((file, found.clone()));
         Ok(found)
     }
 }

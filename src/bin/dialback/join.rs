@@ -27,6 +27,11 @@ fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
     let JoinArgs { enroll, token, name, dir, force } = args;
     let token: JoinToken = token.parse().map_err(|error| Failure::local(&error))?;
     let party = token.party();
+    if party.role == Role::Node {
+        return Err(Failure::usage(
+            "the token is for a node, and enrollers sign agents and callers only; make a node's certificate where its CA is, with `dialback certs issue node NAME --san HOST`",
+        ));
+    }
     if party.role != role {
         return Err(Failure::usage(format!(
             "the token is for {party}; run `dialback {} join` with it",

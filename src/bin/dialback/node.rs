@@ -7,7 +7,7 @@ use crate::{
     exit::Failure,
     gateway::{self, GatewaySettings, NextGateway},
     policy::{count_rules, rules_of},
-    reload::{self, Read},
+    reload::{self, Read, Reader},
     signals::{Hangups, Signals},
 };
 use dialback::{
@@ -17,6 +17,7 @@ use dialback::{
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 /// What the node is to be, once flags, environment and file have spoken.
@@ -34,11 +35,14 @@ struct Settings {
 
 /// Runs the command.
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
-    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
     let locator = Locator::new(Role::Node);
-    let watch = Watch::new(Settings::read(&args, &locator)?.files);
-    let settings = Settings::read(&args, &locator)?;
-    runtime()?.block_on(serve(args, locator, settings, watch))
+    let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
+    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(serve(reader, settings, watch));
+    // A file that is still being waited for must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 /// The runtime of programs that stay: a thread a core.
@@ -74,12 +78,7 @@ impl Settings {
     }
 }
 
-async fn serve(
-    args: NodeArgs,
-    locator: Locator,
-    settings: Settings,
-    watch: Watch,
-) -> Result<(), Failure> {
+async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     settings.announce();
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
@@ -96,13 +95,13 @@ async fn serve(
         let door = gateway::open(&node, gateway.as_ref()).await?;
         let gateway = gateway.as_ref();
         let fixed = Fixed { listen, state: state.as_ref(), audit: &audited, gateway };
-        let read = || Settings::read(&args, &locator).map(|next| next.in_place_of(fixed));
+        let fit = |next: Settings| Ok(next.in_place_of(fixed));
         let apply = async |(next, at_the_door)| {
             let applied = node.apply(next).await?;
             gateway::apply(door.as_ref(), at_the_door);
             Ok(applied)
         };
-        let first = signals.first(reload::mind(watch, hangups, read, apply)).await;
+        let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
         signals.stop(first, node.shutdown()).await
     };
     audit::kept(&audit, run).await?
@@ -125,20 +124,19 @@ impl Settings {
             credentials::announce(&of);
             announce_rules(&rules);
         });
-        let changed = [
+        let needs_restart = reload::restarts([
             (self.listen != fixed.listen, "listen"),
             (self.state.as_ref() != fixed.state, "state"),
             (self.audit != *fixed.audit, "audit"),
             (gateway::needs_restart(self.gateway.as_ref(), fixed.gateway), "gateway"),
-        ];
+        ]);
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
             limits: Some(self.limits),
         };
-        let needs_restart = changed.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
         let next = (next, gateway::next(self.gateway));
-        Read { next, files: self.files, needs_restart: needs_restart.collect(), announce }
+        Read { next, files: self.files, needs_restart, announce }
     }
 }
 

@@ -4,10 +4,10 @@
 use crate::{exit::Failure, output::escape, signals::Hangups};
 use dialback::{
     Applied, StartError,
-    config::Watch,
-    limits::{RELOAD_AGAIN_EVERY, WORRY_AGAIN_AFTER},
+    config::{Watch, read_aside},
+    limits::{RELOAD_AGAIN_EVERY, RELOAD_LOOK_EVERY, WORRY_AGAIN_AFTER},
 };
-use std::{convert::Infallible, path::PathBuf, time::Instant};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Instant};
 
 /// What was read, and from where.
 pub(crate) struct Read<N> {
@@ -48,11 +48,25 @@ impl Pending {
     }
 }
 
-/// Minds files and SIGHUP for as long as it is polled.
-pub(crate) async fn mind<N>(
+/// How settings are read: from files, on a thread that may wait for them.
+pub(crate) type Reader<S> = Arc<dyn Fn() -> Result<S, Failure> + Send + Sync>;
+
+/// What a party starts with, and a watch on where it was read.
+pub(crate) fn first<S>(
+    reader: &Reader<S>,
+    files: impl Fn(&S) -> Vec<PathBuf>,
+) -> Result<(S, Watch), Failure> {
+    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
+    let watch = Watch::new(files(&reader()?));
+    Ok((reader()?, watch))
+}
+
+/// Minds files and SIGHUP for as long as it is polled. What was read is made fit for the party that runs, and applied.
+pub(crate) async fn mind<S: Send + 'static, N>(
     mut watch: Watch,
     mut hangups: Hangups,
-    read: impl Fn() -> Result<Read<N>, Failure>,
+    reader: Reader<S>,
+    fit: impl Fn(S) -> Result<Read<N>, Failure>,
     apply: impl AsyncFn(N) -> Result<Applied, StartError>,
 ) -> Infallible {
     let mut pending = Pending::default();
@@ -64,24 +78,24 @@ pub(crate) async fn mind<N>(
             }
             () = hangups.next() => {
                 pending = Pending::default();
-                watch.take();
+                watch.take().await;
                 tracing::info!("SIGHUP: reading all files anew");
             }
             () = pending.again() => {}
         }
-        let taken = match read() {
-            Ok(Read { next, files, needs_restart, announce }) => {
-                watch.follow(files);
-                apply(next).await.map_err(Failure::from).map(|_applied| {
-                    announce();
-                    for setting in needs_restart {
-                        tracing::warn!("{setting} has changed, which takes a restart");
-                    }
-                })
+        let taken = async {
+            let mut read = fit(read_once(&reader).await?)?;
+            if watch.follow(read.files.clone()).await {
+                read = fit(read_once(&reader).await?)?;
             }
-            Err(failure) => Err(failure),
+            apply(read.next).await?;
+            (read.announce)();
+            for setting in read.needs_restart {
+                tracing::warn!("{setting} has changed, which takes a restart");
+            }
+            Ok::<(), Failure>(())
         };
-        match taken {
+        match taken.await {
             Ok(()) => pending = Pending::default(),
             Err(failure) => {
                 for line in pending.due(failure.lines(), Instant::now()) {
@@ -89,7 +103,21 @@ pub(crate) async fn mind<N>(
                 }
             }
         }
+        // Signals that come meanwhile are one signal: a storm of them is a reading now and then.
+        tokio::time::sleep(RELOAD_LOOK_EVERY).await;
     }
+}
+
+/// A file on a mount that does not answer holds up a thread, and not the signal that ends the process.
+async fn read_once<S: Send + 'static>(reader: &Reader<S>) -> Result<S, Failure> {
+    let reader = reader.clone();
+    let read = read_aside(move || reader()).await;
+    read.unwrap_or_else(|| Err(Failure::Runtime(vec!["reading the files broke off".into()])))
+}
+
+/// Whether what has been changed takes a restart: names of settings, and whether they are others than those that the party has.
+pub(crate) fn restarts<const N: usize>(changed: [(bool, &'static str); N]) -> Vec<&'static str> {
+    changed.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]

@@ -79,3 +79,41 @@ fn no_line_of_a_key_is_in_any_log_error_or_output_at_the_level_of_traces() {
     // The canary is where it was written: it would have been found.
     assert!(place.read(&keys[0]).contains(&secrets[0]));
 }
+
+#[test]
+fn the_secret_of_a_join_token_is_in_no_log_error_or_output_at_the_level_of_traces() {
+    let place = Place::empty();
+    place.make_ca("ca");
+    let level = ["--log-level", "trace"];
+    let listen = ["enroll", "--listen", "127.0.0.1:0", "--ca-dir", "ca"];
+    let (enroller, at) = place.listening(&[&level[..], &listen].concat());
+    let token = |name| {
+        let made = place.run(&["enroll", "token", "agent", name, "--ca-dir", "ca"]).expect(0, &[]);
+        made.stdout.trim().to_owned()
+    };
+    let (good, other) = (token("warehouse"), token("other"));
+    let secrets = [&good, &other].map(|line| line.split(':').nth(3).expect("a secret").to_owned());
+    let cut = &good[..good.len() - 2];
+    let renamed = other.replace("agent/other", "agent/evil");
+    let mut ended = vec![];
+    for (token, code) in [(cut, 2), (&renamed, 80), (&good, 0), (&good, 2), (&other, 0)] {
+        let join = ["agent", "join", "--enroll", &at, "--token", token];
+        let joined = place.run(&[&level[..], &join].concat());
+        ended.push(joined.expect(code, &[]));
+    }
+    let again = ["agent", "join", "--enroll", &at, "--token", &good, "--dir", "again"];
+    ended.push(place.run(&[&level[..], &again].concat()).expect(80, &["TOKEN_USED"]));
+    let renew = ["agent", "renew", "--enroll", &at, "--cert", "certs/agent-other.pem"];
+    ended.push(place.run(&[&level[..], &renew].concat()).expect(0, &[]));
+    ended.push(place.run(&["certs", "list", "--dir", "ca"]).expect(0, &[]));
+    enroller.signal(Signal::TERM);
+    ended.push(enroller.end());
+    let kept = ["ca/join-tokens.jsonl", "ca/issued.jsonl"].map(|file| place.read(file)).concat();
+    let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
+    assert!(shown.contains("TRACE"), "traces were not on");
+    for secret in &secrets {
+        assert!(!shown.contains(secret.as_str()), "a token's secret was shown");
+        assert!(!kept.contains(secret.as_str()), "a token's secret was kept");
+    }
+    assert!(good.contains(&secrets[0]) && other.contains(&secrets[1]));
+}

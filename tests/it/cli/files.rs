@@ -67,8 +67,11 @@ fn a_file_of_rules_replaces_the_rules_of_the_config_file() {
     place
         .run(&["policy", "check", "rules.toml"])
         .expect_out("rules.toml: 2 rules: 1 allow, 1 deny, 0 host\n");
-    place.write("empty.toml", "");
-    place.run(&["policy", "check", "empty.toml"]).expect(2, &["error: empty.toml: holds no rules"]);
+    for (text, fault) in [("", "is empty"), ("# none yet\n", "holds no rules")] {
+        place.write("none.toml", text);
+        let fault = format!("error: none.toml: {fault}");
+        place.run(&["policy", "check", "none.toml"]).expect(2, &[&fault]);
+    }
 }
 
 #[test]

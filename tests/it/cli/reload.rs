@@ -51,10 +51,45 @@ fn edited_rules_are_taken_up_and_broken_ones_are_told_with_their_line_and_change
     assert!(line.contains("ERROR") && line.contains("rules.toml:"), "{line}");
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
     place.write("rules.toml", "");
-    node.said("holds no rules");
+    node.said("rules.toml: is empty");
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
     place.write("rules.toml", OPEN);
     until_ends_with(0, || hello(&place, &at));
+}
+
+#[test]
+fn an_agent_whose_rules_are_all_gone_keeps_those_that_it_had() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let rule = |caller: &str| {
+        let rule = "node = \"**\"\nmethod = \"*/*\"\n";
+        format!("demo = true\nnodes = [\"{at}\"]\n[[allow]]\ncaller = \"{caller}\"\n{rule}")
+    };
+    place.write("agent.toml", rule("nobody"));
+    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
+    agent.said("registered");
+    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+    place.write("agent.toml", "");
+    agent.said("agent.toml: is empty");
+    place.write("agent.toml", format!("demo = true\nnodes = [\"{at}\"]\n"));
+    agent.said("every [[allow]] rule of the config file is gone");
+    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+    place.write("agent.toml", rule("ops"));
+    until_ends_with(0, || hello(&place, &at));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_is_told_and_holds_up_neither_calls_nor_the_end() {
+    let place = Place::new();
+    let (mut node, _agent, at) = started(&place);
+    fs::remove_file(place.path("rules.toml")).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(place.path("rules.toml")).status();
+    assert!(made.expect("mkfifo runs").success());
+    node.said("rules.toml: cannot be read: it is no regular file");
+    hello(&place, &at).expect_out("\"hello:x\"\n");
+    node.signal(Signal::TERM);
+    node.end().expect(0, &[]);
 }
 
 #[test]

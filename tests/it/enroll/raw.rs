@@ -74,15 +74,18 @@ impl Raw {
 
     /// The answer as a map.
     pub(super) async fn ask(&self, at: SocketAddr, bytes: &[u8]) -> Reply {
-        let answer = self.send(at, bytes).await.expect("an answer");
-        match serde_cbor::from_slice(&answer).expect("CBOR") {
-            Value::Map(words) => Reply(words),
-            other => panic!("no map: {other:?}"),
-        }
+        Reply::read(&self.send(at, bytes).await.expect("an answer"))
     }
 }
 
 impl Reply {
+    pub(super) fn read(answer: &[u8]) -> Self {
+        match serde_cbor::from_slice(answer).expect("CBOR") {
+            Value::Map(words) => Self(words),
+            other => panic!("no map: {other:?}"),
+        }
+    }
+
     pub(super) fn code(&self) -> u16 {
         match self.0.get(&Value::Integer(0)) {
             Some(Value::Integer(code)) => u16::try_from(*code).expect("a code"),

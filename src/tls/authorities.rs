@@ -1,0 +1,100 @@
+//! The CAs that a party believes, and about whom.
+
+use super::{
+    config,
+    credentials::Places,
+    error::CredentialsError,
+    facts::CertificateFacts,
+    files::CredentialPem,
+    identity::Identity,
+    sections::{certificates, damaged},
+};
+use crate::name::Role;
+use rustls::{RootCertStore, sign::CertifiedKey};
+use std::sync::Arc;
+
+/// Who vouches for whom.
+pub(super) struct Authorities {
+    pub(super) parties: Arc<RootCertStore>,
+    pub(super) nodes: Arc<RootCertStore>,
+    /// All of them.
+    pub(super) known: Vec<CertificateFacts>,
+    are_apart: bool,
+}
+
+impl Authorities {
+    /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are the same.
+    pub(super) fn read(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
+        // One record for both, because the revocation lists of both stand in one file and are found by name.
+        let mut known = vec![];
+        let parties = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
+        let nodes = match pem.node_ca {
+            Some(node_ca) => Arc::new(roots(node_ca, &places.node_ca, &mut known)?),
+            None => parties.clone(),
+        };
+        Ok(Self { parties, nodes, known, are_apart: pem.node_ca.is_some() })
+    }
+
+    /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same settings would refuse us, and
+    /// two files in each other's place would go unnoticed. With one bundle this is the peers' to judge: they may believe others.
+    pub(super) fn expect_own(
+        &self,
+        own: &CertifiedKey,
+        identity: &Identity,
+        places: &Places,
+    ) -> Result<(), CredentialsError> {
+        if !self.are_apart {
+            return Ok(());
+        }
+        let role = identity.peer_name().role;
+        let (roots, bundle) = match role {
+            Role::Node => (&self.nodes, &places.node_ca),
+            Role::Agent | Role::Caller => (&self.parties, &places.ca),
+        };
+        config::expect_signed_by(roots, &own.cert, role).map_err(|error| {
+            let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
+            CredentialsError::ForeignLeaf { cert, role, bundle, why }
+        })
+    }
+}
+
+fn roots(
+    pem: &[u8],
+    place: &str,
+    known: &mut Vec<CertificateFacts>,
+) -> Result<RootCertStore, CredentialsError> {
+    let mut store = RootCertStore::empty();
+    for root in certificates(pem, place)? {
+        let facts =
+            CertificateFacts::from_der(&root).map_err(|error| damaged(place, error.to_string()))?;
+        if !facts.is_ca {
+            return Err(CredentialsError::NoAuthority {
+                place: place.into(),
+                subject: facts.subject,
+            });
+        }
+        expect_own_name(&facts, known, place)?;
+        store.add(root).map_err(|error| damaged(place, error.to_string()))?;
+        known.push(facts);
+    }
+    Ok(store)
+}
+
+/// webpki finds the revocation list of a CA by the CA's name, so two CAs of one name would share one list.
+/// One CA twice, or renewed under its old key, is harmless.
+fn expect_own_name(
+    facts: &CertificateFacts,
+    known: &[CertificateFacts],
+    place: &str,
+) -> Result<(), CredentialsError> {
+    let is_namesake = |other: &CertificateFacts| {
+        other.subject_der == facts.subject_der && other.public_key_der != facts.public_key_der
+    };
+    if known.iter().any(is_namesake) {
+        return Err(CredentialsError::TwoAuthorities {
+            place: place.into(),
+            subject: facts.subject.clone(),
+        });
+    }
+    Ok(())
+}

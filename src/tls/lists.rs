@@ -1,0 +1,168 @@
+//! The revocation lists that a party minds: of a CA that is known here and signed by it, the newest of each issuer, and never older than
+//! those before.
+
+use super::{
+    authorities::Authorities,
+    config,
+    credentials::Places,
+    error::CredentialsError,
+    facts::{self, CertificateFacts, CrlFacts},
+    files::{CredentialPem, CrlScope},
+    lapse::Revoked,
+    sections::{damaged, wanted_sections},
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::SectionKind};
+use std::{cmp::Reverse, time::SystemTime};
+
+/// The lists, newest first: webpki takes the first one of an issuer and looks at no other.
+#[derive(Default)]
+pub(super) struct Lists {
+    pub(super) all: Vec<CertificateRevocationListDer<'static>>,
+    /// Up to here all of them hold.
+    pub(super) next_update: Option<SystemTime>,
+    pub(super) revoked: Revoked,
+    /// The newest of each issuer.
+    pub(super) marks: Vec<Mark>,
+}
+
+/// Which list of an issuer it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    issuer: String,
+    number: Option<u64>,
+    this_update: SystemTime,
+}
+
+impl Mark {
+    fn of(facts: &CrlFacts) -> Self {
+        let CrlFacts { issuer, number, this_update, .. } = facts;
+        Self { issuer: issuer.clone(), number: *number, this_update: *this_update }
+    }
+
+    /// By their numbers, which count up (RFC 5280 section 5.2.3); by their dates where one has none.
+    fn is_older_than(&self, other: &Self) -> bool {
+        match (self.number, other.number) {
+            (Some(number), Some(others)) => number < others,
+            _ => self.this_update < other.this_update,
+        }
+    }
+
+    fn words(&self) -> String {
+        let of = facts::Utc(self.this_update);
+        self.number.map_or_else(|| format!("of {of}"), |number| format!("number {number} of {of}"))
+    }
+}
+
+impl Lists {
+    /// The lists of some credentials, if they have any; `chain` is their own.
+    pub(super) fn read(
+        pem: &CredentialPem<'_>,
+        places: &Places,
+        authorities: &Authorities,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Self, CredentialsError> {
+        let Some(text) = pem.crl else { return Ok(Self::default()) };
+        let mut found = vec![];
+        for list in wanted_sections(text, SectionKind::Crl, "revocation list", &places.crl)? {
+            let facts = CrlFacts::from_der(&list)
+                .map_err(|error| damaged(&places.crl, error.to_string()))?;
+            found.push((facts, CertificateRevocationListDer::from(list)));
+        }
+        expect_known(&found, authorities, chain, places)?;
+        found.sort_by_key(|(facts, _)| Reverse((facts.number, facts.this_update)));
+        let newest: Vec<&CrlFacts> = newest_of_each(&found).collect();
+        let entries = newest.iter().flat_map(|facts| {
+            facts.revoked.iter().map(|entry| (facts.issuer.clone(), entry.serial.clone()))
+        });
+        let revoked = Revoked::new(entries, pem.crl_scope == CrlScope::Chain);
+        let next_update = newest.iter().filter_map(|facts| facts.next_update).min();
+        let marks = newest.iter().map(|facts| Mark::of(facts)).collect();
+        let all = found.into_iter().map(|(_, list)| list).collect();
+        Ok(Self { all, next_update, revoked, marks })
+    }
+}
+
+/// Refuses lists in whose place older ones were in force: whoever was revoked in between would be let in.
+pub(super) fn expect_successors(
+    before: &[Mark],
+    next: &[Mark],
+    place: &str,
+) -> Result<(), CredentialsError> {
+    let older = next.iter().find_map(|mark| {
+        let other = before.iter().find(|other| other.issuer == mark.issuer)?;
+        mark.is_older_than(other).then_some((mark, other))
+    });
+    match older {
+        None => Ok(()),
+        Some((mark, other)) => Err(CredentialsError::OlderList {
+            place: place.into(),
+            issuer: mark.issuer.clone(),
+            found: mark.words(),
+            in_force: other.words(),
+        }),
+    }
+}
+
+/// One of them at least has to be of a CA that is known here, and those that say they are have to be signed by it. The list of an
+/// intermediate that only peers show cannot be judged before they do.
+fn expect_known(
+    found: &[(CrlFacts, CertificateRevocationListDer<'_>)],
+    authorities: &Authorities,
+    chain: &[CertificateDer<'_>],
+    places: &Places,
+) -> Result<(), CredentialsError> {
+    let intermediates = chain.iter().skip(1).filter_map(|one| CertificateFacts::from_der(one).ok());
+    let intermediates: Vec<CertificateFacts> = intermediates.collect();
+    let known = || authorities.known.iter().chain(&intermediates);
+    let algorithms = config::provider().signature_verification_algorithms.all;
+    let mut is_any_known = false;
+    for (list, der) in found {
+        let mut issuers = known().filter(|ca| ca.subject == list.issuer).peekable();
+        if issuers.peek().is_none() {
+            continue;
+        }
+        is_any_known = true;
+        if !issuers.any(|ca| facts::is_list_signed_by(der, &ca.public_key_der, algorithms)) {
+            let issuer = list.issuer.clone();
+            return Err(CredentialsError::ForgedList { place: places.crl.clone(), issuer });
+        }
+    }
+    if is_any_known {
+        return Ok(());
+    }
+    let names = |names: Vec<&str>| names.join(", ");
+    Err(CredentialsError::ForeignLists {
+        place: places.crl.clone(),
+        found: names(found.iter().map(|(list, _)| list.issuer.as_str()).collect()),
+        bundle: places.ca.clone(),
+        known: names(known().map(|ca| ca.subject.as_str()).collect()),
+    })
+}
+
+fn newest_of_each<T>(sorted: &[(CrlFacts, T)]) -> impl Iterator<Item = &CrlFacts> {
+    sorted.iter().enumerate().filter_map(|(i, (facts, _))| {
+        let is_first = !sorted[..i].iter().any(|(newer, _)| newer.issuer == facts.issuer);
+        is_first.then_some(facts)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_list_is_older_by_its_number_or_by_its_date_where_there_is_no_number() {
+        let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 24 * 3600);
+        let mark = |number, days| Mark { issuer: "a".into(), number, this_update: at(days) };
+        let is_refused =
+            |before: Mark, next: Mark| expect_successors(&[before], &[next], "crl.pem").is_err();
+        assert!(is_refused(mark(Some(3), 9), mark(Some(2), 10)));
+        assert!(!is_refused(mark(Some(3), 9), mark(Some(3), 9)));
+        assert!(!is_refused(mark(Some(3), 9), mark(Some(4), 8)));
+        assert!(is_refused(mark(None, 9), mark(Some(4), 8)));
+        assert!(!is_refused(mark(Some(4), 9), mark(None, 9)));
+        let other = Mark { issuer: "b".into(), ..mark(Some(1), 1) };
+        assert!(!is_refused(mark(Some(3), 9), other), "a list of another CA");
+    }
+}

@@ -1,0 +1,107 @@
+//! Who passes for whom at an enroller: every kind of certificate as that of a party that renews, and before a party that dials one.
+//! The rest of the matrix is in `roles.rs`.
+
+use super::*;
+use crate::roles::KINDS;
+use dialback::{
+    JoinRefusal, RevokedSerial,
+    certs::{LeafPem, LeafProfile, Usage},
+    enroll::Renewal,
+};
+
+/// A leaf of a party, with all that a node's has, made without a record.
+fn dressed(party: &str) -> LeafProfile {
+    let party = party.parse().expect("a party");
+    let hosts = ["localhost", "127.0.0.1"];
+    LeafProfile::new("dialback.local", &party, &hosts, SystemTime::now())
+}
+
+/// Writes a leaf and its key, and the CA beside them, as `dir/x.pem` and so on.
+fn written(site: &Site, dir: &str, leaf: &LeafPem) -> CredentialFiles {
+    let dir = site.path(dir);
+    fs::create_dir_all(&dir).expect("made");
+    let files = CredentialFiles::in_dir(&dir, "x");
+    fs::write(&files.cert, &leaf.cert).expect("written");
+    fs::write(&files.key, leaf.key.as_bytes()).expect("written");
+    #[cfg(unix)]
+    fs::set_permissions(&files.key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("changed");
+    fs::copy(site.path("ca/ca.pem"), &files.ca).expect("copied");
+    files
+}
+
+#[tokio::test]
+async fn only_agents_and_callers_of_the_ca_pass_for_one_whose_certificate_can_be_renewed() {
+    let (site, stranger) = (Site::new(), Site::new());
+    let enroller = site.enroller(24 * HOUR).await;
+    let (ca, now) = (site.ca().ca().expect("a CA"), SystemTime::now());
+    let foreign = stranger.ca().ca().expect("a CA");
+    let mut rows = vec![];
+    let mut revoked = vec![];
+    for party in ["agent/x", "caller/x", "node/x"] {
+        let is_party = party != "node/x";
+        for (kind, change, [dials, _]) in KINDS {
+            let mut profile = dressed(party);
+            change(&mut profile);
+            rows.push((party, kind, ca.leaf(&profile).expect("a leaf"), is_party && dials));
+        }
+        let other = foreign.leaf(&dressed(party)).expect("a leaf");
+        rows.push((party, "another CA", other, false));
+        let gone = ca.leaf(&dressed(party)).expect("a leaf");
+        revoked.push(RevokedSerial { serial: gone.serial.clone(), since: now });
+        rows.push((party, "revoked", gone, false));
+    }
+    let list = ca.crl(&revoked, 2, now, now + 24 * HOUR).expect("signed");
+    fs::write(site.path("ca/crl.pem"), list).expect("written");
+    let renewal = raw::request(2, b"csr", "", &[]);
+    let mut wrong = vec![];
+    for (party, kind, leaf, passes) in rows {
+        let shown = written(&site, "shown", &leaf);
+        let answer = raw::Raw::new(Some(&shown)).send(enroller.local_addr(), &renewal).await;
+        // A young leaf of somebody who may renew it is told so, and nobody else is.
+        let code = answer.map(|answer| raw::Reply::read(&answer).code());
+        if (code == Some(JoinRefusal::TooEarly.number())) != passes {
+            wrong.push(format!("{party}, {kind}: {code:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn only_the_name_of_an_enroller_passes_for_one_before_a_party_that_renews() {
+    let site = Site::new();
+    let ca = site.ca().ca().expect("a CA");
+    let mut due = dressed("agent/a");
+    due.not_before = SystemTime::now() - 9 * HOUR;
+    due.not_after = SystemTime::now() + HOUR;
+    let files = written(&site, "a", &ca.leaf(&due).expect("a leaf"));
+    let is_believed = async |shown: &LeafPem| {
+        let shown = written(&site, "shown", shown);
+        let at = raw::impostor(&shown);
+        let renewal = Renewal::new(address(at.local_addr().expect("an address")), files.clone());
+        let told = soon("it ends", renewal.once()).await.expect_err("nobody answers it");
+        assert!(!matches!(told, EnrollError::Credentials(_)), "nothing was asked: {told}");
+        !matches!(told, EnrollError::Untrusted { .. })
+    };
+    let mut wrong = vec![];
+    for party in ["agent/x", "caller/x", "node/x"] {
+        for (kind, change, _) in KINDS {
+            let mut profile = dressed(party);
+            change(&mut profile);
+            let is_one = profile.uris == ["spiffe://dialback.local/enroller"];
+            let is_good = is_one && profile.usages.contains(&Usage::ServerAuth);
+            if is_believed(&ca.leaf(&profile).expect("a leaf")).await != is_good {
+                wrong.push(format!("{party}, {kind}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let named = |uri: &str| {
+        let mut profile = dressed("node/x");
+        profile.usages = vec![Usage::ServerAuth];
+        profile.uris = vec![uri.into()];
+        ca.leaf(&profile).expect("a leaf")
+    };
+    assert!(!is_believed(&named("spiffe://other.local/enroller")).await);
+    assert!(is_believed(&named("spiffe://dialback.local/enroller")).await);
+}
