@@ -12,8 +12,9 @@ use crate::{
         HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX,
         HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP2_CONNECTION_WINDOW_BYTES,
         HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES,
-        HTTP2_STREAMS_MAX,
+        HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
     },
+    pace::{Pace, Sparse},
     tls::{Credentials, HttpTls, Shown},
 };
 use bytes::Bytes;
@@ -102,11 +103,15 @@ pub(crate) enum Admission {
 pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
     let shares = Shares::of(HTTP_CONNECTIONS_PER_ADDRESS_MAX);
+    let every = || Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY));
+    let (mut failed, mut closed) = (every(), every());
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(fault) => {
-                tracing::warn!("a connection could not be accepted: {fault}");
+                if let Some(left_out) = failed.say(Instant::now()) {
+                    tracing::warn!("a connection could not be accepted: {fault}{left_out}");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                 continue;
             }
@@ -117,13 +122,25 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
             Admission::Many => None,
             Admission::One => match shares.take(ip) {
                 Some(share) => Some(share),
-                None => continue,
+                None => {
+                    say_full(&mut closed, address, "its address has its share of connections");
+                    continue;
+                }
             },
         };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            say_full(&mut closed, address, "there are as many connections as there may be");
+            continue;
+        };
         let held: Held = (place, share);
         let work = connection(stream, address, answers.clone(), OnTasks(tasks.clone()), held);
         tasks.spawn_until_stopped(work);
+    }
+}
+
+fn say_full(closed: &mut Sparse, address: SocketAddr, why: &str) {
+    if let Some(left_out) = closed.say(Instant::now()) {
+        tracing::warn!("closed a connection of {address} to the HTTP door: {why}{left_out}");
     }
 }
 

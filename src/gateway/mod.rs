@@ -50,6 +50,21 @@ use who::{Judges, Strangers, Who};
 /// is not dropped before.
 ///
 /// What it answers is written down in `docs/http-door.md`.
+///
+/// ```no_run
+/// use dialback::{Credentials, Gateway, Node, tokens::Tokens};
+///
+/// # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder(Credentials::from_dir("certs", "node-edge-1")?).start().await?;
+/// let tokens = Tokens::read("certs/tokens")?;
+/// let gateway = Gateway::builder(&node)
+///     .listen("127.0.0.1:0")
+///     .tokens(move |token, now| tokens.caller(token, now).cloned().map_err(|why| why.to_string()))
+///     .start()
+///     .await?;
+/// println!("http://{}", gateway.local_addr());
+/// # Ok(()) }
+/// ```
 pub struct Gateway {
     inner: Arc<Inner>,
     address: SocketAddr,
@@ -226,7 +241,8 @@ impl Inner {
         let judges = Judges {
             tokens: tokens.as_ref().as_ref(),
             credentials: &credentials,
-            anonymous: self.anonymous.as_ref().filter(|_| is_local),
+            anonymous: self.anonymous.as_ref(),
+            is_local,
         };
         let from = origin::asker(&asking.headers, asking.peer.address.ip(), &self.proxies);
         let seen = (&asking.peer, from.to_canonical());
@@ -240,6 +256,7 @@ impl Inner {
             tokens: tokens.as_ref().as_ref(),
             credentials: &credentials,
             anonymous: self.anonymous.as_ref(),
+            is_local: true,
         };
         who.still_holds(&judges, SystemTime::now())
     }

@@ -46,6 +46,8 @@ pub(super) struct Judges<'a> {
     pub(super) tokens: Option<&'a TokenJudge>,
     pub(super) credentials: &'a Credentials,
     pub(super) anonymous: Option<&'a PeerName>,
+    /// Whether the request names this machine itself: nobody else's pages can be everybody.
+    pub(super) is_local: bool,
 }
 
 impl Who {
@@ -74,6 +76,8 @@ impl Who {
 enum Unknown {
     /// Nothing was shown.
     Nothing,
+    /// The same, where everybody may ask, under a name that is not this machine's.
+    Elsewhere,
     /// What was shown does not hold.
     Bad(String),
 }
@@ -82,6 +86,7 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("it shows neither a token nor a certificate"),
+            Self::Elsewhere => f.write_str("everybody may ask only under the name localhost"),
             Self::Bad(why) => f.write_str(why),
         }
     }
@@ -107,7 +112,8 @@ fn known(
         return Ok(Who { caller, proof: Proof::Certificate(peer.clone()) });
     }
     match judges.anonymous {
-        Some(name) => Ok(Who { caller: name.clone(), proof: Proof::Anonymous }),
+        Some(name) if judges.is_local => Ok(Who { caller: name.clone(), proof: Proof::Anonymous }),
+        Some(_) => Err(Unknown::Elsewhere),
         None => Err(Unknown::Nothing),
     }
 }
@@ -156,7 +162,7 @@ impl Strangers {
             Err(unknown) => unknown,
         };
         let (source, now) = (Source::of(from), Instant::now());
-        let is_a_try = unknown != Unknown::Nothing;
+        let is_a_try = matches!(unknown, Unknown::Bad(_));
         if is_a_try
             && !self.wrong.lock().unwrap_or_else(PoisonError::into_inner).may(source, now, true)
         {
@@ -185,6 +191,9 @@ fn nobody(unknown: &Unknown) -> Refusal {
     let text = match unknown {
         Unknown::Nothing => {
             "who asks has to show a caller's certificate, or a token as `Authorization: Bearer TOKEN`"
+        }
+        Unknown::Elsewhere => {
+            "without a token this door is asked as localhost or by a loopback address, and by no other name"
         }
         Unknown::Bad(_) => "the token or certificate is not good; the node's log says why",
     };

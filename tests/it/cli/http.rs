@@ -247,3 +247,35 @@ fn a_door_that_cannot_be_is_told_before_the_node_runs() {
     node(&["--config", "anonymous.toml", "--gateway", &at])
         .expect(1, &["another process listens there"]);
 }
+
+#[test]
+fn no_token_is_in_any_log_at_the_level_of_traces_nor_in_the_audit_log() {
+    let place = Place::new();
+    let token = place.run(&["token", "create", "ops", "--ttl", "1h", "--file", "tokens"]).stdout;
+    let token = token.trim().to_owned();
+    let audit = ["--audit", "audit.log", "--audit-calls"];
+    let node =
+        ["--log-level", "trace", "node", "--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0"];
+    let args = [&node[..], &["--tokens", "tokens"], &audit].concat();
+    let mut node = place.start(&args);
+    let line = node.said("the gateway listens on ");
+    let door = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
+    let client = Client { dir: place.path("."), door };
+    let last = if token.ends_with('0') { "1" } else { "0" };
+    let wrong = format!("{}{last}", &token[..token.len() - 1]);
+    for (token, status) in [(&token, 403), (&wrong, 401)] {
+        let header = format!("authorization: Bearer {token}");
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            let args = [version, "-H", &header, "--json", "\"x\""];
+            assert_eq!(client.curl("HelloService/Hello", &args).status, status);
+        }
+    }
+    node.signal(Signal::TERM);
+    let ended = node.end().expect(0, &["TRACE"]);
+    let shown = format!("{}{}{}", ended.stdout, ended.stderr, place.read("audit.log"));
+    assert!(shown.contains("http_refused"), "{shown}");
+    for secret in [&token, &wrong] {
+        // A digest or a part would do somebody good, too.
+        assert!(!shown.contains(&secret[5..20]), "a token was shown");
+    }
+}
