@@ -3,12 +3,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# openssl makes certificates for the tests, as other tools make them; curl asks the HTTP door as other tools ask it.
-bash scripts/needs.sh cc=gcc openssl=openssl curl=curl
+# openssl makes certificates for the tests, as other tools make them; curl asks the HTTP door; python3 runs a service that an agent forwards to.
+bash scripts/needs.sh cc=gcc openssl=openssl curl=curl python3=python3
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
 bash scripts/openapi.sh
 # The bare library builds alone, with either cryptography.
 cargo check --locked --lib --no-default-features --features aws-lc-rs
 cargo check --locked --lib --no-default-features --features ring
+cargo check --locked --lib --no-default-features --features ring,forward
 echo "all tests passed; the bare library builds with aws-lc-rs and with ring"

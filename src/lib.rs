@@ -40,9 +40,9 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the binary, with `certs`, `config`, `json` and `gateway`. `certs`: making certificates. `config`: TOML files. `json`:
-//! JSON in and out of messages. `gateway`: the HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the
-//! cryptography, one of the two is needed.
+//! `cli` (default): the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making certificates. `config`: TOML
+//! files. `json`: JSON in and out of messages. `forward`: services that an agent forwards to a local HTTP upstream. `gateway`: the
+//! HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
@@ -87,6 +87,8 @@ pub mod limits;
 #[cfg(feature = "cli")]
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, AgentEvent};
+#[cfg(feature = "forward")]
+pub use agent::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 pub use audit::Audit;
 pub use call::{
     Answer, Bidirectional, Body, Call, CallFuture, Callee, ClientStream, Context, DynHandler,

@@ -405,6 +405,25 @@ pub const DOOR_CALLERS_MAX: usize = 4_096;
 /// After a failure to accept, as when no file is left.
 pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// Connecting to the upstream of a forward, TLS included. It is near; one that takes longer would not be in time for most deadlines.
+pub const FORWARD_CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// An idle connection to an upstream is not used after this long, and closed after twice that. Shorter than the time for which servers keep
+/// one (2 s is the shortest in use), because a request on one that its server closes at that moment ends unknown. A new one costs 0.1 ms.
+pub const FORWARD_IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// Idle connections to one upstream. More are closed when their call has ended.
+pub const FORWARD_IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// The head of an upstream's reply, and what is read ahead of its body: the usual servers bound heads at 8 to 64 KiB.
+pub const FORWARD_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Headers in it.
+pub const FORWARD_HEADERS_MAX: usize = 100;
+
+/// The body of an upstream's error, and the message that ends its stream. What travels of it is bounded by a STATUS anyhow.
+pub const FORWARD_ERROR_BYTES_MAX: usize = 64 * 1024;
+
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

@@ -4,9 +4,12 @@ mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod events;
+mod forward;
 mod reception;
 
 pub use events::AgentEvent;
+#[cfg(feature = "forward")]
+pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 
 use crate::{
     audit::{Audit, Journal},

@@ -82,7 +82,9 @@ impl Reception for AgentReception {
         let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
         let body = pending.body(None).await?;
         head.deadline = self.fence.pass(entered, head.deadline).await?;
-        let reply = handler.call_boxed(head.into_request(asker, body)).await?;
+        let mut request = head.into_request(asker, body);
+        request.via = Some(self.node.clone());
+        let reply = handler.call_boxed(request).await?;
         Ok(reply.holding(permit))
     }
 

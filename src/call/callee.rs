@@ -247,6 +247,7 @@ impl<R, S: Shape> Call<R, S> {
             kind: S::KIND,
             target: target.clone(),
             caller: asker.clone(),
+            via: None,
             call_id: self.call_id,
             deadline: Instant::now() + self.timeout.min(TIMEOUT_CEILING),
             attempt: 1,

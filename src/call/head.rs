@@ -98,6 +98,7 @@ impl Head {
             kind,
             target,
             caller,
+            via: None,
             call_id,
             deadline,
             attempt,

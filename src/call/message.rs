@@ -41,6 +41,8 @@ pub struct Request {
     pub target: Target,
     /// Who asks: from a certificate, never from the request itself.
     pub caller: PeerName,
+    /// The node over whose link it came, by its certificate; on an agent only.
+    pub via: Option<Name>,
     /// Names the call in every log.
     pub call_id: CallId,
     /// When the call is over, by this machine's clock. It covers queueing, credit, writing, the handler and the reply.
@@ -83,6 +85,7 @@ impl Request {
             kind,
             target,
             caller,
+            via,
             call_id,
             deadline,
             attempt,
@@ -100,6 +103,7 @@ impl Request {
             kind: *kind,
             target: target.clone(),
             caller: caller.clone(),
+            via: via.clone(),
             call_id: *call_id,
             deadline: *deadline,
             attempt: attempt + 1,
@@ -195,6 +199,7 @@ pub struct Context(Arc<Facts>);
 #[derive(Debug)]
 struct Facts {
     caller: PeerName,
+    via: Option<Name>,
     call_id: CallId,
     deadline: Instant,
     attempt: u32,
@@ -241,6 +246,7 @@ impl Context {
     pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
         let facts = Facts {
             caller: request.caller,
+            via: request.via,
             call_id: request.call_id,
             deadline: request.deadline,
             attempt: request.attempt,
@@ -257,6 +263,11 @@ impl Context {
     /// Who asks. On an agent this is the word of the node, which took it from a certificate.
     pub fn caller(&self) -> &PeerName {
         &self.0.caller
+    }
+
+    /// The node by way of which an agent is called, by its certificate. `None` on a node.
+    pub fn via(&self) -> Option<&Name> {
+        self.0.via.as_ref()
     }
 
     /// Names the call in every log.

@@ -28,8 +28,10 @@ pub use ends::{Inbound, Outbound};
 pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub use message::{Context, Reply, Request, Target};
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "forward", feature = "gateway"))]
 pub(crate) use messages::Next;
+#[cfg(feature = "forward")]
+pub(crate) use messages::Source;
 pub use messages::{Body, MessageSender, Messages};
 pub(crate) use permits::Permits;
 pub(crate) use receiving::Pending;

@@ -6,6 +6,8 @@ mod fault;
 #[cfg(feature = "gateway")]
 mod gateway;
 mod rules;
+#[cfg(feature = "forward")]
+mod services;
 mod shared;
 mod table;
 mod value;
@@ -14,6 +16,8 @@ mod watch;
 pub use fault::{Fault, Faults};
 #[cfg(feature = "gateway")]
 pub use gateway::{GatewayFile, GatewayTls};
+#[cfg(feature = "forward")]
+pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
@@ -67,7 +71,8 @@ impl NodeConfig {
             let (policy, limits) = (read_node_policy(file), read_limits(file));
             let state = file.optional("state", value::path);
             let audit = read_audit(file);
-            file.refuse(&["nodes", "demo", "ledger", "enroll"], "belongs in an agent's file");
+            let of_agents = ["nodes", "demo", "ledger", "enroll", "service"];
+            file.refuse(&of_agents, "belongs in an agent's file");
             #[cfg(feature = "gateway")]
             let gateway = gateway::read_gateway(file);
             refuse_doors(file);
@@ -101,6 +106,9 @@ pub struct AgentConfig {
     pub demo: bool,
     /// Where `Demo/Append` writes.
     pub ledger: Option<PathBuf>,
+    /// The services that are forwarded to local HTTP servers.
+    #[cfg(feature = "forward")]
+    pub forwards: Vec<ForwardConfig>,
     /// The enroller that renews the agent's certificate.
     pub enroll: Option<NodeAddress>,
     /// Where links, refusals and calls are written down.
@@ -123,10 +131,25 @@ impl AgentConfig {
             let ledger = file.optional("ledger", value::path);
             let enroll = file.optional("enroll", value::enroller);
             let audit = read_audit(file);
+            #[cfg(feature = "forward")]
+            let forwards = services::read_forwards(file);
+            #[cfg(not(feature = "forward"))]
+            file.refuse(&["service"], "needs dialback with its feature `forward`");
             let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
             file.refuse(&of_node, "belongs in a node's file");
             refuse_doors(file);
-            Self { nodes, tls, policy, limits, demo, ledger, enroll, audit }
+            Self {
+                nodes,
+                tls,
+                policy,
+                limits,
+                demo,
+                ledger,
+                #[cfg(feature = "forward")]
+                forwards,
+                enroll,
+                audit,
+            }
         })
     }
 }
@@ -149,7 +172,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 
 /// Doors that are written down and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
-    file.refuse(&["http", "tcp", "service", "site", "admin", "cluster"], NOT_YET);
+    file.refuse(&["http", "tcp", "site", "admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]
     file.refuse(&["gateway", "tokens"], NOT_YET);

@@ -40,6 +40,10 @@ cert = "certs/agent-acme.warehouse-1.pem"
 key = "certs/agent-acme.warehouse-1.key"
 ca = "certs/ca.pem"
 
+[[service]]
+name = "HelloService"
+forward = "http://127.0.0.1:9000"
+
 [[allow]]
 node = "edge-*"
 caller = "billing"
@@ -73,7 +77,7 @@ fn the_documented_agent_file_is_read() {
     let nodes: Vec<_> = config.nodes.iter().map(ToString::to_string).collect();
     assert_eq!(nodes, ["edge-1.example.com:4433", "edge-2.example.com:4433"]);
     assert_eq!(config.tls.crl, None);
-    assert_eq!(config.policy.allow[0].origin.to_string(), "agent.toml:9");
+    assert_eq!(config.policy.allow[0].origin.to_string(), "agent.toml:13");
     assert!(!config.demo);
 }
 
@@ -133,6 +137,55 @@ fn a_node_listens_on_an_address_with_a_port() {
     check(node_faults, good, "listen = 'localhost'", "not an IP address and a port");
     check(node_faults, good, "[tls]\nlisten = '0.0.0.0:4433'", "above the first [header]");
     check(agent_faults, "", good, "belongs in a node's file");
+}
+
+#[cfg(feature = "forward")]
+#[test]
+fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
+    let table = |lines: &str| format!("[[service]]\nname = 'HelloService'\n{lines}");
+    let good = table("forward = 'http://127.0.0.1:9000/api'\nformat = 'cbor'\nmethods = ['Hello']");
+    for (bad, why) in [
+        (table(""), "f:1: [[service]] has no `forward`; add a line as forward = "),
+        ("[[service]]\nforward = 'http://a'".into(), "f:1: [[service]] has no `name`"),
+        (table("forward = '127.0.0.1:9000'"), "f:3: `forward`: upstream \"127.0.0.1:9000\" is not"),
+        (table("forward = 9000"), "must be a text in quotes, as \"http://127.0.0.1:9000\""),
+        (table("forward = 'https://a'"), "f:3: `forward`: an https upstream needs a stated trust"),
+        (table("forward = 'http://a'\nupstream_ca = 'ca'"), "f:4: `upstream_ca`: http://a shows"),
+        (table("forward = 'http://a'\nformat = 'xml'"), "f:4: `format`: is not json or cbor"),
+        (table("forward = 'http://a'\nmethods = []"), "f:4: `methods`: names no method"),
+        (table("forward = 'http://a'\nmethods = ['a-b']"), "f:4: `methods`: method \"a-b\""),
+        (
+            table("forward = 'http://a'\nmethods = ['A', 'A']"),
+            "f:4: `methods`: A stands there twice",
+        ),
+        (table("forward = 'http://a'\nupstream = 'b'"), "f:4: `upstream` belongs in [[http]]"),
+        (table("forward = 'http://a'\nmethod = ['A']"), "did you mean `methods`?"),
+        (table("forward = 'http://a'\ndemo = true"), "above the first [header]"),
+        (
+            format!("{good}\n{}", table("forward = 'http://a'")),
+            "f:7: `name`: HelloService stands in",
+        ),
+        (good.replace("HelloService", "dialback.X"), "f:2: `name`: dialback.X is taken"),
+        (good.replace("HelloService", "Hello-Service"), "f:2: `name`: service"),
+    ] {
+        check(agent_faults, &good, &bad, why);
+    }
+    check(node_faults, "", &good, "belongs in an agent's file");
+}
+
+#[cfg(feature = "forward")]
+#[test]
+fn forwarded_services_arrive_as_they_are_written() {
+    let text = "[[service]]\nname = 'A'\nforward = 'https://app:8443/x/'\nupstream_ca = 'ca.pem'\n\
+                format = 'cbor'\nmethods = ['Hello']\n[[service]]\nname = 'B'\nforward = 'http://b'";
+    let config = AgentConfig::parse(text, "agent.toml").expect("a config");
+    let [a, b] = &config.forwards[..] else { panic!("{:?}", config.forwards) };
+    assert_eq!((a.service.as_str(), a.upstream.to_string()), ("A", "https://app:8443/x".into()));
+    assert_eq!(a.upstream_ca.as_deref(), Some(Path::new("ca.pem")));
+    assert_eq!(a.format, crate::agent::ForwardFormat::Cbor);
+    assert_eq!(a.methods, Some(vec!["Hello".parse().expect("a method")]));
+    assert_eq!((&b.upstream_ca, b.format), (&None, crate::agent::ForwardFormat::Json));
+    assert_eq!(b.methods, None);
 }
 
 #[test]
@@ -239,7 +292,6 @@ fn doors_that_are_not_built_yet_are_told_from_mistakes() {
         ("[[site]]\nhost = 'x'", "[[site]]"),
         ("[[http]]\nname = 'x'", "[[http]]"),
         ("[[tcp]]\nname = 'x'", "[[tcp]]"),
-        ("[[service]]\nname = 'x'", "[[service]]"),
     ] {
         let expected = format!("f:1: {name} is not supported by this version of dialback");
         assert_eq!(node_faults(door), expected);

@@ -46,7 +46,7 @@ fn headers() -> Value {
     let outcomes = [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown];
     json!({
         "outcome": {
-            "description": "What is known of the call's execution. ok, app_error: the handler ran once, and this is its answer. not_executed: it did not run and will not. unknown: it may have run, so that only what is idempotent may be repeated.",
+            "description": "What is known of the call's execution. ok, app_error: the handler ran once, and this is its answer. not_executed: it did not run and will not. unknown: it may have run, so that only what is idempotent may be repeated. A stream of replies begins with unknown, and its end says the outcome.",
             "required": true,
             "schema": { "type": "string", "enum": outcomes.map(Outcome::as_str) },
         },

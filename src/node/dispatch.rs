@@ -204,11 +204,10 @@ impl Dispatch {
     ) -> Option<SharedAgentLink> {
         let chance = usize::from_ne_bytes(random_bytes());
         let registry = self.shared.registry();
-        let hosts = registry.hosting.of(request.method.as_str());
+        let hosts = registry.hosting.of(&request.method);
         let may_answer = |name: &Name| self.may_answer(&request.caller, name, &request.method);
-        let in_turn = (0..hosts.len()).map(|n| &hosts[(chance % hosts.len() + n) % hosts.len()]);
         let mut candidates = Vec::new();
-        for (seen, name) in in_turn.enumerate() {
+        for (seen, name) in hosts.in_turn_from(chance).enumerate() {
             if seen >= CANDIDATES_MAX && !candidates.is_empty() {
                 break;
             }

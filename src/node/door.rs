@@ -249,6 +249,7 @@ fn request(asked: Asked, deadline: Instant, message: Bytes) -> Request {
         kind,
         target,
         caller,
+        via: None,
         call_id,
         deadline,
         attempt: 1,

@@ -4,7 +4,7 @@
 use crate::{
     name::{MethodPath, Name, PeerName},
     policy::{NodePolicy, Target, View},
-    wire::{ANY_METHOD, CallKind, MethodInfo, ServiceInfo},
+    wire::{CallKind, MethodInfo, ServiceInfo},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub struct ListedService {
 /// One method as a caller may call it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedMethod {
-    /// Its name; [`ANY_METHOD`] stands for whatever methods the service has, where the agent does not know.
+    /// Its name; [`crate::ANY_METHOD`] stands for whatever methods the service has, where the agent does not know.
     pub name: String,
     /// Its shape.
     pub kind: CallKind,
@@ -75,12 +75,12 @@ impl OnAgent<'_> {
         self.0.as_ref().is_none_or(View::allows_something)
     }
 
-    fn sees_method(&self, service: &str, method: &str) -> bool {
+    fn sees_method(&self, service: &str, method: &MethodInfo) -> bool {
         let Some(view) = &self.0 else { return true };
-        if method == ANY_METHOD {
+        if method.is_any() {
             return view.allows_some_of(service);
         }
-        let path = format!("{service}/{method}").parse::<MethodPath>();
+        let path = format!("{service}/{}", method.name).parse::<MethodPath>();
         path.is_ok_and(|path| view.allows(&path))
     }
 
@@ -88,7 +88,7 @@ impl OnAgent<'_> {
     pub(super) fn services(&self, services: &[ServiceInfo]) -> Vec<ServiceInfo> {
         let seen = |service: &ServiceInfo| {
             let ServiceInfo { name, methods, description } = service;
-            let is_seen = |method: &&MethodInfo| self.sees_method(name, &method.name);
+            let is_seen = |method: &&MethodInfo| self.sees_method(name, method);
             let seen: Vec<_> = methods.iter().filter(is_seen).cloned().collect();
             // One without methods hides nothing and shows nothing.
             let is_shown = !seen.is_empty() || (methods.is_empty() && self.sees_it());
@@ -170,6 +170,7 @@ fn is_unsaid(method: &ListedMethod) -> bool {
 mod tests {
     use super::*;
     use crate::policy::{AllowRule, DenyRule, HostRule};
+    use crate::wire::ANY_METHOD;
 
     fn agents() -> Vec<(Name, Vec<ServiceInfo>)> {
         let name = |text: &str| text.parse::<Name>().expect("a name");

@@ -153,7 +153,7 @@ fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<Servi
 
 /// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
 pub(super) fn hosts(shared: &Shared, asker: &PeerName, method: &MethodPath) -> Vec<Name> {
-    let hosts: Vec<Name> = shared.registry().hosting.of(method.as_str()).to_vec();
+    let hosts: Vec<Name> = shared.registry().hosting.of(method).in_turn_from(0).cloned().collect();
     let mut hosts: Vec<_> =
         hosts.into_iter().filter(|host| may_answer(shared, asker, host, method)).collect();
     hosts.sort();

@@ -2,6 +2,7 @@
 
 mod description;
 mod service;
+mod whole;
 
 pub use description::Description;
 pub(crate) use service::Services;

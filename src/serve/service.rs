@@ -1,6 +1,6 @@
 //! Services and their methods: built by programs, looked up by calls.
 
-use super::Description;
+use super::{Description, whole::Whole};
 use crate::{
     call::{
         BidirectionalMethod, ClientStreamMethod, Context, DynHandler, Inbound, Outbound,
@@ -36,6 +36,7 @@ pub struct Service {
     methods: Vec<(String, Method)>,
     description: String,
     described: Vec<(String, Description)>,
+    whole: Option<Whole>,
 }
 
 /// What answers a method, and how many messages it takes and gives.
@@ -55,6 +56,7 @@ impl Service {
             methods: Vec::new(),
             description: String::new(),
             described: Vec::new(),
+            whole: None,
         }
     }
 
@@ -73,6 +75,23 @@ impl Service {
     ) -> Self {
         self.described.push((name.into(), description.into()));
         self
+    }
+
+    /// A service that one handler answers as a whole, called in one of these shapes, with methods that need not be known: every one, or
+    /// those that are named. Nothing else can be hosted under its name.
+    ///
+    /// It is registered as `SERVICE/*` where no methods are named. What the handler returns is taken at its word, outcome included, as with
+    /// [`Service::raw_method`].
+    pub fn whole(
+        name: impl Into<String>,
+        kinds: impl IntoIterator<Item = CallKind>,
+        methods: Option<Vec<String>>,
+        handler: impl DynHandler,
+    ) -> Self {
+        let (kinds, names) = (kinds.into_iter().collect(), methods.map(Vec::into_iter));
+        let whole =
+            Whole { handler: Arc::new(handler), kinds, names: names.map(Iterator::collect) };
+        Self { whole: Some(whole), ..Self::new(name) }
     }
 
     /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a panic ends the call with
@@ -162,6 +181,9 @@ impl Service {
         for (_, method) in &mut self.methods {
             method.handler = wrapper(method.handler.clone());
         }
+        if let Some(whole) = &mut self.whole {
+            whole.handler = wrapper(whole.handler.clone());
+        }
         self
     }
 
@@ -187,6 +209,11 @@ pub enum ServiceError {
     /// The same method came twice.
     #[error("the method {0} was added twice")]
     Twice(MethodPath),
+    /// A service that one handler answers as a whole, and something else of the same name.
+    #[error(
+        "the service {0} is hosted twice: a service that is forwarded, or answered as a whole, can have nothing else under its name"
+    )]
+    TwiceWhole(String),
     /// Names that dialback keeps for itself.
     #[error("the service name {0} is taken: dialback's own services start with dialback.")]
     Reserved(String),
@@ -211,6 +238,7 @@ pub enum ServiceError {
 /// All hosted methods, by name.
 pub(crate) struct Services {
     methods: HashMap<MethodPath, Method>,
+    wholes: HashMap<String, Whole>,
     infos: Vec<ServiceInfo>,
 }
 
@@ -225,14 +253,21 @@ impl Services {
 
     /// The same, for dialback's own services.
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
-        let mut found = HashMap::new();
+        let (mut found, mut wholes) = (HashMap::new(), HashMap::new());
         let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
-        for Service { name, methods, description, described } in services {
+        for Service { name, methods, description, described, whole } in services {
             let service: ServiceName = name.parse()?;
-            let listed = listed.entry(name).or_default();
+            if wholes.contains_key(&name) || (whole.is_some() && listed.contains_key(&name)) {
+                return Err(ServiceError::TwiceWhole(name));
+            }
+            let listed = listed.entry(name.clone()).or_default();
+            if let Some(whole) = whole {
+                listed.methods.extend(whole.infos()?);
+                wholes.insert(name, whole);
+            }
             for (name, method) in methods {
                 let path = MethodPath::new(&service, &name.parse::<MethodName>()?);
-                listed.methods.insert(name.clone(), MethodInfo::new(name, method.kind));
+                listed.methods.push(MethodInfo::new(name, method.kind));
                 if found.insert(path.clone(), method).is_some() {
                     return Err(ServiceError::Twice(path));
                 }
@@ -242,7 +277,7 @@ impl Services {
         let infos: Vec<_> = listed.into_iter().map(info).collect();
         match infos.iter().find_map(ServiceInfo::too_long) {
             Some(what) => Err(ServiceError::TooLong(what)),
-            None => Ok(Self { methods: found, infos }),
+            None => Ok(Self { methods: found, wholes, infos }),
         }
     }
 
@@ -257,6 +292,9 @@ impl Services {
     /// # Errors
     /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind the method is.
     pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
+        if let Some(whole) = self.wholes.get(path.service()) {
+            return whole.find(path, kind);
+        }
         let method = self.named(path)?;
         if method.kind == kind {
             return Ok(&method.handler);
@@ -287,7 +325,7 @@ impl Services {
 #[derive(Default)]
 struct Listed {
     description: String,
-    methods: BTreeMap<String, MethodInfo>,
+    methods: Vec<MethodInfo>,
 }
 
 impl Listed {
@@ -301,20 +339,20 @@ impl Listed {
             self.description = description;
         }
         for (method, description) in described {
-            match self.methods.get_mut(&method) {
-                Some(info) => description.into_info(info),
-                None => {
-                    let service = service.to_string();
-                    return Err(ServiceError::DescribedOnly { service, method });
-                }
+            let mut named = self.methods.iter_mut().filter(|info| info.name == method).peekable();
+            if named.peek().is_none() {
+                let service = service.to_string();
+                return Err(ServiceError::DescribedOnly { service, method });
             }
+            named.for_each(|info| description.clone().into_info(info));
         }
         Ok(())
     }
 }
 
-fn info((name, Listed { description, methods }): (String, Listed)) -> ServiceInfo {
-    ServiceInfo { description, ..ServiceInfo::new(name, methods.into_values().collect()) }
+fn info((name, Listed { description, mut methods }): (String, Listed)) -> ServiceInfo {
+    methods.sort_by(|one, other| one.name.cmp(&other.name));
+    ServiceInfo { description, ..ServiceInfo::new(name, methods) }
 }
 
 impl fmt::Debug for Services {
@@ -396,6 +434,7 @@ pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Reque
         kind: CallKind::Unary,
         target: crate::call::Target::Here,
         caller: "caller/test".parse().expect("a name"),
+        via: None,
         call_id: CallId::from_bytes([0; 16]),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(5),
         attempt: 1,
@@ -463,6 +502,67 @@ mod tests {
             (status.code(), status.outcome()),
             (Code::InvalidArgument, Outcome::NotExecuted)
         );
+    }
+
+    /// A service that is answered as a whole, with these methods.
+    fn whole(methods: Option<&[&str]>) -> Service {
+        let methods = methods.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let kinds = [CallKind::Unary, CallKind::ServerStream];
+        Service::whole("Whole", kinds, methods, Silent)
+    }
+
+    /// Answers nothing.
+    struct Silent;
+
+    impl DynHandler for Silent {
+        fn call_boxed(self: Arc<Self>, _: crate::call::Request) -> crate::call::ReplyFuture {
+            Box::pin(async { Ok(crate::call::Reply::default()) })
+        }
+    }
+
+    #[test]
+    fn a_whole_service_answers_any_method_in_its_shapes_and_named_ones_only_if_some_are_named() {
+        let found = |methods: Option<&[&str]>, path: &str, kind| {
+            let services = Services::new(vec![whole(methods), hello()]).expect("services");
+            let path = path.parse().expect("a method");
+            services.find(&path, kind).map(|_| ()).map_err(|status| status.message().to_owned())
+        };
+        for kind in [CallKind::Unary, CallKind::ServerStream] {
+            assert_eq!(found(None, "Whole/Anything", kind), Ok(()));
+            assert_eq!(found(Some(&["Known"]), "Whole/Known", kind), Ok(()));
+            let fault = found(Some(&["Known"]), "Whole/Other", kind).expect_err("not named");
+            assert_eq!(fault, "the service Whole has no method Other");
+        }
+        let fault = found(None, "Whole/X", CallKind::Bidirectional).expect_err("another shape");
+        assert!(fault.contains("takes unary or server_stream calls"), "{fault}");
+        assert_eq!(found(None, "HelloService/Hello", CallKind::Unary), Ok(()));
+    }
+
+    #[test]
+    fn a_whole_service_is_listed_with_an_asterisk_or_its_names_once_for_each_shape() {
+        let listed = |methods| {
+            let services = Services::new(vec![whole(methods)]).expect("services");
+            let infos = services.infos()[0].methods.clone();
+            infos.into_iter().map(|info| (info.name, info.kind)).collect::<Vec<_>>()
+        };
+        let in_both = |name: &str| {
+            [CallKind::Unary, CallKind::ServerStream].map(|kind| (name.to_owned(), kind))
+        };
+        assert_eq!(listed(None), in_both("*"));
+        assert_eq!(listed(Some(&["B", "A", "A"])), [in_both("A"), in_both("B")].concat());
+    }
+
+    #[test]
+    fn nothing_else_is_hosted_under_the_name_of_a_whole_service() {
+        let named = || Service::new("Whole").raw_method("X", Silent);
+        for twice in [[whole(None), named()], [named(), whole(None)], [whole(None), whole(None)]] {
+            let fault = Services::new(twice.into()).map(|_| ()).expect_err("twice");
+            assert_eq!(fault, ServiceError::TwiceWhole("Whole".into()));
+        }
+        assert!(
+            Services::new(vec![named(), Service::new("Whole").raw_method("Y", Silent)]).is_ok()
+        );
+        assert!(matches!(Services::new(vec![whole(Some(&["a-b"]))]), Err(ServiceError::Name(_))));
     }
 
     #[test]

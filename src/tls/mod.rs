@@ -24,6 +24,8 @@ mod lapse;
 mod lists;
 mod mac;
 mod sections;
+#[cfg(feature = "forward")]
+mod upstream;
 mod worries;
 
 pub(crate) use config::random_bytes;
@@ -39,7 +41,7 @@ pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 #[cfg(feature = "gateway")]
 pub(crate) use files::exposed_mode;
-#[cfg(feature = "config")]
+#[cfg(any(feature = "config", feature = "gateway"))]
 pub(crate) use files::open_regular;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 #[cfg(feature = "gateway")]
@@ -51,4 +53,6 @@ pub use identity::{Identity, IdentityError};
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
 pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
+#[cfg(feature = "forward")]
+pub(crate) use upstream::UpstreamTls;
 pub(crate) use worries::Reminder;

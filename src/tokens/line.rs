@@ -41,7 +41,8 @@ impl TokenInfo {
     /// Reads a line that is neither empty nor a remark.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is written.
+    /// What is wrong with it, and how it is written. It never repeats what stands there: a token that was put in the wrong place must not
+    /// come into a log.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hash, created, expires] = fields[..] else {
@@ -50,8 +51,10 @@ impl TokenInfo {
                 "has {count} fields where there are four, NAME sha256:HASH CREATED EXPIRES; `dialback token create NAME` writes such a line"
             ));
         };
-        let name = name.parse::<Name>().map_err(|fault| fault.to_string())?;
-        let (created, expires) = (moment("made", created)?, moment("to end", expires)?);
+        let name = name.parse::<Name>().map_err(|_| {
+            "the first field is no caller's name: labels of a-z, 0-9 and -, joined by dots, without a role before them"
+        })?;
+        let (created, expires) = (moment("was made", created)?, moment("ends", expires)?);
         if expires < created {
             return Err(format!("a token of {name} would end before it was made"));
         }
@@ -73,7 +76,6 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// No fault repeats what stands there: a token that was put in the place of its hash must not come into a log.
 fn digest(text: &str) -> Result<[u8; DIGEST_BYTES], String> {
     let digits = text.strip_prefix(HASH_MARK).unwrap_or_default().as_bytes();
     let is_hash = digits.len() == 2 * DIGEST_BYTES
@@ -89,10 +91,9 @@ fn digest(text: &str) -> Result<[u8; DIGEST_BYTES], String> {
 }
 
 fn moment(what: &str, text: &str) -> Result<SystemTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from).map_err(|_| {
-        let shown: String = text.escape_debug().take(40).collect();
-        format!("when it was {what} is no time: {shown}; write it as 2027-01-31T00:00:00Z")
-    })
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map(SystemTime::from)
+        .map_err(|_| format!("when the token {what} is no time; write it as 2027-01-31T00:00:00Z"))
 }
 
 #[cfg(test)]
@@ -132,21 +133,26 @@ mod tests {
     fn a_line_that_is_not_whole_says_what_is_wrong_with_it() {
         check_refused("billing", "1 fields");
         check_refused(&format!("{} more", line()), "5 fields");
-        check_refused(&line().replace("billing", "Billing"), "Billing");
-        check_refused(&line().replace("billing", "agent/billing"), "agent/billing");
+        check_refused(&line().replace("billing", "Billing"), "no caller's name");
+        check_refused(&line().replace("billing", "agent/billing"), "no caller's name");
         check_refused(&line().replace("sha256:", ""), "no hash");
         check_refused(&line().replace("ab", "AB"), "no hash");
         check_refused(&line().replace("ab", "a"), "no hash");
         check_refused(&line().replace("ab", "ag"), "no hash");
-        check_refused(&line().replace("2026-11-25T13:00:00Z", "today"), "made");
-        check_refused(&line().replace("2026-12-25T13:00:00Z", "2026-13-25T13:00:00Z"), "to end");
+        check_refused(&line().replace("2026-11-25T13:00:00Z", "today"), "was made is no time");
+        check_refused(
+            &line().replace("2026-12-25T13:00:00Z", "2026-13-25T13:00:00Z"),
+            "ends is no time",
+        );
         check_refused(&line().replace("2026-12-25", "2026-11-24"), "before it was made");
     }
 
     #[test]
-    fn a_token_that_stands_where_its_hash_should_is_not_repeated() {
+    fn a_token_that_stands_in_the_wrong_place_is_not_repeated() {
         let token = format!("dbt1_{}", "7".repeat(72));
-        let told = TokenInfo::parse(&line().replace(&format!("sha256:{HASH}"), &token));
-        assert!(!told.expect_err("refused").contains("777"));
+        for field in line().split(' ') {
+            let told = TokenInfo::parse(&line().replace(field, &token)).expect_err("refused");
+            assert!(!told.contains("777"), "{told}");
+        }
     }
 }

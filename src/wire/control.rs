@@ -55,9 +55,11 @@ fn is_zero(version: &u64) -> bool {
 }
 
 /// One method of a service, as registered and as listed.
+///
+/// A service that is answered as a whole, as one that is forwarded, has a line for each shape in which it may be called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodInfo {
-    /// 0: its name within the service.
+    /// 0: its name within the service; `*` is every method.
     pub name: String,
     /// 1: its shape.
     pub kind: CallKind,

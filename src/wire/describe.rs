@@ -7,6 +7,11 @@ use crate::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};
 pub const ANY_METHOD: &str = "*";
 
 impl MethodInfo {
+    /// Whether it stands for every method of its service, so that their names are not known.
+    pub fn is_any(&self) -> bool {
+        self.name == ANY_METHOD
+    }
+
     /// A method of which nothing more is said.
     pub fn new(name: impl Into<String>, kind: CallKind) -> Self {
         let [description, request_schema, reply_schema] = [(); 3].map(|()| String::new());

@@ -23,7 +23,8 @@ async fn an_agent_and_a_caller_call_what_the_node_hosts() {
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
     for (who, callee) in [("agent/warehouse", agent.node()), ("caller/ops", caller.node())] {
         assert_eq!(callee.call::<String>("Stage/Note", who).await.as_deref(), Ok(who));
-        assert_eq!(stage.started(who).await.caller().to_string(), who);
+        let context = stage.started(who).await;
+        assert_eq!((context.caller().to_string().as_str(), context.via()), (who, None));
         let failed = callee.call::<()>("Stage/Fail", who).await;
         check_status(failed, Code::NotFound, Outcome::AppError);
         let failed = callee.call::<()>("Stage/Nothing", who).await;

@@ -3,7 +3,7 @@
 use crate::world::{Bounds, End, Scene, World, attached, background, check_status, soon};
 use bytes::Bytes;
 use dialback::{
-    Call, Callee, Code, Context, DynHandler, Limits, Metadata, Outcome, Reply, ReplyFuture,
+    Call, Callee, Code, Context, DynHandler, Limits, Metadata, Name, Outcome, Reply, ReplyFuture,
     Request, Service, Status,
 };
 use serde_bytes::ByteBuf;
@@ -123,6 +123,7 @@ async fn a_handler_knows_who_asks_until_when_and_under_which_id() {
         let [one, two] = [scene.stage.started(&ids[0]).await, scene.stage.started(&ids[1]).await];
         let who = if way == "node" { "node/edge-1" } else { "caller/ops" };
         assert_eq!(one.caller().to_string(), who);
+        assert_eq!(one.via().map(Name::as_str), Some("edge-1"), "which node it came by");
         assert!(one.remaining() <= Duration::from_secs(20), "{:?}", one.remaining());
         assert_eq!((one.attempt(), one.traceparent()), (1, Some("00-ab-cd-01")));
         assert_ne!(one.call_id(), two.call_id());

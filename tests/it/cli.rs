@@ -7,6 +7,7 @@ mod certificates;
 mod draining;
 mod enrolling;
 mod files;
+mod forwarding;
 mod http;
 mod killed;
 mod local;

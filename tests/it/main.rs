@@ -10,6 +10,8 @@ mod deadline;
 mod enroll;
 mod faults;
 mod faults_drain;
+#[cfg(feature = "forward")]
+mod forward;
 mod hostile;
 #[cfg(feature = "gateway")]
 mod http;

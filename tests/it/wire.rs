@@ -518,6 +518,66 @@ async fn a_node_asks_for_streams_with_the_golden_bytes() {
     assert_eq!(replies.next().await, None);
 }
 
+/// Answers every method with its name.
+struct Named;
+
+impl DynHandler for Named {
+    fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
+        // A text of less than 24 bytes: its length is in its first byte.
+        let name = request.method.method().as_bytes();
+        let text = [&[0x60 + u8::try_from(name.len()).expect("a short one")], name].concat();
+        Box::pin(async move { Ok(Reply::new(text.into())) })
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_answered_as_a_whole_is_registered_with_the_golden_bytes() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let kinds = [CallKind::Unary, CallKind::ServerStream];
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .serve(Service::whole("HelloService", kinds, None, Named))
+        .start()
+        .expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    comes(&mut control, "hello-agent").await;
+    send(&mut control, "welcome-agent").await;
+    comes(&mut control, "register-whole").await;
+    send(&mut control, "registered").await;
+    soon("registration", agent.registered(1)).await;
+}
+
+#[tokio::test]
+async fn a_node_sends_any_method_of_a_service_to_an_agent_that_has_registered_it_whole() {
+    let issuer = Issuer::new();
+    let host = policy::HostRule::parse("warehouse", "*").expect("a rule");
+    let node = Node::builder(issuer.credentials("node/edge-1"))
+        .listen("127.0.0.1:0")
+        .policy(NodePolicy::allow_all().host(host))
+        .start()
+        .await
+        .expect("a node");
+    let at = node.local_addr().to_string();
+    let kinds = [CallKind::Unary];
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(&at)
+        .serve(Service::whole("HelloService", kinds, None, Named))
+        .start()
+        .expect("an agent");
+    soon("registration", agent.registered(1)).await;
+    let caller = Caller::connect(at, issuer.credentials("caller/ops")).await.expect("a caller");
+    for method in ["Hello", "Bye"] {
+        let path = format!("HelloService/{method}");
+        assert_eq!(caller.any().call::<String>(path.as_str(), "x").await, Ok(method.into()));
+    }
+    let other = caller.any().call::<String>("Other/Hello", "x").await.expect_err("another service");
+    assert_eq!((other.code(), other.outcome()), (Code::Unavailable, Outcome::NotExecuted));
+    let listed = caller.services("warehouse").await.expect("a list");
+    assert!(listed[0].methods[0].is_any(), "{listed:?}");
+}
+
 /// A raw node with a real agent that hosts [`meter`]: what it registers is not that of the golden file.
 async fn golden_streams(issuer: &Issuer) -> (Agent, RawLink, RawStream) {
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());

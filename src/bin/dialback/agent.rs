@@ -5,6 +5,7 @@ use crate::{
     audit,
     credentials::{self, Locator},
     exit::Failure,
+    forwards::{Forwards, Live},
     join,
     node::runtime,
     reload::{self, Read, Reader},
@@ -29,6 +30,7 @@ struct Settings {
     policy: AgentPolicy,
     limits: Limits,
     hosted: Hosted,
+    forwards: Forwards,
     audit: AuditFile,
     /// Who keeps the certificate young, if somebody does.
     renewal: Option<Renewal>,
@@ -48,6 +50,7 @@ struct Hosted {
 struct Fixed<'a> {
     nodes: &'a [NodeAddress],
     hosted: &'a Hosted,
+    forwards: &'a Live,
     audit: &'a AuditFile,
     renewal: Option<&'a Renewal>,
 }
@@ -76,6 +79,9 @@ impl Settings {
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
+        let message_bytes_max = file.limits.message_bytes_max;
+        let forwards = Forwards::read(&args.forward, file.forwards, message_bytes_max)?;
+        files.extend(forwards.files());
         let enroller = args.enroll.clone().or(file.enroll);
         let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
         let credentials = match &renewal {
@@ -84,6 +90,7 @@ impl Settings {
         };
         Ok(Self {
             hosted: Hosted { demo, ledger },
+            forwards,
             credentials,
             renewal,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
@@ -96,14 +103,19 @@ impl Settings {
 
     /// For an agent that runs.
     fn in_place_of(self, fixed: Fixed<'_>) -> Read<Generation<AgentPolicy>> {
-        let of = self.credentials.clone();
-        let announce = Box::new(move || credentials::announce(&of));
+        let (of, live) = (self.credentials.clone(), fixed.forwards.clone());
         let needs_restart = reload::restarts([
             (self.nodes != fixed.nodes, "nodes"),
             (self.hosted != *fixed.hosted, "what the agent hosts"),
+            (!fixed.forwards.is_registered_as(&self.forwards), "which services are forwarded"),
             (self.audit != *fixed.audit, "audit"),
             (self.renewal.as_ref() != fixed.renewal, "enroll, or which files are renewed,"),
         ]);
+        let forwards = self.forwards;
+        let announce = Box::new(move || {
+            credentials::announce(&of);
+            forwards.replace(&live);
+        });
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
@@ -134,9 +146,11 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 }
 
 async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
-    let Settings { credentials, nodes, policy, limits, hosted, audit: audited, renewal, .. } =
-        settings;
-    let services = services(hosted.demo, hosted.ledger.as_deref())?;
+    let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
+    let audited = settings.audit;
+    let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
+    let (forwarded, forwards) = forwards.host();
+    services.extend(forwarded);
     let has_rules = Cell::new(!policy.allow.is_empty());
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let audit = audit::open(audited.clone())?;
@@ -149,7 +163,8 @@ async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Re
         let agent = agent.start()?;
         let _renewing = renewal.clone().map(Renewal::start);
         let renewal = renewal.as_ref();
-        let fixed = Fixed { nodes: &nodes, hosted: &hosted, audit: &audited, renewal };
+        let (hosted, forwards) = (&hosted, &forwards);
+        let fixed = Fixed { nodes: &nodes, hosted, forwards, audit: &audited, renewal };
         let fit = |next: Settings| {
             expect_rules(&has_rules, &next.policy)?;
             Ok(next.in_place_of(fixed))
@@ -176,6 +191,8 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
-        tracing::warn!("this agent hosts no services; --demo makes it host the demo services");
+        tracing::warn!(
+            "this agent hosts no services; --forward makes it host those of a local HTTP server, --demo the demo services"
+        );
     }
 }

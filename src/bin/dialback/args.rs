@@ -2,7 +2,10 @@
 //!
 //! Every flag but `--force` is read from the environment too, as `DIALBACK_<FLAG>`: one rule, applied to all of them in one place.
 
-use crate::certs::args::CertsArgs;
+use crate::{
+    certs::args::CertsArgs,
+    forwards::{ForwardFlag, parse_forward},
+};
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::BoolishValueParser,
@@ -181,7 +184,9 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "\
-Example: dialback agent --node edge-1.example.com:4433 --demo
+Examples:
+  dialback agent --node edge-1.example.com:4433 --demo
+  dialback agent --forward HelloService=http://127.0.0.1:9000
 It dials until it gets through, and again whenever a link is lost. No port is opened.
 SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
 A second signal does not wait: calls in flight are cut off, and the exit code is 1.
@@ -202,6 +207,9 @@ pub(crate) struct AgentArgs {
     /// The file to which Demo/Append writes; needs the demo
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
+    /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may come several times
+    #[arg(long, value_name = "SERVICE=URL", value_delimiter = ',', value_parser = parse_forward)]
+    pub(crate) forward: Vec<ForwardFlag>,
     /// The enroller that renews the certificate at two thirds of its life [default: none; port 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: Option<NodeAddress>,
@@ -355,6 +363,9 @@ pub(crate) struct CallArgs {
     /// Wait, within the timeout, for an agent to attach
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) wait: bool,
+    /// Ask for a stream of replies, where the method may be called either way: one that is forwarded
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
+    pub(crate) stream: bool,
     /// Higher goes first on the links, from -128 to 127; a node takes at most 0 [default: 0, streams -16]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) priority: Option<i8>,

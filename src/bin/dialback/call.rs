@@ -32,6 +32,8 @@ struct Order {
     metadata: Vec<(String, String)>,
     timeout: Option<Duration>,
     wait: bool,
+    /// It is called as a server stream, whatever the directory says.
+    is_stream: bool,
     priority: Option<i8>,
     wants_json: bool,
 }
@@ -74,6 +76,7 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
         metadata: args.header,
         timeout: args.timeout,
         wait: args.wait,
+        is_stream: args.stream,
         priority: args.priority,
         wants_json: args.json,
     };
@@ -101,7 +104,10 @@ fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Fai
 impl Order {
     async fn call(&self, caller: &Caller, input: Input, left: Duration) -> Result<(), Failure> {
         let began = Instant::now();
-        let kind = self.kind(caller, left).await;
+        let kind = match self.is_stream {
+            true => CallKind::ServerStream,
+            false => self.kind(caller, left).await,
+        };
         let left = left.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let timeout = match (self.timeout, kind) {
             (None, CallKind::Unary) => left.min(UNARY_TIMEOUT),
@@ -256,7 +262,8 @@ fn is_absent(status: Status) -> bool {
 fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
     let service = services.iter().find(|service| service.name == method.service());
     let methods = service.map(|service| service.methods.as_slice()).unwrap_or_default();
-    let found = methods.iter().find(|info| info.name == method.method());
+    let named = methods.iter().find(|info| info.name == method.method());
+    let found = named.or_else(|| methods.iter().find(|info| info.is_any()));
     found.map_or(CallKind::Unary, |info| info.kind)
 }
 

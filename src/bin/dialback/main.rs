@@ -11,6 +11,7 @@ mod config;
 mod credentials;
 mod enroll;
 mod exit;
+mod forwards;
 mod gateway;
 mod input;
 mod join;

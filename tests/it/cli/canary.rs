@@ -117,3 +117,40 @@ fn the_secret_of_a_join_token_is_in_no_log_error_or_output_at_the_level_of_trace
     }
     assert!(good.contains(&secrets[0]) && other.contains(&secrets[1]));
 }
+
+#[test]
+fn a_bearer_token_is_shown_by_the_command_that_makes_it_and_by_nothing_else() {
+    let place = Place::empty();
+    let level = ["--log-level", "trace"];
+    let made = place.run(&[&level[..], &["token", "create", "billing"]].concat()).expect(0, &[]);
+    assert_eq!(made.stderr, "");
+    let token = made.stdout.trim().to_owned();
+    let kept = place.read("certs/tokens");
+    let mut ended = vec![];
+    let mut run = |code, args: &[&str]| {
+        ended.push(place.run(&[&level[..], args].concat()).expect(code, &[]));
+    };
+    run(0, &["token", "list"]);
+    run(0, &["token", "list", "--json"]);
+    run(2, &["token", "revoke", "billing", "--id", "3f2a91c07b5d"]);
+    // The token where its hash should be, where a name should be, alone, cut, and as a file of other things.
+    let hash = kept.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a hash");
+    for wrong in [
+        kept.replace(hash, &token),
+        kept.replace(hash, &format!("sha256:{}", &token[5..])),
+        kept.replace("billing sha256", &format!("{token} sha256")),
+        token.clone(),
+        token[..70].to_owned(),
+    ] {
+        place.write("certs/tokens", wrong);
+        run(2, &["token", "list"]);
+        run(2, &["token", "create", "ops"]);
+        run(2, &["config", "check", "certs/tokens"]);
+        run(2, &["policy", "check", "certs/tokens"]);
+    }
+    let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
+    for part in [&token[5..37], &token[37..69]] {
+        assert!(!shown.contains(part), "a part of a token was shown: {shown}");
+        assert!(!kept.contains(part), "a part of a token was kept");
+    }
+}

@@ -91,6 +91,8 @@ pub(crate) fn alone(name: &str, test: impl Future<Output = ()>) {
     }
     let mut own = Command::new(std::env::current_exe().expect("a path"));
     own.args([name, "--exact", "--include-ignored", "--nocapture"]).env(ALONE, "1");
+    // What is freed goes back to the system at once, also where the C library would keep it, so that what is read is what is in use.
+    own.envs([("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "262144")]);
     let ended = own.output().expect("started");
     let [said, faults] =
         [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());

@@ -1,0 +1,201 @@
+//! Where an upstream is: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, and a path before the service's name.
+
+use hyper::Uri;
+use std::{fmt, path::PathBuf, str::FromStr};
+
+/// The address of an HTTP server to which a service is forwarded.
+///
+/// `http://127.0.0.1:9000`, `https://app.internal:8443`, both with a path of their own behind them if need be (`http://127.0.0.1/api`), or a
+/// Unix socket: `unix:/run/app.sock`, `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamAddress {
+    pub(super) place: Place,
+    /// What the `host` header says.
+    pub(super) authority: String,
+    /// Before `/Service/Method`; empty, or with a slash in front and none behind.
+    pub(super) prefix: String,
+}
+
+/// What is dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Tcp { host: String, port: u16, is_tls: bool },
+    Unix(PathBuf),
+}
+
+/// Why an upstream cannot be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// An address that is none.
+    #[error("upstream {text:?} {why}")]
+    Address {
+        /// The address, as far as it may be shown.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An `https` upstream without CAs that vouch for it.
+    #[error(
+        "an https upstream needs a stated trust: name the file of the CAs that vouch for it as `upstream_ca`, or give them to Forward::to_tls"
+    )]
+    NoTrust,
+    /// CAs for an upstream that shows no certificate.
+    #[error("CAs vouch for an https upstream, and this one is {0}")]
+    TrustUnused(UpstreamAddress),
+    /// CAs or a host name that make no TLS.
+    #[error("{0}")]
+    Tls(String),
+}
+
+const HOW: &str = "is not written http://HOST:PORT, https://HOST:PORT or unix:/PATH";
+
+impl UpstreamAddress {
+    /// Whether the upstream shows a certificate, for which somebody has to vouch.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.place, Place::Tcp { is_tls: true, .. })
+    }
+
+    fn of_socket(text: &str) -> Result<Self, &'static str> {
+        let (path, prefix) = text.split_once(':').unwrap_or((text, ""));
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err("names no socket by its whole path, as unix:/run/app.sock");
+        }
+        if cfg!(not(unix)) {
+            return Err("is a Unix socket, and this system has none");
+        }
+        let place = Place::Unix(path.into());
+        Ok(Self { place, authority: "localhost".into(), prefix: prefix_of(prefix)? })
+    }
+
+    fn of_url(text: &str) -> Result<Self, &'static str> {
+        let uri: Uri = text.parse().map_err(|_| HOW)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(HOW);
+        };
+        let (is_tls, port_default) = match scheme {
+            "http" => (false, 80),
+            "https" => (true, 443),
+            _ => return Err(HOW),
+        };
+        let host = authority.host();
+        // The parser's own port is none for `a:` and `a:99999` as it is for `a`.
+        let port = match authority.as_str()[host.len()..].strip_prefix(':') {
+            None => port_default,
+            Some(port) => port.parse().unwrap_or(0),
+        };
+        if host.is_empty() || port == 0 {
+            return Err("has no host, or a port that is none");
+        }
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let place = Place::Tcp { host: inner.to_owned(), port, is_tls };
+        Ok(Self { place, authority: authority.as_str().to_owned(), prefix: prefix_of(uri.path())? })
+    }
+}
+
+/// The path before the service's name, as it is written into requests.
+fn prefix_of(path: &str) -> Result<String, &'static str> {
+    let prefix = path.trim_end_matches('/');
+    let is_path = prefix.is_empty()
+        || (prefix.starts_with('/') && prefix.parse::<Uri>().is_ok_and(|uri| uri.path() == prefix));
+    let has_dots = prefix.split('/').any(|part| part == "." || part == "..");
+    match (is_path, has_dots) {
+        (true, false) => Ok(prefix.to_owned()),
+        (true, true) => Err("has . or .. in its path, which servers read in different ways"),
+        (false, _) => Err("has a path that is none; it starts with / and has no spaces in it"),
+    }
+}
+
+impl FromStr for UpstreamAddress {
+    type Err = UpstreamError;
+
+    fn from_str(text: &str) -> Result<Self, UpstreamError> {
+        // A password has no place in a message that says what is wrong.
+        let shown = if text.contains('@') { "..." } else { text };
+        let shown: String = shown.chars().take(80).collect();
+        let read = if text.contains('@') {
+            Err("has a user's name in it, which is not sent; leave it out")
+        } else if text.contains(['?', '#']) {
+            Err("has a query or a fragment, and a method has no place for one")
+        } else if let Some(socket) = text.strip_prefix("unix:") {
+            Self::of_socket(socket)
+        } else {
+            Self::of_url(text)
+        };
+        read.map_err(|why| UpstreamError::Address { text: shown, why })
+    }
+}
+
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, authority, prefix } = self;
+        match place {
+            Place::Tcp { is_tls: false, .. } => write!(f, "http://{authority}{prefix}"),
+            Place::Tcp { is_tls: true, .. } => write!(f, "https://{authority}{prefix}"),
+            Place::Unix(path) if prefix.is_empty() => write!(f, "unix:{}", path.display()),
+            Place::Unix(path) => write!(f, "unix:{}:{prefix}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, shown: &str, authority: &str, prefix: &str) {
+        let address: UpstreamAddress = text.parse().expect("an address");
+        assert_eq!(address.to_string(), shown);
+        assert_eq!((address.authority.as_str(), address.prefix.as_str()), (authority, prefix));
+        assert_eq!(address.is_tls(), text.starts_with("https:"));
+    }
+
+    #[test]
+    fn addresses_keep_their_path_and_have_ports_by_default() {
+        check("http://127.0.0.1:9000", "http://127.0.0.1:9000", "127.0.0.1:9000", "");
+        check("http://127.0.0.1:9000/", "http://127.0.0.1:9000", "127.0.0.1:9000", "");
+        check("http://app/api/v1/", "http://app/api/v1", "app", "/api/v1");
+        check("https://[::1]:8443/x", "https://[::1]:8443/x", "[::1]:8443", "/x");
+        let address: UpstreamAddress = "https://[::1]".parse().expect("an address");
+        let place = Place::Tcp { host: "::1".into(), port: 443, is_tls: true };
+        assert_eq!(address.place, place);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_is_named_by_its_path_and_may_have_a_path_of_its_own() {
+        check("unix:/run/app.sock", "unix:/run/app.sock", "localhost", "");
+        check("unix:/run/app.sock:/api/", "unix:/run/app.sock:/api", "localhost", "/api");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_and_passwords_are_not_repeated() {
+        for bad in [
+            "",
+            "127.0.0.1:9000",
+            "localhost",
+            "/api",
+            "ftp://a",
+            "http://",
+            "http:///x",
+            "http://:9000",
+            "http://a:",
+            "http://a:0",
+            "http://a:99999",
+            "http://a:x",
+            "http://a b",
+            "http://a/b c",
+            "http://a/../b",
+            "http://a/?q",
+            "http://a/#f",
+            "http://a\n/",
+            "unix:app.sock",
+            "unix:",
+            "unix:/run/app.sock:api",
+            "unix:/a\0b",
+        ] {
+            assert!(bad.parse::<UpstreamAddress>().is_err(), "{bad:?} was taken");
+        }
+        let error = "http://u:secret@a".parse::<UpstreamAddress>().expect_err("a user");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,227 @@
+//! Services that are answered by a local HTTP server: each call becomes a POST in the shape of the Connect protocol,
+//! <https://connectrpc.com/docs/protocol/>.
+//!
+//! The line between `not_executed` and `unknown` is the first byte of the request that is written to the upstream.
+
+mod address;
+mod errors;
+mod format;
+mod headers;
+mod line;
+mod pool;
+mod reply;
+mod route;
+mod stream;
+
+pub use address::{UpstreamAddress, UpstreamError};
+pub use format::ForwardFormat;
+
+use crate::{
+    call::{Handler, Reply, Request},
+    current::Current,
+    drain::Tasks,
+    limits::Limits,
+    pace::Lines,
+    serve::Service,
+    status::{Code, Status},
+    tls::UpstreamTls,
+    wire::CallKind,
+};
+use line::Unreachable;
+use reply::broken_reply;
+use route::{Fault, Route, Settings};
+use std::{fmt, sync::Arc};
+use tokio::time::Instant;
+
+/// A service that a local HTTP server answers: each method is a `POST {url}/{Service}/{Method}`.
+///
+/// ```no_run
+/// use dialback::{Agent, Credentials, Forward};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let agent = Agent::builder(Credentials::from_dir("certs", "agent-warehouse")?)
+///     .node("edge-1.example.com:4433")
+///     .serve(Forward::to("http://127.0.0.1:9000")?.service("HelloService"))
+///     .start()?;
+/// # Ok(()) }
+/// ```
+///
+/// Unary calls and server streams are forwarded; the others are `UNIMPLEMENTED`. An upstream that cannot be reached gives `UNAVAILABLE`, not
+/// executed; one that breaks off after a byte of the request was written `UNAVAILABLE`, unknown; an error that it answers with is the
+/// handler's own. Dropping the call, and its deadline, close the connection to the upstream.
+#[derive(Clone)]
+#[must_use = "a forward answers once its service is hosted"]
+pub struct Forward {
+    settings: Settings,
+    methods: Option<Vec<String>>,
+}
+
+impl Forward {
+    /// To an upstream in plain: `http://HOST:PORT` or `unix:/PATH`, with a path in front of the service's name if need be.
+    ///
+    /// # Errors
+    /// An address that is none, and one of `https`: for that CAs have to be stated, see [`Forward::to_tls`].
+    pub fn to(url: impl AsRef<str>) -> Result<Self, UpstreamError> {
+        Self::new(url.as_ref().parse()?, None)
+    }
+
+    /// To an upstream that shows a certificate, `https://HOST:PORT`, for that host and by one of these CAs (PEM). TLS 1.3; what this machine
+    /// believes otherwise does not count.
+    ///
+    /// # Errors
+    /// An address that is none or is not `https`, CAs that are none.
+    pub fn to_tls(url: impl AsRef<str>, ca_pem: impl AsRef<[u8]>) -> Result<Self, UpstreamError> {
+        Self::new(url.as_ref().parse()?, Some(ca_pem.as_ref()))
+    }
+
+    /// Either of the two, for an address that was read before.
+    ///
+    /// # Errors
+    /// `https` without CAs, CAs without `https`, CAs that are none.
+    pub fn new(address: UpstreamAddress, ca_pem: Option<&[u8]>) -> Result<Self, UpstreamError> {
+        let tls = match (&address.place, ca_pem) {
+            (address::Place::Tcp { host, is_tls: true, .. }, Some(pem)) => {
+                Some(UpstreamTls::new(pem, host).map_err(UpstreamError::Tls)?)
+            }
+            (address::Place::Tcp { is_tls: true, .. }, None) => return Err(UpstreamError::NoTrust),
+            (_, Some(_)) => return Err(UpstreamError::TrustUnused(address)),
+            (_, None) => None,
+        };
+        let message_bytes_max = Limits::default().message_bytes_max;
+        let format = ForwardFormat::default();
+        Ok(Self { settings: Settings { address, tls, format, message_bytes_max }, methods: None })
+    }
+
+    /// Sets what the upstream takes. Default: JSON.
+    pub fn format(mut self, format: ForwardFormat) -> Self {
+        self.settings.format = format;
+        self
+    }
+
+    /// Names the methods that are forwarded; all others are `UNIMPLEMENTED`. Default: every method of the service is.
+    pub fn methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.methods = Some(methods.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Bounds one reply, as the upstream sends it, in bytes. Default 4 MiB; the agent's own limit on messages holds beside it.
+    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.message_bytes_max = bytes;
+        self
+    }
+
+    /// The service, to be hosted under this name. Nothing else can be hosted under it.
+    pub fn service(self, name: impl Into<String>) -> Service {
+        self.replaceable(name).0
+    }
+
+    /// The same, and what replaces the upstream while the agent runs.
+    pub fn replaceable(self, name: impl Into<String>) -> (Service, ForwardHandle) {
+        let (name, tasks) = (name.into(), Tasks::default());
+        let route = Arc::new(Current::new(Route::new(self.settings, tasks.clone())));
+        let handle = ForwardHandle { route: route.clone(), tasks };
+        let forwarder = Forwarder { service: name.clone(), route, faults: Lines::default() };
+        let kinds = [CallKind::Unary, CallKind::ServerStream];
+        (Service::whole(name, kinds, self.methods, forwarder), handle)
+    }
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { settings: Settings { address, format, .. }, methods } = self;
+        let address = address.to_string();
+        f.debug_struct("Forward")
+            .field("to", &address)
+            .field("format", format)
+            .field("methods", methods)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Replaces the upstream of a service that is hosted.
+#[derive(Clone)]
+pub struct ForwardHandle {
+    route: Arc<Current<Route>>,
+    tasks: Tasks,
+}
+
+impl ForwardHandle {
+    /// Forwards calls that come from now on to this upstream; those in flight go on to the former one. Which methods there are stays as it
+    /// was registered.
+    pub fn replace(&self, forward: Forward) {
+        self.route.set(Route::new(forward.settings, self.tasks.clone()));
+    }
+}
+
+impl fmt::Debug for ForwardHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.route.get().settings.address.to_string();
+        f.debug_struct("ForwardHandle").field("to", &address).finish_non_exhaustive()
+    }
+}
+
+/// What answers the calls of a forwarded service.
+struct Forwarder {
+    service: String,
+    route: Arc<Current<Route>>,
+    /// What it says of an upstream that fails.
+    faults: Lines<()>,
+}
+
+impl Handler for Forwarder {
+    async fn call(&self, request: Request) -> Result<Reply, Status> {
+        let (route, is_stream) = (self.route.get(), request.kind == CallKind::ServerStream);
+        if request.kind != CallKind::Unary && !is_stream {
+            let text = format!("{} calls are not forwarded", request.kind);
+            return Err(Status::not_executed(Code::Unimplemented, text));
+        }
+        let message = route.settings.format.encode(request.message()?).map_err(|fault| {
+            let text = format!("the message is not CBOR that can be forwarded: {fault}");
+            Status::not_executed(Code::InvalidArgument, text)
+        })?;
+        let message = if is_stream { stream::envelope(&message)? } else { message };
+        let outgoing = route.request(&request, message, is_stream)?;
+        let answered = route.send(outgoing, request.deadline).await;
+        let answered = answered.map_err(|fault| self.failed(&route, fault))?;
+        if is_stream {
+            stream::server_stream(&route, answered).await
+        } else {
+            reply::unary(&route, answered).await
+        }
+    }
+}
+
+impl Forwarder {
+    /// What a failure to get a reply says of the call. The log gets what the caller need not know.
+    fn failed(&self, route: &Route, fault: Fault) -> Status {
+        let service = &self.service;
+        let status = match &fault {
+            Fault::Unreachable(why @ Unreachable::Deadline) => {
+                let text = format!("the upstream of {service} {}", why.to_caller());
+                return Status::not_executed(Code::DeadlineExceeded, text);
+            }
+            Fault::Unreachable(why) => {
+                let text = format!("the upstream of {service} {}", why.to_caller());
+                Status::not_executed(Code::Unavailable, text)
+            }
+            Fault::Broken(why) if why.is_parse() => broken_reply(
+                "is not HTTP/1.1, or its head is over the limits of 64 KiB and 100 headers",
+            ),
+            Fault::Broken(_) => {
+                let text = format!(
+                    "the upstream of {service} broke off after the request was handed over"
+                );
+                Status::unknown(Code::Unavailable, text)
+            }
+        };
+        if let Some(left_out) = self.faults.say((), Instant::now()) {
+            let why = match &fault {
+                Fault::Unreachable(why) => why.to_string(),
+                Fault::Broken(why) => format!("broke off: {why}"),
+            };
+            let address = &route.settings.address;
+            tracing::warn!("the upstream {address} of {service} {}{left_out}", why.escape_debug());
+        }
+        status
+    }
+}

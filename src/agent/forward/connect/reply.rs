@@ -1,0 +1,138 @@
+//! What comes back from an upstream for a call with one reply, and the errors that any call may get.
+
+use super::{
+    errors::{ErrorBody, code_of_http},
+    format::ForwardFormat,
+    headers,
+    route::{Answered, Route},
+};
+use crate::{
+    call::Reply,
+    limits::FORWARD_ERROR_BYTES_MAX,
+    status::{Code, Status},
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::{
+    Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING},
+};
+
+/// A failure after the request was handed over, about an upstream that answers wrongly.
+pub(super) fn broken_reply(text: impl std::fmt::Display) -> Status {
+    Status::unknown(Code::Internal, format!("the reply of the upstream {text}"))
+}
+
+/// Reads the one reply.
+pub(super) async fn unary(route: &Route, answered: Answered) -> Result<Reply, Status> {
+    let Answered { response, line } = answered;
+    let response = accepted(response).await?;
+    let format = format_of(route, response.headers(), false)?;
+    let (parts, body) = response.into_parts();
+    // Without either, a reply that is cut short looks like a whole one.
+    if !parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(TRANSFER_ENCODING)
+    {
+        return Err(broken_reply(
+            "has neither content-length nor transfer-encoding, so that nobody can tell whether it is whole",
+        ));
+    }
+    let bytes = whole(body, route.settings.message_bytes_max).await.map_err(|cut| match cut {
+        Cut::TooLarge => broken_reply(format_args!(
+            "is over the limit of {} bytes (message_bytes_max)",
+            route.settings.message_bytes_max
+        )),
+        Cut::Broken => {
+            Status::unknown(Code::Unavailable, "the upstream broke off in the middle of its reply")
+        }
+    })?;
+    route.pool.keep(line);
+    let message = format.decode(&bytes).map_err(|why| not_of_format(format, &why))?;
+    let (metadata, trailing) = headers::into_metadata(&parts.headers);
+    Ok(Reply { metadata, trailing, ..Reply::new(message) })
+}
+
+/// A message that is not what its content type says.
+pub(super) fn not_of_format(format: ForwardFormat, why: &str) -> Status {
+    let name = if format == ForwardFormat::Json { "JSON" } else { "CBOR" };
+    broken_reply(format_args!("is not {name}: {why}"))
+}
+
+/// The same response if it is a success; else the error that it is.
+pub(super) async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, Status> {
+    if response.status() == StatusCode::OK {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let is_json = content_type(&parts.headers)
+        .is_some_and(|text| ForwardFormat::of(text, false) == Some(ForwardFormat::Json));
+    let read = if is_json { whole(body, FORWARD_ERROR_BYTES_MAX).await.ok() } else { None };
+    let status = match read.as_deref().and_then(ErrorBody::read) {
+        Some(error) => error.into_status(),
+        None => Status::new(code_of_http(parts.status.as_u16()), told(parts.status)),
+    };
+    let (mut metadata, trailing) = headers::into_metadata(&parts.headers);
+    trailing.iter().for_each(|(key, value)| metadata.insert(key, value));
+    Err(status.with_metadata(metadata))
+}
+
+fn told(status: StatusCode) -> String {
+    let remedy = match status.as_u16() {
+        300..=399 => "; redirects are not followed",
+        404 => "; it has nothing at the path of this method",
+        415 => {
+            "; it does not take this content type: `format` sets it, and a stream of replies has another than a single one"
+        }
+        200..=299 => "; a reply is a 200",
+        _ => "",
+    };
+    format!("the upstream answered with HTTP {status}{remedy}")
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE)?.to_str().ok()
+}
+
+/// What the messages of a reply are. One that does not say is taken for what was asked for.
+pub(super) fn format_of(
+    route: &Route,
+    headers: &HeaderMap,
+    is_stream: bool,
+) -> Result<ForwardFormat, Status> {
+    let is_encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+    if is_encoded {
+        return Err(broken_reply("is compressed, which was not asked for"));
+    }
+    let wanted = route.settings.format;
+    if !headers.contains_key(CONTENT_TYPE) && !is_stream {
+        return Ok(wanted);
+    }
+    let given = content_type(headers).unwrap_or_default();
+    ForwardFormat::of(given, is_stream).ok_or_else(|| {
+        let given: String = given.chars().take(80).collect();
+        let wanted = wanted.media_type(is_stream);
+        broken_reply(format_args!("has the content type {given:?} where {wanted} was expected"))
+    })
+}
+
+/// Why a body was not read whole.
+enum Cut {
+    TooLarge,
+    Broken,
+}
+
+async fn whole(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Cut> {
+    let announced = body.size_hint().lower();
+    if announced > bytes_max as u64 {
+        return Err(Cut::TooLarge);
+    }
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Cut::Broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > bytes_max {
+            return Err(Cut::TooLarge);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}

@@ -1,0 +1,157 @@
+//! The way to one upstream: where it is, whom to believe, what it speaks, and the connections that lead there.
+
+use super::{
+    address::UpstreamAddress,
+    format::ForwardFormat,
+    headers,
+    line::{Broken, Line, Outgoing, Unreachable},
+    pool::Pool,
+};
+use crate::{
+    call::Request,
+    drain::Tasks,
+    limits::TIMEOUT_MIN,
+    status::{Code, Status},
+    tls::UpstreamTls,
+};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Response,
+    body::Incoming,
+    header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
+const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+/// Connect has ten digits for it.
+const TIMEOUT_MS_MAX: u128 = 9_999_999_999;
+
+/// Where calls go and how. Everything that may be replaced while the agent runs.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) address: UpstreamAddress,
+    pub(super) tls: Option<UpstreamTls>,
+    pub(super) format: ForwardFormat,
+    pub(super) message_bytes_max: usize,
+}
+
+/// The settings of the moment, and the connections that were made by them.
+pub(super) struct Route {
+    pub(super) settings: Settings,
+    pub(super) pool: Arc<Pool>,
+}
+
+/// Why the head of a reply did not come.
+pub(super) enum Fault {
+    /// The request was not written.
+    Unreachable(Unreachable),
+    /// It may have been.
+    Broken(hyper::Error),
+}
+
+/// The head of a reply, and the connection on which its body comes.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) line: Line,
+}
+
+impl Route {
+    pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
+        Self { settings, pool: Pool::new(tasks) }
+    }
+
+    /// A request of Connect's: the message as the body of a POST, in an envelope where the reply is a stream.
+    pub(super) fn request(
+        &self,
+        request: &Request,
+        message: Bytes,
+        is_stream: bool,
+    ) -> Result<Outgoing, Status> {
+        let mut headers = headers::of_metadata(&request.metadata)?;
+        let media_type = HeaderValue::from_static(self.settings.format.media_type(is_stream));
+        headers.insert(HOST, value(&self.settings.address.authority)?);
+        headers.insert(CONTENT_TYPE, media_type.clone());
+        headers.insert(ACCEPT, media_type);
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static(concat!("dialback/", env!("CARGO_PKG_VERSION"))),
+        );
+        headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
+        add_identity(&mut headers, request)?;
+        let path = format!("{}/{}", self.settings.address.prefix, request.method);
+        let mut outgoing = Outgoing::new(Full::new(message));
+        *outgoing.method_mut() = Method::POST;
+        *outgoing.uri_mut() = path.parse().map_err(|_| unsendable("path"))?;
+        *outgoing.headers_mut() = headers;
+        Ok(outgoing)
+    }
+
+    /// Sends it and waits for the head of the reply: on an idle connection if there is one, and on a new one if that was closed before a byte
+    /// of the request was written. What may have been written is not repeated.
+    pub(super) async fn send(
+        &self,
+        mut request: Outgoing,
+        deadline: Instant,
+    ) -> Result<Answered, Fault> {
+        if let Some(line) = self.pool.take() {
+            match send_on(line, request, deadline).await? {
+                Ok(answered) => return Ok(answered),
+                Err(unsent) => request = unsent,
+            }
+        }
+        let Settings { address, tls, .. } = &self.settings;
+        let line = Line::connect(&address.place, tls.as_ref(), self.pool.tasks(), deadline)
+            .await
+            .map_err(Fault::Unreachable)?;
+        let answered = send_on(line, request, deadline).await?;
+        answered.map_err(|_unsent| Fault::Unreachable(Unreachable::Closed))
+    }
+}
+
+/// The request comes back if no byte of it was written.
+async fn send_on(
+    mut line: Line,
+    mut request: Outgoing,
+    deadline: Instant,
+) -> Result<Result<Answered, Outgoing>, Fault> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left < TIMEOUT_MIN {
+        return Err(Fault::Unreachable(Unreachable::Deadline));
+    }
+    request.headers_mut().insert(TIMEOUT, millis(left).into());
+    match line.send(request).await {
+        Ok(response) => Ok(Ok(Answered { response, line })),
+        Err(Broken::Unsent(request)) => Ok(Err(*request)),
+        Err(Broken::Sent(fault)) => Err(Fault::Broken(fault)),
+    }
+}
+
+fn millis(left: Duration) -> u64 {
+    // The bound fits.
+    u64::try_from(left.as_millis().min(TIMEOUT_MS_MAX)).unwrap_or(u64::MAX)
+}
+
+/// Who asks, by way of whom, and under which name it stands in every log. The caller's metadata was stripped of these.
+fn add_identity(headers: &mut HeaderMap, request: &Request) -> Result<(), Status> {
+    headers.insert("dialback-caller", value(&request.caller.to_string())?);
+    headers.insert("dialback-call-id", value(&request.call_id.to_string())?);
+    if let Some(node) = &request.via {
+        headers.insert("dialback-node", value(node.as_str())?);
+    }
+    if let Some(traceparent) = &request.traceparent {
+        headers.insert("traceparent", value(traceparent)?);
+    }
+    Ok(())
+}
+
+fn value(text: &str) -> Result<HeaderValue, Status> {
+    HeaderValue::from_str(text).map_err(|_| unsendable("header"))
+}
+
+fn unsendable(what: &str) -> Status {
+    let text = format!("a {what} of the forwarded request is none that HTTP knows");
+    Status::not_executed(Code::InvalidArgument, text)
+}

@@ -1,0 +1,217 @@
+//! What comes back from an upstream for a call with a stream of replies: messages in Connect's envelopes, and the one that ends them.
+
+use super::{
+    errors::EndOfStream,
+    format::ForwardFormat,
+    headers,
+    line::Line,
+    pool::Pool,
+    reply::{accepted, broken_reply, format_of, not_of_format},
+    route::{Answered, Route},
+};
+use crate::{
+    call::{Messages, Next, Reply, Source},
+    limits::{FORWARD_ERROR_BYTES_MAX, FORWARD_IDLE_MAX},
+    status::{Code, Status},
+};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+/// One byte of flags and four of length.
+const HEADER_BYTES: usize = 5;
+const COMPRESSED: u8 = 0b01;
+const END_OF_STREAM: u8 = 0b10;
+
+/// A message as a request of Connect's carries it where the reply is a stream.
+pub(super) fn envelope(message: &Bytes) -> Result<Bytes, Status> {
+    let length = u32::try_from(message.len())
+        .map_err(|_| Status::not_executed(Code::ResourceExhausted, "the message is over 4 GiB"))?;
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + message.len());
+    out.put_u8(0);
+    out.put_u32(length);
+    out.extend_from_slice(message);
+    Ok(out.freeze())
+}
+
+/// Takes the stream. Nothing of it is read before somebody asks for it.
+pub(super) async fn server_stream(route: &Route, answered: Answered) -> Result<Reply, Status> {
+    let Answered { response, line } = answered;
+    let response = accepted(response).await?;
+    let format = format_of(route, response.headers(), true)?;
+    let (parts, body) = response.into_parts();
+    let (metadata, _) = headers::into_metadata(&parts.headers);
+    let envelopes =
+        Envelopes { bytes_max: route.settings.message_bytes_max, ..Envelopes::default() };
+    let open = Some((body, line));
+    let replies = Replies { open, envelopes, format, pool: route.pool.clone() };
+    Ok(Reply { metadata, ..Reply::stream(Messages::new(replies)) })
+}
+
+/// The replies as they are asked for: who does not ask holds the upstream back, and dropping them hangs up.
+struct Replies {
+    /// Taken out with the message that ends the stream.
+    open: Option<(Incoming, Line)>,
+    envelopes: Envelopes,
+    format: ForwardFormat,
+    pool: Arc<Pool>,
+}
+
+impl Source for Replies {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        loop {
+            match self.envelopes.cut() {
+                Err(status) => return Poll::Ready(Next::Failed(status)),
+                Ok(Some(Envelope::Message(message))) => {
+                    return Poll::Ready(match self.format.decode(&message) {
+                        Ok(message) => Next::Message(message),
+                        Err(why) => Next::Failed(not_of_format(self.format, &why)),
+                    });
+                }
+                Ok(Some(Envelope::End(end))) => return Poll::Ready(self.end(&end)),
+                Ok(None) => {}
+            }
+            let Some((body, _)) = &mut self.open else {
+                return Poll::Ready(Next::Failed(broke_off()));
+            };
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.envelopes.add(&data);
+                    }
+                }
+                Some(Err(_)) | None => return Poll::Ready(Next::Failed(broke_off())),
+            }
+        }
+    }
+}
+
+fn broke_off() -> Status {
+    let text = "the upstream broke off before it had ended its stream";
+    Status::unknown(Code::Unavailable, text)
+}
+
+impl Replies {
+    fn end(&mut self, end: &Bytes) -> Next {
+        if let Some((body, line)) = self.open.take() {
+            self.pool.tasks().spawn(hang_up_softly(body, line, self.pool.clone()));
+        }
+        match EndOfStream::read(end).map(EndOfStream::into_result) {
+            Ok(Ok(trailing)) => Next::End(trailing),
+            Ok(Err(status)) => Next::Failed(status),
+            Err(why) => {
+                Next::Failed(broken_reply(format_args!("ends with what is not JSON: {why}")))
+            }
+        }
+    }
+}
+
+/// The end of the messages is not yet that of the body. A server that is hung up on in between complains; so it gets a moment to end it, and
+/// then the connection is good for another call.
+async fn hang_up_softly(mut body: Incoming, line: Line, pool: Arc<Pool>) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    if tokio::time::timeout(FORWARD_IDLE_MAX, rest).await.is_ok() {
+        pool.keep(line);
+    }
+}
+
+/// What an envelope holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Envelope {
+    Message(Bytes),
+    End(Bytes),
+}
+
+/// Bytes as they come, cut into envelopes. Holds at most one message and what came with its last bytes.
+#[derive(Debug, Default)]
+struct Envelopes {
+    buffer: BytesMut,
+    bytes_max: usize,
+}
+
+impl Envelopes {
+    fn add(&mut self, data: &[u8]) {
+        self.buffer.extend_from_slice(data);
+    }
+
+    /// The next one, if it is whole.
+    fn cut(&mut self) -> Result<Option<Envelope>, Status> {
+        let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let [flags, length @ ..] = *header;
+        let length = u32::from_be_bytes(length) as usize;
+        let is_end = flags & END_OF_STREAM != 0;
+        let max = if is_end { FORWARD_ERROR_BYTES_MAX } else { self.bytes_max };
+        if flags & COMPRESSED != 0 {
+            return Err(broken_reply("is compressed, which was not asked for"));
+        }
+        if flags & !END_OF_STREAM != 0 {
+            let text = format_args!("has flags that Connect does not know ({flags:#04x})");
+            return Err(broken_reply(text));
+        }
+        if length > max {
+            let text = format_args!(
+                "has a message of {length} bytes, over the limit of {max} bytes (message_bytes_max)"
+            );
+            return Err(broken_reply(text));
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        self.buffer.advance(HEADER_BYTES);
+        let payload = self.buffer.split_to(length).freeze();
+        Ok(Some(if is_end { Envelope::End(payload) } else { Envelope::Message(payload) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelopes(bytes: &[u8]) -> Envelopes {
+        Envelopes { buffer: bytes.into(), bytes_max: 4 }
+    }
+
+    #[test]
+    fn envelopes_are_cut_wherever_the_bytes_were() {
+        let bytes = [0, 0, 0, 0, 2, b'1', b'2', 0, 0, 0, 0, 0, 2, 0, 0, 0, 2, b'{', b'}'];
+        let mut cut = Vec::new();
+        let mut envelopes = envelopes(&[]);
+        for byte in bytes {
+            envelopes.add(&[byte]);
+            cut.extend(envelopes.cut().expect("good"));
+        }
+        let message = |text: &'static str| Envelope::Message(Bytes::from_static(text.as_bytes()));
+        assert_eq!(cut, [message("12"), message(""), Envelope::End(Bytes::from_static(b"{}"))]);
+    }
+
+    #[test]
+    fn what_is_sent_is_cut_as_it_was() {
+        let sent = envelope(&Bytes::from_static(b"abcd")).expect("short");
+        let cut = envelopes(&sent).cut();
+        assert_eq!(cut, Ok(Some(Envelope::Message(Bytes::from_static(b"abcd")))));
+    }
+
+    #[test]
+    fn a_message_at_its_limit_passes_and_one_past_it_or_with_unknown_flags_does_not() {
+        assert!(matches!(envelopes(&[0, 0, 0, 0, 4, 1, 2, 3, 4]).cut(), Ok(Some(_))));
+        assert_eq!(envelopes(&[2, 0, 1, 0, 0]).cut(), Ok(None), "64 KiB are still to come");
+        for (bad, why) in [
+            (&[0, 0, 0, 0, 5][..], "message_bytes_max"),
+            (&[0, 0xff, 0xff, 0xff, 0xff], "message_bytes_max"),
+            (&[2, 0, 1, 0, 1], "message_bytes_max"),
+            (&[1, 0, 0, 0, 1], "compressed"),
+            (&[4, 0, 0, 0, 1], "flags"),
+        ] {
+            let status = envelopes(bad).cut().expect_err("bad");
+            assert!(status.message().contains(why), "{bad:?}: {status}");
+            assert_eq!(status.outcome(), crate::status::Outcome::Unknown);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `[[service]]` of an agent's file: services that a local HTTP server answers.
+
+use super::{
+    table::Table,
+    value::{path, text},
+};
+use crate::{
+    agent::{ForwardFormat, UpstreamAddress},
+    name::{MethodName, ServiceName},
+};
+use std::{cell::Cell, path::PathBuf};
+
+/// One service that is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ForwardConfig {
+    /// The service's name.
+    pub service: ServiceName,
+    /// Where its calls go.
+    pub upstream: UpstreamAddress,
+    /// The CAs that vouch for an `https` upstream, and for no other.
+    pub upstream_ca: Option<PathBuf>,
+    /// What the upstream takes.
+    pub format: ForwardFormat,
+    /// The methods that are forwarded; `None` is all of them.
+    pub methods: Option<Vec<MethodName>>,
+}
+
+impl ForwardConfig {
+    /// A service and where its calls go, everything else by default.
+    pub fn new(service: ServiceName, upstream: UpstreamAddress) -> Self {
+        let format = ForwardFormat::default();
+        Self { service, upstream, upstream_ca: None, format, methods: None }
+    }
+}
+
+/// Reads all of them. Those with a fault are left out; the fault refuses the file.
+pub(super) fn read_forwards(file: &mut Table<'_>) -> Vec<ForwardConfig> {
+    let mut found: Vec<ForwardConfig> = Vec::new();
+    for mut table in file.tables("service", "[[service]]") {
+        let read = read_forward(&mut table);
+        if let Some(forward) = read {
+            check_against(&table, &forward, &found);
+            found.push(forward);
+        }
+        table.finish();
+    }
+    found
+}
+
+fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
+    let name = table.required("name", "name = \"HelloService\"", text("HelloService"));
+    let example = "http://127.0.0.1:9000";
+    let upstream = table.required("forward", &format!("forward = \"{example}\""), text(example));
+    let upstream_ca = table.optional("upstream_ca", path);
+    let format = table.optional("format", text("json")).unwrap_or_default();
+    // A list whose only entry has a fault is not empty.
+    let (entries, read_method) = (Cell::new(0), text::<MethodName>("Hello"));
+    let methods = table.each("methods", |value| {
+        entries.set(entries.get() + 1);
+        read_method(value)
+    });
+    if methods.is_some() && entries.get() == 0 {
+        let text =
+            "`methods`: names no method; write [\"Hello\", ...], or leave it out for all of them";
+        table.fault("methods", text.into());
+    }
+    table.refuse(&["upstream"], "belongs in [[http]] or [[tcp]]; here it is `forward`");
+    table.refuse(
+        &["nodes", "demo", "ledger", "enroll"],
+        "belongs above the first [header] of the file",
+    );
+    let (service, upstream) = (name?, upstream?);
+    Some(ForwardConfig { service, upstream, upstream_ca, format, methods })
+}
+
+fn check_against(table: &Table<'_>, forward: &ForwardConfig, others: &[ForwardConfig]) {
+    let service = &forward.service;
+    if service.as_str().starts_with("dialback.") {
+        table.fault(
+            "name",
+            format!("`name`: {service} is taken: dialback's own services start with dialback."),
+        );
+    }
+    if others.iter().any(|other| other.service == *service) {
+        table.fault("name", format!("`name`: {service} stands in another [[service]] already"));
+    }
+    match (forward.upstream.is_tls(), &forward.upstream_ca) {
+        (true, None) => table.fault(
+            "forward",
+            "`forward`: an https upstream needs a stated trust; add a line as upstream_ca = \"certs/upstream-ca.pem\", the CAs that vouch for it".into(),
+        ),
+        (false, Some(_)) => table.fault(
+            "upstream_ca",
+            format!("`upstream_ca`: {} shows no certificate; leave it out, or write https", forward.upstream),
+        ),
+        _ => {}
+    }
+    let methods = forward.methods.as_deref().unwrap_or_default();
+    for (index, method) in methods.iter().enumerate() {
+        if methods[..index].contains(method) {
+            table.fault("methods", format!("`methods`: {method} stands there twice"));
+        }
+    }
+}

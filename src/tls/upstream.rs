@@ -1,0 +1,55 @@
+//! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else that this machine may believe.
+
+use super::{config::provider, facts};
+use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
+use rustls_pki_types::{CertificateDer, ServerName, pem::SectionKind};
+use std::{io, sync::Arc};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+/// Dials one host, and believes the CAs that were stated for it.
+#[derive(Clone)]
+pub(crate) struct UpstreamTls {
+    connector: TlsConnector,
+    host: ServerName<'static>,
+}
+
+impl UpstreamTls {
+    /// Believes the CAs of a PEM text for a host, which may be a name or an IP address.
+    ///
+    /// # Errors
+    /// What is wrong with either, in words.
+    pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
+        let host = ServerName::try_from(host.to_owned())
+            .map_err(|_| format!("{host:?} is no host that a certificate could be for"))?;
+        let cas = facts::sections(ca_pem, SectionKind::Certificate)
+            .map_err(|fault| format!("the CAs of the upstream: {fault}"))?;
+        let mut roots = RootCertStore::empty();
+        for ca in cas {
+            let added = roots.add(CertificateDer::from(ca));
+            added.map_err(|fault| format!("a CA of the upstream: {fault}"))?;
+        }
+        if roots.is_empty() {
+            return Err("the CAs of the upstream: there is no certificate among them".into());
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|fault| fault.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Self { connector: Arc::new(config).into(), host })
+    }
+
+    /// Shakes hands over a connection. Nothing of a request was written when it fails.
+    ///
+    /// # Errors
+    /// Why the host's certificate was refused, or what the connection said.
+    pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<S>> {
+        self.connector.connect(self.host.clone(), stream).await
+    }
+}

@@ -1,0 +1,154 @@
+//! Upstreams that are not there, break off or hang: which outcome each failure has, and that nothing is asked twice.
+
+use super::upstream::{Does, Upstream, joined, json, noticed};
+use crate::world::{Dice, background, check_status, seed, soon};
+use dialback::{Code, Forward, Outcome};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_was_not_asked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let gone = listener.local_addr().expect("bound");
+    drop(listener);
+    for url in [format!("http://{gone}"), "http://no-such-host.invalid".into()] {
+        let callee = joined(Forward::to(url).expect("a URL").service("HelloService"));
+        let failed = callee.call::<String>("HelloService/Hello", "x").await;
+        let status = check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+        assert!(status.message().contains("the upstream of HelloService cannot be reached"));
+        assert!(!status.message().contains("127.0.0.1"), "where it is stays inside: {status}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_before_its_reply_may_have_run_and_is_not_asked_again() {
+    for some in ["", "HTTP/1.1 200 O"] {
+        let upstream = Upstream::start(|_| Does::AnswersAndCloses(some.into())).await;
+        let failed = upstream.callee().call::<String>("HelloService/Hello", "x").await;
+        check_status(failed, Code::Unavailable, Outcome::Unknown);
+        assert_eq!(upstream.only().connection, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_has_closed_meanwhile_is_not_used() {
+    let upstream = Upstream::start(|_| Does::AnswersAndCloses(json("1"))).await;
+    let callee = upstream.callee();
+    for round in 1..=3 {
+        assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+        upstream.until("it has closed", move |book| book.closed == round).await;
+        noticed().await;
+    }
+    let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn an_upstream_that_dies_on_a_connection_in_use_may_have_run_what_it_was_asked() {
+    let dies = |seen: &super::upstream::Seen| match seen.text() {
+        "1" => Does::Answers(json("1")),
+        _ => Does::AnswersAndCloses(vec![]),
+    };
+    let upstream = Upstream::start(dies).await;
+    let callee = upstream.callee();
+    assert_eq!(callee.call::<u64>("HelloService/Hello", &1).await, Ok(1));
+    let failed = callee.call::<u64>("HelloService/Hello", &2).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    let asked: Vec<_> = upstream.seen().iter().map(|seen| seen.text().to_owned()).collect();
+    assert_eq!(asked, ["1", "2"], "nothing is repeated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_an_upstream_does_no_call_is_asked_twice_and_no_outcome_is_untrue() {
+    let (seed, calls) = (seed(), 400);
+    let does = move |seen: &super::upstream::Seen| {
+        let id: u64 = seen.text().parse().expect("a number");
+        match Dice::new(seed, id).below(5) {
+            0 | 1 => Does::Answers(json(seen.text())),
+            // Nobody was told that the connection ends here, so that the next call may be on its way over it.
+            2 => Does::AnswersAndCloses(json(seen.text())),
+            3 => Does::AnswersAndCloses(vec![]),
+            _ => Does::AnswersAndCloses(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1".to_vec()),
+        }
+    };
+    let upstream = Upstream::start(does).await;
+    let callee = upstream.callee();
+    let mut outcomes = Vec::new();
+    for first in (0..calls).step_by(8) {
+        let at_once = (first..first + 8)
+            .map(|id| background(callee.call::<u64>("HelloService/Hello", &id).into_future()));
+        for (id, call) in (first..).zip(at_once.collect::<Vec<_>>()) {
+            outcomes.push((id, soon("a call ends", call).await));
+        }
+    }
+    let seen = upstream.seen();
+    let mut counts = [0; 3];
+    for (id, answered) in outcomes {
+        let asked = seen.iter().filter(|seen| seen.text() == id.to_string()).count();
+        assert!(asked <= 1, "{id} was asked {asked} times");
+        match answered {
+            Ok(back) => {
+                assert_eq!((back, asked), (id, 1));
+                counts[0] += 1;
+            }
+            Err(status) if status.outcome() == Outcome::NotExecuted => {
+                assert_eq!(asked, 0, "{id}: {status}");
+                counts[1] += 1;
+            }
+            Err(status) => {
+                assert_eq!(status.outcome(), Outcome::Unknown, "{id}: {status}");
+                counts[2] += 1;
+            }
+        }
+    }
+    println!("{counts:?} ok, not_executed, unknown");
+    assert!(counts[0] > calls / 4 && counts[2] > calls / 8, "{counts:?} of the seed {seed}");
+}
+
+#[tokio::test]
+async fn at_the_deadline_the_upstream_is_hung_up_on() {
+    for some in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\"x"] {
+        let upstream = Upstream::start(|_| Does::Hangs(some.into())).await;
+        let call = upstream.callee().call::<String>("HelloService/Hello", "x");
+        let failed = call.timeout(Duration::from_millis(300)).await;
+        check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+        upstream.hung_up(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_hangs_up_on_the_upstream() {
+    for some in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\"x"] {
+        let upstream = Upstream::start(|_| Does::Hangs(some.into())).await;
+        let call = upstream.callee().call::<String>("HelloService/Hello", "x");
+        let calling = background(call.timeout(Duration::from_secs(600)).into_future());
+        upstream.until("it is asked", |book| book.seen.len() == 1).await;
+        calling.cancel().await;
+        upstream.hung_up(1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_takes_no_connection_before_the_deadline_was_not_asked() {
+    // Nobody shakes hands here, and TLS waits for it.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("bound"));
+    let world = crate::world::World::new();
+    let forward = Forward::to_tls(url, world.ca().pem()).expect("a URL");
+    let callee = joined(forward.service("HelloService"));
+    let call = callee.call::<String>("HelloService/Hello", "x");
+    let failed = soon("it ends", call.timeout(Duration::from_millis(300)).into_future()).await;
+    check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_takes_no_connection_within_five_seconds_was_not_asked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("bound"));
+    let world = crate::world::World::new();
+    let forward = Forward::to_tls(url, world.ca().pem()).expect("a URL");
+    let callee = joined(forward.service("HelloService"));
+    let call = callee.call::<String>("HelloService/Hello", "x").timeout(Duration::from_secs(30));
+    let status = check_status(call.await, Code::Unavailable, Outcome::NotExecuted);
+    assert!(status.message().contains("within 5s"), "{status}");
+}

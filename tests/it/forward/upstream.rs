@@ -1,0 +1,263 @@
+//! An HTTP server for these tests that answers what it is told, byte for byte, and tells what it has seen.
+
+use crate::world::{Background, background, soon};
+use dialback::{Callee, Forward, Service, testing};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// What is done about a request once it has come.
+#[derive(Clone)]
+pub(super) enum Does {
+    /// Writes these bytes and waits for the next request.
+    Answers(Vec<u8>),
+    /// Writes these bytes and closes the connection.
+    AnswersAndCloses(Vec<u8>),
+    /// Writes these bytes, nothing more, and waits until the other side hangs up.
+    Hangs(Vec<u8>),
+    /// Writes the first of these bytes, and then the others over and over, until the other side hangs up.
+    Pours(Vec<u8>, Vec<u8>),
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// Which connection it came on, from 0.
+    pub(super) connection: usize,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Seen {
+    /// The value of a header, names in lower case; panics if it came twice.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.head.lines().skip(1).filter_map(|line| {
+            let (have, value) = line.split_once(':')?;
+            (have == name).then_some(value.trim())
+        });
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} came twice in {}", self.head);
+        value
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a text")
+    }
+}
+
+/// What the server knows of itself.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) seen: Vec<Seen>,
+    pub(super) connections: usize,
+    /// Connections that the other side has ended.
+    pub(super) hung_up: usize,
+    /// Connections that it has closed itself.
+    pub(super) closed: usize,
+    /// Bytes that it could write.
+    pub(super) written: usize,
+}
+
+type Script = Arc<dyn Fn(&Seen) -> Does + Send + Sync>;
+
+pub(super) struct Upstream {
+    address: SocketAddr,
+    book: Arc<watch::Sender<Book>>,
+    _serving: Background<()>,
+}
+
+impl Upstream {
+    /// A server in plain that does this about each request.
+    pub(super) async fn start(script: impl Fn(&Seen) -> Does + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (address, book) = (listener.local_addr().expect("bound"), Arc::default());
+        let serving = background(serve(listener, Arc::new(script), Arc::clone(&book)));
+        Self { address, book, _serving: serving }
+    }
+
+    /// The same that answers every request with this reply.
+    pub(super) async fn answering(reply: Vec<u8>) -> Self {
+        Self::start(move |_| Does::Answers(reply.clone())).await
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The service HelloService in front of it, called in memory.
+    pub(super) fn callee(&self) -> Callee {
+        joined(self.forward().service("HelloService"))
+    }
+
+    pub(super) fn forward(&self) -> Forward {
+        Forward::to(self.url()).expect("an upstream")
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.book.borrow().seen.clone()
+    }
+
+    /// The only request that there was.
+    #[track_caller]
+    pub(super) fn only(&self) -> Seen {
+        let seen = self.seen();
+        assert_eq!(seen.len(), 1, "{seen:#?}");
+        seen[0].clone()
+    }
+
+    pub(super) fn written(&self) -> usize {
+        self.book.borrow().written
+    }
+
+    /// Waits until its book says so.
+    #[track_caller]
+    pub(super) fn until(
+        &self,
+        what: &str,
+        mut holds: impl FnMut(&Book) -> bool,
+    ) -> impl Future<Output = ()> {
+        let mut book = self.book.subscribe();
+        soon(what, async move {
+            drop(book.wait_for(|book| holds(book)).await.expect("it serves"));
+        })
+    }
+
+    /// Waits until so many connections were ended by the other side.
+    #[track_caller]
+    pub(super) fn hung_up(&self, count: usize) -> impl Future<Output = ()> {
+        self.until("the agent hangs up", move |book| book.hung_up >= count)
+    }
+}
+
+pub(super) fn joined(service: Service) -> Callee {
+    testing::join([service]).expect("a service")
+}
+
+async fn serve(listener: TcpListener, script: Script, book: Arc<watch::Sender<Book>>) {
+    let mut connections = Vec::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        connections.push(background(attend(stream, script.clone(), book.clone())));
+    }
+}
+
+/// Serves one connection until either side ends it.
+pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    script: Script,
+    book: Arc<watch::Sender<Book>>,
+) {
+    let mut connection = 0;
+    book.send_modify(|book| {
+        connection = book.connections;
+        book.connections += 1;
+    });
+    while let Some(seen) = read(&mut stream, connection).await {
+        let does = script(&seen);
+        book.send_modify(|book| book.seen.push(seen));
+        let done = match does {
+            Does::Answers(bytes) => {
+                write(&mut stream, &bytes, &book).await;
+                continue;
+            }
+            Does::AnswersAndCloses(bytes) => {
+                write(&mut stream, &bytes, &book).await;
+                drop(stream);
+                book.send_modify(|book| book.closed += 1);
+                return;
+            }
+            Does::Hangs(bytes) => write(&mut stream, &bytes, &book).await,
+            Does::Pours(head, again) => {
+                let mut goes_on = write(&mut stream, &head, &book).await;
+                while goes_on {
+                    goes_on = write(&mut stream, &again, &book).await;
+                }
+                false
+            }
+        };
+        if done {
+            // Nothing more is asked on this connection: what comes is its end.
+            drop(stream.read(&mut [0]).await);
+        }
+        break;
+    }
+    book.send_modify(|book| book.hung_up += 1);
+}
+
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+    book: &watch::Sender<Book>,
+) -> bool {
+    let is_written = stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok();
+    book.send_modify(|book| book.written += bytes.len());
+    is_written
+}
+
+/// The next request, or `None` if the other side has hung up.
+async fn read<S: AsyncRead + Unpin>(stream: &mut S, connection: usize) -> Option<Seen> {
+    let mut bytes = Vec::new();
+    let head_ends = loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..head_ends].to_vec()).expect("a head of text");
+    let mut seen = Seen { connection, head, body: bytes[head_ends..].to_vec() };
+    let length: usize = seen.header("content-length").expect("a length").parse().expect("a number");
+    while seen.body.len() < length {
+        assert_ne!(stream.read_buf(&mut seen.body).await.ok()?, 0, "cut: {seen:?}");
+    }
+    Some(seen)
+}
+
+/// A reply with this status line, these headers, and a length.
+pub(super) fn reply(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let mut head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", body.len());
+    headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
+/// A good reply of JSON.
+pub(super) fn json(body: &str) -> Vec<u8> {
+    reply("200 OK", &[("content-type", "application/json")], body)
+}
+
+/// The head of a stream of this media type, whose end is that of the connection unless it is cut in chunks.
+pub(super) fn stream_head(media_type: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: {media_type}\r\n\r\n")
+        .into_bytes()
+}
+
+/// Bytes as one chunk.
+pub(super) fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// A message in Connect's envelope.
+pub(super) fn envelope(flags: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).expect("short");
+    [&[flags][..], &length.to_be_bytes(), bytes].concat()
+}
+
+/// Makes sure that what has happened to sockets until now has been noticed by this runtime: a byte goes through it after all that.
+pub(super) async fn noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut one = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it");
+    let (mut other, _) = listener.accept().await.expect("a connection");
+    for _ in 0..3 {
+        one.write_all(b"x").await.expect("written");
+        other.read_exact(&mut [0]).await.expect("read");
+    }
+}

@@ -1,0 +1,175 @@
+//! Forwards behind a real agent and node: rules, routing, permits, the audit log, and what is replaced while it runs.
+
+use super::upstream::{Does, Upstream, json};
+use crate::{
+    audit::Book,
+    world::{World, attached, background, check_status, soon},
+};
+use dialback::{
+    AgentPolicy, Caller, Code, Context, Forward, Limits, Node, NodePolicy, Outcome, Service,
+    StartError,
+    policy::{AgentRule, HostRule},
+};
+use std::time::Duration;
+
+async fn world() -> (World, Node, Caller) {
+    let world = World::new();
+    let host = HostRule::parse("*", "HelloService").expect("a rule");
+    let node = world.node().policy(NodePolicy::allow_all().host(host)).start().await;
+    let node = node.expect("a node");
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    (world, node, caller)
+}
+
+#[tokio::test]
+async fn a_forwarded_service_is_called_by_agent_and_by_service_and_is_listed() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::answering(json("\"hello:x\"")).await;
+    let agent = world.agent("warehouse", node.local_addr());
+    let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
+    for callee in [caller.agent("warehouse").expect("a name"), caller.any()] {
+        let answered = callee.call::<String>("HelloService/Hello", "x").await;
+        assert_eq!(answered.as_deref(), Ok("hello:x"));
+    }
+    let seen = &upstream.seen()[0];
+    assert_eq!(seen.header("dialback-caller"), Some("caller/ops"));
+    assert_eq!(seen.header("dialback-node"), Some("edge-1"));
+    let listed = caller.services("warehouse").await.expect("a list");
+    let lines: Vec<_> =
+        listed[0].methods.iter().map(|m| format!("{} {}", m.name, m.kind)).collect();
+    assert_eq!(lines, ["* unary", "* server_stream"]);
+}
+
+#[tokio::test]
+async fn a_call_of_any_agent_goes_to_another_one_where_an_upstream_is_down() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::answering(json("1")).await;
+    let down = Forward::to("http://127.0.0.1:1").expect("a URL").service("HelloService");
+    let _up = attached(
+        world.agent("up", node.local_addr()).serve(upstream.forward().service("HelloService")),
+    )
+    .await;
+    let _down = attached(world.agent("down", node.local_addr()).serve(down)).await;
+    // Fewer than the node may retry at once.
+    for _ in 0..8 {
+        assert_eq!(caller.any().call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    }
+    let failed = caller.agent("down").expect("a name").call::<u64>("HelloService/Hello", "x").await;
+    check_status(failed, Code::Unavailable, Outcome::NotExecuted);
+    assert_eq!(upstream.seen().len(), 8);
+}
+
+#[tokio::test]
+async fn a_forwarded_call_stands_in_the_audit_log_of_its_agent_like_any_other() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::answering(json("1")).await;
+    let book = Book::default();
+    let agent = world.agent("warehouse", node.local_addr());
+    let agent = agent.audit(book.audit().with_calls(true));
+    let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    book.has("call", &[("method", "HelloService/Hello"), ("outcome", "ok")]).await;
+}
+
+#[tokio::test]
+async fn the_owners_rules_hold_for_what_is_forwarded() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::answering(json("1")).await;
+    let rule = AgentRule::parse("edge-1", "ops", "HelloService/Hello").expect("a rule");
+    let agent = world.agent("warehouse", node.local_addr());
+    let agent = agent.policy(AgentPolicy { allow: vec![rule] });
+    let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    let refused = callee.call::<u64>("HelloService/Other", "x").await;
+    check_status(refused, Code::PermissionDenied, Outcome::NotExecuted);
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_holds_its_permit_until_the_call_is_over() {
+    let (world, node, caller) = world().await;
+    let upstream = Upstream::start(|seen| match seen.text() {
+        "1" => Does::Hangs(vec![]),
+        _ => Does::Answers(json("2")),
+    })
+    .await;
+    let limits = Limits { calls_in_flight_max: 1, queue_max: 1, ..Limits::default() };
+    let agent = world.agent("warehouse", node.local_addr()).limits(limits);
+    let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    let first = background(callee.call::<u64>("HelloService/Hello", &1).into_future());
+    upstream.until("the first is asked", |book| book.seen.len() == 1).await;
+    let full = callee.call::<u64>("HelloService/Hello", &2).await;
+    check_status(full, Code::ResourceExhausted, Outcome::NotExecuted);
+    first.cancel().await;
+    upstream.hung_up(1).await;
+    let next = callee.call::<u64>("HelloService/Hello", &2).wait(true);
+    assert_eq!(soon("the permit comes back", next.into_future()).await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_stream_comes_through_a_node_and_its_reader_and_its_deadline_hang_up_on_the_upstream() {
+    use super::upstream::{chunk, envelope, stream_head};
+    let (world, node, caller) = world().await;
+    let begun = [
+        stream_head("application/connect+json"),
+        chunk(&envelope(0, br#"{"i":1}"#)),
+        chunk(&envelope(0, br#"{"i":2}"#)),
+    ];
+    let begun = begun.concat();
+    let upstream = Upstream::start(move |_| Does::Hangs(begun.clone())).await;
+    let agent = world.agent("warehouse", node.local_addr());
+    let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    let call = callee.server_stream::<_, serde_json::Value>("HelloService/Count", &2);
+    let mut replies = call.await.expect("a stream");
+    for i in 1..=2 {
+        assert_eq!(replies.next().await, Some(Ok(serde_json::json!({"i": i}))));
+    }
+    drop(replies);
+    upstream.hung_up(1).await;
+    let call = callee.server_stream::<_, serde_json::Value>("HelloService/Count", &2);
+    let mut late = call.timeout(Duration::from_millis(500)).await.expect("a stream");
+    let failed = soon("the deadline", async {
+        loop {
+            if let Some(Err(status)) = late.next().await {
+                return status;
+            }
+        }
+    });
+    check_status(Err::<(), _>(failed.await), Code::DeadlineExceeded, Outcome::Unknown);
+    upstream.hung_up(2).await;
+}
+
+#[tokio::test]
+async fn a_replaced_upstream_gets_the_next_call_and_the_former_keeps_its_own() {
+    let (world, node, caller) = world().await;
+    let (old, new) =
+        (Upstream::start(|_| Does::Hangs(vec![])).await, Upstream::answering(json("2")).await);
+    let (service, handle) = old.forward().replaceable("HelloService");
+    let _agent = attached(world.agent("warehouse", node.local_addr()).serve(service)).await;
+    let callee = caller.agent("warehouse").expect("a name");
+    let first = callee.call::<u64>("HelloService/Hello", "x").timeout(Duration::from_secs(60));
+    let first = background(first.into_future());
+    old.until("the first is asked", |book| book.seen.len() == 1).await;
+    handle.replace(new.forward());
+    assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(2));
+    assert!(!first.is_finished(), "the call in flight was cut off");
+    assert_eq!((old.seen().len(), new.seen().len()), (1, 1));
+    first.cancel().await;
+    old.hung_up(1).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_forwarded_and_hosted_otherwise_is_refused_at_start() {
+    let world = World::new();
+    let agent = || world.agent("warehouse", "127.0.0.1:1".parse().expect("an address"));
+    let coded = Service::new("HelloService").method("Hello", |(): (), _: Context| async { Ok(1) });
+    let forward = || Forward::to("http://127.0.0.1:1").expect("a URL").service("HelloService");
+    let refused = agent().serve(coded).serve(forward()).start().expect_err("twice");
+    assert!(matches!(refused, StartError::Service(_)), "{refused}");
+    assert!(refused.to_string().contains("HelloService is hosted twice"), "{refused}");
+    assert!(agent().serve(forward()).start().is_ok());
+}
