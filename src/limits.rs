@@ -359,6 +359,12 @@ pub const HTTP_STEP: Duration = Duration::from_secs(10);
 /// See [`HTTP_STEP`].
 pub const HTTP_STEP_BYTES_MIN: usize = 10 * 1024;
 
+/// Of a body that is refused unread, what is taken in all the same, so that the client sees the refusal.
+pub const HTTP_DRAIN_BYTES_MAX: usize = 64 * 1024;
+
+/// And how long that may take: a round trip, which is what a client needs to send a body after its head.
+pub const HTTP_DRAIN_WAIT_MAX: Duration = Duration::from_millis(500);
+
 /// HTTP/2 streams of one connection at once: as many as one caller's calls in flight by default.
 pub const HTTP2_STREAMS_MAX: u32 = 128;
 

@@ -2,16 +2,19 @@
 
 use super::answer::Refusal;
 use crate::{
-    limits::{HTTP_STEP, HTTP_STEP_BYTES_MIN},
+    limits::{HTTP_DRAIN_BYTES_MAX, HTTP_DRAIN_WAIT_MAX, HTTP_STEP, HTTP_STEP_BYTES_MIN},
     status::{Code, Status},
     wire::json,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::StatusCode;
-use std::fmt::Display;
-use tokio::time::{Instant, timeout_at};
+use hyper::{StatusCode, body::Incoming};
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,36 @@ impl From<BodyFault> for Refusal {
         match fault.http {
             Some(http) => refusal.with_http(http).closing(),
             None => refusal,
+        }
+    }
+}
+
+/// A body until somebody reads it. What nobody has read is taken in and thrown away: a connection that is closed with something left in it
+/// is reset, and the client may never see its answer.
+#[derive(Clone)]
+pub(super) struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+impl Unread {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Reads it, once.
+    pub(super) async fn read(&self, bytes_max: usize) -> Result<Bytes, BodyFault> {
+        match self.take() {
+            Some(body) => read(body, bytes_max).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// Takes in what nobody has read, if it is small and comes soon.
+    pub(super) async fn drain(&self) {
+        if let Some(body) = self.take() {
+            drop(timeout(HTTP_DRAIN_WAIT_MAX, read(body, HTTP_DRAIN_BYTES_MAX)).await);
         }
     }
 }

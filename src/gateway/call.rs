@@ -6,7 +6,7 @@ use super::{
         Answer, AnswerBody, METADATA, Refusal, add_metadata, set_content_type, set_outcome, whole,
     },
     ask::{Form, Words},
-    body::{self, BodyFault, Codec, PREFIX_BYTES},
+    body::{self, BodyFault, Codec, PREFIX_BYTES, Unread},
     stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
     who::Who,
 };
@@ -19,7 +19,7 @@ use crate::{
     status::{Outcome, Status},
     wire::CallKind,
 };
-use hyper::{Response, StatusCode, body::Incoming};
+use hyper::{Response, StatusCode};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where the body leaves how it failed, which a call's status does not say in full.
@@ -32,7 +32,7 @@ impl Inner {
         who: Who,
         agent: Option<Name>,
         method: MethodPath,
-        body: Incoming,
+        body: &Unread,
     ) -> Result<Answer, Refusal> {
         let form = Form::of(&asking.headers)?;
         let Words { timeout, traceparent, metadata } = Words::of(&asking.headers)?;
@@ -65,9 +65,9 @@ impl Inner {
         self: &Arc<Self>,
         asked: Asked,
         form: Form,
-        body: Incoming,
+        body: &Unread,
     ) -> (ReplyFuture, LeftFault) {
-        let (inner, left) = (self.clone(), LeftFault::default());
+        let (inner, left, body) = (self.clone(), LeftFault::default(), body.clone());
         let fault = left.clone();
         let call = Box::pin(async move {
             let most = inner.door.limits().message_bytes_max;
@@ -76,7 +76,7 @@ impl Inner {
                     Form::Unary(codec) | Form::Events(codec) => (codec, 0),
                     Form::Connect(codec) => (codec, PREFIX_BYTES),
                 };
-                let whole = body::read(body, most + extra).await.map_err(|found| {
+                let whole = body.read(most + extra).await.map_err(|found| {
                     let status = found.status();
                     *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                     status

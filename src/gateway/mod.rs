@@ -31,6 +31,7 @@ use crate::{
     tls::{Credentials, HttpTls, ServerCertificate},
 };
 use answer::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
+use body::Unread;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
@@ -174,7 +175,8 @@ impl Answers for Inner {
             call_id,
         };
         let page = origin::page(&asking.headers, &self.origins);
-        let mut answer = match self.respond(&asking, body, page).await {
+        let body = Unread::new(body);
+        let mut answer = match self.respond(&asking, &body, page).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if let Some(wait) = refusal.held_back {
@@ -184,6 +186,11 @@ impl Answers for Inner {
                 refusal.into_answer()
             }
         };
+        // Who asks beforehand whether to send a body has not sent it.
+        let has_sent = !asking.headers.contains_key(header::EXPECT);
+        if has_sent && matches!(answer.body(), AnswerBody::Whole(_)) {
+            body.drain().await;
+        }
         finish(&mut answer, call_id);
         if page == Page::Allowed {
             origin::let_page_read(&asking.headers, answer.headers_mut());
@@ -202,7 +209,7 @@ impl Inner {
     async fn respond(
         self: &Arc<Self>,
         asking: &Asking,
-        body: Incoming,
+        body: &Unread,
         page: Page,
     ) -> Result<Answer, Refusal> {
         if asking.framing == Framing::Ambiguous {
