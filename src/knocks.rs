@@ -61,16 +61,30 @@ impl Knocks {
 }
 
 /// The places for handshakes that each address holds: one address that stalls its handshakes must not hold them all.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Shares(Arc<Mutex<HashMap<Source, usize>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Shares {
+    held: Arc<Mutex<HashMap<Source, usize>>>,
+    most: usize,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self::of(HANDSHAKES_PER_ADDRESS_MAX)
+    }
+}
 
 impl Shares {
+    /// So many for each address.
+    pub(crate) fn of(most: usize) -> Self {
+        Self { held: Arc::default(), most }
+    }
+
     /// A share of the places for this address, if it has some left.
     pub(crate) fn take(&self, address: IpAddr) -> Option<Share> {
         let source = Source::of(address);
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(source).or_default();
-        if *count >= HANDSHAKES_PER_ADDRESS_MAX {
+        if *count >= self.most {
             return None;
         }
         *count += 1;
@@ -79,12 +93,12 @@ impl Shares {
 
     /// Whether this address has to prove itself first: else whoever sends under a made-up one could hold the share of its owner.
     pub(crate) fn must_prove(&self, address: IpAddr) -> bool {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get(&Source::of(address)).is_some_and(|count| *count >= HANDSHAKES_PER_ADDRESS_MAX / 2)
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(&Source::of(address)).is_some_and(|count| *count >= self.most / 2)
     }
 
     fn give_back(&self, source: Source) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = held.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
@@ -195,6 +209,6 @@ mod tests {
         held.pop();
         assert!(take("2001:db8::2").is_some());
         held.clear();
-        assert!(shares.0.lock().expect("whole").is_empty(), "it remembers who holds nothing");
+        assert!(shares.held.lock().expect("whole").is_empty(), "it remembers who holds nothing");
     }
 }

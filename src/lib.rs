@@ -41,14 +41,16 @@
 //! # Features
 //!
 //! `cli` (default): the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making certificates. `config`: TOML
-//! files. `json`: JSON in and out of messages. `forward`: services that an agent forwards to a local HTTP upstream. `gateway`: bearer
-//! tokens of the HTTP door, and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
+//! files. `json`: JSON in and out of messages. `forward`: services that an agent forwards to a local HTTP upstream. `gateway`: the
+//! HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "gateway")]
+mod httpd;
 mod caller;
 mod agent;
 mod node;
@@ -96,7 +98,10 @@ pub use call::{
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;
 #[cfg(feature = "gateway")]
-pub use gateway::{agents_page, openapi, services_page};
+pub use gateway::{
+    Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge, agents_page, openapi,
+    services_page,
+};
 pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
@@ -114,6 +119,8 @@ pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrFacts;
+#[cfg(feature = "gateway")]
+pub use tls::ServerCertificate;
 pub use tls::{
     BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
     CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,

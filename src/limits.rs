@@ -351,6 +351,86 @@ pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// A renewal that goes on failing for the same reason says so again after this long.
 pub const RENEWAL_SAID_EVERY: Duration = Duration::from_secs(600);
 
+/// HTTP connections at once on one door. Each is a file and, at its worst, the buffers below.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+
+/// Of these, those of one address (of IPv6 one /64), unless it is a trusted proxy: a quarter, as with handshakes.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
+
+/// Until the first bytes of a connection have come. Browsers connect ahead of their requests, and connect again.
+pub const HTTP_FIRST_BYTES_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Until the head of a request is whole, and with it the longest rest between two requests of an HTTP/1 connection. With the wait for the
+/// first bytes it stays below 15 s, within which whoever is slow is to be cut off.
+pub const HTTP_HEAD_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// What the head of an HTTP request may take: the longest metadata, a token, and what browsers and proxies add.
+pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Headers of one request: all pairs of metadata, and what browsers and proxies add.
+pub const HTTP_HEADERS_MAX: usize = 128;
+
+/// The path of a request: names of agents, services and methods fit, all of them percent-encoded.
+pub const HTTP_PATH_BYTES_MAX: usize = 2 * 1024;
+
+/// The time in which a body, or an answer, has to move on by [`HTTP_STEP_BYTES_MIN`]: 1 KiB/s, as on streams.
+pub const HTTP_STEP: Duration = Duration::from_secs(10);
+
+/// See [`HTTP_STEP`].
+pub const HTTP_STEP_BYTES_MIN: usize = 10 * 1024;
+
+/// Of a body that is refused unread, what is taken in all the same, so that the client sees the refusal.
+pub const HTTP_DRAIN_BYTES_MAX: usize = 64 * 1024;
+
+/// And how long that may take: a round trip, which is what a client needs to send a body after its head.
+pub const HTTP_DRAIN_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// HTTP/2 streams of one connection at once: as many as one caller's calls in flight by default.
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+
+/// What an HTTP/2 stream may send ahead of its reader, and all of a connection together.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// See [`HTTP2_STREAM_WINDOW_BYTES`].
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Streams of one HTTP/2 connection that were reset before we had looked at them (CVE-2023-44487). One more ends the connection.
+pub const HTTP2_RESETS_PENDING_MAX: usize = 20;
+
+/// Between two PINGs of HTTP/2, and until one is answered. A peer in the midst of a head cannot answer, so this bounds slow heads too.
+pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(6);
+
+/// An HTTP/2 connection without a request. The client makes another when it has one.
+pub const HTTP2_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Between two looks at a connection's state.
+pub const HTTP_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The largest piece of an answer that is handed to HTTP at once, so that a client that takes none holds no more.
+pub const HTTP_PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the head of a stream's answer waits for the first message, so that a refusal has a status of its own.
+pub const HTTP_STREAM_HEAD_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Between two signs of life in a stream of server-sent events: proxies cut what is silent for a minute or less.
+pub const HTTP_EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
+
+/// Between two looks at whether whoever asks may still: a token that has ended or was revoked, a certificate that is trusted no more.
+pub const HTTP_CALLER_LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the refusal of a wrong token waits once its address has tried too many: with 256 connections some thousand tries a second, which
+/// cost a hundredth of a core each way.
+pub const TOKEN_GUESS_WAIT: Duration = Duration::from_millis(250);
+
+/// Pages of what there is to call that are put together at once: each takes a thread for as long as it takes.
+pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
+
+/// Callers whose calls through a door are counted at once; those without a call are forgotten first.
+pub const DOOR_CALLERS_MAX: usize = 4_096;
+
+/// After a failure to accept, as when no file is left.
+pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// Connecting to the upstream of a forward, TLS included. It is near; one that takes longer would not be in time for most deadlines.
 pub const FORWARD_CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 

@@ -84,6 +84,19 @@ impl Journal {
         });
     }
 
+    /// A request over HTTP was refused to a stranger, who may cause many such lines.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn http_refused(
+        &self,
+        address: std::net::IpAddr,
+        reason: &dyn Display,
+        left_out: LeftOut,
+    ) {
+        self.write("http_refused", |line| {
+            line.text("address", address).text("reason", reason).number("left_out", left_out.0)
+        });
+    }
+
     /// A call was refused by a rule, or for want of one.
     pub(crate) fn call_refused(&self, refused: Refused<'_>, code: Code, reason: &dyn Display) {
         let Refused { caller, agent, via, method } = refused;

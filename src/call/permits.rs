@@ -93,6 +93,12 @@ impl Permits {
         self.0.places.available_permits() == 0
     }
 
+    /// Whether it was made with these: so many in flight, and so many who wait.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn is_bounded_by(&self, bounds: (usize, usize)) -> bool {
+        (self.0.in_flight_max, self.0.queue_max) == bounds
+    }
+
     /// Calls in flight now.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.in_flight_max.saturating_sub(self.0.places.available_permits())

@@ -4,6 +4,8 @@
 
 mod fault;
 mod forwards;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod rules;
 #[cfg(feature = "forward")]
 mod services;
@@ -13,6 +15,8 @@ mod value;
 mod watch;
 
 pub use fault::{Fault, Faults};
+#[cfg(feature = "gateway")]
+pub use gateway::{GatewayFile, GatewayTls};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsGap, TlsPaths};
@@ -51,6 +55,9 @@ pub struct NodeConfig {
     pub state: Option<PathBuf>,
     /// Where links, refusals and calls are written down.
     pub audit: AuditFile,
+    /// The HTTP door.
+    #[cfg(feature = "gateway")]
+    pub gateway: Option<GatewayFile>,
 }
 
 impl NodeConfig {
@@ -69,8 +76,19 @@ impl NodeConfig {
             let audit = read_audit(file);
             let of_agents = ["nodes", "demo", "ledger", "enroll", "service", "tcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
+            #[cfg(feature = "gateway")]
+            let gateway = gateway::read_gateway(file);
             refuse_doors(file);
-            Self { listen, tls, policy, limits, state, audit }
+            Self {
+                listen,
+                tls,
+                policy,
+                limits,
+                state,
+                audit,
+                #[cfg(feature = "gateway")]
+                gateway,
+            }
         })
     }
 }
@@ -123,7 +141,8 @@ impl AgentConfig {
             let forwards = services::read_forwards(file);
             #[cfg(not(feature = "forward"))]
             file.refuse(&["service"], "needs dialback with its feature `forward`");
-            file.refuse(&["listen", "state", "deny", "host"], "belongs in a node's file");
+            let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
+            file.refuse(&of_node, "belongs in a node's file");
             refuse_doors(file);
             Self {
                 nodes,
@@ -160,9 +179,10 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 
 /// Doors that are written down and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
-    let doors = ["gateway", "http", "site", "admin", "cluster"];
-    file.refuse(&doors, NOT_YET);
-    file.refuse(&["policy", "tokens", "log", "log_level"], NOT_YET);
+    file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
+    file.refuse(&["policy", "log", "log_level"], NOT_YET);
+    #[cfg(not(feature = "gateway"))]
+    file.refuse(&["gateway", "tokens"], NOT_YET);
 }
 
 /// A file that holds a node's rules and nothing else, and replaces those of the node's file.

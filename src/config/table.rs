@@ -187,6 +187,12 @@ impl<'a> Table<'a> {
         Some(Table::new(self.page, title, value.span(), table?))
     }
 
+    /// Whether a key is there and is a table.
+    #[cfg(feature = "gateway")]
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.get_ref().as_table().is_some())
+    }
+
     /// The tables of a key, `[[allow]]`, in the order of the file.
     pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Self> {
         let Some(value) = self.take(key) else { return Vec::new() };

@@ -323,15 +323,69 @@ fn the_audit_log_is_named_in_either_file_and_flags_go_before_it() {
 
 #[test]
 fn doors_that_are_not_built_yet_are_told_from_mistakes() {
-    for (door, name) in [
-        ("[gateway]\nlisten = 'x'", "[gateway]"),
-        ("[[site]]\nhost = 'x'", "[[site]]"),
-        ("[[http]]\nname = 'x'", "[[http]]"),
-    ] {
+    for (door, name) in [("[[site]]\nhost = 'x'", "[[site]]"), ("[[http]]\nname = 'x'", "[[http]]")]
+    {
         let expected = format!("f:1: {name} is not supported by this version of dialback");
         assert_eq!(node_faults(door), expected);
         assert_eq!(agent_faults(door), expected);
     }
+}
+
+#[cfg(feature = "gateway")]
+#[test]
+fn the_gateway_says_where_it_is_and_who_may_pass() {
+    let text = "[gateway]\nlisten = '127.0.0.1:8080'\ntokens = 'certs/tokens'\nanonymous = 'everybody'\ncors_origins = ['https://app.example.com', 'http://localhost:3000']\n[gateway.tls]\ncert = 'c.pem'\nkey = 'c.key'\n";
+    let gateway = NodeConfig::parse(text, "f").expect("a config").gateway.expect("a gateway");
+    let tls = GatewayTls { certificate: Some(["c.pem".into(), "c.key".into()]) };
+    assert_eq!((gateway.tls, gateway.tokens), (Some(tls), Some("certs/tokens".into())));
+    assert_eq!(gateway.cors_origins, ["https://app.example.com", "http://localhost:3000"]);
+    let wrong = |from: &str, to: &str| text.replace(from, to);
+    check(node_faults, text, &wrong("127.0.0.1:8080", ":8080"), "f:2: `listen`: ");
+    check(node_faults, text, &wrong("'everybody'", "'Every Body'"), "f:4: `anonymous`: ");
+    check(node_faults, text, &wrong("example.com", "example.com/"), "f:5: `cors_origins`: ");
+    check(node_faults, text, &wrong("https://app.example.com", "*"), "is no origin");
+    check(node_faults, text, &wrong("tokens", "token"), "did you mean `tokens`?");
+    check(
+        node_faults,
+        text,
+        &wrong("key = 'c.key'\n", ""),
+        "f:7: `cert`: cert and key go together",
+    );
+    check(
+        node_faults,
+        text,
+        &wrong("[gateway.tls]\ncert = 'c.pem'\nkey = 'c.key'", "cert = 'c.pem'"),
+        "f:6: `cert` belongs under [gateway.tls]",
+    );
+    check(agent_faults, "", text, "f:1: [gateway] belongs in a node's file");
+    check(node_faults, "", "tokens = 'x'", "f:1: `tokens` belongs under [gateway]");
+    let own = NodeConfig::parse("[gateway]\ntls = true", "f").expect("a config").gateway;
+    assert_eq!(own.expect("a gateway").tls, Some(GatewayTls::default()));
+    check(
+        node_faults,
+        "[gateway]\ntls = false",
+        "[gateway]\ntls = 'yes'",
+        "f:2: `tls`: must be true or false",
+    );
+}
+
+#[cfg(feature = "gateway")]
+#[test]
+fn a_gateway_that_strangers_reach_is_neither_plain_nor_anonymous() {
+    let outside = "[gateway]\nlisten = '0.0.0.0:8080'\ntokens = 't'\n";
+    let proxied = format!("{outside}trusted_proxy = ['10.0.0.0/8', '192.0.2.1']\n");
+    check(node_faults, &proxied, outside, "f:2: `listen`: plain HTTP is taken on loopback only");
+    check(node_faults, &format!("{outside}tls = true"), &format!("{outside}tls = false"), "f:2: ");
+    check(node_faults, &proxied, &format!("{proxied}anonymous = 'a'\n"), "f:5: `anonymous`: ");
+    check(node_faults, &proxied, &proxied.replace("/8", "/33"), "f:4: `trusted_proxy`: ");
+    let local = "[gateway]\nanonymous = 'a'\n";
+    check(
+        node_faults,
+        local,
+        &format!("{local}listen = '[::]:1'\ntls = true"),
+        "f:2: `anonymous`: ",
+    );
+    check(node_faults, local, &format!("{local}trusted_proxy = ['::1']"), "f:2: `anonymous`: ");
 }
 
 /// One limit: what is accepted at both ends of its range, and what is refused past them.

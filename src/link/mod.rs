@@ -30,6 +30,8 @@ pub(crate) use leave::{Leave, Leaving, REPLACED};
 pub(crate) use redial::Redial;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
+#[cfg(feature = "gateway")]
+pub(crate) use trust::Trust;
 
 use crate::{
     drain::UnderWay,

@@ -24,14 +24,33 @@ impl Breaks {
         if (now - began) * 2 >= deadline - began {
             return false;
         }
-        while self.lately.front().is_some_and(|then| *then + RESETS_WITHIN <= now) {
-            self.lately.pop_front();
-        }
+        self.forget(now);
         if self.lately.len() >= self.most {
             return true;
         }
         self.lately.push_back(now);
         false
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.lately.front().is_some_and(|then| *then + RESETS_WITHIN <= now) {
+            self.lately.pop_front();
+        }
+    }
+}
+
+#[cfg(feature = "gateway")]
+impl Breaks {
+    /// Whether as many were broken off as are allowed, and no more may begin.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
+        self.forget(now);
+        self.lately.len() >= self.most
+    }
+
+    /// Whether some were broken off lately.
+    pub(super) fn has_some(&mut self, now: Instant) -> bool {
+        self.forget(now);
+        !self.lately.is_empty()
     }
 }
 

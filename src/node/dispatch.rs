@@ -283,8 +283,8 @@ impl Handler for Dispatch {
     }
 }
 
-/// Writes down how a call of the program's own has ended; of a stream, how it will.
-fn noted(
+/// Writes down how a call has ended that came over no link; of a stream, how it will.
+pub(super) fn noted(
     note: Box<CallNote>,
     asked: Option<&SharedAgentLink>,
     bytes_in: Option<u64>,

@@ -4,6 +4,8 @@ mod admit;
 mod breaks;
 mod admitted;
 mod dispatch;
+#[cfg(feature = "gateway")]
+mod door;
 mod events;
 mod front;
 mod handle;
@@ -16,6 +18,8 @@ mod returns;
 mod snapshot;
 mod state;
 
+#[cfg(feature = "gateway")]
+pub(crate) use door::{Asked, Door};
 pub use events::NodeEvent;
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 pub use listing::{ListedMethod, ListedService};

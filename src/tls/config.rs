@@ -87,6 +87,12 @@ impl Trust {
         Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling) })
     }
 
+    /// The judge of those who dial.
+    #[cfg(feature = "gateway")]
+    pub(super) fn accepting_verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.accepting.clone()
+    }
+
     /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was dialled by a name.
     pub(super) fn judge(
         &self,
@@ -165,11 +171,21 @@ pub(super) fn accepting(
     post_quantum: bool,
     alpn: &[u8],
 ) -> Result<ServerConfig, Error> {
+    let mut config = accepting_by(own, trust.accepting.clone(), post_quantum)?;
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
+}
+
+/// The same with another judge of peers, and without a protocol.
+pub(super) fn accepting_by(
+    own: Arc<CertifiedKey>,
+    judge: Arc<dyn ClientCertVerifier>,
+    post_quantum: bool,
+) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(provider_with(post_quantum))
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(trust.accepting.clone())
+        .with_client_cert_verifier(judge)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
-    config.alpn_protocols = vec![alpn.to_vec()];
     // A resumed session is not asked for a certificate again, so a revoked peer could come back.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -213,6 +213,12 @@ impl Credentials {
             .map_err(|source| CredentialsError::Tls { source })
     }
 
+    /// What a party shows and whom it believes.
+    #[cfg(feature = "gateway")]
+    pub(super) fn own_and_trust(&self) -> (&Arc<CertifiedKey>, &Trust) {
+        (&self.material.own, &self.material.trust)
+    }
+
     /// TLS for the side that dials: it believes nodes of our CAs and our trust domain, by the name dialled.
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
@@ -261,7 +267,7 @@ impl Places {
         }
     }
 
-    fn in_memory() -> Self {
+    pub(super) fn in_memory() -> Self {
         Self {
             cert: "the certificate text".into(),
             key: "the key text".into(),

@@ -17,6 +17,8 @@ mod facts;
 mod files;
 #[cfg(all(test, feature = "certs"))]
 mod handshakes;
+#[cfg(feature = "gateway")]
+mod http;
 mod identity;
 mod lapse;
 mod lists;
@@ -42,6 +44,10 @@ pub(crate) use files::exposed_mode;
 #[cfg(any(feature = "config", feature = "gateway"))]
 pub(crate) use files::open_regular;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
+#[cfg(feature = "gateway")]
+pub use http::ServerCertificate;
+#[cfg(feature = "gateway")]
+pub(crate) use http::{HttpTls, Shown};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};

@@ -51,6 +51,18 @@ fn what_is_there(pem: &[u8]) -> &'static str {
     }
 }
 
+/// A chain that no CA of ours has to vouch for, with its key.
+#[cfg(feature = "gateway")]
+pub(super) fn server_key(
+    cert: &[u8],
+    key: &[u8],
+    cert_place: &str,
+    key_place: &str,
+) -> Result<Arc<CertifiedKey>, CredentialsError> {
+    let places = Places { cert: cert_place.into(), key: key_place.into(), ..Places::in_memory() };
+    certified_key(certificates(cert, cert_place)?, key, &places)
+}
+
 pub(super) fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key_pem: &[u8],

@@ -5,7 +5,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
@@ -25,23 +25,34 @@ pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
     super::decode_value::<AsJson>(bytes).map(|json| json.0)
 }
 
-struct AsJson(Value);
+/// Reads the one JSON value of a text. Unlike `serde_json` by itself it refuses an object in which a key stands twice: of two readers of
+/// one text the first might take the first, and the other the last.
+///
+/// # Errors
+/// What is not JSON, or stands twice, with line and column. Nesting is bounded at 127.
+pub fn from_text(text: &[u8]) -> Result<Value, String> {
+    let strict: Result<AsJson<true>, _> = serde_json::from_slice(text);
+    strict.map(|json| json.0).map_err(|fault| fault.to_string())
+}
+
+/// Strict: a key that stands twice in a map is a fault.
+struct AsJson<const STRICT: bool = false>(Value);
 
 /// Reads any value as JSON, for use with other deserializers of CBOR.
 ///
 /// # Errors
 /// What the deserializer reports.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-    AsJson::deserialize(deserializer).map(|json| json.0)
+    AsJson::<false>::deserialize(deserializer).map(|json| json.0)
 }
 
-impl<'de> Deserialize<'de> for AsJson {
+impl<'de, const STRICT: bool> Deserialize<'de> for AsJson<STRICT> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor).map(Self)
+        deserializer.deserialize_any(JsonVisitor::<STRICT>).map(Self)
     }
 }
 
-struct JsonVisitor;
+struct JsonVisitor<const STRICT: bool>;
 
 fn float(value: f64) -> Value {
     Number::from_f64(value).map_or(Value::Null, Value::Number)
@@ -55,7 +66,7 @@ fn key_text(key: Value) -> String {
     }
 }
 
-impl<'de> Visitor<'de> for JsonVisitor {
+impl<'de, const STRICT: bool> Visitor<'de> for JsonVisitor<STRICT> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,19 +115,19 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        AsJson::deserialize(deserializer).map(|json| json.0)
+        AsJson::<STRICT>::deserialize(deserializer).map(|json| json.0)
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(
         self,
         deserializer: D,
     ) -> Result<Value, D::Error> {
-        AsJson::deserialize(deserializer).map(|json| json.0)
+        AsJson::<STRICT>::deserialize(deserializer).map(|json| json.0)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
-        while let Some(AsJson(item)) = items.next_element()? {
+        while let Some(AsJson::<STRICT>(item)) = items.next_element()? {
             out.push(item);
         }
         Ok(out.into())
@@ -124,8 +135,12 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
-        while let Some((AsJson(key), AsJson(value))) = entries.next_entry()? {
-            out.insert(key_text(key), value);
+        while let Some((AsJson::<STRICT>(key), AsJson::<STRICT>(value))) = entries.next_entry()? {
+            let key = key_text(key);
+            if STRICT && out.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} stands there twice")));
+            }
+            out.insert(key, value);
         }
         Ok(out.into())
     }
@@ -184,6 +199,31 @@ mod tests {
         assert_eq!(
             from_cbor(&[0x3b, 255, 255, 255, 255, 255, 255, 255, 255]),
             Ok(json!(-18446744073709551616.0))
+        );
+    }
+
+    #[test]
+    fn a_text_is_one_value_without_a_key_that_stands_twice() {
+        for text in ["null", " [1, {\"a\": {\"a\": 1}}] ", "-0.5e1", "{\"a\":1,\"A\":2}"] {
+            assert_eq!(from_text(text.as_bytes()).ok(), serde_json::from_str(text).ok(), "{text}");
+        }
+        for bad in [
+            "",
+            "{",
+            "1 2",
+            "{\"a\":1,\"a\":1}",
+            "[{\"a\":1,\"\\u0061\":2}]",
+            "NaN",
+            "\u{feff}1",
+            "'a'",
+        ] {
+            assert!(from_text(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let twice = from_text(b"{\"a\":1,\n\"a\":2}").expect_err("twice");
+        assert!(twice.contains("\"a\" stands there twice") && twice.contains("line 2"), "{twice}");
+        let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(
+            from_text(deep(127).as_bytes()).is_ok() && from_text(deep(128).as_bytes()).is_err()
         );
     }
 

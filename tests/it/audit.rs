@@ -87,7 +87,7 @@ impl Book {
     }
 
     /// All whole lines of a kind; each is an object.
-    fn lines(&self, event: &str) -> Vec<Value> {
+    pub(crate) fn lines(&self, event: &str) -> Vec<Value> {
         let text = self.text();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let lines = whole.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));

@@ -8,6 +8,7 @@ mod draining;
 mod enrolling;
 mod files;
 mod forwarding;
+mod http;
 mod killed;
 mod local;
 mod paused;

@@ -13,6 +13,8 @@ mod faults_drain;
 #[cfg(feature = "forward")]
 mod forward;
 mod hostile;
+#[cfg(feature = "gateway")]
+mod http;
 mod identity;
 mod limits;
 #[cfg(unix)]

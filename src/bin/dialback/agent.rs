@@ -104,7 +104,7 @@ impl Settings {
     }
 
     /// For an agent that runs.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<AgentPolicy> {
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<Generation<AgentPolicy>> {
         let (of, live) = (self.credentials.clone(), fixed.forwards.clone());
         let needs_restart = reload::restarts([
             (self.nodes != fixed.nodes, "nodes"),

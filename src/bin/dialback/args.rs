@@ -168,6 +168,12 @@ pub(crate) struct NodeArgs {
     /// Where to keep what outlasts a restart, so that peers notice one at once; made if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Where the HTTP door listens, TCP; without it, or [gateway] in the config file, there is none
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) gateway: Option<SocketAddr>,
+    /// The bearer tokens of the HTTP door; see `dialback token`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
     /// The audit log.
     #[command(flatten)]
     pub(crate) audit: AuditArgs,

@@ -2,7 +2,8 @@
 
 use crate::output::{escape, print_json};
 use dialback::{
-    BindError, CallId, Code, ConnectError, CredentialsError, StartError, StateError, Status,
+    BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
+    Status,
     certs::CertsError,
     config::{Faults, TlsGap},
 };
@@ -160,6 +161,15 @@ impl From<StartError> for Failure {
         match error {
             StartError::Bind(BindError::Socket { .. })
             | StartError::State(StateError::Unusable { .. }) => Self::runtime(&error),
+            _ => Self::local(&error),
+        }
+    }
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::Socket { .. } => Self::runtime(&error),
             _ => Self::local(&error),
         }
     }

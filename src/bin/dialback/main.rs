@@ -12,6 +12,7 @@ mod credentials;
 mod enroll;
 mod exit;
 mod forwards;
+mod gateway;
 mod input;
 mod join;
 mod listener;

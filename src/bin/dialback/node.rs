@@ -5,6 +5,7 @@ use crate::{
     audit,
     credentials::{self, Locator},
     exit::Failure,
+    gateway::{self, GatewaySettings, NextGateway},
     policy::{count_rules, rules_of},
     reload::{self, Read, Reader},
     signals::{Hangups, Signals},
@@ -27,6 +28,7 @@ struct Settings {
     limits: Limits,
     state: Option<PathBuf>,
     audit: AuditFile,
+    gateway: Option<GatewaySettings>,
     /// Where all this was read.
     files: Vec<PathBuf>,
 }
@@ -56,7 +58,10 @@ impl Settings {
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.iter().chain(&args.policy).cloned());
+        let gateway = GatewaySettings::read(args, file.gateway)?;
+        files.extend(gateway.iter().flat_map(GatewaySettings::files));
         Ok(Self {
+            gateway,
             policy,
             credentials: credentials::load_from(Role::Node, &located)?,
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
@@ -76,7 +81,8 @@ impl Settings {
 async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
     let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     settings.announce();
-    let Settings { credentials, listen, policy, limits, state, audit: audited, .. } = settings;
+    let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
+        settings;
     let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
     let builder = builder.audit(audit.clone());
@@ -86,9 +92,15 @@ async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Re
     };
     let run = async {
         let node = builder.start().await?;
-        let fixed = Fixed { listen, state: state.as_ref(), audit: &audited };
+        let door = gateway::open(&node, gateway.as_ref()).await?;
+        let gateway = gateway.as_ref();
+        let fixed = Fixed { listen, state: state.as_ref(), audit: &audited, gateway };
         let fit = |next: Settings| Ok(next.in_place_of(fixed));
-        let apply = async |next| node.apply(next).await;
+        let apply = async |(next, at_the_door)| {
+            let applied = node.apply(next).await?;
+            gateway::apply(door.as_ref(), at_the_door);
+            Ok(applied)
+        };
         let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
         signals.stop(first, node.shutdown()).await
     };
@@ -101,11 +113,12 @@ struct Fixed<'a> {
     listen: SocketAddr,
     state: Option<&'a PathBuf>,
     audit: &'a AuditFile,
+    gateway: Option<&'a GatewaySettings>,
 }
 
 impl Settings {
     /// For a node that runs.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<NodePolicy> {
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<(Generation<NodePolicy>, NextGateway)> {
         let (of, rules) = (self.credentials.clone(), self.policy.clone());
         let announce = Box::new(move || {
             credentials::announce(&of);
@@ -115,12 +128,14 @@ impl Settings {
             (self.listen != fixed.listen, "listen"),
             (self.state.as_ref() != fixed.state, "state"),
             (self.audit != *fixed.audit, "audit"),
+            (gateway::needs_restart(self.gateway.as_ref(), fixed.gateway), "gateway"),
         ]);
         let next = Generation {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
             limits: Some(self.limits),
         };
+        let next = (next, gateway::next(self.gateway));
         Read { next, files: self.files, needs_restart, announce }
     }
 }

@@ -3,16 +3,16 @@
 
 use crate::{exit::Failure, output::escape, signals::Hangups};
 use dialback::{
-    Applied, Generation, StartError,
+    Applied, StartError,
     config::{Watch, read_aside},
     limits::{RELOAD_AGAIN_EVERY, RELOAD_LOOK_EVERY, WORRY_AGAIN_AFTER},
 };
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Instant};
 
 /// What was read, and from where.
-pub(crate) struct Read<P> {
+pub(crate) struct Read<N> {
     /// To be put in force.
-    pub(crate) next: Generation<P>,
+    pub(crate) next: N,
     /// To be watched from now on.
     pub(crate) files: Vec<PathBuf>,
     /// What has changed too and takes a restart: names of settings.
@@ -62,12 +62,12 @@ pub(crate) fn first<S>(
 }
 
 /// Minds files and SIGHUP for as long as it is polled. What was read is made fit for the party that runs, and applied.
-pub(crate) async fn mind<S: Send + 'static, P>(
+pub(crate) async fn mind<S: Send + 'static, N>(
     mut watch: Watch,
     mut hangups: Hangups,
     reader: Reader<S>,
-    fit: impl Fn(S) -> Result<Read<P>, Failure>,
-    apply: impl AsyncFn(Generation<P>) -> Result<Applied, StartError>,
+    fit: impl Fn(S) -> Result<Read<N>, Failure>,
+    apply: impl AsyncFn(N) -> Result<Applied, StartError>,
 ) -> Infallible {
     let mut pending = Pending::default();
     loop {

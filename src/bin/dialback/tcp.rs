@@ -42,7 +42,7 @@ impl Settings {
     }
 
     /// For a caller that runs.
-    fn fit(self) -> Read<()> {
+    fn fit(self) -> Read<Generation<()>> {
         let of = self.credentials.clone();
         Read {
             next: Generation { credentials: Some(self.credentials), ..Generation::default() },

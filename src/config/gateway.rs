@@ -1,0 +1,107 @@
+//! `[gateway]` of a node's file: where the HTTP door is, and who may pass it.
+
+use super::{
+    table::Table,
+    value::{flag, listen, path, text},
+};
+use crate::{gateway::IpRange, name::Name};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// What a node's file says of its HTTP door.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GatewayFile {
+    /// Where to listen, TCP.
+    pub listen: Option<SocketAddr>,
+    /// The file of bearer tokens.
+    pub tokens: Option<PathBuf>,
+    /// The caller that everybody is who shows nothing.
+    pub anonymous: Option<Name>,
+    /// Addresses of proxies that stand in front.
+    pub trusted_proxy: Vec<IpRange>,
+    /// Origins whose pages may ask.
+    pub cors_origins: Vec<String>,
+    /// Whether it speaks TLS, and with what.
+    pub tls: Option<GatewayTls>,
+}
+
+/// What a door shows in TLS: the certificate that is named, or the node's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayTls {
+    /// A chain that clients believe who do not know the node's CA, the leaf first, and its key.
+    pub certificate: Option<[PathBuf; 2]>,
+}
+
+/// Reads `[gateway]`.
+pub(super) fn read_gateway(file: &mut Table<'_>) -> Option<GatewayFile> {
+    file.refuse(
+        &["tokens", "anonymous", "trusted_proxy", "cors_origins"],
+        "belongs under [gateway]",
+    );
+    let mut table = file.table("gateway", "[gateway]")?;
+    let gateway = GatewayFile {
+        listen: table.optional("listen", listen),
+        tokens: table.optional("tokens", path),
+        anonymous: table.optional("anonymous", text("everybody")),
+        trusted_proxy: table.each("trusted_proxy", text("10.0.0.0/8")).unwrap_or_default(),
+        cors_origins: table.each("cors_origins", origin).unwrap_or_default(),
+        tls: read_tls(&mut table),
+    };
+    check(&table, &gateway);
+    table.refuse(&["cert", "key"], "belongs under [gateway.tls]");
+    table.finish();
+    Some(gateway)
+}
+
+/// `tls = true`, or a table with the certificate to show.
+fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {
+    if !table.is_table("tls") {
+        return table.optional("tls", flag)?.then(GatewayTls::default);
+    }
+    let mut tls = table.table("tls", "[gateway.tls]")?;
+    let [cert, key] = ["cert", "key"].map(|name| tls.optional(name, path));
+    for (has, lacks, name) in [(&cert, &key, "cert"), (&key, &cert, "key")] {
+        if has.is_some() && lacks.is_none() {
+            let text =
+                "cert and key go together; leave both out to show the node's own certificate";
+            tls.fault(name, format!("`{name}`: {text}"));
+        }
+    }
+    tls.finish();
+    Some(GatewayTls { certificate: cert.zip(key).map(|(cert, key)| [cert, key]) })
+}
+
+/// What the door itself would refuse, with its line.
+fn check(table: &Table<'_>, gateway: &GatewayFile) {
+    let is_loopback = gateway.listen.is_none_or(|listen| listen.ip().to_canonical().is_loopback());
+    let has_proxy = !gateway.trusted_proxy.is_empty();
+    if !is_loopback && !has_proxy && gateway.tls.is_none() {
+        let text = "`listen`: plain HTTP is taken on loopback only; listen on 127.0.0.1, or set tls = true or [gateway.tls], or name in trusted_proxy who stands in front";
+        table.fault("listen", text.into());
+    }
+    if gateway.anonymous.is_some() && (!is_loopback || has_proxy) {
+        let text = "`anonymous`: would let everybody call who reaches the door; it is for loopback only, and not behind a trusted_proxy";
+        table.fault("anonymous", text.into());
+    }
+}
+
+/// An origin as browsers write it: scheme, host, and the port unless it is the usual one.
+fn origin(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    let text: String = text("https://app.example.com")(value)?;
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_host = |rest: &str| {
+        !rest.is_empty()
+            && rest.bytes().all(|b| {
+                b.is_ascii_lowercase()
+                    || b.is_ascii_digit()
+                    || matches!(b, b'.' | b'-' | b':' | b'[' | b']')
+            })
+    };
+    if rest.is_some_and(is_host) {
+        return Ok(text);
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(format!(
+        "{shown:?} is no origin; write scheme and host in small letters, without a path, as \"https://app.example.com\""
+    ))
+}

@@ -1,0 +1,252 @@
+//! What goes back: replies, errors in Connect's shape, and the headers that every answer has.
+
+use super::stream::StreamBody;
+use crate::{
+    metadata::Metadata,
+    name::CallId,
+    status::{Code, Outcome, Status},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+use serde_json::{Map, Value, json};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// What is known of the call's execution.
+pub(super) const OUTCOME: HeaderName = HeaderName::from_static("dialback-outcome");
+/// The call's name in every log.
+pub(super) const CALL_ID: HeaderName = HeaderName::from_static("dialback-call-id");
+/// Before the key of a pair of metadata.
+pub(super) const METADATA: &str = "dialback-metadata-";
+/// The type of details, which are bytes that the two ends agree on.
+const DETAILS_TYPE: &str = "dialback.v1.Details";
+
+/// What an answer carries.
+pub(super) enum AnswerBody {
+    Whole(Full<Bytes>),
+    Stream(Box<StreamBody>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Stream(stream) => stream.poll_next(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Stream(stream) => stream.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// An answer.
+pub(super) type Answer = Response<AnswerBody>;
+
+/// A request that is answered with an error: in Connect's shape, with a status of HTTP.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    http: Option<StatusCode>,
+    pub(super) status: Status,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long it waits before it goes out, for those who ask too often; their connection is over then.
+    pub(super) held_back: Option<Duration>,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self { http: None, status, headers: Vec::new(), held_back: None }
+    }
+}
+
+impl Refusal {
+    /// A fault of HTTP itself, which has a status of its own. Nothing was started.
+    pub(super) fn with(http: StatusCode, code: Code, text: impl Into<String>) -> Self {
+        Self { http: Some(http), ..Status::not_executed(code, text).into() }
+    }
+
+    /// The same failure with another status of HTTP.
+    pub(super) fn with_http(self, http: StatusCode) -> Self {
+        Self { http: Some(http), ..self }
+    }
+
+    /// With one more header.
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// After it the connection is closed: what may still come over it cannot be told apart, or is not worth it.
+    pub(super) fn closing(self) -> Self {
+        self.header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// Goes out later, and ends the connection in whatever version of HTTP.
+    pub(super) fn held_back(self, wait: Duration) -> Self {
+        Self { held_back: Some(wait), ..self }.closing()
+    }
+
+    /// What HTTP says of it.
+    pub(super) fn http_status(&self) -> StatusCode {
+        self.http.unwrap_or_else(|| http_status(self.status.code()))
+    }
+
+    /// The answer of a call with one reply.
+    pub(super) fn into_answer(self) -> Answer {
+        let http = self.http_status();
+        let mut answer = whole(http, "application/json", error_json(&self.status).to_string());
+        add_metadata(answer.headers_mut(), METADATA, self.status.metadata());
+        set_outcome(&mut answer, self.status.outcome());
+        answer.headers_mut().extend(self.headers);
+        answer
+    }
+}
+
+/// The statuses of HTTP by Connect's table: <https://connectrpc.com/docs/protocol#error-codes>.
+pub(super) fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled => client_closed_request(),
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// 499, which HTTP has no name for. Nobody is left who reads it, unless a handler says of itself that it was cancelled.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A code as Connect writes it.
+pub(super) fn connect_code(code: Code) -> String {
+    match code {
+        Code::Cancelled => "canceled".into(),
+        other => other.as_str().to_ascii_lowercase(),
+    }
+}
+
+/// An error as Connect writes it.
+pub(super) fn error_json(status: &Status) -> Value {
+    let mut error = Map::new();
+    error.insert("code".into(), connect_code(status.code()).into());
+    error.insert("message".into(), status.message().into());
+    if !status.details().is_empty() {
+        let value = STANDARD_NO_PAD.encode(status.details());
+        error.insert("details".into(), json!([{ "type": DETAILS_TYPE, "value": value }]));
+    }
+    error.into()
+}
+
+/// An answer that is in hand.
+pub(super) fn whole(
+    http: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut answer = Response::new(AnswerBody::Whole(Full::new(body.into())));
+    *answer.status_mut() = http;
+    set_content_type(&mut answer, content_type);
+    answer
+}
+
+pub(super) fn set_content_type(answer: &mut Answer, content_type: &'static str) {
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+}
+
+pub(super) fn set_outcome(answer: &mut Answer, outcome: Outcome) {
+    answer.headers_mut().insert(OUTCOME, HeaderValue::from_static(outcome.as_str()));
+}
+
+/// Pairs of a call as headers. Those that HTTP cannot carry are left out.
+pub(super) fn add_metadata(headers: &mut HeaderMap, prefix: &str, metadata: &Metadata) {
+    for (key, value) in metadata.iter() {
+        let name = HeaderName::from_bytes(format!("{prefix}{key}").as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// What every answer says, whoever has made it.
+pub(super) fn finish(answer: &mut Answer, call_id: CallId) {
+    let headers = answer.headers_mut();
+    if let Ok(call_id) = HeaderValue::try_from(call_id.to_string()) {
+        headers.insert(CALL_ID, call_id);
+    }
+    headers.entry(OUTCOME).or_insert(HeaderValue::from_static(Outcome::NotExecuted.as_str()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_the_status_of_connects_table() {
+        let table =
+            [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
+        for (number, http) in (0..).zip(table) {
+            let code = Code::from_number(number).expect("a code");
+            assert_eq!(http_status(code).as_u16(), http, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_connects_spelling_and_its_details() {
+        let status = Status::new(Code::Cancelled, "no \"more\"").with_details(vec![0xfb, 0xff]);
+        let expected = r#"{"code":"canceled","message":"no \"more\"","details":[{"type":"dialback.v1.Details","value":"+/8"}]}"#;
+        assert_eq!(error_json(&status), serde_json::from_str::<Value>(expected).expect("JSON"));
+        let plain = error_json(&Status::new(Code::DeadlineExceeded, "late"));
+        assert_eq!(plain, json!({"code": "deadline_exceeded", "message": "late"}));
+    }
+
+    #[test]
+    fn pairs_that_http_cannot_carry_are_left_out() {
+        let mut metadata = Metadata::default();
+        for (key, value) in [("good", "1"), ("bad key", "2"), ("split", "a\r\nb: c"), ("good", "ü")]
+        {
+            metadata.insert(key, value);
+        }
+        let mut headers = HeaderMap::new();
+        add_metadata(&mut headers, METADATA, &metadata);
+        let all: Vec<_> = headers.get_all("dialback-metadata-good").iter().collect();
+        assert_eq!((headers.len(), all.len()), (2, 2), "{headers:?}");
+    }
+}

@@ -1,0 +1,259 @@
+//! Bodies on their way in: whole, within their size and their time, and as the message that they are.
+
+use super::answer::Refusal;
+use crate::{
+    limits::{HTTP_DRAIN_BYTES_MAX, HTTP_DRAIN_WAIT_MAX, HTTP_STEP, HTTP_STEP_BYTES_MIN},
+    status::{Code, Status},
+    wire::json,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::{StatusCode, body::Incoming};
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How a message is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    Json,
+    Cbor,
+}
+
+impl Codec {
+    /// What was sent as the CBOR of a message. CBOR itself is looked at by whoever takes it.
+    pub(super) fn decode(self, bytes: Bytes) -> Result<Bytes, Status> {
+        if self == Self::Cbor {
+            return Ok(bytes);
+        }
+        let value = json::from_text(&bytes).map_err(|fault| {
+            let text = format!("the body is not one JSON value: {fault}");
+            Status::not_executed(Code::InvalidArgument, text)
+        })?;
+        let encoded = json::to_cbor(&value);
+        encoded.map_err(|fault| Status::not_executed(Code::InvalidArgument, fault))
+    }
+
+    /// The CBOR of a message as it is to be sent. The handler has answered by then, and what it did is done.
+    pub(super) fn encode(self, message: Bytes) -> Result<Bytes, Status> {
+        if self == Self::Cbor {
+            return Ok(message);
+        }
+        let value = json::from_cbor(&message).map_err(|fault| {
+            let text = format!("the handler's answer is not CBOR: {fault}");
+            Status::unknown(Code::Internal, text)
+        })?;
+        Ok(Bytes::from(value.to_string()))
+    }
+}
+
+/// Why a body did not come whole.
+#[derive(Debug)]
+pub(super) struct BodyFault {
+    http: Option<StatusCode>,
+    code: Code,
+    text: String,
+}
+
+impl BodyFault {
+    /// What it is for the call: nothing was started.
+    pub(super) fn status(&self) -> Status {
+        Status::not_executed(self.code, self.text.as_str())
+    }
+}
+
+impl From<BodyFault> for Refusal {
+    fn from(fault: BodyFault) -> Self {
+        let refusal = Self::from(fault.status());
+        match fault.http {
+            Some(http) => refusal.with_http(http).closing(),
+            None => refusal,
+        }
+    }
+}
+
+/// A body until somebody reads it. What nobody has read is taken in and thrown away: a connection that is closed with something left in it
+/// is reset, and the client may never see its answer.
+#[derive(Clone)]
+pub(super) struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+impl Unread {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Reads it, once.
+    pub(super) async fn read(&self, bytes_max: usize) -> Result<Bytes, BodyFault> {
+        match self.take() {
+            Some(body) => read(body, bytes_max).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// Takes in what nobody has read, if it is small and comes soon.
+    pub(super) async fn drain(&self) {
+        if let Some(body) = self.take() {
+            drop(timeout(HTTP_DRAIN_WAIT_MAX, read(body, HTTP_DRAIN_BYTES_MAX)).await);
+        }
+    }
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// It is too large, too slow, or was broken off.
+pub(super) async fn read<B>(mut body: B, bytes_max: usize) -> Result<Bytes, BodyFault>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let mut whole = BytesMut::new();
+    let (mut step_ends, mut step_bytes) = (Instant::now() + HTTP_STEP, 0);
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large(bytes_max));
+    }
+    loop {
+        let frame = match timeout_at(step_ends, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(fault))) => {
+                let text = format!("the body broke off: {fault}");
+                return Err(BodyFault { http: None, code: Code::InvalidArgument, text });
+            }
+            Err(_elapsed) if step_bytes >= HTTP_STEP_BYTES_MIN => {
+                (step_ends, step_bytes) = (Instant::now() + HTTP_STEP, 0);
+                continue;
+            }
+            Err(_elapsed) => return Err(too_slow()),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        step_bytes += data.len();
+        if whole.len() + data.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        whole.extend_from_slice(&data);
+        if Instant::now() >= step_ends {
+            if step_bytes < HTTP_STEP_BYTES_MIN {
+                return Err(too_slow());
+            }
+            (step_ends, step_bytes) = (Instant::now() + HTTP_STEP, 0);
+        }
+    }
+}
+
+fn too_large(bytes_max: usize) -> BodyFault {
+    let text = format!("the body is over the limit of {bytes_max} bytes (message_bytes_max)");
+    BodyFault { http: None, code: Code::ResourceExhausted, text }
+}
+
+fn too_slow() -> BodyFault {
+    let text = "the body came too slowly (less than 1 KiB/s)".to_owned();
+    BodyFault { http: Some(StatusCode::REQUEST_TIMEOUT), code: Code::DeadlineExceeded, text }
+}
+
+/// What stands before a message in Connect's streams: a byte of flags and the length.
+pub(super) const PREFIX_BYTES: usize = 5;
+/// The message is compressed.
+const COMPRESSED: u8 = 1;
+/// It is the last, and says how the stream ended.
+pub(super) const END_STREAM: u8 = 2;
+
+/// Takes the one message of a streaming request out of its envelope.
+pub(super) fn opened(mut body: Bytes) -> Result<Bytes, Status> {
+    let invalid = |text: &str| Err(Status::not_executed(Code::InvalidArgument, text));
+    if body.len() < PREFIX_BYTES {
+        return invalid("the body is shorter than the five bytes before a message");
+    }
+    let (flags, length) = (body.get_u8(), body.get_u32());
+    if flags & COMPRESSED != 0 {
+        let text = "a message is compressed; messages are taken uncompressed only";
+        return Err(Status::not_executed(Code::Unimplemented, text));
+    }
+    if flags != 0 {
+        return invalid("the flags of the message are unknown; a request's message has none");
+    }
+    match body.len().cmp(&(length as usize)) {
+        std::cmp::Ordering::Less => invalid("the body ends before its message does"),
+        std::cmp::Ordering::Equal => Ok(body),
+        std::cmp::Ordering::Greater => {
+            invalid("there is more than one message; methods are called with one over HTTP")
+        }
+    }
+}
+
+/// Puts a message into an envelope.
+pub(super) fn enveloped(flags: u8, message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+    out.extend_from_slice(&[flags]);
+    out.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(message);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use http_body_util::channel::Channel;
+
+    #[test]
+    fn an_envelope_holds_one_plain_message() {
+        assert_eq!(opened(enveloped(0, b"abc")), Ok(Bytes::from_static(b"abc")));
+        assert_eq!(opened(enveloped(0, b"")), Ok(Bytes::new()));
+        let code = |body: &[u8]| opened(Bytes::copy_from_slice(body)).map_err(|bad| bad.code());
+        for bad in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\0\x02a",
+            b"\0\0\0\0\x01ab",
+            b"\x02\0\0\0\0",
+            b"\x80\0\0\0\0",
+        ] {
+            assert_eq!(code(bad), Err(Code::InvalidArgument), "{bad:?}");
+        }
+        assert_eq!(code(b"\x01\0\0\0\x01a"), Err(Code::Unimplemented));
+    }
+
+    #[tokio::test]
+    async fn a_body_at_the_limit_is_read_and_one_byte_more_is_not() {
+        let whole = |bytes: usize| Full::new(Bytes::from(vec![7; bytes]));
+        assert_eq!(read(whole(100), 100).await.expect("whole").len(), 100);
+        let fault = read(whole(101), 100).await.expect_err("over it");
+        assert!(fault.code == Code::ResourceExhausted && fault.text.contains("message_bytes_max"));
+    }
+
+    /// A body that comes in pieces of this size, a second apart. Gives how it ended and when.
+    async fn trickle(piece: usize, pieces: usize) -> (Result<usize, Code>, u64) {
+        let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+        let began = Instant::now();
+        let send = async move {
+            for _ in 0..pieces {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                if sender.send_data(Bytes::from(vec![7; piece])).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (read, ()) = tokio::join!(
+            async {
+                let read = read(body, 1 << 20).await;
+                (read.map(|body| body.len()).map_err(|fault| fault.code), began.elapsed().as_secs())
+            },
+            send
+        );
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_cut_off_after_ten_seconds_and_a_slow_one_is_read() {
+        assert_eq!(trickle(1, 60).await, (Err(Code::DeadlineExceeded), 10));
+        let (read, seconds) = trickle(2 * HTTP_STEP_BYTES_MIN / 10, 60).await;
+        assert_eq!((read, seconds), (Ok(12 * HTTP_STEP_BYTES_MIN), 60));
+    }
+}

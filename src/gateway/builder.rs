@@ -1,0 +1,215 @@
+//! How a door is described and opened, and what is refused before it opens.
+
+use super::{
+    Gateway, Inner,
+    origin::IpRange,
+    who::{Strangers, TokenJudge},
+};
+use crate::{
+    current::Current,
+    drain::Tasks,
+    httpd,
+    limits::{CLOSE_WAIT_MAX, HTTP_VIEWS_AT_ONCE_MAX},
+    name::{Name, NameError, PeerName, Role},
+    node::{Door, Node},
+    tls::{HttpTls, ServerCertificate},
+};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+
+/// Why a door did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The address is none.
+    #[error(transparent)]
+    Address(#[from] NameError),
+    /// It cannot be listened on.
+    #[error("cannot listen on TCP {address}: {source}{}", hint(.source))]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Plain HTTP where others may read it.
+    #[error(
+        "the gateway on {address} would take plain HTTP from other machines; listen on loopback (127.0.0.1), or set [gateway.tls], or name in trusted_proxy who stands in front"
+    )]
+    PlainOutside {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A name for everybody where strangers are.
+    #[error(
+        "anonymous would let everybody who reaches the gateway on {address} call as caller/{name}; it is for loopback only, and not behind a trusted_proxy: use tokens or certificates"
+    )]
+    AnonymousOutside {
+        /// The address.
+        address: SocketAddr,
+        /// The name that everybody would have.
+        name: Name,
+    },
+    /// Nobody could ever ask.
+    #[error(
+        "nobody could call through the gateway on {address}: set tokens, [gateway.tls] for callers with certificates, or on loopback anonymous"
+    )]
+    NobodyMayAsk {
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+/// The door ends with its node, or before it.
+async fn end_with(node: Tasks, own: Tasks) {
+    tokio::select! {
+        () = node.stopped() => own.stop(),
+        () = own.stopped() => {}
+    }
+    own.wait(CLOSE_WAIT_MAX).await;
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there, stop it or choose another address with --gateway"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
+}
+
+/// How a door is to be. Made by [`Gateway::builder`].
+#[must_use = "a door is open once it is started"]
+pub struct GatewayBuilder {
+    door: Door,
+    listen: Result<SocketAddr, String>,
+    tokens: Option<TokenJudge>,
+    anonymous: Option<Name>,
+    proxies: Vec<IpRange>,
+    origins: Vec<String>,
+    has_tls: bool,
+    certificate: Option<ServerCertificate>,
+}
+
+impl GatewayBuilder {
+    pub(super) fn new(node: &Node) -> Self {
+        Self {
+            door: node.door(),
+            listen: Ok((Ipv4Addr::LOCALHOST, 8080).into()),
+            tokens: None,
+            anonymous: None,
+            proxies: Vec::new(),
+            origins: Vec::new(),
+            has_tls: false,
+            certificate: None,
+        }
+    }
+
+    /// Sets where to listen, as `"127.0.0.1:8080"` (the default) or `"127.0.0.1:0"` (any free port). In plain only on loopback, unless a
+    /// trusted proxy is named.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        let text = address.to_string();
+        self.listen = text.parse().map_err(|_| text);
+        self
+    }
+
+    /// Lets callers show a token (`Authorization: Bearer ...`): the judge says whose it is, or why it is nobody's. It is asked for every
+    /// request, and every other second while a call goes on, so it has to be quick; the reason goes into the log.
+    pub fn tokens(
+        mut self,
+        judge: impl Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.tokens = Some(Arc::new(judge));
+        self
+    }
+
+    /// The same with a judge that is shared already, or none.
+    pub fn shared_tokens(mut self, judge: Option<TokenJudge>) -> Self {
+        self.tokens = judge;
+        self
+    }
+
+    /// Takes whoever shows nothing for this caller. On loopback only, and only for requests that name this machine (`localhost`).
+    pub fn anonymous(mut self, caller: Name) -> Self {
+        self.anonymous = Some(caller);
+        self
+    }
+
+    /// Adds addresses of proxies that stand in front. In plain only they may connect then, and their `X-Forwarded-For` is believed.
+    pub fn trusted_proxy(mut self, range: IpRange) -> Self {
+        self.proxies.push(range);
+        self
+    }
+
+    /// Adds an origin whose pages may ask, as `"https://app.example.com"`. Default: none, and requests of pages are refused.
+    pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// Speaks TLS 1.3 with the node's own certificate. Callers may show theirs: judged as on links, by the credentials of the moment.
+    pub fn tls(mut self) -> Self {
+        self.has_tls = true;
+        self
+    }
+
+    /// Speaks TLS 1.3 with another certificate, which clients believe that do not know the node's CA. Callers' are judged as ever.
+    pub fn certificate(mut self, certificate: ServerCertificate) -> Self {
+        self.has_tls = true;
+        self.certificate = Some(certificate);
+        self
+    }
+
+    /// Opens the door. Needs a tokio runtime; returns once the socket is bound.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on, or a door that nobody, or everybody, could pass.
+    pub async fn start(self) -> Result<Gateway, GatewayError> {
+        let address = self.listen.as_ref().map_err(|text| NameError::of_listen(text))?;
+        let address = *address;
+        self.check(address)?;
+        let fault = |source| GatewayError::Socket { address, source };
+        let listener = TcpListener::bind(address).await.map_err(fault)?;
+        let address = listener.local_addr().map_err(fault)?;
+        let tls = self.has_tls.then(|| Arc::new(HttpTls::new(self.certificate)));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let (node_tasks, tasks) = (self.door.tasks(), Tasks::default());
+        let inner = Arc::new(Inner {
+            door: self.door,
+            tokens: Current::new(self.tokens),
+            tls: Current::new(tls),
+            anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
+            proxies: self.proxies,
+            origins: self.origins,
+            strangers: Strangers::default(),
+            views: Semaphore::new(HTTP_VIEWS_AT_ONCE_MAX),
+        });
+        let serve = httpd::serve(listener, inner.clone(), tasks.clone());
+        tasks.spawn_until_stopped(serve);
+        node_tasks.clone().spawn(end_with(node_tasks, tasks.clone()));
+        tracing::info!("the gateway listens on {scheme}://{address}");
+        Ok(Gateway { inner, address, tasks })
+    }
+
+    fn check(&self, address: SocketAddr) -> Result<(), GatewayError> {
+        let is_loopback = address.ip().to_canonical().is_loopback();
+        if !(self.has_tls || is_loopback || !self.proxies.is_empty()) {
+            return Err(GatewayError::PlainOutside { address });
+        }
+        match &self.anonymous {
+            Some(name) if !is_loopback || !self.proxies.is_empty() => {
+                Err(GatewayError::AnonymousOutside { address, name: name.clone() })
+            }
+            None if self.tokens.is_none() && !self.has_tls => {
+                Err(GatewayError::NobodyMayAsk { address })
+            }
+            _ => Ok(()),
+        }
+    }
+}

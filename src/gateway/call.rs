@@ -1,0 +1,178 @@
+//! A request that is a call: its body becomes a message, and what comes of it an answer.
+
+use super::{
+    Asking, Inner,
+    answer::{
+        Answer, AnswerBody, METADATA, Refusal, add_metadata, set_content_type, set_outcome, whole,
+    },
+    ask::{Form, Words},
+    body::{self, BodyFault, Codec, PREFIX_BYTES, Unread},
+    stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
+    who::Who,
+};
+use crate::{
+    call::{Body, Reply, ReplyFuture},
+    limits::{HTTP_CALLER_LOOK_EVERY, HTTP_STREAM_HEAD_WAIT_MAX},
+    metadata::Metadata,
+    name::{MethodPath, Name},
+    node::Asked,
+    status::{Outcome, Status},
+    wire::CallKind,
+};
+use hyper::{Response, StatusCode};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where the body leaves how it failed, which a call's status does not say in full.
+type LeftFault = Arc<Mutex<Option<BodyFault>>>;
+
+impl Inner {
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        asking: &Asking,
+        who: Who,
+        agent: Option<Name>,
+        method: MethodPath,
+        body: &Unread,
+    ) -> Result<Answer, Refusal> {
+        let form = Form::of(&asking.headers)?;
+        let Words { timeout, traceparent, metadata } = Words::of(&asking.headers)?;
+        let kind = match form {
+            Form::Unary(_) => CallKind::Unary,
+            Form::Connect(_) | Form::Events(_) => CallKind::ServerStream,
+        };
+        let caller = who.caller.clone();
+        let call_id = asking.call_id;
+        let asked = Asked { caller, call_id, method, kind, agent, timeout, traceparent, metadata };
+        let (call, fault) = self.started(asked, form, body);
+        match form {
+            Form::Unary(codec) => {
+                self.one(call, who, codec).await.map_err(|status| refused(status, &fault))
+            }
+            Form::Connect(codec) => {
+                let wording = Wording::Connect(codec);
+                let streamed = self.streamed(call, who, wording).await;
+                Ok(streamed.unwrap_or_else(|status| ended(wording, &status)))
+            }
+            Form::Events(_) => {
+                let streamed = self.streamed(call, who, Wording::Events).await;
+                streamed.map_err(|status| refused(status, &fault))
+            }
+        }
+    }
+
+    /// The call, not yet begun. It owns all that it needs, so that it can go on in the body of its answer.
+    fn started(
+        self: &Arc<Self>,
+        asked: Asked,
+        form: Form,
+        body: &Unread,
+    ) -> (ReplyFuture, LeftFault) {
+        let (inner, left, body) = (self.clone(), LeftFault::default(), body.clone());
+        let fault = left.clone();
+        let call = Box::pin(async move {
+            let most = inner.door.limits().message_bytes_max;
+            let message = async {
+                let (codec, extra) = match form {
+                    Form::Unary(codec) | Form::Events(codec) => (codec, 0),
+                    Form::Connect(codec) => (codec, PREFIX_BYTES),
+                };
+                let whole = body.read(most + extra).await.map_err(|found| {
+                    let status = found.status();
+                    *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+                    status
+                })?;
+                let whole = if extra > 0 { body::opened(whole)? } else { whole };
+                codec.decode(whole)
+            };
+            inner.door.call(asked, message).await
+        });
+        (call, left)
+    }
+
+    async fn one(
+        self: &Arc<Self>,
+        call: ReplyFuture,
+        who: Who,
+        codec: Codec,
+    ) -> Result<Answer, Status> {
+        let reply = tokio::select! {
+            biased;
+            reply = call => reply?,
+            () = self.lapse(who) => return Err(lapsed()),
+        };
+        let Reply { body: Body::Message(message), metadata, trailing } = reply else {
+            return Err(reply.message().err().unwrap_or_else(no_stream));
+        };
+        let content_type = match codec {
+            Codec::Json => "application/json",
+            Codec::Cbor => "application/cbor",
+        };
+        let mut answer = whole(StatusCode::OK, content_type, codec.encode(message)?);
+        set_outcome(&mut answer, Outcome::Ok);
+        add_metadata(answer.headers_mut(), METADATA, &metadata);
+        add_metadata(answer.headers_mut(), &format!("trailer-{METADATA}"), &trailing);
+        Ok(answer)
+    }
+
+    /// The head of the answer waits a moment for the call: what is refused at once has a status of its own.
+    async fn streamed(
+        self: &Arc<Self>,
+        mut call: ReplyFuture,
+        who: Who,
+        wording: Wording,
+    ) -> Result<Answer, Status> {
+        let lapse = self.lapse(who);
+        let early = tokio::time::timeout(HTTP_STREAM_HEAD_WAIT_MAX, &mut call).await;
+        let (body, metadata) = match early {
+            Ok(reply) => {
+                let Reply { body, metadata, .. } = reply?;
+                let Body::Messages(messages) = body else { return Err(no_stream()) };
+                (StreamBody::answering(wording, messages, lapse), metadata)
+            }
+            Err(_elapsed) => (StreamBody::calling(wording, call, lapse), Metadata::default()),
+        };
+        let mut answer = Response::new(AnswerBody::Stream(Box::new(body)));
+        set_content_type(&mut answer, stream_type(wording));
+        // What becomes of it is not known before its end, which says so.
+        set_outcome(&mut answer, Outcome::Unknown);
+        add_metadata(answer.headers_mut(), METADATA, &metadata);
+        Ok(answer)
+    }
+
+    /// Ends when whoever asks may not ask any more.
+    fn lapse(self: &Arc<Self>, who: Who) -> Lapse {
+        if !who.can_lapse() {
+            return Box::pin(std::future::pending());
+        }
+        let inner = self.clone();
+        Box::pin(async move {
+            loop {
+                tokio::time::sleep(HTTP_CALLER_LOOK_EVERY).await;
+                if !inner.still_knows(&who) {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+const fn stream_type(wording: Wording) -> &'static str {
+    match wording {
+        Wording::Events => "text/event-stream",
+        Wording::Connect(Codec::Json) => "application/connect+json",
+        Wording::Connect(Codec::Cbor) => "application/connect+cbor",
+    }
+}
+
+/// A stream that has failed before its first message, in Connect's words: the status of HTTP is 200 whatever happened.
+fn ended(wording: Wording, status: &Status) -> Answer {
+    let end = ending(wording, Err(status.clone()), &Metadata::default());
+    let mut answer = whole(StatusCode::OK, stream_type(wording), end);
+    set_outcome(&mut answer, status.outcome());
+    answer
+}
+
+fn refused(status: Status, fault: &LeftFault) -> Refusal {
+    let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fault.map_or_else(|| status.into(), Refusal::from)
+}

@@ -1,0 +1,209 @@
+//! From where a request may come: proxies that stand in front, pages of other origins, and names under which the node is reached.
+
+use hyper::{
+    HeaderMap, Uri,
+    header::{self, HeaderName, HeaderValue},
+};
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// Addresses that begin with the same bits, as `10.0.0.0/8` or `fd00::/8`. One address alone is a range of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpRange {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// A text that is no [`IpRange`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not an address or a range of addresses; write it as 10.0.0.0/8, fd00::/8 or 192.0.2.1"
+)]
+pub struct IpRangeError {
+    text: String,
+}
+
+impl FromStr for IpRange {
+    type Err = IpRangeError;
+
+    fn from_str(text: &str) -> Result<Self, IpRangeError> {
+        let fault = || IpRangeError { text: text.chars().take(80).collect() };
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| fault())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let is_number = |bits: &&str| !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());
+        let bits = match bits {
+            Some(bits) => Some(bits).filter(is_number).and_then(|bits| bits.parse().ok()),
+            None => Some(most),
+        };
+        let bits = bits.filter(|bits| *bits <= most).ok_or_else(fault)?;
+        Ok(Self { address, bits })
+    }
+}
+
+impl fmt::Display for IpRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl IpRange {
+    /// Whether the address is in it. IPv4 in the clothes of IPv6 is IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let skip = |all: u32| all - u32::from(self.bits).min(all);
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits()).checked_shr(skip(32)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits()).checked_shr(skip(128)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of whoever asks: that of the connection, or, where a trusted proxy stands in front, the last one in `X-Forwarded-For` that
+/// is no such proxy. What came before it was written by strangers.
+pub(super) fn asker(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> IpAddr {
+    let is_proxy = |address: IpAddr| proxies.iter().any(|range| range.contains(address));
+    if !is_proxy(from) {
+        return from;
+    }
+    let values = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+    let mut nearest = from;
+    for text in all.iter().rev() {
+        match text.trim().parse::<IpAddr>() {
+            Ok(address) if is_proxy(address) => nearest = address.to_canonical(),
+            Ok(address) => return address.to_canonical(),
+            Err(_) => return nearest,
+        }
+    }
+    nearest
+}
+
+/// Whether a request names this machine itself. A page of another site can have its own name point here, but not call itself localhost.
+pub(super) fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = uri.authority().map(|authority| authority.as_str()).or(host) else {
+        return false;
+    };
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// What becomes of a request by the page that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    /// No page of a browser makes it.
+    None,
+    /// One whose origin may.
+    Allowed,
+    /// One of another origin.
+    Foreign,
+}
+
+/// Looks at the `Origin` of a request.
+pub(super) fn page(headers: &HeaderMap, allowed: &[String]) -> Page {
+    match headers.get(header::ORIGIN) {
+        None => Page::None,
+        Some(origin) if allowed.iter().any(|one| one.as_bytes() == origin.as_bytes()) => {
+            Page::Allowed
+        }
+        Some(_) => Page::Foreign,
+    }
+}
+
+/// Lets the page read the answer.
+pub(super) fn let_page_read(asked: &HeaderMap, answer: &mut HeaderMap) {
+    if let Some(origin) = asked.get(header::ORIGIN) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    // So that no cache gives the answer for one page to another.
+    answer.insert(header::VARY, HeaderValue::from_static("origin"));
+    let exposed = "dialback-outcome, dialback-call-id, www-authenticate, retry-after";
+    answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+}
+
+/// Tells a browser beforehand what a page may send.
+pub(super) fn let_page_ask(asked: &HeaderMap, answer: &mut HeaderMap) {
+    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    // Which of them are read is the door's own affair, and the origin is trusted by now.
+    if let Some(headers) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+    }
+    answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn range(text: &str) -> IpRange {
+        text.parse().expect("a range")
+    }
+
+    #[test]
+    fn a_range_holds_the_addresses_with_its_bits_and_no_others() {
+        for (text, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("192.0.2.4/30", "192.0.2.7", "192.0.2.8"),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("0.0.0.0/0", "203.0.113.9", "::1"),
+            ("fd00::/8", "fdff::1", "fe00::"),
+            ("::1", "::1", "::2"),
+            ("::/0", "2001:db8::1", "10.0.0.1"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", "::ffff:11.1.2.3"),
+        ] {
+            assert!(range(text).contains(ip(inside)), "{text} lacks {inside}");
+            assert!(!range(text).contains(ip(outside)), "{text} holds {outside}");
+        }
+        for bad in ["", "/8", "10.0.0.0/", "10.0.0.0/33", "::/129", "10.0.0.0/+8", "10.0/8", "all"]
+        {
+            assert!(bad.parse::<IpRange>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_for_whom_it_asks() {
+        let proxies = [range("10.0.0.0/8")];
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("203.0.113.1, 198.51.100.7"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.2"));
+        assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
+        assert_eq!(asker(&headers, ip("192.0.2.1"), &proxies), ip("192.0.2.1"));
+        assert_eq!(asker(&HeaderMap::new(), ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("what"));
+        assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn this_machine_is_named_by_its_own_names_only() {
+        let names = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_str(host).expect("a value"));
+            names_this_machine(&"/v1/agents".parse().expect("a path"), &headers)
+        };
+        for own in
+            ["localhost", "localhost:8080", "127.0.0.1:8080", "127.8.0.1", "[::1]:8080", "[::1]"]
+        {
+            assert!(names(own), "{own}");
+        }
+        for foreign in ["evil.example", "localhost.evil.example:8080", "192.0.2.1", "", "[::2]:1"] {
+            assert!(!names(foreign), "{foreign}");
+        }
+    }
+}

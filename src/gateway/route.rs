@@ -1,0 +1,199 @@
+//! What a path asks for. Paths are decoded once and matched exactly: no dots, no empty parts, no second decoding.
+
+use super::answer::Refusal;
+use crate::{
+    limits::HTTP_PATH_BYTES_MAX,
+    name::{MethodName, MethodPath, Name, ServiceName},
+    status::{Code, Status},
+};
+use hyper::{Method, StatusCode, Uri};
+
+/// What can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// A call of a method: on this agent, or on any that may answer for the service.
+    Call { agent: Option<Name>, method: MethodPath },
+    /// Something to look at.
+    View(View),
+}
+
+/// What can be looked at, by callers and each for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    Agents,
+    Services,
+    OpenApi,
+}
+
+impl Route {
+    /// Reads the path and the query of a request.
+    ///
+    /// # Errors
+    /// No such place, or a name in it that is none.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
+        let path = uri.path();
+        if path.len() > HTTP_PATH_BYTES_MAX {
+            let text = format!("the path is longer than {HTTP_PATH_BYTES_MAX} bytes");
+            return Err(Refusal::with(StatusCode::URI_TOO_LONG, Code::InvalidArgument, text));
+        }
+        let segments: Vec<&str> = path.split('/').collect();
+        let route = match segments.as_slice() {
+            ["", "v1", "agents", agent, service, method] => {
+                Self::call(Some(parsed::<Name>("agent", agent)?), service, method)?
+            }
+            ["", "v1", "services", service, method] => Self::call(None, service, method)?,
+            ["", "v1", "agents"] => Self::View(View::Agents),
+            ["", "v1", "services"] => Self::View(View::Services),
+            ["", "v1", "openapi.json"] => Self::View(View::OpenApi),
+            _ => return Err(nothing_here()),
+        };
+        if uri.query().is_some() {
+            let text = "this path takes no query (`?...`); what a call needs stands in its body and its headers";
+            return Err(Status::not_executed(Code::InvalidArgument, text).into());
+        }
+        Ok(route)
+    }
+
+    fn call(agent: Option<Name>, service: &str, method: &str) -> Result<Self, Refusal> {
+        let service = parsed::<ServiceName>("service", service)?;
+        let method = parsed::<MethodName>("method", method)?;
+        Ok(Self::Call { agent, method: MethodPath::new(&service, &method) })
+    }
+
+    /// The method of HTTP with which it is asked for.
+    pub(super) const fn verb(&self) -> Method {
+        match self {
+            Self::Call { .. } => Method::POST,
+            Self::View(_) => Method::GET,
+        }
+    }
+}
+
+fn nothing_here() -> Refusal {
+    let text = "there is nothing at this path; calls are POST /v1/agents/AGENT/SERVICE/METHOD or POST /v1/services/SERVICE/METHOD";
+    Refusal::with(StatusCode::NOT_FOUND, Code::NotFound, text)
+}
+
+/// One part of the path as a name. What was encoded twice, or hides a slash, is no name.
+fn parsed<T: std::str::FromStr<Err = crate::name::NameError>>(
+    what: &str,
+    segment: &str,
+) -> Result<T, Refusal> {
+    let decoded = decoded(segment).ok_or_else(|| {
+        let text = format!("the {what} in the path is not percent-encoded UTF-8");
+        Refusal::from(Status::not_executed(Code::InvalidArgument, text))
+    })?;
+    decoded.parse().map_err(|fault: crate::name::NameError| {
+        Status::not_executed(Code::InvalidArgument, fault.to_string()).into()
+    })
+}
+
+/// Undoes percent-encoding, once.
+fn decoded(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let [high, low, after @ ..] = rest else { return None };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(uri: &str) -> Result<Route, StatusCode> {
+        Route::of(&uri.parse().expect("a URI")).map_err(|refusal| refusal.http_status())
+    }
+
+    #[track_caller]
+    fn check_call(uri: &str, agent: Option<&str>, method: &str) {
+        let agent = agent.map(|agent| agent.parse().expect("a name"));
+        let method = method.parse().expect("a method");
+        assert_eq!(route(uri), Ok(Route::Call { agent, method }), "{uri}");
+    }
+
+    #[test]
+    fn calls_name_an_agent_or_only_a_service() {
+        check_call(
+            "/v1/agents/warehouse/HelloService/Hello",
+            Some("warehouse"),
+            "HelloService/Hello",
+        );
+        check_call(
+            "/v1/agents/acme.w-1/acme.v1.Stock/List",
+            Some("acme.w-1"),
+            "acme.v1.Stock/List",
+        );
+        check_call("/v1/services/HelloService/Hello", None, "HelloService/Hello");
+        check_call("/v1/services/%48elloService/Hell%6f", None, "HelloService/Hello");
+        assert_eq!(route("/v1/agents"), Ok(Route::View(View::Agents)));
+        assert_eq!(route("/v1/openapi.json"), Ok(Route::View(View::OpenApi)));
+    }
+
+    #[test]
+    fn whatever_is_not_exactly_a_path_of_ours_is_nowhere() {
+        for uri in [
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/agents/",
+            "/v1/agents/a",
+            "/v1/agents/a/S",
+            "/v1/agents/a/S/M/",
+            "/v1/agents/a/S/M/x",
+            "//v1/agents/a/S/M",
+            "/v1//agents/a/S/M",
+            "/V1/agents/a/S/M",
+            "/v1/Agents/a/S/M",
+            "/v1/%61gents/a/S/M",
+            "/v1/agents/a/../b/S/M",
+            "/v1/services/S",
+            "/v1/./services/S/M",
+            "/v2/services/S/M",
+            "/v1/agents%2fa/S/M",
+        ] {
+            assert_eq!(route(uri), Err(StatusCode::NOT_FOUND), "{uri}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_none_are_bad_requests() {
+        for uri in [
+            "/v1/agents/A/S/M",
+            "/v1/agents/../S/M",
+            "/v1/agents/%2e%2e/S/M",
+            "/v1/agents/a%2Fb/S/M",
+            "/v1/agents/a%252Fb/S/M",
+            "/v1/agents/a%00/S/M",
+            "/v1/agents/a%/S/M",
+            "/v1/agents/a%zz/S/M",
+            "/v1/agents/%ff/S/M",
+            "/v1/agents//S/M",
+            "/v1/services/S/M-x",
+            "/v1/services/S/9",
+            "/v1/services/../M",
+            "/v1/services/S/M;x=1",
+            "/v1/services/S/M?x=1",
+            "/v1/services/S/M?",
+            "/v1/agents?caller=ops",
+        ] {
+            assert_eq!(route(uri), Err(StatusCode::BAD_REQUEST), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_path_at_the_limit_is_read_and_a_longer_one_is_not() {
+        let path = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+        assert_eq!(route(&path(HTTP_PATH_BYTES_MAX)), Err(StatusCode::NOT_FOUND));
+        assert_eq!(route(&path(HTTP_PATH_BYTES_MAX + 1)), Err(StatusCode::URI_TOO_LONG));
+    }
+}

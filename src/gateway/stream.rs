@@ -1,0 +1,278 @@
+//! A stream of replies on its way to an HTTP client, in Connect's envelopes or as server-sent events. It takes the next message when HTTP
+//! asks for it and not before; dropped, it cancels the call.
+
+use super::{
+    answer::{METADATA, OUTCOME, error_json},
+    body::{Codec, END_STREAM, enveloped},
+};
+use crate::{
+    call::{Body, Messages, Next, Reply, ReplyFuture},
+    limits::HTTP_EVENTS_SIGN_EVERY,
+    metadata::Metadata,
+    status::{Code, Outcome, Status},
+};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::time::{Instant, Sleep};
+
+/// How a stream is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wording {
+    Connect(Codec),
+    Events,
+}
+
+/// Ends when whoever asks may not ask any more.
+pub(super) type Lapse = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+enum State {
+    /// The call has not answered yet.
+    Calling(ReplyFuture),
+    Answering(Messages),
+    Over,
+}
+
+/// The body of an answer that is a stream.
+pub(super) struct StreamBody {
+    wording: Wording,
+    state: State,
+    lapse: Lapse,
+    /// Pairs of the reply that came after the head of the answer had gone.
+    late: Metadata,
+    /// When nothing was sent for so long that a sign of life is due.
+    sign: Option<Pin<Box<Sleep>>>,
+}
+
+impl StreamBody {
+    /// The stream of a call that has answered.
+    pub(super) fn answering(wording: Wording, messages: Messages, lapse: Lapse) -> Self {
+        Self::new(wording, State::Answering(messages), lapse)
+    }
+
+    /// That of a call that takes its time.
+    pub(super) fn calling(wording: Wording, call: ReplyFuture, lapse: Lapse) -> Self {
+        Self::new(wording, State::Calling(call), lapse)
+    }
+
+    fn new(wording: Wording, state: State, lapse: Lapse) -> Self {
+        let sign = (wording == Wording::Events)
+            .then(|| Box::pin(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY)));
+        Self { wording, state, lapse, late: Metadata::default(), sign }
+    }
+
+    /// Whether all was taken.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// The next piece; `None` once the end was taken too.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.is_over() {
+            return Poll::Ready(None);
+        }
+        if self.lapse.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(self.end(Err(lapsed()))));
+        }
+        let Poll::Ready(piece) = self.poll_call(cx) else { return self.poll_sign(cx) };
+        if let Some(sign) = &mut self.sign {
+            sign.as_mut().reset(Instant::now() + HTTP_EVENTS_SIGN_EVERY);
+        }
+        Poll::Ready(Some(piece))
+    }
+
+    fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        if let State::Calling(call) = &mut self.state {
+            match ready!(call.as_mut().poll(cx)) {
+                Ok(Reply { body: Body::Messages(messages), metadata, .. }) => {
+                    self.late = metadata;
+                    self.state = State::Answering(messages);
+                }
+                Ok(Reply { body: Body::Message(_), .. }) => {
+                    return Poll::Ready(self.end(Err(no_stream())));
+                }
+                Err(status) => return Poll::Ready(self.end(Err(status))),
+            }
+        }
+        loop {
+            let State::Answering(messages) = &mut self.state else {
+                return Poll::Ready(Bytes::new());
+            };
+            return Poll::Ready(match ready!(messages.poll_event(cx)) {
+                Next::Head(metadata) => {
+                    self.late = metadata;
+                    continue;
+                }
+                Next::Message(message) => match self.written(message) {
+                    Ok(piece) => piece,
+                    Err(status) => self.end(Err(status)),
+                },
+                Next::End(trailing) => self.end(Ok(trailing)),
+                Next::Failed(status) => self.end(Err(status)),
+            });
+        }
+    }
+
+    fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(sign) = &mut self.sign else { return Poll::Pending };
+        ready!(sign.as_mut().poll(cx));
+        sign.as_mut().reset(Instant::now() + HTTP_EVENTS_SIGN_EVERY);
+        Poll::Ready(Some(Bytes::from_static(b":\n\n")))
+    }
+
+    fn written(&self, message: Bytes) -> Result<Bytes, Status> {
+        match self.wording {
+            Wording::Connect(codec) => Ok(enveloped(0, &codec.encode(message)?)),
+            Wording::Events => {
+                let data = Codec::Json.encode(message)?;
+                Ok([b"data: ", &*data, b"\n\n"].concat().into())
+            }
+        }
+    }
+
+    /// The last piece. What the call still holds is let go with it.
+    fn end(&mut self, ended: Result<Metadata, Status>) -> Bytes {
+        self.state = State::Over;
+        ending(self.wording, ended, &self.late)
+    }
+}
+
+/// How a stream says that it has ended, and how.
+pub(super) fn ending(wording: Wording, ended: Result<Metadata, Status>, late: &Metadata) -> Bytes {
+    let outcome = ended.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok);
+    let trailing = ended.as_ref().unwrap_or_else(Status::metadata);
+    match wording {
+        Wording::Connect(_) => {
+            let mut end = Map::new();
+            if let Err(status) = &ended {
+                end.insert("error".into(), error_json(status));
+            }
+            let mut pairs = grouped(&[late, trailing], METADATA);
+            pairs.insert(OUTCOME.as_str().into(), json!([outcome.as_str()]));
+            end.insert("metadata".into(), pairs.into());
+            enveloped(END_STREAM, Value::from(end).to_string().as_bytes())
+        }
+        Wording::Events => {
+            let (name, mut data) = match &ended {
+                Ok(_) => ("end", json!({})),
+                Err(status) => ("error", error_json(status)),
+            };
+            data["outcome"] = outcome.as_str().into();
+            data["metadata"] = grouped(&[late, trailing], "").into();
+            format!("event: {name}\ndata: {data}\n\n").into()
+        }
+    }
+}
+
+/// Pairs as JSON: each key with all its values.
+fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
+    let mut out = Map::new();
+    for (key, value) in all.iter().flat_map(|metadata| metadata.iter()) {
+        let values = out.entry(format!("{prefix}{key}")).or_insert_with(|| json!([]));
+        if let Some(values) = values.as_array_mut() {
+            values.push(value.into());
+        }
+    }
+    out
+}
+
+/// Whoever asked may not any more: a token that has ended or was revoked, a certificate that is trusted no more.
+pub(super) fn lapsed() -> Status {
+    let text = "the caller's token or certificate is good no longer";
+    Status::unknown(Code::Unauthenticated, text)
+}
+
+pub(super) fn no_stream() -> Status {
+    let text = "the method answers with one message; call it without text/event-stream or application/connect+...";
+    Status::unknown(Code::Internal, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn never() -> Lapse {
+        Box::pin(std::future::pending())
+    }
+
+    async fn all(mut body: StreamBody) -> Vec<String> {
+        let mut pieces = Vec::new();
+        while let Some(piece) = std::future::poll_fn(|cx| body.poll_next(cx)).await {
+            pieces.push(String::from_utf8_lossy(&piece).into_owned());
+        }
+        pieces
+    }
+
+    /// A stream of the CBOR of 1 and of a text, and then this end.
+    async fn messages(end: Next) -> Messages {
+        let (sender, messages) = Messages::channel(4);
+        sender.send(Bytes::from_static(&[1])).await.expect("room");
+        sender.send(Bytes::from_static(&[0x62, b'a', b'\n'])).await.expect("room");
+        sender.give(end).await.expect("room");
+        messages
+    }
+
+    fn pairs() -> Metadata {
+        [("rows".to_owned(), "2".to_owned()), ("rows".to_owned(), "3".to_owned())]
+            .into_iter()
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn events_are_one_a_message_and_one_for_the_end() {
+        let body =
+            StreamBody::answering(Wording::Events, messages(Next::End(pairs())).await, never());
+        let expected = [
+            "data: 1\n\n",
+            "data: \"a\\n\"\n\n",
+            "event: end\ndata: {\"metadata\":{\"rows\":[\"2\",\"3\"]},\"outcome\":\"ok\"}\n\n",
+        ];
+        assert_eq!(all(body).await, expected);
+        let status = Status::new(Code::Aborted, "enough");
+        let body =
+            StreamBody::answering(Wording::Events, messages(Next::Failed(status)).await, never());
+        let last = all(body).await.pop().expect("an end");
+        let data = last.strip_prefix("event: error\ndata: ").expect("an error");
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(data["code"], "aborted");
+        assert_eq!(
+            (data["outcome"].as_str(), data["message"].as_str()),
+            (Some("app_error"), Some("enough"))
+        );
+    }
+
+    #[tokio::test]
+    async fn envelopes_carry_the_messages_and_the_last_one_says_how_it_ended() {
+        let wording = Wording::Connect(Codec::Json);
+        let body = StreamBody::answering(wording, messages(Next::End(pairs())).await, never());
+        let pieces = all(body).await;
+        assert_eq!(pieces[..2], ["\0\0\0\0\x011", "\0\0\0\0\x05\"a\\n\""]);
+        let end: Value = serde_json::from_str(&pieces[2][5..]).expect("JSON");
+        assert!(pieces[2].starts_with('\x02') && pieces.len() == 3);
+        let expected =
+            json!({"metadata": {"dialback-metadata-rows": ["2", "3"], "dialback-outcome": ["ok"]}});
+        assert_eq!(end, expected);
+        let failed = Next::Failed(Status::unknown(Code::Unavailable, "lost"));
+        let body = StreamBody::answering(wording, messages(failed).await, never());
+        let last = all(body).await.pop().expect("an end");
+        let end: Value = serde_json::from_str(&last[5..]).expect("JSON");
+        assert_eq!(end["error"], json!({"code": "unavailable", "message": "lost"}));
+        assert_eq!(end["metadata"]["dialback-outcome"], json!(["unknown"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_gives_signs_of_life_and_ends_with_the_right_to_ask() {
+        let (_sender, messages) = Messages::channel(1);
+        let lapse = Box::pin(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY * 5 / 2));
+        let pieces = all(StreamBody::answering(Wording::Events, messages, lapse)).await;
+        assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
+        assert!(
+            pieces.len() == 3 && pieces[2].contains("\"code\":\"unauthenticated\""),
+            "{pieces:?}"
+        );
+    }
+}

@@ -1,0 +1,319 @@
+//! A small HTTP server: connections in, bounded in number, size and time; what is answered is the owner's.
+
+mod guarded;
+mod head;
+mod watched;
+
+use crate::{
+    drain::{Listener as OnWord, Tasks},
+    knocks::Shares,
+    limits::{
+        ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
+        HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX,
+        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP2_CONNECTION_WINDOW_BYTES,
+        HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES,
+        HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
+    },
+    pace::{Pace, Sparse},
+    tls::{Credentials, HttpTls, Shown},
+};
+use bytes::Bytes;
+use guarded::Guarded;
+use http_body::Body;
+use hyper::{Request, Response, body::Incoming, server::conn, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use watched::{Activity, Watched};
+
+pub(crate) use head::Framing;
+
+/// Who is at the other end of a connection.
+pub(crate) struct Peer {
+    /// Where its packets come from.
+    pub(crate) address: SocketAddr,
+    /// The certificate that it has shown.
+    pub(crate) shown: Option<Shown>,
+    /// Whether its connection is to end soon.
+    is_done: AtomicBool,
+}
+
+impl Peer {
+    fn new(address: SocketAddr, shown: Option<Shown>) -> Self {
+        Self { address, shown, is_done: AtomicBool::new(false) }
+    }
+
+    /// Ends the connection within a second, whatever goes on on it.
+    pub(crate) fn be_done(&self) {
+        self.is_done.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Who answers.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// What an answer carries.
+    type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
+
+    /// Whether this address may connect, and whether it stands for many others.
+    fn admits(&self, from: IpAddr) -> Admission;
+
+    /// TLS and the credentials of the moment, unless it goes in plain.
+    fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)>;
+
+    /// Hears of a handshake that failed.
+    fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error);
+
+    /// When no more requests are to come, and when the last ones are over. `None` when that was said before.
+    fn leaving(&self) -> Option<[OnWord; 2]>;
+
+    /// Answers one request. Dropped when the client has gone.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Arc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// What becomes of a connection by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Closed without a word.
+    Refused,
+    /// Taken, and counted with its neighbours.
+    One,
+    /// Taken: a proxy, behind which many are.
+    Many,
+}
+
+/// Accepts until it is dropped. Each connection has a task of its own.
+pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, tasks: Tasks) {
+    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    let shares = Shares::of(HTTP_CONNECTIONS_PER_ADDRESS_MAX);
+    let every = || Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY));
+    let (mut failed, mut closed) = (every(), every());
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(fault) => {
+                if let Some(left_out) = failed.say(Instant::now()) {
+                    tracing::warn!("a connection could not be accepted: {fault}{left_out}");
+                }
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            }
+        };
+        let ip = address.ip().to_canonical();
+        let share = match answers.admits(ip) {
+            Admission::Refused => continue,
+            Admission::Many => None,
+            Admission::One => match shares.take(ip) {
+                Some(share) => Some(share),
+                None => {
+                    say_full(&mut closed, address, "its address has its share of connections");
+                    continue;
+                }
+            },
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            say_full(&mut closed, address, "there are as many connections as there may be");
+            continue;
+        };
+        let held: Held = (place, share);
+        let work = connection(stream, address, answers.clone(), OnTasks(tasks.clone()), held);
+        tasks.spawn_until_stopped(work);
+    }
+}
+
+fn say_full(closed: &mut Sparse, address: SocketAddr, why: &str) {
+    if let Some(left_out) = closed.say(Instant::now()) {
+        tracing::warn!("closed a connection of {address} to the HTTP door: {why}{left_out}");
+    }
+}
+
+type Held = (OwnedSemaphorePermit, Option<crate::knocks::Share>);
+
+/// One connection, from its first byte to its end.
+async fn connection<A: Answers>(
+    stream: TcpStream,
+    address: SocketAddr,
+    answers: Arc<A>,
+    tasks: OnTasks,
+    _held: Held,
+) {
+    let leaving = answers.leaving();
+    drop(stream.set_nodelay(true));
+    let Some((tls, credentials)) = answers.tls() else {
+        let peer = Peer::new(address, None);
+        let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
+            Some(first) => first,
+            None => return,
+        };
+        return talk(first, is_h2, peer, answers, tasks, leaving).await;
+    };
+    let handshake = tls.accept(&credentials, stream);
+    match tokio::time::timeout(HANDSHAKE_WAIT_MAX, handshake).await {
+        Ok(Ok(accepted)) => {
+            let peer = Peer::new(address, accepted.shown);
+            let stream = Guarded::new(accepted.stream, Vec::new());
+            talk(stream, accepted.is_h2, peer, answers, tasks, leaving).await;
+        }
+        Ok(Err(fault)) => answers.handshake_failed(address, &fault),
+        Err(_elapsed) => {
+            let fault = std::io::Error::other("the TLS handshake did not end in time");
+            answers.handshake_failed(address, &fault);
+        }
+    }
+}
+
+async fn talk<S, A>(
+    mut stream: Guarded<S>,
+    is_h2: bool,
+    peer: Peer,
+    answers: Arc<A>,
+    tasks: OnTasks,
+    leaving: Option<[OnWord; 2]>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Answers,
+{
+    let (peer, activity) = (Arc::new(peer), Arc::new(Activity::new(Instant::now())));
+    let framing = (!is_h2).then(|| stream.look_at_heads());
+    let service = {
+        let (activity, framing) = (activity.clone(), framing);
+        let peer = peer.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            let answered = activity.answered();
+            if let Some(framing) = &framing {
+                request.extensions_mut().insert(framing.next());
+            }
+            let answer = answers.clone().answer(request, peer.clone());
+            async move {
+                let response = answer.await;
+                Ok::<_, Infallible>(response.map(|body| Watched::new(body, answered)))
+            }
+        })
+    };
+    let io = TokioIo::new(stream);
+    if is_h2 {
+        let mut http = conn::http2::Builder::new(tasks);
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(HTTP_HEAD_BYTES_MAX as u32)
+            .max_send_buf_size(HTTP2_STREAM_WINDOW_BYTES as usize)
+            .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
+            .keep_alive_interval(HTTP2_PING_EVERY)
+            .keep_alive_timeout(HTTP2_PING_EVERY);
+        let connection = http.serve_connection(io, service);
+        until_over(connection, (&peer, &activity), Some(HTTP2_IDLE_MAX), leaving).await;
+    } else {
+        let mut http = conn::http1::Builder::new();
+        // Without a timer hyper's limit on heads would do nothing, and say nothing.
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HTTP_HEAD_WAIT_MAX)
+            .max_buf_size(HTTP_HEAD_BYTES_MAX)
+            .max_headers(HTTP_HEADERS_MAX)
+            .keep_alive(leaving.is_some());
+        let connection = http.serve_connection(io, service);
+        until_over(connection, (&peer, &activity), None, leaving).await;
+    }
+}
+
+/// Starts what HTTP/2 does beside a connection: a task a request.
+#[derive(Clone)]
+struct OnTasks(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for OnTasks {
+    fn execute(&self, work: F) {
+        self.0.spawn_until_stopped(work);
+    }
+}
+
+/// A connection of either version.
+trait Connection: Future {
+    /// Takes no new request, and ends when the last is answered.
+    fn leave(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Connection for conn::http1::Connection<I, S>
+where
+    Self: Future,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
+{
+    fn leave(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Connection for conn::http2::Connection<I, S, OnTasks>
+where
+    Self: Future,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
+    OnTasks: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn leave(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Drives a connection until it has ended by itself, was left, or has to be cut.
+async fn until_over<C: Connection>(
+    connection: C,
+    (peer, activity): (&Peer, &Activity),
+    idle_max: Option<std::time::Duration>,
+    leaving: Option<[OnWord; 2]>,
+) {
+    let mut connection = pin!(connection);
+    // The second word needs no act of ours: whoever says it waits until this is dropped.
+    let [mut drain, _last] = leaving.unwrap_or_default();
+    let mut look = tokio::time::interval(HTTP_LOOK_EVERY);
+    let mut has_left = false;
+    loop {
+        tokio::select! {
+            _ended = connection.as_mut() => return,
+            () = drain.heard() => {
+                connection.as_mut().leave();
+                has_left = true;
+                drain.done();
+            }
+            now = look.tick() => {
+                if activity.is_stalled(now) || peer.is_done.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Some(since) = activity.idle_since() else { continue };
+                if idle_max.is_some() && !activity.has_asked() && now >= since + HTTP_HEAD_WAIT_MAX {
+                    return;
+                }
+                match idle_max {
+                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return,
+                    Some(idle_max) if now >= since + idle_max && !has_left => {
+                        connection.as_mut().leave();
+                        has_left = true;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A connection that does not wait for ever: whoever takes nothing of what is written for too long is cut off.
+
+use super::head::{Found, Heads};
+use crate::limits::HTTP_STEP;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+/// What HTTP/2 in plain begins with. No method of HTTP/1 that anybody uses does.
+const HTTP_2_BEGINS: &[u8] = b"PRI ";
+
+/// A stream with a limit on how long a write may stand still.
+pub(super) struct Guarded<S> {
+    stream: S,
+    /// What was read of it to see which protocol it is.
+    first: Vec<u8>,
+    heads: Option<Heads>,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// Reads as much as shows whether it is HTTP/2. `None` if nothing comes in time, or nothing more.
+pub(super) async fn first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    wait_max: Duration,
+) -> Option<(Guarded<S>, bool)> {
+    let mut first = Vec::with_capacity(HTTP_2_BEGINS.len());
+    let read = async {
+        while HTTP_2_BEGINS.starts_with(&first) && first.len() < HTTP_2_BEGINS.len() {
+            let mut left = (&mut stream).take((HTTP_2_BEGINS.len() - first.len()) as u64);
+            if left.read_buf(&mut first).await.ok()? == 0 {
+                return None;
+            }
+        }
+        Some(())
+    };
+    tokio::time::timeout(wait_max, read).await.ok()??;
+    let is_h2 = first == HTTP_2_BEGINS;
+    Some((Guarded::new(stream, first), is_h2))
+}
+
+impl<S> Guarded<S> {
+    /// With the bytes that were read of it already.
+    pub(super) fn new(stream: S, first: Vec<u8>) -> Self {
+        Self { stream, first, heads: None, stalled: None }
+    }
+
+    /// Looks at the heads of HTTP/1 from now on.
+    pub(super) fn look_at_heads(&mut self) -> Found {
+        self.heads.insert(Heads::default()).found()
+    }
+
+    /// Notes whether a write has moved, and ends one that has not for too long.
+    fn moved<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let until = || Box::pin(tokio::time::sleep_until(Instant::now() + HTTP_STEP));
+        ready!(self.stalled.get_or_insert_with(until).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if self.first.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        } else {
+            let step = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..step]);
+            self.first.drain(..step);
+        }
+        if let Some(heads) = &mut self.heads {
+            heads.look(&buffer.filled()[before..]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.moved(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.moved(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.moved(cx, shut)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.moved(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_for_ten_seconds_is_cut_off_and_a_slow_one_is_not() {
+        let (near, mut far) = duplex(16);
+        let mut guarded = Guarded::new(near, Vec::new());
+        let slow = async {
+            let mut taken = [0; 16];
+            for _ in 0..3 {
+                tokio::time::sleep(HTTP_STEP * 9 / 10).await;
+                far.read_exact(&mut taken).await.expect("bytes");
+            }
+            far
+        };
+        let (written, _far) = tokio::join!(guarded.write_all(&[7; 64]), slow);
+        written.expect("the slow one takes them all");
+        let began = Instant::now();
+        let fault = guarded.write_all(&[7; 64]).await.expect_err("nobody takes them");
+        assert_eq!((fault.kind(), began.elapsed()), (io::ErrorKind::TimedOut, HTTP_STEP));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_tell_the_protocol_and_are_read_again() {
+        for (bytes, is_h2) in [("PRI * HTTP/2.0\r\n", true), ("PRIX", false), ("POST /", false)] {
+            let (near, mut far) = duplex(64);
+            far.write_all(bytes.as_bytes()).await.expect("room");
+            drop(far);
+            let wait_max = Duration::from_secs(5);
+            let (mut guarded, found) = first_bytes(near, wait_max).await.expect("bytes");
+            let mut all = String::new();
+            guarded.read_to_string(&mut all).await.expect("all");
+            assert_eq!((found, all.as_str()), (is_h2, bytes));
+        }
+        let (near, _far) = duplex(64);
+        let began = Instant::now();
+        assert!(first_bytes(near, Duration::from_secs(5)).await.is_none());
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+    }
+}

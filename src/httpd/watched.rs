@@ -1,0 +1,159 @@
+//! Answers on their way out of a connection: how many there are, and whether somebody takes them.
+
+use crate::limits::{HTTP_PIECE_BYTES_MAX, HTTP_STEP};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+use tokio::time::Instant;
+
+/// What goes on on one connection.
+pub(super) struct Activity(Mutex<State>);
+
+struct State {
+    next: u64,
+    /// Requests that are not answered in full; with a time, those of which a piece was given since then and no other asked for.
+    answered: HashMap<u64, Option<Instant>>,
+    /// Since when there is none.
+    idle_since: Instant,
+}
+
+impl Activity {
+    /// Begins without a request.
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State { next: 0, answered: HashMap::new(), idle_since: now }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more request, until what is given is dropped.
+    pub(super) fn answered(self: &Arc<Self>) -> Answered {
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        state.answered.insert(id, None);
+        Answered { activity: self.clone(), id }
+    }
+
+    /// Whether there ever was a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.state().next > 0
+    }
+
+    /// Since when there was no request, if there is none.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.answered.is_empty().then_some(state.idle_since)
+    }
+
+    /// Whether an answer stands still because nobody takes it.
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+        self.state().answered.values().flatten().any(|since| *since + HTTP_STEP <= now)
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Answered {
+    activity: Arc<Activity>,
+    id: u64,
+}
+
+impl Answered {
+    fn given(&self, since: Option<Instant>) {
+        self.activity.state().answered.insert(self.id, since);
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        let mut state = self.activity.state();
+        state.answered.remove(&self.id);
+        state.idle_since = Instant::now();
+    }
+}
+
+/// The body of an answer, in pieces that a client takes one by one.
+pub(super) struct Watched<B> {
+    body: B,
+    rest: Bytes,
+    answered: Answered,
+}
+
+impl<B> Watched<B> {
+    /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at all.
+    pub(super) fn new(body: B, answered: Answered) -> Self {
+        answered.given(Some(Instant::now()));
+        Self { body, rest: Bytes::new(), answered }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.answered.given(None);
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                None => return Poll::Ready(None),
+            }
+        }
+        let step = self.rest.len().min(HTTP_PIECE_BYTES_MAX);
+        let piece = self.rest.split_to(step);
+        self.answered.given(Some(Instant::now()));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, hint) = (self.rest.len() as u64, self.body.size_hint());
+        let mut all = SizeHint::new();
+        all.set_lower(hint.lower() + rest);
+        if let Some(upper) = hint.upper() {
+            all.set_upper(upper + rest);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, Full};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_comes_in_pieces_and_stalls_if_the_next_is_not_asked_for() {
+        let activity = Arc::new(Activity::new(Instant::now()));
+        let bytes = Bytes::from(vec![7; HTTP_PIECE_BYTES_MAX + 1]);
+        let mut body = Watched::new(Full::new(bytes), activity.answered());
+        assert_eq!(body.size_hint().exact(), Some(HTTP_PIECE_BYTES_MAX as u64 + 1));
+        assert!(activity.idle_since().is_none() && activity.is_stalled(Instant::now() + HTTP_STEP));
+        let first = body.frame().await.expect("a piece").expect("a piece");
+        assert_eq!(first.data_ref().map(Bytes::len), Some(HTTP_PIECE_BYTES_MAX));
+        assert!(!activity.is_stalled(Instant::now() + HTTP_STEP / 2));
+        assert!(activity.is_stalled(Instant::now() + HTTP_STEP));
+        let last = body.frame().await.expect("a piece").expect("a piece");
+        assert!(last.data_ref().map(Bytes::len) == Some(1) && body.is_end_stream());
+        drop(body);
+        assert!(
+            activity.idle_since().is_some() && !activity.is_stalled(Instant::now() + HTTP_STEP)
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! The node as a door sees it that is no link: whoever asks was made sure of by the door, and the call goes the way of all calls.
+
+use super::{
+    Directory, Node, Shared,
+    breaks::Breaks,
+    dispatch::{self, Authorised, Dispatch},
+    snapshot,
+};
+use crate::{
+    audit::{CallFacts, CallNote, Journal},
+    call::{Body, Permits, Reply, Request, Target},
+    drain::{Listener, Tasks},
+    limits::{DOOR_CALLERS_MAX, Limits, TIMEOUT_CEILING},
+    link::Trust,
+    metadata::Metadata,
+    name::{CallId, MethodPath, Name, PeerName, Role},
+    policy,
+    status::{Code, Status},
+    tls::Credentials,
+    wire::CallKind,
+};
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// What a door knows of a call before it has read the body.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) caller: PeerName,
+    pub(crate) call_id: CallId,
+    pub(crate) method: MethodPath,
+    pub(crate) kind: CallKind,
+    /// The agent, or any that may answer for the service.
+    pub(crate) agent: Option<Name>,
+    /// As the caller wants it; none is the default of its kind.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) traceparent: Option<Box<str>>,
+    pub(crate) metadata: Metadata,
+}
+
+impl Asked {
+    fn target(&self) -> Target {
+        self.agent.clone().map_or(Target::Service, Target::Agent)
+    }
+
+    fn deadline(&self, now: Instant, limits: &Limits) -> Instant {
+        let default = match self.kind {
+            CallKind::Unary => limits.timeout_default,
+            _ => limits.stream_timeout_default,
+        };
+        now + self.timeout.unwrap_or(default).min(TIMEOUT_CEILING)
+    }
+}
+
+/// A way into a node's dispatch. What it calls is judged, counted and written down as what comes over links is.
+pub(crate) struct Door {
+    shared: Arc<Shared>,
+    trust: Arc<Trust>,
+    dispatch: Dispatch,
+    accounts: Mutex<HashMap<PeerName, Arc<Account>>>,
+}
+
+/// What a link is for others: the calls of one caller, however many connections it has.
+struct Account {
+    permits: Permits,
+    breaks: Mutex<Breaks>,
+}
+
+impl Account {
+    fn new(limits: &Limits) -> Self {
+        let permits = Permits::new(limits.caller_calls_in_flight_max, limits.queue_max);
+        Self { permits, breaks: Mutex::new(Breaks::new(limits.resets_max)) }
+    }
+
+    fn is_in_use(self: &Arc<Self>, now: Instant) -> bool {
+        Arc::strong_count(self) > 1 || self.permits.in_flight() > 0 || self.breaks().has_some(now)
+    }
+
+    fn breaks(&self) -> MutexGuard<'_, Breaks> {
+        self.breaks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is no link that could be closed, so the caller waits until its breaks are forgotten.
+    fn expect_steady(&self, resets_max: usize) -> Result<(), Status> {
+        if self.breaks().is_full(Instant::now()) {
+            let text = format!("more than {resets_max} calls were broken off in 10 s (resets_max)");
+            return Err(Status::not_executed(Code::ResourceExhausted, text));
+        }
+        Ok(())
+    }
+}
+
+/// Dropped before it is disarmed, it says that the caller has broken its call off.
+struct BreakGuard {
+    account: Arc<Account>,
+    began: Instant,
+    deadline: Instant,
+    is_armed: bool,
+}
+
+impl Drop for BreakGuard {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.account.breaks().is_too_many(self.began, self.deadline, Instant::now());
+        }
+    }
+}
+
+impl Node {
+    /// Another way in.
+    pub(crate) fn door(&self) -> Door {
+        let (shared, trust) = (self.shared.clone(), self.listener.trust().clone());
+        Door { dispatch: Dispatch::new(shared.clone()), shared, trust, accounts: Mutex::default() }
+    }
+}
+
+impl Door {
+    /// The certificate, key and trust that are in force.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.trust.credentials()
+    }
+
+    /// The bounds that are in force.
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.shared.limits.get()
+    }
+
+    /// Where refusals are written down.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.shared.journal
+    }
+
+    /// What this caller may see of what there is to call.
+    pub(crate) fn directory_for(&self, caller: &PeerName) -> Directory {
+        snapshot::directory_for(&self.shared, caller)
+    }
+
+    /// A name for the next call.
+    pub(crate) fn next_call_id(&self) -> CallId {
+        self.shared.call_ids.next_id()
+    }
+
+    /// What ends with the node.
+    pub(crate) fn tasks(&self) -> Tasks {
+        self.shared.links.clone()
+    }
+
+    /// Whether the node takes no more calls.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.shared.drain.is_said() || self.shared.calls.is_draining()
+    }
+
+    /// Tells when the node leaves: first that nothing new is taken, then that nothing is left to do.
+    pub(crate) fn leaving(&self) -> [Listener; 2] {
+        [self.shared.drain.listen(), self.shared.goodbye.listen()]
+    }
+
+    /// Calls an agent. The body is read once the policy has let the call pass, and within the call's time.
+    ///
+    /// # Errors
+    /// As for any call. Dropping the future, or the stream of the reply, cancels it.
+    pub(crate) async fn call(
+        &self,
+        asked: Asked,
+        body: impl Future<Output = Result<Bytes, Status>> + Send,
+    ) -> Result<Reply, Status> {
+        let (began, limits) = (Instant::now(), self.limits());
+        let deadline = asked.deadline(began, &limits);
+        let note = self.note(&asked, began, deadline);
+        let account = self.account_of(&asked.caller, &limits);
+        let mut guard = BreakGuard { account: account.clone(), began, deadline, is_armed: true };
+        let mut link = None;
+        let mut bytes_in = None;
+        let work = async {
+            if self.is_leaving() {
+                return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+            }
+            let counted = self.shared.calls.counted();
+            account.expect_steady(limits.resets_max)?;
+            let permit = account.permits.acquire(deadline, limits.queue_wait_max).await?;
+            let Authorised { granted, held } = self.authorise(&asked)?;
+            let message = tokio::time::timeout_at(deadline, body).await.map_err(|_elapsed| {
+                let text = "the deadline passed before the body had come";
+                Status::not_executed(Code::DeadlineExceeded, text)
+            })??;
+            bytes_in = Some(message.len() as u64);
+            let mut request = request(asked, deadline, message);
+            let reply = self.dispatch.forward(&mut request, granted, &mut link).await?;
+            Ok(reply.holding_some(held).holding(permit).holding(counted))
+        };
+        let answered = Box::pin(work).await;
+        guard.is_armed = false;
+        match note {
+            Some(note) => dispatch::noted(note, link.as_ref(), bytes_in, answered),
+            None => answered,
+        }
+    }
+
+    fn authorise(&self, asked: &Asked) -> Result<Authorised, Status> {
+        let Asked { caller, method, agent, .. } = asked;
+        match agent {
+            Some(name) => {
+                dispatch::authorise(&self.shared, caller, policy::Target::Agent(name), method)
+            }
+            None => dispatch::authorise_any(&self.shared, caller, method),
+        }
+    }
+
+    fn note(&self, asked: &Asked, began: Instant, deadline: Instant) -> Option<Box<CallNote>> {
+        self.shared.journal.call(|| CallFacts {
+            caller: asked.caller.to_string(),
+            agent: asked.agent.clone().map(|name| PeerName::new(Role::Agent, name)),
+            via: None,
+            method: asked.method.clone(),
+            call_id: asked.call_id,
+            kind: asked.kind,
+            attempt: 1,
+            began,
+            deadline,
+        })
+    }
+
+    fn account_of(&self, caller: &PeerName, limits: &Limits) -> Arc<Account> {
+        let mut all = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= DOOR_CALLERS_MAX {
+            let now = Instant::now();
+            all.retain(|_, account| account.is_in_use(now));
+        }
+        let bounds = (limits.caller_calls_in_flight_max, limits.queue_max);
+        let account = all.entry(caller.clone()).or_insert_with(|| Arc::new(Account::new(limits)));
+        // New bounds hold when the last call under the old ones has ended.
+        if !account.is_in_use(Instant::now()) && !account.permits.is_bounded_by(bounds) {
+            *account = Arc::new(Account::new(limits));
+        }
+        account.clone()
+    }
+}
+
+/// The agent's link is everybody's: who asks from outside does not go ahead of others.
+fn request(asked: Asked, deadline: Instant, message: Bytes) -> Request {
+    let target = asked.target();
+    let Asked { caller, call_id, method, kind, traceparent, metadata, .. } = asked;
+    Request {
+        method,
+        kind,
+        target,
+        caller,
+        via: None,
+        call_id,
+        deadline,
+        attempt: 1,
+        priority: if kind == CallKind::Unary { 0 } else { crate::limits::STREAM_PRIORITY },
+        traceparent,
+        metadata,
+        wait: false,
+        body: Body::Message(message),
+    }
+}

@@ -1,0 +1,232 @@
+//! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows none has to show a token.
+
+use super::{
+    config, credentials::Credentials, error::CredentialsError, files, identity::Identity,
+    lapse::Lapse, sections,
+};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+const H2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
+
+/// A certificate that a node shows at its HTTP door and nowhere else: one that browsers believe, for the node's public name.
+///
+/// Cloning is cheap. `Debug` shows where it was read and no key.
+#[derive(Clone)]
+pub struct ServerCertificate {
+    own: Arc<CertifiedKey>,
+    place: String,
+}
+
+impl ServerCertificate {
+    /// Loads a chain, the leaf first, and its key.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable or damaged, a key that others can read, two that are no pair.
+    pub fn from_files(
+        cert: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, CredentialsError> {
+        let (cert, key) = (cert.as_ref(), key.as_ref());
+        let (chain, key_pem) = (files::read(cert)?, files::read_key(key)?);
+        Self::load(&chain, &key_pem, [cert, key].map(|path| path.display().to_string()))
+    }
+
+    /// Loads PEM texts in memory.
+    ///
+    /// # Errors
+    /// As [`ServerCertificate::from_files`].
+    pub fn from_pem(cert: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
+        Self::load(cert, key, ["the certificate text", "the key text"].map(str::to_owned))
+    }
+
+    fn load(
+        cert: &[u8],
+        key: &[u8],
+        [cert_place, key_place]: [String; 2],
+    ) -> Result<Self, CredentialsError> {
+        let own = sections::server_key(cert, key, &cert_place, &key_place)?;
+        Ok(Self { own, place: cert_place })
+    }
+}
+
+impl fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { own: _, place } = self;
+        f.debug_struct("ServerCertificate").field("place", place).finish()
+    }
+}
+
+/// TLS of one door.
+pub(crate) struct HttpTls {
+    /// Where it is not the node's own.
+    certificate: Option<ServerCertificate>,
+    /// What was made for the credentials of a moment.
+    made: Mutex<Option<(Credentials, Arc<ServerConfig>)>>,
+}
+
+impl HttpTls {
+    /// Shows this certificate, or the node's own.
+    pub(crate) fn new(certificate: Option<ServerCertificate>) -> Self {
+        Self { certificate, made: Mutex::default() }
+    }
+
+    /// The handshake, by the credentials of the moment.
+    ///
+    /// # Errors
+    /// It failed; the text says why.
+    pub(crate) async fn accept<S>(
+        &self,
+        credentials: &Credentials,
+        stream: S,
+    ) -> io::Result<Accepted<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.config(credentials).map_err(io::Error::other)?;
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        let shown = stream.get_ref().1.peer_certificates().map(|chain| {
+            let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
+            Shown::new(chain, credentials)
+        });
+        let shown = shown.transpose().map_err(io::Error::other)?;
+        Ok(Accepted { stream, shown, is_h2 })
+    }
+
+    fn config(&self, credentials: &Credentials) -> Result<Arc<ServerConfig>, CredentialsError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, config)) = &*made
+            && of.is_same(credentials)
+        {
+            return Ok(config.clone());
+        }
+        let mut config = credentials.http_config(self.certificate.as_ref().map(|own| &own.own))?;
+        config.alpn_protocols = vec![H2.to_vec(), HTTP_1.to_vec()];
+        let config = Arc::new(config);
+        *made = Some((credentials.clone(), config.clone()));
+        Ok(config)
+    }
+}
+
+impl Credentials {
+    /// TLS for a side that accepts peers with a certificate, judged as on links, and peers without.
+    fn http_config(
+        &self,
+        own: Option<&Arc<CertifiedKey>>,
+    ) -> Result<ServerConfig, CredentialsError> {
+        let (node, trust) = self.own_and_trust();
+        let may_show = Arc::new(MayShow(trust.accepting_verifier()));
+        config::accepting_by(own.unwrap_or(node).clone(), may_show, true)
+            .map_err(|source| CredentialsError::Tls { source })
+    }
+}
+
+/// A connection whose handshake is done.
+pub(crate) struct Accepted<S> {
+    pub(crate) stream: TlsStream<S>,
+    /// The caller's certificate, if it has shown one.
+    pub(crate) shown: Option<Shown>,
+    /// Whether the two agreed on HTTP/2.
+    pub(crate) is_h2: bool,
+}
+
+/// A certificate that was good when it was shown, and is judged again when trust has changed.
+pub(crate) struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    identity: Identity,
+    judged_by: Mutex<Credentials>,
+}
+
+impl Shown {
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        credentials: &Credentials,
+    ) -> Result<Self, CredentialsError> {
+        let identity = chain.first().ok_or(super::IdentityError::NoCertificate);
+        let identity = identity.and_then(Identity::of_leaf).map_err(|source| {
+            CredentialsError::NoParty { place: "the caller's certificate".into(), source }
+        })?;
+        Ok(Self { chain, identity, judged_by: Mutex::new(credentials.clone()) })
+    }
+
+    /// Whose it is.
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether it still is as good as in a handshake of this moment. Costs a verified chain where trust has changed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn judge(&self, credentials: &Credentials, now: SystemTime) -> Result<(), Lapse> {
+        if now > self.identity.not_after() {
+            return Err(Lapse::Expired);
+        }
+        let mut judged_by = self.judged_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if !judged_by.is_same(credentials) {
+            credentials.judge(&self.chain, None, now)?;
+            *judged_by = credentials.clone();
+        }
+        Ok(())
+    }
+}
+
+/// The verifier of links, for peers that may also show nothing.
+#[derive(Debug)]
+struct MayShow(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for MayShow {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.verify_client_cert(leaf, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

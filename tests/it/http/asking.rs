@@ -1,0 +1,284 @@
+//! Who asks: by a token, by the name for everybody, and never by what a request says of itself.
+
+use super::{Http, Open, Reply, TOKEN, judge};
+use crate::{
+    audit::Book,
+    world::{World, background, heavy, soon, until},
+};
+use dialback::{Gateway, GatewayError, Limits};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
+
+async fn post(open: &Open, headers: &[(&str, &str)]) -> Reply {
+    open.post_with(NOTE, headers, "\"x\"").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_token_names_the_caller_and_everything_else_is_refused() {
+    let open = Open::with(|node| node, |door| door.tokens(judge)).await;
+    let good = format!("Bearer {TOKEN}");
+    let reply = open.post_with(NOTE, &[("authorization", &good)], "\"good\"").await;
+    assert_eq!((reply.status, reply.text()), (200, "\"good\""));
+    assert_eq!(open.stage.started("good").await.caller().to_string(), "caller/ops");
+    let lower = format!("bearer {TOKEN}");
+    assert_eq!(post(&open, &[("authorization", &lower)]).await.status, 200);
+    let bad =
+        ["", "Bearer", "Bearer ", "Bearer wrong", TOKEN, "Basic b3BzOm9wcw==", &format!("{good}x")];
+    for bad in bad {
+        let refused = post(&open, &[("authorization", bad)]).await;
+        refused.expect_error(401, "unauthenticated", "not_executed");
+        assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"dialback\""));
+    }
+    let twice = post(&open, &[("authorization", &good), ("authorization", &good)]).await;
+    twice.expect_error(401, "unauthenticated", "not_executed");
+    post(&open, &[]).await.expect_error(401, "unauthenticated", "not_executed");
+    assert_eq!(open.stage.all_runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_is_not_taken_for_nobody() {
+    let open = Open::with(
+        |node| node,
+        |door| door.tokens(judge).anonymous("ops".parse().expect("a name")),
+    )
+    .await;
+    assert_eq!(post(&open, &[]).await.status, 200);
+    post(&open, &[("authorization", "Bearer wrong")]).await.expect_error(
+        401,
+        "unauthenticated",
+        "not_executed",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_sites_and_foreign_names_of_this_machine_get_nothing() {
+    let open = Open::with(
+        |node| node,
+        |door| {
+            door.anonymous("ops".parse().expect("a name")).cors_origin("https://app.example.com")
+        },
+    )
+    .await;
+    let rebound = post(&open, &[("host", "evil.example")]).await;
+    rebound.expect_error(401, "unauthenticated", "not_executed");
+    let foreign = post(&open, &[("origin", "https://evil.example")]).await;
+    foreign.expect_error(403, "permission_denied", "not_executed");
+    assert_eq!(foreign.header("access-control-allow-origin"), None);
+    assert_eq!(open.stage.all_runs(), 0);
+    let own = post(&open, &[("origin", "https://app.example.com")]).await;
+    assert_eq!(
+        (own.status, own.header("access-control-allow-origin")),
+        (200, Some("https://app.example.com"))
+    );
+    let asks = [
+        ("origin", "https://app.example.com"),
+        ("access-control-request-headers", "authorization, content-type"),
+    ];
+    let before = Http::once(open.at(), "OPTIONS", NOTE, &asks, b"").await;
+    assert_eq!(
+        (before.status, before.header("access-control-allow-headers")),
+        (204, Some("authorization, content-type"))
+    );
+    let foreign = [
+        ("origin", "https://app.example.com.evil.example"),
+        ("access-control-request-headers", "x"),
+    ];
+    let before = Http::once(open.at(), "OPTIONS", NOTE, &foreign, b"").await;
+    assert_eq!((before.status, before.header("access-control-allow-headers")), (403, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_are_bounded_in_lines_and_change_nothing_for_others() {
+    let book = Book::default();
+    let audit = book.audit();
+    let open = Open::with(|node| node.audit(audit), |door| door.tokens(judge)).await;
+    let mut statuses = Vec::new();
+    for n in 0..40 {
+        let guess = format!("Bearer guess-{n}");
+        let refused = post(&open, &[("authorization", &guess)]).await;
+        assert_eq!(refused.outcome(), "not_executed");
+        statuses.push(refused.status);
+        if n % 20 == 0 {
+            let good = format!("Bearer {TOKEN}");
+            assert_eq!(
+                post(&open, &[("authorization", &good)]).await.status,
+                200,
+                "after {n} guesses"
+            );
+        }
+    }
+    assert_eq!(statuses[..10], [401; 10]);
+    // A bucket may have gained a try or two meanwhile.
+    assert!(statuses.iter().filter(|status| **status == 429).count() > 20, "{statuses:?}");
+    book.has(
+        "http_refused",
+        &[("address", "127.0.0.1"), ("reason", "the token is not known here")],
+    )
+    .await;
+    assert!(book.lines("http_refused").len() <= 40, "{} lines", book.lines("http_refused").len());
+    let text = format!("{:?}", book.lines("http_refused"));
+    assert!(!text.contains("guess-"), "what was guessed is written down: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_ends_its_calls_and_new_tokens_are_taken_up() {
+    let is_good = Arc::new(AtomicBool::new(true));
+    let said = is_good.clone();
+    let judge = move |token: &str, now: SystemTime| match said.load(Ordering::SeqCst) {
+        true => judge(token, now),
+        false => Err("revoked".into()),
+    };
+    let open = Open::with(|node| node, |door| door.tokens(judge)).await;
+    let good = format!("Bearer {TOKEN}");
+    let headers = [
+        ("authorization", good.as_str()),
+        ("accept", "text/event-stream"),
+        ("content-type", "application/json"),
+    ];
+    let mut http = Http::connect(open.at()).await;
+    http.request("POST", "/v1/agents/warehouse/Ticks/Silent", &headers, b"null").await;
+    let head = soon("a head", http.head()).await.expect("a head");
+    is_good.store(false, Ordering::SeqCst);
+    let last = soon("the stream ends", http.piece(&head)).await.expect("an end");
+    let last = String::from_utf8(last).expect("text");
+    assert!(last.starts_with("event: error") && last.contains("unauthenticated"), "{last}");
+    until("the handler is stopped", || open.ticks.running() == 0).await;
+    post(&open, &[("authorization", &good)]).await.expect_error(
+        401,
+        "unauthenticated",
+        "not_executed",
+    );
+    open.gateway.set_tokens(Some(Arc::new(super::judge)));
+    assert_eq!(post(&open, &[("authorization", &good)]).await.status, 200);
+    open.gateway.set_tokens(None);
+    post(&open, &[("authorization", &good)]).await.expect_error(
+        401,
+        "unauthenticated",
+        "not_executed",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_everybody_or_nobody_could_pass_does_not_open() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let name = || "ops".parse().expect("a name");
+    let door = |listen: &str| Gateway::builder(&node).listen(listen);
+    let proxy = || "10.0.0.0/8".parse().expect("a range");
+    let outside = door("0.0.0.0:0").tokens(judge).start().await;
+    assert!(matches!(outside, Err(GatewayError::PlainOutside { .. })), "{outside:?}");
+    let anonymous = door("0.0.0.0:0").tls().anonymous(name()).start().await;
+    assert!(matches!(anonymous, Err(GatewayError::AnonymousOutside { .. })), "{anonymous:?}");
+    let proxied = door("127.0.0.1:0").anonymous(name()).trusted_proxy(proxy()).start().await;
+    assert!(matches!(proxied, Err(GatewayError::AnonymousOutside { .. })), "{proxied:?}");
+    let nobody = door("127.0.0.1:0").start().await;
+    assert!(matches!(nobody, Err(GatewayError::NobodyMayAsk { .. })), "{nobody:?}");
+    let taken = door("127.0.0.1:0").anonymous(name()).start().await.expect("a door");
+    let again = door(&taken.local_addr().to_string()).anonymous(name()).start().await;
+    assert!(matches!(again, Err(GatewayError::Socket { .. })), "{again:?}");
+    assert!(door("0.0.0.0:0").tokens(judge).trusted_proxy(proxy()).start().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_plain_only_a_trusted_proxy_comes_in_and_it_says_for_whom_it_asks() {
+    let book = Book::default();
+    let audit = book.audit();
+    let proxied = |range: &str| {
+        let range = range.parse().expect("a range");
+        move |door: dialback::GatewayBuilder| door.tokens(judge).trusted_proxy(range)
+    };
+    let open = Open::with(|node| node.audit(audit), proxied("127.0.0.1")).await;
+    let forwarded =
+        [("authorization", "Bearer wrong"), ("x-forwarded-for", "6.6.6.6, 203.0.113.9")];
+    post(&open, &forwarded).await.expect_error(401, "unauthenticated", "not_executed");
+    book.has("http_refused", &[("address", "203.0.113.9")]).await;
+    let open = Open::with(|node| node, proxied("192.0.2.0/24")).await;
+    let mut http = Http::connect(open.at()).await;
+    http.request("POST", NOTE, &[("authorization", &format!("Bearer {TOKEN}"))], b"\"x\"").await;
+    assert!(soon("it is closed", http.reply()).await.is_none());
+    assert_eq!(open.stage.all_runs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_off_too_many_calls_has_to_wait_and_nobody_else() {
+    let limits = Limits { resets_max: 5, ..Limits::default() };
+    let everybody = |token: &str, _: SystemTime| {
+        format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
+    };
+    let open = Open::with(|node| node.limits(limits), |door| door.tokens(everybody)).await;
+    for n in 0..5 {
+        let mut http = Http::connect(open.at()).await;
+        let headers = [("authorization", "Bearer ops"), ("content-type", "application/json")];
+        http.request(
+            "POST",
+            "/v1/agents/warehouse/Stage/Hold",
+            &headers,
+            format!("\"hold-{n}\"").as_bytes(),
+        )
+        .await;
+        open.stage.started(&format!("hold-{n}")).await;
+        drop(http);
+        open.stage.ended(&format!("hold-{n}")).await;
+    }
+    soon("the breaks are counted", async {
+        while post(&open, &[("authorization", "Bearer ops")]).await.status == 200 {}
+    })
+    .await;
+    let refused = post(&open, &[("authorization", "Bearer ops")]).await;
+    let text = refused.expect_error(429, "resource_exhausted", "not_executed");
+    assert!(text.contains("resets_max"), "{text}");
+    assert_eq!(post(&open, &[("authorization", "Bearer clerk")]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes the machine for ten seconds; `make test-long`"]
+async fn a_flood_of_guesses_leaves_others_their_calls() {
+    let _turn = heavy().await;
+    let book = Book::default();
+    let audit = book.audit();
+    let open = Open::with(|node| node.audit(audit), |door| door.tokens(judge)).await;
+    let at = open.at();
+    let honest = async |seconds: u64| {
+        let (until, mut took) = (Instant::now() + Duration::from_secs(seconds), Vec::new());
+        let good = format!("Bearer {TOKEN}");
+        while Instant::now() < until {
+            let began = Instant::now();
+            assert_eq!(post(&open, &[("authorization", &good)]).await.status, 200);
+            took.push(began.elapsed());
+        }
+        took.sort();
+        (took.len(), took[took.len() * 99 / 100])
+    };
+    let before = honest(3).await;
+    let guesses = Arc::<AtomicUsize>::default();
+    let flood: Vec<_> = (0..200)
+        .map(|_| {
+            let guesses = guesses.clone();
+            background(async move {
+                let headers =
+                    [("authorization", "Bearer wrong"), ("content-type", "application/json")];
+                loop {
+                    let refused = Http::once(at, "POST", NOTE, &headers, b"1").await;
+                    assert!(matches!(refused.status, 401 | 429), "{refused:?}");
+                    guesses.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let during = honest(6).await;
+    drop(flood);
+    let a_minute = guesses.load(Ordering::Relaxed) * 10;
+    println!(
+        "calls before: {}, p99 {:?}; during {a_minute} guesses a minute: {}, p99 {:?}",
+        before.0, before.1, during.0, during.1
+    );
+    assert!(during.1 < Duration::from_millis(500), "p99 {:?}", during.1);
+    assert!(book.lines("http_refused").len() <= 40);
+}

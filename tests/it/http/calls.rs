@@ -1,0 +1,257 @@
+//! Unary calls: what becomes of them, in JSON and in CBOR.
+
+use super::{Http, Open};
+use crate::{
+    audit::Book,
+    world::{End, background, soon},
+};
+use dialback::{Limits, json};
+use serde_json::json;
+use std::time::Duration;
+
+const HELLO: &str = "/v1/agents/warehouse/Stage/Note";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_json_body_goes_in_and_the_bare_reply_comes_back() {
+    let open = Open::anonymous().await;
+    let reply = open.post(HELLO, "\"é \\u0041\"").await;
+    assert_eq!((reply.status, reply.text(), reply.outcome()), (200, "\"é A\"", "ok"));
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    reply.expect_usual();
+    assert_eq!(open.stage.runs("é A"), 1);
+    // Any agent that hosts it will do.
+    let reply = open.post("/v1/services/Stage/Note", "\"any\"").await;
+    assert_eq!((reply.status, reply.text()), (200, "\"any\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cbor_body_is_answered_in_cbor_and_bytes_come_as_base64url_in_json() {
+    let open = Open::anonymous().await;
+    let cbor = json::to_cbor(&json!("as cbor")).expect("CBOR");
+    let headers = [("content-type", "application/cbor")];
+    let reply = Http::once(open.at(), "POST", HELLO, &headers, &cbor).await;
+    assert_eq!((reply.status, &*reply.body), (200, &*cbor));
+    assert_eq!(reply.header("content-type"), Some("application/cbor"));
+    // ["b", h'fbff']
+    let pair = [0x82, 0x61, b'b', 0x42, 0xfb, 0xff];
+    let copy = "/v1/agents/warehouse/Stage/Copy";
+    let reply = Http::once(open.at(), "POST", copy, &headers, &pair).await;
+    assert_eq!((reply.status, &*reply.body), (200, &[0x42, 0xfb, 0xff][..]));
+    open.stage.open();
+    let reply = open.post("/v1/agents/warehouse/Stage/Huge", "[\"huge\", 2]").await;
+    assert_eq!((reply.status, reply.text()), (200, "\"Bwc\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_failure_has_its_status_its_code_and_a_true_outcome() {
+    let open = Open::anonymous().await;
+    let post = async |path: &str, body: &str| open.post(path, body).await;
+    let at = |rest: &str| format!("/v1/agents/{rest}");
+    let text = post(HELLO, "{\"a\":").await.expect_error(400, "invalid_argument", "not_executed");
+    assert!(text.contains("is not one JSON value"), "{text}");
+    post(HELLO, "{}").await.expect_error(400, "invalid_argument", "not_executed");
+    let absent = post(&at("nobody/Stage/Note"), "1").await;
+    absent.expect_error(503, "unavailable", "not_executed");
+    let unknown = post(&at("warehouse/Stage/Nothing"), "1").await;
+    unknown.expect_error(501, "unimplemented", "not_executed");
+    let own = post(&at("warehouse/Stage/Fail"), "\"gone\"").await;
+    assert_eq!(own.expect_error(404, "not_found", "app_error"), "gone");
+    let broken = post(&at("warehouse/Stage/Panic"), "\"panics\"").await;
+    broken.expect_error(500, "internal", "unknown");
+    let slow = [("connect-timeout-ms", "50")];
+    let late = open.post_with(&at("warehouse/Stage/Hold"), &slow, "\"late\"").await;
+    late.expect_error(504, "deadline_exceeded", "unknown");
+    assert_eq!(open.stage.ended("late").await, End::Dropped);
+    let zero = open.post_with(HELLO, &[("connect-timeout-ms", "0")], "\"zero\"").await;
+    zero.expect_error(400, "invalid_argument", "not_executed");
+    let streaming = post(&at("warehouse/Ticks/Count"), "1").await;
+    streaming.expect_error(501, "unimplemented", "not_executed");
+    assert_eq!(
+        (open.stage.runs("zero"), open.stage.runs("panics"), open.stage.runs("gone")),
+        (0, 1, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_http_itself_refuses_is_said_in_the_same_shape() {
+    let open = Open::anonymous().await;
+    let json = ("content-type", "application/json");
+    let once = async |method: &str, path: &str, headers: &[(&str, &str)]| {
+        soon("an answer", Http::once(open.at(), method, path, headers, b"\"x\"")).await
+    };
+    once("POST", "/v1/nothing", &[json]).await.expect_error(404, "not_found", "not_executed");
+    let dots = once("POST", "/v1/agents/..%2f..%2fx/Stage/Note", &[json]).await;
+    dots.expect_error(400, "invalid_argument", "not_executed");
+    let query = once("POST", &format!("{HELLO}?as=root"), &[json]).await;
+    query.expect_error(400, "invalid_argument", "not_executed");
+    for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
+        let wrong = once(method, HELLO, &[json]).await;
+        assert_eq!(wrong.header("allow"), Some("POST"));
+        wrong.expect_error(405, "unimplemented", "not_executed");
+    }
+    for kind in ["text/plain", "application/grpc", "application/json; charset=utf-16"] {
+        let wrong = once("POST", HELLO, &[("content-type", kind)]).await;
+        assert!(
+            wrong.header("accept-post").is_some_and(|kinds| kinds.contains("application/cbor"))
+        );
+        wrong.expect_error(415, "invalid_argument", "not_executed");
+    }
+    let version = once("POST", HELLO, &[json, ("connect-protocol-version", "2")]).await;
+    version.expect_error(400, "invalid_argument", "not_executed");
+    let packed = once("POST", HELLO, &[json, ("content-encoding", "gzip")]).await;
+    packed.expect_error(501, "unimplemented", "not_executed");
+    let long = once("POST", &format!("/{}", "x".repeat(5_000)), &[json]).await;
+    long.expect_error(414, "invalid_argument", "not_executed");
+    assert_eq!(open.stage.all_runs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_at_the_limit_passes_and_one_over_it_is_refused_before_it_is_sent() {
+    let limits = Limits { message_bytes_max: 2_000, ..Limits::default() };
+    let open = Open::with(
+        |node| node.limits(limits),
+        |door| door.anonymous("ops".parse().expect("a name")),
+    )
+    .await;
+    let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    // The two quotes become three bytes in CBOR, where the limit holds too.
+    assert_eq!(open.post(HELLO, &text(1_999)).await.status, 200);
+    let encoded = open.post(HELLO, &text(2_000)).await;
+    encoded.expect_error(429, "resource_exhausted", "not_executed");
+    let over = open.post(HELLO, &text(2_001)).await;
+    let text = over.expect_error(429, "resource_exhausted", "not_executed");
+    assert!(text.contains("message_bytes_max"), "{text}");
+    let mut http = Http::connect(open.at()).await;
+    let head = format!(
+        "POST {HELLO} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n"
+    );
+    http.send(head).await;
+    let claimed = soon("an answer to the claim alone", http.reply()).await.expect("an answer");
+    claimed.expect_error(429, "resource_exhausted", "not_executed");
+    assert_eq!(open.stage.all_runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_and_trace_reach_the_handler_and_no_header_becomes_an_identity() {
+    let open = Open::anonymous().await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [
+        ("traceparent", trace),
+        ("tracestate", "vendor=1"),
+        ("dialback-metadata-tenant", "acme"),
+        ("x-dialback-caller", "caller/root"),
+        ("dialback-caller", "caller/root"),
+        ("cookie", "a=b"),
+    ];
+    let reply = open.post_with(HELLO, &headers, "\"meta\"").await;
+    assert_eq!(reply.status, 200);
+    let ctx = open.stage.started("meta").await;
+    assert_eq!(ctx.traceparent(), Some(trace));
+    let pairs: Vec<_> = ctx.metadata().iter().collect();
+    assert_eq!(pairs, [("tracestate", "vendor=1"), ("tenant", "acme")]);
+    assert_eq!(ctx.caller().to_string(), "caller/ops");
+    assert_eq!(reply.header("dialback-call-id"), Some(ctx.call_id().to_string().as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_has_the_call_under_the_id_that_the_answer_names() {
+    let book = Book::default();
+    let audit = book.audit().with_calls(true);
+    let open = Open::with(
+        |node| node.audit(audit),
+        |door| door.anonymous("clerk".parse().expect("a name")),
+    )
+    .await;
+    let good = open.post(HELLO, "\"one\"").await;
+    let id = good.header("dialback-call-id").expect("an id").to_owned();
+    let line = book.has("call", &[("call_id", &id), ("outcome", "ok")]).await;
+    assert_eq!(
+        (line["caller"].as_str(), line["agent"].as_str()),
+        (Some("caller/clerk"), Some("agent/warehouse"))
+    );
+    assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(4), Some(4)));
+    let refused = open.post("/v1/agents/other/Stage/Note", "\"x\"").await;
+    refused.expect_error(403, "permission_denied", "not_executed");
+    let id = refused.header("dialback-call-id").expect("an id").to_owned();
+    book.has("call_refused", &[("caller", "caller/clerk"), ("agent", "agent/other")]).await;
+    book.has("call", &[("call_id", &id), ("code", "PERMISSION_DENIED")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_does_not_tell_which_agents_there_are() {
+    let open =
+        Open::with(|node| node, |door| door.anonymous("stranger".parse().expect("a name"))).await;
+    let texts = ["warehouse", "nowhere"].map(|agent| {
+        let (open, path) = (&open, format!("/v1/agents/{agent}/Stage/Note"));
+        async move {
+            let refused = open.post(&path, "\"x\"").await;
+            refused.expect_error(403, "permission_denied", "not_executed").replace(agent, "AGENT")
+        }
+    });
+    let [there, nowhere] = texts;
+    assert_eq!(there.await, nowhere.await);
+    assert_eq!(open.stage.all_runs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_cancels_its_call_and_gives_its_place_back() {
+    let limits = Limits {
+        caller_calls_in_flight_max: 1,
+        queue_wait_max: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let open = Open::with(
+        |node| node.limits(limits),
+        |door| door.anonymous("ops".parse().expect("a name")),
+    )
+    .await;
+    let mut http = Http::connect(open.at()).await;
+    http.request(
+        "POST",
+        "/v1/agents/warehouse/Stage/Hold",
+        &[("content-type", "application/json")],
+        b"\"held\"",
+    )
+    .await;
+    let ctx = open.stage.started("held").await;
+    let full = open.post(HELLO, "\"one more\"").await;
+    full.expect_error(429, "resource_exhausted", "not_executed");
+    let waits = background(async move { ctx.cancelled().await });
+    drop(http);
+    soon("the handler hears of it", waits).await;
+    assert_eq!(open.stage.ended("held").await, End::Dropped);
+    soon("the place is free", async { while open.post(HELLO, "\"after\"").await.status != 200 {} })
+        .await;
+    assert_eq!((open.stage.runs("held"), open.stage.runs("one more")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_each_caller_what_it_may_call() {
+    let everybody = |token: &str, _: std::time::SystemTime| {
+        format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
+    };
+    let open = Open::with(|node| node, |door| door.tokens(everybody)).await;
+    let page = async |path: &str, who: &str| {
+        let token = format!("Bearer {who}");
+        let reply = Http::once(open.at(), "GET", path, &[("authorization", &token)], b"").await;
+        assert_eq!((reply.status, reply.outcome()), (200, "ok"), "{reply:?}");
+        reply.expect_usual();
+        reply.json()
+    };
+    assert_eq!(page("/v1/agents", "ops").await["agents"][0]["name"], "warehouse");
+    assert_eq!(page("/v1/agents", "stranger").await["agents"], json!([]));
+    let names = |page: serde_json::Value| {
+        let services = page["services"].as_array().expect("services").clone();
+        services.iter().map(|service| service["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(page("/v1/services", "ops").await), ["Stage", "Ticks"]);
+    assert_eq!(names(page("/v1/services", "clerk").await), ["Stage"]);
+    let paths = page("/v1/openapi.json", "clerk").await["paths"].clone();
+    assert!(paths["/v1/agents/{agent}/Stage/Note"].is_object(), "{paths}");
+    assert!(paths.get("/v1/agents/{agent}/Ticks/Count").is_none(), "{paths}");
+    let nobody = Http::once(open.at(), "GET", "/v1/agents", &[], b"").await;
+    nobody.expect_error(401, "unauthenticated", "not_executed");
+    let posted = open.post("/v1/agents", "1").await;
+    assert_eq!(posted.header("allow"), Some("GET"));
+    posted.expect_error(405, "unimplemented", "not_executed");
+}

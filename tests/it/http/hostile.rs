@@ -1,0 +1,331 @@
+//! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not notice.
+
+use super::{Http, Open};
+use crate::world::{Background, background, heavy, soon, until};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::net::{TcpSocket, TcpStream};
+
+const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+const CUT_WITHIN: Duration = Duration::from_secs(15);
+
+/// An honest client that calls all the while, each time on a new connection and on one that stays. Ended, it gives its slowest call.
+struct Honest {
+    is_done: Arc<AtomicBool>,
+    slowest: Background<Duration>,
+}
+
+impl Honest {
+    fn start(at: SocketAddr) -> Self {
+        let is_done = Arc::<AtomicBool>::default();
+        let has_to_end = is_done.clone();
+        let slowest = background(async move {
+            let (mut slowest, mut calls) = (Duration::ZERO, 0);
+            let mut kept = Http::connect(at).await;
+            while !has_to_end.load(Ordering::SeqCst) || calls < 10 {
+                let began = Instant::now();
+                let once = Http::once(at, "POST", NOTE, &JSON, b"\"honest\"").await;
+                kept.request("POST", NOTE, &JSON, b"\"honest\"").await;
+                let same = kept.reply().await.expect("the connection stays");
+                assert_eq!((once.status, same.status), (200, 200));
+                slowest = slowest.max(began.elapsed());
+                calls += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            slowest
+        });
+        Self { is_done, slowest }
+    }
+
+    /// Nobody was slow, as far as a busy machine can tell.
+    async fn was_served(self) {
+        self.is_done.store(true, Ordering::SeqCst);
+        let slowest = soon("the honest client ends", self.slowest).await;
+        assert!(slowest < Duration::from_secs(3), "a call of others took {slowest:?}");
+    }
+}
+
+/// Sends a byte a second until the other side has closed, and gives how long that took, and what was answered.
+async fn trickle(at: SocketAddr, first: String, byte: &'static [u8]) -> (Duration, Option<u16>) {
+    let (mut http, began) = (Http::connect(at).await, Instant::now());
+    http.send(first).await;
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            reply = http.head() => return (began.elapsed(), reply.map(|reply| reply.status)),
+            _ = every.tick() => {}
+        }
+        http.send(byte).await;
+    }
+}
+
+async fn check_trickle(first: &str, byte: &'static [u8], status: Option<u16>) {
+    let open = Open::anonymous().await;
+    let honest = Honest::start(open.at());
+    let slow: Vec<_> =
+        (0..32).map(|_| background(trickle(open.at(), first.to_owned(), byte))).collect();
+    for one in slow {
+        let (took, answered) = soon("a slow one is cut off", one).await;
+        assert!(took < CUT_WITHIN, "it took {took:?}");
+        assert_eq!(answered, status, "of {first:?}");
+    }
+    honest.was_served().await;
+    assert_eq!(open.stage.runs("slow"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_of_a_byte_a_second_are_cut_off() {
+    check_trickle("POST / HTTP/1.1\r\nx", b"x", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_or_half_of_a_preface_are_cut_off() {
+    check_trickle("", b"", None).await;
+    check_trickle("PRI", b"", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_a_byte_a_second_are_cut_off_and_never_called() {
+    let head = format!(
+        "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n\"slow\""
+    );
+    check_trickle(&head, b" ", Some(408)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_heads_that_never_end_are_cut_off() {
+    let open = Open::anonymous().await;
+    let honest = Honest::start(open.at());
+    let mut http = Http::connect(open.at()).await;
+    http.send(h2::preface()).await;
+    http.send(h2::frame(h2::HEADERS, 0, 1, &h2::head(NOTE)[..8])).await;
+    let began = Instant::now();
+    soon("it is cut off", http.closed()).await;
+    assert!(began.elapsed() < CUT_WITHIN, "it took {:?}", began.elapsed());
+    honest.was_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_clients_that_begin_and_say_no_more_or_take_no_answer_are_cut_off() {
+    let open = Open::anonymous().await;
+    let honest = Honest::start(open.at());
+    let began = Instant::now();
+    let mut half = Http::connect(open.at()).await;
+    half.send(&h2::preface()[..12]).await;
+    let mut silent = Http::connect(open.at()).await;
+    silent.send(h2::preface()).await;
+    // A window of nothing: what is answered cannot go.
+    let mut deaf = Http::connect(open.at()).await;
+    deaf.send(h2::preface()).await;
+    deaf.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+    for (stream, method) in [(1, "Stage/Note"), (3, "Ticks/Endless")] {
+        let mut head = h2::head(&format!("/v1/agents/warehouse/{method}"));
+        let body = if stream == 3 { &b"1000"[..] } else { b"\"deaf\"" };
+        if stream == 3 {
+            head.extend(h2::pair("accept", "text/event-stream"));
+        }
+        deaf.send(h2::frame(h2::HEADERS, h2::END_HEADERS, stream, &head)).await;
+        deaf.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
+    }
+    open.stage.started("deaf").await;
+    for (name, mut http) in [("half", half), ("silent", silent), ("deaf", deaf)] {
+        soon(name, http.closed()).await;
+        assert!(began.elapsed() < CUT_WITHIN, "{name} took {:?}", began.elapsed());
+    }
+    until("the handler is stopped", || open.ticks.running() == 0).await;
+    honest.was_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_ends_in_two_ways_is_refused_and_what_it_smuggles_is_not_called() {
+    let open = Open::anonymous().await;
+    let inner = format!(
+        "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n\"smuggled\""
+    );
+    let outer = |lines: &str, body: &str| {
+        format!(
+            "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}\r\n{body}{inner}"
+        )
+    };
+    for (lines, body) in [
+        ("content-length: 6\r\ntransfer-encoding: chunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n"),
+        ("transfer-encoding: chunked\r\ncontent-length: 6\r\n", "6\r\n\"five\"\r\n0\r\n\r\n"),
+        ("content-length: 6\r\ncontent-length: 6\r\n", "\"five\""),
+        ("content-length: 6\r\ncontent-length: 60\r\n", "\"five\""),
+        ("content-length: 6, 6\r\n", "\"five\""),
+        ("content-length: +6\r\n", "\"five\""),
+        ("transfer-encoding: xchunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n"),
+        (
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "6\r\n\"five\"\r\n0\r\n\r\n",
+        ),
+        ("transfer-encoding : chunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n"),
+    ] {
+        let mut http = Http::connect(open.at()).await;
+        http.send(outer(lines, body)).await;
+        let reply = soon("an answer", http.reply()).await.expect("an answer");
+        assert_eq!(reply.status, 400, "{lines:?}: {reply:?}");
+        soon("the connection is closed", http.closed()).await;
+    }
+    assert_eq!(open.stage.all_runs(), 0);
+    // Chunks alone are a body like any other; nothing after them is answered.
+    let mut http = Http::connect(open.at()).await;
+    http.send(outer("transfer-encoding: chunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n")).await;
+    let reply = soon("an answer", http.reply()).await.expect("an answer");
+    assert_eq!(
+        (reply.status, reply.text(), reply.header("connection")),
+        (200, "\"five\"", Some("close"))
+    );
+    soon("the connection is closed", http.closed()).await;
+    assert_eq!((open.stage.runs("five"), open.stage.runs("smuggled")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_is_refused() {
+    let open = Open::anonymous().await;
+    let headers = |count: usize, bytes: usize| {
+        let lines = (0..count).map(|n| format!("x-{n}: {}\r\n", "x".repeat(bytes)));
+        let lines: String = lines.collect();
+        format!(
+            "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 3\r\n{lines}\r\n\"x\""
+        )
+    };
+    for (count, bytes, status) in [(100, 100, 200), (1, 40_000, 431), (200, 1, 431)] {
+        let mut http = Http::connect(open.at()).await;
+        http.send(headers(count, bytes)).await;
+        let reply = soon("an answer", http.reply()).await.expect("an answer");
+        assert_eq!(reply.status, status, "{count} headers of {bytes} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rapid_resets_end_their_connection_and_start_few_handlers() {
+    let open = Open::anonymous().await;
+    let honest = Honest::start(open.at());
+    let mut http = Http::connect(open.at()).await;
+    http.send(h2::preface()).await;
+    let mut bytes = Vec::new();
+    for n in 0..5_000 {
+        let stream = 2 * n + 1;
+        bytes.extend(h2::frame(
+            h2::HEADERS,
+            h2::END_HEADERS,
+            stream,
+            &h2::head("/v1/agents/warehouse/Stage/Hold"),
+        ));
+        bytes.extend(h2::frame(h2::DATA, h2::END_STREAM, stream, b"\"reset\""));
+        bytes.extend(h2::frame(h2::RST_STREAM, 0, stream, &8u32.to_be_bytes()));
+    }
+    let sends = async {
+        for chunk in bytes.chunks(16 * 1_024) {
+            if !http.send(chunk).await {
+                return;
+            }
+        }
+    };
+    soon("it is sent, or refused", sends).await;
+    soon("the connection is ended", http.closed()).await;
+    honest.was_served().await;
+    let runs = open.stage.runs("reset");
+    assert!(runs <= 250, "{runs} handlers were started");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_continuations_ends_its_connection() {
+    let open = Open::anonymous().await;
+    let honest = Honest::start(open.at());
+    let mut http = Http::connect(open.at()).await;
+    http.send(h2::preface()).await;
+    http.send(h2::frame(h2::HEADERS, 0, 1, &h2::head(NOTE))).await;
+    let more = h2::frame(h2::CONTINUATION, 0, 1, &h2::pair("x", &"x".repeat(100)));
+    let flood = async {
+        for _ in 0..100_000 {
+            if !http.send(&more).await {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(soon("the flood ends", flood).await, "100,000 frames were taken");
+    honest.was_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_holds_its_share_of_connections_and_no_more() {
+    let _turn = heavy().await;
+    let open = Open::anonymous().await;
+    let from = |ip: [u8; 4]| {
+        let at = open.at();
+        async move {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind((ip, 0).into()).expect("an address of this machine");
+            Http::over(socket.connect(at).await.expect("a connection"))
+        }
+    };
+    let call = async |http: &mut Http<TcpStream>| {
+        http.request("POST", NOTE, &JSON, b"\"x\"").await;
+        soon("an answer or an end", http.reply()).await.map(|reply| reply.status)
+    };
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        held.push(from([127, 0, 0, 2]).await);
+    }
+    assert_eq!(call(held.last_mut().expect("one")).await, Some(200));
+    assert_eq!(call(&mut from([127, 0, 0, 2]).await).await, None);
+    assert_eq!(call(&mut from([127, 0, 0, 3]).await).await, Some(200));
+    drop(held);
+    soon("places are given back", async {
+        while call(&mut from([127, 0, 0, 2]).await).await != Some(200) {}
+    })
+    .await;
+}
+
+/// Frames of HTTP/2, written by hand.
+mod h2 {
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const CONTINUATION: u8 = 9;
+    pub(super) const END_STREAM: u8 = 1;
+    pub(super) const END_HEADERS: u8 = 4;
+
+    pub(super) fn preface() -> Vec<u8> {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(SETTINGS, 0, 0, b""));
+        bytes
+    }
+
+    pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// A header that is named in full and not remembered.
+    pub(super) fn pair(name: &str, value: &str) -> Vec<u8> {
+        let text = |text: &str| {
+            let length = u8::try_from(text.len()).expect("short");
+            assert!(length < 127);
+            [&[length], text.as_bytes()].concat()
+        };
+        [vec![0], text(name), text(value)].concat()
+    }
+
+    pub(super) fn head(path: &str) -> Vec<u8> {
+        [
+            pair(":method", "POST"),
+            pair(":scheme", "http"),
+            pair(":authority", "localhost"),
+            pair(":path", path),
+            pair("content-type", "application/json"),
+        ]
+        .concat()
+    }
+}

@@ -1,0 +1,119 @@
+//! A node that stops: its door takes nothing new, and what is in hand is finished.
+
+use super::{Http, Open};
+use crate::world::{background, soon};
+use bytes::Bytes;
+use dialback::Limits;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_in_hand_is_finished_idle_connections_are_closed_and_new_calls_are_refused() {
+    let open = Open::anonymous().await;
+    let (at, stage) = (open.at(), open.stage.clone());
+    let mut idle = Http::connect(at).await;
+    idle.request("POST", "/v1/agents/warehouse/Stage/Note", &JSON, b"\"warm\"").await;
+    assert_eq!(soon("an answer", idle.reply()).await.expect("an answer").status, 200);
+    let mut busy = Http::connect(at).await;
+    busy.request("POST", "/v1/agents/warehouse/Stage/Hold", &JSON, b"\"held\"").await;
+    stage.started("held").await;
+    let Open { node, gateway, agent, .. } = open;
+    let stopping = background(node.shutdown());
+    soon("the idle connection is closed", idle.closed()).await;
+    let late = soon(
+        "an answer",
+        Http::once(at, "POST", "/v1/agents/warehouse/Stage/Note", &JSON, b"\"late\""),
+    )
+    .await;
+    late.expect_error(503, "unavailable", "not_executed");
+    assert!(!stopping.is_finished());
+    stage.open();
+    let held = soon("the call is finished", busy.reply()).await.expect("an answer");
+    assert_eq!((held.status, held.text(), held.outcome()), (200, "\"held\"", "ok"));
+    assert_eq!(held.header("connection"), Some("close"));
+    soon("the node has stopped", stopping).await;
+    assert_eq!(stage.runs("late"), 0);
+    assert!(TcpStream::connect(at).await.is_err(), "the door is still open");
+    drop((gateway, agent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_outlasts_the_drain_is_cut_and_the_node_stops_in_time() {
+    let limits = Limits { drain_max: Duration::from_millis(200), ..Limits::default() };
+    let open = Open::with(
+        |node| node.limits(limits),
+        |door| door.anonymous("ops".parse().expect("a name")),
+    )
+    .await;
+    let mut busy = Http::connect(open.at()).await;
+    busy.request("POST", "/v1/agents/warehouse/Stage/Hold", &JSON, b"\"held\"").await;
+    open.stage.started("held").await;
+    let Open { node, gateway, agent, .. } = open;
+    soon("the node stops", node.shutdown()).await;
+    let cut = soon("the connection ends", busy.reply()).await;
+    if let Some(cut) = cut {
+        cut.expect_error(503, "unavailable", "unknown");
+    }
+    drop((gateway, agent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_is_dropped_is_closed_and_its_node_goes_on() {
+    let open = Open::anonymous().await;
+    let at = open.at();
+    let Open { node, gateway, agent, stage, .. } = open;
+    drop(gateway);
+    soon("the port is closed", async {
+        while TcpStream::connect(at).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let warehouse = node.agent("warehouse").handle().expect("a name");
+    let noted: String = warehouse.call("Stage/Note", "x").await.expect("a reply");
+    assert_eq!((noted.as_str(), stage.runs("x")), ("x", 1));
+    drop(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_connection_is_told_to_go_and_its_call_in_hand_is_finished() {
+    let open = Open::anonymous().await;
+    let (at, stage) = (open.at(), open.stage.clone());
+    let stream = TokioIo::new(TcpStream::connect(at).await.expect("a connection"));
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = client.await.expect("HTTP/2");
+    let connection = background(connection);
+    let request = |method: &str, id: &str| {
+        hyper::Request::post(format!("http://localhost/v1/agents/warehouse/Stage/{method}"))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(format!("\"{id}\""))))
+            .expect("a request")
+    };
+    let held = background(sender.send_request(request("Hold", "held")));
+    stage.started("held").await;
+    let Open { node, gateway, agent, .. } = open;
+    let stopping = background(node.shutdown());
+    // After GOAWAY the client itself sends no more; what it sent just before is answered.
+    soon("it is told to go", async {
+        while let Ok(reply) = sender.send_request(request("Note", "late")).await {
+            let (status, outcome) = (reply.status().as_u16(), &reply.headers()["dialback-outcome"]);
+            assert!(status == 200 || (status == 503 && outcome == "not_executed"), "{reply:?}");
+        }
+    })
+    .await;
+    assert!(!stopping.is_finished());
+    stage.open();
+    let held = soon("the call is finished", held).await.expect("an answer");
+    assert_eq!(
+        (held.status().as_u16(), &held.headers()["dialback-outcome"]),
+        (200, &"ok".parse().expect("a value"))
+    );
+    assert_eq!(held.into_body().collect().await.expect("a body").to_bytes(), "\"held\"");
+    soon("the connection ends", connection).await.expect("in good order");
+    soon("the node has stopped", stopping).await;
+    drop((gateway, agent));
+}

@@ -1,0 +1,151 @@
+//! The door with TLS: callers by certificate, judged as on links, and certificates of a public name.
+
+use super::{Http, Open, Reply, TOKEN, judge};
+use crate::world::{Shown, World, background, quic_client, soon};
+use bytes::Bytes;
+use dialback::{Generation, ServerCertificate, certs::LeafPem};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
+
+/// A TLS connection that shows a leaf, or nothing, and believes the nodes of this world.
+async fn tls(
+    world: &World,
+    at: SocketAddr,
+    leaf: Option<LeafPem>,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let shown = leaf.map_or(Shown::Nothing, Shown::Leaf);
+    let mut config = quic_client(&world.credentials("caller/ops"), shown);
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let tcp = TcpStream::connect(at).await?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+async fn post<S>(http: &mut Http<S>, headers: &[(&str, &str)], id: &str) -> Option<Reply>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let headers = [&[("content-type", "application/json")], headers].concat();
+    http.request("POST", NOTE, &headers, format!("\"{id}\"").as_bytes()).await;
+    soon("an answer or an end", http.reply()).await
+}
+
+/// Asks once with this certificate, or none. `None` if the handshake, or the connection, was refused.
+async fn once(
+    open: &Open,
+    leaf: Option<LeafPem>,
+    headers: &[(&str, &str)],
+    id: &str,
+) -> Option<Reply> {
+    let stream = tls(&open.world, open.at(), leaf, b"http/1.1").await.ok()?;
+    post(&mut Http::over(stream), headers, id).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_names_the_caller_and_who_shows_none_needs_a_token() {
+    let open = Open::with(|node| node, |door| door.tls().tokens(judge)).await;
+    let leaf = open.world.leaf("caller/clerk");
+    let reply = once(&open, Some(leaf), &[], "by certificate").await.expect("an answer");
+    assert_eq!((reply.status, reply.text()), (200, "\"by certificate\""));
+    assert_eq!(open.stage.started("by certificate").await.caller().to_string(), "caller/clerk");
+    let nothing = once(&open, None, &[], "nothing").await.expect("an answer");
+    nothing.expect_error(401, "unauthenticated", "not_executed");
+    let good = format!("Bearer {TOKEN}");
+    let token =
+        once(&open, None, &[("authorization", &good)], "by token").await.expect("an answer");
+    assert_eq!(token.status, 200);
+    assert_eq!(open.stage.started("by token").await.caller().to_string(), "caller/ops");
+    let node =
+        once(&open, Some(open.world.leaf("node/edge-1")), &[], "node").await.expect("an answer");
+    node.expect_error(401, "unauthenticated", "not_executed");
+    let agent = once(&open, Some(open.world.leaf("agent/warehouse")), &[], "agent")
+        .await
+        .expect("an answer");
+    agent.expect_error(403, "permission_denied", "not_executed");
+    let foreign = World::new().leaf("caller/ops");
+    assert!(
+        once(&open, Some(foreign), &[], "foreign").await.is_none(),
+        "another CA's caller was heard"
+    );
+    assert_eq!(open.stage.all_runs(), 2);
+    // Plain HTTP gets nothing there.
+    let mut plain = Http::connect(open.at()).await;
+    assert!(post(&mut plain, &[], "plain").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open() {
+    let open = Open::with(|node| node, |door| door.tls()).await;
+    let leaf = open.world.leaf("caller/ops");
+    let facts = dialback::CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("facts");
+    let stream = tls(&open.world, open.at(), Some(leaf), b"http/1.1").await.expect("a handshake");
+    let mut http = Http::over(stream);
+    assert_eq!(post(&mut http, &[], "before").await.expect("an answer").status, 200);
+    let crl = open.world.crl(&[&facts[0].serial]);
+    let next = open.world.showing(&open.world.leaf("node/edge-1"), Some(&crl));
+    let next = Generation { credentials: Some(next), ..Generation::default() };
+    open.node.apply(next).await.expect("applied");
+    let refused = post(&mut http, &[], "after").await.expect("an answer");
+    refused.expect_error(401, "unauthenticated", "not_executed");
+    assert_eq!((open.stage.runs("before"), open.stage.runs("after")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_certificate_is_shown_where_one_is_named_and_can_be_replaced() {
+    let public = World::new();
+    let named = |leaf: &LeafPem| {
+        ServerCertificate::from_pem(leaf.cert.as_bytes(), leaf.key.as_bytes()).expect("a pair")
+    };
+    let (first, second) = (public.leaf("node/public"), public.leaf("node/public"));
+    let open = Open::with(|node| node, |door| door.certificate(named(&first)).tokens(judge)).await;
+    let shown = async |world: &World| {
+        let stream = tls(world, open.at(), None, b"http/1.1").await.ok()?;
+        stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec())
+    };
+    assert!(shown(&open.world).await.is_none(), "the node's own certificate was shown");
+    let before = shown(&public).await.expect("a certificate");
+    open.gateway.set_certificate(Some(named(&second)));
+    assert_ne!(shown(&public).await.expect("a certificate"), before);
+    open.gateway.set_certificate(None);
+    assert!(shown(&open.world).await.is_some(), "the node's own certificate was not shown");
+}
+
+/// One call over HTTP/2.
+async fn over_h2<S>(stream: S, uri: &str, headers: &[(&str, &str)]) -> (u16, Bytes)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+    let _connection = background(async move { drop(connection.await) });
+    let mut request = hyper::Request::post(uri).header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from_static(b"\"h2\""))).expect("a request");
+    let reply = soon("an answer", sender.send_request(request)).await.expect("an answer");
+    let status = reply.status().as_u16();
+    (status, reply.into_body().collect().await.expect("a body").to_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_spoken_in_plain_by_prior_knowledge_and_in_tls_by_agreement() {
+    let plain = Open::anonymous().await;
+    let stream = TcpStream::connect(plain.at()).await.expect("a connection");
+    let (status, body) = over_h2(stream, &format!("http://localhost{NOTE}"), &[]).await;
+    assert_eq!((status, &*body), (200, &b"\"h2\""[..]));
+    let open = Open::with(|node| node, |door| door.tls().tokens(judge)).await;
+    let leaf = open.world.leaf("caller/ops");
+    let stream = tls(&open.world, open.at(), Some(leaf), b"h2").await.expect("a handshake");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (status, body) = over_h2(stream, &format!("https://localhost{NOTE}"), &[]).await;
+    assert_eq!((status, &*body), (200, &b"\"h2\""[..]));
+}
