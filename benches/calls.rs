@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench calls` prints the table; `-- quick` runs fewer rounds. The side that asks (with the load) and the side that
 //! answers have a runtime of one thread each, as two processes would; `-- shared` puts both on one runtime of two threads, where a call
-//! may or may not wake the other thread and single calls take one of two times. Both ways use mutual TLS and the same transport
+//! may or may not wake the other thread and single calls take one of two times. `-- http` compares the HTTP door with the same call over
+//! QUIC. Both ways use mutual TLS and the same transport
 //! settings, and dialback's calls are typed, with head, permit and deadline.
 
 #![expect(
@@ -10,6 +11,8 @@
     reason = "a bench ends with its process: nobody has to wait for its tasks"
 )]
 
+#[path = "calls/http.rs"]
+mod http;
 #[path = "calls/raw.rs"]
 mod raw;
 #[path = "calls/world.rs"]
@@ -161,6 +164,25 @@ async fn compare(load: Load, rounds: usize, length: Duration, answering: Handle)
     world.stop().await;
 }
 
+/// The door beside the same call over QUIC: the ratios are to that.
+async fn compare_doors(load: Load, rounds: usize, length: Duration, answering: Handle) {
+    let world = world::World::start(&answering).await;
+    let door = world.door().await;
+    let (quic, http) = (world.through_node(), http::HttpEcho::new(door.local_addr()));
+    round(&quic, load, Duration::from_millis(200)).await;
+    round(&http, load, Duration::from_millis(200)).await;
+    let (mut quics, mut https) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        quics.push(round(&quic, load, length).await);
+        https.push(round(&http, load, length).await);
+    }
+    row("over QUIC", load, &quics, &quics);
+    row("over HTTP, JSON", load, &https, &quics);
+    drop(http);
+    drop(door);
+    world.stop().await;
+}
+
 /// The word after `name` on the command line.
 fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
@@ -185,6 +207,16 @@ fn main() {
     if let Some(way) = argument("alone") {
         let task = alone(way, LOADS[only.unwrap_or(1)], answering);
         return asking.block_on(async move { tokio::spawn(task).await.expect("no panic") });
+    }
+    if has("http") {
+        println!(
+            "{rounds} interleaved rounds of {length:?}, medians; ratios are to the call over QUIC"
+        );
+        for load in [LOADS[0], LOADS[1], LOADS[3]] {
+            let task = compare_doors(load, rounds, length, answering.clone());
+            asking.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
+        }
+        return;
     }
     println!(
         "{rounds} interleaved rounds of {length:?}, medians; ratios are to raw quinn, round by round"

@@ -2,8 +2,8 @@
 
 use super::Echo;
 use dialback::{
-    Agent, AgentHandle, Callee, Caller, CredentialPem, Credentials, Limits, MethodPath, Node,
-    NodePolicy, PeerName, Role, Service,
+    Agent, AgentHandle, Callee, Caller, CredentialPem, Credentials, Gateway, Limits, MethodPath,
+    Node, NodePolicy, PeerName, Role, Service,
     certs::{Ca, LeafProfile},
 };
 use std::{sync::Arc, time::SystemTime};
@@ -75,7 +75,8 @@ impl World {
             .expect("a node");
         let at = format!("localhost:{}", node.local_addr().port());
         let echo = Service::new("Bench")
-            .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) });
+            .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) })
+            .method("Say", |message: String, _| async move { Ok(message) });
         let dialled = async move {
             let agent = Agent::builder(ca.credentials("agent/a"))
                 .node(&at)
@@ -92,6 +93,13 @@ impl World {
         let (agent, caller) = answering.spawn(dialled).await.expect("no panic");
         let handle = node.agent("a").connected().await.expect("a name");
         Self { node, agent, caller, handle }
+    }
+
+    /// A door for HTTP, on the runtime at hand.
+    pub(crate) async fn door(&self) -> Gateway {
+        let name = "c".parse().expect("a name");
+        let door = Gateway::builder(&self.node).listen("127.0.0.1:0").anonymous(name);
+        door.start().await.expect("a door")
     }
 
     /// Calls from the node's own process.

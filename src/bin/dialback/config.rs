@@ -38,11 +38,18 @@ fn check_agent(path: &Path) -> Result<String, Faults> {
     Ok(format!("{}: an agent's file, {} {nodes}", path.display(), config.nodes.len()))
 }
 
-/// A file that is good as either; else the faults of the kind that it has fewer of.
+/// A file that is good as either; else the faults of the kind of which it has fewer keys that belong in the other's file, and then fewer
+/// faults.
 fn check_either(path: &Path) -> Result<String, Faults> {
     check_node(path).or_else(|as_node| {
         check_agent(path).map_err(|as_agent| {
-            if as_agent.iter().len() < as_node.iter().len() { as_agent } else { as_node }
+            if strangeness(&as_agent) < strangeness(&as_node) { as_agent } else { as_node }
         })
     })
+}
+
+fn strangeness(faults: &Faults) -> (usize, usize) {
+    let is_misplaced = |fault: &String| fault.contains("belongs in a");
+    let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    (texts.iter().filter(|fault| is_misplaced(fault)).count(), texts.len())
 }

@@ -20,10 +20,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::watch,
+    sync::{mpsc, watch},
+    time::Instant,
 };
 use tokio_util::sync::PollSender;
 
@@ -47,9 +49,11 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
     // The handler at the other end starts with the first message, and the upstream may be the one that speaks first.
     requests.send(Bytes::new()).await?;
+    let requests = requests.into_inner();
+    let unsent = Unsent(requests.downgrade());
     let (cut_off, is_over) = (watch::Sender::new(None), Arc::new(AtomicBool::new(false)));
     let mut stream = ByteStream {
-        outgoing: Outgoing(PollSender::new(requests.into_inner())),
+        outgoing: Outgoing(PollSender::new(requests)),
         replies,
         ready: Bytes::new(),
         has_ended: [false; 2],
@@ -58,24 +62,54 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     };
     let tasks = call.tasks();
     let reply = call.begin(Some(messages))?;
+    let open_by = (!waits_for_agent).then(|| Instant::now() + TCP_OPEN_WAIT_MAX);
+    let reply = async move { in_time(reply, open_by, unsent).await };
     tasks.spawn_until_stopped(drive(reply, sender, cut_off, is_over));
     let opened = stream.opened();
-    if waits_for_agent {
-        opened.await?;
-    } else {
-        tokio::time::timeout(TCP_OPEN_WAIT_MAX, opened).await.map_err(|_elapsed| {
-            let text = format!(
-                "there was no connection within {TCP_OPEN_WAIT_MAX:?}: the link to the node may be down, or the agent hangs"
-            );
-            Status::unknown(Code::DeadlineExceeded, text)
-        })??;
+    match open_by {
+        None => opened.await?,
+        // The other side has answered, and does not say that it is connected.
+        Some(by) => tokio::time::timeout_at(by + OPENED_GRACE, opened)
+            .await
+            .map_err(|_elapsed| Status::unknown(Code::DeadlineExceeded, TOO_SLOW))??,
     }
     Ok(stream)
 }
 
+const TOO_SLOW: &str = "the connection was not there in time: the agent or its upstream hangs";
+
+/// Whoever drives the call finds out first that it is late, because only there it is known whether anything was sent.
+const OPENED_GRACE: Duration = Duration::from_secs(1);
+
+/// Whether the first message of a request is still here: then nothing was sent.
+struct Unsent(mpsc::WeakSender<Next>);
+
+impl Unsent {
+    fn is_whole(&self) -> bool {
+        self.0.upgrade().is_none_or(|requests| requests.capacity() < requests.max_capacity())
+    }
+}
+
+/// The reply, or that it did not come in time. The call is dropped where it stands then, so that what was not sent never will be.
+async fn in_time(
+    mut reply: ReplyFuture,
+    open_by: Option<Instant>,
+    unsent: Unsent,
+) -> Result<Reply, Status> {
+    let Some(open_by) = open_by else { return reply.await };
+    if let Ok(reply) = tokio::time::timeout_at(open_by, &mut reply).await {
+        return reply;
+    }
+    if unsent.is_whole() {
+        let text = format!("there was no link to the node for {TCP_OPEN_WAIT_MAX:?}");
+        return Err(Status::not_executed(Code::Unavailable, text));
+    }
+    Err(Status::unknown(Code::DeadlineExceeded, TOO_SLOW))
+}
+
 /// Moves a connection's bytes both ways, until it has ended or nobody holds the stream any more.
 async fn drive(
-    reply: ReplyFuture,
+    reply: impl Future<Output = Result<Reply, Status>>,
     replies: MessageSender,
     cut_off: watch::Sender<Option<Status>>,
     is_over: Arc<AtomicBool>,
@@ -283,5 +317,27 @@ impl AsyncWrite for ByteStream {
 impl fmt::Debug for ByteStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ByteStream").field("has_ended", &self.has_ended).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Outcome;
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_was_sent_in_time_that_is_known_and_where_something_was_it_is_not() {
+        let (requests, mut taken) = mpsc::channel(STREAM_MESSAGES_AHEAD);
+        requests.send(Next::Message(Bytes::new())).await.expect("room");
+        let late = |requests: &mpsc::Sender<Next>| {
+            let never: ReplyFuture = Box::pin(std::future::pending());
+            let by = Instant::now() + TCP_OPEN_WAIT_MAX;
+            in_time(never, Some(by), Unsent(requests.downgrade()))
+        };
+        let status = late(&requests).await.err().expect("late");
+        assert_eq!((status.code(), status.outcome()), (Code::Unavailable, Outcome::NotExecuted));
+        assert!(taken.recv().await.is_some());
+        let status = late(&requests).await.err().expect("late");
+        assert_eq!((status.code(), status.outcome()), (Code::DeadlineExceeded, Outcome::Unknown));
     }
 }

@@ -19,6 +19,17 @@ fn all_faults_of_a_file_are_told_at_once_each_with_its_line() {
 }
 
 #[test]
+fn a_file_with_faults_is_judged_as_what_its_good_keys_are_of() {
+    let place = Place::new();
+    place.write("n.toml", "listen = \"x\"\nstate = 1\n[gateway]\nlisten = 2\n");
+    let ended = place.run(&["config", "check", "n.toml"]).expect(2, &["n.toml:1: `listen`"]);
+    assert!(!ended.stderr.contains("belongs in"), "{ended:#?}");
+    place.write("a.toml", "nodes = [1]\ndemo = 1\n[[tcp]]\nname = \"db\"\n");
+    let ended = place.run(&["config", "check", "a.toml"]).expect(2, &["a.toml:1: `nodes`"]);
+    assert!(!ended.stderr.contains("belongs in"), "{ended:#?}");
+}
+
+#[test]
 fn the_files_of_the_first_steps_are_good() {
     let place = Place::empty();
     let first = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first/");
