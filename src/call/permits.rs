@@ -82,7 +82,7 @@ impl Permits {
 
     fn exhausted(&self, why: &str) -> Status {
         let text = format!(
-            "the limit of {} calls in flight on this link is reached, {why}",
+            "the limit of {} calls in flight is reached, {why}",
             self.0.in_flight_max
         );
         Status::not_executed(Code::ResourceExhausted, text)
