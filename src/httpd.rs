@@ -133,7 +133,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
             continue;
         };
         let held: Held = (place, share);
-        let work = connection(stream, address, answers.clone(), OnTasks(tasks.clone()), held);
+        let work = connection(stream, address, answers.clone(), tasks.clone(), held);
         tasks.spawn_until_stopped(work);
     }
 }
@@ -151,7 +151,7 @@ async fn connection<A: Answers>(
     stream: TcpStream,
     address: SocketAddr,
     answers: Arc<A>,
-    tasks: OnTasks,
+    tasks: Tasks,
     _held: Held,
 ) {
     let leaving = answers.leaving();
@@ -184,7 +184,7 @@ async fn talk<S, A>(
     is_h2: bool,
     peer: Peer,
     answers: Arc<A>,
-    tasks: OnTasks,
+    tasks: Tasks,
     leaving: Option<[OnWord; 2]>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -209,7 +209,7 @@ async fn talk<S, A>(
     };
     let io = TokioIo::new(stream);
     if is_h2 {
-        let mut http = conn::http2::Builder::new(tasks);
+        let mut http = conn::http2::Builder::new(Streams { tasks, activity: activity.clone() });
         http.timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
@@ -234,13 +234,24 @@ async fn talk<S, A>(
     }
 }
 
-/// Starts what HTTP/2 does beside a connection: a task a request.
+/// Starts what HTTP/2 does beside a connection: a task a request. Dropped before its end, it resets the stream of that request and no other.
 #[derive(Clone)]
-struct OnTasks(Tasks);
+struct Streams {
+    tasks: Tasks,
+    activity: Arc<Activity>,
+}
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for OnTasks {
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    /// Called once for each request, right after that was begun.
     fn execute(&self, work: F) {
-        self.0.spawn_until_stopped(work);
+        let cut = self.activity.last_is_cut();
+        self.tasks.spawn_until_stopped(async move {
+            tokio::select! {
+                biased;
+                () = work => {}
+                () = cut => {}
+            }
+        });
     }
 }
 
@@ -263,14 +274,14 @@ where
     }
 }
 
-impl<I, S, B> Connection for conn::http2::Connection<I, S, OnTasks>
+impl<I, S, B> Connection for conn::http2::Connection<I, S, Streams>
 where
     Self: Future,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body<Data = Bytes, Error = Infallible> + 'static,
-    OnTasks: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn leave(self: Pin<&mut Self>) {
         self.graceful_shutdown();
