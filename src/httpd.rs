@@ -10,9 +10,9 @@ use crate::{
     limits::{
         ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX,
-        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP2_CONNECTION_WINDOW_BYTES,
-        HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES,
-        HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
+        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP_UNSENT_BYTES_MAX,
+        HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX,
+        HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
     },
     pace::{Pace, Sparse},
     tls::{Credentials, HttpTls, Shown},
@@ -156,6 +156,7 @@ async fn connection<A: Answers>(
 ) {
     let leaving = answers.leaving();
     drop(stream.set_nodelay(true));
+    hold_little(&stream);
     let Some((tls, credentials)) = answers.tls() else {
         let peer = Peer::new(address, None);
         let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
@@ -177,6 +178,15 @@ async fn connection<A: Answers>(
             answers.handshake_failed(address, &fault);
         }
     }
+}
+
+/// Has the system take of answers about as much as the client does: whether they move on shows only here, and a client that reads slowly and
+/// all the while is not one that takes nothing. Where that cannot be said, the system's own measure holds.
+fn hold_little(stream: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(HTTP_UNSENT_BYTES_MAX));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, HTTP_UNSENT_BYTES_MAX);
 }
 
 async fn talk<S, A>(

@@ -143,6 +143,34 @@ async fn http_2_clients_that_begin_and_say_no_more_or_take_no_answer_are_cut_off
     honest.was_served().await;
 }
 
+/// Reads so many bytes a tenth of a second for longer than anybody may stand still. Whether the other side goes on.
+async fn sips(http: &mut Http, bytes: usize) -> bool {
+    let (mut every, began) = (tokio::time::interval(Duration::from_millis(100)), Instant::now());
+    let mut some = vec![0; bytes];
+    while began.elapsed() < CUT_WITHIN {
+        every.tick().await;
+        if !http.read(&mut some).await {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_slowly_and_all_the_while_is_not_cut_off() {
+    let open = Open::anonymous().await;
+    let path = "/v1/agents/warehouse/Ticks/Endless";
+    let headers = [("accept", "text/event-stream"), ("content-type", "application/json")];
+    let [mut slow, mut slower] = [Http::connect(open.at()).await, Http::connect(open.at()).await];
+    for http in [&mut slow, &mut slower] {
+        http.request("POST", path, &headers, b"10000").await;
+    }
+    let go_on = tokio::join!(sips(&mut slow, 4_000), sips(&mut slower, 1_000));
+    assert_eq!((go_on, open.ticks.running()), ((true, true), 2));
+    drop((slow, slower));
+    until("the handlers are stopped", || open.ticks.running() == 0).await;
+}
+
 /// The stream that the other side resets next. PINGs are answered meanwhile, and nothing gives it more room.
 async fn reset(http: &mut Http) -> u32 {
     loop {
