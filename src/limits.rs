@@ -407,7 +407,7 @@ pub const HTTP2_IDLE_MAX: Duration = Duration::from_secs(60);
 pub const HTTP_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The largest piece of an answer that is handed to HTTP at once, so that a client that takes none holds no more. It has to go within
-/// [`HTTP_STEP`], so that it also says how slow a client may be: about 1 KiB/s. One frame of HTTP/2.
+/// [`HTTP_STEP`], so that it also bounds how slow a client may be. One frame of HTTP/2.
 pub const HTTP_PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of answers that the system holds for a client and has not sent, where it can be told so. By its own measure it takes megabytes, and

@@ -165,7 +165,7 @@ async fn a_client_that_reads_slowly_and_all_the_while_is_not_cut_off() {
     for http in [&mut slow, &mut slower] {
         http.request("POST", path, &headers, b"10000").await;
     }
-    let go_on = tokio::join!(sips(&mut slow, 4_000), sips(&mut slower, 1_000));
+    let go_on = tokio::join!(sips(&mut slow, 4_000), sips(&mut slower, 3_000));
     assert_eq!((go_on, open.ticks.running()), ((true, true), 2));
     drop((slow, slower));
     until("the handlers are stopped", || open.ticks.running() == 0).await;
