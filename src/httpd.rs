@@ -10,9 +10,9 @@ use crate::{
     limits::{
         ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX,
-        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP2_CONNECTION_WINDOW_BYTES,
-        HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES,
-        HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
+        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP_UNSENT_BYTES_MAX,
+        HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX,
+        HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
     },
     pace::{Pace, Sparse},
     tls::{Credentials, HttpTls, Shown},
@@ -133,7 +133,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
             continue;
         };
         let held: Held = (place, share);
-        let work = connection(stream, address, answers.clone(), OnTasks(tasks.clone()), held);
+        let work = connection(stream, address, answers.clone(), tasks.clone(), held);
         tasks.spawn_until_stopped(work);
     }
 }
@@ -151,11 +151,12 @@ async fn connection<A: Answers>(
     stream: TcpStream,
     address: SocketAddr,
     answers: Arc<A>,
-    tasks: OnTasks,
+    tasks: Tasks,
     _held: Held,
 ) {
     let leaving = answers.leaving();
     drop(stream.set_nodelay(true));
+    hold_little(&stream);
     let Some((tls, credentials)) = answers.tls() else {
         let peer = Peer::new(address, None);
         let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
@@ -179,12 +180,21 @@ async fn connection<A: Answers>(
     }
 }
 
+/// Has the system take of answers about as much as the client does: whether they move on shows only here, and a client that reads slowly and
+/// all the while is not one that takes nothing. Where that cannot be said, the system's own measure holds.
+fn hold_little(stream: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(HTTP_UNSENT_BYTES_MAX));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, HTTP_UNSENT_BYTES_MAX);
+}
+
 async fn talk<S, A>(
     mut stream: Guarded<S>,
     is_h2: bool,
     peer: Peer,
     answers: Arc<A>,
-    tasks: OnTasks,
+    tasks: Tasks,
     leaving: Option<[OnWord; 2]>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -209,7 +219,7 @@ async fn talk<S, A>(
     };
     let io = TokioIo::new(stream);
     if is_h2 {
-        let mut http = conn::http2::Builder::new(tasks);
+        let mut http = conn::http2::Builder::new(Streams { tasks, activity: activity.clone() });
         http.timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
@@ -234,13 +244,24 @@ async fn talk<S, A>(
     }
 }
 
-/// Starts what HTTP/2 does beside a connection: a task a request.
+/// Starts what HTTP/2 does beside a connection: a task a request. Dropped before its end, it resets the stream of that request and no other.
 #[derive(Clone)]
-struct OnTasks(Tasks);
+struct Streams {
+    tasks: Tasks,
+    activity: Arc<Activity>,
+}
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for OnTasks {
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    /// Called once for each request, right after that was begun.
     fn execute(&self, work: F) {
-        self.0.spawn_until_stopped(work);
+        let cut = self.activity.last_is_cut();
+        self.tasks.spawn_until_stopped(async move {
+            tokio::select! {
+                biased;
+                () = work => {}
+                () = cut => {}
+            }
+        });
     }
 }
 
@@ -263,14 +284,14 @@ where
     }
 }
 
-impl<I, S, B> Connection for conn::http2::Connection<I, S, OnTasks>
+impl<I, S, B> Connection for conn::http2::Connection<I, S, Streams>
 where
     Self: Future,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body<Data = Bytes, Error = Infallible> + 'static,
-    OnTasks: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn leave(self: Pin<&mut Self>) {
         self.graceful_shutdown();

@@ -406,8 +406,13 @@ pub const HTTP2_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at a connection's state.
 pub const HTTP_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The largest piece of an answer that is handed to HTTP at once, so that a client that takes none holds no more.
-pub const HTTP_PIECE_BYTES_MAX: usize = 64 * 1024;
+/// The largest piece of an answer that is handed to HTTP at once, so that a client that takes none holds no more. It has to go within
+/// [`HTTP_STEP`], so that it also bounds how slow a client may be. One frame of HTTP/2.
+pub const HTTP_PIECE_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of answers that the system holds for a client and has not sent, where it can be told so. By its own measure it takes megabytes, and
+/// then none until a third of them has gone, which at a client's 50 KiB/s is longer than [`HTTP_STEP`].
+pub const HTTP_UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
 /// How long the head of a stream's answer waits for the first message, so that a refusal has a status of its own.
 pub const HTTP_STREAM_HEAD_WAIT_MAX: Duration = Duration::from_secs(1);

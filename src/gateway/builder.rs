@@ -188,7 +188,7 @@ impl GatewayBuilder {
             proxies: self.proxies,
             origins: self.origins,
             strangers: Strangers::default(),
-            views: Semaphore::new(HTTP_VIEWS_AT_ONCE_MAX),
+            views: Arc::new(Semaphore::new(HTTP_VIEWS_AT_ONCE_MAX)),
         });
         let serve = httpd::serve(listener, inner.clone(), tasks.clone());
         tasks.spawn_until_stopped(serve);

@@ -118,7 +118,7 @@ struct Inner {
     origins: Vec<String>,
     strangers: Strangers,
     /// Turns at putting pages together.
-    views: Semaphore,
+    views: Arc<Semaphore>,
 }
 
 /// One request, but for its body.

@@ -74,14 +74,15 @@ pub(super) fn asker(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> I
     if !is_proxy(from) {
         return from;
     }
-    let values = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let all: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+    // As bytes: what a stranger has written before it must not make a proxy's own word unreadable.
+    let values = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let all: Vec<&[u8]> = values.flat_map(|value| value.split(|byte| *byte == b',')).collect();
     let mut nearest = from;
     for text in all.iter().rev() {
-        match text.trim().parse::<IpAddr>() {
-            Ok(address) if is_proxy(address) => nearest = address.to_canonical(),
-            Ok(address) => return address.to_canonical(),
-            Err(_) => return nearest,
+        match std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<IpAddr>().ok()) {
+            Some(address) if is_proxy(address) => nearest = address.to_canonical(),
+            Some(address) => return address.to_canonical(),
+            None => return nearest,
         }
     }
     nearest
@@ -186,6 +187,9 @@ mod tests {
         assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
         assert_eq!(asker(&headers, ip("192.0.2.1"), &proxies), ip("192.0.2.1"));
         assert_eq!(asker(&HeaderMap::new(), ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+        let hidden = HeaderValue::from_bytes(b"\xff, 192.0.2.9, 10.0.0.3").expect("a value");
+        headers.append(FORWARDED_FOR, hidden);
+        assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("192.0.2.9"));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("what"));
         assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
     }

@@ -10,17 +10,32 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// What goes on on one connection.
 pub(super) struct Activity(Mutex<State>);
 
 struct State {
     next: u64,
-    /// Requests that are not answered in full; with a time, those of which a piece was given since then and no other asked for.
-    answered: HashMap<u64, Option<Instant>>,
+    /// Requests that are not answered in full.
+    answered: HashMap<u64, Answering>,
     /// Since when there is none.
     idle_since: Instant,
+}
+
+/// A request on its way to its whole answer.
+#[derive(Default)]
+struct Answering {
+    /// Since when a piece of it was given and no other asked for.
+    given: Option<Instant>,
+    /// Wakes whoever writes it, to leave off.
+    cut: Arc<Notify>,
+}
+
+impl Answering {
+    fn is_stalled(&self, now: Instant) -> bool {
+        self.given.is_some_and(|since| since + HTTP_STEP <= now)
+    }
 }
 
 impl Activity {
@@ -38,7 +53,7 @@ impl Activity {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.answered.insert(id, None);
+        state.answered.insert(id, Answering::default());
         Answered { activity: self.clone(), id }
     }
 
@@ -53,9 +68,22 @@ impl Activity {
         state.answered.is_empty().then_some(state.idle_since)
     }
 
-    /// Whether an answer stands still because nobody takes it.
+    /// Ends when the answer to the request that came last has to be left off.
+    pub(super) fn last_is_cut(&self) -> impl Future<Output = ()> + Send + 'static {
+        let state = self.state();
+        let last = state.next.checked_sub(1).and_then(|id| state.answered.get(&id));
+        let cut = last.map(|last| last.cut.clone()).unwrap_or_default();
+        async move { cut.notified().await }
+    }
+
+    /// Cuts off the answers that stand still because nobody takes them. Whether they are all that there are: then the whole connection is to
+    /// be cut. Where others go on beside them, as behind a proxy that brings many clients over one connection, those are not to blame.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
-        self.state().answered.values().flatten().any(|since| *since + HTTP_STEP <= now)
+        let state = self.state();
+        let (stalled, others): (Vec<_>, Vec<_>) =
+            state.answered.values().partition(|one| one.is_stalled(now));
+        stalled.iter().for_each(|one| one.cut.notify_one());
+        !stalled.is_empty() && others.is_empty()
     }
 }
 
@@ -67,7 +95,9 @@ pub(super) struct Answered {
 
 impl Answered {
     fn given(&self, since: Option<Instant>) {
-        self.activity.state().answered.insert(self.id, since);
+        if let Some(answering) = self.activity.state().answered.get_mut(&self.id) {
+            answering.given = since;
+        }
     }
 }
 
@@ -155,5 +185,21 @@ mod tests {
         assert!(
             activity.idle_since().is_some() && !activity.is_stalled(Instant::now() + HTTP_STEP)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_stalls_is_cut_off_alone_where_another_goes_on() {
+        let (activity, bytes) = (Arc::new(Activity::new(Instant::now())), Bytes::from_static(b"x"));
+        let mut stalled = Watched::new(Full::new(bytes), activity.answered());
+        let is_cut = activity.last_is_cut();
+        drop(stalled.frame().await);
+        let going_on = activity.answered();
+        let goes_on = activity.last_is_cut();
+        assert!(!activity.is_stalled(Instant::now() + HTTP_STEP), "the connection stays");
+        is_cut.await;
+        let waits = tokio::time::timeout(HTTP_STEP, goes_on).await;
+        assert!(waits.is_err(), "it has done nothing");
+        drop(going_on);
+        assert!(activity.is_stalled(Instant::now() + HTTP_STEP), "nothing else is left on it");
     }
 }

@@ -270,7 +270,9 @@ impl Services {
         for Service { name: service, methods, description, described, whole } in services {
             let parsed: ServiceName = service.parse()?;
             let key = (service.clone(), methods.iter().any(|(_, method)| method.kind.is_forward()));
-            if wholes.contains_key(&service) || (whole.is_some() && listed.contains_key(&key)) {
+            if (!key.1 && wholes.contains_key(&service))
+                || (whole.is_some() && listed.contains_key(&key))
+            {
                 return Err(ServiceError::TwiceWhole(service));
             }
             let listed = listed.entry(key).or_default();
@@ -305,7 +307,9 @@ impl Services {
     /// # Errors
     /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind the method is.
     pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
-        if let Some(whole) = self.wholes.get(path.service()) {
+        // A forward is of no service, also where one has the name of its kind.
+        let whole = self.wholes.get(path.service()).filter(|_| !path.is_forward());
+        if let Some(whole) = whole {
             return whole.find(path, kind);
         }
         let method = self.named(path)?;
@@ -593,6 +597,18 @@ mod tests {
             Services::new(vec![named(), Service::new("Whole").raw_method("Y", Silent)]).is_ok()
         );
         assert!(matches!(Services::new(vec![whole(Some(&["a-b"]))]), Err(ServiceError::Name(_))));
+    }
+
+    #[test]
+    fn a_whole_service_that_is_named_as_a_kind_of_forward_takes_no_forwards_place() {
+        let kinds = [CallKind::Unary];
+        let forward = Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
+        let services = Services::new(vec![Service::whole("tcp", kinds, None, Silent), forward]);
+        let services = services.expect("services");
+        let finds =
+            |path: &str, kind| services.find(&path.parse().expect("a method"), kind).is_ok();
+        assert!(finds("tcp:db", CallKind::Tcp) && finds("tcp/db", CallKind::Unary));
+        assert!(!finds("tcp/db", CallKind::Tcp) && !finds("tcp:db", CallKind::Unary));
     }
 
     #[test]

@@ -37,7 +37,7 @@ const ROOMS: &[Room] = &[
     Room { word: "http_body_util", places: &["src/gateway/", "src/httpd", "src/agent/forward/"] },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
     Room { word: "rustix", places: &["src/fence.rs"] },
-    Room { word: "socket2", places: &["src/link/"] },
+    Room { word: "socket2", places: &["src/link/", "src/httpd.rs"] },
     Room { word: "clap", places: &["src/bin/"] },
     Room { word: "anyhow", places: &["src/bin/"] },
 ];

@@ -92,6 +92,11 @@ async fn what_is_no_reply_is_internal_and_says_why() {
         (reply("200 OK", &[html], "<p>"), "\"text/html\" where application/json was expected"),
         (reply("200 OK", &[JSON, ("content-encoding", "gzip")], "1"), "compressed"),
         (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n\"x\"".to_vec(), "neither"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\n12".to_vec(), "neither"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\ntransfer-encoding: x\r\n\r\n12".to_vec(),
+            "neither",
+        ),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "is not HTTP/1.1"),
     ] {
         check_broken(answered(bytes).await, Code::Internal, text);

@@ -153,6 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
+    /// Fills the buffer with whatever comes. False if the connection ends before.
+    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> bool {
+        self.0.read_exact(buffer).await.is_ok()
+    }
+
     /// Ends when the other side has closed.
     pub(crate) async fn closed(&mut self) {
         let mut rest = Vec::new();

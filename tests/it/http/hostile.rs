@@ -143,6 +143,73 @@ async fn http_2_clients_that_begin_and_say_no_more_or_take_no_answer_are_cut_off
     honest.was_served().await;
 }
 
+/// Reads so many bytes a tenth of a second for longer than anybody may stand still. Whether the other side goes on.
+async fn sips(http: &mut Http, bytes: usize) -> bool {
+    let (mut every, began) = (tokio::time::interval(Duration::from_millis(100)), Instant::now());
+    let mut some = vec![0; bytes];
+    while began.elapsed() < CUT_WITHIN {
+        every.tick().await;
+        if !http.read(&mut some).await {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_slowly_and_all_the_while_is_not_cut_off() {
+    let open = Open::anonymous().await;
+    let path = "/v1/agents/warehouse/Ticks/Endless";
+    let headers = [("accept", "text/event-stream"), ("content-type", "application/json")];
+    let [mut slow, mut slower] = [Http::connect(open.at()).await, Http::connect(open.at()).await];
+    for http in [&mut slow, &mut slower] {
+        http.request("POST", path, &headers, b"10000").await;
+    }
+    let go_on = tokio::join!(sips(&mut slow, 4_000), sips(&mut slower, 3_000));
+    assert_eq!((go_on, open.ticks.running()), ((true, true), 2));
+    drop((slow, slower));
+    until("the handlers are stopped", || open.ticks.running() == 0).await;
+}
+
+/// The stream that the other side resets next. PINGs are answered meanwhile, and nothing gives it more room.
+async fn reset(http: &mut Http) -> u32 {
+    loop {
+        let mut head = [0; 9];
+        assert!(http.read(&mut head).await, "the connection was cut");
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        assert!(http.read(&mut payload).await, "the connection was cut");
+        match (kind, flags) {
+            (h2::RST_STREAM, _) => return u32::from_be_bytes(stream),
+            (h2::PING, 0) => drop(http.send(h2::frame(h2::PING, 1, 0, &payload)).await),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_that_nobody_takes_is_cut_off_and_others_on_its_connection_go_on() {
+    let open = Open::anonymous().await;
+    let mut http = Http::connect(open.at()).await;
+    http.send(h2::preface()).await;
+    // Little room for each stream, and enough for the connection.
+    http.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0x10, 0])).await;
+    for (stream, method, body) in [(1, "Ticks/Silent", &b"null"[..]), (3, "Ticks/Endless", b"1000")]
+    {
+        let mut head = h2::head(&format!("/v1/agents/warehouse/{method}"));
+        head.extend(h2::pair("accept", "text/event-stream"));
+        http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, stream, &head)).await;
+        http.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
+    }
+    until("both run", || open.ticks.running() == 2).await;
+    assert_eq!(soon("one is cut off", reset(&mut http)).await, 3);
+    until("its handler is stopped", || open.ticks.running() < 2).await;
+    http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 5, &h2::head(NOTE))).await;
+    http.send(h2::frame(h2::DATA, h2::END_STREAM, 5, b"\"later\"")).await;
+    open.stage.started("later").await;
+    assert_eq!(open.ticks.running(), 1, "the silent one has done nothing");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_ends_in_two_ways_is_refused_and_what_it_smuggles_is_not_called() {
     let open = Open::anonymous().await;
@@ -293,6 +360,7 @@ mod h2 {
     pub(super) const HEADERS: u8 = 1;
     pub(super) const RST_STREAM: u8 = 3;
     pub(super) const SETTINGS: u8 = 4;
+    pub(super) const PING: u8 = 6;
     pub(super) const CONTINUATION: u8 = 9;
     pub(super) const END_STREAM: u8 = 1;
     pub(super) const END_HEADERS: u8 = 4;

@@ -35,9 +35,10 @@ const OF_IDENTITY: &[&str] = &["forwarded", "via", "x-real-ip"];
 /// The same as starts of names, and what we and Connect write ourselves.
 const STARTS: &[&str] = &["connect-", "content-", "dialback-", "x-forwarded-"];
 
-/// Whether a pair of that name is left behind. Names are compared as CGI and its heirs do, which take `_` for `-`.
+/// Whether a pair of that name is left behind. Names are compared as CGI and its heirs do, to which every sign is the same: WSGI takes `_`
+/// for `-`, PHP `.` too.
 fn is_left_behind(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('_', "-");
+    let name = name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     OF_THE_MESSAGE.contains(&name.as_str())
         || OF_IDENTITY.contains(&name.as_str())
         || STARTS.iter().any(|start| name.starts_with(start))
@@ -107,6 +108,9 @@ mod tests {
             "Dialback-Node",
             "dialback_caller",
             "DIALBACK_CALL_ID",
+            "dialback.caller",
+            "Dialback~Node",
+            "x.forwarded.for",
             "connect-timeout-ms",
             "content-length",
             "Content-Type",

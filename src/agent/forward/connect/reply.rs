@@ -30,11 +30,9 @@ pub(super) async fn unary(route: &Route, answered: Answered) -> Result<Reply, St
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), false)?;
     let (parts, body) = response.into_parts();
-    // Without either, a reply that is cut short looks like a whole one.
-    if !parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(TRANSFER_ENCODING)
-    {
+    if !says_where_it_ends(&parts.headers) {
         return Err(broken_reply(
-            "has neither content-length nor transfer-encoding, so that nobody can tell whether it is whole",
+            "has neither content-length nor chunks, so that nobody can tell whether it is whole",
         ));
     }
     let bytes = whole(body, route.settings.message_bytes_max).await.map_err(|cut| match cut {
@@ -50,6 +48,18 @@ pub(super) async fn unary(route: &Route, answered: Answered) -> Result<Reply, St
     let message = format.decode(&bytes).map_err(|why| not_of_format(format, &why))?;
     let (metadata, trailing) = headers::into_metadata(&parts.headers);
     Ok(Reply { metadata, trailing, ..Reply::new(message) })
+}
+
+/// Whether a reply that is cut short can be told from a whole one. Of a transfer-encoding only chunks have an end of their own, and only as
+/// the last of them; any other one ends with the connection (RFC 9112 section 6.3), whatever content-length says beside it.
+fn says_where_it_ends(headers: &HeaderMap) -> bool {
+    match headers.get_all(TRANSFER_ENCODING).iter().next_back() {
+        None => headers.contains_key(CONTENT_LENGTH),
+        Some(codings) => codings.to_str().is_ok_and(|codings| {
+            let last = codings.rsplit(',').next().unwrap_or_default();
+            last.trim().eq_ignore_ascii_case("chunked")
+        }),
+    }
 }
 
 /// A message that is not what its content type says.
