@@ -7,6 +7,7 @@ mod certificates;
 mod connect;
 mod draining;
 mod enrolling;
+mod failover;
 mod files;
 mod forwarding;
 mod http;
