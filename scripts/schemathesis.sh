@@ -26,6 +26,7 @@ PATH=$(dirname "$binary"):$PATH
 "$binary" certs issue node edge-1 --san localhost --san 127.0.0.1 >/dev/null
 "$binary" certs issue agent warehouse >/dev/null
 token=$("$binary" token create ops --ttl 1d --file tokens)
+printf 'Authorization: Bearer %s\n' "$token" >header
 # No call takes longer than half a second, whatever is asked for. Each test case says in X-Forwarded-For that it comes from elsewhere, because
 # wrong tokens are counted by address. And schemathesis breaks off long streams.
 cat >node.toml <<'TOML'
@@ -67,7 +68,7 @@ PYTHONPATH=$project/scripts/schemathesis SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRIT
 say "Both still run, and a call works"
 kill -0 "$pid_of_node" || fail "the node has ended"
 kill -0 "$pid_of_agent" || fail "the agent has ended"
-said=$(curl -s --json '"again"' -H "Authorization: Bearer $token" "$door/v1/agents/warehouse/HelloService/Hello")
+run curl -s -m 10 --json '"again"' -H @header "$door/v1/agents/warehouse/HelloService/Hello"
 expect_said '"hello:again"'
 stop agent
 stop node

@@ -7,9 +7,26 @@ import struct
 
 import cbor2
 import schemathesis
+from schemathesis.core import NotSet
 
 ENVELOPE = struct.Struct(">BI")
 ADDRESSES = itertools.count()
+# Connect's table.
+STATUSES = {
+    "canceled": 499,
+    "invalid_argument": 400,
+    "deadline_exceeded": 504,
+    "not_found": 404,
+    "already_exists": 409,
+    "permission_denied": 403,
+    "resource_exhausted": 429,
+    "failed_precondition": 400,
+    "aborted": 409,
+    "out_of_range": 400,
+    "unimplemented": 501,
+    "unavailable": 503,
+    "unauthenticated": 401,
+}
 # As `max-stream-events` in schemathesis.toml.
 EVENTS_MAX = 1000
 
@@ -42,11 +59,6 @@ def to_cbor_envelope(_ctx, value):
     return enveloped(value if isinstance(value, bytes) else cbor2.dumps(value))
 
 
-@schemathesis.serializer("application/connect+json")
-def to_json_envelope(_ctx, value):
-    return enveloped(value if isinstance(value, bytes) else json.dumps(value).encode())
-
-
 @schemathesis.deserializer("application/cbor")
 def from_cbor(_ctx, response):
     return cbor2.loads(response.content)
@@ -74,14 +86,26 @@ def before_call(_ctx, case, _kwargs):
     kind = case.operation.definition.raw.get("x-dialback-kind", "")
     if "server_stream" in kind and case.media_type in ("application/json", "application/cbor"):
         case.headers["Accept"] = "text/event-stream"
+    # Every type that ends in +json is JSON to schemathesis.
+    if case.media_type == "application/connect+json" and not isinstance(case.body, (bytes, NotSet)):
+        case.body = enveloped(json.dumps(case.body).encode())
 
 
 @schemathesis.hook
 def after_call(_ctx, _case, response):
-    """Every type that ends in +json is JSON to schemathesis. So it gets the messages of a stream as one list."""
-    if response.headers.get("content-type") == ["application/connect+json"]:
-        messages = [json.loads(message) for _, message in opened(response.content)]
-        response.content = json.dumps(messages).encode()
+    """A call that fails before its first message is status 200 and one envelope to Connect. It is held to what other errors are held to;
+    and the messages of a stream in JSON are given as one list."""
+    media_type = response.headers["content-type"][0]
+    if media_type not in ("application/connect+json", "application/connect+cbor"):
+        return
+    envelopes = opened(response.content)
+    error = json.loads(envelopes[-1][1]).get("error")
+    if error and len(envelopes) == 1:
+        response.status_code = STATUSES.get(error["code"], 500)
+        response.headers["content-type"] = ["application/json"]
+        response.content = json.dumps(error).encode()
+    elif media_type == "application/connect+json":
+        response.content = json.dumps([json.loads(message) for _, message in envelopes]).encode()
 
 
 # Refused before anything could run, whoever asks.
