@@ -7,7 +7,6 @@ import struct
 
 import cbor2
 import schemathesis
-from schemathesis.core import NotSet
 
 ENVELOPE = struct.Struct(">BI")
 ADDRESSES = itertools.count()
@@ -37,13 +36,13 @@ def enveloped(message: bytes) -> bytes:
 
 def opened(body: bytes) -> list[tuple[int, bytes]]:
     """The envelopes of a stream, which has to end with the one that says so."""
-    envelopes = []
-    while body:
-        flags, length = ENVELOPE.unpack_from(body)
-        message, body = body[ENVELOPE.size :][:length], body[ENVELOPE.size + length :]
-        if len(message) != length:
+    envelopes, at = [], 0
+    while at < len(body):
+        flags, length = ENVELOPE.unpack_from(body, at)
+        at += ENVELOPE.size + length
+        if at > len(body):
             raise ValueError("a stream was cut")
-        envelopes.append((flags, message))
+        envelopes.append((flags, body[at - length : at]))
     if not envelopes or [flags for flags, _ in envelopes if flags] != [2] or envelopes[-1][0] != 2:
         raise ValueError("a stream has to end once, at its end")
     return envelopes
@@ -57,6 +56,13 @@ def to_cbor(_ctx, value):
 @schemathesis.serializer("application/connect+cbor")
 def to_cbor_envelope(_ctx, value):
     return enveloped(value if isinstance(value, bytes) else cbor2.dumps(value))
+
+
+@schemathesis.serializer("application/json")
+def to_json(ctx, value):
+    """Every type that ends in +json is JSON to schemathesis, that of the envelopes too."""
+    message = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return enveloped(message) if ctx.case.media_type == "application/connect+json" else message
 
 
 @schemathesis.deserializer("application/cbor")
@@ -96,9 +102,6 @@ def before_call(_ctx, case, _kwargs):
     kind = case.operation.definition.raw.get("x-dialback-kind", "")
     if "server_stream" in kind and case.media_type in ("application/json", "application/cbor"):
         case.headers["Accept"] = "text/event-stream"
-    # Every type that ends in +json is JSON to schemathesis.
-    if case.media_type == "application/connect+json" and not isinstance(case.body, (bytes, NotSet)):
-        case.body = enveloped(json.dumps(case.body).encode())
 
 
 @schemathesis.hook
