@@ -17,7 +17,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// Two clocks at one moment, in milliseconds since any.
 #[derive(Debug, Clone, Copy, Default)]
@@ -158,6 +158,8 @@ pub(crate) struct Fence {
     cleared: AtomicU64,
     /// Held while waiting for a PONG; those who come meanwhile have it too.
     turn: tokio::sync::Mutex<()>,
+    /// Told when a request has met a pause that no PONG was waited for.
+    is_owed: Notify,
 }
 
 /// A request when it came.
@@ -176,6 +178,23 @@ impl Fence {
             link,
             cleared: AtomicU64::new(PAUSES.until_now()),
             turn: tokio::sync::Mutex::default(),
+            is_owed: Notify::new(),
+        }
+    }
+
+    /// Waits for the PONGs that requests are owed, until the link ends. A request whose own time does not suffice for that is refused, and
+    /// without this so would be all that come after it, for ever, if none has more time than the pause took.
+    pub(crate) async fn mind(&self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.link.closed() => return,
+                () = self.is_owed.notified() => {}
+            }
+            // It fails with the link, and then that is over.
+            if self.clear(PAUSES.until_now()).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -211,6 +230,7 @@ impl Fence {
         entered: Entered,
         deadline: Instant,
     ) -> Result<Instant, Status> {
+        self.is_owed.notify_one();
         let suspended = PAUSES.suspended.load(Ordering::Relaxed);
         let lost = entered.owed + suspended.saturating_sub(entered.suspended);
         let too_late = || {

@@ -142,10 +142,12 @@ async fn attach(
     let node = link.peer().name.clone();
     let limits = shared.limits.get();
     shared.journal.link_up(link.identity(), link.remote_address());
-    let reception = AgentReception::new(shared.clone(), link.clone(), limits.clone());
+    let reception = Arc::new(AgentReception::new(shared.clone(), link.clone(), limits.clone()));
+    let minding = reception.clone();
+    shared.links.spawn_until_stopped(async move { minding.mind_pauses().await });
     shared.links.spawn_until_stopped(take_calls(
         link.clone(),
-        Arc::new(reception),
+        reception,
         limits.clone(),
         shared.calls.clone(),
     ));

@@ -8,8 +8,12 @@ use crate::{
     status::{Code, Status},
     wire::{CallKind, encode_value},
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Unexpected, Visitor},
+};
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::Path,
@@ -30,7 +34,7 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
             Ok(())
         })
         .method("Fail", |fail: Fail, _: Context| async move { Err::<(), _>(fail.into_status()?) })
-        .method("Panic", |_: serde::de::IgnoredAny, _: Context| async move { panic_on_purpose() })
+        .method("Panic", |_: de::IgnoredAny, _: Context| async move { panic_on_purpose() })
         .method("Append", move |append: Append, _: Context| append.run(ledger.clone()))
         .server_stream("Bytes", |bytes: Bytes, replies, _: Context| bytes.run(replies))
         .server_stream("Count", |count: Count, replies, _: Context| count.run(replies))
@@ -54,32 +58,32 @@ const DEMO: &[Said] = &[
     [
         "Sleep",
         "Answers after so many milliseconds.",
-        r#"{"type":"object","required":["ms"],"properties":{"ms":{"type":"integer","minimum":0}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["ms"],"properties":{"ms":{"type":"integer","minimum":0,"maximum":18446744073709551615}},"additionalProperties":false}"#,
         NOTHING,
     ],
     [
         "Fail",
         "Fails with the code of that name, as NOT_FOUND.",
-        r#"{"type":"object","required":["code"],"properties":{"code":{"type":"string"},"message":{"type":"string"}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["code"],"properties":{"code":{"type":"string","enum":["CANCELLED","UNKNOWN","INVALID_ARGUMENT","DEADLINE_EXCEEDED","NOT_FOUND","ALREADY_EXISTS","PERMISSION_DENIED","RESOURCE_EXHAUSTED","FAILED_PRECONDITION","ABORTED","OUT_OF_RANGE","UNIMPLEMENTED","INTERNAL","UNAVAILABLE","DATA_LOSS","UNAUTHENTICATED"]},"message":{"type":"string"}},"additionalProperties":false}"#,
         NOTHING,
     ],
     ["Panic", "Panics: the call ends INTERNAL, unknown.", "", NOTHING],
     [
         "Append",
         "Writes `started ID` into the agent's ledger, and `done ID` after so many milliseconds.",
-        r#"{"type":"object","required":["id"],"properties":{"id":{"type":"string","pattern":"^[A-Za-z0-9_-]{1,64}$"},"ms":{"type":"integer","minimum":0}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["id"],"properties":{"id":{"type":"string","pattern":"^[A-Za-z0-9_-]{1,64}$"},"ms":{"type":"integer","minimum":0,"maximum":18446744073709551615}},"additionalProperties":false}"#,
         NOTHING,
     ],
     [
         "Bytes",
         "Streams so many bytes, in messages of `chunk` (64 KiB).",
-        r#"{"type":"object","required":["bytes"],"properties":{"bytes":{"type":"integer","minimum":0},"chunk":{"type":"integer","minimum":1}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["bytes"],"properties":{"bytes":{"type":"integer","minimum":0,"maximum":18446744073709551615},"chunk":{"type":"integer","minimum":1,"maximum":4194288}},"additionalProperties":false}"#,
         r#"{"type":"string","contentEncoding":"base64url"}"#,
     ],
     [
         "Count",
         "Streams {\"i\":1}, {\"i\":2} and so on up to n, one each interval.",
-        r#"{"type":"object","required":["n"],"properties":{"n":{"type":"integer","minimum":0},"interval_ms":{"type":"integer","minimum":0}},"additionalProperties":false}"#,
+        r#"{"type":"object","required":["n"],"properties":{"n":{"type":"integer","minimum":0,"maximum":18446744073709551615},"interval_ms":{"type":"integer","minimum":0,"maximum":18446744073709551615}},"additionalProperties":false}"#,
         r#"{"type":"object","required":["i"],"properties":{"i":{"type":"integer"}}}"#,
     ],
     [
@@ -96,6 +100,37 @@ fn describe(service: Service, text: &str, methods: &[Said]) -> Service {
         service.describe_method(*name, Description::new(*text).request(*request).reply(*reply))
     };
     methods.iter().fold(service.describe(text), described)
+}
+
+/// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some write all their numbers so.
+fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
+    number.deserialize_any(Whole)
+}
+
+struct Whole;
+
+impl Visitor<'_> for Whole {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 0 to 2^64-1")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
+        // 2^64 is a double, the number below it is not.
+        if number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number) {
+            return Ok(number as u64);
+        }
+        Err(E::invalid_value(Unexpected::Float(number), &self))
+    }
 }
 
 /// Gives every message back as it comes.
@@ -116,8 +151,9 @@ impl DynHandler for Chat {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bytes {
+    #[serde(deserialize_with = "whole")]
     bytes: u64,
-    #[serde(default = "chunk_default")]
+    #[serde(default = "chunk_default", deserialize_with = "whole")]
     chunk: u64,
 }
 
@@ -154,8 +190,9 @@ impl Bytes {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Count {
+    #[serde(deserialize_with = "whole")]
     n: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     interval_ms: u64,
 }
 
@@ -211,6 +248,7 @@ impl DynHandler for Echo {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sleep {
+    #[serde(deserialize_with = "whole")]
     ms: u64,
 }
 
@@ -266,7 +304,7 @@ impl Ledger {
 #[serde(deny_unknown_fields)]
 struct Append {
     id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     ms: u64,
 }
 
@@ -313,6 +351,43 @@ mod tests {
                     assert!(schema.is_empty() || read.is_ok(), "{}: {schema}", method.name);
                 }
             }
+        }
+    }
+
+    /// The schema of a method's request.
+    fn schema(method: &str) -> serde_json::Value {
+        let said = DEMO.iter().find(|said| said[0] == method).expect("a method");
+        serde_json::from_str(said[2]).expect("JSON")
+    }
+
+    #[test]
+    fn the_schemas_say_what_the_methods_take_at_most() {
+        let codes: Vec<_> = (1..=16).filter_map(Code::from_number).map(Code::as_str).collect();
+        assert_eq!(schema("Fail")["properties"]["code"]["enum"], serde_json::json!(codes));
+        let bytes = &schema("Bytes")["properties"];
+        assert_eq!(bytes["chunk"]["maximum"], serde_json::json!(CHUNK_MAX));
+        assert_eq!(bytes["bytes"]["maximum"], serde_json::json!(u64::MAX));
+    }
+
+    #[test]
+    fn whole_numbers_are_taken_however_they_are_written_and_no_others() {
+        let ms = |text: &str| {
+            let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            let cbor = encode_value(&value).expect("CBOR");
+            crate::wire::decode_value::<Sleep>(&cbor).map(|sleep| sleep.ms)
+        };
+        for (good, number) in [
+            ("5", 5),
+            ("5.0", 5),
+            ("-0.0", 0),
+            ("1e3", 1_000),
+            ("18446744073709551615", u64::MAX),
+            ("18446744073709549568.0", u64::MAX - 2_047),
+        ] {
+            assert_eq!(ms(&format!("{{\"ms\":{good}}}")), Ok(number), "{good}");
+        }
+        for bad in ["-1", "-1.0", "0.5", "18446744073709551616", "1e300", "\"5\"", "null", "[5]"] {
+            assert!(ms(&format!("{{\"ms\":{bad}}}")).is_err(), "{bad} was taken");
         }
     }
 

@@ -30,6 +30,11 @@ impl AgentReception {
         Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link), limits }
     }
 
+    /// Does what is owed to calls after this process stood still, until the link ends.
+    pub(super) async fn mind_pauses(&self) {
+        self.fence.mind().await;
+    }
+
     /// Who asks: the node's word. A call without one is the node's own.
     fn asker(&self, claimed: Option<&str>) -> Result<PeerName, Status> {
         match claimed {

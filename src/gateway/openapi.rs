@@ -151,6 +151,9 @@ impl<'a> Operation<'a> {
                 "default": { "$ref": "#/components/responses/Failed" },
             },
         });
+        if self.methods.iter().any(|method| method.kind == CallKind::ServerStream) {
+            post["requestBody"]["description"] = BARE_OR_ENVELOPED.into();
+        }
         let described = self.methods.iter().find(|method| !method.description.is_empty());
         if let Some(method) = described {
             post["description"] = method.description.as_str().into();
@@ -166,6 +169,10 @@ impl<'a> Operation<'a> {
             .into()
     }
 }
+
+/// What OpenAPI cannot say: it ignores a parameter with the name Accept.
+const BARE_OR_ENVELOPED: &str = "To have the replies as a stream of server-sent events, send the bare message with `Accept: text/event-stream`; \
+without it a bare message calls a method with one reply. To have them in envelopes, send the message in one.";
 
 const BARE: [&str; 2] = ["application/json", "application/cbor"];
 const ENVELOPES: [&str; 2] = ["application/connect+json", "application/connect+cbor"];

@@ -2,7 +2,7 @@
 
 mod asking;
 mod calls;
-mod client;
+pub(crate) mod client;
 mod hostile;
 mod leaving;
 mod streams;

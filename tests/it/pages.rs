@@ -156,6 +156,14 @@ async fn an_operation_says_what_goes_in_and_what_comes_out() {
         kinds,
         ["application/connect+cbor", "application/connect+json", "text/event-stream"]
     );
+    let said = list["requestBody"]["description"].as_str().expect("how to ask for events");
+    assert!(
+        said.contains("`Accept: text/event-stream`")
+            && post["requestBody"]["description"].is_null()
+    );
+    // The door takes any value and drops what is none, so any value is valid.
+    let traceparent = &document["components"]["parameters"]["traceparent"]["schema"];
+    assert_eq!(*traceparent, json!({ "type": "string" }));
     let schemes = &document["components"]["securitySchemes"];
     assert_eq!(
         (&schemes["bearer"]["scheme"], &schemes["mutualTLS"]["type"]),

@@ -37,8 +37,8 @@ impl Answer {
 }
 
 /// A node with a door, and an agent behind it.
-struct Town {
-    place: Place,
+pub(super) struct Town {
+    pub(super) place: Place,
     node: Running,
     agent: Running,
     at: String,
@@ -47,9 +47,9 @@ struct Town {
 
 /// Where curl runs, and what it asks.
 #[derive(Clone)]
-struct Client {
+pub(super) struct Client {
     dir: PathBuf,
-    door: String,
+    pub(super) door: String,
 }
 
 impl std::ops::Deref for Town {
@@ -62,7 +62,7 @@ impl std::ops::Deref for Town {
 
 impl Town {
     /// The door lets in whoever has a token, and on loopback also whoever shows nothing: as `ops`.
-    fn new(gateway: &str) -> Self {
+    pub(super) fn new(gateway: &str) -> Self {
         let place = Place::new();
         let created = place.run(&["token", "create", "ops", "--ttl", "1h", "--file", "tokens"]);
         assert_eq!(created.code, Some(0), "{created:?}");

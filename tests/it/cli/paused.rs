@@ -92,6 +92,35 @@ async fn a_call_that_was_over_is_not_started_even_if_the_agent_does_not_hear_so(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_with_less_time_than_a_pause_took_are_soon_taken_again() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let mut agent = place.agent(&at);
+    let credentials = Credentials::from_dir(place.path("certs"), "caller-ops").expect("loaded");
+    let caller = Caller::connect(&at, credentials).await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    agent.stop();
+    let stopped = Instant::now();
+    until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
+    agent.signal(Signal::CONT);
+    agent.said("stood still");
+    // None of them has the three seconds that a call may have lain unread.
+    let taken = async {
+        for n in 0.. {
+            let call = callee.call::<()>("Demo/Append", &append(n));
+            match call.timeout(Duration::from_secs(1)).await {
+                Ok(()) => return,
+                late => {
+                    check_status(late, Code::DeadlineExceeded, Outcome::NotExecuted);
+                }
+            }
+        }
+    };
+    soon("a short call is taken", taken).await;
+    end(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "long; make test-long"]
 async fn a_hundred_calls_that_were_over_in_a_pause_of_twenty_seconds_are_not_started() {
     let timeout = Duration::from_secs(5);

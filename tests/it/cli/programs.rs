@@ -17,7 +17,7 @@ const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"tcp
 
 /// A program of the system, or the end of the test with what to install.
 #[track_caller]
-fn program(name: &str, package: &str) -> PathBuf {
+pub(super) fn program(name: &str, package: &str) -> PathBuf {
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let versions = debian.map(|version| version.path().join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -46,7 +46,7 @@ impl Drop for Beside {
 
 /// Runs a command to its end, which has to be a good one, and gives what it printed.
 #[track_caller]
-fn run(command: &mut Command) -> String {
+pub(super) fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("started");
     let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(status.success(), "{command:?} ended with {status}: {stdout}{stderr}");
