@@ -427,6 +427,12 @@ pub const HTTP_CALLER_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// cost a hundredth of a core each way.
 pub const TOKEN_GUESS_WAIT: Duration = Duration::from_millis(250);
 
+/// HTTP door: JSON of more bytes than this is converted aside of everything else. Less takes a millisecond at most.
+pub const HTTP_CONVERTED_AT_ONCE_BYTES_MAX: usize = 64 * 1024;
+
+/// HTTP door: so many large messages are converted at once. One of 4 MiB may take more than 100 MiB while it is JSON in memory.
+pub const HTTP_CONVERSIONS_AT_ONCE_MAX: usize = 2;
+
 /// Pages of what there is to call that are put together at once: each takes a thread for as long as it takes.
 pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
 

@@ -81,10 +81,8 @@ impl Permits {
     }
 
     fn exhausted(&self, why: &str) -> Status {
-        let text = format!(
-            "the limit of {} calls in flight is reached, {why}",
-            self.0.in_flight_max
-        );
+        let text =
+            format!("the limit of {} calls in flight is reached, {why}", self.0.in_flight_max);
         Status::not_executed(Code::ResourceExhausted, text)
     }
 

@@ -2,7 +2,11 @@
 
 use super::answer::Refusal;
 use crate::{
-    limits::{HTTP_DRAIN_BYTES_MAX, HTTP_DRAIN_WAIT_MAX, HTTP_STEP, HTTP_STEP_BYTES_MIN},
+    drain::blocking,
+    limits::{
+        HTTP_CONVERSIONS_AT_ONCE_MAX, HTTP_CONVERTED_AT_ONCE_BYTES_MAX, HTTP_DRAIN_BYTES_MAX,
+        HTTP_DRAIN_WAIT_MAX, HTTP_STEP, HTTP_STEP_BYTES_MIN,
+    },
     status::{Code, Status},
     wire::json,
 };
@@ -14,7 +18,10 @@ use std::{
     fmt::Display,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 
 /// How a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +54,49 @@ impl Codec {
             Status::unknown(Code::Internal, text)
         })?;
         Ok(Bytes::from(value.to_string()))
+    }
+}
+
+/// Turns at converting what is large. It is done aside, so that calls of others do not wait behind it, and a few at once, because JSON in
+/// memory is many times the size of its text.
+pub(super) struct Conversions(Arc<Semaphore>);
+
+impl Default for Conversions {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(HTTP_CONVERSIONS_AT_ONCE_MAX)))
+    }
+}
+
+impl Conversions {
+    /// As [`Codec::decode`].
+    pub(super) async fn decode(&self, codec: Codec, bytes: Bytes) -> Result<Bytes, Status> {
+        let broken =
+            || Status::not_executed(Code::Internal, "the body broke the conversion of JSON");
+        self.convert(codec, bytes, Codec::decode).await.unwrap_or_else(|| Err(broken()))
+    }
+
+    /// As [`Codec::encode`].
+    pub(super) async fn encode(&self, codec: Codec, bytes: Bytes) -> Result<Bytes, Status> {
+        let broken = || Status::unknown(Code::Internal, "the reply broke the conversion to JSON");
+        self.convert(codec, bytes, Codec::encode).await.unwrap_or_else(|| Err(broken()))
+    }
+
+    async fn convert(
+        &self,
+        codec: Codec,
+        bytes: Bytes,
+        convert: fn(Codec, Bytes) -> Result<Bytes, Status>,
+    ) -> Option<Result<Bytes, Status>> {
+        if codec == Codec::Cbor || bytes.len() <= HTTP_CONVERTED_AT_ONCE_BYTES_MAX {
+            return Some(convert(codec, bytes));
+        }
+        let turn = self.0.clone().acquire_owned().await;
+        blocking(move || {
+            // Held to the end of the work, also if nobody waits for it any more.
+            let _turn = turn;
+            convert(codec, bytes)
+        })
+        .await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Gateway, Inner,
+    body::Conversions,
     origin::IpRange,
     who::{Strangers, TokenJudge},
 };
@@ -189,6 +190,7 @@ impl GatewayBuilder {
             origins: self.origins,
             strangers: Strangers::default(),
             views: Arc::new(Semaphore::new(HTTP_VIEWS_AT_ONCE_MAX)),
+            conversions: Conversions::default(),
         });
         let serve = httpd::serve(listener, inner.clone(), tasks.clone());
         tasks.spawn_until_stopped(serve);

@@ -82,7 +82,7 @@ impl Inner {
                     status
                 })?;
                 let whole = if extra > 0 { body::opened(whole)? } else { whole };
-                codec.decode(whole)
+                inner.conversions.decode(codec, whole).await
             };
             inner.door.call(asked, message).await
         });
@@ -107,7 +107,8 @@ impl Inner {
             Codec::Json => "application/json",
             Codec::Cbor => "application/cbor",
         };
-        let mut answer = whole(StatusCode::OK, content_type, codec.encode(message)?);
+        let message = self.conversions.encode(codec, message).await?;
+        let mut answer = whole(StatusCode::OK, content_type, message);
         set_outcome(&mut answer, Outcome::Ok);
         add_metadata(answer.headers_mut(), METADATA, &metadata);
         add_metadata(answer.headers_mut(), &format!("trailer-{METADATA}"), &trailing);

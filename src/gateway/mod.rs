@@ -31,7 +31,7 @@ use crate::{
     tls::{Credentials, HttpTls, ServerCertificate},
 };
 use answer::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
-use body::Unread;
+use body::{Conversions, Unread};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
@@ -119,6 +119,7 @@ struct Inner {
     strangers: Strangers,
     /// Turns at putting pages together.
     views: Arc<Semaphore>,
+    conversions: Conversions,
 }
 
 /// One request, but for its body.

@@ -89,23 +89,19 @@ pub(crate) async fn open(
 }
 
 /// What of a door can change while it runs.
-#[derive(Default)]
 pub(crate) struct NextGateway {
     tokens: Option<TokenJudge>,
     certificate: Option<ServerCertificate>,
 }
 
-/// That of what was read anew.
-pub(crate) fn next(settings: Option<GatewaySettings>) -> NextGateway {
-    settings.map_or_else(NextGateway::default, |settings| NextGateway {
-        tokens: settings.tokens,
-        certificate: settings.certificate,
-    })
+/// That of what was read anew. Without a word of the door, it stays as it is until the node is started again.
+pub(crate) fn next(settings: Option<GatewaySettings>) -> Option<NextGateway> {
+    settings.map(|GatewaySettings { tokens, certificate, .. }| NextGateway { tokens, certificate })
 }
 
 /// Puts it in force.
-pub(crate) fn apply(door: Option<&Gateway>, next: NextGateway) {
-    if let Some(door) = door {
+pub(crate) fn apply(door: Option<&Gateway>, next: Option<NextGateway>) {
+    if let (Some(door), Some(next)) = (door, next) {
         door.set_tokens(next.tokens);
         door.set_certificate(next.certificate);
     }

@@ -118,7 +118,7 @@ struct Fixed<'a> {
 
 impl Settings {
     /// For a node that runs.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<(Generation<NodePolicy>, NextGateway)> {
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<(Generation<NodePolicy>, Option<NextGateway>)> {
         let (of, rules) = (self.credentials.clone(), self.policy.clone());
         let announce = Box::new(move || {
             credentials::announce(&of);

@@ -334,10 +334,10 @@ mod tests {
             let by = Instant::now() + TCP_OPEN_WAIT_MAX;
             in_time(never, Some(by), Unsent(requests.downgrade()))
         };
-        let status = late(&requests).await.err().expect("late");
+        let status = late(&requests).await.expect_err("late");
         assert_eq!((status.code(), status.outcome()), (Code::Unavailable, Outcome::NotExecuted));
         assert!(taken.recv().await.is_some());
-        let status = late(&requests).await.err().expect("late");
+        let status = late(&requests).await.expect_err("late");
         assert_eq!((status.code(), status.outcome()), (Code::DeadlineExceeded, Outcome::Unknown));
     }
 }
