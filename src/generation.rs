@@ -50,7 +50,11 @@ impl Changed {
             (self.bounds, "bounds"),
         ];
         let words: Vec<&str> = all.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
-        if words.is_empty() { "nothing".into() } else { words.join(", ") }
+        if words.is_empty() {
+            "no certificate, list, rule or bound".into()
+        } else {
+            words.join(", ")
+        }
     }
 
     /// Says that a generation is in force, and what it has brought.

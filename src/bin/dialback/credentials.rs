@@ -124,7 +124,9 @@ pub(crate) fn announce(credentials: &Credentials) {
             Utc(until)
         ),
         Some(until) => tracing::info!("revocation list holds until {}", Utc(until)),
-        None => tracing::info!("no revocation list: no certificate is taken for revoked"),
+        None => tracing::warn!(
+            "no revocation list: no certificate is taken for revoked; `dialback certs crl` makes one, and --crl or `crl` under [tls] names it"
+        ),
     }
 }
 

@@ -104,6 +104,9 @@ pub(crate) fn apply(door: Option<&Gateway>, next: Option<NextGateway>) {
     if let (Some(door), Some(next)) = (door, next) {
         door.set_tokens(next.tokens);
         door.set_certificate(next.certificate);
+        tracing::info!(
+            "the HTTP door goes by its tokens and its certificate as they are in their files now"
+        );
     }
 }
 

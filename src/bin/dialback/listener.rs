@@ -25,7 +25,17 @@ impl Listener {
     /// Takes the port.
     pub(crate) async fn bind(listen: &Listen) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
-            Failure::Runtime(vec![format!("cannot listen on {listen}: {error}")])
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "; another process listens there, choose another port with --listen"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "; no interface of this machine has that address"
+                }
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+                _ => "",
+            };
+            Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
         };
         match listen {
             Listen::Tcp(address) => {
