@@ -2,7 +2,7 @@
 # Plain `make` lists the targets.
 
 CARGO ?= cargo
-DIALBACK = $(CARGO) run --quiet --bin dialback --
+RUN_DIALBACK = $(CARGO) run --quiet --bin dialback --
 
 .DEFAULT_GOAL := help
 .PHONY: bench-tcp help demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
@@ -38,19 +38,19 @@ certs: ## a CA, a node, an agent and a caller in certs/ for this machine; keeps 
 	@bash scripts/certs.sh
 
 certs-renew: ## make again what is in the last third of its life in certs/, and the revocation list if that is due
-	$(DIALBACK) certs renew
+	$(RUN_DIALBACK) certs renew
 
 crl: ## sign the revocation list in certs/ again, with the next number
-	$(DIALBACK) certs crl
+	$(RUN_DIALBACK) certs crl
 
 certs-clean: ## remove what `make certs` generated, and nothing else
 	@bash scripts/certs-clean.sh
 
 node: ## run a node on port 4433 (after `make certs`)
-	$(DIALBACK) node --config examples/first/node.toml
+	$(RUN_DIALBACK) node --config examples/first/node.toml
 
 agent: ## run an agent with the demo services (after `make certs`, beside `make node`)
-	$(DIALBACK) agent --config examples/first/agent.toml
+	$(RUN_DIALBACK) agent --config examples/first/agent.toml
 
 bench: ## calls through dialback beside raw QUIC streams, as ratios
 	$(CARGO) bench --bench calls
