@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 const HOW_TO_MAKE: &str = "make certificates with `make certs`, or with `dialback certs init` and \
-                           `dialback certs issue ROLE NAME`";
+                           `dialback certs issue ROLE NAME`; a relative path starts where the command is started";
 
 /// Where the credentials of one party lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
