@@ -46,6 +46,7 @@ struct Shared {
 
 /// Why there is no caller.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// Nothing was tried.
     #[error(transparent)]

@@ -8,6 +8,7 @@ use std::{io, path::PathBuf};
 
 /// Why `dialback certs` did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CertsError {
     /// The directory has no CA.
     #[error("{dir} holds no CA; run `dialback certs init --dir {dir}` (or `make certs`) first", dir = dir.display())]

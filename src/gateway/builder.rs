@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 
 /// Why a door did not open.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GatewayError {
     /// The address is none.
     #[error(transparent)]

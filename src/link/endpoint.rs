@@ -23,6 +23,7 @@ use std::{
 
 /// Why an endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// The address cannot be listened on.
     #[error("cannot listen on UDP {address}: {source}{}", hint(.source))]

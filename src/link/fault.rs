@@ -10,6 +10,7 @@ use std::io;
 
 /// Why there is no link. Its text says what happened and what to do.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum LinkFault {
     /// The host name has no address.
     #[error(

@@ -12,6 +12,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 /// Why [`AgentRef::connected`] gave no agent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotConnected {
     /// The text is no name.
     #[error(transparent)]

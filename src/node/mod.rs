@@ -123,6 +123,7 @@ const STOPS: &str = "the node stops";
 
 /// Why a node or an agent did not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The certificate is not for this.
     #[error(transparent)]

@@ -202,6 +202,7 @@ impl fmt::Debug for Service {
 
 /// What is wrong with the services that a program wants to host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServiceError {
     /// A name that breaks the grammar.
     #[error(transparent)]

@@ -9,6 +9,7 @@ use std::{io, path::PathBuf};
 
 /// Why credentials were not loaded, with the file and the way out.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CredentialsError {
     /// A file or directory is not there.
     #[error("{path} does not exist; {remedy}", path = path.display())]

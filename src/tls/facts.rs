@@ -254,6 +254,7 @@ pub(super) fn is_list_signed_by(
 
 /// Why facts could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FactsError {
     /// The text is no PEM, or is cut off.
     #[error("it is no whole PEM text: {why}")]

@@ -132,6 +132,7 @@ pub(crate) fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
 
 /// Why a certificate names no party of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IdentityError {
     /// The chain is empty.
     #[error("the peer showed no certificate")]

@@ -27,6 +27,7 @@ use std::{
 
 /// Why a token that was shown lets nobody in. It says nothing of what was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TokenRefusal {
     /// It does not look like one, or is not whole.
     #[error(

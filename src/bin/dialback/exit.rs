@@ -179,7 +179,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Start(error) => error.into(),
-            ConnectError::Link(_) => Self::Call(error.to_status(), None),
+            _ => Self::Call(error.to_status(), None),
         }
     }
 }

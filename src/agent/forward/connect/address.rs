@@ -25,6 +25,7 @@ pub(super) enum Place {
 
 /// Why an upstream cannot be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum UpstreamError {
     /// An address that is none.
     #[error("upstream {text:?} {why}")]
