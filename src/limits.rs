@@ -439,6 +439,9 @@ pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
 /// Callers whose calls through a door are counted at once; those without a call are forgotten first.
 pub const DOOR_CALLERS_MAX: usize = 4_096;
 
+/// How often a full map looks for entries that are not in use: a look costs the whole map, and one at each call would be the attack.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// After a failure to accept, as when no file is left.
 pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 

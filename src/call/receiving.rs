@@ -151,8 +151,7 @@ impl Pending<'_> {
             let is_own_bound =
                 fault.status.code() == Code::ResourceExhausted && bytes_max < side_max;
             if let Some(asker) = fault.asker.filter(|_| !is_own_bound) {
-                // Read once, so it is not set twice.
-                drop(self.asker_fault.set(asker));
+                self.asker_fault.get_or_init(|| asker);
             }
             fault.status
         })?;
