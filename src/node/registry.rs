@@ -156,7 +156,8 @@ impl<L: Clone> Registry<L> {
         // One that has a link already does not come back.
         if record.entries.iter().all(|have| have.instance != entry.instance) {
             let rival = record.entries.iter().rfind(|have| is_rival(have));
-            let verdict = record.past.judge(entry.instance, rival.is_some(), now.instant);
+            let verdict =
+                record.past.judge(entry.instance, rival.map(|have| have.instance), now.instant);
             if let (Verdict::HeldBack { is_first }, Some(other)) = (verdict, rival) {
                 return Err(Refused::HeldBack { other: other.link.clone(), is_first });
             }
