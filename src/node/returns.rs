@@ -81,7 +81,8 @@ impl Past {
         let is_recent = |at: Instant| now.saturating_duration_since(at) <= RETURNS_WITHIN;
         let returns = self.returns.iter().filter(|(who, at)| *who == rival && is_recent(*at));
         let is_returning = returns.count() >= RETURNS_TOLD;
-        if !was_held_back && !(is_returning && self.newcomers_keep_arriving(now)) {
+        let is_in_a_series = is_returning && self.newcomers_keep_arriving(now);
+        if !(was_held_back || is_in_a_series) {
             return Verdict::Welcome;
         }
         self.tried_at = Some(now);
