@@ -228,7 +228,7 @@ pub const GOODBYE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub const EVENTS_WAITING_MAX: usize = 1_024;
 
 /// Superseded instances that a node remembers of one agent. The oldest is forgotten first, and has then never been seen.
-pub const INSTANCES_REMEMBERED_MAX: usize = 16;
+pub const INSTANCES_REMEMBERED_MAX: usize = 64;
 
 /// Returns of superseded instances of one agent within [`RETURNS_WITHIN`]; one more, and a certificate is in use twice. Dialback's own
 /// agents wait 10 s to 15 s after they were superseded, so that two of them return four to six times a minute.
@@ -236,6 +236,12 @@ pub const RETURNS_MAX: usize = 3;
 
 /// The time in which returns are counted.
 pub const RETURNS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Returns of one instance within [`RETURNS_WITHIN`] that, with [`NEWCOMERS_MIN`], tell of a certificate that a process which starts anew uses too. One return may be chance.
+pub const RETURNS_TOLD: usize = 2;
+
+/// New instances of one agent within [`RETURNS_WITHIN`] that count as a series: the agent's own start, one other, and one that was not needed.
+pub const NEWCOMERS_MIN: usize = 3;
 
 /// How long after its last attempt an instance that returned too often is held back. Longer than the longest wait of an agent that was
 /// refused, five minutes, so that two that run side by side do not start over.
@@ -438,6 +444,9 @@ pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
 
 /// Callers whose calls through a door are counted at once; those without a call are forgotten first.
 pub const DOOR_CALLERS_MAX: usize = 4_096;
+
+/// How often a full map looks for entries that are not in use: a look costs the whole map, and one at each call would be the attack.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// After a failure to accept, as when no file is left.
 pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use super::{
     head::Head,
     message::Reply,
     messages::{Body, beside},
-    receiving::{Moves, Pending, read_failed},
+    receiving::{AskerFault, Moves, Pending, RequestFault, read_failed},
     steady::{Pace, Stall, write_at, write_steadily},
 };
 use crate::{
@@ -24,7 +24,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -51,6 +51,9 @@ pub(crate) trait Reception: Send + Sync + 'static {
         let _ = (began, deadline);
     }
 
+    /// Hears that this side broke a call off because of what the asking side sent.
+    fn misbehaved(&self) {}
+
     /// Whether somebody waits for the calls in flight in order to close their link.
     fn is_leaving(&self) -> bool;
 }
@@ -75,16 +78,12 @@ pub(crate) fn answer<R: Reception>(
         reception,
         limits,
         moves: Moves::default(),
+        asker_fault: OnceLock::new(),
         pace: Pace::Steady,
         message_bytes_max,
         note: None,
     };
     async move { answering.run(Instant::now()).await }
-}
-
-/// What [`read_failed`] makes of a reset, and nobody else here.
-fn was_broken_off(status: &Status) -> bool {
-    (status.code(), status.outcome()) == (Code::Cancelled, Outcome::NotExecuted)
 }
 
 /// One call while it is answered.
@@ -95,6 +94,8 @@ struct Answering<R> {
     reception: Arc<R>,
     limits: Arc<Limits>,
     moves: Moves,
+    /// What the asking side did to end its request. Never made of a status: a reply can have any.
+    asker_fault: OnceLock<AskerFault>,
     /// What is asked of whoever asks.
     pace: Pace,
     /// The largest message of a stream of replies.
@@ -106,7 +107,10 @@ struct Answering<R> {
 impl<R: Reception> Answering<R> {
     async fn run(&mut self, received_at: Instant) {
         let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
-            Err(status) => (Err(status), received_at + STALL_WAIT_MAX),
+            Err(RequestFault { status, asker }) => {
+                self.asker_fault = asker.map(OnceLock::from).unwrap_or_default();
+                (Err(status), received_at + STALL_WAIT_MAX)
+            }
             Ok(mut head) => {
                 let (deadline, call_id) = (head.deadline, head.call_id);
                 self.message_bytes_max = head.kind.message_bytes_max(self.message_bytes_max);
@@ -144,8 +148,10 @@ impl<R: Reception> Answering<R> {
         let (code, outcome) =
             failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
         self.note_end(code, outcome, Some(if failed.is_none() { bytes } else { 0 }));
-        if failed.is_some_and(was_broken_off) {
-            self.reception.broken_off(received_at, deadline);
+        match self.asker_fault.get() {
+            Some(AskerFault::BrokenOff) => self.reception.broken_off(received_at, deadline),
+            Some(AskerFault::Misbehaved) => self.reception.misbehaved(),
+            None => {}
         }
         write_result(&mut self.sender, encoded, deadline).await;
         arrive(&self.sender, &*self.reception).await;
@@ -153,13 +159,14 @@ impl<R: Reception> Answering<R> {
 
     /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
-        let Self { sender, reader, reception, limits, moves, .. } = self;
+        let Self { sender, reader, reception, limits, moves, asker_fault, .. } = self;
         let (deadline, kind) = (head.deadline, head.kind);
         if head.priority != 0 {
             sender.set_priority(head.priority.into());
         }
         let complete = AtomicBool::new(false);
-        let pending = Pending { reader, kind, limits, deadline, complete: &complete, moves };
+        let pending =
+            Pending { reader, kind, limits, deadline, complete: &complete, moves, asker_fault };
         let receive = pin!(reception.receive(head, pending));
         let mut work = pin!(caught(receive));
         // Made when first polled: a handler that answers at once never needs it.
@@ -346,28 +353,31 @@ async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
 async fn read_head(
     reader: Option<&mut FrameReader>,
     received_at: Instant,
-) -> Result<Box<Head>, Status> {
-    let reader =
-        reader.ok_or_else(|| Status::not_executed(Code::Internal, "the head was read before"))?;
+) -> Result<Box<Head>, RequestFault> {
+    let misbehaved = |status| RequestFault { status, asker: Some(AskerFault::Misbehaved) };
+    let reader = reader.ok_or_else(|| RequestFault {
+        status: Status::not_executed(Code::Internal, "the head was read before"),
+        asker: None,
+    })?;
     let read = ready_by(|| received_at + HEAD_WAIT_MAX, pin!(reader.next())).await;
     let frame = match read {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
         Ok(Ok(_)) | Ok(Err(ReadFault::Wire(WireError::TooLarge { kind: "Message", .. }))) => {
-            return Err(Status::not_executed(
+            return Err(misbehaved(Status::not_executed(
                 Code::InvalidArgument,
                 "the first frame of a call was not HEAD",
-            ));
+            )));
         }
         Ok(Err(fault)) => return Err(read_failed(fault)),
         Err(_elapsed) => {
             reader.stop(StreamCode::Slow);
-            return Err(Status::not_executed(
+            return Err(misbehaved(Status::not_executed(
                 Code::ResourceExhausted,
                 "the head of the call did not come in time",
-            ));
+            )));
         }
     };
-    Head::decode(&frame.payload, received_at)
+    Head::decode(&frame.payload, received_at).map_err(misbehaved)
 }
 
 /// The work panicked; the panic itself was printed by the panic hook.

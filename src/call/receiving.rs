@@ -68,6 +68,42 @@ impl Moves {
     }
 }
 
+/// What the asking side did that ended its request. Made only where a request is read: no status that a reply can carry is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AskerFault {
+    /// It reset the stream.
+    BrokenOff,
+    /// It sent what is not the protocol, too much, or too slowly, so that this side broke the call off.
+    Misbehaved,
+}
+
+/// Why a request could not be read.
+#[derive(Debug)]
+pub(super) struct RequestFault {
+    pub(super) status: Status,
+    /// Set if the asking side is at fault.
+    pub(super) asker: Option<AskerFault>,
+}
+
+impl RequestFault {
+    const fn misbehaved(status: Status) -> Self {
+        Self { status, asker: Some(AskerFault::Misbehaved) }
+    }
+
+    const fn nobodys(status: Status) -> Self {
+        Self { status, asker: None }
+    }
+
+    /// With which code the asking side is stopped.
+    fn stop_code(&self) -> StreamCode {
+        match (self.asker, self.status.code()) {
+            (Some(AskerFault::BrokenOff), _) => StreamCode::Cancelled,
+            (_, Code::ResourceExhausted) => StreamCode::TooLarge,
+            _ => StreamCode::Malformed,
+        }
+    }
+}
+
 /// The rest of a request, to be read once the call was admitted.
 pub(crate) struct Pending<'a> {
     /// Taken out by whoever reads a stream of messages.
@@ -79,6 +115,8 @@ pub(crate) struct Pending<'a> {
     /// Set when a handler may run from now on.
     pub(super) complete: &'a AtomicBool,
     pub(super) moves: &'a Moves,
+    /// Set when the asking side ended its request.
+    pub(super) asker_fault: &'a OnceLock<AskerFault>,
 }
 
 impl Pending<'_> {
@@ -102,12 +140,21 @@ impl Pending<'_> {
             let first = Box::pin(tokio::time::timeout(idle_max, first(reader)));
             first.await.unwrap_or_else(|_elapsed| {
                 let text = format!("no message came within {idle_max:?} (stream_idle_max)");
-                Err(Status::not_executed(Code::DeadlineExceeded, text))
+                Err(RequestFault::nobodys(Status::not_executed(Code::DeadlineExceeded, text)))
             })
         } else {
             only_message(reader).await.map(Next::Message)
         };
-        let next = read.inspect_err(|status| reader.stop(stop_code(status)))?;
+        let next = read.map_err(|fault| {
+            reader.stop(fault.stop_code());
+            // A bound of the call's own is not told to the asking side, which may go over it in good faith.
+            let is_own_bound =
+                fault.status.code() == Code::ResourceExhausted && bytes_max < side_max;
+            if let Some(asker) = fault.asker.filter(|_| !is_own_bound) {
+                self.asker_fault.get_or_init(|| asker);
+            }
+            fault.status
+        })?;
         // The last look at the clock before the handler: a slow body or a queue may have used up the time.
         if Instant::now() >= self.deadline {
             let text = "the deadline passed before the handler was started";
@@ -139,20 +186,11 @@ fn gone(text: &str) -> Status {
     Status::not_executed(Code::Internal, text)
 }
 
-/// With which code the asking side is stopped.
-fn stop_code(status: &Status) -> StreamCode {
-    match status.code() {
-        Code::ResourceExhausted => StreamCode::TooLarge,
-        Code::Cancelled => StreamCode::Cancelled,
-        _ => StreamCode::Malformed,
-    }
+fn invalid<T>(text: &str) -> Result<T, RequestFault> {
+    Err(RequestFault::misbehaved(Status::not_executed(Code::InvalidArgument, text)))
 }
 
-fn invalid<T>(text: &str) -> Result<T, Status> {
-    Err(Status::not_executed(Code::InvalidArgument, text))
-}
-
-async fn only_message(reader: &mut FrameReader) -> Result<Bytes, Status> {
+async fn only_message(reader: &mut FrameReader) -> Result<Bytes, RequestFault> {
     let mut message = None;
     loop {
         match (next_frame(reader).await?, message.is_some()) {
@@ -169,12 +207,12 @@ async fn only_message(reader: &mut FrameReader) -> Result<Bytes, Status> {
     message.map_or_else(|| invalid("the request has no message"), Ok)
 }
 
-fn expect_end(frame: Option<(Kind, Bytes)>) -> Result<(), Status> {
+fn expect_end(frame: Option<(Kind, Bytes)>) -> Result<(), RequestFault> {
     if frame.is_some() { invalid("the request goes on after END") } else { Ok(()) }
 }
 
 /// The first message of a stream, or its end: before either no handler starts.
-async fn first(reader: &mut FrameReader) -> Result<Next, Status> {
+async fn first(reader: &mut FrameReader) -> Result<Next, RequestFault> {
     let frame = reader.next().await.map_err(read_failed)?;
     match frame.map(|frame| (frame.kind, frame.payload)) {
         Some((Kind::Message, payload)) => Ok(Next::Message(payload)),
@@ -188,31 +226,35 @@ async fn first(reader: &mut FrameReader) -> Result<Next, Status> {
 }
 
 /// The next frame of a request, or why there is none.
-async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, Status> {
+async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, RequestFault> {
     read_steadily(reader).await.map_err(|stall| stalled(stall, reader))
 }
 
-fn stalled(stall: Stall<ReadFault>, reader: &mut FrameReader) -> Status {
+fn stalled(stall: Stall<ReadFault>, reader: &mut FrameReader) -> RequestFault {
     match stall {
         Stall::Fault(fault) => read_failed(fault),
         Stall::Slow => {
             reader.stop(StreamCode::Slow);
             let text = "the request came too slowly (less than 1 KiB/s)";
-            Status::not_executed(Code::ResourceExhausted, text)
+            RequestFault::misbehaved(Status::not_executed(Code::ResourceExhausted, text))
         }
     }
 }
 
-pub(super) fn read_failed(fault: ReadFault) -> Status {
+pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
     match fault {
-        ReadFault::Wire(fault) => malformed(&fault),
-        ReadFault::Cut => {
-            Status::not_executed(Code::InvalidArgument, "the request ended inside a frame")
+        ReadFault::Wire(fault) => RequestFault::misbehaved(malformed(&fault)),
+        ReadFault::Cut => RequestFault::misbehaved(Status::not_executed(
+            Code::InvalidArgument,
+            "the request ended inside a frame",
+        )),
+        ReadFault::Reset(_) => RequestFault {
+            status: Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
+            asker: Some(AskerFault::BrokenOff),
+        },
+        ReadFault::Lost(fault) => {
+            RequestFault::nobodys(Status::not_executed(Code::Unavailable, fault.to_string()))
         }
-        ReadFault::Reset(_) => {
-            Status::not_executed(Code::Cancelled, "the asking side broke the request off")
-        }
-        ReadFault::Lost(fault) => Status::not_executed(Code::Unavailable, fault.to_string()),
     }
 }
 
@@ -265,8 +307,9 @@ impl Requests {
     }
 
     fn failed(&mut self, stall: Stall<ReadFault>) -> Next {
-        let status = stalled(stall, &mut self.reader);
-        self.reader.stop(stop_code(&status));
+        let fault = stalled(stall, &mut self.reader);
+        self.reader.stop(fault.stop_code());
+        let status = fault.status;
         Next::Failed(Status::unknown(status.code(), status.message()))
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     backoff,
     limits::{NEWER_LOOK_EVERY, STEADY_LINK_MIN},
     tls::random_bytes,
+    wire::CloseCode,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -56,6 +57,12 @@ impl Redial {
         if self.linked_at.take().is_some_and(has_lasted) {
             self.succeeded();
         }
+        // Another instance has taken over, which is no refusal of ours: each time is a first one.
+        let is_superseded =
+            matches!(fault, LinkFault::Closed { code: CloseCode::Superseded, by_peer: true, .. });
+        if is_superseded {
+            self.failures = 0;
+        }
         self.failures = self.failures.saturating_add(1);
         let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         let duration = match fault.backoff() {
@@ -83,7 +90,6 @@ impl Redial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::CloseCode;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -135,5 +141,18 @@ mod tests {
         assert!(!redial.failed(&silent(), now + 29 * SECOND, 0.5).is_worth_saying);
         assert!(redial.failed(&LinkFault::Silent("y"), now + 29 * SECOND, 0.5).is_worth_saying);
         assert!(redial.failed(&LinkFault::Silent("y"), now + 59 * SECOND, 0.5).is_worth_saying);
+    }
+
+    #[test]
+    fn a_superseded_link_waits_ten_seconds_each_time_and_a_refused_one_longer_and_longer() {
+        let closed = |code| LinkFault::Closed { code, text: String::new(), by_peer: true };
+        let (mut superseded, mut refused) = (Redial::default(), Redial::default());
+        let now = Instant::now();
+        for n in 0..6 {
+            let wait = superseded.failed(&closed(CloseCode::Superseded), now, 0.0).duration;
+            assert_eq!(wait, 10 * SECOND);
+            let wait = refused.failed(&closed(CloseCode::Unauthorized), now, 0.0).duration;
+            assert!(n == 0 || wait > 10 * SECOND);
+        }
     }
 }

@@ -24,6 +24,11 @@ impl Breaks {
         if (now - began) * 2 >= deadline - began {
             return false;
         }
+        self.is_one_too_many(now)
+    }
+
+    /// One more call was broken off, whatever time it had. Says whether that is one too many.
+    pub(super) fn is_one_too_many(&mut self, now: Instant) -> bool {
         self.forget(now);
         if self.lately.len() >= self.most {
             return true;
@@ -92,5 +97,13 @@ mod tests {
         assert!((0..1_000).all(|_| !breaks.is_too_many(now, after(200), after(100))));
         assert!(!breaks.is_too_many(now, after(200), after(99)));
         assert!(breaks.is_too_many(now, after(200), after(99)));
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_is_counted_however_little_time_the_call_had() {
+        let (mut breaks, now) = (Breaks::new(2), Instant::now());
+        assert!(!breaks.is_one_too_many(now) && !breaks.is_one_too_many(now));
+        assert!(breaks.is_one_too_many(now), "one past the limit");
+        assert!(!breaks.is_one_too_many(now + RESETS_WITHIN), "forgotten");
     }
 }

@@ -203,30 +203,47 @@ impl Dispatch {
         failed: Option<&SharedAgentLink>,
     ) -> Option<SharedAgentLink> {
         let chance = usize::from_ne_bytes(random_bytes());
-        let registry = self.shared.registry();
-        let hosts = registry.hosting.of(&request.method);
-        let may_answer = |name: &Name| self.may_answer(&request.caller, name, &request.method);
-        let mut candidates = Vec::new();
-        for (seen, name) in hosts.in_turn_from(chance).enumerate() {
-            if seen >= CANDIDATES_MAX && !candidates.is_empty() {
+        let mut candidates: Vec<SharedAgentLink> = Vec::new();
+        let mut seen = 0;
+        // Some at a time, and judged without the lock: where few may answer, no other call waits for the rules.
+        while let Some(some) = self.hosts_at(&request.method, chance, seen) {
+            seen += CANDIDATES_MAX;
+            let may_answer = |link: &SharedAgentLink| {
+                self.may_answer(&request.caller, &link.link.peer().name, &request.method)
+            };
+            candidates.extend(some.into_iter().filter(may_answer));
+            if !candidates.is_empty() {
                 break;
             }
-            if may_answer(name)
-                && let Some(link) = registry.pick(name)
-            {
-                candidates.push(link);
-            }
         }
-        let is_other = |link: &&&SharedAgentLink| {
+        let is_other = |link: &&SharedAgentLink| {
             failed.is_none_or(|failed| failed.link.peer() != link.link.peer())
         };
-        let by_load = |link: &&&SharedAgentLink| (link.permits.is_full(), link.permits.in_flight());
+        let by_load = |link: &&SharedAgentLink| (link.permits.is_full(), link.permits.in_flight());
         // Two by chance, not the least of all: many nodes that see the same numbers would all run to the same agent.
         let two = candidates.iter().filter(is_other).filter(|link| !link.permits.is_full()).take(2);
         two.min_by_key(by_load)
             .or_else(|| candidates.iter().filter(is_other).min_by_key(by_load))
             .or_else(|| candidates.first())
-            .map(|link| (*link).clone())
+            .cloned()
+    }
+
+    /// The links of the next few agents that have registered a method, after so many that were seen; `None` when all were. Agents that come
+    /// and go in between may be met twice or not at all.
+    fn hosts_at(
+        &self,
+        method: &MethodPath,
+        start: usize,
+        seen: usize,
+    ) -> Option<Vec<SharedAgentLink>> {
+        let registry = self.shared.registry();
+        let hosts = registry.hosting.of(method);
+        let count = hosts.len();
+        if seen >= count {
+            return None;
+        }
+        let places = (seen..count.min(seen + CANDIDATES_MAX)).map(|n| (start % count + n) % count);
+        Some(places.filter_map(|place| registry.pick(hosts.at(place)?).cloned()).collect())
     }
 
     /// How a call of the program's own is to be written down, if it is.

@@ -10,7 +10,7 @@ use crate::{
     audit::{CallFacts, CallNote, Journal},
     call::{Body, Permits, Reply, Request, Target},
     drain::{Listener, Tasks},
-    limits::{DOOR_CALLERS_MAX, Limits, TIMEOUT_CEILING},
+    limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY, TIMEOUT_CEILING},
     link::Trust,
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName, Role},
@@ -61,7 +61,15 @@ pub(crate) struct Door {
     shared: Arc<Shared>,
     trust: Arc<Trust>,
     dispatch: Dispatch,
-    accounts: Mutex<HashMap<PeerName, Arc<Account>>>,
+    accounts: Mutex<Accounts>,
+}
+
+/// The accounts of all callers that use the door.
+#[derive(Default)]
+struct Accounts {
+    all: HashMap<PeerName, Arc<Account>>,
+    /// When those not in use were last looked for: a full map is not gone through on every call.
+    swept_at: Option<Instant>,
 }
 
 /// What a link is for others: the calls of one caller, however many connections it has.
@@ -171,7 +179,15 @@ impl Door {
         let (began, limits) = (Instant::now(), self.limits());
         let deadline = asked.deadline(began, &limits);
         let note = self.note(&asked, began, deadline);
-        let account = self.account_of(&asked.caller, &limits);
+        let account = match self.account_of(&asked.caller, &limits) {
+            Ok(account) => account,
+            Err(full) => {
+                return match note {
+                    Some(note) => dispatch::noted(note, None, None, Err(full)),
+                    None => Err(full),
+                };
+            }
+        };
         let mut guard = BreakGuard { account: account.clone(), began, deadline, is_armed: true };
         let mut link = None;
         let mut bytes_in = None;
@@ -224,19 +240,39 @@ impl Door {
         })
     }
 
-    fn account_of(&self, caller: &PeerName, limits: &Limits) -> Arc<Account> {
-        let mut all = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= DOOR_CALLERS_MAX {
-            let now = Instant::now();
-            all.retain(|_, account| account.is_in_use(now));
+    fn account_of(&self, caller: &PeerName, limits: &Limits) -> Result<Arc<Account>, Status> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.of(caller, limits, Instant::now())
+    }
+}
+
+impl Accounts {
+    fn of(
+        &mut self,
+        caller: &PeerName,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Arc<Account>, Status> {
+        let Self { all, swept_at } = self;
+        if all.len() >= DOOR_CALLERS_MAX && !all.contains_key(caller) {
+            if swept_at.is_none_or(|at| now >= at + SWEEP_EVERY) {
+                *swept_at = Some(now);
+                all.retain(|_, account| account.is_in_use(now));
+            }
+            if all.len() >= DOOR_CALLERS_MAX {
+                let text = format!(
+                    "{DOOR_CALLERS_MAX} callers use the gateway, and no more can be counted; try again"
+                );
+                return Err(Status::not_executed(Code::ResourceExhausted, text));
+            }
         }
         let bounds = (limits.caller_calls_in_flight_max, limits.queue_max);
         let account = all.entry(caller.clone()).or_insert_with(|| Arc::new(Account::new(limits)));
         // New bounds hold when the last call under the old ones has ended.
-        if !account.is_in_use(Instant::now()) && !account.permits.is_bounded_by(bounds) {
+        if !account.is_in_use(now) && !account.permits.is_bounded_by(bounds) {
             *account = Arc::new(Account::new(limits));
         }
-        account.clone()
+        Ok(account.clone())
     }
 }
 
@@ -258,5 +294,28 @@ fn request(asked: Asked, deadline: Instant, message: Bytes) -> Request {
         metadata,
         wait: false,
         body: Body::Message(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_caller_has_an_account_and_one_more_has_none_until_one_is_idle() {
+        let (mut accounts, limits, now) = (Accounts::default(), Limits::default(), Instant::now());
+        let mut of = |n: usize, now| {
+            accounts.of(&format!("caller/c{n}").parse().expect("a name"), &limits, now)
+        };
+        let mut held: Vec<_> =
+            (0..DOOR_CALLERS_MAX).map(|n| of(n, now).expect("at the limit")).collect();
+        let refused = of(DOOR_CALLERS_MAX, now).map(drop).expect_err("one past the limit");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.is_safe_to_retry(), "{refused}");
+        assert!(of(0, now).is_ok(), "one that has an account keeps it");
+        held.pop();
+        assert!(of(DOOR_CALLERS_MAX, now).is_err(), "looked for once a second");
+        assert!(of(DOOR_CALLERS_MAX, now + SWEEP_EVERY).is_ok());
+        assert!(of(DOOR_CALLERS_MAX + 1, now + SWEEP_EVERY * 2).is_ok(), "the one before is idle");
     }
 }

@@ -115,19 +115,30 @@ impl Reception for Front {
 
     /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.
     fn broken_off(&self, began: Instant, deadline: Instant) {
+        self.count_break(|breaks, now| breaks.is_too_many(began, deadline, now));
+    }
+
+    /// Counted whatever time the call had left: a short timeout would hide it.
+    fn misbehaved(&self) {
+        self.count_break(Breaks::is_one_too_many);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.shared.calls.is_draining()
+    }
+}
+
+impl Front {
+    fn count_break(&self, is_too_many: impl FnOnce(&mut Breaks, Instant) -> bool) {
         if self.asker.role != Role::Caller {
             return;
         }
         let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
-        if breaks.is_too_many(began, deadline, Instant::now()) && !self.link.is_closed() {
+        if is_too_many(&mut breaks, Instant::now()) && !self.link.is_closed() {
             let most = self.limits.resets_max;
             let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
             tracing::warn!("closed the link of {}: {text}", self.asker);
             self.link.close(CloseCode::ExcessiveLoad, &text);
         }
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.shared.calls.is_draining()
     }
 }

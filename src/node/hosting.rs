@@ -4,40 +4,46 @@ use crate::{
     name::{MethodPath, Name},
     wire::{ANY_METHOD, MethodInfo, ServiceInfo},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// Methods by agent, and agents by method; an agent that hosts a service as a whole stands under `SERVICE/*`.
 #[derive(Debug, Default)]
 pub(super) struct Hosting {
     by_method: HashMap<String, Vec<Name>>,
-    by_agent: HashMap<Name, Vec<String>>,
+    /// With each method the place of the agent in its list, so that leaving looks at no other agent.
+    by_agent: HashMap<Name, HashMap<String, usize>>,
 }
 
 impl Hosting {
     /// Notes what an agent hosts from now on, in place of what it hosted before.
     pub(super) fn set(&mut self, agent: &Name, services: &[ServiceInfo]) {
         self.remove(agent);
-        let methods: Vec<String> = services.iter().flat_map(paths).collect();
-        for method in &methods {
-            let agents = self.by_method.entry(method.clone()).or_default();
+        let mut places = HashMap::new();
+        for method in services.iter().flat_map(paths) {
             // A peer may list a method twice.
-            if agents.last() != Some(agent) {
+            if let Entry::Vacant(place) = places.entry(method) {
+                let agents = self.by_method.entry(place.key().clone()).or_default();
+                place.insert(agents.len());
                 agents.push(agent.clone());
             }
         }
-        if !methods.is_empty() {
-            self.by_agent.insert(agent.clone(), methods);
+        if !places.is_empty() {
+            self.by_agent.insert(agent.clone(), places);
         }
     }
 
     /// Forgets what an agent hosted.
     pub(super) fn remove(&mut self, agent: &Name) {
-        for method in self.by_agent.remove(agent).unwrap_or_default() {
-            if let Some(agents) = self.by_method.get_mut(&method) {
-                agents.retain(|have| have != agent);
-                if agents.is_empty() {
-                    self.by_method.remove(&method);
-                }
+        for (method, place) in self.by_agent.remove(agent).unwrap_or_default() {
+            let Some(agents) = self.by_method.get_mut(&method) else { continue };
+            agents.swap_remove(place);
+            // The last one has moved into the place.
+            let moved = agents.get(place).and_then(|moved| self.by_agent.get_mut(moved));
+            if let Some(its_place) = moved.and_then(|methods| methods.get_mut(&method)) {
+                *its_place = place;
+            }
+            if agents.is_empty() {
+                self.by_method.remove(&method);
             }
         }
     }
@@ -72,6 +78,11 @@ impl<'a> Hosts<'a> {
     /// How many there are.
     pub(super) const fn len(self) -> usize {
         self.named.len() + self.whole.len()
+    }
+
+    /// The one in this place, if there are so many.
+    pub(super) fn at(self, place: usize) -> Option<&'a Name> {
+        self.named.get(place).or_else(|| self.whole.get(place.checked_sub(self.named.len())?))
     }
 
     /// All of them, beginning with the one in this place and going round.
@@ -147,5 +158,26 @@ mod tests {
             assert_eq!((turn[0].as_str(), turn.len()), (first, 3), "from {start}");
         }
         assert_eq!(Hosts { named: &[], whole: &[] }.in_turn_from(7).count(), 0);
+    }
+
+    #[test]
+    fn places_stay_true_whoever_leaves_and_comes_back() {
+        let names: Vec<Name> = (0..20).map(|n| format!("a{n}").parse().expect("a name")).collect();
+        let mut hosting = Hosting::default();
+        let methods = [["X", "Y"], ["Y", "Z"], ["X", "Z"]];
+        for turn in 0..2_000 {
+            let name = &names[turn * 7 % 20];
+            if turn % 3 == 0 {
+                hosting.remove(name);
+            } else {
+                hosting.set(name, &service(&methods[turn % 2 + usize::from(turn % 5 == 0)]));
+            }
+            for (agent, places) in &hosting.by_agent {
+                assert!(places.iter().all(|(method, at)| hosting.by_method[method][*at] == *agent));
+            }
+            let listed: usize = hosting.by_method.values().map(Vec::len).sum();
+            let known: usize = hosting.by_agent.values().map(HashMap::len).sum();
+            assert_eq!(listed, known, "turn {turn}");
+        }
     }
 }

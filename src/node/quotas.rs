@@ -4,7 +4,7 @@
 //! says, so that what it has counted goes on where it is the same rule, wherever in the file it stands then.
 
 use crate::{
-    limits::RULE_CALLERS_MAX,
+    limits::{RULE_CALLERS_MAX, SWEEP_EVERY},
     name::PeerName,
     pace::Pace,
     policy::{AllowRule, Rate},
@@ -57,6 +57,8 @@ struct Accounts {
     used: HashMap<Account, Usage>,
     /// So many before those that are idle are looked for: each look is paid for by as many accounts that came since the last.
     sweep_at: usize,
+    /// When they were last looked for: a full map is not gone through on every call.
+    swept_at: Option<Instant>,
 }
 
 impl Default for Quotas {
@@ -127,6 +129,11 @@ impl Accounts {
         if self.used.len() < self.sweep_at.min(most) || self.used.contains_key(account) {
             return Ok(());
         }
+        let was_swept = self.swept_at.is_some_and(|at| now < at + SWEEP_EVERY);
+        if self.used.len() >= most && was_swept {
+            return Err(UsedUp::Callers(most));
+        }
+        self.swept_at = Some(now);
         self.used.retain(|_, usage| !usage.is_idle(now));
         self.sweep_at = (self.used.len() * 2).max(64);
         if self.used.len() < most { Ok(()) } else { Err(UsedUp::Callers(most)) }
@@ -292,7 +299,7 @@ mod tests {
         drop(held);
         assert!(take(100, now + SECOND / 2).is_err(), "a bucket that is not full was forgotten");
         for n in 0..10_000 {
-            assert!(take(n, now + (n as u32 + 10) * SECOND).is_ok(), "{n}");
+            assert!(take(n, now + (n as u32 + 11) * SECOND).is_ok(), "{n}");
             assert!(quotas.accounts().used.len() <= 100);
         }
     }

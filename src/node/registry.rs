@@ -47,6 +47,8 @@ struct Record<L> {
     entries: Vec<Entry<L>>,
     /// Attached or detached since.
     since: SystemTime,
+    /// Its place among those that are detached, while it is.
+    detached_as: Option<u64>,
     /// Who was superseded, and comes back.
     past: Past,
 }
@@ -102,7 +104,10 @@ pub(super) struct Line<'a, L> {
 #[derive(Debug)]
 pub(super) struct Registry<L> {
     agents: BTreeMap<Name, Record<L>>,
-    detached: usize,
+    /// Those that are detached, by when they left: the oldest is forgotten without a look at the others.
+    detached: BTreeMap<u64, Name>,
+    /// Counts detachments.
+    detachments: u64,
     callers: HashMap<Name, usize>,
     admissions: u64,
     /// Which methods they have registered. Under the same lock, so that the two never disagree.
@@ -113,7 +118,8 @@ impl<L> Default for Registry<L> {
     fn default() -> Self {
         Self {
             agents: BTreeMap::new(),
-            detached: 0,
+            detached: BTreeMap::new(),
+            detachments: 0,
             callers: HashMap::new(),
             admissions: 0,
             hosting: Hosting::default(),
@@ -136,9 +142,11 @@ impl<L: Clone> Registry<L> {
         entry: Entry<L>,
         now: Now,
     ) -> Result<Registration<L>, Refused<L>> {
-        let record = self.agents.entry(name.clone()).or_insert_with(|| {
-            self.detached += 1;
-            Record { entries: Vec::new(), since: now.wall, past: Past::default() }
+        let record = self.agents.entry(name.clone()).or_insert_with(|| Record {
+            entries: Vec::new(),
+            since: now.wall,
+            detached_as: None,
+            past: Past::default(),
         });
         // A link that drains is nobody's rival: its calls may finish beside whoever comes after it.
         let is_rival = |have: &Entry<L>| have.instance != entry.instance && !have.is_draining;
@@ -148,12 +156,15 @@ impl<L: Clone> Registry<L> {
         // One that has a link already does not come back.
         if record.entries.iter().all(|have| have.instance != entry.instance) {
             let rival = record.entries.iter().rfind(|have| is_rival(have));
-            let verdict = record.past.judge(entry.instance, rival.is_some(), now.instant);
+            let verdict =
+                record.past.judge(entry.instance, rival.map(|have| have.instance), now.instant);
             if let (Verdict::HeldBack { is_first }, Some(other)) = (verdict, rival) {
                 return Err(Refused::HeldBack { other: other.link.clone(), is_first });
             }
         }
-        self.detached -= usize::from(record.entries.is_empty());
+        if let Some(place) = record.detached_as.take() {
+            self.detached.remove(&place);
+        }
         let is_new = record.taking().is_none();
         if is_new {
             record.since = now.wall;
@@ -191,22 +202,20 @@ impl<L: Clone> Registry<L> {
         let is_detached = before > 0 && record.entries.is_empty();
         if is_detached {
             record.since = now.wall;
-            self.detached += 1;
+            self.detachments += 1;
+            record.detached_as = Some(self.detachments);
+            self.detached.insert(self.detachments, name.clone());
             self.forget_oldest();
         }
         is_detached
     }
 
     fn forget_oldest(&mut self) {
-        if self.detached <= DETACHED_REMEMBERED_MAX {
+        if self.detached.len() <= DETACHED_REMEMBERED_MAX {
             return;
         }
-        let detached = self.agents.iter().filter(|(_, record)| record.entries.is_empty());
-        if let Some(name) =
-            detached.min_by_key(|(_, record)| record.since).map(|(name, _)| name.clone())
-        {
+        if let Some((_, name)) = self.detached.pop_first() {
             self.agents.remove(&name);
-            self.detached -= 1;
         }
     }
 
@@ -435,6 +444,20 @@ mod tests {
         }
         assert_eq!(registry.lines(at(0)).count(), DETACHED_REMEMBERED_MAX);
         assert!(!registry.lines(at(0)).any(|line| line.name.as_str() == "a0"));
+    }
+
+    #[test]
+    fn the_agent_that_left_first_is_forgotten_though_the_wall_clock_was_set_back() {
+        let mut registry = Registry::default();
+        let most = DETACHED_REMEMBERED_MAX as u64;
+        for n in 0..=most {
+            let now = Now { wall: wall(most - n), ..at(n) };
+            registry.register(&name(&format!("a{n}")), entry(n + 1, 1), now).expect("new");
+            registry.unregister(&name(&format!("a{n}")), n + 1, now);
+        }
+        assert_eq!(registry.lines(at(0)).count(), DETACHED_REMEMBERED_MAX);
+        assert!(!registry.lines(at(0)).any(|line| line.name.as_str() == "a0"));
+        assert_eq!(registry.detached.len(), DETACHED_REMEMBERED_MAX);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Instances of one agent that were superseded and come back: how often they may, before their certificate is in use twice.
 
-use crate::limits::{HELD_BACK, INSTANCES_REMEMBERED_MAX, RETURNS_MAX, RETURNS_WITHIN};
+use crate::limits::{
+    HELD_BACK, INSTANCES_REMEMBERED_MAX, NEWCOMERS_MIN, RETURNS_MAX, RETURNS_TOLD, RETURNS_WITHIN,
+};
 use std::collections::VecDeque;
 use tokio::time::Instant;
 
@@ -12,7 +14,11 @@ pub(super) struct Past {
     /// Who was superseded, the oldest first.
     superseded: VecDeque<Superseded>,
     /// The last returns, the oldest first; one more than are allowed at most.
-    returns: VecDeque<Instant>,
+    returns: VecDeque<(Instance, Instant)>,
+    /// When instances registered that were never seen before: the last ones, the oldest first.
+    newcomers: VecDeque<Instant>,
+    /// The instance that stays while new ones are held back, and when one last tried.
+    stays: Option<(Instance, Instant)>,
     /// When a held back instance last tried.
     tried_at: Option<Instant>,
 }
@@ -36,19 +42,25 @@ pub(super) enum Verdict {
 }
 
 impl Past {
-    /// Judges an instance that has no link and registers one; `has_rival` when another one is attached. Where there is none, nobody is held
+    /// Judges an instance that has no link and registers one; `rival` is another one that is attached. Where there is none, nobody is held
     /// back. Whoever is welcome has to be superseded again before it can return again.
-    pub(super) fn judge(&mut self, instance: Instance, has_rival: bool, now: Instant) -> Verdict {
+    pub(super) fn judge(
+        &mut self,
+        instance: Instance,
+        rival: Option<Instance>,
+        now: Instant,
+    ) -> Verdict {
         let Some(place) = self.superseded.iter().position(|past| past.instance == instance) else {
-            return Verdict::Welcome;
+            return self.judge_newcomer(rival, now);
         };
         let was_held_back =
             self.superseded[place].held_back_at.is_some_and(|at| is_within(at, now));
-        let is_too_often = was_held_back || self.returns_too_often(now);
+        let is_too_often = self.returns_too_often(instance, now) || was_held_back;
         if is_too_often {
             self.tried_at = Some(now);
         }
-        if is_too_often && has_rival {
+        // While new instances keep arriving it is they who are held back, and not the one that stays.
+        if is_too_often && rival.is_some() && !self.newcomers_keep_arriving(now) {
             self.superseded[place].held_back_at = Some(now);
             return Verdict::HeldBack { is_first: !was_held_back };
         }
@@ -56,10 +68,40 @@ impl Past {
         Verdict::Welcome
     }
 
+    /// Judges an instance that was never seen before. It takes over, unless the one that is attached was superseded and came back while
+    /// other new ones arrived: then a process with the same certificate is started anew again and again.
+    fn judge_newcomer(&mut self, rival: Option<Instance>, now: Instant) -> Verdict {
+        if self.newcomers.len() >= NEWCOMERS_MIN {
+            self.newcomers.pop_front();
+        }
+        self.newcomers.push_back(now);
+        let Some(rival) = rival else { return Verdict::Welcome };
+        let stays = |(who, at): &(Instance, Instant)| *who == rival && is_within(*at, now);
+        let was_held_back = self.stays.as_ref().is_some_and(stays);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) <= RETURNS_WITHIN;
+        let returns = self.returns.iter().filter(|(who, at)| *who == rival && is_recent(*at));
+        let is_returning = returns.count() >= RETURNS_TOLD;
+        let is_in_a_series = is_returning && self.newcomers_keep_arriving(now);
+        if !(was_held_back || is_in_a_series) {
+            return Verdict::Welcome;
+        }
+        self.tried_at = Some(now);
+        self.stays = Some((rival, now));
+        Verdict::HeldBack { is_first: !was_held_back }
+    }
+
+    fn newcomers_keep_arriving(&self, now: Instant) -> bool {
+        self.newcomers.len() >= NEWCOMERS_MIN
+            && self
+                .newcomers
+                .front()
+                .is_some_and(|at| now.saturating_duration_since(*at) <= RETURNS_WITHIN)
+    }
+
     /// Counts a return: whether it is one too many.
-    fn returns_too_often(&mut self, now: Instant) -> bool {
-        self.returns.retain(|at| now.saturating_duration_since(*at) <= RETURNS_WITHIN);
-        self.returns.push_back(now);
+    fn returns_too_often(&mut self, instance: Instance, now: Instant) -> bool {
+        self.returns.retain(|(_, at)| now.saturating_duration_since(*at) <= RETURNS_WITHIN);
+        self.returns.push_back((instance, now));
         let is_too_often = self.returns.len() > RETURNS_MAX;
         if is_too_often {
             self.returns.pop_front();
@@ -94,6 +136,7 @@ mod tests {
     use std::time::Duration;
 
     const A: Instance = [1; 16];
+    const RIVAL: Instance = [2; 16];
     const SECOND: Duration = Duration::from_secs(1);
     const HELD: Verdict = Verdict::HeldBack { is_first: false };
     const HELD_FROM_NOW: Verdict = Verdict::HeldBack { is_first: true };
@@ -101,7 +144,7 @@ mod tests {
     /// A is superseded and comes back.
     fn comes_back(past: &mut Past, now: Instant) -> Verdict {
         past.supersede(A);
-        past.judge(A, true, now)
+        past.judge(A, Some(RIVAL), now)
     }
 
     /// A is held back since the moment that is given.
@@ -132,7 +175,7 @@ mod tests {
         let (mut past, start) = (Past::default(), Instant::now());
         assert_eq!(comes_back(&mut past, start), Verdict::Welcome);
         for _ in 0..100 {
-            assert_eq!(past.judge(A, false, start), Verdict::Welcome);
+            assert_eq!(past.judge(A, None, start), Verdict::Welcome);
         }
         assert!(!past.is_used_twice(start));
     }
@@ -141,17 +184,17 @@ mod tests {
     fn a_held_back_instance_is_welcome_once_it_has_not_tried_for_long_enough() {
         let (mut past, start) = held_back();
         let tried = start + HELD_BACK;
-        assert_eq!(past.judge(A, true, tried), HELD, "at the end of the time");
+        assert_eq!(past.judge(A, Some(RIVAL), tried), HELD, "at the end of the time");
         assert!(past.is_used_twice(tried + HELD_BACK), "each attempt shows that it is still there");
         let late = tried + HELD_BACK + Duration::from_millis(1);
         assert!(!past.is_used_twice(late));
-        assert_eq!(past.judge(A, true, late), Verdict::Welcome, "a moment after it");
+        assert_eq!(past.judge(A, Some(RIVAL), late), Verdict::Welcome, "a moment after it");
     }
 
     #[test]
     fn nobody_is_held_back_where_nobody_else_is_attached_but_the_fault_is_shown() {
         let (mut past, start) = held_back();
-        assert_eq!(past.judge(A, false, start + SECOND), Verdict::Welcome);
+        assert_eq!(past.judge(A, None, start + SECOND), Verdict::Welcome);
         assert!(past.is_used_twice(start + SECOND));
         assert_eq!(comes_back(&mut past, start + SECOND), HELD_FROM_NOW, "with a rival again");
     }
@@ -161,9 +204,9 @@ mod tests {
         let (mut past, start) = held_back();
         let others = |count: usize| (0..count).map(|n| [100 + n as u8; 16]);
         others(INSTANCES_REMEMBERED_MAX - 1).for_each(|other| past.supersede(other));
-        assert_eq!(past.judge(A, true, start), HELD, "the last place");
+        assert_eq!(past.judge(A, Some(RIVAL), start), HELD, "the last place");
         past.supersede([99; 16]);
-        assert_eq!(past.judge(A, true, start), Verdict::Welcome, "one past it");
+        assert_eq!(past.judge(A, Some(RIVAL), start), Verdict::Welcome, "one past it");
         assert_eq!(past.superseded.len(), INSTANCES_REMEMBERED_MAX);
     }
 
@@ -172,8 +215,70 @@ mod tests {
         let (mut past, start) = held_back();
         for _ in 0..1_000 {
             past.supersede(A);
-            past.judge(A, false, start);
+            past.judge(A, None, start);
         }
         assert_eq!((past.returns.len(), past.superseded.len()), (RETURNS_MAX, 0));
+    }
+
+    /// A thief's process, and when it is killed and started again.
+    struct Thief {
+        every: u32,
+        comes_back_after: u32,
+    }
+
+    /// How many new instances took over from A in five minutes, and how many were held back.
+    fn robbed(thief: &Thief) -> (usize, usize) {
+        let (mut past, start) = (Past::default(), Instant::now());
+        assert_eq!(past.judge(A, None, start), Verdict::Welcome);
+        let (mut attached, mut superseded_at) = (A, None);
+        let (mut taken, mut held) = (0, 0);
+        for second in 1..300_u32 {
+            let now = start + second * SECOND;
+            if superseded_at.is_some_and(|at| second >= at + thief.comes_back_after) {
+                assert_eq!(past.judge(A, Some(attached), now), Verdict::Welcome, "at {second} s");
+                past.supersede(attached);
+                (attached, superseded_at) = (A, None);
+            }
+            if second % thief.every == 0 {
+                let mut new = [7; 16];
+                new[..4].copy_from_slice(&second.to_be_bytes());
+                if past.judge(new, Some(attached), now) == Verdict::Welcome {
+                    past.supersede(attached);
+                    superseded_at = superseded_at.or(Some(second));
+                    (attached, taken) = (new, taken + 1);
+                } else {
+                    held += 1;
+                }
+            }
+        }
+        assert_eq!(past.is_used_twice(start + 300 * SECOND), held > 0);
+        (taken, held)
+    }
+
+    #[test]
+    fn a_thief_that_starts_anew_each_time_is_held_back_and_the_one_that_returns_stays() {
+        for (every, comes_back_after, most_taken) in
+            [(1, 12, 26), (2, 15, 16), (5, 12, 8), (9, 15, 6)]
+        {
+            let (taken, held) = robbed(&Thief { every, comes_back_after });
+            assert!(taken <= most_taken && held > 20, "every {every} s: {taken} and {held}");
+        }
+    }
+
+    #[test]
+    fn a_restart_loop_of_an_honest_agent_alone_is_never_held_back() {
+        for has_rival in [true, false] {
+            let (mut past, start) = (Past::default(), Instant::now());
+            let mut before = None;
+            for n in 0..1_000_u32 {
+                let mut new = [7; 16];
+                new[..4].copy_from_slice(&n.to_be_bytes());
+                let rival = before.filter(|_| has_rival);
+                assert_eq!(past.judge(new, rival, start + n * SECOND / 2), Verdict::Welcome);
+                before.replace(new).into_iter().for_each(|old| past.supersede(old));
+            }
+            assert!(!past.is_used_twice(start + 500 * SECOND));
+            assert!(past.newcomers.len() <= NEWCOMERS_MIN, "in bounded memory");
+        }
     }
 }

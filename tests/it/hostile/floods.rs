@@ -3,7 +3,7 @@
 use super::{Ledger, linked, node, raw_agent};
 use crate::{
     audit::Book,
-    raw_peer::{Head, Issuer, RawLink, Settings, end, message, soon},
+    raw_peer::{Head, Issuer, RawLink, Settings, end, frame, header, kind, message, soon, status},
     world::{Background, Scene, World, background, check_status, said},
 };
 use dialback::{CloseCode, Code, Limits, Outcome};
@@ -108,5 +108,61 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
     // Whoever was ignored asks again, and has its turn.
     for late in late {
         soon("a late handshake passes", late).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_status_of_an_agent_is_not_a_break_of_the_caller() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, &Ledger::default()).await;
+    let (agent, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
+    let (caller, _its_control) = linked(&issuer, &node, "caller/raw").await;
+    for n in 0..120 {
+        let mut call = caller.open().await;
+        call.send(&[Head::agent("Echo/Echo", "raw").frame(), message("x"), end()].concat()).await;
+        call.finish();
+        let mut answering = soon("the call", agent.accept()).await;
+        assert!(!answering.all().await.is_empty(), "call {n}");
+        // CANCELLED, not executed: what a node once took for a reset of the caller's own.
+        answering.send(&status(1, 2)).await;
+        answering.finish();
+        assert_eq!(soon("the answer", call.reply()).await.code, 1, "call {n}");
+    }
+    expect_up(&caller).await;
+}
+
+/// A call that the node has to break off, and its answer.
+async fn misbehave(link: &RawLink, bytes: &[u8]) {
+    let mut stream = link.open().await;
+    stream.send(bytes).await;
+    stream.finish();
+    // To the end, so that it is the node that breaks off.
+    while soon("the answer", stream.frame()).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_malformed_calls_are_borne_and_one_more_closes_the_link() {
+    let head = Head::here("Echo/Echo").frame();
+    for (what, bytes) in [
+        ("a first frame that is not HEAD", message("x")),
+        ("a head that is not one", frame(kind::HEAD, &[0x80])),
+        ("a head that claims 2^40", header(kind::HEAD, 1 << 40)),
+        ("an unknown kind of frame", [head.clone(), frame(0x0a, &[])].concat()),
+        ("two messages", [head.clone(), message("x"), message("x"), end()].concat()),
+        ("no END", [head.clone(), message("x")].concat()),
+        ("an end inside a frame", [head, message("x")[..6].to_vec()].concat()),
+    ] {
+        let issuer = Issuer::new();
+        let node = node(&issuer, &Ledger::default()).await;
+        let (other, _control) = linked(&issuer, &node, "caller/other").await;
+        let (link, _its_control) = linked(&issuer, &node, "caller/raw").await;
+        for _ in 0..100 {
+            misbehave(&link, &bytes).await;
+        }
+        expect_up(&link).await;
+        misbehave(&link, &bytes).await;
+        let (code, text) = soon(what, link.closed()).await;
+        assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{what}: {text}");
+        expect_up(&other).await;
     }
 }
