@@ -1,6 +1,6 @@
 //! How a command ends: its exit code, and how a failure is told. Only here an error meets the terminal.
 
-use crate::output::{escape, print_json};
+use crate::output::{escape, print_json_aside};
 use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
     Status,
@@ -39,6 +39,9 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The reader of standard output has gone before the last line: the exit code of programs that SIGPIPE ends.
+    pub(crate) const READER_GONE: Self = Self::Signal(13);
+
     /// What was typed, a config file or local credentials: one fact, with its causes.
     pub(crate) fn local(error: &dyn Error) -> Self {
         Self::Local(vec![chain(error)])
@@ -60,11 +63,12 @@ impl Failure {
     }
 
     /// Tells a failed call as one JSON object on standard output, if that was asked for.
-    pub(crate) fn told_as_json(self, wanted: bool) -> Self {
+    pub(crate) async fn told_as_json(self, wanted: bool) -> Self {
         match &self {
             Self::Call(status, call_id) if wanted => {
                 let said = Self::Said(self.code());
-                print_json(&FailedCall::new(status, *call_id)).map_or_else(|why| why, |()| said)
+                let printed = print_json_aside(&FailedCall::new(status, *call_id)).await;
+                printed.map_or_else(|why| why, |_| said)
             }
             _ => self,
         }
