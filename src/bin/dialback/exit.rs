@@ -1,5 +1,6 @@
 //! How a command ends: its exit code, and how a failure is told. Only here an error meets the terminal.
 
+use crate::log_writer::LogWriter;
 use crate::output::{escape, print_json_aside};
 use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
@@ -95,14 +96,22 @@ impl Failure {
 }
 
 /// Prints why a command failed, one `error: ...` a line, and gives the exit code.
-pub(crate) fn code_of(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else { return ExitCode::SUCCESS };
-    let mut stderr = io::stderr().lock();
-    for line in failure.lines() {
-        // Nobody may be there to read it; the exit code still tells.
-        drop(writeln!(stderr, "error: {}", escape(&line)));
+///
+/// They go the way of log lines, after those, so that a standard error that nobody reads holds up the end by a bounded time only.
+pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> ExitCode {
+    let code = result.as_ref().err().map_or(0, Failure::code);
+    for line in result.err().iter().flat_map(Failure::lines) {
+        let line = format!("error: {}\n", escape(&line));
+        match log {
+            Some(log) => log.line(line.into_bytes()),
+            // Nobody may be there to read it; the exit code still tells.
+            None => drop(io::stderr().write_all(line.as_bytes())),
+        }
     }
-    failure.code().into()
+    if let Some(log) = log {
+        log.flush();
+    }
+    code.into()
 }
 
 /// An error and its causes in one line. A cause that the text already has is not said twice.
