@@ -1,6 +1,7 @@
 //! What goes to standard output, and how text that others wrote is made safe for a terminal.
 
 use crate::exit::Failure;
+use dialback::config::read_aside;
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -21,8 +22,8 @@ pub(crate) enum Printed {
 /// Prints lines on a thread that may block, so that a pipe that nobody reads holds up neither signals nor timers. Dropped, the line may
 /// still be written.
 pub(crate) async fn print_aside(text: String) -> Result<Printed, Failure> {
-    let written = tokio::task::spawn_blocking(move || write_line(&text)).await;
-    written.unwrap_or_else(|error| Err(Failure::runtime(&error)))
+    let written = read_aside(move || write_line(&text)).await;
+    written.unwrap_or_else(|| Err(Failure::Runtime(vec!["printing broke off".into()])))
 }
 
 /// The same for a value as one line of JSON.
@@ -39,6 +40,16 @@ fn write_line(text: &str) -> Result<Printed, Failure> {
         Err(error) => {
             Err(Failure::Runtime(vec![format!("cannot write to standard output: {error}")]))
         }
+    }
+}
+
+/// Prints a line that must reach a reader, such as a secret that is printed once: one that has gone is a failure too.
+pub(crate) fn print_all(text: &str) -> Result<(), Failure> {
+    match write_line(text)? {
+        Printed::Written => Ok(()),
+        Printed::ReaderGone => Err(Failure::Runtime(vec![
+            "cannot write to standard output: its reader has gone".into(),
+        ])),
     }
 }
 
