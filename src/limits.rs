@@ -109,6 +109,12 @@ pub const AUDIT_FLUSH_STEP: Duration = Duration::from_millis(1);
 /// How long a program that ends waits for the lines of its audit log.
 pub const AUDIT_FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Log lines of the binary that wait to be written: about 4 MiB at 500 bytes each. More are dropped and counted.
+pub const LOG_LINES_WAITING_MAX: usize = 8_192;
+
+/// How long a program that ends waits for its log lines to be written. Long enough for a slow terminal.
+pub const LOG_FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Calls in a rule's `rate`, in whatever time.
 pub const RATE_CALLS_MAX: u32 = 1_000_000;
 

@@ -38,7 +38,21 @@ fn open(path: &PathBuf) -> io::Result<File> {
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    #[cfg(unix)]
+    refuse_pipe(path)?;
     options.open(path)
+}
+
+/// A named pipe blocks whoever opens it until a reader comes, and again when it is full.
+#[cfg(unix)]
+fn refuse_pipe(path: &PathBuf) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_pipe = std::fs::metadata(path).is_ok_and(|about| about.file_type().is_fifo());
+    if is_pipe {
+        let text = "it is a named pipe (FIFO), and an audit log is a file; to pipe it on, write it to standard output with -";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
 }
 
 impl Write for FileSink {

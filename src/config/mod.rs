@@ -208,7 +208,7 @@ impl PolicyFile {
             let others = ["listen", "state", "tls", "limits", "audit", "nodes", "gateway", "site"];
             file.refuse(
                 &others,
-                "does not belong in a file of rules: [[allow]], [[deny]], [[host]]",
+                "does not belong in a file of rules: [[allow]], [[deny]], [[host]]; for a node's or an agent's whole file run `dialback config check`",
             );
             policy
         })?;

@@ -18,7 +18,7 @@ crl = "certs/crl.pem"
 [[allow]]
 caller = "billing"              # a caller certificate or token
 agent = "acme.*"
-method = "HelloService/*"       # also "http:grafana" and "tcp:db" for forwards
+method = "HelloService/*"       # also "tcp:db" for a forward
 timeout_max = "30s"
 idempotent = false
 
@@ -539,4 +539,31 @@ proptest! {
             prop_assert!(faults.iter().all(|fault| fault.line >= 1 && fault.line <= 25), "{faults}");
         }
     }
+}
+
+#[test]
+fn rules_for_forwards_that_do_not_exist_yet_are_refused_and_those_for_tcp_are_not() {
+    let node = |method: &str, kind: &str| {
+        let text = format!("[[{kind}]]\ncaller = 'a'\nagent = 'b'\nmethod = '{method}'\n");
+        NodeConfig::parse(&text, "f").map(drop).map_err(|faults| faults.to_string())
+    };
+    let agent = |method: &str| {
+        let text = format!("[[allow]]\nnode = 'n'\ncaller = 'a'\nmethod = '{method}'\n");
+        AgentConfig::parse(&text, "f").map(drop).map_err(|faults| faults.to_string())
+    };
+    for bad in ["http:grafana", "http:*", "mcp:tools/x"] {
+        for refused in [node(bad, "allow"), node(bad, "deny"), agent(bad)] {
+            let text = refused.expect_err(bad);
+            assert!(text.starts_with("f:4: `method`: ") && text.contains("tcp:NAME"), "{text}");
+        }
+    }
+    for good in ["tcp:db", "tcp:*", "A/b", "*/*"] {
+        assert_eq!((node(good, "allow"), agent(good)), (Ok(()), Ok(())), "{good}");
+    }
+}
+
+#[test]
+fn a_nodes_file_among_rules_is_pointed_to_the_check_that_fits() {
+    let refused = PolicyFile::parse("listen = '[::]:4433'\n", "f").expect_err("no rules");
+    assert!(refused.to_string().contains("`dialback config check`"), "{refused}");
 }

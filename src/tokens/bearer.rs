@@ -39,6 +39,11 @@ impl BearerToken {
         &self.0
     }
 
+    /// The id under which the file of tokens lists it.
+    pub fn id(&self) -> String {
+        super::line::id_of(&self.digest())
+    }
+
     /// What is kept of it.
     pub(super) fn digest(&self) -> [u8; tls::DIGEST_BYTES] {
         tls::sha256(self.0.as_bytes())

@@ -28,9 +28,7 @@ pub struct TokenInfo {
 impl TokenInfo {
     /// Twelve digits that name the token among others: the first of its SHA-256. Nothing of the token is in them.
     pub fn id(&self) -> String {
-        let mut id = hex(&self.digest);
-        id.truncate(ID_DIGITS);
-        id
+        id_of(&self.digest)
     }
 
     /// Whether its time is over.
@@ -68,6 +66,12 @@ impl fmt::Display for TokenInfo {
         let Self { name, created, expires, digest } = self;
         write!(f, "{name} {HASH_MARK}{} {} {}", hex(digest), Utc(*created), Utc(*expires))
     }
+}
+
+pub(super) fn id_of(digest: &[u8; DIGEST_BYTES]) -> String {
+    let mut id = hex(digest);
+    id.truncate(ID_DIGITS);
+    id
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@ use crate::{
     args::AgentsArgs,
     caller::Reach,
     exit::Failure,
-    output::{columns, escape, print, print_json},
+    output::{columns, escape, print_aside, print_json_aside},
 };
 use dialback::{AgentInfo, Utc};
 use std::time::{Duration, SystemTime};
@@ -15,11 +15,14 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs the command.
 pub(crate) fn run(args: AgentsArgs) -> Result<(), Failure> {
     let wants_json = args.json;
-    let listed = Reach::new(args.reach, TIMEOUT)?.run(async |caller, _left| {
+    Reach::new(args.reach, TIMEOUT, wants_json)?.run(async |caller, _left| {
         let agents = caller.agents().await?;
-        if wants_json { print_json(&agents) } else { print(&table(&agents)) }
-    });
-    listed.map_err(|failure| failure.told_as_json(wants_json))
+        match wants_json {
+            true => print_json_aside(&agents).await?,
+            false => print_aside(table(&agents)).await?,
+        };
+        Ok(())
+    })
 }
 
 fn table(agents: &[AgentInfo]) -> String {

@@ -406,7 +406,8 @@ signal does not wait, and the exit code is 1. No link at the start: 78 or 80, as
 pub(crate) struct TcpArgs {
     /// The agent's name
     pub(crate) agent: Name,
-    /// The forward's name, db for tcp:db
+    /// The forward's name: db, or tcp:db as rules write it
+    #[arg(value_parser = parse_tcp_name)]
     pub(crate) name: Name,
     /// Where to listen: IP:PORT, or unix:/PATH
     #[arg(long, value_name = "ADDR", value_parser = parse_listen_or_path)]
@@ -632,6 +633,12 @@ fn parse_enroller(text: &str) -> Result<NodeAddress, String> {
     NodeAddress::parse_with_port(text, Enroller::PORT_DEFAULT).map_err(|why| why.to_string())
 }
 
+/// Reads the name of a TCP forward, also as rules and listings write it.
+fn parse_tcp_name(text: &str) -> Result<Name, String> {
+    let name = text.strip_prefix("tcp:").unwrap_or(text);
+    name.parse().map_err(|fault: dialback::NameError| fault.to_string())
+}
+
 fn parse_listen_or_path(text: &str) -> Result<Listen, String> {
     match text.strip_prefix("unix:") {
         Some("") => Err("has no path; write unix:/run/db.sock".into()),
@@ -795,7 +802,6 @@ mod tests {
             &["token", "revoke"],
             &["tcp"],
             &["tcp", "warehouse", "db"],
-            &["tcp", "warehouse", "tcp:db", "--listen", "127.0.0.1:0"],
             &["tcp", "warehouse", "db", "--listen", "5432"],
             &["tcp", "warehouse", "db", "--listen", "unix:"],
             &["tcp", "warehouse", "db", "--listen", "127.0.0.1:0", "--connections-max", "0"],
@@ -804,6 +810,16 @@ mod tests {
             &[],
         ] {
             assert!(read(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_forward_is_named_with_and_without_its_kind() {
+        for text in ["db", "tcp:db"] {
+            assert_eq!(parse_tcp_name(text).map(|name| name.to_string()), Ok("db".into()));
+        }
+        for bad in ["tcp:", "http:db", "tcp:tcp:db"] {
+            assert!(parse_tcp_name(bad).is_err(), "{bad} was taken");
         }
     }
 }

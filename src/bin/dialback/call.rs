@@ -5,7 +5,7 @@ use crate::{
     caller::Reach,
     exit::{Failure, refused_here},
     input::Input,
-    output::print_json,
+    output::{Printed, print_json_aside},
 };
 use dialback::{
     Call, CallId, CallKind, Callee, Caller, Code, Inbound, MethodPath, Name, Outbound, Outcome,
@@ -86,9 +86,8 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
         priority: args.priority,
         wants_json: args.json,
     };
-    let reach = Reach::new(args.reach, order.timeout.unwrap_or(STREAM_TIMEOUT))?;
-    let told = reach.run(async |caller, left| order.call(caller, input, left).await);
-    told.map_err(|failure| failure.told_as_json(args.json))
+    let reach = Reach::new(args.reach, order.timeout.unwrap_or(STREAM_TIMEOUT), args.json)?;
+    reach.run(async |caller, left| order.call(caller, input, left).await)
 }
 
 fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Failure> {
@@ -126,7 +125,8 @@ impl Order {
                 caller.agent(name.as_str()).map_err(|error| Failure::local(&error))?
             }
         };
-        let replies = Replies { wants_json: self.wants_json, seen: Vec::new() };
+        let until = tokio::time::Instant::now() + timeout;
+        let replies = Replies { wants_json: self.wants_json, seen: Vec::new(), until };
         match kind {
             CallKind::Unary => self.unary(&callee, input, timeout, replies).await,
             CallKind::ServerStream => self.server_stream(&callee, input, timeout, replies).await,
@@ -185,8 +185,8 @@ impl Order {
         let call = callee.call_encoded::<()>(&self.method, message);
         let (call, call_id) = self.with(call, timeout);
         let reply = call.raw().await.map_err(|status| failed(status, call_id))?;
-        replies.take_reply(&reply, call_id)?;
-        replies.end()
+        replies.take_reply(&reply, call_id).await?;
+        replies.end().await
     }
 
     async fn server_stream(
@@ -216,8 +216,8 @@ impl Order {
         let (outbound, answer) = call.await.map_err(|status| failed(status, call_id))?;
         let answered = async { answer.raw().await.map_err(|status| failed(status, call_id)) };
         let reply = both(send(input, outbound), answered).await?;
-        replies.take_reply(&reply, call_id)?;
-        replies.end()
+        replies.take_reply(&reply, call_id).await?;
+        replies.end().await
     }
 
     async fn bidirectional(
@@ -255,7 +255,7 @@ impl Order {
         let first_failure =
             outcomes.iter().find_map(|(_, result)| result.as_ref().err().map(Status::code));
         for (agent, result) in outcomes {
-            print_json(&Share::new(&agent, result))?;
+            print_json_aside(&Share::new(&agent, result)).await?;
         }
         first_failure.map_or(Ok(()), |code| Err(Failure::said(code)))
     }
@@ -330,36 +330,49 @@ async fn both<T>(
 struct Replies {
     wants_json: bool,
     seen: Vec<Value>,
+    /// The deadline of the call, which holds for a stream while nobody reads standard output too.
+    until: tokio::time::Instant,
 }
 
 impl Replies {
-    fn take_reply(&mut self, reply: &Reply, call_id: CallId) -> Result<(), Failure> {
-        self.take(reply.message().map_err(|status| failed(status, call_id))?, call_id)
+    async fn take_reply(&mut self, reply: &Reply, call_id: CallId) -> Result<(), Failure> {
+        let message = reply.message().map_err(|status| failed(status, call_id))?;
+        self.take(message, call_id).await.map(drop)
     }
 
-    fn take(&mut self, message: &[u8], call_id: CallId) -> Result<(), Failure> {
+    async fn take(&mut self, message: &[u8], call_id: CallId) -> Result<Printed, Failure> {
         let value = json::from_cbor(message).map_err(|why| {
             let text = format!("the reply is not well-formed: {why}");
             failed(Status::with_outcome(Code::Internal, Outcome::Unknown, text), call_id)
         })?;
         if self.wants_json {
             self.seen.push(value);
-            return Ok(());
+            return Ok(Printed::Written);
         }
-        print_json(&value)
+        print_json_aside(&value).await
     }
 
     async fn take_all(mut self, mut inbound: Inbound<()>, call_id: CallId) -> Result<(), Failure> {
         while let Some(message) = inbound.next_encoded().await {
-            self.take(&message.map_err(|status| failed(status, call_id))?, call_id)?;
+            let message = message.map_err(|status| failed(status, call_id))?;
+            let until = self.until;
+            let printed = tokio::time::timeout_at(until, self.take(&message, call_id)).await;
+            let printed = printed.map_err(|_elapsed| {
+                let text = "the deadline passed while nobody read standard output";
+                failed(Status::unknown(Code::DeadlineExceeded, text), call_id)
+            })?;
+            // Returning drops the call, which cancels its handler.
+            if printed? == Printed::ReaderGone {
+                return Err(Failure::READER_GONE);
+            }
         }
-        self.end()
+        self.end().await
     }
 
-    fn end(self) -> Result<(), Failure> {
+    async fn end(self) -> Result<(), Failure> {
         if self.wants_json {
             let outcome = Outcome::Ok.as_str();
-            return print_json(&Answer { ok: true, outcome, replies: &self.seen });
+            print_json_aside(&Answer { ok: true, outcome, replies: &self.seen }).await?;
         }
         Ok(())
     }

@@ -27,18 +27,24 @@ pub(crate) struct Reach {
     credentials: Credentials,
     node: NodeAddress,
     timeout: Duration,
+    /// A failed call is printed as JSON.
+    wants_json: bool,
 }
 
 impl Reach {
     /// Loads the caller's credentials. The time counts from the connecting on.
-    pub(crate) fn new(args: ReachArgs, timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        args: ReachArgs,
+        timeout: Duration,
+        wants_json: bool,
+    ) -> Result<Self, Failure> {
         let credentials = credentials::load(Role::Caller, args.tls, TlsFiles::default())?;
-        Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING) })
+        Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING), wants_json })
     }
 
     /// With credentials that were loaded before, for a caller that stays.
     pub(crate) const fn with(credentials: Credentials, node: NodeAddress) -> Self {
-        Self { credentials, node, timeout: TIMEOUT_CEILING }
+        Self { credentials, node, timeout: TIMEOUT_CEILING, wants_json: false }
     }
 
     /// Runs work with a linked caller. The work is told how much time is left; a signal drops it.
@@ -50,7 +56,16 @@ impl Reach {
             .enable_all()
             .build()
             .map_err(|error| Failure::runtime(&error))?;
-        let result = runtime.block_on(self.connect_and(work));
+        let result = runtime.block_on(async {
+            let (mut signals, wants_json) = (Signals::listen()?, self.wants_json);
+            match self.connect_and(&mut signals, work).await {
+                Err(failure) => {
+                    let told = failure.told_as_json(wants_json);
+                    Err(unless_stopped(&mut signals, told).await.unwrap_or_else(Stop::failure))
+                }
+                done => done,
+            }
+        });
         // A resolver that still hangs in its thread must not keep the process.
         runtime.shutdown_background();
         result
@@ -67,13 +82,13 @@ impl Reach {
 
     async fn connect_and<T>(
         self,
+        signals: &mut Signals,
         work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (started, timeout) = (Instant::now(), self.timeout);
-        let mut signals = Signals::listen()?;
-        let caller = self.connect(&mut signals).await?;
+        let caller = self.connect(signals).await?;
         let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-        let worked = unless_stopped(&mut signals, work(&caller, left)).await;
+        let worked = unless_stopped(signals, work(&caller, left)).await;
         let wait_max = if matches!(worked, Ok(Ok(_))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
         drop(tokio::time::timeout(wait_max, caller.close()).await);
         worked.map_err(Stop::failure)?

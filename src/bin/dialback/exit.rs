@@ -1,6 +1,7 @@
 //! How a command ends: its exit code, and how a failure is told. Only here an error meets the terminal.
 
-use crate::output::{escape, print_json};
+use crate::log_writer::LogWriter;
+use crate::output::{escape, print_json_aside};
 use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
     Status,
@@ -39,6 +40,9 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The reader of standard output has gone before the last line: the exit code of programs that SIGPIPE ends.
+    pub(crate) const READER_GONE: Self = Self::Signal(13);
+
     /// What was typed, a config file or local credentials: one fact, with its causes.
     pub(crate) fn local(error: &dyn Error) -> Self {
         Self::Local(vec![chain(error)])
@@ -60,11 +64,12 @@ impl Failure {
     }
 
     /// Tells a failed call as one JSON object on standard output, if that was asked for.
-    pub(crate) fn told_as_json(self, wanted: bool) -> Self {
+    pub(crate) async fn told_as_json(self, wanted: bool) -> Self {
         match &self {
             Self::Call(status, call_id) if wanted => {
                 let said = Self::Said(self.code());
-                print_json(&FailedCall::new(status, *call_id)).map_or_else(|why| why, |()| said)
+                let printed = print_json_aside(&FailedCall::new(status, *call_id)).await;
+                printed.map_or_else(|why| why, |_| said)
             }
             _ => self,
         }
@@ -91,14 +96,22 @@ impl Failure {
 }
 
 /// Prints why a command failed, one `error: ...` a line, and gives the exit code.
-pub(crate) fn code_of(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else { return ExitCode::SUCCESS };
-    let mut stderr = io::stderr().lock();
-    for line in failure.lines() {
-        // Nobody may be there to read it; the exit code still tells.
-        drop(writeln!(stderr, "error: {}", escape(&line)));
+///
+/// They go the way of log lines, after those, so that a standard error that nobody reads holds up the end by a bounded time only.
+pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> ExitCode {
+    let code = result.as_ref().err().map_or(0, Failure::code);
+    for line in result.err().iter().flat_map(Failure::lines) {
+        let line = format!("error: {}\n", escape(&line));
+        match log {
+            Some(log) => log.line(line.into_bytes()),
+            // Nobody may be there to read it; the exit code still tells.
+            None => drop(io::stderr().write_all(line.as_bytes())),
+        }
     }
-    failure.code().into()
+    if let Some(log) = log {
+        log.flush();
+    }
+    code.into()
 }
 
 /// An error and its causes in one line. A cause that the text already has is not said twice.

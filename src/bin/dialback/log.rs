@@ -1,6 +1,8 @@
 //! Log lines on standard error: for people, or one JSON object a line.
 
 use crate::args::{Cli, Command, LogForm, LogLevel};
+use crate::exit::Failure;
+use crate::log_writer::LogWriter;
 use crate::output::{escape, escape_json};
 use dialback::Utc;
 use serde::Serialize;
@@ -23,19 +25,36 @@ use tracing_subscriber::{
 };
 
 /// Starts to log. What the libraries below say is shown from `warn` on, or when all is asked for with `trace`.
-pub(crate) fn start(cli: &Cli) {
+///
+/// # Errors
+/// The system gives no thread to write with.
+pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
     let level = level(cli);
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let is_colored = io::stderr().is_terminal() && !is_set("NO_COLOR");
     let lines = Lines { form: cli.log, is_colored };
-    // A reader of the log that has gone must not end a node.
+    let form = cli.log;
+    let writer = LogWriter::start(io::stderr(), move |lines| dropped_notice(form, lines))
+        .map_err(|error| Failure::runtime(&error))?;
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(writer.clone())
         .log_internal_errors(false)
         .event_format(lines);
     let filter = Targets::new().with_target("dialback", level).with_default(others);
     tracing_subscriber::registry().with(layer).with(filter).init();
     std::panic::set_hook(Box::new(log_panic));
+    Ok(writer)
+}
+
+/// The line that tells how many lines are missing, in the form of the others.
+fn dropped_notice(form: LogForm, lines: u64) -> String {
+    let time = Utc(SystemTime::now()).to_string();
+    let message = format!("{lines} log lines were dropped: standard error was not read");
+    let words = Words { message, ..Words::default() };
+    match form {
+        LogForm::Json => format!("{}\n", words.as_json(&time, Level::WARN)),
+        LogForm::Text => format!("{time} WARN {}\n", words.as_text()),
+    }
 }
 
 /// A handler that panics ends its call only; it is said once, as a line like the others.

@@ -17,6 +17,7 @@ mod input;
 mod join;
 mod listener;
 mod log;
+mod log_writer;
 mod node;
 mod output;
 mod policy;
@@ -33,8 +34,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = args::parse();
-    log::start(&cli);
-    exit::code_of(run(cli.command))
+    let log = match log::start(&cli) {
+        Ok(log) => log,
+        Err(failure) => return exit::code_of(Err(failure), None),
+    };
+    exit::code_of(run(cli.command), Some(&log))
 }
 
 fn run(command: Command) -> Result<(), Failure> {

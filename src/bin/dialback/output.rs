@@ -1,18 +1,55 @@
 //! What goes to standard output, and how text that others wrote is made safe for a terminal.
 
 use crate::exit::Failure;
+use dialback::config::read_aside;
 use serde::Serialize;
 use std::io::{self, Write};
 
 /// Prints lines. A reader that has gone is no failure: it has what it wanted.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write_line(text).map(drop)
+}
+
+/// What became of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Printed {
+    /// It was written.
+    Written,
+    /// The reader of the pipe has closed it (EPIPE).
+    ReaderGone,
+}
+
+/// Prints lines on a thread that may block, so that a pipe that nobody reads holds up neither signals nor timers. Dropped, the line may
+/// still be written.
+pub(crate) async fn print_aside(text: String) -> Result<Printed, Failure> {
+    let written = read_aside(move || write_line(&text)).await;
+    written.unwrap_or_else(|| Err(Failure::Runtime(vec!["printing broke off".into()])))
+}
+
+/// The same for a value as one line of JSON.
+pub(crate) async fn print_json_aside(value: &impl Serialize) -> Result<Printed, Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::runtime(&error))?;
+    print_aside(escape_json(text)).await
+}
+
+fn write_line(text: &str) -> Result<Printed, Failure> {
     let mut stdout = io::stdout().lock();
-    let printed = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-    match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Printed::Written),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Printed::ReaderGone),
+        Err(error) => {
             Err(Failure::Runtime(vec![format!("cannot write to standard output: {error}")]))
         }
-        _ => Ok(()),
+    }
+}
+
+/// Prints a line that must reach a reader, such as a secret that is printed once: one that has gone is a failure too.
+pub(crate) fn print_all(text: &str) -> Result<(), Failure> {
+    match write_line(text)? {
+        Printed::Written => Ok(()),
+        Printed::ReaderGone => Err(Failure::Runtime(vec![
+            "cannot write to standard output: its reader has gone".into(),
+        ])),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     args::ServicesArgs,
     caller::Reach,
     exit::Failure,
-    output::{columns, escape, print, print_json},
+    output::{columns, escape, print_aside, print_json_aside},
 };
 use dialback::{
     Directory, ListedMethod, ListedService, MethodInfo, Name, ServiceInfo, services_page,
@@ -15,18 +15,17 @@ use serde_json::Value;
 /// Runs the command.
 pub(crate) fn run(args: ServicesArgs) -> Result<(), Failure> {
     let (agent, wants_json) = (args.agent, args.json);
-    let listed = Reach::new(args.reach, TIMEOUT)?.run(async |caller, _left| {
+    Reach::new(args.reach, TIMEOUT, wants_json)?.run(async |caller, _left| {
         let services = match &agent {
             Some(agent) => of_one(agent, caller.services(agent.as_str()).await?),
             None => caller.all_services().await?,
         };
-        if wants_json {
-            print_json(&listing(services, agent.is_some()))
-        } else {
-            print(&table(&services, agent.as_ref()))
-        }
-    });
-    listed.map_err(|failure| failure.told_as_json(wants_json))
+        match wants_json {
+            true => print_json_aside(&listing(services, agent.is_some())).await?,
+            false => print_aside(table(&services, agent.as_ref())).await?,
+        };
+        Ok(())
+    })
 }
 
 /// The services of one agent in the form in which those of all come.

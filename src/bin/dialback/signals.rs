@@ -1,7 +1,19 @@
 //! Signals that ask a process to stop.
 
 use crate::exit::Failure;
-use std::{convert::Infallible, future::Future};
+use std::{
+    convert::Infallible,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// Two signals within this time are one: a terminal's Ctrl-C reaches the whole group, and its supervisor passes on a SIGTERM.
+const ONE_SIGNAL_WITHIN: Duration = Duration::from_millis(200);
+
+/// Whether a signal at `now` is another one than that at `first`.
+fn is_second(first: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(first) >= ONE_SIGNAL_WITHIN
+}
 
 /// SIGHUP from now on: it no longer ends the process by itself.
 pub(crate) struct Hangups {
@@ -120,12 +132,23 @@ impl Signals {
         }
     }
 
+    /// The next one that does not belong to the first.
+    async fn second(&mut self, first: Instant) -> Stop {
+        loop {
+            let stop = self.next().await;
+            if is_second(first, Instant::now()) {
+                return stop;
+            }
+        }
+    }
+
     /// Stops in good order after a signal; a second one does not wait for that.
     pub(crate) async fn stop(
         &mut self,
         first: Stop,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
+        let began = Instant::now();
         tracing::info!(
             "stopping on {}: calls in flight may finish; a second signal does not wait",
             first.as_str()
@@ -135,10 +158,23 @@ impl Signals {
                 tracing::info!("stopped");
                 Ok(())
             }
-            second = self.next() => Err(Failure::Runtime(vec![format!(
+            second = self.second(began) => Err(Failure::Runtime(vec![format!(
                 "{} while stopping: did not wait, what was still in flight was cut off",
                 second.as_str()
             )])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_signals_within_200_ms_are_one() {
+        let first = Instant::now();
+        for (ms, expected) in [(0, false), (199, false), (200, true), (5_000, true)] {
+            assert_eq!(is_second(first, first + Duration::from_millis(ms)), expected, "{ms} ms");
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     args::{TokenArgs, TokenCommand},
     exit::Failure,
-    output::{columns, escape, print, print_json},
+    output::{columns, escape, print, print_all, print_json},
 };
 use dialback::{
     Utc,
@@ -16,7 +16,18 @@ use std::time::SystemTime;
 pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
     let (file, now) = (TokenFile::new(args.file), SystemTime::now());
     match args.command {
-        TokenCommand::Create { name, ttl } => print(file.create(&name, ttl, now)?.as_str()),
+        TokenCommand::Create { name, ttl } => {
+            let token = file.create(&name, ttl, now)?;
+            shown(print_all(token.as_str())).inspect_err(|_| {
+                // What nobody has seen must not stay good.
+                if let Err(error) = file.revoke(&name, Some(&token.id())) {
+                    tracing::error!(
+                        "the token {} of {name} stays in the file: {error}",
+                        token.id()
+                    );
+                }
+            })
+        }
         TokenCommand::List { json: true } => print_json(&listing(&file.list()?, now)),
         TokenCommand::List { json: false } => print(&table(&file.list()?, now)),
         TokenCommand::Revoke { name, id } => {
@@ -25,6 +36,15 @@ pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
             print(&lines.join("\n"))
         }
     }
+}
+
+/// A token that was not shown is lost, and then it is worth saying that nothing was made.
+fn shown(printed: Result<(), Failure>) -> Result<(), Failure> {
+    printed.map_err(|failure| {
+        let mut lines = failure.lines();
+        lines.push("the token was not printed and is revoked".into());
+        Failure::Runtime(lines)
+    })
 }
 
 const fn state(is_expired: bool) -> &'static str {

@@ -150,3 +150,13 @@ fn a_caller_over_its_rate_ends_with_72_and_the_limit() {
     call().expect(72, &["RESOURCE_EXHAUSTED (not_executed)", "limit of 1/h calls (rate)"]);
     node.said("WARN refused caller/ops: Demo/Echo on agent warehouse: the rule's limit of 1/h calls (rate) is used up");
 }
+
+#[test]
+fn an_audit_log_that_is_a_fifo_is_refused() {
+    let place = Place::new();
+    let made = std::process::Command::new("mkfifo").arg(place.path("audit")).status();
+    assert!(made.expect("mkfifo").success());
+    place
+        .run(&["node", "--listen", "127.0.0.1:0", "--audit", "audit"])
+        .expect(2, &["error: cannot open the audit log audit: it is a named pipe (FIFO)"]);
+}

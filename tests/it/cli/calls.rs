@@ -208,3 +208,53 @@ fn lists_show_agents_and_their_services() {
     let hello = &ended.json()[1]["methods"][0];
     assert_eq!((&hello["name"], &hello["agents"]), (&json!("Hello"), &json!(["warehouse"])));
 }
+
+/// A stream of replies that never ends within the patience of a test.
+const ENDLESS: [&str; 3] = ["Demo/Count", "-d", r#"{"n":100000000,"interval_ms":0}"#];
+
+#[test]
+fn a_stream_ends_and_its_handler_is_cancelled_when_its_reader_has_gone() {
+    let (place, mut node, agent, at) = world();
+    let mut command =
+        place.command(&[&["call", "--node", &at, "warehouse"], &ENDLESS[..]].concat());
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    command.stdout(Stdio::from(writer));
+    let running = Running::start(command);
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(reader), &mut first).expect("a line");
+    assert_eq!(first, "{\"i\":1}\n");
+    let ended = running.end().expect(141, &[]);
+    assert_eq!(ended.stderr, "");
+    node.said("left: the peer closed the link with GOODBYE");
+    expect_stopped(&place, agent, "");
+}
+
+#[test]
+fn a_full_pipe_holds_up_neither_signals_nor_the_deadline() {
+    let (place, _node, _agent, at) = world();
+    let start = |more: &[&str]| {
+        let args = [&["call", "--node", &at, "warehouse"], &ENDLESS[..], more].concat();
+        let mut command = place.command(&args);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        command.stdout(Stdio::from(writer));
+        let running = Running::start(command);
+        until_full(&reader);
+        (running, reader)
+    };
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (running, _unread) = start(&[]);
+        running.signal(signal);
+        running.end().expect(code, &[]);
+    }
+    let (running, _unread) = start(&["--timeout", "2s"]);
+    running.end().expect(68, &["error: DEADLINE_EXCEEDED (unknown): "]);
+}
+
+/// Waits until a pipe holds the most that it can without another write.
+fn until_full(reader: &std::io::PipeReader) {
+    let until = Instant::now() + std::time::Duration::from_secs(15);
+    while rustix::io::ioctl_fionread(reader).expect("a pipe") < 60_000 {
+        assert!(Instant::now() < until, "the pipe never filled up");
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+}

@@ -156,6 +156,19 @@ impl Running {
         }
     }
 
+    /// Sends a signal again and again until a line has this text.
+    #[track_caller]
+    pub(super) fn signal_until_said(&mut self, signal: rustix::process::Signal, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.seen.iter().any(|line| line.contains(text)) {
+            assert!(Instant::now() < until, "{text:?} was not said, but: {:#?}", self.seen);
+            self.signal(signal);
+            if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(10)) {
+                self.seen.push(line);
+            }
+        }
+    }
+
     fn pid(&self) -> rustix::process::Pid {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         rustix::process::Pid::from_raw(pid).expect("a pid")

@@ -60,8 +60,10 @@ fn a_second_signal_does_not_wait_for_calls_in_flight() {
     node.signal(Signal::INT);
     node.said("stopping on SIGINT");
     let asked = Instant::now();
-    node.signal(Signal::TERM);
-    node.end().expect(1, &["error: SIGTERM while stopping"]);
+    // At once it is the same signal, as from a terminal and a supervisor; later it is a second one.
+    node.signal_until_said(Signal::TERM, "error: SIGTERM while stopping");
+    assert!(asked.elapsed().as_millis() >= 200, "{:?}", asked.elapsed());
+    node.end().expect(1, &[]);
     assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
 }
 
@@ -149,4 +151,58 @@ fn a_node_keeps_its_keys_in_the_state_directory_that_flag_environment_or_file_na
     place.run(&["node", "--state", "of-file"]).expect(2, &["error: ", "reset.keys", "remove it"]);
     place.write("plain", "");
     place.run(&["node", "--state", "plain"]).expect(1, &["error: the state directory: ", "plain"]);
+}
+
+#[test]
+fn a_node_whose_standard_error_nobody_reads_goes_on_and_stops_on_sigterm() {
+    use std::io::{BufRead, BufReader};
+    let place = Place::new();
+    place.write("rules.toml", super::process::RULES);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let args =
+        ["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml", "--log-level", "trace"];
+    let mut command = place.command(&args);
+    command.stdout(std::process::Stdio::null()).stderr(writer);
+    let mut node = Unread(command.spawn().expect("started"));
+    drop(command);
+    let mut reader = BufReader::new(reader);
+    let mut line = String::new();
+    while !line.contains("listens on ") {
+        line.clear();
+        reader.read_line(&mut line).expect("a line");
+    }
+    let at = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
+    // From here on nobody reads.
+    let _agent = place.agent(&at);
+    let call = || {
+        let hello = ["warehouse", "HelloService/Hello", "-d", "\"x\"", "--timeout", "10s"];
+        place.run(&[&["call", "--node", &at], &hello[..]].concat()).expect_out("\"hello:x\"\n");
+    };
+    let until = Instant::now() + std::time::Duration::from_secs(15);
+    while rustix::io::ioctl_fionread(reader.get_ref()).expect("a pipe") < 60_000 {
+        assert!(Instant::now() < until, "the log never filled its pipe");
+        call();
+    }
+    (0..3).for_each(|_| call());
+    let pid = rustix::process::Pid::from_child(&node.0);
+    rustix::process::kill_process(pid, Signal::TERM).expect("sent");
+    let asked = Instant::now();
+    let code = loop {
+        if let Some(status) = node.0.try_wait().expect("waited") {
+            break status.code();
+        }
+        assert!(asked.elapsed().as_secs() < 10, "it runs on after SIGTERM");
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    };
+    assert_eq!(code, Some(0));
+}
+
+/// A process whose error output nobody reads.
+struct Unread(std::process::Child);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }

@@ -104,3 +104,21 @@ fn what_is_wrong_with_tokens_is_told_with_its_place_and_the_remedy() {
         .expect(1, &["cannot write file"]);
     create(&place, &["ops"]);
 }
+
+#[test]
+fn a_token_that_could_not_be_printed_is_revoked() {
+    let place = Place::new();
+    create(&place, &["billing"]);
+    let before = place.read("certs/tokens");
+    let (reader, gone) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opened");
+    for stdout in [std::process::Stdio::from(gone), std::process::Stdio::from(full)] {
+        let mut command = place.command(&["token", "create", "billing"]);
+        command.stdout(stdout);
+        super::process::Running::start(command)
+            .end()
+            .expect(1, &["error: cannot write to standard output", "is revoked"]);
+        assert_eq!(place.read("certs/tokens"), before);
+    }
+}

@@ -1,0 +1,150 @@
+//! The thread that writes log lines, and the bounded queue before it: a log that nobody reads costs lines, which are counted, and blocks
+//! no thread of the runtime.
+
+use dialback::limits::{LOG_FLUSH_WAIT_MAX, LOG_LINES_WAITING_MAX};
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Receiver, SyncSender},
+    },
+};
+
+enum Order {
+    Line(Vec<u8>),
+    /// Answers when all that came before is written.
+    Flush(SyncSender<()>),
+}
+
+/// The sending end of the queue. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct LogWriter {
+    orders: SyncSender<Order>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl LogWriter {
+    /// Starts the thread. `notice` makes the line that tells how many lines were dropped.
+    pub(crate) fn start(
+        sink: impl Write + Send + 'static,
+        notice: impl Fn(u64) -> String + Send + 'static,
+    ) -> io::Result<Self> {
+        let (orders, taken) = mpsc::sync_channel(LOG_LINES_WAITING_MAX);
+        let dropped = Arc::<AtomicU64>::default();
+        let counted = dropped.clone();
+        let thread = std::thread::Builder::new().name("dialback-log".into());
+        drop(thread.spawn(move || run(sink, &taken, &counted, notice))?);
+        Ok(Self { orders, dropped })
+    }
+
+    /// Queues a line. Never waits: a line that finds no place is counted.
+    pub(crate) fn line(&self, line: Vec<u8>) {
+        if self.orders.try_send(Order::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until the lines so far are written, at most [`LOG_FLUSH_WAIT_MAX`]. Gives up at once when the queue is full.
+    pub(crate) fn flush(&self) -> bool {
+        let (done, written) = mpsc::sync_channel(1);
+        self.orders.try_send(Order::Flush(done)).is_ok()
+            && written.recv_timeout(LOG_FLUSH_WAIT_MAX).is_ok()
+    }
+}
+
+fn run(
+    mut sink: impl Write,
+    orders: &Receiver<Order>,
+    dropped: &AtomicU64,
+    notice: impl Fn(u64) -> String,
+) {
+    while let Ok(order) = orders.recv() {
+        match order {
+            // A reader of the log that has gone must not end a node.
+            Order::Line(line) => drop(sink.write_all(&line)),
+            Order::Flush(done) => drop(done.try_send(())),
+        }
+        let missing = dropped.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            drop(sink.write_all(notice(missing).as_bytes()));
+        }
+    }
+}
+
+/// One event: its line is queued when the writer is dropped, whole.
+pub(crate) struct EventWriter {
+    line: Vec<u8>,
+    writer: LogWriter,
+}
+
+impl Write for EventWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for EventWriter {
+    fn drop(&mut self) {
+        self.writer.line(std::mem::take(&mut self.line));
+    }
+}
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for LogWriter {
+    type Writer = EventWriter;
+
+    fn make_writer(&'a self) -> EventWriter {
+        EventWriter { line: Vec::new(), writer: self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// A sink whose first write waits until the gate opens.
+    struct Gated {
+        came: SyncSender<()>,
+        gate: Option<Receiver<()>>,
+        kept: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gated {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(gate) = self.gate.take() {
+                self.came.send(()).ok();
+                gate.recv().ok();
+            }
+            self.kept.lock().expect("whole").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_blocks_costs_lines_which_are_counted_and_never_the_sender_time() {
+        let (came, has_come) = mpsc::sync_channel(1);
+        let (open, gate) = mpsc::sync_channel(1);
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = Gated { came, gate: Some(gate), kept: kept.clone() };
+        let log = LogWriter::start(sink, |lines| format!("{lines} dropped\n")).expect("a thread");
+        log.line(b"first\n".to_vec());
+        has_come.recv().expect("the thread writes");
+        (0..LOG_LINES_WAITING_MAX + 5).for_each(|_| log.line(b"x\n".to_vec()));
+        assert!(!log.flush(), "a full queue was flushed");
+        open.send(()).expect("the thread waits");
+        while !log.flush() {}
+        let text = String::from_utf8(kept.lock().expect("whole").clone()).expect("text");
+        assert!(text.starts_with("first\n5 dropped\nx\n"), "{}", &text[..60]);
+        assert_eq!(text.lines().count(), 2 + LOG_LINES_WAITING_MAX);
+    }
+}
