@@ -203,7 +203,9 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> Li
                 shared.dialler.dial(&shared.address, newer_than).await?;
             Ok(Held::new(link, control))
         };
-        match beside(&mut held, &shared.address, shared.anew.subscribe(), dial).await {
+        // A caller registers nothing: no peer uses its link before it does.
+        let register = |next| std::future::ready(Ok(next));
+        match beside(&mut held, &shared.address, shared.anew.subscribe(), dial, register).await {
             Ok(next) => {
                 former.add(&link);
                 shared.state.send_replace(State::Up(next.link.clone()));

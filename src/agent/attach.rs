@@ -11,7 +11,7 @@ use crate::{
     name::{Name, NodeAddress},
     pace::LeftOut,
     serve::take_calls,
-    wire::{CloseCode, Control, Register},
+    wire::{CloseCode, Control, Register, Welcome},
 };
 use std::{
     sync::Arc,
@@ -27,24 +27,30 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut anew = shared.anew.subscribe();
     loop {
         anew.mark_unchanged();
-        let attached = tokio::select! {
+        let dialled = tokio::select! {
             biased;
             () = word.heard() => return,
-            attached = attach(&shared, &address, None) => attached,
+            dialled = shared.dialler.dial(&address, None) => dialled,
             () = leaving.ended() => {
                 redial.succeeded();
                 continue;
             }
         };
+        // Not cancelled from here on: the node routes calls to the link from REGISTER on.
+        let attached = match dialled {
+            Ok(dialled) => {
+                let attachment = Attachment::new(&shared, dialled);
+                // The attachment has a listener of its own by now.
+                word.done();
+                attachment.registered().await
+            }
+            Err(fault) => Err(fault),
+        };
         let fault = match attached {
             Ok(mut attachment) => {
                 attachment.enter(&address);
                 redial.linked(Instant::now());
-                // Once it is registered it is for the attachment to act on the word.
-                word.done();
-                let fault = stay(&shared, attachment, &address, &mut leaving).await;
-                word = shared.unregister.listen();
-                fault
+                stay(&shared, attachment, &address, &mut leaving).await
             }
             Err(fault) => {
                 if fault.is_refusal() {
@@ -53,6 +59,7 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
                 fault
             }
         };
+        word = shared.unregister.listen();
         if shared.unregister.is_said() {
             return;
         }
@@ -92,8 +99,9 @@ async fn stay(
         // What was said up to here, the next link will be made by.
         renewed.mark_unchanged();
         let newer_than = needs_newer.then_some(link.identity().not_after());
-        let attach = || attach(shared, address, newer_than);
-        match beside(&mut attachment, address, shared.anew.subscribe(), attach).await {
+        let dial = || dial(shared, address, newer_than);
+        let register = |dialled| Attachment::new(shared, dialled).registered();
+        match beside(&mut attachment, address, shared.anew.subscribe(), dial, register).await {
             Ok(mut next) => {
                 link.replace();
                 next.enter(address);
@@ -132,52 +140,24 @@ fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> 
     wait.duration
 }
 
-/// Dials once and registers. What the node shows has to be good beyond `newer_than`, if that is given.
-async fn attach(
-    shared: &Arc<Shared>,
+/// A link that the node has welcomed and on which nothing is registered yet.
+type Dialled = (Link, ControlStream, Welcome);
+
+/// Dials once, for a link beside the present one; does not end once the agent is leaving. The node's certificate must hold beyond
+/// `newer_than`, if that is given. May be dropped: the node routes no call to the link yet.
+async fn dial(
+    shared: &Shared,
     address: &NodeAddress,
     newer_than: Option<SystemTime>,
-) -> Result<Attachment, LinkFault> {
-    let (link, mut control, _welcome) = shared.dialler.dial(address, newer_than).await?;
-    let node = link.peer().name.clone();
-    let limits = shared.limits.get();
-    shared.journal.link_up(link.identity(), link.remote_address());
-    let reception = Arc::new(AgentReception::new(shared.clone(), link.clone(), limits.clone()));
-    let minding = reception.clone();
-    shared.links.spawn_until_stopped(async move { minding.mind_pauses().await });
-    shared.links.spawn_until_stopped(take_calls(
-        link.clone(),
-        reception,
-        limits.clone(),
-        shared.calls.clone(),
-    ));
-    let own = Arc::new(OwnWords::default());
-    let words = [
-        shared.drain.listen().or(own.drain.listen()),
-        shared.goodbye.listen().or(own.goodbye.listen()),
-        shared.cut.listen(),
-    ];
-    let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
-    control.start_leaving_by(leave.within(limits.drain_max));
-    let unregister = shared.unregister.listen();
-    let mut attachment = Attachment {
-        shared: shared.clone(),
-        link,
-        control,
-        node,
-        unregister,
-        own,
-        generation: 1,
-        is_registered: false,
-        reason: None,
-    };
-    let registered = tokio::time::timeout(HELLO_WAIT_MAX, attachment.register()).await;
-    let silent = LinkFault::Silent("the node did not confirm the registration in time");
-    match registered.unwrap_or(Err(silent)) {
-        Ok(()) => Ok(attachment),
-        // Whatever it was, the node is to know; if the node ended it, this does nothing.
-        Err(fault) => Err(attachment.link.end(fault)),
+) -> Result<Dialled, LinkFault> {
+    let mut unregister = shared.unregister.listen();
+    tokio::select! {
+        biased;
+        () = unregister.heard() => {}
+        dialled = shared.dialler.dial(address, newer_than) => return dialled,
     }
+    unregister.done();
+    std::future::pending().await
 }
 
 /// What an agent says on one link alone, when another one has taken its place.
@@ -206,21 +186,85 @@ struct Attachment {
     unregister: Listener,
     own: Arc<OwnWords>,
     generation: u64,
+    /// The node's reason for leaving, if it sent DRAIN before it confirmed the registration.
+    early_drain: Option<String>,
     is_registered: bool,
     /// Why it has ended.
     reason: Option<LinkFault>,
 }
 
 impl Attachment {
-    /// The agent is registered when the node has said so, not when it has asked.
+    /// Takes the calls of a new link and keeps it up. Nothing is registered yet.
+    fn new(shared: &Arc<Shared>, (link, mut control, _welcome): Dialled) -> Self {
+        let node = link.peer().name.clone();
+        let limits = shared.limits.get();
+        shared.journal.link_up(link.identity(), link.remote_address());
+        let reception = Arc::new(AgentReception::new(shared.clone(), link.clone(), limits.clone()));
+        let minding = reception.clone();
+        shared.links.spawn_until_stopped(async move { minding.mind_pauses().await });
+        shared.links.spawn_until_stopped(take_calls(
+            link.clone(),
+            reception,
+            limits.clone(),
+            shared.calls.clone(),
+        ));
+        let own = Arc::new(OwnWords::default());
+        let words = [
+            shared.drain.listen().or(own.drain.listen()),
+            shared.goodbye.listen().or(own.goodbye.listen()),
+            shared.cut.listen(),
+        ];
+        let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
+        control.start_leaving_by(leave.within(limits.drain_max));
+        Self {
+            shared: shared.clone(),
+            link,
+            control,
+            node,
+            unregister: shared.unregister.listen(),
+            own,
+            generation: 1,
+            early_drain: None,
+            is_registered: false,
+            reason: None,
+        }
+    }
+
+    /// Registers within [`HELLO_WAIT_MAX`]. Must not be dropped before its end: the calls that the node has routed to the link by then
+    /// would be lost, with unknown outcome.
+    async fn registered(mut self) -> Result<Self, LinkFault> {
+        let registered = tokio::time::timeout(HELLO_WAIT_MAX, self.register()).await;
+        let silent = LinkFault::Silent("the node did not confirm the registration in time");
+        match registered.unwrap_or(Err(silent)) {
+            Ok(()) => Ok(self),
+            // Whatever it was, the node is to know; if the node ended it, this does nothing.
+            Err(fault) => Err(self.link.end(fault)),
+        }
+    }
+
+    /// Sends REGISTER and waits for REGISTERED. If the agent leaves meanwhile, asks for no more calls at once. A node that leaves
+    /// meanwhile still confirms: it may have routed calls to the link.
     async fn register(&mut self) -> Result<(), LinkFault> {
         let services = self.shared.services.infos().to_vec();
-        let generation = self.generation;
-        self.control.send(&Control::Register(Register { generation, services })).await?;
-        match self.control.next().await? {
-            Control::Registered(words) if words.generation == self.generation => Ok(()),
-            Control::Drain(words) => Err(LinkFault::leaving(&words.reason)),
-            _ => Err(LinkFault::Broken("the node did not confirm the registration".into())),
+        let first = self.generation;
+        self.control.send(&Control::Register(Register { generation: first, services })).await?;
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.control.next() => frame?,
+                () = self.unregister.heard(), if !self.is_unregistering() => {
+                    self.ask_for_no_more().await?;
+                    continue;
+                }
+            };
+            match frame {
+                Control::Registered(words) if words.generation == first => return Ok(()),
+                Control::Drain(words) => self.early_drain = Some(words.reason),
+                _ => {
+                    let text = "the node did not confirm the registration";
+                    return Err(LinkFault::Broken(text.into()));
+                }
+            }
         }
     }
 
@@ -241,6 +285,11 @@ impl Attachment {
 
     /// Keeps the link up until it ends or the node is leaving. May be called again after the latter.
     async fn stay(&mut self) -> Parting {
+        if let Some(reason) = self.early_drain.take()
+            && let Some(parting) = self.node_leaves(&reason)
+        {
+            return parting;
+        }
         loop {
             let heard = tokio::select! {
                 biased;

@@ -324,8 +324,7 @@ impl Agent {
     /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses those that come all the same; lets those
     /// in flight finish within the drain time; then the nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
-        let Shared { unregister, drain, goodbye, cut, calls, links, attached, dialler, .. } =
-            &*self.shared;
+        let Shared { unregister, drain, goodbye, cut, calls, links, dialler, .. } = &*self.shared;
         let limits = self.shared.limits.get();
         let finish_by = Instant::now() + limits.drain_max;
         unregister.say();
@@ -334,7 +333,7 @@ impl Agent {
         drain.say();
         let have_finished = calls.wait(left_until(finish_by)).await;
         let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
-        let was_linked = !attached.borrow().is_empty();
+        let was_linked = dialler.trust().is_any_up();
         if have_finished {
             goodbye.say();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;

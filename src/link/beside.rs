@@ -3,7 +3,7 @@
 
 use super::{Link, LinkFault, redial::Redial};
 use crate::{limits::FORMER_LINKS_MAX, name::NodeAddress, wire::CloseCode};
-use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// A link in use.
@@ -16,15 +16,18 @@ pub(crate) trait Present: Send {
 }
 
 /// Dials until there is another link, while the present one goes on; ends with that one if it is to be left anyhow. A word in `anew` says
-/// that a dial may end otherwise than the last one did.
-pub(crate) async fn beside<P: Present, N, D>(
+/// that a dial may end otherwise than the last one did. A dial is dropped when the present link ends; `register`, which follows it and
+/// after whose start the peer may use the new link, is not.
+pub(crate) async fn beside<P: Present, L, N, D, R>(
     present: &mut P,
     address: &NodeAddress,
     mut anew: watch::Receiver<u64>,
     dial: impl Fn() -> D,
+    register: impl Fn(L) -> R,
 ) -> Result<N, P::Parting>
 where
-    D: Future<Output = Result<N, LinkFault>>,
+    D: Future<Output = Result<L, LinkFault>>,
+    R: Future<Output = Result<N, LinkFault>>,
 {
     let mut redial = Redial::default();
     loop {
@@ -33,9 +36,14 @@ where
             parting = present.parting() => return Err(parting),
             dialled = dial() => dialled,
         };
-        let fault = match dialled {
-            Ok(next) => return Ok(next),
-            Err(fault) => fault,
+        let registered = match dialled {
+            Ok(link) => registered(present, register(link)).await,
+            Err(fault) => (Err(fault), None),
+        };
+        let fault = match registered {
+            (Ok(next), _) => return Ok(next),
+            (Err(_), Some(parting)) => return Err(parting),
+            (Err(fault), None) => fault,
         };
         let wait = redial.failed_now(&fault);
         if wait.is_worth_saying {
@@ -50,6 +58,21 @@ where
             () = tokio::time::sleep(wait.duration) => {}
             // With other credentials it may be another story.
             changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
+        }
+    }
+}
+
+/// Registers a new link to the end, and says whether the present one is to be left meanwhile.
+async fn registered<P: Present, N>(
+    present: &mut P,
+    registering: impl Future<Output = Result<N, LinkFault>>,
+) -> (Result<N, LinkFault>, Option<P::Parting>) {
+    let (mut registering, mut parted) = (pin!(registering), None);
+    loop {
+        tokio::select! {
+            biased;
+            parting = present.parting(), if parted.is_none() => parted = Some(parting),
+            registered = &mut registering => return (registered, parted),
         }
     }
 }

@@ -72,6 +72,11 @@ impl Trust {
         links.filter(|link| !link.is_closed()).collect()
     }
 
+    /// Whether any link is up.
+    pub(crate) fn is_any_up(&self) -> bool {
+        !self.up().is_empty()
+    }
+
     /// Judges every link that is up, and closes those that do not pass. Gives how many those were. Costs a verified chain a link, and lets
     /// others run in between.
     pub(crate) async fn judge_all(&self) -> usize {

@@ -6,7 +6,8 @@ use crate::raw_peer::{
 };
 use crate::world::{Background, Stage, World, background, check_status, said, until};
 use dialback::{
-    Agent, Caller, CloseCode, Code, Node, NodeEvent, NodePolicy, Outcome, Status, StreamCode,
+    Agent, AgentEvent, Caller, CloseCode, Code, Generation, Node, NodeEvent, NodePolicy, Outcome,
+    Status, StreamCode,
 };
 use std::{future::IntoFuture, time::Duration};
 
@@ -423,4 +424,96 @@ async fn an_agent_whose_node_does_not_answer_leaves_all_the_same() {
     assert_eq!(link.closed().await, (CloseCode::Goodbye.number(), "the agent stops".into()));
     soon("the agent stops", stopping).await;
     assert_eq!(stage.runs("late"), 0);
+}
+
+/// An agent with a [`Stage`], on its way to a raw node.
+fn agent_of(issuer: &Issuer, listener: &RawListener, stage: &Stage) -> Agent {
+    let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
+    agent.serve(stage.service()).start().expect("an agent")
+}
+
+/// A welcomed link on which the agent has sent REGISTER and has a call in progress; REGISTERED was not sent.
+async fn unconfirmed(listener: &RawListener, stage: &Stage) -> (RawLink, RawStream, RawStream) {
+    let (link, mut control) = welcomed(listener).await;
+    control.expect(kind::REGISTER).await;
+    let call = ask(&link, Head::here("Stage/Hold"), "routed").await;
+    stage.started("routed").await;
+    (link, control, call)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_routed_before_registered_arrives_is_answered_by_an_agent_that_stops() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = agent_of(&issuer, &listener, &stage);
+    let (link, mut control, mut call) = unconfirmed(&listener, &stage).await;
+    let stopping = background(agent.shutdown());
+    // It asks for no more calls at once, not only when the first registration is confirmed.
+    control.expect(kind::REGISTER).await;
+    control.send(&[registered(1), registered(2)].concat()).await;
+    assert_eq!(last_stream(&control.expect(kind::DRAIN).await), 1);
+    stage.open();
+    assert_eq!(call.reply().await.code, 0);
+    control.expect(kind::GOODBYE).await;
+    link.connection.close(0x40u32.into(), b"all is here");
+    soon("the agent stops", stopping).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_on_the_second_link_of_a_renewal_is_answered_by_an_agent_that_stops() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = agent_of(&issuer, &listener, &stage);
+    let (old, mut of_old) = welcomed(&listener).await;
+    of_old.expect(kind::REGISTER).await;
+    of_old.send(&registered(1)).await;
+    soon("it registers", agent.registered(1)).await;
+    let next = Some(issuer.credentials("agent/warehouse"));
+    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    let (new, mut of_new, mut call) = unconfirmed(&listener, &stage).await;
+    let stopping = background(agent.shutdown());
+    of_new.expect(kind::REGISTER).await;
+    old.connection.close(0x40u32.into(), b"gone");
+    of_new.send(&[registered(1), registered(2)].concat()).await;
+    of_new.expect(kind::DRAIN).await;
+    stage.open();
+    assert_eq!(call.reply().await.code, 0);
+    of_new.expect(kind::GOODBYE).await;
+    new.connection.close(0x40u32.into(), b"all is here");
+    soon("the agent stops", stopping).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_link_that_has_sent_register_outlives_the_loss_of_the_first() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = agent_of(&issuer, &listener, &stage);
+    let (old, mut of_old) = welcomed(&listener).await;
+    of_old.expect(kind::REGISTER).await;
+    of_old.send(&registered(1)).await;
+    soon("it registers", agent.registered(1)).await;
+    let next = Some(issuer.credentials("agent/warehouse"));
+    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    let (new, mut of_new, mut call) = unconfirmed(&listener, &stage).await;
+    let mut events = agent.events();
+    old.connection.close(0x42u32.into(), b"gone");
+    is_read(&mut of_new).await;
+    of_new.send(&registered(1)).await;
+    assert!(matches!(soon("an event", events.next()).await, Some(AgentEvent::Registered { .. })));
+    stage.open();
+    assert_eq!(call.reply().await.code, 0);
+    assert!(new.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_drains_before_it_sends_registered_has_its_calls_answered() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let _agent = agent_of(&issuer, &listener, &stage);
+    let (link, mut control, mut call) = unconfirmed(&listener, &stage).await;
+    control.send(&[drain(0), registered(1)].concat()).await;
+    let (_next, _of_next) = welcomed(&listener).await;
+    stage.open();
+    assert_eq!(call.reply().await.code, 0);
+    assert!(link.is_open());
 }
