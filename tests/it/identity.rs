@@ -144,9 +144,9 @@ async fn each_party_starts_with_a_certificate_of_its_own_role_only() {
 async fn met(world: &World, leaf: &Shown) -> LinkFault {
     let Shown::Leaf(leaf) = leaf else { panic!("a node shows something") };
     let node = RawNode::showing(&world.credentials("node/good"), leaf);
-        error => panic!("{error}"),
+    match world.caller("ops", node.address()).connect().await.expect_err("it never welcomes") {
         ConnectError::Link(fault) => fault,
-        ConnectError::Start(error) => panic!("{error}"),
+        error => panic!("{error}"),
     }
 }
 
