@@ -120,7 +120,9 @@ impl Pending<'_> {
                 Body::Message(message)
             }
             next => Body::Messages(match self.reader.take() {
-                Some(reader) => {
+                Some(mut reader) => {
+                    // The handler starts: what it leaves unread was not refused.
+                    reader.set_code_on_drop(StreamCode::Cancelled);
                     let counts = self.moves.counts().clone();
                     if let Next::Message(message) = &next {
                         counts.add_message(message);
@@ -144,7 +146,9 @@ fn stop_code(status: &Status) -> StreamCode {
     match status.code() {
         Code::ResourceExhausted => StreamCode::TooLarge,
         Code::Cancelled => StreamCode::Cancelled,
-        _ => StreamCode::Malformed,
+        Code::InvalidArgument => StreamCode::Malformed,
+        // Nothing is wrong with what came: as a time that is over.
+        _ => StreamCode::Refused,
     }
 }
 
