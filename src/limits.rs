@@ -85,6 +85,17 @@ pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
 /// See [`INCOMING_BYTES_MAX`].
 pub const INCOMING_BYTES_TOTAL_MAX: u64 = 8 * 1024 * 1024;
 
+/// The asking side waits so long for the end of a reply whose STATUS has come, to notice frames that must not follow. The FIN is
+/// usually in the same packet; a reply without one counts after this wait.
+pub const REPLY_FIN_WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// How long past its deadline a node waits for the STATUS of an agent, which is nearer to the handler and may know that it did not run.
+/// The agent's own timer ends at about the same time; this covers a round trip within a region.
+pub const RELAY_PATIENCE: Duration = Duration::from_millis(75);
+
+/// How long past its deadline any other asking side waits for the STATUS. Longer than [`RELAY_PATIENCE`], which comes before it.
+pub const ASK_PATIENCE: Duration = Duration::from_millis(200);
+
 /// Addresses whose handshakes are counted at once, each for 32 bytes or so. More are a flood of made-up ones.
 pub const KNOCK_ADDRESSES_MAX: usize = 65_536;
 

@@ -28,6 +28,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -54,21 +55,29 @@ pub(crate) trait Reception: Send + Sync + 'static {
     /// Hears that this side broke a call off because of what the asking side sent.
     fn misbehaved(&self) {}
 
+    /// How much longer than its deadline a call that may run is waited for: where this side only passes it on, the answer of the other
+    /// side says more than its own clock.
+    fn patience(&self, head: &Head) -> Duration {
+        let _ = head;
+        Duration::ZERO
+    }
+
     /// Whether somebody waits for the calls in flight in order to close their link.
     fn is_leaving(&self) -> bool;
 }
 
 /// Answers one call on its stream. Ends when the reply was handed over or the call was broken off, and with it the handler has ended;
-/// for a reception that is leaving, when the reply has arrived.
+/// for a reception that is leaving, when the reply has arrived. The peer takes messages of so many bytes.
 ///
 /// No async function: what one takes by value it keeps beside its copy for as long as it runs.
 pub(crate) fn answer<R: Reception>(
     stream: CallStream,
     reception: Arc<R>,
     limits: Arc<Limits>,
+    peer_message_bytes_max: usize,
 ) -> impl Future<Output = ()> + Send {
     let CallStream { sender, mut reader } = stream;
-    let message_bytes_max = limits.message_bytes_max;
+    let message_bytes_max = limits.message_bytes_max.min(peer_message_bytes_max);
     reader.set_code_on_drop(StreamCode::Refused);
     // Before the head was judged nobody may make us hold a message.
     reader.allow_messages(0);
@@ -98,7 +107,7 @@ struct Answering<R> {
     asker_fault: OnceLock<AskerFault>,
     /// What is asked of whoever asks.
     pace: Pace,
-    /// The largest message of a stream of replies.
+    /// The largest message of a reply: the smaller limit of the two sides.
     message_bytes_max: usize,
     /// Where its end is to be written down.
     note: Option<Box<CallNote>>,
@@ -143,7 +152,7 @@ impl<R: Reception> Answering<R> {
             }
         };
         let bytes = result.as_ref().map_or(0, Reply::message_bytes);
-        let encoded = result.and_then(|reply| encode(&reply, self.limits.message_bytes_max));
+        let encoded = result.and_then(|reply| encode(&reply, self.message_bytes_max));
         let failed = encoded.as_ref().err();
         let (code, outcome) =
             failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
@@ -161,6 +170,7 @@ impl<R: Reception> Answering<R> {
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
         let Self { sender, reader, reception, limits, moves, asker_fault, .. } = self;
         let (deadline, kind) = (head.deadline, head.kind);
+        let patience = reception.patience(&head);
         if head.priority != 0 {
             sender.set_priority(head.priority.into());
         }
@@ -173,7 +183,15 @@ impl<R: Reception> Answering<R> {
         let stopped = async { Box::pin(sender.stopped()).await };
         let ended = tokio::select! {
             biased;
-            ended = ready_by(|| deadline, work.as_mut()) => ended,
+            ended = async {
+                let ended = ready_by(|| deadline, work.as_mut()).await;
+                match ended {
+                    Err(_elapsed) if complete.load(Ordering::Relaxed) && !patience.is_zero() => {
+                        ready_by(|| deadline + patience, work.as_mut()).await
+                    }
+                    ended => ended,
+                }
+            } => ended,
             // Its stream was broken off, and nobody reads an answer.
             () = stopped => return None,
         };

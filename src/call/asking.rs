@@ -10,10 +10,11 @@ use super::{
     streaming::ask_stream,
 };
 use crate::{
-    limits::{Limits, TIMEOUT_MIN},
+    limits::{ASK_PATIENCE, Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX, TIMEOUT_MIN},
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
     metadata::Metadata,
     name::PeerName,
+    patience::ready_by,
     status::{Code, Outcome, Status},
     wire::{
         CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError,
@@ -30,12 +31,14 @@ pub(crate) struct AskLimits {
     pub(super) message_bytes_max: usize,
     queue_wait_max: Duration,
     pub(super) stream_idle_max: Duration,
+    /// How long past its deadline the STATUS of a request that was handed over is waited for.
+    pub(super) patience: Duration,
 }
 
 impl From<&Limits> for AskLimits {
     fn from(limits: &Limits) -> Self {
         let Limits { message_bytes_max, queue_wait_max, stream_idle_max, .. } = *limits;
-        Self { message_bytes_max, queue_wait_max, stream_idle_max }
+        Self { message_bytes_max, queue_wait_max, stream_idle_max, patience: ASK_PATIENCE }
     }
 }
 
@@ -43,6 +46,16 @@ impl AskLimits {
     /// The same after a wait for a permit: permit and stream credit share one bound.
     pub(crate) fn after_queueing(self, waited: Duration) -> Self {
         Self { queue_wait_max: self.queue_wait_max.saturating_sub(waited), ..self }
+    }
+
+    /// The same for a node that passes a call on: its own answer has to arrive within the patience of whoever asked it.
+    pub(crate) fn relaying(self) -> Self {
+        Self { patience: RELAY_PATIENCE, ..self }
+    }
+
+    /// The largest message that goes over this link: the smaller limit of the two sides.
+    pub(super) fn request_bytes_max(self, link: &Link) -> usize {
+        self.message_bytes_max.min(link.peer_message_bytes_max())
     }
 }
 
@@ -104,19 +117,35 @@ async fn ask_one(
     name_caller: Option<&PeerName>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
-    let mut progress = Progress::BeforeEnd;
-    let ended = {
-        let exchange = pin!(exchange(link, &mut stream, request, name_caller, &mut progress));
-        tokio::time::timeout_at(request.deadline, exchange).await
+    let sent = {
+        let sending = pin!(send_request(link, &mut stream, request, name_caller));
+        ready_by(|| request.deadline, sending).await
     };
-    match ended {
-        Ok(result) => result,
-        Err(_elapsed) => {
-            stream.set_code_on_drop(StreamCode::Deadline);
-            let progress = progress.judged(link, stream.reader.stream_id());
-            Err(progress.failed(Code::DeadlineExceeded, "the deadline passed"))
+    let (progress, until) = match sent {
+        Ok(Ok(true)) => {
+            stream.sender.finish();
+            // The answering side knows whether a handler ran: its STATUS says more than the line does.
+            (Progress::AfterEnd, request.deadline + limits.patience)
         }
+        Ok(Ok(false)) => (Progress::BeforeEnd, request.deadline),
+        Ok(Err(fault)) => return Err(fault),
+        Err(_elapsed) => return Err(too_late(link, &mut stream, Progress::BeforeEnd)),
+    };
+    let reading = read_reply(link, &mut stream.reader, progress);
+    match tokio::time::timeout_at(until, reading).await {
+        Ok(answer) => {
+            let answer = answer?;
+            wait_for_end(&mut stream.reader, progress).await?;
+            answer
+        }
+        Err(_elapsed) => Err(too_late(link, &mut stream, progress)),
     }
+}
+
+fn too_late(link: &Link, stream: &mut CallStream, progress: Progress) -> Status {
+    stream.set_code_on_drop(StreamCode::Deadline);
+    let progress = progress.judged(link, stream.reader.stream_id());
+    progress.failed(Code::DeadlineExceeded, "the deadline passed")
 }
 
 /// Looks at the sizes of what is to be sent, and opens a stream.
@@ -125,16 +154,20 @@ pub(super) async fn begin(
     request: &Request,
     limits: AskLimits,
 ) -> Result<CallStream, Status> {
-    check_sizes(request, limits)?;
+    check_sizes(link, request, limits)?;
     open(link, request, limits).await
 }
 
-fn check_sizes(request: &Request, limits: AskLimits) -> Result<(), Status> {
+fn check_sizes(link: &Link, request: &Request, limits: AskLimits) -> Result<(), Status> {
     let bytes = request.message().map_or(0, bytes::Bytes::len);
-    let max = limits.message_bytes_max;
+    let max = limits.request_bytes_max(link);
     if bytes > max {
+        let whose = match max < limits.message_bytes_max {
+            true => format!(" of {}", link.peer()),
+            false => String::new(),
+        };
         let text = format!(
-            "the message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)"
+            "the message of {bytes} bytes is over the limit of {max} bytes (message_bytes_max{whose})"
         );
         return Err(Status::not_executed(Code::ResourceExhausted, text));
     }
@@ -165,21 +198,6 @@ async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallS
 pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> Status {
     let fault = link.reason(fault);
     progress.failed(Code::Unavailable, format!("the link to {} was lost: {fault}", link.peer()))
-}
-
-/// Sends the request and reads the reply, with the progress kept outside so that a timeout can tell.
-async fn exchange(
-    link: &Link,
-    stream: &mut CallStream,
-    request: &Request,
-    name_caller: Option<&PeerName>,
-    progress: &mut Progress,
-) -> Result<Reply, Status> {
-    if send_request(link, stream, request, name_caller).await? {
-        *progress = Progress::AfterEnd;
-        stream.sender.finish();
-    }
-    read_reply(link, &mut stream.reader, *progress).await
 }
 
 /// Hands over what is in hand: the whole of a request with one message, the head of one with a stream. `false` if the peer has refused
@@ -260,12 +278,18 @@ struct Parts {
     message: Option<bytes::Bytes>,
 }
 
-/// Reads `[HEAD] MESSAGE STATUS` and the end. A reply without its STATUS is never a short success.
+/// What a STATUS says, with all that came before it.
+type Answer = Result<Reply, Status>;
+
+/// Reads `[HEAD] MESSAGE STATUS`. A reply without its STATUS is never a short success.
+///
+/// # Errors
+/// There is no STATUS, or something before it is wrong.
 async fn read_reply(
     link: &Link,
     reader: &mut FrameReader,
     progress: Progress,
-) -> Result<Reply, Status> {
+) -> Result<Answer, Status> {
     let mut parts = Parts::default();
     loop {
         let frame = match reader.next().await {
@@ -287,20 +311,33 @@ async fn read_reply(
             Kind::Status => {
                 let status = StatusHead::decode(&frame.payload)
                     .map_err(|fault| broken(progress, &fault.to_string()))?;
-                expect_end(reader, progress).await?;
-                return complete(parts, status, progress);
+                return Ok(complete(parts, status, progress));
             }
             _ => return Err(broken(progress, "the reply has a frame out of place")),
         }
     }
 }
 
-/// After STATUS the answer is whole. Only more frames could still spoil it; a lost link cannot.
+/// After STATUS the answer is whole. Only more frames could still spoil it; a lost link or a missing FIN cannot.
+async fn wait_for_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
+    let until = || Instant::now() + REPLY_FIN_WAIT_MAX;
+    let ended = ready_by(until, pin!(expect_end(reader, progress))).await.ok();
+    ended.unwrap_or_else(|| end_unseen(reader, progress))
+}
+
+/// No FIN came after STATUS in time. The reply counts, unless part of another frame has come.
+pub(super) fn end_unseen(reader: &FrameReader, progress: Progress) -> Result<(), Status> {
+    if reader.is_inside_a_frame() { Err(goes_on(progress)) } else { Ok(()) }
+}
+
+fn goes_on(progress: Progress) -> Status {
+    broken(progress, "the reply goes on after its STATUS")
+}
+
+/// The end of a reply whose STATUS was read.
 pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
-        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => {
-            Err(broken(progress, "the reply goes on after its STATUS"))
-        }
+        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => Err(goes_on(progress)),
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Lost(_)) => Ok(()),
     }
 }

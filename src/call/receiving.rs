@@ -99,7 +99,9 @@ impl RequestFault {
         match (self.asker, self.status.code()) {
             (Some(AskerFault::BrokenOff), _) => StreamCode::Cancelled,
             (_, Code::ResourceExhausted) => StreamCode::TooLarge,
-            _ => StreamCode::Malformed,
+            (_, Code::InvalidArgument) => StreamCode::Malformed,
+            // Nothing is wrong with what came: for example, the time is over.
+            _ => StreamCode::Refused,
         }
     }
 }
@@ -167,7 +169,9 @@ impl Pending<'_> {
                 Body::Message(message)
             }
             next => Body::Messages(match self.reader.take() {
-                Some(reader) => {
+                Some(mut reader) => {
+                    // The handler starts: what it leaves unread was not refused.
+                    reader.set_code_on_drop(StreamCode::Cancelled);
                     let counts = self.moves.counts().clone();
                     if let Next::Message(message) = &next {
                         counts.add_message(message);

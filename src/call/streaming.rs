@@ -5,7 +5,8 @@
 
 use super::{
     asking::{
-        AskLimits, Progress, begin, broken, read_failed, send_request, too_slow, unavailable,
+        AskLimits, Progress, begin, broken, end_unseen, expect_end, read_failed, send_request,
+        too_slow, unavailable,
     },
     batch::{End, Gathered, Gatherer},
     message::{Reply, Request},
@@ -13,6 +14,7 @@ use super::{
     steady::{Pace, Stall, Steady, write_at},
 };
 use crate::{
+    limits::REPLY_FIN_WAIT_MAX,
     link::{FrameReader, FrameSender, Link, LinkFault, SendFault},
     name::PeerName,
     status::{Code, Status},
@@ -26,6 +28,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, Sleep};
 
@@ -66,7 +69,8 @@ pub(super) async fn ask_stream(
     let mut sender = stream.sender;
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
-            let gatherer = Gatherer::new(messages, message_bytes_max);
+            let bytes_max = request.kind.message_bytes_max(limits.request_bytes_max(link));
+            let gatherer = Gatherer::new(messages, bytes_max);
             Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
         }
         Body::Messages(_) => None,
@@ -90,6 +94,7 @@ pub(super) async fn ask_stream(
         cut_off: None,
         is_stopped: false,
         deadline: Box::pin(tokio::time::sleep_until(request.deadline)),
+        patience: limits.patience,
         is_started: false,
         last: None,
         pump_failure: None,
@@ -202,6 +207,8 @@ struct Replies {
     /// The peer has stopped the request before its end.
     is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
+    /// How long past the deadline the first frame of the reply is waited for; zero once that was done.
+    patience: Duration,
     /// Whether a head would come too late.
     is_started: bool,
     /// What the STATUS said, until the end of the stream has come too.
@@ -240,10 +247,31 @@ impl Replies {
             return next;
         }
         let progress = self.progress();
-        match super::asking::expect_end(&mut self.reader, progress).await {
+        let ended = expect_end(&mut self.reader, progress).await;
+        self.concluded(ended)
+    }
+
+    /// What STATUS said, once nothing follows it.
+    fn concluded(&mut self, ended: Result<(), Status>) -> Next {
+        match ended {
             Ok(()) => self.last.take().unwrap_or_else(|| self.broken("the reply has no STATUS")),
             Err(status) => Next::Failed(status),
         }
+    }
+
+    /// STATUS has come: its FIN is waited for a moment, and not beyond the deadline.
+    fn wait_for_fin(&mut self) {
+        let until = self.deadline.deadline().min(Instant::now() + REPLY_FIN_WAIT_MAX);
+        self.deadline.as_mut().reset(until);
+    }
+
+    /// Ready when that moment is over. The clock is read too: the timer of somebody else may have woken this task for the same moment.
+    fn poll_fin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if Instant::now() < self.deadline.deadline() {
+            std::task::ready!(self.deadline.as_mut().poll(cx));
+        }
+        let ended = end_unseen(&self.reader, self.progress());
+        Poll::Ready(self.concluded(ended))
     }
 
     /// The next frame's meaning; `None` once STATUS has come.
@@ -285,6 +313,7 @@ impl Replies {
             Kind::Status => {
                 let status = StatusHead::decode(payload).map_err(malformed)?;
                 self.last = Some(status.map_or_else(Next::Failed, Next::End));
+                self.wait_for_fin();
                 Ok(None)
             }
             _ => Err(broken(progress, "the reply has a frame out of place")),
@@ -313,8 +342,16 @@ impl Replies {
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         std::task::ready!(self.deadline.as_mut().poll(cx));
-        if Instant::now() < self.deadline.deadline() {
+        let over_at = self.deadline.deadline();
+        if Instant::now() < over_at {
             return Poll::Pending;
+        }
+        let patience = std::mem::take(&mut self.patience);
+        let may_run = self.handed.progress() == Progress::AfterEnd;
+        if may_run && !self.is_started && !patience.is_zero() {
+            // The answering side knows whether a handler ran: its STATUS says more than the line does.
+            self.deadline.as_mut().reset(over_at + patience);
+            return self.poll_deadline(cx);
         }
         self.reader.set_code_on_drop(StreamCode::Deadline);
         Poll::Ready(self.progress().failed(Code::DeadlineExceeded, "the deadline passed"))
@@ -328,6 +365,9 @@ impl Source for Replies {
         if let Poll::Ready(next) = pin!(self.next()).poll(cx) {
             return Poll::Ready(next);
         }
+        if self.last.is_some() {
+            return self.poll_fin(cx);
+        }
         if let Some(status) = self.pump_failure.take() {
             return Poll::Ready(Next::Failed(status));
         }
@@ -336,6 +376,10 @@ impl Source for Replies {
 
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.poll_pump(cx);
+        // Nothing that comes after STATUS changes it.
+        if self.last.is_some() {
+            return Poll::Pending;
+        }
         // Where a reader may stand still, the end of the other side must not wait for it.
         match self.pace {
             Pace::Steady => Poll::Pending,

@@ -98,6 +98,7 @@ impl Settings {
             calls_in_flight_max: u32::try_from(self.words.calls_in_flight_max).unwrap_or(u32::MAX),
             heartbeat_ms: u64::try_from(self.limits.heartbeat_every.as_millis())
                 .unwrap_or(u64::MAX),
+            message_bytes_max: self.limits.message_bytes_max as u64,
         }
     }
 }
@@ -146,7 +147,8 @@ impl Dialler {
         }
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
             Ok(Ok((control, welcome))) => {
-                let link = Link::new(connection, identity, Some(address.host()), &control);
+                let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
+                let link = Link::new(connection, identity, host, &control, bytes_max);
                 self.trust.add(&link, &credentials);
                 Ok((link, control, welcome))
             }

@@ -202,3 +202,22 @@ fn alert_of(code: quinn::TransportErrorCode) -> Option<u8> {
 fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).escape_debug().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed_with(code: quinn::TransportErrorCode) -> LinkFault {
+        let reason = Default::default();
+        let close = quinn::ConnectionClose { error_code: code, frame_type: None, reason };
+        LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close))
+    }
+
+    #[test]
+    fn a_tls_alert_is_a_refusal_and_connection_refused_is_a_lost_path() {
+        let refused = closed_with(quinn::TransportErrorCode::crypto(42));
+        assert_eq!(refused.backoff(), Some(Cause::Refused));
+        let lost = closed_with(quinn::TransportErrorCode::CONNECTION_REFUSED);
+        assert_eq!((lost.is_refusal(), lost.backoff()), (false, Some(Cause::Unreachable)));
+    }
+}

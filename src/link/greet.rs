@@ -155,7 +155,7 @@ impl Greeted {
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        let link = Link::new(connection, identity, None, &control);
+        let link = Link::new(connection, identity, None, &control, hello.message_bytes_max);
         trust.add(&link, &credentials);
         Ok((link, control))
     }

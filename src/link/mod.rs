@@ -92,6 +92,8 @@ struct Inner {
     taken: StdMutex<Taken>,
     /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says so.
     peer_took: AtomicU64,
+    /// The largest message that the peer takes.
+    peer_message_bytes_max: usize,
     /// Replies that this side waits for.
     awaited: UnderWay,
     /// Calls of the peer's that this side answers.
@@ -131,8 +133,12 @@ impl Link {
         identity: Identity,
         dialled: Option<&str>,
         control: &ControlStream,
+        peer_message_bytes_max: u64,
     ) -> Self {
+        // What is not said, as by peers that are older than the key, is no limit.
+        let said = usize::try_from(peer_message_bytes_max).ok().filter(|said| *said > 0);
         Self(Arc::new(Inner {
+            peer_message_bytes_max: said.unwrap_or(usize::MAX),
             dialled: dialled.map(Into::into),
             id: LinkId::next(),
             connection,
@@ -163,6 +169,11 @@ impl Link {
     /// Who is at the other end, by its verified certificate.
     pub(crate) fn peer(&self) -> &PeerName {
         self.0.identity.peer_name()
+    }
+
+    /// The largest message that the peer takes, as far as it has said so.
+    pub(crate) fn peer_message_bytes_max(&self) -> usize {
+        self.0.peer_message_bytes_max
     }
 
     /// How long there has been a link.

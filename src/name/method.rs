@@ -75,6 +75,18 @@ macro_rules! text_name {
     };
 }
 
+impl ServiceName {
+    /// Whether the name is kept for the services that every node hosts, now and later: `dialback` and all below it.
+    pub(crate) fn is_of_nodes(&self) -> bool {
+        self.0.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    /// Whether the name is kept for forwards, which stand under their kind.
+    pub(crate) fn is_of_forwards(&self) -> bool {
+        FORWARDS.contains(&&*self.0)
+    }
+}
+
 text_name!(ServiceName, "service", service_fault);
 text_name!(MethodName, "method", method_fault);
 

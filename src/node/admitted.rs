@@ -2,7 +2,7 @@
 
 use super::{
     AgentLink, NodeEvent, Shared, SharedAgentLink, admit,
-    registry::{Entry, Now, Refused, Registration},
+    registry::{self, Now, Refused, Registration},
 };
 use crate::{
     limits::AGENT_LINKS_MAX,
@@ -11,7 +11,11 @@ use crate::{
     pace::LeftOut,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    net::SocketAddr,
+    sync::Arc,
+};
 use tokio::time::Instant;
 
 /// A link that may be in the registry. Dropping it takes it out, and no other.
@@ -55,7 +59,7 @@ impl<'a> Admitted<'a> {
 
     fn enter(&mut self, services: Vec<ServiceInfo>) -> Result<(), LinkFault> {
         let (count, hosted) = (services.len(), services.clone());
-        let entry = Entry {
+        let entry = registry::Entry {
             admission: self.admission,
             instance: self.instance,
             is_draining: false,
@@ -194,23 +198,110 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// Names and texts come from the peer: names follow the grammar, and texts have their limits, or the link ends.
+/// Names and texts come from the peer: names follow the grammar and are not reserved, and texts have their limits, or the link ends.
 fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
     let bad =
         |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
+    let reserved = |name: &ServiceName, whose: &str| {
+        LinkFault::Broken(format!(
+            "a registration with a reserved name: the service {name} is {whose}"
+        ))
+    };
     for service in &services {
         // By itself too: a service may come without methods.
-        service.name.parse::<ServiceName>().map_err(bad)?;
+        let name = service.name.parse::<ServiceName>().map_err(bad)?;
+        let is_rpc = service.methods.iter().any(|method| !method.kind.is_forward());
+        if name.is_of_nodes() {
+            return Err(reserved(&name, "the node's own (dialback. is reserved)"));
+        }
+        if name.is_of_forwards() && is_rpc {
+            return Err(reserved(&name, "for forwards of that kind, and has RPC methods"));
+        }
         if let Some(what) = service.too_long() {
             return Err(LinkFault::Broken(format!("a registration that says too much: {what}")));
         }
-        for method in service.methods.iter().filter(|method| !method.is_any()) {
+        for method in &service.methods {
             if method.kind.is_forward() {
                 method.path(&service.name).parse::<MethodPath>().map_err(bad)?;
-            } else {
+            } else if !method.is_any() {
                 method.name.parse::<MethodName>().map_err(bad)?;
             }
         }
     }
-    Ok(services)
+    Ok(joined(services))
+}
+
+/// Services of one name as one, and each method once for each kind: of what is listed again, the first counts.
+fn joined(services: Vec<ServiceInfo>) -> Vec<ServiceInfo> {
+    let (mut out, mut places) = (Vec::<ServiceInfo>::new(), HashMap::new());
+    for service in services {
+        match places.entry(service.name.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(out.len());
+                out.push(service);
+            }
+            Entry::Occupied(place) => out[*place.get()].methods.extend(service.methods),
+        }
+    }
+    for service in &mut out {
+        let mut seen = HashSet::new();
+        service.methods.retain(|method| seen.insert((method.name.clone(), method.kind)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{CallKind, MethodInfo};
+
+    fn service(name: &str, methods: &[(&str, CallKind)]) -> ServiceInfo {
+        let methods = methods.iter().map(|(name, kind)| MethodInfo::new(*name, *kind));
+        ServiceInfo::new(name, methods.collect())
+    }
+
+    fn refused(service: ServiceInfo) -> String {
+        checked(vec![service]).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_service_that_is_listed_twice_is_one_and_a_method_counts_once_for_each_kind() {
+        use CallKind::{ServerStream, Unary};
+        let listed = vec![
+            service("A", &[("X", Unary), ("X", Unary), ("X", ServerStream)]),
+            service("B", &[]),
+            service("A", &[("X", Unary), ("Y", Unary)]),
+        ];
+        let wanted = vec![
+            service("A", &[("X", Unary), ("X", ServerStream), ("Y", Unary)]),
+            service("B", &[]),
+        ];
+        assert_eq!(checked(listed).ok(), Some(wanted));
+    }
+
+    #[test]
+    fn reserved_names_are_refused_and_names_beside_them_are_not() {
+        for name in ["dialback", "dialback.v1.Directory", "dialback.x"] {
+            assert!(refused(service(name, &[("X", CallKind::Unary)])).contains("reserved"));
+            assert!(refused(service(name, &[])).contains("reserved"), "{name}");
+        }
+        for name in ["dialbacks", "dialback_", "my.dialback.X", "Dialback.X", "tcpX", "a.tcp"] {
+            assert!(checked(vec![service(name, &[("X", CallKind::Unary)])]).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_services_tcp_and_http_are_for_forwards_alone() {
+        for method in ["db", "*"] {
+            let unary = [(method, CallKind::Unary)];
+            assert!(refused(service("tcp", &unary)).contains("reserved"), "{method}");
+            assert!(refused(service("http", &unary)).contains("reserved"), "{method}");
+            // A forward outside the service of its kind, and one that stands for all.
+            assert!(refused(service("S", &[(method, CallKind::Tcp)])).contains("name"));
+        }
+        assert!(refused(service("tcp", &[("*", CallKind::Tcp)])).contains("name"));
+        let mixed = [("db", CallKind::Tcp), ("X", CallKind::Unary)];
+        assert!(refused(service("tcp", &mixed)).contains("reserved"));
+        assert!(checked(vec![service("tcp", &[("db", CallKind::Tcp)])]).is_ok());
+    }
 }

@@ -120,7 +120,7 @@ impl Dispatch {
         *asked = Some(agent.clone());
         let limits = &*agent.limits;
         let permit = agent.permits.acquire(request.deadline, limits.queue_wait_max).await?;
-        let limits = AskLimits::from(limits).after_queueing(permit.waited());
+        let limits = AskLimits::from(limits).after_queueing(permit.waited()).relaying();
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let caller = (request.caller != self.shared.peer).then(|| request.caller.clone());
         let target = std::mem::replace(&mut request.target, Target::Here);

@@ -8,14 +8,17 @@ use super::{
 use crate::{
     audit::{CallFacts, CallNote},
     call::{Head, Pending, Permits, Reception, Reply, Target},
-    limits::Limits,
+    limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
     policy,
     status::{Code, Status},
     wire::CloseCode,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Receives the calls of one link. Who asks is who is at its other end.
@@ -67,6 +70,8 @@ impl Reception for Front {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
         head.priority = head.priority.min(0);
+        // Attempts are counted by the node: the claim of a peer would use up its retries.
+        head.attempt = 1;
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
@@ -103,7 +108,7 @@ impl Reception for Front {
             method: head.method.clone(),
             call_id: head.call_id,
             kind: head.kind,
-            attempt: head.attempt,
+            attempt: 1,
             began,
             deadline: head.deadline,
         })?;
@@ -121,6 +126,13 @@ impl Reception for Front {
     /// Counted whatever time the call had left: a short timeout would hide it.
     fn misbehaved(&self) {
         self.count_break(Breaks::is_one_too_many);
+    }
+
+    fn patience(&self, head: &Head) -> Duration {
+        match head.target {
+            Target::Here => Duration::ZERO,
+            _ => RELAY_PATIENCE + REPLY_FIN_WAIT_MAX,
+        }
     }
 
     fn is_leaving(&self) -> bool {

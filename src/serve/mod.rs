@@ -30,6 +30,7 @@ pub(crate) async fn take_calls<R: Reception>(
     while let Some(stream) = link.accept(limits.message_bytes_max).await {
         let (reception, limits) = (reception.clone(), limits.clone());
         // Boxed: the runtime moves a task's future several times, and this one is some kilobytes.
-        tasks.spawn(Box::pin(answer(stream, reception, limits)));
+        let peer_max = link.peer_message_bytes_max();
+        tasks.spawn(Box::pin(answer(stream, reception, limits, peer_max)));
     }
 }

@@ -230,6 +230,9 @@ pub enum ServiceError {
     /// Names that dialback keeps for itself.
     #[error("the service name {0} is taken: dialback's own services start with dialback.")]
     Reserved(String),
+    /// A service of RPC methods under the name of a kind of forwards.
+    #[error("the service name {0} is reserved for forwards; give the service another name")]
+    ReservedForForwards(String),
     /// A method was described that is not there.
     #[error(
         "{service}/{method} is described and has no handler; is the name the one under which it was added?"
@@ -258,10 +261,18 @@ pub(crate) struct Services {
 impl Services {
     /// Checks and joins services. Two services of one name are one service.
     pub(crate) fn new(services: Vec<Service>) -> Result<Self, ServiceError> {
-        match services.iter().find(|service| service.name.starts_with("dialback.")) {
-            Some(reserved) => Err(ServiceError::Reserved(reserved.name.clone())),
-            None => Self::with_reserved(services),
+        for service in &services {
+            let name: ServiceName = service.name.parse()?;
+            let has_rpc = service.whole.is_some()
+                || service.methods.iter().any(|(_, method)| !method.kind.is_forward());
+            if name.is_of_nodes() {
+                return Err(ServiceError::Reserved(service.name.clone()));
+            }
+            if name.is_of_forwards() && has_rpc {
+                return Err(ServiceError::ReservedForForwards(service.name.clone()));
+            }
         }
+        Self::with_reserved(services)
     }
 
     /// The same, for dialback's own services.
@@ -601,14 +612,18 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_service_that_is_named_as_a_kind_of_forward_takes_no_forwards_place() {
+    fn the_name_of_a_kind_of_forwards_is_for_forwards_alone() {
         let kinds = [CallKind::Unary];
-        let forward = Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
-        let services = Services::new(vec![Service::whole("tcp", kinds, None, Silent), forward]);
-        let services = services.expect("services");
+        let forward = || Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
+        let whole = |name: &str| Service::whole(name, kinds, None, Silent);
+        for bad in [whole("tcp"), whole("http"), forward().raw_method("X", Silent)] {
+            let fault = Services::new(vec![forward(), bad]).map(|_| ()).expect_err("reserved");
+            assert!(matches!(fault, ServiceError::ReservedForForwards(_)), "{fault}");
+        }
+        let services = Services::new(vec![forward(), whole("tcpX")]).expect("services");
         let finds =
             |path: &str, kind| services.find(&path.parse().expect("a method"), kind).is_ok();
-        assert!(finds("tcp:db", CallKind::Tcp) && finds("tcp/db", CallKind::Unary));
+        assert!(finds("tcp:db", CallKind::Tcp) && finds("tcpX/db", CallKind::Unary));
         assert!(!finds("tcp/db", CallKind::Tcp) && !finds("tcp:db", CallKind::Unary));
     }
 
@@ -654,10 +669,11 @@ mod tests {
         assert!(Services::new(vec![hello()]).is_ok());
         assert!(matches!(Services::new(vec![hello(), hello()]), Err(ServiceError::Twice(_))));
         assert!(matches!(Services::new(vec![Service::new("a-b")]), Err(ServiceError::Name(_))));
-        assert!(matches!(
-            Services::new(vec![Service::new("dialback.v1.X")]),
-            Err(ServiceError::Reserved(_))
-        ));
+        for name in ["dialback.v1.X", "dialback"] {
+            let refused = Services::new(vec![Service::new(name)]);
+            assert!(matches!(refused, Err(ServiceError::Reserved(_))), "{name}");
+        }
+        assert!(Services::new(vec![Service::new("dialbacks.X")]).is_ok());
     }
 
     #[tokio::test]
@@ -669,10 +685,10 @@ mod tests {
                 TypedMethod::new(|(): (), _| async { Ok(()) }),
             )
         };
-        let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("tcp", CallKind::Unary, "db")];
+        let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("S", CallKind::Unary, "db")];
         let services = Services::new(both).expect("services");
         let find = |text: &str, kind| services.find(&text.parse().expect("a method"), kind).is_ok();
-        assert!(find("tcp:db-1", CallKind::Tcp) && find("tcp/db", CallKind::Unary));
+        assert!(find("tcp:db-1", CallKind::Tcp) && find("S/db", CallKind::Unary));
         assert!(!find("tcp:db-1", CallKind::Unary) && !find("tcp/db", CallKind::Tcp));
         assert!(!find("tcp:db", CallKind::Tcp) && !find("http:db-1", CallKind::Tcp));
         let kinds: Vec<_> = services.infos().iter().map(|info| info.methods[0].kind).collect();

@@ -30,6 +30,9 @@ pub(crate) struct Hello {
     /// 6: milliseconds between its PINGs.
     #[serde(default)]
     pub(crate) heartbeat_ms: u64,
+    /// 7: the largest message that the dialling side takes, in bytes. 0 is not said, as by older peers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) message_bytes_max: u64,
 }
 
 /// The accepting side's answer: the link is up.
@@ -50,8 +53,8 @@ pub(crate) struct Welcome {
     pub(crate) view_version: u64,
 }
 
-fn is_zero(version: &u64) -> bool {
-    *version == 0
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One method of a service, as registered and as listed.
@@ -215,6 +218,7 @@ mod tests {
             software: "dialback 0.1.0".into(),
             calls_in_flight_max: 256,
             heartbeat_ms: 5_000,
+            message_bytes_max: 4 << 20,
         }));
         check(Control::Welcome(Welcome {
             protocol: 1,

@@ -23,6 +23,7 @@ mod outcomes;
 #[cfg(feature = "gateway")]
 mod pages;
 mod policy;
+mod protocol;
 mod quotas;
 mod raw_peer;
 mod reconnect;

@@ -126,6 +126,8 @@ fn item(bytes: &[u8]) -> (Cbor, &[u8]) {
         }
         4 => Cbor::Array((0..value).map(|_| next()).collect()),
         5 => Cbor::Map((0..value).map(|_| (next(), next())).collect()),
+        // False and true.
+        7 if matches!(short, 20 | 21) => Cbor::Raw(vec![*first]),
         _ => panic!("a tag or a simple value in {bytes:02x?}"),
     };
     (cbor, rest)
