@@ -114,7 +114,7 @@ pub use node::{
     AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Directory, ListedMethod, ListedService,
     Node, NodeBuilder, NodeEvent, NotConnected, StartError, StateError,
 };
-pub use policy::{AgentPolicy, NodePolicy};
+pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate};
 pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]

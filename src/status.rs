@@ -2,7 +2,7 @@
 
 use crate::metadata::Metadata;
 use bytes::Bytes;
-use std::{fmt, str::FromStr};
+use std::{error::Error, fmt, str::FromStr};
 
 /// What kind of failure it was: gRPC's codes with their numbers and names, which are also Connect's.
 ///
@@ -141,7 +141,19 @@ impl fmt::Display for Outcome {
 
 /// Why a call did not succeed: code, outcome, message, and what the handler attached.
 ///
-/// A handler makes one with [`Status::new`]; all others are made where the failure is known.
+/// A handler makes one with [`Status::new`] or the constructor of a code; all others are made where the failure is known.
+/// `?` turns common errors of the standard library into INTERNAL, and [`Status::from_error`] any other:
+///
+/// ```
+/// use dialback::Status;
+///
+/// fn read(path: &str) -> Result<u64, Status> {
+///     let text = std::fs::read_to_string(path)?;
+///     text.trim().parse().map_err(|_| Status::failed_precondition(format!("{path} holds no number")))
+/// }
+/// # assert_eq!(read("/absent/file").unwrap_err().code(), dialback::Code::Internal);
+/// ```
+///
 /// One pointer wide, so that a `Result` on the call path stays small.
 #[derive(Clone, PartialEq)]
 pub struct Status(Box<Parts>);
@@ -235,6 +247,87 @@ impl Status {
     }
 }
 
+/// Constructors named for codes, each [`Status::new`] with that code. Code UNKNOWN has none: [`Status::unknown`] is about the outcome.
+macro_rules! constructors {
+    ($($name:ident $code:ident)*) => {
+        impl Status {
+            $(
+                #[doc = concat!("A handler's own error with [`Code::", stringify!($code), "`] (outcome `app_error`).")]
+                pub fn $name(message: impl Into<String>) -> Self {
+                    Self::new(Code::$code, message)
+                }
+            )*
+        }
+    };
+}
+
+constructors! {
+    cancelled Cancelled
+    invalid_argument InvalidArgument
+    deadline_exceeded DeadlineExceeded
+    not_found NotFound
+    already_exists AlreadyExists
+    permission_denied PermissionDenied
+    resource_exhausted ResourceExhausted
+    failed_precondition FailedPrecondition
+    aborted Aborted
+    out_of_range OutOfRange
+    unimplemented Unimplemented
+    internal Internal
+    unavailable Unavailable
+    data_loss DataLoss
+    unauthenticated Unauthenticated
+}
+
+impl Status {
+    /// A handler's own error from any error: INTERNAL (outcome `app_error`), with the text of the error and of its sources, which the
+    /// caller sees. A `Status` inside is returned as it is. For `.map_err(Status::from_error)?`.
+    pub fn from_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let error = match error.into().downcast::<Self>() {
+            Ok(status) => return *status,
+            Err(error) => error,
+        };
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::internal(text)
+    }
+}
+
+/// `?` in handlers. A blanket conversion from every error cannot be written, because `Status` is an error itself.
+macro_rules! from_errors {
+    ($($error:ty),* $(,)?) => {
+        $(
+            impl From<$error> for Status {
+                fn from(error: $error) -> Self {
+                    Self::from_error(error)
+                }
+            }
+        )*
+    };
+}
+
+from_errors! {
+    std::io::Error,
+    fmt::Error,
+    std::num::ParseIntError,
+    std::num::ParseFloatError,
+    std::num::TryFromIntError,
+    std::str::Utf8Error,
+    std::string::FromUtf8Error,
+    std::time::SystemTimeError,
+    tokio::task::JoinError,
+    tokio::time::error::Elapsed,
+    Box<dyn Error + Send + Sync>,
+}
+
+#[cfg(feature = "json")]
+from_errors! { serde_json::Error }
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.0.code, self.0.outcome, self.0.message)
@@ -247,7 +340,7 @@ impl fmt::Debug for Status {
     }
 }
 
-impl std::error::Error for Status {}
+impl Error for Status {}
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +356,28 @@ mod tests {
         assert_eq!(Code::from_number(17), None);
         assert_eq!((Code::DeadlineExceeded.number(), Code::Unavailable.number()), (4, 14));
         assert_eq!("deadline_exceeded".parse::<Code>(), Err(UnknownCode));
+    }
+
+    #[test]
+    fn an_error_becomes_internal_with_its_sources_and_a_status_stays_itself() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the stock cannot be read")]
+        struct Outer(#[source] fmt::Error);
+        let status = Status::from_error(Outer(fmt::Error));
+        assert_eq!((status.code(), status.outcome()), (Code::Internal, Outcome::AppError));
+        assert_eq!(status.message(), format!("the stock cannot be read: {}", fmt::Error));
+        let own = Status::not_executed(Code::Unavailable, "gone");
+        assert_eq!(Status::from_error(own.clone()), own);
+        let number = || -> Result<u8, Status> { Ok("x".parse::<u8>()?) };
+        assert_eq!(number().map_err(|status| status.code()), Err(Code::Internal));
+    }
+
+    #[test]
+    fn a_constructor_gives_the_code_of_its_name() {
+        let made = [Status::not_found("x"), Status::data_loss("x"), Status::cancelled("x")];
+        let codes = made.map(|status| (status.code(), status.outcome()));
+        let wanted = [Code::NotFound, Code::DataLoss, Code::Cancelled];
+        assert_eq!(codes, wanted.map(|code| (code, Outcome::AppError)));
     }
 
     #[test]

@@ -87,6 +87,9 @@ macro_rules! contract {
     ($(#[$doc:meta])* $vis:vis service $service:ident { $($methods:tt)* }) => {
         $crate::__contract! { [$(#[$doc])* $vis $service] [] $($methods)* }
     };
+    ($($other:tt)*) => {
+        ::core::compile_error!("contract!: expected `pub service Name { fn method(argument: Type) -> Type; }`");
+    };
 }
 
 /// The work of `contract!`: sorts the methods by their shape first, one after the other, and then writes trait and caller.
@@ -156,6 +159,72 @@ macro_rules! __contract {
                 )*
             }
         }
+    };
+    // Common mistakes, each with the correction.
+    ($head:tt $done:tt $(#[$doc:meta])* async $($rest:tt)*) => {
+        ::core::compile_error!("contract!: write `fn` without `async`; every method is asynchronous");
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* pub $($rest:tt)*) => {
+        ::core::compile_error!("contract!: write `fn` without `pub`; methods are as visible as their service");
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident(& $($args:tt)*) $($rest:tt)*) => {
+        $crate::__contract_self! { $method }
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident(self $($args:tt)*) $($rest:tt)*) => {
+        $crate::__contract_self! { $method }
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident(mut self $($args:tt)*) $($rest:tt)*) => {
+        $crate::__contract_self! { $method }
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident < $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!("contract!: `", ::core::stringify!($method),
+            "` has generic parameters; a method on the wire has fixed types"));
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($arg:ident : $in:ty),* $(,)?); $($rest:tt)*) => {
+        $crate::__contract_result! { $method }
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($arg:ident : stream $in:ty $(,)?); $($rest:tt)*) => {
+        $crate::__contract_result! { $method }
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($args:tt)*) { $($body:tt)* } $($rest:tt)*) => {
+        $crate::__contract_result! { $method }
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($args:tt)*) -> $(stream)? $out:ty { $($body:tt)* } $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!("contract!: `", ::core::stringify!($method),
+            "` has a body; end the method with `;` and write the body in `impl` of the service"));
+    };
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($args:tt)*) $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!("contract!: the arguments of `", ::core::stringify!($method),
+            "` are not `name: Type, ...`, or it does not end with `-> Type;`; a `stream` is the only argument of its method"));
+    };
+    ($head:tt $done:tt $($rest:tt)+) => {
+        ::core::compile_error!("contract!: expected `fn method(argument: Type, ...) -> Type;`");
+    };
+}
+
+/// The error for a method that names `self`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract_self {
+    ($method:ident) => {
+        ::core::compile_error!(::core::concat!(
+            "contract!: write `",
+            ::core::stringify!($method),
+            "` without `&self`; the trait adds it"
+        ));
+    };
+}
+
+/// The error for a method without a result type.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __contract_result {
+    ($method:ident) => {
+        ::core::compile_error!(::core::concat!(
+            "contract!: `",
+            ::core::stringify!($method),
+            "` has no result type; write `-> ()` for none"
+        ));
     };
 }
 

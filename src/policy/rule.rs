@@ -132,6 +132,17 @@ impl fmt::Display for Rate {
 }
 
 /// Opens methods of agents, or of the node itself, to askers, within bounds.
+///
+/// ```
+/// use dialback::{AllowRule, NodePolicy};
+/// use std::time::Duration;
+///
+/// let mut rule = AllowRule::parse("billing", "acme.*", "Stock/*")?;
+/// rule.timeout_max = Some(Duration::from_secs(5));
+/// rule.rate = Some("100/s".parse()?);
+/// let policy = NodePolicy::default().allow(rule);      // for `Node::builder(..).policy(policy)`
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AllowRule {

@@ -3,7 +3,7 @@
 use crate::world::{
     Bounds, End, Relay, Scene, Stage, World, attached, background, check_status, lined_up, soon,
 };
-use dialback::{Call, Callee, Code, Limits, NodePolicy, Outcome, policy::AllowRule};
+use dialback::{AllowRule, Call, Callee, Code, Limits, NodePolicy, Outcome};
 use std::{
     future::IntoFuture,
     time::{Duration, Instant},

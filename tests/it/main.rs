@@ -6,6 +6,7 @@ mod call;
 mod cancel;
 #[cfg(all(feature = "cli", unix))]
 mod cli;
+mod contract;
 mod deadline;
 mod enroll;
 mod faults;

@@ -342,6 +342,31 @@ fn dependencies_stay_in_their_rooms_and_tasks_start_in_one_place() {
     check_none(&room_faults(&tree));
 }
 
+/// Public error enums that a new variant would break.
+fn exhaustive_error_faults(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (path, text) in tree.iter().filter(|(path, _)| !path.starts_with("src/bin/")) {
+        let lines: Vec<_> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("pub enum "))
+        {
+            let start = lines[..at].iter().rposition(|line| !line.starts_with("#["));
+            let attributes = lines[start.map_or(0, |start| start + 1)..at].concat();
+            if attributes.contains("thiserror::Error") && !attributes.contains("non_exhaustive") {
+                faults.push(format!("{path}: line {}: {line} is not #[non_exhaustive]", at + 1));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn public_error_enums_are_non_exhaustive() {
+    check_none(&exhaustive_error_faults(&project()));
+    let offends = "#[derive(Debug, thiserror::Error)]\npub enum E {\n";
+    let passes = "#[derive(Debug, thiserror::Error)]\n#[non_exhaustive]\npub enum E {\n";
+    check(exhaustive_error_faults, "src/low.rs", offends, passes);
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     check_none(&first_line_faults(&project()));

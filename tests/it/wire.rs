@@ -79,7 +79,7 @@ fn hello_service() -> Service {
 }
 
 async fn node(issuer: &Issuer) -> Node {
-    let forwards = policy::AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
+    let forwards = AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
     Node::builder(issuer.credentials("node/edge-1"))
         .listen("127.0.0.1:0")
         .policy(NodePolicy::allow_all().allow(forwards))
@@ -579,7 +579,7 @@ async fn a_service_that_is_answered_as_a_whole_is_registered_with_the_golden_byt
 #[tokio::test]
 async fn a_node_sends_any_method_of_a_service_to_an_agent_that_has_registered_it_whole() {
     let issuer = Issuer::new();
-    let host = policy::HostRule::parse("warehouse", "*").expect("a rule");
+    let host = HostRule::parse("warehouse", "*").expect("a rule");
     let node = Node::builder(issuer.credentials("node/edge-1"))
         .listen("127.0.0.1:0")
         .policy(NodePolicy::allow_all().host(host))

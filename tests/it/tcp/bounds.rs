@@ -6,8 +6,8 @@ use crate::{
     world::{World, attached, background, check_status, soon, until},
 };
 use dialback::{
-    CallKind, Code, Handler, Limits, Messages, NodeEvent, NodePolicy, Outcome, Reply, Request,
-    Service, Status, policy::AllowRule,
+    AllowRule, CallKind, Code, Handler, Limits, Messages, NodeEvent, NodePolicy, Outcome, Reply,
+    Request, Service, Status,
 };
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

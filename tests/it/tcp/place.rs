@@ -2,8 +2,8 @@
 
 use crate::world::{World, attached, soon};
 use dialback::{
-    Agent, ByteStream, Call, Callee, Caller, Limits, Node, NodePolicy, Status, Tcp, TcpForward,
-    policy::AllowRule,
+    Agent, AllowRule, ByteStream, Call, Callee, Caller, Limits, Node, NodePolicy, Status, Tcp,
+    TcpForward,
 };
 use std::{future::IntoFuture, io};
 use tokio::{
