@@ -2,7 +2,7 @@
 # Plain `make` lists the targets.
 
 CARGO ?= cargo
-RUN_DIALBACK = $(CARGO) run --quiet --bin dialback --
+RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
 .PHONY: bench-tcp help demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
@@ -20,7 +20,7 @@ test: ## everything the tests need, then all tests
 	@bash scripts/test.sh
 
 test-long: ## the long forms of some tests, which take minutes and `make test` leaves out
-	$(CARGO) test --locked --test it -- --ignored --nocapture --test-threads 1 --skip pages::a_validator
+	$(CARGO) test --locked --features cli --test it -- --ignored --nocapture --test-threads 1 --skip pages::a_validator
 
 fuzz-http: ## the HTTP door against schemathesis, by its own OpenAPI document: ten minutes, or SECONDS=60
 	@bash scripts/schemathesis.sh $(or $(SECONDS),600)
@@ -29,10 +29,10 @@ check: ## what a change has to pass: format, clippy, docs, dependency rules, tes
 	@bash scripts/check.sh
 
 build: ## the binary as it ships, in the target directory
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --features cli
 
 install: ## the binary into Cargo's bin directory
-	$(CARGO) install --locked --path .
+	$(CARGO) install --locked --features cli --path .
 
 certs: ## a CA, a node, an agent and a caller in certs/ for this machine; keeps what is good
 	@bash scripts/certs.sh
@@ -53,7 +53,7 @@ agent: ## run an agent with the demo services (after `make certs`, beside `make 
 	$(RUN_DIALBACK) agent --config examples/first/agent.toml
 
 bench: ## calls through dialback beside raw QUIC streams, as ratios
-	$(CARGO) bench --bench calls
+	$(CARGO) bench --features cli --bench calls
 
 bench-tcp: ## TCP connections through dialback beside a plain relay and rathole, as ratios
 	@bash benches/tcp.sh

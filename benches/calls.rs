@@ -1,6 +1,6 @@
 //! A call through dialback beside the same echo on raw quinn, one stream per call, interleaved in one run: only the ratios count.
 //!
-//! `cargo bench --bench calls` prints the table; `-- quick` runs fewer rounds. The side that asks (with the load) and the side that
+//! `cargo bench --features cli --bench calls` prints the table; `-- quick` runs fewer rounds. The side that asks (with the load) and the side that
 //! answers have a runtime of one thread each, as two processes would; `-- shared` puts both on one runtime of two threads, where a call
 //! may or may not wake the other thread and single calls take one of two times. `-- http` compares the HTTP door with the same call over
 //! QUIC. Both ways use mutual TLS and the same transport

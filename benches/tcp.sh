@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 rounds=${1:-5} seconds=${SECONDS_EACH:-3}
 bash scripts/needs.sh iperf3=iperf3 redis-server=redis-server redis-benchmark=redis-tools socat=socat
 if [ -z "${DIALBACK:-}" ]; then
-    DIALBACK=$(cargo build --release --locked --bin dialback --message-format=json-render-diagnostics |
+    DIALBACK=$(cargo build --release --locked --features cli --bin dialback --message-format=json-render-diagnostics |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 fi
 rathole=${RATHOLE:-$(command -v rathole || true)}

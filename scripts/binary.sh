@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bash scripts/needs.sh cc=gcc
-path=$(cargo build --locked --bin dialback --message-format=json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+path=$(cargo build --locked --features cli --bin dialback --message-format=json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -x "$path" ] || { echo "cargo did not say where it put the binary" >&2; exit 1; }
 printf '%s\n' "$path"

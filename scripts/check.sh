@@ -20,12 +20,12 @@ else
 fi
 
 say "clippy"
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --all-targets --features cli -- -D warnings
 cargo clippy --locked --lib --no-default-features --features ring -- -D warnings
 cargo clippy --locked --lib --no-default-features --features aws-lc-rs,gateway -- -D warnings
 
 say "docs"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features cli
 
 say "tests"
 bash scripts/test.sh

@@ -28,5 +28,5 @@ else
 fi
 
 echo "installing with apt: ${missing[*]}" >&2
-${as_root[@]+"${as_root[@]}"} apt-get update -q >&2 </dev/null
-${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 </dev/null
+bash "${0%/*}/retry.sh" ${as_root[@]+"${as_root[@]}"} apt-get update -q >&2 </dev/null
+bash "${0%/*}/retry.sh" ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 </dev/null

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 installed() {
     python3 -c 'import ensurepip' 2>/dev/null || bash scripts/needs.sh python3-ensurepip=python3-venv || return 1
-    python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check 'openapi-spec-validator>=0.7.1'
+    python3 -m venv "$1" && bash scripts/retry.sh "$1/bin/pip" install --quiet --disable-pip-version-check 'openapi-spec-validator>=0.7.1'
 }
 
 if [ -z "${OPENAPI_SPEC_VALIDATOR:-}" ]; then
@@ -17,4 +17,4 @@ if [ -z "${OPENAPI_SPEC_VALIDATOR:-}" ]; then
     fi
     export OPENAPI_SPEC_VALIDATOR="$venv/bin/openapi-spec-validator"
 fi
-cargo test --locked --test it -- --ignored pages::a_validator
+cargo test --locked --features cli --test it -- --ignored pages::a_validator

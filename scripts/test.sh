@@ -3,16 +3,27 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Runs one step, which is named if it fails.
+step() {
+    local name=$1 status=0
+    shift
+    "$@" || status=$?
+    [ "$status" -eq 0 ] || { echo "make test: FAILED at the step \"$name\" with exit code $status: $*" >&2; exit "$status"; }
+}
+
 # openssl makes certificates for the tests, as other tools make them; curl asks the HTTP door; python3 runs a service that an agent forwards to.
 # node and npm run Connect's own client, which npm installs below the target directory.
 # Programs that know nothing of dialback are led through an agent. Debian keeps PostgreSQL's servers beside the PATH.
 PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)
-bash scripts/needs.sh cc=gcc openssl=openssl curl=curl python3=python3 go=golang-go node=nodejs npm=npm psql=postgresql-client initdb=postgresql redis-server=redis-server redis-cli=redis-tools
+step "install programs" bash scripts/needs.sh cc=gcc openssl=openssl curl=curl python3=python3 go=golang-go node=nodejs npm=npm psql=postgresql-client initdb=postgresql redis-server=redis-server redis-cli=redis-tools
+step "download crates" bash scripts/retry.sh cargo fetch --locked
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
-RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --locked
-bash scripts/openapi.sh
-# The bare library builds alone, with either cryptography.
-cargo check --locked --lib --no-default-features --features aws-lc-rs
-cargo check --locked --lib --no-default-features --features ring
-cargo check --locked --lib --no-default-features --features ring,forward
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
+step "tests" cargo test --locked --features cli
+step "validate the OpenAPI document" bash scripts/openapi.sh
+# The library alone builds with its default features and with either cryptography.
+step "the library as it is by default" cargo check --locked --examples
+step "the library with aws-lc-rs" cargo check --locked --lib --no-default-features --features aws-lc-rs
+step "the library with ring" cargo check --locked --lib --no-default-features --features ring
+step "the library with ring and forwards" cargo check --locked --lib --no-default-features --features ring,forward
 echo "all tests passed; the bare library builds with aws-lc-rs and with ring"

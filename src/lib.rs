@@ -40,7 +40,7 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making certificates. `config`: TOML
+//! `cli`: the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making certificates. `config`: TOML
 //! files. `json`: JSON in and out of messages. `forward`: services that an agent forwards to a local HTTP upstream. `gateway`: the
 //! HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 

@@ -30,7 +30,7 @@ fn installed() -> PathBuf {
     }
     let mut install = Command::new(npm);
     install.args(["ci", "--no-audit", "--no-fund", "--prefer-offline"]);
-    install.args(["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]).current_dir(&dir);
+    install.args(["--fetch-retries=3", "--fetch-retry-mintimeout=1000"]).current_dir(&dir);
     let ended = install.output().expect("npm started");
     assert!(
         ended.status.success(),
