@@ -74,6 +74,8 @@ pub mod policy;
 mod events;
 mod drain;
 mod patience;
+mod race;
+mod system;
 mod knocks;
 mod pace;
 mod wire;

@@ -157,8 +157,9 @@ pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between the attempts on two addresses of one name, as RFC 8305 section 5 recommends.
 pub const RACE_STAGGER: Duration = Duration::from_millis(250);
 
-/// Addresses of one name that are tried in one race.
-pub const RACE_ADDRESSES_MAX: usize = 8;
+/// Addresses of one name that are tried in one race. The last one starts after 3.75 s, within the five seconds that a forward has to
+/// connect; a node's name with more goes on with the rest at the next dial.
+pub const RACE_ADDRESSES_MAX: usize = 16;
 
 /// The head of a call must be whole by then; whoever opens a stream has it at hand.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -9,19 +9,19 @@ use super::{
 };
 use crate::{
     current::Current,
-    limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_ADDRESSES_MAX, RACE_STAGGER},
+    limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_STAGGER},
     name::NodeAddress,
+    race::{self, Tried},
     tls::Credentials,
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use serde_bytes::ByteArray;
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
-use tokio::{task::JoinSet, time::Instant};
 
 /// The last words of a dial that was made for the sake of a certificate.
 const LOOKED: &str = "a look for a newer certificate";
@@ -41,6 +41,8 @@ pub(crate) struct Dialler {
     sockets: Arc<DiallingSockets>,
     trust: Arc<Trust>,
     settings: Arc<Current<Settings>>,
+    /// By node, the addresses that were tried since its last link.
+    tried: Arc<Mutex<BTreeMap<NodeAddress, Tried>>>,
 }
 
 /// How it dials at the moment.
@@ -114,6 +116,7 @@ impl Dialler {
             sockets: Arc::default(),
             trust: Arc::new(Trust::new(credentials.clone())),
             settings: Arc::new(Current::new(Settings::new(credentials, words, limits)?)),
+            tried: Arc::default(),
         })
     }
 
@@ -139,7 +142,7 @@ impl Dialler {
     ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
         let credentials = self.trust.credentials();
         let settings = self.settings.get();
-        let connection = race(&self.sockets, address, &settings.config).await?;
+        let connection = self.race(address, &settings.config).await?;
         let identity = greet::identity_of(&connection, credentials.trust_domain())?;
         if newer_than.is_some_and(|end| identity.not_after() <= end) {
             endpoint::close(&connection, CloseCode::Goodbye, LOOKED);
@@ -161,6 +164,21 @@ impl Dialler {
                 Err(LinkFault::Silent("no WELCOME came in time"))
             }
         }
+    }
+
+    /// Races the addresses of a node, from where the last race for it stopped.
+    async fn race(
+        &self,
+        address: &NodeAddress,
+        config: &quinn::ClientConfig,
+    ) -> Result<quinn::Connection, LinkFault> {
+        let lock = || self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tried = lock().remove(address).unwrap_or_default();
+        let raced = race(&self.sockets, address, config, &mut tried).await;
+        if raced.is_err() {
+            lock().insert(address.clone(), tried);
+        }
+        raced
     }
 
     /// Whom it trusts, and the links that it made.
@@ -186,105 +204,61 @@ impl Dialler {
     }
 }
 
-/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed.
+/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed. A name with
+/// more addresses than one race takes begins with those that `tried` does not hold.
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,
     config: &quinn::ClientConfig,
+    tried: &mut Tried,
 ) -> Result<quinn::Connection, LinkFault> {
-    let mut waiting = resolve(address).await?;
-    let mut running = JoinSet::new();
-    let mut worst = None;
-    loop {
-        if let Some(next) = waiting.pop_front() {
-            start(&mut running, sockets.clone(), next, address, config);
-        }
-        let next_start = Instant::now() + RACE_STAGGER;
-        let ended = if waiting.is_empty() {
-            running.join_next().await
-        } else {
-            tokio::time::timeout_at(next_start, running.join_next()).await.unwrap_or_default()
-        };
-        match ended {
-            Some(Ok(Ok(connection))) => return Ok(connection),
-            Some(Ok(Err(fault))) => worst = Some(more_telling(worst, fault)),
-            Some(Err(_)) | None => {}
-        }
-        if waiting.is_empty() && running.is_empty() {
-            return Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }));
-        }
+    let attempts = tried.next(resolve(address).await?).into_iter().map(|to| {
+        let (sockets, config, address) = (sockets.clone(), config.clone(), address.clone());
+        attempt(sockets, to, address, config)
+    });
+    let raced = race::first(attempts, RACE_STAGGER, more_telling).await;
+    raced.map_err(|fault| fault.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }))
+}
+
+async fn attempt(
+    sockets: Arc<DiallingSockets>,
+    to: SocketAddr,
+    address: NodeAddress,
+    config: quinn::ClientConfig,
+) -> Result<quinn::Connection, LinkFault> {
+    let unsendable = |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
+    let endpoint = sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
+    let connecting = endpoint
+        .connect_with(config, to, address.host())
+        .inspect_err(|error| {
+            if *error == quinn::ConnectError::EndpointStopping {
+                sockets.discard(to);
+            }
+        })
+        .map_err(|error| unsendable(error.to_string()))?;
+    match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkFault::NoAnswer { address }),
+        Ok(Err(error)) => Err(LinkFault::lost(&error)),
     }
 }
 
-fn start(
-    running: &mut JoinSet<Result<quinn::Connection, LinkFault>>,
-    sockets: Arc<DiallingSockets>,
-    to: SocketAddr,
-    address: &NodeAddress,
-    config: &quinn::ClientConfig,
-) {
-    let (config, address) = (config.clone(), address.clone());
-    // A JoinSet ends its tasks when it is dropped, with the race.
-    running.spawn(async move {
-        let unsendable =
-            |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
-        let endpoint = sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
-        let connecting = endpoint
-            .connect_with(config, to, address.host())
-            .inspect_err(|error| {
-                if *error == quinn::ConnectError::EndpointStopping {
-                    sockets.discard(to);
-                }
-            })
-            .map_err(|error| unsendable(error.to_string()))?;
-        match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => {
-                Err(LinkFault::NoAnswer { address })
-            }
-            Ok(Err(error)) => Err(LinkFault::lost(&error)),
-        }
-    });
-}
-
-/// All addresses of the name now, families in turn.
-async fn resolve(address: &NodeAddress) -> Result<VecDeque<SocketAddr>, LinkFault> {
+/// All addresses of the name now.
+async fn resolve(address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
     let host = address.host();
-    let lookup = tokio::net::lookup_host((host, address.port()));
-    let found = tokio::time::timeout(DIAL_WAIT_MAX, lookup)
+    tokio::time::timeout(DIAL_WAIT_MAX, race::resolve(host, address.port()))
         .await
         .map_err(|_elapsed| LinkFault::Unresolved {
             host: host.into(),
             reason: "the resolver does not answer".into(),
         })?
-        .map_err(|error| LinkFault::unresolved(host, &error))?;
-    let (v6, v4): (VecDeque<_>, VecDeque<_>) = found.partition(SocketAddr::is_ipv6);
-    Ok(in_turn(v6, v4))
-}
-
-fn in_turn(
-    mut first: VecDeque<SocketAddr>,
-    mut second: VecDeque<SocketAddr>,
-) -> VecDeque<SocketAddr> {
-    let mut out = VecDeque::new();
-    while !(first.is_empty() && second.is_empty()) && out.len() < RACE_ADDRESSES_MAX {
-        out.extend(first.pop_front());
-        out.extend(second.pop_front());
-    }
-    out
+        .map_err(|error| LinkFault::unresolved(host, &error))
 }
 
 /// Of two reasons the one that says more: a refusal over silence.
-fn more_telling(one: Option<LinkFault>, other: LinkFault) -> LinkFault {
-    match one {
-        Some(one)
-            if one.is_refusal()
-                || matches!(other, LinkFault::NoAnswer { .. } | LinkFault::Unsendable { .. }) =>
-        {
-            one
-        }
-        _ => other,
-    }
+fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
+    let says_little = matches!(other, LinkFault::NoAnswer { .. } | LinkFault::Unsendable { .. });
+    if one.is_refusal() || says_little { one } else { other }
 }
 
 #[cfg(test)]
@@ -292,26 +266,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_are_tried_in_turn_and_at_most_eight_addresses() {
-        let v6: VecDeque<SocketAddr> =
-            (0..6).map(|n| SocketAddr::new([0, 0, 0, 0, 0, 0, 0, n].into(), 1)).collect();
-        let v4: VecDeque<SocketAddr> =
-            (0..6).map(|n| SocketAddr::new([127, 0, 0, n].into(), 1)).collect();
-        let order = in_turn(v6, v4);
-        assert_eq!(order.len(), RACE_ADDRESSES_MAX);
-        assert!(
-            order.iter().step_by(2).all(SocketAddr::is_ipv6)
-                && order.iter().skip(1).step_by(2).all(SocketAddr::is_ipv4)
-        );
-    }
-
-    #[test]
     fn a_refusal_says_more_than_silence() {
         let silence = || LinkFault::NoAnswer { address: "localhost".parse().expect("an address") };
         let refusal =
             || LinkFault::Handshake { is_identity: true, reason: "r".into(), remedy: "m".into() };
-        assert!(more_telling(Some(refusal()), silence()).is_refusal());
-        assert!(more_telling(Some(silence()), refusal()).is_refusal());
-        assert!(!more_telling(Some(silence()), silence()).is_refusal());
+        assert!(more_telling(refusal(), silence()).is_refusal());
+        assert!(more_telling(silence(), refusal()).is_refusal());
+        assert!(!more_telling(silence(), silence()).is_refusal());
     }
 }

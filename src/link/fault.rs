@@ -3,6 +3,7 @@
 use crate::{
     backoff::Cause,
     name::NodeAddress,
+    system,
     tls::{self, HandshakeFault, Judge},
     wire::{CloseCode, Reaction},
 };
@@ -188,7 +189,7 @@ impl LinkFault {
     }
 
     pub(super) fn unresolved(host: &str, error: &io::Error) -> Self {
-        Self::Unresolved { host: host.to_owned(), reason: error.to_string() }
+        Self::Unresolved { host: host.to_owned(), reason: system::explain(error) }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, JOINS_AT_ONCE_MAX, Limits,
     },
     name::NodeAddress,
+    race::Tried,
     tls::{EnrollerTls, Identity, ToEnroller},
     wire::CloseCode,
 };
@@ -208,7 +209,7 @@ pub(crate) async fn ask(
 ) -> Result<Vec<u8>, LinkFault> {
     let sockets = Arc::new(DiallingSockets::default());
     let config = client_config(tls).map_err(unsendable(enroller))?;
-    let connection = dial::race(&sockets, enroller, &config).await?;
+    let connection = dial::race(&sockets, enroller, &config, &mut Tried::default()).await?;
     let asked = tokio::time::timeout(JOIN_WAIT_MAX, ask_on(&connection, request)).await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");
     drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, sockets.wait_idle()).await);

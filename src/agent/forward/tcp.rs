@@ -11,6 +11,7 @@ use crate::{
     pace::Lines,
     serve::Service,
     status::{Code, Status},
+    system,
     wire::CallKind,
 };
 use bytes::Bytes;
@@ -95,16 +96,19 @@ impl Hosted {
         let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
         let until = deadline.min(Instant::now() + *connect_wait_max);
         let path = MethodPath::tcp(name);
-        let why = match tokio::time::timeout_at(until, upstream.connect()).await {
+        let (told, why) = match tokio::time::timeout_at(until, upstream.connect()).await {
             Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => "it did not answer in time".to_owned(),
+            Ok(Err(error)) => (system::kind(&error), system::explain(&error)),
+            Err(_elapsed) => {
+                let text = "it did not answer in time".to_owned();
+                (text.clone(), text)
+            }
         };
         // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
         if let Some(left_out) = self.unreached.say(asker, Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{left_out}");
         }
-        let text = format!("the upstream of {path} cannot be reached: {why}");
+        let text = format!("the upstream of {path} cannot be reached: {told}");
         Err(Status::not_executed(Code::Unavailable, text))
     }
 }

@@ -4,6 +4,7 @@ use super::address::Place;
 use crate::{
     drain::Tasks,
     limits::{FORWARD_CONNECT_WAIT_MAX, FORWARD_HEAD_BYTES_MAX, FORWARD_HEADERS_MAX},
+    race, system,
     tls::UpstreamTls,
 };
 use bytes::Bytes;
@@ -17,7 +18,6 @@ use hyper_util::rt::TokioIo;
 use std::{convert::Infallible, io};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, timeout_at},
 };
@@ -43,7 +43,7 @@ pub(super) enum Broken {
 /// Why no connection came about. Nothing of a request was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreachable {
-    #[error("cannot be reached: {0}")]
+    #[error("cannot be reached: {}", system::explain(.0))]
     Connect(io::Error),
     #[error("did not pass the TLS handshake: {0}")]
     Tls(io::Error),
@@ -61,7 +61,7 @@ impl Unreachable {
     /// The same for the caller, who need not know where the upstream is and what its certificate says.
     pub(super) fn to_caller(&self) -> String {
         match self {
-            Self::Connect(fault) => format!("cannot be reached ({})", fault.kind()),
+            Self::Connect(fault) => format!("cannot be reached ({})", system::kind(fault)),
             Self::Tls(_) => {
                 "did not pass the TLS handshake; the log of the agent says why".to_owned()
             }
@@ -126,7 +126,7 @@ impl Line {
 async fn dial(place: &Place, tls: Option<&UpstreamTls>) -> Result<Box<dyn Stream>, Unreachable> {
     match place {
         Place::Tcp { host, port, .. } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await;
+            let stream = race::connect_tcp(host, *port).await;
             let stream = stream.map_err(Unreachable::Connect)?;
             stream.set_nodelay(true).map_err(Unreachable::Connect)?;
             match tls {
