@@ -10,8 +10,8 @@ use std::{future::IntoFuture, time::Duration};
 const LONG: Duration = Duration::from_secs(20);
 
 async fn node(issuer: &Issuer) -> Node {
-    let host = policy::HostRule::parse("*", "*").expect("a rule");
-    let forwards = policy::AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
+    let host = HostRule::parse("*", "*").expect("a rule");
+    let forwards = AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
     Node::builder(issuer.credentials("node/edge-1"))
         .listen("127.0.0.1:0")
         .policy(NodePolicy::allow_all().host(host).allow(forwards))
