@@ -1,6 +1,6 @@
 //! Files that are whole or not there: written beside their place, then moved into it. And who may get at a file.
 
-use crate::tls;
+use crate::{durable, tls};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -30,7 +30,7 @@ pub(crate) fn replace(path: &Path, text: &str, audience: Audience) -> io::Result
             Audience::AsBefore => made_alike(&file, path),
             Audience::Owner | Audience::All => Ok(()),
         })
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| durable::rename(&beside, path));
     if written.is_err() {
         // The first fault is the one to tell; a temporary file may stay behind.
         drop(fs::remove_file(&beside));

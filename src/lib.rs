@@ -70,6 +70,7 @@ pub mod tokens;
 #[cfg(any(feature = "certs", feature = "gateway"))]
 mod files;
 mod tls;
+mod durable;
 pub mod policy;
 mod events;
 mod drain;

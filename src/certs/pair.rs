@@ -4,7 +4,7 @@ use super::{
     CertsError,
     files::{self, Audience},
 };
-use crate::{files::dir_of, tls::CertificateFacts};
+use crate::{durable, files::dir_of, tls::CertificateFacts};
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
     fs,
@@ -72,7 +72,7 @@ fn beside(path: &Path, mark: &str) -> PathBuf {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), CertsError> {
-    fs::rename(from, to).map_err(|source| CertsError::Unwritable { path: to.into(), source })
+    durable::rename(from, to).map_err(|source| CertsError::Unwritable { path: to.into(), source })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless resets.
 
-use crate::{link::ResetKeys, tls::MacKey, tls::random_bytes};
+use crate::{durable, link::ResetKeys, tls::MacKey, tls::random_bytes};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
@@ -117,7 +117,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mark = u64::from_be_bytes(random_bytes());
     let beside = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
-    let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let written = write_new(&beside, bytes).and_then(|()| durable::rename(&beside, path));
     if written.is_err() {
         // The first fault is the one to tell.
         drop(fs::remove_file(&beside));

@@ -2,6 +2,7 @@
 
 use super::config::provider;
 use rustls::CipherSuite;
+use subtle::ConstantTimeEq as _;
 
 /// Bytes of a digest.
 pub(crate) const DIGEST_BYTES: usize = 32;
@@ -23,7 +24,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
 
 /// Whether two digests are the same, in a time that does not depend on where they differ.
 pub(crate) fn is_same(one: &[u8; DIGEST_BYTES], other: &[u8; DIGEST_BYTES]) -> bool {
-    one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other)) == 0
+    one.ct_eq(other).into()
 }
 
 #[cfg(test)]

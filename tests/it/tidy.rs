@@ -38,6 +38,7 @@ const ROOMS: &[Room] = &[
     Room { word: "tokio_rustls", places: &["src/tls/"] },
     Room { word: "rustix", places: &["src/fence.rs"] },
     Room { word: "socket2", places: &["src/link/", "src/httpd.rs"] },
+    Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },
     Room { word: "anyhow", places: &["src/bin/"] },
 ];
@@ -357,6 +358,27 @@ fn exhaustive_error_faults(tree: &Tree) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Renames that a power loss can undo.
+fn rename_faults(tree: &Tree) -> Vec<String> {
+    let sources =
+        tree.iter().filter(|(path, _)| path.starts_with("src/") && *path != "src/durable.rs");
+    sources
+        .filter(|(_, text)| {
+            code(text)
+                .split("#[cfg(test)]\nmod tests")
+                .next()
+                .is_some_and(|code| code.contains("fs::rename("))
+        })
+        .map(|(path, _)| format!("{path}: renames by fs::rename and not by durable::rename"))
+        .collect()
+}
+
+#[test]
+fn files_are_renamed_in_one_place_which_syncs_their_directory() {
+    check_none(&rename_faults(&project()));
+    check(rename_faults, "src/low.rs", "fs::rename(a, b)", "durable::rename(a, b)");
 }
 
 #[test]

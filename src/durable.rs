@@ -1,0 +1,44 @@
+//! Renames that survive a power loss.
+
+use std::{fs, io, path::Path};
+
+/// Renames a file and syncs the directory that holds the new name, because a rename alone may be lost with the power (fsync(2)).
+///
+/// # Errors
+/// What the system says. The file may have its new name already when only the sync has failed.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(
+        to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")),
+    )
+}
+
+#[cfg(unix)]
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    match fs::File::open(dir)?.sync_all() {
+        // Some file systems cannot sync a directory.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Other systems open no directory as a file.
+#[cfg(not(unix))]
+fn sync_dir(_dir: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_renamed_and_a_missing_one_is_an_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "text").expect("written");
+        rename(&from, &to).expect("renamed");
+        assert_eq!(fs::read_to_string(&to).expect("there"), "text");
+        assert_eq!(rename(&from, &to).map_err(|error| error.kind()), Err(io::ErrorKind::NotFound));
+    }
+}
