@@ -119,8 +119,8 @@ fn a_second_signal_does_not_wait_and_resets_both_ends() {
     let (mut near, mut far) = town.connect(&at);
     tcp.signal(Signal::TERM);
     tcp.said("stopping on SIGTERM");
-    tcp.signal(Signal::INT);
-    tcp.end().expect(1, &["SIGINT while stopping"]);
+    tcp.signal_until_said(Signal::INT, "SIGINT while stopping");
+    tcp.end().expect(1, &[]);
     // The goodbye tells the node, which need not wait for a heartbeat that does not come (12 s).
     far.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
     expect_reset(&mut near);
