@@ -43,7 +43,7 @@ fn open(path: &PathBuf) -> io::Result<File> {
     options.open(path)
 }
 
-/// A named pipe blocks whoever opens it until a reader comes, and again when it is full.
+/// Opening a named pipe blocks until a reader opens it, and writing blocks while it is full.
 #[cfg(unix)]
 fn refuse_pipe(path: &PathBuf) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;

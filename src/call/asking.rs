@@ -48,7 +48,7 @@ impl AskLimits {
         Self { queue_wait_max: self.queue_wait_max.saturating_sub(waited), ..self }
     }
 
-    /// The same for a node that passes a call on: its own answer has to arrive within the patience of whoever asked it.
+    /// The same for a node that passes a call on. It is shorter, so that its own answer arrives while the caller still waits.
     pub(crate) fn relaying(self) -> Self {
         Self { patience: RELAY_PATIENCE, ..self }
     }

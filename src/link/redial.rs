@@ -57,7 +57,7 @@ impl Redial {
         if self.linked_at.take().is_some_and(has_lasted) {
             self.succeeded();
         }
-        // Another instance has taken over, which is no refusal of ours: each time is a first one.
+        // Another instance has taken over. That is not a refusal, so the wait does not grow.
         let is_superseded =
             matches!(fault, LinkFault::Closed { code: CloseCode::Superseded, by_peer: true, .. });
         if is_superseded {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn places_stay_true_whoever_leaves_and_comes_back() {
+    fn places_stay_true_when_agents_leave_and_come_back() {
         let names: Vec<Name> = (0..20).map(|n| format!("a{n}").parse().expect("a name")).collect();
         let mut hosting = Hosting::default();
         let methods = [["X", "Y"], ["Y", "Z"], ["X", "Z"]];

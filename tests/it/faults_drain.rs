@@ -441,6 +441,30 @@ async fn unconfirmed(listener: &RawListener, stage: &Stage) -> (RawLink, RawStre
     (link, control, call)
 }
 
+/// An agent that is registered on one link and renews it.
+struct Renewing {
+    agent: Agent,
+    old: RawLink,
+    _of_old: RawStream,
+    _listener: RawListener,
+    /// As [`unconfirmed`] gives it.
+    new: (RawLink, RawStream, RawStream),
+}
+
+async fn renewing(stage: &Stage) -> Renewing {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = agent_of(&issuer, &listener, stage);
+    let (old, mut of_old) = welcomed(&listener).await;
+    of_old.expect(kind::REGISTER).await;
+    of_old.send(&registered(1)).await;
+    soon("it registers", agent.registered(1)).await;
+    let next = Some(issuer.credentials("agent/warehouse"));
+    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    let new = unconfirmed(&listener, stage).await;
+    Renewing { agent, old, _of_old: of_old, new, _listener: listener }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_routed_before_registered_arrives_is_answered_by_an_agent_that_stops() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
@@ -461,16 +485,9 @@ async fn a_call_routed_before_registered_arrives_is_answered_by_an_agent_that_st
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_on_the_second_link_of_a_renewal_is_answered_by_an_agent_that_stops() {
-    let (issuer, stage) = (Issuer::new(), Stage::default());
-    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
-    let agent = agent_of(&issuer, &listener, &stage);
-    let (old, mut of_old) = welcomed(&listener).await;
-    of_old.expect(kind::REGISTER).await;
-    of_old.send(&registered(1)).await;
-    soon("it registers", agent.registered(1)).await;
-    let next = Some(issuer.credentials("agent/warehouse"));
-    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
-    let (new, mut of_new, mut call) = unconfirmed(&listener, &stage).await;
+    let stage = Stage::default();
+    let Renewing { agent, old, _of_old, _listener, new: (new, mut of_new, mut call) } =
+        renewing(&stage).await;
     let stopping = background(agent.shutdown());
     of_new.expect(kind::REGISTER).await;
     old.connection.close(0x40u32.into(), b"gone");
@@ -485,16 +502,9 @@ async fn a_call_on_the_second_link_of_a_renewal_is_answered_by_an_agent_that_sto
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_link_that_has_sent_register_outlives_the_loss_of_the_first() {
-    let (issuer, stage) = (Issuer::new(), Stage::default());
-    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
-    let agent = agent_of(&issuer, &listener, &stage);
-    let (old, mut of_old) = welcomed(&listener).await;
-    of_old.expect(kind::REGISTER).await;
-    of_old.send(&registered(1)).await;
-    soon("it registers", agent.registered(1)).await;
-    let next = Some(issuer.credentials("agent/warehouse"));
-    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
-    let (new, mut of_new, mut call) = unconfirmed(&listener, &stage).await;
+    let stage = Stage::default();
+    let Renewing { agent, old, _of_old, _listener, new: (new, mut of_new, mut call) } =
+        renewing(&stage).await;
     let mut events = agent.events();
     old.connection.close(0x42u32.into(), b"gone");
     is_read(&mut of_new).await;

@@ -1,4 +1,4 @@
-//! Decisions of `docs/protocol.md` that a second implementation depends on, with real parties against a raw peer.
+//! Decisions of `docs/protocol.md` that a second implementation depends on, with real nodes, agents and callers against a raw peer.
 
 use crate::raw_peer::{
     Cbor, Head, Issuer, RawLink, RawListener, RawStream, Settings, end, frame, kind, message,
@@ -32,15 +32,15 @@ fn hello_with(more: &[(u64, Cbor)]) -> Vec<u8> {
     )
 }
 
-async fn linked(issuer: &Issuer, node: &Node, party: &str, more: &[(u64, Cbor)]) -> Raw {
-    let link = RawLink::dial(node.local_addr(), &issuer.credentials(party)).await;
+async fn linked(issuer: &Issuer, node: &Node, peer: &str, more: &[(u64, Cbor)]) -> Raw {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials(peer)).await;
     let mut control = link.open().await;
     control.send(&hello_with(more)).await;
     control.expect(kind::WELCOME).await;
     Raw { link, control }
 }
 
-/// A raw party on a link that was welcomed.
+/// A raw peer on a link that was welcomed.
 struct Raw {
     link: RawLink,
     control: RawStream,
