@@ -5,7 +5,7 @@ use super::{
     scan::{self, Bounds},
 };
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::cell::Cell;
 
 /// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of their declaration.
@@ -22,6 +22,13 @@ pub(super) fn decode_words<'a, T: Deserialize<'a>>(
 ) -> Result<T, WireError> {
     scan::check(bytes, bounds)?;
     serde_cbor::from_slice(bytes).map_err(|fault| WireError::Cbor(fault.to_string()))
+}
+
+/// The value of an optional key of a head: `null` there counts as absent.
+pub(super) fn or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    value: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
 /// Encodes a user's value as the payload of a message.

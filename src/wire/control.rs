@@ -2,7 +2,7 @@
 
 use super::{
     CallKind, WireError,
-    cbor::decode_words,
+    cbor::{decode_words, or_absent},
     frame::{Kind, push_words},
     scan::Bounds,
 };
@@ -17,21 +17,21 @@ pub(crate) struct Hello {
     /// 1: the newest.
     pub(crate) protocol_max: u16,
     /// 2: names of optional features.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "Vec::is_empty")]
     pub(crate) features: Vec<String>,
     /// 3: random, one run of a process.
     pub(crate) instance: ByteArray<16>,
     /// 4: for people: `dialback 0.1.0`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) software: String,
     /// 5: calls that the dialling side answers at once on this link.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) calls_in_flight_max: u32,
     /// 6: milliseconds between its PINGs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) heartbeat_ms: u64,
     /// 7: the largest message that the dialling side takes, in bytes. 0 is not said, as by older peers.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
     pub(crate) message_bytes_max: u64,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Welcome {
     /// 4: the largest message that the node takes, in bytes.
     pub(crate) message_bytes_max: u64,
     /// 5: the version of the view of nodes. Reserved.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
     pub(crate) view_version: u64,
 }
 
@@ -67,13 +67,13 @@ pub struct MethodInfo {
     /// 1: its shape.
     pub kind: CallKind,
     /// 2: what it does, for people; empty where nothing is said. At most 1 KiB.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// 3: the JSON Schema of a message of its request, as text; empty where nothing is said. At most 4 KiB, and nobody has looked at it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub request_schema: String,
     /// 4: the same of a message of its reply.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub reply_schema: String,
 }
 
@@ -92,7 +92,7 @@ pub struct ServiceInfo {
     /// 1: its methods, sorted by name.
     pub methods: Vec<MethodInfo>,
     /// 2: what it is for, for people; empty where nothing is said. At most 1 KiB.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
 
@@ -123,10 +123,10 @@ pub(crate) struct Ping {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Drain {
     /// 0: why, for people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) reason: String,
     /// 1: milliseconds that it gives the calls in flight.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) time_ms: u64,
     /// 2: the last stream of the receiver's that it took; 0 if none. Later ones were not started and will not be.
     pub(crate) last_stream: u64,
@@ -138,7 +138,7 @@ pub(crate) struct Goodbye {
     /// 0: the code of the table of link codes that says why.
     pub(crate) code: u64,
     /// 1: the same for people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_absent")]
     pub(crate) text: String,
 }
 
@@ -243,6 +243,41 @@ mod tests {
         check(Control::Pong(Ping { number: u64::MAX }));
         check(Control::Drain(Drain { reason: "r".into(), time_ms: 25_000, last_stream: 8 }));
         check(Control::Goodbye(Goodbye { code: 0x42, text: "t".into() }));
+    }
+
+    #[test]
+    fn null_under_an_optional_key_counts_as_absent_and_is_no_value_of_a_required_one() {
+        let hello = |key: u8, value: u8| {
+            let required = [&[0xa4, 0x00, 0x01, 0x01, 0x01, 0x03, 0x50][..], &[7; 16]].concat();
+            Control::decode(Kind::Hello, &[required, vec![key, value]].concat())
+        };
+        let plain = hello(0x17, 0xf6).expect("an unknown key");
+        for key in [2, 4, 5, 6, 7] {
+            assert_eq!(hello(key, 0xf6), Ok(plain.clone()), "key {key}");
+        }
+        assert!(hello(4, 0x01).is_err(), "a number is no text");
+        for (kind, good) in [
+            (Kind::Drain, &[0xa3, 0x00, 0xf6, 0x01, 0xf6, 0x02, 0x04][..]),
+            (Kind::Goodbye, &[0xa2, 0x00, 0x18, 0x40, 0x01, 0xf6]),
+            // {0: 1, 1: [{0: "S", 1: [{0: "M", 1: 0, 2: null, 3: null, 4: null}], 2: null}]}
+            (
+                Kind::Register,
+                &[
+                    0xa2, 0x00, 0x01, 0x01, 0x81, 0xa3, 0x00, 0x61, b'S', 0x01, 0x81, 0xa5, 0x00,
+                    0x61, b'M', 0x01, 0x00, 0x02, 0xf6, 0x03, 0xf6, 0x04, 0xf6, 0x02, 0xf6,
+                ],
+            ),
+        ] {
+            assert!(Control::decode(kind, good).is_ok(), "{kind:?}");
+        }
+        for (kind, bad) in [
+            (Kind::Drain, &[0xa1, 0x02, 0xf6][..]),
+            (Kind::Goodbye, &[0xa1, 0x00, 0xf6]),
+            (Kind::Ping, &[0xa1, 0x00, 0xf6]),
+            (Kind::Register, &[0xa2, 0x00, 0x01, 0x01, 0xf6]),
+        ] {
+            assert!(Control::decode(kind, bad).is_err(), "{kind:?}");
+        }
     }
 
     #[test]

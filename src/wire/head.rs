@@ -1,6 +1,10 @@
 //! The words around a call's messages: the head of a request, the head of a reply, and the status at its end.
 
-use super::{WireError, cbor::decode_words, scan::Bounds};
+use super::{
+    WireError,
+    cbor::{decode_words, or_absent},
+    scan::Bounds,
+};
 use crate::{
     limits::{
         DETAILS_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX,
@@ -9,7 +13,7 @@ use crate::{
     metadata::Metadata,
     status::{Code, Outcome, Status},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::{ByteArray, Bytes as CborBytes};
 use std::{borrow::Cow, fmt};
 
@@ -163,7 +167,7 @@ pub(crate) struct RequestHead<'a> {
     #[serde(borrow)]
     pub(crate) method: &'a str,
     /// 1: what the next field means.
-    #[serde(default, skip_serializing_if = "is_here")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_here")]
     pub(crate) route: RouteKind,
     /// 2: the agent, for that route.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -175,10 +179,10 @@ pub(crate) struct RequestHead<'a> {
     /// 5: 16 bytes that name the call.
     pub(crate) call_id: ByteArray<16>,
     /// 6: 1 for the first attempt.
-    #[serde(default = "first", skip_serializing_if = "is_first")]
+    #[serde(default = "first", deserialize_with = "or_first", skip_serializing_if = "is_first")]
     pub(crate) attempt: u32,
     /// 7: higher goes first; 0 is usual.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
     pub(crate) priority: i8,
     /// 8: who asks, `caller/ops`. Written by the node; what a caller claims is not read.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -187,7 +191,12 @@ pub(crate) struct RequestHead<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<&'a str>,
     /// 10: pairs of text.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "or_absent",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub(crate) metadata: Pairs<'a>,
     /// 11: what the messages are; absent is `application/cbor`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -196,7 +205,7 @@ pub(crate) struct RequestHead<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) caller_signature: Option<&'a CborBytes>,
     /// 13: whether to wait, within the timeout, for an agent to attach.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_false")]
     pub(crate) wait: bool,
 }
 
@@ -210,6 +219,15 @@ fn is_here(route: &RouteKind) -> bool {
 
 const fn first() -> u32 {
     1
+}
+
+fn or_first<'de, D: Deserializer<'de>>(value: D) -> Result<u32, D::Error> {
+    Option::deserialize(value).map(|attempt| attempt.unwrap_or(first()))
+}
+
+/// As `or_absent`, borrowed.
+fn or_empty<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Cow<'a, str>, D::Error> {
+    or_absent::<D, &str>(value).map(Cow::Borrowed)
 }
 
 fn is_first(attempt: &u32) -> bool {
@@ -253,7 +271,12 @@ impl<'a> RequestHead<'a> {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ReplyHead<'a> {
     /// 0: pairs of text.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "or_absent",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub(crate) metadata: Pairs<'a>,
     /// 1: what the messages are; absent is `application/cbor`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -282,13 +305,23 @@ pub(crate) struct StatusHead<'a> {
     /// 1: the outcome.
     outcome: u8,
     /// 2: the sentence for people.
-    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    #[serde(borrow, default, deserialize_with = "or_empty", skip_serializing_if = "str::is_empty")]
     message: Cow<'a, str>,
     /// 3: bytes for the caller's program.
-    #[serde(borrow, default = "no_bytes", skip_serializing_if = "no_details")]
+    #[serde(
+        borrow,
+        default = "no_bytes",
+        deserialize_with = "or_absent",
+        skip_serializing_if = "no_details"
+    )]
     details: &'a CborBytes,
     /// 4: pairs of text.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "or_absent",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     metadata: Pairs<'a>,
 }
 
@@ -454,6 +487,37 @@ mod tests {
             RequestHead::decode(&parts.concat()).is_err(),
             "a head without a timeout was taken"
         );
+    }
+
+    #[test]
+    fn null_under_an_optional_key_counts_as_absent_and_is_no_value_of_a_required_one() {
+        // {0: "A/b", 3: 0, 4: 1, 5: 16 bytes} and one more.
+        let head = |key: u8, value: &[u8]| {
+            let parts: [&[u8]; 4] = [
+                &[0xa5, 0x00, 0x63, b'A', b'/', b'b', 0x03, 0x00, 0x04, 0x01, 0x05, 0x50],
+                &[7; 16],
+                &[key],
+                value,
+            ];
+            parts.concat()
+        };
+        for key in [1, 2, 6, 7, 8, 9, 10, 11, 12, 13] {
+            let bytes = head(key, &[0xf6]);
+            let read = RequestHead::decode(&bytes).unwrap_or_else(|fault| panic!("{key}: {fault}"));
+            let absent = (Route::Here, 1, 0, None, 0, false);
+            let RequestHead { attempt, priority, caller, wait, .. } = read;
+            let have = (read.route(), attempt, priority, caller, read.metadata.len(), wait);
+            assert_eq!(have, absent, "key {key}");
+            for other in [&[0xfb, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0xf7]] {
+                assert!(RequestHead::decode(&head(key, other)).is_err(), "{key}: {other:02x?}");
+            }
+        }
+        assert!(ReplyHead::decode(&[0xa2, 0x00, 0xf6, 0x01, 0xf6]).is_ok());
+        let status = [0xa5, 0x00, 0x00, 0x01, 0x00, 0x02, 0xf6, 0x03, 0xf6, 0x04, 0xf6];
+        assert_eq!(StatusHead::decode(&status), Ok(Ok(Metadata::default())));
+        for required in [[0xa2, 0x00, 0xf6, 0x01, 0x00], [0xa2, 0x00, 0x00, 0x01, 0xf6]] {
+            assert!(StatusHead::decode(&required).is_err(), "{required:02x?}");
+        }
     }
 
     #[test]

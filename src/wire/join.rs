@@ -2,7 +2,7 @@
 
 use super::{
     WireError,
-    cbor::{decode_words, encode_words},
+    cbor::{decode_words, encode_words, or_absent},
     scan::Bounds,
 };
 use serde::{Deserialize, Serialize};
@@ -42,13 +42,13 @@ pub(crate) struct JoinRequest {
     /// 0: what is asked for: 1 JOIN, 2 RENEW, 3 LIST.
     ask: u8,
     /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature that proves the private one.
-    #[serde(default, skip_serializing_if = "is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
     pub(crate) request: ByteBuf,
     /// 2: the party that the token is for, as `agent/warehouse`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) party: String,
     /// 3: the token's secret.
-    #[serde(default, skip_serializing_if = "is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
     pub(crate) secret: ByteBuf,
 }
 
@@ -110,16 +110,16 @@ pub(crate) struct JoinReply {
     /// 0: 0 if it was granted, else the number of a [`JoinRefusal`].
     code: u16,
     /// 1: why not, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) text: String,
     /// 2: the leaf, PEM.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) leaf: String,
     /// 3: the CA that signed it, and others that it is to believe beside it, PEM.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) ca: String,
     /// 4: the revocation list, PEM, if there is one.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) crl: String,
 }
 
@@ -226,6 +226,16 @@ impl fmt::Display for JoinRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn null_under_an_optional_key_counts_as_absent_and_is_no_value_of_a_required_one() {
+        let request = [0xa4, 0x00, 0x03, 0x01, 0xf6, 0x02, 0xf6, 0x03, 0xf6];
+        assert!(JoinRequest::decode(&request) == Ok(JoinRequest::list()));
+        assert!(JoinRequest::decode(&[0xa1, 0x00, 0xf6]).is_err());
+        let reply = [0xa5, 0x00, 0x00, 0x01, 0xf6, 0x02, 0xf6, 0x03, 0xf6, 0x04, 0xf6];
+        assert_eq!(JoinReply::decode(&reply), Ok(JoinReply::default()));
+        assert!(JoinReply::decode(&[0xa1, 0x00, 0xf6]).is_err());
+    }
 
     #[test]
     fn requests_and_answers_come_back_as_they_were() {

@@ -187,6 +187,9 @@ async fn frames_over_their_limit_are_refused_by_their_header_and_pass_at_it() {
             let claim = open(header(0x80, claims));
             let refused = too_large(StreamCode::Refused);
             check(side, "an optional frame that claims much", claim, refused, good(&head)).await;
+            let claim = open([head.frame(), header(0x80, claims)].concat());
+            let refused = too_large(StreamCode::TooLarge);
+            check(side, "an optional frame after HEAD", claim, refused, good(&head)).await;
         }
         let sized = |bytes: usize| {
             let message = message(&"x".repeat(bytes - 5));
@@ -199,6 +202,9 @@ async fn frames_over_their_limit_are_refused_by_their_header_and_pass_at_it() {
         let end_with_payload = [head.frame(), message("x"), frame(kind::END, &[0])].concat();
         let refused = too_large(StreamCode::TooLarge);
         check(side, "END with a payload", open(end_with_payload), refused, good(&head)).await;
+        let end_first = open(frame(kind::END, &[0]));
+        let refused = too_large(StreamCode::Refused);
+        check(side, "END with a payload as the first", end_first, refused, good(&head)).await;
     })
     .await;
 }
@@ -230,8 +236,20 @@ async fn cbor_that_lies_nests_or_repeats_itself_is_refused() {
             ("an indefinite map", &[0xbf, 0xff]),
             ("a tag", &[0xc0, 0x00]),
             ("a reserved form", &[0x1c]),
+            ("a simple value without a meaning", &[0xf8, 0x63]),
+            ("a map with a text as key", &[0xa1, 0x61, b'a', 0x00]),
+            ("a tag within an array", &[0x81, 0xc0, 0x00]),
         ] {
             check_head(side, what, with(lie), with(&[0x82, 0x61, b'a', 0x20])).await;
+        }
+        for good_value in [
+            &[0xf6][..],
+            &[0xf7],
+            &[0xf9, 0x3c, 0x00],
+            &[0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0],
+            &[0xa1, 0x00, 0xf5],
+        ] {
+            check_good(side, "an unknown key", good(&with(good_value))).await;
         }
         let no_text = head.clone().with(0, Cbor::Raw(vec![0x61, 0xff]));
         check_head(side, "a method that is not UTF-8", no_text, head.clone()).await;
@@ -439,6 +457,23 @@ fn bad_names() -> Vec<String> {
 }
 
 #[tokio::test]
+async fn null_under_an_optional_key_counts_as_absent() {
+    on_every_side(async |side| {
+        let null = || Cbor::Raw(vec![0xf6]);
+        let head = (side.head)();
+        for key in [6, 7, 8, 9, 10, 11, 12, 13] {
+            let what = format!("null under key {key}");
+            check_good(side, &what, good(&head.clone().with(key, null()))).await;
+        }
+        for key in [0, 3, 4, 5] {
+            let what = format!("null under the required key {key}");
+            check_head(side, &what, head.clone().with(key, null()), head.clone()).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn names_of_methods_are_exact_or_refused() {
     on_every_side(async |side| {
         let head = (side.head)();
@@ -504,9 +539,18 @@ async fn the_caller_in_a_head_is_the_nodes_word_and_nobody_elses() {
     }
     let side = agent_asked_by_node(&issuer).await;
     let named = |text: &str| Head::here(ECHO).with(8, Cbor::text(text));
-    for name in bad_names().iter().map(String::as_str).chain(["ops", "boss/ops", "caller/"]) {
+    for name in bad_names().iter().map(String::as_str).chain([
+        "",
+        "ops",
+        "boss/ops",
+        "caller/",
+        "enroller/x",
+    ]) {
         let what = format!("the asker {name:?}");
         check_head(&side, &what, named(name), named("caller/ops")).await;
+    }
+    for party in ["node/edge-1", "agent/other", "caller/ops"] {
+        check_good(&side, "a party as the asker", good(&named(party))).await;
     }
     let passed_on = Head::agent(ECHO, "other");
     check_head(&side, "a call for another agent", passed_on, named("agent/other")).await;
