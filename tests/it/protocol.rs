@@ -113,7 +113,7 @@ async fn a_node_passes_on_what_the_table_of_head_says_and_nothing_else() {
     let node = node(&issuer).await;
     let agent = raw_agent(&issuer, &node, "agent/one").await;
     let caller = linked(&issuer, &node, "caller/ops", &[]).await;
-    let pair = Cbor::Array(vec![Cbor::text("k"), Cbor::text("")]);
+    let pair = Cbor::Array(vec![Cbor::text("k\u{1b}\n"), Cbor::text("")]);
     let head = Head::agent("Echo/Echo", "one")
         .with(6, Cbor::Uint(7))
         .with(7, Cbor::Uint(100))
@@ -444,4 +444,151 @@ async fn a_registration_of_a_reserved_service_ends_the_link() {
     }
     let mut good = linked(&issuer, &node, "agent/one", &[]).await;
     good.register(&[("dialbacks", &["X"]), ("my.dialback", &["X"]), ("tcp_", &["X"])]).await;
+}
+
+#[tokio::test]
+async fn a_call_by_name_reaches_its_agent_whatever_the_agent_has_registered() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let agent = raw_agent(&issuer, &node, "agent/one").await;
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    for (method, call) in [("Echo/Other", 0), ("Elsewhere/At", 0), ("Echo/Echo", 1)] {
+        let head = Head::agent(method, "one").with(3, Cbor::Uint(call));
+        let mut asked = caller.ask(&head, "x").await;
+        let mut stream = agent.link.accept().await;
+        let head = Cbor::decode(&stream.expect(kind::HEAD).await);
+        assert_eq!(head.key(0), Some(&Cbor::text(method)));
+        stream.send(&status(12, 2)).await;
+        stream.finish();
+        let reply = asked.reply().await;
+        assert_eq!((reply.code, reply.outcome), (12, 2), "{method}");
+    }
+}
+
+/// DRAIN with this last stream.
+fn drain(last_stream: u64) -> Vec<u8> {
+    frame(kind::DRAIN, &Cbor::map([(2, Cbor::Uint(last_stream))]).encode())
+}
+
+#[tokio::test]
+async fn a_status_above_the_last_stream_of_a_drain_counts_and_a_reset_there_is_not_executed() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    for (name, is_answered) in [("one", true), ("two", false)] {
+        let mut agent = raw_agent(&issuer, &node, &format!("agent/{name}")).await;
+        let mut asked = caller.ask(&Head::agent("Echo/Echo", name), "x").await;
+        let mut stream = agent.link.accept().await;
+        for part in [kind::HEAD, kind::MESSAGE, kind::END] {
+            stream.expect(part).await;
+        }
+        agent.control.send(&drain(0)).await;
+        // PONG: the node has read what came before it.
+        agent.control.send(&crate::raw_peer::ping(1)).await;
+        agent.control.expect(kind::PONG).await;
+        if is_answered {
+            stream.send(&[message("x"), status(0, 0)].concat()).await;
+            stream.finish();
+        } else {
+            // INTERNAL: by the line the call would be unknown.
+            stream.reset(0x08);
+        }
+        let reply = asked.reply().await;
+        let wanted = if is_answered { 0 } else { 2 };
+        assert_eq!(reply.outcome, wanted, "answered: {is_answered}, {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_control_stream_that_is_stopped_ends_the_link_at_the_next_frame() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let mut caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    caller.control.recv.stop(0x04u32.into()).expect("an open stream");
+    caller.control.send(&crate::raw_peer::ping(1)).await;
+    let (code, text) = caller.link.closed().await;
+    assert_eq!(code, CloseCode::Protocol.number(), "{text}");
+    linked(&issuer, &node, "caller/ops", &[]).await;
+}
+
+#[tokio::test]
+async fn the_directory_answers_with_its_own_errors_and_hides_other_services_of_the_node() {
+    let issuer = Issuer::new();
+    let allow = AllowRule::parse("ops", "absent", "*/*").expect("a rule");
+    let policy = NodePolicy::default().allow(allow);
+    let node = Node::builder(issuer.credentials("node/edge-1"))
+        .listen("127.0.0.1:0")
+        .policy(policy)
+        .serve(services())
+        .start()
+        .await
+        .expect("a node");
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    const DIRECTORY: &str = "dialback.v1.Directory";
+    for (method, argument, wanted) in [
+        ("Services", "absent", (14, 1)),
+        ("Services", "hidden", (7, 1)),
+        ("Services", "No Name", (3, 1)),
+        ("Hosts", "no method", (3, 1)),
+        ("Hosts", "Some/Method", (0, 0)),
+    ] {
+        let head = Head::here(&format!("{DIRECTORY}/{method}"));
+        let reply = caller.ask(&head, argument).await.reply().await;
+        assert_eq!((reply.code, reply.outcome), wanted, "{method} {argument}: {}", reply.text);
+    }
+    for method in ["Sizes/Count", "Absent/Method", "dialback.v2.Directory/Agents"] {
+        let reply = caller.ask(&Head::here(method), "x").await.reply().await;
+        assert_eq!((reply.code, reply.outcome), (7, 2), "{method}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn texts_of_a_status_over_their_limits_are_cut_by_the_node_on_their_way() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let agent = raw_agent(&issuer, &node, "agent/one").await;
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    for (text, details) in [(2_048, 4_096), (2_049, 4_097)] {
+        let said = Cbor::map([
+            (0, Cbor::Uint(5)),
+            (1, Cbor::Uint(1)),
+            (2, Cbor::text(&"x".repeat(text))),
+            (3, Cbor::Bytes(vec![7; details])),
+        ]);
+        let mut asked = caller.ask(&Head::agent("Echo/Echo", "one"), "x").await;
+        let mut stream = agent.link.accept().await;
+        stream.expect(kind::HEAD).await;
+        stream.send(&frame(kind::STATUS, &said.encode())).await;
+        stream.finish();
+        let heard = Cbor::decode(&asked.expect(kind::STATUS).await);
+        assert_eq!(heard.key(2).map(|text| text.as_text().len()), Some(2_048));
+        let details = (details == 4_096).then(|| Cbor::Bytes(vec![7; 4_096]));
+        assert_eq!(heard.key(3), details.as_ref());
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_stream_is_stopped_with_cancelled_and_a_rules_limit_with_too_large() {
+    let issuer = Issuer::new();
+    let wide = AllowRule::parse("ops", "*", "Wide/*").expect("a rule");
+    let mut narrow = AllowRule::parse("ops", "*", "Narrow/*").expect("a rule");
+    narrow.message_bytes_max = Some(100);
+    let node = Node::builder(issuer.credentials("node/edge-1"))
+        .listen("127.0.0.1:0")
+        .policy(NodePolicy::default().allow(wide).allow(narrow))
+        .start()
+        .await
+        .expect("a node");
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    for (method, wanted, stop) in [
+        ("Wide/Chat", (14, 2), StreamCode::Cancelled),
+        ("Narrow/Chat", (8, 2), StreamCode::TooLarge),
+    ] {
+        let mut stream = caller.link.open().await;
+        let head = Head::agent(method, "absent").with(3, Cbor::Uint(3));
+        stream.send(&[head.frame(), message(&"x".repeat(200))].concat()).await;
+        let reply = stream.reply().await;
+        assert_eq!((reply.code, reply.outcome), wanted, "{method}: {}", reply.text);
+        assert_eq!(stream.stop_code().await, Some(stop.number()), "{method}");
+    }
 }
