@@ -14,25 +14,9 @@ use crate::{
     },
 };
 use std::ops::RangeInclusive;
-use toml::de::DeValue;
 
 /// A caller may have many links; more than this bounds nothing on any of them.
 const IN_FLIGHT_RANGE: RangeInclusive<usize> = 1..=100_000;
-
-/// Kinds of forwards that are planned and that this version does not have: a rule for one would open nothing.
-const KINDS_NOT_YET: [&str; 2] = ["http:", "mcp:"];
-
-/// Reads a pattern over methods, or over forwards of a kind that exists.
-fn method_pattern(value: &DeValue<'_>) -> Result<MethodGlob, String> {
-    let read = text::<MethodGlob>("HelloService/*");
-    let pattern = value.as_str().unwrap_or_default();
-    match KINDS_NOT_YET.iter().find(|kind| pattern.starts_with(**kind)) {
-        Some(kind) => Err(format!(
-            "{kind} is not supported by this version of dialback, and the rule would cover nothing; write SERVICE/METHOD, or tcp:NAME for a TCP forward"
-        )),
-        None => read(value),
-    }
-}
 
 /// Reads the rules of a node. Rules with a fault are left out; the fault refuses the file.
 pub(super) fn read_node_policy(file: &mut Table<'_>) -> NodePolicy {
@@ -90,7 +74,11 @@ fn read_deny(mut rule: Table<'_>) -> Option<DenyRule> {
 fn read_matchers(rule: &mut Table<'_>) -> Option<(AskerGlob, TargetGlob, MethodGlob)> {
     let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
     let agent = rule.required("agent", "agent = \"acme.*\"", text("acme.*"));
-    let method = rule.required("method", "method = \"HelloService/*\"", method_pattern);
+    let method = rule.required(
+        "method",
+        "method = \"HelloService/*\"",
+        text::<MethodGlob>("HelloService/*"),
+    );
     Some((caller?, agent?, method?))
 }
 
@@ -108,7 +96,11 @@ fn read_host(mut rule: Table<'_>) -> Option<HostRule> {
 fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
     let node = rule.required("node", "node = \"edge-*\"", text("edge-*"));
     let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
-    let method = rule.required("method", "method = \"HelloService/*\"", method_pattern);
+    let method = rule.required(
+        "method",
+        "method = \"HelloService/*\"",
+        text::<MethodGlob>("HelloService/*"),
+    );
     rule.refuse(
         &["agent", "timeout_max", "idempotent", "message_max", "rate", "in_flight"],
         "belongs in a node's rule; an agent's rule has node, caller and method",

@@ -1,6 +1,6 @@
 //! The names of services and methods: `HelloService/Hello`.
 
-use super::{Name, NameError};
+use super::{Name, NameError, as_name};
 use std::{fmt, str::FromStr, sync::Arc};
 
 const SERVICE_BYTES_MAX: usize = 200;
@@ -91,7 +91,7 @@ text_name!(ServiceName, "service", service_fault);
 text_name!(MethodName, "method", method_fault);
 
 /// What stands before the name of a forward, and tells it from an RPC method.
-pub(super) const FORWARDS: [&str; 2] = ["http", "tcp"];
+const FORWARDS: [&str; 2] = ["http", "tcp"];
 
 /// A service and a method together: `HelloService/Hello`, one text with a place to split it. Or a forward: `tcp:db`.
 ///
@@ -137,8 +137,10 @@ impl MethodPath {
     /// `tcp:db`, if the text begins as a forward does.
     fn forward(text: &str) -> Option<Result<Self, NameError>> {
         let (kind, name) = text.split_once(':').filter(|(kind, _)| FORWARDS.contains(kind))?;
-        let named =
-            name.parse::<Name>().map_err(|fault| NameError::new("forward", text, fault.why()));
+        let named = name.parse::<Name>().map_err(|fault| {
+            let spelling = format!("{kind}:{}", as_name(name));
+            NameError::new("forward", text, fault.why()).or_write::<Self>(text, [spelling])
+        });
         Some(named.map(|_| Self { text: text.into(), split: kind.len() }))
     }
 }

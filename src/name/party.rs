@@ -1,6 +1,6 @@
 //! The names of nodes, agents and callers, and the role that goes with each.
 
-use super::NameError;
+use super::{NameError, as_name};
 use std::{fmt, str::FromStr, sync::Arc};
 
 const LABEL_BYTES_MAX: usize = 63;
@@ -41,10 +41,10 @@ impl FromStr for Role {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| NameError::new("role", text, "is none of node, agent, caller"))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
+            NameError::new("role", text, "is none of node, agent, caller")
+                .or_write::<Self>(text, [as_name(text)])
+        })
     }
 }
 
@@ -95,7 +95,9 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         match name_fault(text) {
-            Some(why) => Err(NameError::new("name", text, why)),
+            Some(why) => {
+                Err(NameError::new("name", text, why).or_write::<Self>(text, [as_name(text)]))
+            }
             None => Ok(Self(text.into())),
         }
     }
@@ -193,6 +195,24 @@ mod tests {
         assert_eq!(at_limit.len(), 200);
         assert!(at_limit.parse::<Name>().is_ok());
         assert!(format!("{at_limit}a").parse::<Name>().is_err());
+    }
+
+    #[test]
+    fn a_wrong_name_is_told_with_its_right_spelling_where_that_can_be_guessed() {
+        let long = "A".repeat(300);
+        for (bad, right) in [
+            ("Warehouse", Some("warehouse")),
+            (" ware_house-1", Some("ware-house-1")),
+            ("É", None),
+            ("-a", None),
+            ("", None),
+            (&long, None),
+        ] {
+            let told = bad.parse::<Name>().expect_err(bad).to_string();
+            assert_eq!(told.split_once("; write ").map(|(_, right)| right), right, "{told}");
+        }
+        let told = "Agent/x".parse::<PeerName>().expect_err("a capital").to_string();
+        assert!(told.ends_with("; write agent"), "{told}");
     }
 
     #[test]

@@ -306,7 +306,7 @@ mod tests {
         let policy = NodePolicy::default()
             .allow(allow(1, "billing", "a", "acme.v1.Stock/Get*"))
             .allow(allow(2, "ops", "**", "*/*"))
-            .allow(allow(3, "web", "a", "http:grafana"))
+            .allow(allow(3, "web", "a", "tcp:grafana"))
             .allow(allow(4, "intern.*", "a", "Web/*"))
             .deny(deny(5, "ops", "a", "acme.**/*"))
             .deny(deny(6, "intern.bob", "a", "Web/Drop"))

@@ -66,7 +66,7 @@ mod tests {
 
     const CALLERS: [&str; 4] = ["ops", "**", "intern.*", "agent/a"];
     const AGENTS: [&str; 4] = ["a", "**", "acme.*", "node/a"];
-    const METHODS: [&str; 5] = ["*/*", "S/*", "S/A", "acme.**/Get*", "http:x"];
+    const METHODS: [&str; 5] = ["*/*", "S/*", "S/A", "acme.**/Get*", "tcp:x"];
 
     fn party(text: &str) -> PeerName {
         text.parse().expect("a party")

@@ -38,7 +38,15 @@ impl FromStr for Upstream {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let fault = |why| NameError::new("upstream", text, why);
+        let fault = |why| {
+            let port = text.trim_start_matches(':');
+            let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let local = is_port.then(|| format!("127.0.0.1:{port}"));
+            let bare =
+                text.split_once("://").map(|(_, rest)| rest.trim_end_matches('/').to_owned());
+            NameError::new("upstream", text, why)
+                .or_write::<Self>(text, bare.into_iter().chain(local))
+        };
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
                 _ if !cfg!(unix) => Err(fault("is a Unix socket, which this system does not have")),
@@ -92,6 +100,17 @@ mod tests {
         ] {
             let refused = bad.parse::<Upstream>();
             assert!(refused.is_err(), "{bad:?} was taken for an upstream");
+        }
+        for (bad, right) in [
+            ("5432", Some("127.0.0.1:5432")),
+            (":5432", Some("127.0.0.1:5432")),
+            ("tcp://db:1", Some("db:1")),
+            ("db", None),
+            ("unix:db.sock", None),
+        ] {
+            let told = bad.parse::<Upstream>().expect_err(bad).to_string();
+            let spelling = told.rsplit_once("; write ").map(|(_, right)| right);
+            assert!(right.is_none_or(|right| spelling == Some(right)), "{told}");
         }
     }
 }

@@ -45,7 +45,6 @@ async fn only_a_rule_for_the_forward_opens_it_on_the_node() {
         ("**/*", false),
         ("tcp/*", false),
         ("tcp:other", false),
-        ("http:db", false),
     ] {
         check_node(NodePolicy::default().allow(allow(method)), method, is_open).await;
     }
