@@ -2,14 +2,15 @@
 
 use crate::{
     args::CallArgs,
+    beside::{self, Grouped},
     caller::Reach,
     exit::{Failure, refused_here},
     input::Input,
     output::{Printed, print_json_aside},
 };
 use dialback::{
-    Call, CallId, CallKind, Callee, Caller, Code, Inbound, MethodPath, Name, Outbound, Outcome,
-    Reply, ServiceInfo, Shape, Status, json,
+    Call, CallId, CallKind, Callee, Caller, Code, Inbound, Metadata, MethodPath, Name, Outbound,
+    Outcome, Reply, ServiceInfo, Shape, Status, json,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -36,6 +37,8 @@ struct Order {
     is_stream: bool,
     priority: Option<i8>,
     wants_json: bool,
+    /// No message was given, so that null is sent.
+    is_bare: bool,
 }
 
 /// A unary call that names no time has this.
@@ -50,6 +53,10 @@ struct Answer<'a> {
     ok: bool,
     outcome: &'static str,
     replies: &'a [Value],
+    #[serde(skip_serializing_if = "Grouped::is_empty")]
+    metadata: Grouped,
+    #[serde(skip_serializing_if = "Grouped::is_empty")]
+    trailers: Grouped,
 }
 
 /// What became of the call of one agent among several.
@@ -63,12 +70,16 @@ struct Share {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<String>,
+    #[serde(skip_serializing_if = "Grouped::is_empty")]
+    metadata: Grouped,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reply: Option<Value>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
-    let input = Input::open(args.data.as_deref())?;
+    let (input, is_bare) = (Input::open(args.data.as_deref())?, args.data.is_none());
     let (whom, method) = whom(&args.what, args.any, args.all)?;
     if method.is_forward() {
         let name = method.method();
@@ -85,9 +96,12 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
         is_stream: args.stream,
         priority: args.priority,
         wants_json: args.json,
+        is_bare,
     };
     let reach = Reach::new(args.reach, order.timeout.unwrap_or(STREAM_TIMEOUT), args.json)?;
-    reach.run(async |caller, left| order.call(caller, input, left).await)
+    reach.run(async |caller, left| {
+        order.call(caller, input, left).await.map_err(|failure| order.explained(failure))
+    })
 }
 
 fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Failure> {
@@ -111,7 +125,7 @@ impl Order {
         let began = Instant::now();
         let kind = match self.is_stream {
             true => CallKind::ServerStream,
-            false => self.kind(caller, left).await,
+            false => self.kind(caller, left).await?,
         };
         let left = left.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let timeout = match (self.timeout, kind) {
@@ -136,29 +150,66 @@ impl Order {
     }
 
     /// Of which kind the method is, by the node's directory. Where that cannot be known, the call itself says why.
-    async fn kind(&self, caller: &Caller, left: Duration) -> CallKind {
-        let lookup = async {
-            let agent = match &self.whom {
-                Whom::Agent(name) => self.awaited(caller, name).await?,
-                Whom::Any | Whom::All => {
-                    let hosts = caller.hosts(&self.method).await?;
-                    hosts.first().map(ToString::to_string).unwrap_or_default()
-                }
-            };
-            caller.services(&agent).await
-        };
-        match tokio::time::timeout(left, lookup).await {
-            Ok(Ok(services)) => kind_of(&services, &self.method),
-            _ => CallKind::Unary,
+    ///
+    /// # Errors
+    /// The call was to wait for an agent, and none attached in time.
+    async fn kind(&self, caller: &Caller, left: Duration) -> Result<CallKind, Failure> {
+        match tokio::time::timeout(left, self.services(caller)).await {
+            Ok(Ok(services)) => Ok(kind_of(&services, &self.method)),
+            Err(_elapsed) if self.wait => {
+                let absent = match &self.whom {
+                    Whom::Agent(name) => format!("agent {name} is not attached"),
+                    Whom::Any | Whom::All => {
+                        let service = self.method.service();
+                        format!("no agent that is attached may answer for {service}")
+                    }
+                };
+                let text =
+                    format!("{absent}, and none came in time (--wait; --timeout says how long)");
+                Err(Status::not_executed(Code::Unavailable, text).into())
+            }
+            _ => Ok(CallKind::Unary),
         }
     }
 
-    /// The agent's name, once it is attached if the call is to wait for that.
-    async fn awaited(&self, caller: &Caller, name: &Name) -> Result<String, Status> {
-        while self.wait && caller.services(name.as_str()).await.is_err_and(is_absent) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    /// What the agent that is to answer hosts; of several the first. If the call is to wait, once there is one.
+    async fn services(&self, caller: &Caller) -> Result<Vec<ServiceInfo>, Status> {
+        loop {
+            let agent = match &self.whom {
+                Whom::Agent(name) => Some(name.clone()),
+                Whom::Any | Whom::All => caller.hosts(&self.method).await?.into_iter().next(),
+            };
+            let services = match agent {
+                Some(agent) => caller.services(agent.as_str()).await,
+                None => Err(Status::not_executed(Code::Unavailable, "no agent may answer")),
+            };
+            match services {
+                Err(status) if self.wait && status.code() == Code::Unavailable => {
+                    // The directory has nothing to subscribe to.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                services => return services,
+            }
         }
-        Ok(name.to_string())
+    }
+
+    /// Adds to a refusal what the other side cannot know: that no message was given.
+    fn explained(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Call(status, call_id)
+                if self.is_bare && status.code() == Code::InvalidArgument =>
+            {
+                let text = format!(
+                    "{}; no message was given, so null was sent: give one with -d JSON, as -d '\"hello\"'",
+                    status.message()
+                );
+                let told = Status::with_outcome(status.code(), status.outcome(), text)
+                    .with_details(status.details().clone())
+                    .with_metadata(status.metadata().clone());
+                Failure::Call(told, call_id)
+            }
+            failure => failure,
+        }
     }
 
     fn with<R, S: Shape>(&self, call: Call<R, S>, timeout: Duration) -> (Call<R, S>, CallId) {
@@ -186,7 +237,7 @@ impl Order {
         let (call, call_id) = self.with(call, timeout);
         let reply = call.raw().await.map_err(|status| failed(status, call_id))?;
         replies.take_reply(&reply, call_id).await?;
-        replies.end().await
+        replies.end(&reply.metadata, &reply.trailing).await
     }
 
     async fn server_stream(
@@ -217,7 +268,7 @@ impl Order {
         let answered = async { answer.raw().await.map_err(|status| failed(status, call_id)) };
         let reply = both(send(input, outbound), answered).await?;
         replies.take_reply(&reply, call_id).await?;
-        replies.end().await
+        replies.end(&reply.metadata, &reply.trailing).await
     }
 
     async fn bidirectional(
@@ -259,10 +310,6 @@ impl Order {
         }
         first_failure.map_or(Ok(()), |code| Err(Failure::said(code)))
     }
-}
-
-fn is_absent(status: Status) -> bool {
-    status.code() == Code::Unavailable
 }
 
 fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
@@ -366,15 +413,17 @@ impl Replies {
                 return Err(Failure::READER_GONE);
             }
         }
-        self.end().await
+        self.end(inbound.metadata(), inbound.trailing()).await
     }
 
-    async fn end(self) -> Result<(), Failure> {
-        if self.wants_json {
-            let outcome = Outcome::Ok.as_str();
-            print_json_aside(&Answer { ok: true, outcome, replies: &self.seen }).await?;
+    async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
+        if !self.wants_json {
+            return beside::tell(metadata, trailing).await;
         }
-        Ok(())
+        let outcome = Outcome::Ok.as_str();
+        let [metadata, trailers] = [metadata, trailing].map(Grouped::of);
+        let answer = Answer { ok: true, outcome, replies: &self.seen, metadata, trailers };
+        print_json_aside(&answer).await.map(drop)
     }
 }
 
@@ -388,6 +437,8 @@ impl Share {
                 code: None,
                 outcome: Outcome::Ok.as_str(),
                 message: None,
+                details: None,
+                metadata: Grouped::default(),
                 reply: Some(reply),
             },
             Err(status) => Self {
@@ -396,6 +447,8 @@ impl Share {
                 code: Some(status.code().as_str()),
                 outcome: status.outcome().as_str(),
                 message: Some(status.message().to_owned()),
+                details: beside::details(&status),
+                metadata: Grouped::of(status.metadata()),
                 reply: None,
             },
         }

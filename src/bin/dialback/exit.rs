@@ -1,5 +1,6 @@
 //! How a command ends: its exit code, and how a failure is told. Only here an error meets the terminal.
 
+use crate::beside::{self, Grouped};
 use crate::log_writer::LogWriter;
 use crate::output::{escape, print_json_aside};
 use dialback::{
@@ -89,7 +90,7 @@ impl Failure {
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Runtime(lines) | Self::Local(lines) => lines.clone(),
-            Self::Call(status, _) => vec![status.to_string()],
+            Self::Call(status, _) => vec![beside::line(status)],
             Self::Signal(_) | Self::Said(_) => vec![],
         }
     }
@@ -136,6 +137,10 @@ struct FailedCall<'a> {
     outcome: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<String>,
+    #[serde(skip_serializing_if = "Grouped::is_empty")]
+    metadata: Grouped,
+    #[serde(skip_serializing_if = "Option::is_none")]
     call_id: Option<String>,
 }
 
@@ -146,6 +151,8 @@ impl<'a> FailedCall<'a> {
             code: status.code().as_str(),
             outcome: status.outcome().as_str(),
             message: status.message(),
+            details: beside::details(status),
+            metadata: Grouped::of(status.metadata()),
             call_id: call_id.map(|id| id.to_string()),
         }
     }

@@ -4,6 +4,7 @@ mod agent;
 mod agents;
 mod args;
 mod audit;
+mod beside;
 mod call;
 mod caller;
 mod certs;

@@ -32,6 +32,14 @@ pub(crate) async fn print_json_aside(value: &impl Serialize) -> Result<Printed, 
     print_aside(escape_json(text)).await
 }
 
+/// Writes lines to standard error in the same way. Nobody may be there to read them.
+pub(crate) async fn say_aside(lines: String) -> Result<(), Failure> {
+    if !lines.is_empty() {
+        read_aside(move || drop(io::stderr().write_all(lines.as_bytes()))).await;
+    }
+    Ok(())
+}
+
 fn write_line(text: &str) -> Result<Printed, Failure> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {

@@ -1,6 +1,7 @@
 //! Calls through three processes: what is printed, and which code they end with.
 
-use super::process::{Place, Running, until_has};
+use super::process::{Place, RULES, Running, until_has};
+use dialback::{Agent, Context, Credentials, Outbound, Service, Status};
 use rustix::process::Signal;
 use serde_json::json;
 use std::{net::UdpSocket, process::Stdio, time::Instant};
@@ -257,4 +258,104 @@ fn until_full(reader: &std::io::PipeReader) {
         assert!(Instant::now() < until, "the pipe never filled up");
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_call_without_a_message_on_a_method_that_wants_one_says_so() {
+    let (place, _node, _agent, at) = world();
+    for method in ["HelloService/Hello", "Demo/Sleep", "Demo/Count"] {
+        call(&place, &at, &[method])
+            .expect(67, &["no message was given, so null was sent", "-d JSON"]);
+    }
+    let ended = call(&place, &at, &["HelloService/Hello", "-d", "null"]).expect(67, &[]);
+    assert!(!ended.stderr.contains("-d JSON"), "{ended:#?}");
+    call(&place, &at, &["Demo/Echo"]).expect_out("null\n");
+}
+
+#[test]
+fn a_vain_wait_names_whom_it_waited_for() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let wait = ["HelloService/Hello", "--wait", "--timeout", "1s"];
+    place.run(&[&["call", "--node", &at, "nobody"], &wait[..]].concat()).expect(
+        78,
+        &["UNAVAILABLE (not_executed): agent nobody is not attached, and none came in time (--wait"],
+    );
+    place
+        .run(&[&["call", "--node", &at, "--any"], &wait[..]].concat())
+        .expect(78, &["no agent that is attached may answer for HelloService, and none came"]);
+    let late = place.command(
+        &[&["call", "--node", &at, "warehouse", "Demo/Count", "-d", "{\"n\":2}"], &["--wait"][..]]
+            .concat(),
+    );
+    let late = Running::start(late);
+    let _agent = place.agent(&at);
+    late.end().expect_out("{\"i\":1}\n{\"i\":2}\n");
+}
+
+/// A service with something beside its messages, before, after and in place of them.
+fn talkative() -> Service {
+    fn add(ctx: &Context) {
+        ctx.add_reply_metadata("k", "v\u{1b}");
+        ctx.add_reply_metadata("k", "w");
+        ctx.add_trailing_metadata("t", "1");
+    }
+    async fn told(text: String, ctx: Context) -> Result<String, Status> {
+        add(&ctx);
+        Ok(text)
+    }
+    async fn refused(_: String, _: Context) -> Result<String, Status> {
+        let metadata = [("k".to_owned(), "v".to_owned())].into_iter().collect();
+        Err(Status::not_found("nobody").with_details(vec![0xfb, 0xff]).with_metadata(metadata))
+    }
+    Service::new("Talk").method("Told", told).method("Refused", refused).server_stream(
+        "Stream",
+        |text: String, mut out: Outbound<String>, ctx: Context| async move {
+            add(&ctx);
+            out.send(&text).await
+        },
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_metadata_and_trailers_are_shown() {
+    let place = Place::new();
+    place.write("rules.toml", format!("{RULES}[[host]]\nagent = \"*\"\nservice = \"Talk\"\n"));
+    let (_node, at) =
+        place.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"]);
+    let credentials = Credentials::from_dir(place.path("certs"), "agent-warehouse");
+    let agent = Agent::builder(credentials.expect("credentials"))
+        .node(at.as_str())
+        .serve(talkative())
+        .start()
+        .expect("an agent");
+    agent.registered(1).await;
+    tokio::task::spawn_blocking(move || {
+        let call = |method: &str, more: &[&str]| {
+            call(&place, &at, &[&[method, "-d", "\"x\""], more].concat())
+        };
+        for method in ["Talk/Told", "Talk/Stream"] {
+            let ended = call(method, &[]);
+            assert_eq!(ended.stdout, "\"x\"\n", "{ended:#?}");
+            let told = "metadata k: v\\u{1b}\nmetadata k: w\ntrailer t: 1\n";
+            assert_eq!((ended.code, &*ended.stderr), (Some(0), told));
+            let shown = call(method, &["--json"]).json();
+            let expected = json!({
+                "ok": true, "outcome": "ok", "replies": ["x"],
+                "metadata": {"k": ["v\u{1b}", "w"]}, "trailers": {"t": ["1"]}
+            });
+            assert_eq!(shown, expected);
+        }
+        let line = "error: NOT_FOUND (app_error): nobody (details -_8, metadata k: v)\n";
+        let ended = call("Talk/Refused", &[]);
+        assert_eq!((ended.code, &*ended.stderr), (Some(69), line));
+        let shown = call("Talk/Refused", &["--json"]).json();
+        assert_eq!((&shown["details"], &shown["metadata"]), (&json!("-_8"), &json!({"k": ["v"]})));
+        let all = ["call", "--node", &at, "--all", "Talk/Refused", "-d", "\"x\""];
+        let shown = place.run(&all).json();
+        assert_eq!((&shown["details"], &shown["metadata"]), (&json!("-_8"), &json!({"k": ["v"]})));
+    })
+    .await
+    .expect("no assertion failed");
+    agent.shutdown().await;
 }
