@@ -1,7 +1,7 @@
 //! One CA: makes its own certificate, signs leafs and revocation lists. In memory; no files here.
 
 use super::{CertPem, CertsError, LeafPem, LeafProfile};
-use crate::tls::{self, CertificateFacts, RevokedSerial};
+use crate::tls::{self, CertificateFacts, FactsError, RevokedSerial};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
@@ -65,16 +65,30 @@ impl Ca {
 
     /// Takes a CA from its certificate and key in PEM, made here or elsewhere.
     pub fn from_pem(cert: &str, key: &str) -> Result<Self, CertsError> {
-        let key = KeyPair::from_pem(key).map_err(|_| unfit("the key cannot be read"))?;
-        Self::joined(cert.to_owned(), key)
+        Self::from_bytes(cert.as_bytes(), key.as_bytes())
+    }
+
+    /// The same for files, in which text that is not UTF-8 may stand between the blocks.
+    pub(super) fn from_bytes(cert: &[u8], key: &[u8]) -> Result<Self, CertsError> {
+        let at = |name: &str, source: FactsError| match source {
+            FactsError::Unusable { why } => CertsError::Unusable { path: name.into(), why },
+            source => CertsError::UnfitCa { path: name.into(), why: source.to_string() },
+        };
+        let key = key_pair(key).map_err(|source| at("ca.key", source))?.ok_or_else(|| {
+            let why = "no private key in the CA's file".into();
+            CertsError::UnfitCa { path: "ca.key".into(), why }
+        })?;
+        tls::fingerprints(cert).map_err(|source| at("ca.pem", source))?;
+        // It goes to those who join: without what only our reader skips.
+        let text = String::from_utf8_lossy(cert).replace('\u{feff}', "");
+        Self::joined(text, key)
     }
 
     fn joined(pem: String, key: KeyPair) -> Result<Self, CertsError> {
-        let facts = CertificateFacts::all_from_pem(pem.as_bytes())
-            .map_err(|error| unfit(error.to_string()))?
-            .into_iter()
-            .next()
-            .ok_or_else(|| unfit("no certificate in the CA's file"))?;
+        let bodies = tls::pem_bodies(pem.as_bytes(), tls::PemKind::Certificate)
+            .map_err(|error| unfit(error.to_string()))?;
+        let der = bodies.first().ok_or_else(|| unfit("no certificate in the CA's file"))?;
+        let facts = CertificateFacts::from_der(der).map_err(|error| unfit(error.to_string()))?;
         if !facts.is_ca {
             return Err(unfit("the certificate is not that of a CA"));
         }
@@ -82,7 +96,7 @@ impl Ca {
             return Err(unfit("key and certificate of the CA are no pair"));
         }
         let trust_domain = trust_domain_of(&facts)?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key)?;
+        let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
         Ok(Self { issuer, pem, facts, trust_domain })
     }
 
@@ -217,6 +231,15 @@ fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
 
 pub(super) fn new_key() -> Result<KeyPair, CertsError> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+/// The private key of a PEM text, if there is one.
+///
+/// # Errors
+/// It is encrypted, damaged, or of a kind that cannot be used here.
+pub(super) fn key_pair(text: &[u8]) -> Result<Option<KeyPair>, FactsError> {
+    let Some(key) = tls::private_key(text)? else { return Ok(None) };
+    KeyPair::try_from(&key).map(Some).map_err(|_| tls::key_fault(key.secret_der()))
 }
 
 /// Sixteen bytes by chance, positive, and of one length so that they compare as texts.

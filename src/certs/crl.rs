@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     name::PeerName,
-    tls::{CertificateFacts, CrlFacts, RevokedSerial},
+    tls::{CertificateFacts, CrlFacts, FactsError, RevokedSerial},
 };
 use std::{
     collections::BTreeSet,
@@ -145,9 +145,11 @@ impl CertsDir {
 
     fn lists(&self) -> Result<Vec<CrlFacts>, CertsError> {
         let path = self.crl_path();
-        let text = files::read_if_there(&path)?.unwrap_or_default();
-        CrlFacts::all_from_pem(text.as_bytes())
-            .map_err(|source| CertsError::DamagedList { path, source })
+        let text = files::read_pem(&path)?.unwrap_or_default();
+        CrlFacts::all_from_pem(&text).map_err(|source| match source {
+            FactsError::Unusable { why } => CertsError::Unusable { path, why },
+            source => CertsError::DamagedList { path, source },
+        })
     }
 
     fn present_list(&self, ca: &Ca) -> Result<PresentList, CertsError> {
@@ -177,8 +179,8 @@ impl CertsDir {
     fn serials_of(&self, party: &PeerName, ca: &Ca) -> Result<BTreeSet<String>, CertsError> {
         let listed = issued::read(&self.record_path())?;
         let listed = listed.into_iter().filter(|one| one.party == *party).map(|one| one.serial);
-        let text = files::read_if_there(&self.leaf_path(party, "pem"))?.unwrap_or_default();
-        let there = CertificateFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
+        let text = files::read_pem(&self.leaf_path(party, "pem"))?.unwrap_or_default();
+        let there = CertificateFacts::all_from_pem(&text).unwrap_or_default();
         let there = there.into_iter().filter(|leaf| ca.is_issuer_of(leaf)).map(|leaf| leaf.serial);
         Ok(listed.chain(there).collect())
     }

@@ -115,12 +115,11 @@ impl CertsDir {
     /// The CA of this directory, with its key.
     pub fn ca(&self) -> Result<Ca, CertsError> {
         let (cert_path, key_path) = (self.ca_path(), self.ca_key_path());
-        let key = files::read_if_there(&key_path)?.map(zeroize::Zeroizing::new);
-        match (files::read_if_there(&cert_path)?, key) {
-            (Some(cert), Some(key)) => Ca::from_pem(&cert, &key).map_err(|error| match error {
-                CertsError::UnfitCa { why, .. } => CertsError::UnfitCa { path: cert_path, why },
-                other => other,
-            }),
+        let key = files::read_pem(&key_path)?.map(zeroize::Zeroizing::new);
+        match (files::read_pem(&cert_path)?, key) {
+            (Some(cert), Some(key)) => {
+                Ca::from_bytes(&cert, &key).map_err(|error| error.in_dir(&self.dir))
+            }
             (Some(_), None) => Err(CertsError::HalfCa { there: cert_path, gone: key_path }),
             (None, Some(_)) => Err(CertsError::HalfCa { there: key_path, gone: cert_path }),
             (None, None) => Err(CertsError::NoCa { dir: self.dir.clone() }),
@@ -186,7 +185,7 @@ impl CertsDir {
 }
 
 pub(super) fn damaged(path: &Path, source: FactsError) -> CertsError {
-    CertsError::Damaged { path: path.into(), source }
+    CertsError::of_file(path, source)
 }
 
 pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
@@ -225,8 +224,8 @@ mod tests {
     }
 
     fn newest_list(certs: &CertsDir) -> CrlFacts {
-        let text = files::read(&certs.crl_path()).expect("read");
-        CrlFacts::all_from_pem(text.as_bytes()).expect("lists").remove(0)
+        let text = fs::read(certs.crl_path()).expect("read");
+        CrlFacts::all_from_pem(&text).expect("lists").remove(0)
     }
 
     #[test]

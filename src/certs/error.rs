@@ -4,7 +4,10 @@ use crate::{
     name::{PeerName, Role},
     tls::{FactsError, IdentityError, Utc},
 };
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Why `dialback certs` did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -119,8 +122,16 @@ pub enum CertsError {
         /// What is wrong with it.
         source: FactsError,
     },
-    /// A file of bytes where PEM is wanted.
-    #[error("{path} is no text, and PEM is wanted; `openssl x509`, `openssl req` or `openssl crl` with `-inform der` turns DER into it", path = path.display())]
+    /// A file that is whole and not supported: UTF-16, DER, an encrypted key, DSA.
+    #[error("{path} cannot be used: {why}", path = path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and the remedy.
+        why: String,
+    },
+    /// A record that is not text.
+    #[error("{path} is not UTF-8 text; put the right file back", path = path.display())]
     NotText {
         /// The file.
         path: PathBuf,
@@ -199,6 +210,25 @@ pub enum CertsError {
         /// What rcgen says.
         why: String,
     },
+}
+
+impl CertsError {
+    /// Tells what is not supported from what is damaged.
+    pub(crate) fn of_file(path: &Path, source: FactsError) -> Self {
+        match source {
+            FactsError::Unusable { why } => Self::Unusable { path: path.into(), why },
+            source => Self::Damaged { path: path.into(), source },
+        }
+    }
+
+    /// A fault of a file of which only the name is known, once its directory is.
+    pub(super) fn in_dir(self, dir: &Path) -> Self {
+        match self {
+            Self::UnfitCa { path, why } => Self::UnfitCa { path: dir.join(path), why },
+            Self::Unusable { path, why } => Self::Unusable { path: dir.join(path), why },
+            other => other,
+        }
+    }
 }
 
 impl From<rcgen::Error> for CertsError {

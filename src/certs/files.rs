@@ -53,6 +53,15 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, CertsError> {
     }
 }
 
+/// The bytes of a PEM file, or nothing if there is none. What else stands in it need not be UTF-8.
+pub(super) fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, CertsError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(CertsError::Unreadable { path: path.into(), source }),
+    }
+}
+
 /// Makes the directory if need be, and holds it until the guard is dropped, so that two commands
 /// that run at once do not each make a CA.
 pub(super) fn hold_dir(dir: &Path) -> Result<Option<File>, CertsError> {

@@ -1,9 +1,8 @@
 //! What is in a PEM file, for people: certificates, lists, requests, and keys, of which only the kind is said.
 
-use super::{CertsError, dir::damaged, files};
-use crate::tls::{CertificateFacts, CrlFacts, CsrFacts};
-use rustls_pki_types::pem::{PemObject, SectionKind};
-use std::{fmt, path::Path};
+use super::{CertsError, dir::damaged};
+use crate::tls::{CertificateFacts, CrlFacts, CsrFacts, FactsError, PemKind, pem_blocks};
+use std::{fmt, fs, path::Path};
 
 /// Something that `certs inspect` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +31,10 @@ impl fmt::Display for Inspected {
 /// Reads a PEM file: its certificates, then its revocation lists, its certificate requests and its keys, each in their order.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     let path = path.as_ref();
-    let text = zeroize::Zeroizing::new(files::read(path)?);
-    let bytes = text.as_bytes();
+    let text =
+        fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })?;
+    let text = zeroize::Zeroizing::new(text);
+    let bytes = text.as_slice();
     let at = |source| damaged(path, source);
     let certificates = CertificateFacts::all_from_pem(bytes).map_err(at)?.into_iter();
     let lists = CrlFacts::all_from_pem(bytes).map_err(at)?.into_iter();
@@ -42,7 +43,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
         .map(|facts| Inspected::Certificate(facts.into()))
         .chain(lists.map(Inspected::Crl))
         .chain(requests.map(Inspected::Csr))
-        .chain(key_forms(bytes).map(Inspected::Key))
+        .chain(key_forms(bytes).map_err(at)?.into_iter().map(Inspected::Key))
         .collect();
     if found.is_empty() {
         return Err(CertsError::NothingToInspect { path: path.into() });
@@ -50,16 +51,13 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     Ok(found)
 }
 
-fn key_forms(pem: &[u8]) -> impl Iterator<Item = &'static str> {
-    <(SectionKind, Vec<u8>)>::pem_slice_iter(pem).filter_map(Result::ok).filter_map(
-        |(kind, body)| {
-            drop(zeroize::Zeroizing::new(body));
-            match kind {
-                SectionKind::PrivateKey => Some("PKCS #8"),
-                SectionKind::EcPrivateKey => Some("SEC 1, elliptic curve"),
-                SectionKind::RsaPrivateKey => Some("PKCS #1, RSA"),
-                _ => None,
-            }
-        },
-    )
+/// Nothing of a key is decoded for it.
+fn key_forms(text: &[u8]) -> Result<Vec<&'static str>, FactsError> {
+    let forms = pem_blocks(text)?.into_iter().filter_map(|block| match block.kind {
+        PemKind::Key(form) => Some(form),
+        PemKind::EncryptedKey => Some("encrypted"),
+        PemKind::ForeignKey => Some("of a kind that is not supported"),
+        _ => None,
+    });
+    Ok(forms.collect())
 }

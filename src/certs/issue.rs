@@ -2,7 +2,7 @@
 
 use super::{
     CertsDir, CertsError, LeafProfile,
-    ca::Ca,
+    ca::{Ca, key_pair},
     dir::{Action, damaged, expect_holding, is_fresh},
     files::{self, Audience},
     issued,
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     name::{Name, PeerName, Role},
-    tls::{CertificateFacts, CsrFacts, Utc, spiffe_uri},
+    tls::{CertificateFacts, CsrFacts, FactsError, Utc, spiffe_uri},
 };
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -74,6 +74,9 @@ impl CertsDir {
         let not_after = leaf_end(request.days, &ca, now)?;
         let party = PeerName::new(request.role, request.name.clone());
         let there = self.present_leaf(&party)?;
+        if !request.force {
+            self.expect_usable_key(&party)?;
+        }
         if let Some((facts, true)) = &there
             && !request.force
             && self.is_good(facts, &ca, &Wanted { party: &party, hosts: &hosts }, now)?
@@ -165,6 +168,7 @@ impl CertsDir {
         match self.key_at(&key) {
             Ok(Some(there)) if there.subject_public_key_info() == wanted => Ok(()),
             Ok(None) => Ok(()),
+            Err(error @ CertsError::Unusable { .. }) => Err(error),
             _ => Err(CertsError::OtherKeyBeside { key, party: party.clone() }),
         }
     }
@@ -182,13 +186,22 @@ impl CertsDir {
         Err(CertsError::RevokedKey { party, serial })
     }
 
+    /// A key that is whole and cannot be used here, such as an encrypted one, is somebody's own: it is replaced by force only.
+    fn expect_usable_key(&self, party: &PeerName) -> Result<(), CertsError> {
+        match self.key_at(&self.leaf_path(party, "key")) {
+            Err(error @ CertsError::Unusable { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The key in a file, if there is one.
     pub(super) fn key_at(&self, path: &Path) -> Result<Option<KeyPair>, CertsError> {
-        let text = files::read_if_there(path)?.map(Zeroizing::new);
-        text.map(|text| {
-            KeyPair::from_pem(&text).map_err(|_| CertsError::UnfitKey { path: path.into() })
-        })
-        .transpose()
+        let Some(text) = files::read_pem(path)?.map(Zeroizing::new) else { return Ok(None) };
+        match key_pair(&text) {
+            Ok(Some(key)) => Ok(Some(key)),
+            Err(error @ FactsError::Unusable { .. }) => Err(damaged(path, error)),
+            Ok(None) | Err(_) => Err(CertsError::UnfitKey { path: path.into() }),
+        }
     }
 
     /// Holds the directory, which must be there.
@@ -204,10 +217,10 @@ impl CertsDir {
         &self,
         party: &PeerName,
     ) -> Result<Option<(CertificateFacts, bool)>, CertsError> {
-        let Some(text) = files::read_if_there(&self.leaf_path(party, "pem"))? else {
+        let Some(text) = files::read_pem(&self.leaf_path(party, "pem"))? else {
             return Ok(None);
         };
-        let leafs = CertificateFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
+        let leafs = CertificateFacts::all_from_pem(&text).unwrap_or_default();
         let key = self.key_at(&self.leaf_path(party, "key")).unwrap_or_default();
         Ok(leafs.into_iter().next().map(|facts| {
             let fits = key.is_some_and(|key| facts.has_public_key(&key.subject_public_key_info()));
@@ -277,8 +290,9 @@ impl Plan<'_> {
 
 /// The public key of the one request in a file.
 fn public_key_of(path: &Path) -> Result<Vec<u8>, CertsError> {
-    let text = files::read(path)?;
-    let found = CsrFacts::all_from_pem(text.as_bytes()).map_err(|source| damaged(path, source))?;
+    let text =
+        fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })?;
+    let found = CsrFacts::all_from_pem(&text).map_err(|source| damaged(path, source))?;
     match found.as_slice() {
         [one] => Ok(one.public_key_der().to_vec()),
         several => Err(CertsError::NotOneRequest { path: path.into(), count: several.len() }),
@@ -326,7 +340,6 @@ mod tests {
         certs::InitOptions,
         tls::{CredentialFiles, Credentials},
     };
-    use std::fs;
 
     fn with_ca(now: SystemTime) -> (tempfile::TempDir, CertsDir) {
         let dir = tempfile::tempdir().expect("a directory");

@@ -2,10 +2,11 @@
 
 use super::{
     CertsError,
+    ca::key_pair,
     files::{self, Audience},
 };
 use crate::{durable, files::dir_of, tls::CertificateFacts};
-use rcgen::{KeyPair, PublicKeyData};
+use rcgen::PublicKeyData;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -50,17 +51,17 @@ pub(crate) fn mend_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
         return Ok(false);
     }
     let _held = files::hold_dir(dir_of(cert))?;
-    let Some(text) = files::read_if_there(&next)? else { return Ok(false) };
-    let is_pair = is_pair(&text, &files::read_if_there(key)?.unwrap_or_default().into());
+    let Some(text) = files::read_pem(&next)? else { return Ok(false) };
+    let is_pair = is_pair(&text, &Zeroizing::new(files::read_pem(key)?.unwrap_or_default()));
     if is_pair {
         rename(&next, cert)?;
     }
     Ok(is_pair)
 }
 
-fn is_pair(cert_pem: &str, key_pem: &Zeroizing<String>) -> bool {
-    let leaf = CertificateFacts::all_from_pem(cert_pem.as_bytes()).unwrap_or_default();
-    let key = KeyPair::from_pem(key_pem).ok();
+fn is_pair(cert_pem: &[u8], key_pem: &[u8]) -> bool {
+    let leaf = CertificateFacts::all_from_pem(cert_pem).unwrap_or_default();
+    let key = key_pair(key_pem).ok().flatten();
     let key = key.map(|key| key.subject_public_key_info());
     leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key))
 }

@@ -37,8 +37,8 @@ impl CertsDir {
             Some(key) => (key, Action::Kept),
             None => (self.store_key(&key_path)?, Action::Made),
         };
-        let text = files::read_if_there(&csr_path)?.unwrap_or_default();
-        let requests = CsrFacts::all_from_pem(text.as_bytes()).unwrap_or_default();
+        let text = files::read_pem(&csr_path)?.unwrap_or_default();
+        let requests = CsrFacts::all_from_pem(&text).unwrap_or_default();
         let csr = match requests.as_slice() {
             [one] if one.public_key_der() == key.subject_public_key_info() => Action::Kept,
             _ => {

@@ -99,8 +99,11 @@ impl Join {
         match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(CertsError::Unreadable { path: path.into(), source }.into()),
-            Ok(pem) if self.names_ca(&pem) => Ok(()),
-            Ok(_) => Err(EnrollError::OtherCa { path: path.into() }),
+            Ok(pem) => match fingerprints(&pem) {
+                Ok(found) if found.contains(self.token.ca_fingerprint()) => Ok(()),
+                Ok(_) => Err(EnrollError::OtherCa { path: path.into() }),
+                Err(source) => Err(CertsError::of_file(path, source).into()),
+            },
         }
     }
 

@@ -1,10 +1,14 @@
 //! What stands in a certificate request: whose key it is, and what it asks for, which nobody is bound to give.
 
-use super::facts::{self, FactsError};
-use rustls_pki_types::pem::SectionKind;
+use super::{
+    config::provider,
+    facts::{self, FactsError},
+    key_kind, pem,
+};
 use std::fmt;
 use x509_parser::{
     certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer,
+    signature_algorithm::RsaSsaPssParams, x509::AlgorithmIdentifier,
 };
 
 /// A certificate request whose maker has proved, by its signature, to hold the key in it. All else in it is a wish.
@@ -26,10 +30,8 @@ impl CsrFacts {
         if !rest.is_empty() {
             return Err(damaged("bytes follow the certificate request".into()));
         }
-        // The provider's feature of rcgen brings the check with it.
-        parsed.verify_signature().map_err(|error| {
-            damaged(format!("its signature does not prove that it is of its own key: {error}"))
-        })?;
+        key_kind::expect_supported(&parsed.certification_request_info.subject_pki)?;
+        expect_own_signature(&parsed)?;
         let info = &parsed.certification_request_info;
         Ok(Self {
             subject: info.subject.to_string(),
@@ -39,13 +41,70 @@ impl CsrFacts {
     }
 
     /// Reads every request of a PEM file, in order. Other sections are passed over.
-    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, FactsError> {
-        facts::sections(pem, SectionKind::Csr)?.iter().map(|der| Self::from_der(der)).collect()
+    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, FactsError> {
+        pem::bodies(text, pem::Kind::Csr)?.iter().map(|der| Self::from_der(der)).collect()
     }
 
     /// The public key, as SubjectPublicKeyInfo in DER.
     pub fn public_key_der(&self) -> &[u8] {
         &self.public_key_der
+    }
+}
+
+/// By what rcgen brings along, and by all that TLS knows: P-521 is not among the former.
+fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), FactsError> {
+    let (key, signature) =
+        (&request.certification_request_info.subject_pki, &request.signature_value.data);
+    let signed = request.certification_request_info.raw;
+    let known = provider().signature_verification_algorithms.all;
+    let is_proof = request.verify_signature().is_ok()
+        || known.iter().any(|one| {
+            one.verify_signature(&key.subject_public_key.data, signed, signature).is_ok()
+        });
+    if is_proof {
+        return Ok(());
+    }
+    if !is_known_signature(&request.signature_algorithm) {
+        let algorithm = request.signature_algorithm.algorithm.to_id_string();
+        return Err(FactsError::Unusable {
+            why: format!(
+                "its signature is of a kind that is not supported (algorithm {algorithm}); make it again with SHA-256, with RSA-PSS also with -sigopt rsa_pss_saltlen:-1: `openssl req -new -sha256 -key FILE -out NEW`"
+            ),
+        });
+    }
+    Err(FactsError::Damaged {
+        why: "its signature does not prove that it is of its own key".into(),
+    })
+}
+
+/// Whether signatures of this algorithm can be verified here: a failure then is the signature's.
+fn is_known_signature(algorithm: &AlgorithmIdentifier<'_>) -> bool {
+    match algorithm.algorithm.to_id_string().as_str() {
+        // RSA with SHA-1, 256, 384, 512; ECDSA with SHA-256, 384, 512; Ed25519.
+        "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.113549.1.1.12"
+        | "1.2.840.113549.1.1.13"
+        | "1.2.840.10045.4.3.2"
+        | "1.2.840.10045.4.3.3"
+        | "1.2.840.10045.4.3.4"
+        | "1.3.101.112" => true,
+        // RSA-PSS: with a salt as long as the hash (RFC 8446 section 4.2.3).
+        "1.2.840.113549.1.1.10" => {
+            let parameters = algorithm.parameters.as_ref();
+            let parameters = parameters.and_then(|any| RsaSsaPssParams::try_from(any).ok());
+            parameters.is_some_and(|parameters| {
+                let hash = parameters.hash_algorithm_oid().to_id_string();
+                let length = match hash.as_str() {
+                    "2.16.840.1.101.3.4.2.1" => 32,
+                    "2.16.840.1.101.3.4.2.2" => 48,
+                    "2.16.840.1.101.3.4.2.3" => 64,
+                    _ => return false,
+                };
+                parameters.salt_length() == length
+            })
+        }
+        _ => false,
     }
 }
 

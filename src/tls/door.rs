@@ -7,9 +7,11 @@ use super::{
     config::{UNFIT_MARK, provider},
     digest::{DIGEST_BYTES, is_same, sha256},
     error::CredentialsError,
-    facts::{self, CertificateFacts, FactsError},
+    facts::{CertificateFacts, FactsError},
     files::{self, CredentialFiles},
     identity::check_trust_domain,
+    pem::{self, Kind},
+    sections::{certificates, damaged, private_key},
 };
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
@@ -23,10 +25,7 @@ use rustls::{
     server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
     version::TLS13,
 };
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
-    pem::{PemObject, SectionKind},
-};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::{fmt, path::Path, sync::Arc};
 
 /// What an enroller's certificate says in place of a party.
@@ -35,8 +34,8 @@ pub(crate) fn enroller_uri(trust_domain: &str) -> String {
 }
 
 /// The fingerprints (SHA-256 of the DER) of the certificates of a PEM text, in order.
-pub(crate) fn fingerprints(pem: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, FactsError> {
-    let found = facts::sections(pem, SectionKind::Certificate)?;
+pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, FactsError> {
+    let found = pem::bodies(text, Kind::Certificate)?;
     Ok(found.iter().map(|der| sha256(der)).collect())
 }
 
@@ -51,10 +50,11 @@ impl EnrollerTls {
         ca_pem: &str,
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
-        let cas = certificates(ca_pem, Path::new("ca.pem"))?;
-        let mut chain = certificates(leaf_pem, Path::new("the enroller's certificate"))?;
+        let cas = certificates(ca_pem.as_bytes(), "ca.pem")?;
+        let mut chain = certificates(leaf_pem.as_bytes(), "the enroller's certificate")?;
         chain.extend(cas.iter().cloned());
-        let config = enroller_config(chain, key(key_pem.as_bytes())?, roots(cas)?, alpn);
+        let key = private_key(key_pem.as_bytes(), "the enroller's key")?;
+        let config = enroller_config(chain, key, roots(cas)?, alpn);
         config
             .map(|config| Self(Arc::new(config)))
             .map_err(|source| CredentialsError::Tls { source })
@@ -108,13 +108,10 @@ impl ToEnroller {
         trust_domain: &str,
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
-        let text = |path: &Path| -> Result<String, CredentialsError> {
-            let bytes = files::read(path)?;
-            String::from_utf8(bytes).map_err(|_| damaged(path, "it is no text"))
-        };
-        let cas = certificates(&text(&at.ca)?, &at.ca)?;
-        let chain = certificates(&text(&at.cert)?, &at.cert)?;
-        let key = key(&files::read_key(&at.key)?)?;
+        let name = |path: &Path| path.display().to_string();
+        let read = |path: &Path| certificates(&files::read(path)?, &name(path));
+        let (cas, chain) = (read(&at.ca)?, read(&at.cert)?);
+        let key = private_key(&files::read_key(&at.key)?, &name(&at.key))?;
         let known = EnrollersOnly::new(Known::Roots(roots(cas)?), Some(trust_domain.into()));
         Self::with(known, Some((chain, key)), alpn)
     }
@@ -149,30 +146,12 @@ impl ToEnroller {
     }
 }
 
-fn certificates(pem: &str, place: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let found = facts::sections(pem.as_bytes(), SectionKind::Certificate)
-        .map_err(|error| damaged(place, error))?;
-    if found.is_empty() {
-        return Err(damaged(place, "it holds no certificate"));
-    }
-    Ok(found.into_iter().map(CertificateDer::from).collect())
-}
-
-fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
-    // The parser's own words may quote a line of the key.
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| damaged(Path::new("the key"), "it is cut off"))
-}
-
 fn roots(cas: Vec<CertificateDer<'static>>) -> Result<RootCertStore, CredentialsError> {
     let mut store = RootCertStore::empty();
     for ca in cas {
-        store.add(ca).map_err(|error| damaged(Path::new("ca.pem"), error))?;
+        store.add(ca).map_err(|error| damaged("ca.pem", error.to_string()))?;
     }
     Ok(store)
-}
-
-fn damaged(place: &Path, why: impl ToString) -> CredentialsError {
-    CredentialsError::Damaged { place: place.display().to_string(), why: why.to_string() }
 }
 
 /// By what an enroller is known.

@@ -45,6 +45,14 @@ pub enum CredentialsError {
         /// What is wrong.
         why: String,
     },
+    /// A file that is whole and not supported: UTF-16, DER, an encrypted key, DSA.
+    #[error("{place} cannot be used: {why}")]
+    Unusable {
+        /// The file.
+        place: String,
+        /// What it is, and the remedy.
+        why: String,
+    },
     /// A key that others can read.
     #[error(
         "{path} has mode {mode:04o}, so that others can get at the key; mend it with `chmod 600 {path}`",

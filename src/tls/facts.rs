@@ -1,9 +1,7 @@
 //! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials and numbers.
 
-use rustls_pki_types::{
-    SignatureVerificationAlgorithm,
-    pem::{PemObject, SectionKind},
-};
+use super::pem;
+use rustls_pki_types::SignatureVerificationAlgorithm;
 use std::{
     fmt,
     net::IpAddr,
@@ -71,8 +69,8 @@ impl CertificateFacts {
     }
 
     /// Reads every certificate of a PEM file, in order. Other sections are passed over.
-    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, FactsError> {
-        sections(pem, SectionKind::Certificate)?.iter().map(|der| Self::from_der(der)).collect()
+    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, FactsError> {
+        pem::bodies(text, pem::Kind::Certificate)?.iter().map(|der| Self::from_der(der)).collect()
     }
 
     /// Whether the certificate is about this public key, given as SubjectPublicKeyInfo in DER.
@@ -216,8 +214,8 @@ impl CrlFacts {
     }
 
     /// Reads every list of a PEM file, in order. Other sections are passed over.
-    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, FactsError> {
-        sections(pem, SectionKind::Crl)?.iter().map(|der| Self::from_der(der)).collect()
+    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, FactsError> {
+        pem::bodies(text, pem::Kind::Crl)?.iter().map(|der| Self::from_der(der)).collect()
     }
 }
 
@@ -262,25 +260,18 @@ pub enum FactsError {
         /// What the parser says.
         why: String,
     },
+    /// The text or what is in it is whole and of a kind that is not supported: UTF-16, DER, an encrypted key, DSA.
+    #[error("{why}")]
+    Unusable {
+        /// What it is, and the remedy.
+        why: String,
+    },
     /// The bytes are no certificate or list.
     #[error("it cannot be parsed: {why}")]
     Damaged {
         /// What the parser says.
         why: String,
     },
-}
-
-/// The bodies of all sections of one kind.
-pub(super) fn sections(pem: &[u8], wanted: SectionKind) -> Result<Vec<Vec<u8>>, FactsError> {
-    let mut found = vec![];
-    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
-        let (kind, body) =
-            section.map_err(|error| FactsError::NotPem { why: error.to_string() })?;
-        if kind == wanted {
-            found.push(body);
-        }
-    }
-    Ok(found)
 }
 
 /// Shows a moment as `2026-11-22T10:15:00Z`, to the second.

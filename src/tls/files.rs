@@ -141,10 +141,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
 
 /// Opens a file that can be read anew when it changes: a pipe would keep its reader waiting, and has its contents once only.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    if fs::metadata(path)?.is_file() {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_file() {
         return File::open(path);
     }
-    Err(io::Error::other("it is no regular file"))
+    let is_dir = "it is a directory, and a file is wanted";
+    Err(io::Error::other(if kind.is_dir() { is_dir } else { "it is no regular file" }))
 }
 
 /// The whole of a key file, once its permissions were found fit. The file that was judged is the file

@@ -9,9 +9,10 @@ use super::{
     facts::{self, CertificateFacts, CrlFacts},
     files::{CredentialPem, CrlScope},
     lapse::Revoked,
+    pem,
     sections::{damaged, wanted_sections},
 };
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::SectionKind};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::{cmp::Reverse, time::SystemTime};
 
 /// The lists, newest first: webpki takes the first one of an issuer and looks at no other.
@@ -63,7 +64,7 @@ impl Lists {
     ) -> Result<Self, CredentialsError> {
         let Some(text) = pem.crl else { return Ok(Self::default()) };
         let mut found = vec![];
-        for list in wanted_sections(text, SectionKind::Crl, "revocation list", &places.crl)? {
+        for list in wanted_sections(text, pem::Kind::Crl, "revocation list", &places.crl)? {
             let facts = CrlFacts::from_der(&list)
                 .map_err(|error| damaged(&places.crl, error.to_string()))?;
             found.push((facts, CertificateRevocationListDer::from(list)));

@@ -20,9 +20,11 @@ mod handshakes;
 #[cfg(feature = "gateway")]
 mod http;
 mod identity;
+mod key_kind;
 mod lapse;
 mod lists;
 mod mac;
+mod pem;
 mod sections;
 #[cfg(feature = "forward")]
 mod upstream;
@@ -51,8 +53,12 @@ pub(crate) use http::{HttpTls, Shown};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
+#[cfg(feature = "certs")]
+pub(crate) use key_kind::fault_of as key_fault;
 pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
+#[cfg(feature = "certs")]
+pub(crate) use pem::{Kind as PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
 #[cfg(feature = "forward")]
 pub(crate) use upstream::UpstreamTls;
 pub(crate) use worries::Reminder;

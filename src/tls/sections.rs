@@ -1,54 +1,37 @@
 //! What stands in the PEM texts of credentials, or what is there instead.
 
-use super::{config, credentials::Places, error::CredentialsError, facts};
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{PemObject, SectionKind},
+use super::{
+    config, credentials::Places, error::CredentialsError, facts::FactsError, key_kind, pem,
 };
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 pub(super) fn certificates(
-    pem: &[u8],
+    text: &[u8],
     place: &str,
 ) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let found = wanted_sections(pem, SectionKind::Certificate, "certificate", place)?;
+    let found = wanted_sections(text, pem::Kind::Certificate, "certificate", place)?;
     Ok(found.into_iter().map(CertificateDer::from).collect())
 }
 
 pub(super) fn wanted_sections(
-    pem: &[u8],
-    kind: SectionKind,
+    text: &[u8],
+    kind: pem::Kind,
     wanted: &'static str,
     place: &str,
 ) -> Result<Vec<Vec<u8>>, CredentialsError> {
-    let found = facts::sections(pem, kind).map_err(|error| damaged(place, error.to_string()))?;
+    let found = pem::bodies(text, kind).map_err(|error| unfit(place, error))?;
     if found.is_empty() {
-        return Err(lacking(pem, wanted, place));
+        return Err(lacking(text, wanted, place));
     }
     Ok(found)
 }
 
-fn lacking(pem: &[u8], wanted: &'static str, place: &str) -> CredentialsError {
-    CredentialsError::Lacking { place: place.into(), wanted, found: what_is_there(pem) }
-}
-
-fn what_is_there(pem: &[u8]) -> &'static str {
-    let first = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem).next();
-    match first {
-        _ if pem.is_empty() => "it is empty",
-        None => "it has no PEM section (\"-----BEGIN ...\")",
-        Some(Err(_)) => "it is cut off or damaged",
-        Some(Ok((SectionKind::Certificate, _))) => "it holds a certificate",
-        Some(Ok((SectionKind::Crl, _))) => "it holds a revocation list",
-        Some(Ok((SectionKind::Csr, _))) => "it holds a certificate request",
-        Some(Ok((SectionKind::PublicKey, _))) => "it holds a public key",
-        Some(Ok((
-            SectionKind::PrivateKey | SectionKind::EcPrivateKey | SectionKind::RsaPrivateKey,
-            _,
-        ))) => "it holds a private key",
-        Some(Ok(_)) => "it holds something else",
-    }
+fn lacking(text: &[u8], wanted: &'static str, place: &str) -> CredentialsError {
+    let found = pem::what_is_there(text);
+    CredentialsError::Lacking { place: place.into(), wanted, found }
 }
 
 /// A chain that no CA of ours has to vouch for, with its key.
@@ -68,21 +51,32 @@ pub(super) fn certified_key(
     key_pem: &[u8],
     places: &Places,
 ) -> Result<Arc<CertifiedKey>, CredentialsError> {
-    let key = match PrivateKeyDer::from_pem_slice(key_pem) {
-        Ok(key) => key,
-        Err(rustls_pki_types::pem::Error::NoItemsFound) => {
-            return Err(lacking(key_pem, "private key", &places.key));
-        }
-        // The parser's own words may quote a line of the key.
-        Err(_) => return Err(damaged(&places.key, "it is cut off or damaged")),
-    };
+    let key = private_key(key_pem, &places.key)?;
+    let der = Zeroizing::new(key.secret_der().to_vec());
     match CertifiedKey::from_der(chain, key, &config::provider()) {
         Ok(own) => Ok(Arc::new(own)),
         Err(rustls::Error::InconsistentKeys(_)) => Err(CredentialsError::KeyMismatch {
             key: places.key.clone(),
             cert: places.cert.clone(),
         }),
-        Err(error) => Err(damaged(&places.key, error.to_string())),
+        Err(_) => Err(unfit(&places.key, key_kind::fault_of(&der))),
+    }
+}
+
+/// The one private key of a text.
+pub(super) fn private_key(
+    text: &[u8],
+    place: &str,
+) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    let key = pem::private_key(text).map_err(|error| unfit(place, error))?;
+    key.ok_or_else(|| lacking(text, "private key", place))
+}
+
+/// Tells what is not supported from what is damaged.
+pub(super) fn unfit(place: &str, error: FactsError) -> CredentialsError {
+    match error {
+        FactsError::Unusable { why } => CredentialsError::Unusable { place: place.into(), why },
+        error => damaged(place, error.to_string()),
     }
 }
 

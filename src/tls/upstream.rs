@@ -1,8 +1,8 @@
 //! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else that this machine may believe.
 
-use super::{config::provider, facts};
+use super::{config::provider, pem};
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
-use rustls_pki_types::{CertificateDer, ServerName, pem::SectionKind};
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -22,7 +22,7 @@ impl UpstreamTls {
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is no host that a certificate could be for"))?;
-        let cas = facts::sections(ca_pem, SectionKind::Certificate)
+        let cas = pem::bodies(ca_pem, pem::Kind::Certificate)
             .map_err(|fault| format!("the CAs of the upstream: {fault}"))?;
         let mut roots = RootCertStore::empty();
         for ca in cas {

@@ -14,6 +14,7 @@ mod http;
 mod killed;
 mod local;
 mod paused;
+mod pem;
 mod process;
 mod programs;
 mod reload;

@@ -145,9 +145,10 @@ async fn node_of(credentials: Credentials) -> Node {
 async fn keys_and_chains_of_openssl_link_agents_to_nodes() {
     let office = Office::open();
     let p256 = ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-    let kinds: [(&str, &[&str]); 4] = [
+    let kinds: [(&str, &[&str]); 5] = [
         ("p256", &p256),
         ("p384", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
+        ("p521", &["EC", "-pkeyopt", "ec_paramgen_curve:P-521"]),
         ("rsa", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
         ("ed25519", &["ED25519"]),
     ];

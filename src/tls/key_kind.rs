@@ -1,0 +1,215 @@
+//! The kind of a key by its DER, to tell a key that is not supported from one that is damaged. And what a binary file is.
+
+use super::facts::FactsError;
+use x509_parser::{
+    asn1_rs::{Any, FromDer, Oid},
+    x509::AlgorithmIdentifier,
+};
+#[cfg(feature = "certs")]
+use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
+
+/// How to come by a key that is supported.
+pub(super) const NEW_KEY: &str = "make a new key, for example with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out NEW`";
+
+#[cfg(feature = "aws-lc-rs")]
+const SUPPORTED: &str = "ECDSA P-256, P-384 and P-521, Ed25519, and RSA of 2048 to 8192 bits";
+#[cfg(not(feature = "aws-lc-rs"))]
+const SUPPORTED: &str = "ECDSA P-256 and P-384, Ed25519, and RSA of 2048 to 8192 bits";
+
+/// The algorithm of a key, as people name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct KeyKind {
+    name: String,
+    is_supported: bool,
+    /// The object identifier is in the tables below.
+    is_known: bool,
+}
+
+/// Refuses a public key that neither TLS nor the signing of certificates could use.
+///
+/// # Errors
+/// [`FactsError::Unusable`] with the name of its kind.
+#[cfg(feature = "certs")]
+pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), FactsError> {
+    let bits = match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => Some(rsa.key_size()),
+        _ => None,
+    };
+    match KeyKind::of(&key.algorithm, bits) {
+        kind if kind.is_supported => Ok(()),
+        // An unknown object identifier may also be damage.
+        KeyKind { name, is_known: false, .. } => {
+            Err(FactsError::Damaged { why: format!("its key is of an unknown kind ({name})") })
+        }
+        kind => Err(kind.fault()),
+    }
+}
+
+/// Why a private key in DER was not taken: of a kind that is not supported, or damaged.
+pub(crate) fn fault_of(private_key_der: &[u8]) -> FactsError {
+    match KeyKind::of_private(private_key_der) {
+        Some(kind) if !kind.is_supported => kind.fault(),
+        _ => FactsError::NotPem { why: "the private key in it cannot be parsed".into() },
+    }
+}
+
+impl KeyKind {
+    fn of(algorithm: &AlgorithmIdentifier<'_>, rsa_bits: Option<usize>) -> Self {
+        let oid = algorithm.algorithm.to_id_string();
+        let (name, is_supported) = match oid.as_str() {
+            "1.2.840.113549.1.1.1" => return Self::rsa(rsa_bits),
+            "1.2.840.10045.2.1" => {
+                let curve = algorithm.parameters.as_ref().and_then(|any| any.clone().oid().ok());
+                return Self::curve(curve.as_ref());
+            }
+            "1.3.101.112" => ("Ed25519", true),
+            "1.3.101.113" => ("Ed448", false),
+            "1.3.101.110" => ("X25519, which cannot sign", false),
+            "1.3.101.111" => ("X448, which cannot sign", false),
+            "1.2.840.113549.1.1.10" => ("RSA-PSS", false),
+            "1.2.840.10040.4.1" => ("DSA", false),
+            "1.2.840.113549.1.3.1" => ("Diffie-Hellman, which cannot sign", false),
+            "2.16.840.1.101.3.4.3.17" => ("ML-DSA-44", false),
+            "2.16.840.1.101.3.4.3.18" => ("ML-DSA-65", false),
+            "2.16.840.1.101.3.4.3.19" => ("ML-DSA-87", false),
+            other => return Self::unknown(format!("the algorithm {other}")),
+        };
+        Self { name: name.into(), is_supported, is_known: true }
+    }
+
+    const fn unknown(name: String) -> Self {
+        Self { name, is_supported: false, is_known: false }
+    }
+
+    fn rsa(bits: Option<usize>) -> Self {
+        let name = bits.map_or_else(|| "RSA".into(), |bits| format!("RSA of {bits} bits"));
+        Self {
+            name,
+            is_supported: bits.is_none_or(|bits| (2048..=8192).contains(&bits)),
+            is_known: true,
+        }
+    }
+
+    fn curve(oid: Option<&Oid<'_>>) -> Self {
+        let Some(oid) = oid.map(Oid::to_id_string) else {
+            let name = "ECDSA with explicit curve parameters".into();
+            return Self { name, is_supported: false, is_known: true };
+        };
+        let (name, is_supported) = match oid.as_str() {
+            "1.2.840.10045.3.1.7" => ("P-256", true),
+            "1.3.132.0.34" => ("P-384", true),
+            "1.3.132.0.35" => ("P-521", cfg!(feature = "aws-lc-rs")),
+            "1.3.132.0.10" => ("secp256k1", false),
+            "1.3.132.0.33" => ("P-224", false),
+            "1.2.840.10045.3.1.1" => ("P-192", false),
+            "1.3.36.3.3.2.8.1.1.7" => ("brainpoolP256r1", false),
+            "1.3.36.3.3.2.8.1.1.11" => ("brainpoolP384r1", false),
+            "1.3.36.3.3.2.8.1.1.13" => ("brainpoolP512r1", false),
+            "1.2.156.10197.1.301" => ("SM2", false),
+            other => return Self::unknown(format!("ECDSA over the curve {other}")),
+        };
+        Self { name: format!("ECDSA {name}"), is_supported, is_known: true }
+    }
+
+    /// Of PKCS #8, SEC 1, PKCS #1 or the older form of DSA. `None` if it is none of them.
+    fn of_private(der: &[u8]) -> Option<Self> {
+        let parts = parts(der)?;
+        if let [version, algorithm, key, ..] = parts.as_slice()
+            && version.header.tag().0 == 2
+            && algorithm.header.tag().0 == 16
+            && key.header.tag().0 == 4
+        {
+            let (after, _) = Any::from_der(Any::from_der(der).ok()?.1.data).ok()?;
+            let (_, algorithm) = AlgorithmIdentifier::from_der(after).ok()?;
+            return Some(Self::of(
+                &algorithm,
+                self::parts(key.data).and_then(|parts| modulus_bits(&parts)),
+            ));
+        }
+        match parts.as_slice() {
+            [version, key, rest @ ..] if version.header.tag().0 == 2 && key.header.tag().0 == 4 => {
+                let curve = rest.iter().find(|part| part.header.tag().0 == 0)?;
+                Some(Self::curve(Oid::from_der(curve.data).ok().map(|(_, oid)| oid).as_ref()))
+            }
+            numbers
+                if numbers.len() == 6 && numbers.iter().all(|part| part.header.tag().0 == 2) =>
+            {
+                Some(Self { name: "DSA".into(), is_supported: false, is_known: true })
+            }
+            numbers if numbers.len() >= 9 => Some(Self::rsa(modulus_bits(numbers))),
+            _ => None,
+        }
+    }
+
+    fn fault(&self) -> FactsError {
+        let name = &self.name;
+        FactsError::Unusable {
+            why: format!(
+                "its key is of a kind that is not supported ({name}); supported are {SUPPORTED}: {NEW_KEY}"
+            ),
+        }
+    }
+}
+
+/// The elements of a SEQUENCE.
+fn parts(der: &[u8]) -> Option<Vec<Any<'_>>> {
+    let (_, outer) = Any::from_der(der).ok()?;
+    if outer.header.tag().0 != 16 {
+        return None;
+    }
+    let (mut rest, mut found) = (outer.data, vec![]);
+    while !rest.is_empty() {
+        let (after, one) = Any::from_der(rest).ok()?;
+        found.push(one);
+        rest = after;
+    }
+    Some(found)
+}
+
+/// Of the numbers of an RSA key: version, modulus, and more.
+fn modulus_bits(numbers: &[Any<'_>]) -> Option<usize> {
+    let modulus = numbers.get(1).filter(|part| part.header.tag().0 == 2)?.data;
+    let modulus = &modulus[modulus.iter().position(|byte| *byte != 0)?..];
+    Some(modulus.len() * 8 - modulus[0].leading_zeros() as usize)
+}
+
+const WORDS_OF_OTHERS: &str = "it is binary, and PEM is wanted; if it is DER, `openssl x509`, `openssl req`, `openssl crl` or `openssl pkey` with `-inform der -in FILE -out NEW` makes PEM of it";
+
+/// What a file is that is no text, with the command that makes PEM of it.
+pub(super) fn words_of_binary(bytes: &[u8]) -> String {
+    let Some(parts) = parts(bytes) else {
+        return WORDS_OF_OTHERS.into();
+    };
+    let is_oid = |part: &Any<'_>, wanted: &str| {
+        part.header.tag().0 == 6
+            && part.clone().oid().is_ok_and(|oid| oid.to_id_string().starts_with(wanted))
+    };
+    let (what, command) = match parts.as_slice() {
+        _ if x509_parser::parse_x509_certificate(bytes).is_ok() => {
+            ("a certificate in DER", "openssl x509 -inform der -in FILE -out NEW")
+        }
+        _ if x509_parser::parse_x509_crl(bytes).is_ok() => {
+            ("a revocation list in DER", "openssl crl -inform der -in FILE -out NEW")
+        }
+        [kind, ..] if is_oid(kind, "1.2.840.113549.1.7.") => {
+            ("PKCS #7 in DER", "openssl pkcs7 -inform der -print_certs -in FILE -out NEW")
+        }
+        [version, content, ..] if version.data == [3] && content.header.tag().0 == 16 => {
+            ("a PKCS #12 file", "openssl pkcs12 -nodes -in FILE -out NEW")
+        }
+        [version, ..] if version.header.tag().0 == 2 => {
+            ("a private key in DER", "openssl pkey -inform der -in FILE -out NEW")
+        }
+        [info, algorithm, signature]
+            if [info, algorithm].map(|part| part.header.tag().0) == [16, 16]
+                && signature.header.tag().0 == 3 =>
+        {
+            ("a certificate request in DER", "openssl req -inform der -in FILE -out NEW")
+        }
+        [algorithm, key] if algorithm.header.tag().0 == 16 && key.header.tag().0 == 4 => {
+            ("an encrypted private key in DER", "openssl pkey -inform der -in FILE -out NEW")
+        }
+        _ => return WORDS_OF_OTHERS.into(),
+    };
+    format!("it is {what}, and PEM is wanted; `{command}` makes PEM of it")
+}

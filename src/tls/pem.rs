@@ -1,0 +1,375 @@
+//! The one reader of PEM (RFC 7468): finds the blocks of a text, says by line what is wrong with it, and decodes what is wanted.
+//!
+//! Stricter than most readers in one regard: a line that was meant to start or end a block and does not is a fault, because the block
+//! would be left out in silence. Text between blocks is ignored.
+
+use super::{facts::FactsError, key_kind};
+use rustls_pki_types::{
+    PrivateKeyDer,
+    pem::{PemObject, SectionKind},
+};
+use zeroize::Zeroizing;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Kind of a block, by its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `CERTIFICATE`, or `X509 CERTIFICATE` of older tools.
+    Certificate,
+    /// `X509 CRL`.
+    Crl,
+    /// `CERTIFICATE REQUEST`, or `NEW CERTIFICATE REQUEST` of Windows and older tools.
+    Csr,
+    /// A private key that can be read: PKCS #8, SEC 1 or PKCS #1.
+    Key(&'static str),
+    /// A private key under a passphrase.
+    EncryptedKey,
+    /// Any other private key: `DSA PRIVATE KEY`, `OPENSSH PRIVATE KEY`.
+    ForeignKey,
+    /// `PUBLIC KEY`.
+    PublicKey,
+    /// Certificates in a form that is not supported: `TRUSTED CERTIFICATE`, `PKCS7`.
+    ForeignCertificate,
+    /// All else: `EC PARAMETERS`.
+    Other,
+}
+
+impl Kind {
+    fn of(label: &str) -> Self {
+        match label {
+            "CERTIFICATE" | "X509 CERTIFICATE" => Self::Certificate,
+            "X509 CRL" => Self::Crl,
+            "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => Self::Csr,
+            "PRIVATE KEY" => Self::Key("PKCS #8"),
+            "EC PRIVATE KEY" => Self::Key("SEC 1, elliptic curve"),
+            "RSA PRIVATE KEY" => Self::Key("PKCS #1, RSA"),
+            "ENCRYPTED PRIVATE KEY" => Self::EncryptedKey,
+            "PUBLIC KEY" | "RSA PUBLIC KEY" => Self::PublicKey,
+            "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => Self::ForeignCertificate,
+            _ if label.ends_with("PRIVATE KEY") => Self::ForeignKey,
+            _ if label.contains("CERT") => Self::ForeignCertificate,
+            _ => Self::Other,
+        }
+    }
+
+    const fn is_key(self) -> bool {
+        matches!(self, Self::Key(_) | Self::EncryptedKey | Self::ForeignKey)
+    }
+
+    /// What stands in its place where another kind is wanted.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Certificate => "it holds a certificate",
+            Self::Crl => "it holds a revocation list",
+            Self::Csr => "it holds a certificate request",
+            Self::Key(_) | Self::EncryptedKey | Self::ForeignKey => "it holds a private key",
+            Self::PublicKey => "it holds a public key",
+            Self::ForeignCertificate | Self::Other => "it holds something else",
+        }
+    }
+}
+
+/// One block, not decoded yet.
+#[derive(Debug)]
+pub(crate) struct Block<'a> {
+    /// Kind of its contents.
+    pub(crate) kind: Kind,
+    label: &'a str,
+    /// Line of its BEGIN, from 1.
+    line: usize,
+    body: &'a [u8],
+}
+
+/// All blocks of a text, in order.
+///
+/// # Errors
+/// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at odds with the other.
+pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
+    if is_utf16(text) {
+        return Err(unusable(
+            "it is UTF-16 text, and UTF-8 is wanted; convert it with `iconv -f UTF-16 -t UTF-8 FILE > NEW`, or save it again as UTF-8",
+        ));
+    }
+    let found = framed(text)?;
+    if found.is_empty() && (text.first() == Some(&0x30) || text.contains(&0)) {
+        return Err(unusable(key_kind::words_of_binary(text)));
+    }
+    Ok(found)
+}
+
+/// The bodies of all blocks of one kind: certificates, revocation lists or requests.
+///
+/// # Errors
+/// As [`blocks`], or a body is not base64.
+pub(crate) fn bodies(text: &[u8], wanted: Kind) -> Result<Vec<Vec<u8>>, FactsError> {
+    let mut found = vec![];
+    for block in blocks(text)? {
+        match block.kind {
+            kind if kind == wanted => found.push(std::mem::take(&mut *block.decode()?)),
+            Kind::ForeignCertificate if wanted == Kind::Certificate => {
+                return Err(foreign_certificate(&block));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The private key of a text, `None` if there is none.
+///
+/// # Errors
+/// As [`blocks`], or the key is encrypted, of a form that is not supported, or not the only one. No error quotes from a key.
+pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>, FactsError> {
+    let found = blocks(text)?;
+    let mut keys = found.iter().filter(|block| block.kind.is_key());
+    let Some(first) = keys.next() else { return Ok(None) };
+    if let Some(second) = keys.next() {
+        let (one, two) = (first.line, second.line);
+        return Err(unusable(format!(
+            "it holds several private keys (lines {one} and {two}), and one is wanted; leave the one that belongs to the certificate"
+        )));
+    }
+    let line = first.line;
+    match first.kind {
+        Kind::Key(_) => {}
+        Kind::EncryptedKey => return Err(encrypted(line)),
+        _ => {
+            let label = first.label;
+            let remedy = match label {
+                "OPENSSH PRIVATE KEY" => {
+                    "convert it in place with `ssh-keygen -p -m PKCS8 -f FILE`"
+                }
+                _ => key_kind::NEW_KEY,
+            };
+            return Err(unusable(format!(
+                "the private key in line {line} is of a kind that is not supported ({label}); {remedy}"
+            )));
+        }
+    }
+    let mut der = first.decode()?;
+    // By its contents, not by its label: some tools write one in the place of the other.
+    match PrivateKeyDer::try_from(std::mem::take(&mut *der)) {
+        Ok(key) => Ok(Some(key)),
+        Err(_) => Err(key_kind::fault_of(&first.decode()?)),
+    }
+}
+
+/// What a text holds that lacks what is wanted.
+pub(crate) fn what_is_there(text: &[u8]) -> &'static str {
+    match blocks(text) {
+        _ if text.is_empty() => "it is empty",
+        Err(_) => "it is cut off or damaged",
+        Ok(found) => found
+            .first()
+            .map_or("it has no PEM section (\"-----BEGIN ...\")", |block| block.kind.words()),
+    }
+}
+
+impl Block<'_> {
+    fn decode(&self) -> Result<Zeroizing<Vec<u8>>, FactsError> {
+        let label = match self.kind {
+            Kind::Crl => "X509 CRL",
+            Kind::Csr => "CERTIFICATE REQUEST",
+            // The library takes more care with what it knows to be secret.
+            kind if kind.is_key() => "PRIVATE KEY",
+            _ => "CERTIFICATE",
+        };
+        let frame = format!("-----BEGIN {label}-----\n");
+        let mut text = Zeroizing::new(Vec::with_capacity(self.body.len() + 2 * frame.len() + 2));
+        text.extend(frame.as_bytes());
+        let lines = lines(self.body).map(<[u8]>::trim_ascii);
+        // Headers as of RFC 1421 stand before the body.
+        lines
+            .skip_while(|line| line.is_empty() || line.contains(&b':'))
+            .for_each(|line| text.extend(line));
+        text.push(b'\n');
+        text.extend(frame.replace("BEGIN", "END").as_bytes());
+        match <(SectionKind, Vec<u8>)>::from_pem_slice(&text) {
+            Ok((_, body)) if !body.is_empty() => Ok(Zeroizing::new(body)),
+            Ok(_) => Err(self.damaged("is empty")),
+            // The library's own words may quote a line of a key.
+            Err(_) => Err(self.damaged("is not base64")),
+        }
+    }
+
+    fn damaged(&self, what: &str) -> FactsError {
+        not_pem(format!(
+            "the body of the block {} that begins in line {} {what}",
+            self.label, self.line
+        ))
+    }
+}
+
+/// A line that starts or ends a block.
+enum Marker<'a> {
+    Begin(&'a str),
+    End(&'a str),
+}
+
+impl<'a> Marker<'a> {
+    /// `None` for any other line, an error for one that was meant as one and is malformed.
+    fn read(line: &'a [u8]) -> Option<Result<Self, &'static str>> {
+        if !line.contains(&b'-') && !line.contains(&0xe2) {
+            return None;
+        }
+        let bare = line.trim_ascii_end();
+        for (start, make) in [
+            ("-----BEGIN ", Self::Begin as fn(&'a str) -> Self),
+            ("-----END ", Self::End as fn(&'a str) -> Self),
+        ] {
+            let label =
+                bare.strip_prefix(start.as_bytes()).and_then(|rest| rest.strip_suffix(b"-----"));
+            if let Some(label) = label.and_then(label_of) {
+                return Some(Ok(make(label)));
+            }
+        }
+        malformed(line).map(Err)
+    }
+}
+
+fn label_of(bytes: &[u8]) -> Option<&str> {
+    let is_fit = |byte: &u8| {
+        matches!(byte, b' ' | b'#' | b'.' | b'/' | b'_')
+            || byte.is_ascii_uppercase()
+            || byte.is_ascii_digit()
+    };
+    let text = std::str::from_utf8(bytes).ok()?;
+    (!text.is_empty() && text.trim() == text && bytes.iter().all(is_fit)).then_some(text)
+}
+
+/// What is wrong with a line that looks like the start or the end of a block.
+fn malformed(line: &[u8]) -> Option<&'static str> {
+    let text = String::from_utf8_lossy(line).to_uppercase();
+    let is_dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+    let is_marked = |word: &str| {
+        text.match_indices(word).any(|(at, _)| {
+            let (before, after) = (&text[..at], &text[at + word.len()..]);
+            let is_of_pem =
+                ["CERT", "KEY", "CRL", "REQUEST", "PKCS"].iter().any(|one| after.contains(one));
+            before.ends_with("-----") || (is_of_pem && before.trim_end().ends_with(is_dash))
+        })
+    };
+    if !is_marked("BEGIN ") && !is_marked("END ") {
+        return None;
+    }
+    let bare = text.trim();
+    Some(match () {
+        () if text.contains("\\N") => "its line breaks are written as \\n; make them real ones",
+        () if bare.len() != text.trim_end().len() => "it is indented; remove the spaces before it",
+        () if !bare.starts_with(is_dash) => {
+            "other text stands before it, such as a quotation mark; remove it"
+        }
+        () => {
+            "it has to read -----BEGIN LABEL----- or -----END LABEL-----, with five hyphens on each side, in capitals, and alone in its line"
+        }
+    })
+}
+
+fn framed(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
+    let mut found = vec![];
+    let mut open: Option<(&str, usize, usize)> = None;
+    for (index, line) in lines(text).enumerate() {
+        let number = index + 1;
+        // Files with a mark of their own may have been joined.
+        let line = line.strip_prefix(BOM).unwrap_or(line);
+        let at = |part: &[u8]| part.as_ptr() as usize - text.as_ptr() as usize;
+        match (Marker::read(line), open) {
+            (None, _) => {}
+            (Some(Err(why)), _) => {
+                return Err(unusable(format!(
+                    "line {number} looks like the start or the end of a PEM block and is not: {why}"
+                )));
+            }
+            (Some(Ok(Marker::Begin(label))), None) => {
+                open = Some((label, number, at(line) + line.len()));
+            }
+            (Some(Ok(Marker::Begin(_))), Some((label, begun, _))) => {
+                return Err(not_pem(format!(
+                    "the block {label} that begins in line {begun} has no END before the next BEGIN in line {number}"
+                )));
+            }
+            (Some(Ok(Marker::End(label))), None) => {
+                return Err(not_pem(format!(
+                    "the END of a block {label} in line {number} has no BEGIN"
+                )));
+            }
+            (Some(Ok(Marker::End(end))), Some((label, begun, from))) => {
+                if end != label {
+                    return Err(not_pem(format!(
+                        "the block {label} that begins in line {begun} ends in line {number} as {end}"
+                    )));
+                }
+                open = None;
+                found.push(block(label, begun, &text[from..at(line)]));
+            }
+        }
+    }
+    match open {
+        None => Ok(found),
+        Some((label, begun, _)) => Err(not_pem(format!(
+            "the block {label} that begins in line {begun} has no END: it is cut off"
+        ))),
+    }
+}
+
+fn block<'a>(label: &'a str, line: usize, body: &'a [u8]) -> Block<'a> {
+    let mut kind = Kind::of(label);
+    // The older form of encryption leaves the label as it is and says so in a header (RFC 1421).
+    let is_encrypted =
+        |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+    if kind.is_key() && lines(body).any(|line| is_encrypted(line.trim_ascii())) {
+        kind = Kind::EncryptedKey;
+    }
+    Block { kind, label, line, body }
+}
+
+/// Lines that end in LF, CRLF or CR.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let Some(end) = text.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+            return Some(text);
+        };
+        let ending = if text[end..].starts_with(b"\r\n") { 2 } else { 1 };
+        rest = Some(&text[end + ending..]);
+        Some(&text[..end])
+    })
+}
+
+/// By its byte order mark, or by a BEGIN in which every other byte is zero.
+fn is_utf16(text: &[u8]) -> bool {
+    let has = |wide: &[u8]| text.windows(wide.len()).take(4096).any(|part| part == wide);
+    text.starts_with(b"\xff\xfe")
+        || text.starts_with(b"\xfe\xff")
+        || (text.contains(&0) && (has(b"-\0B\0E\0G\0I\0N\0") || has(b"\0-\0B\0E\0G\0I\0N")))
+}
+
+fn encrypted(line: usize) -> FactsError {
+    unusable(format!(
+        "the private key in line {line} is encrypted, and there is nobody to ask for its passphrase; write it without one with `openssl pkey -in FILE -out NEW`"
+    ))
+}
+
+fn foreign_certificate(block: &Block<'_>) -> FactsError {
+    let (label, line) = (block.label, block.line);
+    let remedy = match label {
+        "TRUSTED CERTIFICATE" => {
+            "; `openssl x509 -in FILE -out NEW` makes a plain certificate of it"
+        }
+        "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => {
+            "; `openssl pkcs7 -print_certs -in FILE -out NEW` takes the certificates out of it"
+        }
+        _ => "; a certificate is a block CERTIFICATE",
+    };
+    unusable(format!("the block {label} in line {line} is not supported{remedy}"))
+}
+
+fn unusable(why: impl Into<String>) -> FactsError {
+    FactsError::Unusable { why: why.into() }
+}
+
+fn not_pem(why: String) -> FactsError {
+    FactsError::NotPem { why }
+}
