@@ -31,7 +31,7 @@ pub use leaf::{CertPem, LeafPem, LeafProfile, Usage};
 pub(crate) use newcomer::NewKey;
 pub(crate) use pair::{expect_writable, mend_pair, replace_pair, replace_public};
 pub(crate) use party_issuer::{Granted, IssueFault, PartyIssuer};
-pub use renew::{RenewReport, Renewal};
+pub use renew::{RenewOptions, RenewReport, Renewal};
 pub use request::RequestReport;
 pub use token::{JoinToken, NoToken};
 pub use tokens::TokenError;

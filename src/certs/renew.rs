@@ -17,6 +17,24 @@ pub enum Renewal {
     Done(IssueReport),
     /// It was revoked, and is left alone: only issuing it again, by name, brings a party back.
     Revoked(PeerName),
+    /// It expired and is left alone, because a party that is retired expires too. [`RenewOptions::expired`] renews it.
+    Expired {
+        /// Whose it is.
+        party: PeerName,
+        /// When it expired.
+        not_after: SystemTime,
+    },
+}
+
+/// Which certificates [`CertsDir::renew`] renews.
+#[derive(Debug, Clone, Default)]
+pub struct RenewOptions {
+    /// One party. `None`: all of them.
+    pub only: Option<PeerName>,
+    /// Does not wait for the last third of their life.
+    pub force: bool,
+    /// Renews expired certificates too.
+    pub expired: bool,
 }
 
 /// What [`CertsDir::renew`] did.
@@ -34,21 +52,21 @@ pub struct RenewReport {
 
 impl CertsDir {
     /// Makes the certificates again that are in the last third of their life, with the hosts and the length of life that they have, and
-    /// signs the revocation list if that is due. `only` names one party, `force` does not wait for the last third.
+    /// signs the revocation list if that is due. Revoked certificates are left alone, and expired ones unless the options name them.
     ///
     /// Where the key lies beside the certificate, it is made anew too; where it is elsewhere, the same public key is signed again.
     pub fn renew(
         &self,
-        only: Option<&PeerName>,
-        force: bool,
+        options: &RenewOptions,
         now: SystemTime,
     ) -> Result<RenewReport, CertsError> {
+        let only = options.only.as_ref();
         let _held = self.hold()?;
         let ca = self.ca()?;
         expect_holding(&ca, now)?;
         let mut parties = vec![];
         for party in self.issued_parties(only)? {
-            parties.extend(self.renew_one(&ca, &party, force, now)?);
+            parties.extend(self.renew_one(&ca, &party, options, now)?);
         }
         if let (true, Some(party)) = (parties.is_empty(), only) {
             return Err(CertsError::NeverIssued { dir: self.dir.clone(), party: party.clone() });
@@ -75,15 +93,19 @@ impl CertsDir {
         &self,
         ca: &Ca,
         party: &PeerName,
-        force: bool,
+        options: &RenewOptions,
         now: SystemTime,
     ) -> Result<Option<Renewal>, CertsError> {
         let Some((facts, has_key)) = self.present_leaf(party)? else { return Ok(None) };
         if self.is_revoked(&facts.serial)? {
             return Ok(Some(Renewal::Revoked(party.clone())));
         }
+        if now > facts.not_after && !options.expired {
+            let (party, not_after) = (party.clone(), facts.not_after);
+            return Ok(Some(Renewal::Expired { party, not_after }));
+        }
         let is_due = !ca.is_issuer_of(&facts) || !is_fresh(facts.not_before, facts.not_after, now);
-        if !is_due && !force {
+        if !is_due && !options.force {
             return Ok(Some(Renewal::Done(self.report(Action::Kept, party, &facts))));
         }
         let hosts = hosts_of(&facts);
@@ -132,13 +154,13 @@ mod tests {
     }
 
     fn renewed(certs: &CertsDir, after: Duration) -> Vec<(String, Action, u64)> {
-        let report = certs.renew(None, false, now() + after).expect("renewed");
+        let report = certs.renew(&RenewOptions::default(), now() + after).expect("renewed");
         let days = |until: SystemTime| {
             until.duration_since(now() + after).expect("later").as_secs() / 86_400
         };
         let parties = report.parties.into_iter().map(|one| match one {
             Renewal::Done(r) => (r.party.to_string(), r.action, days(r.not_after)),
-            Renewal::Revoked(party) => panic!("{party} is revoked"),
+            other => panic!("not renewed: {other:?}"),
         });
         parties.collect()
     }
@@ -158,6 +180,7 @@ mod tests {
             renewed(&certs, 21 * DAY),
             [(a, Action::Renewed, 30), (n.clone(), Action::Kept, 69)]
         );
+        assert_eq!(renewed(&certs, 45 * DAY)[0].1, Action::Renewed);
         assert_eq!(renewed(&certs, 61 * DAY)[1], (n, Action::Renewed, 90));
         let party = "node/n".parse().expect("a party");
         let (facts, has_key) = certs.present_leaf(&party).expect("read").expect("there");
@@ -190,28 +213,70 @@ mod tests {
         }
         let [a, b, c] =
             ["agent/a", "agent/b", "agent/c"].map(|p| p.parse::<PeerName>().expect("a party"));
-        let report = certs.renew(Some(&a), true, now()).expect("renewed");
+        let only = |party: &PeerName| RenewOptions {
+            only: Some(party.clone()),
+            force: true,
+            ..RenewOptions::default()
+        };
+        let report = certs.renew(&only(&a), now()).expect("renewed");
         assert!(
             matches!(&report.parties[..], [Renewal::Done(r)] if r.action == Action::Renewed && r.party == a)
         );
         assert!(
-            certs
-                .renew(Some(&c), true, now())
-                .expect_err("refused")
-                .to_string()
-                .contains("agent/c")
+            certs.renew(&only(&c), now()).expect_err("refused").to_string().contains("agent/c")
         );
         certs.revoke(&b, now()).expect("revoked");
-        let report = certs.renew(None, true, now()).expect("renewed");
+        let all = RenewOptions { force: true, ..RenewOptions::default() };
+        let report = certs.renew(&all, now()).expect("renewed");
         assert!(matches!(&report.parties[..], [Renewal::Done(_), Renewal::Revoked(p)] if *p == b));
         let late = now() + 3_640 * DAY;
-        let report = certs.renew(Some(&a), false, late).expect("renewed");
+        let expired = RenewOptions { only: Some(a.clone()), force: false, expired: true };
+        let report = certs.renew(&expired, late).expect("renewed");
         assert!(report.is_ca_old);
         assert!(
             matches!(&report.parties[..], [Renewal::Done(r)] if r.not_after == report.ca_not_after)
         );
         fs::remove_file(certs.leaf_path(&a, "pem")).expect("removed");
-        assert!(certs.renew(Some(&a), true, now()).is_err());
+        assert!(certs.renew(&only(&a), now()).is_err());
+    }
+
+    #[test]
+    fn an_expired_certificate_is_left_alone_until_expired_is_asked_for() {
+        let (_dir, certs) = with_ca();
+        certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
+        certs.issue(&request(Role::Agent, "b", 90), now()).expect("issued");
+        let serial = |party: &str| {
+            let party = party.parse().expect("a party");
+            certs.present_leaf(&party).expect("read").expect("there").0.serial
+        };
+        let (before, end) = (serial("agent/a"), now() + 30 * DAY);
+        for force in [false, true] {
+            let options = RenewOptions { force, ..RenewOptions::default() };
+            let report = certs.renew(&options, end + Duration::from_secs(1)).expect("renewed");
+            assert!(
+                matches!(
+                    &report.parties[..],
+                    [Renewal::Expired { party, not_after }, Renewal::Done(_)]
+                        if party.name.as_str() == "a" && *not_after == end
+                ),
+                "{report:?}"
+            );
+            assert_eq!(serial("agent/a"), before);
+        }
+        let expired = RenewOptions { expired: true, ..RenewOptions::default() };
+        let report = certs.renew(&expired, end + DAY).expect("renewed");
+        assert!(
+            matches!(&report.parties[0], Renewal::Done(r) if r.action == Action::Renewed),
+            "{report:?}"
+        );
+        assert_ne!(serial("agent/a"), before);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_up_to_its_last_second() {
+        let (_dir, certs) = with_ca();
+        certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
+        assert_eq!(renewed(&certs, 30 * DAY)[0].1, Action::Renewed);
     }
 
     #[test]
@@ -222,7 +287,7 @@ mod tests {
             .init(&InitOptions { force: true, ..InitOptions::default() }, now())
             .expect("a new CA");
         assert_eq!(renewed(&certs, Duration::ZERO)[0].1, Action::Renewed);
-        let report = certs.renew(None, false, now() + 25 * DAY).expect("renewed");
+        let report = certs.renew(&RenewOptions::default(), now() + 25 * DAY).expect("renewed");
         assert_eq!((report.crl.action, report.crl.number), (Action::Renewed, 3));
     }
 }

@@ -81,7 +81,7 @@ fn line(worry: Worry, credentials: &Credentials, now: SystemTime) -> String {
             Utc(end)
         ),
         Worry::HasEnded => format!(
-            "the certificate of {party} has ended at {}: nobody accepts it any more; renew it with `dialback certs renew`, it is taken up without a restart",
+            "the certificate of {party} has ended at {}: nobody accepts it any more; renew it with `dialback certs renew --expired`, it is taken up without a restart",
             Utc(end)
         ),
         Worry::IsRevoked => format!(

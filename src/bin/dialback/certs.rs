@@ -7,7 +7,7 @@ use crate::exit::Failure;
 use args::{CertsArgs, CertsCommand};
 use dialback::{
     PeerName,
-    certs::{CertsDir, InitOptions},
+    certs::{CertsDir, InitOptions, RenewOptions},
 };
 use std::time::SystemTime;
 
@@ -24,9 +24,9 @@ pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
             tell::request(&dir.request(&party.into(), force)?, at)
         }
         CertsCommand::Sign { file, leaf } => tell::issue(&dir.sign(&file, &leaf.into(), now)?, at),
-        CertsCommand::Renew { role, name, force } => {
+        CertsCommand::Renew { role, name, force, expired } => {
             let only = role.zip(name).map(|(role, name)| PeerName::new(role, name));
-            tell::renew(&dir.renew(only.as_ref(), force, now)?)
+            tell::renew(&dir.renew(&RenewOptions { only, force, expired }, now)?, at)
         }
         CertsCommand::Revoke { party } => tell::revoke(&dir.revoke(&party.into(), now)?),
         CertsCommand::Crl => tell::crl(&dir.crl(now)?),

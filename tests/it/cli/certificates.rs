@@ -1,6 +1,8 @@
 //! `dialback certs`: what it says is what it did, and keys are never shown.
 
 use super::process::Place;
+use dialback::Role;
+use std::time::{Duration, SystemTime};
 
 #[test]
 fn certificates_are_made_once_and_kept_after() {
@@ -93,6 +95,35 @@ fn what_is_revoked_is_listed_stays_out_and_comes_back_under_a_new_certificate_on
     place.start(&agent).said("has been revoked");
     assert_eq!(words(&place, &["issue", "agent", "warehouse"]), "renewed renewed next:");
     place.start(&agent).said("registered as warehouse");
+}
+
+/// Issues a certificate that expired before now: the record and the file of a party that was retired, or was forgotten.
+fn issue_expired(place: &Place, name: &str) {
+    use dialback::certs::{CertsDir, LeafRequest};
+    let then = SystemTime::now() - Duration::from_secs(10 * 24 * 3600);
+    let agent = LeafRequest::new(Role::Agent, name.parse().expect("a name"));
+    let request = LeafRequest { days: 5, ..agent };
+    CertsDir::new(place.path("certs")).issue(&request, then).expect("issued");
+}
+
+#[test]
+fn renew_names_an_expired_party_and_renews_it_with_expired_only() {
+    let place = Place::new();
+    issue_expired(&place, "retired");
+    let before = place.read("certs/agent-retired.pem");
+    for force in [&[][..], &["--force"]] {
+        let said = place.run(&[&["certs", "renew"], force].concat()).expect(0, &[]).stdout;
+        let line = said.lines().find(|line| line.contains("agent/retired")).expect("a line");
+        assert!(line.starts_with("expired ") && line.contains("agent retired --expired"), "{line}");
+        assert_eq!(place.read("certs/agent-retired.pem"), before);
+    }
+    let renew = ["renew", "agent", "retired", "--expired"];
+    assert_eq!(words(&place, &renew), "renewed kept next:");
+    assert_ne!(place.read("certs/agent-retired.pem"), before);
+    // Removing the certificate retires the party: nothing is said of it any more.
+    std::fs::remove_file(place.path("certs/agent-retired.pem")).expect("removed");
+    let said = place.run(&["certs", "renew"]).expect(0, &[]).stdout;
+    assert!(!said.contains("retired"), "{said}");
 }
 
 #[test]

@@ -81,8 +81,9 @@ Names, hosts and uses that the request asks for are not given: role, name and --
 Examples:
   dialback certs renew
   dialback certs renew node edge-1 --force
+  dialback certs renew agent warehouse --expired
 Hosts and length of life stay as they are. A certificate that was signed from a request is
-signed again for the same key. What was revoked is left alone.")]
+signed again for the same key. Revoked and expired certificates are left alone and listed.")]
     Renew {
         /// node, agent or caller; without one all of them
         #[arg(requires = "name")]
@@ -92,6 +93,9 @@ signed again for the same key. What was revoked is left alone.")]
         /// Do not wait for the last third
         #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
         force: bool,
+        /// Renew expired certificates too
+        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+        expired: bool,
     },
     /// Revokes every certificate of a party, and signs the list
     #[command(after_help = "\

@@ -85,7 +85,8 @@ pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure>
     ))
 }
 
-pub(super) fn renew(report: &RenewReport) -> Result<(), Failure> {
+pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
+    let at = dir_flag(dir);
     let mut rows = vec![];
     for one in &report.parties {
         match one {
@@ -94,8 +95,16 @@ pub(super) fn renew(report: &RenewReport) -> Result<(), Failure> {
                 "revoked".into(),
                 party.to_string(),
                 format!(
-                    "left alone; `dialback certs issue {} {}` brings it back",
+                    "left alone; `dialback certs issue{at} {} {}` brings it back",
                     party.role, party.name
+                ),
+            ]),
+            Renewal::Expired { party, not_after } => rows.push(vec![
+                "expired".into(),
+                party.to_string(),
+                format!(
+                    "left alone, expired at {}; if it is still in use, `dialback certs renew{at} {} {} --expired`",
+                    Utc(*not_after), party.role, party.name
                 ),
             ]),
         }
