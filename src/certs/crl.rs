@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     name::PeerName,
-    tls::{CertificateFacts, CrlFacts, FactsError, RevokedSerial},
+    tls::{self, CertificateFacts, CrlFacts, FactsError, RevokedSerial},
 };
 use std::{
     collections::BTreeSet,
@@ -128,6 +128,32 @@ impl CertsDir {
     /// Whether a certificate was revoked, whichever CA it is of: serial numbers are drawn by chance and never meet.
     pub(super) fn is_revoked(&self, serial: &str) -> Result<bool, CertsError> {
         Ok(self.all_revoked()?.iter().any(|entry| entry.serial == serial))
+    }
+
+    /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever party and CA it was of, if there is one.
+    ///
+    /// Keys are known by the digests in the record. Older lines have none; for those of `party` its certificate file is looked at.
+    pub(super) fn revoked_serial_of_key(
+        &self,
+        party: &PeerName,
+        public_key_der: &[u8],
+    ) -> Result<Option<String>, CertsError> {
+        let revoked: BTreeSet<_> =
+            self.all_revoked()?.into_iter().map(|entry| entry.serial).collect();
+        if revoked.is_empty() {
+            return Ok(None);
+        }
+        let Some(digest) = tls::key_digest(public_key_der) else {
+            return Err(CertsError::Signing { why: "the public key cannot be parsed".into() });
+        };
+        let listed = issued::read(&self.record_path())?.into_iter();
+        let listed = listed.filter_map(|one| Some((one.serial, one.key_digest?)));
+        let present = self.present_leaf(party)?.and_then(|(leaf, _)| {
+            let digest = tls::key_digest(leaf.public_key_der())?;
+            Some((leaf.serial, digest))
+        });
+        let mut known = listed.chain(present);
+        Ok(known.find(|(serial, of)| *of == digest && revoked.contains(serial)).map(|(s, _)| s))
     }
 
     /// Everything that the record and the list know of, whichever CA it was of.

@@ -175,9 +175,9 @@ pub enum CertsError {
         party: PeerName,
     },
     /// A request for a key whose certificate was revoked.
-    #[error("the key of the request is that of the certificate {serial} of {party}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = party.role, name = party.name)]
+    #[error("the key of the request is that of the certificate {serial}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = party.role, name = party.name)]
     RevokedKey {
-        /// Whose it was.
+        /// For whom it was to be signed.
         party: PeerName,
         /// The serial number of the certificate.
         serial: String,

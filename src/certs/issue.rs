@@ -107,8 +107,8 @@ impl CertsDir {
         self.expect_no_other_key(&party, &key)?;
         let there = self.present_leaf(&party)?;
         let for_key = there.as_ref().map(|(facts, _)| facts).filter(|f| f.has_public_key(&key));
-        if let Some(facts) = for_key {
-            self.expect_key_not_revoked(&party, facts)?;
+        if let Some(serial) = self.revoked_serial_of_key(&party, &key)? {
+            return Err(CertsError::RevokedKey { party, serial });
         }
         if let Some(facts) = for_key
             && !request.force
@@ -171,19 +171,6 @@ impl CertsDir {
             Err(error @ CertsError::Unusable { .. }) => Err(error),
             _ => Err(CertsError::OtherKeyBeside { key, party: party.clone() }),
         }
-    }
-
-    /// A new certificate would let a key in again that was revoked, perhaps because it was stolen.
-    fn expect_key_not_revoked(
-        &self,
-        party: &PeerName,
-        facts: &CertificateFacts,
-    ) -> Result<(), CertsError> {
-        if !self.is_revoked(&facts.serial)? {
-            return Ok(());
-        }
-        let (party, serial) = (party.clone(), facts.serial.clone());
-        Err(CertsError::RevokedKey { party, serial })
     }
 
     /// A key that is whole and cannot be used here, such as an encrypted one, is somebody's own: it is replaced by force only.

@@ -3,7 +3,7 @@
 use super::{CertsError, files};
 use crate::{
     name::PeerName,
-    tls::{CertificateFacts, Utc},
+    tls::{self, CertificateFacts, Utc},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::SystemTime};
@@ -24,6 +24,8 @@ pub struct ListedCertificate {
     pub sans: Vec<String>,
     /// Since when it no longer holds, if it was revoked.
     pub revoked: Option<SystemTime>,
+    /// The digest of its public key. Lines of earlier versions have none.
+    pub(super) key_digest: Option<String>,
 }
 
 /// The line as it stands in the file.
@@ -36,6 +38,8 @@ struct Line {
     not_after: String,
     #[serde(default)]
     sans: Vec<String>,
+    #[serde(default)]
+    key_sha256: Option<String>,
 }
 
 /// Adds a leaf to the record.
@@ -52,6 +56,7 @@ pub(super) fn append(
         not_before: Utc(leaf.not_before).to_string(),
         not_after: Utc(leaf.not_after).to_string(),
         sans: sans.to_vec(),
+        key_sha256: tls::key_digest(leaf.public_key_der()),
     };
     let text = serde_json::to_string(&line)
         .map_err(|error| CertsError::Signing { why: error.to_string() })?;
@@ -91,6 +96,7 @@ fn parse(line: &str) -> Result<ListedCertificate, String> {
         not_after: moment(&line.not_after)?,
         sans: line.sans,
         revoked: None,
+        key_digest: line.key_sha256,
     })
 }
 

@@ -51,6 +51,10 @@ pub(crate) enum IssueFault {
     Request(FactsError),
     #[error("the certificate {0} is revoked")]
     Revoked(String),
+    #[error(
+        "the key of the request is that of the certificate {0}, which was revoked; make a new key"
+    )]
+    RevokedKey(String),
     #[error("the certificate has more than half of its life left")]
     TooEarly,
     #[error("{0}")]
@@ -108,6 +112,7 @@ impl PartyIssuer {
         let party = Enrollable::new(tokens.take(secret, party, now)?)?;
         // Strangers do not get as far as this parser.
         let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
+        self.expect_key_not_revoked(&party.0, &key)?;
         tokens.write(&path)?;
         self.sign(party, &key, now)
     }
@@ -128,7 +133,16 @@ impl PartyIssuer {
             return Err(IssueFault::TooEarly);
         }
         let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
+        self.expect_key_not_revoked(&party.0, &key)?;
         self.sign(party, &key, now)
+    }
+
+    /// A new certificate would let a key in again that was revoked, perhaps because it was stolen.
+    fn expect_key_not_revoked(&self, party: &PeerName, key: &CsrFacts) -> Result<(), IssueFault> {
+        match self.dir.revoked_serial_of_key(party, key.public_key_der())? {
+            None => Ok(()),
+            Some(serial) => Err(IssueFault::RevokedKey(serial)),
+        }
     }
 
     /// Refuses a certificate that stands in the list or in the record of those that were revoked, which are read anew.

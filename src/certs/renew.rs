@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 pub enum Renewal {
     /// It was kept or made again.
     Done(IssueReport),
-    /// It was revoked, and is left alone: only issuing it again, by name, brings a party back.
+    /// It was revoked, or its key was with another certificate, and is left alone: only issuing it again, by name and with a new key,
+    /// brings a party back.
     Revoked(PeerName),
     /// It expired and is left alone, because a party that is retired expires too. [`RenewOptions::expired`] renews it.
     Expired {
@@ -107,6 +108,9 @@ impl CertsDir {
         let is_due = !ca.is_issuer_of(&facts) || !is_fresh(facts.not_before, facts.not_after, now);
         if !is_due && !options.force {
             return Ok(Some(Renewal::Done(self.report(Action::Kept, party, &facts))));
+        }
+        if !has_key && self.revoked_serial_of_key(party, facts.public_key_der())?.is_some() {
+            return Ok(Some(Renewal::Revoked(party.clone())));
         }
         let hosts = hosts_of(&facts);
         let not_after = (now + life_of(&facts)).min(ca.facts().not_after);
@@ -270,6 +274,52 @@ mod tests {
             "{report:?}"
         );
         assert_ne!(serial("agent/a"), before);
+    }
+
+    #[test]
+    fn the_key_of_a_revoked_certificate_is_not_signed_under_another_name_nor_after_another_key() {
+        let (dir, certs) = with_ca();
+        let key = |name: &str| {
+            let site = CertsDir::new(dir.path().join(name));
+            site.request(&"agent/a".parse().expect("a party"), false).expect("made").csr_path
+        };
+        let (stolen, other) = (key("stolen"), key("other"));
+        let sign = |csr, name| certs.sign(csr, &request(Role::Agent, name, 90), now());
+        sign(&stolen, "a").expect("signed");
+        sign(&stolen, "shared").expect("one key may have two names");
+        certs.revoke(&"agent/a".parse().expect("a party"), now()).expect("revoked");
+        sign(&other, "a").expect("another key is signed");
+        for name in ["a", "b", "shared"] {
+            let told = sign(&stolen, name).expect_err("refused").to_string();
+            assert!(told.contains("revoked") && told.contains("certs request agent"), "{told}");
+        }
+        // Nor by renewing what was signed for it under another name.
+        let options = RenewOptions { force: true, ..RenewOptions::default() };
+        let report = certs.renew(&options, now()).expect("renewed");
+        assert!(
+            matches!(&report.parties[..], [Renewal::Done(_), Renewal::Revoked(party)] if party.name.as_str() == "shared"),
+            "{report:?}"
+        );
+        certs.issue(&request(Role::Agent, "shared", 90), now()).expect("a new key");
+        let report = certs.renew(&options, now()).expect("renewed");
+        assert!(matches!(&report.parties[..], [Renewal::Done(_), Renewal::Done(_)]), "{report:?}");
+    }
+
+    #[test]
+    fn a_revoked_key_that_an_older_record_does_not_hold_is_known_by_its_certificate_file() {
+        let (dir, certs) = with_ca();
+        let party: PeerName = "agent/a".parse().expect("a party");
+        let site = CertsDir::new(dir.path().join("site"));
+        let csr = site.request(&party, false).expect("made").csr_path;
+        let sign = || certs.sign(&csr, &request(Role::Agent, "a", 90), now());
+        sign().expect("signed");
+        let record = fs::read_to_string(certs.record_path()).expect("read");
+        let at = record.find(",\"key_sha256\"").expect("a digest");
+        fs::write(certs.record_path(), format!("{}}}\n", &record[..at])).expect("written");
+        assert_eq!(certs.list().expect("listed").len(), 1);
+        certs.revoke(&party, now()).expect("revoked");
+        let told = sign().expect_err("refused").to_string();
+        assert!(told.contains("revoked"), "{told}");
     }
 
     #[test]

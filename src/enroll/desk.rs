@@ -160,7 +160,7 @@ fn refusal(fault: IssueFault) -> Refused {
         IssueFault::Token(TokenFault::OtherParty) => JoinRefusal::OtherParty,
         IssueFault::Role(_) => JoinRefusal::Role,
         IssueFault::Request(_) => JoinRefusal::Malformed,
-        IssueFault::Revoked(_) => JoinRefusal::Revoked,
+        IssueFault::Revoked(_) | IssueFault::RevokedKey(_) => JoinRefusal::Revoked,
         IssueFault::TooEarly => JoinRefusal::TooEarly,
         IssueFault::Broken(_) => return broken_fault(fault),
     };

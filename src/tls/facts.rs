@@ -313,7 +313,7 @@ fn hex_of_number(number: &BigUint) -> String {
     hex(&number.to_bytes_be())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -21,6 +21,8 @@ mod handshakes;
 mod http;
 mod identity;
 mod key_kind;
+#[cfg(feature = "certs")]
+mod key_digest;
 mod lapse;
 mod lists;
 mod mac;
@@ -53,6 +55,7 @@ pub(crate) use http::{HttpTls, Shown};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
+pub(crate) use key_digest::key_digest;
 #[cfg(feature = "certs")]
 pub(crate) use key_kind::fault_of as key_fault;
 pub(crate) use lapse::Lapse;

@@ -131,6 +131,62 @@ async fn renewing_and_the_list_take_a_certificate_that_is_good_and_old_enough() 
     assert_eq!(foreign.send(at, &list).await, None, "another CA's agent gets no answer at all");
 }
 
+/// Another request for the key of [`wishful`], with its point written in this form.
+fn again(dir: &Path, form: &str) -> Vec<u8> {
+    let openssl = |args: &[&str]| {
+        let made = Command::new("openssl").args(args).current_dir(dir).output().expect("openssl");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        made.stdout
+    };
+    openssl(&["ec", "-in", "wish.key", "-conv_form", form, "-out", "again.key"]);
+    openssl(&["req", "-new", "-key", "again.key", "-subj", "/CN=again", "-outform", "DER"])
+}
+
+#[tokio::test]
+async fn the_key_of_a_revoked_certificate_gets_no_new_one_by_a_token_and_another_key_does() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::new(None));
+    let stolen = wishful(&site.path(""), "agent/a", &[]);
+    let join = |csr: &[u8], party: &str, token: &JoinToken| request(1, csr, party, &secret(token));
+    let first = raw.ask(at, &join(&stolen, "agent/a", &site.token("agent/a"))).await;
+    assert_eq!(first.code(), 0, "{}", first.text(1));
+    let again = again(&site.path(""), "compressed");
+    let other = wishful(&site.path(""), "agent/a", &[]);
+    let second = raw.ask(at, &join(&other, "agent/c", &site.token("agent/c"))).await;
+    assert_eq!(second.code(), 0, "{}", second.text(1));
+    site.ca().revoke(&"agent/a".parse().expect("a party"), SystemTime::now()).expect("revoked");
+    // Under its own name and another, in the same request and another.
+    for (csr, party) in [(&stolen, "agent/a"), (&again, "agent/a"), (&stolen, "caller/b")] {
+        let token = site.token(party);
+        let reply = raw.ask(at, &join(csr, party, &token)).await;
+        assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{party}: {}", reply.text(1));
+        let reply = raw.ask(at, &join(&other, party, &token)).await;
+        assert_eq!(reply.code(), 0, "the token stays good for another key: {}", reply.text(1));
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_does_not_bring_the_key_of_a_revoked_certificate_back_and_takes_another() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let at = enroller.local_addr();
+    let stolen = wishful(&site.path(""), "agent/a", &[]);
+    let joined = request(1, &stolen, "agent/a", &secret(&site.token("agent/a")));
+    assert_eq!(Raw::new(None).ask(at, &joined).await.code(), 0);
+    site.ca().revoke(&"agent/a".parse().expect("a party"), SystemTime::now()).expect("revoked");
+    // In the second half of its life, as renewals take it.
+    let then = SystemTime::now() - 50 * 24 * HOUR;
+    let due = LeafRequest::new(Role::Agent, "b".parse().expect("a name"));
+    site.ca().issue(&due, then).expect("issued");
+    let raw = Raw::new(Some(&CredentialFiles::in_dir(site.path("ca"), "agent-b")));
+    let reply = raw.ask(at, &request(2, &stolen, "", &[])).await;
+    assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{}", reply.text(1));
+    let other = wishful(&site.path(""), "agent/b", &[]);
+    let reply = raw.ask(at, &request(2, &other, "", &[])).await;
+    assert_eq!(reply.code(), 0, "{}", reply.text(1));
+}
+
 #[tokio::test]
 async fn bytes_that_are_no_request_are_answered_as_such_or_cut_off_and_the_enroller_goes_on() {
     let site = Site::new();

@@ -95,7 +95,7 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
                 "revoked".into(),
                 party.to_string(),
                 format!(
-                    "left alone; `dialback certs issue{at} {} {}` brings it back",
+                    "left alone, certificate or key revoked; `dialback certs issue{at} {} {}` brings it back",
                     party.role, party.name
                 ),
             ]),
