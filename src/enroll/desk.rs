@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// The desk. Its work reads and writes files: it holds up the thread that does it.
 pub(super) struct Desk {
     issuer: PartyIssuer,
-    /// Wrong tokens by address. Held while a token is judged, so that nobody tries many at once.
+    /// Unknown tokens by address. Held while a token is judged, so that nobody tries many at once.
     tries: Mutex<Buckets<Source>>,
     refused: Lines<Source>,
 }
@@ -91,7 +91,12 @@ impl Desk {
         }
     }
 
-    /// A token is looked at only if its bearer's address has not tried too many wrong ones.
+    /// A token is looked at only if its bearer's address has not tried too many unknown ones.
+    ///
+    /// Only an unknown secret counts as a guess. Whoever has a token that was used, has expired or is another party's has shown its
+    /// secret, and a machine that goes on asking with it must not lock out its neighbours behind the same address. That is not an oracle:
+    /// without one of the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever party is named, and beyond the limit every answer is
+    /// TOO_MANY, whatever the secret.
     fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
         let (from, mut tries) = (Source::of(from), lock(&self.tries));
         if !tries.may(from, now.steady, false) {
@@ -100,7 +105,7 @@ impl Desk {
         }
         let JoinRequest { secret, party, request, .. } = request;
         let joined = self.issuer.join(secret, party, request, now.wall);
-        if let Err(IssueFault::Token(_)) = &joined {
+        if let Err(IssueFault::Token(TokenFault::Unknown)) = &joined {
             tries.may(from, now.steady, true);
         }
         joined.map_err(refusal)

@@ -1,7 +1,7 @@
 //! What can be asked of an enroller, and that no wish makes a node, another name or a CA of what it signs.
 
 use super::{
-    raw::{Raw, request},
+    raw::{Raw, request, secret},
     *,
 };
 use dialback::JoinRefusal;
@@ -29,14 +29,6 @@ fn shown(dir: &Path, pem: &str, args: &[&str]) -> String {
     let mut command = Command::new("openssl");
     let out = command.args(args).arg("shown.pem").current_dir(dir).output().expect("openssl");
     String::from_utf8(out.stdout).expect("text") + &String::from_utf8_lossy(&out.stderr)
-}
-
-/// The secret of a token, as its bearer can read it from the line.
-fn secret(token: &JoinToken) -> Vec<u8> {
-    let line = token.to_line();
-    let hex = line.split(':').nth(3).expect("a secret").as_bytes();
-    let digit = |byte: u8| (byte as char).to_digit(16).expect("a digit") as u8;
-    hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
 
 #[tokio::test]

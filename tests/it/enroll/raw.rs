@@ -1,7 +1,7 @@
 //! Somebody who speaks to an enroller without dialback: any bytes, with or without a certificate.
 
 use crate::world::soon;
-use dialback::{CredentialFiles, JOIN_ALPN};
+use dialback::{CredentialFiles, JOIN_ALPN, certs::JoinToken};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
@@ -36,6 +36,14 @@ pub(super) fn request(ask: i128, csr: &[u8], party: &str, secret: &[u8]) -> Vec<
     ];
     let words = words.map(|(key, value)| (Value::Integer(key), value));
     serde_cbor::to_vec(&Value::Map(words.into())).expect("encodes")
+}
+
+/// The secret of a token, as its bearer can read it from the line.
+pub(super) fn secret(token: &JoinToken) -> Vec<u8> {
+    let line = token.to_line();
+    let hex = line.split(':').nth(3).expect("a secret").as_bytes();
+    let digit = |byte: u8| (byte as char).to_digit(16).expect("a digit") as u8;
+    hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
 
 impl Raw {

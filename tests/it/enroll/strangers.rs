@@ -1,7 +1,7 @@
 //! Strangers that guess, stall and flood: each within bounds, and machines elsewhere join all the while.
 
 use super::{
-    raw::{Raw, request},
+    raw::{Raw, request, secret},
     *,
 };
 use crate::world::said;
@@ -24,8 +24,55 @@ async fn ten_wrong_tokens_of_an_address_are_looked_at_and_the_next_is_not() {
         assert_eq!(raw.ask(at, &guess(n)).await.code(), JoinRefusal::TokenUnknown.number());
     }
     assert_eq!(raw.ask(at, &guess(10)).await.code(), JoinRefusal::TooMany.number());
+    // Beyond the limit a good secret and a bad one get the same answer.
+    let good = request(1, b"csr", "agent/a", &secret(&site.token("agent/a")));
+    assert_eq!(raw.ask(at, &good).await.code(), JoinRefusal::TooMany.number());
     site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
     said(&["refused a request from 127.0.0.2", "TOKEN_UNKNOWN"]).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_token_whose_secret_is_right_is_not_a_guess_and_locks_nobody_out() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
+    let party = "agent/a".parse().expect("a party");
+    let then = SystemTime::now() - 2 * HOUR;
+    let expired = site.ca().make_token(&party, HOUR, then).expect("a token");
+    let (used, unused) = (site.token("agent/a"), site.token("agent/a"));
+    site.join(at, &used, "m").await.expect("joined");
+    for (token, party, wanted) in [
+        (&used, "agent/a", JoinRefusal::TokenUsed),
+        (&expired, "agent/a", JoinRefusal::TokenExpired),
+        (&unused, "agent/b", JoinRefusal::OtherParty),
+    ] {
+        let asked = request(1, b"csr", party, &secret(token));
+        for _ in 0..11 {
+            assert_eq!(raw.ask(at, &asked).await.code(), wanted.number(), "{wanted}");
+        }
+    }
+    // A neighbour behind the same address is still looked at.
+    let asked = request(1, b"csr", "agent/a", &secret(&unused));
+    assert_eq!(raw.ask(at, &asked).await.code(), JoinRefusal::Malformed.number());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn without_a_secret_every_party_is_answered_alike() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
+    let party = "agent/expired".parse().expect("a party");
+    let then = SystemTime::now() - 2 * HOUR;
+    site.ca().make_token(&party, HOUR, then).expect("a token");
+    let (used, _unused) = (site.token("agent/used"), site.token("agent/unused"));
+    site.join(at, &used, "m").await.expect("joined");
+    let mut answers = Vec::new();
+    for party in ["agent/used", "agent/expired", "agent/unused", "agent/nobody"] {
+        answers.push(raw.send(at, &request(1, b"csr", party, &[7; 16])).await);
+    }
+    assert!(answers[0].is_some() && answers.iter().all(|answer| *answer == answers[0]));
 }
 
 #[cfg(target_os = "linux")]
