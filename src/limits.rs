@@ -339,7 +339,7 @@ pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an enroller remembers a token after its time, to say that it was used or is over rather than that it is unknown.
 pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Tokens of one CA directory at once. Each try reads them all: some 2 MiB.
+/// Tokens of one CA directory at once. Each try reads them all: some 2 MiB, and 1 KiB for each that was used and is still within its time.
 pub const TOKENS_MAX: usize = 10_000;
 
 /// Bearer tokens in one file. Each is some 200 bytes in memory, and the file is read whole at every change.

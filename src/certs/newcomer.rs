@@ -1,7 +1,7 @@
 //! What a machine makes that joins or renews: a key that stays, and a request that proves it.
 
 use super::{CertsError, ca::new_key};
-use rcgen::{CertificateParams, DnType};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use zeroize::Zeroizing;
 
 /// A new key, and the request for a certificate over it.
@@ -15,12 +15,20 @@ pub(crate) struct NewKey {
 impl NewKey {
     /// Makes a key of ECDSA P-256.
     pub(crate) fn generate() -> Result<Self, CertsError> {
-        let key = new_key()?;
+        Self::of(&new_key()?)
+    }
+
+    /// A request over the key that was kept as this PEM text.
+    pub(super) fn from_pem(key_pem: &str) -> Result<Self, CertsError> {
+        Self::of(&KeyPair::from_pem(key_pem)?)
+    }
+
+    fn of(key: &KeyPair) -> Result<Self, CertsError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "dialback");
         Ok(Self {
-            request: params.serialize_request(&key)?.der().to_vec(),
+            request: params.serialize_request(key)?.der().to_vec(),
             key_pem: Zeroizing::new(key.serialize_pem()),
         })
     }
@@ -30,7 +38,7 @@ impl NewKey {
 mod tests {
     use super::*;
     use crate::tls::CsrFacts;
-    use rcgen::{KeyPair, PublicKeyData};
+    use rcgen::PublicKeyData;
 
     #[test]
     fn a_request_proves_its_key_and_a_changed_one_does_not() {

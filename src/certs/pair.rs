@@ -67,7 +67,7 @@ fn is_pair(cert_pem: &[u8], key_pem: &[u8]) -> bool {
 }
 
 /// `.agent-warehouse.pem.next`: no `.pem` at its end, so that it is nobody's certificate yet.
-fn beside(path: &Path, mark: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, mark: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{mark}"))
 }

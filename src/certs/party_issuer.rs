@@ -5,7 +5,7 @@ use super::{
     ca::{BACKDATED, Ca},
     dir::{damaged, expect_holding},
     files, issued,
-    tokens::Tokens,
+    tokens::{GoodToken, Tokens},
 };
 use crate::{
     limits::ENROLLER_LEAF_LIFE,
@@ -34,6 +34,8 @@ pub(crate) struct PartyIssuer {
 /// A leaf that was signed.
 #[derive(Debug, Clone)]
 pub(crate) struct Granted {
+    /// Whether it was signed now, and not for the same key before.
+    pub(crate) is_new: bool,
     pub(crate) party: PeerName,
     pub(crate) serial: String,
     pub(crate) not_after: SystemTime,
@@ -97,7 +99,8 @@ impl PartyIssuer {
         self.ca.trust_domain()
     }
 
-    /// A first leaf, by a token. The token is used up before the leaf is signed: whatever happens then, there is never a second one.
+    /// A first leaf, by a token. The token is used up in one step with the record of its leaf, before the leaf is handed out: there is
+    /// never a second one. The same key gets the same leaf again while the token holds, because the first answer may have been lost.
     pub(crate) fn join(
         &self,
         secret: &[u8],
@@ -109,12 +112,42 @@ impl PartyIssuer {
         let _held = self.dir.hold()?;
         let path = self.dir.tokens_path();
         let mut tokens = Tokens::read(&path)?;
-        let party = Enrollable::new(tokens.take(secret, party, now)?)?;
+        let good = tokens.judge(secret, party, now)?;
         // Strangers do not get as far as this parser.
-        let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
-        self.expect_key_not_revoked(&party.0, &key)?;
-        tokens.write(&path)?;
-        self.sign(party, &key, now)
+        let key = CsrFacts::from_der(request).map_err(IssueFault::Request);
+        match good {
+            GoodToken::Granted { party, leaf_pem } => {
+                self.grant_again(party, leaf_pem, key.ok().as_ref(), now)
+            }
+            GoodToken::Unused { at, party } => {
+                let (party, key) = (Enrollable::new(party)?, key?);
+                self.expect_key_not_revoked(&party.0, &key)?;
+                let granted = self.sign(party, &key, now)?;
+                tokens.use_up(at, granted.leaf_pem.clone(), now);
+                tokens.write(&path)?;
+                Ok(granted)
+            }
+        }
+    }
+
+    /// The leaf that a token was used for, if it still holds and this is its key.
+    fn grant_again(
+        &self,
+        party: PeerName,
+        leaf_pem: String,
+        key: Option<&CsrFacts>,
+        now: SystemTime,
+    ) -> Result<Granted, IssueFault> {
+        let facts = first_of(&leaf_pem)?;
+        let is_same_key = key.is_some_and(|key| facts.has_public_key(key.public_key_der()));
+        if !is_same_key || now > facts.not_after {
+            return Err(TokenFault::Used.into());
+        }
+        if self.dir.is_revoked(&facts.serial)? {
+            return Err(IssueFault::Revoked(facts.serial));
+        }
+        let (serial, not_after) = (facts.serial, facts.not_after);
+        Ok(Granted { is_new: false, party, serial, not_after, leaf_pem })
     }
 
     /// The next leaf of a party that has shown its present one, in the second half of that one's life.
@@ -184,7 +217,13 @@ impl PartyIssuer {
         let facts = first_of(&leaf_pem)?;
         self.expect_as_meant(&facts, &party)?;
         issued::append(&self.dir.record_path(), &party, &facts, &[])?;
-        Ok(Granted { party, serial: facts.serial, not_after: facts.not_after, leaf_pem })
+        Ok(Granted {
+            is_new: true,
+            party,
+            serial: facts.serial,
+            not_after: facts.not_after,
+            leaf_pem,
+        })
     }
 
     fn profile(&self, party: &PeerName, now: SystemTime) -> LeafProfile {

@@ -62,6 +62,27 @@ struct Entry {
     party: PeerName,
     not_after: SystemTime,
     used: Option<SystemTime>,
+    /// The certificate that was signed for it, PEM, until `not_after`. Its key gets it again: the first answer may have been lost.
+    leaf_pem: Option<String>,
+}
+
+/// A token whose bearer has shown its secret, and may have a certificate for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum GoodToken {
+    /// It was not used.
+    Unused {
+        /// Its place among the tokens.
+        at: usize,
+        /// Whose it is.
+        party: PeerName,
+    },
+    /// It was used by the party that asks, and is not over. The certificate is for the holder of its key.
+    Granted {
+        /// Whose it is.
+        party: PeerName,
+        /// The certificate that was signed for it, PEM.
+        leaf_pem: String,
+    },
 }
 
 /// The line as it stands in the file.
@@ -71,6 +92,8 @@ struct Line {
     party: String,
     not_after: String,
     used: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaf: Option<String>,
 }
 
 /// All tokens of a directory.
@@ -81,36 +104,45 @@ impl Tokens {
     /// Whose token this is. The secret decides; what its bearer says of itself has to fit.
     ///
     /// Every entry is compared, each in the same time.
-    fn judge(&self, secret: &[u8], party: &str, now: SystemTime) -> Result<usize, TokenFault> {
+    pub(super) fn judge(
+        &self,
+        secret: &[u8],
+        party: &str,
+        now: SystemTime,
+    ) -> Result<GoodToken, TokenFault> {
         let hash = tls::sha256(secret);
         let found = self.0.iter().enumerate().fold(None, |found, (at, entry)| {
             if tls::is_same(&entry.hash, &hash) { Some((at, entry)) } else { found }
         });
         let (at, entry) = found.ok_or(TokenFault::Unknown)?;
-        match entry {
-            Entry { used: Some(_), .. } => Err(TokenFault::Used),
-            Entry { not_after, .. } if now > *not_after => Err(TokenFault::Expired),
-            Entry { party: own, .. } if own.to_string() != party => Err(TokenFault::OtherParty),
-            _ => Ok(at),
+        let (is_over, is_own) = (now > entry.not_after, entry.party.to_string() == party);
+        let party = entry.party.clone();
+        match &entry.leaf_pem {
+            Some(leaf_pem) if is_own && !is_over => {
+                Ok(GoodToken::Granted { party, leaf_pem: leaf_pem.clone() })
+            }
+            _ if entry.used.is_some() => Err(TokenFault::Used),
+            _ if is_over => Err(TokenFault::Expired),
+            _ if !is_own => Err(TokenFault::OtherParty),
+            _ => Ok(GoodToken::Unused { at, party }),
         }
     }
 
-    /// Takes the token: from here on it is used. Gives whose it is.
-    pub(super) fn take(
-        &mut self,
-        secret: &[u8],
-        party: &str,
-        now: SystemTime,
-    ) -> Result<PeerName, TokenFault> {
-        let at = self.judge(secret, party, now)?;
-        let entry = &mut self.0[at];
-        entry.used = Some(now);
-        Ok(entry.party.clone())
+    /// Uses the token at this place: from here on it is good for this certificate and for no other. Forgets what is over.
+    pub(super) fn use_up(&mut self, at: usize, leaf_pem: String, now: SystemTime) {
+        if let Some(entry) = self.0.get_mut(at) {
+            entry.used = Some(now);
+            entry.leaf_pem = Some(leaf_pem);
+        }
+        self.forget(now);
     }
 
-    /// Forgets what was over long ago.
+    /// Forgets tokens that were over long ago, and certificates of tokens that are over.
     fn forget(&mut self, now: SystemTime) {
         self.0.retain(|entry| now <= entry.not_after + TOKEN_REMEMBERED);
+        for entry in self.0.iter_mut().filter(|entry| now > entry.not_after) {
+            entry.leaf_pem = None;
+        }
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, CertsError> {
@@ -137,12 +169,13 @@ impl Tokens {
 }
 
 fn line_of(entry: &Entry) -> Result<String, CertsError> {
-    let Entry { hash, party, not_after, used } = entry;
+    let Entry { hash, party, not_after, used, leaf_pem } = entry;
     let line = Line {
         hash: hex(hash),
         party: party.to_string(),
         not_after: Utc(*not_after).to_string(),
         used: used.map(|used| Utc(used).to_string()),
+        leaf: leaf_pem.clone(),
     };
     serde_json::to_string(&line).map_err(|error| CertsError::Signing { why: error.to_string() })
 }
@@ -158,6 +191,7 @@ fn parse(line: &str) -> Option<Entry> {
             Some(used) => Some(moment(used)?),
             None => None,
         },
+        leaf_pem: line.leaf,
     })
 }
 
@@ -192,7 +226,8 @@ impl CertsDir {
             return Err(TokenError::Full { path });
         }
         let not_after = token.not_after();
-        tokens.0.push(Entry { hash, party: party.clone(), not_after, used: None });
+        let party = party.clone();
+        tokens.0.push(Entry { hash, party, not_after, used: None, leaf_pem: None });
         tokens.write(&path)?;
         Ok(token)
     }
@@ -208,6 +243,9 @@ mod tests {
     use crate::certs::InitOptions;
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A certificate, as far as these tests look at it.
+    const LEAF: &str = "a leaf";
 
     /// Certificates and this file count whole seconds.
     fn now() -> SystemTime {
@@ -225,6 +263,10 @@ mod tests {
         (dir, certs)
     }
 
+    fn granted() -> Result<GoodToken, TokenFault> {
+        Ok(GoodToken::Granted { party: party("agent/a"), leaf_pem: LEAF.into() })
+    }
+
     fn tokens(certs: &CertsDir) -> Tokens {
         Tokens::read(&certs.tokens_path()).expect("read")
     }
@@ -236,20 +278,54 @@ mod tests {
         let other = certs.make_token(&party("caller/a"), HOUR, now()).expect("made");
         let take = |token: &JoinToken, party: &str, now| {
             let mut tokens = tokens(&certs);
-            let taken = tokens.take(token.secret(), party, now);
-            tokens.write(&certs.tokens_path()).expect("written");
-            taken
+            let judged = tokens.judge(token.secret(), party, now)?;
+            if let GoodToken::Unused { at, .. } = &judged {
+                tokens.use_up(*at, LEAF.into(), now);
+                tokens.write(&certs.tokens_path()).expect("written");
+            }
+            Ok(judged)
         };
+        let unused = |at, whose| Ok(GoodToken::Unused { at, party: party(whose) });
         assert_eq!(take(&token, "agent/b", now()), Err(TokenFault::OtherParty));
         assert_eq!(take(&token, "caller/a", now()), Err(TokenFault::OtherParty));
         let late = now() + HOUR + Duration::from_secs(1);
         assert_eq!(take(&token, "agent/a", late), Err(TokenFault::Expired));
-        assert_eq!(take(&token, "agent/a", now() + HOUR), Ok(party("agent/a")));
-        assert_eq!(take(&token, "agent/a", now() + HOUR), Err(TokenFault::Used));
+        assert_eq!(take(&token, "agent/a", now() + HOUR), unused(0, "agent/a"));
+        assert_eq!(take(&token, "agent/a", now() + HOUR), granted());
+        assert_eq!(take(&token, "agent/b", now() + HOUR), Err(TokenFault::Used));
         assert_eq!(take(&token, "agent/a", late), Err(TokenFault::Used));
-        assert_eq!(take(&other, "caller/a", now()), Ok(party("caller/a")));
+        assert_eq!(take(&other, "caller/a", now()), unused(1, "caller/a"));
         let stranger = JoinToken::new(party("agent/a"), late, *token.ca_fingerprint());
         assert_eq!(take(&stranger, "agent/a", now()), Err(TokenFault::Unknown));
+    }
+
+    #[test]
+    fn the_certificate_is_forgotten_once_its_token_is_over_and_the_use_is_not() {
+        let (_dir, certs) = with_ca();
+        let agent = party("agent/a");
+        let token = certs.make_token(&agent, HOUR, now()).expect("made");
+        let mut used = tokens(&certs);
+        used.use_up(0, LEAF.into(), now());
+        used.write(&certs.tokens_path()).expect("written");
+        let judge = |now| tokens(&certs).judge(token.secret(), "agent/a", now);
+        certs.make_token(&agent, HOUR, now() + HOUR).expect("made");
+        assert_eq!(judge(now()), granted());
+        certs.make_token(&agent, HOUR, now() + HOUR + Duration::from_secs(1)).expect("made");
+        assert_eq!(judge(now()), Err(TokenFault::Used));
+        let text = files::read(&certs.tokens_path()).expect("read");
+        assert!(!text.contains(LEAF), "{text}");
+    }
+
+    #[test]
+    fn a_token_that_an_earlier_release_used_is_used() {
+        let (_dir, certs) = with_ca();
+        let token = certs.make_token(&party("agent/a"), HOUR, now()).expect("made");
+        let text = files::read(&certs.tokens_path()).expect("read");
+        let used = text.replace("\"used\":null", "\"used\":\"2027-01-15T08:00:00Z\"");
+        assert_ne!(text, used);
+        std::fs::write(certs.tokens_path(), used).expect("written");
+        let judged = tokens(&certs).judge(token.secret(), "agent/a", now());
+        assert_eq!(judged, Err(TokenFault::Used));
     }
 
     #[test]

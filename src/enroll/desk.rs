@@ -112,10 +112,11 @@ impl Desk {
     }
 
     fn grant(&self, asker: &Asker, granted: &Granted, why: &str) -> Result<JoinReply, Refused> {
-        let Granted { party, serial, not_after, leaf_pem } = granted;
+        let Granted { is_new, party, serial, not_after, leaf_pem } = granted;
         let until = Utc(*not_after);
+        let done = if *is_new { "signed" } else { "handed out again, for the same key," };
         tracing::info!(
-            "signed {party} for {} {why}: serial {serial}, holds until {until}",
+            "{done} {party} for {} {why}: serial {serial}, holds until {until}",
             asker.from
         );
         Ok(JoinReply::granted(leaf_pem.clone(), self.issuer.ca_pem().into(), self.list()?))

@@ -2,17 +2,23 @@
 
 use super::{error::EnrollError, lists};
 use crate::{
-    certs::{CertsError, JoinToken, NewKey, expect_writable, replace_pair, replace_public},
+    certs::{
+        CertsError, JoinToken, NewKey, PendingKey, expect_writable, replace_pair, replace_public,
+    },
     link,
     name::{NodeAddress, PeerName},
     tls::{CredentialFiles, CredentialPem, Credentials, CrlScope, ToEnroller, Utc, fingerprints},
-    wire::{JOIN_ALPN, JoinReply, JoinRequest},
+    wire::{JOIN_ALPN, JoinRefusal, JoinReply, JoinRequest},
 };
 use std::{
     fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+/// The remedy where it is not known whether an answer was lost.
+const AGAIN: &str =
+    "run the same command again, the token stays good for this machine until its time";
 
 /// One machine that joins as one party.
 #[must_use = "nothing is asked before `run`"]
@@ -53,15 +59,26 @@ impl Join {
     /// Makes a key, asks once, and writes `ROLE-NAME.pem`, `ROLE-NAME.key` (0600), `ca.pem` and, if the enroller has one, `crl.pem`.
     ///
     /// The key never leaves this machine. What can be seen to be wrong here is refused before the token is used: a good certificate that
-    /// is there, a `ca.pem` of another CA, a directory that cannot be written. Takes 15 s at most. Dropping it gives up; the token may then be used
-    /// up, as it is when an answer is lost.
+    /// is there, a `ca.pem` of another CA, a directory that cannot be written. Takes 15 s at most. Dropping it gives up.
+    ///
+    /// The key is kept as `.ROLE-NAME.key.pending` (0600) until its certificate is there or is refused. When an answer was lost, another
+    /// run with the same token asks with the same key, and gets the certificate that was signed for it.
     ///
     /// # Errors
     /// See [`EnrollError`].
     pub async fn run(self) -> Result<Joined, EnrollError> {
         let files = self.check_here(SystemTime::now())?;
-        let key = NewKey::generate()?;
-        let reply = self.ask(&key).await?;
+        let pending = PendingKey::beside(&files.key);
+        let kept = pending.load()?;
+        let was_kept = kept.is_some();
+        let key = kept.map_or_else(|| pending.make(), Ok)?;
+        let reply = match self.ask(&key).await {
+            Err(error) if is_useless_after(&error, was_kept) => {
+                pending.remove()?;
+                return Err(error);
+            }
+            asked => asked?,
+        };
         let joined = self.check(&key, &reply, files)?;
         let CredentialFiles { cert, key: key_path, ca, .. } = &joined.files;
         if !ca.exists() {
@@ -69,6 +86,7 @@ impl Join {
         }
         lists::take(&self.dir.join("crl.pem"), &reply.crl)?;
         replace_pair(cert, &reply.leaf, key_path, &key.key_pem)?;
+        pending.remove()?;
         let files = CredentialFiles::in_dir(&self.dir, &self.stem());
         Ok(Joined { files, ..joined })
     }
@@ -117,7 +135,12 @@ impl Join {
         let request = JoinRequest::join(&key.request, party.to_string(), self.token.secret());
         let tls = ToEnroller::newcomer(*self.token.ca_fingerprint(), JOIN_ALPN)?;
         let remedy = "ask whoever runs the enroller for a new token";
-        exchange(&self.enroller, party, &tls, request, remedy).await
+        exchange(&self.enroller, party, &tls, request, remedy).await.map_err(|error| match error {
+            EnrollError::Unreachable { address, why } => {
+                EnrollError::Unreachable { address, why: format!("{why}; {AGAIN}") }
+            }
+            other => other,
+        })
     }
 
     /// Believes nothing of the answer that can be looked at.
@@ -143,6 +166,17 @@ impl Join {
             not_after: identity.not_after(),
             files,
         })
+    }
+}
+
+/// Whether there is no certificate for a key after this: the enroller has refused it or its token, or was never asked for one. Otherwise its
+/// answer may have been lost.
+fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
+    use JoinRefusal::{Internal, TooMany};
+    match error {
+        EnrollError::Refused { code, .. } => !matches!(code, TooMany | Internal),
+        EnrollError::Untrusted { .. } => !was_kept,
+        _ => false,
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     raw::{Raw, request, secret},
     *,
 };
+use crate::world::until;
 use dialback::JoinRefusal;
 use std::process::Command;
 
@@ -196,6 +197,48 @@ async fn bytes_that_are_no_request_are_answered_as_such_or_cut_off_and_the_enrol
     assert!(raw.send(at, &vec![0x00; most]).await.is_some(), "at the limit");
     assert!(raw.send(at, &vec![0x00; most + 1]).await.is_none(), "one past it");
     site.join(at, &site.token("agent/a"), "m").await.expect("joined");
+}
+
+/// Sends a request and cuts the connection once the enroller has recorded the use of its token. No answer is read.
+async fn ask_and_cut(site: &Site, at: SocketAddr, asked: &[u8]) {
+    let raw = Raw::new(None);
+    let connection = raw.dial(at).await.expect("connected");
+    let (mut send, _recv) = connection.open_bi().await.expect("a stream");
+    send.write_all(asked).await.expect("sent");
+    send.finish().expect("finished");
+    let path = site.path("ca/join-tokens.jsonl");
+    let is_used = || fs::read_to_string(&path).is_ok_and(|text| text.contains("\"used\":\""));
+    until("the use of the token is recorded", is_used).await;
+    connection.close(0x40_u8.into(), b"");
+}
+
+#[tokio::test]
+async fn a_token_whose_answer_was_lost_gives_its_key_the_same_certificate_and_another_key_none() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let token = site.token("agent/a");
+    let [csr, other] = [(); 2].map(|()| wishful(&site.path(""), "agent/a", &[]));
+    let asked = request(1, &csr, "agent/a", &secret(&token));
+    ask_and_cut(&site, enroller.local_addr(), &asked).await;
+    // A restart forgets nothing.
+    enroller.shutdown().await;
+    let enroller = site.enroller(LONG).await;
+    let (at, raw) = (enroller.local_addr(), Raw::new(None));
+    let used = JoinRefusal::TokenUsed.number();
+    for (csr, party) in [(&other, "agent/a"), (&csr, "agent/b"), (&b"csr".to_vec(), "agent/a")] {
+        let reply = raw.ask(at, &request(1, csr, party, &secret(&token))).await;
+        assert_eq!((reply.code(), reply.text(2)), (used, ""), "{party}");
+    }
+    let [first, second] = [raw.ask(at, &asked).await, raw.ask(at, &asked).await];
+    assert_eq!(first.code(), 0, "{}", first.text(1));
+    assert_eq!(first.text(2), second.text(2), "the same certificate");
+    let given = CertificateFacts::all_from_pem(first.text(2).as_bytes()).expect("readable");
+    let recorded = site.ca().list().expect("a record");
+    let serials: Vec<_> = recorded.iter().map(|leaf| leaf.serial.as_str()).collect();
+    assert_eq!(serials, [given[0].serial.as_str()], "one certificate was ever signed");
+    let party = "agent/a".parse().expect("a party");
+    site.ca().revoke(&party, SystemTime::now()).expect("revoked");
+    assert_eq!(raw.ask(at, &asked).await.code(), JoinRefusal::Revoked.number());
 }
 
 /// The bytes of a file of `tests/data/wire`.

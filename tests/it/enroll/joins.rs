@@ -116,6 +116,41 @@ async fn a_token_that_is_over_foreign_or_changed_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_machine_that_ended_before_its_answer_came_joins_by_the_same_command() {
+    let site = Site::new();
+    let enroller = site.enroller(LONG).await;
+    let (at, token) = (enroller.local_addr(), site.token("agent/a"));
+    let first = site.join(at, &token, "first").await.expect("joined");
+    // As the process leaves it that asked and did not live to hear the answer.
+    fs::create_dir(site.path("again")).expect("made");
+    fs::copy(&first.files.key, site.path("again/.agent-a.key.pending")).expect("copied");
+    let again = site.join(at, &token, "again").await.expect("joined by the same token");
+    assert_eq!((&again.serial, &again.party), (&first.serial, &first.party));
+    loads(&again.files);
+    let wanted = ["agent-a.key", "agent-a.pem", "ca.pem", "crl.pem"];
+    assert_eq!(names_in(&site.path("again")), wanted, "no pending key stays");
+    assert_eq!(site.ca().list().expect("a record").len(), 1);
+}
+
+#[tokio::test]
+async fn a_pending_key_outlives_an_enroller_that_is_not_reached_and_no_refusal() {
+    let site = Site::new();
+    let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
+    let node = node.start().await.expect("a node");
+    let token = site.token("agent/a");
+    let told = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
+    assert!(told.contains("run the same command again"), "{told}");
+    let read = || fs::read_to_string(site.path("m/.agent-a.key.pending")).expect("kept");
+    let kept = read();
+    site.join(node.local_addr(), &token, "m").await.expect_err("refused");
+    assert_eq!(read(), kept, "the next run asks with the same key");
+    let enroller = site.enroller(LONG).await;
+    let unknown = changed(&token, 3, "00112233445566778899aabbccddeeff");
+    refused(site.join(enroller.local_addr(), &unknown, "m").await, JoinRefusal::TokenUnknown);
+    assert_eq!(names_in(&site.path("m")), [] as [String; 0]);
+}
+
+#[tokio::test]
 async fn neither_a_node_nor_another_ca_passes_for_the_enroller() {
     let site = Site::new();
     let token = site.token("agent/a");
