@@ -32,6 +32,8 @@ enum State {
 
 struct Shared {
     peer: PeerName,
+    /// One run of this caller. It stays the same when the certificate is renewed: by it the node knows the next link for one of ours.
+    instance: [u8; 16],
     address: NodeAddress,
     dialler: Dialler,
     limits: Arc<Limits>,
@@ -108,9 +110,11 @@ impl CallerBuilder {
         self.credentials.expect_role(Role::Caller)?;
         let address = self.node.ok_or(StartError::NoNode)??;
         let limits = Arc::new(self.limits);
-        let words = words(random_bytes());
+        let instance = random_bytes();
+        let words = words(instance);
         let shared = Arc::new(Shared {
             peer: self.credentials.peer_name().clone(),
+            instance,
             address,
             dialler: Dialler::new(&self.credentials, words, limits.clone())?,
             limits,
@@ -421,7 +425,7 @@ impl Caller {
         let shared = &self.shared;
         let now = self.credentials();
         now.expect_successor(&credentials)?;
-        shared.dialler.replace(&credentials, words(random_bytes()), shared.limits.clone())?;
+        shared.dialler.replace(&credentials, words(shared.instance), shared.limits.clone())?;
         if !credentials.shows_the_same(&now) {
             shared.renewed.send_modify(|count| *count += 1);
         }

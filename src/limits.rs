@@ -228,6 +228,10 @@ pub const ARRIVALS_WAITING_MAX: usize = 1_024;
 /// Links of one agent identity on one node: one in use, and those that it has taken the place of.
 pub const AGENT_LINKS_MAX: usize = 1 + FORMER_LINKS_MAX;
 
+/// Links of one instance of a caller beyond `caller_links_max`, which are for the renewal of its certificate: as many as it keeps itself.
+/// Of all instances there are at most twice `caller_links_max`.
+pub const CALLER_LINKS_OVER_MAX: usize = 1 + FORMER_LINKS_MAX;
+
 /// Links to one node whose place another one has taken, while calls are on them. With so many, a renewal waits for the drain time until
 /// one has ended, and then closes the oldest.
 pub const FORMER_LINKS_MAX: usize = 3;
@@ -519,7 +523,8 @@ pub struct Limits {
     /// trip of 100 ms, and the most that a link with a peer that stalls costs in memory on the way out. Calls leave 64 KiB of it to control
     /// frames, so that a bulk call on a slow line does not hold the heartbeat back.
     pub send_buffer_bytes: usize,
-    /// Links of one caller identity on one node. Default 256.
+    /// Links of one caller identity on one node. Default 256. An instance that has one may renew its certificate beyond that: at most twice as
+    /// many links are held in all.
     pub caller_links_max: usize,
     /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 200: behind one NAT there may be many agents.
     pub handshakes_per_address: usize,

@@ -1,8 +1,9 @@
 //! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
 
-use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front};
+use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front, registry::CallerLink};
 use crate::{
     call::Permits,
+    drain::Word,
     knocks::{Place, Source},
     limits::{HELLO_WAIT_MAX, Limits},
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
@@ -89,15 +90,17 @@ fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>
 
 async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let limits = shared.limits.get();
-    let links_max = limits.caller_links_max;
-    if !shared.registry().caller_came(name, links_max) {
+    let (links_max, admission) = (limits.caller_links_max, shared.registry().admit());
+    let (instance, evicted) = (*greeted.hello().instance, Arc::<Word>::default());
+    let came = CallerLink { admission, instance, evicted: evicted.clone() };
+    if !shared.registry().caller_came(name, came, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
         refuse(shared, greeted, CloseCode::ExcessiveLoad, &text);
         return Ok(());
     }
-    let _counted = CallerCounted { shared, name };
+    let _counted = CallerCounted { shared, name, admission };
     let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
-    let welcome = welcome(shared, shared.registry().admit(), grants, &limits);
+    let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
     let address = link.remote_address();
     tracing::info!("caller {name} linked from {address}");
@@ -110,20 +113,39 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
         _ => Err(out_of_place()),
     });
-    let fault = left(shared, &link, fault.await);
+    let mut evicted = evicted.listen();
+    let fault = tokio::select! {
+        fault = fault => fault,
+        () = evicted.heard() => evicted_by_its_instance(shared, &link),
+    };
+    let fault = left(shared, &link, fault);
     shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
     Err(fault)
+}
+
+/// Why a caller's link ends whose place a later link of the same instance has taken.
+fn evicted_by_its_instance(shared: &Shared, link: &Link) -> LinkFault {
+    if let Some(left_out) = shared.lines.links.say(link.peer().clone(), Instant::now()) {
+        tracing::warn!(
+            "{} has its limit of links (caller_links_max): closed the oldest of an instance that made another one, from {}{left_out}",
+            link.peer(),
+            link.remote_address()
+        );
+    }
+    let text = "more links of one instance than are allowed".into();
+    LinkFault::Closed { code: CloseCode::Drained, text, by_peer: false }
 }
 
 /// One link of a caller, as long as it lives.
 struct CallerCounted<'a> {
     shared: &'a Shared,
     name: &'a Name,
+    admission: u64,
 }
 
 impl Drop for CallerCounted<'_> {
     fn drop(&mut self) {
-        self.shared.registry().caller_left(self.name);
+        self.shared.registry().caller_left(self.name, self.admission);
     }
 }
 

@@ -5,11 +5,13 @@ use super::{
     returns::{Past, Verdict},
 };
 use crate::{
-    limits::{AGENT_LINKS_MAX, DETACHED_REMEMBERED_MAX},
+    drain::Word,
+    limits::{AGENT_LINKS_MAX, CALLER_LINKS_OVER_MAX, DETACHED_REMEMBERED_MAX},
     name::Name,
 };
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::SystemTime,
 };
 use tokio::time::Instant;
@@ -100,7 +102,18 @@ pub(super) struct Line<'a, L> {
     pub(super) since: SystemTime,
 }
 
-/// The agents of one node, and how many links each caller has.
+/// One link of a caller.
+#[derive(Debug, Clone)]
+pub(super) struct CallerLink {
+    /// Counts admissions on this node, as those of agents.
+    pub(super) admission: u64,
+    /// The run of the caller's process.
+    pub(super) instance: [u8; 16],
+    /// Said when a later link of the instance needs this one's place.
+    pub(super) evicted: Arc<Word>,
+}
+
+/// The agents of one node, and the links of each caller.
 #[derive(Debug)]
 pub(super) struct Registry<L> {
     agents: BTreeMap<Name, Record<L>>,
@@ -108,7 +121,8 @@ pub(super) struct Registry<L> {
     detached: BTreeMap<u64, Name>,
     /// Counts detachments.
     detachments: u64,
-    callers: HashMap<Name, usize>,
+    /// Oldest first.
+    callers: HashMap<Name, Vec<CallerLink>>,
     admissions: u64,
     /// Which methods they have registered. Under the same lock, so that the two never disagree.
     pub(super) hosting: Hosting,
@@ -247,18 +261,34 @@ impl<L: Clone> Registry<L> {
     }
 
     /// Counts a link of a caller; `false` if it has as many as it may.
-    pub(super) fn caller_came(&mut self, name: &Name, links_max: usize) -> bool {
+    ///
+    /// An instance that has a link here may make another one beyond `links_max`, because that is how it renews its certificate: the
+    /// former link goes on until its calls have ended. Beyond [`CALLER_LINKS_OVER_MAX`] of one instance, or twice `links_max` of all,
+    /// its oldest link is evicted in exchange.
+    pub(super) fn caller_came(&mut self, name: &Name, link: CallerLink, links_max: usize) -> bool {
         let links = self.callers.entry(name.clone()).or_default();
-        let is_admitted = *links < links_max;
-        *links += usize::from(is_admitted);
-        is_admitted
+        let is_own = |have: &CallerLink| have.instance == link.instance;
+        let own = links.iter().filter(|have| is_own(have)).count();
+        let is_full = links.len() >= links_max;
+        if is_full && own == 0 {
+            return false;
+        }
+        let is_over = own >= CALLER_LINKS_OVER_MAX || links.len() >= links_max.saturating_mul(2);
+        if is_full
+            && is_over
+            && let Some(oldest) = links.iter().position(is_own)
+        {
+            links.remove(oldest).evicted.say();
+        }
+        links.push(link);
+        true
     }
 
     /// A link of a caller has ended.
-    pub(super) fn caller_left(&mut self, name: &Name) {
+    pub(super) fn caller_left(&mut self, name: &Name, admission: u64) {
         if let Some(links) = self.callers.get_mut(name) {
-            *links -= 1;
-            if *links == 0 {
+            links.retain(|link| link.admission != admission);
+            if links.is_empty() {
                 self.callers.remove(name);
             }
         }
@@ -460,12 +490,100 @@ mod tests {
         assert_eq!(registry.detached.len(), DETACHED_REMEMBERED_MAX);
     }
 
+    fn caller_link(admission: u64, instance: u8) -> CallerLink {
+        CallerLink { admission, instance: [instance; 16], evicted: Arc::default() }
+    }
+
+    /// The caller `c`, as it makes links and loses them, with at most so many.
+    struct Caller {
+        registry: Registry<u64>,
+        links: Vec<CallerLink>,
+        links_max: usize,
+    }
+
+    impl Caller {
+        fn with_at_most(links_max: usize) -> Self {
+            Self { registry: Registry::default(), links: Vec::new(), links_max }
+        }
+
+        /// Another link of an instance. Says whether it is admitted.
+        fn comes(&mut self, instance: u8) -> bool {
+            let link = caller_link(self.links.len() as u64, instance);
+            self.links.push(link.clone());
+            self.registry.caller_came(&name("c"), link, self.links_max)
+        }
+
+        fn leaves(&mut self, admission: u64) {
+            self.registry.caller_left(&name("c"), admission);
+        }
+
+        /// The admissions of the links that were evicted.
+        fn evicted(&self) -> Vec<u64> {
+            let evicted = self.links.iter().filter(|link| link.evicted.is_said());
+            evicted.map(|link| link.admission).collect()
+        }
+
+        fn count(&self) -> usize {
+            self.registry.callers.get(&name("c")).map_or(0, Vec::len)
+        }
+    }
+
     #[test]
-    fn a_caller_has_its_last_link_and_not_one_more() {
-        let (mut registry, c) = (Registry::<u64>::default(), name("c"));
-        assert!(registry.caller_came(&c, 2) && registry.caller_came(&c, 2));
-        assert!(!registry.caller_came(&c, 2));
-        registry.caller_left(&c);
-        assert!(registry.caller_came(&c, 2));
+    fn a_caller_has_its_last_link_and_not_one_more_of_another_instance() {
+        let mut caller = Caller::with_at_most(2);
+        assert!(caller.comes(1) && caller.comes(2));
+        assert!(!caller.comes(3));
+        caller.leaves(0);
+        assert!(caller.comes(3));
+        caller.leaves(1);
+        caller.leaves(3);
+        assert!(caller.registry.callers.is_empty(), "a caller without links costs nothing");
+    }
+
+    #[test]
+    fn an_instance_at_the_limit_makes_another_link_and_its_former_one_stays() {
+        let mut caller = Caller::with_at_most(2);
+        assert!(caller.comes(1) && caller.comes(2) && caller.comes(1) && caller.comes(2));
+        assert_eq!((caller.count(), caller.evicted()), (4, vec![]));
+        assert!(!caller.comes(3), "a renewal makes no place for another instance");
+        caller.leaves(0);
+        caller.leaves(1);
+        assert!(!caller.comes(3), "the renewed links count");
+        caller.leaves(2);
+        assert!(caller.comes(3));
+    }
+
+    #[test]
+    fn links_of_all_instances_are_never_more_than_twice_the_limit() {
+        let mut caller = Caller::with_at_most(3);
+        assert!([1, 2, 3].into_iter().all(|instance| caller.comes(instance)));
+        for round in 0..50_u64 {
+            assert!(caller.comes(1 + (round % 3) as u8));
+            assert!(caller.count() <= 6, "round {round}");
+        }
+        assert_eq!(caller.evicted().len(), 47, "each link too many took the place of one");
+        assert_eq!(caller.evicted()[..3], [0, 1, 2], "the oldest of the instance that came");
+    }
+
+    #[test]
+    fn one_instance_has_four_links_beyond_the_limit_and_then_gives_its_oldest() {
+        let mut caller = Caller::with_at_most(10);
+        assert!((2..=10).all(|instance| caller.comes(instance)) && caller.comes(1));
+        assert!((0..3).all(|_| caller.comes(1)));
+        assert_eq!((caller.count(), caller.evicted()), (13, vec![]));
+        assert!(caller.comes(1) && caller.comes(1));
+        assert_eq!((caller.count(), caller.evicted()), (13, vec![9, 10]));
+        // The evicted link says goodbye late, and takes no other's place with it.
+        caller.leaves(9);
+        assert_eq!(caller.count(), 13);
+    }
+
+    #[test]
+    fn below_the_limit_an_instance_has_as_many_links_as_it_likes() {
+        let mut caller = Caller::with_at_most(10);
+        assert!((0..10).all(|_| caller.comes(1)));
+        assert_eq!((caller.count(), caller.evicted()), (10, vec![]));
+        assert!(caller.comes(1));
+        assert_eq!((caller.count(), caller.evicted()), (10, vec![0]));
     }
 }

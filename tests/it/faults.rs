@@ -19,7 +19,7 @@
 //! | F19 | most of the time is spent in a queue | `deadline::a_handler_has_what_the_queue_left_and_is_stopped_at_the_end_of_it`, `a_call_that_was_queued_has_only_the_rest_of_its_time`, `a_node_subtracts_the_time_for_which_it_kept_a_remote_call` |
 //! | F20 | the caller drops | `cancel` |
 //! | F25 | handlers that panic, block, spin | `faults::handlers`; `call::handlers_that_panic_give_their_places_back`, `cancel::the_place_is_held_until_a_cancelled_handler_has_really_ended` |
-//! | F26 | one link too many | `limits::the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_leaves` |
+//! | F26 | one link too many | `limits::the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_leaves`, `a_caller_at_its_link_limit_renews_its_certificate_and_its_former_link_ends_with_its_calls` |
 //! | | handshakes of one address, in a time and at once | `hostile::floods::handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not`, `hostile::strangers::an_address_that_proves_itself_holds_its_share_and_not_one_handshake_more`, `an_address_that_proves_nothing_holds_half_of_its_share_and_no_other_address_waits` |
 //! | | calls over a rule's rate or places | `quotas` |
 //! | F27 | long runs | `faults::drift` |

@@ -3,8 +3,8 @@
 use crate::world::{Bounds, Scene, World, attached, background, check_status, lined_up, soon};
 use bytes::Bytes;
 use dialback::{
-    Body, Call, Caller, Code, ConnectError, Context, DynHandler, Limits, Metadata, Outcome, Reply,
-    ReplyFuture, Request, Service,
+    Body, Call, Caller, Code, ConnectError, Context, DynHandler, Limits, Metadata, NodeEvent,
+    Outcome, Reply, ReplyFuture, Request, Service,
 };
 use std::{future::IntoFuture, time::Duration};
 
@@ -275,6 +275,58 @@ async fn the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_le
     first.expect("a link").close().await;
     soon("a place is free", async { while world.caller("ops", at).connect().await.is_err() {} })
         .await;
+}
+
+/// The caller `ops` shows another certificate, and is linked once more.
+async fn renew_caller(scene: &Scene) {
+    let mut events = scene.node.events();
+    scene.caller.apply(scene.world.credentials("caller/ops")).await.expect("applied");
+    soon("the caller links once more", async {
+        while !matches!(events.next().await, Some(NodeEvent::CallerLinked { .. })) {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_at_its_link_limit_renews_its_certificate_and_its_former_link_ends_with_its_calls()
+{
+    let one = Limits { caller_links_max: 1, ..Limits::default() };
+    let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
+    let held = background(scene.by_caller().call::<String>("Stage/Hold", "held").into_future());
+    scene.stage.started("held").await;
+    let mut events = scene.node.events();
+    renew_caller(&scene).await;
+    let note = scene.by_caller().call::<String>("Stage/Note", "after").await;
+    assert_eq!(note.as_deref(), Ok("after"));
+    // Nobody else has a place beside it.
+    let other = scene.world.caller("ops", scene.node.local_addr()).connect().await;
+    assert!(other.expect_err("another process").to_string().contains("caller_links_max"));
+    scene.stage.open();
+    assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
+    soon("the former link ends", async {
+        while !matches!(events.next().await, Some(NodeEvent::CallerLeft { .. })) {}
+    })
+    .await;
+    let note = scene.by_caller().call::<String>("Stage/Note", "last").await;
+    assert_eq!(note.as_deref(), Ok("last"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_link_of_a_caller_whose_limit_is_one_takes_the_place_of_the_first() {
+    let one = Limits { caller_links_max: 1, ..Limits::default() };
+    let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
+    let mut held = Vec::new();
+    for id in ["first", "second"] {
+        held.push(background(scene.by_caller().call::<String>("Stage/Hold", id).into_future()));
+        scene.stage.started(id).await;
+        renew_caller(&scene).await;
+    }
+    let [first, second] = <[_; 2]>::try_from(held).ok().expect("two calls");
+    check_status(soon("it is cut", first).await, Code::Unavailable, Outcome::Unknown);
+    scene.stage.open();
+    assert_eq!(soon("the second call ends", second).await.as_deref(), Ok("second"));
+    let note = scene.by_caller().call::<String>("Stage/Note", "last").await;
+    assert_eq!(note.as_deref(), Ok("last"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
