@@ -78,6 +78,7 @@ mod patience;
 mod race;
 mod system;
 mod knocks;
+mod prefixes;
 mod pace;
 mod wire;
 mod backoff;

@@ -1,0 +1,262 @@
+//! Blocks of neighbouring addresses, and how many of something each block holds.
+//!
+//! One machine often has a whole /64 of IPv6, a home a /56 and a company a /48; a rented range of
+//! IPv4 is a /24. Each wider block may hold more than the one inside it and less than all there
+//! is, so that many addresses in one block do not multiply a share.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// How wide a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Width {
+    /// One host: an IPv4 address, or a /64 of IPv6.
+    Host,
+    /// One site of IPv6: a /56. IPv4 has no such block.
+    Site,
+    /// One network: a /24 of IPv4 or a /48 of IPv6.
+    Network,
+}
+
+/// A block of addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Prefix {
+    first: IpAddr,
+    width: Width,
+}
+
+impl Prefix {
+    /// The blocks that an address lies in, the narrowest first. IPv4 mapped into IPv6 is IPv4.
+    pub(crate) fn all_of(address: IpAddr) -> impl Iterator<Item = Self> {
+        [Width::Host, Width::Site, Width::Network]
+            .into_iter()
+            .filter_map(move |width| Self::of(address, width))
+    }
+
+    /// The block of this width that an address lies in.
+    pub(crate) fn of(address: IpAddr, width: Width) -> Option<Self> {
+        let first = match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let bits = v4_bits(width)?;
+                Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << (32 - bits))).into()
+            }
+            IpAddr::V6(v6) => {
+                let bits = v6_bits(width);
+                Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - bits))).into()
+            }
+        };
+        Some(Self { first, width })
+    }
+
+    /// How wide it is.
+    pub(crate) const fn width(&self) -> Width {
+        self.width
+    }
+
+    /// Whether the address lies in it.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        Self::of(address, self.width) == Some(*self)
+    }
+}
+
+const fn v4_bits(width: Width) -> Option<u32> {
+    match width {
+        Width::Host => Some(32),
+        Width::Site => None,
+        Width::Network => Some(24),
+    }
+}
+
+const fn v6_bits(width: Width) -> u32 {
+    match width {
+        Width::Host => 64,
+        Width::Site => 56,
+        Width::Network => 48,
+    }
+}
+
+/// As `192.0.2.0/24`. One IPv4 address is written alone.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = match self.first {
+            IpAddr::V4(_) => v4_bits(self.width).filter(|bits| *bits < 32),
+            IpAddr::V6(_) => Some(v6_bits(self.width)),
+        };
+        match bits {
+            Some(bits) => write!(f, "{}/{bits}", self.first),
+            None => write!(f, "{}", self.first),
+        }
+    }
+}
+
+/// How many a block of each width may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PrefixLimits {
+    /// An IPv4 address, or a /64 of IPv6.
+    pub(crate) host: usize,
+    /// A /56 of IPv6.
+    pub(crate) site: usize,
+    /// A /24 of IPv4, or a /48 of IPv6.
+    pub(crate) network: usize,
+}
+
+impl PrefixLimits {
+    /// How many a block of this width may hold.
+    pub(crate) const fn of(&self, width: Width) -> usize {
+        match width {
+            Width::Host => self.host,
+            Width::Site => self.site,
+            Width::Network => self.network,
+        }
+    }
+}
+
+/// How many each block holds. Blocks that hold nothing take no memory.
+#[derive(Debug)]
+pub(crate) struct PrefixCounts {
+    limits: PrefixLimits,
+    held: HashMap<Prefix, usize>,
+}
+
+impl PrefixCounts {
+    /// Counts within these limits, from nothing.
+    pub(crate) fn new(limits: PrefixLimits) -> Self {
+        Self { limits, held: HashMap::new() }
+    }
+
+    /// The narrowest block of this address that holds as many as it may.
+    pub(crate) fn full(&self, address: IpAddr) -> Option<Prefix> {
+        Prefix::all_of(address).find(|prefix| self.count(*prefix) >= self.limits.of(prefix.width()))
+    }
+
+    /// How many a block holds.
+    pub(crate) fn count(&self, prefix: Prefix) -> usize {
+        self.held.get(&prefix).copied().unwrap_or(0)
+    }
+
+    /// Adds one of this address to each of its blocks.
+    ///
+    /// # Errors
+    /// One of them is full, and nothing was added: the narrowest such block.
+    pub(crate) fn add(&mut self, address: IpAddr) -> Result<(), Prefix> {
+        if let Some(full) = self.full(address) {
+            return Err(full);
+        }
+        for prefix in Prefix::all_of(address) {
+            *self.held.entry(prefix).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes one of this address away that was added before.
+    pub(crate) fn remove(&mut self, address: IpAddr) {
+        for prefix in Prefix::all_of(address) {
+            if let Some(count) = self.held.get_mut(&prefix) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(&prefix);
+                }
+            }
+        }
+    }
+
+    /// Whether no block holds anything.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PrefixLimits = PrefixLimits { host: 2, site: 3, network: 5 };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[track_caller]
+    fn check(address: &str, blocks: &[&str]) {
+        let all: Vec<_> = Prefix::all_of(ip(address)).map(|prefix| prefix.to_string()).collect();
+        assert_eq!(all, blocks, "{address}");
+    }
+
+    #[test]
+    fn an_address_lies_in_two_blocks_of_ipv4_or_three_of_ipv6() {
+        check("192.0.2.77", &["192.0.2.77", "192.0.2.0/24"]);
+        check("::ffff:192.0.2.77", &["192.0.2.77", "192.0.2.0/24"]);
+        check("255.255.255.255", &["255.255.255.255", "255.255.255.0/24"]);
+        check(
+            "2001:db8:1:23ff:a:b:c:d",
+            &["2001:db8:1:23ff::/64", "2001:db8:1:2300::/56", "2001:db8:1::/48"],
+        );
+        check("::1", &["::/64", "::/56", "::/48"]);
+    }
+
+    #[test]
+    fn a_block_contains_its_own_addresses_and_not_the_next_ones() {
+        let block = |text: &str, width| Prefix::of(ip(text), width).expect("a block");
+        for (prefix, inside, outside) in [
+            (block("192.0.2.1", Width::Host), "::ffff:192.0.2.1", "192.0.2.2"),
+            (block("192.0.2.1", Width::Network), "192.0.2.255", "192.0.3.0"),
+            (block("2001:db8::1", Width::Host), "2001:db8::ffff:1", "2001:db8:0:1::"),
+            (block("2001:db8::1", Width::Site), "2001:db8:0:ff::", "2001:db8:0:100::"),
+            (block("2001:db8::1", Width::Network), "2001:db8:0:ffff::", "2001:db8:1::"),
+        ] {
+            assert!(prefix.contains(ip(inside)), "{prefix} lacks {inside}");
+            assert!(!prefix.contains(ip(outside)), "{prefix} holds {outside}");
+        }
+        assert!(!block("0.0.0.1", Width::Network).contains(ip("::1")));
+        assert_eq!(Prefix::of(ip("192.0.2.1"), Width::Site), None);
+    }
+
+    #[test]
+    fn each_wider_block_holds_more_and_is_full_at_its_own_limit() {
+        let mut counts = PrefixCounts::new(LIMITS);
+        let full = |counts: &mut PrefixCounts, address: &str| {
+            counts.add(ip(address)).err().map(|prefix| prefix.to_string())
+        };
+        for (address, expected) in [
+            ("2001:db8::1", None),
+            ("2001:db8::2", None),
+            ("2001:db8::3", Some("2001:db8::/64")),
+            ("2001:db8:0:1::1", None),
+            ("2001:db8:0:2::1", Some("2001:db8::/56")),
+            ("2001:db8:0:100::1", None),
+            ("2001:db8:0:200::1", None),
+            ("2001:db8:0:300::1", Some("2001:db8::/48")),
+            ("2001:db8:1::1", None),
+            ("192.0.2.1", None),
+            ("::ffff:192.0.2.1", None),
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.2", None),
+            ("192.0.2.3", None),
+            ("192.0.2.4", None),
+            ("192.0.2.5", Some("192.0.2.0/24")),
+            ("192.0.3.5", None),
+        ] {
+            assert_eq!(full(&mut counts, address).as_deref(), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_removed_makes_room_in_all_its_blocks_and_leaves_no_memory() {
+        let mut counts = PrefixCounts::new(PrefixLimits { host: 1, site: 1, network: 1 });
+        let (one, other) = (ip("2001:db8::1"), ip("2001:db8:0:ffff::1"));
+        assert_eq!(counts.add(one), Ok(()));
+        assert!(counts.add(other).is_err());
+        counts.remove(one);
+        assert!(counts.is_empty());
+        assert_eq!(counts.add(other), Ok(()));
+        assert_eq!(counts.full(one), Prefix::of(one, Width::Network));
+        counts.remove(other);
+        // One that was never added changes nothing.
+        counts.remove(ip("192.0.2.1"));
+        assert!(counts.is_empty());
+    }
+}
