@@ -1,5 +1,6 @@
 //! A small HTTP server: connections in, bounded in number, size and time; what is answered is the owner's.
 
+mod authority;
 mod guarded;
 mod head;
 mod watched;
@@ -205,11 +206,13 @@ async fn talk<S, A>(
     let service = {
         let (activity, framing) = (activity.clone(), framing);
         let peer = peer.clone();
-        service_fn(move |mut request: Request<Incoming>| {
+        service_fn(move |request: Request<Incoming>| {
             let answered = activity.answered();
-            if let Some(framing) = &framing {
-                request.extensions_mut().insert(framing.next());
-            }
+            let (mut head, body) = request.into_parts();
+            let framing =
+                framing.as_ref().map_or_else(|| head::of_http_2(&head), head::Found::next);
+            head.extensions.insert(framing);
+            let request = Request::from_parts(head, body);
             let answer = answers.clone().answer(request, peer.clone());
             async move {
                 let response = answer.await;

@@ -213,9 +213,8 @@ impl Inner {
         body: &Unread,
         page: Page,
     ) -> Result<Answer, Refusal> {
-        if asking.framing == Framing::Ambiguous {
-            let text = "the request says where it ends in more ways than one (content-length, transfer-encoding)";
-            return Err(invalid(text).closing());
+        if let Framing::Bad(fault) = asking.framing {
+            return Err(invalid(fault).closing());
         }
         let route = Route::of(&asking.uri)?;
         if page == Page::Foreign {

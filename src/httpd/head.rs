@@ -1,7 +1,9 @@
-//! Heads of HTTP/1 as they pass: whether a request says its length in two ways. hyper takes one of them and forgets the other, and a proxy
-//! before us may have taken the other (request smuggling, RFC 9112 section 6.1).
+//! Heads of HTTP/1 as they pass, and of HTTP/2 as they come: what RFC 9112 and RFC 9113 have refused and hyper takes. A request that says its
+//! length in two ways, or whose host two readers would read in two ways, may be another request for a proxy before us (request smuggling).
 
+use super::authority::Authority;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
+use hyper::{header, http::request::Parts};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +16,8 @@ pub(crate) enum Framing {
     Plain,
     /// In chunks. The connection ends with it, so that nothing after it is taken for a request.
     Chunked,
-    /// In more ways than one, or in a way that cannot be read.
-    Ambiguous,
+    /// Nobody can tell, or something else in the head is wrong: a request that has to be refused, and why.
+    Bad(&'static str),
 }
 
 /// What was found of each request, in their order, until its answer asks for it.
@@ -26,7 +28,7 @@ impl Found {
     /// That of the next request.
     pub(super) fn next(&self) -> Framing {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.pop_front().unwrap_or(Framing::Ambiguous)
+        found.pop_front().unwrap_or(Framing::Bad("the head cannot be read"))
     }
 
     fn add(&self, framing: Framing) {
@@ -77,41 +79,169 @@ impl Heads {
 
     fn judge(&mut self) {
         let head = std::mem::take(&mut self.head);
-        let (framing, body_bytes) = framing_of(&head);
+        let (framing, body_bytes) = match judged(&head) {
+            Ok(judged) => judged,
+            Err(fault) => (Framing::Bad(fault), 0),
+        };
         self.found.add(framing);
         self.body_left = body_bytes;
         self.is_over = framing != Framing::Plain;
     }
 }
 
-/// How a head says where its request ends, and for a plain one how long its body is.
-fn framing_of(head: &[u8]) -> (Framing, u64) {
-    let (mut lengths, mut codings) = (0, 0);
-    let mut length = Some(0);
-    for line in head.split(|byte| *byte == b'\n').skip(1) {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
-            lengths += 1;
-            let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let value = std::str::from_utf8(value).ok().filter(|_| is_number);
-            length = value.and_then(|value| value.parse().ok());
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            codings += 1;
+/// Two ways of saying where a request ends.
+const TWO_ENDS: &str =
+    "the request says where it ends in more ways than one (content-length, transfer-encoding)";
+
+/// What a head of HTTP/1 says of framing and host.
+#[derive(Default)]
+struct Lines<'h> {
+    lengths: Vec<&'h [u8]>,
+    codings: Vec<&'h [u8]>,
+    hosts: Vec<&'h [u8]>,
+}
+
+impl<'h> Lines<'h> {
+    fn of(lines: impl Iterator<Item = &'h [u8]>) -> Self {
+        let mut all = Self::default();
+        for line in lines {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(b"content-length") {
+                all.lengths.push(value);
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                all.codings.push(value);
+            } else if name.eq_ignore_ascii_case(b"host") {
+                all.hosts.push(value);
+            }
+        }
+        all
+    }
+
+    /// How the request says where it ends, and for a plain one how long its body is.
+    fn framing(&self, is_http_1_0: bool) -> Result<(Framing, u64), &'static str> {
+        match (self.lengths.as_slice(), self.codings.as_slice()) {
+            ([], []) => Ok((Framing::Plain, 0)),
+            ([length], []) => {
+                let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+                let length = std::str::from_utf8(length).ok().filter(|_| is_number);
+                let length = length.and_then(|length| length.parse().ok());
+                Ok((Framing::Plain, length.ok_or("content-length is not one number")?))
+            }
+            ([], [_]) if is_http_1_0 => Err("HTTP/1.0 has no transfer-encoding"),
+            ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => Ok((Framing::Chunked, 0)),
+            ([], [_]) => Err("transfer-encoding is not `chunked` alone"),
+            _ => Err(TWO_ENDS),
         }
     }
-    match (lengths, codings, length) {
-        (0, 0, _) => (Framing::Plain, 0),
-        (1, 0, Some(length)) => (Framing::Plain, length),
-        (0, 1, _) => (Framing::Chunked, 0),
-        _ => (Framing::Ambiguous, 0),
+
+    /// The host by `Host`.
+    fn host(&self) -> Result<Option<Authority<'h>>, &'static str> {
+        match self.hosts.as_slice() {
+            [] => Ok(None),
+            [host] => {
+                Authority::parse(host).map(Some).ok_or("the host header is not HOST or HOST:PORT")
+            }
+            _ => Err("the host header stands there more than once"),
+        }
+    }
+}
+
+/// Looks at a head of HTTP/1: how its request says where it ends, and for a plain one how long its body is.
+///
+/// # Errors
+/// Why it has to be refused, by RFC 9112 sections 3.2, 6.1 and 6.3.
+fn judged(head: &[u8]) -> Result<(Framing, u64), &'static str> {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default().trim_ascii();
+    let words: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
+    let [verb, target, version] = words.as_slice() else {
+        return Err("the request line is not METHOD TARGET VERSION");
+    };
+    let is_http_1_0 = *version == b"HTTP/1.0";
+    let lines = Lines::of(lines);
+    let framing = lines.framing(is_http_1_0)?;
+    let host = lines.host()?;
+    if host.is_none() && !is_http_1_0 {
+        return Err("the request has no host header");
+    }
+    let has_own_host = check_target(verb, target)?;
+    if !has_own_host && !is_http_1_0 && host.is_some_and(|host| host.is_empty()) {
+        return Err("the host header is empty");
+    }
+    Ok(framing)
+}
+
+/// Whether a request target says, or need not say, for which host it is.
+fn check_target(verb: &[u8], target: &[u8]) -> Result<bool, &'static str> {
+    const NONE: &str =
+        "the request target is neither a path nor an absolute http or https URL with a host";
+    if target.contains(&b'#') {
+        return Err("the request target has a fragment (#...)");
+    }
+    if verb == b"CONNECT" {
+        let authority = Authority::parse(target).filter(|authority| !authority.is_empty());
+        return authority.map(|_| true).ok_or("the target of CONNECT is not HOST:PORT");
+    }
+    match target {
+        [b'/', ..] => Ok(false),
+        b"*" if verb == b"OPTIONS" => Ok(true),
+        _ => {
+            let mut parts = target.splitn(3, |byte| *byte == b'/');
+            let (scheme, empty, rest) = (parts.next(), parts.next(), parts.next().ok_or(NONE)?);
+            let is_http = scheme.is_some_and(|scheme| {
+                [&b"http:"[..], b"https:"].iter().any(|one| scheme.eq_ignore_ascii_case(one))
+            });
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+            let authority = Authority::parse(&rest[..end.unwrap_or(rest.len())]);
+            let is_named = authority.is_some_and(|authority| !authority.is_empty());
+            (is_http && empty == Some(b"") && is_named).then_some(true).ok_or(NONE)
+        }
+    }
+}
+
+/// Looks at a head of HTTP/2. What is malformed in itself has been reset by then: fields of connections, capital letters, pseudo-header
+/// fields that are missing, twice or late, lengths that differ.
+pub(super) fn of_http_2(head: &Parts) -> Framing {
+    host_of_http_2(head).map_or_else(Framing::Bad, |()| {
+        match head.headers.get_all(header::CONTENT_LENGTH).iter().count() {
+            0 | 1 => Framing::Plain,
+            _ => Framing::Bad("content-length stands there more than once"),
+        }
+    })
+}
+
+/// Checks the host by RFC 9113 section 8.3.1.
+fn host_of_http_2(head: &Parts) -> Result<(), &'static str> {
+    let default_port = match head.uri.scheme_str() {
+        None | Some("http") => 80,
+        Some("https") => 443,
+        Some(_) => return Err(":scheme is neither http nor https"),
+    };
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err("the host header stands there more than once");
+    }
+    let named = |text| Authority::parse(text).filter(|authority| !authority.is_empty());
+    let authority = head.uri.authority().map(|authority| {
+        named(authority.as_str().as_bytes()).ok_or(":authority is not HOST or HOST:PORT")
+    });
+    let host =
+        host.map(|host| named(host.as_bytes()).ok_or("the host header is not HOST or HOST:PORT"));
+    match (authority.transpose()?, host.transpose()?) {
+        (None, None) => Err("the request names no host (:authority)"),
+        (Some(authority), Some(host)) if !authority.is_same(&host, default_port) => {
+            Err("host and :authority differ")
+        }
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Framing::{Ambiguous, Chunked, Plain};
+    use Framing::{Chunked, Plain};
 
     /// What is found when the bytes come in steps of this size.
     fn found(bytes: &str, step: usize) -> Vec<Framing> {
@@ -129,32 +259,182 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn check_bad(bytes: &str) {
+        let found = found(bytes, 10_000);
+        assert!(matches!(found.as_slice(), [Framing::Bad(_)]), "{bytes:?}: {found:?}");
+    }
+
+    /// A request with these lines beside its host.
+    fn post(lines: &str) -> String {
+        format!("POST / HTTP/1.1\r\nhost: a\r\n{lines}\r\n")
+    }
+
     #[test]
-    fn one_way_of_saying_the_length_is_plain_and_two_are_ambiguous() {
+    fn one_way_of_saying_the_length_is_accepted_and_two_are_not() {
         check("GET / HTTP/1.1\r\nhost: a\r\n\r\n", &[Plain]);
-        check("POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc", &[Plain]);
-        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[Chunked]);
+        check(&(post("content-length: 3\r\n") + "abc"), &[Plain]);
+        check(&(post("Transfer-Encoding: Chunked\r\n") + "0\r\n\r\n"), &[Chunked]);
+        check(&(post("transfer-encoding:\tchunked \r\n") + "0\r\n\r\n"), &[Chunked]);
         let both = "content-length: 3\r\ntransfer-encoding: chunked\r\n";
         let turned = "Transfer-Encoding: chunked\r\nCONTENT-LENGTH: 3\r\n";
         for two in [both, turned, "content-length: 3\r\ncontent-length: 3\r\n"] {
-            check(&format!("POST / HTTP/1.1\r\n{two}\r\nabc"), &[Ambiguous]);
+            check(&(post(two) + "abc"), &[Framing::Bad(TWO_ENDS)]);
         }
-        for bad in ["+3", "0x3", "3, 3", "", "-1", "99999999999999999999999"] {
-            check(&format!("POST / HTTP/1.1\r\ncontent-length: {bad}\r\n\r\n"), &[Ambiguous]);
+        for bad in ["+3", "0x3", "3, 3", "3,3", "", "-1", "3 3", "99999999999999999999999"] {
+            check_bad(&post(&format!("content-length: {bad}\r\n")));
         }
+    }
+
+    #[test]
+    fn chunked_is_the_only_transfer_coding() {
+        for bad in [
+            "x, chunked",
+            "gzip, chunked",
+            "chunked, gzip",
+            "chunked, chunked",
+            "chunked,",
+            ", chunked",
+            "chunked;x=1",
+            "identity",
+            "xchunked",
+            "\"chunked\"",
+            "",
+        ] {
+            check_bad(&post(&format!("transfer-encoding: {bad}\r\n")));
+        }
+        check_bad(&post("transfer-encoding: x\r\ntransfer-encoding: chunked\r\n"));
+        check_bad(&post("transfer-encoding : chunked\r\ntransfer-encoding: chunked\r\n"));
+        check_bad("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n");
+    }
+
+    #[test]
+    fn a_host_is_named_once_and_only_http_1_0_may_leave_it_out() {
+        let get = |lines: &str| format!("GET / HTTP/1.1\r\n{lines}\r\n");
+        for good in ["host: a\r\n", "HOST:a:80\r\n", "Host: \t[::1]:1 \r\n", "host: a:\r\n"] {
+            check(&get(good), &[Plain]);
+        }
+        for bad in [
+            "",
+            "x-host: a\r\n",
+            "host: a\r\nhost: a\r\n",
+            "host: a\r\nHost: b\r\n",
+            "host: a\r\nhost:\r\n",
+            "host:\r\n",
+            "host: :80\r\n",
+            "host: u@a\r\n",
+            "host: a:x\r\n",
+            "host: a, b\r\n",
+            "host: a/b\r\n",
+            "host: http://a\r\n",
+        ] {
+            check_bad(&get(bad));
+        }
+        check("GET / HTTP/1.0\r\n\r\n", &[Plain]);
+        check("GET / HTTP/1.0\r\nhost:\r\n\r\n", &[Plain]);
+        check("GET / HTTP/1.0\r\nhost: a\r\n\r\n", &[Plain]);
+        check_bad("GET / HTTP/1.0\r\nhost: a\r\nhost: a\r\n\r\n");
+        check_bad("GET / HTTP/1.0\r\nhost: u@a\r\n\r\n");
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_names_its_host() {
+        let with = |verb: &str, target: &str, host: &str| {
+            format!("{verb} {target} HTTP/1.1\r\nhost:{host}\r\n\r\n")
+        };
+        for target in
+            ["/", "/a?b", "//b/c", "http://b", "HTTP://b:1/c", "https://b?c", "http://[::1]/"]
+        {
+            check(&with("GET", target, "a"), &[Plain]);
+        }
+        for (verb, target) in
+            [("OPTIONS", "*"), ("GET", "http://b/c"), ("CONNECT", "b:80"), ("OPTIONS", "http://b")]
+        {
+            check(&with(verb, target, "a"), &[Plain]);
+            check(&with(verb, target, ""), &[Plain]);
+            check_bad(&with(verb, target, "u@a"));
+            check_bad(&format!("{verb} {target} HTTP/1.1\r\n\r\n"));
+        }
+        for target in [
+            "/a#b",
+            "/#",
+            "#",
+            "/a?b#c",
+            "http://b/#c",
+            "*",
+            "a",
+            "a:80",
+            "a/b",
+            "?a",
+            "http://",
+            "http:///a",
+            "http://:80/",
+            "http://u@b/",
+            "http://u:p@b/",
+            "http://b:x/",
+            "http:/b/",
+            "http:b",
+            "ftp://b/",
+            "javascript://b/",
+            "://b/",
+        ] {
+            check_bad(&with("GET", target, "a"));
+        }
+        check_bad(&with("OPTIONS", "*#", "a"));
+        check_bad(&with("CONNECT", "/", "a"));
+        check_bad(&with("CONNECT", "u@b:80", "a"));
+        check_bad("GET / x HTTP/1.1\r\nhost: a\r\n\r\n");
+        check_bad("GET /\r\nhost: a\r\n\r\n");
     }
 
     #[test]
     fn a_body_is_passed_over_and_the_request_after_it_is_looked_at() {
-        let inner = "GET /x HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n";
-        let first = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{inner}", inner.len());
-        check(&format!("{first}\r\n{inner}"), &[Plain, Ambiguous]);
-        check(&format!("{first}GET / HTTP/1.1\n\n{first}"), &[Plain, Plain, Plain]);
+        let inner = post("content-length: 1\r\ntransfer-encoding: chunked\r\n");
+        let first = post(&format!("content-length: {}\r\n", inner.len())) + &inner;
+        check(&format!("{first}\r\n{inner}"), &[Plain, Framing::Bad(TWO_ENDS)]);
+        check(&format!("{first}GET / HTTP/1.1\nhost: a\n\n{first}"), &[Plain, Plain, Plain]);
     }
 
     #[test]
     fn after_chunks_nothing_is_looked_at_because_nothing_is_answered() {
-        let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
-        check(&format!("{chunked}GET / HTTP/1.1\r\n\r\n"), &[Chunked]);
+        let chunked = post("transfer-encoding: chunked\r\n") + "0\r\n\r\n";
+        check(&(chunked + &post("")), &[Chunked]);
+    }
+
+    #[test]
+    fn http_2_names_one_host() {
+        let framing = |uri: &str, lines: &[(&str, &str)]| {
+            let mut request = hyper::Request::get(uri);
+            for (name, value) in lines {
+                request = request.header(*name, *value);
+            }
+            of_http_2(&request.body(()).expect("a request").into_parts().0)
+        };
+        for (uri, host) in [
+            ("http://a/b", None),
+            ("http://a:80/b", Some("A")),
+            ("https://a/b", Some("a:443")),
+            ("http://a:8080/b", Some("a:8080")),
+            ("/b", Some("a:1")),
+        ] {
+            let host: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
+            assert_eq!(framing(uri, &host), Plain, "{uri} {host:?}");
+        }
+        for (uri, lines) in [
+            ("/b", &[][..]),
+            ("/b", &[("host", "")]),
+            ("/b", &[("host", "u@a")]),
+            ("http://a/b", &[("host", "b")]),
+            ("http://a/b", &[("host", "")]),
+            ("http://a/b", &[("host", "a:443")]),
+            ("https://a/b", &[("host", "a:80")]),
+            ("http://a/b", &[("host", "a"), ("host", "a")]),
+            ("http://u@a/b", &[]),
+            ("http://u@a/b", &[("host", "a")]),
+            ("ftp://a/b", &[]),
+            ("http://a/b", &[("content-length", "3"), ("content-length", "3")]),
+        ] {
+            assert!(matches!(framing(uri, lines), Framing::Bad(_)), "{uri} {lines:?}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 mod asking;
 mod calls;
 pub(crate) mod client;
+mod h2;
+mod heads;
 mod hostile;
 mod leaving;
 mod streams;

@@ -1,6 +1,6 @@
 //! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not notice.
 
-use super::{Http, Open};
+use super::{Http, Open, h2};
 use crate::world::{Background, background, heavy, soon, until};
 use std::{
     net::SocketAddr,
@@ -352,48 +352,4 @@ async fn one_address_holds_its_share_of_connections_and_no_more() {
         while call(&mut from([127, 0, 0, 2]).await).await != Some(200) {}
     })
     .await;
-}
-
-/// Frames of HTTP/2, written by hand.
-mod h2 {
-    pub(super) const DATA: u8 = 0;
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    pub(super) const SETTINGS: u8 = 4;
-    pub(super) const PING: u8 = 6;
-    pub(super) const CONTINUATION: u8 = 9;
-    pub(super) const END_STREAM: u8 = 1;
-    pub(super) const END_HEADERS: u8 = 4;
-
-    pub(super) fn preface() -> Vec<u8> {
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend(frame(SETTINGS, 0, 0, b""));
-        bytes
-    }
-
-    pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    }
-
-    /// A header that is named in full and not remembered.
-    pub(super) fn pair(name: &str, value: &str) -> Vec<u8> {
-        let text = |text: &str| {
-            let length = u8::try_from(text.len()).expect("short");
-            assert!(length < 127);
-            [&[length], text.as_bytes()].concat()
-        };
-        [vec![0], text(name), text(value)].concat()
-    }
-
-    pub(super) fn head(path: &str) -> Vec<u8> {
-        [
-            pair(":method", "POST"),
-            pair(":scheme", "http"),
-            pair(":authority", "localhost"),
-            pair(":path", path),
-            pair("content-type", "application/json"),
-        ]
-        .concat()
-    }
 }

@@ -1,0 +1,242 @@
+//! Heads that RFC 9112 and RFC 9113 have refused, beside heads that look like them and are right.
+
+use super::{Http, Open, h2};
+use crate::world::soon;
+
+const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
+
+/// Sends a request of HTTP/1 with this first line and these lines. Gives the status, and whether the connection was closed after it.
+async fn status(open: &Open, first: &str, lines: &str) -> u16 {
+    let mut http = Http::connect(open.at()).await;
+    let rest = "content-type: application/json\r\n";
+    let length = if lines.contains("ncoding") { "" } else { "content-length: 3\r\n" };
+    let body = if lines.contains("ncoding") { "3\r\n\"x\"\r\n0\r\n\r\n" } else { "\"x\"" };
+    let length = if lines.contains("ontent-length") { "" } else { length };
+    http.send(format!("{first}\r\n{lines}{rest}{length}\r\n{body}")).await;
+    let reply = soon("an answer", http.reply()).await.expect("an answer");
+    if reply.status == 400 {
+        soon("the connection is closed", http.closed()).await;
+    }
+    reply.status
+}
+
+/// Each line of the table: the first line, the lines, whether it is taken.
+async fn check(table: &[(&str, &str, bool)]) {
+    let open = Open::anonymous().await;
+    for (first, lines, is_good) in table {
+        let (first, before) = (first.replace("NOTE", NOTE), open.stage.all_runs());
+        let status = status(&open, &first, lines).await;
+        let expected = if *is_good { (200, 1) } else { (400, 0) };
+        assert_eq!((status, open.stage.all_runs() - before), expected, "{first} {lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_1_requests_name_their_host_once() {
+    let post = "POST NOTE HTTP/1.1";
+    check(&[
+        (post, "host: localhost\r\n", true),
+        (post, "Host: LOCALHOST:8080\r\n", true),
+        (post, "host:\t[::1] \r\n", true),
+        (post, "", false),
+        (post, "host: localhost\r\nhost: localhost\r\n", false),
+        (post, "host: localhost\r\nHOST: evil.example\r\n", false),
+        (post, "host: evil.example\r\nhost: localhost\r\n", false),
+        (post, "host:\r\n", false),
+        (post, "host: localhost\r\nhost:\r\n", false),
+        (post, "host: user@localhost\r\n", false),
+        (post, "host: evil.example:80@localhost\r\n", false),
+        (post, "host: localhost:99999\r\n", false),
+        (post, "host: localhost:80x\r\n", false),
+        (post, "host: localhost, localhost\r\n", false),
+        (post, "host: localhost/x\r\n", false),
+        (post, "host: [::1\r\n", false),
+        (post, "host : localhost\r\n", false),
+        (post, " host: localhost\r\n", false),
+        (post, "x: y\r\n host: localhost\r\n", false),
+        (post, "host: localhost\r\n folded\r\n", false),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absolute_target_goes_before_the_host_header() {
+    check(&[
+        ("POST http://localhostNOTE HTTP/1.1", "host: localhost\r\n", true),
+        ("POST HTTP://localhost:8080NOTE HTTP/1.1", "host: evil.example\r\n", true),
+        ("POST https://localhostNOTE HTTP/1.1", "host:\r\n", true),
+        ("POST http://localhostNOTE HTTP/1.1", "", false),
+        ("POST http://localhostNOTE HTTP/1.1", "host: a\r\nhost: a\r\n", false),
+        ("POST http://user@localhostNOTE HTTP/1.1", "host: localhost\r\n", false),
+        ("POST http://localhost:xNOTE HTTP/1.1", "host: localhost\r\n", false),
+        ("POST ftp://localhostNOTE HTTP/1.1", "host: localhost\r\n", false),
+        ("POST http:NOTE HTTP/1.1", "host: localhost\r\n", false),
+    ])
+    .await;
+    // Whose name it is decides who asks.
+    let open = Open::anonymous().await;
+    let first = format!("POST http://evil.example{NOTE} HTTP/1.1");
+    assert_eq!(status(&open, &first, "host: localhost\r\n").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_with_a_fragment_or_of_no_known_form_is_refused() {
+    check(&[
+        ("POST NOTE HTTP/1.1", "host: localhost\r\n", true),
+        ("POST NOTE#x HTTP/1.1", "host: localhost\r\n", false),
+        ("POST NOTE# HTTP/1.1", "host: localhost\r\n", false),
+        ("POST http://localhostNOTE#x HTTP/1.1", "host: localhost\r\n", false),
+        ("POST /v1?#x HTTP/1.1", "host: localhost\r\n", false),
+        ("POST * HTTP/1.1", "host: localhost\r\n", false),
+        ("POST localhost:80 HTTP/1.1", "host: localhost\r\n", false),
+        ("POST localhostNOTE HTTP/1.1", "host: localhost\r\n", false),
+    ])
+    .await;
+    let open = Open::anonymous().await;
+    // Nothing is done for these, and nothing is wrong with them.
+    for first in ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1"] {
+        assert_eq!(status(&open, first, "host:\r\n").await, 404, "{first}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_1_0_needs_no_host_and_knows_no_chunks() {
+    let open = Open::with(|node| node, |door| door.tokens(super::judge)).await;
+    let good = format!("authorization: Bearer {}\r\n", super::TOKEN);
+    let first = format!("POST {NOTE} HTTP/1.0");
+    for (lines, expected) in [
+        ("", 200),
+        ("host: a\r\n", 200),
+        ("host: a\r\nhost: a\r\n", 400),
+        ("host: u@a\r\n", 400),
+        ("transfer-encoding: chunked\r\n", 400),
+    ] {
+        let status = status(&open, &first, &(good.clone() + lines)).await;
+        assert_eq!(status, expected, "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunked_alone_is_the_only_transfer_coding() {
+    let post = "POST NOTE HTTP/1.1";
+    check(&[
+        (post, "host: localhost\r\ntransfer-encoding: chunked\r\n", true),
+        (post, "host: localhost\r\nTransfer-Encoding: \tCHUNKED\r\n", true),
+        (post, "host: localhost\r\ntransfer-encoding: x, chunked\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: gzip, chunked\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: chunked, chunked\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: chunked, x\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: ,chunked\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: chunked;q=1\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: identity\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding:\r\n", false),
+        (post, "host: localhost\r\ntransfer-encoding: x\r\ntransfer-encoding: chunked\r\n", false),
+        (post, "host: localhost\r\ncontent-length: 3\r\n", true),
+        (post, "host: localhost\r\ncontent-length: 3\r\ncontent-length: 3\r\n", false),
+        (post, "host: localhost\r\ncontent-length: 3,3\r\n", false),
+        (post, "host: localhost\r\ncontent-length: 03x\r\n", false),
+    ])
+    .await;
+}
+
+const METHOD: (&str, &str) = (":method", "POST");
+const SCHEME: (&str, &str) = (":scheme", "http");
+const AUTHORITY: (&str, &str) = (":authority", "localhost");
+const PATH: (&str, &str) = (":path", NOTE);
+const TYPE: (&str, &str) = ("content-type", "application/json");
+/// RFC 9113 section 7.
+const PROTOCOL_ERROR: u32 = 1;
+
+/// How a request of HTTP/2 with these fields is answered, on a connection of its own, and whether the connection takes another.
+async fn answered(open: &Open, fields: &[(&str, &str)]) -> h2::Answered {
+    let mut http = Http::connect(open.at()).await;
+    http.send(h2::preface()).await;
+    let head: Vec<u8> = fields.iter().flat_map(|(name, value)| h2::pair(name, value)).collect();
+    http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &head)).await;
+    http.send(h2::frame(h2::DATA, h2::END_STREAM, 1, b"\"x\"")).await;
+    let answered = soon("an answer", h2::answered(&mut http, 1)).await;
+    http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 3, &h2::head(NOTE))).await;
+    http.send(h2::frame(h2::DATA, h2::END_STREAM, 3, b"\"next\"")).await;
+    let next = soon("an answer", h2::answered(&mut http, 3)).await;
+    assert_eq!(next, h2::Answered::Status(200), "after {fields:?}");
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_requests_name_one_host() {
+    let open = Open::anonymous().await;
+    let with = |authority: Option<&'static str>, more: &[(&'static str, &'static str)]| {
+        let authority = authority.map(|authority| (":authority", authority));
+        [METHOD, SCHEME, PATH].into_iter().chain(authority).chain(more.iter().copied()).collect()
+    };
+    let fields: Vec<(Vec<_>, u16)> = vec![
+        (with(Some("localhost"), &[TYPE]), 200),
+        (with(Some("localhost:80"), &[TYPE, ("host", "LOCALHOST")]), 200),
+        (with(None, &[TYPE, ("host", "localhost")]), 200),
+        (with(Some("localhost"), &[TYPE, ("content-length", "3")]), 200),
+        (with(None, &[TYPE]), 400),
+        (with(None, &[TYPE, ("host", "")]), 400),
+        (with(None, &[TYPE, ("host", "user@localhost")]), 400),
+        (with(None, &[TYPE, ("host", "localhost"), ("host", "localhost")]), 400),
+        (with(Some("user@localhost"), &[TYPE]), 400),
+        (with(Some("user:secret@localhost"), &[TYPE, ("host", "localhost")]), 400),
+        (with(Some("localhost"), &[TYPE, ("host", "evil.example")]), 400),
+        (with(Some("localhost"), &[TYPE, ("host", "localhost:8080")]), 400),
+        (with(Some("localhost"), &[TYPE, ("host", "")]), 400),
+        (with(Some("localhost"), &[TYPE, ("host", "localhost"), ("host", "localhost")]), 400),
+        (with(Some("localhost"), &[TYPE, ("content-length", "3"), ("content-length", "3")]), 400),
+    ];
+    for (fields, expected) in fields {
+        let answered = answered(&open, &fields).await;
+        assert_eq!(answered, h2::Answered::Status(expected), "{fields:?}");
+    }
+    assert_eq!(open.stage.runs("x"), 4);
+}
+
+/// What the library refuses by itself has to stay refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_heads_that_are_malformed_are_reset() {
+    let open = Open::anonymous().await;
+    for fields in [
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("connection", "close")][..],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("keep-alive", "timeout=5")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("proxy-connection", "close")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("transfer-encoding", "chunked")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("upgrade", "x")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("te", "gzip")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("content-length", "3, 3")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("content-length", "+3")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("content-length", "4")],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("content-length", "3"), ("content-length", "4")],
+        &[METHOD, METHOD, SCHEME, AUTHORITY, PATH, TYPE],
+        &[METHOD, SCHEME, AUTHORITY, AUTHORITY, PATH, TYPE],
+        &[METHOD, SCHEME, AUTHORITY, PATH, PATH, TYPE],
+        &[METHOD, SCHEME, AUTHORITY, TYPE, PATH],
+        &[METHOD, SCHEME, AUTHORITY, TYPE],
+        &[METHOD, AUTHORITY, PATH, TYPE],
+        &[SCHEME, AUTHORITY, PATH, TYPE],
+        &[METHOD, SCHEME, (":authority", "a b"), PATH, TYPE],
+        &[METHOD, SCHEME, AUTHORITY, (":path", ""), TYPE],
+        &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, (":status", "200")],
+    ] {
+        let answered = answered(&open, fields).await;
+        assert_eq!(answered, h2::Answered::Reset(PROTOCOL_ERROR), "{fields:?}");
+    }
+    assert_eq!(open.stage.runs("x"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_field_names_with_capital_letters_end_the_connection() {
+    let open = Open::anonymous().await;
+    for name in ["Content-Type", "x y", "x:y", ":unknown"] {
+        let mut http = Http::connect(open.at()).await;
+        http.send(h2::preface()).await;
+        let head = [h2::head(NOTE), h2::pair(name, "x")].concat();
+        http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &head)).await;
+        http.send(h2::frame(h2::DATA, h2::END_STREAM, 1, b"\"x\"")).await;
+        let answered = soon("an answer", h2::answered(&mut http, 1)).await;
+        let is_refused = matches!(answered, h2::Answered::Reset(_) | h2::Answered::Closed);
+        assert!(is_refused, "{name}: {answered:?}");
+    }
+    assert_eq!(open.stage.runs("x"), 0);
+}
