@@ -1,8 +1,11 @@
 //! A small HTTP server: connections in, bounded in number, size and time; what is answered is the owner's.
 
 mod authority;
+mod discard;
 mod guarded;
 mod head;
+mod persistence;
+mod request_body;
 mod watched;
 
 use crate::{
@@ -10,10 +13,10 @@ use crate::{
     knocks::Shares,
     limits::{
         ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
-        HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX,
-        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY, HTTP_UNSENT_BYTES_MAX,
-        HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX,
-        HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
+        HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_DISCARD_WAIT_MAX, HTTP_FIRST_BYTES_WAIT_MAX,
+        HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY,
+        HTTP_UNSENT_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY,
+        HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
     },
     pace::{Pace, Sparse},
     tls::{Credentials, HttpTls, Shown},
@@ -21,8 +24,11 @@ use crate::{
 use bytes::Bytes;
 use guarded::Guarded;
 use http_body::Body;
-use hyper::{Request, Response, body::Incoming, server::conn, service::service_fn};
+use hyper::{
+    HeaderMap, Request, Response, body::Incoming, header, server::conn, service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use persistence::Persistence;
 use std::{
     convert::Infallible,
     future::Future,
@@ -34,7 +40,7 @@ use std::{
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -42,6 +48,7 @@ use tokio::{
 use watched::{Activity, Watched};
 
 pub(crate) use head::Framing;
+pub(crate) use request_body::RequestBody;
 
 /// Who is at the other end of a connection.
 pub(crate) struct Peer {
@@ -58,7 +65,7 @@ impl Peer {
         Self { address, shown, is_done: AtomicBool::new(false) }
     }
 
-    /// Ends the connection within a second, whatever goes on on it.
+    /// Ends the connection as soon as its answers have gone, and answers nothing more on it.
     pub(crate) fn be_done(&self) {
         self.is_done.store(true, Ordering::Relaxed);
     }
@@ -84,7 +91,7 @@ pub(crate) trait Answers: Send + Sync + 'static {
     /// Answers one request. Dropped when the client has gone.
     fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         peer: Arc<Peer>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
@@ -204,24 +211,45 @@ async fn talk<S, A>(
     let (peer, activity) = (Arc::new(peer), Arc::new(Activity::new(Instant::now())));
     let framing = (!is_h2).then(|| stream.look_at_heads());
     let service = {
-        let (activity, framing) = (activity.clone(), framing);
-        let peer = peer.clone();
+        let (activity, tasks, peer) = (activity.clone(), tasks.clone(), peer.clone());
         service_fn(move |request: Request<Incoming>| {
             let answered = activity.answered();
             let (mut head, body) = request.into_parts();
             let framing =
                 framing.as_ref().map_or_else(|| head::of_http_2(&head), head::Found::next);
             head.extensions.insert(framing);
-            let request = Request::from_parts(head, body);
-            let answer = answers.clone().answer(request, peer.clone());
+            let persistence = (!is_h2).then(|| Persistence::of(&head));
+            let body = RequestBody::new(body, !is_h2 && waits_for_continue(&head.headers));
+            let request = Request::from_parts(head, body.clone());
+            let (answer, tasks) = (answers.clone().answer(request, peer.clone()), tasks.clone());
+            let peer = peer.clone();
             async move {
-                let response = answer.await;
-                Ok::<_, Infallible>(response.map(|body| Watched::new(body, answered)))
+                if peer.is_done.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                let mut response = answer.await;
+                if let Some(persistence) = persistence {
+                    persistence.say(response.headers_mut(), body.is_kept_back());
+                }
+                Ok::<_, Infallible>(response.map(|answer| {
+                    Watched::new(answer, answered).then(move |answered| {
+                        if body.has_rest() {
+                            tasks.spawn_until_stopped(async move {
+                                discard::body(body).await;
+                                drop(answered);
+                            });
+                        }
+                    })
+                }))
             }
         })
     };
-    let io = TokioIo::new(stream);
-    if is_h2 {
+    // Those who wait for the connection to leave wait for its last bytes too.
+    let mut leaving = leaving;
+    let keeps_alive = leaving.is_some();
+    let drain = leaving.get_or_insert_default();
+    let io = TokioIo::new(&mut stream);
+    let is_to_linger = if is_h2 {
         let mut http = conn::http2::Builder::new(Streams { tasks, activity: activity.clone() });
         http.timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
@@ -233,7 +261,7 @@ async fn talk<S, A>(
             .keep_alive_interval(HTTP2_PING_EVERY)
             .keep_alive_timeout(HTTP2_PING_EVERY);
         let connection = http.serve_connection(io, service);
-        until_over(connection, (&peer, &activity), Some(HTTP2_IDLE_MAX), leaving).await;
+        until_over(connection, (&peer, &activity), Some(HTTP2_IDLE_MAX), &mut drain[0]).await
     } else {
         let mut http = conn::http1::Builder::new();
         // Without a timer hyper's limit on heads would do nothing, and say nothing.
@@ -241,10 +269,21 @@ async fn talk<S, A>(
             .header_read_timeout(HTTP_HEAD_WAIT_MAX)
             .max_buf_size(HTTP_HEAD_BYTES_MAX)
             .max_headers(HTTP_HEADERS_MAX)
-            .keep_alive(leaving.is_some());
+            .keep_alive(keeps_alive);
         let connection = http.serve_connection(io, service);
-        until_over(connection, (&peer, &activity), None, leaving).await;
+        until_over(connection, (&peer, &activity), None, &mut drain[0]).await
+    };
+    if is_to_linger && stream.shutdown().await.is_ok() {
+        if let Some(unended) = stream.unended() {
+            discard::connection(unended).await;
+        }
     }
+}
+
+/// Whether a client of HTTP/1 sends the body of a request only when it is asked to (RFC 9110 section 10.1.1).
+fn waits_for_continue(headers: &HeaderMap) -> bool {
+    let expectation = headers.get(header::EXPECT);
+    expectation.is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Starts what HTTP/2 does beside a connection: a task a request. Dropped before its end, it resets the stream of that request and no other.
@@ -269,14 +308,14 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 }
 
 /// A connection of either version.
-trait Connection: Future {
+trait Connection: Future<Output = hyper::Result<()>> {
     /// Takes no new request, and ends when the last is answered.
     fn leave(self: Pin<&mut Self>);
 }
 
 impl<I, S, B> Connection for conn::http1::Connection<I, S>
 where
-    Self: Future,
+    Self: Future<Output = hyper::Result<()>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -289,7 +328,7 @@ where
 
 impl<I, S, B> Connection for conn::http2::Connection<I, S, Streams>
 where
-    Self: Future,
+    Self: Future<Output = hyper::Result<()>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -301,37 +340,46 @@ where
     }
 }
 
-/// Drives a connection until it has ended by itself, was left, or has to be cut.
+/// Drives a connection until it has ended by itself, was left, or has to be cut. Whether the client may still be sending, and what it sends
+/// is to be discarded.
 async fn until_over<C: Connection>(
     connection: C,
     (peer, activity): (&Peer, &Activity),
     idle_max: Option<std::time::Duration>,
-    leaving: Option<[OnWord; 2]>,
-) {
+    drain: &mut OnWord,
+) -> bool {
     let mut connection = pin!(connection);
-    // The second word needs no act of ours: whoever says it waits until this is dropped.
-    let [mut drain, _last] = leaving.unwrap_or_default();
     let mut look = tokio::time::interval(HTTP_LOOK_EVERY);
-    let mut has_left = false;
+    let (mut has_left, mut was_idle) = (false, false);
+    let mut done_by = None;
     loop {
         tokio::select! {
-            _ended = connection.as_mut() => return,
+            // HTTP/2 that breaks its rules is not heard any further.
+            ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
             () = drain.heard() => {
+                was_idle |= activity.idle_since().is_some();
                 connection.as_mut().leave();
                 has_left = true;
                 drain.done();
             }
             now = look.tick() => {
-                if activity.is_stalled(now) || peer.is_done.load(Ordering::Relaxed) {
-                    return;
+                if activity.is_stalled(now) {
+                    return false;
+                }
+                if peer.is_done.load(Ordering::Relaxed) {
+                    let done_by = *done_by.get_or_insert(now + HTTP_DISCARD_WAIT_MAX);
+                    if now >= done_by || activity.idle_since().is_some() {
+                        return true;
+                    }
                 }
                 let Some(since) = activity.idle_since() else { continue };
                 if idle_max.is_some() && !activity.has_asked() && now >= since + HTTP_HEAD_WAIT_MAX {
-                    return;
+                    return false;
                 }
                 match idle_max {
-                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return,
+                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return false,
                     Some(idle_max) if now >= since + idle_max && !has_left => {
+                        was_idle = true;
                         connection.as_mut().leave();
                         has_left = true;
                     }

@@ -392,6 +392,10 @@ pub const HTTP_FIRST_BYTES_WAIT_MAX: Duration = Duration::from_secs(5);
 /// first bytes it stays below 15 s, within which whoever is slow is to be cut off.
 pub const HTTP_HEAD_WAIT_MAX: Duration = Duration::from_secs(8);
 
+/// What a client of HTTP/1 is told of that rest (`Keep-Alive: timeout=6`). Two seconds less, so that a request that is sent at the last moment
+/// is not on its way when the connection is closed.
+pub const HTTP_KEEP_ALIVE_TOLD: Duration = Duration::from_secs(6);
+
 /// What the head of an HTTP request may take: the longest metadata, a token, and what browsers and proxies add.
 pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
 
@@ -407,11 +411,16 @@ pub const HTTP_STEP: Duration = Duration::from_secs(10);
 /// See [`HTTP_STEP`].
 pub const HTTP_STEP_BYTES_MIN: usize = 10 * 1024;
 
-/// Of a body that is refused unread, what is taken in all the same, so that the client sees the refusal.
-pub const HTTP_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// What a client still sends when its answer has gone is read and discarded this long, so that it sees the answer: at 1 MB/s, a message of
+/// the default size and more. It takes no memory, and holds the connection's place.
+pub const HTTP_DISCARD_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// And how long that may take: a round trip, which is what a client needs to send a body after its head.
-pub const HTTP_DRAIN_WAIT_MAX: Duration = Duration::from_millis(500);
+/// In each such step some of it has to come, or that is the end of it. With the wait for a head or a body before it, a slow client is
+/// still cut off within 15 s.
+pub const HTTP_DISCARD_STEP: Duration = Duration::from_secs(1);
+
+/// See [`HTTP_DISCARD_STEP`]: 1 KiB/s, as of bodies that are read.
+pub const HTTP_DISCARD_STEP_BYTES_MIN: usize = 1024;
 
 /// HTTP/2 streams of one connection at once: as many as one caller's calls in flight by default.
 pub const HTTP2_STREAMS_MAX: u32 = 128;

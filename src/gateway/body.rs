@@ -3,9 +3,10 @@
 use super::answer::Refusal;
 use crate::{
     drain::blocking,
+    httpd::RequestBody,
     limits::{
-        HTTP_CONVERSIONS_AT_ONCE_MAX, HTTP_CONVERTED_AT_ONCE_BYTES_MAX, HTTP_DRAIN_BYTES_MAX,
-        HTTP_DRAIN_WAIT_MAX, HTTP_STEP, HTTP_STEP_BYTES_MIN,
+        HTTP_CONVERSIONS_AT_ONCE_MAX, HTTP_CONVERTED_AT_ONCE_BYTES_MAX, HTTP_STEP,
+        HTTP_STEP_BYTES_MIN,
     },
     status::{Code, Status},
     wire::json,
@@ -13,14 +14,11 @@ use crate::{
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::{StatusCode, body::Incoming};
-use std::{
-    fmt::Display,
-    sync::{Arc, Mutex, PoisonError},
-};
+use hyper::StatusCode;
+use std::{fmt::Display, sync::Arc};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 /// How a message is written.
@@ -125,33 +123,18 @@ impl From<BodyFault> for Refusal {
     }
 }
 
-/// A body until somebody reads it. What nobody has read is taken in and thrown away: a connection that is closed with something left in it
-/// is reset, and the client may never see its answer.
+/// A body until it is read. The server discards what is left of it when the answer has gone.
 #[derive(Clone)]
-pub(super) struct Unread(Arc<Mutex<Option<Incoming>>>);
+pub(super) struct Unread(RequestBody);
 
 impl Unread {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self(Arc::new(Mutex::new(Some(body))))
-    }
-
-    fn take(&self) -> Option<Incoming> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(super) const fn new(body: RequestBody) -> Self {
+        Self(body)
     }
 
     /// Reads it, once.
     pub(super) async fn read(&self, bytes_max: usize) -> Result<Bytes, BodyFault> {
-        match self.take() {
-            Some(body) => read(body, bytes_max).await,
-            None => Ok(Bytes::new()),
-        }
-    }
-
-    /// Takes in what nobody has read, if it is small and comes soon.
-    pub(super) async fn drain(&self) {
-        if let Some(body) = self.take() {
-            drop(timeout(HTTP_DRAIN_WAIT_MAX, read(body, HTTP_DRAIN_BYTES_MAX)).await);
-        }
+        read(self.0.clone(), bytes_max).await
     }
 }
 

@@ -24,7 +24,7 @@ pub use who::TokenJudge;
 use crate::{
     current::Current,
     drain::{Listener, Tasks},
-    httpd::{Admission, Answers, Framing, Peer},
+    httpd::{Admission, Answers, Framing, Peer, RequestBody},
     name::{CallId, PeerName},
     node::{Door, Node},
     status::{Code, Status},
@@ -34,7 +34,6 @@ use answer::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
 use body::{Conversions, Unread};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
-    body::Incoming,
     header::{self, HeaderValue},
 };
 use origin::Page;
@@ -162,7 +161,7 @@ impl Answers for Inner {
         (!self.door.is_leaving()).then(|| self.door.leaving())
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Arc<Peer>) -> Answer {
+    async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: Arc<Peer>) -> Answer {
         let call_id = self.door.next_call_id();
         let (head, body) = request.into_parts();
         let is_http_1 = head.version < Version::HTTP_2;
@@ -187,11 +186,6 @@ impl Answers for Inner {
                 refusal.into_answer()
             }
         };
-        // Who asks beforehand whether to send a body has not sent it.
-        let has_sent = !asking.headers.contains_key(header::EXPECT);
-        if has_sent && matches!(answer.body(), AnswerBody::Whole(_)) {
-            body.drain().await;
-        }
         finish(&mut answer, call_id);
         if page == Page::Allowed {
             origin::let_page_read(&asking.headers, answer.headers_mut());

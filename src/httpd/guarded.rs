@@ -23,6 +23,8 @@ pub(super) struct Guarded<S> {
     first: Vec<u8>,
     heads: Option<Heads>,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// The client sends no more.
+    is_ended: bool,
 }
 
 /// Reads as much as shows whether it is HTTP/2. `None` if nothing comes in time, or nothing more.
@@ -48,12 +50,17 @@ pub(super) async fn first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
 impl<S> Guarded<S> {
     /// With the bytes that were read of it already.
     pub(super) fn new(stream: S, first: Vec<u8>) -> Self {
-        Self { stream, first, heads: None, stalled: None }
+        Self { stream, first, heads: None, stalled: None, is_ended: false }
     }
 
     /// Looks at the heads of HTTP/1 from now on.
     pub(super) fn look_at_heads(&mut self) -> Found {
         self.heads.insert(Heads::default()).found()
+    }
+
+    /// What is below, unless the client sends no more.
+    pub(super) const fn unended(&mut self) -> Option<&mut S> {
+        if self.is_ended { None } else { Some(&mut self.stream) }
     }
 
     /// Notes whether a write has moved, and ends one that has not for too long.
@@ -80,7 +87,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.first.is_empty() {
+            let room = buffer.remaining();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            self.is_ended |= room > 0 && buffer.filled().len() == before;
         } else {
             let step = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first[..step]);

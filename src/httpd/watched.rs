@@ -110,17 +110,53 @@ impl Drop for Answered {
 }
 
 /// The body of an answer, in pieces that a client takes one by one.
-pub(super) struct Watched<B> {
+pub(super) struct Watched<B: Body> {
     body: B,
     rest: Bytes,
-    answered: Answered,
+    /// It was given to its end.
+    is_over: bool,
+    answered: Option<Answered>,
+    /// Done when it was dropped, unless it was cut off. Its request counts as answered when that is over.
+    afterwards: Option<Afterwards>,
 }
 
-impl<B> Watched<B> {
+type Afterwards = Box<dyn FnOnce(Answered) + Send>;
+
+impl<B: Body> Watched<B> {
     /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at all.
     pub(super) fn new(body: B, answered: Answered) -> Self {
         answered.given(Some(Instant::now()));
-        Self { body, rest: Bytes::new(), answered }
+        Self {
+            body,
+            rest: Bytes::new(),
+            is_over: false,
+            answered: Some(answered),
+            afterwards: None,
+        }
+    }
+
+    /// Has this done when all of the answer was given.
+    pub(super) fn then(mut self, afterwards: impl FnOnce(Answered) + Send + 'static) -> Self {
+        self.afterwards = Some(Box::new(afterwards));
+        self
+    }
+
+    fn given(&self, since: Option<Instant>) {
+        if let Some(answered) = &self.answered {
+            answered.given(since);
+        }
+    }
+}
+
+impl<B: Body> Drop for Watched<B> {
+    fn drop(&mut self) {
+        let is_over = self.is_over || (self.rest.is_empty() && self.body.is_end_stream());
+        self.given(None);
+        if let (true, Some(afterwards), Some(answered)) =
+            (is_over, self.afterwards.take(), self.answered.take())
+        {
+            afterwards(answered);
+        }
     }
 }
 
@@ -132,19 +168,22 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Watched<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.answered.given(None);
+        self.given(None);
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
-                None => return Poll::Ready(None),
+                None => {
+                    self.is_over = true;
+                    return Poll::Ready(None);
+                }
             }
         }
         let step = self.rest.len().min(HTTP_PIECE_BYTES_MAX);
         let piece = self.rest.split_to(step);
-        self.answered.given(Some(Instant::now()));
+        self.given(Some(Instant::now()));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -185,6 +224,28 @@ mod tests {
         assert!(
             activity.idle_since().is_some() && !activity.is_stalled(Instant::now() + HTTP_STEP)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_an_answer_is_done_if_all_of_it_was_given() {
+        let (activity, bytes) = (Arc::new(Activity::new(Instant::now())), Bytes::from_static(b"x"));
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let answer = |bytes: &Bytes| {
+            let kept = kept.clone();
+            Watched::new(Full::new(bytes.clone()), activity.answered())
+                .then(move |answered| kept.lock().expect("whole").push(answered))
+        };
+        drop(answer(&bytes));
+        assert!(kept.lock().expect("whole").is_empty() && activity.idle_since().is_some());
+        let mut whole = answer(&bytes);
+        drop(whole.frame().await);
+        drop((whole, answer(&Bytes::new())));
+        assert_eq!(kept.lock().expect("whole").len(), 2);
+        assert!(
+            activity.idle_since().is_none() && !activity.is_stalled(Instant::now() + HTTP_STEP)
+        );
+        kept.lock().expect("whole").clear();
+        assert!(activity.idle_since().is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 mod asking;
 mod calls;
 pub(crate) mod client;
+mod early;
 mod h2;
 mod heads;
 mod hostile;

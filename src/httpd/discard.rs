@@ -1,0 +1,135 @@
+//! What a client still sends when its answer has gone: read and discarded for a while, so that the answer is not lost. A connection that is
+//! closed with unread bytes in it is reset, and a client that is busy sending never sees what it was answered.
+
+use crate::limits::{
+    HTTP_DISCARD_STEP, HTTP_DISCARD_STEP_BYTES_MIN, HTTP_DISCARD_WAIT_MAX, HTTP_PIECE_BYTES_MAX,
+};
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::{Instant, timeout_at},
+};
+
+/// How long bytes are discarded: as long as they come, and no longer than the longest time.
+#[derive(Debug)]
+struct Grace {
+    until: Instant,
+    step_until: Instant,
+    step_bytes: usize,
+}
+
+impl Grace {
+    fn new(now: Instant) -> Self {
+        Self {
+            until: now + HTTP_DISCARD_WAIT_MAX,
+            step_until: now + HTTP_DISCARD_STEP,
+            step_bytes: 0,
+        }
+    }
+
+    /// When to look again if nothing comes.
+    fn next_look(&self) -> Instant {
+        self.until.min(self.step_until)
+    }
+
+    /// Notes so many bytes, or none. Whether it goes on.
+    fn goes_on(&mut self, bytes: usize, now: Instant) -> bool {
+        self.step_bytes += bytes;
+        if now >= self.step_until {
+            if self.step_bytes < HTTP_DISCARD_STEP_BYTES_MIN {
+                return false;
+            }
+            (self.step_until, self.step_bytes) = (now + HTTP_DISCARD_STEP, 0);
+        }
+        now < self.until
+    }
+}
+
+/// Reads and discards the rest of a body. HTTP/2 gives the client room to send meanwhile; a body that is dropped before its end resets its
+/// stream with NO_ERROR (RFC 9113 section 8.1).
+pub(super) async fn body<B: Body<Data = Bytes> + Unpin>(mut body: B) {
+    let mut grace = Grace::new(Instant::now());
+    loop {
+        let bytes = match timeout_at(grace.next_look(), body.frame()).await {
+            Ok(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            Ok(None | Some(Err(_))) => return,
+            Err(_elapsed) => 0,
+        };
+        if !grace.goes_on(bytes, Instant::now()) {
+            return;
+        }
+    }
+}
+
+/// Reads and discards what comes over a connection whose sending side is closed, until the client closes too.
+pub(super) async fn connection<S: AsyncRead + Unpin>(stream: &mut S) {
+    let mut grace = Grace::new(Instant::now());
+    let mut buffer = vec![0; HTTP_PIECE_BYTES_MAX];
+    loop {
+        let bytes = match timeout_at(grace.next_look(), stream.read(&mut buffer)).await {
+            Ok(Ok(bytes)) if bytes > 0 => bytes,
+            Ok(_closed) => return,
+            Err(_elapsed) => 0,
+        };
+        if !grace.goes_on(bytes, Instant::now()) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::channel::Channel;
+    use std::time::Duration;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    /// How long a body is discarded that comes in pieces of this size every 100 ms, and ends after so many.
+    async fn discarded(piece: usize, pieces: usize) -> Duration {
+        let (mut sender, rest) = Channel::<Bytes, std::io::Error>::new(1);
+        let began = Instant::now();
+        let send = async move {
+            for _ in 0..pieces {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if sender.send_data(Bytes::from(vec![7; piece])).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let ((), took) = tokio::join!(send, async {
+            body(rest).await;
+            began.elapsed()
+        });
+        took
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_discarded_to_its_end_and_for_ten_seconds_at_most() {
+        let second = Duration::from_secs(1);
+        let enough = HTTP_DISCARD_STEP_BYTES_MIN.div_ceil(9);
+        assert_eq!(discarded(enough, 50).await, 5 * second);
+        assert_eq!(discarded(1 << 20, 1_000).await, HTTP_DISCARD_WAIT_MAX);
+        assert_eq!(discarded(enough, 1_000).await, HTTP_DISCARD_WAIT_MAX);
+        assert_eq!(discarded(1, 1_000).await, HTTP_DISCARD_STEP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_connection_is_read_until_the_client_closes_too_or_is_silent() {
+        let (mut near, mut far) = duplex(64);
+        let began = Instant::now();
+        let send = async move {
+            for _ in 0..30 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                far.write_all(&[7; 200]).await.expect("it is read");
+            }
+        };
+        tokio::join!(send, connection(&mut near));
+        assert_eq!(began.elapsed(), Duration::from_secs(3));
+        let (mut near, _far) = duplex(64);
+        let began = Instant::now();
+        connection(&mut near).await;
+        assert_eq!(began.elapsed(), HTTP_DISCARD_STEP);
+    }
+}

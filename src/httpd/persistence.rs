@@ -1,0 +1,89 @@
+//! Whether a connection of HTTP/1 stays open after an answer, and for how long: the client is told, so that it does not send a request into
+//! a connection that is being closed.
+
+use crate::limits::HTTP_KEEP_ALIVE_TOLD;
+use hyper::{
+    HeaderMap, Version,
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Whether the client wants its connection to stay open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Persistence(bool);
+
+impl Persistence {
+    /// Reads it from the head of a request, by RFC 9112 section 9.3.
+    pub(super) fn of(head: &Parts) -> Self {
+        let says = |option| says(&head.headers, option);
+        let is_default = head.version > Version::HTTP_10;
+        Self(!says("close") && (is_default || says("keep-alive")))
+    }
+
+    /// Says it in the head of the answer. A body that the client keeps back, and may send all the same, cannot be told from the next request.
+    pub(super) fn say(self, answer: &mut HeaderMap, is_body_kept_back: bool) {
+        if !self.0 || says(answer, "close") {
+            return;
+        }
+        if is_body_kept_back {
+            answer.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return;
+        }
+        let told = format!("timeout={}", HTTP_KEEP_ALIVE_TOLD.as_secs());
+        if let Ok(told) = HeaderValue::from_str(&told) {
+            answer.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+            answer.insert(KEEP_ALIVE, told);
+        }
+    }
+}
+
+/// Whether a head has this option of a connection.
+fn says(headers: &HeaderMap, option: &str) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let mut options = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    options.any(|one| one.trim().eq_ignore_ascii_case(option))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an answer says to a request of this version, both with these options, as `connection` and `keep-alive`.
+    fn said(version: Version, asked: &[&str], answered: &[&str], is_kept_back: bool) -> String {
+        let mut request = hyper::Request::new(());
+        *request.version_mut() = version;
+        let mut answer = HeaderMap::new();
+        for (headers, options) in [(request.headers_mut(), asked), (&mut answer, answered)] {
+            for option in options {
+                headers.append(header::CONNECTION, HeaderValue::from_str(option).expect("one"));
+            }
+        }
+        Persistence::of(&request.into_parts().0).say(&mut answer, is_kept_back);
+        let text = |name| answer.get(name).map_or("", |value| value.to_str().expect("text"));
+        format!("{}|{}", text(header::CONNECTION), text(KEEP_ALIVE))
+    }
+
+    #[test]
+    fn only_an_answer_after_which_the_connection_stays_open_says_for_how_long() {
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        let open = "keep-alive|timeout=6";
+        for (version, asked, answered, expected) in [
+            (new, &[][..], &[][..], open),
+            (new, &["keep-alive, te"], &[], open),
+            (new, &["close"], &[], "|"),
+            (new, &["te", "x, Close"], &[], "|"),
+            (new, &["keep-alive, close"], &[], "|"),
+            (new, &[], &["close"], "close|"),
+            (old, &[], &[], "|"),
+            (old, &["Keep-Alive"], &[], open),
+            (old, &["keep-alive"], &["close"], "close|"),
+        ] {
+            let said = said(version, asked, answered, false);
+            assert_eq!(said, expected, "{version:?} {asked:?} {answered:?}");
+        }
+        assert_eq!(said(new, &[], &[], true), "close|");
+        assert_eq!(said(new, &["close"], &[], true), "|");
+    }
+}

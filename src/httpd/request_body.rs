@@ -1,0 +1,78 @@
+//! The body of a request. Whatever reads it, the server keeps it until the answer has gone, and then reads and discards the rest.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+/// The body of a request, read by one at a time.
+#[derive(Clone)]
+pub(crate) struct RequestBody(Arc<Shared>);
+
+struct Shared {
+    body: Mutex<Incoming>,
+    /// The client sends it only when it is asked to (`100 Continue`).
+    is_awaited: bool,
+    /// Somebody has begun to read, and so the client was asked.
+    is_begun: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl RequestBody {
+    pub(super) fn new(body: Incoming, is_awaited: bool) -> Self {
+        let is_over = AtomicBool::new(body.is_end_stream());
+        let body = Mutex::new(body);
+        Self(Arc::new(Shared { body, is_awaited, is_begun: AtomicBool::new(false), is_over }))
+    }
+
+    fn body(&self) -> MutexGuard<'_, Incoming> {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all of it was read.
+    fn is_over(&self) -> bool {
+        self.0.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client keeps it back, because nobody has asked for it.
+    pub(super) fn is_kept_back(&self) -> bool {
+        self.0.is_awaited && !self.0.is_begun.load(Ordering::Relaxed) && !self.is_over()
+    }
+
+    /// Whether some of it is still to come.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.is_over() && !self.is_kept_back()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.0.is_begun.store(true, Ordering::Relaxed);
+        let frame = ready!(Pin::new(&mut *self.body()).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0.is_over.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over() || self.body().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body().size_hint()
+    }
+}
