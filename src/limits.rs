@@ -246,6 +246,10 @@ pub const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// and then some for a bad path. It is part of [`CLOSE_WAIT_MAX`].
 pub const GOODBYE_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// How long a side whose graceful close is aborted waits for its CONNECTION_CLOSE frames to be sent, so that its peers need not notice by
+/// silence (12 s). They leave at the next turn of the runtime; a busy machine has ten turns for it, and a person does not feel the wait.
+pub const ABORT_WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// Events that wait for the program to take them. A program that takes none loses the oldest.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
 

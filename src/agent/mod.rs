@@ -324,6 +324,30 @@ impl Agent {
     /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses those that come all the same; lets those
     /// in flight finish within the drain time; then the nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
+        self.close_gracefully().await;
+    }
+
+    /// As [`Agent::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED, calls in flight end with unknown
+    /// outcome, and this returns when the nodes were told, after 100 ms at most.
+    pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.close_gracefully() => {}
+            () = abort => self.abort().await,
+        }
+    }
+
+    async fn abort(&self) {
+        let Shared { calls, links, dialler, .. } = &*self.shared;
+        let was_linked = dialler.trust().is_any_up();
+        self.close(CloseCode::Drained);
+        links.stop();
+        calls.stop();
+        if was_linked {
+            dialler.wait_idle(limits::ABORT_WAIT_MAX).await;
+        }
+    }
+
+    async fn close_gracefully(&self) {
         let Shared { unregister, drain, goodbye, cut, calls, links, dialler, .. } = &*self.shared;
         let limits = self.shared.limits.get();
         let finish_by = Instant::now() + limits.drain_max;

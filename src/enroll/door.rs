@@ -6,8 +6,8 @@ use crate::{
     drain::{self, Tasks},
     knocks::{Knocks, Place, Shares},
     limits::{
-        CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY, JOIN_HANDSHAKES_BURST,
-        JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
+        ABORT_WAIT_MAX, CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY,
+        JOIN_HANDSHAKES_BURST, JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
     },
     link::{BindError, JoinKnock, JoinListener},
     name::{NameError, NodeAddress},
@@ -116,6 +116,19 @@ impl Enroller {
 
     /// Takes nobody new, lets those who were heard have their answers, and closes: within 3 s.
     pub async fn shutdown(self) {
+        self.close_gracefully().await;
+    }
+
+    /// As [`Enroller::shutdown`], until `abort` ends. Then its port is closed at once, and this returns when those who wait for an answer
+    /// were told, after 100 ms at most.
+    pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.close_gracefully() => {}
+            () = abort => self.listener.close(STOPS, ABORT_WAIT_MAX).await,
+        }
+    }
+
+    async fn close_gracefully(&self) {
         let finish_by = Instant::now() + CLOSE_WAIT_MAX;
         // That ends the loop that takes strangers; those who were taken end by themselves.
         self.tasks.stop();

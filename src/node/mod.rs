@@ -420,7 +420,28 @@ impl Node {
     /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and takes nothing new; lets calls in flight
     /// finish within the drain time; then closes every link and waits until the peers know, 3 s at most.
     pub async fn shutdown(self) {
-        let Self { shared, listener, .. } = &self;
+        self.close_gracefully().await;
+    }
+
+    /// As [`Node::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED, calls in flight end with unknown
+    /// outcome, and this returns when the peers were told, after 100 ms at most.
+    pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.close_gracefully() => {}
+            () = abort => self.abort().await,
+        }
+    }
+
+    async fn abort(&self) {
+        let Self { shared, listener, .. } = self;
+        shared.calls.begin_drain();
+        listener.close(CloseCode::Drained, STOPS);
+        // The tasks go on meanwhile: the gateway's clients have an answer too.
+        listener.wait_idle(limits::ABORT_WAIT_MAX).await;
+    }
+
+    async fn close_gracefully(&self) {
+        let Self { shared, listener, .. } = self;
         let drain_max = shared.limits.get().drain_max;
         let finish_by = Instant::now() + drain_max;
         shared.drain.say();

@@ -192,7 +192,7 @@ async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Re
         };
         let apply = async |next| agent.apply(next).await;
         let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
-        signals.stop(first, agent.shutdown()).await
+        signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
 }

@@ -37,7 +37,7 @@ async fn serve(builder: EnrollerBuilder) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let enroller = builder.start().await?;
     let first = signals.next().await;
-    signals.stop(first, enroller.shutdown()).await
+    signals.stop(first, |abort| enroller.shutdown_or_abort(abort.cancelled_owned())).await
 }
 
 impl From<TokenError> for Failure {

@@ -102,7 +102,7 @@ async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Re
             Ok(applied)
         };
         let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
-        signals.stop(first, node.shutdown()).await
+        signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
 }

@@ -4,8 +4,10 @@ use crate::exit::Failure;
 use std::{
     convert::Infallible,
     future::Future,
+    pin::pin,
     time::{Duration, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Two signals within this time are one: a terminal's Ctrl-C reaches the whole group, and its supervisor passes on a SIGTERM.
 const ONE_SIGNAL_WITHIN: Duration = Duration::from_millis(200);
@@ -142,27 +144,31 @@ impl Signals {
         }
     }
 
-    /// Stops in good order after a signal; a second one does not wait for that.
-    pub(crate) async fn stop(
+    /// Stops in good order after a signal. A second one cancels the token that `shutdown` is given, which then only tells the peers.
+    pub(crate) async fn stop<F: Future<Output = ()>>(
         &mut self,
         first: Stop,
-        shutdown: impl Future<Output = ()>,
+        shutdown: impl FnOnce(CancellationToken) -> F,
     ) -> Result<(), Failure> {
-        let began = Instant::now();
+        let (began, abort) = (Instant::now(), CancellationToken::new());
+        let mut shutdown = pin!(shutdown(abort.clone()));
         tracing::info!(
             "stopping on {}: calls in flight may finish; a second signal does not wait",
             first.as_str()
         );
-        tokio::select! {
-            () = shutdown => {
+        let second = tokio::select! {
+            () = shutdown.as_mut() => {
                 tracing::info!("stopped");
-                Ok(())
+                return Ok(());
             }
-            second = self.second(began) => Err(Failure::Runtime(vec![format!(
-                "{} while stopping: did not wait, what was still in flight was cut off",
-                second.as_str()
-            )])),
-        }
+            second = self.second(began) => second,
+        };
+        abort.cancel();
+        shutdown.await;
+        Err(Failure::Runtime(vec![format!(
+            "{} while stopping: did not wait, what was still in flight was cut off",
+            second.as_str()
+        )]))
     }
 }
 

@@ -18,6 +18,7 @@ use dialback::{
 };
 use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Looking up whether the forward is there is a kindness to whoever starts this, and may take no longer.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -137,7 +138,13 @@ impl Local {
                 tracing::warn!("{count} connections are cut off, the drain time is over");
             }
         };
-        let stopped = signals.stop(first, finish).await;
+        let finish_unless = async |abort: CancellationToken| {
+            tokio::select! {
+                () = finish => {}
+                () = abort.cancelled() => {}
+            }
+        };
+        let stopped = signals.stop(first, finish_unless).await;
         // Whatever is left is reset here, and the goodbye has the agent reset its upstream at once.
         connections.shutdown().await;
         drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);

@@ -1,6 +1,6 @@
 //! Stopping processes that are at work: what is in flight is answered, what is new was not executed, and the exit code is 0.
 
-use super::process::{Place, until_has};
+use super::process::{Place, Running, until_has};
 use crate::world::{Background, background, check_status, soon};
 use dialback::{Callee, Caller, Code, Credentials, Outcome, Status};
 use rustix::process::Signal;
@@ -130,4 +130,39 @@ fn a_second_signal_does_not_wait_for_an_agents_calls_either() {
     agent.said("stopping on SIGTERM");
     agent.signal_until_said(Signal::INT, "error: SIGINT while stopping");
     agent.end().expect(1, &[]);
+}
+
+/// A process that is signalled twice with a call in flight ends with exit code 1, and whoever waits for the call knows at once that it was
+/// cut off: not by the silence of the link, 12 s later.
+async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, text: &str) {
+    let [caller, _] = callers(place, at).await;
+    let call = background(append(&warehouse(&caller), "held", 60_000).into_future());
+    until_has(&place.path("ledger.txt"), "started held\n");
+    stops.signal(Signal::TERM);
+    stops.said("stopping on SIGTERM");
+    stops.signal_until_said(Signal::TERM, "error: SIGTERM while stopping");
+    stops.end().expect(1, &["what was still in flight was cut off"]);
+    let ended = tokio::time::timeout(Duration::from_secs(4), call).await;
+    let status = ended.expect("the caller was not told").expect_err("it was cut off");
+    assert!(status.message().contains(text), "{status}");
+    check_status::<()>(Err(status), Code::Unavailable, Outcome::Unknown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_signalled_twice_tells_that_its_calls_are_cut_off() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let agent = place.agent(&at);
+    let text = "the link to agent/warehouse was lost: the peer closed the link with DRAINED";
+    second_signal_cuts_off(&place, &at, agent, text).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_signalled_twice_tells_callers_and_agents_that_it_is_gone() {
+    let place = Place::new();
+    let (node, at) = place.node();
+    let mut agent = place.agent(&at);
+    let text = "the link to node/edge-1 was lost: the peer closed the link with DRAINED";
+    second_signal_cuts_off(&place, &at, node, text).await;
+    agent.said("closed the link with DRAINED: the node stops");
 }
