@@ -116,7 +116,7 @@ struct Answering<R> {
 impl<R: Reception> Answering<R> {
     async fn run(&mut self, received_at: Instant) {
         let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
-            Err(RequestFault { status, asker }) => {
+            Err(RequestFault { status, asker, .. }) => {
                 self.asker_fault = asker.map(OnceLock::from).unwrap_or_default();
                 (Err(status), received_at + STALL_WAIT_MAX)
             }
@@ -134,6 +134,10 @@ impl<R: Reception> Answering<R> {
                         self.reader = None;
                         // Boxed: most calls have no stream, and need not carry room for one.
                         Box::pin(self.deliver(reply, deadline)).await;
+                        // Leaving a stream that is being answered is how it is ended; breaking the protocol is not.
+                        if self.moves.asker_fault() == Some(AskerFault::Misbehaved) {
+                            self.reception.misbehaved();
+                        }
                         return arrive(&self.sender, &*self.reception).await;
                     }
                     Some(result) => {
@@ -157,7 +161,7 @@ impl<R: Reception> Answering<R> {
         let (code, outcome) =
             failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
         self.note_end(code, outcome, Some(if failed.is_none() { bytes } else { 0 }));
-        match self.asker_fault.get() {
+        match self.asker_fault.get().copied().or_else(|| self.moves.asker_fault()) {
             Some(AskerFault::BrokenOff) => self.reception.broken_off(received_at, deadline),
             Some(AskerFault::Misbehaved) => self.reception.misbehaved(),
             None => {}
@@ -372,10 +376,10 @@ async fn read_head(
     reader: Option<&mut FrameReader>,
     received_at: Instant,
 ) -> Result<Box<Head>, RequestFault> {
-    let misbehaved = |status| RequestFault { status, asker: Some(AskerFault::Misbehaved) };
-    let reader = reader.ok_or_else(|| RequestFault {
-        status: Status::not_executed(Code::Internal, "the head was read before"),
-        asker: None,
+    let misbehaved = |status| RequestFault::misbehaved(status, StreamCode::Malformed);
+    let reader = reader.ok_or_else(|| {
+        let text = "the head was read before";
+        RequestFault::nobodys(Status::not_executed(Code::Internal, text))
     })?;
     let read = ready_by(|| received_at + HEAD_WAIT_MAX, pin!(reader.next())).await;
     let frame = match read {

@@ -10,7 +10,7 @@ use crate::{
     link::{FrameReader, ReadFault},
     metadata::Metadata,
     status::{Code, Status},
-    wire::{CallKind, Kind, StreamCode},
+    wire::{CallKind, Kind, StreamCode, WireError},
 };
 use bytes::Bytes;
 use std::{
@@ -37,6 +37,8 @@ pub(super) struct Moves {
 struct Counts {
     moves: AtomicU64,
     bytes_in: AtomicU64,
+    /// What the asking side did while the handler ran.
+    asker_fault: OnceLock<AskerFault>,
 }
 
 impl Counts {
@@ -66,6 +68,11 @@ impl Moves {
             self.stream.get().map_or(0, |counts| counts.bytes_in.load(Ordering::Relaxed));
         self.only_bytes.load(Ordering::Relaxed) + of_stream
     }
+
+    /// What the asking side did to end a stream of messages that a handler was reading.
+    pub(super) fn asker_fault(&self) -> Option<AskerFault> {
+        self.stream.get()?.asker_fault.get().copied()
+    }
 }
 
 /// What the asking side did that ended its request. Made only where a request is read: no status that a reply can carry is one.
@@ -83,26 +90,24 @@ pub(super) struct RequestFault {
     pub(super) status: Status,
     /// Set if the asking side is at fault.
     pub(super) asker: Option<AskerFault>,
+    /// With which code the asking side is stopped. Not made of the status: a slow and a large request have the same one.
+    pub(super) stop: StreamCode,
 }
 
 impl RequestFault {
-    const fn misbehaved(status: Status) -> Self {
-        Self { status, asker: Some(AskerFault::Misbehaved) }
+    pub(super) const fn misbehaved(status: Status, stop: StreamCode) -> Self {
+        Self { status, asker: Some(AskerFault::Misbehaved), stop }
     }
 
-    const fn nobodys(status: Status) -> Self {
-        Self { status, asker: None }
+    /// Nothing is wrong with what came: for example, the time is over.
+    pub(super) const fn nobodys(status: Status) -> Self {
+        Self { status, asker: None, stop: StreamCode::Refused }
     }
 
-    /// With which code the asking side is stopped.
-    fn stop_code(&self) -> StreamCode {
-        match (self.asker, self.status.code()) {
-            (Some(AskerFault::BrokenOff), _) => StreamCode::Cancelled,
-            (_, Code::ResourceExhausted) => StreamCode::TooLarge,
-            (_, Code::InvalidArgument) => StreamCode::Malformed,
-            // Nothing is wrong with what came: for example, the time is over.
-            _ => StreamCode::Refused,
-        }
+    /// What counts against the asking side. A bound of the call's own is not told to it, so that it may go over it in good faith.
+    fn counted(&self, has_own_bound: bool) -> Option<AskerFault> {
+        let is_own_bound = has_own_bound && self.stop == StreamCode::TooLarge;
+        self.asker.filter(|_| !is_own_bound)
     }
 }
 
@@ -148,11 +153,8 @@ impl Pending<'_> {
             only_message(reader).await.map(Next::Message)
         };
         let next = read.map_err(|fault| {
-            reader.stop(fault.stop_code());
-            // A bound of the call's own is not told to the asking side, which may go over it in good faith.
-            let is_own_bound =
-                fault.status.code() == Code::ResourceExhausted && bytes_max < side_max;
-            if let Some(asker) = fault.asker.filter(|_| !is_own_bound) {
+            reader.stop(fault.stop);
+            if let Some(asker) = fault.counted(bytes_max < side_max) {
                 self.asker_fault.get_or_init(|| asker);
             }
             fault.status
@@ -177,7 +179,9 @@ impl Pending<'_> {
                         counts.add_message(message);
                     }
                     let steady = Steady::default();
-                    Messages::new(Requests { reader, steady, counts, has_ended: false })
+                    let has_own_bound = bytes_max < side_max;
+                    let has_ended = false;
+                    Messages::new(Requests { reader, steady, counts, has_own_bound, has_ended })
                         .starting_with(next)
                 }
                 None => return Err(gone("the request was read before")),
@@ -191,7 +195,8 @@ fn gone(text: &str) -> Status {
 }
 
 fn invalid<T>(text: &str) -> Result<T, RequestFault> {
-    Err(RequestFault::misbehaved(Status::not_executed(Code::InvalidArgument, text)))
+    let status = Status::not_executed(Code::InvalidArgument, text);
+    Err(RequestFault::misbehaved(status, StreamCode::Malformed))
 }
 
 async fn only_message(reader: &mut FrameReader) -> Result<Bytes, RequestFault> {
@@ -240,21 +245,29 @@ fn stalled(stall: Stall<ReadFault>, reader: &mut FrameReader) -> RequestFault {
         Stall::Slow => {
             reader.stop(StreamCode::Slow);
             let text = "the request came too slowly (less than 1 KiB/s)";
-            RequestFault::misbehaved(Status::not_executed(Code::ResourceExhausted, text))
+            let status = Status::not_executed(Code::ResourceExhausted, text);
+            RequestFault::misbehaved(status, StreamCode::Slow)
         }
     }
 }
 
 pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
     match fault {
-        ReadFault::Wire(fault) => RequestFault::misbehaved(malformed(&fault)),
-        ReadFault::Cut => RequestFault::misbehaved(Status::not_executed(
-            Code::InvalidArgument,
-            "the request ended inside a frame",
-        )),
+        ReadFault::Wire(fault @ WireError::TooLarge { .. }) => {
+            RequestFault::misbehaved(malformed(&fault), StreamCode::TooLarge)
+        }
+        ReadFault::Wire(fault) => {
+            RequestFault::misbehaved(malformed(&fault), StreamCode::Malformed)
+        }
+        ReadFault::Cut => {
+            let text = "the request ended inside a frame";
+            let status = Status::not_executed(Code::InvalidArgument, text);
+            RequestFault::misbehaved(status, StreamCode::Malformed)
+        }
         ReadFault::Reset(_) => RequestFault {
             status: Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
             asker: Some(AskerFault::BrokenOff),
+            stop: StreamCode::Cancelled,
         },
         ReadFault::Lost(fault) => {
             RequestFault::nobodys(Status::not_executed(Code::Unavailable, fault.to_string()))
@@ -267,6 +280,8 @@ struct Requests {
     reader: FrameReader,
     steady: Steady,
     counts: Arc<Counts>,
+    /// Whether the call has a bound on messages under the side's.
+    has_own_bound: bool,
     /// END has come, and the end of the stream has not.
     has_ended: bool,
 }
@@ -306,20 +321,54 @@ impl Requests {
     }
 
     fn broken(&mut self, text: &str) -> Next {
-        self.reader.stop(StreamCode::Malformed);
-        Next::Failed(Status::unknown(Code::InvalidArgument, text))
+        self.ended_by(RequestFault::misbehaved(
+            Status::not_executed(Code::InvalidArgument, text),
+            StreamCode::Malformed,
+        ))
     }
 
     fn failed(&mut self, stall: Stall<ReadFault>) -> Next {
         let fault = stalled(stall, &mut self.reader);
-        self.reader.stop(fault.stop_code());
-        let status = fault.status;
-        Next::Failed(Status::unknown(status.code(), status.message()))
+        self.ended_by(fault)
+    }
+
+    /// The handler runs, so that the outcome is unknown.
+    fn ended_by(&mut self, fault: RequestFault) -> Next {
+        self.reader.stop(fault.stop);
+        if let Some(asker) = fault.counted(self.has_own_bound) {
+            self.counts.asker_fault.get_or_init(|| asker);
+        }
+        Next::Failed(Status::unknown(fault.status.code(), fault.status.message()))
     }
 }
 
 impl Source for Requests {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         pin!(self.next()).poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_over_the_calls_own_bound_is_not_counted_and_a_slow_or_malformed_one_is() {
+        let status = || Status::not_executed(Code::ResourceExhausted, "x");
+        let misbehaved = Some(AskerFault::Misbehaved);
+        for (stop, has_own_bound, counted) in [
+            (StreamCode::TooLarge, true, None),
+            (StreamCode::TooLarge, false, misbehaved),
+            // The same status as a request that is too large.
+            (StreamCode::Slow, true, misbehaved),
+            (StreamCode::Malformed, true, misbehaved),
+        ] {
+            let fault = RequestFault::misbehaved(status(), stop);
+            assert_eq!(fault.counted(has_own_bound), counted, "{stop}, {has_own_bound}");
+        }
+        assert_eq!(RequestFault::nobodys(status()).counted(false), None);
+        let too_large = WireError::TooLarge { kind: "Message", bytes: 2, limit: 1 };
+        assert_eq!(read_failed(ReadFault::Wire(too_large)).stop, StreamCode::TooLarge);
+        assert_eq!(read_failed(ReadFault::Cut).stop, StreamCode::Malformed);
     }
 }

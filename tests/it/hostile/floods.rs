@@ -3,10 +3,14 @@
 use super::{Ledger, linked, node, raw_agent};
 use crate::{
     audit::Book,
-    raw_peer::{Head, Issuer, RawLink, Settings, end, frame, header, kind, message, soon, status},
+    raw_peer::{
+        Cbor, Head, Issuer, RawLink, Settings, end, frame, header, kind, message, soon, status,
+    },
     world::{Background, Scene, World, background, check_status, said},
 };
-use dialback::{CloseCode, Code, Limits, Outcome};
+use dialback::{
+    CloseCode, Code, Context, Inbound, Limits, Node, NodePolicy, Outbound, Outcome, Service,
+};
 use quinn::crypto::rustls::QuicClientConfig;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -91,7 +95,7 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
     let credentials = issuer.credentials("node/edge-1");
     let slow = Limits { handshakes_per_address: 1, handshakes_burst: 3, ..Limits::default() };
     let book = Book::default();
-    let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").limits(slow);
+    let node = Node::builder(credentials).listen("127.0.0.1:0").limits(slow);
     let node = node.audit(book.audit()).start().await.expect("a node");
     let at = node.local_addr();
     for n in 0..3 {
@@ -165,4 +169,70 @@ async fn a_hundred_malformed_calls_are_borne_and_one_more_closes_the_link() {
         assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{what}: {text}");
         expect_up(&other).await;
     }
+}
+
+/// A node whose `Feed/Sum` and `Feed/Echo` read a stream to its end.
+async fn streaming_node(issuer: &Issuer) -> Node {
+    let feed = Service::new("Feed")
+        .client_stream("Sum", async |mut texts: Inbound<String>, _: Context| {
+            let mut count = 0_u64;
+            while let Some(text) = texts.next().await {
+                text?;
+                count += 1;
+            }
+            Ok(count)
+        })
+        .bidirectional(
+            "Echo",
+            async |mut texts: Inbound<String>, mut out: Outbound<String>, _: Context| {
+                while let Some(text) = texts.next().await {
+                    out.send(&text?).await?;
+                }
+                Ok(())
+            },
+        );
+    let echo = Ledger::default().service();
+    let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
+    let node = node.policy(NodePolicy::allow_all()).limits(super::limits()).serve(feed).serve(echo);
+    node.start().await.expect("a node")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_break_the_protocol_after_their_first_message_are_counted_too() {
+    for (method, kind_number) in [("Feed/Sum", 2), ("Feed/Echo", 3)] {
+        let head = Head::here(method).with(3, Cbor::Uint(kind_number)).frame();
+        let begun = [head, message("x")].concat();
+        for (what, rest) in [
+            ("an unknown kind of frame", frame(0x0a, &[])),
+            ("no END", vec![]),
+            ("an end inside a frame", message("x")[..2].to_vec()),
+            ("a message over the limit", header(kind::MESSAGE, 1 << 40)),
+        ] {
+            let issuer = Issuer::new();
+            let node = streaming_node(&issuer).await;
+            let (link, _control) = linked(&issuer, &node, "caller/raw").await;
+            let bytes = [&begun[..], &rest].concat();
+            for _ in 0..100 {
+                misbehave(&link, &bytes).await;
+            }
+            expect_up(&link).await;
+            misbehave(&link, &bytes).await;
+            let (code, text) = soon(&format!("{method}, {what}"), link.closed()).await;
+            assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{method}, {what}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_a_handler_ends_early_are_not_counted() {
+    let issuer = Issuer::new();
+    let node = streaming_node(&issuer).await;
+    let (link, _control) = linked(&issuer, &node, "caller/raw").await;
+    // The message is not a text: the handler breaks off, and the protocol is kept.
+    let bytes =
+        [Head::here("Feed/Echo").with(3, Cbor::Uint(3)).frame(), frame(kind::MESSAGE, &[1]), end()];
+    for _ in 0..120 {
+        misbehave(&link, &bytes.concat()).await;
+    }
+    expect_up(&link).await;
 }
