@@ -311,6 +311,21 @@ pub const RETRIES_SAVED_MAX: u32 = 10;
 /// Agents that are looked at when a call names only its service, before all are: two good ones among them are nearly always found.
 pub const CANDIDATES_MAX: usize = 16;
 
+/// Of these, so many first: with rules that open a service to most of its callers, two good ones are among them.
+pub const CANDIDATES_FIRST: usize = 4;
+
+/// Agents that are copied out of the registry under one hold of its lock: some 20 us.
+pub const AGENTS_COPIED_AT_ONCE: usize = 256;
+
+/// Callers and methods of which a node remembers which hosts may be called, where those are few. Each is some 200 bytes and 16 an agent.
+pub const JUDGED_METHODS_MAX: usize = 1_024;
+
+/// Of these, those of one caller. A method more is judged anew, at one look at the rules for each of its hosts.
+pub const JUDGED_METHODS_PER_CALLER_MAX: usize = 64;
+
+/// The most agents that are remembered of one of them. Where more may be called, a look at random soon meets one.
+pub const JUDGED_AGENTS_MAX: usize = 1_024;
+
 /// Calls in flight at once when all agents of a service are called.
 pub const CALL_ALL_AT_ONCE: usize = 16;
 

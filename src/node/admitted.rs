@@ -1,7 +1,7 @@
 //! One link of an agent, from its admission to its end: in the registry, draining, out of it. What is told of it is told here.
 
 use super::{
-    AgentLink, NodeEvent, Shared, SharedAgentLink, admit,
+    AgentLink, NodeEvent, Shared, SharedAgentLink, admit, hosting,
     registry::{self, Now, Refused, Registration},
 };
 use crate::{
@@ -59,6 +59,8 @@ impl<'a> Admitted<'a> {
 
     fn enter(&mut self, services: Vec<ServiceInfo>) -> Result<(), LinkFault> {
         let (count, hosted) = (services.len(), services.clone());
+        // Made before the lock is taken: a registration may have thousands of methods.
+        let paths = hosting::paths(&services);
         let entry = registry::Entry {
             admission: self.admission,
             instance: self.instance,
@@ -68,16 +70,17 @@ impl<'a> Admitted<'a> {
         let mut registry = self.shared.registry();
         let registration = registry.register(self.name, entry, Now::read());
         if registration.is_ok() {
-            registry.hosting.set(self.name, &hosted);
+            registry.hosting.set(self.name, paths);
         }
         if registration.is_ok() && !self.is_registered {
             // Under the lock: whoever subscribes sees each agent either as present or as arriving. Nobody listening is fine.
-            drop(self.shared.arrivals.send(self.name.clone()));
+            let arrival = registry.arrived(self.name);
+            drop(self.shared.arrivals.send((arrival, self.name.clone())));
         }
         drop(registry);
         let registration = registration.map_err(|why| self.refused(&why))?;
         self.is_registered = true;
-        self.shared.changed.send_replace(());
+        self.shared.waiters.wake(self.name, &hosted);
         self.took_over(registration, count);
         Ok(())
     }
@@ -160,7 +163,7 @@ impl<'a> Admitted<'a> {
                 );
                 self.tell(NodeEvent::Draining { agent: agent.clone() });
             }
-            self.shared.changed.send_replace(());
+            self.shared.waiters.wake(agent, &[]);
         }
     }
 
@@ -194,7 +197,7 @@ impl Drop for Admitted<'_> {
             let reason = self.reason.take().unwrap_or_else(stopped);
             self.tell(NodeEvent::Lost { agent: self.name.clone(), reason });
         }
-        self.shared.changed.send_replace(());
+        self.shared.waiters.wake(self.name, &[]);
     }
 }
 

@@ -1,16 +1,16 @@
 //! One call through the node: policy gives a grant, the registry a link, the link a permit, and then it is asked.
 
-use super::{Shared, SharedAgentLink, quotas::Held};
+use super::{Shared, SharedAgentLink, hosting::Seen, quotas::Held, waiters::Awaited};
 use crate::{
     audit::{CallFacts, CallNote, Refused},
     call::{AskLimits, Body, Handler, Reply, Request, Target, ask},
-    limits::{ATTEMPTS_MAX, CANDIDATES_MAX},
+    limits::{AGENTS_COPIED_AT_ONCE, ATTEMPTS_MAX, CANDIDATES_FIRST, CANDIDATES_MAX},
     name::{MethodPath, Name, PeerName, Role},
-    policy::{self, Decision},
+    policy::{self, Decision, NodePolicy},
     status::{Code, Outcome, Status},
     tls::random_bytes,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// What the policy allows a call.
@@ -136,10 +136,10 @@ impl Dispatch {
         failed: Option<&SharedAgentLink>,
     ) -> Result<SharedAgentLink, Status> {
         match self.pick_now(request, failed) {
-            Err(status) if request.wait && status.code() == Code::Unavailable => {
+            Err(NotPicked::Absent(_)) if request.wait => {
                 Box::pin(self.wait_for(request, failed)).await
             }
-            picked => picked,
+            picked => Ok(picked?),
         }
     }
 
@@ -148,22 +148,18 @@ impl Dispatch {
         request: &Request,
         failed: Option<&SharedAgentLink>,
     ) -> Result<SharedAgentLink, Status> {
-        let mut changed = self.shared.changed.subscribe();
+        let mut waiter = self.shared.waiters.wait_for(match &request.target {
+            Target::Agent(name) => Awaited::Agent(name.clone()),
+            _ => Awaited::Service(request.method.service().into()),
+        });
         loop {
-            match self.pick_now(request, failed) {
-                Err(status) if status.code() == Code::Unavailable => {
-                    let waited = tokio::time::timeout_at(request.deadline, changed.changed());
-                    tokio::select! {
-                        waited = waited => if !matches!(waited, Ok(Ok(()))) {
-                            return Err(status);
-                        },
-                        () = self.shared.calls.stopped() => return Err(status),
-                    }
-                }
-                picked => return picked,
-            }
-            if self.shared.calls.is_draining() {
-                return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+            let status = match self.pick_now(request, failed) {
+                Err(NotPicked::Absent(status)) => status,
+                Err(NotPicked::Stopping) => return Err(NotPicked::Stopping.into()),
+                Ok(picked) => return Ok(picked),
+            };
+            if tokio::time::timeout_at(request.deadline, waiter.changed()).await.is_err() {
+                return Err(status);
             }
         }
     }
@@ -172,9 +168,9 @@ impl Dispatch {
         &self,
         request: &Request,
         failed: Option<&SharedAgentLink>,
-    ) -> Result<SharedAgentLink, Status> {
+    ) -> Result<SharedAgentLink, NotPicked> {
         if self.shared.calls.is_draining() {
-            return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+            return Err(NotPicked::Stopping);
         }
         match &request.target {
             Target::Agent(name) => {
@@ -185,13 +181,13 @@ impl Dispatch {
                     } else {
                         "is leaving and takes no more calls"
                     };
-                    Status::not_executed(Code::Unavailable, format!("agent {name} {why}"))
+                    NotPicked::absent(format!("agent {name} {why}"))
                 })
             }
             _ => self.pick_any(request, failed).ok_or_else(|| {
                 let service = request.method.service();
                 let text = format!("no agent that is attached may answer for {service}");
-                Status::not_executed(Code::Unavailable, text)
+                NotPicked::absent(text)
             }),
         }
     }
@@ -202,48 +198,65 @@ impl Dispatch {
         request: &Request,
         failed: Option<&SharedAgentLink>,
     ) -> Option<SharedAgentLink> {
-        let chance = usize::from_ne_bytes(random_bytes());
-        let mut candidates: Vec<SharedAgentLink> = Vec::new();
-        let mut seen = 0;
-        // Some at a time, and judged without the lock: where few may answer, no other call waits for the rules.
-        while let Some(some) = self.hosts_at(&request.method, chance, seen) {
-            seen += CANDIDATES_MAX;
-            let may_answer = |link: &SharedAgentLink| {
-                self.may_answer(&request.caller, &link.link.peer().name, &request.method)
-            };
-            candidates.extend(some.into_iter().filter(may_answer));
-            if !candidates.is_empty() {
+        let Request { caller, method, .. } = request;
+        let policy = self.shared.policy.get();
+        let may_answer = |name: &Name| may_answer(&self.shared, &policy, caller, name, method);
+        let (chance, mut best) = (usize::from_ne_bytes(random_bytes()), Best::new(failed));
+        let (mut looked_at, mut count) = (0, CANDIDATES_FIRST);
+        // A few at random, and judged without the lock: where many may answer, two good ones are soon found.
+        loop {
+            let (some, hosts) = self.hosts_at(method, chance, looked_at..count);
+            some.into_iter()
+                .flatten()
+                .filter(|link| may_answer(&link.link.peer().name))
+                .for_each(|link| best.consider(link));
+            if best.is_good() || (best.has_other() && count >= CANDIDATES_MAX) || count >= hosts {
+                return best.take();
+            }
+            if count >= CANDIDATES_MAX {
                 break;
             }
+            (looked_at, count) = (count, CANDIDATES_MAX);
         }
-        let is_other = |link: &&SharedAgentLink| {
-            failed.is_none_or(|failed| failed.link.peer() != link.link.peer())
+        // Few of many: those are remembered, and only hosts that are new are judged.
+        let next = |seen: &mut Seen| {
+            self.shared.registry().hosting.of(method).next(seen, AGENTS_COPIED_AT_ONCE)
         };
-        let by_load = |link: &&SharedAgentLink| (link.permits.is_full(), link.permits.in_flight());
-        // Two by chance, not the least of all: many nodes that see the same numbers would all run to the same agent.
-        let two = candidates.iter().filter(is_other).filter(|link| !link.permits.is_full()).take(2);
-        two.min_by_key(by_load)
-            .or_else(|| candidates.iter().filter(is_other).min_by_key(by_load))
-            .or_else(|| candidates.first())
-            .cloned()
+        let judged = self.shared.candidates.of(caller, method, &policy, next, may_answer);
+        let (start, agents) = (chance % judged.agents.len().max(1), &judged.agents);
+        let registry = self.shared.registry();
+        for name in agents[start..].iter().chain(&agents[..start]) {
+            // It may have left, or hosts something else.
+            if registry.hosting.has(name, method)
+                && let Some(link) = registry.pick(name)
+            {
+                best.consider(link.clone());
+                if best.is_good() {
+                    break;
+                }
+            }
+        }
+        drop(registry);
+        best.take()
     }
 
-    /// The links of the next few agents that have registered a method, after so many that were seen; `None` when all were. Agents that come
-    /// and go in between may be met twice or not at all.
+    /// The links of some agents that have registered a method, by their places after a first one, and how many agents there are. Agents that
+    /// come and go in between may be met twice or not at all.
     fn hosts_at(
         &self,
         method: &MethodPath,
-        start: usize,
-        seen: usize,
-    ) -> Option<Vec<SharedAgentLink>> {
+        first: usize,
+        places: Range<usize>,
+    ) -> ([Option<SharedAgentLink>; CANDIDATES_MAX], usize) {
+        let mut links = [const { None }; CANDIDATES_MAX];
         let registry = self.shared.registry();
         let hosts = registry.hosting.of(method);
         let count = hosts.len();
-        if seen >= count {
-            return None;
+        for (place, link) in (places.start..places.end.min(count)).zip(&mut links) {
+            let name = hosts.at((first % count + place) % count);
+            *link = name.and_then(|name| registry.pick(name)).cloned();
         }
-        let places = (seen..count.min(seen + CANDIDATES_MAX)).map(|n| (start % count + n) % count);
-        Some(places.filter_map(|place| registry.pick(hosts.at(place)?).cloned()).collect())
+        (links, count)
     }
 
     /// How a call of the program's own is to be written down, if it is.
@@ -263,21 +276,87 @@ impl Dispatch {
             deadline: request.deadline,
         })
     }
+}
 
-    /// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
-    fn may_answer(&self, asker: &PeerName, agent: &Name, method: &MethodPath) -> bool {
-        may_answer(&self.shared, asker, agent, method)
+/// Why no link can be used. A type and not a code: what an agent answers can have any code.
+enum NotPicked {
+    /// This node takes no more calls.
+    Stopping,
+    /// No agent is there that may answer. One may come.
+    Absent(Status),
+}
+
+impl NotPicked {
+    fn absent(text: String) -> Self {
+        Self::Absent(Status::not_executed(Code::Unavailable, text))
+    }
+}
+
+impl From<NotPicked> for Status {
+    fn from(why: NotPicked) -> Self {
+        match why {
+            NotPicked::Stopping => Self::not_executed(Code::Unavailable, "the node is stopping"),
+            NotPicked::Absent(status) => status,
+        }
+    }
+}
+
+/// The best of those considered so far. Two by chance, not the least loaded of all: many nodes that see the same numbers would all run to
+/// the same agent.
+struct Best<'a> {
+    /// Has just failed this call.
+    failed: Option<&'a SharedAgentLink>,
+    chosen: Option<SharedAgentLink>,
+    /// Those with a free place that were considered, and did not fail.
+    good: usize,
+}
+
+impl<'a> Best<'a> {
+    const fn new(failed: Option<&'a SharedAgentLink>) -> Self {
+        Self { failed, chosen: None, good: 0 }
+    }
+
+    /// Less is better.
+    fn rank(&self, link: &SharedAgentLink) -> (bool, bool, usize) {
+        let has_failed = self.failed.is_some_and(|failed| failed.link.peer() == link.link.peer());
+        (has_failed, link.permits.is_full(), link.permits.in_flight())
+    }
+
+    fn consider(&mut self, link: SharedAgentLink) {
+        if self.is_good() {
+            return;
+        }
+        let rank = self.rank(&link);
+        self.good += usize::from(!rank.0 && !rank.1);
+        if self.chosen.as_ref().is_none_or(|chosen| rank < self.rank(chosen)) {
+            self.chosen = Some(link);
+        }
+    }
+
+    /// Whether two good ones were considered.
+    const fn is_good(&self) -> bool {
+        self.good >= 2
+    }
+
+    /// Whether one was considered that has not just failed.
+    fn has_other(&self) -> bool {
+        self.chosen.as_ref().is_some_and(|chosen| !self.rank(chosen).0)
+    }
+
+    fn take(self) -> Option<SharedAgentLink> {
+        self.chosen
     }
 }
 
 /// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
 pub(super) fn may_answer(
     shared: &Shared,
+    policy: &NodePolicy,
     asker: &PeerName,
     agent: &Name,
     method: &MethodPath,
 ) -> bool {
-    let (is_own, policy) = (*asker == shared.peer, shared.policy.get());
+    let is_own = *asker == shared.peer;
     policy.may_host(agent, method.service())
         && (is_own || policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
 }

@@ -1,6 +1,6 @@
 //! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream of arrivals.
 
-use super::{Shared, registry::Now};
+use super::{Shared, SharedAgentLink, registry::Line, waiters::Awaited};
 use crate::{
     call::{Call, Callee, IntoMethod, Target, Tcp},
     name::{Name, NameError},
@@ -39,14 +39,14 @@ impl AgentRef {
     /// The name breaks the grammar, or the node has stopped.
     pub async fn connected(self) -> Result<AgentHandle, NotConnected> {
         let name = self.name?;
-        let mut changed = self.shared.changed.subscribe();
+        let mut waiter = self.shared.waiters.wait_for(Awaited::Agent(name.clone()));
         while self.shared.registry().pick(&name).is_none() {
             tokio::select! {
-                // The sender lives in `shared`, so this ends only with a change.
-                change = changed.changed() => drop(change),
+                () = waiter.changed() => {}
                 () = self.shared.links.stopped() => return Err(NotConnected::Stopped),
             }
         }
+        drop(waiter);
         Ok(AgentHandle::new(&self.shared, name))
     }
 
@@ -112,9 +112,9 @@ impl AgentHandle {
 
     /// Ends when the agent has no link any more.
     pub async fn disconnected(&self) {
-        let mut changed = self.shared.changed.subscribe();
+        let mut waiter = self.shared.waiters.wait_for(Awaited::Agent(self.name.clone()));
         while !self.shared.registry().links(&self.name).is_empty() {
-            drop(changed.changed().await);
+            waiter.changed().await;
         }
     }
 }
@@ -135,21 +135,21 @@ impl fmt::Debug for AgentHandle {
 pub struct Arrivals {
     shared: Arc<Shared>,
     present: VecDeque<Name>,
-    coming: broadcast::Receiver<Name>,
+    coming: broadcast::Receiver<(u64, Name)>,
 }
 
 impl Arrivals {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        // Under the registry's lock, so that nobody is missed or comes twice.
-        let registry = shared.registry();
-        let coming = shared.arrivals.subscribe();
-        let present = registry
-            .lines(Now::read())
-            .filter(|line| line.newest.is_some() && !line.is_draining)
-            .map(|line| line.name.clone())
-            .collect();
-        drop(registry);
-        Self { shared: shared.clone(), present, coming }
+        // Under the registry's lock, so that nobody is missed or comes twice: who arrives from now on comes by the channel.
+        let (coming, arrivals) = {
+            let registry = shared.registry();
+            (shared.arrivals.subscribe(), registry.arrivals())
+        };
+        let is_present = |line: &Line<'_, SharedAgentLink>| {
+            line.newest.is_some() && !line.is_draining && line.arrival <= arrivals
+        };
+        let present = shared.copied(|line| is_present(&line).then(|| line.name.clone()));
+        Self { shared: shared.clone(), present: present.into(), coming }
     }
 
     /// The next agent. `None` once the node has stopped.
@@ -160,7 +160,7 @@ impl Arrivals {
         loop {
             tokio::select! {
                 arrived = self.coming.recv() => match arrived {
-                    Ok(name) => return Some(AgentHandle::new(&self.shared, name)),
+                    Ok((_, name)) => return Some(AgentHandle::new(&self.shared, name)),
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 },

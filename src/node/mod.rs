@@ -3,6 +3,7 @@
 mod admit;
 mod breaks;
 mod admitted;
+mod candidates;
 mod dispatch;
 #[cfg(feature = "gateway")]
 mod door;
@@ -17,6 +18,7 @@ mod registry;
 mod returns;
 mod snapshot;
 mod state;
+mod waiters;
 
 #[cfg(feature = "gateway")]
 pub(crate) use door::{Asked, Door};
@@ -43,10 +45,11 @@ use crate::{
     tls::{Credentials, CredentialsError, random_bytes},
     wire::{CloseCode, ServiceInfo},
 };
+use candidates::Candidates;
 use dispatch::Dispatch;
 use lines::NodeLines;
 use quotas::Quotas;
-use registry::Registry;
+use registry::{Line, Now, Registry};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     net::SocketAddr,
@@ -55,9 +58,10 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, broadcast, watch},
+    sync::{Semaphore, broadcast},
     time::Instant,
 };
+use waiters::Waiters;
 
 /// One registered link of an agent, as calls need it.
 #[derive(Clone)]
@@ -85,9 +89,12 @@ pub(crate) struct Shared {
     services: Services,
     directory: std::sync::OnceLock<Services>,
     registry: Mutex<Registry<SharedAgentLink>>,
-    /// Tells those who wait for an agent that the registry has changed.
-    changed: watch::Sender<()>,
-    arrivals: broadcast::Sender<Name>,
+    /// Which hosts callers may call, where those are few.
+    candidates: Candidates,
+    /// Those who wait for an agent.
+    waiters: Waiters,
+    /// Each with its number.
+    arrivals: broadcast::Sender<(u64, Name)>,
     events: Teller<NodeEvent>,
     /// On this word every link says that it takes no more calls.
     drain: Word,
@@ -108,6 +115,26 @@ impl Shared {
     /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not spoil it.
     fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies something of every agent that is attached or was, by name. Some at a time, so that no call waits for the whole of it; who comes
+    /// or goes meanwhile may be in it or not.
+    fn copied<T>(&self, copy: impl Fn(Line<'_, SharedAgentLink>) -> Option<T>) -> Vec<T> {
+        let (mut copied, mut after) = (Vec::new(), None);
+        loop {
+            let registry = self.registry();
+            let (mut count, mut last) = (0, None);
+            let lines = registry.lines_after(after.as_ref(), Now::read());
+            for line in lines.take(limits::AGENTS_COPIED_AT_ONCE) {
+                count += 1;
+                last = Some(line.name);
+                copied.extend(copy(line));
+            }
+            if count < limits::AGENTS_COPIED_AT_ONCE {
+                return copied;
+            }
+            after = last.cloned();
+        }
     }
 
     /// How one of this node's links is left.
@@ -221,7 +248,8 @@ impl NodeBuilder {
             services,
             directory: std::sync::OnceLock::new(),
             registry: Mutex::default(),
-            changed: watch::Sender::new(()),
+            candidates: Candidates::default(),
+            waiters: Waiters::default(),
             arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
             events: Teller::default(),
             drain: Word::default(),
@@ -404,6 +432,8 @@ impl Node {
         if let Some(policy) = policy {
             changed.rules = policy != *self.shared.policy.get();
             self.shared.policy.set(policy);
+            // Who waits for a service may be answered by other agents now.
+            self.shared.waiters.wake_all();
         }
         if let Some(limits) = limits {
             self.shared.limits.set(limits);
@@ -447,6 +477,7 @@ impl Node {
         shared.drain.say();
         shared.drain.done(limits::GOODBYE_WAIT_MAX).await;
         shared.calls.begin_drain();
+        shared.waiters.wake_all();
         let have_finished = shared.calls.wait(left_until(finish_by)).await;
         let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
         if have_finished {

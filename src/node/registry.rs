@@ -11,6 +11,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     sync::Arc,
     time::SystemTime,
 };
@@ -49,6 +50,8 @@ struct Record<L> {
     entries: Vec<Entry<L>>,
     /// Attached or detached since.
     since: SystemTime,
+    /// The number of its last arrival.
+    arrival: u64,
     /// Its place among those that are detached, while it is.
     detached_as: Option<u64>,
     /// Who was superseded, and comes back.
@@ -100,6 +103,8 @@ pub(super) struct Line<'a, L> {
     pub(super) is_used_twice: bool,
     /// Attached or detached since.
     pub(super) since: SystemTime,
+    /// The number of its last arrival.
+    pub(super) arrival: u64,
 }
 
 /// One link of a caller.
@@ -124,6 +129,8 @@ pub(super) struct Registry<L> {
     /// Oldest first.
     callers: HashMap<Name, Vec<CallerLink>>,
     admissions: u64,
+    /// Counts arrivals.
+    arrivals: u64,
     /// Which methods they have registered. Under the same lock, so that the two never disagree.
     pub(super) hosting: Hosting,
 }
@@ -136,6 +143,7 @@ impl<L> Default for Registry<L> {
             detachments: 0,
             callers: HashMap::new(),
             admissions: 0,
+            arrivals: 0,
             hosting: Hosting::default(),
         }
     }
@@ -159,6 +167,7 @@ impl<L: Clone> Registry<L> {
         let record = self.agents.entry(name.clone()).or_insert_with(|| Record {
             entries: Vec::new(),
             since: now.wall,
+            arrival: 0,
             detached_as: None,
             past: Past::default(),
         });
@@ -246,9 +255,28 @@ impl<L: Clone> Registry<L> {
             .unwrap_or_default()
     }
 
-    /// Every agent that is attached or was, by name.
-    pub(super) fn lines(&self, now: Now) -> impl Iterator<Item = Line<'_, L>> {
-        self.agents.iter().map(move |(name, record)| {
+    /// An agent has come over another link. Gives the number of this arrival.
+    pub(super) fn arrived(&mut self, name: &Name) -> u64 {
+        self.arrivals += 1;
+        if let Some(record) = self.agents.get_mut(name) {
+            record.arrival = self.arrivals;
+        }
+        self.arrivals
+    }
+
+    /// How many arrivals there were.
+    pub(super) const fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Every agent that is attached or was, by name, after this one.
+    pub(super) fn lines_after(
+        &self,
+        after: Option<&Name>,
+        now: Now,
+    ) -> impl Iterator<Item = Line<'_, L>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.agents.range::<Name, _>((from, Bound::Unbounded)).map(move |(name, record)| {
             let (taking, last) = (record.taking(), record.entries.last());
             Line {
                 name,
@@ -256,6 +284,7 @@ impl<L: Clone> Registry<L> {
                 is_draining: taking.is_none() && last.is_some(),
                 is_used_twice: record.past.is_used_twice(now.instant),
                 since: record.since,
+                arrival: record.arrival,
             }
         })
     }
@@ -379,7 +408,10 @@ mod tests {
         assert!(!registry.drain(&a, 7) && !registry.drain(&name("b"), 2), "nobody");
         assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&1), vec![1, 2]));
         let is_draining = |registry: &Registry<u64>| {
-            registry.lines(at(0)).next().map(|line| (line.newest.copied(), line.is_draining))
+            registry
+                .lines_after(None, at(0))
+                .next()
+                .map(|line| (line.newest.copied(), line.is_draining))
         };
         assert_eq!(is_draining(&registry), Some((Some(1), false)), "one link still takes calls");
         assert!(registry.drain(&a, 1));
@@ -426,7 +458,7 @@ mod tests {
         // Turns 0 and 1 are first attachments, 2 to 4 the three returns, and 5 is one too many.
         assert_eq!(until_held_back(&mut registry, 20), (5, 5));
         let is_used_twice = |registry: &Registry<u64>, now| {
-            registry.lines(now).next().is_some_and(|line| line.is_used_twice)
+            registry.lines_after(None, now).next().is_some_and(|line| line.is_used_twice)
         };
         assert!(is_used_twice(&registry, at(100)));
         assert_eq!(registry.pick(&name("a")), Some(&5), "the one that stays");
@@ -441,7 +473,7 @@ mod tests {
     fn returns_that_are_further_apart_are_nobodys_fault() {
         let mut registry = Registry::default();
         assert_eq!(until_held_back(&mut registry, 21), (20, 0));
-        assert!(!registry.lines(at(420)).any(|line| line.is_used_twice));
+        assert!(!registry.lines_after(None, at(420)).any(|line| line.is_used_twice));
     }
 
     #[test]
@@ -459,7 +491,7 @@ mod tests {
         registry.register(&name("a"), entry(2, 2), at(6)).expect("a");
         registry.unregister(&name("b"), 1, at(9));
         let lines: Vec<_> = registry
-            .lines(at(9))
+            .lines_after(None, at(9))
             .map(|line| (line.name.to_string(), line.newest.copied(), line.since))
             .collect();
         assert_eq!(lines, [("a".into(), Some(2), wall(6)), ("b".into(), None, wall(9))]);
@@ -472,8 +504,8 @@ mod tests {
             registry.register(&name(&format!("a{n}")), entry(n + 1, 1), at(n)).expect("new");
             registry.unregister(&name(&format!("a{n}")), n + 1, at(n));
         }
-        assert_eq!(registry.lines(at(0)).count(), DETACHED_REMEMBERED_MAX);
-        assert!(!registry.lines(at(0)).any(|line| line.name.as_str() == "a0"));
+        assert_eq!(registry.lines_after(None, at(0)).count(), DETACHED_REMEMBERED_MAX);
+        assert!(!registry.lines_after(None, at(0)).any(|line| line.name.as_str() == "a0"));
     }
 
     #[test]
@@ -485,8 +517,8 @@ mod tests {
             registry.register(&name(&format!("a{n}")), entry(n + 1, 1), now).expect("new");
             registry.unregister(&name(&format!("a{n}")), n + 1, now);
         }
-        assert_eq!(registry.lines(at(0)).count(), DETACHED_REMEMBERED_MAX);
-        assert!(!registry.lines(at(0)).any(|line| line.name.as_str() == "a0"));
+        assert_eq!(registry.lines_after(None, at(0)).count(), DETACHED_REMEMBERED_MAX);
+        assert!(!registry.lines_after(None, at(0)).any(|line| line.name.as_str() == "a0"));
         assert_eq!(registry.detached.len(), DETACHED_REMEMBERED_MAX);
     }
 
@@ -585,5 +617,26 @@ mod tests {
         assert_eq!((caller.count(), caller.evicted()), (10, vec![]));
         assert!(caller.comes(1));
         assert_eq!((caller.count(), caller.evicted()), (10, vec![0]));
+    }
+
+    #[test]
+    fn agents_are_listed_after_a_name_and_with_their_last_arrival() {
+        let mut registry = Registry::default();
+        for (n, text) in [(1, "a"), (2, "b"), (3, "c")] {
+            registry.register(&name(text), entry(n, 1), at(0)).expect("new");
+            assert_eq!(registry.arrived(&name(text)), n);
+        }
+        let names = |registry: &Registry<u64>, after: Option<&str>| -> Vec<_> {
+            let after = after.map(name);
+            let lines = registry.lines_after(after.as_ref(), at(0));
+            lines.map(|line| (line.name.to_string(), line.arrival)).collect()
+        };
+        let [a, b, c] = [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)];
+        assert_eq!(names(&registry, None), [a, b, c.clone()]);
+        // One that is gone is as good a place as any.
+        assert_eq!(names(&registry, Some("bb")), [c]);
+        assert_eq!(names(&registry, Some("c")), []);
+        assert_eq!((registry.arrived(&name("b")), registry.arrivals()), (4, 4));
+        assert_eq!(names(&registry, Some("a"))[0].1, 4);
     }
 }

@@ -3,11 +3,13 @@
 use super::{
     Shared,
     dispatch::may_answer,
+    hosting::Seen,
     listing::{self, ListedService, Viewer},
-    registry::{Line, Now},
+    registry::Line,
 };
 use crate::{
     call::Context,
+    limits::AGENTS_COPIED_AT_ONCE,
     name::{MethodPath, Name, NameError, PeerName},
     policy::NodePolicy,
     serve::Service,
@@ -73,14 +75,10 @@ fn is_false(flag: &bool) -> bool {
 /// All agents that pass the filter, by name.
 pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
     // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its link for address and pace.
-    let lines: Vec<_> = shared
-        .registry()
-        .lines(Now::read())
-        .map(|line| {
-            let Line { name, newest, is_draining, is_used_twice, since } = line;
-            (name.clone(), newest.cloned(), [is_draining, is_used_twice], since)
-        })
-        .collect();
+    let lines = shared.copied(|line| {
+        let Line { name, newest, is_draining, is_used_twice, since, .. } = line;
+        Some((name.clone(), newest.cloned(), [is_draining, is_used_twice], since))
+    });
     lines
         .into_iter()
         .filter(|(name, ..)| may_see(name))
@@ -124,12 +122,10 @@ pub(super) fn directory_for(shared: &Shared, asker: &PeerName) -> Directory {
 /// The services of all agents that take calls, as the asker may call them.
 fn all_services(shared: &Shared, asker: &PeerName) -> Vec<ListedService> {
     // Copied first, so that calls do not wait for the rules to be looked at.
-    let links: Vec<_> = shared
-        .registry()
-        .lines(Now::read())
-        .filter(|line| !line.is_draining)
-        .filter_map(|line| Some((line.name.clone(), line.newest?.clone())))
-        .collect();
+    let links = shared.copied(|line| {
+        let newest = line.newest.filter(|_| !line.is_draining)?;
+        Some((line.name.clone(), newest.clone()))
+    });
     let policy = shared.policy.get();
     let hosted = links.iter().map(|(name, link)| (name, &link.services[..]));
     listing::list(&viewer(shared, &policy, asker), hosted)
@@ -153,10 +149,21 @@ fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<Servi
 
 /// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
 pub(super) fn hosts(shared: &Shared, asker: &PeerName, method: &MethodPath) -> Vec<Name> {
-    let hosts: Vec<Name> = shared.registry().hosting.of(method).in_turn_from(0).cloned().collect();
-    let mut hosts: Vec<_> =
-        hosts.into_iter().filter(|host| may_answer(shared, asker, host, method)).collect();
+    let policy = shared.policy.get();
+    let (mut seen, mut hosts) = (Seen::default(), Vec::new());
+    loop {
+        // The registry's lock is held for some at a time.
+        let some = shared.registry().hosting.of(method).next(&mut seen, AGENTS_COPIED_AT_ONCE);
+        if some.is_empty() {
+            break;
+        }
+        hosts.extend(
+            some.into_iter().filter(|host| may_answer(shared, &policy, asker, host, method)),
+        );
+    }
     hosts.sort();
+    // One that has registered again meanwhile came twice.
+    hosts.dedup();
     hosts
 }
 

@@ -2,7 +2,7 @@
 
 use crate::world::{World, attached, background, check_status, soon};
 use dialback::{
-    Agent, Code, Context, Node, NodePolicy, Outcome, Service, Status,
+    Agent, Code, Context, Generation, Node, NodePolicy, Outcome, Service, Status,
     policy::{AllowRule, DenyRule, HostRule},
 };
 use std::{
@@ -186,4 +186,59 @@ impl dialback::Handler for Lost {
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(Status::unknown(Code::Unavailable, "who knows"))
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waits_ends_at_once_when_the_node_stops() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let handle = node.agent("shop.late").handle().expect("a name");
+    let by_name = background(handle.call::<String>("Who/Are", &()).wait(true).into_future());
+    let by_service = node.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
+    let by_service = background(by_service.into_future());
+    tokio::task::yield_now().await;
+    // The drain time is 25 s, and no agent comes or goes meanwhile.
+    soon("the node stops", node.shutdown()).await;
+    for call in [by_name, by_service] {
+        check_status(soon("it ends", call).await, Code::Unavailable, Outcome::NotExecuted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waits_for_a_service_is_answered_when_new_rules_open_it() {
+    let world = World::new();
+    let node = world.node().policy(NodePolicy::default()).start().await.expect("a node");
+    let _agent = shop(&world, &node, "shop.a").await;
+    let call = node.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
+    let call = background(call.into_future());
+    let refused = node.any().call::<String>("Who/Are", &()).await;
+    check_status(refused, Code::Unavailable, Outcome::NotExecuted);
+    let next = Generation { policy: Some(policy()), ..Generation::default() };
+    node.apply(next).await.expect("applied");
+    assert_eq!(soon("the call is answered", call).await.as_deref(), Ok("shop.a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_may_call_one_of_many_hosts_reaches_it_and_the_next_one_under_new_rules() {
+    let world = World::new();
+    let one = |name: &str| policy().allow(AllowRule::parse("one", name, "*/*").expect("a rule"));
+    let node = world.node().policy(one("shop.7")).start().await.expect("a node");
+    let mut agents = Vec::new();
+    for n in 0..40 {
+        agents.push(shop(&world, &node, &format!("shop.{n}")).await);
+    }
+    let caller = world.caller("one", node.local_addr()).connect().await.expect("a caller");
+    let ask = async || caller.any().call::<String>("Who/Are", &()).await;
+    for _ in 0..20 {
+        assert_eq!(ask().await.as_deref(), Ok("shop.7"));
+    }
+    let next = Generation { policy: Some(one("shop.33")), ..Generation::default() };
+    node.apply(next).await.expect("applied");
+    for _ in 0..20 {
+        assert_eq!(ask().await.as_deref(), Ok("shop.33"));
+    }
+    agents.remove(33).shutdown().await;
+    check_status(ask().await, Code::Unavailable, Outcome::NotExecuted);
+    agents.push(shop(&world, &node, "shop.33").await);
+    assert_eq!(ask().await.as_deref(), Ok("shop.33"), "it has come back");
 }
