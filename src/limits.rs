@@ -508,6 +508,18 @@ pub const FORWARD_CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// one (2 s is the shortest in use), because a request on one that its server closes at that moment ends unknown. A new one costs 0.1 ms.
 pub const FORWARD_IDLE_MAX: Duration = Duration::from_secs(1);
 
+/// A connection to an upstream is not used for a call after this long, less up to half of it at random, so that a name that leads elsewhere
+/// now is looked up again under steady traffic too. A new connection every ten seconds costs nothing beside its calls.
+pub const FORWARD_AGE_MAX: Duration = Duration::from_secs(20);
+
+/// How long a connection rests after an answer before it is used again, until one of its upstream was still open after that time. Upstreams
+/// that close after each answer without `connection: close` do so within it, also on a busy machine.
+pub const FORWARD_REST: Duration = Duration::from_millis(100);
+
+/// How long it counts that an upstream closed a connection after its n-th answer without saying so. Short, because a restart looks the same,
+/// and a connection for each call takes a port for a minute.
+pub const FORWARD_HABIT_KEPT: Duration = Duration::from_secs(10);
+
 /// Idle connections to one upstream. More are closed when their call has ended.
 pub const FORWARD_IDLE_CONNECTIONS_MAX: usize = 64;
 

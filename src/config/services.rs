@@ -2,7 +2,7 @@
 
 use super::{
     table::Table,
-    value::{path, text},
+    value::{flag, path, text},
 };
 use crate::{
     agent::{ForwardFormat, UpstreamAddress},
@@ -24,13 +24,16 @@ pub struct ForwardConfig {
     pub format: ForwardFormat,
     /// The methods that are forwarded; `None` is all of them.
     pub methods: Option<Vec<MethodName>>,
+    /// Whether connections to the upstream are used for further calls.
+    pub keep_alive: bool,
 }
 
 impl ForwardConfig {
     /// A service and where its calls go, everything else by default.
     pub fn new(service: ServiceName, upstream: UpstreamAddress) -> Self {
         let format = ForwardFormat::default();
-        Self { service, upstream, upstream_ca: None, format, methods: None }
+        let (upstream_ca, methods, keep_alive) = (None, None, true);
+        Self { service, upstream, upstream_ca, format, methods, keep_alive }
     }
 }
 
@@ -65,13 +68,14 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
             "`methods`: names no method; write [\"Hello\", ...], or leave it out for all of them";
         table.fault("methods", text.into());
     }
+    let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
     table.refuse(&["upstream"], "belongs in [[http]] or [[tcp]]; here it is `forward`");
     table.refuse(
         &["nodes", "demo", "ledger", "enroll"],
         "belongs above the first [header] of the file",
     );
     let (service, upstream) = (name?, upstream?);
-    Some(ForwardConfig { service, upstream, upstream_ca, format, methods })
+    Some(ForwardConfig { service, upstream, upstream_ca, format, methods, keep_alive })
 }
 
 fn check_against(table: &Table<'_>, forward: &ForwardConfig, others: &[ForwardConfig]) {

@@ -37,7 +37,10 @@ const ROOMS: &[Room] = &[
     Room { word: "http_body_util", places: &["src/gateway/", "src/httpd", "src/agent/forward/"] },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
     Room { word: "rustix", places: &["src/fence.rs"] },
-    Room { word: "socket2", places: &["src/link/", "src/httpd.rs"] },
+    Room {
+        word: "socket2",
+        places: &["src/link/", "src/httpd.rs", "src/agent/forward/connect/socket.rs"],
+    },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },
     Room { word: "anyhow", places: &["src/bin/"] },

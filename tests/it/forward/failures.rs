@@ -1,6 +1,6 @@
 //! Upstreams that are not there, break off or hang: which outcome each failure has, and that nothing is asked twice.
 
-use super::upstream::{Does, Upstream, joined, json, noticed};
+use super::upstream::{Does, Upstream, joined, json, noticed, reply};
 use crate::world::{Dice, background, check_status, seed, soon};
 use dialback::{Code, Forward, Outcome};
 use std::time::Duration;
@@ -41,6 +41,61 @@ async fn a_connection_that_the_upstream_has_closed_meanwhile_is_not_used() {
     }
     let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1, 2]);
+}
+
+/// Eight callers, each with so many calls one after the other. Whether each was answered.
+async fn all_at_once(upstream: &Upstream, calls: usize) -> Vec<Result<u64, dialback::Status>> {
+    let callee = upstream.callee();
+    let callers = (0..8).map(|_| {
+        let callee = callee.clone();
+        background(async move {
+            let mut answers = Vec::new();
+            for _ in 0..calls {
+                answers.push(callee.call::<u64>("HelloService/Hello", "x").await);
+            }
+            answers
+        })
+    });
+    let mut answers = Vec::new();
+    for caller in callers.collect::<Vec<_>>() {
+        answers.extend(soon("the calls end", caller).await);
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_is_unknown_with_an_upstream_that_closes_after_each_answer_and_does_not_say_so() {
+    let upstream = Upstream::start(|_| Does::AnswersAndCloses(json("1"))).await;
+    let answers = all_at_once(&upstream, 50).await;
+    let failed: Vec<_> = answers.iter().filter(|answer| **answer != Ok(1)).collect();
+    assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), answers.len());
+    assert_eq!(upstream.seen().len(), answers.len(), "each was asked once");
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_again_if_the_upstream_says_so() {
+    let with = |name, value| {
+        let headers = [("content-type", "application/json"), (name, value)];
+        reply("200 OK", &headers, "1")
+    };
+    let old = [&b"HTTP/1.0"[..], &json("1")["HTTP/1.1".len()..]].concat();
+    for answer in [
+        with("connection", "close"),
+        with("connection", "x, Close"),
+        with("keep-alive", "timeout=5, max=0"),
+        with("keep-alive", "timeout=0"),
+        old,
+    ] {
+        let upstream = Upstream::answering(answer.clone()).await;
+        let callee = upstream.callee();
+        for _ in 0..2 {
+            assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+        }
+        let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(connections, [0, 1], "{answer}");
+        upstream.hung_up(2).await;
+    }
 }
 
 #[tokio::test]

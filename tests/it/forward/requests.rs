@@ -115,6 +115,19 @@ async fn calls_one_after_the_other_share_a_connection_and_calls_at_once_do_not()
 }
 
 #[tokio::test]
+async fn without_keep_alive_each_call_has_a_connection_of_its_own_and_says_that_it_ends() {
+    let upstream = Upstream::answering(json("1")).await;
+    let callee = joined(upstream.forward().keep_alive(false).service("HelloService"));
+    for _ in 0..3 {
+        assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    }
+    upstream.hung_up(3).await;
+    let seen = upstream.seen();
+    assert_eq!(seen.iter().map(|seen| seen.connection).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(seen.iter().all(|seen| seen.header("connection") == Some("close")), "{seen:#?}");
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_after_a_while() {
     let upstream = Upstream::answering(json("1")).await;
     assert_eq!(upstream.callee().call::<u64>("HelloService/Hello", "x").await, Ok(1));

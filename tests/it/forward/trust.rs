@@ -60,6 +60,18 @@ async fn an_upstream_is_believed_by_the_stated_ca_and_for_its_host_and_otherwise
 }
 
 #[tokio::test]
+async fn calls_one_after_the_other_share_a_connection_with_tls_too() {
+    let (world, upstream) = (World::new(), Upstream::answering(json("1")).await);
+    let (at, _passing) = in_front(&world, "node/edge-1", &upstream).await;
+    let forward = Forward::to_tls(format!("https://{at}"), world.ca().pem()).expect("an upstream");
+    let callee = joined(forward.service("HelloService"));
+    for _ in 0..4 {
+        assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.connection == 0), "{:#?}", upstream.seen());
+}
+
+#[tokio::test]
 async fn an_upstream_without_tls_is_not_asked_by_one_who_expects_it() {
     let upstream = Upstream::answering(json("1")).await;
     let (at, closing) = (upstream.address(), World::new());

@@ -1,9 +1,15 @@
 //! One connection to an upstream, dropped and thereby hung up, or given back and used again; and how it comes to be.
 
-use super::address::Place;
+use super::{
+    address::Place,
+    reuse,
+    socket::{Exchange, Watched},
+};
 use crate::{
     drain::Tasks,
-    limits::{FORWARD_CONNECT_WAIT_MAX, FORWARD_HEAD_BYTES_MAX, FORWARD_HEADERS_MAX},
+    limits::{
+        FORWARD_AGE_MAX, FORWARD_CONNECT_WAIT_MAX, FORWARD_HEAD_BYTES_MAX, FORWARD_HEADERS_MAX,
+    },
     race, system,
     tls::UpstreamTls,
 };
@@ -15,7 +21,7 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, io};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -28,6 +34,15 @@ pub(super) type Outgoing = Request<Full<Bytes>>;
 /// A connection that carries one exchange at a time.
 pub(super) struct Line {
     sender: SendRequest<Full<Bytes>>,
+    exchange: Arc<Exchange>,
+    /// It is not used for a call from then on.
+    expires_at: Instant,
+    /// Replies that it has carried, at least their heads.
+    answers: u32,
+    /// How long it may be idle and still be used; `None` if the upstream has said that it closes it.
+    idle_max: Option<Duration>,
+    /// When it ended, once it has.
+    ended: oneshot::Receiver<Instant>,
     /// Dropped with the line, it has the connection dropped where it stands: that is how an upstream sees that nobody waits any more.
     _hangs_up: oneshot::Sender<Infallible>,
 }
@@ -53,7 +68,7 @@ pub(super) enum Unreachable {
     Slow,
     #[error("did not take a connection before the deadline")]
     Deadline,
-    #[error("closed a new connection before the request was written")]
+    #[error("closed a new connection, or spoke first on it, before the request was written")]
     Closed,
 }
 
@@ -75,20 +90,32 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Line {
-    /// Connects, within the deadline and within five seconds.
+    /// Connects, within the deadline and within five seconds. `chance`, of 0 to 1, shortens the time for which it is used.
     pub(super) async fn connect(
         place: &Place,
         tls: Option<&UpstreamTls>,
         tasks: &Tasks,
         deadline: Instant,
+        chance: f64,
     ) -> Result<Self, Unreachable> {
         let wait_until = Instant::now() + FORWARD_CONNECT_WAIT_MAX;
         let slow = if deadline < wait_until { Unreachable::Deadline } else { Unreachable::Slow };
-        let stream = timeout_at(deadline.min(wait_until), dial(place, tls));
-        Self::over(stream.await.map_err(|_elapsed| slow)??, tasks).await
+        let exchange = Arc::<Exchange>::default();
+        let stream = timeout_at(deadline.min(wait_until), dial(place, tls, &exchange));
+        let stream = stream.await.map_err(|_elapsed| slow)??;
+        if tls.is_none() {
+            // With TLS there may be bytes that belong to the handshake.
+            exchange.look_first();
+        }
+        Self::over(stream, exchange, tasks, expiry(Instant::now(), chance)).await
     }
 
-    async fn over(stream: Box<dyn Stream>, tasks: &Tasks) -> Result<Self, Unreachable> {
+    async fn over(
+        stream: Box<dyn Stream>,
+        exchange: Arc<Exchange>,
+        tasks: &Tasks,
+        expires_at: Instant,
+    ) -> Result<Self, Unreachable> {
         let handshake = Builder::new()
             .max_buf_size(FORWARD_HEAD_BYTES_MAX)
             .max_header_size(FORWARD_HEAD_BYTES_MAX)
@@ -97,14 +124,16 @@ impl Line {
         // It waits for nothing: HTTP/1 has no greeting.
         let (sender, connection) = handshake.await.map_err(Unreachable::Http)?;
         let (hangs_up, hung_up) = oneshot::channel::<Infallible>();
+        let (ends, ended) = oneshot::channel();
         tasks.spawn(async move {
             tokio::select! {
                 // Whoever waits for a reply hears of it.
-                _ended = connection => {}
+                _ended = connection => drop(ends.send(Instant::now())),
                 _hung_up = hung_up => {}
             }
         });
-        Ok(Self { sender, _hangs_up: hangs_up })
+        let (answers, idle_max, _hangs_up) = (0, None, hangs_up);
+        Ok(Self { sender, exchange, expires_at, answers, idle_max, ended, _hangs_up })
     }
 
     /// Whether it can carry a request now, as far as is known.
@@ -112,51 +141,106 @@ impl Line {
         self.sender.is_ready() && !self.sender.is_closed()
     }
 
+    /// How many replies it has carried.
+    pub(super) const fn answers(&self) -> u32 {
+        self.answers
+    }
+
+    /// Until when it may be used if it is idle from now on; `None` if it may not.
+    pub(super) fn usable_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.expires_at.min(now + self.idle_max?);
+        (now < until).then_some(until)
+    }
+
+    /// When it ended, if it did so by then.
+    pub(super) async fn ended_by(&mut self, until: Instant) -> Option<Instant> {
+        let ended = match self.ended.try_recv() {
+            Ok(at) => Some(at),
+            Err(_) if until <= Instant::now() => None,
+            Err(_) => timeout_at(until, &mut self.ended).await.ok()?.ok(),
+        };
+        // hyper has found out and its task has not ended yet.
+        ended.or_else(|| self.sender.is_closed().then(Instant::now))
+    }
+
     /// Sends a request and waits for the head of its reply.
     pub(super) async fn send(&mut self, request: Outgoing) -> Result<Response<Incoming>, Broken> {
-        self.sender.try_send_request(request).await.map_err(|mut fault| {
-            match fault.take_message() {
-                Some(request) => Broken::Unsent(Box::new(request)),
-                None => Broken::Sent(fault.into_error()),
+        if self.answers > 0 {
+            self.exchange.look_first();
+        }
+        let (written, copy) = (self.exchange.written(), request.clone());
+        let answered = self.sender.try_send_request(request).await;
+        let response = answered.map_err(|fault| {
+            // The connection carries this exchange alone: no byte more was written, so none of it was.
+            if self.exchange.written() == written {
+                Broken::Unsent(Box::new(copy))
+            } else {
+                Broken::Sent(fault.into_error())
             }
-        })
+        })?;
+        self.answers = self.answers.saturating_add(1);
+        self.idle_max = reuse::idle_max(&response);
+        Ok(response)
     }
 }
 
-async fn dial(place: &Place, tls: Option<&UpstreamTls>) -> Result<Box<dyn Stream>, Unreachable> {
+/// When a connection that is made now is used no more. Those that were made together do not all end together.
+fn expiry(now: Instant, chance: f64) -> Instant {
+    now + FORWARD_AGE_MAX.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
+}
+
+async fn dial(
+    place: &Place,
+    tls: Option<&UpstreamTls>,
+    exchange: &Arc<Exchange>,
+) -> Result<Box<dyn Stream>, Unreachable> {
     match place {
         Place::Tcp { host, port, .. } => {
             let stream = race::connect_tcp(host, *port).await;
             let stream = stream.map_err(Unreachable::Connect)?;
             stream.set_nodelay(true).map_err(Unreachable::Connect)?;
+            let stream = Watched::new(stream, exchange.clone());
             match tls {
                 None => Ok(Box::new(stream)),
                 Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Unreachable::Tls)?)),
             }
         }
-        Place::Unix(path) => dial_socket(path).await,
+        Place::Unix(path) => dial_socket(path, exchange).await,
     }
 }
 
 #[cfg(unix)]
-async fn dial_socket(path: &std::path::Path) -> Result<Box<dyn Stream>, Unreachable> {
+async fn dial_socket(
+    path: &std::path::Path,
+    exchange: &Arc<Exchange>,
+) -> Result<Box<dyn Stream>, Unreachable> {
     let stream = tokio::net::UnixStream::connect(path).await;
-    Ok(Box::new(stream.map_err(Unreachable::Connect)?))
+    Ok(Box::new(Watched::new(stream.map_err(Unreachable::Connect)?, exchange.clone())))
 }
 
 #[cfg(not(unix))]
-async fn dial_socket(_: &std::path::Path) -> Result<Box<dyn Stream>, Unreachable> {
+async fn dial_socket(
+    _: &std::path::Path,
+    _: &Arc<Exchange>,
+) -> Result<Box<dyn Stream>, Unreachable> {
     Err(Unreachable::Connect(io::ErrorKind::Unsupported.into()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::socket::Look, *};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
+    impl Look for DuplexStream {
+        fn is_silent(&self) -> bool {
+            true
+        }
+    }
+
     async fn line(tasks: &Tasks) -> (Line, DuplexStream) {
-        let (ours, theirs) = duplex(4_096);
-        let line = Line::over(Box::new(ours), tasks).await;
+        let ((ours, theirs), exchange) = (duplex(4_096), Arc::<Exchange>::default());
+        let ours = Box::new(Watched::new(ours, exchange.clone()));
+        let line = Line::over(ours, exchange, tasks, expiry(Instant::now(), 0.0)).await;
         (line.unwrap_or_else(|fault| panic!("{fault}")), theirs)
     }
 
@@ -188,13 +272,28 @@ mod tests {
         assert!(matches!(answered, Err(Broken::Sent(_))));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_has_an_age_that_chance_shortens_by_up_to_half() {
+        let now = Instant::now();
+        assert_eq!(expiry(now, 0.0), now + FORWARD_AGE_MAX);
+        assert_eq!(expiry(now, 1.0), now + FORWARD_AGE_MAX / 2);
+        let (mut line, _theirs) = line(&Tasks::default()).await;
+        assert_eq!(line.usable_until(now), None, "it has carried no reply");
+        let idle = Duration::from_secs(1);
+        line.idle_max = Some(idle);
+        assert_eq!(line.usable_until(now), Some(now + idle));
+        let late = now + FORWARD_AGE_MAX - idle / 2;
+        assert_eq!(line.usable_until(late), Some(now + FORWARD_AGE_MAX));
+        assert_eq!(line.usable_until(now + FORWARD_AGE_MAX), None);
+    }
+
     #[tokio::test]
     async fn a_line_that_is_dropped_hangs_up_and_its_task_ends() {
         let tasks = Tasks::default();
         let (line, mut theirs) = line(&tasks).await;
         drop(line);
         assert_eq!(theirs.read(&mut [0]).await.expect("an end"), 0);
-        assert!(tasks.wait(std::time::Duration::from_secs(5)).await);
+        assert!(tasks.wait(Duration::from_secs(5)).await);
         drop(theirs.shutdown().await);
     }
 }

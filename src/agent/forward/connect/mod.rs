@@ -10,7 +10,9 @@ mod headers;
 mod line;
 mod pool;
 mod reply;
+mod reuse;
 mod route;
+mod socket;
 mod stream;
 
 pub use address::{UpstreamAddress, UpstreamError};
@@ -89,7 +91,8 @@ impl Forward {
         };
         let message_bytes_max = Limits::default().message_bytes_max;
         let format = ForwardFormat::default();
-        Ok(Self { settings: Settings { address, tls, format, message_bytes_max }, methods: None })
+        let settings = Settings { address, tls, format, message_bytes_max, keep_alive: true };
+        Ok(Self { settings, methods: None })
     }
 
     /// Sets what the upstream takes. Default: JSON.
@@ -107,6 +110,13 @@ impl Forward {
     /// Bounds one reply, as the upstream sends it, in bytes. Default 4 MiB; the agent's own limit on messages holds beside it.
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.message_bytes_max = bytes;
+        self
+    }
+
+    /// Sets whether connections to the upstream are used for further calls. Default: true, each for 10 to 20 s at most. Without, each call
+    /// makes its own and says `connection: close`.
+    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.settings.keep_alive = keep_alive;
         self
     }
 

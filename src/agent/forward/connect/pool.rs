@@ -1,22 +1,26 @@
 //! Connections to one upstream that wait for their next call: a few, for a short time.
 
-use super::line::Line;
+use super::{line::Line, reuse::Habit};
 use crate::{
     drain::Tasks,
     limits::{FORWARD_IDLE_CONNECTIONS_MAX, FORWARD_IDLE_MAX},
 };
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The idle ones, those used last at the end, and the tasks of all.
 pub(super) struct Pool {
     idle: Mutex<Idle<Line>>,
     tasks: Tasks,
+    keep_alive: bool,
 }
 
 impl Pool {
-    pub(super) fn new(tasks: Tasks) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), tasks })
+    pub(super) fn new(tasks: Tasks, keep_alive: bool) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), tasks, keep_alive })
     }
 
     /// Where connections run.
@@ -24,14 +28,41 @@ impl Pool {
         &self.tasks
     }
 
-    /// One that can carry a request now.
-    pub(super) fn take(&self) -> Option<Line> {
-        self.idle().take(Instant::now(), Line::is_ready)
+    /// One that can carry a request now. While nothing is known of the upstream it waits until the connection has rested: up to 100 ms,
+    /// and not if the deadline is nearer than that.
+    pub(super) async fn take(&self, deadline: Instant) -> Option<Taken> {
+        loop {
+            let (Waiting { one: mut line, since, .. }, ready_at) =
+                self.idle().take(Instant::now())?;
+            if deadline <= ready_at {
+                return None;
+            }
+            let ended = line.ended_by(ready_at).await;
+            let (mut idle, now) = (self.idle(), Instant::now());
+            if let Some(at) = ended {
+                idle.habit.was_closed(line.answers(), at.saturating_duration_since(since), now);
+                continue;
+            }
+            idle.habit.was_open(now.saturating_duration_since(since));
+            if line.is_ready() && idle.habit.allows(line.answers(), now) {
+                return Some(Taken { line, since });
+            }
+        }
     }
 
-    /// Keeps one whose exchange is over for the next call.
+    /// Notes that a connection turned out to be closed, after so many answers and this time without a request.
+    pub(super) fn was_closed(&self, answers: u32, idle_for: Duration) {
+        self.idle().habit.was_closed(answers, idle_for, Instant::now());
+    }
+
+    /// Keeps one whose exchange is over for the next call, unless it is not to be used again.
     pub(super) fn keep(self: &Arc<Self>, line: Line) {
-        if self.idle().keep(line, Instant::now()) {
+        let now = Instant::now();
+        let Some(until) = line.usable_until(now).filter(|_| self.keep_alive) else { return };
+        let mut idle = self.idle();
+        if idle.habit.allows(line.answers(), now)
+            && idle.keep(Waiting { one: line, since: now, until })
+        {
             self.tasks.spawn(sweep(Arc::downgrade(self)));
         }
     }
@@ -39,6 +70,13 @@ impl Pool {
     fn idle(&self) -> std::sync::MutexGuard<'_, Idle<Line>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A connection from the pool.
+pub(super) struct Taken {
+    pub(super) line: Line,
+    /// Since when it was idle.
+    pub(super) since: Instant,
 }
 
 /// Closes what nobody has used, until there is nothing left or the pool is gone.
@@ -52,45 +90,50 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// What waits, since when, and whether somebody sweeps.
+/// A connection that is idle.
+struct Waiting<T> {
+    one: T,
+    since: Instant,
+    /// It is not used from then on.
+    until: Instant,
+}
+
+/// What waits, whether somebody sweeps, and what is known of the upstream.
 struct Idle<T> {
-    waiting: Vec<(T, Instant)>,
+    waiting: Vec<Waiting<T>>,
     is_swept: bool,
+    habit: Habit,
 }
 
 impl<T> Default for Idle<T> {
     fn default() -> Self {
-        Self { waiting: Vec::new(), is_swept: false }
+        Self { waiting: Vec::new(), is_swept: false, habit: Habit::default() }
     }
 }
 
 impl<T> Idle<T> {
-    /// The one used last of those that are fit; what is not, or is too old, is dropped on the way.
-    fn take(&mut self, now: Instant, is_fit: impl Fn(&T) -> bool) -> Option<T> {
-        while let Some((one, since)) = self.waiting.pop() {
-            if now.saturating_duration_since(since) >= FORWARD_IDLE_MAX {
-                // Those before it wait for even longer.
-                self.waiting.clear();
-                return None;
-            }
-            if is_fit(&one) {
-                return Some(one);
+    /// The one used last of those that are not too old, and from when on it may be used; what is too old is dropped on the way.
+    fn take(&mut self, now: Instant) -> Option<(Waiting<T>, Instant)> {
+        while let Some(waiting) = self.waiting.pop() {
+            let ready_at = self.habit.ready_at(waiting.since);
+            if now.max(ready_at) < waiting.until {
+                return Some((waiting, ready_at));
             }
         }
         None
     }
 
     /// Keeps one, if there is room. Says whether somebody is to begin sweeping.
-    fn keep(&mut self, one: T, now: Instant) -> bool {
+    fn keep(&mut self, waiting: Waiting<T>) -> bool {
         if self.waiting.len() < FORWARD_IDLE_CONNECTIONS_MAX {
-            self.waiting.push((one, now));
+            self.waiting.push(waiting);
         }
         !std::mem::replace(&mut self.is_swept, true)
     }
 
     /// Drops what is too old. Says whether nothing is left to sweep.
     fn sweep(&mut self, now: Instant) -> bool {
-        self.waiting.retain(|(_, since)| now.saturating_duration_since(*since) < FORWARD_IDLE_MAX);
+        self.waiting.retain(|waiting| now < waiting.until);
         self.is_swept = !self.waiting.is_empty();
         !self.is_swept
     }
@@ -99,41 +142,58 @@ impl<T> Idle<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::limits::FORWARD_REST;
 
-    const ALMOST: Duration = FORWARD_IDLE_MAX.saturating_sub(Duration::from_millis(1));
+    fn waiting(one: usize, since: Instant) -> Waiting<usize> {
+        Waiting { one, since, until: since + FORWARD_IDLE_MAX }
+    }
+
+    fn filled(count: usize, since: Instant) -> Idle<usize> {
+        let mut idle = Idle::default();
+        for one in 1..=count {
+            idle.keep(waiting(one, since));
+        }
+        idle
+    }
 
     #[test]
-    fn the_one_used_last_is_taken_and_what_is_unfit_or_too_old_is_dropped() {
-        let (mut idle, now) = (Idle::default(), Instant::now());
-        (1..=4).for_each(|n| {
-            idle.keep(n, now);
-        });
-        assert_eq!(idle.take(now + ALMOST, |n| *n != 4), Some(3), "4 is not fit");
+    fn the_one_used_last_is_taken_and_what_is_too_old_is_dropped() {
+        let now = Instant::now();
+        let mut idle = filled(3, now);
+        idle.keep(Waiting { one: 4, since: now, until: now + FORWARD_REST * 2 });
+        let later = now + FORWARD_IDLE_MAX - Duration::from_millis(1);
+        assert_eq!(idle.take(later).map(|(taken, _)| taken.one), Some(3), "4 is too old");
         assert_eq!(idle.waiting.len(), 2);
-        assert_eq!(idle.take(now + FORWARD_IDLE_MAX, |_| true), None);
+        assert!(idle.take(now + FORWARD_IDLE_MAX).is_none());
         assert!(idle.waiting.is_empty());
     }
 
     #[test]
+    fn one_rests_before_it_is_used_until_it_is_known_that_its_upstream_keeps_connections() {
+        let now = Instant::now();
+        let mut idle = filled(2, now);
+        assert_eq!(idle.take(now).map(|(_, ready_at)| ready_at), Some(now + FORWARD_REST));
+        idle.habit.was_open(FORWARD_REST);
+        assert_eq!(idle.take(now).map(|(_, ready_at)| ready_at), Some(now));
+    }
+
+    #[test]
     fn as_many_wait_as_there_is_room_for_and_not_one_more() {
-        let (mut idle, now) = (Idle::default(), Instant::now());
-        (0..FORWARD_IDLE_CONNECTIONS_MAX).for_each(|n| {
-            idle.keep(n, now);
-        });
+        let now = Instant::now();
+        let mut idle = filled(FORWARD_IDLE_CONNECTIONS_MAX, now);
         assert_eq!(idle.waiting.len(), FORWARD_IDLE_CONNECTIONS_MAX);
-        idle.keep(usize::MAX, now);
+        idle.keep(waiting(0, now));
         assert_eq!(idle.waiting.len(), FORWARD_IDLE_CONNECTIONS_MAX);
     }
 
     #[test]
     fn one_sweeps_until_nothing_is_left_and_the_next_that_waits_begins_anew() {
         let (mut idle, now) = (Idle::default(), Instant::now());
-        assert!(idle.keep(1, now), "nobody sweeps yet");
-        assert!(!idle.keep(2, now + ALMOST), "somebody does");
+        assert!(idle.keep(waiting(1, now)), "nobody sweeps yet");
+        assert!(!idle.keep(waiting(2, now + FORWARD_REST)), "somebody does");
         assert!(!idle.sweep(now + FORWARD_IDLE_MAX), "the second is young");
         assert_eq!(idle.waiting.len(), 1);
         assert!(idle.sweep(now + 2 * FORWARD_IDLE_MAX));
-        assert!(idle.keep(3, now + 2 * FORWARD_IDLE_MAX));
+        assert!(idle.keep(waiting(3, now + 2 * FORWARD_IDLE_MAX)));
     }
 }

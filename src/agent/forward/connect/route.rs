@@ -5,21 +5,23 @@ use super::{
     format::ForwardFormat,
     headers,
     line::{Broken, Line, Outgoing, Unreachable},
-    pool::Pool,
+    pool::{Pool, Taken},
 };
 use crate::{
     call::Request,
     drain::Tasks,
     limits::TIMEOUT_MIN,
     status::{Code, Status},
-    tls::UpstreamTls,
+    tls::{UpstreamTls, random_bytes},
 };
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Response,
     body::Incoming,
-    header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
+    header::{
+        ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+    },
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -36,6 +38,8 @@ pub(super) struct Settings {
     pub(super) tls: Option<UpstreamTls>,
     pub(super) format: ForwardFormat,
     pub(super) message_bytes_max: usize,
+    /// Whether connections are used again.
+    pub(super) keep_alive: bool,
 }
 
 /// The settings of the moment, and the connections that were made by them.
@@ -60,7 +64,8 @@ pub(super) struct Answered {
 
 impl Route {
     pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
-        Self { settings, pool: Pool::new(tasks) }
+        let pool = Pool::new(tasks, settings.keep_alive);
+        Self { settings, pool }
     }
 
     /// A request of Connect's: the message as the body of a POST, in an envelope where the reply is a stream.
@@ -80,6 +85,9 @@ impl Route {
             HeaderValue::from_static(concat!("dialback/", env!("CARGO_PKG_VERSION"))),
         );
         headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
+        if !self.settings.keep_alive {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         add_identity(&mut headers, request)?;
         let path = format!("{}/{}", self.settings.address.prefix, request.method);
         let mut outgoing = Outgoing::new(Full::new(message));
@@ -96,14 +104,23 @@ impl Route {
         mut request: Outgoing,
         deadline: Instant,
     ) -> Result<Answered, Fault> {
-        if let Some(line) = self.pool.take() {
-            match send_on(line, request, deadline).await? {
+        if let Some(Taken { line, since }) = self.pool.take(deadline).await {
+            let (answers, idle_for) = (line.answers(), since.elapsed());
+            let sent = send_on(line, request, deadline).await;
+            match &sent {
+                Ok(Err(_unsent)) => self.pool.was_closed(answers, idle_for),
+                // However long it was idle, the upstream no longer read from it.
+                Err(Fault::Broken(_)) => self.pool.was_closed(answers, Duration::ZERO),
+                _ => {}
+            }
+            match sent? {
                 Ok(answered) => return Ok(answered),
                 Err(unsent) => request = unsent,
             }
         }
         let Settings { address, tls, .. } = &self.settings;
-        let line = Line::connect(&address.place, tls.as_ref(), self.pool.tasks(), deadline)
+        let (tasks, chance) = (self.pool.tasks(), chance());
+        let line = Line::connect(&address.place, tls.as_ref(), tasks, deadline, chance)
             .await
             .map_err(Fault::Unreachable)?;
         let answered = send_on(line, request, deadline).await?;
@@ -127,6 +144,11 @@ async fn send_on(
         Err(Broken::Unsent(request)) => Ok(Err(*request)),
         Err(Broken::Sent(fault)) => Err(Fault::Broken(fault)),
     }
+}
+
+/// At random, of 0 to 1.
+fn chance() -> f64 {
+    f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX)
 }
 
 fn millis(left: Duration) -> u64 {

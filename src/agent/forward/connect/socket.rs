@@ -1,0 +1,199 @@
+//! A socket to an upstream that counts what is written to it, and that is looked at before the first byte of a request is written.
+
+use socket2::SockRef;
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// What is known of a socket outside of the task that reads and writes it.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// Bytes that the system has taken.
+    written: AtomicU64,
+    /// The next write is the first one of a request.
+    is_first: AtomicBool,
+}
+
+impl Exchange {
+    /// Has the socket looked at before the next write. A connection that its other side has ended, or on which there are bytes although
+    /// nothing was asked, fails that write.
+    pub(super) fn look_first(&self) {
+        self.is_first.store(true, Ordering::Release);
+    }
+
+    /// How many bytes were written up to now.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+}
+
+/// Looks at a socket without waiting.
+pub(super) trait Look {
+    /// Whether there is nothing to read: neither an end, nor a reset, nor a byte.
+    ///
+    /// It asks the system, because the runtime learns of an event only some time later.
+    fn is_silent(&self) -> bool;
+}
+
+impl Look for TcpStream {
+    fn is_silent(&self) -> bool {
+        is_silent(&SockRef::from(self))
+    }
+}
+
+#[cfg(unix)]
+impl Look for UnixStream {
+    fn is_silent(&self) -> bool {
+        is_silent(&SockRef::from(self))
+    }
+}
+
+fn is_silent(socket: &SockRef<'_>) -> bool {
+    let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
+    matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// The socket itself. TLS, if there is any, stands above it.
+pub(super) struct Watched<S> {
+    stream: S,
+    exchange: Arc<Exchange>,
+}
+
+impl<S: Look> Watched<S> {
+    pub(super) fn new(stream: S, exchange: Arc<Exchange>) -> Self {
+        Self { stream, exchange }
+    }
+
+    fn look(&self) -> io::Result<()> {
+        let is_first = self.exchange.is_first.swap(false, Ordering::AcqRel);
+        if is_first && !self.stream.is_silent() {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+}
+
+impl<S> Watched<S> {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.exchange.written.fetch_add(bytes as u64, Ordering::Release);
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Look + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.look()?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.look()?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    /// A watched connection and its other end.
+    async fn pair() -> (Watched<TcpStream>, TcpStream, Arc<Exchange>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let to = listener.local_addr().expect("bound");
+        let (ours, theirs) = tokio::join!(TcpStream::connect(to), listener.accept());
+        let exchange = Arc::<Exchange>::default();
+        let watched = Watched::new(ours.expect("connected"), exchange.clone());
+        (watched, theirs.expect("accepted").0, exchange)
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_written_to_and_its_bytes_are_counted() {
+        let (mut ours, mut theirs, exchange) = pair().await;
+        exchange.look_first();
+        ours.write_all(b"request").await.expect("written");
+        assert_eq!(exchange.written(), 7);
+        theirs.read_exact(&mut [0; 7]).await.expect("read");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_after_an_end_a_reset_or_a_byte_that_nobody_asked_for() {
+        for way in 0..3 {
+            let (mut ours, mut theirs, exchange) = pair().await;
+            match way {
+                0 => drop(theirs),
+                1 => {
+                    theirs.set_zero_linger().expect("a socket");
+                    drop(theirs);
+                }
+                _ => theirs.write_all(b"x").await.expect("written"),
+            }
+            // The system delivers on loopback before the call returns; the runtime has not been told yet.
+            exchange.look_first();
+            let error = ours.write(b"request").await.expect_err("it is not silent");
+            assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+            assert_eq!(exchange.written(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_first_write_of_a_request_looks() {
+        let (mut ours, mut theirs, exchange) = pair().await;
+        exchange.look_first();
+        ours.write_all(b"head").await.expect("written");
+        // An answer that comes early does not end the request.
+        theirs.write_all(b"early").await.expect("written");
+        ours.write_all(b"body").await.expect("written");
+        assert_eq!(exchange.written(), 8);
+    }
+}
