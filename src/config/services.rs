@@ -5,10 +5,11 @@ use super::{
     value::{flag, path, text},
 };
 use crate::{
-    agent::{ForwardFormat, UpstreamAddress},
+    agent::{Forward, ForwardFormat, UpstreamAddress},
     name::{MethodName, ServiceName},
 };
 use std::{cell::Cell, path::PathBuf};
+use toml::de::DeValue;
 
 /// One service that is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +27,16 @@ pub struct ForwardConfig {
     pub methods: Option<Vec<MethodName>>,
     /// Whether connections to the upstream are used for further calls.
     pub keep_alive: bool,
+    /// The names of metadata that become headers; `None` is all that may.
+    pub metadata: Option<Vec<String>>,
 }
 
 impl ForwardConfig {
     /// A service and where its calls go, everything else by default.
     pub fn new(service: ServiceName, upstream: UpstreamAddress) -> Self {
         let format = ForwardFormat::default();
-        let (upstream_ca, methods, keep_alive) = (None, None, true);
-        Self { service, upstream, upstream_ca, format, methods, keep_alive }
+        let (upstream_ca, methods, keep_alive, metadata) = (None, None, true, None);
+        Self { service, upstream, upstream_ca, format, methods, keep_alive, metadata }
     }
 }
 
@@ -69,13 +72,29 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
         table.fault("methods", text.into());
     }
     let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
+    let metadata = table.each("metadata", metadata_name);
     table.refuse(&["upstream"], "belongs in [[http]] or [[tcp]]; here it is `forward`");
     table.refuse(
         &["nodes", "demo", "ledger", "enroll"],
         "belongs above the first [header] of the file",
     );
     let (service, upstream) = (name?, upstream?);
-    Some(ForwardConfig { service, upstream, upstream_ca, format, methods, keep_alive })
+    Some(ForwardConfig { service, upstream, upstream_ca, format, methods, keep_alive, metadata })
+}
+
+/// Reads a name of metadata that may become a header.
+fn metadata_name(value: &DeValue<'_>) -> Result<String, String> {
+    let name: String = text("x-request-id")(value)?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(format!("{name:?} is not a name of a header; write one as \"x-request-id\""));
+    }
+    if Forward::never_travels(&name) {
+        return Err(format!(
+            "{name} never becomes a header, since servers take it for the word of a proxy or of the agent; leave it out"
+        ));
+    }
+    Ok(name)
 }
 
 fn check_against(table: &Table<'_>, forward: &ForwardConfig, others: &[ForwardConfig]) {

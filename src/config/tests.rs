@@ -195,6 +195,12 @@ fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
         ),
         (table("forward = 'http://a'\nupstream = 'b'"), "f:4: `upstream` belongs in [[http]]"),
         (table("forward = 'http://a'\nkeep_alive = 1"), "f:4: `keep_alive`: "),
+        (
+            table("forward = 'http://a'\nmetadata = ['a b']"),
+            "f:4: `metadata`: \"a b\" is not a name",
+        ),
+        (table("forward = 'http://a'\nmetadata = ['ä']"), "is not a name of a header"),
+        (table("forward = 'http://a'\nmetadata = ['x', 'Proxy']"), "f:4: `metadata`: Proxy never"),
         (table("forward = 'http://a'\nmethod = ['A']"), "did you mean `methods`?"),
         (table("forward = 'http://a'\ndemo = true"), "above the first [header]"),
         (
@@ -213,7 +219,7 @@ fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
 #[test]
 fn forwarded_services_arrive_as_they_are_written() {
     let text = "[[service]]\nname = 'A'\nforward = 'https://app:8443/x/'\nupstream_ca = 'ca.pem'\n\
-                format = 'cbor'\nmethods = ['Hello']\nkeep_alive = false\n[[service]]\nname = 'B'\nforward = 'http://b'";
+                format = 'cbor'\nmethods = ['Hello']\nkeep_alive = false\nmetadata = ['Tenant']\n[[service]]\nname = 'B'\nforward = 'http://b'";
     let config = AgentConfig::parse(text, "agent.toml").expect("a config");
     let [a, b] = &config.forwards[..] else { panic!("{:?}", config.forwards) };
     assert_eq!((a.service.as_str(), a.upstream.to_string()), ("A", "https://app:8443/x".into()));
@@ -223,6 +229,7 @@ fn forwarded_services_arrive_as_they_are_written() {
     assert_eq!((&b.upstream_ca, b.format), (&None, crate::agent::ForwardFormat::Json));
     assert_eq!(b.methods, None);
     assert_eq!((a.keep_alive, b.keep_alive), (false, true));
+    assert_eq!((a.metadata.as_deref(), &b.metadata), (Some(&["Tenant".to_owned()][..]), &None));
 }
 
 #[test]

@@ -126,6 +126,10 @@ fn forward(config: &ForwardConfig) -> Result<Forward, Failure> {
     let made = Forward::new(config.upstream.clone(), ca_pem.as_deref());
     let forward =
         made.map_err(|error| fault(&error))?.format(config.format).keep_alive(config.keep_alive);
+    let forward = match &config.metadata {
+        None => forward,
+        Some(names) => forward.metadata(names),
+    };
     Ok(match &config.methods {
         None => forward,
         Some(methods) => forward.methods(methods.iter().map(MethodName::as_str)),

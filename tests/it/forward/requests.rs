@@ -73,6 +73,11 @@ async fn metadata_goes_as_headers_and_cannot_pass_for_the_agents_own_word() {
         ("host", "elsewhere"),
         ("transfer-encoding", "chunked"),
         ("x-forwarded-for", "10.0.0.1"),
+        ("proxy", "http://elsewhere"),
+        ("remote_user", "root"),
+        ("x-original-url", "/root"),
+        ("x-http-method-override", "DELETE"),
+        ("x-middleware-subrequest", "x"),
     ] {
         call = call.metadata(key, value);
     }
@@ -82,7 +87,17 @@ async fn metadata_goes_as_headers_and_cannot_pass_for_the_agents_own_word() {
     assert_eq!(seen.header("authorization"), Some("Bearer x"));
     assert_eq!(seen.header("dialback-caller"), Some("caller/test"));
     assert_eq!(seen.header("content-length"), Some("3"));
-    for gone in ["dialback_caller", "dialback-node", "x-forwarded-for", "transfer-encoding"] {
+    for gone in [
+        "dialback_caller",
+        "dialback-node",
+        "x-forwarded-for",
+        "transfer-encoding",
+        "proxy",
+        "remote_user",
+        "x-original-url",
+        "x-http-method-override",
+        "x-middleware-subrequest",
+    ] {
         assert_eq!(seen.header(gone), None, "{gone} in {}", seen.head);
     }
     assert!(!seen.head.contains("root") && !seen.head.contains("elsewhere"), "{}", seen.head);
@@ -91,12 +106,25 @@ async fn metadata_goes_as_headers_and_cannot_pass_for_the_agents_own_word() {
 #[tokio::test]
 async fn metadata_that_would_break_the_request_is_refused_and_nothing_is_sent() {
     let upstream = Upstream::answering(json("1")).await;
-    for (key, value) in [("a", "x\r\nb: c"), ("a b", "x")] {
+    for (key, value) in [("a", "x\r\nb: c"), ("a b", "x"), ("a", "J\u{f6}rg"), ("\u{fc}", "x")] {
         let call = upstream.callee().call::<u64>("HelloService/Hello", "x");
         let failed = call.metadata(key, value).await;
         check_status(failed, Code::InvalidArgument, Outcome::NotExecuted);
     }
     assert_eq!(upstream.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn only_metadata_that_is_named_goes_along_if_some_is_named() {
+    let upstream = Upstream::answering(json("1")).await;
+    let forward = upstream.forward().metadata(["X-Tenant"]);
+    let call = joined(forward.service("HelloService")).call::<u64>("HelloService/Hello", "x");
+    let call = call.metadata("x-tenant", "acme").metadata("x-name", "J\u{f6}rg");
+    assert_eq!(call.metadata("authorization", "Bearer x").await, Ok(1));
+    let seen = upstream.only();
+    assert_eq!(seen.header("x-tenant"), Some("acme"));
+    assert_eq!((seen.header("x-name"), seen.header("authorization")), (None, None));
+    assert_eq!(seen.header("dialback-caller"), Some("caller/test"), "the agent's own stay");
 }
 
 #[tokio::test]

@@ -35,27 +35,151 @@ const OF_IDENTITY: &[&str] = &["forwarded", "via", "x-real-ip"];
 /// The same as starts of names, and what we and Connect write ourselves.
 const STARTS: &[&str] = &["connect-", "content-", "dialback-", "x-forwarded-"];
 
-/// Whether a pair of that name is left behind. Names are compared as CGI and its heirs do, to which every sign is the same: WSGI takes `_`
-/// for `-`, PHP `.` too.
-fn is_left_behind(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    OF_THE_MESSAGE.contains(&name.as_str())
-        || OF_IDENTITY.contains(&name.as_str())
-        || STARTS.iter().any(|start| name.starts_with(start))
+/// Names on which servers, proxies, frameworks and libraries act as though somebody in front of them had written them: who asks, from where,
+/// for which URL, host or method, and what was checked already.
+const ACTED_ON: &[&str] = &[
+    "auth-type",
+    "auth-user",
+    "base-url",
+    "cdn-loop",
+    "client-ip",
+    "destination",
+    "es-security-runas-user",
+    "front-end-https",
+    "gateway-interface",
+    "http-url",
+    "https",
+    "if-range",
+    "max-forwards",
+    "path-info",
+    "path-translated",
+    // CGI makes HTTP_PROXY of it, which the server's own HTTP clients obey (CVE-2016-5385).
+    "proxy",
+    "query-string",
+    "range",
+    "real-ip",
+    "redirect-status",
+    "redirect-url",
+    "request-method",
+    "request-uri",
+    "script-filename",
+    "script-name",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "x-custom-ip-authorization",
+    "x-host",
+    "x-https",
+    "x-invoke-path",
+    "x-matched-path",
+    "x-method-override",
+    "x-original",
+    "x-scheme",
+    "x-url-scheme",
+    "x-user",
+    "x-username",
+];
+
+/// The same as starts of names.
+const ACTED_ON_STARTS: &[&str] = &[
+    "cf-",
+    "fastly-",
+    "fly-",
+    "impersonate-",
+    "proxy-",
+    "remote-",
+    "server-",
+    "ssl-",
+    "tailscale-",
+    "tls-client-",
+    "wl-proxy-",
+    "x-accel-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-anonymous-",
+    "x-appengine-",
+    "x-arr-",
+    "x-auth-request-",
+    "x-auth-user",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-azure-",
+    "x-client-",
+    "x-consumer-",
+    "x-credential-",
+    "x-envoy-",
+    "x-forward",
+    "x-goog-",
+    "x-http-destinationurl",
+    "x-http-host",
+    "x-http-method",
+    // Marks that a check was passed (CVE-2025-29927).
+    "x-middleware-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-nginx-",
+    "x-original-",
+    "x-originating-",
+    "x-pomerium-",
+    "x-proxy",
+    "x-real-",
+    "x-remote-",
+    "x-rewrite-",
+    "x-script-name",
+    "x-sendfile",
+    "x-server-",
+    "x-ssl-",
+    "x-true-",
+    "x-user-id",
+    "x-vercel-",
+    "x-webauth-",
+];
+
+fn is_ours(name: &str) -> bool {
+    is_among(&as_cgi(name), &[OF_THE_MESSAGE, OF_IDENTITY], STARTS)
 }
 
-/// The caller's pairs as headers, without those that are ours to write.
+/// Whether metadata of that name never becomes a header of a request.
+pub(super) fn never_travels(name: &str) -> bool {
+    is_ours(name) || is_among(&as_cgi(name), &[ACTED_ON], ACTED_ON_STARTS)
+}
+
+fn is_among(name: &str, lists: &[&[&str]], starts: &[&str]) -> bool {
+    lists.iter().any(|list| list.contains(&name))
+        || starts.iter().any(|start| name.starts_with(start))
+}
+
+/// The name as CGI and its heirs compare it, to which every sign is the same: WSGI takes `_` for `-`, PHP `.` too.
+fn as_cgi(name: &str) -> String {
+    name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+/// Whether a pair becomes a header. A name that is not ASCII is never one, which is refused and not left behind.
+fn travels(key: &str, allowed: Option<&[String]>) -> bool {
+    match allowed {
+        Some(names) if !names.iter().any(|name| name.eq_ignore_ascii_case(key)) => false,
+        _ => !key.is_ascii() || !never_travels(key),
+    }
+}
+
+/// The caller's pairs as headers, without those that never travel and, if there is a list of names, without those that are not in it.
 ///
 /// # Errors
-/// A pair that cannot be a header: `INVALID_ARGUMENT`, not executed.
-pub(super) fn of_metadata(metadata: &Metadata) -> Result<HeaderMap, Status> {
+/// A pair that would travel and cannot be a header: `INVALID_ARGUMENT`, not executed.
+pub(super) fn of_metadata(
+    metadata: &Metadata,
+    allowed: Option<&[String]>,
+) -> Result<HeaderMap, Status> {
     let mut headers = HeaderMap::new();
-    for (key, value) in metadata.iter().filter(|(key, _)| !is_left_behind(key)) {
+    for (key, value) in metadata.iter().filter(|(key, _)| travels(key, allowed)) {
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| no_header(key))?;
-        let value = HeaderValue::from_str(value).map_err(|_| no_header(key))?;
-        headers.append(name, value);
+        headers.append(name, value_of(value).ok_or_else(|| no_header(key))?);
     }
     Ok(headers)
+}
+
+/// A value that every server reads in the same way. HTTP's own type takes bytes above ASCII too.
+pub(super) fn value_of(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok().filter(|_| text.is_ascii())
 }
 
 fn no_header(key: &str) -> Status {
@@ -72,9 +196,9 @@ pub(super) fn into_metadata(headers: &HeaderMap) -> (Metadata, Metadata) {
     for (name, value) in headers {
         let (Ok(value), name) = (value.to_str(), name.as_str()) else { continue };
         match name.strip_prefix("trailer-") {
-            Some(name) if !is_left_behind(name) => trailing.insert(name, value),
+            Some(name) if !is_ours(name) => trailing.insert(name, value),
             Some(_) => {}
-            None if !is_left_behind(name) => metadata.insert(name, value),
+            None if !is_ours(name) => metadata.insert(name, value),
             None => {}
         }
     }
@@ -87,7 +211,7 @@ mod tests {
 
     fn sent(pairs: &[(&str, &str)]) -> Result<Vec<(String, String)>, Status> {
         let pairs = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into()));
-        let headers = of_metadata(&pairs.collect())?;
+        let headers = of_metadata(&pairs.collect(), None)?;
         let pair = |(name, value): (&HeaderName, &HeaderValue)| {
             (name.to_string(), value.to_str().expect("a text").to_owned())
         };
@@ -128,10 +252,111 @@ mod tests {
     }
 
     #[test]
+    fn what_servers_act_on_as_the_word_of_a_proxy_stays_behind_however_it_is_spelt() {
+        for name in [
+            "proxy",
+            "PROXY",
+            "Proxy-Authorization",
+            "proxy_connection",
+            "x-original-url",
+            "X_Original_URL",
+            "X-Original-Host",
+            "x-rewrite-url",
+            "remote-user",
+            "REMOTE_USER",
+            "remote.addr",
+            "x-remote-user",
+            "x-http-method-override",
+            "X-HTTP-Method",
+            "x-method-override",
+            "x-middleware-subrequest",
+            "x-forwarded-user",
+            "x-forward-for",
+            "x-forwarded",
+            "X-Client-IP",
+            "client_ip",
+            "true-client-ip",
+            "x-real-host",
+            "cf-connecting-ip",
+            "x-ms-client-principal-name",
+            "x-amzn-oidc-identity",
+            "x-goog-authenticated-user-email",
+            "ssl-client-verify",
+            "x-ssl-client-s-dn",
+            "x-webauth-user",
+            "x-auth-request-email",
+            "impersonate-user",
+            "script_name",
+            "path-info",
+            "query-string",
+            "request_uri",
+            "server-name",
+            "https",
+            "keep-alive",
+            "upgrade",
+            "te",
+            "trailer",
+        ] {
+            assert_eq!(sent(&[(name, "x")]), Ok(vec![]), "{name}");
+            let allowed = [name.to_owned()];
+            let metadata = [(name.to_owned(), "x".to_owned())].into_iter().collect();
+            let headers = of_metadata(&metadata, Some(&allowed)).expect("headers");
+            assert!(headers.is_empty(), "{name}: a list does not open it");
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_like_them_travel() {
+        for name in [
+            "x-request-id",
+            "idempotency-key",
+            "authorization",
+            "cookie",
+            "x-auth-token",
+            "x-tenant",
+            "proxyid",
+            "remote",
+            "x-origin",
+            "if-match",
+            "accept-language",
+            "x-user-agent-hint",
+        ] {
+            let pair = (name.to_owned(), "x".to_owned());
+            assert_eq!(sent(&[(name, "x")]), Ok(vec![pair]), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_the_list_travel_if_there_is_one() {
+        let sent_with = |allowed: &[&str]| {
+            let allowed: Vec<String> = allowed.iter().map(|name| (*name).into()).collect();
+            let pairs = [("Tenant", "a"), ("X_Tenant", "b"), ("other", "ü"), ("ö", "d")];
+            let pairs = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+            of_metadata(&pairs.collect(), Some(&allowed))
+                .map(|headers| headers.keys().map(HeaderName::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(sent_with(&[]), Ok(vec![]));
+        assert_eq!(sent_with(&["tenant"]), Ok(vec!["tenant".into()]));
+        assert_eq!(sent_with(&["x-tenant"]), Ok(vec![]), "signs are not the same here");
+        let status = sent_with(&["OTHER"]).expect_err("it is not ASCII");
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+
+    #[test]
     fn a_pair_that_would_break_the_request_is_refused() {
-        for (key, value) in
-            [("a b", "x"), ("", "x"), ("a:", "x"), ("é", "x"), ("a", "x\r\nb: c"), ("a", "\0")]
-        {
+        for (key, value) in [
+            ("a b", "x"),
+            ("", "x"),
+            ("a:", "x"),
+            ("é", "x"),
+            ("x-forwarded-é", "x"),
+            ("a", "x\r\nb: c"),
+            ("a", "\0"),
+            ("a", "é"),
+            ("a", "\u{80}"),
+            ("a", "日本"),
+            ("a", "\u{7f}"),
+        ] {
             let status = sent(&[(key, value)]).expect_err("no header");
             assert_eq!(status.code(), Code::InvalidArgument, "{key:?}: {value:?}");
             assert!(status.is_safe_to_retry());

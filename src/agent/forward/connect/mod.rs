@@ -91,7 +91,8 @@ impl Forward {
         };
         let message_bytes_max = Limits::default().message_bytes_max;
         let format = ForwardFormat::default();
-        let settings = Settings { address, tls, format, message_bytes_max, keep_alive: true };
+        let (keep_alive, metadata) = (true, None);
+        let settings = Settings { address, tls, format, message_bytes_max, keep_alive, metadata };
         Ok(Self { settings, methods: None })
     }
 
@@ -111,6 +112,19 @@ impl Forward {
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.message_bytes_max = bytes;
         self
+    }
+
+    /// Names the metadata of callers that becomes headers, without regard to case; all else is left behind. A name that never travels
+    /// ([`Forward::never_travels`]) stays behind all the same. Default: all metadata that may travel.
+    pub fn metadata<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.settings.metadata = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Whether metadata of this name never becomes a header, because the agent writes it itself or because servers take it for the word of
+    /// a proxy.
+    pub fn never_travels(name: &str) -> bool {
+        headers::never_travels(name)
     }
 
     /// Sets whether connections to the upstream are used for further calls. Default: true, each for 10 to 20 s at most. Without, each call

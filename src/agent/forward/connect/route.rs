@@ -40,6 +40,8 @@ pub(super) struct Settings {
     pub(super) message_bytes_max: usize,
     /// Whether connections are used again.
     pub(super) keep_alive: bool,
+    /// The names of metadata that become headers; `None` is all that may.
+    pub(super) metadata: Option<Arc<[String]>>,
 }
 
 /// The settings of the moment, and the connections that were made by them.
@@ -75,7 +77,8 @@ impl Route {
         message: Bytes,
         is_stream: bool,
     ) -> Result<Outgoing, Status> {
-        let mut headers = headers::of_metadata(&request.metadata)?;
+        let allowed = self.settings.metadata.as_deref();
+        let mut headers = headers::of_metadata(&request.metadata, allowed)?;
         let media_type = HeaderValue::from_static(self.settings.format.media_type(is_stream));
         headers.insert(HOST, value(&self.settings.address.authority)?);
         headers.insert(CONTENT_TYPE, media_type.clone());
@@ -170,7 +173,7 @@ fn add_identity(headers: &mut HeaderMap, request: &Request) -> Result<(), Status
 }
 
 fn value(text: &str) -> Result<HeaderValue, Status> {
-    HeaderValue::from_str(text).map_err(|_| unsendable("header"))
+    headers::value_of(text).ok_or_else(|| unsendable("header"))
 }
 
 fn unsendable(what: &str) -> Status {
