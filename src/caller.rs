@@ -99,7 +99,8 @@ impl CallerBuilder {
     /// Dials, and returns once the node has welcomed this caller.
     ///
     /// # Errors
-    /// A certificate that is not a caller's, an address that is none; a refusal at once; a node that does not answer in time.
+    /// A certificate that is not a caller's, an address that is none; at once a refusal, a name that does not resolve, a port that nobody listens on, and
+    /// a network without a way there; a node that does not answer in time.
     pub async fn connect(self) -> Result<Caller, ConnectError> {
         let (caller, timeout) = self.start()?;
         caller.linked(timeout).await.map_err(ConnectError::Link)?;
@@ -449,7 +450,9 @@ impl Caller {
         let mut state = self.shared.state.subscribe();
         let settled = state.wait_for(|state| match state {
             State::Up(_) => true,
-            State::Down(fault) => fault.as_ref().is_some_and(LinkFault::is_refusal),
+            State::Down(fault) => {
+                fault.as_ref().is_some_and(|fault| fault.is_refusal() || fault.is_unreachable())
+            }
         });
         let settled = tokio::time::timeout(timeout, settled)
             .await

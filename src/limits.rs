@@ -42,6 +42,13 @@ pub const MESSAGE_BYTES_CEILING: usize = 64 * 1024 * 1024;
 /// Three probes of QUIC (at 0, 1 and 3 s) fit, and what is left is short enough to find a node within 5 s of its start.
 pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 
+/// A handshake that has not ended after this long is helped by a probe, which hears what the system and ICMP say of the address. Most
+/// handshakes end before and need none.
+pub const PROBE_AFTER: Duration = Duration::from_millis(100);
+
+/// The large datagram of a probe: the smallest size that a path has to carry for QUIC (RFC 9000 section 14).
+pub const PROBE_BYTES: usize = 1_200;
+
 /// Between two looks at the files that a party goes by. A change is taken up at the second look that shows it, within a second.
 pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
 

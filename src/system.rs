@@ -11,6 +11,20 @@ pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
+/// A datagram is larger than the path carries (EMSGSIZE).
+const EMSGSIZE: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+    90
+} else if cfg!(windows) {
+    10_040
+} else {
+    40
+};
+
+/// Whether a datagram was larger than the interface or the path carries.
+pub(crate) fn is_message_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(EMSGSIZE)
+}
+
 /// What to do about an error, to be written behind it; empty where nothing helps that the error does not say already.
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {

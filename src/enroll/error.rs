@@ -139,7 +139,12 @@ impl EnrollError {
             }
             LinkFault::NoAnswer { .. } => Self::Unreachable {
                 address,
-                why: "it does not answer; is `dialback enroll` running there, and does a firewall block UDP on the way?"
+                why: "it does not answer; is `dialback enroll` running there, and does a firewall block UDP on the way, or packets of 1,200 bytes?"
+                    .into(),
+            },
+            LinkFault::ConnectionRefused { .. } => Self::Unreachable {
+                address,
+                why: "nothing listens on that UDP port (connection refused); is `dialback enroll` running there, is it the right port, or does a firewall reject UDP?"
                     .into(),
             },
             other => Self::Unreachable { address, why: other.to_string() },

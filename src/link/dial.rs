@@ -4,12 +4,12 @@ use super::{
     BindError, Link, LinkFault,
     control::{ControlStream, Heartbeat},
     endpoint::{self, DiallingSockets},
-    greet,
+    greet, probe,
     trust::Trust,
 };
 use crate::{
     current::Current,
-    limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, RACE_STAGGER},
+    limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, PROBE_AFTER, RACE_STAGGER},
     name::NodeAddress,
     race::{self, Tried},
     tls::Credentials,
@@ -236,7 +236,16 @@ async fn attempt(
             }
         })
         .map_err(|error| unsendable(error.to_string()))?;
-    match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
+    let obstacle = async {
+        tokio::time::sleep(PROBE_AFTER).await;
+        probe::obstacle(to).await
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = tokio::time::timeout(DIAL_WAIT_MAX, connecting) => ended,
+        error = obstacle => return Err(LinkFault::unreachable(address, &error)),
+    };
+    match ended {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkFault::NoAnswer { address }),
         Ok(Err(error)) => Err(LinkFault::lost(&error)),
@@ -255,19 +264,43 @@ async fn resolve(address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
         .map_err(|error| LinkFault::unresolved(host, &error))
 }
 
-/// Of two reasons the one that says more: a refusal over silence.
+/// Of two reasons the one that says more: a refusal over silence, and what the address itself has said over what this machine lacks.
 fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
-    let says_little = matches!(other, LinkFault::NoAnswer { .. } | LinkFault::Unsendable { .. });
-    if one.is_refusal() || says_little { one } else { other }
+    let rank = |fault: &LinkFault| match fault {
+        LinkFault::Unsendable { .. } => 0,
+        LinkFault::NoAnswer { .. } => 1,
+        LinkFault::MtuTooSmall { .. } => 2,
+        LinkFault::ConnectionRefused { .. } => 3,
+        fault if !fault.is_refusal() => 4,
+        _ => 5,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn address() -> NodeAddress {
+        "localhost".parse().expect("an address")
+    }
+
+    #[test]
+    fn a_closed_port_says_more_than_silence_and_a_machine_without_ipv6_says_less() {
+        let no_ipv6 = || LinkFault::Unsendable { address: address(), reason: "no route".into() };
+        let silence = || LinkFault::NoAnswer { address: address() };
+        let closed = || LinkFault::ConnectionRefused { address: address() };
+        for (one, other) in [(no_ipv6(), silence()), (silence(), no_ipv6())] {
+            assert!(matches!(more_telling(one, other), LinkFault::NoAnswer { .. }));
+        }
+        for (one, other) in [(closed(), silence()), (silence(), closed()), (no_ipv6(), closed())] {
+            assert!(matches!(more_telling(one, other), LinkFault::ConnectionRefused { .. }));
+        }
+    }
+
     #[test]
     fn a_refusal_says_more_than_silence() {
-        let silence = || LinkFault::NoAnswer { address: "localhost".parse().expect("an address") };
+        let silence = || LinkFault::NoAnswer { address: address() };
         let refusal =
             || LinkFault::Handshake { is_identity: true, reason: "r".into(), remedy: "m".into() };
         assert!(more_telling(refusal(), silence()).is_refusal());

@@ -2,6 +2,7 @@
 
 use crate::{
     backoff::Cause,
+    limits::PROBE_BYTES,
     name::NodeAddress,
     system,
     tls::{self, HandshakeFault, Judge},
@@ -25,9 +26,25 @@ pub enum LinkFault {
     },
     /// Nothing came back at all.
     #[error(
-        "the node at {address} does not answer; is it running, and does a firewall block UDP on the way?"
+        "the node at {address} does not answer; is it running, and does a firewall block UDP on the way, or packets of {PROBE_BYTES} bytes?"
     )]
     NoAnswer {
+        /// The node.
+        address: NodeAddress,
+    },
+    /// A machine has answered that nothing listens there.
+    #[error(
+        "the node at {address} is not there: nothing listens on that UDP port (connection refused); is it running, is it the right port, or does a firewall reject UDP?"
+    )]
+    ConnectionRefused {
+        /// The node.
+        address: NodeAddress,
+    },
+    /// The path carries no packets as large as QUIC needs.
+    #[error(
+        "the path to {address} is too small for QUIC, which needs packets of {PROBE_BYTES} bytes (message too long); raise the MTU of the interface, VPN or tunnel on the way to 1,280"
+    )]
+    MtuTooSmall {
         /// The node.
         address: NodeAddress,
     },
@@ -188,6 +205,36 @@ impl LinkFault {
         }
     }
 
+    /// Whether the name or the network has answered that there is nobody, so that no answer is to be waited for.
+    pub(crate) const fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unresolved { .. }
+                | Self::ConnectionRefused { .. }
+                | Self::MtuTooSmall { .. }
+                | Self::Unsendable { .. }
+        )
+    }
+
+    /// What the system or ICMP has said of an address.
+    pub(super) fn unreachable(address: NodeAddress, error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let remedy = match error.kind() {
+            // Windows reports ICMP's "port unreachable" as a reset.
+            Kind::ConnectionRefused | Kind::ConnectionReset => {
+                return Self::ConnectionRefused { address };
+            }
+            _ if system::is_message_too_long(error) => return Self::MtuTooSmall { address },
+            Kind::NetworkUnreachable => "; has this machine a network, and a route there?",
+            Kind::HostUnreachable => {
+                "; is the machine up, and does a router or firewall on the way reject it?"
+            }
+            Kind::PermissionDenied => "; does a firewall on this machine block UDP?",
+            _ => "",
+        };
+        Self::Unsendable { address, reason: format!("{}{remedy}", system::explain(error)) }
+    }
+
     pub(super) fn unresolved(host: &str, error: &io::Error) -> Self {
         Self::Unresolved { host: host.to_owned(), reason: system::explain(error) }
     }
@@ -212,6 +259,48 @@ mod tests {
         let reason = Default::default();
         let close = quinn::ConnectionClose { error_code: code, frame_type: None, reason };
         LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_the_network_says_of_an_address_is_told_apart() {
+        let fault = |kind: io::ErrorKind| LinkFault::unreachable(address(), &kind.into());
+        let refused = fault(io::ErrorKind::ConnectionRefused);
+        assert!(matches!(refused, LinkFault::ConnectionRefused { .. }), "{refused}");
+        assert!(refused.to_string().contains("nothing listens on that UDP port"), "{refused}");
+        for (kind, fact) in [
+            (io::ErrorKind::NetworkUnreachable, "a route there?"),
+            (io::ErrorKind::HostUnreachable, "is the machine up"),
+            (io::ErrorKind::PermissionDenied, "a firewall on this machine"),
+        ] {
+            let text = fault(kind).to_string();
+            assert!(
+                text.starts_with("cannot send to edge-1:4433: ") && text.contains(fact),
+                "{text}"
+            );
+        }
+        for fault in [refused, fault(io::ErrorKind::NetworkUnreachable)] {
+            assert!(fault.is_unreachable() && !fault.is_refusal(), "{fault}");
+            assert_eq!(fault.backoff(), Some(Cause::Unreachable), "an agent tries again");
+        }
+        assert!(!LinkFault::NoAnswer { address: address() }.is_unreachable());
+        let unresolved = LinkFault::unresolved("edge-1", &io::Error::other("unknown name"));
+        assert!(unresolved.is_unreachable(), "a name without an address is told at once too");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_path_below_1200_bytes_gets_a_word_of_size() {
+        let too_long = io::Error::from_raw_os_error(90);
+        let fault = LinkFault::unreachable(address(), &too_long);
+        assert!(matches!(fault, LinkFault::MtuTooSmall { .. }), "{fault}");
+        assert!(fault.to_string().contains("needs packets of 1200 bytes"), "{fault}");
+        let silent = LinkFault::NoAnswer { address: address() };
+        assert!(silent.to_string().contains("firewall block UDP on the way, or packets of 1200"));
+    }
+
+    fn address() -> NodeAddress {
+        "edge-1:4433".parse().expect("an address")
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod greet;
 #[cfg(feature = "certs")]
 mod join;
 mod leave;
+mod probe;
 mod redial;
 mod resets;
 mod roam;

@@ -354,7 +354,7 @@ with --json one object on standard output.
 not_executed: it did not run and will not; unknown: it may have; app_error: it ran and said no.
 Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
 71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
-80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout.")]
+80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout; at once if nothing listens there.")]
 pub(crate) struct CallArgs {
     /// The agent's name, unless --any or --all is given, and what to call, as HelloService/Hello
     #[arg(value_name = "AGENT SERVICE/METHOD", required = true, num_args = 1..=2)]

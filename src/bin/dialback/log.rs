@@ -30,7 +30,7 @@ use tracing_subscriber::{
 /// The system gives no thread to write with.
 pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
     let level = level(cli);
-    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    let others = others_at(level);
     let is_colored = io::stderr().is_terminal() && !is_set("NO_COLOR");
     let lines = Lines { form: cli.log, is_colored };
     let form = cli.log;
@@ -40,10 +40,22 @@ pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
         .with_writer(writer.clone())
         .log_internal_errors(false)
         .event_format(lines);
-    let filter = Targets::new().with_target("dialback", level).with_default(others);
+    let filter = Targets::new()
+        .with_target("dialback", level)
+        .with_target("quinn", quinn_at(level))
+        .with_default(others);
     tracing_subscriber::registry().with(layer).with(filter).init();
     std::panic::set_hook(Box::new(log_panic));
     Ok(writer)
+}
+
+fn others_at(level: LevelFilter) -> LevelFilter {
+    if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) }
+}
+
+/// quinn warns of what lines of ours tell with the cause and the remedy. Its own are shown from `debug` on; the target covers its crates.
+fn quinn_at(level: LevelFilter) -> LevelFilter {
+    if level >= LevelFilter::DEBUG { others_at(level) } else { LevelFilter::OFF }
 }
 
 /// The line that tells how many lines are missing, in the form of the others.
@@ -183,6 +195,15 @@ impl Visit for Words {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_quinn_are_shown_from_debug_on() {
+        for quiet in [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::INFO] {
+            assert_eq!(quinn_at(quiet), LevelFilter::OFF, "{quiet}");
+        }
+        assert_eq!(quinn_at(LevelFilter::DEBUG), LevelFilter::WARN);
+        assert_eq!(quinn_at(LevelFilter::TRACE), LevelFilter::TRACE);
+    }
 
     fn words() -> Words {
         let mut words = Words { message: "linked\x1b[2J".into(), ..Words::default() };

@@ -164,6 +164,53 @@ fn a_node_that_does_not_answer_ends_with_78_and_the_hint() {
     assert_eq!((&ended.json()["code"], ended.stderr.as_str()), (&json!("UNAVAILABLE"), ""));
 }
 
+/// A UDP port of loopback that refuses what comes from any other address, for as long as the socket lives.
+fn refusing_port() -> (UdpSocket, String) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect("127.0.0.1:9").expect("a peer");
+    let at = socket.local_addr().expect("an address").to_string();
+    (socket, at)
+}
+
+/// Ends with 78 before the 5 s of silence are over, with one line of ours that holds this text.
+#[track_caller]
+fn ends_at_once(place: &Place, args: &[&str], text: &str) {
+    let asked = Instant::now();
+    let ended = place.run(args).expect(78, &[text]);
+    assert!(asked.elapsed().as_secs() < 4, "{:?}: {ended:#?}", asked.elapsed());
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:#?}");
+}
+
+#[test]
+fn a_port_that_nobody_listens_on_is_told_at_once_by_every_command() {
+    let (place, (_socket, at)) = (Place::new(), refusing_port());
+    let text = format!("the node at {at} is not there: nothing listens on that UDP port");
+    for args in [
+        &["call", "--node", &at, "warehouse", "Demo/Echo"][..],
+        &["agents", "--node", &at],
+        &["tcp", "--node", &at, "warehouse", "db", "--listen", "127.0.0.1:0"],
+    ] {
+        ends_at_once(&place, args, &text);
+    }
+    let mut agent = place.start(&["agent", "--node", &at, "--demo"]);
+    agent.said(&format!("not linked: node {at}: {text} (connection refused)"));
+    place.make_ca("ca");
+    let token = ["enroll", "token", "agent", "warehouse", "--ttl", "1h", "--ca-dir", "ca"];
+    let token = place.run(&token).expect(0, &[]).stdout;
+    let join = ["agent", "join", "--enroll", &at, "--token", token.trim(), "--dir", "other"];
+    ends_at_once(&place, &join, "nothing listens on that UDP port (connection refused); is `dial");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_to_which_nothing_can_be_sent_is_told_at_once_without_a_line_of_quinn() {
+    let place = Place::new();
+    let args = ["call", "--node", "255.255.255.255:4433", "warehouse", "Demo/Echo"];
+    ends_at_once(&place, &args, "cannot send to 255.255.255.255:4433: Permission denied");
+    let args = ["--log-level", "debug", "call", "--node", "255.255.255.255:4433", "a", "Demo/Echo"];
+    place.run(&args).expect(78, &["sendmsg error"]);
+}
+
 #[test]
 fn a_caller_without_a_rule_is_denied_and_sees_nothing() {
     let (place, _node, _agent, at) = world();
