@@ -10,9 +10,13 @@ parties() {
     for request in node-*.csr agent-*.csr caller-*.csr; do
         [ ! -f "$request" ] || printf '%s\n' "${request%.csr}"
     done
+    for request in .node-*.key.requested .agent-*.key.requested .caller-*.key.requested; do
+        request=${request#.}
+        [ ! -f ".$request" ] || printf '%s\n' "${request%.key.requested}"
+    done
 }
 
 parties | while IFS= read -r party; do
-    rm -f -- "$party.pem" "$party.key" "$party.csr"
+    rm -f -- "$party.pem" "$party.key" "$party.csr" ".$party.key.requested" ".$party.key.next" ".$party.pem.next"
 done
-rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl join-tokens.jsonl .[a-z]*.tmp
+rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl join-tokens.jsonl .ca.key.next .ca.pem.next .[a-z]*.tmp

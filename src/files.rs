@@ -20,14 +20,27 @@ pub(crate) enum Audience {
     All,
     /// Whoever could read the file that it replaces, with the same owner; its owner alone if there was none.
     AsBefore,
+    /// The same for a private key, without what lets others read it or the group write it.
+    KeyAsBefore,
 }
 
 /// Replaces a file as one step: a reader sees the old one or the new one, whole.
 pub(crate) fn replace(path: &Path, text: &str, audience: Audience) -> io::Result<()> {
+    replace_as(path, text, audience, path)
+}
+
+/// The same for a file that is going to replace another later: `AsBefore` then means as that one.
+pub(crate) fn replace_as(
+    path: &Path,
+    text: &str,
+    audience: Audience,
+    model: &Path,
+) -> io::Result<()> {
     let beside = name_beside(path);
     let written = write_new(&beside, text, audience)
         .and_then(|file| match audience {
-            Audience::AsBefore => made_alike(&file, path),
+            Audience::AsBefore => made_alike(&file, model, 0o7777),
+            Audience::KeyAsBefore => made_alike(&file, model, !0o027),
             Audience::Owner | Audience::All => Ok(()),
         })
         .and_then(|()| durable::rename(&beside, path));
@@ -62,8 +75,8 @@ fn write_new(path: &Path, text: &str, audience: Audience) -> io::Result<File> {
 
 /// Gives a new file the owner and the mode of the one that it is going to replace: a party that runs as another user goes on reading it.
 #[cfg(unix)]
-fn made_alike(file: &File, path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, fchown};
+fn made_alike(file: &File, path: &Path, mask: u32) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let old = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         old => old?,
@@ -73,11 +86,11 @@ fn made_alike(file: &File, path: &Path) -> io::Result<()> {
         fchown(file, Some(old.uid()), Some(old.gid()))?;
     }
     // After the owner: a change of that may take bits away.
-    file.set_permissions(old.permissions())
+    file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & mask))
 }
 
 #[cfg(not(unix))]
-fn made_alike(_: &File, _: &Path) -> io::Result<()> {
+fn made_alike(_: &File, _: &Path, _: u32) -> io::Result<()> {
     Ok(())
 }
 
@@ -133,6 +146,7 @@ mod tests {
             let mode = fs::Permissions::from_mode(before);
             fs::set_permissions(&path, mode.clone()).expect("changed");
             assert_eq!(mode_after(Audience::AsBefore), before);
+            assert_eq!(mode_after(Audience::KeyAsBefore), before & 0o640);
             fs::set_permissions(&path, mode).expect("changed");
             assert_eq!(mode_after(Audience::Owner), 0o600);
         }

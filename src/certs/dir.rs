@@ -4,8 +4,9 @@
 use super::{
     CertsError,
     ca::Ca,
-    files::{self, Audience},
+    files,
     issued::{self, ListedCertificate},
+    pair,
 };
 use crate::tls::{FactsError, Utc};
 use std::{
@@ -115,6 +116,7 @@ impl CertsDir {
     /// The CA of this directory, with its key.
     pub fn ca(&self) -> Result<Ca, CertsError> {
         let (cert_path, key_path) = (self.ca_path(), self.ca_key_path());
+        pair::mend_held(&cert_path, &key_path)?;
         let key = files::read_pem(&key_path)?.map(zeroize::Zeroizing::new);
         match (files::read_pem(&cert_path)?, key) {
             (Some(cert), Some(key)) => {
@@ -151,8 +153,7 @@ impl CertsDir {
 
     fn make_ca(&self, trust_domain: &str, now: SystemTime) -> Result<(Ca, Action), CertsError> {
         let ca = Ca::generate(trust_domain, now)?;
-        files::replace(&self.ca_key_path(), &ca.key_pem(), Audience::Owner)?;
-        files::replace(&self.ca_path(), ca.pem(), Audience::All)?;
+        pair::replace_held(&self.ca_path(), ca.pem(), &self.ca_key_path(), &ca.key_pem())?;
         Ok((ca, Action::Made))
     }
 

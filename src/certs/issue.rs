@@ -7,10 +7,11 @@ use super::{
     files::{self, Audience},
     issued,
     leaf::Host,
+    pair,
 };
 use crate::{
     name::{Name, PeerName, Role},
-    tls::{CertificateFacts, CsrFacts, FactsError, Utc, spiffe_uri},
+    tls::{self, CertificateFacts, CsrFacts, FactsError, Utc, spiffe_uri},
 };
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
@@ -104,8 +105,8 @@ impl CertsDir {
         let ca = self.ca()?;
         let not_after = leaf_end(request.days, &ca, now)?;
         let party = PeerName::new(request.role, request.name.clone());
-        self.expect_no_other_key(&party, &key)?;
         let there = self.present_leaf(&party)?;
+        self.expect_no_other_key(&party, &key)?;
         let for_key = there.as_ref().map(|(facts, _)| facts).filter(|f| f.has_public_key(&key));
         if let Some(serial) = self.revoked_serial_of_key(&party, &key)? {
             return Err(CertsError::RevokedKey { party, serial });
@@ -131,8 +132,8 @@ impl CertsDir {
     ) -> Result<CertificateFacts, CertsError> {
         let leaf = ca.leaf(&plan.profile(ca, now))?;
         let facts = self.record(plan, &leaf.cert)?;
-        files::replace(&self.leaf_path(plan.party, "key"), &leaf.key, Audience::Owner)?;
-        files::replace(&self.leaf_path(plan.party, "pem"), &leaf.cert, Audience::All)?;
+        let (cert, key) = self.pair_of(plan.party);
+        pair::replace_held(&cert, &leaf.cert, &key, &leaf.key)?;
         Ok(facts)
     }
 
@@ -146,7 +147,13 @@ impl CertsDir {
     ) -> Result<CertificateFacts, CertsError> {
         let leaf = ca.leaf_for_key(&plan.profile(ca, now), public_key_der)?;
         let facts = self.record(plan, &leaf.cert)?;
-        files::replace(&self.leaf_path(plan.party, "pem"), &leaf.cert, Audience::All)?;
+        let (cert, key) = self.pair_of(plan.party);
+        match self.requested_key_of(plan.party)? {
+            Some(requested) if requested.subject_public_key_info() == public_key_der => {
+                pair::install_held(&cert, &leaf.cert, &key, &tls::requested_key(&key))?;
+            }
+            _ => files::replace(&cert, &leaf.cert, Audience::All)?,
+        }
         Ok(facts)
     }
 
@@ -164,6 +171,10 @@ impl CertsDir {
 
     /// A certificate beside a key that is not its own would not load, and whoever issued that key may have forgotten it.
     fn expect_no_other_key(&self, party: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
+        let requested = self.requested_key_of(party)?;
+        if requested.is_some_and(|key| key.subject_public_key_info() == wanted) {
+            return Ok(());
+        }
         let key = self.leaf_path(party, "key");
         match self.key_at(&key) {
             Ok(Some(there)) if there.subject_public_key_info() == wanted => Ok(()),
@@ -179,6 +190,16 @@ impl CertsDir {
             Err(error @ CertsError::Unusable { .. }) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// The paths of certificate and key.
+    pub(super) fn pair_of(&self, party: &PeerName) -> (PathBuf, PathBuf) {
+        (self.leaf_path(party, "pem"), self.leaf_path(party, "key"))
+    }
+
+    /// The key that waits for its certificate, if there is one.
+    pub(super) fn requested_key_of(&self, party: &PeerName) -> Result<Option<KeyPair>, CertsError> {
+        self.key_at(&tls::requested_key(&self.leaf_path(party, "key")))
     }
 
     /// The key in a file, if there is one.
@@ -204,11 +225,11 @@ impl CertsDir {
         &self,
         party: &PeerName,
     ) -> Result<Option<(CertificateFacts, bool)>, CertsError> {
-        let Some(text) = files::read_pem(&self.leaf_path(party, "pem"))? else {
-            return Ok(None);
-        };
+        let (cert, key) = self.pair_of(party);
+        pair::mend_held(&cert, &key)?;
+        let Some(text) = files::read_pem(&cert)? else { return Ok(None) };
         let leafs = CertificateFacts::all_from_pem(&text).unwrap_or_default();
-        let key = self.key_at(&self.leaf_path(party, "key")).unwrap_or_default();
+        let key = self.key_at(&key).unwrap_or_default();
         Ok(leafs.into_iter().next().map(|facts| {
             let fits = key.is_some_and(|key| facts.has_public_key(&key.subject_public_key_info()));
             (facts, fits)
@@ -451,5 +472,32 @@ mod tests {
         let told = told.expect_err("refused").to_string();
         assert!(told.contains("agent-a.pem") && told.contains("role"), "{told}");
         assert!(wrong.expect_role(Role::Agent).is_ok());
+    }
+
+    #[test]
+    fn a_command_that_ended_between_certificate_and_key_is_finished_by_the_next() {
+        let now = SystemTime::now();
+        let (dir, certs) = with_ca(now);
+        let request = asked(Role::Agent, "a", &[]);
+        let loads = || Credentials::from_dir(dir.path(), "agent-a").is_ok();
+        let old = certs.issue(&request, now).expect("issued");
+        let cert = fs::read(&old.cert_path).expect("read");
+        let forced = LeafRequest { force: true, ..request.clone() };
+        let new = certs.issue(&forced, now).expect("issued");
+        // As it is when the process ends after the first of two renames.
+        let next = dir.path().join(".agent-a.pem.next");
+        fs::rename(&new.cert_path, &next).expect("moved");
+        fs::write(&old.cert_path, cert).expect("written");
+        assert!(!loads());
+        let kept = certs.issue(&request, now).expect("finished");
+        assert_eq!((kept.action, kept.serial), (Action::Kept, new.serial));
+        assert!(loads() && !next.exists());
+        // The same for the CA.
+        let key = fs::read(dir.path().join("ca.key")).expect("read");
+        certs.init(&InitOptions { force: true, ..InitOptions::default() }, now).expect("made");
+        assert_ne!(fs::read(dir.path().join("ca.key")).expect("read"), key);
+        let (ca, next) = (dir.path().join("ca.pem"), dir.path().join(".ca.pem.next"));
+        fs::rename(&ca, &next).expect("moved");
+        assert!(certs.ca().is_ok() && ca.exists() && !next.exists());
     }
 }

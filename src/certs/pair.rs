@@ -5,7 +5,11 @@ use super::{
     ca::key_pair,
     files::{self, Audience},
 };
-use crate::{durable, files::dir_of, tls::CertificateFacts};
+use crate::{
+    durable,
+    files::dir_of,
+    tls::{CertificateFacts, requested_key},
+};
 use rcgen::PublicKeyData;
 use std::{
     fs,
@@ -32,11 +36,39 @@ pub(crate) fn replace_pair(
     key_pem: &str,
 ) -> Result<(), CertsError> {
     let _held = files::hold_dir(dir_of(cert))?;
-    let (next_cert, next_key) = (beside(cert, "next"), beside(key, "next"));
+    replace_held(cert, cert_pem, key, key_pem)
+}
+
+/// The same in a directory that is held already.
+pub(super) fn replace_held(
+    cert: &Path,
+    cert_pem: &str,
+    key: &Path,
+    key_pem: &str,
+) -> Result<(), CertsError> {
+    let next_key = beside(key, "next");
     files::replace(&next_key, key_pem, Audience::Owner)?;
+    install_held(cert, cert_pem, key, &next_key)
+}
+
+/// Puts a certificate in its place together with a key that waits beside the key in use.
+pub(super) fn install_held(
+    cert: &Path,
+    cert_pem: &str,
+    key: &Path,
+    next_key: &Path,
+) -> Result<(), CertsError> {
+    let next_cert = beside(cert, "next");
     files::replace(&next_cert, cert_pem, Audience::All)?;
-    rename(&next_key, key)?;
+    rename(next_key, key)?;
     rename(&next_cert, cert)
+}
+
+/// Writes a new key beside the one in use, for the same readers.
+pub(super) fn write_requested_held(key: &Path, key_pem: &str) -> Result<(), CertsError> {
+    let path = requested_key(key);
+    crate::files::replace_as(&path, key_pem, Audience::KeyAsBefore, key)
+        .map_err(|source| CertsError::Unwritable { path, source })
 }
 
 /// Replaces a file that everybody may read: a CA's certificate, a revocation list.
@@ -44,26 +76,51 @@ pub(crate) fn replace_public(path: &Path, pem: &str) -> Result<(), CertsError> {
     files::replace(path, pem, Audience::All)
 }
 
-/// Finishes what [`replace_pair`] had begun when its process ended. Says whether there was anything to finish.
-pub(crate) fn mend_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
-    let next = beside(cert, "next");
-    if !next.exists() {
-        return Ok(false);
-    }
-    let _held = files::hold_dir(dir_of(cert))?;
-    let Some(text) = files::read_pem(&next)? else { return Ok(false) };
-    let is_pair = is_pair(&text, &Zeroizing::new(files::read_pem(key)?.unwrap_or_default()));
-    if is_pair {
-        rename(&next, cert)?;
-    }
-    Ok(is_pair)
+/// What [`mend_pair`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mended {
+    /// There was nothing to do.
+    Nothing,
+    /// A replacement of certificate and key had been cut off between the two, and is finished.
+    Replacement,
+    /// The certificate of a requested key has arrived, and the key has taken the place of the former one.
+    Request,
 }
 
-fn is_pair(cert_pem: &[u8], key_pem: &[u8]) -> bool {
-    let leaf = CertificateFacts::all_from_pem(cert_pem).unwrap_or_default();
-    let key = key_pair(key_pem).ok().flatten();
-    let key = key.map(|key| key.subject_public_key_info());
-    leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key))
+/// Finishes what was left between a certificate and its key: a replacement of both that was cut off, or a requested key whose
+/// certificate is in its place now, however it came there. To be called before the files are loaded.
+///
+/// # Errors
+/// Files that cannot be read or written.
+pub fn mend_pair(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
+    if !beside(cert, "next").exists() && !requested_key(key).exists() {
+        return Ok(Mended::Nothing);
+    }
+    let _held = files::hold_dir(dir_of(cert))?;
+    mend_held(cert, key)
+}
+
+/// The same in a directory that is held already.
+pub(super) fn mend_held(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
+    let (next, requested) = (beside(cert, "next"), requested_key(key));
+    if is_pair(&next, key)? {
+        rename(&next, cert)?;
+        return Ok(Mended::Replacement);
+    }
+    if is_pair(cert, &requested)? {
+        rename(&requested, key)?;
+        return Ok(Mended::Request);
+    }
+    Ok(Mended::Nothing)
+}
+
+fn is_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
+    let Some(cert) = files::read_pem(cert)? else { return Ok(false) };
+    let Some(key) = files::read_pem(key)?.map(Zeroizing::new) else { return Ok(false) };
+    let leaf = CertificateFacts::all_from_pem(&cert).unwrap_or_default();
+    let key = key_pair(&key).ok().flatten().map(|key| key.subject_public_key_info());
+    Ok(leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key)))
 }
 
 /// `.agent-warehouse.pem.next`: no `.pem` at its end, so that it is nobody's certificate yet.
@@ -118,7 +175,7 @@ mod tests {
             assert!(is_good(dir.path(), &ca));
         }
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 2);
-        assert!(!mend_pair(&cert, &key).expect("looked"));
+        assert_eq!(mend_pair(&cert, &key).expect("looked"), Mended::Nothing);
     }
 
     #[test]
@@ -128,11 +185,12 @@ mod tests {
         let (cert, key) = (dir.path().join("a.pem"), dir.path().join("a.key"));
         replace_pair(&cert, &old.cert, &key, &old.key).expect("written");
         fs::write(beside(&cert, "next"), &new.cert).expect("written");
-        assert!(!mend_pair(&cert, &key).expect("looked"), "the key is still the old one");
+        assert_eq!(mend_pair(&cert, &key).expect("looked"), Mended::Nothing);
         assert!(is_good(dir.path(), &ca));
         fs::write(&key, new.key.as_bytes()).expect("written");
         assert!(!is_good(dir.path(), &ca), "it does not match now");
-        assert!(mend_pair(&cert, &key).expect("mended") && is_good(dir.path(), &ca));
+        assert_eq!(mend_pair(&cert, &key).expect("mended"), Mended::Replacement);
+        assert!(is_good(dir.path(), &ca));
     }
 
     #[test]

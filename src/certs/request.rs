@@ -5,10 +5,14 @@ use super::{
     ca::new_key,
     dir::Action,
     files::{self, Audience},
+    pair,
 };
-use crate::{name::PeerName, tls::CsrFacts};
+use crate::{
+    name::PeerName,
+    tls::{self, CsrFacts},
+};
 use rcgen::{CertificateParams, DnType, KeyPair, PublicKeyData};
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 use zeroize::Zeroizing;
 
 /// What [`CertsDir::request`] did.
@@ -20,6 +24,8 @@ pub struct RequestReport {
     pub key: Action,
     /// The key, which stays here.
     pub key_path: PathBuf,
+    /// The key waits for its certificate beside another one, which stays in use until then.
+    pub is_waiting: bool,
     /// What was done about the request.
     pub csr: Action,
     /// The request, which goes to the CA.
@@ -28,14 +34,28 @@ pub struct RequestReport {
 
 impl CertsDir {
     /// Makes a key and a request for its certificate, or keeps those that are there; the directory is made if need be and needs no CA.
-    /// `force` makes a new key: a certificate that was signed for the old one then fits no longer.
+    ///
+    /// `force` makes a new key. A key that is there is left in its place, because it is in use until the certificate of the new one is
+    /// here: the new one waits beside it, and takes its place when that certificate is loaded, or signed in this directory.
     pub fn request(&self, party: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
         let _held = files::hold_dir(&self.dir)?;
-        let (key_path, csr_path) = (self.leaf_path(party, "key"), self.leaf_path(party, "csr"));
-        let there = if force { None } else { self.key_at(&key_path)? };
-        let (key, action) = match there {
-            Some(key) => (key, Action::Kept),
-            None => (self.store_key(&key_path)?, Action::Made),
+        let ((cert_path, own_path), csr_path) = (self.pair_of(party), self.leaf_path(party, "csr"));
+        pair::mend_held(&cert_path, &own_path)?;
+        let is_in_use = own_path.symlink_metadata().is_ok();
+        let requested_path = tls::requested_key(&own_path);
+        let kept = if force { None } else { self.kept_key(party)? };
+        let (key, action, key_path) = match kept {
+            Some((key, path)) => (key, Action::Kept, path),
+            None => {
+                let (key, pem) = made_key()?;
+                if is_in_use {
+                    pair::write_requested_held(&own_path, &pem)?;
+                    (key, Action::Made, requested_path.clone())
+                } else {
+                    files::replace(&own_path, &pem, Audience::Owner)?;
+                    (key, Action::Made, own_path)
+                }
+            }
         };
         let text = files::read_pem(&csr_path)?.unwrap_or_default();
         let requests = CsrFacts::all_from_pem(&text).unwrap_or_default();
@@ -46,14 +66,40 @@ impl CertsDir {
                 Action::Made
             }
         };
-        Ok(RequestReport { party: party.clone(), key: action, key_path, csr, csr_path })
+        let is_waiting = key_path == requested_path;
+        let party = party.clone();
+        Ok(RequestReport { party, key: action, key_path, is_waiting, csr, csr_path })
     }
 
-    fn store_key(&self, path: &std::path::Path) -> Result<KeyPair, CertsError> {
-        let key = new_key()?;
-        files::replace(path, &Zeroizing::new(key.serialize_pem()), Audience::Owner)?;
-        Ok(key)
+    /// The newest key that is there, and its place.
+    fn kept_key(&self, party: &PeerName) -> Result<Option<(KeyPair, PathBuf)>, CertsError> {
+        let own_path = self.leaf_path(party, "key");
+        if let Some(key) = self.requested_key_of(party)? {
+            return Ok(Some((key, tls::requested_key(&own_path))));
+        }
+        Ok(self.key_at(&own_path)?.map(|key| (key, own_path)))
     }
+
+    /// The keys that wait for their certificates in this directory, with the party of each, in the order of their names.
+    pub fn waiting_keys(&self) -> Result<Vec<(PeerName, PathBuf)>, CertsError> {
+        let unreadable = |source| CertsError::Unreadable { path: self.dir.clone(), source };
+        let mut found = vec![];
+        for entry in fs::read_dir(&self.dir).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".key.requested"));
+            let party = stem.and_then(|stem| stem.replacen('-', "/", 1).parse().ok());
+            found.extend(party.map(|party: PeerName| (party, path.clone())));
+        }
+        found.sort_by_key(|(party, _)| party.to_string());
+        Ok(found)
+    }
+}
+
+fn made_key() -> Result<(KeyPair, Zeroizing<String>), CertsError> {
+    let key = new_key()?;
+    let pem = Zeroizing::new(key.serialize_pem());
+    Ok((key, pem))
 }
 
 /// The subject is for people. It asks for nothing: who signs it decides.
@@ -74,7 +120,7 @@ mod tests {
         tls::{CertificateFacts, Credentials},
     };
     use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
-    use std::{fs, time::SystemTime};
+    use std::time::SystemTime;
 
     fn places() -> (tempfile::TempDir, CertsDir, CertsDir) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -185,5 +231,94 @@ mod tests {
         ca.issue(&wanted, now).expect("issued");
         let told = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
         assert!(told.contains("agent-warehouse.key is not the key of the request"), "{told}");
+    }
+
+    fn text(path: &std::path::Path) -> String {
+        fs::read_to_string(path).expect("read")
+    }
+
+    /// A site with a certificate in use, and the key that goes with it.
+    fn site_in_use() -> (tempfile::TempDir, CertsDir, CertsDir, PeerName) {
+        let (dir, ca, site) = places();
+        let (party, wanted) = warehouse();
+        let asked = site.request(&party, false).expect("made");
+        ca.sign(&asked.csr_path, &wanted, SystemTime::now()).expect("signed");
+        for file in ["agent-warehouse.pem", "ca.pem", "crl.pem"] {
+            fs::copy(ca.dir.join(file), site.dir.join(file)).expect("brought");
+        }
+        (dir, ca, site, party)
+    }
+
+    fn loads(site: &CertsDir) -> bool {
+        Credentials::from_dir(&site.dir, "agent-warehouse").is_ok()
+    }
+
+    #[test]
+    fn a_forced_request_leaves_the_key_in_use_in_its_place_until_the_certificate_is_here() {
+        let (_dir, ca, site, party) = site_in_use();
+        let (cert, key) = site.pair_of(&party);
+        let before = text(&key);
+        let asked = site.request(&party, true).expect("made");
+        assert!(asked.is_waiting && asked.key_path != key && loads(&site));
+        assert_eq!(text(&key), before);
+        // Repeated, it is the same request; forced again, another one.
+        let again = site.request(&party, false).expect("kept");
+        assert_eq!((again.key, again.csr, again.is_waiting), (Action::Kept, Action::Kept, true));
+        let stale = text(&asked.key_path);
+        let forced = site.request(&party, true).expect("made");
+        assert_eq!((forced.key, forced.csr), (Action::Made, Action::Made));
+        assert!(text(&forced.key_path) != stale && text(&key) == before && loads(&site));
+        assert_eq!(site.waiting_keys().expect("listed"), [(party, forced.key_path.clone())]);
+        // Copied over the one in use, the certificate brings its key into use.
+        ca.sign(&forced.csr_path, &warehouse().1, SystemTime::now()).expect("signed");
+        let new = text(&forced.key_path);
+        fs::copy(ca.dir.join("agent-warehouse.pem"), &cert).expect("brought");
+        assert!(loads(&site), "a program that cannot write loads it too");
+        assert_eq!(pair::mend_pair(&cert, &key).expect("mended"), pair::Mended::Request);
+        assert!(text(&key) == new && !forced.key_path.exists() && loads(&site));
+        assert_eq!(pair::mend_pair(&cert, &key).expect("looked"), pair::Mended::Nothing);
+    }
+
+    #[test]
+    fn a_certificate_of_neither_key_is_refused_and_changes_nothing() {
+        let (_dir, ca, site, party) = site_in_use();
+        let (cert, key) = site.pair_of(&party);
+        let before = text(&key);
+        let first = site.request(&party, true).expect("made");
+        ca.sign(&first.csr_path, &warehouse().1, SystemTime::now()).expect("signed");
+        let second = site.request(&party, true).expect("made");
+        fs::copy(ca.dir.join("agent-warehouse.pem"), &cert).expect("brought");
+        let told = Credentials::from_dir(&site.dir, "agent-warehouse").expect_err("refused");
+        assert!(told.to_string().contains("is not the key of the certificate"), "{told}");
+        assert_eq!(pair::mend_pair(&cert, &key).expect("looked"), pair::Mended::Nothing);
+        assert!(text(&key) == before && second.key_path.exists());
+    }
+
+    #[test]
+    fn a_request_that_is_signed_in_its_own_directory_takes_effect_with_its_key() {
+        let (_dir, ca, _) = places();
+        let ((party, wanted), now) = (warehouse(), SystemTime::now());
+        ca.issue(&wanted, now).expect("issued");
+        let asked = ca.request(&party, true).expect("made");
+        let new = text(&asked.key_path);
+        assert!(asked.is_waiting && loads(&ca));
+        let signed = ca.sign(&asked.csr_path, &wanted, now).expect("signed");
+        assert!(loads(&ca) && !asked.key_path.exists());
+        assert_eq!(text(&signed.key_path), new);
+        assert_eq!(ca.request(&party, false).expect("kept").key_path, signed.key_path);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_requested_key_is_read_by_the_same_users_as_the_one_that_it_replaces() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_dir, _ca, site, party) = site_in_use();
+        let key = site.leaf_path(&party, "key");
+        for (mode, wanted) in [(0o600, 0o600), (0o640, 0o640), (0o644, 0o640), (0o666, 0o640)] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("changed");
+            let path = site.request(&party, true).expect("made").key_path;
+            let found = fs::metadata(path).expect("there").permissions().mode() & 0o777;
+            assert_eq!(found, wanted, "{mode:o} gave {found:o}");
+        }
     }
 }

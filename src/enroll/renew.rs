@@ -6,7 +6,7 @@ use super::{
     lists, schedule,
 };
 use crate::{
-    certs::{CertsError, NewKey, mend_pair, replace_pair},
+    certs::{CertsError, Mended, NewKey, mend_pair, replace_pair},
     drain::Tasks,
     limits::{RENEWAL_LOOK_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN, RENEWAL_SAID_EVERY},
     name::{NodeAddress, PeerName},
@@ -62,7 +62,7 @@ impl Renewal {
     /// # Errors
     /// Files that cannot be read or written.
     pub fn mend(&self) -> Result<bool, EnrollError> {
-        Ok(mend_pair(&self.files.cert, &self.files.key)?)
+        Ok(mend_pair(&self.files.cert, &self.files.key)? != Mended::Nothing)
     }
 
     /// Renews once if it is due: the certificate at two thirds of its life, and the revocation list beside it at two thirds of its own.

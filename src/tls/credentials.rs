@@ -61,7 +61,27 @@ impl Credentials {
     }
 
     /// Loads the files that are named. A revocation list that is named must be there.
+    ///
+    /// A certificate that belongs to a key that `dialback certs request` made is loaded with that key, also while the key of the
+    /// certificate before it is still in its place.
     pub fn from_files(at: &CredentialFiles) -> Result<Self, CredentialsError> {
+        let loaded = Self::from_exactly(at);
+        let is_key_wrong = match &loaded {
+            Err(CredentialsError::KeyMismatch { .. }) => true,
+            Err(CredentialsError::Missing { path, .. }) => *path == at.key,
+            _ => false,
+        };
+        let key = files::requested_key(&at.key);
+        if !is_key_wrong || !key.exists() {
+            return loaded;
+        }
+        match Self::from_exactly(&CredentialFiles { key, ..at.clone() }) {
+            Err(CredentialsError::KeyMismatch { .. }) => loaded,
+            other => other,
+        }
+    }
+
+    fn from_exactly(at: &CredentialFiles) -> Result<Self, CredentialsError> {
         let (cert, ca) = (files::read(&at.cert)?, files::read(&at.ca)?);
         let key = files::read_key(&at.key)?;
         let node_ca = at.node_ca.as_deref().map(files::read).transpose()?;

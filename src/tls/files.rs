@@ -90,6 +90,12 @@ impl CredentialFiles {
     }
 }
 
+/// Where a key that was requested waits beside the one in use until its certificate is here: `.agent-warehouse.key.requested`.
+pub(crate) fn requested_key(key: &Path) -> PathBuf {
+    let name = key.file_name().unwrap_or_default().to_string_lossy();
+    key.with_file_name(format!(".{name}.requested"))
+}
+
 fn stems_of(dir: &Path, role: Role) -> Result<Vec<String>, CredentialsError> {
     let mut stems = vec![];
     for entry in fs::read_dir(dir).map_err(|error| unreadable(dir, error))? {

@@ -47,6 +47,8 @@ pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 pub(crate) use files::exposed_mode;
 #[cfg(any(feature = "config", feature = "gateway"))]
 pub(crate) use files::open_regular;
+#[cfg(feature = "certs")]
+pub(crate) use files::requested_key;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;

@@ -30,7 +30,7 @@ pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
         }
         CertsCommand::Revoke { party } => tell::revoke(&dir.revoke(&party.into(), now)?),
         CertsCommand::Crl => tell::crl(&dir.crl(now)?),
-        CertsCommand::List => tell::list(&dir.list()?, now),
+        CertsCommand::List => tell::list(&dir.list()?, &dir.waiting_keys()?, now),
         CertsCommand::Inspect { file } => tell::file(&file),
     }
 }

@@ -3,6 +3,7 @@
 use crate::{args::TlsArgs, exit::Failure};
 use dialback::{
     CredentialFiles, Credentials, Role, Utc,
+    certs::{Mended, mend_pair},
     config::{TlsFiles, TlsPaths},
 };
 use std::{
@@ -21,9 +22,28 @@ pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credent
 
 /// Loads the credentials of a role from these files.
 pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentials, Failure> {
+    mend(files);
     let credentials = Credentials::from_files(files)?;
     credentials.expect_role(role)?;
     Ok(credentials)
+}
+
+/// Finishes what was left between certificate and key. Where that cannot be written, reading the files says what is wrong with them.
+fn mend(files: &CredentialFiles) {
+    let key = files.key.display();
+    match mend_pair(&files.cert, &files.key) {
+        Ok(Mended::Request) => tracing::info!(
+            "the certificate of the requested key is here: the key has replaced {key}"
+        ),
+        Ok(Mended::Replacement) => tracing::warn!(
+            "a replacement of certificate and key was cut off between the two, and is finished now"
+        ),
+        Ok(_) => {}
+        Err(error) => {
+            let error = Failure::local(&error).lines().join("; ");
+            tracing::warn!("cannot put the requested key in the place of {key}: {error}");
+        }
+    }
 }
 
 /// Which files there are to watch.

@@ -79,7 +79,9 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
 /// new one.
 pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Failure> {
     if renewal.mend()? {
-        tracing::warn!("a renewal was cut off between certificate and key, and is finished now");
+        tracing::warn!(
+            "a replacement of certificate and key was cut off between the two, and is finished now"
+        );
     }
     let credentials = renewal.credentials()?;
     credentials.expect_role(role)?;

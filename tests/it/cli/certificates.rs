@@ -79,6 +79,74 @@ fn a_key_that_is_made_where_it_stays_is_certified_where_the_ca_is_and_links() {
 }
 
 #[test]
+fn a_new_key_waits_for_its_certificate_while_the_former_one_is_in_use() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let agent = ["agent", "--demo", "--node", &at];
+    let (key, waiting) = ("certs/agent-warehouse.key", "certs/.agent-warehouse.key.requested");
+    let before = place.read(key);
+    let mut running = place.start(&agent);
+    running.said("registered as warehouse");
+    assert_eq!(words(&place, &["request", "agent", "warehouse", "--force"]), "made made next:");
+    assert_eq!(words(&place, &["request", "agent", "warehouse"]), "kept kept next:");
+    let listed = place.run(&["certs", "list"]).expect(0, &[]).stdout;
+    assert!(listed.contains("agent/warehouse waits for its certificate"), "{listed}");
+    // A restart before the certificate is back.
+    assert_eq!(place.read(key), before);
+    place.start(&agent).said("registered as warehouse");
+    // Signed elsewhere, and copied over the one in use while the agent runs.
+    for file in ["ca.pem", "ca.key", "issued.jsonl"] {
+        std::fs::create_dir_all(place.path("office")).expect("made");
+        place.write(&format!("office/{file}"), place.read(&format!("certs/{file}")));
+    }
+    let sign = ["sign", "certs/agent-warehouse.csr", "agent", "warehouse", "--dir", "office"];
+    assert_eq!(words(&place, &sign), "made next:");
+    let new = place.read(waiting);
+    place.write("certs/agent-warehouse.pem", place.read("office/agent-warehouse.pem"));
+    running.said("the key has replaced certs/agent-warehouse.key");
+    running.said("registered as warehouse");
+    assert!(place.read(key) == new && !place.path(waiting).exists());
+    place.start(&agent).said("registered as warehouse");
+}
+
+#[test]
+fn a_certificate_that_was_copied_in_by_hand_is_paired_with_its_requested_key_at_the_next_start() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let old = place.read("certs/caller-ops.pem");
+    let old_key = place.read("certs/caller-ops.key");
+    assert_eq!(words(&place, &["request", "caller", "ops", "--force"]), "made made next:");
+    let waiting = place.read("certs/.caller-ops.key.requested");
+    assert_eq!(
+        words(&place, &["sign", "certs/caller-ops.csr", "caller", "ops"]),
+        "renewed renewed next:"
+    );
+    // As if the certificate had been signed elsewhere and only it had been brought.
+    place.write("certs/.caller-ops.key.requested", waiting);
+    place.write("certs/caller-ops.key", old_key);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(place.path("certs/.caller-ops.key.requested"), mode).expect("changed");
+    assert_ne!(place.read("certs/caller-ops.pem"), old);
+    let call = ["call", "warehouse", "HelloService/Hello", "-d", "\"x\"", "--node", &at];
+    place.run(&call).expect(78, &["not attached"]);
+    assert!(!place.path("certs/.caller-ops.key.requested").exists());
+    place.run(&call).expect(78, &["not attached"]);
+}
+
+#[test]
+fn a_replacement_that_was_cut_off_between_its_files_is_finished_at_the_next_start() {
+    let place = Place::new();
+    let (_node, at) = place.node();
+    let old = place.read("certs/agent-warehouse.pem");
+    assert_eq!(words(&place, &["issue", "agent", "warehouse", "--force"]), "renewed renewed next:");
+    place.write("certs/.agent-warehouse.pem.next", place.read("certs/agent-warehouse.pem"));
+    place.write("certs/agent-warehouse.pem", old);
+    let mut agent = place.start(&["agent", "--demo", "--node", &at]);
+    agent.said("is finished now");
+    agent.said("registered as warehouse");
+}
+
+#[test]
 fn what_is_revoked_is_listed_stays_out_and_comes_back_under_a_new_certificate_only() {
     let place = Place::new();
     assert_eq!(words(&place, &["revoke", "agent", "warehouse"]), "revoked renewed next:");

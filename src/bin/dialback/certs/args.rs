@@ -58,7 +58,7 @@ Bring the .csr to the CA, and what `dialback certs sign` makes of it back; the k
         /// Whose.
         #[command(flatten)]
         party: PartyArgs,
-        /// Make a new key even if there is one; the certificate of the old one fits no longer
+        /// Make a new key even if there is one, which stays in use until the certificate of the new one is here
         #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
         force: bool,
     },

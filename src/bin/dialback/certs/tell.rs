@@ -11,7 +11,10 @@ use dialback::{
         RequestReport, RevokeReport,
     },
 };
-use std::{path::Path, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 const DAY_SECS: u64 = 24 * 3600;
 
@@ -73,8 +76,12 @@ fn bring_it(report: &IssueReport, dir: &Path) -> String {
 
 pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure> {
     let csr = show(&report.csr_path);
+    let key = match report.is_waiting {
+        true => "its new key: waits here; the former one is in use until the certificate is here",
+        false => "its key: stays here",
+    };
     print(&columns(&[
-        row(report.key, &report.key_path, "its key: stays here".into()),
+        row(report.key, &report.key_path, key.into()),
         row(report.csr, &report.csr_path, "the request for its certificate, for the CA".into()),
     ]))?;
     let PeerName { role, name } = &report.party;
@@ -164,10 +171,24 @@ fn crl_row(crl: &CrlReport) -> Vec<String> {
     )
 }
 
-pub(super) fn list(listed: &[ListedCertificate], now: SystemTime) -> Result<(), Failure> {
-    if listed.is_empty() {
-        return print("nothing was issued here yet; dialback certs issue ROLE NAME");
+pub(super) fn list(
+    listed: &[ListedCertificate],
+    waiting: &[(PeerName, PathBuf)],
+    now: SystemTime,
+) -> Result<(), Failure> {
+    match listed.is_empty() {
+        true => print("nothing was issued here yet; dialback certs issue ROLE NAME")?,
+        false => print(&table(listed, now))?,
     }
+    waiting.iter().try_for_each(|(party, key)| {
+        let key = show(key);
+        print(&format!(
+            "a new key of {party} waits for its certificate in {key}; the former one is in use until then"
+        ))
+    })
+}
+
+fn table(listed: &[ListedCertificate], now: SystemTime) -> String {
     let head = ["PARTY", "STATE", "LEFT", "HOLDS UNTIL", "SERIAL", "HOSTS"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(listed.iter().enumerate().map(|(at, one)| {
@@ -181,7 +202,7 @@ pub(super) fn list(listed: &[ListedCertificate], now: SystemTime) -> Result<(), 
             escape(&one.sans.join(" ")),
         ]
     }));
-    print(&columns(&rows))
+    columns(&rows)
 }
 
 /// What was replaced still holds: whoever has its key is let in until its time is over, or it is revoked.
