@@ -202,7 +202,7 @@ async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> Li
         };
         // What was said up to here, the next link will be made by.
         renewed.mark_unchanged();
-        let newer_than = needs_newer.then_some(link.identity().not_after());
+        let newer_than = needs_newer.then(|| link.ends().at());
         let dial = || async move {
             let (link, control, _welcome) =
                 shared.dialler.dial(&shared.address, newer_than).await?;

@@ -126,8 +126,9 @@ pub use tls::CsrFacts;
 #[cfg(feature = "gateway")]
 pub use tls::ServerCertificate;
 pub use tls::{
-    BadCrlScope, CertificateFacts, CredentialFiles, CredentialPem, Credentials, CredentialsError,
-    CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
+    BadCrlScope, CertificateFacts, ChainBound, CredentialFiles, CredentialPem, Credentials,
+    CredentialsError, CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
+    Validity,
 };
 #[cfg(feature = "json")]
 pub use wire::json;

@@ -98,7 +98,7 @@ async fn stay(
         };
         // What was said up to here, the next link will be made by.
         renewed.mark_unchanged();
-        let newer_than = needs_newer.then_some(link.identity().not_after());
+        let newer_than = needs_newer.then(|| link.ends().at());
         let dial = || dial(shared, address, newer_than);
         let register = |dialled| Attachment::new(shared, dialled).registered();
         match beside(&mut attachment, address, shared.anew.subscribe(), dial, register).await {
@@ -143,7 +143,7 @@ fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> 
 /// A link that the node has welcomed and on which nothing is registered yet.
 type Dialled = (Link, ControlStream, Welcome);
 
-/// Dials once, for a link beside the present one; does not end once the agent is leaving. The node's certificate must hold beyond
+/// Dials once, for a link beside the present one; does not end once the agent is leaving. The node's chain must hold beyond
 /// `newer_than`, if that is given. May be dropped: the node routes no call to the link yet.
 async fn dial(
     shared: &Shared,

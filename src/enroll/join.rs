@@ -38,7 +38,7 @@ pub struct Joined {
     pub party: PeerName,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
-    /// The certificate holds up to here.
+    /// The certificate holds up to here, its intermediates included.
     pub not_after: SystemTime,
     /// What was written: certificate and key, and `ca.pem` and `crl.pem` beside them.
     pub files: CredentialFiles,
@@ -100,7 +100,7 @@ impl Join {
     fn check_here(&self, now: SystemTime) -> Result<CredentialFiles, EnrollError> {
         let files = CredentialFiles::in_dir(&self.dir, &self.stem());
         if let (false, Ok(there)) = (self.is_forced, Credentials::from_files(&files)) {
-            let until = Utc(there.identity().not_after());
+            let until = Utc(there.validity().ends.at());
             return Err(EnrollError::AlreadyThere { path: files.cert, until });
         }
         let until = self.token.not_after();
@@ -159,11 +159,10 @@ impl Join {
         if joined.peer_name() != self.token.party() {
             return Err(bad("the certificate is for somebody else"));
         }
-        let identity = joined.identity();
         Ok(Joined {
             party: joined.peer_name().clone(),
-            serial: identity.serial().into(),
-            not_after: identity.not_after(),
+            serial: joined.identity().serial().into(),
+            not_after: joined.validity().ends.at(),
             files,
         })
     }

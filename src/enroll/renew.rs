@@ -10,7 +10,7 @@ use crate::{
     drain::Tasks,
     limits::{RENEWAL_LOOK_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN, RENEWAL_SAID_EVERY},
     name::{NodeAddress, PeerName},
-    tls::{CredentialFiles, Credentials, Identity, ToEnroller, Utc, random_bytes},
+    tls::{CredentialFiles, Credentials, ToEnroller, Utc, Validity, random_bytes},
     wire::{JOIN_ALPN, JoinReply, JoinRequest},
 };
 use std::{
@@ -76,7 +76,7 @@ impl Renewal {
 
     /// Does what is due now; the list not before a time.
     async fn look(&self, list_from: SystemTime) -> Result<Renewed, EnrollError> {
-        let (now, present) = (SystemTime::now(), self.present()?);
+        let (now, present) = (SystemTime::now(), self.credentials()?);
         let due = due_of(&present);
         if now >= due {
             return self.renew(&present).await;
@@ -111,13 +111,9 @@ impl Renewal {
         Ok(Credentials::from_files(&self.files)?)
     }
 
-    fn present(&self) -> Result<Identity, EnrollError> {
-        Ok(self.credentials()?.identity().clone())
-    }
-
     async fn ask(
         &self,
-        present: &Identity,
+        present: &Credentials,
         request: JoinRequest,
     ) -> Result<JoinReply, EnrollError> {
         let tls = ToEnroller::party(&self.files, present.trust_domain(), JOIN_ALPN)?;
@@ -126,7 +122,7 @@ impl Renewal {
         exchange(&self.enroller, present.peer_name(), &tls, request, remedy).await
     }
 
-    async fn renew(&self, present: &Identity) -> Result<Renewed, EnrollError> {
+    async fn renew(&self, present: &Credentials) -> Result<Renewed, EnrollError> {
         let key = NewKey::generate()?;
         let reply = self.ask(present, JoinRequest::renew(&key.request)).await?;
         let bad = |why: String| EnrollError::BadAnswer { address: self.enroller.clone(), why };
@@ -141,11 +137,11 @@ impl Renewal {
         Ok(Renewed::Renewed {
             party: new.peer_name().clone(),
             serial: new.identity().serial().into(),
-            not_after: new.identity().not_after(),
+            not_after: new.validity().ends.at(),
         })
     }
 
-    async fn fetch_list(&self, present: &Identity) -> Result<(), EnrollError> {
+    async fn fetch_list(&self, present: &Credentials) -> Result<(), EnrollError> {
         let reply = self.ask(present, JoinRequest::list()).await?;
         self.take_list(&reply)
     }
@@ -193,7 +189,7 @@ impl Renewal {
                 tracing::info!(
                     "renewed the certificate of {party}: serial {serial}, holds until {until}"
                 );
-                self.present().map_or(now, |present| due_of(&present))
+                self.credentials().map_or(now, |present| due_of(&present))
             }
         };
         // Not at once either: a leaf that is old when it comes must not make us ask as fast as we can.
@@ -203,17 +199,20 @@ impl Renewal {
 
     fn after_fault(&self, error: &EnrollError, now: SystemTime) -> Duration {
         let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
-        match self.present() {
-            Ok(present) => schedule::retry(present.not_after(), now, error.is_refusal(), chance),
+        match self.credentials() {
+            Ok(present) => {
+                schedule::retry(present.validity().ends.at(), now, error.is_refusal(), chance)
+            }
             // Until somebody brings a new certificate.
             Err(_) => RENEWAL_LOOK_EVERY,
         }
     }
 }
 
-fn due_of(present: &Identity) -> SystemTime {
-    let chance = schedule::chance_of(present.serial());
-    schedule::due(present.not_before(), present.not_after(), chance)
+fn due_of(present: &Credentials) -> SystemTime {
+    let chance = schedule::chance_of(present.identity().serial());
+    let Validity { starts, ends, .. } = present.validity();
+    schedule::due(starts.at(), ends.at(), chance)
 }
 
 /// A renewal that goes on by itself. Dropping it ends it.

@@ -133,7 +133,7 @@ impl Dialler {
         Ok(())
     }
 
-    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. A certificate of the node has to be good
+    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. The chain of the node has to hold
     /// beyond `newer_than`, if that is given: the dial ends before the first words otherwise.
     pub(crate) async fn dial(
         &self,
@@ -143,15 +143,15 @@ impl Dialler {
         let credentials = self.trust.credentials();
         let settings = self.settings.get();
         let connection = self.race(address, &settings.config).await?;
-        let identity = greet::identity_of(&connection, credentials.trust_domain())?;
-        if newer_than.is_some_and(|end| identity.not_after() <= end) {
+        let verified = greet::verified(&connection, &credentials)?;
+        if newer_than.is_some_and(|end| verified.1.at() <= end) {
             endpoint::close(&connection, CloseCode::Goodbye, LOOKED);
             return Err(LinkFault::NotNewer);
         }
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
             Ok(Ok((control, welcome))) => {
                 let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
-                let link = Link::new(connection, identity, host, &control, bytes_max);
+                let link = Link::new(connection, verified, host, &control, bytes_max);
                 self.trust.add(&link, &credentials);
                 Ok((link, control, welcome))
             }

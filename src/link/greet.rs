@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
-    tls::{Credentials, Identity},
+    tls::{ChainBound, Credentials, Identity},
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use rustls_pki_types::CertificateDer;
@@ -19,6 +19,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 pub(crate) struct Greeted {
     connection: quinn::Connection,
     identity: Identity,
+    ends: ChainBound,
     control: ControlStream,
     hello: Hello,
     trust: Arc<Trust>,
@@ -58,7 +59,7 @@ pub(super) async fn greet(
         .await
         .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
         .map_err(|error| LinkFault::lost(&error))?;
-    let identity = identity_of(&connection, credentials.trust_domain())
+    let (identity, ends) = verified(&connection, &credentials)
         .map_err(|fault| refused(&connection, CloseCode::Protocol, fault))?;
     let hello = async {
         let mut control = accept_control(&connection).await?;
@@ -69,7 +70,8 @@ pub(super) async fn greet(
     };
     let fault = match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
         Ok(Ok((control, hello))) => {
-            let greeted = Greeted { connection, identity, control, hello, trust, credentials };
+            let greeted =
+                Greeted { connection, identity, ends, control, hello, trust, credentials };
             return greeted.check_version();
         }
         Ok(Err(fault)) => fault,
@@ -89,15 +91,32 @@ async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream,
     Ok(ControlStream::new(send, recv))
 }
 
+/// Who the peer is, and how long its chain holds by these credentials, which have verified it.
+pub(super) fn verified(
+    connection: &quinn::Connection,
+    credentials: &Credentials,
+) -> Result<(Identity, ChainBound), LinkFault> {
+    let identity = identity_of(connection, credentials.trust_domain())?;
+    let ends = credentials.end_of(&chain_of(connection));
+    let ends = ends.ok_or_else(|| LinkFault::Broken("the peer's chain cannot be read".into()))?;
+    Ok((identity, ends))
+}
+
+/// The certificates that the peer has shown, its own first.
+pub(super) fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<_>>().ok());
+    chain.map(|chain| *chain).unwrap_or_default()
+}
+
 /// Who the peer is: from the certificate that TLS has verified, and from nothing else.
 pub(super) fn identity_of(
     connection: &quinn::Connection,
     trust_domain: &str,
 ) -> Result<Identity, LinkFault> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .ok_or_else(|| LinkFault::Broken("the peer showed no certificate".into()))?;
+    let chain = chain_of(connection);
+    if chain.is_empty() {
+        return Err(LinkFault::Broken("the peer showed no certificate".into()));
+    }
     Identity::from_verified_chain(&chain, trust_domain).map_err(|fault| LinkFault::Handshake {
         is_identity: true,
         reason: fault.to_string(),
@@ -145,7 +164,7 @@ impl Greeted {
         grants: Grants,
         limits: &Limits,
     ) -> Result<(Link, ControlStream), LinkFault> {
-        let Self { connection, identity, mut control, hello, trust, credentials } = self;
+        let Self { connection, identity, ends, mut control, hello, trust, credentials } = self;
         let answered = grants.calls_in_flight_max;
         let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
         let window = endpoint::window_for(answered, asked.min(limits.calls_in_flight_max));
@@ -155,7 +174,7 @@ impl Greeted {
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        let link = Link::new(connection, identity, None, &control, hello.message_bytes_max);
+        let link = Link::new(connection, (identity, ends), None, &control, hello.message_bytes_max);
         trust.add(&link, &credentials);
         Ok((link, control))
     }

@@ -38,7 +38,7 @@ use crate::{
     drain::UnderWay,
     name::PeerName,
     patience::{Waiting, poll_once},
-    tls::Identity,
+    tls::{ChainBound, Identity},
     wire::{CloseCode, StreamCode},
 };
 use control::Pulse;
@@ -80,6 +80,8 @@ struct Inner {
     id: LinkId,
     connection: quinn::Connection,
     identity: Identity,
+    /// How long the peer's chain holds, by the credentials that it was judged by last.
+    ends: StdMutex<ChainBound>,
     /// The host name by which the peer was dialled; none if it was the peer who dialled.
     dialled: Option<Box<str>>,
     made_at: Instant,
@@ -131,7 +133,7 @@ pub(crate) enum OpenFault {
 impl Link {
     fn new(
         connection: quinn::Connection,
-        identity: Identity,
+        (identity, ends): (Identity, ChainBound),
         dialled: Option<&str>,
         control: &ControlStream,
         peer_message_bytes_max: u64,
@@ -144,6 +146,7 @@ impl Link {
             id: LinkId::next(),
             connection,
             identity,
+            ends: StdMutex::new(ends),
             made_at: Instant::now(),
             pulse: control.pulse(),
             turn: Mutex::new(()),
@@ -165,6 +168,11 @@ impl Link {
     /// The verified certificate of the other end.
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// How long that holds: no longer than the intermediates that vouch for it.
+    pub(crate) fn ends(&self) -> ChainBound {
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Who is at the other end, by its verified certificate.

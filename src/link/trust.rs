@@ -1,13 +1,12 @@
 //! Whom one endpoint trusts at the moment, and the links that were made under it: they are judged again when that changes, and end with
 //! the certificates that they were made with.
 
-use super::{Inner, Link, LinkFault};
+use super::{Inner, Link, LinkFault, greet};
 use crate::{
     limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
     tls::{Credentials, Lapse, Reminder, random_bytes},
     wire::CloseCode,
 };
-use rustls_pki_types::CertificateDer;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::SystemTime,
@@ -93,7 +92,7 @@ impl Trust {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes links at the end of the certificates that they were made with, judges them if whoever replaced the credentials has not seen to
+    /// Closes links at the end of the chains that they were made with, judges them if whoever replaced the credentials has not seen to
     /// it, and says what of our own is about to end, for as long as it is polled. The clock on the wall counts, because certificates know no other.
     pub(crate) async fn mind_time(&self) {
         let mut reminder = Reminder::default();
@@ -105,8 +104,9 @@ impl Trust {
             }
             reminder.due(&credentials, now).iter().for_each(|line| tracing::warn!("{line}"));
             for link in self.up() {
-                if now > link.identity().not_after() {
-                    link.lapse(&Lapse::Expired);
+                let ends = link.ends();
+                if now > ends.at() {
+                    link.lapse(&Lapse::Expired(ends.intermediate().map(str::to_owned)));
                 }
             }
             tokio::time::sleep(TRUST_LOOK_EVERY).await;
@@ -117,10 +117,15 @@ impl Trust {
 impl Link {
     /// Judges the peer again, and closes the link if it does not pass. Says whether it passed.
     fn judge(&self, credentials: &Credentials, now: SystemTime) -> bool {
-        let chain = self.0.connection.peer_identity();
-        let chain = chain.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        match credentials.judge(&chain.unwrap_or_default(), self.0.dialled.as_deref(), now) {
-            Ok(()) => true,
+        let chain = greet::chain_of(&self.0.connection);
+        match credentials.judge(&chain, self.0.dialled.as_deref(), now) {
+            Ok(()) => {
+                // Other CAs may vouch for it by other intermediates.
+                if let Some(ends) = credentials.end_of(&chain) {
+                    *self.0.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+                }
+                true
+            }
             Err(lapse) => {
                 self.lapse(&lapse);
                 false
@@ -128,11 +133,11 @@ impl Link {
         }
     }
 
-    /// Ends when the peer's certificate is about to end, so that there is still time for another link: not for all links at one moment.
+    /// Ends when the peer's chain is about to end, so that there is still time for another link: not for all links at one moment.
     /// Never, if it has long to go.
     pub(crate) async fn nears_its_end(&self) {
         let spread = RENEW_BEFORE_END.mul_f64(f64::from(random_bytes::<1>()[0]) / 3.0 / 255.0);
-        while SystemTime::now() + (RENEW_BEFORE_END - spread) < self.identity().not_after() {
+        while SystemTime::now() + (RENEW_BEFORE_END - spread) < self.ends().at() {
             tokio::time::sleep(TRUST_LOOK_EVERY).await;
         }
     }
@@ -140,7 +145,7 @@ impl Link {
     fn lapse(&self, lapse: &Lapse) {
         let code = match lapse {
             Lapse::Revoked => CloseCode::Revoked,
-            Lapse::Expired => CloseCode::Expired,
+            Lapse::Expired(_) => CloseCode::Expired,
             Lapse::Distrusted(_) => CloseCode::TrustChanged,
         };
         tracing::warn!("closed the link of {}: {lapse}", self.peer());

@@ -1,6 +1,7 @@
 //! The CAs that a party believes, and about whom.
 
 use super::{
+    chain::Validity,
     config,
     credentials::Places,
     error::CredentialsError,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::name::Role;
 use rustls::{RootCertStore, sign::CertifiedKey};
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 /// Who vouches for whom.
 pub(super) struct Authorities {
@@ -35,6 +36,15 @@ impl Authorities {
         Ok(Self { parties, nodes, known, are_apart: pem.node_ca.is_some() })
     }
 
+    /// When our own chain holds, by the CAs of our role.
+    pub(super) fn validity_of(&self, own: &CertifiedKey, identity: &Identity) -> Option<Validity> {
+        let role = identity.peer_name().role;
+        let roots = if role == Role::Node { &self.nodes } else { &self.parties };
+        Validity::of(&own.cert, |at| {
+            config::expect_signed_by(roots, &own.cert, role, config::unix_time(at)).is_ok()
+        })
+    }
+
     /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same settings would refuse us, and
     /// two files in each other's place would go unnoticed. With one bundle this is the peers' to judge: they may believe others.
     pub(super) fn expect_own(
@@ -42,6 +52,7 @@ impl Authorities {
         own: &CertifiedKey,
         identity: &Identity,
         places: &Places,
+        at: SystemTime,
     ) -> Result<(), CredentialsError> {
         if !self.are_apart {
             return Ok(());
@@ -51,7 +62,7 @@ impl Authorities {
             Role::Node => (&self.nodes, &places.node_ca),
             Role::Agent | Role::Caller => (&self.parties, &places.ca),
         };
-        config::expect_signed_by(roots, &own.cert, role).map_err(|error| {
+        config::expect_signed_by(roots, &own.cert, role, config::unix_time(at)).map_err(|error| {
             let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
             CredentialsError::ForeignLeaf { cert, role, bundle, why }
         })

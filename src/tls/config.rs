@@ -1,6 +1,7 @@
 //! The two TLS settings: the side that accepts demands a certificate, the side that dials believes nodes only.
 
 use super::{
+    chain::{self, ChainBound},
     files::CrlScope,
     identity::{Identity, IdentityError},
 };
@@ -25,7 +26,7 @@ use rustls::{
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use std::{fmt, slice, sync::Arc};
+use std::{fmt, iter, slice, sync::Arc, time::SystemTime};
 use tokio::time::Instant;
 
 /// What trust is built of.
@@ -54,6 +55,11 @@ pub(super) fn provider() -> CryptoProvider {
     cryptography::default_provider()
 }
 
+/// A moment as TLS has it, to the second.
+pub(super) fn unix_time(at: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 /// Draws bytes by chance from the system, by way of the TLS provider.
 ///
 /// # Panics
@@ -70,6 +76,8 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
 pub(super) struct Trust {
     accepting: Arc<PartiesOnly>,
     dialling: Arc<dyn ServerCertVerifier>,
+    parties: Arc<RootCertStore>,
+    nodes: Arc<RootCertStore>,
 }
 
 impl Trust {
@@ -83,14 +91,36 @@ impl Trust {
             trust_domain: trust_domain.clone(),
             refusals: Lines::default(),
         };
-        let dialling = NodesOnly { chain: parts.dialling_to(&provider)?, trust_domain };
-        Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling) })
+        let dialling = NodesOnly {
+            chain: parts.dialling_to(&provider)?,
+            trust_domain,
+            refusals: Lines::default(),
+        };
+        let (parties, nodes) = (parts.parties.clone(), parts.nodes.clone());
+        Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling), parties, nodes })
+    }
+
+    /// Whether the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
+    pub(super) fn vouches_for(
+        &self,
+        chain: &[CertificateDer<'_>],
+        role: Role,
+        at: UnixTime,
+    ) -> bool {
+        let roots = if role == Role::Node { &self.nodes } else { &self.parties };
+        expect_signed_by(roots, chain, role, at).is_ok()
     }
 
     /// The judge of those who dial.
     #[cfg(feature = "gateway")]
     pub(super) fn accepting_verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.accepting.clone()
+    }
+
+    /// When a chain of a peer ends. `None`: its leaf cannot be read.
+    pub(super) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
+        let role = Identity::of_leaf(chain.first()?).ok()?.peer_name().role;
+        chain::end_of(chain, |at| self.vouches_for(chain, role, unix_time(at)))
     }
 
     /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was dialled by a name.
@@ -143,15 +173,16 @@ impl TrustParts<'_> {
     }
 }
 
-/// Whether a chain leads to one of these CAs, for what its role has to show it for. Lists and hosts are not asked.
+/// Whether a chain leads to one of these CAs at a moment, for what its role has to show it for. Lists and hosts are not asked.
 pub(super) fn expect_signed_by(
     roots: &Arc<RootCertStore>,
     chain: &[CertificateDer<'_>],
     role: Role,
+    now: UnixTime,
 ) -> Result<(), Error> {
     let (leaf, intermediates) =
         chain.split_first().ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    let (provider, now) = (provider(), UnixTime::now());
+    let provider = provider();
     if role == Role::Node {
         let leaf = ParsedCertificate::try_from(leaf)?;
         let known = provider.signature_verification_algorithms.all;
@@ -251,17 +282,6 @@ impl PartiesOnly {
             .map_err(|error| Error::from(Unfit::Identity(error)))?;
         Ok(verified)
     }
-
-    /// Says who was refused, so often and no oftener. TLS hands on the reason and not the name, and a name that nobody vouched for is
-    /// worth reading all the same.
-    fn tell_refused(&self, leaf: &CertificateDer<'_>, error: &Error) {
-        let Ok(identity) = Identity::of_leaf(leaf) else { return };
-        let Some(left_out) = self.refusals.say((), Instant::now()) else { return };
-        let (party, serial) = (identity.peer_name(), identity.serial());
-        tracing::warn!(
-            "refused the certificate that names {party}, serial {serial}: {error}{left_out}"
-        );
-    }
 }
 
 impl ClientCertVerifier for PartiesOnly {
@@ -279,7 +299,9 @@ impl ClientCertVerifier for PartiesOnly {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(leaf, intermediates, now).inspect_err(|error| self.tell_refused(leaf, error))
+        self.verify(leaf, intermediates, now).inspect_err(|error| {
+            tell_refused(&self.refusals, &chain_of(leaf, intermediates), error);
+        })
     }
 
     fn verify_tls12_signature(
@@ -305,11 +327,29 @@ impl ClientCertVerifier for PartiesOnly {
     }
 }
 
+fn chain_of<'a>(
+    leaf: &CertificateDer<'a>,
+    intermediates: &[CertificateDer<'a>],
+) -> Vec<CertificateDer<'a>> {
+    iter::once(leaf).chain(intermediates).cloned().collect()
+}
+
+/// Logs who was refused, within bounds. TLS hands on the reason and not the name, and a name that nobody vouched for is worth reading all the
+/// same.
+fn tell_refused(refusals: &Lines<()>, chain: &[CertificateDer<'_>], error: &Error) {
+    let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
+    let Some(left_out) = refusals.say((), Instant::now()) else { return };
+    let (party, serial) = (identity.peer_name(), identity.serial());
+    let why = chain::blamed(error, chain).unwrap_or_else(|| error.to_string());
+    tracing::warn!("refused the certificate that names {party}, serial {serial}: {why}{left_out}");
+}
+
 /// Believes the chain, the name that was dialled, and the role `node`: all three.
 #[derive(Debug)]
 struct NodesOnly {
     chain: Arc<dyn ServerCertVerifier>,
     trust_domain: Arc<str>,
+    refusals: Lines<()>,
 }
 
 impl NodesOnly {
@@ -354,7 +394,14 @@ impl ServerCertVerifier for NodesOnly {
         let verified = self
             .chain
             .verify_server_cert(leaf, intermediates, dialled, ocsp_response, now)
-            .map_err(|error| self.reworded(error, leaf))?;
+            .map_err(|error| self.reworded(error, leaf))
+            .inspect_err(|error| {
+                // The link says all else.
+                let chain = chain_of(leaf, intermediates);
+                if chain::blamed(error, &chain).is_some() {
+                    tell_refused(&self.refusals, &chain, error);
+                }
+            })?;
         self.expect_node(leaf)?;
         Ok(verified)
     }

@@ -2,6 +2,7 @@
 
 use super::{
     authorities::Authorities,
+    chain::{ChainBound, Validity},
     config::{self, Trust, TrustParts},
     error::CredentialsError,
     facts::Utc,
@@ -35,6 +36,7 @@ pub struct Credentials {
 struct Material {
     own: Arc<CertifiedKey>,
     identity: Identity,
+    validity: Validity,
     trust: Trust,
     cert_place: String,
     crl: OwnLists,
@@ -115,7 +117,12 @@ impl Credentials {
         let identity = own_identity(&chain, &places.cert)?;
         let own = certified_key(chain, pem.key, places)?;
         let authorities = Authorities::read(pem, places)?;
-        authorities.expect_own(&own, &identity, places)?;
+        let validity = authorities
+            .validity_of(&own, &identity)
+            .ok_or_else(|| damaged(&places.cert, "its first certificate cannot be read"))?;
+        let now = SystemTime::now();
+        expect_current_chain(&validity, now, &places.cert)?;
+        authorities.expect_own(&own, &identity, places, validity.nearest(now))?;
         let Lists { all, next_update, revoked, marks } =
             Lists::read(pem, places, &authorities, &own.cert)?;
         let is_listed = revoked.names(&own.cert);
@@ -133,7 +140,7 @@ impl Credentials {
         let (cert_place, crl_place) = (places.cert.clone(), places.crl.clone());
         let crl = OwnLists { place: crl_place, next_update, revoked, marks, is_listed };
         let trust_mark = trust_mark(pem);
-        let material = Material { own, identity, trust, cert_place, crl, trust_mark };
+        let material = Material { own, identity, validity, trust, cert_place, crl, trust_mark };
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
@@ -150,6 +157,16 @@ impl Credentials {
     /// The trust domain that we and our peers belong to.
     pub fn trust_domain(&self) -> &str {
         self.identity().trust_domain()
+    }
+
+    /// When our certificate holds: no longer than the intermediates in its file that vouch for it.
+    pub fn validity(&self) -> &Validity {
+        &self.material.validity
+    }
+
+    /// When the chain of a verified peer ends, by the CAs that we believe. `None`: it cannot be read.
+    pub(crate) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
+        self.material.trust.end_of(chain)
     }
 
     /// When the first of our revocation lists ends. From then on new links are refused.
@@ -323,4 +340,26 @@ fn expect_current(
         return Err(CredentialsError::Expired { place, until, now: now_utc, party });
     }
     Ok(())
+}
+
+/// The same of the intermediates that a CA known here needs. Where none vouches for the chain, which of them count is a guess, and no reason
+/// to end a start.
+fn expect_current_chain(
+    validity: &Validity,
+    now: SystemTime,
+    place: &str,
+) -> Result<(), CredentialsError> {
+    let Validity { starts, ends, is_known } = validity;
+    let now_utc = Utc(now);
+    match (starts.intermediate(), ends.intermediate()) {
+        (Some(_), _) if *is_known && now < starts.at() => {
+            let (place, since) = (starts.subject(place), Utc(starts.at()));
+            Err(CredentialsError::NotValidYet { place, since, now: now_utc })
+        }
+        (_, Some(subject)) if *is_known && now > ends.at() => {
+            let (place, subject, until) = (place.into(), subject.into(), Utc(ends.at()));
+            Err(CredentialsError::IntermediateExpired { place, subject, until, now: now_utc })
+        }
+        _ => Ok(()),
+    }
 }

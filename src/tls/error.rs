@@ -108,6 +108,20 @@ pub enum CredentialsError {
         /// Role and name, as the command wants them.
         party: String,
     },
+    /// An intermediate that vouches for the certificate holds no longer.
+    #[error(
+        "the intermediate certificate {subject:?} in {place} has expired: it held until {until}, and the clock here says {now}; put the current one of that CA behind the leaf in the file, or check the clock"
+    )]
+    IntermediateExpired {
+        /// The file.
+        place: String,
+        /// Whose certificate the intermediate is.
+        subject: String,
+        /// When it ended.
+        until: Utc,
+        /// The local clock.
+        now: Utc,
+    },
     /// A leaf where a CA is wanted.
     #[error(
         "{place} holds {subject:?}, which is no CA; name the file with the CA's certificate (ca.pem)"

@@ -138,8 +138,8 @@ impl Cause {
 
     const fn fact(self) -> &'static str {
         match self {
-            Self::Expired => "{cert} has expired",
-            Self::NotValidYet => "{cert} is not valid yet",
+            Self::Expired => "{cert} or an intermediate in its chain has expired",
+            Self::NotValidYet => "{cert} or an intermediate in its chain is not valid yet",
             Self::UnknownIssuer => "{cert} is of no CA that {judge} knows",
             Self::Revoked => "{cert} has been revoked",
             Self::CrlExpired => {
@@ -168,10 +168,10 @@ impl Cause {
                 "issue ours again with `dialback certs issue ROLE NAME`, or check the peer's clock"
             }
             (Self::NotValidYet, Judge::Ours) => {
-                "check the clock here, and the one where it was made"
+                "the clock here may be behind: check it, and the one where the certificate was made"
             }
             (Self::NotValidYet, Judge::Theirs) => {
-                "check the peer's clock, and the one where it was made"
+                "the peer's clock may be behind: check it, and the one where the certificate was made"
             }
             (Self::UnknownIssuer, Judge::Ours) => {
                 "compare our ca.pem (about a node node_ca, if it is set) with the CA that made the peer's certificate"

@@ -239,15 +239,35 @@ pub(super) fn is_list_signed_by(
     public_key_der: &[u8],
     algorithms: &[&dyn SignatureVerificationAlgorithm],
 ) -> bool {
-    let (Ok((_, list)), Ok((_, key))) = (
-        x509_parser::parse_x509_crl(list),
-        x509_parser::x509::SubjectPublicKeyInfo::from_der(public_key_der),
-    ) else {
-        return false;
-    };
-    let (key, signed) = (&key.subject_public_key.data, list.tbs_cert_list.as_ref());
-    let signature = &list.signature_value.data;
-    algorithms.iter().any(|algorithm| algorithm.verify_signature(key, signed, signature).is_ok())
+    x509_parser::parse_x509_crl(list).is_ok_and(|(_, list)| {
+        let signed = list.tbs_cert_list.as_ref();
+        is_signature_of(public_key_der, signed, &list.signature_value.data, algorithms)
+    })
+}
+
+/// The same of a certificate.
+pub(super) fn is_signed_by(
+    certificate: &[u8],
+    public_key_der: &[u8],
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> bool {
+    x509_parser::parse_x509_certificate(certificate).is_ok_and(|(_, certificate)| {
+        let signed = certificate.tbs_certificate.as_ref();
+        is_signature_of(public_key_der, signed, &certificate.signature_value.data, algorithms)
+    })
+}
+
+fn is_signature_of(
+    public_key_der: &[u8],
+    signed: &[u8],
+    signature: &[u8],
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> bool {
+    let key = x509_parser::x509::SubjectPublicKeyInfo::from_der(public_key_der);
+    key.is_ok_and(|(_, key)| {
+        let key = &key.subject_public_key.data;
+        algorithms.iter().any(|one| one.verify_signature(key, signed, signature).is_ok())
+    })
 }
 
 /// Why facts could not be read.

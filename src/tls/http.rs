@@ -1,8 +1,8 @@
 //! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows none has to show a token.
 
 use super::{
-    config, credentials::Credentials, error::CredentialsError, files, identity::Identity,
-    lapse::Lapse, sections,
+    chain::ChainBound, config, credentials::Credentials, error::CredentialsError, files,
+    identity::Identity, lapse::Lapse, sections,
 };
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -149,7 +149,20 @@ pub(crate) struct Accepted<S> {
 pub(crate) struct Shown {
     chain: Vec<CertificateDer<'static>>,
     identity: Identity,
-    judged_by: Mutex<Credentials>,
+    judged: Mutex<Judged>,
+}
+
+/// By whom a certificate was judged last, and how long its chain holds by that.
+struct Judged {
+    by: Credentials,
+    ends: ChainBound,
+}
+
+impl Judged {
+    fn new(by: &Credentials, chain: &[CertificateDer<'_>], identity: &Identity) -> Self {
+        let ends = by.end_of(chain).unwrap_or_else(|| ChainBound::of_leaf(identity.not_after()));
+        Self { by: by.clone(), ends }
+    }
 }
 
 impl Shown {
@@ -161,7 +174,8 @@ impl Shown {
         let identity = identity.and_then(Identity::of_leaf).map_err(|source| {
             CredentialsError::NoParty { place: "the caller's certificate".into(), source }
         })?;
-        Ok(Self { chain, identity, judged_by: Mutex::new(credentials.clone()) })
+        let judged = Mutex::new(Judged::new(credentials, &chain, &identity));
+        Ok(Self { chain, identity, judged })
     }
 
     /// Whose it is.
@@ -174,13 +188,13 @@ impl Shown {
     /// # Errors
     /// Why not.
     pub(crate) fn judge(&self, credentials: &Credentials, now: SystemTime) -> Result<(), Lapse> {
-        if now > self.identity.not_after() {
-            return Err(Lapse::Expired);
-        }
-        let mut judged_by = self.judged_by.lock().unwrap_or_else(PoisonError::into_inner);
-        if !judged_by.is_same(credentials) {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        if !judged.by.is_same(credentials) {
             credentials.judge(&self.chain, None, now)?;
-            *judged_by = credentials.clone();
+            *judged = Judged::new(credentials, &self.chain, &self.identity);
+        }
+        if now > judged.ends.at() {
+            return Err(Lapse::Expired(judged.ends.intermediate().map(str::to_owned)));
         }
         Ok(())
     }

@@ -1,8 +1,12 @@
 //! A peer that was good when its link was made, judged again: after a change of trust, and at the end of its certificate.
 
-use super::{config::Trust, facts::CertificateFacts};
+use super::{
+    chain::ChainBound,
+    config::{self, Trust},
+    facts::CertificateFacts,
+};
 use rustls::{CertificateError as Fault, Error};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::{collections::HashSet, time::SystemTime};
 
 /// Why a peer is good no longer.
@@ -11,12 +15,19 @@ pub(crate) enum Lapse {
     /// A revocation list names its certificate.
     #[error("the certificate was revoked")]
     Revoked,
-    /// Its certificate has ended.
-    #[error("the certificate has expired")]
-    Expired,
+    /// Its certificate has expired, or an intermediate with this subject that vouches for it.
+    #[error("{}", expired(.0.as_deref()))]
+    Expired(Option<String>),
     /// A handshake would refuse it now for another reason.
     #[error("the certificate is not trusted any more: {0}")]
     Distrusted(String),
+}
+
+fn expired(intermediate: Option<&str>) -> String {
+    match intermediate {
+        None => "the certificate has expired".into(),
+        Some(name) => format!("the intermediate certificate {name:?} has expired"),
+    }
 }
 
 /// What revocation lists say, for lists that have expired: those let nobody in, and webpki then says no more than that.
@@ -57,15 +68,14 @@ pub(super) fn judge(
     let distrusted = |text: String| Lapse::Distrusted(text);
     let (leaf, intermediates) =
         chain.split_first().ok_or_else(|| distrusted("there is none".into()))?;
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(since);
+    let now = config::unix_time(now);
     let host = host.map(ServerName::try_from).transpose();
     let host = host.map_err(|_| distrusted("the name dialled is no host name".into()))?;
     match trust.judge(leaf, intermediates, host.as_ref(), now) {
         Ok(()) => Ok(()),
         Err(Error::InvalidCertificate(Fault::Revoked)) => Err(Lapse::Revoked),
         Err(Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
-            Err(Lapse::Expired)
+            Err(Lapse::Expired(trust.end_of(chain).and_then(ChainBound::into_intermediate)))
         }
         Err(Error::InvalidCertificate(
             Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. },

@@ -3,6 +3,7 @@
 //! The only room that says rustls, webpki and x509-parser. QUIC is the link's.
 
 mod authorities;
+mod chain;
 mod config;
 mod credentials;
 #[cfg(feature = "certs")]
@@ -32,6 +33,7 @@ mod sections;
 mod upstream;
 mod worries;
 
+pub use chain::{ChainBound, Validity};
 pub(crate) use config::random_bytes;
 pub use credentials::Credentials;
 #[cfg(feature = "certs")]

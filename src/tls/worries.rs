@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 /// What to worry about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Worry {
-    /// Less than a third of the certificate's life is left.
+    /// Less than a third of the life of the certificate, or of its chain, is left.
     EndsSoon,
     /// It has ended.
     HasEnded,
@@ -39,8 +39,8 @@ fn worries(
     found
 }
 
-/// Which certificate and list it is about: reading the same ones anew is no news.
-type Marks = (String, Option<SystemTime>);
+/// Which certificate, chain and list it is about: reading the same ones anew is no news.
+type Marks = (String, SystemTime, Option<SystemTime>);
 
 /// Says each worry when it is new, and again after a while.
 #[derive(Debug, Default)]
@@ -51,13 +51,14 @@ pub(crate) struct Reminder {
 impl Reminder {
     /// The lines that are due now.
     pub(crate) fn due(&mut self, credentials: &Credentials, now: SystemTime) -> Vec<String> {
-        let identity = credentials.identity();
-        let life = [identity.not_before(), identity.not_after()];
+        let (identity, validity) = (credentials.identity(), credentials.validity());
+        let life = [validity.starts.at(), validity.ends.at()];
         let mut found = worries(life, credentials.crl_next_update(), now);
         if credentials.is_revoked() {
             found.push(Worry::IsRevoked);
         }
-        let marks: Marks = (identity.serial().into(), credentials.crl_next_update());
+        let marks: Marks =
+            (identity.serial().into(), validity.ends.at(), credentials.crl_next_update());
         let was_said = self.said.as_ref().is_some_and(|(of, said, when)| {
             let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < WORRY_AGAIN_AFTER);
             *of == marks && *said == found && is_recent
@@ -72,20 +73,28 @@ impl Reminder {
 }
 
 fn line(worry: Worry, credentials: &Credentials, now: SystemTime) -> String {
-    let (party, end) = (credentials.peer_name(), credentials.identity().not_after());
+    let ends = &credentials.validity().ends;
+    let (end, what) =
+        (ends.at(), ends.subject(&format!("the certificate of {}", credentials.peer_name())));
+    let remedy = match ends.intermediate() {
+        None if worry == Worry::HasEnded => "renew it with `dialback certs renew --expired`",
+        None => "renew it with `dialback certs renew`",
+        Some(_) => "put the current one of that CA behind the leaf in the file",
+    };
     let list_end = credentials.crl_next_update().unwrap_or(now);
     match worry {
         Worry::EndsSoon => format!(
-            "the certificate of {party} ends in {}, at {}: renew it with `dialback certs renew`; it is taken up without a restart",
+            "{what} ends in {}, at {}: {remedy}; it is taken up without a restart",
             rough(end, now),
             Utc(end)
         ),
         Worry::HasEnded => format!(
-            "the certificate of {party} has ended at {}: nobody accepts it any more; renew it with `dialback certs renew --expired`, it is taken up without a restart",
+            "{what} has ended at {}: nobody accepts it any more; {remedy}, it is taken up without a restart",
             Utc(end)
         ),
         Worry::IsRevoked => format!(
-            "the certificate of {party} stands on the revocation list here: peers with that list refuse it; make another with `dialback certs issue`, it is taken up without a restart"
+            "the certificate of {} stands on the revocation list here: peers with that list refuse it; make another with `dialback certs issue`, it is taken up without a restart",
+            credentials.peer_name()
         ),
         Worry::ListEndsSoon => format!(
             "the revocation list ends in {}, at {}: make the next one with `dialback certs crl`; it is taken up without a restart",

@@ -4,6 +4,7 @@ mod audit;
 mod both_ways;
 mod call;
 mod cancel;
+mod chains;
 #[cfg(all(feature = "cli", unix))]
 mod cli;
 mod contract;

@@ -136,7 +136,7 @@ pub(crate) fn announce(credentials: &Credentials) {
         "certificate {} of {}, expires {}",
         identity.peer_name(),
         identity.trust_domain(),
-        Utc(identity.not_after())
+        credentials.validity().ends
     );
     match credentials.crl_next_update() {
         Some(until) if until < SystemTime::now() => tracing::warn!(

@@ -1,13 +1,17 @@
 //! The door with TLS: callers by certificate, judged as on links, and certificates of a public name.
 
 use super::{Http, Open, Reply, TOKEN, judge};
-use crate::world::{Shown, World, background, quic_client, soon};
+use crate::world::{Pki, Shown, World, background, quic_client, soon, until};
 use bytes::Bytes;
 use dialback::{Generation, ServerCertificate, certs::LeafPem};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -95,6 +99,31 @@ async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open
     let refused = post(&mut http, &[], "after").await.expect("an answer");
     refused.expect_error(401, "unauthenticated", "not_executed");
     assert_eq!((open.stage.runs("before"), open.stage.runs("after")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_refused_on_the_connection_that_is_open_once_its_intermediate_has_ended() {
+    let open = Open::with(|node| node, |door| door.tls()).await;
+    let pki = Pki::new();
+    let node = open.world.leaf("node/edge-1");
+    let both = Pki::load(&node, &(open.world.ca().pem().to_owned() + &pki.root_pem));
+    let both = Generation { credentials: Some(both.expect("loaded")), ..Generation::default() };
+    open.node.apply(both).await.expect("applied");
+    let now = SystemTime::now();
+    let ends = now + Duration::from_secs(3);
+    let brief = pki.intermediate(now - Duration::from_secs(3_600), ends);
+    let connect = async |others: &[&str]| {
+        let leaf = pki.leaf(&pki.profile("caller/ops"), others);
+        let stream = tls(&open.world, open.at(), Some(leaf), b"http/1.1").await;
+        Http::over(stream.expect("a handshake"))
+    };
+    let (mut brief, mut spare) = (connect(&[&brief]).await, connect(&[&brief, &pki.good]).await);
+    assert_eq!(post(&mut brief, &[], "before").await.expect("an answer").status, 200);
+    until("the intermediate has ended", || SystemTime::now() > ends + Duration::from_secs(1)).await;
+    let refused = post(&mut brief, &[], "after").await.expect("an answer");
+    refused.expect_error(401, "unauthenticated", "not_executed");
+    assert_eq!(post(&mut spare, &[], "spare").await.expect("an answer").status, 200);
+    assert_eq!(open.stage.runs("after"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

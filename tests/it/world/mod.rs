@@ -5,6 +5,7 @@ mod dice;
 mod ledger;
 mod log;
 mod oracle;
+mod pki;
 mod process;
 mod raw;
 mod relay;
@@ -16,6 +17,7 @@ pub(crate) use dice::{Dice, seed};
 pub(crate) use ledger::Ledger;
 pub(crate) use log::{lines_with, said};
 pub(crate) use oracle::Oracle;
+pub(crate) use pki::Pki;
 pub(crate) use process::Process;
 pub(crate) use raw::{
     RawNode, Shown, TicketBox, dial_early, dial_raw, dial_raw_from, quic_client, raw_endpoint,

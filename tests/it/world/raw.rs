@@ -44,9 +44,10 @@ pub(crate) fn quic_client(good: &Credentials, shown: Shown) -> rustls::ClientCon
 }
 
 fn pair(leaf: &LeafPem, provider: &CryptoProvider) -> Arc<SingleCertAndKey> {
-    let cert = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("a certificate");
+    let chain = CertificateDer::pem_slice_iter(leaf.cert.as_bytes());
+    let chain = chain.collect::<Result<_, _>>().expect("certificates");
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("a key");
-    let pair = CertifiedKey::from_der(vec![cert], key, provider).expect("a pair");
+    let pair = CertifiedKey::from_der(chain, key, provider).expect("a pair");
     Arc::new(SingleCertAndKey::from(pair))
 }
 

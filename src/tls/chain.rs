@@ -1,0 +1,228 @@
+//! When a chain of certificates starts and ends to hold: a leaf is good for no longer than the intermediates that it is verified by.
+
+use super::{
+    config,
+    facts::{self, CertificateFacts, Utc},
+};
+use rustls::{CertificateError as Fault, Error};
+use rustls_pki_types::CertificateDer;
+use std::{cmp::Reverse, fmt, iter, time::SystemTime};
+
+/// Of longer chains the rest is not looked at, so that a peer that sends many certificates costs no more. webpki follows six intermediates.
+const CERTIFICATES_MAX: usize = 8;
+
+/// A name is cut there: it is for people, and a peer may have written it.
+const SUBJECT_CHARS_MAX: usize = 100;
+
+/// A moment at which a chain starts or ends to hold, and which of its certificates decides that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainBound {
+    at: SystemTime,
+    intermediate: Option<String>,
+}
+
+impl ChainBound {
+    /// The moment.
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// The subject of the intermediate that decides it. `None`: the leaf itself.
+    pub fn intermediate(&self) -> Option<&str> {
+        self.intermediate.as_deref()
+    }
+
+    /// The leaf decides it.
+    pub(super) const fn of_leaf(at: SystemTime) -> Self {
+        Self { at, intermediate: None }
+    }
+
+    /// The subject of the intermediate that decides it.
+    pub(super) fn into_intermediate(self) -> Option<String> {
+        self.intermediate
+    }
+
+    /// What decides it, of the certificate that is named: `the certificate of agent/a`, or an intermediate of its chain.
+    pub(super) fn subject(&self, certificate: &str) -> String {
+        match &self.intermediate {
+            None => certificate.to_owned(),
+            // The name was written by whoever made the certificate.
+            Some(name) => format!("the intermediate {name:?} in the chain of {certificate}"),
+        }
+    }
+}
+
+impl fmt::Display for ChainBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Utc(self.at).fmt(f)?;
+        match &self.intermediate {
+            None => Ok(()),
+            Some(name) => write!(f, " with its intermediate {name:?}"),
+        }
+    }
+}
+
+/// When a party's own chain holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validity {
+    /// From here on.
+    pub starts: ChainBound,
+    /// Up to here.
+    pub ends: ChainBound,
+    /// Whether it leads to a CA that is known here. Without, the intermediates that signed it are taken from the chain itself.
+    pub(super) is_known: bool,
+}
+
+impl Validity {
+    /// Of a chain that `holds_at` verifies for a moment.
+    pub(super) fn of(
+        chain: &[CertificateDer<'_>],
+        holds_at: impl Fn(SystemTime) -> bool,
+    ) -> Option<Self> {
+        let chain = Chain::read(chain)?;
+        let (starts, ends) = (chain.start(&holds_at), chain.end(&holds_at));
+        let is_known = starts.is_some() && ends.is_some();
+        Some(Self {
+            starts: starts.unwrap_or_else(|| chain.start_by_signatures()),
+            ends: ends.unwrap_or_else(|| chain.end_by_signatures()),
+            is_known,
+        })
+    }
+
+    /// The moment of its life that is nearest to this one: whether a CA vouches for it is not a question of the clock.
+    pub(super) fn nearest(&self, now: SystemTime) -> SystemTime {
+        now.max(self.starts.at).min(self.ends.at)
+    }
+}
+
+/// When a peer's chain ends, which `holds_at` verifies for a moment.
+pub(super) fn end_of(
+    chain: &[CertificateDer<'_>],
+    holds_at: impl Fn(SystemTime) -> bool,
+) -> Option<ChainBound> {
+    let chain = Chain::read(chain)?;
+    Some(chain.end(&holds_at).unwrap_or_else(|| chain.end_by_signatures()))
+}
+
+/// The intermediate that a verifier blames, in words, if its error is about the time of one. TLS hands on that a certificate has expired, and
+/// not which.
+pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<String> {
+    let (leaf, others) = chain.split_first()?;
+    let of = |der: &CertificateDer<'_>| CertificateFacts::from_der(der).ok();
+    let is_blamed = |one: &CertificateFacts| match error {
+        Error::InvalidCertificate(Fault::ExpiredContext { not_after, .. }) => {
+            config::unix_time(one.not_after) == *not_after
+        }
+        Error::InvalidCertificate(Fault::NotValidYetContext { not_before, .. }) => {
+            config::unix_time(one.not_before) == *not_before
+        }
+        _ => false,
+    };
+    if is_blamed(&of(leaf)?) {
+        return None;
+    }
+    let one = others.iter().take(CERTIFICATES_MAX).filter_map(of).find(is_blamed)?;
+    let subject: String = one.subject.chars().take(SUBJECT_CHARS_MAX).collect();
+    let what = match error {
+        Error::InvalidCertificate(Fault::ExpiredContext { .. }) => "has expired",
+        _ => "is not valid yet",
+    };
+    Some(format!("the intermediate {subject:?} in its chain {what}"))
+}
+
+/// One certificate of a chain.
+struct Certificate<'a> {
+    der: &'a [u8],
+    facts: CertificateFacts,
+    is_leaf: bool,
+}
+
+impl Certificate<'_> {
+    fn bound(&self, at: SystemTime) -> ChainBound {
+        let subject = || self.facts.subject.chars().take(SUBJECT_CHARS_MAX).collect();
+        ChainBound { at, intermediate: (!self.is_leaf).then(subject) }
+    }
+
+    fn start(&self) -> ChainBound {
+        self.bound(self.facts.not_before)
+    }
+
+    fn end(&self) -> ChainBound {
+        self.bound(self.facts.not_after)
+    }
+
+    fn is_signed_by(&self, other: &Self) -> bool {
+        let algorithms = config::provider().signature_verification_algorithms.all;
+        self.facts.issuer == other.facts.subject
+            && facts::is_signed_by(self.der, &other.facts.public_key_der, algorithms)
+    }
+}
+
+struct Chain<'a> {
+    leaf: Certificate<'a>,
+    others: Vec<Certificate<'a>>,
+}
+
+impl<'a> Chain<'a> {
+    fn read(chain: &'a [CertificateDer<'_>]) -> Option<Self> {
+        let mut certificates = chain.iter().take(CERTIFICATES_MAX).enumerate().map(|(at, der)| {
+            let facts = CertificateFacts::from_der(der).ok()?;
+            Some(Certificate { der, facts, is_leaf: at == 0 })
+        });
+        let leaf = certificates.next()??;
+        // What cannot be parsed verifies nothing.
+        Some(Self { leaf, others: certificates.flatten().collect() })
+    }
+
+    /// The last moment at which the chain holds. Only what ends before the leaf can end the chain, and only if no other path lasts longer:
+    /// a certificate that ends and that no path needs does not count. Verifies nothing where all outlast the leaf.
+    fn end(&self, holds_at: impl Fn(SystemTime) -> bool) -> Option<ChainBound> {
+        let leaf = self.leaf.end();
+        let mut ends: Vec<_> = self.others.iter().map(Certificate::end).collect();
+        ends.retain(|end| end.at < leaf.at);
+        if ends.is_empty() {
+            return Some(leaf);
+        }
+        ends.sort_by_key(|end| Reverse(end.at));
+        iter::once(leaf).chain(ends).find(|end| holds_at(end.at))
+    }
+
+    /// The first moment, in the same way.
+    fn start(&self, holds_at: impl Fn(SystemTime) -> bool) -> Option<ChainBound> {
+        let leaf = self.leaf.start();
+        let mut starts: Vec<_> = self.others.iter().map(Certificate::start).collect();
+        starts.retain(|start| start.at > leaf.at);
+        if starts.is_empty() {
+            return Some(leaf);
+        }
+        starts.sort_by_key(|start| start.at);
+        iter::once(leaf).chain(starts).find(|start| holds_at(start.at))
+    }
+
+    /// The path upwards by names and signatures, as far as the chain has it: for one that leads to no CA that is known here. A CA's own
+    /// certificate is not on it, because those who trust a CA do not look at its dates.
+    fn by_signatures(&self) -> Vec<&Certificate<'a>> {
+        let mut path = vec![&self.leaf];
+        while let Some(last) = path.last() {
+            let is_on_path = |one: &Certificate<'a>| path.iter().any(|on| on.der == one.der);
+            let mut above: Vec<_> = self.others.iter().collect();
+            above.retain(|one| one.facts.subject != one.facts.issuer && !is_on_path(one));
+            above.retain(|one| last.is_signed_by(one));
+            match above.into_iter().max_by_key(|one| one.facts.not_after) {
+                Some(next) => path.push(next),
+                None => break,
+            }
+        }
+        path
+    }
+
+    fn end_by_signatures(&self) -> ChainBound {
+        let ends = self.by_signatures().into_iter().map(Certificate::end);
+        ends.min_by_key(|end| end.at).unwrap_or_else(|| self.leaf.end())
+    }
+
+    fn start_by_signatures(&self) -> ChainBound {
+        let starts = self.by_signatures().into_iter().map(Certificate::start);
+        starts.max_by_key(|start| start.at).unwrap_or_else(|| self.leaf.start())
+    }
+}

@@ -1,0 +1,263 @@
+//! A certificate holds no longer than the intermediates that vouch for it: at load, in warnings, and on every kind of link.
+
+use crate::world::{Pki, said, soon, until};
+use dialback::{
+    Agent, AgentEvent, Caller, CloseCode, CredentialFiles, Credentials, CredentialsError, Events,
+    Generation, LinkFault, Node, NodeEvent, NodePolicy,
+    certs::LeafPem,
+    enroll::{Renewal, Renewed},
+};
+use std::time::{Duration, SystemTime};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Certificates count whole seconds.
+fn in_seconds(seconds: u64) -> SystemTime {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs() + seconds)
+}
+
+fn ago(time: Duration) -> SystemTime {
+    SystemTime::now() - time
+}
+
+async fn node_of(credentials: Credentials) -> Node {
+    let node = Node::builder(credentials).listen("127.0.0.1:0").policy(NodePolicy::allow_all());
+    node.start().await.expect("a node")
+}
+
+async fn agent_of(credentials: Credentials, node: &Node) -> Agent {
+    let agent = Agent::builder(credentials).node(node.local_addr().to_string());
+    let agent = agent.start().expect("an agent");
+    soon("the agent registers", agent.registered(1)).await;
+    agent
+}
+
+fn trusting<P>(credentials: Credentials) -> Generation<P> {
+    Generation { credentials: Some(credentials), ..Generation::default() }
+}
+
+/// How the link of an agent was closed.
+async fn lost(events: &mut Events<NodeEvent>, name: &str) -> (CloseCode, String) {
+    let reason = soon("the agent is lost", async {
+        loop {
+            match events.next().await.expect("the node runs") {
+                NodeEvent::Lost { agent, reason } if agent.as_str() == name => return reason,
+                _ => {}
+            }
+        }
+    });
+    closed(reason.await)
+}
+
+fn closed(reason: LinkFault) -> (CloseCode, String) {
+    match reason {
+        LinkFault::Closed { code, text, .. } => (code, text),
+        other => panic!("not closed with a code: {other}"),
+    }
+}
+
+/// When a leaf with these certificates behind it ends, and the intermediate that decides it.
+fn end(
+    pki: &Pki,
+    leaf_ends: SystemTime,
+    others: &[&str],
+    ca: &str,
+) -> (SystemTime, Option<String>) {
+    let mut profile = pki.profile("agent/a");
+    profile.not_after = leaf_ends;
+    let loaded = Pki::load(&pki.leaf(&profile, others), ca).expect("loaded");
+    let ends = &loaded.validity().ends;
+    (ends.at(), ends.intermediate().map(str::to_owned))
+}
+
+#[test]
+fn a_chain_ends_with_the_first_of_the_certificates_that_vouch_for_it_and_others_do_not_count() {
+    let pki = Pki::new();
+    let (soon, later, leaf) = (in_seconds(60), in_seconds(600), in_seconds(3_600));
+    let middle = |until| pki.intermediate(ago(9 * DAY), until);
+    let issuing = |at| (at, Some("CN=Issuing".to_owned()));
+    let root = pki.root_pem.as_str();
+    let ended = middle(ago(DAY));
+    let (of_namesake, of_other) = (pki.stray("Issuing", soon), pki.stray("Other", soon));
+    for (others, expected) in [
+        (&[pki.good.as_str()][..], (leaf, None)),
+        (&[&middle(leaf)], (leaf, None)),
+        (&[&middle(soon)], issuing(soon)),
+        // Of two certificates of one intermediate the one that lasts longer counts, wherever it stands.
+        (&[&middle(soon), &pki.good], (leaf, None)),
+        (&[&pki.good, &middle(soon)], (leaf, None)),
+        (&[&middle(soon), &middle(later)], issuing(later)),
+        (&[&ended, &middle(later)], issuing(later)),
+        // What has signed nothing of the chain does not count, whatever its name.
+        (&[&ended, &pki.good, &of_namesake, &of_other, root], (leaf, None)),
+        (&[&of_namesake, &of_other, &middle(later)], issuing(later)),
+    ] {
+        assert_eq!(end(&pki, leaf, others, root), expected, "{} behind the leaf", others.len());
+    }
+}
+
+#[test]
+fn the_end_of_a_trusted_ca_does_not_count_because_no_handshake_looks_at_it() {
+    let (leaf, soon) = (in_seconds(3_600), in_seconds(60));
+    let pki = Pki::rooted(ago(9 * DAY), soon);
+    assert_eq!(end(&pki, leaf, &[&pki.good, &pki.root_pem], &pki.root_pem), (leaf, None));
+    // An intermediate that is trusted by itself is such a CA.
+    let middle = pki.intermediate(ago(9 * DAY), soon);
+    assert_eq!(end(&pki, leaf, &[&middle], &middle), (leaf, None));
+}
+
+#[test]
+fn where_no_ca_here_vouches_for_the_own_chain_its_signatures_say_what_counts() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let (soon, leaf) = (in_seconds(60), in_seconds(3_600));
+    let middle = pki.intermediate(ago(9 * DAY), soon);
+    let issuing = (soon, Some("CN=Issuing".to_owned()));
+    assert_eq!(end(&pki, leaf, &[&middle], &other.root_pem), issuing);
+    assert_eq!(end(&pki, leaf, &[&middle, &pki.good], &other.root_pem), (leaf, None));
+    let stray = pki.stray("Issuing", soon);
+    assert_eq!(end(&pki, leaf, &[&stray], &other.root_pem), (leaf, None));
+    // It ended, and peers may trust it all the same: no reason not to start.
+    let ended = pki.intermediate(ago(9 * DAY), ago(DAY));
+    assert_eq!(end(&pki, leaf, &[&ended], &other.root_pem).1, Some("CN=Issuing".into()));
+}
+
+#[test]
+fn an_intermediate_that_has_expired_or_is_not_valid_yet_is_named_when_its_file_is_loaded() {
+    let pki = Pki::new();
+    let load = |others: &[&str]| {
+        Pki::load(&pki.leaf(&pki.profile("agent/a"), others), &pki.root_pem).map(drop)
+    };
+    let ended = pki.intermediate(ago(9 * DAY), ago(2 * SECOND));
+    let told = load(&[&ended]).expect_err("refused");
+    assert!(matches!(&told, CredentialsError::IntermediateExpired { .. }), "{told}");
+    let told = told.to_string();
+    assert!(told.contains("CN=Issuing") && told.contains("has expired"), "{told}");
+    let early = pki.intermediate(in_seconds(600), in_seconds(6_000));
+    let told = load(&[&early]).expect_err("refused");
+    assert!(matches!(&told, CredentialsError::NotValidYet { .. }), "{told}");
+    assert!(told.to_string().contains("CN=Issuing"), "{told}");
+    for others in [&[&pki.good, ended.as_str()][..], &[&ended, &pki.good], &[&early, &pki.good]] {
+        load(others).expect("the one that holds counts");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_is_due_before_the_first_certificate_of_the_chain_ends() {
+    let pki = Pki::new();
+    let ends = in_seconds(24 * 3_600);
+    let middle = pki.intermediate(ago(9 * DAY), ends);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut profile = pki.profile("agent/a");
+    profile.not_before = SystemTime::now();
+    for (others, is_before) in [(&middle, true), (&pki.good, false)] {
+        let leaf = pki.leaf(&profile, &[others]);
+        for (name, text) in
+            [("agent-a.pem", &leaf.cert), ("agent-a.key", &*leaf.key), ("ca.pem", &pki.root_pem)]
+        {
+            std::fs::write(dir.path().join(name), text).expect("written");
+        }
+        #[cfg(unix)]
+        std::fs::set_permissions(
+            dir.path().join("agent-a.key"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .expect("changed");
+        let files = CredentialFiles::in_dir(dir.path(), "agent-a");
+        // Nobody listens there, and nobody is asked before it is due.
+        let kept = Renewal::new("127.0.0.1:1".parse().expect("an address"), files).once().await;
+        let Ok(Renewed::Kept { due, .. }) = kept else { panic!("{kept:?}") };
+        assert_eq!(due < ends, is_before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_stay() {
+    let pki = Pki::new();
+    let node = node_of(pki.credentials("node/edge-1", &[&pki.good])).await;
+    let mut events = node.events();
+    let _good = agent_of(pki.credentials("agent/good", &[&pki.good]), &node).await;
+    let brief = pki.intermediate(ago(9 * DAY), in_seconds(3));
+    let spare = agent_of(pki.credentials("agent/spare", &[&brief, &pki.good]), &node).await;
+    let _brief = agent_of(pki.credentials("agent/brief", &[&brief]), &node).await;
+    let caller = Caller::builder(pki.credentials("caller/brief", &[&brief]));
+    let _caller = caller.node(node.local_addr().to_string()).connect().await.expect("a caller");
+    let (code, text) = lost(&mut events, "brief").await;
+    assert_eq!(code, CloseCode::Expired);
+    assert!(text.contains("CN=Issuing"), "{text}");
+    said(&["closed the link of caller/brief", "CN=Issuing", "has expired"]).await;
+    // Our own side said it before.
+    said(&["in the chain of the certificate of agent/brief", "CN=Issuing", "ends in"]).await;
+    assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 2);
+    assert_eq!(spare.nodes().len(), 1);
+    said(&["refused the certificate that names agent/brief", "CN=Issuing", "has expired"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_and_a_caller_leave_a_node_whose_intermediate_ends() {
+    let pki = Pki::new();
+    let brief = pki.intermediate(ago(9 * DAY), in_seconds(4));
+    let node = node_of(pki.credentials("node/brief", &[&brief])).await;
+    let agent = agent_of(pki.credentials("agent/a", &[&pki.good]), &node).await;
+    let caller = Caller::builder(pki.credentials("caller/c", &[&pki.good]));
+    let caller = caller.node(node.local_addr().to_string()).connect().await.expect("a caller");
+    let mut events = agent.events();
+    let reason = soon("the node is lost", async {
+        loop {
+            if let AgentEvent::Lost { reason, .. } = events.next().await.expect("it runs") {
+                return reason;
+            }
+        }
+    });
+    assert_eq!(closed(reason.await).0, CloseCode::Expired);
+    // The next handshake names it, which the TLS alert does not.
+    said(&["refused the certificate that names node/brief", "CN=Issuing", "has expired"]).await;
+    let told = caller.agents().await.expect_err("no link").to_string();
+    assert!(told.contains("expired"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_link_is_made_before_the_nodes_intermediate_ends_and_only_one() {
+    let pki = Pki::new();
+    let brief = pki.intermediate(ago(9 * DAY), in_seconds(20));
+    let leaf = pki.leaf(&pki.profile("node/edge-1"), &[]);
+    let with = |other: &str| {
+        let leaf = LeafPem { cert: leaf.cert.clone() + other, ..leaf.clone() };
+        Pki::load(&leaf, &pki.root_pem).expect("credentials")
+    };
+    let node = node_of(with(&brief)).await;
+    let at = node.local_addr().to_string();
+    let agent = agent_of(pki.credentials("agent/a", &[&pki.good]), &node).await;
+    // The leaf lasts for 90 days: it is the intermediate for which a newer chain is looked for.
+    said(&[&at, "it shows no newer one"]).await;
+    let mut events = agent.events();
+    node.apply(trusting(with(&pki.good))).await.expect("applied");
+    let registered = soon("it registers once more", events.next()).await.expect("one");
+    assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
+    until("the former link is left", || agent.former_links() == 0).await;
+    let after = in_seconds(20) + SECOND;
+    until("the intermediate has ended", || SystemTime::now() > after).await;
+    assert_eq!(agent.nodes().len(), 1);
+    let next = tokio::time::timeout(Duration::ZERO, events.next()).await;
+    assert!(next.is_err(), "it dialled over and over: {next:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_other_cas_a_link_ends_by_the_intermediates_that_these_need() {
+    let pki = Pki::new();
+    let ends = in_seconds(4);
+    let brief = pki.intermediate(ago(9 * DAY), ends);
+    let node_leaf = pki.leaf(&pki.profile("node/edge-1"), &[&pki.good]);
+    let trusted = |ca: &str| trusting(Pki::load(&node_leaf, ca).expect("credentials"));
+    let node = node_of(Pki::load(&node_leaf, &pki.root_pem).expect("credentials")).await;
+    let mut events = node.events();
+    let _agent = agent_of(pki.credentials("agent/brief", &[&brief]), &node).await;
+    // Trusted by itself, the intermediate does not end the link.
+    node.apply(trusted(&(pki.root_pem.clone() + &pki.good))).await.expect("applied");
+    until("the intermediate has ended", || SystemTime::now() > ends + 2 * SECOND).await;
+    assert!(node.agents()[0].attached);
+    // By the root alone it does.
+    assert_eq!(node.apply(trusted(&pki.root_pem)).await.expect("applied").closed, 1);
+    assert_eq!(lost(&mut events, "brief").await.0, CloseCode::Expired);
+}
