@@ -2,6 +2,7 @@
 
 mod authority;
 mod discard;
+mod frames;
 mod guarded;
 mod head;
 mod persistence;
@@ -31,11 +32,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use persistence::Persistence;
 use std::{
     convert::Infallible,
+    fmt,
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -107,12 +109,31 @@ pub(crate) enum Admission {
     Many,
 }
 
+/// What the connections of one server share.
+struct Server<A> {
+    answers: Arc<A>,
+    tasks: Tasks,
+    /// So that a flood of connections is no flood of lines.
+    closed: Mutex<Sparse>,
+}
+
+impl<A> Server<A> {
+    /// Says that a connection was closed, and why, unless that was said a moment ago.
+    fn say_closed(&self, address: SocketAddr, why: impl fmt::Display) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left_out) = closed.say(Instant::now()) {
+            tracing::warn!("closed a connection of {address} to the HTTP door: {why}{left_out}");
+        }
+    }
+}
+
 /// Accepts until it is dropped. Each connection has a task of its own.
 pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
     let shares = Shares::of(HTTP_CONNECTIONS_PER_ADDRESS_MAX);
     let every = || Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY));
-    let (mut failed, mut closed) = (every(), every());
+    let mut failed = every();
+    let server = Arc::new(Server { answers, tasks, closed: Mutex::new(every()) });
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -125,30 +146,24 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
             }
         };
         let ip = address.ip().to_canonical();
-        let share = match answers.admits(ip) {
+        let share = match server.answers.admits(ip) {
             Admission::Refused => continue,
             Admission::Many => None,
             Admission::One => match shares.take(ip) {
                 Some(share) => Some(share),
                 None => {
-                    say_full(&mut closed, address, "its address has its share of connections");
+                    server.say_closed(address, "its address has its share of connections");
                     continue;
                 }
             },
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            say_full(&mut closed, address, "there are as many connections as there may be");
+            server.say_closed(address, "there are as many connections as there may be");
             continue;
         };
         let held: Held = (place, share);
-        let work = connection(stream, address, answers.clone(), tasks.clone(), held);
-        tasks.spawn_until_stopped(work);
-    }
-}
-
-fn say_full(closed: &mut Sparse, address: SocketAddr, why: &str) {
-    if let Some(left_out) = closed.say(Instant::now()) {
-        tracing::warn!("closed a connection of {address} to the HTTP door: {why}{left_out}");
+        let work = connection(stream, address, server.clone(), held);
+        server.tasks.spawn_until_stopped(work);
     }
 }
 
@@ -158,10 +173,10 @@ type Held = (OwnedSemaphorePermit, Option<crate::knocks::Share>);
 async fn connection<A: Answers>(
     stream: TcpStream,
     address: SocketAddr,
-    answers: Arc<A>,
-    tasks: Tasks,
+    server: Arc<Server<A>>,
     _held: Held,
 ) {
+    let answers = &server.answers;
     let leaving = answers.leaving();
     drop(stream.set_nodelay(true));
     hold_little(&stream);
@@ -171,14 +186,14 @@ async fn connection<A: Answers>(
             Some(first) => first,
             None => return,
         };
-        return talk(first, is_h2, peer, answers, tasks, leaving).await;
+        return talk(first, is_h2, peer, &server, leaving).await;
     };
     let handshake = tls.accept(&credentials, stream);
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, handshake).await {
         Ok(Ok(accepted)) => {
             let peer = Peer::new(address, accepted.shown);
             let stream = Guarded::new(accepted.stream, Vec::new());
-            talk(stream, accepted.is_h2, peer, answers, tasks, leaving).await;
+            talk(stream, accepted.is_h2, peer, &server, leaving).await;
         }
         Ok(Err(fault)) => answers.handshake_failed(address, &fault),
         Err(_elapsed) => {
@@ -201,8 +216,7 @@ async fn talk<S, A>(
     mut stream: Guarded<S>,
     is_h2: bool,
     peer: Peer,
-    answers: Arc<A>,
-    tasks: Tasks,
+    server: &Server<A>,
     leaving: Option<[OnWord; 2]>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -210,8 +224,12 @@ async fn talk<S, A>(
 {
     let (peer, activity) = (Arc::new(peer), Arc::new(Activity::new(Instant::now())));
     let framing = (!is_h2).then(|| stream.look_at_heads());
+    if is_h2 {
+        stream.count_frames(activity.allowance.clone());
+    }
     let service = {
-        let (activity, tasks, peer) = (activity.clone(), tasks.clone(), peer.clone());
+        let (activity, peer) = (activity.clone(), peer.clone());
+        let (answers, tasks) = (server.answers.clone(), server.tasks.clone());
         service_fn(move |request: Request<Incoming>| {
             let answered = activity.answered();
             let (mut head, body) = request.into_parts();
@@ -219,7 +237,8 @@ async fn talk<S, A>(
                 framing.as_ref().map_or_else(|| head::of_http_2(&head), head::Found::next);
             head.extensions.insert(framing);
             let persistence = (!is_h2).then(|| Persistence::of(&head));
-            let body = RequestBody::new(body, !is_h2 && waits_for_continue(&head.headers));
+            let is_awaited = !is_h2 && waits_for_continue(&head.headers);
+            let body = RequestBody::new(body, is_awaited, activity.allowance.clone());
             let request = Request::from_parts(head, body.clone());
             let (answer, tasks) = (answers.clone().answer(request, peer.clone()), tasks.clone());
             let peer = peer.clone();
@@ -250,7 +269,8 @@ async fn talk<S, A>(
     let drain = leaving.get_or_insert_default();
     let io = TokioIo::new(&mut stream);
     let is_to_linger = if is_h2 {
-        let mut http = conn::http2::Builder::new(Streams { tasks, activity: activity.clone() });
+        let streams = Streams { tasks: server.tasks.clone(), activity: activity.clone() };
+        let mut http = conn::http2::Builder::new(streams);
         http.timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
@@ -273,7 +293,16 @@ async fn talk<S, A>(
         let connection = http.serve_connection(io, service);
         until_over(connection, (&peer, &activity), None, &mut drain[0]).await
     };
-    if is_to_linger && stream.shutdown().await.is_ok() {
+    if stream.is_flooded() {
+        server.say_closed(
+            peer.address,
+            "it sends HTTP/2 frames without end that carry no request forward",
+        );
+        if stream.is_between_writes() {
+            drop(stream.write_all(&frames::ENHANCE_YOUR_CALM).await);
+        }
+        drop(stream.shutdown().await);
+    } else if is_to_linger && stream.shutdown().await.is_ok() {
         if let Some(unended) = stream.unended() {
             discard::connection(unended).await;
         }
@@ -363,6 +392,7 @@ async fn until_over<C: Connection>(
                 drain.done();
             }
             now = look.tick() => {
+                activity.allowance.waited();
                 if activity.is_stalled(now) {
                     return false;
                 }

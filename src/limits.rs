@@ -460,6 +460,20 @@ pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Streams of one HTTP/2 connection that were reset before we had looked at them (CVE-2023-44487). One more ends the connection.
 pub const HTTP2_RESETS_PENDING_MAX: usize = 20;
 
+/// Frames of HTTP/2 at once that carry no request forward: PING, SETTINGS, WINDOW_UPDATE, PRIORITY, RST_STREAM, empty DATA. More end the
+/// connection with ENHANCE_YOUR_CALM. Each costs about a microsecond, so this is a millisecond.
+pub const HTTP2_FRAMES_UNASKED_MAX: usize = 1_000;
+
+/// So many more at each [`HTTP_LOOK_EVERY`]. Clients that measure their connection send some PINGs a second.
+pub const HTTP2_FRAMES_PER_LOOK: usize = 100;
+
+/// And so many more for each request and for each piece of its answer: clients give room for what they have read, on the stream and on the
+/// connection, once for each frame at the most, and a piece may go in a few frames.
+pub const HTTP2_FRAMES_PER_STEP: usize = 8;
+
+/// And for each piece of a body that was read: one that was padded counts itself.
+pub const HTTP2_FRAMES_PER_READ: usize = 2;
+
 /// Between two PINGs of HTTP/2, and until one is answered. A peer in the midst of a head cannot answer, so this bounds slow heads too.
 pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(6);
 

@@ -1,10 +1,14 @@
 //! A connection that does not wait for ever: whoever takes nothing of what is written for too long is cut off.
 
-use super::head::{Found, Heads};
+use super::{
+    frames::{Allowance, Frames},
+    head::{Found, Heads},
+};
 use crate::limits::HTTP_STEP;
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -22,6 +26,10 @@ pub(super) struct Guarded<S> {
     /// What was read of it to see which protocol it is.
     first: Vec<u8>,
     heads: Option<Heads>,
+    frames: Option<Frames>,
+    is_flooded: bool,
+    /// The last write went whole, so that a frame can follow it.
+    is_between_writes: bool,
     stalled: Option<Pin<Box<Sleep>>>,
     /// The client sends no more.
     is_ended: bool,
@@ -50,12 +58,36 @@ pub(super) async fn first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
 impl<S> Guarded<S> {
     /// With the bytes that were read of it already.
     pub(super) fn new(stream: S, first: Vec<u8>) -> Self {
-        Self { stream, first, heads: None, stalled: None, is_ended: false }
+        Self {
+            stream,
+            first,
+            heads: None,
+            frames: None,
+            is_flooded: false,
+            is_between_writes: true,
+            stalled: None,
+            is_ended: false,
+        }
     }
 
     /// Looks at the heads of HTTP/1 from now on.
     pub(super) fn look_at_heads(&mut self) -> Found {
         self.heads.insert(Heads::default()).found()
+    }
+
+    /// Counts the frames of HTTP/2 from now on. More than are allowed end the reading.
+    pub(super) fn count_frames(&mut self, allowance: Arc<Allowance>) {
+        self.frames = Some(Frames::new(allowance));
+    }
+
+    /// Whether more frames came than are allowed.
+    pub(super) const fn is_flooded(&self) -> bool {
+        self.is_flooded
+    }
+
+    /// Whether what was written ends where it was to end.
+    pub(super) const fn is_between_writes(&self) -> bool {
+        self.is_between_writes
     }
 
     /// What is below, unless the client sends no more.
@@ -79,6 +111,10 @@ impl<S> Guarded<S> {
     }
 }
 
+const fn is_whole(written: &Poll<io::Result<usize>>, bytes: usize) -> bool {
+    matches!(written, Poll::Ready(Ok(written)) if *written == bytes)
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -98,6 +134,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         if let Some(heads) = &mut self.heads {
             heads.look(&buffer.filled()[before..]);
         }
+        if let Some(frames) = &mut self.frames
+            && !frames.look(&buffer.filled()[before..])
+        {
+            self.is_flooded = true;
+            let text = "it sends frames without end that carry no request forward";
+            return Poll::Ready(Err(io::Error::other(text)));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -109,6 +152,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.is_between_writes = is_whole(&written, bytes.len());
         self.moved(cx, written)
     }
 
@@ -128,6 +172,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.is_between_writes = is_whole(&written, slices.iter().map(|slice| slice.len()).sum());
         self.moved(cx, written)
     }
 

@@ -1,5 +1,6 @@
 //! The body of a request. Whatever reads it, the server keeps it until the answer has gone, and then reads and discards the rest.
 
+use super::frames::Allowance;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,13 +24,18 @@ struct Shared {
     /// Somebody has begun to read, and so the client was asked.
     is_begun: AtomicBool,
     is_over: AtomicBool,
+    allowance: Arc<Allowance>,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, is_awaited: bool) -> Self {
-        let is_over = AtomicBool::new(body.is_end_stream());
-        let body = Mutex::new(body);
-        Self(Arc::new(Shared { body, is_awaited, is_begun: AtomicBool::new(false), is_over }))
+    pub(super) fn new(body: Incoming, is_awaited: bool, allowance: Arc<Allowance>) -> Self {
+        Self(Arc::new(Shared {
+            is_over: AtomicBool::new(body.is_end_stream()),
+            body: Mutex::new(body),
+            is_awaited,
+            is_begun: AtomicBool::new(false),
+            allowance,
+        }))
     }
 
     fn body(&self) -> MutexGuard<'_, Incoming> {
@@ -62,8 +68,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         self.0.is_begun.store(true, Ordering::Relaxed);
         let frame = ready!(Pin::new(&mut *self.body()).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            self.0.is_over.store(true, Ordering::Relaxed);
+        match &frame {
+            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+            Some(Ok(_)) => self.0.allowance.read(),
+            None | Some(Err(_)) => self.0.is_over.store(true, Ordering::Relaxed),
         }
         Poll::Ready(frame)
     }

@@ -1,5 +1,6 @@
 //! Answers on their way out of a connection: how many there are, and whether somebody takes them.
 
+use super::frames::Allowance;
 use crate::limits::{HTTP_PIECE_BYTES_MAX, HTTP_STEP};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -13,7 +14,11 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 /// What goes on on one connection.
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// Frames of HTTP/2 that the client may send.
+    pub(super) allowance: Arc<Allowance>,
+}
 
 struct State {
     next: u64,
@@ -41,15 +46,17 @@ impl Answering {
 impl Activity {
     /// Begins without a request.
     pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { next: 0, answered: HashMap::new(), idle_since: now }))
+        let state = State { next: 0, answered: HashMap::new(), idle_since: now };
+        Self { state: Mutex::new(state), allowance: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more request, until what is given is dropped.
     pub(super) fn answered(self: &Arc<Self>) -> Answered {
+        self.allowance.moved();
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
@@ -95,6 +102,9 @@ pub(super) struct Answered {
 
 impl Answered {
     fn given(&self, since: Option<Instant>) {
+        if since.is_some() {
+            self.activity.allowance.moved();
+        }
         if let Some(answering) = self.activity.state().answered.get_mut(&self.id) {
             answering.given = since;
         }

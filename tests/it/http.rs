@@ -4,6 +4,7 @@ mod asking;
 mod calls;
 pub(crate) mod client;
 mod early;
+mod floods;
 mod h2;
 mod heads;
 mod hostile;
