@@ -17,6 +17,7 @@ use crate::{
     tls::{Credentials, random_bytes},
     wire::{CloseCode, Control, ServiceInfo},
 };
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -357,6 +358,21 @@ impl Caller {
         let call = ToMany::new(method, message, timeout)?;
         let hosts = self.hosts(&call.method).await?;
         Ok(call.call(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
+    }
+
+    /// The same with a message that is CBOR already, and replies as they came.
+    ///
+    /// # Errors
+    /// As [`Caller::call_all`].
+    pub async fn call_all_encoded(
+        &self,
+        method: impl IntoMethod,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Vec<(Name, Result<Reply, Status>)>, Status> {
+        let call = ToMany::encoded(method, message, timeout)?;
+        let hosts = self.hosts(&call.method).await?;
+        Ok(call.call_raw(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
     }
 
     /// The agents that may answer for the method's service and that this caller may call, attached now, by name.

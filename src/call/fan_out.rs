@@ -1,6 +1,6 @@
 //! Many calls at once, but not all of them.
 
-use super::{Callee, IntoMethod, callee::invalid};
+use super::{Call, Callee, IntoMethod, Reply, callee::invalid};
 use crate::{
     limits::CALL_ALL_AT_ONCE,
     name::{MethodPath, Name},
@@ -29,8 +29,20 @@ impl ToMany {
         message: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Self, Status> {
+        Self::encoded(method, encode_value(message).map_err(invalid)?, timeout)
+    }
+
+    /// The same with a message that is CBOR already.
+    ///
+    /// # Errors
+    /// The method is no method's name.
+    pub(crate) fn encoded(
+        method: impl IntoMethod,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Self, Status> {
         let method = method.into_method().map_err(|fault| invalid(fault.to_string()))?;
-        Ok(Self { method, message: encode_value(message).map_err(invalid)?, timeout })
+        Ok(Self { method, message, timeout })
     }
 
     /// Calls each of them, some at once, and gives an outcome for each in their order.
@@ -40,12 +52,27 @@ impl ToMany {
         callee: impl Fn(&Name) -> Callee,
     ) -> Vec<(Name, Result<R, Status>)> {
         let calls = agents.into_iter().map(|agent| {
-            let callee = callee(&agent);
-            let call = callee.call_encoded(&self.method, self.message.clone());
-            let call = call.timeout(self.timeout);
+            let call = self.one(&callee(&agent));
             async move { (agent, call.await) }
         });
         some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await
+    }
+
+    /// The same, with the replies as they came.
+    pub(crate) async fn call_raw(
+        &self,
+        agents: Vec<Name>,
+        callee: impl Fn(&Name) -> Callee,
+    ) -> Vec<(Name, Result<Reply, Status>)> {
+        let calls = agents.into_iter().map(|agent| {
+            let call = self.one::<()>(&callee(&agent));
+            async move { (agent, call.raw().await) }
+        });
+        some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await
+    }
+
+    fn one<R>(&self, callee: &Callee) -> Call<R> {
+        callee.call_encoded(&self.method, self.message.clone()).timeout(self.timeout)
     }
 }
 

@@ -2,12 +2,23 @@
 //!
 //! Integers keep their exact value up to the range of `u64` and `i64`. Byte strings become base64url text without padding. Keys that
 //! are not text are written as text. What JSON has no word for (NaN, infinities, undefined) becomes `null`.
+//!
+//! [`cbor_to_text`] and [`text_to_cbor`] convert without a tree of values, which would take many times the memory of the message.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-use std::fmt;
+use serde::de::{DeserializeSeed as _, Deserializer};
+use serde_json::Value;
+
+mod checked;
+mod entries;
+mod from_text;
+mod to_text;
+mod tree;
+
+#[cfg(any(feature = "forward", feature = "gateway", test))]
+pub(crate) use checked::JsonText;
+use from_text::{FromText, SameKeys};
+use tree::Tree;
 
 /// Encodes a JSON value as the CBOR payload of a message.
 ///
@@ -22,7 +33,9 @@ pub fn to_cbor(value: &Value) -> Result<Bytes, String> {
 /// # Errors
 /// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are refused.
 pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
-    super::decode_value::<AsJson>(bytes).map(|json| json.0)
+    let mut reader = serde_cbor::Deserializer::from_slice(bytes);
+    let value = Tree::LENIENT.deserialize(&mut reader);
+    value.and_then(|value| reader.end().map(|()| value)).map_err(|fault| fault.to_string())
 }
 
 /// Reads the one JSON value of a text. Unlike `serde_json` by itself it refuses an object in which a key stands twice: of two readers of
@@ -31,121 +44,80 @@ pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
 /// # Errors
 /// What is not JSON, or stands twice, with line and column. Nesting is bounded at 127.
 pub fn from_text(text: &[u8]) -> Result<Value, String> {
-    let strict: Result<AsJson<true>, _> = serde_json::from_slice(text);
-    strict.map(|json| json.0).map_err(|fault| fault.to_string())
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = Tree::STRICT.deserialize(&mut reader);
+    value.and_then(|value| reader.end().map(|()| value)).map_err(|fault| fault.to_string())
 }
-
-/// Strict: a key that stands twice in a map is a fault.
-struct AsJson<const STRICT: bool = false>(Value);
 
 /// Reads any value as JSON, for use with other deserializers of CBOR.
 ///
 /// # Errors
 /// What the deserializer reports.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-    AsJson::<false>::deserialize(deserializer).map(|json| json.0)
+    Tree::LENIENT.deserialize(deserializer)
 }
 
-impl<'de, const STRICT: bool> Deserialize<'de> for AsJson<STRICT> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor::<STRICT>).map(Self)
-    }
+/// Converts the CBOR payload of a message to the text of one JSON value. Keys keep the order of the message; of those that are equal as text
+/// the last stays.
+///
+/// Memory: the result, and eight bytes for each key of the maps that are open at one time.
+///
+/// # Errors
+/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are refused, and so is an array or a map as a
+/// key within a key.
+pub fn cbor_to_text(cbor: &[u8]) -> Result<Bytes, String> {
+    checked::write(cbor)
 }
 
-struct JsonVisitor<const STRICT: bool>;
-
-fn float(value: f64) -> Value {
-    Number::from_f64(value).map_or(Value::Null, Value::Number)
+/// Converts the text of one JSON value to the CBOR payload of a message. Keys keep the order of the text. As [`from_text`] it refuses an
+/// object in which a key stands twice.
+///
+/// Memory: the result, and four bytes for each key of the objects that are open at one time.
+///
+/// # Errors
+/// What is not JSON, or stands twice, with line and column. Nesting is bounded at 127.
+pub fn text_to_cbor(text: &[u8]) -> Result<Bytes, String> {
+    convert_text(text, SameKeys::Refused)
 }
 
-/// A key of a map as text.
-fn key_text(key: Value) -> String {
-    match key {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
+/// The same, but of equal keys the last stays.
+#[cfg(any(feature = "forward", test))]
+pub(crate) fn lenient_text_to_cbor(text: &[u8]) -> Result<Bytes, String> {
+    convert_text(text, SameKeys::LastStays)
 }
 
-impl<'de, const STRICT: bool> Visitor<'de> for JsonVisitor<STRICT> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any CBOR value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    /// Only negative numbers below `i64` come here.
-    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
-        Ok(float(value as f64))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(float(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
-        Ok(URL_SAFE_NO_PAD.encode(value).into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        AsJson::<STRICT>::deserialize(deserializer).map(|json| json.0)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<Value, D::Error> {
-        AsJson::<STRICT>::deserialize(deserializer).map(|json| json.0)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut out = Vec::new();
-        while let Some(AsJson::<STRICT>(item)) = items.next_element()? {
-            out.push(item);
-        }
-        Ok(out.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut out = Map::new();
-        while let Some((AsJson::<STRICT>(key), AsJson::<STRICT>(value))) = entries.next_entry()? {
-            let key = key_text(key);
-            if STRICT && out.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} stands there twice")));
-            }
-            out.insert(key, value);
-        }
-        Ok(out.into())
-    }
+/// Encodes any value that a deserializer of JSON reads as the CBOR payload of a message, as [`text_to_cbor`] does; of equal keys the last
+/// stays.
+///
+/// # Errors
+/// What the deserializer reports.
+pub fn encode_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let mut out = Vec::new();
+    FromText::new(&mut out, &mut Vec::new(), SameKeys::LastStays).deserialize(deserializer)?;
+    Ok(out.into())
 }
 
+/// Texts up to this size are converted in a buffer of the thread.
+const SCRATCH_TEXT_BYTES_MAX: usize = 16 * 1024;
+
+fn convert_text(text: &[u8], same_keys: SameKeys) -> Result<Bytes, String> {
+    let write = |out: &mut Vec<u8>| {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let read = FromText::new(out, &mut Vec::new(), same_keys).deserialize(&mut reader);
+        read.and_then(|()| reader.end()).map_err(|fault| fault.to_string())
+    };
+    if text.len() <= SCRATCH_TEXT_BYTES_MAX {
+        return super::cbor::with_scratch(write);
+    }
+    // The most that it can become: `0.1,` takes nine bytes. Memory that is reserved and not written is not resident.
+    let mut out = Vec::with_capacity(text.len() / 4 * 9 + 9);
+    write(&mut out)?;
+    out.shrink_to_fit();
+    Ok(out.into())
+}
+
+#[cfg(test)]
+mod against_tree;
 #[cfg(test)]
 mod rules;
 

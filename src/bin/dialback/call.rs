@@ -6,14 +6,14 @@ use crate::{
     caller::Reach,
     exit::{Failure, refused_here},
     input::Input,
-    output::{Printed, print_json_aside},
+    output::{Printed, escape_json, print_aside, print_json_aside},
 };
 use dialback::{
     Call, CallId, CallKind, Callee, Caller, Code, Inbound, Metadata, MethodPath, Name, Outbound,
     Outcome, Reply, ServiceInfo, Shape, Status, json,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::time::{Duration, Instant};
 
 /// Where a call goes.
@@ -52,7 +52,7 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 struct Answer<'a> {
     ok: bool,
     outcome: &'static str,
-    replies: &'a [Value],
+    replies: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "Grouped::is_empty")]
     metadata: Grouped,
     #[serde(skip_serializing_if = "Grouped::is_empty")]
@@ -74,7 +74,7 @@ struct Share {
     #[serde(skip_serializing_if = "Grouped::is_empty")]
     metadata: Grouped,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<Value>,
+    reply: Option<Box<RawValue>>,
 }
 
 /// Runs the command.
@@ -232,7 +232,6 @@ impl Order {
         mut replies: Replies,
     ) -> Result<(), Failure> {
         let message = input.only(&self.method).await?;
-        let message = json::to_cbor(&message).map_err(refused_here)?;
         let call = callee.call_encoded::<()>(&self.method, message);
         let (call, call_id) = self.with(call, timeout);
         let reply = call.raw().await.map_err(|status| failed(status, call_id))?;
@@ -248,7 +247,6 @@ impl Order {
         replies: Replies,
     ) -> Result<(), Failure> {
         let message = input.only(&self.method).await?;
-        let message = json::to_cbor(&message).map_err(refused_here)?;
         let call = callee.server_stream_encoded::<()>(&self.method, message);
         let (call, call_id) = self.with(call, timeout);
         let inbound = call.await.map_err(|status| failed(status, call_id))?;
@@ -296,7 +294,7 @@ impl Order {
             return Err(refused_here(text));
         }
         let message = input.only(&self.method).await?;
-        let outcomes = caller.call_all::<Json>(&self.method, &message, timeout).await;
+        let outcomes = caller.call_all_encoded(&self.method, message, timeout).await;
         let outcomes = outcomes.map_err(|status| Failure::Call(status, None))?;
         if outcomes.is_empty() {
             let service = self.method.service();
@@ -306,7 +304,8 @@ impl Order {
         let first_failure =
             outcomes.iter().find_map(|(_, result)| result.as_ref().err().map(Status::code));
         for (agent, result) in outcomes {
-            print_json_aside(&Share::new(&agent, result)).await?;
+            let reply = result.and_then(|reply| in_json(reply.message()?));
+            print_json_aside(&Share::new(&agent, reply)).await?;
         }
         first_failure.map_or(Ok(()), |code| Err(Failure::said(code)))
     }
@@ -324,13 +323,17 @@ fn failed(status: Status, call_id: CallId) -> Failure {
     Failure::Call(status, Some(call_id))
 }
 
-/// A reply as JSON, for calls that decode it themselves.
-struct Json(Value);
-
-impl<'de> serde::Deserialize<'de> for Json {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        json::deserialize(deserializer).map(Self)
-    }
+/// A reply as JSON.
+fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
+    let text = json::cbor_to_text(message).and_then(|text| {
+        // It is ours, and whole.
+        let text = String::from_utf8(text.into()).map_err(|fault| fault.to_string())?;
+        RawValue::from_string(text).map_err(|fault| fault.to_string())
+    });
+    text.map_err(|why| {
+        let text = format!("the reply is not well-formed: {why}");
+        Status::with_outcome(Code::Internal, Outcome::Unknown, text)
+    })
 }
 
 /// Sends all of the input, then closes this half. That the other side takes no more is not told here: how the call ended says why.
@@ -342,8 +345,7 @@ async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failur
         };
         match next {
             Some(message) => {
-                let message = json::to_cbor(&message?).map_err(refused_here)?;
-                if outbound.send_encoded(message).await.is_err() {
+                if outbound.send_encoded(message?).await.is_err() {
                     return Ok(());
                 }
             }
@@ -376,7 +378,7 @@ async fn both<T>(
 /// Replies on their way to standard output.
 struct Replies {
     wants_json: bool,
-    seen: Vec<Value>,
+    seen: Vec<Box<RawValue>>,
     /// The deadline of the call, which holds for a stream while nobody reads standard output too.
     until: tokio::time::Instant,
 }
@@ -388,15 +390,12 @@ impl Replies {
     }
 
     async fn take(&mut self, message: &[u8], call_id: CallId) -> Result<Printed, Failure> {
-        let value = json::from_cbor(message).map_err(|why| {
-            let text = format!("the reply is not well-formed: {why}");
-            failed(Status::with_outcome(Code::Internal, Outcome::Unknown, text), call_id)
-        })?;
+        let value = in_json(message).map_err(|status| failed(status, call_id))?;
         if self.wants_json {
             self.seen.push(value);
             return Ok(Printed::Written);
         }
-        print_json_aside(&value).await
+        print_aside(escape_json(Box::<str>::from(value).into())).await
     }
 
     async fn take_all(mut self, mut inbound: Inbound<()>, call_id: CallId) -> Result<(), Failure> {
@@ -428,10 +427,10 @@ impl Replies {
 }
 
 impl Share {
-    fn new(agent: &Name, result: Result<Json, Status>) -> Self {
+    fn new(agent: &Name, result: Result<Box<RawValue>, Status>) -> Self {
         let agent = agent.to_string();
         match result {
-            Ok(Json(reply)) => Self {
+            Ok(reply) => Self {
                 agent,
                 ok: true,
                 code: None,

@@ -1,8 +1,9 @@
 //! The messages of a call as they are given: JSON on the command line, in a file or on standard input, each read when it is asked for.
 
 use crate::exit::{Failure, refused_here};
-use dialback::MethodPath;
-use serde_json::Value;
+use bytes::Bytes;
+use dialback::{MethodPath, json};
+use serde::{Deserialize, Deserializer};
 use std::{
     fs::File,
     io::{self, BufReader, Cursor, Read},
@@ -12,8 +13,17 @@ use tokio::sync::mpsc;
 /// Messages that are read ahead of the call.
 const AHEAD: usize = 64;
 
-/// A sequence of JSON values, each one a message. Nothing given: one `null`.
-pub(crate) struct Input(mpsc::Receiver<Result<Value, Failure>>);
+/// A sequence of JSON values, each one a message, encoded as it is read. Nothing given: one `null`.
+pub(crate) struct Input(mpsc::Receiver<Result<Bytes, Failure>>);
+
+/// A JSON value as the CBOR of a message.
+struct Encoded(Bytes);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        json::encode_from(deserializer).map(Self)
+    }
+}
 
 impl Input {
     /// Starts to read what `-d` gives, in a thread of its own: standard input may stay silent for long.
@@ -44,9 +54,9 @@ impl Input {
         // Not waited for: a thread that reads standard input ends with the process.
         drop(std::thread::spawn(move || {
             let values = serde_json::Deserializer::from_reader(BufReader::new(from));
-            for value in values.into_iter::<Value>() {
+            for value in values.into_iter::<Encoded>() {
                 let is_bad = value.is_err();
-                let value = value.map_err(|why| not_json(&place, &why));
+                let value = value.map(|encoded| encoded.0).map_err(|why| not_json(&place, &why));
                 if sender.blocking_send(value).is_err() || is_bad {
                     return;
                 }
@@ -56,12 +66,12 @@ impl Input {
     }
 
     /// The next message; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Option<Result<Value, Failure>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         self.0.recv().await
     }
 
     /// The message of a method that takes one, no more and no fewer.
-    pub(crate) async fn only(mut self, method: &MethodPath) -> Result<Value, Failure> {
+    pub(crate) async fn only(mut self, method: &MethodPath) -> Result<Bytes, Failure> {
         let mut first = None;
         let mut count = 0;
         while let Some(value) = self.next().await {
@@ -81,7 +91,7 @@ fn unreadable(place: &str, error: &io::Error) -> Failure {
 }
 
 fn parse_all(from: impl Read, place: &str) -> Result<(), Failure> {
-    let mut values = serde_json::Deserializer::from_reader(from).into_iter::<Value>();
+    let mut values = serde_json::Deserializer::from_reader(from).into_iter::<Encoded>();
     values.try_for_each(|value| value.map(drop)).map_err(|why| not_json(place, &why))
 }
 
@@ -102,13 +112,17 @@ fn not_json(place: &str, why: &serde_json::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn value(encoded: &Bytes) -> Value {
+        json::from_cbor(encoded).expect("CBOR")
+    }
 
     async fn all(data: Option<&str>) -> Result<Vec<Value>, Failure> {
         let mut input = Input::open(data)?;
         let mut values = Vec::new();
-        while let Some(value) = input.next().await {
-            values.push(value?);
+        while let Some(next) = input.next().await {
+            values.push(value(&next?));
         }
         Ok(values)
     }
@@ -146,7 +160,7 @@ mod tests {
     async fn a_method_that_takes_one_message_gets_exactly_one() {
         let method = "A/b".parse().expect("a method");
         let only = async |data| Input::open(Some(data)).expect("JSON").only(&method).await;
-        assert_eq!(only("7").await.expect("one"), json!(7));
+        assert_eq!(value(&only("7").await.expect("one")), json!(7));
         for bad in ["", "1 2"] {
             assert!(matches!(only(bad).await, Err(Failure::Call(..))), "{bad:?} was taken");
         }

@@ -1,6 +1,6 @@
 //! The rules of RFC 8949 section 6 one by one, and where we do otherwise: `docs/json.md` has the same in prose.
 
-use super::{from_cbor, to_cbor};
+use super::{cbor_to_text, from_cbor, lenient_text_to_cbor, to_cbor};
 use serde_json::Value;
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -15,11 +15,14 @@ fn bytes(hex: &str) -> Vec<u8> {
 /// CBOR in hexadecimal becomes this text of JSON, byte for byte: a test of values would take 1 for 1.0.
 #[track_caller]
 fn check_out(cbor: &str, json: &str) {
-    assert_eq!(from_cbor(&bytes(cbor)).map(|value| value.to_string()), Ok(json.into()), "{cbor}");
+    let bytes = bytes(cbor);
+    assert_eq!(cbor_to_text(&bytes).as_deref(), Ok(json.as_bytes()), "{cbor}");
+    assert_eq!(from_cbor(&bytes).map(|value| value.to_string()), Ok(json.into()), "{cbor}");
 }
 
 #[track_caller]
 fn check_refused(cbor: &str) {
+    assert!(cbor_to_text(&bytes(cbor)).is_err(), "{cbor} was converted");
     assert!(from_cbor(&bytes(cbor)).is_err(), "{cbor} was read");
 }
 
@@ -27,7 +30,9 @@ fn check_refused(cbor: &str) {
 #[track_caller]
 fn check_in(json: &str, cbor: &str) {
     let value: Value = serde_json::from_str(json).expect("JSON");
-    assert_eq!(to_cbor(&value).as_deref(), Ok(&bytes(cbor)[..]), "{json}");
+    let bytes = bytes(cbor);
+    assert_eq!(to_cbor(&value).as_deref(), Ok(&bytes[..]), "{json}");
+    assert_eq!(lenient_text_to_cbor(json.as_bytes()).as_deref(), Ok(&bytes[..]), "{json}");
 }
 
 #[test]

@@ -1,0 +1,260 @@
+//! A message that is well-formed, and what its JSON leaves out: all entries of a map but the last of those whose keys are equal as text.
+
+use super::to_text::{Event, Walk};
+use bytes::Bytes;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+/// Entries after which a map is looked at before its end, so that equal keys take no more memory than this and the keys that differ.
+const LOOK_AFTER: usize = 4_096;
+
+/// Keys are hashed and compared by so many bytes at a time.
+const BLOCK_BYTES: usize = 1_024;
+
+/// JSON is written by pieces of this size, and a little more.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Of a message that leaves much out, so much is passed at one time.
+const PASSED_BYTES_MAX: usize = 256 * 1024;
+
+/// The entries that are left out, as one bit for each byte of the message. Empty if there are none.
+#[derive(Debug, Default)]
+pub(super) struct Dropped(Vec<u64>);
+
+impl Dropped {
+    /// Whether the entry that begins at this offset is left out.
+    pub(super) fn has(&self, at: usize) -> bool {
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    fn add(&mut self, at: usize, message_bytes: usize) {
+        if self.0.is_empty() {
+            self.0 = vec![0; message_bytes.div_ceil(64)];
+        }
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+}
+
+/// The JSON of a message that was checked, written as it is asked for. Holds the message, and one bit for each of its bytes if some of it is
+/// left out.
+#[derive(Debug)]
+pub(crate) struct JsonText {
+    cbor: Bytes,
+    dropped: Dropped,
+    walk: Walk,
+    left: usize,
+}
+
+impl JsonText {
+    /// Checks a message.
+    ///
+    /// Memory: eight bytes for each key of the maps that are open at one time.
+    ///
+    /// # Errors
+    /// What is not well-formed, with its offset.
+    pub(crate) fn new(cbor: Bytes) -> Result<Self, String> {
+        let (dropped, left) = check(&cbor)?;
+        Ok(Self { cbor, dropped, walk: Walk::again(), left })
+    }
+
+    /// Bytes that are still to be written.
+    pub(crate) const fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next piece, which is empty now and then; `None` after the last.
+    pub(crate) fn next_piece(&mut self) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
+        }
+        let mut out = Vec::with_capacity(self.left.min(PIECE_BYTES + PIECE_BYTES / 2));
+        let from = self.walk.at();
+        while out.len() < PIECE_BYTES && self.walk.at() - from < PASSED_BYTES_MAX {
+            // It was checked: the end is the only thing that can stop it.
+            match self.walk.step(&self.cbor, &self.dropped, &mut out) {
+                Ok(Event::End) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        self.left = self.left.saturating_sub(out.len());
+        Some(out.into())
+    }
+}
+
+/// Writes the JSON of a message whole.
+pub(super) fn write(cbor: &[u8]) -> Result<Bytes, String> {
+    let (dropped, bytes) = check(cbor)?;
+    let (mut walk, mut out) = (Walk::again(), Vec::with_capacity(bytes));
+    while walk.step(cbor, &dropped, &mut out)? != Event::End {}
+    Ok(out.into())
+}
+
+/// Checks a message. Gives the entries that are left out, and the length of its JSON.
+fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
+    if u32::try_from(cbor.len()).is_err() {
+        return Err("the message is over 4 GiB".into());
+    }
+    let mut keys = Keys::new(cbor);
+    let bytes = walk_over(Walk::default(), cbor, |event| match event {
+        Event::MapBegins => keys.begin(),
+        Event::KeyEnds(at) => keys.add(at),
+        Event::MapEnds => keys.end(),
+        Event::Step | Event::End => {}
+    })?;
+    let dropped = keys.dropped;
+    if dropped.0.is_empty() {
+        return Ok((dropped, bytes));
+    }
+    let (mut out, mut walk, mut bytes) = (Vec::new(), Walk::again(), 0);
+    while walk.step(cbor, &dropped, &mut out)? != Event::End {
+        bytes += out.len();
+        out.clear();
+    }
+    Ok((dropped, bytes))
+}
+
+/// Walks to the end, and gives the length of the JSON with nothing left out.
+fn walk_over(mut walk: Walk, cbor: &[u8], mut each: impl FnMut(Event)) -> Result<usize, String> {
+    let (mut out, mut bytes) = (Vec::new(), 0);
+    loop {
+        match walk.step(cbor, &Dropped::default(), &mut out)? {
+            Event::End => return Ok(bytes + out.len()),
+            event => each(event),
+        }
+        bytes += out.len();
+        out.clear();
+    }
+}
+
+/// The keys of the maps that are open.
+struct Keys<'a> {
+    cbor: &'a [u8],
+    hashes: RandomState,
+    /// Half of a hash and the offset of each, those of the innermost map last.
+    all: Vec<u64>,
+    maps: Vec<OpenMap>,
+    dropped: Dropped,
+}
+
+#[derive(Clone, Copy)]
+struct OpenMap {
+    first: usize,
+    look_at: usize,
+}
+
+impl<'a> Keys<'a> {
+    fn new(cbor: &'a [u8]) -> Self {
+        let (all, maps) = (Vec::new(), Vec::new());
+        Self { cbor, hashes: RandomState::new(), all, maps, dropped: Dropped::default() }
+    }
+
+    fn begin(&mut self) {
+        self.maps.push(OpenMap { first: self.all.len(), look_at: LOOK_AFTER });
+    }
+
+    fn add(&mut self, at: usize) {
+        let Some(OpenMap { first, look_at }) = self.maps.last().copied() else { return };
+        match self.all.len() - first {
+            // Many maps have one key, which is equal to none.
+            0 => return self.all.push(at as u64),
+            1 => self.all[first] = self.hashed(offset(self.all[first])),
+            _ => {}
+        }
+        self.all.push(self.hashed(at));
+        if self.all.len() - first >= look_at {
+            self.settle(first);
+            let look_at = LOOK_AFTER.max(2 * (self.all.len() - first));
+            self.maps.last_mut().into_iter().for_each(|map| map.look_at = look_at);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(OpenMap { first, .. }) = self.maps.pop() {
+            self.settle(first);
+            self.all.truncate(first);
+        }
+    }
+
+    /// Of equal keys from here on, drops all but the last and forgets them.
+    fn settle(&mut self, first: usize) {
+        if self.all.len() - first < 2 {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.all);
+        all[first..].sort_unstable();
+        for same_hash in all[first..].chunk_by(|one, other| one >> 32 == other >> 32) {
+            if same_hash.len() > 1 {
+                self.drop_equal(same_hash);
+            }
+        }
+        let mut place = 0;
+        all.retain(|key| {
+            place += 1;
+            place <= first || !self.dropped.has(offset(*key))
+        });
+        self.all = all;
+    }
+
+    /// Of keys of one hash, mostly equal ones, in the order of the message.
+    fn drop_equal(&mut self, same_hash: &[u64]) {
+        let mut kept = Vec::new();
+        for key in same_hash.iter().rev() {
+            let at = offset(*key);
+            if kept.iter().any(|other| self.are_equal(at, *other)) {
+                self.dropped.add(at, self.cbor.len());
+            } else {
+                kept.push(at);
+            }
+        }
+    }
+
+    /// Half of the hash of a key, and its offset.
+    fn hashed(&self, at: usize) -> u64 {
+        let (mut key, mut hasher) = (KeyText::new(at), self.hashes.build_hasher());
+        while !key.fill(self.cbor, &self.dropped) {
+            hasher.write(&key.text[..BLOCK_BYTES]);
+            key.text.drain(..BLOCK_BYTES);
+        }
+        hasher.write(&key.text);
+        hasher.finish() & !u64::from(u32::MAX) | at as u64
+    }
+
+    fn are_equal(&self, one: usize, other: usize) -> bool {
+        let (mut one, mut other) = (KeyText::new(one), KeyText::new(other));
+        loop {
+            let ended = [&mut one, &mut other].map(|key| key.fill(self.cbor, &self.dropped));
+            if ended != [false; 2] {
+                return ended == [true; 2] && one.text == other.text;
+            }
+            if one.text[..BLOCK_BYTES] != other.text[..BLOCK_BYTES] {
+                return false;
+            }
+            one.text.drain(..BLOCK_BYTES);
+            other.text.drain(..BLOCK_BYTES);
+        }
+    }
+}
+
+const fn offset(key: u64) -> usize {
+    (key & u32::MAX as u64) as usize
+}
+
+/// A key as its JSON has it.
+struct KeyText {
+    walk: Walk,
+    text: Vec<u8>,
+    is_over: bool,
+}
+
+impl KeyText {
+    fn new(at: usize) -> Self {
+        Self { walk: Walk::of_key(at), text: Vec::new(), is_over: false }
+    }
+
+    /// Writes until there is a block. `true` if the key ended before.
+    fn fill(&mut self, cbor: &[u8], dropped: &Dropped) -> bool {
+        while !self.is_over && self.text.len() < BLOCK_BYTES {
+            self.is_over = !matches!(self.walk.step(cbor, dropped, &mut self.text), Ok(event) if event != Event::End);
+        }
+        self.text.len() < BLOCK_BYTES
+    }
+}

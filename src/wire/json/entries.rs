@@ -1,0 +1,96 @@
+//! Equal keys among the entries of one map of texts that was written to a buffer as CBOR.
+
+use super::from_text::text_bytes;
+
+/// Where the entries of the open maps begin in the buffer: those of the innermost last.
+pub(super) type Starts = Vec<u32>;
+
+/// Entries after which a map is looked at before its end, so that equal keys take no more memory than this and the keys that differ.
+const LOOK_AFTER: usize = 4_096;
+
+/// The entries of one open map.
+pub(super) struct Entries {
+    first: usize,
+    look_at: usize,
+}
+
+impl Entries {
+    /// Begins a map.
+    pub(super) const fn begin(starts: &Starts) -> Self {
+        Self { first: starts.len(), look_at: LOOK_AFTER }
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self, starts: &Starts) -> usize {
+        starts.len() - self.first
+    }
+
+    /// Whether it is time to call [`Entries::settle`] in the midst of a map.
+    pub(super) const fn is_due(&self, starts: &Starts) -> bool {
+        self.count(starts) >= self.look_at
+    }
+
+    /// Removes every entry whose key stands there again later. With `refuse` gives where such a later one begins instead, and removes nothing.
+    pub(super) fn settle(
+        &mut self,
+        out: &mut Vec<u8>,
+        starts: &mut Starts,
+        refuse: bool,
+    ) -> Option<usize> {
+        let own = &mut starts[self.first..];
+        if own.len() > 1 {
+            let key = |start: u32| {
+                let rest = &out[start as usize..];
+                &rest[..text_bytes(rest)]
+            };
+            own.sort_unstable_by(|one, other| key(*one).cmp(key(*other)).then(one.cmp(other)));
+            let pairs = own.windows(2).filter(|pair| key(pair[0]) == key(pair[1]));
+            if refuse {
+                let again = pairs.map(|pair| pair[1] as usize).min();
+                if again.is_some() {
+                    return again;
+                }
+                own.sort_unstable();
+            } else {
+                let mut dropped: Vec<u32> = pairs.map(|pair| pair[0]).collect();
+                own.sort_unstable();
+                dropped.sort_unstable();
+                if !dropped.is_empty() {
+                    self.remove(&dropped, out, starts);
+                }
+            }
+        }
+        self.look_at = LOOK_AFTER.max(2 * self.count(starts));
+        None
+    }
+
+    /// Closes the gaps of these entries, none of which is the last.
+    fn remove(&self, dropped: &[u32], out: &mut Vec<u8>, starts: &mut Starts) {
+        let (mut dropped, mut kept) = (dropped.iter().peekable(), self.first);
+        let mut to = starts[self.first] as usize;
+        for at in self.first..starts.len() {
+            let from = starts[at] as usize;
+            let end = starts.get(at + 1).map_or(out.len(), |next| *next as usize);
+            if dropped.next_if(|start| **start as usize == from).is_some() {
+                continue;
+            }
+            out.copy_within(from..end, to);
+            // No more than it was before.
+            starts[kept] = u32::try_from(to).unwrap_or(u32::MAX);
+            kept += 1;
+            to += end - from;
+        }
+        out.truncate(to);
+        starts.truncate(kept);
+    }
+
+    /// Forgets the entries of this map.
+    pub(super) fn end(self, starts: &mut Starts) {
+        starts.truncate(self.first);
+    }
+}
+
+/// Where the next entry begins; `None` past 4 GiB.
+pub(super) fn start(out: &[u8]) -> Option<u32> {
+    u32::try_from(out.len()).ok()
+}
