@@ -83,7 +83,7 @@ impl Tasks {
 
 /// Does work that blocks its thread on one of the runtime's threads for such work, and waits for it. `None` if it panicked. Dropped, the work
 /// goes on to its own end.
-#[cfg(any(feature = "certs", feature = "config", feature = "gateway"))]
+#[cfg(any(feature = "certs", feature = "config", feature = "forward", feature = "gateway"))]
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

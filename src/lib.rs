@@ -73,6 +73,8 @@ mod tls;
 mod durable;
 pub mod policy;
 mod events;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+mod convert;
 mod drain;
 mod patience;
 mod race;

@@ -504,11 +504,17 @@ pub const HTTP_CALLER_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// cost a hundredth of a core each way.
 pub const TOKEN_GUESS_WAIT: Duration = Duration::from_millis(250);
 
-/// HTTP door: JSON of more bytes than this is converted aside of everything else. Less takes a millisecond at most.
-pub const HTTP_CONVERTED_AT_ONCE_BYTES_MAX: usize = 64 * 1024;
+/// A message of more bytes than this is converted between JSON and CBOR off the threads of the runtime. Less takes a millisecond at most.
+pub const CONVERTED_INLINE_BYTES_MAX: usize = 64 * 1024;
 
-/// HTTP door: so many large messages are converted at once. One of 4 MiB may take more than 100 MiB while it is JSON in memory.
-pub const HTTP_CONVERSIONS_AT_ONCE_MAX: usize = 2;
+/// Large messages that are converted at once: a small machine has two cores, and the runtime needs some of them.
+pub const CONVERSIONS_AT_ONCE_MAX: usize = 2;
+
+/// Large messages of one caller that wait for their turn. More than the calls in flight of a caller by default, so that no reply is refused.
+pub const CONVERSIONS_WAITING_PER_CALLER_MAX: usize = 1_024;
+
+/// And of all callers.
+pub const CONVERSIONS_WAITING_MAX: usize = 16_384;
 
 /// Pages of what there is to call that are put together at once: each takes a thread for as long as it takes.
 pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;

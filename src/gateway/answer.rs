@@ -2,6 +2,7 @@
 
 use super::stream::StreamBody;
 use crate::{
+    convert::Text,
     metadata::Metadata,
     name::CallId,
     status::{Code, Outcome, Status},
@@ -34,6 +35,8 @@ const DETAILS_TYPE: &str = "dialback.v1.Details";
 /// What an answer carries.
 pub(super) enum AnswerBody {
     Whole(Full<Bytes>),
+    /// JSON that is written as it is taken.
+    Text(Text),
     Stream(Box<StreamBody>),
 }
 
@@ -47,6 +50,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
             Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Text(text) => text.poll_piece(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
             Self::Stream(stream) => stream.poll_next(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
         }
     }
@@ -54,6 +58,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
+            Self::Text(text) => text.left() == 0,
             Self::Stream(stream) => stream.is_over(),
         }
     }
@@ -61,6 +66,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
+            Self::Text(text) => SizeHint::with_exact(text.left()),
             Self::Stream(_) => SizeHint::default(),
         }
     }
@@ -179,7 +185,13 @@ pub(super) fn whole(
     content_type: &'static str,
     body: impl Into<Bytes>,
 ) -> Answer {
-    let mut answer = Response::new(AnswerBody::Whole(Full::new(body.into())));
+    let body = AnswerBody::Whole(Full::new(body.into()));
+    of_type(http, content_type, body)
+}
+
+/// An answer with this body.
+pub(super) fn of_type(http: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = http;
     set_content_type(&mut answer, content_type);
     answer

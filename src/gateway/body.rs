@@ -2,24 +2,17 @@
 
 use super::answer::Refusal;
 use crate::{
-    drain::blocking,
+    convert::{Converter, Text},
     httpd::RequestBody,
-    limits::{
-        HTTP_CONVERSIONS_AT_ONCE_MAX, HTTP_CONVERTED_AT_ONCE_BYTES_MAX, HTTP_STEP,
-        HTTP_STEP_BYTES_MIN,
-    },
-    status::{Code, Status},
-    wire::json,
+    limits::{HTTP_STEP, HTTP_STEP_BYTES_MIN},
+    status::{Code, Outcome, Status},
 };
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
-use std::{fmt::Display, sync::Arc};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use std::fmt::Display;
+use tokio::time::{Instant, timeout_at};
 
 /// How a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,71 +23,29 @@ pub(super) enum Codec {
 
 impl Codec {
     /// What was sent as the CBOR of a message. CBOR itself is looked at by whoever takes it.
-    pub(super) fn decode(self, bytes: Bytes) -> Result<Bytes, Status> {
+    pub(super) async fn decode(self, converter: &Converter, bytes: Bytes) -> Result<Bytes, Status> {
         if self == Self::Cbor {
             return Ok(bytes);
         }
-        let value = json::from_text(&bytes).map_err(|fault| {
-            let text = format!("the body is not one JSON value: {fault}");
-            Status::not_executed(Code::InvalidArgument, text)
-        })?;
-        let encoded = json::to_cbor(&value);
-        encoded.map_err(|fault| Status::not_executed(Code::InvalidArgument, fault))
+        let (outcome, code) = (Outcome::NotExecuted, Code::InvalidArgument);
+        let message = converter.to_cbor(bytes).await;
+        message.map_err(|why| why.into_status(outcome, code, "the body is not one JSON value"))
     }
 
     /// The CBOR of a message as it is to be sent. The handler has answered by then, and what it did is done.
-    pub(super) fn encode(self, message: Bytes) -> Result<Bytes, Status> {
+    pub(super) async fn encode(
+        self,
+        converter: &Converter,
+        message: Bytes,
+    ) -> Result<Text, Status> {
         if self == Self::Cbor {
-            return Ok(message);
+            return Ok(Text::whole(message));
         }
-        let value = json::from_cbor(&message).map_err(|fault| {
-            let text = format!("the handler's answer is not CBOR: {fault}");
-            Status::unknown(Code::Internal, text)
-        })?;
-        Ok(Bytes::from(value.to_string()))
-    }
-}
-
-/// Turns at converting what is large. It is done aside, so that calls of others do not wait behind it, and a few at once, because JSON in
-/// memory is many times the size of its text.
-pub(super) struct Conversions(Arc<Semaphore>);
-
-impl Default for Conversions {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(HTTP_CONVERSIONS_AT_ONCE_MAX)))
-    }
-}
-
-impl Conversions {
-    /// As [`Codec::decode`].
-    pub(super) async fn decode(&self, codec: Codec, bytes: Bytes) -> Result<Bytes, Status> {
-        let broken =
-            || Status::not_executed(Code::Internal, "the body broke the conversion of JSON");
-        self.convert(codec, bytes, Codec::decode).await.unwrap_or_else(|| Err(broken()))
-    }
-
-    /// As [`Codec::encode`].
-    pub(super) async fn encode(&self, codec: Codec, bytes: Bytes) -> Result<Bytes, Status> {
-        let broken = || Status::unknown(Code::Internal, "the reply broke the conversion to JSON");
-        self.convert(codec, bytes, Codec::encode).await.unwrap_or_else(|| Err(broken()))
-    }
-
-    async fn convert(
-        &self,
-        codec: Codec,
-        bytes: Bytes,
-        convert: fn(Codec, Bytes) -> Result<Bytes, Status>,
-    ) -> Option<Result<Bytes, Status>> {
-        if codec == Codec::Cbor || bytes.len() <= HTTP_CONVERTED_AT_ONCE_BYTES_MAX {
-            return Some(convert(codec, bytes));
-        }
-        let turn = self.0.clone().acquire_owned().await;
-        blocking(move || {
-            // Held to the end of the work, also if nobody waits for it any more.
-            let _turn = turn;
-            convert(codec, bytes)
+        let text = converter.to_text(message).await;
+        text.map_err(|why| {
+            let what = "the handler's answer is not CBOR that can be written as JSON";
+            why.into_status(Outcome::Unknown, Code::Internal, what)
         })
-        .await
     }
 }
 
@@ -222,11 +173,13 @@ pub(super) fn opened(mut body: Bytes) -> Result<Bytes, Status> {
 
 /// Puts a message into an envelope.
 pub(super) fn enveloped(flags: u8, message: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-    out.extend_from_slice(&[flags]);
-    out.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend_from_slice(message);
-    out.freeze()
+    [&prefix(flags, message.len() as u64), message].concat().into()
+}
+
+/// What stands before a message of this length.
+pub(super) fn prefix(flags: u8, length: u64) -> [u8; PREFIX_BYTES] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [flags, a, b, c, d]
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use super::{
     Gateway, Inner,
-    body::Conversions,
     origin::IpRange,
     who::{Strangers, TokenJudge},
 };
 use crate::{
+    convert::Conversions,
     current::Current,
     drain::Tasks,
     httpd,

@@ -3,7 +3,8 @@
 use super::{
     Asking, Inner,
     answer::{
-        Answer, AnswerBody, METADATA, Refusal, add_metadata, set_content_type, set_outcome, whole,
+        Answer, AnswerBody, METADATA, Refusal, add_metadata, of_type, set_content_type,
+        set_outcome, whole,
     },
     ask::{Form, Words},
     body::{self, BodyFault, Codec, PREFIX_BYTES, Unread},
@@ -68,6 +69,7 @@ impl Inner {
         body: &Unread,
     ) -> (ReplyFuture, LeftFault) {
         let (inner, left, body) = (self.clone(), LeftFault::default(), body.clone());
+        let converter = self.conversions.of(&asked.caller);
         let fault = left.clone();
         let call = Box::pin(async move {
             let most = inner.door.limits().message_bytes_max;
@@ -82,7 +84,7 @@ impl Inner {
                     status
                 })?;
                 let whole = if extra > 0 { body::opened(whole)? } else { whole };
-                inner.conversions.decode(codec, whole).await
+                codec.decode(&converter, whole).await
             };
             inner.door.call(asked, message).await
         });
@@ -95,6 +97,7 @@ impl Inner {
         who: Who,
         codec: Codec,
     ) -> Result<Answer, Status> {
+        let converter = self.conversions.of(&who.caller);
         let reply = tokio::select! {
             biased;
             reply = call => reply?,
@@ -107,8 +110,8 @@ impl Inner {
             Codec::Json => "application/json",
             Codec::Cbor => "application/cbor",
         };
-        let message = self.conversions.encode(codec, message).await?;
-        let mut answer = whole(StatusCode::OK, content_type, message);
+        let text = codec.encode(&converter, message).await?;
+        let mut answer = of_type(StatusCode::OK, content_type, AnswerBody::Text(text));
         set_outcome(&mut answer, Outcome::Ok);
         add_metadata(answer.headers_mut(), METADATA, &metadata);
         add_metadata(answer.headers_mut(), &format!("trailer-{METADATA}"), &trailing);
@@ -122,15 +125,15 @@ impl Inner {
         who: Who,
         wording: Wording,
     ) -> Result<Answer, Status> {
-        let lapse = self.lapse(who);
+        let asking = (self.conversions.of(&who.caller), self.lapse(who));
         let early = tokio::time::timeout(HTTP_STREAM_HEAD_WAIT_MAX, &mut call).await;
         let (body, metadata) = match early {
             Ok(reply) => {
                 let Reply { body, metadata, .. } = reply?;
                 let Body::Messages(messages) = body else { return Err(no_stream()) };
-                (StreamBody::answering(wording, messages, lapse), metadata)
+                (StreamBody::answering(wording, messages, asking), metadata)
             }
-            Err(_elapsed) => (StreamBody::calling(wording, call, lapse), Metadata::default()),
+            Err(_elapsed) => (StreamBody::calling(wording, call, asking), Metadata::default()),
         };
         let mut answer = Response::new(AnswerBody::Stream(Box::new(body)));
         set_content_type(&mut answer, stream_type(wording));

@@ -22,6 +22,7 @@ pub use pages::{agents_page, services_page};
 pub use who::TokenJudge;
 
 use crate::{
+    convert::Conversions,
     current::Current,
     drain::{Listener, Tasks},
     httpd::{Admission, Answers, Framing, Peer, RequestBody},
@@ -31,7 +32,7 @@ use crate::{
     tls::{Credentials, HttpTls, ServerCertificate},
 };
 use answer::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
-use body::{Conversions, Unread};
+use body::Unread;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     header::{self, HeaderValue},

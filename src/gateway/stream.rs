@@ -3,10 +3,11 @@
 
 use super::{
     answer::{METADATA, OUTCOME, error_json},
-    body::{Codec, END_STREAM, enveloped},
+    body::{Codec, END_STREAM, enveloped, prefix},
 };
 use crate::{
     call::{Body, Messages, Next, Reply, ReplyFuture},
+    convert::{Converter, Text},
     limits::HTTP_EVENTS_SIGN_EVERY,
     metadata::Metadata,
     status::{Code, Outcome, Status},
@@ -30,6 +31,12 @@ pub(super) enum Wording {
 /// Ends when whoever asks may not ask any more.
 pub(super) type Lapse = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Whoever asks: how its messages are converted, and when it may not ask any more.
+pub(super) type Asking = (Converter, Lapse);
+
+/// A message on its way to what it is written as.
+type Encoding = Pin<Box<dyn Future<Output = Result<Text, Status>> + Send>>;
+
 enum State {
     /// The call has not answered yet.
     Calling(ReplyFuture),
@@ -41,6 +48,10 @@ enum State {
 pub(super) struct StreamBody {
     wording: Wording,
     state: State,
+    converter: Converter,
+    encoding: Option<Encoding>,
+    /// A message of which some may be sent: nothing else may come in between.
+    text: Option<Text>,
     lapse: Lapse,
     /// Pairs of the reply that came after the head of the answer had gone.
     late: Metadata,
@@ -50,19 +61,20 @@ pub(super) struct StreamBody {
 
 impl StreamBody {
     /// The stream of a call that has answered.
-    pub(super) fn answering(wording: Wording, messages: Messages, lapse: Lapse) -> Self {
-        Self::new(wording, State::Answering(messages), lapse)
+    pub(super) fn answering(wording: Wording, messages: Messages, asking: Asking) -> Self {
+        Self::new(wording, State::Answering(messages), asking)
     }
 
     /// That of a call that takes its time.
-    pub(super) fn calling(wording: Wording, call: ReplyFuture, lapse: Lapse) -> Self {
-        Self::new(wording, State::Calling(call), lapse)
+    pub(super) fn calling(wording: Wording, call: ReplyFuture, asking: Asking) -> Self {
+        Self::new(wording, State::Calling(call), asking)
     }
 
-    fn new(wording: Wording, state: State, lapse: Lapse) -> Self {
+    fn new(wording: Wording, state: State, (converter, lapse): Asking) -> Self {
         let sign = (wording == Wording::Events)
             .then(|| Box::pin(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY)));
-        Self { wording, state, lapse, late: Metadata::default(), sign }
+        let (encoding, text, late) = (None, None, Metadata::default());
+        Self { wording, state, converter, encoding, text, lapse, late, sign }
     }
 
     /// Whether all was taken.
@@ -75,10 +87,18 @@ impl StreamBody {
         if self.is_over() {
             return Poll::Ready(None);
         }
+        if let Some(text) = &mut self.text {
+            if let Some(piece) = ready!(text.poll_piece(cx)) {
+                return Poll::Ready(Some(piece));
+            }
+            self.text = None;
+        }
         if self.lapse.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(self.end(Err(lapsed()))));
         }
-        let Poll::Ready(piece) = self.poll_call(cx) else { return self.poll_sign(cx) };
+        let Poll::Ready(piece) = self.poll_call(cx) else {
+            return if self.text.is_some() { Poll::Pending } else { self.poll_sign(cx) };
+        };
         if let Some(sign) = &mut self.sign {
             sign.as_mut().reset(Instant::now() + HTTP_EVENTS_SIGN_EVERY);
         }
@@ -99,6 +119,14 @@ impl StreamBody {
             }
         }
         loop {
+            if let Some(encoding) = &mut self.encoding {
+                let encoded = ready!(encoding.as_mut().poll(cx));
+                self.encoding = None;
+                return match encoded {
+                    Ok(text) => self.poll_begun(text, cx),
+                    Err(status) => Poll::Ready(self.end(Err(status))),
+                };
+            }
             let State::Answering(messages) = &mut self.state else {
                 return Poll::Ready(Bytes::new());
             };
@@ -107,10 +135,10 @@ impl StreamBody {
                     self.late = metadata;
                     continue;
                 }
-                Next::Message(message) => match self.written(message) {
-                    Ok(piece) => piece,
-                    Err(status) => self.end(Err(status)),
-                },
+                Next::Message(message) => {
+                    self.encoding = Some(self.written(message));
+                    continue;
+                }
                 Next::End(trailing) => self.end(Ok(trailing)),
                 Next::Failed(status) => self.end(Err(status)),
             });
@@ -124,14 +152,26 @@ impl StreamBody {
         Poll::Ready(Some(Bytes::from_static(b":\n\n")))
     }
 
-    fn written(&self, message: Bytes) -> Result<Bytes, Status> {
-        match self.wording {
-            Wording::Connect(codec) => Ok(enveloped(0, &codec.encode(message)?)),
-            Wording::Events => {
-                let data = Codec::Json.encode(message)?;
-                Ok([b"data: ", &*data, b"\n\n"].concat().into())
+    /// The first piece of a message. Never empty, for it has something before it.
+    fn poll_begun(&mut self, text: Text, cx: &mut Context<'_>) -> Poll<Bytes> {
+        self.text.insert(text).poll_piece(cx).map(Option::unwrap_or_default)
+    }
+
+    fn written(&self, message: Bytes) -> Encoding {
+        let (wording, converter) = (self.wording, self.converter.clone());
+        Box::pin(async move {
+            match wording {
+                Wording::Connect(codec) => {
+                    let text = codec.encode(&converter, message).await?;
+                    let prefix = prefix(0, text.left());
+                    Ok(text.between(&prefix, b""))
+                }
+                Wording::Events => {
+                    let text = Codec::Json.encode(&converter, message).await?;
+                    Ok(text.between(b"data: ", b"\n\n"))
+                }
             }
-        }
+        })
     }
 
     /// The last piece. What the call still holds is let go with it.
@@ -194,9 +234,15 @@ pub(super) fn no_stream() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::Conversions;
 
-    fn never() -> Lapse {
-        Box::pin(std::future::pending())
+    fn until(lapse: impl Future<Output = ()> + Send + 'static) -> Asking {
+        let caller = "caller/ops".parse().expect("a name");
+        (Conversions::default().of(&caller), Box::pin(lapse))
+    }
+
+    fn never() -> Asking {
+        until(std::future::pending())
     }
 
     async fn all(mut body: StreamBody) -> Vec<String> {
@@ -267,12 +313,42 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_gives_signs_of_life_and_ends_with_the_right_to_ask() {
         let (_sender, messages) = Messages::channel(1);
-        let lapse = Box::pin(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY * 5 / 2));
+        let lapse = until(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY * 5 / 2));
         let pieces = all(StreamBody::answering(Wording::Events, messages, lapse)).await;
         assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
         assert!(
             pieces.len() == 3 && pieces[2].contains("\"code\":\"unauthenticated\""),
             "{pieces:?}"
         );
+    }
+
+    /// A message of `false` in a million places, which is six times as long in JSON.
+    fn large() -> Bytes {
+        [&[0x9f][..], &[0xf4].repeat(1 << 20), &[0xff]].concat().into()
+    }
+
+    #[tokio::test]
+    async fn a_large_message_is_written_as_it_is_taken_and_nothing_comes_in_between() {
+        for wording in [Wording::Events, Wording::Connect(Codec::Json)] {
+            let (sender, messages) = Messages::channel(4);
+            sender.send(large()).await.expect("room");
+            sender.send(Bytes::from_static(&[1])).await.expect("room");
+            let (lapsed, lapse) = tokio::sync::oneshot::channel::<()>();
+            let asking = until(async { drop(lapse.await) });
+            let mut body = StreamBody::answering(wording, messages, asking);
+            let mut pieces = Vec::new();
+            let mut next = async || std::future::poll_fn(|cx| body.poll_next(cx)).await;
+            pieces.push(next().await.expect("a piece"));
+            // The caller may not ask any more, but what is begun is ended first.
+            drop(lapsed);
+            while let Some(piece) = next().await {
+                pieces.push(piece);
+            }
+            assert!(pieces.iter().all(|piece| piece.len() < 64 * 1024), "{wording:?}");
+            let whole = String::from_utf8_lossy(&pieces.concat()).into_owned();
+            let json = format!("[{}]", vec!["false"; 1 << 20].join(","));
+            let end = whole.split_once(&json).map(|(_, end)| end).expect("the whole message");
+            assert!(end.contains("unauthenticated"), "{wording:?}: {end}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod forwarding;
 mod http;
 mod killed;
 mod local;
+mod memory;
 mod paused;
 mod pem;
 mod process;

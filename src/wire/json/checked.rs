@@ -17,7 +17,7 @@ const PIECE_BYTES: usize = 32 * 1024;
 const PASSED_BYTES_MAX: usize = 256 * 1024;
 
 /// The entries that are left out, as one bit for each byte of the message. Empty if there are none.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Dropped(Vec<u64>);
 
 impl Dropped {
@@ -36,7 +36,7 @@ impl Dropped {
 
 /// The JSON of a message that was checked, written as it is asked for. Holds the message, and one bit for each of its bytes if some of it is
 /// left out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct JsonText {
     cbor: Bytes,
     dropped: Dropped,

@@ -42,7 +42,7 @@ enum Next {
 }
 
 /// An array or a map whose end has not come yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     next: Next,
     /// Items or entries to come; `None` up to a break.
@@ -54,7 +54,7 @@ struct Open {
 }
 
 /// A byte string or a text that is being written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Run {
     major: u8,
     /// Bytes to come of this piece of it.
@@ -74,7 +74,7 @@ struct Head {
 }
 
 /// A place in a message on the way to JSON.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Walk {
     at: usize,
     open: Vec<Open>,

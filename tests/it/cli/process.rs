@@ -169,6 +169,11 @@ impl Running {
         }
     }
 
+    /// The number of the process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> rustix::process::Pid {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         rustix::process::Pid::from_raw(pid).expect("a pid")

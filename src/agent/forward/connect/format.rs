@@ -1,8 +1,14 @@
 //! What messages are on their way to an upstream: JSON or CBOR, and the names of both in HTTP.
 
-use crate::wire::{decode_value, json};
+use crate::convert::{ConvertError, Converter, Text};
 use bytes::Bytes;
-use std::str::FromStr;
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+};
 
 /// What an upstream takes and gives: dialback's messages are CBOR, and HTTP services mostly speak JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,58 +53,91 @@ impl ForwardFormat {
     }
 
     /// A message as the upstream reads it.
-    pub(super) fn encode(self, message: &Bytes) -> Result<Bytes, String> {
+    pub(super) async fn encode(self, by: &Converter, message: Bytes) -> Result<Text, ConvertError> {
         match self {
-            Self::Cbor => well_formed(message),
-            Self::Json => {
-                let value = json::from_cbor(message)?;
-                serde_json::to_vec(&value).map(Bytes::from).map_err(|fault| fault.to_string())
-            }
+            Self::Cbor => by.well_formed(message).await.map(Text::whole),
+            Self::Json => by.to_text(message).await,
         }
     }
 
     /// A message as the upstream wrote it.
-    pub(super) fn decode(self, message: &Bytes) -> Result<Bytes, String> {
+    pub(super) async fn decode(
+        self,
+        by: &Converter,
+        message: Bytes,
+    ) -> Result<Bytes, ConvertError> {
         match self {
-            Self::Cbor => well_formed(message),
-            Self::Json => {
-                let value = serde_json::from_slice(message).map_err(|fault| fault.to_string())?;
-                json::to_cbor(&value)
-            }
+            Self::Cbor => by.well_formed(message).await,
+            Self::Json => by.to_cbor_leniently(message).await,
         }
     }
 }
 
-/// Whoever reads it last should not be the first to find out that it is no CBOR.
-fn well_formed(message: &Bytes) -> Result<Bytes, String> {
-    decode_value::<serde::de::IgnoredAny>(message).map(|_| message.clone())
+/// The body of a request to an upstream.
+#[derive(Debug, Clone)]
+pub(super) struct OutgoingBody(pub(super) Text);
+
+impl Body for OutgoingBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_piece(cx).map(|piece| Some(Ok(Frame::data(piece?))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.left())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::Conversions;
+    use http_body_util::BodyExt as _;
 
-    #[test]
-    fn messages_come_back_from_either_format() {
+    fn converter() -> Converter {
+        Conversions::default().of(&"caller/ops".parse().expect("a name"))
+    }
+
+    async fn written(format: ForwardFormat, cbor: &Bytes) -> Result<Bytes, ConvertError> {
+        let text = format.encode(&converter(), cbor.clone()).await?;
+        let left = text.left();
+        let body = OutgoingBody(text).collect().await.expect("it cannot fail").to_bytes();
+        assert_eq!(left, body.len() as u64);
+        Ok(body)
+    }
+
+    #[tokio::test]
+    async fn messages_come_back_from_either_format() {
         let cbor = Bytes::from_static(&[0xa1, 0x61, 0x61, 0x01]);
         for (format, sent) in
             [(ForwardFormat::Json, &b"{\"a\":1}"[..]), (ForwardFormat::Cbor, &cbor)]
         {
-            assert_eq!(format.encode(&cbor).as_deref(), Ok(sent));
-            assert_eq!(format.decode(&Bytes::copy_from_slice(sent)), Ok(cbor.clone()));
+            assert_eq!(written(format, &cbor).await.as_deref(), Ok(sent));
+            let back = format.decode(&converter(), Bytes::copy_from_slice(sent)).await;
+            assert_eq!(back, Ok(cbor.clone()));
         }
     }
 
-    #[test]
-    fn what_is_neither_json_nor_cbor_is_refused() {
+    #[tokio::test]
+    async fn what_is_neither_json_nor_cbor_is_refused() {
+        let by = &converter();
         for bad in [&b""[..], b"{", b"1 2", b"\xff"] {
             let bad = Bytes::from_static(bad);
-            assert!(ForwardFormat::Json.decode(&bad).is_err(), "{bad:?}");
+            assert!(ForwardFormat::Json.decode(by, bad.clone()).await.is_err(), "{bad:?}");
         }
         for bad in [&b""[..], &[0x61], &[0x01, 0x01]] {
             let bad = Bytes::from_static(bad);
-            assert!(ForwardFormat::Cbor.decode(&bad).is_err(), "{bad:?}");
-            assert!(ForwardFormat::Json.encode(&bad).is_err(), "{bad:?}");
+            assert!(ForwardFormat::Cbor.decode(by, bad.clone()).await.is_err(), "{bad:?}");
+            assert!(written(ForwardFormat::Json, &bad).await.is_err(), "{bad:?}");
         }
     }
 

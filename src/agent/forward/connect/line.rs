@@ -2,6 +2,7 @@
 
 use super::{
     address::Place,
+    format::OutgoingBody,
     reuse,
     socket::{Exchange, Watched},
 };
@@ -13,8 +14,6 @@ use crate::{
     race, system,
     tls::UpstreamTls,
 };
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -29,11 +28,11 @@ use tokio::{
 };
 
 /// A request on its way out.
-pub(super) type Outgoing = Request<Full<Bytes>>;
+pub(super) type Outgoing = Request<OutgoingBody>;
 
 /// A connection that carries one exchange at a time.
 pub(super) struct Line {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<OutgoingBody>,
     exchange: Arc<Exchange>,
     /// It is not used for a call from then on.
     expires_at: Instant,
@@ -229,6 +228,7 @@ async fn dial_socket(
 #[cfg(test)]
 mod tests {
     use super::{super::socket::Look, *};
+    use crate::convert::Text;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     impl Look for DuplexStream {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn request() -> Outgoing {
-        let mut request = Outgoing::new(Full::new(Bytes::from_static(b"message")));
+        let mut request = Outgoing::new(OutgoingBody(Text::whole(b"message"[..].into())));
         *request.uri_mut() = "/a".parse().expect("a path");
         request
     }

@@ -20,19 +20,23 @@ pub use format::ForwardFormat;
 
 use crate::{
     call::{Handler, Reply, Request},
+    convert::Conversions,
     current::Current,
     drain::Tasks,
     limits::Limits,
     pace::Lines,
     serve::Service,
-    status::{Code, Status},
+    status::{Code, Outcome, Status},
     tls::UpstreamTls,
     wire::CallKind,
 };
 use line::Unreachable;
 use reply::broken_reply;
 use route::{Fault, Route, Settings};
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 use tokio::time::Instant;
 
 /// A service that a local HTTP server answers: each method is a `POST {url}/{Service}/{Method}`.
@@ -184,6 +188,9 @@ impl fmt::Debug for ForwardHandle {
     }
 }
 
+/// Turns at converting large messages: those of all services of a process, for they share its cores.
+static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
+
 /// What answers the calls of a forwarded service.
 struct Forwarder {
     service: String,
@@ -199,18 +206,20 @@ impl Handler for Forwarder {
             let text = format!("{} calls are not forwarded", request.kind);
             return Err(Status::not_executed(Code::Unimplemented, text));
         }
-        let message = route.settings.format.encode(request.message()?).map_err(|fault| {
-            let text = format!("the message is not CBOR that can be forwarded: {fault}");
-            Status::not_executed(Code::InvalidArgument, text)
+        let converter = CONVERSIONS.of(&request.caller);
+        let message = route.settings.format.encode(&converter, request.message()?.clone()).await;
+        let message = message.map_err(|fault| {
+            let what = "the message is not CBOR that can be forwarded";
+            fault.into_status(Outcome::NotExecuted, Code::InvalidArgument, what)
         })?;
-        let message = if is_stream { stream::envelope(&message)? } else { message };
+        let message = if is_stream { stream::envelope(message)? } else { message };
         let outgoing = route.request(&request, message, is_stream)?;
         let answered = route.send(outgoing, request.deadline).await;
         let answered = answered.map_err(|fault| self.failed(&route, fault))?;
         if is_stream {
-            stream::server_stream(&route, answered).await
+            stream::server_stream(&route, answered, converter).await
         } else {
-            reply::unary(&route, answered).await
+            reply::unary(&route, answered, &converter).await
         }
     }
 }

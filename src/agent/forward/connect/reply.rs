@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     call::Reply,
+    convert::{ConvertError, Converter},
     limits::FORWARD_ERROR_BYTES_MAX,
-    status::{Code, Status},
+    status::{Code, Outcome, Status},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -25,7 +26,11 @@ pub(super) fn broken_reply(text: impl std::fmt::Display) -> Status {
 }
 
 /// Reads the one reply.
-pub(super) async fn unary(route: &Route, answered: Answered) -> Result<Reply, Status> {
+pub(super) async fn unary(
+    route: &Route,
+    answered: Answered,
+    converter: &Converter,
+) -> Result<Reply, Status> {
     let Answered { response, line } = answered;
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), false)?;
@@ -45,7 +50,8 @@ pub(super) async fn unary(route: &Route, answered: Answered) -> Result<Reply, St
         }
     })?;
     route.pool.keep(line);
-    let message = format.decode(&bytes).map_err(|why| not_of_format(format, &why))?;
+    let message = format.decode(converter, bytes).await;
+    let message = message.map_err(|why| not_of_format(format, why))?;
     let (metadata, trailing) = headers::into_metadata(&parts.headers);
     Ok(Reply { metadata, trailing, ..Reply::new(message) })
 }
@@ -63,9 +69,10 @@ fn says_where_it_ends(headers: &HeaderMap) -> bool {
 }
 
 /// A message that is not what its content type says.
-pub(super) fn not_of_format(format: ForwardFormat, why: &str) -> Status {
+pub(super) fn not_of_format(format: ForwardFormat, why: ConvertError) -> Status {
     let name = if format == ForwardFormat::Json { "JSON" } else { "CBOR" };
-    broken_reply(format_args!("is not {name}: {why}"))
+    let what = format!("the reply of the upstream is not {name}");
+    why.into_status(Outcome::Unknown, Code::Internal, &what)
 }
 
 /// The same response if it is a success; else the error that it is.

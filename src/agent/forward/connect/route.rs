@@ -2,20 +2,19 @@
 
 use super::{
     address::UpstreamAddress,
-    format::ForwardFormat,
+    format::{ForwardFormat, OutgoingBody},
     headers,
     line::{Broken, Line, Outgoing, Unreachable},
     pool::{Pool, Taken},
 };
 use crate::{
     call::Request,
+    convert::Text,
     drain::Tasks,
     limits::TIMEOUT_MIN,
     status::{Code, Status},
     tls::{UpstreamTls, random_bytes},
 };
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     Method, Response,
     body::Incoming,
@@ -74,7 +73,7 @@ impl Route {
     pub(super) fn request(
         &self,
         request: &Request,
-        message: Bytes,
+        message: Text,
         is_stream: bool,
     ) -> Result<Outgoing, Status> {
         let allowed = self.settings.metadata.as_deref();
@@ -93,7 +92,7 @@ impl Route {
         }
         add_identity(&mut headers, request)?;
         let path = format!("{}/{}", self.settings.address.prefix, request.method);
-        let mut outgoing = Outgoing::new(Full::new(message));
+        let mut outgoing = Outgoing::new(OutgoingBody(message));
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = path.parse().map_err(|_| unsendable("path"))?;
         *outgoing.headers_mut() = headers;

@@ -11,10 +11,11 @@ use super::{
 };
 use crate::{
     call::{Messages, Next, Reply, Source},
+    convert::{Converter, Converting, Text},
     limits::{FORWARD_ERROR_BYTES_MAX, FORWARD_IDLE_MAX},
     status::{Code, Status},
 };
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use std::{
@@ -29,18 +30,19 @@ const COMPRESSED: u8 = 0b01;
 const END_OF_STREAM: u8 = 0b10;
 
 /// A message as a request of Connect's carries it where the reply is a stream.
-pub(super) fn envelope(message: &Bytes) -> Result<Bytes, Status> {
-    let length = u32::try_from(message.len())
+pub(super) fn envelope(message: Text) -> Result<Text, Status> {
+    let length = u32::try_from(message.left())
         .map_err(|_| Status::not_executed(Code::ResourceExhausted, "the message is over 4 GiB"))?;
-    let mut out = BytesMut::with_capacity(HEADER_BYTES + message.len());
-    out.put_u8(0);
-    out.put_u32(length);
-    out.extend_from_slice(message);
-    Ok(out.freeze())
+    let [a, b, c, d] = length.to_be_bytes();
+    Ok(message.between(&[0, a, b, c, d], b""))
 }
 
 /// Takes the stream. Nothing of it is read before somebody asks for it.
-pub(super) async fn server_stream(route: &Route, answered: Answered) -> Result<Reply, Status> {
+pub(super) async fn server_stream(
+    route: &Route,
+    answered: Answered,
+    converter: Converter,
+) -> Result<Reply, Status> {
     let Answered { response, line } = answered;
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), true)?;
@@ -49,7 +51,8 @@ pub(super) async fn server_stream(route: &Route, answered: Answered) -> Result<R
     let envelopes =
         Envelopes { bytes_max: route.settings.message_bytes_max, ..Envelopes::default() };
     let open = Some((body, line));
-    let replies = Replies { open, envelopes, format, pool: route.pool.clone() };
+    let pool = route.pool.clone();
+    let replies = Replies { open, envelopes, format, converter, decoding: None, pool };
     Ok(Reply { metadata, ..Reply::stream(Messages::new(replies)) })
 }
 
@@ -59,19 +62,29 @@ struct Replies {
     open: Option<(Incoming, Line)>,
     envelopes: Envelopes,
     format: ForwardFormat,
+    converter: Converter,
+    decoding: Option<Converting<Bytes>>,
     pool: Arc<Pool>,
 }
 
 impl Source for Replies {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         loop {
+            if let Some(decoding) = &mut self.decoding {
+                let decoded = ready!(decoding.as_mut().poll(cx));
+                self.decoding = None;
+                return Poll::Ready(match decoded {
+                    Ok(message) => Next::Message(message),
+                    Err(why) => Next::Failed(not_of_format(self.format, why)),
+                });
+            }
             match self.envelopes.cut() {
                 Err(status) => return Poll::Ready(Next::Failed(status)),
                 Ok(Some(Envelope::Message(message))) => {
-                    return Poll::Ready(match self.format.decode(&message) {
-                        Ok(message) => Next::Message(message),
-                        Err(why) => Next::Failed(not_of_format(self.format, &why)),
-                    });
+                    let (format, converter) = (self.format, self.converter.clone());
+                    self.decoding =
+                        Some(Box::pin(async move { format.decode(&converter, message).await }));
+                    continue;
                 }
                 Ok(Some(Envelope::End(end))) => return Poll::Ready(self.end(&end)),
                 Ok(None) => {}
@@ -191,9 +204,10 @@ mod tests {
         assert_eq!(cut, [message("12"), message(""), Envelope::End(Bytes::from_static(b"{}"))]);
     }
 
-    #[test]
-    fn what_is_sent_is_cut_as_it_was() {
-        let sent = envelope(&Bytes::from_static(b"abcd")).expect("short");
+    #[tokio::test]
+    async fn what_is_sent_is_cut_as_it_was() {
+        let mut sent = envelope(Text::whole(Bytes::from_static(b"abcd"))).expect("short");
+        let sent = std::future::poll_fn(|cx| sent.poll_piece(cx)).await.expect("a piece");
         let cut = envelopes(&sent).cut();
         assert_eq!(cut, Ok(Some(Envelope::Message(Bytes::from_static(b"abcd")))));
     }

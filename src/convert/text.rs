@@ -1,0 +1,85 @@
+//! JSON on its way out.
+
+use crate::wire::json::JsonText;
+use bytes::Bytes;
+use std::task::{Context, Poll};
+
+/// JSON that is in hand, or that is written as it is taken; and what stands before and after it.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    head: Bytes,
+    written: Option<Box<JsonText>>,
+    tail: Bytes,
+}
+
+impl Text {
+    /// What is in hand.
+    pub(crate) const fn whole(text: Bytes) -> Self {
+        Self { head: text, written: None, tail: Bytes::new() }
+    }
+
+    pub(super) fn written(text: JsonText) -> Self {
+        Self { head: Bytes::new(), written: Some(Box::new(text)), tail: Bytes::new() }
+    }
+
+    /// Puts something around it.
+    pub(crate) fn between(self, head: &[u8], tail: &'static [u8]) -> Self {
+        if self.written.is_none() {
+            return Self::whole([head, &self.head, tail].concat().into());
+        }
+        Self { head: Bytes::copy_from_slice(head), tail: Bytes::from_static(tail), ..self }
+    }
+
+    /// Bytes that were not taken yet.
+    pub(crate) fn left(&self) -> u64 {
+        let written = self.written.as_ref().map_or(0, |text| text.left());
+        (self.head.len() + written + self.tail.len()) as u64
+    }
+
+    /// The next piece; `None` after the last. Pending only to let others run.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.head.is_empty() {
+            return Poll::Ready(Some(std::mem::take(&mut self.head)));
+        }
+        match self.written.as_mut().and_then(|text| text.next_piece()) {
+            Some(piece) if piece.is_empty() => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(piece) => return Poll::Ready(Some(piece)),
+            None => self.written = None,
+        }
+        let tail = std::mem::take(&mut self.tail);
+        Poll::Ready((!tail.is_empty()).then_some(tail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    async fn all(mut text: Text) -> Vec<u8> {
+        let (left, mut out) = (text.left(), Vec::new());
+        while let Some(piece) = poll_fn(|cx| text.poll_piece(cx)).await {
+            assert!(!piece.is_empty(), "an empty piece ends a body in chunks");
+            out.extend_from_slice(&piece);
+        }
+        assert_eq!((text.left(), left), (0, out.len() as u64));
+        out
+    }
+
+    #[tokio::test]
+    async fn a_text_is_the_same_in_hand_and_written_as_it_is_taken() {
+        // The first million bytes are left out, so that much is passed without a word.
+        let cbor = [&[0xbf][..], &[0x60, 0x83, 1, 2, 3].repeat(200_000), &[0x61, b'a', 1, 0xff]];
+        let cbor = Bytes::from(cbor.concat());
+        let written = || Text::written(JsonText::new(cbor.clone()).expect("well-formed"));
+        let whole = || Text::whole(Bytes::from_static(b"{\"\":[1,2,3],\"a\":1}"));
+        assert_eq!(all(written()).await, all(whole()).await);
+        for around in [written(), whole()].map(|text| text.between(b"data: ", b"\n\n")) {
+            assert_eq!(all(around).await, b"data: {\"\":[1,2,3],\"a\":1}\n\n");
+        }
+        assert_eq!(all(Text::whole(Bytes::new())).await, b"");
+    }
+}

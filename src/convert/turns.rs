@@ -1,0 +1,234 @@
+//! Turns at work of which only so much is done at once. They go round between those who wait, so that one caller with much to do does not
+//! hold up another with little.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::oneshot;
+
+/// How many may be at work, and how many may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) at_once: usize,
+    pub(super) waiting_max: usize,
+    pub(super) waiting_per_caller_max: usize,
+}
+
+/// The queue is full.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// What becomes of one who asks.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Now,
+    /// The number by which it may leave the queue.
+    Waits(u64),
+}
+
+/// Who is next: first come first served within a caller, and the callers one after the other.
+struct Order<K, W> {
+    bounds: Bounds,
+    at_work: usize,
+    waiting: usize,
+    last_number: u64,
+    /// Those who have somebody waiting, each once, the next one first.
+    callers: VecDeque<K>,
+    queues: HashMap<K, VecDeque<(u64, W)>>,
+}
+
+impl<K: Clone + Eq + Hash, W> Order<K, W> {
+    fn new(bounds: Bounds) -> Self {
+        let (callers, queues) = (VecDeque::new(), HashMap::new());
+        Self { bounds, at_work: 0, waiting: 0, last_number: 0, callers, queues }
+    }
+
+    fn ask(&mut self, caller: &K, waiter: W) -> Result<Asked, Full> {
+        if self.at_work < self.bounds.at_once {
+            self.at_work += 1;
+            return Ok(Asked::Now);
+        }
+        let own = self.queues.get(caller).map_or(0, VecDeque::len);
+        if own >= self.bounds.waiting_per_caller_max || self.waiting >= self.bounds.waiting_max {
+            return Err(Full);
+        }
+        if own == 0 {
+            self.callers.push_back(caller.clone());
+        }
+        self.last_number += 1;
+        self.waiting += 1;
+        self.queues.entry(caller.clone()).or_default().push_back((self.last_number, waiter));
+        Ok(Asked::Waits(self.last_number))
+    }
+
+    /// Gives back a turn: it goes to the next, if somebody waits.
+    fn end(&mut self) -> Option<W> {
+        let next = self.next();
+        if next.is_none() {
+            self.at_work -= 1;
+        }
+        next
+    }
+
+    fn next(&mut self) -> Option<W> {
+        let caller = self.callers.pop_front()?;
+        let queue = self.queues.get_mut(&caller)?;
+        let (_, waiter) = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&caller);
+        } else {
+            self.callers.push_back(caller);
+        }
+        self.waiting -= 1;
+        Some(waiter)
+    }
+
+    /// Takes one that waits out of the queue. One that has its turn is not there any more.
+    fn leave(&mut self, caller: &K, number: u64) {
+        let Some(queue) = self.queues.get_mut(caller) else { return };
+        let Ok(place) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return };
+        queue.remove(place);
+        self.waiting -= 1;
+        if queue.is_empty() {
+            self.queues.remove(caller);
+            self.callers.retain(|other| other != caller);
+        }
+    }
+}
+
+/// The turns, and who waits for one.
+pub(super) struct Turns<K: Clone + Eq + Hash>(Mutex<Order<K, oneshot::Sender<Turn<K>>>>);
+
+/// A turn. Dropped, it goes to the next.
+pub(super) struct Turn<K: Clone + Eq + Hash>(Option<Arc<Turns<K>>>);
+
+impl<K: Clone + Eq + Hash> Turns<K> {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self(Mutex::new(Order::new(bounds)))
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order<K, oneshot::Sender<Turn<K>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn. Dropped before, it leaves the queue.
+    pub(super) async fn turn(self: &Arc<Self>, caller: &K) -> Result<Turn<K>, Full> {
+        let (sender, receiver) = oneshot::channel();
+        let number = match self.order().ask(caller, sender)? {
+            Asked::Now => return Ok(Turn(Some(self.clone()))),
+            Asked::Waits(number) => number,
+        };
+        let _waiting = Waiting { turns: self, caller, number };
+        // The sender is dropped only with the turn in it.
+        receiver.await.map_err(|_gone| Full)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Turn<K> {
+    fn drop(&mut self) {
+        let Some(turns) = self.0.take() else { return };
+        loop {
+            let Some(next) = turns.order().end() else { return };
+            let Err(mut unwanted) = next.send(Self(Some(turns.clone()))) else { return };
+            // It goes on to the next from here, and not from within its own end.
+            unwanted.0 = None;
+        }
+    }
+}
+
+/// One in the queue, as long as it waits.
+struct Waiting<'a, K: Clone + Eq + Hash> {
+    turns: &'a Turns<K>,
+    caller: &'a K,
+    number: u64,
+}
+
+impl<K: Clone + Eq + Hash> Drop for Waiting<'_, K> {
+    fn drop(&mut self) {
+        self.turns.order().leave(self.caller, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patience::poll_once;
+
+    fn order(at_once: usize, waiting_per_caller_max: usize) -> Order<char, usize> {
+        Order::new(Bounds { at_once, waiting_max: 100, waiting_per_caller_max })
+    }
+
+    fn rest(order: &mut Order<char, usize>) -> Vec<usize> {
+        std::iter::from_fn(|| order.end()).collect()
+    }
+
+    #[test]
+    fn a_caller_with_a_hundred_large_messages_holds_up_anothers_small_one_by_one_turn() {
+        let mut order = order(2, 100);
+        for number in 0..100 {
+            order.ask(&'a', number).expect("room");
+        }
+        order.ask(&'b', 1_000).expect("room");
+        order.ask(&'b', 1_001).expect("room");
+        let served = rest(&mut order);
+        // Two were at work, then one that had come first, and from there on each in turn.
+        assert_eq!(served[..5], [2, 1_000, 3, 1_001, 4]);
+        assert_eq!(served.len(), 100);
+        assert!(served[5..].is_sorted());
+    }
+
+    #[test]
+    fn those_who_leave_are_passed_over_and_their_caller_gains_nothing() {
+        let mut order = order(1, 10);
+        assert_eq!(order.ask(&'a', 0), Ok(Asked::Now));
+        let first = order.ask(&'a', 1);
+        assert_eq!(first, Ok(Asked::Waits(1)));
+        order.ask(&'b', 10).expect("room");
+        order.leave(&'a', 1);
+        order.leave(&'a', 1);
+        order.ask(&'a', 2).expect("room");
+        order.ask(&'a', 3).expect("room");
+        order.ask(&'b', 11).expect("room");
+        assert_eq!(rest(&mut order), [10, 2, 11, 3]);
+        assert_eq!((order.at_work, order.waiting, order.queues.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_last_place_in_the_queue_is_taken_and_one_more_is_refused() {
+        let mut order = order(1, 2);
+        order.ask(&'a', 0).expect("at work");
+        assert!(order.ask(&'a', 1).is_ok() && order.ask(&'a', 2).is_ok());
+        assert_eq!(order.ask(&'a', 3), Err(Full));
+        assert!(order.ask(&'b', 4).is_ok(), "another caller has places of its own");
+        order.bounds.waiting_max = 4;
+        assert!(order.ask(&'b', 5).is_ok());
+        assert_eq!(order.ask(&'c', 6), Err(Full), "all together");
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_is_dropped_leaves_the_queue_and_a_turn_in_flight_goes_on() {
+        let bounds = Bounds { at_once: 1, waiting_max: 9, waiting_per_caller_max: 9 };
+        let turns = Arc::new(Turns::new(bounds));
+        let first = turns.turn(&'a').await.expect("a turn");
+        let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(turns.turn(&'a'))).collect();
+        for waiter in &mut waiters {
+            assert!(poll_once(waiter.as_mut()).await.is_pending());
+        }
+        assert_eq!(turns.order().waiting, 3);
+        drop(waiters.remove(1));
+        assert_eq!(turns.order().waiting, 2);
+        // The turn is sent to the first, which goes without having taken it.
+        drop(first);
+        drop(waiters.remove(0));
+        let counts = || {
+            let order = turns.order();
+            (order.at_work, order.waiting)
+        };
+        let last = waiters.remove(0).await.expect("a turn");
+        assert_eq!(counts(), (1, 0));
+        drop(last);
+        assert_eq!(counts(), (0, 0));
+    }
+}
