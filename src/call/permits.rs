@@ -5,7 +5,10 @@ use crate::{
     status::{Code, Status},
 };
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -66,7 +69,7 @@ impl Permits {
     async fn queue(&self, deadline: Instant, wait_max: Duration) -> Result<Permit, Status> {
         let waiting = Waiting::new(&self.0.waiting);
         if waiting.before() >= self.0.queue_max {
-            return Err(self.exhausted(&format!("and the queue of {} is full", self.0.queue_max)));
+            return Err(self.queue_is_full());
         }
         let began = Instant::now();
         let until = deadline.min(began + wait_max);
@@ -78,6 +81,20 @@ impl Permits {
             )),
             _ => Err(self.exhausted("and none ended in time")),
         }
+    }
+
+    /// Refuses what would get no place and could not even wait for one.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn expect_room(&self) -> Result<(), Status> {
+        let waiting = self.0.waiting.load(Ordering::Relaxed);
+        if self.is_full() && waiting >= self.0.queue_max {
+            return Err(self.queue_is_full());
+        }
+        Ok(())
+    }
+
+    fn queue_is_full(&self) -> Status {
+        self.exhausted(&format!("and the queue of {} is full", self.0.queue_max))
     }
 
     fn exhausted(&self, why: &str) -> Status {
@@ -111,6 +128,20 @@ mod tests {
 
     fn later() -> Instant {
         Instant::now() + 15 * WAIT_MAX
+    }
+
+    #[cfg(feature = "gateway")]
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_as_long_as_one_more_could_wait() {
+        let permits = Permits::new(1, 1);
+        permits.expect_room().expect("a free place");
+        let _first = permits.acquire(later(), WAIT_MAX).await.expect("a place");
+        permits.expect_room().expect("one could wait");
+        let mut second = std::pin::pin!(permits.acquire(later(), WAIT_MAX));
+        assert!(crate::patience::poll_once(second.as_mut()).await.is_pending());
+        let full = permits.expect_room().expect_err("one waits");
+        let refused = permits.acquire(later(), WAIT_MAX).await.expect_err("one waits");
+        assert_eq!(full, refused);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::{
     answer::{METADATA, Refusal},
-    body::Codec,
+    body::{Codec, PREFIX_BYTES},
 };
 use crate::{
     metadata::Metadata,
@@ -63,6 +63,17 @@ impl Form {
                 let refusal = Refusal::with(http, Code::InvalidArgument, text);
                 Err(refusal.header(ACCEPT_POST, HeaderValue::from_static(ACCEPTED)))
             }
+        }
+    }
+}
+
+impl Form {
+    /// Bytes that the message has at least in a body of so many. JSON may become a message of any size.
+    pub(super) const fn message_bytes_min(self, body_bytes_min: usize) -> usize {
+        match self {
+            Self::Unary(Codec::Cbor) | Self::Events(Codec::Cbor) => body_bytes_min,
+            Self::Connect(Codec::Cbor) => body_bytes_min.saturating_sub(PREFIX_BYTES),
+            Self::Unary(_) | Self::Events(_) | Self::Connect(_) => 0,
         }
     }
 }

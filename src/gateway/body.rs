@@ -83,6 +83,13 @@ impl Unread {
         Self(body)
     }
 
+    /// Bytes that it has at least, by the head of the request.
+    pub(super) fn bytes_min(&self) -> usize {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lower = body.as_ref().map_or(0, |body| body.size_hint().lower());
+        usize::try_from(lower).unwrap_or(usize::MAX)
+    }
+
     /// Reads it, once.
     pub(super) async fn read(&self, bytes_max: usize) -> Result<Bytes, BodyFault> {
         read(self.0.clone(), bytes_max).await

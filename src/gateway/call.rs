@@ -43,7 +43,18 @@ impl Inner {
         };
         let caller = who.caller.clone();
         let call_id = asking.call_id;
-        let asked = Asked { caller, call_id, method, kind, agent, timeout, traceparent, metadata };
+        let bytes_min = form.message_bytes_min(body.bytes_min());
+        let asked = Asked {
+            caller,
+            call_id,
+            method,
+            kind,
+            agent,
+            timeout,
+            traceparent,
+            metadata,
+            bytes_min,
+        };
         let (call, fault) = self.started(asked, form, body);
         match form {
             Form::Unary(codec) => {

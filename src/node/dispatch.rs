@@ -46,6 +46,20 @@ impl Dispatch {
         Self { shared }
     }
 
+    /// Refuses a call that would be refused whatever its message is: no agent takes it, or there are more bytes than its rule lets pass.
+    #[cfg(feature = "gateway")]
+    pub(super) fn expect_taken(
+        &self,
+        request: &Request,
+        granted: Granted,
+        bytes_min: usize,
+    ) -> Result<(), Status> {
+        expect_within(bytes_min, granted)?;
+        let agent = self.pick_now(request, None)?;
+        // Of several agents another one may have room by then.
+        if request.target == Target::Service { Ok(()) } else { agent.permits.expect_room() }
+    }
+
     /// Sends a call that was granted, and sends it again where that is safe. Whom it asked last is left in `asked`.
     pub(super) async fn forward(
         &self,
@@ -404,7 +418,10 @@ fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
     if let Some(timeout_max) = granted.timeout_max {
         request.deadline = request.deadline.min(Instant::now() + timeout_max);
     }
-    let bytes = request.message().map_or(0, bytes::Bytes::len);
+    expect_within(request.message().map_or(0, bytes::Bytes::len), granted)
+}
+
+fn expect_within(bytes: usize, granted: Granted) -> Result<(), Status> {
     match granted.message_bytes_max {
         Some(max) if bytes > max => {
             let text = format!(

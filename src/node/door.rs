@@ -40,6 +40,8 @@ pub(crate) struct Asked {
     pub(crate) timeout: Option<Duration>,
     pub(crate) traceparent: Option<Box<str>>,
     pub(crate) metadata: Metadata,
+    /// What the message has at least, as far as the head of the request says it.
+    pub(crate) bytes_min: usize,
 }
 
 impl Asked {
@@ -167,7 +169,7 @@ impl Door {
         [self.shared.drain.listen(), self.shared.goodbye.listen()]
     }
 
-    /// Calls an agent. The body is read once the policy has let the call pass, and within the call's time.
+    /// Calls an agent. The body is read once nothing that is known without it refuses the call, and within the call's time.
     ///
     /// # Errors
     /// As for any call. Dropping the future, or the stream of the reply, cancels it.
@@ -199,12 +201,15 @@ impl Door {
             account.expect_steady(limits.resets_max)?;
             let permit = account.permits.acquire(deadline, limits.queue_wait_max).await?;
             let Authorised { granted, held } = self.authorise(&asked)?;
+            let bytes_min = asked.bytes_min;
+            let mut request = request(asked, deadline);
+            self.dispatch.expect_taken(&request, granted, bytes_min)?;
             let message = tokio::time::timeout_at(deadline, body).await.map_err(|_elapsed| {
                 let text = "the deadline passed before the body had come";
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
             bytes_in = Some(message.len() as u64);
-            let mut request = request(asked, deadline, message);
+            request.body = Body::Message(message);
             let reply = self.dispatch.forward(&mut request, granted, &mut link).await?;
             Ok(reply.holding_some(held).holding(permit).holding(counted))
         };
@@ -277,7 +282,7 @@ impl Accounts {
 }
 
 /// The agent's link is everybody's: who asks from outside does not go ahead of others.
-fn request(asked: Asked, deadline: Instant, message: Bytes) -> Request {
+fn request(asked: Asked, deadline: Instant) -> Request {
     let target = asked.target();
     let Asked { caller, call_id, method, kind, traceparent, metadata, .. } = asked;
     Request {
@@ -293,7 +298,7 @@ fn request(asked: Asked, deadline: Instant, message: Bytes) -> Request {
         traceparent,
         metadata,
         wait: false,
-        body: Body::Message(message),
+        body: Body::Message(Bytes::new()),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Unary calls: what becomes of them, in JSON and in CBOR.
 
-use super::{Http, Open};
+use super::{Http, Open, Reply};
 use crate::{
     audit::Book,
     world::{End, background, soon},
 };
-use dialback::{Limits, json};
+use dialback::{Limits, NodePolicy, json, policy::AllowRule};
 use serde_json::json;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 const HELLO: &str = "/v1/agents/warehouse/Stage/Note";
 
@@ -129,6 +129,49 @@ async fn a_body_at_the_limit_passes_and_one_over_it_is_refused_before_it_is_sent
     let claimed = soon("an answer to the claim alone", http.reply()).await.expect("an answer");
     claimed.expect_error(429, "resource_exhausted", "not_executed");
     assert_eq!(open.stage.all_runs(), 1);
+}
+
+/// The head of a call with a body of this size, of which nothing is sent.
+async fn claim(at: SocketAddr, path: &str, content_type: &str, bytes: usize) -> Reply {
+    let mut http = Http::connect(at).await;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {bytes}\r\n\r\n"
+    );
+    http.send(head).await;
+    soon("an answer to the head alone", http.reply()).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_agent_takes_is_refused_before_its_body_is_sent() {
+    let open = Open::anonymous().await;
+    let large = 4 * 1024 * 1024;
+    for path in ["/v1/agents/nobody/Stage/Note", "/v1/services/Nothing/Note"] {
+        for _ in 0..100 {
+            let absent = claim(open.at(), path, "application/json", large).await;
+            absent.expect_error(503, "unavailable", "not_executed");
+        }
+    }
+    // One that is taken waits for its body.
+    let mut http = Http::connect(open.at()).await;
+    http.send(format!("POST {HELLO} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n")).await;
+    http.send("\"x\"").await;
+    assert_eq!(soon("an answer", http.reply()).await.expect("an answer").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_over_the_limit_of_its_rule_is_refused_before_it_is_sent() {
+    let mut rule = AllowRule::parse("ops", "**", "*/*").expect("a rule");
+    rule.message_bytes_max = Some(1_000);
+    let open = Open::with(
+        |node| node.policy(NodePolicy::default().allow(rule)),
+        |door| door.anonymous("ops".parse().expect("a name")),
+    )
+    .await;
+    let over = claim(open.at(), HELLO, "application/cbor", 1_001).await;
+    let text = over.expect_error(429, "resource_exhausted", "not_executed");
+    assert!(text.contains("message_max"), "{text}");
+    let text = format!("\"{}\"", "x".repeat(997 - 2));
+    assert_eq!(open.post(HELLO, &text).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
