@@ -62,8 +62,9 @@ fn post(door: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
     );
     stream.write_all(head.as_bytes()).expect("sent");
     stream.write_all(body).expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer);
     let status = answer.split(' ').nth(1).expect("a status");
     status.parse().unwrap_or_else(|_| panic!("{answer}"))
 }
