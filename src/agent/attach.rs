@@ -273,14 +273,17 @@ impl Attachment {
         self.is_registered = true;
         let attached =
             Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
-        self.shared.attached.send_modify(|all| all.push(attached));
+        // Under the lock of the list: a program that sees the node in it was told so before, and who listens from then on is not told again.
+        self.shared.attached.send_modify(|all| {
+            all.push(attached);
+            self.shared.events.tell(AgentEvent::Registered { node: self.node.clone() });
+        });
         tracing::info!(
             "registered as {} with node {} at {address} ({})",
             self.shared.peer.name,
             self.node,
             self.link.remote_address()
         );
-        self.shared.events.tell(AgentEvent::Registered { node: self.node.clone() });
     }
 
     /// Keeps the link up until it ends or the node is leaving. May be called again after the latter.
@@ -418,12 +421,12 @@ impl Drop for Attachment {
         let journal = &self.shared.journal;
         journal.link_down(link.identity(), link.remote_address(), link.age(), &reason);
         if self.is_registered {
-            self.shared
-                .attached
-                .send_modify(|all| all.retain(|attached| attached.link.id() != self.link.id()));
-            if !self.link.is_replaced() {
-                self.shared.events.tell(AgentEvent::Lost { node: self.node.clone(), reason });
-            }
+            let lost = (!self.link.is_replaced())
+                .then(|| AgentEvent::Lost { node: self.node.clone(), reason });
+            self.shared.attached.send_modify(|all| {
+                all.retain(|attached| attached.link.id() != self.link.id());
+                lost.into_iter().for_each(|lost| self.shared.events.tell(lost));
+            });
         }
     }
 }

@@ -85,9 +85,7 @@ impl Unread {
 
     /// Bytes that it has at least, by the head of the request.
     pub(super) fn bytes_min(&self) -> usize {
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lower = body.as_ref().map_or(0, |body| body.size_hint().lower());
-        usize::try_from(lower).unwrap_or(usize::MAX)
+        usize::try_from(self.0.size_hint().lower()).unwrap_or(usize::MAX)
     }
 
     /// Reads it, once.

@@ -72,10 +72,14 @@ impl<'a> Admitted<'a> {
         if registration.is_ok() {
             registry.hosting.set(self.name, paths);
         }
-        if registration.is_ok() && !self.is_registered {
-            // Under the lock: whoever subscribes sees each agent either as present or as arriving. Nobody listening is fine.
-            let arrival = registry.arrived(self.name);
-            drop(self.shared.arrivals.send((arrival, self.name.clone())));
+        // Under the lock: whoever subscribes sees each agent either as present or as arriving, and events are told in the order in which
+        // things happened. Nobody listening is fine.
+        if let Ok(registration) = &registration {
+            if !self.is_registered {
+                let arrival = registry.arrived(self.name);
+                drop(self.shared.arrivals.send((arrival, self.name.clone())));
+            }
+            self.tell_came(registration);
         }
         drop(registry);
         let registration = registration.map_err(|why| self.refused(&why))?;
@@ -85,21 +89,23 @@ impl<'a> Admitted<'a> {
         Ok(())
     }
 
-    /// Says who is here, and ends the links that this one replaces.
+    fn tell_came(&self, registration: &Registration<SharedAgentLink>) {
+        let (agent, new) = (self.name.clone(), self.address());
+        match registration.superseded.last() {
+            Some(last) => {
+                let old = last.link.remote_address();
+                self.tell(NodeEvent::TakenOver { agent, old, new });
+            }
+            None if registration.is_new => self.tell(NodeEvent::Attached { agent, address: new }),
+            None => {}
+        }
+    }
+
+    /// Logs who is here, and ends the links that this one replaces.
     fn took_over(&self, registration: Registration<SharedAgentLink>, count: usize) {
         let (agent, new) = (self.name, self.address());
         let has_come = if registration.is_new { "attached" } else { "has another link" };
         tracing::info!("agent {agent} {has_come} from {new} with {count} services");
-        match registration.superseded.last() {
-            Some(last) => {
-                let old = last.link.remote_address();
-                self.tell(NodeEvent::TakenOver { agent: agent.clone(), old, new });
-            }
-            None if registration.is_new => {
-                self.tell(NodeEvent::Attached { agent: agent.clone(), address: new });
-            }
-            None => {}
-        }
         for old in registration.superseded {
             if let Some(left_out) = self.may_say() {
                 tracing::warn!(
@@ -151,20 +157,24 @@ impl<'a> Admitted<'a> {
 
     /// The link takes no more calls; those that are on it go on.
     pub(super) fn drain(&self, reason: &str) {
-        if self.shared.registry().drain(self.name, self.admission) {
-            let (agent, at) = (self.name, self.address());
-            // One that has another link, as after a renewal, goes on there.
-            if self.shared.registry().pick(agent).is_some() {
-                tracing::info!("a former link of agent {agent} at {at} takes no more calls");
-            } else {
-                tracing::info!(
-                    "agent {agent} at {at} takes no more calls: {}",
-                    reason.escape_debug()
-                );
-                self.tell(NodeEvent::Draining { agent: agent.clone() });
-            }
-            self.shared.waiters.wake(agent, &[]);
+        let mut registry = self.shared.registry();
+        if !registry.drain(self.name, self.admission) {
+            return;
         }
+        let (agent, at) = (self.name, self.address());
+        // One that has another link, as after a renewal, goes on there.
+        let goes_on = registry.pick(agent).is_some();
+        if !goes_on {
+            self.tell(NodeEvent::Draining { agent: agent.clone() });
+        }
+        drop(registry);
+        if goes_on {
+            tracing::info!("a former link of agent {agent} at {at} takes no more calls");
+        } else {
+            let reason = reason.escape_debug();
+            tracing::info!("agent {agent} at {at} takes no more calls: {reason}");
+        }
+        self.shared.waiters.wake(self.name, &[]);
     }
 
     /// The link is over.
@@ -185,17 +195,18 @@ impl Drop for Admitted<'_> {
         let is_detached = registry.unregister(self.name, self.admission, Now::read());
         if is_detached {
             registry.hosting.remove(self.name);
-        }
-        drop(registry);
-        if is_detached {
-            tracing::info!("agent {} is detached", self.name);
             let stopped = || LinkFault::Closed {
                 code: CloseCode::Drained,
                 text: "the node stops".into(),
                 by_peer: false,
             };
             let reason = self.reason.take().unwrap_or_else(stopped);
+            // Under the lock, as the event of its next registration.
             self.tell(NodeEvent::Lost { agent: self.name.clone(), reason });
+        }
+        drop(registry);
+        if is_detached {
+            tracing::info!("agent {} is detached", self.name);
         }
         self.shared.waiters.wake(self.name, &[]);
     }

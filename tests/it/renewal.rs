@@ -385,6 +385,34 @@ async fn whoever_is_trusted_no_more_is_closed_with_trust_changed_by_either_side(
     assert_eq!(code(&reason), CloseCode::TrustChanged);
 }
 
+/// A program that has seen a state and listens from then on is told what comes after it, and not that state once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_seen_to_have_happened_is_not_told_afterwards() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    for round in 0..40 {
+        let name = format!("agent-{round}");
+        let agent = world.agent(&name, node.local_addr()).start().expect("an agent");
+        let (agents_side, nodes_side) = tokio::join!(
+            async {
+                soon("it is registered", agent.registered(1)).await;
+                agent.events()
+            },
+            async {
+                soon("it is attached", node.agent(&name).connected()).await.expect("attached");
+                node.events()
+            },
+        );
+        let (mut agents_side, mut nodes_side) = (agents_side, nodes_side);
+        agent.shutdown().await;
+        let told = soon("an event", agents_side.next()).await;
+        assert!(matches!(told, Some(AgentEvent::Lost { .. })), "round {round}: {told:?}");
+        let told = soon("an event", nodes_side.next()).await;
+        let is_later = matches!(told, Some(NodeEvent::Draining { .. } | NodeEvent::Lost { .. }));
+        assert!(is_later, "round {round}: {told:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_another_party_are_refused_and_nothing_changes() {
     let scene = Scene::open().await;
