@@ -1,6 +1,8 @@
 //! Parties that move: the link stays, and so do the calls on it.
 
-use crate::world::{Background, Relay, Stage, World, attached, background, said, soon, until};
+use crate::world::{
+    Background, Relay, Rest, Stage, World, attached, background, said, soon, until,
+};
 use dialback::{Arrivals, Limits, Node};
 use std::{
     future::IntoFuture,
@@ -38,6 +40,25 @@ async fn an_agent_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     }
     expect_no_new_link(&world, &node, &mut arrivals).await;
     assert_eq!(stage.all_runs(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_takes_new_sockets_leaves_no_task_behind() {
+    let (world, stage) = (World::new(), Stage::default());
+    let node = world.node().start().await.expect("a node");
+    let agent = attached(world.agent("nomad", node.local_addr()).serve(stage.service())).await;
+    let handle = node.agent("nomad").handle().expect("a name");
+    let note = || handle.call::<String>("Stage/Note", "n").into_future();
+    assert!(soon("a call ends", note()).await.is_ok());
+    let rest = Rest::of_now();
+    for _ in 0..5 {
+        let address = || node.agents()[0].address.clone().expect("attached");
+        let before = address();
+        agent.rebind().expect("a socket");
+        until("the node sees another address", || address() != before).await;
+        assert!(soon("a call ends", note()).await.is_ok());
+    }
+    rest.comes_back(&node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,13 +157,13 @@ async fn transfers_are_whole_though_each_way_takes_750_ms() {
 
 /// A call that is in flight all the time, and many short ones, while the agent gets another port again and again: none fails, and all
 /// is one link.
-async fn check_roaming(every: Duration, lasts: Duration, limits: Limits) {
+async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_new_socket: bool) {
     const CALL_EVERY: Duration = Duration::from_millis(20);
     let (world, stage, oracle) = (World::new(), Stage::default(), Arc::new(Oracle::default()));
     let node = world.node().start().await.expect("a node");
     let path = Relay::to(node.local_addr()).await;
     let agent = world.agent("warehouse", path.address()).limits(limits).serve(stage.service());
-    let _agent = attached(agent).await;
+    let agent = attached(agent).await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let (rest, before) = (Rest::of_now(), node.agents());
     let ask = |id: String, method| {
@@ -179,6 +179,9 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits) {
     for n in 0..lasts.as_millis() / CALL_EVERY.as_millis() {
         ticks.tick().await;
         calls.push(ask(format!("{n}"), "Stage/Note"));
+        if takes_new_socket && n == 10 {
+            agent.rebind().expect("a socket");
+        }
     }
     for call in calls {
         assert!(soon("a short call ends", call).await.is_ok());
@@ -193,17 +196,28 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits) {
     let after = node.agents();
     assert_eq!(after[0].since_ms, before[0].since_ms, "it was another link");
     assert_ne!(after[0].address, before[0].address, "it was the same address");
-    rest.comes_back(&node).await;
+    // An agent that hears nothing for two seconds after a PING takes a new socket, for which the relay has a task.
+    let new_sockets = path.tally().diallers.load(Relaxed) - 1;
+    assert!(!takes_new_socket || new_sockets > 0, "it sends from the same socket");
+    rest.with_more_tasks(new_sockets).comes_back(&node).await;
+}
+
+fn lively() -> Limits {
+    Limits { heartbeat_every: Duration::from_millis(100), ..Limits::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_link_survive_an_agents_port_that_changes_every_half_second() {
-    let lively = Limits { heartbeat_every: Duration::from_millis(100), ..Limits::default() };
-    check_roaming(Duration::from_millis(500), Duration::from_secs(6), lively).await;
+    check_roaming(Duration::from_millis(500), Duration::from_secs(6), lively(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_and_link_survive_an_agent_that_takes_a_new_socket_while_its_port_changes() {
+    check_roaming(Duration::from_millis(500), Duration::from_secs(2), lively(), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
 async fn calls_and_link_survive_an_agents_port_that_changes_every_five_seconds_for_a_minute() {
-    check_roaming(Duration::from_secs(5), Duration::from_secs(60), Limits::default()).await;
+    check_roaming(Duration::from_secs(5), Duration::from_secs(60), Limits::default(), false).await;
 }
