@@ -112,6 +112,9 @@ pub const KNOCKS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// Lines of the audit log that wait to be written: a second's worth on a busy node, and 8 MiB at the most. Nobody waits for a place.
 pub const AUDIT_LINES_WAITING_MAX: usize = 8_192;
 
+/// Characters of the name that a refused certificate claims, in the audit log. No name of a party is longer.
+pub const CLAIM_CHARS_MAX: usize = 300;
+
 /// A text of a peer in the audit log, in characters: names are shorter, and of a reason this is enough.
 pub const AUDIT_TEXT_CHARS_MAX: usize = 512;
 

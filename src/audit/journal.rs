@@ -5,7 +5,7 @@ use crate::{
     name::{CallId, MethodPath, Name, PeerName},
     pace::LeftOut,
     status::{Code, Outcome},
-    tls::Identity,
+    tls::{Claim, Identity},
     wire::CallKind,
 };
 use std::{
@@ -63,17 +63,24 @@ impl Journal {
     /// out and counted.
     pub(crate) fn link_refused(
         &self,
-        peer: Option<&Identity>,
+        peer: Option<Peer<'_>>,
         address: &dyn Display,
         reason: &dyn Display,
         left_out: LeftOut,
     ) {
         self.write("link_refused", |line| {
-            line.text_or_null("peer", peer.map(Identity::peer_name))
-                .text_or_null("serial", peer.map(Identity::serial))
+            let (proved, claim) = match peer {
+                Some(Peer::Proved(identity)) => (Some(identity), None),
+                Some(Peer::Claimed(claim)) => (None, Some(claim)),
+                None => (None, None),
+            };
+            let line = line
+                .text_or_null("peer", proved.map(Identity::peer_name))
+                .text_or_null("serial", proved.map(Identity::serial))
                 .text("address", address)
                 .text("reason", reason)
-                .number("left_out", left_out.0)
+                .number("left_out", left_out.0);
+            of_claim(line, claim)
         });
     }
 
@@ -89,11 +96,13 @@ impl Journal {
     pub(crate) fn http_refused(
         &self,
         address: std::net::IpAddr,
+        claim: Option<&Claim>,
         reason: &dyn Display,
         left_out: LeftOut,
     ) {
         self.write("http_refused", |line| {
-            line.text("address", address).text("reason", reason).number("left_out", left_out.0)
+            let line = line.text("address", address).text("reason", reason);
+            of_claim(line.number("left_out", left_out.0), claim)
         });
     }
 
@@ -114,6 +123,23 @@ impl Journal {
             let agent = Arc::default();
             Box::new(CallNote { journal: self.clone(), facts: facts(), agent, has_ended: false })
         })
+    }
+}
+
+/// A peer whose link was refused, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Peer<'a> {
+    /// By its verified certificate.
+    Proved(&'a Identity),
+    /// By what a certificate says of itself that TLS refused.
+    Claimed(&'a Claim),
+}
+
+/// What a refused certificate says of itself, under keys of its own, so that nobody takes it for a peer's name.
+fn of_claim(line: Line, claim: Option<&Claim>) -> Line {
+    match claim {
+        Some(claim) => line.text("claimed_peer", &claim.name).text("claimed_serial", &claim.serial),
+        None => line,
     }
 }
 

@@ -7,7 +7,7 @@ mod journal;
 mod line;
 mod writer;
 
-pub(crate) use journal::{CallFacts, CallNote, Journal, Refused};
+pub(crate) use journal::{CallFacts, CallNote, Journal, Peer, Refused};
 
 use crate::{
     limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX},

@@ -29,7 +29,7 @@ use crate::{
     name::{CallId, PeerName},
     node::{Door, Node},
     status::{Code, Status},
-    tls::{Credentials, HttpTls, ServerCertificate},
+    tls::{Credentials, HttpTls, RefusedCertificate, ServerCertificate},
 };
 use answer::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
 use body::Unread;
@@ -142,7 +142,7 @@ impl Answers for Inner {
             (false, true) => Admission::One,
             (false, false) => {
                 let why = "it is not in trusted_proxy, and only those may come in plain";
-                self.strangers.tell(self.door.journal(), from, &why, Instant::now());
+                self.strangers.tell(self.door.journal(), from, None, &why, Instant::now());
                 Admission::Refused
             }
         }
@@ -155,7 +155,9 @@ impl Answers for Inner {
 
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {
         let why = format_args!("the TLS handshake failed: {fault}");
-        self.strangers.tell(self.door.journal(), from.ip(), &why, Instant::now());
+        let refused = fault.get_ref().and_then(|inner| inner.downcast_ref::<RefusedCertificate>());
+        let claim = refused.map(|refused| &refused.claim);
+        self.strangers.tell(self.door.journal(), from.ip(), claim, &why, Instant::now());
     }
 
     fn leaving(&self) -> Option<[Listener; 2]> {

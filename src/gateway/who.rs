@@ -9,7 +9,7 @@ use crate::{
     name::{PeerName, Role},
     pace::{Buckets, Lines, Pace},
     status::{Code, Status},
-    tls::Credentials,
+    tls::{Claim, Credentials},
 };
 use hyper::{
     HeaderMap, StatusCode,
@@ -168,7 +168,7 @@ impl Strangers {
         {
             return Err(too_many());
         }
-        self.tell(journal, from, &unknown, now);
+        self.tell(journal, from, None, &unknown, now);
         Err(nobody(&unknown))
     }
 
@@ -177,12 +177,13 @@ impl Strangers {
         &self,
         journal: &Journal,
         from: IpAddr,
+        claim: Option<&Claim>,
         why: &dyn fmt::Display,
         now: Instant,
     ) {
         if let Some(left_out) = self.lines.say(Source::of(from), now) {
             tracing::warn!("refused a request over HTTP from {from}: {why}{left_out}");
-            journal.http_refused(from, why, left_out);
+            journal.http_refused(from, claim, why, left_out);
         }
     }
 }

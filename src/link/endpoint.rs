@@ -3,8 +3,9 @@
 use super::greet::{self, Greeted, NotGreeted};
 use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
+    current::Current,
     limits::{self, Limits},
-    tls::{Credentials, CredentialsError, MacKey},
+    tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
 };
 use quinn::{
@@ -145,6 +146,8 @@ impl HmacKey for ResetMac {
 /// The accepting side's endpoint.
 pub(crate) struct Listener {
     endpoint: quinn::Endpoint,
+    /// How the endpoint accepts, for the handshakes that take a copy with a verifier of their own.
+    server: Current<quinn::ServerConfig>,
     trust: Arc<Trust>,
 }
 
@@ -159,10 +162,10 @@ impl Listener {
         let server = server_config(credentials, limits)?;
         let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
         let config = accepting_endpoint(keys)?;
-        let endpoint = quinn::Endpoint::new(config, Some(server), bind(address)?, runtime)
+        let endpoint = quinn::Endpoint::new(config, Some(server.clone()), bind(address)?, runtime)
             .map_err(|source| BindError::Socket { address, source })?;
         let trust = Arc::new(Trust::new(credentials.clone()));
-        Ok(Self { endpoint, trust })
+        Ok(Self { endpoint, server: Current::new(server), trust })
     }
 
     /// Accepts with these from now on. The links that are up stay until they are judged.
@@ -172,7 +175,9 @@ impl Listener {
         limits: &Limits,
     ) -> Result<(), BindError> {
         // In this order: a link that is made meanwhile counts as made with those before, and is judged again.
-        self.endpoint.set_server_config(Some(server_config(credentials, limits)?));
+        let server = server_config(credentials, limits)?;
+        self.endpoint.set_server_config(Some(server.clone()));
+        self.server.set(server);
         self.trust.replace(credentials.clone());
         Ok(())
     }
@@ -190,7 +195,7 @@ impl Listener {
     /// The next stranger; `None` once the endpoint is closed.
     pub(crate) async fn knock(&self) -> Option<Knock> {
         let incoming = self.endpoint.accept().await?;
-        Some(Knock { incoming, trust: self.trust.clone() })
+        Some(Knock { incoming, server: self.server.get(), trust: self.trust.clone() })
     }
 
     /// Closes all links and takes no more.
@@ -224,6 +229,20 @@ fn server_config(
     Ok(server)
 }
 
+/// The same for one handshake. What a certificate says of itself that is refused in it is put into this slot. It costs a few allocations,
+/// beside signatures that cost a hundred times as much.
+pub(super) fn server_config_of_one(
+    server: &quinn::ServerConfig,
+    credentials: &Credentials,
+    slot: &ClaimSlot,
+) -> Result<Arc<quinn::ServerConfig>, BindError> {
+    let tls = QuicServerConfig::try_from(credentials.accepting_config_of_one(ALPN, slot)?)
+        .map_err(no_quic_suite)?;
+    let mut server = server.clone();
+    server.crypto = Arc::new(tls);
+    Ok(Arc::new(server))
+}
+
 pub(super) fn no_runtime(address: SocketAddr) -> BindError {
     BindError::Socket { address, source: io::Error::other("no tokio runtime is running") }
 }
@@ -231,6 +250,7 @@ pub(super) fn no_runtime(address: SocketAddr) -> BindError {
 /// A stranger's first packet.
 pub(crate) struct Knock {
     incoming: quinn::Incoming,
+    server: Arc<quinn::ServerConfig>,
     trust: Arc<Trust>,
 }
 
@@ -257,7 +277,7 @@ impl Knock {
 
     /// Handshake and HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
-        greet::greet(self.incoming, self.trust).await
+        greet::greet(self.incoming, &self.server, self.trust).await
     }
 }
 

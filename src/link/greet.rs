@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
-    tls::{ChainBound, Credentials, Identity},
+    tls::{ChainBound, Claim, ClaimSlot, Credentials, Identity},
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
 use rustls_pki_types::CertificateDer;
@@ -31,13 +31,15 @@ pub(crate) struct Greeted {
 pub(crate) struct NotGreeted {
     /// Who it is, if its certificate was good and what came after was not.
     pub(crate) identity: Option<Identity>,
+    /// What its certificate says of itself, if the handshake refused that. Nothing of it is proved.
+    pub(crate) claim: Option<Claim>,
     /// What is wrong.
     pub(crate) fault: LinkFault,
 }
 
 impl From<LinkFault> for NotGreeted {
     fn from(fault: LinkFault) -> Self {
-        Self { identity: None, fault }
+        Self { identity: None, claim: None, fault }
     }
 }
 
@@ -51,14 +53,22 @@ pub(crate) struct Grants {
 /// Waits for the handshake and for HELLO.
 pub(super) async fn greet(
     incoming: quinn::Incoming,
+    server: &quinn::ServerConfig,
     trust: Arc<Trust>,
 ) -> Result<Greeted, NotGreeted> {
     let credentials = trust.credentials();
-    let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
+    let slot = ClaimSlot::default();
+    let server = endpoint::server_config_of_one(server, &credentials, &slot)
+        .map_err(|error| LinkFault::Broken(error.to_string()))?;
+    let connecting = incoming.accept_with(server).map_err(|error| LinkFault::lost(&error))?;
     let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
         .await
         .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
-        .map_err(|error| LinkFault::lost(&error))?;
+        .map_err(|error| NotGreeted {
+            identity: None,
+            claim: slot.get().cloned(),
+            fault: LinkFault::lost(&error),
+        })?;
     let (identity, ends) = verified(&connection, &credentials)
         .map_err(|fault| refused(&connection, CloseCode::Protocol, fault))?;
     let hello = async {
@@ -78,7 +88,7 @@ pub(super) async fn greet(
         Err(_elapsed) => LinkFault::Silent("no HELLO came in time"),
     };
     let fault = refused(&connection, CloseCode::Protocol, fault);
-    Err(NotGreeted { identity: Some(identity), fault })
+    Err(NotGreeted { identity: Some(identity), claim: None, fault })
 }
 
 fn refused(connection: &quinn::Connection, code: CloseCode, fault: LinkFault) -> LinkFault {
@@ -134,7 +144,8 @@ impl Greeted {
             "the peer speaks protocol versions {min} to {max}, this node speaks {PROTOCOL_VERSION}"
         );
         endpoint::close(&self.connection, CloseCode::Version, &text);
-        Err(NotGreeted { identity: Some(self.identity), fault: LinkFault::Broken(text) })
+        let fault = LinkFault::Broken(text);
+        Err(NotGreeted { identity: Some(self.identity), claim: None, fault })
     }
 
     /// Who the peer is.

@@ -2,6 +2,7 @@
 
 use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front, registry::CallerLink};
 use crate::{
+    audit::Peer,
     call::Permits,
     drain::Word,
     knocks::{Place, Source},
@@ -39,7 +40,7 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: Place) {
 
 /// Says who was not let in and why. The stranger decides how often, so that some are only counted.
 fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
-    let NotGreeted { identity, fault } = stranger;
+    let NotGreeted { identity, claim, fault } = stranger;
     if let (Some(identity), LinkFault::Closed { code: CloseCode::Goodbye, by_peer: true, .. }) =
         (identity, fault)
     {
@@ -51,7 +52,8 @@ fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
     let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));
     let peer = peer.unwrap_or_default();
     tracing::warn!("refused a link from {from}: {peer}{fault}{left_out}");
-    shared.journal.link_refused(identity.as_ref(), &from, fault, left_out);
+    let who = identity.as_ref().map(Peer::Proved).or(claim.as_ref().map(Peer::Claimed));
+    shared.journal.link_refused(who, &from, fault, left_out);
 }
 
 /// Refuses a link to a party that is known.
@@ -61,7 +63,7 @@ fn refuse(shared: &Shared, greeted: Greeted, code: CloseCode, text: &str) {
     if let Some(left_out) = shared.lines.links.say(peer.clone(), Instant::now()) {
         tracing::warn!("refused {peer} at {from}: {text}{left_out}");
     }
-    shared.journal.link_refused(Some(&identity), &from, &text, LeftOut(0));
+    shared.journal.link_refused(Some(Peer::Proved(&identity)), &from, &text, LeftOut(0));
     greeted.refuse(code, text);
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     chain::{self, ChainBound},
+    claim::{ClaimSlot, Claiming},
     files::CrlScope,
     identity::{Identity, IdentityError},
 };
@@ -111,10 +112,10 @@ impl Trust {
         expect_signed_by(roots, chain, role, at).is_ok()
     }
 
-    /// The judge of those who dial.
-    #[cfg(feature = "gateway")]
-    pub(super) fn accepting_verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        self.accepting.clone()
+    /// The judge of those who dial, in one handshake.
+    pub(super) fn accepting_verifier_of_one(&self, slot: ClaimSlot) -> Claiming {
+        let trust_domain = self.accepting.trust_domain.clone();
+        Claiming { verifier: self.accepting.clone(), trust_domain, slot }
     }
 
     /// When a chain of a peer ends. `None`: its leaf cannot be read.
@@ -203,6 +204,20 @@ pub(super) fn accepting(
     alpn: &[u8],
 ) -> Result<ServerConfig, Error> {
     let mut config = accepting_by(own, trust.accepting.clone(), post_quantum)?;
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
+}
+
+/// The same for one handshake, which puts what a refused certificate says of itself into this slot.
+pub(super) fn accepting_one(
+    own: Arc<CertifiedKey>,
+    trust: &Trust,
+    post_quantum: bool,
+    alpn: &[u8],
+    slot: ClaimSlot,
+) -> Result<ServerConfig, Error> {
+    let verifier = Arc::new(trust.accepting_verifier_of_one(slot));
+    let mut config = accepting_by(own, verifier, post_quantum)?;
     config.alpn_protocols = vec![alpn.to_vec()];
     Ok(config)
 }

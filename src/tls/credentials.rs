@@ -3,6 +3,7 @@
 use super::{
     authorities::Authorities,
     chain::{ChainBound, Validity},
+    claim::ClaimSlot,
     config::{self, Trust, TrustParts},
     error::CredentialsError,
     facts::Utc,
@@ -247,6 +248,17 @@ impl Credentials {
     pub fn accepting_config(&self, alpn: &[u8]) -> Result<ServerConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
         config::accepting(own.clone(), trust, self.post_quantum, alpn)
+            .map_err(|source| CredentialsError::Tls { source })
+    }
+
+    /// The same for one handshake. What a certificate says of itself that is refused in it is put into this slot.
+    pub(crate) fn accepting_config_of_one(
+        &self,
+        alpn: &[u8],
+        slot: &ClaimSlot,
+    ) -> Result<ServerConfig, CredentialsError> {
+        let Material { own, trust, .. } = &*self.material;
+        config::accepting_one(own.clone(), trust, self.post_quantum, alpn, slot.clone())
             .map_err(|source| CredentialsError::Tls { source })
     }
 

@@ -1,8 +1,15 @@
 //! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows none has to show a token.
 
 use super::{
-    chain::ChainBound, config, credentials::Credentials, error::CredentialsError, files,
-    identity::Identity, lapse::Lapse, sections,
+    chain::ChainBound,
+    claim::{Claim, ClaimSlot},
+    config,
+    credentials::Credentials,
+    error::CredentialsError,
+    files,
+    identity::Identity,
+    lapse::Lapse,
+    sections,
 };
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -75,20 +82,26 @@ impl fmt::Debug for ServerCertificate {
 pub(crate) struct HttpTls {
     /// Where it is not the node's own.
     certificate: Option<ServerCertificate>,
-    /// What was made for the credentials of a moment.
-    made: Mutex<Option<(Credentials, Arc<ServerConfig>)>>,
+}
+
+/// A handshake that failed because a certificate was refused, and what that certificate says of itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}")]
+pub(crate) struct RefusedCertificate {
+    pub(crate) claim: Claim,
+    fault: io::Error,
 }
 
 impl HttpTls {
     /// Shows this certificate, or the node's own.
     pub(crate) fn new(certificate: Option<ServerCertificate>) -> Self {
-        Self { certificate, made: Mutex::default() }
+        Self { certificate }
     }
 
     /// The handshake, by the credentials of the moment.
     ///
     /// # Errors
-    /// It failed; the text says why.
+    /// It failed; the text says why. Within it is a [`RefusedCertificate`], if one was shown and refused.
     pub(crate) async fn accept<S>(
         &self,
         credentials: &Credentials,
@@ -97,8 +110,13 @@ impl HttpTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = self.config(credentials).map_err(io::Error::other)?;
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let slot = ClaimSlot::default();
+        let config = self.config(credentials, &slot).map_err(io::Error::other)?;
+        let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
+        let stream = accepted.map_err(|fault| match slot.get().cloned() {
+            Some(claim) => io::Error::other(RefusedCertificate { claim, fault }),
+            None => fault,
+        })?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
         let shown = stream.get_ref().1.peer_certificates().map(|chain| {
             let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
@@ -108,17 +126,16 @@ impl HttpTls {
         Ok(Accepted { stream, shown, is_h2 })
     }
 
-    fn config(&self, credentials: &Credentials) -> Result<Arc<ServerConfig>, CredentialsError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, config)) = &*made
-            && of.is_same(credentials)
-        {
-            return Ok(config.clone());
-        }
-        let mut config = credentials.http_config(self.certificate.as_ref().map(|own| &own.own))?;
+    /// Made for each handshake, because what it refuses is put into a slot of its own. That costs a few allocations beside the handshake's
+    /// signatures.
+    fn config(
+        &self,
+        credentials: &Credentials,
+        slot: &ClaimSlot,
+    ) -> Result<ServerConfig, CredentialsError> {
+        let own = self.certificate.as_ref().map(|own| &own.own);
+        let mut config = credentials.http_config(own, slot.clone())?;
         config.alpn_protocols = vec![H2.to_vec(), HTTP_1.to_vec()];
-        let config = Arc::new(config);
-        *made = Some((credentials.clone(), config.clone()));
         Ok(config)
     }
 }
@@ -128,9 +145,10 @@ impl Credentials {
     fn http_config(
         &self,
         own: Option<&Arc<CertifiedKey>>,
+        slot: ClaimSlot,
     ) -> Result<ServerConfig, CredentialsError> {
         let (node, trust) = self.own_and_trust();
-        let may_show = Arc::new(MayShow(trust.accepting_verifier()));
+        let may_show = Arc::new(MayShow(Arc::new(trust.accepting_verifier_of_one(slot))));
         config::accepting_by(own.unwrap_or(node).clone(), may_show, true)
             .map_err(|source| CredentialsError::Tls { source })
     }

@@ -4,6 +4,7 @@
 
 mod authorities;
 mod chain;
+mod claim;
 mod config;
 mod credentials;
 #[cfg(feature = "certs")]
@@ -34,6 +35,7 @@ mod upstream;
 mod worries;
 
 pub use chain::{ChainBound, Validity};
+pub(crate) use claim::{Claim, ClaimSlot};
 pub(crate) use config::random_bytes;
 pub use credentials::Credentials;
 #[cfg(feature = "certs")]
@@ -55,7 +57,7 @@ pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;
 #[cfg(feature = "gateway")]
-pub(crate) use http::{HttpTls, Shown};
+pub(crate) use http::{HttpTls, RefusedCertificate, Shown};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};

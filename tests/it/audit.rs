@@ -16,7 +16,7 @@ use std::{
     future::IntoFuture,
     io::{self, Write},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 dialback::contract! {
@@ -221,11 +221,16 @@ async fn refused_links_are_written_down_as_far_as_is_known_who_it_was() {
     let (at, good) = (town.node.local_addr(), town.world.credentials("caller/ops"));
     // A stranger, of whom nothing is proved.
     let stranger = World::new().leaf("caller/ops");
+    let number = serial(&stranger);
     drop(dial_raw(quic_client(&good, Shown::Leaf(stranger)), at).await.err().expect("refused"));
     let line = town.of_node.has("link_refused", &[]).await;
     assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
     assert!(line["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{line}");
     assert!(line["reason"].as_str().expect("text").contains("no CA that our side knows"), "{line}");
+    assert_eq!(
+        (&line["claimed_peer"], &line["claimed_serial"]),
+        (&"caller/ops".into(), &number.into())
+    );
     // A node that dials, and a caller with a link too many.
     let leaf = town.world.leaf("node/edge-2");
     let number = serial(&leaf);
@@ -244,6 +249,78 @@ async fn refused_links_are_written_down_as_far_as_is_known_who_it_was() {
     let line = book.has("link_refused", &[("address", &at.to_string())]).await;
     assert!(line["reason"].as_str().expect("text").contains("CA"), "{line}");
     agent.shutdown().await;
+}
+
+/// A leaf of this world's CA, or of another, with these names and this much of its life left.
+fn leaf_with(signer: &World, uris: &[&str], is_over: bool) -> LeafPem {
+    let now = SystemTime::now();
+    let party = "agent/warehouse".parse().expect("a party");
+    let mut profile = dialback::certs::LeafProfile::new("dialback.local", &party, &[], now);
+    profile.uris = uris.iter().map(ToString::to_string).collect();
+    if is_over {
+        profile.not_after = now - Duration::from_secs(60);
+    }
+    signer.ca().leaf(&profile).expect("a leaf")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_tls_refuses_is_recorded_with_the_name_that_its_certificate_claims() {
+    let (world, other, book) = (World::new(), World::new(), Book::default());
+    let revoked = world.leaf("agent/revoked");
+    let credentials =
+        world.showing(&world.leaf("node/edge-1"), Some(&world.crl(&[&serial(&revoked)])));
+    let node = Node::builder(credentials).listen("127.0.0.1:0").audit(book.audit());
+    let node = node.start().await.expect("a node");
+    let ours = "spiffe://dialback.local/agent/late";
+    let foreign = "spiffe://elsewhere.test/agent/warehouse";
+    for (leaf, claimed, reason) in [
+        (revoked, "agent/revoked", "revoked"),
+        (leaf_with(&world, &[ours], true), "agent/late", "expired"),
+        (other.leaf("caller/unknown"), "caller/unknown", "no CA that our side knows"),
+        // Whole where it is no name of ours: `agent/warehouse` of another trust domain is somebody else.
+        (leaf_with(&world, &[foreign], false), foreign, "trust domain"),
+        (
+            leaf_with(&world, &["spiffe://dialback.local/boss/x"], false),
+            "spiffe://dialback.local/boss/x",
+            "boss",
+        ),
+        (leaf_with(&world, &[], false), "CN=dialback agent warehouse", "no URI name"),
+    ] {
+        let number = serial(&leaf);
+        let tls = quic_client(&world.credentials("caller/ops"), Shown::Leaf(leaf));
+        drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
+        let line = book.has("link_refused", &[("claimed_serial", &number)]).await;
+        assert_eq!(line["claimed_peer"], claimed, "{line}");
+        assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
+        assert!(line["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")), "{line}");
+        assert!(line["reason"].as_str().is_some_and(|text| text.contains(reason)), "{line}");
+    }
+    // Who shows nothing claims nothing.
+    let tls = quic_client(&world.credentials("caller/ops"), Shown::Nothing);
+    drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
+    until("the seventh line is there", || book.lines("link_refused").len() == 7).await;
+    let lines = book.lines("link_refused");
+    let nobody = lines.iter().filter(|line| line.get("claimed_peer").is_none());
+    assert_eq!(nobody.count(), 1, "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_name_stays_in_its_line_and_is_cut() {
+    let (world, other, book) = (World::new(), World::new(), Book::default());
+    let node = world.node().audit(book.audit()).start().await.expect("a node");
+    let injected = "spiffe://dialback.local/agent/a\n{\"event\":\"link_up\",\"by\":\"node/edge-1\"}\u{1b}[2J\"\\";
+    let long = format!("spiffe://dialback.local/agent/{}", "a".repeat(1_500));
+    for name in [injected, &long] {
+        let leaf = leaf_with(&other, &[name], false);
+        let number = serial(&leaf);
+        let tls = quic_client(&world.credentials("caller/ops"), Shown::Leaf(leaf));
+        drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
+        let line = book.has("link_refused", &[("claimed_serial", &number)]).await;
+        let wanted: String = name.chars().take(300).collect();
+        assert_eq!(line["claimed_peer"], wanted.as_str());
+    }
+    assert_eq!(book.lines("link_up").len(), 0, "a line of a stranger's making");
+    assert!(book.text().lines().all(|line| !line.contains(char::is_control)));
 }
 
 /// Dials from an address of this machine with a certificate of another CA, and is refused.
@@ -284,6 +361,7 @@ async fn an_address_that_is_refused_again_and_again_writes_twenty_lines_and_the_
     .await;
     assert_eq!(left_out(), 5);
     let lines = book.lines("link_refused");
+    assert!(lines.iter().all(|line| line["claimed_peer"] == "caller/ops"), "{lines:?}");
     let is_of_first =
         |line: &&Value| line["address"].as_str().is_some_and(|at| at.starts_with("127.7.0.1:"));
     assert_eq!(lines.iter().filter(is_of_first).count(), 20, "{lines:?}");

@@ -1,6 +1,7 @@
 //! The door with TLS: callers by certificate, judged as on links, and certificates of a public name.
 
 use super::{Http, Open, Reply, TOKEN, judge};
+use crate::audit::Book;
 use crate::world::{Pki, Shown, World, background, quic_client, soon, until};
 use bytes::Bytes;
 use dialback::{Generation, ServerCertificate, certs::LeafPem};
@@ -82,6 +83,30 @@ async fn a_certificate_names_the_caller_and_who_shows_none_needs_a_token() {
     // Plain HTTP gets nothing there.
     let mut plain = Http::connect(open.at()).await;
     assert!(post(&mut plain, &[], "plain").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_the_handshake_refuses_is_recorded_with_the_name_that_it_claims() {
+    let book = Book::default();
+    let audit = book.audit();
+    let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
+    let foreign = World::new().leaf("caller/stranger");
+    let facts = dialback::CertificateFacts::all_from_pem(foreign.cert.as_bytes()).expect("facts");
+    assert!(once(&open, Some(foreign), &[], "foreign").await.is_none());
+    let claimed = [("claimed_peer", "caller/stranger"), ("claimed_serial", &facts[0].serial)];
+    let line = book.has("http_refused", &claimed).await;
+    let reason = line["reason"].as_str().expect("text");
+    assert!(reason.contains("handshake") && reason.contains("UnknownIssuer"), "{line}");
+    assert_eq!(line["address"], "127.0.0.1", "{line}");
+    // Who shows none claims nothing, and is refused by the request.
+    once(&open, None, &[], "nothing").await.expect("an answer").expect_error(
+        401,
+        "unauthenticated",
+        "not_executed",
+    );
+    until("its line is there", || book.lines("http_refused").len() == 2).await;
+    assert_eq!(book.lines("http_refused")[1].get("claimed_peer"), None);
+    assert_eq!(open.stage.all_runs(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

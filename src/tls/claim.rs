@@ -1,0 +1,109 @@
+//! What a certificate that was refused says of itself. TLS hands on the reason and not the name, and a name that nobody vouches for is worth
+//! recording all the same, as long as it is never taken for proof.
+
+use super::{facts::CertificateFacts, identity::Identity};
+use crate::limits::CLAIM_CHARS_MAX;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::sync::{Arc, OnceLock};
+
+/// Name and serial number in a certificate that a handshake refused. Proof of nothing, and text of a stranger's choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it stands there, or the subject where there is none.
+    /// At most [`CLAIM_CHARS_MAX`] characters, of any kind.
+    pub(crate) name: String,
+    /// In lower-case hexadecimal.
+    pub(crate) serial: String,
+}
+
+impl Claim {
+    /// Reads a leaf; nothing of one that cannot be parsed.
+    fn of(leaf: &CertificateDer<'_>, trust_domain: &str) -> Option<Self> {
+        let facts = CertificateFacts::from_der(leaf).ok()?;
+        let name = match Identity::of_leaf(leaf) {
+            Ok(identity) if identity.trust_domain() == trust_domain => {
+                identity.peer_name().to_string()
+            }
+            _ => facts.uri_sans.into_iter().next().unwrap_or(facts.subject),
+        };
+        let cut = |text: String| text.chars().take(CLAIM_CHARS_MAX).collect();
+        Some(Self { name: cut(name), serial: cut(facts.serial) })
+    }
+}
+
+/// Where the claim of one handshake is kept. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClaimSlot(Arc<OnceLock<Claim>>);
+
+impl ClaimSlot {
+    /// The claim, if a certificate was refused.
+    pub(crate) fn get(&self) -> Option<&Claim> {
+        self.0.get()
+    }
+}
+
+/// Verifies as another verifier does, for one handshake, and keeps the claim of what that refuses.
+#[derive(Debug)]
+pub(super) struct Claiming {
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) trust_domain: Arc<str>,
+    pub(super) slot: ClaimSlot,
+}
+
+impl Claiming {
+    fn keep(&self, leaf: &CertificateDer<'_>) {
+        if let Some(claim) = Claim::of(leaf, &self.trust_domain) {
+            drop(self.slot.0.set(claim));
+        }
+    }
+}
+
+impl ClientCertVerifier for Claiming {
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verifier.verify_client_cert(leaf, intermediates, now);
+        verified.inspect_err(|_refused| self.keep(leaf))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self.verifier.verify_tls12_signature(message, leaf, signature);
+        verified.inspect_err(|_refused| self.keep(leaf))
+    }
+
+    /// A certificate that is shown without its key is refused here.
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self.verifier.verify_tls13_signature(message, leaf, signature);
+        verified.inspect_err(|_refused| self.keep(leaf))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
