@@ -52,7 +52,7 @@ fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
     let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));
     let peer = peer.unwrap_or_default();
     tracing::warn!("refused a link from {from}: {peer}{fault}{left_out}");
-    let who = identity.as_ref().map(Peer::Proved).or(claim.as_ref().map(Peer::Claimed));
+    let who = identity.as_ref().map(Peer::Proved).or_else(|| claim.as_ref().map(Peer::Claimed));
     shared.journal.link_refused(who, &from, fault, left_out);
 }
 
