@@ -124,7 +124,7 @@ pub const AUDIT_BATCH_BYTES: usize = 64 * 1024;
 /// Between two lines of the log that say that the audit log cannot be written.
 pub const AUDIT_FAULTS_SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Between two attempts to have a full queue flushed.
+/// Between two attempts to have a full queue flushed. A bounded queue of std tells nobody when it has room.
 pub const AUDIT_FLUSH_STEP: Duration = Duration::from_millis(1);
 
 /// How long a program that ends waits for the lines of its audit log.
@@ -132,6 +132,9 @@ pub const AUDIT_FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Log lines of the binary that wait to be written: about 4 MiB at 500 bytes each. More are dropped and counted.
 pub const LOG_LINES_WAITING_MAX: usize = 8_192;
+
+/// Between two attempts of a program that ends to find a place for its last log lines.
+pub const LOG_FLUSH_STEP: Duration = Duration::from_millis(1);
 
 /// How long a program that ends waits for its log lines to be written. Long enough for a slow terminal.
 pub const LOG_FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -98,19 +98,16 @@ impl Failure {
 
 /// Prints why a command failed, one `error: ...` a line, and gives the exit code.
 ///
-/// They go the way of log lines, after those, so that a standard error that nobody reads holds up the end by a bounded time only.
+/// They go the way of log lines, after those, and wait for a place in their queue: a standard error that is read has them, and one that nobody
+/// reads holds up the end by a bounded time only.
 pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> ExitCode {
     let code = result.as_ref().err().map_or(0, Failure::code);
-    for line in result.err().iter().flat_map(Failure::lines) {
-        let line = format!("error: {}\n", escape(&line));
-        match log {
-            Some(log) => log.line(line.into_bytes()),
-            // Nobody may be there to read it; the exit code still tells.
-            None => drop(io::stderr().write_all(line.as_bytes())),
-        }
-    }
-    if let Some(log) = log {
-        log.flush();
+    let lines = result.err().iter().flat_map(Failure::lines).collect::<Vec<_>>();
+    let lines = lines.iter().map(|line| format!("error: {}\n", escape(line)).into_bytes());
+    match log {
+        Some(log) => drop(log.finish(lines.collect())),
+        // Nobody may be there to read it; the exit code still tells.
+        None => lines.for_each(|line| drop(io::stderr().write_all(&line))),
     }
     code.into()
 }

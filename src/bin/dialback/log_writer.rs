@@ -1,14 +1,15 @@
 //! The thread that writes log lines, and the bounded queue before it: a log that nobody reads costs lines, which are counted, and blocks
 //! no thread of the runtime.
 
-use dialback::limits::{LOG_FLUSH_WAIT_MAX, LOG_LINES_WAITING_MAX};
+use dialback::limits::{LOG_FLUSH_STEP, LOG_FLUSH_WAIT_MAX, LOG_LINES_WAITING_MAX};
 use std::{
     io::{self, Write},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, SyncSender},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
     },
+    time::Instant,
 };
 
 enum Order {
@@ -45,11 +46,27 @@ impl LogWriter {
         }
     }
 
-    /// Waits until the lines so far are written, at most [`LOG_FLUSH_WAIT_MAX`]. Gives up at once when the queue is full.
-    pub(crate) fn flush(&self) -> bool {
+    /// Writes the last lines of a process, after all that came before them: unlike others they wait for a place. Blocks its thread, at most
+    /// [`LOG_FLUSH_WAIT_MAX`]. Says whether everything was written.
+    pub(crate) fn finish(&self, last: Vec<Vec<u8>>) -> bool {
+        let until = Instant::now() + LOG_FLUSH_WAIT_MAX;
         let (done, written) = mpsc::sync_channel(1);
-        self.orders.try_send(Order::Flush(done)).is_ok()
-            && written.recv_timeout(LOG_FLUSH_WAIT_MAX).is_ok()
+        let orders = last.into_iter().map(Order::Line).chain([Order::Flush(done)]);
+        let mut orders = orders.map(|order| self.send_by(order, until));
+        orders.all(|is_sent| is_sent)
+            && written.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
+    }
+
+    /// Queues an order as soon as there is a place. A bounded queue of std tells nobody when it has one, so it is asked again and again.
+    fn send_by(&self, mut order: Order, until: Instant) -> bool {
+        while let Err(refused) = self.orders.try_send(order) {
+            match refused {
+                TrySendError::Full(same) if Instant::now() < until => order = same,
+                _ => return false,
+            }
+            std::thread::sleep(LOG_FLUSH_STEP);
+        }
+        true
     }
 }
 
@@ -140,11 +157,30 @@ mod tests {
         log.line(b"first\n".to_vec());
         has_come.recv().expect("the thread writes");
         (0..LOG_LINES_WAITING_MAX + 5).for_each(|_| log.line(b"x\n".to_vec()));
-        assert!(!log.flush(), "a full queue was flushed");
+        assert!(!log.finish(vec![]), "a sink that blocks was written to");
         open.send(()).expect("the thread waits");
-        while !log.flush() {}
+        while !log.finish(vec![]) {}
         let text = String::from_utf8(kept.lock().expect("whole").clone()).expect("text");
         assert!(text.starts_with("first\n5 dropped\nx\n"), "{}", &text[..60]);
         assert_eq!(text.lines().count(), 2 + LOG_LINES_WAITING_MAX);
+    }
+
+    #[test]
+    fn the_last_lines_of_a_process_wait_for_a_place_and_are_written() {
+        let (came, has_come) = mpsc::sync_channel(1);
+        let (open, gate) = mpsc::sync_channel(1);
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = Gated { came, gate: Some(gate), kept: kept.clone() };
+        let log = LogWriter::start(sink, |lines| format!("{lines} dropped\n")).expect("a thread");
+        log.line(b"first\n".to_vec());
+        has_come.recv().expect("the thread writes");
+        (0..LOG_LINES_WAITING_MAX).for_each(|_| log.line(b"x\n".to_vec()));
+        // The queue is full when the process ends, and its reader goes on a moment later.
+        let ends = std::thread::spawn(move || log.finish(vec![b"error: why\n".to_vec()]));
+        open.send(()).expect("the thread waits");
+        assert!(ends.join().expect("it ends"), "not everything was written");
+        let text = String::from_utf8(kept.lock().expect("whole").clone()).expect("text");
+        assert!(text.ends_with("x\nerror: why\n"), "{}", &text[text.len() - 60..]);
+        assert!(!text.contains("dropped"));
     }
 }
