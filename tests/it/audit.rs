@@ -15,9 +15,10 @@ use serde_json::Value;
 use std::{
     future::IntoFuture,
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::sync::watch;
 
 dialback::contract! {
     /// Streams both ways.
@@ -65,11 +66,12 @@ impl Pipe for Host {
 
 /// Where an audit log goes in these tests.
 #[derive(Clone, Default)]
-pub(crate) struct Book(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Book(Arc<watch::Sender<Vec<u8>>>);
 
 impl Write for Book {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("whole").write(bytes)
+        self.0.send_modify(|all| all.extend_from_slice(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -83,7 +85,7 @@ impl Book {
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("whole").clone()).expect("text")
+        String::from_utf8(self.0.borrow().clone()).expect("text")
     }
 
     /// All whole lines of a kind; each is an object.
@@ -106,12 +108,14 @@ impl Book {
             values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let fits =
             move |line: &Value| values.iter().all(|(key, value)| line[key] == value.as_str());
+        let mut written = self.0.subscribe();
         soon(&format!("a line {event}"), async move {
             loop {
+                written.mark_unchanged();
                 if let Some(line) = book.lines(&event).into_iter().find(|line| fits(line)) {
                     return line;
                 }
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                written.changed().await.expect("the book is held");
             }
         })
     }

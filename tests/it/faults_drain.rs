@@ -4,7 +4,7 @@ use crate::raw_peer::{
     Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, drain, end, goodbye,
     hello_of, kind, message, ping, register, registered, soon, status, welcome,
 };
-use crate::world::{Background, Stage, World, background, check_status, said, until};
+use crate::world::{Background, Stage, World, background, check_status, said, until_told};
 use dialback::{
     Agent, AgentEvent, Caller, CloseCode, Code, Generation, Node, NodeEvent, NodePolicy, Outcome,
     Status, StreamCode,
@@ -169,7 +169,7 @@ async fn an_agent_that_unregisters_gets_no_more_calls_and_keeps_those_it_has() {
     let reply = soon("the call in flight ends", in_flight).await;
     assert_eq!(reply.as_deref(), Ok("late but whole"));
     assert_eq!(link.closed().await, (0x40, "raw has finished".into()));
-    until("the node knows", || !node.agents()[0].attached).await;
+    until_told("the node knows", node.events(), || !node.agents()[0].attached).await;
     assert!(!node.agents()[0].draining);
     let mut next = async || soon("an event", events.next()).await.expect("the node runs");
     assert!(matches!(next().await, NodeEvent::Attached { agent, .. } if agent.as_str() == "raw"));
@@ -240,7 +240,7 @@ async fn an_agent_attaches_anew_before_the_link_of_a_node_that_drains_is_closed(
     assert_eq!(in_flight.reply().await.code, 0);
     of_old.send(&goodbye(0x42)).await;
     assert_eq!(old.closed().await.0, CloseCode::Goodbye.number());
-    until("one link is left", || agent.nodes().len() == 1).await;
+    until_told("one link is left", agent.events(), || agent.nodes().len() == 1).await;
     assert!(new.is_open());
 }
 
@@ -394,7 +394,10 @@ async fn a_link_that_closes_while_it_registers_leaves_nobody_behind() {
         assert_eq!(soon("the call ends", call).await.as_deref(), Ok("here"));
     }
     link.connection.close(0x40u32.into(), b"done");
-    until("nobody is attached", || node.agents().iter().all(|agent| !agent.attached)).await;
+    until_told("nobody is attached", node.events(), || {
+        node.agents().iter().all(|agent| !agent.attached)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

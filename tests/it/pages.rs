@@ -1,6 +1,6 @@
 //! What a node says of what there is to call: the directory that each caller sees, and the pages that the HTTP door makes of it.
 
-use crate::world::{Scene, Stage, World, attached, background, until};
+use crate::world::{Scene, Stage, World, attached, background, until_told};
 use dialback::{
     CallKind, Callee, Context, Description, Directory, ListedMethod, ListedService, Node,
     NodePolicy, Outbound, Service, agents_page, openapi,
@@ -187,13 +187,13 @@ async fn an_agent_that_leaves_hosts_nothing_more_and_is_still_seen() {
     let held = background(callee.call::<String>("Stage/Hold", "a").into_future());
     stage.busy(1).await;
     let leaving = background(agent.shutdown());
-    until("it drains", || node.agents()[0].draining).await;
+    until_told("it drains", node.events(), || node.agents()[0].draining).await;
     let Directory { agents, services, .. } = seen();
     assert!(services.is_empty() && agents[0].attached, "{services:?}");
     stage.open();
     assert_eq!(held.await, Ok("a".into()));
     leaving.await;
-    until("it has left", || !node.agents()[0].attached).await;
+    until_told("it has left", node.events(), || !node.agents()[0].attached).await;
     let Directory { agents, services, .. } = seen();
     assert!(services.is_empty() && agents[0].name == "warehouse", "{services:?}");
 }

@@ -2,7 +2,7 @@
 
 use crate::world::{
     End, Process, Relay, SilentPort, Stage, World, attached, background, check_status, said, soon,
-    start_at, until, watchful,
+    start_at, until, until_told, watchful,
 };
 use dialback::{Agent, Callee, Code, Limits, Node, Outcome};
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
@@ -66,7 +66,7 @@ async fn a_node_that_stops_in_order_and_starts_again_finds_everybody_back() {
     let agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let caller = world.caller("ops", at).connect().await.expect("a caller");
     soon("the node stops", node.shutdown()).await;
-    until("the agent knows", || agent.nodes().is_empty()).await;
+    until_told("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
     let second = start_at(at, || world.node()).await;
     soon("the agent is back", agent.registered(1)).await;
     assert!(second.agent("warehouse").handle().expect("a name").is_attached());
@@ -116,7 +116,7 @@ async fn a_path_that_goes_dead_is_noticed_at_both_ends_and_the_agent_comes_back(
     let failed = soon("the call in flight ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
     soon("the node knows", handle.disconnected()).await;
-    until("the agent knows", || agent.nodes().is_empty()).await;
+    until_told("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
     assert_eq!(stage.ended("a").await, End::Dropped);
     path.mend().await;
     soon("the agent is back", agent.registered(1)).await;
@@ -163,7 +163,7 @@ async fn a_later_instance_takes_over_and_the_old_link_is_superseded() {
     let new = attached(world.agent("warehouse", at).serve(new_stage.service())).await;
     let failed = soon("the old one's call ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    until("the old one knows", || old.nodes().is_empty()).await;
+    until_told("the old one knows", old.events(), || old.nodes().is_empty()).await;
     said(&["refused: node", &at.port().to_string(), "SUPERSEDED"]).await;
     assert!(note(callee, "b").await.is_ok());
     assert_eq!((old_stage.runs("b"), new_stage.runs("b"), new.nodes().len()), (0, 1, 1));
@@ -177,7 +177,7 @@ async fn late_goodbye_does_not_evict_the_new_link() {
     let old = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let _new = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let handle = node.agent("warehouse").handle().expect("a name");
-    until("the old one knows", || old.nodes().is_empty()).await;
+    until_told("the old one knows", old.events(), || old.nodes().is_empty()).await;
     soon("the old one leaves", old.shutdown()).await;
     // The node logs that a link has left before it takes it from the registry, and does so at once after.
     for round in 0..50 {
@@ -208,7 +208,7 @@ async fn an_agent_is_attached_to_all_its_nodes_and_stays_with_the_rest_when_one_
         assert_eq!(stage.started(&id).await.caller().to_string(), format!("node/{id}"));
     }
     soon("one node stops", nodes.remove(0).shutdown()).await;
-    until("the agent knows", || agent.nodes().len() == 2).await;
+    until_told("the agent knows", agent.events(), || agent.nodes().len() == 2).await;
     for node in &nodes {
         assert!(call(node, "after").await.is_ok());
     }

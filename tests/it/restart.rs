@@ -44,13 +44,14 @@ async fn killed_and_started_again(agents: usize) -> Duration {
     let second = start_at(at, node).await;
     let started = Instant::now();
     let back = || second.agents().iter().filter(|agent| agent.attached).count();
-    crate::world::until("95 of 100 are back", || back() * 100 >= agents * 95).await;
+    crate::world::until_told("95 of 100 are back", second.events(), || back() * 100 >= agents * 95)
+        .await;
     let took = started.elapsed();
     for call in calls {
         let failed = soon("a call in flight ends", call).await;
         check_status(failed, Code::Unavailable, Outcome::Unknown);
     }
-    crate::world::until("all are back", || back() == agents).await;
+    crate::world::until_told("all are back", second.events(), || back() == agents).await;
     assert_eq!(stage.all_runs(), agents, "a call was repeated");
     took
 }

@@ -2,7 +2,7 @@
 
 use crate::world::{
     Background, Bounds, End, Scene, Stage, World, attached, background, check_status, soon,
-    start_at, until,
+    start_at, until, until_told,
 };
 use dialback::{AgentEvent, Callee, Code, Limits, NodeEvent, Outcome, Role};
 use serde_bytes::ByteBuf;
@@ -65,7 +65,7 @@ async fn a_node_lets_calls_in_flight_finish_and_refuses_new_ones() {
         (stage.ended("local").await, stage.ended("remote").await),
         (End::Finished, End::Finished)
     );
-    until("the agent knows", || agent.nodes().is_empty()).await;
+    until_told("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +196,8 @@ async fn a_node_under_load_leaves_and_comes_back_and_nobody_has_to_doubt_a_call(
         stage.started(&held).await;
         let stopping = background(first.shutdown());
         // It has told everybody and waits for this call, and the agent is elsewhere all the time.
-        until("the agent is attached there", || second.agents()[0].attached).await;
+        until_told("the agent is attached there", second.events(), || second.agents()[0].attached)
+            .await;
         stage.open();
         assert_eq!(soon("the call in flight ends", in_flight).await, Ok(held));
         soon("the node stops", stopping).await;
@@ -224,7 +225,7 @@ async fn an_agent_under_load_leaves_and_its_successor_goes_on_beside_it() {
     let in_flight = held(&callee, "held");
     stage.started("held").await;
     let stopping = background(agent.shutdown());
-    until("it drains", || node.agents()[0].draining).await;
+    until_told("it drains", node.events(), || node.agents()[0].draining).await;
     let next = world.agent("warehouse", node.local_addr()).serve(stage.service());
     let _next = attached(next).await;
     assert!(!node.agents()[0].draining);

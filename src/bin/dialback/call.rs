@@ -185,7 +185,7 @@ impl Order {
             };
             match services {
                 Err(status) if self.wait && status.code() == Code::Unavailable => {
-                    // The directory has nothing to subscribe to.
+                    // The directory is asked again and again: it has no method by which a caller could wait.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 services => return services,

@@ -53,7 +53,8 @@ pub(super) fn run(command: &mut Command) -> String {
     stdout
 }
 
-/// Tries until it works: a program that has just been started needs a moment.
+/// Tries until it works: a program that has just been started needs a moment. Programs that are not ours say nothing that could be waited for,
+/// so that each is asked again, not too often because that is a process each time.
 #[track_caller]
 fn until_runs(mut command: impl FnMut() -> Command) {
     let began = Instant::now();

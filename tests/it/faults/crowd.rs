@@ -17,13 +17,16 @@ fn attached_since(node: &Node) -> BTreeMap<String, u64> {
     attached.map(|agent| (agent.name, agent.since_ms)).collect()
 }
 
-/// Waits for a state of the whole crowd, which is not cheap to look at.
-async fn within(time: Duration, what: &str, holds: impl Fn() -> bool) {
-    let until = Instant::now() + time;
-    while !holds() {
-        assert!(Instant::now() < until, "it did not happen within {time:?} that {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Waits for a state of the whole crowd. It is looked at when somebody has come or gone.
+async fn within(time: Duration, what: &str, node: &Node, holds: impl Fn() -> bool) {
+    let mut events = node.events();
+    let held = async {
+        while !holds() {
+            events.next().await.expect("the node runs");
+        }
+    };
+    let in_time = tokio::time::timeout(time, held).await;
+    assert!(in_time.is_ok(), "it did not happen within {time:?} that {what}");
 }
 
 /// Calls somebody who is not concerned, one call after the other.
@@ -63,7 +66,7 @@ async fn check_crowd(size: usize, time: Duration) {
     let _quiet = attached(world.agent("quiet", at).serve(stage.service())).await;
     let start = |n| world.agent(&format!("crowd-{n}"), at).start().expect("an agent");
     let crowd: Vec<Agent> = (0..size).map(start).collect();
-    within(2 * time, "all attach", || attached_since(&node).len() == size + 1).await;
+    within(2 * time, "all attach", &node, || attached_since(&node).len() == size + 1).await;
     let (rest, before) = (Rest::of_now(), attached_since(&node));
     let quiet = node.agent("quiet").handle().expect("a name");
     let quiet: &Callee = quiet.as_ref();
@@ -72,7 +75,7 @@ async fn check_crowd(size: usize, time: Duration) {
     for agent in &crowd {
         node.agent(agent.name().as_str()).handle().expect("a name").disconnect();
     }
-    within(time, "all are back", || {
+    within(time, "all are back", &node, || {
         let now = attached_since(&node);
         now.len() == size + 1
             && now.iter().filter(|(name, at)| before[*name] < **at).count() == size

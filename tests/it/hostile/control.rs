@@ -5,6 +5,7 @@ use crate::raw_peer::{
     Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, end, frame, header,
     hello, hello_of, kind, message, ping, register, registered, soon, status, welcome,
 };
+use crate::world::until_told;
 use dialback::{Agent, Caller, CloseCode, Node};
 use std::time::{Duration, Instant};
 
@@ -376,11 +377,6 @@ async fn a_node_that_closes_the_link_in_the_middle_finds_the_agent_back() {
     let mut stream = link.open().await;
     stream.send(&Head::here("Echo/Echo").frame()).await;
     link.connection.close(0x42u32.into(), b"drained");
-    soon("the end of the registration", async {
-        while !agent.nodes().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_told("the registration ends", agent.events(), || agent.nodes().is_empty()).await;
     assert_eq!(ledger.count(), 0);
 }

@@ -37,6 +37,7 @@ impl Honest {
                 assert_eq!((once.status, same.status), (200, 200));
                 slowest = slowest.max(began.elapsed());
                 calls += 1;
+                // Its pace, not a wait: 50 requests a second.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             slowest

@@ -25,7 +25,7 @@ pub(crate) use raw::{
 pub(crate) use relay::{Burst, Dead, Rate, Relay, Tally, Way, Weather};
 pub(crate) use rest::{Memory, Rest, alone};
 pub(crate) use stage::{End, Stage};
-pub(crate) use wait::{Background, background, heavy, lined_up, soon, until};
+pub(crate) use wait::{Background, background, heavy, lined_up, soon, until, until_told};
 
 use dialback::{
     Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,

@@ -1,5 +1,6 @@
 //! Waiting for states, never for moments; every wait ends with the test if the state does not come.
 
+use dialback::Events;
 use std::{
     future::Future,
     panic::Location,
@@ -31,7 +32,8 @@ pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::
     }
 }
 
-/// Waits until a state holds that can only be looked at.
+/// Waits until a state holds that can only be looked at: calls in flight, tasks and former links, which have no event; files, ports and
+/// clocks, which are the system's. Where there is an event, [`until_told`] waits for it.
 #[track_caller]
 pub(crate) fn until<H>(what: &str, mut holds: H) -> impl Future<Output = ()> + use<H>
 where
@@ -40,6 +42,25 @@ where
     soon(what, async move {
         while !holds() {
             tokio::time::sleep(STEP).await;
+        }
+    })
+}
+
+/// Waits until a state of a node or an agent holds that changes with its events only: who is attached, drains, or is lost. It is looked at
+/// after each event.
+#[track_caller]
+pub(crate) fn until_told<E, H>(
+    what: &str,
+    mut events: Events<E>,
+    mut holds: H,
+) -> impl Future<Output = ()> + use<E, H>
+where
+    E: Clone,
+    H: FnMut() -> bool,
+{
+    soon(what, async move {
+        while !holds() {
+            assert!(events.next().await.is_some(), "it has stopped");
         }
     })
 }
