@@ -6,20 +6,22 @@ mod frames;
 mod guarded;
 mod head;
 mod persistence;
+mod places;
 mod request_body;
 mod watched;
 
 use crate::{
     drain::{Listener as OnWord, Tasks},
-    knocks::Shares,
     limits::{
         ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
-        HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_DISCARD_WAIT_MAX, HTTP_FIRST_BYTES_WAIT_MAX,
+        HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
+        HTTP_CONNECTIONS_PER_SITE_MAX, HTTP_DISCARD_WAIT_MAX, HTTP_FIRST_BYTES_WAIT_MAX,
         HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY,
         HTTP_UNSENT_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY,
         HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
     },
     pace::{Pace, Sparse},
+    prefixes::PrefixLimits,
     tls::{Credentials, HttpTls, Shown},
 };
 use bytes::Bytes;
@@ -30,6 +32,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use persistence::Persistence;
+use places::{Places, Standing, Taken};
 use std::{
     convert::Infallible,
     fmt,
@@ -44,7 +47,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use watched::{Activity, Watched};
@@ -60,11 +62,17 @@ pub(crate) struct Peer {
     pub(crate) shown: Option<Shown>,
     /// Whether its connection is to end soon.
     is_done: AtomicBool,
+    standing: Arc<Standing>,
 }
 
 impl Peer {
-    fn new(address: SocketAddr, shown: Option<Shown>) -> Self {
-        Self { address, shown, is_done: AtomicBool::new(false) }
+    fn new(address: SocketAddr, shown: Option<Shown>, standing: Arc<Standing>) -> Self {
+        Self { address, shown, is_done: AtomicBool::new(false), standing }
+    }
+
+    /// A known caller asks over this connection: it no longer makes room for others.
+    pub(crate) fn set_known(&self) {
+        self.standing.set_known();
     }
 
     /// Ends the connection as soon as its answers have gone, and answers nothing more on it.
@@ -119,7 +127,7 @@ struct Server<A> {
 
 impl<A> Server<A> {
     /// Says that a connection was closed, and why, unless that was said a moment ago.
-    fn say_closed(&self, address: SocketAddr, why: impl fmt::Display) {
+    fn say_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(left_out) = closed.say(Instant::now()) {
             tracing::warn!("closed a connection of {address} to the HTTP door: {why}{left_out}");
@@ -129,8 +137,12 @@ impl<A> Server<A> {
 
 /// Accepts until it is dropped. Each connection has a task of its own.
 pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, tasks: Tasks) {
-    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
-    let shares = Shares::of(HTTP_CONNECTIONS_PER_ADDRESS_MAX);
+    let limits = PrefixLimits {
+        host: HTTP_CONNECTIONS_PER_HOST_MAX,
+        site: HTTP_CONNECTIONS_PER_SITE_MAX,
+        network: HTTP_CONNECTIONS_PER_NETWORK_MAX,
+    };
+    let places = Places::new(HTTP_CONNECTIONS_MAX, limits);
     let every = || Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY));
     let mut failed = every();
     let server = Arc::new(Server { answers, tasks, closed: Mutex::new(every()) });
@@ -146,42 +158,47 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
             }
         };
         let ip = address.ip().to_canonical();
-        let share = match server.answers.admits(ip) {
-            Admission::Refused => continue,
-            Admission::Many => None,
-            Admission::One => match shares.take(ip) {
-                Some(share) => Some(share),
-                None => {
-                    server.say_closed(address, "its address has its share of connections");
-                    continue;
-                }
-            },
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            server.say_closed(address, "there are as many connections as there may be");
+        let admission = server.answers.admits(ip);
+        if admission == Admission::Refused {
             continue;
+        }
+        let place = match places.take(ip, admission) {
+            Ok(Taken { place, dropped }) => {
+                if let Some((full, ip)) = dropped {
+                    server.say_closed(ip, format_args!("it had shown no caller, and {full}"));
+                }
+                place
+            }
+            Err(full) => {
+                server.say_closed(ip, full);
+                continue;
+            }
         };
-        let held: Held = (place, share);
-        let work = connection(stream, address, server.clone(), held);
-        server.tasks.spawn_until_stopped(work);
+        let (standing, server) = (place.standing.clone(), server.clone());
+        let work = connection(stream, address, server.clone(), standing.clone());
+        server.tasks.spawn_until_stopped(async move {
+            tokio::select! {
+                () = work => {}
+                () = standing.cut() => {}
+            }
+            drop(place);
+        });
     }
 }
-
-type Held = (OwnedSemaphorePermit, Option<crate::knocks::Share>);
 
 /// One connection, from its first byte to its end.
 async fn connection<A: Answers>(
     stream: TcpStream,
     address: SocketAddr,
     server: Arc<Server<A>>,
-    _held: Held,
+    standing: Arc<Standing>,
 ) {
     let answers = &server.answers;
     let leaving = answers.leaving();
     drop(stream.set_nodelay(true));
     hold_little(&stream);
     let Some((tls, credentials)) = answers.tls() else {
-        let peer = Peer::new(address, None);
+        let peer = Peer::new(address, None, standing);
         let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
             Some(first) => first,
             None => return,
@@ -191,7 +208,7 @@ async fn connection<A: Answers>(
     let handshake = tls.accept(&credentials, stream);
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, handshake).await {
         Ok(Ok(accepted)) => {
-            let peer = Peer::new(address, accepted.shown);
+            let peer = Peer::new(address, accepted.shown, standing);
             let stream = Guarded::new(accepted.stream, Vec::new());
             talk(stream, accepted.is_h2, peer, &server, leaving).await;
         }
@@ -295,17 +312,18 @@ async fn talk<S, A>(
     };
     if stream.is_flooded() {
         server.say_closed(
-            peer.address,
+            peer.address.ip(),
             "it sends HTTP/2 frames without end that carry no request forward",
         );
         if stream.is_between_writes() {
             drop(stream.write_all(&frames::ENHANCE_YOUR_CALM).await);
         }
         drop(stream.shutdown().await);
-    } else if is_to_linger && stream.shutdown().await.is_ok() {
-        if let Some(unended) = stream.unended() {
-            discard::connection(unended).await;
-        }
+    } else if is_to_linger
+        && stream.shutdown().await.is_ok()
+        && let Some(unended) = stream.unended()
+    {
+        discard::connection(unended).await;
     }
 }
 

@@ -411,11 +411,18 @@ pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// A renewal that goes on failing for the same reason says so again after this long.
 pub const RENEWAL_SAID_EVERY: Duration = Duration::from_secs(600);
 
-/// HTTP connections at once on one door. Each is a file and, at its worst, the buffers below.
+/// HTTP connections at once on one door. Each is a file and, at its worst, the buffers below. When all are held, the oldest one over which
+/// no known caller has asked makes room.
 pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 
-/// Of these, those of one address (of IPv6 one /64), unless it is a trusted proxy: a quarter, as with handshakes.
-pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
+/// Of these, those of one host, unless it is a trusted proxy: of one IPv4 address or one /64 of IPv6. A quarter, as with handshakes.
+pub const HTTP_CONNECTIONS_PER_HOST_MAX: usize = 256;
+
+/// Of one site, a /56 of IPv6, as homes have: three eighths. A /64 each of its connections gains it little.
+pub const HTTP_CONNECTIONS_PER_SITE_MAX: usize = 384;
+
+/// Of one network, a /24 of IPv4 or a /48 of IPv6, as companies and rented machines have: half, so that one network never holds all.
+pub const HTTP_CONNECTIONS_PER_NETWORK_MAX: usize = 512;
 
 /// Until the first bytes of a connection have come. Browsers connect ahead of their requests, and connect again.
 pub const HTTP_FIRST_BYTES_WAIT_MAX: Duration = Duration::from_secs(5);

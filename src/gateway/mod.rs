@@ -233,6 +233,7 @@ impl Inner {
             return Err(refusal.header(header::ALLOW, allowed));
         }
         let who = self.who(asking)?;
+        asking.peer.set_known();
         match route {
             Route::View(view) => self.view(who, view).await,
             Route::Call { agent, method } => self.call(asking, who, agent, method, body).await,

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn time_and_progress_give_more_and_never_more_than_the_most() {
         let (allowance, ping) = (Arc::<Allowance>::default(), frame(6, 0, &[0; 8]));
-        let mut passing = || passing(&allowance, &ping, usize::MAX, 1_000);
+        let passing = || passing(&allowance, &ping, usize::MAX, 1_000);
         assert_eq!((passing(), passing()), (HTTP2_FRAMES_UNASKED_MAX, 0));
         allowance.moved();
         assert_eq!(passing(), HTTP2_FRAMES_PER_STEP);

@@ -9,6 +9,7 @@ mod h2;
 mod heads;
 mod hostile;
 mod leaving;
+mod places;
 mod streams;
 mod tls;
 

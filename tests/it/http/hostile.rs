@@ -1,7 +1,7 @@
 //! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not notice.
 
 use super::{Http, Open, h2};
-use crate::world::{Background, background, heavy, soon, until};
+use crate::world::{Background, background, soon, until};
 use std::{
     net::SocketAddr,
     sync::{
@@ -10,7 +10,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::net::{TcpSocket, TcpStream};
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
@@ -323,34 +322,4 @@ async fn a_flood_of_continuations_ends_its_connection() {
     };
     assert!(soon("the flood ends", flood).await, "100,000 frames were taken");
     honest.was_served().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_address_holds_its_share_of_connections_and_no_more() {
-    let _turn = heavy().await;
-    let open = Open::anonymous().await;
-    let from = |ip: [u8; 4]| {
-        let at = open.at();
-        async move {
-            let socket = TcpSocket::new_v4().expect("a socket");
-            socket.bind((ip, 0).into()).expect("an address of this machine");
-            Http::over(socket.connect(at).await.expect("a connection"))
-        }
-    };
-    let call = async |http: &mut Http<TcpStream>| {
-        http.request("POST", NOTE, &JSON, b"\"x\"").await;
-        soon("an answer or an end", http.reply()).await.map(|reply| reply.status)
-    };
-    let mut held = Vec::new();
-    for _ in 0..256 {
-        held.push(from([127, 0, 0, 2]).await);
-    }
-    assert_eq!(call(held.last_mut().expect("one")).await, Some(200));
-    assert_eq!(call(&mut from([127, 0, 0, 2]).await).await, None);
-    assert_eq!(call(&mut from([127, 0, 0, 3]).await).await, Some(200));
-    drop(held);
-    soon("places are given back", async {
-        while call(&mut from([127, 0, 0, 2]).await).await != Some(200) {}
-    })
-    .await;
 }
