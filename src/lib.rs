@@ -77,6 +77,7 @@ mod events;
 mod convert;
 mod drain;
 mod patience;
+mod suspend;
 mod race;
 mod system;
 mod knocks;

@@ -189,6 +189,10 @@ pub const PAUSE_TICK: Duration = Duration::from_millis(100);
 /// No tick for this long and the process is taken to have stood still. Five ticks: a busy machine delays one.
 pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 
+/// Ticks on time after a pause until what is read is taken to have come after it: a second, and longer on a machine that is busy with what
+/// has piled up. Concerns what comes over no link.
+pub const PAUSE_SETTLED_TICKS: u32 = 10;
+
 /// Nothing shorter is worth sending: the wire counts milliseconds.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 

@@ -20,7 +20,6 @@ use crate::{
     current::Current,
     drain::{Tasks, Word},
     events::{Events, Teller},
-    fence,
     generation::{Applied, Changed, Generation},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
@@ -30,6 +29,7 @@ use crate::{
     policy::AgentPolicy,
     serve::{Service, Services},
     status::{Code, Status},
+    suspend,
     tls::{Credentials, random_bytes},
     wire::CloseCode,
 };
@@ -166,7 +166,7 @@ impl AgentBuilder {
             links: Tasks::default(),
             calls: Tasks::default(),
         });
-        shared.links.spawn_until_stopped(fence::tick());
+        shared.links.spawn_until_stopped(suspend::tick());
         shared.links.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
         shared.links.spawn_until_stopped(async move { trust.mind_time().await });

@@ -27,7 +27,13 @@ pub(super) struct AgentReception {
 impl AgentReception {
     pub(super) fn new(shared: Arc<Shared>, link: Link, limits: Arc<Limits>) -> Self {
         let permits = Permits::new(limits.calls_in_flight_max, limits.queue_max);
-        Self { shared, node: link.peer().name.clone(), permits, fence: Fence::new(link), limits }
+        Self {
+            shared,
+            node: link.peer().name.clone(),
+            permits,
+            fence: Fence::new(link, "agent"),
+            limits,
+        }
     }
 
     /// Does what is owed to calls after this process stood still, until the link ends.

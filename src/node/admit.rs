@@ -81,13 +81,12 @@ fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> 
 /// Starts to take the calls that come over a link.
 fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
     let in_flight_max = grants.calls_in_flight_max;
-    let front = Front::new(shared.clone(), link.clone(), in_flight_max, limits.clone());
-    shared.links.spawn_until_stopped(take_calls(
-        link.clone(),
-        Arc::new(front),
-        limits.clone(),
-        shared.calls.clone(),
-    ));
+    let front = Arc::new(Front::new(shared.clone(), link.clone(), in_flight_max, limits.clone()));
+    let taking = take_calls(link.clone(), front.clone(), limits.clone(), shared.calls.clone());
+    // One task for both: a node has thousands of links.
+    shared.links.spawn_until_stopped(async move {
+        tokio::join!(taking, front.mind_pauses());
+    });
 }
 
 async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {

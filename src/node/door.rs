@@ -10,12 +10,14 @@ use crate::{
     audit::{CallFacts, CallNote, Journal},
     call::{Body, Permits, Reply, Request, Target},
     drain::{Listener, Tasks},
+    fence,
     limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY, TIMEOUT_CEILING},
     link::Trust,
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName, Role},
     policy,
     status::{Code, Status},
+    suspend,
     tls::Credentials,
     wire::CallKind,
 };
@@ -178,6 +180,7 @@ impl Door {
         asked: Asked,
         body: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
+        let entered = suspend::enter();
         let (began, limits) = (Instant::now(), self.limits());
         let deadline = asked.deadline(began, &limits);
         let note = self.note(&asked, began, deadline);
@@ -190,7 +193,9 @@ impl Door {
                 };
             }
         };
-        let mut guard = BreakGuard { account: account.clone(), began, deadline, is_armed: true };
+        // A client that has hung up while this node stood still is not to blame.
+        let is_armed = !entered.is_owed();
+        let mut guard = BreakGuard { account: account.clone(), began, deadline, is_armed };
         let mut link = None;
         let mut bytes_in = None;
         let work = async {
@@ -209,6 +214,8 @@ impl Door {
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
             bytes_in = Some(message.len() as u64);
+            let left = suspend::pass(entered, deadline).await;
+            request.deadline = left.ok_or_else(|| fence::too_late("node"))?;
             request.body = Body::Message(message);
             let reply = self.dispatch.forward(&mut request, granted, &mut link).await?;
             Ok(reply.holding_some(held).holding(permit).holding(counted))

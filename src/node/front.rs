@@ -8,11 +8,13 @@ use super::{
 use crate::{
     audit::{CallFacts, CallNote},
     call::{Head, Pending, Permits, Reception, Reply, Target},
+    fence::{Entered, Fence},
     limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
     policy,
     status::{Code, Status},
+    suspend,
     wire::CloseCode,
 };
 use std::{
@@ -27,6 +29,7 @@ pub(super) struct Front {
     dispatch: Dispatch,
     asker: PeerName,
     permits: Permits,
+    fence: Fence,
     link: Link,
     /// Those of when it was made.
     limits: Arc<Limits>,
@@ -44,11 +47,22 @@ impl Front {
         let breaks = Mutex::new(Breaks::new(limits.resets_max));
         let permits = Permits::new(calls_in_flight_max, limits.queue_max);
         let dispatch = Dispatch::new(shared.clone());
-        Self { dispatch, shared, asker, permits, link, limits, breaks }
+        let fence = Fence::new(link.clone(), "node");
+        Self { dispatch, shared, asker, permits, fence, link, limits, breaks }
+    }
+
+    /// Does what is owed to calls after this process stood still, until the link ends.
+    pub(super) async fn mind_pauses(&self) {
+        self.fence.mind().await;
     }
 
     /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
-    async fn here(&self, head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+    async fn here(
+        &self,
+        mut head: Box<Head>,
+        pending: Pending<'_>,
+        entered: Entered,
+    ) -> Result<Reply, Status> {
         let (mut bytes_max, mut held) = (None, None);
         let directory =
             self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
@@ -61,6 +75,7 @@ impl Front {
         let handler =
             directory.unwrap_or(&self.shared.services).find(&head.method, head.kind)?.clone();
         let body = pending.body(bytes_max).await?;
+        head.deadline = self.fence.pass(entered, head.deadline).await?;
         let reply = handler.call_boxed(head.into_request(self.asker.clone(), body)).await?;
         Ok(reply.holding_some(held))
     }
@@ -68,6 +83,7 @@ impl Front {
 
 impl Reception for Front {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+        let entered = self.fence.enter();
         // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
         head.priority = head.priority.min(0);
         // Attempts are counted by the node: the claim of a peer would use up its retries.
@@ -77,7 +93,7 @@ impl Reception for Front {
         }
         let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
         let Authorised { granted, held } = match &head.target {
-            Target::Here => return Ok(self.here(head, pending).await?.holding(permit)),
+            Target::Here => return Ok(self.here(head, pending, entered).await?.holding(permit)),
             Target::Agent(name) => {
                 let target = policy::Target::Agent(name);
                 dispatch::authorise(&self.shared, &self.asker, target, &head.method)?
@@ -87,6 +103,7 @@ impl Reception for Front {
         // A rule's bound on messages is told by dispatch where the message is in hand.
         let stream_max = granted.message_bytes_max.filter(|_| head.kind.streams_requests());
         let body = pending.body(stream_max).await?;
+        head.deadline = self.fence.pass(entered, head.deadline).await?;
         let picked = head.picked.take();
         let (mut request, mut asked) = (head.into_request(self.asker.clone(), body), None);
         let answered = self.dispatch.forward(&mut request, granted, &mut asked).await;
@@ -120,7 +137,10 @@ impl Reception for Front {
 
     /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.
     fn broken_off(&self, began: Instant, deadline: Instant) {
-        self.count_break(|breaks, now| breaks.is_too_many(began, deadline, now));
+        // Right after a pause of this node a call seems to have begun when it was read, and its caller may have had good reason long before.
+        if suspend::is_settled() {
+            self.count_break(|breaks, now| breaks.is_too_many(began, deadline, now));
+        }
     }
 
     /// Counted whatever time the call had left: a short timeout would hide it.

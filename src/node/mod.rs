@@ -42,6 +42,7 @@ use crate::{
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
     status::Status,
+    suspend,
     tls::{Credentials, CredentialsError, random_bytes},
     wire::{CloseCode, ServiceInfo},
 };
@@ -263,6 +264,7 @@ impl NodeBuilder {
         let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
         drop(shared.directory.set(directory));
         shared.links.spawn_until_stopped(accept_loop(shared.clone(), listener.clone()));
+        shared.links.spawn_until_stopped(suspend::tick());
         let trust = listener.trust().clone();
         shared.links.spawn_until_stopped(async move { trust.mind_time().await });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());

@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
     Room { word: "http_body", places: &["src/httpd", "src/gateway/"] },
     Room { word: "http_body_util", places: &["src/gateway/", "src/httpd", "src/agent/forward/"] },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
-    Room { word: "rustix", places: &["src/fence.rs"] },
+    Room { word: "rustix", places: &["src/suspend.rs"] },
     Room {
         word: "socket2",
         places: &["src/link/", "src/httpd.rs", "src/agent/forward/connect/socket.rs"],

@@ -1,13 +1,14 @@
-//! An agent process that stands still while calls come: what was over when it goes on does not start.
+//! An agent or a node process that stands still while calls come: what was over when it continues does not start.
 
 use super::process::{Place, Running};
-use crate::world::{Relay, background, check_status, soon, until};
+use crate::world::{Relay, Way, background, check_status, soon, until};
 use dialback::{AgentInfo, Caller, Code, Credentials, Outcome};
 use rustix::process::Signal;
 use serde::Serialize;
 use std::{
     future::IntoFuture,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -126,4 +127,186 @@ async fn a_hundred_calls_that_were_over_in_a_pause_of_twenty_seconds_are_not_sta
     let timeout = Duration::from_secs(5);
     calls_to_a_stopped_agent(100, timeout, Duration::from_secs(20), false).await;
     calls_to_a_stopped_agent(100, timeout, Duration::from_secs(20), true).await;
+}
+
+/// A node with a gateway for everybody on this machine, and an agent behind it.
+struct Town {
+    place: Place,
+    node: Running,
+    at: String,
+    door: String,
+    _agent: Running,
+}
+
+impl Town {
+    fn new() -> Self {
+        let place = Place::new();
+        let gateway = "[gateway]\nlisten = \"127.0.0.1:0\"\nanonymous = \"ops\"\n";
+        place.write("node.toml", format!("{}\n{gateway}", super::process::RULES));
+        let args = ["node", "--listen", "127.0.0.1:0", "--config", "node.toml"];
+        let (mut node, at) = place.listening(&args);
+        let line = node.said("the gateway listens on ");
+        let door = line.split("http://").nth(1).expect("an address").trim().to_owned();
+        let agent = place.agent(&at);
+        Self { place, node, at, door, _agent: agent }
+    }
+
+    /// A connection to the gateway over which a call went well, so that it is known and idle.
+    fn known(&self, id: &str) -> TcpStream {
+        let mut client = TcpStream::connect(&self.door).expect("connected");
+        client.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
+        ask(&mut client, id, 10_000, &[]);
+        assert!(answer(&mut client).starts_with("HTTP/1.1 200 "), "{id}");
+        client
+    }
+}
+
+/// Sends a whole call of `Demo/Append` over HTTP, its body in so many bytes at least.
+fn ask(client: &mut TcpStream, id: &str, timeout_ms: u64, padding: &[u8]) {
+    let body = [b"{\"id\":\"", id.as_bytes(), b"\",\"ms\":0}", padding].concat();
+    let head = format!(
+        "POST /v1/agents/warehouse/Demo/Append HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnect-timeout-ms: {timeout_ms}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write_all(&[head.as_bytes(), &body].concat()).expect("sent");
+}
+
+/// The head of an answer.
+fn answer(client: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut byte).expect("an answer");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("text");
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+    let mut body = vec![0; length.expect("a length").parse().expect("a number")];
+    client.read_exact(&mut body).expect("a body");
+    head
+}
+
+/// Has a node stand still for three seconds, in which this is done.
+async fn pausing<T>(node: &Running, meanwhile: impl FnOnce() -> T) -> T {
+    node.stop();
+    let stopped = Instant::now();
+    let done = meanwhile();
+    until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
+    node.signal(Signal::CONT);
+    done
+}
+
+/// What has started, in order, without what `known` and `again` have called.
+fn started(place: &Place) -> Vec<String> {
+    let ledger = place.read("ledger.txt");
+    let ids = ledger.lines().filter_map(|line| line.strip_prefix("started "));
+    ids.filter(|id| !id.starts_with("known") && *id != "again").map(Into::into).collect()
+}
+
+/// A call with little time over a new connection is answered, at the latest some time after the pause.
+async fn short_calls_are_taken_again(town: &Town) {
+    let mut is_taken = || {
+        let mut client = TcpStream::connect(&town.door).expect("connected");
+        ask(&mut client, "again", 1_000, &[]);
+        answer(&mut client).starts_with("HTTP/1.1 200 ")
+    };
+    until("a short call is taken", &mut is_taken).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_http_that_were_over_while_the_node_stood_still_are_not_started() {
+    let town = Town::new();
+    let mut known: Vec<_> = (0..10).map(|n| town.known(&format!("known-{n}"))).collect();
+    let door = town.door.clone();
+    let mut waiting = pausing(&town.node, || {
+        let mut waiting: Vec<_> = (0..20)
+            .map(|n| {
+                let mut client = TcpStream::connect(&door).expect("connected");
+                client.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
+                // Some are longer than what is read at once.
+                ask(&mut client, &format!("new-{n}"), 300, &vec![b' '; n * 10_000]);
+                client
+            })
+            .collect();
+        for (n, client) in known.iter_mut().enumerate() {
+            ask(client, &format!("idle-{n}"), 300, &[]);
+        }
+        waiting.append(&mut known);
+        waiting
+    })
+    .await;
+    for client in &mut waiting {
+        let head = answer(client);
+        assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+        assert!(head.contains("dialback-outcome: not_executed"), "{head}");
+    }
+    short_calls_are_taken_again(&town).await;
+    assert_eq!(started(&town.place), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_http_clients_that_hung_up_while_the_node_stood_still_are_not_started() {
+    let town = Town::new();
+    let known: Vec<_> = (0..10).map(|n| town.known(&format!("known-{n}"))).collect();
+    let door = town.door.clone();
+    let mut stays = pausing(&town.node, || {
+        for (n, mut client) in known.into_iter().enumerate() {
+            ask(&mut client, &format!("idle-{n}"), 30_000, &[]);
+        }
+        for n in 0..110 {
+            let mut client = TcpStream::connect(&door).expect("connected");
+            ask(&mut client, &format!("new-{n}"), 30_000, &vec![b' '; n * 100]);
+        }
+        let mut stays = TcpStream::connect(&door).expect("connected");
+        stays.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
+        ask(&mut stays, "stays", 30_000, &[]);
+        stays
+    })
+    .await;
+    // One that is still there and has time is called, and the others were no misbehaviour (`resets_max` is 100).
+    let head = answer(&mut stays);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    short_calls_are_taken_again(&town).await;
+    assert_eq!(started(&town.place), ["stays"]);
+}
+
+/// Has so many calls sent to a stopped node over a link that is dead before the node hears that they were given up.
+async fn calls_to_a_stopped_node(calls: usize) {
+    let town = Town::new();
+    let at: SocketAddr = town.at.parse().expect("an address");
+    let path = Relay::to(at).await;
+    let credentials = || Credentials::from_dir(town.place.path("certs"), "caller-ops");
+    let caller = Caller::connect(path.address().to_string(), credentials().expect("loaded"));
+    let caller = caller.await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let call = |id: String| {
+        let call = callee.call::<()>("Demo/Append", &append(id));
+        call.timeout(Duration::from_secs(1)).into_future()
+    };
+    assert_eq!(call("known".into()).await, Ok(()));
+    town.node.stop();
+    let stopped = Instant::now();
+    let before = path.tally().carried(Way::Up);
+    let sent: Vec<_> = (0..calls).map(|n| background(call(format!("stale-{n}")))).collect();
+    // A request has more than 60 bytes, and none of them waits for an answer of the node.
+    let are_sent = || {
+        let bytes = path.tally().carried(Way::Up) - before;
+        bytes > 60 * calls as u64 && stopped.elapsed() > Duration::from_millis(300)
+    };
+    until("the requests are with the node", are_sent).await;
+    path.cut().await;
+    for call in sent {
+        let failed = soon("a call ends", call).await;
+        check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
+    }
+    until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
+    town.node.signal(Signal::CONT);
+    path.mend().await;
+    let again = soon("a later call", async { while call("again".into()).await.is_err() {} });
+    again.await;
+    assert_eq!(started(&town.place), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_a_link_that_were_over_while_the_node_stood_still_are_not_started() {
+    calls_to_a_stopped_node(40).await;
 }

@@ -1,0 +1,338 @@
+//! Detects that this process stood still: stopped, or suspended with its machine. Requests that came meanwhile are read when it continues, and
+//! some are over by then. tokio's ticker may run after they do, so the start of each compares the clock that continues in suspend with the
+//! last tick of a ticker. A request that may have lain unread through a gap loses the gap from its timeout.
+
+use crate::limits::{PAUSE_MIN, PAUSE_SETTLED_TICKS, PAUSE_TICK};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Two clocks at one moment, in milliseconds since any.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    /// Goes on in suspend.
+    boot: u64,
+    /// tokio's and std's, by which deadlines are kept.
+    monotonic: u64,
+}
+
+impl Reading {
+    fn now() -> Self {
+        static BEGIN: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        Self { boot: boot_now(), monotonic: millis(BEGIN.elapsed()) }
+    }
+}
+
+/// CLOCK_BOOTTIME. From the vDSO, so it costs no more than any clock.
+#[cfg(target_os = "linux")]
+fn boot_now() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::Boottime);
+    // Neither is ever negative.
+    (time.tv_sec as u64).saturating_mul(1_000).saturating_add(time.tv_nsec as u64 / 1_000_000)
+}
+
+/// Elsewhere a stop is noticed, and sleep as far as std's clock goes on in it.
+#[cfg(not(target_os = "linux"))]
+fn boot_now() -> u64 {
+    static BEGIN: std::sync::LazyLock<std::time::Instant> =
+        std::sync::LazyLock::new(std::time::Instant::now);
+    millis(BEGIN.elapsed())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long the process stood still between a tick and now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pause {
+    /// By the clock on the wall.
+    gap: u64,
+    /// The part of it in which deadlines stood still as well.
+    suspended: u64,
+}
+
+/// Whether the time from a tick until now is a pause, and not only a late tick.
+fn pause(tick: Reading, now: Reading) -> Option<Pause> {
+    let gap = now.boot.saturating_sub(tick.boot);
+    let suspended = gap.saturating_sub(now.monotonic.saturating_sub(tick.monotonic));
+    (u128::from(gap) > PAUSE_MIN.as_millis()).then_some(Pause { gap, suspended })
+}
+
+/// The deadline of a request that lost so much time, if there is anything left of it.
+fn deadline_after(deadline: Instant, lost: Duration, now: Instant) -> Option<Instant> {
+    deadline.checked_sub(lost).filter(|deadline| now < *deadline)
+}
+
+/// What the process knows of its pauses, in milliseconds.
+struct Pauses {
+    /// The last tick by the clock that goes on; 0 before the first.
+    ticked: AtomicU64,
+    /// All gaps together.
+    paused: AtomicU64,
+    /// Of that, what deadlines stood still.
+    suspended: AtomicU64,
+    /// Of all gaps, those after which the ticker has ticked on time for [`PAUSE_SETTLED_TICKS`].
+    settled: AtomicU64,
+    /// The last tick. Held to change any of the four above.
+    tick: Mutex<Tick>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tick {
+    /// By both clocks.
+    at: Reading,
+    /// Ticks of the ticker since the last pause.
+    since_pause: u32,
+}
+
+static PAUSES: Pauses = Pauses::new();
+
+impl Pauses {
+    const fn new() -> Self {
+        Self {
+            ticked: AtomicU64::new(0),
+            paused: AtomicU64::new(0),
+            suspended: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            tick: Mutex::new(Tick { at: Reading { boot: 0, monotonic: 0 }, since_pause: 0 }),
+        }
+    }
+
+    /// Begins to count: what was before is no pause.
+    fn begin(&self, now: Reading) {
+        let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
+        *tick = Tick { at: now, since_pause: 0 };
+        self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
+        self.ticked.store(now.boot, Ordering::Release);
+    }
+
+    /// Notices a pause that nobody has noticed yet, at a tick of the ticker or between two of them.
+    fn tick(&self, is_tickers: bool, now: impl FnOnce() -> Reading) -> Option<Pause> {
+        let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = now();
+        let pause = pause(tick.at, now);
+        tick.at = now;
+        if let Some(pause) = pause {
+            self.suspended.fetch_add(pause.suspended, Ordering::Relaxed);
+            self.paused.fetch_add(pause.gap, Ordering::Relaxed);
+            tick.since_pause = 0;
+        } else if is_tickers {
+            tick.since_pause = tick.since_pause.saturating_add(1);
+            if tick.since_pause >= PAUSE_SETTLED_TICKS {
+                self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
+            }
+        }
+        // Last: whoever sees this tick sees the pause before it.
+        self.ticked.store(now.boot, Ordering::Release);
+        pause
+    }
+
+    /// All gaps together, with one that ends now. On the usual way one clock is read and nothing written.
+    fn until_now(&self) -> u64 {
+        let ticked = self.ticked.load(Ordering::Acquire);
+        if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > PAUSE_MIN.as_millis() {
+            self.tick(false, Reading::now).inspect(say);
+        }
+        self.paused.load(Ordering::Relaxed)
+    }
+}
+
+fn say(pause: &Pause) {
+    tracing::warn!(
+        "this process stood still for {:.1} s; calls whose time passed meanwhile are not started",
+        Duration::from_millis(pause.gap).as_secs_f64()
+    );
+}
+
+/// Ticks for the whole process as long as it is polled. Of several one ticks, and the others wait to take its place.
+pub(crate) async fn tick() {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    PAUSES.begin(Reading::now());
+    loop {
+        tokio::time::sleep(PAUSE_TICK).await;
+        PAUSES.tick(true, Reading::now).inspect(say);
+    }
+}
+
+/// All pauses of this process until now, in milliseconds.
+pub(crate) fn paused() -> u64 {
+    PAUSES.until_now()
+}
+
+/// A request when it came, and the pauses that its deadline does not show.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entered {
+    /// Pauses in which it may have lain unread.
+    owed: u64,
+    /// What deadlines stood still until then.
+    suspended: u64,
+}
+
+impl Entered {
+    /// A request of now. Whatever comes now came after the pauses that are `cleared`.
+    pub(crate) fn after(cleared: u64) -> Self {
+        let owed = PAUSES.until_now().saturating_sub(cleared);
+        Self { owed, suspended: PAUSES.suspended.load(Ordering::Relaxed) }
+    }
+
+    /// Whether it may have lain unread through a pause.
+    pub(crate) const fn is_owed(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// The deadline that the request really has; `None` if it has passed.
+    pub(crate) fn deadline(&self, deadline: Instant) -> Option<Instant> {
+        let suspended = PAUSES.suspended.load(Ordering::Relaxed);
+        let lost = self.owed + suspended.saturating_sub(self.suspended);
+        deadline_after(deadline, Duration::from_millis(lost), Instant::now())
+    }
+}
+
+/// Whether the last pause is so long ago that what is read now came after it.
+pub(crate) fn is_settled() -> bool {
+    PAUSES.until_now() == PAUSES.settled.load(Ordering::Acquire)
+}
+
+/// A request of now that came over no link, so that there is nobody to ask for a PONG. Whatever is read within a second after a pause may have
+/// lain unread through it.
+#[cfg(feature = "gateway")]
+pub(crate) fn enter() -> Entered {
+    // The pauses first: one that settles in between is owed, and not missed.
+    Entered::after(PAUSES.settled.load(Ordering::Acquire))
+}
+
+/// The last thing before such a request starts. Gives the deadline that it really has; `None` if it has passed. After a pause it waits for a
+/// tick, in which the news arrives that a client has hung up: then the request is dropped here.
+#[cfg(feature = "gateway")]
+pub(crate) async fn pass(entered: Entered, deadline: Instant) -> Option<Instant> {
+    if !entered.is_owed() && is_settled() {
+        return Some(deadline);
+    }
+    // Boxed: hardly a call meets a pause, and none need carry room for it.
+    Box::pin(async {
+        let by = entered.deadline(deadline)?;
+        tokio::time::sleep_until(by.min(Instant::now() + PAUSE_TICK)).await;
+        entered.deadline(deadline)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(boot: u64, monotonic: u64) -> Reading {
+        Reading { boot, monotonic }
+    }
+
+    #[test]
+    fn a_late_tick_is_no_pause_and_a_gap_over_half_a_second_is() {
+        let tick = at(1_000, 70);
+        for late in [0, 100, 500] {
+            assert_eq!(pause(tick, at(1_000 + late, 70 + late)), None, "{late} ms");
+        }
+        let stopped = Pause { gap: 501, suspended: 0 };
+        assert_eq!(pause(tick, at(1_501, 571)), Some(stopped));
+    }
+
+    #[test]
+    fn a_stop_goes_on_for_deadlines_and_a_suspended_machine_does_not() {
+        let tick = at(5_000, 5_000);
+        assert_eq!(pause(tick, at(25_000, 25_000)), Some(Pause { gap: 20_000, suspended: 0 }));
+        assert_eq!(pause(tick, at(25_000, 5_100)), Some(Pause { gap: 20_000, suspended: 19_900 }));
+        // Clocks that seem to go backwards are no pause.
+        assert_eq!(pause(tick, at(4_000, 4_000)), None);
+    }
+
+    #[test]
+    fn what_was_lost_comes_off_the_deadline_and_what_is_past_it_is_refused() {
+        let now = Instant::now() + Duration::from_secs(1_000);
+        let lost = Duration::from_secs(3);
+        let after = |seconds| deadline_after(now + Duration::from_secs(seconds), lost, now);
+        assert_eq!(after(5), Some(now + Duration::from_secs(2)));
+        assert_eq!((after(3), after(1)), (None, None));
+    }
+
+    #[test]
+    fn pauses_add_up_and_are_noticed_once() {
+        let pauses = Pauses::new();
+        pauses.begin(at(100_000, 0));
+        assert_eq!(pauses.tick(true, || at(100_100, 100)), None);
+        assert_eq!(
+            pauses.tick(true, || at(103_100, 200)),
+            Some(Pause { gap: 3_000, suspended: 2_900 })
+        );
+        assert_eq!(pauses.tick(true, || at(103_200, 300)), None);
+        assert_eq!(
+            pauses.tick(true, || at(104_200, 1_300)),
+            Some(Pause { gap: 1_000, suspended: 0 })
+        );
+        let sums = (&pauses.paused, &pauses.suspended);
+        assert_eq!(
+            (sums.0.load(Ordering::Relaxed), sums.1.load(Ordering::Relaxed)),
+            (4_000, 2_900)
+        );
+    }
+
+    #[test]
+    fn a_pause_is_settled_after_a_second_of_ticks_on_time_and_not_before() {
+        let pauses = Pauses::new();
+        let settled = || pauses.settled.load(Ordering::Relaxed);
+        pauses.begin(at(100_000, 100_000));
+        let mut now = 100_000;
+        let mut after = |ms: u64, is_tickers: bool| {
+            now += ms;
+            pauses.tick(is_tickers, || at(now, now));
+        };
+        after(3_000, false);
+        (1..PAUSE_SETTLED_TICKS).for_each(|_| after(100, true));
+        // Looks between two ticks do not count.
+        (0..100).for_each(|_| after(0, false));
+        assert_eq!(settled(), 0);
+        after(100, true);
+        assert_eq!(settled(), 3_000);
+        // Another pause in between starts over, and ticks that are late count as one each.
+        after(1_000, true);
+        (1..PAUSE_SETTLED_TICKS).for_each(|_| after(400, true));
+        assert_eq!(settled(), 3_000);
+        after(600, true);
+        (0..PAUSE_SETTLED_TICKS).for_each(|_| after(100, true));
+        assert_eq!(settled(), 4_600);
+        // What was before a ticker is no pause.
+        pauses.begin(at(now + 60_000, now + 60_000));
+        assert_eq!((settled(), pauses.paused.load(Ordering::Relaxed)), (4_600, 4_600));
+    }
+
+    #[test]
+    fn a_request_loses_what_it_may_have_lain_unread_and_nothing_else() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let fresh = Entered { owed: 0, suspended: 0 };
+        assert_eq!(fresh.deadline(deadline), Some(deadline));
+        let stale = Entered { owed: 3_000, suspended: 0 };
+        assert_eq!(stale.deadline(deadline), Some(deadline - Duration::from_secs(3)));
+        assert_eq!(Entered { owed: 10_001, suspended: 0 }.deadline(deadline), None);
+        assert!(stale.is_owed() && !fresh.is_owed());
+    }
+
+    #[test]
+    fn a_start_right_after_a_pause_notices_it_before_any_ticker_does() {
+        let pauses = Pauses::new();
+        // Before the first tick nothing is a pause.
+        assert_eq!(pauses.until_now(), 0);
+        let mut long_ago = Reading::now();
+        long_ago.boot = long_ago.boot.saturating_sub(5_000).max(1);
+        pauses.begin(long_ago);
+        let noticed = pauses.until_now();
+        assert!(noticed > 0);
+        assert_eq!(pauses.until_now(), noticed);
+    }
+}
