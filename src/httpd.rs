@@ -22,6 +22,7 @@ use crate::{
     },
     pace::{Pace, Sparse},
     prefixes::PrefixLimits,
+    system,
     tls::{Credentials, HttpTls, Shown},
 };
 use bytes::Bytes;
@@ -151,6 +152,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
             Ok(accepted) => accepted,
             Err(fault) => {
                 if let Some(left_out) = failed.say(Instant::now()) {
+                    let fault = system::explain(&fault);
                     tracing::warn!("a connection could not be accepted: {fault}{left_out}");
                 }
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;

@@ -13,6 +13,7 @@ use crate::{
     limits::{CLOSE_WAIT_MAX, HTTP_VIEWS_AT_ONCE_MAX},
     name::{Name, NameError, PeerName, Role},
     node::{Door, Node},
+    system,
     tls::{HttpTls, ServerCertificate},
 };
 use std::{
@@ -82,7 +83,7 @@ fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => "",
+        _ => system::remedy(error),
     }
 }
 
@@ -214,5 +215,17 @@ impl GatewayBuilder {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_out_of_files_that_cannot_listen_says_what_to_raise() {
+        let source = io::Error::from_raw_os_error(24);
+        let text = GatewayError::Socket { address: ([0; 4], 0).into(), source }.to_string();
+        assert!(text.contains("Too many open files") && text.contains("LimitNOFILE"), "{text}");
     }
 }

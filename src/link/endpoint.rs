@@ -5,6 +5,7 @@ use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
     current::Current,
     limits::{self, Limits},
+    system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
 };
@@ -46,7 +47,7 @@ fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => "",
+        _ => system::remedy(error),
     }
 }
 
@@ -370,6 +371,14 @@ pub(super) fn close(connection: &quinn::Connection, code: CloseCode, text: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_process_out_of_files_that_cannot_listen_says_what_to_raise() {
+        let source = io::Error::from_raw_os_error(24);
+        let text = BindError::Socket { address: ([0; 4], 0).into(), source }.to_string();
+        assert!(text.contains("Too many open files") && text.contains("LimitNOFILE"), "{text}");
+    }
 
     #[test]
     fn with_an_eighth_held_back_every_permitted_call_still_has_its_stream() {

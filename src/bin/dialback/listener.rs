@@ -14,6 +14,19 @@ impl fmt::Display for From {
     }
 }
 
+/// What to do when there are too many open files (EMFILE, ENFILE); empty for other errors.
+pub(crate) fn files_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(24) if cfg!(unix) => {
+            "; this process is at its limit of file descriptors, raise it (ulimit -n, LimitNOFILE in systemd)"
+        }
+        Some(23) if cfg!(unix) => {
+            "; this machine is at its limit of file descriptors (fs.file-max)"
+        }
+        _ => "",
+    }
+}
+
 /// A local port. Dropping it closes it, and removes a Unix socket's file.
 pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
@@ -33,7 +46,7 @@ impl Listener {
                     "; no interface of this machine has that address"
                 }
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-                _ => "",
+                _ => files_hint(&error),
             };
             Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
         };
@@ -48,7 +61,7 @@ impl Listener {
                 let listener = tokio::net::UnixListener::bind(path).map_err(|error| {
                     let hint = match error.kind() {
                         io::ErrorKind::AddrInUse => "; remove the file if no process uses it",
-                        _ => "",
+                        _ => files_hint(&error),
                     };
                     Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
                 })?;
@@ -97,5 +110,17 @@ impl Drop for Listener {
         if let Self::Unix(_, path) = self {
             drop(std::fs::remove_file(path));
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_open_files_come_with_what_to_raise_and_other_errors_do_not() {
+        assert!(files_hint(&io::Error::from_raw_os_error(24)).contains("LimitNOFILE"));
+        assert!(files_hint(&io::Error::from_raw_os_error(23)).contains("fs.file-max"));
+        assert_eq!(files_hint(&io::ErrorKind::AddrInUse.into()), "");
     }
 }

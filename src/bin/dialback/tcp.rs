@@ -5,7 +5,7 @@ use crate::{
     caller::Reach,
     credentials::{self, Locator},
     exit::Failure,
-    listener::{From, Listener},
+    listener::{From, Listener, files_hint},
     node::runtime,
     output::print,
     reload::{self, Read, Reader},
@@ -171,6 +171,8 @@ impl Local {
         listener: Listener,
         connections: &mut JoinSet<()>,
     ) -> Infallible {
+        // Said once until a connection is taken again: it is tried ten times a second.
+        let mut is_failing = false;
         loop {
             tokio::select! {
                 Some(_ended) = connections.join_next() => {}
@@ -180,10 +182,14 @@ impl Local {
                         self.connections_max
                     ),
                     Ok((socket, from)) => {
+                        is_failing = false;
                         connections.spawn(lead(callee.clone(), self.way.clone(), socket, from));
                     }
                     Err(error) => {
-                        tracing::warn!("cannot accept a connection: {error}");
+                        let hint = files_hint(&error);
+                        if !std::mem::replace(&mut is_failing, true) {
+                            tracing::warn!("cannot accept a connection: {error}{hint}");
+                        }
                         tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                     }
                 },
