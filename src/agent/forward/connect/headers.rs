@@ -129,7 +129,6 @@ const ACTED_ON_STARTS: &[&str] = &[
     "x-server-",
     "x-ssl-",
     "x-true-",
-    "x-user-id",
     "x-vercel-",
     "x-webauth-",
 ];
@@ -319,7 +318,7 @@ mod tests {
             "x-origin",
             "if-match",
             "accept-language",
-            "x-user-agent-hint",
+            "x-user-id",
         ] {
             let pair = (name.to_owned(), "x".to_owned());
             assert_eq!(sent(&[(name, "x")]), Ok(vec![pair]), "{name}");
