@@ -215,6 +215,11 @@ impl CertsDir {
         self.dir.join("revoked.jsonl")
     }
 
+    /// Whether a list was ever signed here.
+    pub(super) fn has_list_number(&self) -> bool {
+        self.number_path().exists()
+    }
+
     fn number_path(&self) -> PathBuf {
         self.dir.join("crl.number")
     }

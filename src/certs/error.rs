@@ -144,6 +144,12 @@ pub enum CertsError {
         /// What is wrong with it.
         source: FactsError,
     },
+    /// The CA was made with a revocation list, and it is gone.
+    #[error("{path} does not exist, and this CA was made with a revocation list; make it again with `dialback certs crl --dir {dir}`: what was revoked here is known from revoked.jsonl", path = path.display(), dir = path.parent().unwrap_or(path).display())]
+    ListGone {
+        /// The file.
+        path: PathBuf,
+    },
     /// The number of the last list is no number, or the last that there is.
     #[error("{path} holds no number that a next list could follow; write into it the number of the last list, which `dialback certs inspect` shows", path = path.display())]
     BadNumber {

@@ -463,7 +463,11 @@ mod tests {
         let told = Credentials::from_files(&files).expect_err("refused").to_string();
         assert!(told.contains("gone.pem does not exist"), "{told}");
         fs::remove_file(dir.path().join("crl.pem")).expect("removed");
-        assert!(Credentials::from_dir(dir.path(), "agent-a").is_ok());
+        let told = Credentials::from_dir(dir.path(), "agent-a").expect_err("refused").to_string();
+        assert!(told.contains("crl.pem does not exist") && told.contains("--crl none"), "{told}");
+        files.crl = None;
+        assert!(Credentials::from_files(&files).is_ok());
+        certs.crl(now).expect("made again");
         let told = Credentials::from_dir(dir.path(), "agent-z").expect_err("refused").to_string();
         assert!(told.contains("agent-z.pem does not exist"), "{told}");
         let wrong = Credentials::from_dir(dir.path(), "agent-a").expect("loaded");

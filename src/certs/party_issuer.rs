@@ -84,8 +84,8 @@ impl PartyIssuer {
     ) -> Result<Self, CertsError> {
         let ca = dir.ca()?;
         expect_holding(&ca, now)?;
-        let issuer =
-            Self { dir, ca, leaf_life, has_list: AtomicBool::new(false), turn: Mutex::new(()) };
+        let has_list = AtomicBool::new(ca.facts().is_ca_with_list() || dir.has_list_number());
+        let issuer = Self { dir, ca, leaf_life, has_list, turn: Mutex::new(()) };
         issuer.crl()?;
         Ok(issuer)
     }
@@ -198,6 +198,7 @@ impl PartyIssuer {
                 Ok(Some(text))
             }
             None if !self.has_list.load(Ordering::Acquire) => Ok(None),
+            None => Err(CertsError::ListGone { path }),
             _ => Err(CertsError::NothingToInspect { path }),
         }
     }

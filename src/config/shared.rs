@@ -8,7 +8,14 @@ use crate::{
     limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
     tls::CrlScope,
 };
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// In place of a file: there is no revocation list.
+const NO_LIST: &str = "none";
 
 /// The files of a party's credentials, as far as one source (file, flags) names them.
 ///
@@ -23,7 +30,7 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
     pub node_ca: Option<PathBuf>,
-    /// The revocation list; without one nothing is taken for revoked.
+    /// The revocation list, or `none` for no list: then nothing is taken for revoked. A file of that name is `./none`.
     pub crl: Option<PathBuf>,
     /// What of a chain is looked up in the list.
     pub crl_scope: Option<CrlScope>,
@@ -69,6 +76,11 @@ impl TlsFiles {
         }
     }
 
+    /// Whether it is said that there is no revocation list.
+    pub fn is_without_list(&self) -> bool {
+        self.crl.as_deref() == Some(Path::new(NO_LIST))
+    }
+
     /// The files once all sources have spoken: all three, or `None` where none of the three is named and
     /// a default directory may supply them, or the gap.
     pub fn whole(&self) -> Result<Option<TlsPaths>, TlsGap> {
@@ -78,7 +90,7 @@ impl TlsFiles {
                 key: key.clone(),
                 ca: ca.clone(),
                 node_ca: self.node_ca.clone(),
-                crl: self.crl.clone(),
+                crl: self.crl.clone().filter(|_| !self.is_without_list()),
                 crl_scope: self.crl_scope.unwrap_or_default(),
             })),
             (None, None, None) => Ok(None),

@@ -7,7 +7,10 @@ use crate::{
     },
     link,
     name::{NodeAddress, PeerName},
-    tls::{CredentialFiles, CredentialPem, Credentials, CrlScope, ToEnroller, Utc, fingerprints},
+    tls::{
+        CredentialFiles, CredentialPem, Credentials, CredentialsError, CrlScope, ToEnroller, Utc,
+        fingerprints,
+    },
     wire::{JOIN_ALPN, JoinRefusal, JoinReply, JoinRequest},
 };
 use std::{
@@ -99,9 +102,8 @@ impl Join {
     /// Everything that can be judged without asking anybody.
     fn check_here(&self, now: SystemTime) -> Result<CredentialFiles, EnrollError> {
         let files = CredentialFiles::in_dir(&self.dir, &self.stem());
-        if let (false, Ok(there)) = (self.is_forced, Credentials::from_files(&files)) {
-            let until = Utc(there.validity().ends.at());
-            return Err(EnrollError::AlreadyThere { path: files.cert, until });
+        if !self.is_forced {
+            expect_replaceable(&files)?;
         }
         let until = self.token.not_after();
         if now > until {
@@ -176,6 +178,21 @@ fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
         EnrollError::Refused { code, .. } => !matches!(code, TooMany | Internal),
         EnrollError::Untrusted { .. } => !was_kept,
         _ => false,
+    }
+}
+
+/// Refuses to replace a certificate that is good, and a key that is whole and cannot be used as it is. A revocation list that is
+/// missing makes neither of them worse.
+fn expect_replaceable(files: &CredentialFiles) -> Result<(), EnrollError> {
+    match Credentials::from_files(&CredentialFiles { crl: None, ..files.clone() }) {
+        Ok(there) => Err(EnrollError::AlreadyThere {
+            path: files.cert.clone(),
+            until: Utc(there.validity().ends.at()),
+        }),
+        Err(error @ (CredentialsError::Unusable { .. } | CredentialsError::ExposedKey { .. })) => {
+            Err(error.into())
+        }
+        Err(_) => Ok(()),
     }
 }
 

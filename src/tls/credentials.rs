@@ -56,7 +56,7 @@ struct OwnLists {
 }
 
 impl Credentials {
-    /// Loads `DIR/STEM.pem`, `DIR/STEM.key`, `DIR/ca.pem` and, if it is there, `DIR/crl.pem`.
+    /// Loads `DIR/STEM.pem`, `DIR/STEM.key`, `DIR/ca.pem` and, if it is there or the CA was made with one, `DIR/crl.pem`.
     ///
     /// The stem is role and name as `dialback certs` writes them: `agent-warehouse`.
     pub fn from_dir(dir: impl AsRef<Path>, stem: &str) -> Result<Self, CredentialsError> {
@@ -88,15 +88,23 @@ impl Credentials {
         let (cert, ca) = (files::read(&at.cert)?, files::read(&at.ca)?);
         let key = files::read_key(&at.key)?;
         let node_ca = at.node_ca.as_deref().map(files::read).transpose()?;
-        let crl = at.crl.as_deref().map(files::read).transpose()?;
-        let pem = CredentialPem {
+        let mut pem = CredentialPem {
             cert: &cert,
             key: &key,
             ca: &ca,
             node_ca: node_ca.as_deref(),
-            crl: crl.as_deref(),
+            crl: None,
             crl_scope: at.crl_scope,
         };
+        let Some(crl) = &at.crl else { return Self::load(&pem, &Places::of(at)) };
+        let crl = match files::read_lists(crl) {
+            // A certificate that has expired is the first to tell of: a new one brings its list with it.
+            Err(missing @ CredentialsError::MissingList { .. }) => {
+                return Self::load(&pem, &Places::of(at)).and(Err(missing));
+            }
+            read => read?,
+        };
+        pem.crl = Some(&crl);
         Self::load(&pem, &Places::of(at))
     }
 

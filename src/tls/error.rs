@@ -19,6 +19,15 @@ pub enum CredentialsError {
         /// What makes one.
         remedy: &'static str,
     },
+    /// A revocation list is not there although it is named, or although the CA was made with one.
+    #[error(
+        "{path} does not exist, and without its revocation list no certificate of the CA is taken for revoked; bring the list from where the CA is (`dialback certs crl` makes it there), or go without one by --crl none, or crl = \"none\" under [tls]",
+        path = path.display()
+    )]
+    MissingList {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file cannot be read.
     #[error("cannot read {path}", path = path.display())]
     Unreadable {

@@ -78,6 +78,18 @@ impl CertificateFacts {
         self.public_key_der == public_key_der
     }
 
+    /// Whether this is a CA that `dialback certs` made, which makes a revocation list with it: by its subject, its trust domain and
+    /// its right to sign lists.
+    pub(crate) fn is_ca_with_list(&self) -> bool {
+        let is_domain = |uri: &String| {
+            uri.strip_prefix("spiffe://").is_some_and(|domain| !domain.contains('/'))
+        };
+        self.is_ca
+            && self.subject.starts_with("CN=dialback CA ")
+            && matches!(self.uri_sans.as_slice(), [uri] if is_domain(uri))
+            && self.key_usages.iter().any(|usage| usage == "CRL Sign")
+    }
+
     fn without_extensions(parsed: &X509Certificate<'_>) -> Self {
         Self {
             subject: parsed.subject().to_string(),

@@ -1,6 +1,6 @@
 //! Which files credentials are read from, and what must hold of them before they are parsed.
 
-use super::error::CredentialsError;
+use super::{error::CredentialsError, facts::CertificateFacts};
 use crate::name::{Name, Role};
 use std::{
     fs::{self, File},
@@ -27,7 +27,7 @@ pub struct CredentialFiles {
     pub ca: PathBuf,
     /// The CAs to believe about nodes; `ca` is then believed about agents and callers only. PEM.
     pub node_ca: Option<PathBuf>,
-    /// The revocation lists to mind. PEM. A file that is named must be there.
+    /// The revocation lists to mind. PEM. A file that is named must be there. `None`: no certificate is taken for revoked.
     pub crl: Option<PathBuf>,
     /// How much of a chain the lists are asked about.
     pub crl_scope: CrlScope,
@@ -61,18 +61,34 @@ impl FromStr for CrlScope {
 pub struct BadCrlScope;
 
 impl CredentialFiles {
-    /// The files of one party in a directory as `dialback certs` lays it out; the list if there is one.
+    /// The files of one party in a directory as `dialback certs` lays it out.
+    ///
+    /// The revocation list is named if it is there, and also if it is missing although the CA was made with one, so that loading the
+    /// files refuses a list that was lost. To go without one, set `crl` to `None`.
     pub fn in_dir(dir: impl AsRef<Path>, stem: &str) -> Self {
         let dir = dir.as_ref();
         let crl = dir.join("crl.pem");
-        Self {
+        let mut files = Self {
             cert: dir.join(format!("{stem}.pem")),
             key: dir.join(format!("{stem}.key")),
             ca: dir.join("ca.pem"),
             node_ca: None,
             crl: crl.symlink_metadata().is_ok().then_some(crl),
             crl_scope: CrlScope::Leaf,
+        };
+        if files.crl.is_none() {
+            files.crl = files.missing_list();
         }
+        files
+    }
+
+    /// The revocation list that belongs beside a CA of these files and is missing there.
+    ///
+    /// A list belongs beside a `ca.pem` that `dialback certs` made, which always makes a list with it, and beside one whose directory
+    /// has the number of a list. See decision 0028.
+    pub fn missing_list(&self) -> Option<PathBuf> {
+        let cas = [Some(&self.ca), self.node_ca.as_ref()];
+        cas.into_iter().flatten().find_map(|ca| missing_list_beside(ca))
     }
 
     /// The files of the only party of a role in a directory.
@@ -94,6 +110,17 @@ impl CredentialFiles {
 pub(crate) fn requested_key(key: &Path) -> PathBuf {
     let name = key.file_name().unwrap_or_default().to_string_lossy();
     key.with_file_name(format!(".{name}.requested"))
+}
+
+fn missing_list_beside(ca: &Path) -> Option<PathBuf> {
+    let list = ca.with_file_name("crl.pem");
+    if ca.file_name()? != "ca.pem" || list.symlink_metadata().is_ok() {
+        return None;
+    }
+    let had_one = || ca.with_file_name("crl.number").exists();
+    // A CA that cannot be read is told of when the files are loaded.
+    let cas = CertificateFacts::all_from_pem(&read(ca).ok()?).ok()?;
+    (cas.iter().any(CertificateFacts::is_ca_with_list) || had_one()).then_some(list)
 }
 
 fn stems_of(dir: &Path, role: Role) -> Result<Vec<String>, CredentialsError> {
@@ -136,6 +163,14 @@ impl std::fmt::Debug for CredentialPem<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { cert: _, key: _, ca: _, node_ca: _, crl: _, crl_scope: _ } = self;
         f.write_str("CredentialPem")
+    }
+}
+
+/// The whole of a file of revocation lists.
+pub(super) fn read_lists(path: &Path) -> Result<Vec<u8>, CredentialsError> {
+    match read(path) {
+        Err(CredentialsError::Missing { path, .. }) => Err(CredentialsError::MissingList { path }),
+        other => other,
     }
 }
 

@@ -12,6 +12,7 @@ mod files;
 mod forwarding;
 mod http;
 mod killed;
+mod lists;
 mod local;
 mod memory;
 mod paused;

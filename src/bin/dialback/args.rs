@@ -113,7 +113,7 @@ pub(crate) struct TlsArgs {
     /// The CAs to believe about nodes; --ca is then believed about agents and callers only
     #[arg(long, value_name = "FILE")]
     pub(crate) node_ca: Option<PathBuf>,
-    /// The revocation lists to mind
+    /// The revocation lists to mind; none: no certificate is taken for revoked
     #[arg(long, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
     /// Whether intermediates are looked up in the lists too: leaf or chain [default: leaf]

@@ -89,21 +89,28 @@ impl Locator {
 fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
     // A certificate that is named by a flag brings its own key, not the one of the file.
     let files = beside(with_key(flags).or(file));
-    let found = match files.whole()? {
+    let (is_named, is_without_list) = (files.crl.is_some(), files.is_without_list());
+    let mut found = match files.whole()? {
         Some(TlsPaths { cert, key, ca, node_ca, crl, crl_scope }) => {
             CredentialFiles { cert, key, ca, node_ca, crl, crl_scope }
         }
         None => {
             let found = Credentials::find_in_dir(DIR_DEFAULT, role)?;
             let crl_scope = files.crl_scope.unwrap_or_default();
-            let (node_ca, crl) = (files.node_ca, files.crl.or(found.crl));
-            CredentialFiles { node_ca, crl, crl_scope, ..found }
+            let crl = files.crl.or(found.crl).filter(|_| !is_without_list);
+            CredentialFiles { node_ca: files.node_ca, crl, crl_scope, ..found }
         }
     };
-    if files.crl_scope.is_some() && found.crl.is_none() {
+    let has_list =
+        found.crl.as_deref().is_some_and(|list| list.symlink_metadata().is_ok() || is_named);
+    if files.crl_scope.is_some() && !has_list {
         return Err(Failure::usage(
             "crl_scope is set and no revocation list is; name one with --crl, or crl under [tls]",
         ));
+    }
+    if found.crl.is_none() && !is_without_list {
+        // Named although it is missing: that is told when it is read.
+        found.crl = found.missing_list();
     }
     Ok(found)
 }

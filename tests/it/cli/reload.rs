@@ -164,7 +164,8 @@ fn a_revocation_list_that_is_gone_is_told_and_lets_nobody_back_in() {
     fs::remove_file(place.path("certs/crl.pem")).expect("removed");
     let line = node.said("not taken up, what was in force stays");
     assert!(line.contains("certs/crl.pem"), "{line}");
-    hello(&place, &at).expect_out("\"hello:x\"\n");
+    let call = ["call", "--node", &at, "warehouse", "HelloService/Hello", "-d", "\"x\""];
+    place.run(&[&call[..], &["--crl", "none"]].concat()).expect_out("\"hello:x\"\n");
     place.write("certs/crl.pem", list);
     node.said("generation 2 is in force");
     node.said("revocation list holds until");

@@ -213,5 +213,8 @@ async fn an_enroller_needs_a_ca_that_can_sign_and_leafs_that_hold() {
     fs::write(site.path("ca/crl.pem"), "half a list").expect("written");
     assert!(start(site.ca(), LONG).await.is_err(), "a damaged list would let the revoked in");
     fs::remove_file(site.path("ca/crl.pem")).expect("removed");
+    let told = start(site.ca(), LONG).await.err().expect("refused").to_string();
+    assert!(told.contains("crl.pem does not exist") && told.contains("certs crl"), "{told}");
+    site.ca().crl(SystemTime::now()).expect("made again");
     assert!(start(site.ca(), LONG).await.is_ok());
 }

@@ -1,0 +1,114 @@
+//! Revocation lists that are missing: refused where there was one, unless it is said that there is none.
+
+use super::process::{Place, Running};
+use std::{fs, process::Command};
+
+const ROLES: [&[&str]; 6] = [
+    &["node", "--listen", "127.0.0.1:0"],
+    &["agent", "--node", "127.0.0.1:1"],
+    &["call", "a", "A/b", "--node", "127.0.0.1:1", "--timeout", "100ms"],
+    &["agents", "--node", "127.0.0.1:1"],
+    &["services", "a", "--node", "127.0.0.1:1"],
+    &["tcp", "a", "db", "--listen", "127.0.0.1:0", "--node", "127.0.0.1:1"],
+];
+
+fn without_list() -> Place {
+    let place = Place::new();
+    fs::remove_file(place.path("certs/crl.pem")).expect("removed");
+    place
+}
+
+#[test]
+fn a_party_whose_ca_was_made_with_a_list_does_not_start_without_it() {
+    let place = without_list();
+    let remedies = ["certs/crl.pem does not exist", "dialback certs crl", "--crl none"];
+    let certs = ["node-edge-1", "agent-warehouse", "caller-ops"].map(|n| format!("certs/{n}.pem"));
+    for (at, role) in ROLES.iter().enumerate() {
+        let refused = |flags: &[&str]| {
+            let ended = place.run(&[role, flags].concat()).expect(2, &remedies);
+            assert_eq!(ended.stderr.lines().count(), 1, "{ended:#?}");
+        };
+        refused(&[]);
+        let cert = certs[at.min(2)].as_str();
+        refused(&["--cert", cert]);
+        refused(&["--cert", cert, "--ca", "certs/ca.pem"]);
+    }
+    let renew = ["agent", "renew", "--enroll", "127.0.0.1:1"];
+    place.run(&renew).expect(2, &remedies);
+}
+
+#[test]
+fn a_party_starts_without_a_list_where_a_flag_the_environment_or_the_file_says_so() {
+    let place = without_list();
+    let node = ["node", "--listen", "127.0.0.1:0"];
+    let (first, at) = place.listening(&[&node[..], &["--crl", "none"]].concat());
+    first.signal(rustix::process::Signal::TERM);
+    first.end().expect(0, &["no revocation list: no certificate is taken for revoked"]);
+    let mut by_variable = place.command(&node);
+    by_variable.env("DIALBACK_CRL", "none");
+    Running::start(by_variable).said("listens on ");
+    place.write("none.toml", "[tls]\ncrl = \"none\"\n");
+    place.listening(&[&node[..], &["--config", "none.toml"]].concat());
+    let named = ["cert", "key", "ca"].map(|key| {
+        let name = if key == "ca" { "ca.pem".into() } else { format!("node-edge-1.{key}") };
+        format!("{key} = \"certs/{}\"\n", name.replace(".cert", ".pem"))
+    });
+    let named = format!("[tls]\n{}", named.concat());
+    place.write("files.toml", &named);
+    place
+        .run(&[&node[..], &["--config", "files.toml"]].concat())
+        .expect(2, &["certs/crl.pem does"]);
+    place.write("gone.toml", format!("{named}crl = \"gone.pem\"\n"));
+    place.run(&[&node[..], &["--config", "gone.toml"]].concat()).expect(2, &["gone.pem does not"]);
+    place.listening(&[&node[..], &["--config", "gone.toml", "--crl", "none"]].concat());
+    let call = ["call", "a", "A/b", "--timeout", "100ms", "--node", &at];
+    place.run(&[&call[..], &["--crl", "none"]].concat()).expect(78, &["UNAVAILABLE"]);
+    // A flag goes before the file in this as well, and a scope needs a list.
+    place
+        .run(&[&node[..], &["--config", "none.toml", "--crl", "gone.pem"]].concat())
+        .expect(2, &["gone.pem does not exist"]);
+    place
+        .run(&[&node[..], &["--crl", "none", "--crl-scope", "chain"]].concat())
+        .expect(2, &["no revocation list is"]);
+    // A file of that name is still a file.
+    place.run(&[&node[..], &["--crl", "./none"]].concat()).expect(2, &["./none does not exist"]);
+}
+
+#[test]
+fn a_ca_of_other_tools_needs_no_list_unless_one_was_signed_beside_it() {
+    let place = Place::new();
+    let run = |line: &str| {
+        let mut openssl = Command::new("openssl");
+        let ended = openssl.args(line.split(' ')).current_dir(place.path("")).output();
+        let ended = ended.expect("openssl runs");
+        assert!(ended.status.success(), "{line}: {}", String::from_utf8_lossy(&ended.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    fs::create_dir(place.path("other")).expect("made");
+    run(&format!(
+        "req -x509 {key} -keyout root.key -out other/ca.pem -days 9 -subj /CN=Root -addext keyUsage=keyCertSign,cRLSign"
+    ));
+    run(&format!("req -new {key} -keyout other/agent-w.key -out r.csr -subj /CN=w"));
+    place.write(
+        "ext",
+        "subjectAltName=URI:spiffe://acme.example/agent/w\nextendedKeyUsage=clientAuth\n",
+    );
+    run(
+        "x509 -req -in r.csr -CA other/ca.pem -CAkey root.key -set_serial 7 -days 9 -extfile ext -out other/agent-w.pem",
+    );
+    let agent = ["agent", "--demo", "--node", "127.0.0.1:1", "--cert", "other/agent-w.pem"];
+    place.start(&agent).said("no revocation list: no certificate is taken for revoked");
+    place.write("other/crl.number", "4\n");
+    place.run(&agent).expect(2, &["other/crl.pem does not exist"]);
+}
+
+#[test]
+fn an_enroller_whose_list_is_gone_does_not_start_until_it_is_signed_again() {
+    let place = without_list();
+    let enroll = ["enroll", "--ca-dir", "certs", "--listen", "127.0.0.1:0"];
+    place
+        .run(&enroll)
+        .expect(2, &["certs/crl.pem does not exist", "dialback certs crl --dir certs"]);
+    place.run(&["certs", "crl"]).expect(0, &[]);
+    place.start(&enroll).said("listens on ");
+}
