@@ -88,6 +88,7 @@ mod backoff;
 mod name;
 mod status;
 mod metadata;
+mod printable;
 mod current;
 pub mod limits;
 

@@ -1,7 +1,7 @@
 //! Reading a TOML table key by key: each fault is noted with its line, and reading goes on.
 
 use super::fault::{Fault, Faults};
-use crate::policy::Origin;
+use crate::{policy::Origin, printable::printable};
 use std::{cell::RefCell, collections::BTreeSet, ops::Range, sync::Arc};
 use toml::{
     Spanned,
@@ -96,7 +96,7 @@ fn syntax_text(error: &SyntaxError, at: Option<&str>) -> String {
 }
 
 fn cut(key: &str) -> String {
-    key.chars().take(SHOWN_KEY_CHARS_MAX).flat_map(char::escape_debug).collect()
+    printable(&key.chars().take(SHOWN_KEY_CHARS_MAX).collect::<String>())
 }
 
 /// One table of the file, and which of its keys were asked for.

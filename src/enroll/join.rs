@@ -7,6 +7,7 @@ use crate::{
     },
     link,
     name::{NodeAddress, PeerName},
+    printable::printable,
     tls::{
         CredentialFiles, CredentialPem, Credentials, CredentialsError, CrlScope, ToEnroller, Utc,
         fingerprints,
@@ -230,7 +231,7 @@ pub(super) async fn exchange(
             address: enroller.clone(),
             party: party.clone(),
             code,
-            text: reply.text.chars().take(300).flat_map(char::escape_debug).collect(),
+            text: printable(&reply.text.chars().take(300).collect::<String>()),
         }),
     }
 }

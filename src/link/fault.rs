@@ -4,6 +4,7 @@ use crate::{
     backoff::Cause,
     limits::PROBE_BYTES,
     name::NodeAddress,
+    printable::printable,
     system,
     tls::{self, HandshakeFault, Judge},
     wire::{CloseCode, Reaction},
@@ -248,7 +249,7 @@ fn alert_of(code: quinn::TransportErrorCode) -> Option<u8> {
 
 /// Text from a peer, safe to show.
 fn text_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).escape_debug().to_string()
+    printable(&String::from_utf8_lossy(bytes))
 }
 
 #[cfg(test)]
@@ -301,6 +302,15 @@ mod tests {
 
     fn address() -> NodeAddress {
         "edge-1:4433".parse().expect("an address")
+    }
+
+    #[test]
+    fn text_of_a_peer_is_escaped_once() {
+        let reason = b"trust domain \"a\", and \x1b[2J".as_slice().into();
+        let code = quinn::TransportErrorCode::crypto(42);
+        let close = quinn::ConnectionClose { error_code: code, frame_type: None, reason };
+        let told = LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close)).to_string();
+        assert!(told.contains("trust domain \"a\", and \\u{1b}[2J"), "{told}");
     }
 
     #[test]

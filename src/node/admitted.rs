@@ -9,6 +9,7 @@ use crate::{
     link::LinkFault,
     name::{MethodName, MethodPath, Name, NameError, ServiceName},
     pace::LeftOut,
+    printable::printable,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
 use std::{
@@ -171,8 +172,7 @@ impl<'a> Admitted<'a> {
         if goes_on {
             tracing::info!("a former link of agent {agent} at {at} takes no more calls");
         } else {
-            let reason = reason.escape_debug();
-            tracing::info!("agent {agent} at {at} takes no more calls: {reason}");
+            tracing::info!("agent {agent} at {at} takes no more calls: {}", printable(reason));
         }
         self.shared.waiters.wake(self.name, &[]);
     }

@@ -12,6 +12,7 @@ use crate::{
     limits::AGENTS_COPIED_AT_ONCE,
     name::{MethodPath, Name, NameError, PeerName},
     policy::NodePolicy,
+    printable::printable,
     serve::Service,
     status::{Code, Status},
     wire::ServiceInfo,
@@ -88,7 +89,7 @@ pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<Ag
             since_ms: unix_ms(since),
             node: shared.name.to_string(),
             address: newest.as_ref().map(|agent| agent.link.remote_address().to_string()),
-            software: newest.as_ref().map(|agent| agent.software.escape_debug().to_string()),
+            software: newest.as_ref().map(|agent| printable(&agent.software)),
             calls_in_flight: newest.as_ref().map_or(0, |agent| agent.permits.in_flight() as u64),
             rtt_us: newest
                 .as_ref()

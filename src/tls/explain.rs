@@ -1,6 +1,7 @@
 //! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do about it.
 
 use super::config::UNFIT_MARK;
+use crate::printable::printable;
 use std::fmt;
 
 /// A handshake that TLS ended, as the link saw it.
@@ -228,13 +229,7 @@ fn has(text: &str, any: &[&str]) -> bool {
 fn detail(text: &str) -> String {
     let ours = text.split_once(UNFIT_MARK).map(|(_, after)| after.trim_end_matches(')'));
     let words = ours.unwrap_or_else(|| text.trim_start_matches("invalid peer certificate: "));
-    words
-        .chars()
-        .take(300)
-        .flat_map(char::escape_debug)
-        .collect::<String>()
-        .replace("\\\"", "\"")
-        .replace("\\'", "'")
+    printable(&words.chars().take(300).collect::<String>())
 }
 
 #[cfg(test)]

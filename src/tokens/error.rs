@@ -3,6 +3,7 @@
 use crate::{
     limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
     name::Name,
+    printable::printable,
 };
 use std::{fmt, io, path::PathBuf};
 
@@ -79,7 +80,7 @@ pub enum TokensError {
 }
 
 fn with_id(id: &Option<String>) -> String {
-    id.as_ref().map_or_else(String::new, |id| format!(" with the id {}", id.escape_debug()))
+    id.as_ref().map_or_else(String::new, |id| format!(" with the id {}", printable(id)))
 }
 
 /// One line that is wrong. Shown as `certs/tokens:7: ...`.

@@ -1,7 +1,7 @@
 //! A party that runs takes up what its files say now: on SIGHUP, and when they change. Checked as a whole first; if anything is wrong, what
 //! was in force stays.
 
-use crate::{exit::Failure, output::escape, signals::Hangups};
+use crate::{exit::Failure, signals::Hangups};
 use dialback::{
     Applied, StartError,
     config::{Watch, read_aside},
@@ -99,7 +99,8 @@ pub(crate) async fn mind<S: Send + 'static, N>(
             Ok(()) => pending = Pending::default(),
             Err(failure) => {
                 for line in pending.due(failure.lines(), Instant::now()) {
-                    tracing::error!("not taken up, what was in force stays: {}", escape(&line));
+                    // The log escapes what it writes, each form in its own way.
+                    tracing::error!("not taken up, what was in force stays: {line}");
                 }
             }
         }

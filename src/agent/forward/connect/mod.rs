@@ -25,6 +25,7 @@ use crate::{
     drain::Tasks,
     limits::Limits,
     pace::Lines,
+    printable::printable,
     serve::Service,
     status::{Code, Outcome, Status},
     tls::UpstreamTls,
@@ -253,7 +254,7 @@ impl Forwarder {
                 Fault::Broken(why) => format!("broke off: {why}"),
             };
             let address = &route.settings.address;
-            tracing::warn!("the upstream {address} of {service} {}{left_out}", why.escape_debug());
+            tracing::warn!("the upstream {address} of {service} {}{left_out}", printable(&why));
         }
         status
     }

@@ -1,0 +1,30 @@
+//! Text that others wrote, made safe for logs and terminals.
+
+/// Shows control characters and other invisible ones as `\u{..}`. Quotes and backslashes stay as they are, so that text that was made
+/// printable already is not changed again.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_made_printable_once_and_not_changed_by_a_second_time() {
+        for (text, shown) in [
+            ("agent \"a\" isn't \\ here", "agent \"a\" isn't \\ here"),
+            ("a\x1b[2J\r\n\u{202e}", "a\\u{1b}[2J\\r\\n\\u{202e}"),
+        ] {
+            assert_eq!(printable(text), shown);
+            assert_eq!(printable(shown), shown);
+        }
+    }
+}
