@@ -147,6 +147,64 @@ fn a_replacement_that_was_cut_off_between_its_files_is_finished_at_the_next_star
 }
 
 #[test]
+fn names_in_a_refusal_are_quoted_once_by_either_side() {
+    let place = Place::new();
+    place.run(&["certs", "init", "--dir", "b", "--trust-domain", "b.example"]).expect(0, &[]);
+    place.run(&["certs", "issue", "caller", "ops", "--dir", "b"]).expect(0, &[]);
+    place.write("two.pem", place.read("certs/ca.pem") + &place.read("b/ca.pem"));
+    let node = ["node", "--listen", "127.0.0.1:0", "--cert", "certs/node-edge-1.pem"];
+    let (mut node, at) = place.listening(&[&node[..], &["--ca", "two.pem"]].concat());
+    let domains = "of trust domain \"dialback.local\", and ours is \"b.example\"";
+    let call = ["call", "a", "A/b", "--node", &at, "--cert", "b/caller-ops.pem"];
+    place.run(&[&call[..], &["--ca", "two.pem"]].concat()).expect(80, &[domains]);
+    let line = node.said("refused a link from");
+    assert!(line.contains(domains), "{line}");
+}
+
+/// Runs the script of `make certs-clean` on `certs/` of a place.
+fn clean(place: &Place) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/certs-clean.sh");
+    std::fs::create_dir_all(place.path("scripts")).expect("made");
+    std::fs::copy(script, place.path("scripts/certs-clean.sh")).expect("copied");
+    let ended = std::process::Command::new("bash")
+        .arg("scripts/certs-clean.sh")
+        .current_dir(place.path(""))
+        .status();
+    assert!(ended.expect("bash runs").success());
+}
+
+#[test]
+fn certs_clean_removes_what_was_made_tokens_and_waiting_keys_too_and_nothing_else() {
+    let place = Place::new();
+    for made in [
+        &["token", "create", "ops"][..],
+        &["token", "create", "ops", "--file", "certs/more-tokens"],
+        &["enroll", "token", "agent", "new", "--ca-dir", "certs"],
+        &["certs", "request", "agent", "warehouse", "--force"],
+        &["certs", "request", "agent", "shop"],
+        &["certs", "revoke", "caller", "ops"],
+    ] {
+        place.run(made).expect(0, &[]);
+    }
+    std::fs::remove_file(place.path("certs/agent-warehouse.csr")).expect("removed");
+    place.write("certs/.caller-ops.pem.next", "cut off");
+    // Somebody else's.
+    let kept =
+        ["README.md", ".gitignore", "agent-bought.pem", "agent-bought.key", "my-tokens", "notes"];
+    kept.iter()
+        .for_each(|name| place.write(&format!("certs/{name}"), "# Tokens of another kind\n"));
+    clean(&place);
+    let left = std::fs::read_dir(place.path("certs")).expect("listed");
+    let left = left.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    let mut kept = kept.to_vec();
+    kept.sort_unstable();
+    assert_eq!(left, kept);
+    clean(&place);
+}
+
+#[test]
 fn what_is_revoked_is_listed_stays_out_and_comes_back_under_a_new_certificate_only() {
     let place = Place::new();
     assert_eq!(words(&place, &["revoke", "agent", "warehouse"]), "revoked renewed next:");
