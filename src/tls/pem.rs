@@ -86,10 +86,10 @@ pub(crate) struct Block<'a> {
 /// # Errors
 /// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at odds with the other.
 pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
-    if is_utf16(text) {
-        return Err(unusable(
-            "it is UTF-16 text, and UTF-8 is wanted; convert it with `iconv -f UTF-16 -t UTF-8 FILE > NEW`, or save it again as UTF-8",
-        ));
+    if let Some(encoding) = wide_encoding(text) {
+        return Err(unusable(format!(
+            "it is {encoding} text, and UTF-8 is wanted; convert it with `iconv -f {encoding} -t UTF-8 FILE > NEW`, or save it again as UTF-8"
+        )));
     }
     let found = framed(text)?;
     if found.is_empty() && (text.first() == Some(&0x30) || text.contains(&0)) {
@@ -238,6 +238,20 @@ fn label_of(bytes: &[u8]) -> Option<&str> {
     (!text.is_empty() && text.trim() == text && bytes.iter().all(is_fit)).then_some(text)
 }
 
+/// How the labels begin that matter here.
+const LABEL_WORDS: [&str; 10] = [
+    "CERT",
+    "X509",
+    "TRUSTED",
+    "NEW CERT",
+    "PRIVATE KEY",
+    "EC PRIVATE",
+    "RSA PRIVATE",
+    "ENCRYPTED PRIVATE",
+    "PUBLIC KEY",
+    "PKCS",
+];
+
 /// What is wrong with a line that looks like the start or the end of a block.
 fn malformed(line: &[u8]) -> Option<&'static str> {
     let text = String::from_utf8_lossy(line).to_uppercase();
@@ -245,8 +259,8 @@ fn malformed(line: &[u8]) -> Option<&'static str> {
     let is_marked = |word: &str| {
         text.match_indices(word).any(|(at, _)| {
             let (before, after) = (&text[..at], &text[at + word.len()..]);
-            let is_of_pem =
-                ["CERT", "KEY", "CRL", "REQUEST", "PKCS"].iter().any(|one| after.contains(one));
+            // Prose may have dashes and speak of an end; a label begins at once.
+            let is_of_pem = LABEL_WORDS.iter().any(|word| after.trim_start().starts_with(word));
             before.ends_with("-----") || (is_of_pem && before.trim_end().ends_with(is_dash))
         })
     };
@@ -272,7 +286,7 @@ fn framed(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
     for (index, line) in lines(text).enumerate() {
         let number = index + 1;
         // Files with a mark of their own may have been joined.
-        let line = line.strip_prefix(BOM).unwrap_or(line);
+        let line = without_marks(line);
         let at = |part: &[u8]| part.as_ptr() as usize - text.as_ptr() as usize;
         match (Marker::read(line), open) {
             (None, _) => {}
@@ -324,6 +338,13 @@ fn block<'a>(label: &'a str, line: usize, body: &'a [u8]) -> Block<'a> {
     Block { kind, label, line, body }
 }
 
+fn without_marks(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_prefix(BOM) {
+        line = rest;
+    }
+    line
+}
+
 /// Lines that end in LF, CRLF or CR.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
@@ -338,12 +359,17 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// By its byte order mark, or by a BEGIN in which every other byte is zero.
-fn is_utf16(text: &[u8]) -> bool {
-    let has = |wide: &[u8]| text.windows(wide.len()).take(4096).any(|part| part == wide);
-    text.starts_with(b"\xff\xfe")
-        || text.starts_with(b"\xfe\xff")
-        || (text.contains(&0) && (has(b"-\0B\0E\0G\0I\0N\0") || has(b"\0-\0B\0E\0G\0I\0N")))
+/// The encoding of a text of more than a byte per character: by its byte order mark, or by a BEGIN with zeros in it.
+fn wide_encoding(text: &[u8]) -> Option<&'static str> {
+    const BEGIN: &[u8] = b"-\0B\0E\0G\0I\0N";
+    match text {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some("UTF-16"),
+        _ => {}
+    }
+    let first_zero = text.iter().position(|byte| *byte == 0)?;
+    let is_wide = text.windows(BEGIN.len()).take(4096).any(|part| part == BEGIN);
+    is_wide.then_some(if first_zero % 2 == 0 { "UTF-16BE" } else { "UTF-16LE" })
 }
 
 fn encrypted(line: usize) -> FactsError {
@@ -372,4 +398,86 @@ fn unusable(why: impl Into<String>) -> FactsError {
 
 fn not_pem(why: String) -> FactsError {
     FactsError::NotPem { why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+    fn count(text: &str) -> Result<usize, String> {
+        let found = bodies(text.as_bytes(), Kind::Certificate);
+        found.map(|all| all.len()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn blocks_are_found_whatever_stands_between_them() {
+        for remark in [
+            "",
+            "\n\n",
+            "subject=CN = a\n",
+            "\u{feff}\u{feff}",
+            "-- end of the list of certificates --\n",
+            "---- begin of the roots ----\n",
+            "Begin Certificate of the root\n",
+            "MIIBszCCAVmgAwIBAgIQ\n",
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n",
+        ] {
+            assert_eq!(count(&format!("{remark}{ONE}{remark}{ONE}{remark}")), Ok(2), "{remark}");
+        }
+        assert_eq!(count(""), Ok(0));
+    }
+
+    #[test]
+    fn a_line_that_was_meant_to_begin_or_end_a_block_is_a_fault_in_its_line() {
+        for (line, word) in [
+            (" -----BEGIN CERTIFICATE-----", "indented"),
+            ("# -----BEGIN CERTIFICATE-----", "other text"),
+            ("\u{200b}-----BEGIN CERTIFICATE-----", "other text"),
+            ("-----BEGIN CERTIFICATE----", "five hyphens"),
+            ("-----BEGIN CERTIFICATE------", "five hyphens"),
+            ("------BEGIN CERTIFICATE-----", "five hyphens"),
+            ("----BEGIN CERTIFICATE-----", "five hyphens"),
+            ("-----BEGIN  CERTIFICATE-----", "five hyphens"),
+            ("----- BEGIN CERTIFICATE -----", "five hyphens"),
+            ("-----BEGIN CERTIFICATE", "five hyphens"),
+            ("-----Begin Certificate-----", "five hyphens"),
+            ("\u{2014}\u{2014}BEGIN CERTIFICATE\u{2014}\u{2014}", "five hyphens"),
+            ("-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----", "\\n"),
+            ("-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE-----", "alone in its line"),
+            ("-----END CERTIFICATE----- x", "alone in its line"),
+            ("-----BEGIN anything-----", "capitals"),
+        ] {
+            let told = count(&format!("{ONE}{line}\n{ONE}")).expect_err(line);
+            assert!(told.contains("line 4") && told.contains(word), "{line}: {told}");
+        }
+    }
+
+    #[test]
+    fn line_numbers_count_all_kinds_of_line_ends() {
+        for ending in ["\n", "\r\n", "\r"] {
+            let text = format!("{ONE}-----BEGIN X509 CRL-----\nAAAA\n").replace('\n', ending);
+            let told = count(&text).expect_err("cut off");
+            assert!(told.contains("X509 CRL that begins in line 4"), "{told}");
+        }
+    }
+
+    #[test]
+    fn wide_text_is_named_by_its_encoding() {
+        let le: Vec<u8> = ONE.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let be: Vec<u8> = ONE.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let wide: Vec<u8> = ONE.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        let with = |mark: &[u8], text: &[u8]| [mark, text].concat();
+        for (text, name) in [
+            (le.clone(), "UTF-16LE"),
+            (be.clone(), "UTF-16BE"),
+            (with(b"\xff\xfe", &le), "UTF-16 "),
+            (with(b"\xfe\xff", &be), "UTF-16 "),
+            (with(b"\xff\xfe\0\0", &wide), "UTF-32 "),
+        ] {
+            let told = blocks(&text).expect_err(name).to_string();
+            assert!(told.contains(name) && told.contains("iconv"), "{told}");
+        }
+    }
 }
