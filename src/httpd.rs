@@ -15,10 +15,11 @@ use crate::{
     limits::{
         ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
-        HTTP_CONNECTIONS_PER_SITE_MAX, HTTP_DISCARD_WAIT_MAX, HTTP_FIRST_BYTES_WAIT_MAX,
-        HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP_LOOK_EVERY,
-        HTTP_UNSENT_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY,
-        HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, KNOCKS_SAID_EVERY,
+        HTTP_CONNECTIONS_PER_SITE_MAX, HTTP_DISCARD_STEP, HTTP_DISCARD_WAIT_MAX,
+        HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX,
+        HTTP_LOOK_EVERY, HTTP_UNSENT_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX,
+        HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX,
+        KNOCKS_SAID_EVERY,
     },
     pace::{Pace, Sparse},
     prefixes::PrefixLimits,
@@ -48,7 +49,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use watched::{Activity, Watched};
 
@@ -208,7 +209,7 @@ async fn connection<A: Answers>(
         return talk(first, is_h2, peer, &server, leaving).await;
     };
     let handshake = tls.accept(&credentials, stream);
-    match tokio::time::timeout(HANDSHAKE_WAIT_MAX, handshake).await {
+    match timeout(HANDSHAKE_WAIT_MAX, handshake).await {
         Ok(Ok(accepted)) => {
             let peer = Peer::new(address, accepted.shown, standing);
             let stream = Guarded::new(accepted.stream, Vec::new());
@@ -313,16 +314,15 @@ async fn talk<S, A>(
         until_over(connection, (&peer, &activity), None, &mut drain[0]).await
     };
     if stream.is_flooded() {
-        server.say_closed(
-            peer.address.ip(),
-            "it sends HTTP/2 frames without end that carry no request forward",
-        );
+        let why = "it sends HTTP/2 frames without end that carry no request forward";
+        server.say_closed(peer.address.ip(), why);
         if stream.is_between_writes() {
-            drop(stream.write_all(&frames::ENHANCE_YOUR_CALM).await);
+            let last = stream.write_all(&frames::ENHANCE_YOUR_CALM);
+            drop(timeout(HTTP_DISCARD_STEP, last).await);
         }
-        drop(stream.shutdown().await);
+        drop(timeout(HTTP_DISCARD_STEP, stream.shutdown()).await);
     } else if is_to_linger
-        && stream.shutdown().await.is_ok()
+        && let Ok(Ok(())) = timeout(HTTP_DISCARD_STEP, stream.shutdown()).await
         && let Some(unended) = stream.unended()
     {
         discard::connection(unended).await;
