@@ -83,8 +83,9 @@ pub(crate) struct Tried(Vec<SocketAddr>);
 
 impl Tried {
     /// Chooses the addresses of the next race: those not tried yet first, then all again from the start. The order in which a resolver
-    /// lists them does not matter.
+    /// lists them does not matter, and addresses that it lists no more are forgotten.
     pub(crate) fn next(&mut self, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        self.0.retain(|address| found.contains(address));
         let (mut tried, mut next): (VecDeque<_>, VecDeque<_>) =
             interleave(found).into_iter().partition(|address| self.0.contains(address));
         if next.len() <= RACE_ADDRESSES_MAX {
@@ -217,6 +218,18 @@ mod tests {
         let mut tried = Tried::default();
         assert_eq!(tried.next(all.clone()), all);
         assert_eq!(tried.next(all.clone()), all);
+    }
+
+    #[test]
+    fn addresses_that_are_listed_no_more_are_forgotten() {
+        let max = u8::try_from(RACE_ADDRESSES_MAX).expect("small");
+        let mut tried = Tried::default();
+        // A name whose addresses are all others each time.
+        for round in 0..10 {
+            let found: Vec<_> = (0..=max).map(|n| v4(round * (max + 1) + n)).collect();
+            assert_eq!(tried.next(found).len(), RACE_ADDRESSES_MAX);
+            assert_eq!(tried.0.len(), RACE_ADDRESSES_MAX, "round {round}");
+        }
     }
 
     #[tokio::test]
