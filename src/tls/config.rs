@@ -27,7 +27,11 @@ use rustls::{
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use std::{fmt, iter, slice, sync::Arc, time::SystemTime};
+use std::{
+    fmt, iter, slice,
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
 use tokio::time::Instant;
 
 /// What trust is built of.
@@ -257,12 +261,15 @@ pub(super) fn dialling(
     Ok(config)
 }
 
+/// Shared by all configurations, because the accepting side makes one for each handshake.
 fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
-    let mut provider = provider();
-    if !post_quantum {
-        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
-    }
-    Arc::new(provider)
+    static WITHOUT_AND_WITH: LazyLock<[Arc<CryptoProvider>; 2]> = LazyLock::new(|| {
+        let (mut without, with) = (provider(), provider());
+        without.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+        [without.into(), with.into()]
+    });
+    let [without, with] = &*WITHOUT_AND_WITH;
+    if post_quantum { with.clone() } else { without.clone() }
 }
 
 /// Accepts any of the three roles of our trust domain; which of them may do what is the link's to say.

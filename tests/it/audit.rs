@@ -11,6 +11,7 @@ use dialback::{
     certs::LeafPem,
     policy::{AgentRule, AllowRule, DenyRule, Origin},
 };
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 use std::{
     future::IntoFuture,
@@ -306,6 +307,30 @@ async fn a_handshake_that_tls_refuses_is_recorded_with_the_name_that_its_certifi
     let lines = book.lines("link_refused");
     let nobody = lines.iter().filter(|line| line.get("claimed_peer").is_none());
     assert_eq!(nobody.count(), 1, "{lines:?}");
+}
+
+/// A client that shows a certificate and has another key.
+fn with_another_key(world: &World, leaf: &LeafPem) -> rustls::ClientConfig {
+    let mut config = quic_client(&world.credentials("caller/ops"), Shown::Nothing);
+    let cert = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("a certificate");
+    let key = world.leaf("caller/thief").key;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let key = config.crypto_provider().key_provider.load_private_key(key).expect("a key");
+    let shown = rustls::sign::CertifiedKey::new(vec![cert], key);
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_certificate_that_is_shown_without_its_key_is_a_claim_and_no_peer() {
+    let (world, book) = (World::new(), Book::default());
+    let node = world.node().audit(book.audit()).start().await.expect("a node");
+    let leaf = world.leaf("caller/victim");
+    let tls = with_another_key(&world, &leaf);
+    drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
+    let line = book.has("link_refused", &[("claimed_peer", "caller/victim")]).await;
+    assert_eq!(line["claimed_serial"], serial(&leaf).as_str(), "{line}");
+    assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
