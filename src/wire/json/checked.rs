@@ -71,7 +71,10 @@ impl JsonText {
         while out.len() < PIECE_BYTES && self.walk.at() - from < PASSED_BYTES_MAX {
             // It was checked: the end is the only thing that can stop it.
             match self.walk.step(&self.cbor, &self.dropped, &mut out) {
-                Ok(Event::End) | Err(_) => break,
+                Ok(Event::End) | Err(_) => {
+                    self.left = out.len();
+                    break;
+                }
                 Ok(_) => {}
             }
         }
