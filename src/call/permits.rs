@@ -5,10 +5,7 @@ use crate::{
     status::{Code, Status},
 };
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 use tokio::{
@@ -86,7 +83,7 @@ impl Permits {
     /// Refuses what would get no place and could not even wait for one.
     #[cfg(feature = "gateway")]
     pub(crate) fn expect_room(&self) -> Result<(), Status> {
-        let waiting = self.0.waiting.load(Ordering::Relaxed);
+        let waiting = self.0.waiting.load(std::sync::atomic::Ordering::Relaxed);
         if self.is_full() && waiting >= self.0.queue_max {
             return Err(self.queue_is_full());
         }

@@ -14,10 +14,10 @@ use crate::{
     },
     name::PeerName,
     status::{Code, Outcome, Status},
-    wire::{decode_value, json},
+    wire::json,
 };
 use bytes::Bytes;
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::sync::Arc;
 use turns::{Bounds, Turns};
 
 /// The turns of one process, or of one part of it.
@@ -78,7 +78,9 @@ impl ConvertError {
 }
 
 /// A conversion that may have to wait for its turn.
-pub(crate) type Converting<T> = Pin<Box<dyn Future<Output = Result<T, ConvertError>> + Send>>;
+#[cfg(feature = "forward")]
+pub(crate) type Converting<T> =
+    std::pin::Pin<Box<dyn Future<Output = Result<T, ConvertError>> + Send>>;
 
 impl Converter {
     /// A message as JSON. What is large is checked in its turn, and written as it is sent.
@@ -96,6 +98,7 @@ impl Converter {
     ///
     /// # Errors
     /// It is not JSON, or too many wait.
+    #[cfg(any(feature = "gateway", test))]
     pub(crate) async fn to_cbor(&self, text: Bytes) -> Result<Bytes, ConvertError> {
         self.run(text, json::text_to_cbor).await
     }
@@ -112,7 +115,7 @@ impl Converter {
     /// It is not CBOR, or too many wait.
     #[cfg(feature = "forward")]
     pub(crate) async fn well_formed(&self, cbor: Bytes) -> Result<Bytes, ConvertError> {
-        let check = |bytes: &[u8]| decode_value::<serde::de::IgnoredAny>(bytes);
+        let check = |bytes: &[u8]| crate::wire::decode_value::<serde::de::IgnoredAny>(bytes);
         self.run(cbor.clone(), move |bytes| check(bytes).map(|_| ())).await?;
         Ok(cbor)
     }

@@ -12,12 +12,14 @@ use serde_json::Value;
 mod checked;
 mod entries;
 mod from_text;
+#[cfg(any(feature = "forward", feature = "gateway", test))]
+mod pieces;
 mod to_text;
 mod tree;
 
-#[cfg(any(feature = "forward", feature = "gateway", test))]
-pub(crate) use checked::JsonText;
 use from_text::{FromText, SameKeys};
+#[cfg(any(feature = "forward", feature = "gateway", test))]
+pub(crate) use pieces::JsonText;
 use tree::Tree;
 
 /// Encodes a JSON value as the CBOR payload of a message.

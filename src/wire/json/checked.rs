@@ -10,12 +10,6 @@ const LOOK_AFTER: usize = 4_096;
 /// Keys are hashed and compared by so many bytes at a time.
 const BLOCK_BYTES: usize = 1_024;
 
-/// JSON is written by pieces of this size, and a little more.
-const PIECE_BYTES: usize = 32 * 1024;
-
-/// Of a message that leaves much out, so much is passed at one time.
-const PASSED_BYTES_MAX: usize = 256 * 1024;
-
 /// The entries that are left out, as one bit for each byte of the message. Empty if there are none.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dropped(Vec<u64>);
@@ -34,55 +28,6 @@ impl Dropped {
     }
 }
 
-/// The JSON of a message that was checked, written as it is asked for. Holds the message, and one bit for each of its bytes if some of it is
-/// left out.
-#[derive(Debug, Clone)]
-pub(crate) struct JsonText {
-    cbor: Bytes,
-    dropped: Dropped,
-    walk: Walk,
-    left: usize,
-}
-
-impl JsonText {
-    /// Checks a message.
-    ///
-    /// Memory: eight bytes for each key of the maps that are open at one time.
-    ///
-    /// # Errors
-    /// What is not well-formed, with its offset.
-    pub(crate) fn new(cbor: Bytes) -> Result<Self, String> {
-        let (dropped, left) = check(&cbor)?;
-        Ok(Self { cbor, dropped, walk: Walk::again(), left })
-    }
-
-    /// Bytes that are still to be written.
-    pub(crate) const fn left(&self) -> usize {
-        self.left
-    }
-
-    /// The next piece, which is empty now and then; `None` after the last.
-    pub(crate) fn next_piece(&mut self) -> Option<Bytes> {
-        if self.left == 0 {
-            return None;
-        }
-        let mut out = Vec::with_capacity(self.left.min(PIECE_BYTES + PIECE_BYTES / 2));
-        let from = self.walk.at();
-        while out.len() < PIECE_BYTES && self.walk.at() - from < PASSED_BYTES_MAX {
-            // It was checked: the end is the only thing that can stop it.
-            match self.walk.step(&self.cbor, &self.dropped, &mut out) {
-                Ok(Event::End) | Err(_) => {
-                    self.left = out.len();
-                    break;
-                }
-                Ok(_) => {}
-            }
-        }
-        self.left = self.left.saturating_sub(out.len());
-        Some(out.into())
-    }
-}
-
 /// Writes the JSON of a message whole.
 pub(super) fn write(cbor: &[u8]) -> Result<Bytes, String> {
     let (dropped, bytes) = check(cbor)?;
@@ -92,7 +37,7 @@ pub(super) fn write(cbor: &[u8]) -> Result<Bytes, String> {
 }
 
 /// Checks a message. Gives the entries that are left out, and the length of its JSON.
-fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
+pub(super) fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
     if u32::try_from(cbor.len()).is_err() {
         return Err("the message is over 4 GiB".into());
     }

@@ -104,6 +104,7 @@ impl Walk {
     }
 
     /// Bytes that it has passed.
+    #[cfg(any(feature = "forward", feature = "gateway", test))]
     pub(super) const fn at(&self) -> usize {
         self.at
     }

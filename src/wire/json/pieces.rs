@@ -1,0 +1,62 @@
+//! The JSON of a message, piece by piece.
+
+use super::{
+    checked::{Dropped, check},
+    to_text::{Event, Walk},
+};
+use bytes::Bytes;
+
+/// JSON is written by pieces of this size, and a little more.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Of a message that leaves much out, so much is passed at one time.
+const PASSED_BYTES_MAX: usize = 256 * 1024;
+
+/// The JSON of a message that was checked, written as it is asked for. Holds the message, and one bit for each of its bytes if some of it is
+/// left out.
+#[derive(Debug, Clone)]
+pub(crate) struct JsonText {
+    cbor: Bytes,
+    dropped: Dropped,
+    walk: Walk,
+    left: usize,
+}
+
+impl JsonText {
+    /// Checks a message.
+    ///
+    /// Memory: eight bytes for each key of the maps that are open at one time.
+    ///
+    /// # Errors
+    /// What is not well-formed, with its offset.
+    pub(crate) fn new(cbor: Bytes) -> Result<Self, String> {
+        let (dropped, left) = check(&cbor)?;
+        Ok(Self { cbor, dropped, walk: Walk::again(), left })
+    }
+
+    /// Bytes that are still to be written.
+    pub(crate) const fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next piece, which is empty now and then; `None` after the last.
+    pub(crate) fn next_piece(&mut self) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
+        }
+        let mut out = Vec::with_capacity(self.left.min(PIECE_BYTES + PIECE_BYTES / 2));
+        let from = self.walk.at();
+        while out.len() < PIECE_BYTES && self.walk.at() - from < PASSED_BYTES_MAX {
+            // It was checked: the end is the only thing that can stop it.
+            match self.walk.step(&self.cbor, &self.dropped, &mut out) {
+                Ok(Event::End) | Err(_) => {
+                    self.left = out.len();
+                    break;
+                }
+                Ok(_) => {}
+            }
+        }
+        self.left = self.left.saturating_sub(out.len());
+        Some(out.into())
+    }
+}
