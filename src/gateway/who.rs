@@ -168,7 +168,10 @@ impl Strangers {
         {
             return Err(too_many());
         }
-        self.tell(journal, from, None, &unknown, now);
+        // The certificate of an open connection that is good no more.
+        let lapsed = peer.shown.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION));
+        let claim = lapsed.map(|shown| Claim::from(shown.identity()));
+        self.tell(journal, from, claim.as_ref(), &unknown, now);
         Err(nobody(&unknown))
     }
 

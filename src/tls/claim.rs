@@ -36,6 +36,14 @@ impl Claim {
     }
 }
 
+/// A certificate that was good once and is refused now.
+#[cfg(feature = "gateway")]
+impl From<&Identity> for Claim {
+    fn from(identity: &Identity) -> Self {
+        Self { name: identity.peer_name().to_string(), serial: identity.serial().into() }
+    }
+}
+
 /// Where the claim of one handshake is kept. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClaimSlot(Arc<OnceLock<Claim>>);

@@ -111,7 +111,9 @@ async fn a_certificate_that_the_handshake_refuses_is_recorded_with_the_name_that
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open() {
-    let open = Open::with(|node| node, |door| door.tls()).await;
+    let book = Book::default();
+    let audit = book.audit();
+    let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
     let leaf = open.world.leaf("caller/ops");
     let facts = dialback::CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("facts");
     let stream = tls(&open.world, open.at(), Some(leaf), b"http/1.1").await.expect("a handshake");
@@ -123,6 +125,9 @@ async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open
     open.node.apply(next).await.expect("applied");
     let refused = post(&mut http, &[], "after").await.expect("an answer");
     refused.expect_error(401, "unauthenticated", "not_executed");
+    let claimed = [("claimed_peer", "caller/ops"), ("claimed_serial", &facts[0].serial)];
+    let line = book.has("http_refused", &claimed).await;
+    assert!(line["reason"].as_str().is_some_and(|text| text.contains("revoked")), "{line}");
     assert_eq!((open.stage.runs("before"), open.stage.runs("after")), (1, 0));
 }
 
