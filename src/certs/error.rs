@@ -45,6 +45,16 @@ pub enum CertsError {
         /// The local clock.
         now: Utc,
     },
+    /// The CA's certificate holds later only.
+    #[error(
+        "the CA is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it"
+    )]
+    CaNotValidYet {
+        /// When it begins.
+        since: Utc,
+        /// The local clock.
+        now: Utc,
+    },
     /// A CA of another trust domain is there.
     #[error("the CA in {dir} is of trust domain {found:?}, not {wanted:?}; use another --dir, or replace the CA with --force", dir = dir.display())]
     OtherTrustDomain {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     limits::ENROLLER_LEAF_LIFE,
     name::{PeerName, Role},
-    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity},
+    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity, Utc},
 };
 use std::{
     sync::{
@@ -83,7 +83,7 @@ impl PartyIssuer {
         now: SystemTime,
     ) -> Result<Self, CertsError> {
         let ca = dir.ca()?;
-        expect_holding(&ca, now)?;
+        expect_valid(&ca, now)?;
         let has_list = AtomicBool::new(ca.facts().is_ca_with_list() || dir.has_list_number());
         let issuer = Self { dir, ca, leaf_life, has_list, turn: Mutex::new(()) };
         issuer.crl()?;
@@ -211,7 +211,7 @@ impl PartyIssuer {
         now: SystemTime,
     ) -> Result<Granted, IssueFault> {
         let Enrollable(party) = party;
-        expect_holding(&self.ca, now)?;
+        expect_valid(&self.ca, now)?;
         let profile = self.profile(&party, now);
         // Of a request only the key is taken: whatever else it wishes for is passed over.
         let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
@@ -259,6 +259,15 @@ impl PartyIssuer {
             not_after: (now + ENROLLER_LEAF_LIFE).min(self.ca.facts().not_after),
         })
     }
+}
+
+/// By a clock that is behind the CA's own start, leafs would hold in the past.
+fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
+    let since = ca.facts().not_before;
+    if now < since {
+        return Err(CertsError::CaNotValidYet { since: Utc(since), now: Utc(now) });
+    }
+    expect_holding(ca, now)
 }
 
 fn first_of(pem: &str) -> Result<CertificateFacts, CertsError> {

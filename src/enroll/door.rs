@@ -45,7 +45,7 @@ pub enum EnrollerError {
 
 /// How an enroller is to be. Made by [`Enroller::builder`].
 #[must_use = "an enroller listens once it is started"]
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EnrollerBuilder {
     dir: CertsDir,
     listen: Result<SocketAddr, String>,
@@ -69,7 +69,7 @@ impl EnrollerBuilder {
     /// Takes the CA's key from its directory and listens. Needs a tokio runtime.
     ///
     /// # Errors
-    /// A directory without a CA that can sign now, a damaged revocation list, leafs of no life, an address in use.
+    /// A directory without a CA that can sign now, by the clock too, a damaged revocation list, leafs of no life, an address in use.
     pub async fn start(self) -> Result<Enroller, EnrollerError> {
         if self.leaf_life < LEAF_LIFE_MIN {
             return Err(EnrollerError::BadLeafLife);

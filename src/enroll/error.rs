@@ -134,7 +134,8 @@ impl EnrollError {
     pub(super) fn of_link(address: &NodeAddress, fault: LinkFault, remedy: &'static str) -> Self {
         let address = address.clone();
         match fault {
-            LinkFault::Handshake { is_identity: true, reason, .. } => {
+            LinkFault::Handshake { is_identity: true, reason, .. }
+            | LinkFault::NotValidYet { reason, .. } => {
                 Self::Untrusted { address, reason, remedy }
             }
             LinkFault::NoAnswer { .. } => Self::Unreachable {

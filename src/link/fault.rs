@@ -67,6 +67,14 @@ pub enum LinkFault {
         /// What to do.
         remedy: String,
     },
+    /// One side refused the other's certificate because, by its clock, it is not valid yet. Time alone may mend that.
+    #[error("{reason}; {remedy}")]
+    NotValidYet {
+        /// Whose certificate, and by whose clock.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A side closed the link with a code.
     #[error("{} with {code}: {text}", if *.by_peer { "the peer closed the link" } else { "we closed the link" })]
     Closed {
@@ -144,10 +152,11 @@ impl LinkFault {
 
     fn handshake(judge: Judge, alert: u8, text: &str) -> Self {
         let explanation = tls::explain(HandshakeFault { judge, alert, text });
-        Self::Handshake {
-            is_identity: explanation.is_identity(),
-            reason: explanation.reason,
-            remedy: explanation.remedy.to_string(),
+        let (is_identity, is_early) = (explanation.is_identity(), explanation.is_not_valid_yet());
+        let (reason, remedy) = (explanation.reason, explanation.remedy.to_string());
+        match is_early {
+            true => Self::NotValidYet { reason, remedy },
+            false => Self::Handshake { is_identity, reason, remedy },
         }
     }
 
@@ -167,12 +176,17 @@ impl LinkFault {
     /// Whether one side judged the other and said no, so that only somebody's change can help.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Handshake { .. } => true,
+            Self::Handshake { .. } | Self::NotValidYet { .. } => true,
             Self::Closed { code, by_peer, .. } => {
                 *by_peer && code.reaction() == Reaction::BackOffLong
             }
             _ => false,
         }
+    }
+
+    /// Whether a clock that is behind may be all that is wrong: it is set soon after a machine has started.
+    pub fn is_not_valid_yet(&self) -> bool {
+        matches!(self, Self::NotValidYet { .. })
     }
 
     /// How to wait before dialling again.
@@ -193,6 +207,7 @@ impl LinkFault {
     pub(crate) fn is_about_identity(&self) -> bool {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,
+            Self::NotValidYet { .. } => true,
             Self::Closed { code, .. } => {
                 matches!(
                     code,

@@ -60,7 +60,8 @@ impl Redial {
         // Another instance has taken over. That is not a refusal, so the wait does not grow.
         let is_superseded =
             matches!(fault, LinkFault::Closed { code: CloseCode::Superseded, by_peer: true, .. });
-        if is_superseded {
+        // A clock that is behind is set at some moment, and then nobody is to wait for minutes.
+        if is_superseded || fault.is_not_valid_yet() {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
@@ -141,6 +142,17 @@ mod tests {
         assert!(!redial.failed(&silent(), now + 29 * SECOND, 0.5).is_worth_saying);
         assert!(redial.failed(&LinkFault::Silent("y"), now + 29 * SECOND, 0.5).is_worth_saying);
         assert!(redial.failed(&LinkFault::Silent("y"), now + 59 * SECOND, 0.5).is_worth_saying);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_yet_is_tried_again_every_ten_to_fifteen_seconds() {
+        let early =
+            LinkFault::NotValidYet { reason: "not valid yet".into(), remedy: String::new() };
+        let (mut redial, now) = (Redial::default(), Instant::now());
+        for chance in [0.0, 0.5, 1.0, 1.0, 1.0, 1.0] {
+            let wait = redial.failed(&early, now, chance).duration;
+            assert!(wait >= 10 * SECOND && wait <= 15 * SECOND, "{wait:?}");
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub enum CredentialsError {
     },
     /// The certificate holds later only.
     #[error(
-        "{place} is not valid yet: it holds from {since}, and the clock here says {now}; check the clock"
+        "{place} is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it"
     )]
     NotValidYet {
         /// The file.

@@ -44,9 +44,15 @@ pub(crate) struct Explanation {
     pub reason: String,
     /// What to do about it.
     pub remedy: &'static str,
+    is_not_valid_yet: bool,
 }
 
 impl Explanation {
+    /// Whether a certificate was refused because it is not valid yet by the clock of the side that refused it.
+    pub(crate) fn is_not_valid_yet(&self) -> bool {
+        self.is_not_valid_yet
+    }
+
     /// Whether the failure is a refusal about identity (UNAUTHENTICATED).
     pub(crate) fn is_identity(&self) -> bool {
         self.kind == FaultKind::Identity
@@ -71,7 +77,8 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
         detail if detail.is_empty() => fact,
         detail => format!("{fact} ({detail})"),
     };
-    Explanation { kind: cause.kind(), reason, remedy: cause.remedy(fault.judge) }
+    let (kind, remedy) = (cause.kind(), cause.remedy(fault.judge));
+    Explanation { kind, reason, remedy, is_not_valid_yet: cause == Cause::NotValidYet }
 }
 
 const fn judge_name(judge: Judge) -> &'static str {

@@ -4,6 +4,7 @@ mod auditing;
 mod calls;
 mod canary;
 mod certificates;
+mod clock;
 mod connect;
 mod draining;
 mod enrolling;

@@ -3,7 +3,7 @@
 use crate::world::{
     RawNode, Shown, World, attached, dial_raw_from, quic_client, raw_endpoint, said, until,
 };
-use dialback::{Agent, Caller, certs::LeafProfile};
+use dialback::{Agent, Caller, ConnectError, certs::LeafProfile};
 use std::time::{Duration, SystemTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -83,6 +83,32 @@ async fn an_agent_whose_certificate_was_revoked_or_has_ended_says_so_and_stays_a
     let good = attached(world.agent("away-good", node.local_addr())).await;
     assert_eq!((good.nodes().len(), node.agents().len()), (1, 1));
     assert_eq!((gone.nodes(), old.nodes()), (vec![], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_tries_a_node_again_soon_whose_certificate_is_not_valid_yet() {
+    let world = World::new();
+    let early = world.ca().leaf(&living(world.profile("node/edge-1"), 1, 900)).expect("a leaf");
+    let raw = RawNode::showing(&world.credentials("node/any"), &early);
+    let at = raw.address().to_string();
+    let _agent = world.agent("early", raw.address()).start().expect("an agent");
+    let line = said(&["refused: node", &at, "not valid yet"]).await;
+    for part in ["the clock here may be behind", "trying again, the next time in 1"] {
+        assert!(line.contains(part), "{line}");
+    }
+    let refused = world.caller("ops", raw.address()).connect().await;
+    let fault = match refused {
+        Err(ConnectError::Link(fault)) => fault,
+        other => panic!("{other:?}"),
+    };
+    assert!(fault.is_not_valid_yet() && fault.is_refusal(), "{fault}");
+    // What has expired is no matter of a clock that is set soon.
+    let old = world.ca().leaf(&living(world.profile("node/edge-1"), -9, -1)).expect("a leaf");
+    let raw = RawNode::showing(&world.credentials("node/any"), &old);
+    match world.caller("ops", raw.address()).connect().await {
+        Err(ConnectError::Link(fault)) => assert!(!fault.is_not_valid_yet(), "{fault}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

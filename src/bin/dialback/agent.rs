@@ -7,14 +7,12 @@ use crate::{
     exit::Failure,
     forwards::{Forwards, Live},
     join,
-    node::runtime,
-    reload::{self, Read, Reader},
-    signals::{Hangups, Signals},
+    reload::{self, Read, Reader, Start},
 };
 use dialback::{
     Agent, AgentPolicy, Credentials, Generation, Limits, Name, NodeAddress, Role, Service,
     TcpForward,
-    config::{AgentConfig, AuditFile, Watch},
+    config::{AgentConfig, AuditFile},
     demo::{self, Ledger},
     enroll::Renewal,
 };
@@ -64,12 +62,7 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
     }
     let locator = Locator::new(Role::Agent);
     let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
-    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
-    let runtime = runtime()?;
-    let result = runtime.block_on(serve(reader, settings, watch));
-    // A resolver or a file that is still being waited for must not keep the process.
-    runtime.shutdown_background();
-    result
+    reload::run(reader, |settings| settings.files.clone(), serve)
 }
 
 impl Settings {
@@ -162,14 +155,14 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
     }
 }
 
-async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
+async fn serve(start: Start<Settings>) -> Result<(), Failure> {
+    let Start { reader, settings, watch, mut signals, hangups } = start;
     let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
     let audited = settings.audit;
     let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (forwarded, forwards) = forwards.host();
     services.extend(forwarded);
     let has_rules = Cell::new(!policy.allow.is_empty());
-    let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty() && hosted.tcp.is_empty());

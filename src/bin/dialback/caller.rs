@@ -6,7 +6,9 @@ use crate::{
     exit::Failure,
     signals::{Signals, Stop},
 };
-use dialback::{Caller, Credentials, NodeAddress, Role, config::TlsFiles, limits::TIMEOUT_CEILING};
+use dialback::{
+    Caller, ConnectError, Credentials, NodeAddress, Role, config::TlsFiles, limits::TIMEOUT_CEILING,
+};
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -72,12 +74,17 @@ impl Reach {
     }
 
     /// A linked caller, unless a signal comes first.
-    pub(crate) async fn connect(self, signals: &mut Signals) -> Result<Caller, Failure> {
-        let connecting = Caller::builder(self.credentials)
+    async fn connect(self, signals: &mut Signals) -> Result<Caller, Failure> {
+        Ok(unless_stopped(signals, self.dial()).await.map_err(Stop::failure)??)
+    }
+
+    /// A linked caller.
+    pub(crate) async fn dial(self) -> Result<Caller, ConnectError> {
+        Caller::builder(self.credentials)
             .node(self.node.to_string())
             .connect_timeout(self.timeout.min(CONNECT_WAIT_MAX))
-            .connect();
-        Ok(unless_stopped(signals, connecting).await.map_err(Stop::failure)??)
+            .connect()
+            .await
     }
 
     async fn connect_and<T>(

@@ -6,13 +6,14 @@ use crate::{
     node::runtime,
     output::print,
     signals::Signals,
+    until_valid::until_valid,
 };
 use dialback::{
     BindError, PeerName,
     certs::{CertsDir, TokenError},
     enroll::{Enroller, EnrollerBuilder, EnrollerError},
 };
-use std::time::SystemTime;
+use std::{future::pending, time::SystemTime};
 
 /// Runs the command.
 pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {
@@ -35,7 +36,9 @@ pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {
 
 async fn serve(builder: EnrollerBuilder) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let enroller = builder.start().await?;
+    let start = async || Ok(builder.clone().start().await?);
+    let started = until_valid(start().await, start, &mut signals, pending).await?;
+    let Some(enroller) = started else { return Ok(()) };
     let first = signals.next().await;
     signals.stop(first, |abort| enroller.shutdown_or_abort(abort.cancelled_owned())).await
 }

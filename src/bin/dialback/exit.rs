@@ -14,6 +14,7 @@ use std::{
     error::Error,
     io::{self, Write},
     process::ExitCode,
+    time::SystemTime,
 };
 
 /// The process could not do what was asked although it was asked rightly.
@@ -32,6 +33,8 @@ pub(crate) enum Failure {
     Runtime(Vec<String>),
     /// What was typed, a config file or local credentials are at fault: one line a fact.
     Local(Vec<String>),
+    /// A certificate is not valid yet, by a clock that may be behind; ours is from this moment on.
+    NotValidYet(String, Option<SystemTime>),
     /// A call failed.
     Call(Status, Option<CallId>),
     /// A signal of this number came.
@@ -79,7 +82,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Runtime(_) => RUNTIME,
-            Self::Local(_) => LOCAL,
+            Self::Local(_) | Self::NotValidYet(..) => LOCAL,
             Self::Call(status, _) => CALL_BASE + status.code().number(),
             Self::Signal(number) => SIGNAL_BASE + number,
             Self::Said(code) => *code,
@@ -90,6 +93,7 @@ impl Failure {
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Runtime(lines) | Self::Local(lines) => lines.clone(),
+            Self::NotValidYet(line, _) => vec![line.clone()],
             Self::Call(status, _) => vec![beside::line(status)],
             Self::Signal(_) | Self::Said(_) => vec![],
         }
@@ -157,7 +161,12 @@ impl<'a> FailedCall<'a> {
 
 impl From<CredentialsError> for Failure {
     fn from(error: CredentialsError) -> Self {
-        Self::local(&error)
+        match error {
+            CredentialsError::NotValidYet { since, .. } => {
+                Self::NotValidYet(chain(&error), Some(since.0))
+            }
+            _ => Self::local(&error),
+        }
     }
 }
 
@@ -204,6 +213,9 @@ impl From<ConnectError> for Failure {
 impl From<CertsError> for Failure {
     fn from(error: CertsError) -> Self {
         match error {
+            CertsError::CaNotValidYet { since, .. } => {
+                Self::NotValidYet(chain(&error), Some(since.0))
+            }
             CertsError::Unwritable { .. } | CertsError::Signing { .. } => Self::runtime(&error),
             _ => Self::local(&error),
         }

@@ -8,7 +8,7 @@ use crate::{
     signals::{Signals, Stop},
 };
 use dialback::{
-    Code, Credentials, Role, Status, Utc,
+    Code, Credentials, CredentialsError, Role, Status, Utc,
     certs::JoinToken,
     config::TlsFiles,
     enroll::{EnrollError, Join, Joined, Renewal, Renewed},
@@ -110,6 +110,9 @@ fn wait_for<T>(future: impl Future<Output = Result<T, EnrollError>>) -> Result<T
 impl From<EnrollError> for Failure {
     fn from(error: EnrollError) -> Self {
         let code = match &error {
+            EnrollError::Credentials(CredentialsError::NotValidYet { since, .. }) => {
+                return Self::NotValidYet(error.to_string(), Some(since.0));
+            }
             EnrollError::Files(_) => return Self::runtime(&error),
             EnrollError::Unreachable { .. } => Code::Unavailable,
             EnrollError::Refused { .. }

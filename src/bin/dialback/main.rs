@@ -27,6 +27,7 @@ mod services;
 mod signals;
 mod tcp;
 mod token;
+mod until_valid;
 
 use args::Command;
 use dialback::Role;

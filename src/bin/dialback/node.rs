@@ -7,12 +7,11 @@ use crate::{
     exit::Failure,
     gateway::{self, GatewaySettings, NextGateway},
     policy::{count_rules, rules_of},
-    reload::{self, Read, Reader},
-    signals::{Hangups, Signals},
+    reload::{self, Read, Reader, Start},
 };
 use dialback::{
     Credentials, Generation, Limits, Node, NodePolicy, Role,
-    config::{AuditFile, NodeConfig, Watch},
+    config::{AuditFile, NodeConfig},
 };
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -37,12 +36,7 @@ struct Settings {
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     let locator = Locator::new(Role::Node);
     let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
-    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
-    let runtime = runtime()?;
-    let result = runtime.block_on(serve(reader, settings, watch));
-    // A file that is still being waited for must not keep the process.
-    runtime.shutdown_background();
-    result
+    reload::run(reader, |settings| settings.files.clone(), serve)
 }
 
 /// The runtime of programs that stay: a thread a core.
@@ -78,8 +72,8 @@ impl Settings {
     }
 }
 
-async fn serve(reader: Reader<Settings>, settings: Settings, watch: Watch) -> Result<(), Failure> {
-    let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+async fn serve(start: Start<Settings>) -> Result<(), Failure> {
+    let Start { reader, settings, watch, mut signals, hangups } = start;
     settings.announce();
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
         settings;

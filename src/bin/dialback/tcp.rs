@@ -6,14 +6,14 @@ use crate::{
     credentials::{self, Locator},
     exit::Failure,
     listener::{From, Listener, files_hint},
-    node::runtime,
     output::print,
-    reload::{self, Read, Reader},
-    signals::{Hangups, Signals},
+    reload::{self, Read, Reader, Start},
+    signals::Hangups,
+    until_valid::until_valid,
 };
 use dialback::{
-    Applied, Callee, Caller, Code, Credentials, Generation, Limits, Name, NodeAddress, Role,
-    Socket, Status,
+    Applied, Callee, Caller, Code, ConnectError, Credentials, Generation, Limits, Name,
+    NodeAddress, Role, Socket, Status,
     config::{TlsFiles, Watch},
 };
 use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -59,13 +59,9 @@ pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     let TcpArgs { agent, name, listen, connections_max, timeout, reach } = args;
     let (flags, locator) = (reach.tls.into(), Locator::new(Role::Caller));
     let reader: Reader<Settings> = Arc::new(move || Settings::read(&flags, &locator));
-    let (settings, watch) = reload::first(&reader, |settings| settings.files.clone())?;
     let local = Local { way: Way { agent, name, timeout }, listen, connections_max };
-    let runtime = runtime()?;
-    let result = runtime.block_on(local.serve(reach.node, settings, reader, watch));
-    // A resolver or a file that is still being waited for must not keep the process.
-    runtime.shutdown_background();
-    result
+    let node = reach.node;
+    reload::run(reader, |settings| settings.files.clone(), |start| local.serve(node, start))
 }
 
 /// Takes up what the files say while the port is open.
@@ -108,16 +104,27 @@ impl fmt::Display for Way {
 }
 
 impl Local {
-    async fn serve(
-        &self,
-        node: NodeAddress,
-        settings: Settings,
-        reader: Reader<Settings>,
-        watch: Watch,
-    ) -> Result<(), Failure> {
-        let (mut signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+    async fn serve(&self, node: NodeAddress, start: Start<Settings>) -> Result<(), Failure> {
+        let Start { reader, settings, watch, mut signals, mut hangups } = start;
         let listener = Listener::bind(&self.listen).await?;
-        let caller = Reach::with(settings.credentials, node).connect(&mut signals).await?;
+        let dial = async |settings: Settings| {
+            let dialled = Reach::with(settings.credentials, node.clone()).dial().await;
+            dialled.map_err(|error| match error {
+                ConnectError::Link(fault) if fault.is_not_valid_yet() => {
+                    Failure::NotValidYet(format!("node {node}: {fault}"), None)
+                }
+                other => other.into(),
+            })
+        };
+        let first = tokio::select! {
+            biased;
+            stop = signals.next() => return Err(stop.failure()),
+            dialled = dial(settings) => dialled,
+        };
+        let again = async || dial(reload::read_once(&reader).await?).await;
+        let dialled =
+            until_valid(first, again, &mut signals, async || hangups.next().await).await?;
+        let Some(caller) = dialled else { return Ok(()) };
         let agent = self.way.agent.as_str();
         let callee = caller.agent(agent).map_err(|error| Failure::local(&error))?;
         self.announce(&caller, &listener).await?;

@@ -79,17 +79,20 @@ fn certificates_out_of_their_time_are_refused_with_both_dates() {
     let day = Duration::from_secs(24 * 3600);
     let now = SystemTime::now();
     let ca = place.certs("certs").ca().expect("a CA");
-    let party: PeerName = "agent/warehouse".parse().expect("a party");
-    let make = |not_before, not_after| {
+    let make = |role: &str, not_before, not_after| {
+        let file = format!("certs/{role}");
+        let party: PeerName = role.replace('-', "/").parse().expect("a party");
         let profile = LeafProfile::new(ca.trust_domain(), &party, &[], now);
         let leaf = ca.leaf(&LeafProfile { not_before, not_after, ..profile }).expect("signed");
-        place.write("certs/agent-warehouse.pem", leaf.cert);
-        place.write("certs/agent-warehouse.key", leaf.key.as_bytes());
-        place.run(&["agent", "--node", "127.0.0.1:1"])
+        place.write(&format!("{file}.pem"), leaf.cert);
+        place.write(&format!("{file}.key"), leaf.key.as_bytes());
     };
-    make(now - 9 * day, now - day)
+    make("agent-warehouse", now - 9 * day, now - day);
+    place
+        .run(&["agent", "--node", "127.0.0.1:1"])
         .expect(2, &["has expired", "certs issue agent warehouse", "clock"]);
-    make(now + day, now + 9 * day).expect(2, &["not valid yet", "clock"]);
+    make("caller-ops", now + day, now + 9 * day);
+    place.run(&["agents", "--node", "127.0.0.1:1"]).expect(2, &["not valid yet", "clock"]);
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! A start for which a certificate is not valid yet, as on a machine whose clock is behind until the network has set it: commands that stay
+//! wait.
+
+use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
+use dialback::limits::RELOAD_AGAIN_EVERY;
+use std::{
+    future::ready,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// However near the moment is, files are not read as fast as they can be.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+
+/// What the first attempt gave, or one of those `again`; `None` if a signal has ended the wait.
+///
+/// While an attempt fails because a certificate is not valid yet, the next one is made when it is by the clock, at SIGHUP, and every few seconds,
+/// because the clock may be set and files may change. Once it waits, other failures do not end the wait either: files that are being replaced do
+/// not fit each other for a moment.
+///
+/// # Errors
+/// The first attempt failed for another reason.
+pub(crate) async fn until_valid<T>(
+    first: Result<T, Failure>,
+    again: impl AsyncFn() -> Result<T, Failure>,
+    signals: &mut Signals,
+    mut hangup: impl AsyncFnMut(),
+) -> Result<Option<T>, Failure> {
+    let mut failure = match first {
+        Err(failure @ Failure::NotValidYet(..)) => failure,
+        other => return other.map(Some),
+    };
+    let mut pending = Pending::default();
+    loop {
+        for line in pending.due(failure.lines(), Instant::now()) {
+            tracing::warn!("not started yet, waiting: {}", escape(&line));
+        }
+        let next = async {
+            tokio::select! {
+                () = hangup() => tracing::info!("SIGHUP: trying to start again"),
+                () = tokio::time::sleep(wait(&failure, SystemTime::now())) => {}
+            }
+            again().await
+        };
+        let next = tokio::select! {
+            biased;
+            stop = signals.next() => {
+                return signals.stop(stop, |_abort| ready(())).await.map(|()| None);
+            }
+            next = next => next,
+        };
+        failure = match next {
+            Ok(done) => return Ok(Some(done)),
+            Err(failure) => failure,
+        };
+    }
+}
+
+/// Up to the moment itself where it is known, and never long: the clock may be set meanwhile.
+fn wait(failure: &Failure, now: SystemTime) -> Duration {
+    match failure {
+        Failure::NotValidYet(_, Some(since)) => {
+            let left = since.duration_since(now).unwrap_or_default();
+            left.clamp(WAIT_MIN, RELOAD_AGAIN_EVERY)
+        }
+        _ => RELOAD_AGAIN_EVERY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_ends_with_the_start_of_the_certificate_and_is_never_long() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let second = Duration::from_secs(1);
+        let from = |since| wait(&Failure::NotValidYet("x".into(), Some(since)), now);
+        assert_eq!(from(now + 3 * second), 3 * second);
+        assert_eq!(from(now + 3_600 * second), RELOAD_AGAIN_EVERY);
+        assert_eq!((from(now), from(now - second)), (WAIT_MIN, WAIT_MIN));
+        assert_eq!(wait(&Failure::NotValidYet("x".into(), None), now), RELOAD_AGAIN_EVERY);
+        assert_eq!(wait(&Failure::usage("x"), now), RELOAD_AGAIN_EVERY);
+    }
+}
