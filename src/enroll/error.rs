@@ -134,8 +134,11 @@ impl EnrollError {
     pub(super) fn of_link(address: &NodeAddress, fault: LinkFault, remedy: &'static str) -> Self {
         let address = address.clone();
         match fault {
-            LinkFault::Handshake { is_identity: true, reason, .. }
-            | LinkFault::NotValidYet { reason, .. } => {
+            LinkFault::Handshake { is_identity: true, reason, .. } => {
+                Self::Untrusted { address, reason, remedy }
+            }
+            LinkFault::NotValidYet { reason, .. } => {
+                let remedy = "check the clocks here and there, of which one may be behind";
                 Self::Untrusted { address, reason, remedy }
             }
             LinkFault::NoAnswer { .. } => Self::Unreachable {

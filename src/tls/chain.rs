@@ -33,6 +33,7 @@ impl ChainBound {
     }
 
     /// The leaf decides it.
+    #[cfg(feature = "gateway")]
     pub(super) const fn of_leaf(at: SystemTime) -> Self {
         Self { at, intermediate: None }
     }

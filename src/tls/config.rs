@@ -124,8 +124,10 @@ impl Trust {
 
     /// When a chain of a peer ends. `None`: its leaf cannot be read.
     pub(super) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
-        let role = Identity::of_leaf(chain.first()?).ok()?.peer_name().role;
-        chain::end_of(chain, |at| self.vouches_for(chain, role, unix_time(at)))
+        let role = || Some(Identity::of_leaf(chain.first()?).ok()?.peer_name().role);
+        chain::end_of(chain, |at| {
+            role().is_some_and(|role| self.vouches_for(chain, role, unix_time(at)))
+        })
     }
 
     /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was dialled by a name.

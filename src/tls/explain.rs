@@ -1,8 +1,11 @@
 //! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do about it.
 
-use super::config::UNFIT_MARK;
+use super::{config::UNFIT_MARK, facts::Utc};
 use crate::printable::printable;
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// A handshake that TLS ended, as the link saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +76,8 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
         Judge::Theirs => "our certificate, as the peer sees it,",
     };
     let fact = cause.fact().replace("{cert}", whose).replace("{judge}", judge_name(fault.judge));
-    let reason = match detail(fault.text) {
+    let is_about_time = matches!(cause, Cause::Expired | Cause::NotValidYet);
+    let reason = match detail(&if is_about_time { dated(fault.text) } else { fault.text.into() }) {
         detail if detail.is_empty() => fact,
         detail => format!("{fact} ({detail})"),
     };
@@ -228,6 +232,20 @@ impl Cause {
     }
 }
 
+/// Seconds since 1970, as rustls tells moments, in words for people.
+fn dated(text: &str) -> String {
+    let is_moment = |word: &str| word.len() == 10 && word.bytes().all(|b| b.is_ascii_digit());
+    let words = text.split(' ').filter(|word| !word.starts_with("(UNIX)"));
+    let words = words.map(|word| match word.trim_end_matches(',') {
+        number if is_moment(number) => match number.parse() {
+            Ok(seconds) => Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string(),
+            Err(_) => word.to_owned(),
+        },
+        _ => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 fn has(text: &str, any: &[&str]) -> bool {
     any.iter().any(|part| text.contains(part))
 }
@@ -254,6 +272,18 @@ mod tests {
         }
         assert_eq!(told(Judge::Theirs, 120, "").kind, FaultKind::Protocol);
         assert_eq!(told(Judge::Theirs, 40, "").kind, FaultKind::Other);
+    }
+
+    #[test]
+    fn moments_are_told_as_dates_where_the_time_is_what_is_wrong() {
+        let text = "invalid peer certificate: certificate expired: verification time 1795943790 (UNIX), but certificate is not valid after 1795857390 (86400 seconds ago)";
+        let (again, told) = (told, told(Judge::Ours, 45, text));
+        for part in ["time 2026-11-29T09:16:30Z but", "after 2026-11-28T09:16:30Z (86400 seconds"] {
+            assert!(told.reason.contains(part), "{}", told.reason);
+        }
+        assert!(!told.reason.contains("UNIX"), "{}", told.reason);
+        let other = "invalid peer certificate: UnknownIssuer 1795857390 (UNIX)";
+        assert!(again(Judge::Ours, 48, other).reason.contains("1795857390 (UNIX)"));
     }
 
     #[test]

@@ -22,9 +22,9 @@ mod handshakes;
 #[cfg(feature = "gateway")]
 mod http;
 mod identity;
-mod key_kind;
 #[cfg(feature = "certs")]
 mod key_digest;
+mod key_kind;
 mod lapse;
 mod lists;
 mod mac;
@@ -61,6 +61,7 @@ pub(crate) use http::{HttpTls, RefusedCertificate, Shown};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
+#[cfg(feature = "certs")]
 pub(crate) use key_digest::key_digest;
 #[cfg(feature = "certs")]
 pub(crate) use key_kind::fault_of as key_fault;
