@@ -47,8 +47,7 @@ impl ChainBound {
     pub(super) fn subject(&self, certificate: &str) -> String {
         match &self.intermediate {
             None => certificate.to_owned(),
-            // The name was written by whoever made the certificate.
-            Some(name) => format!("the intermediate {name:?} in the chain of {certificate}"),
+            Some(name) => format!("the intermediate {name} in the chain of {certificate}"),
         }
     }
 }
@@ -58,7 +57,7 @@ impl fmt::Display for ChainBound {
         Utc(self.at).fmt(f)?;
         match &self.intermediate {
             None => Ok(()),
-            Some(name) => write!(f, " with its intermediate {name:?}"),
+            Some(name) => write!(f, " with its intermediate {name}"),
         }
     }
 }
@@ -123,12 +122,18 @@ pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<Stri
         return None;
     }
     let one = others.iter().take(CERTIFICATES_MAX).filter_map(of).find(is_blamed)?;
-    let subject: String = one.subject.chars().take(SUBJECT_CHARS_MAX).collect();
+    let name = name_of(&one);
     let what = match error {
         Error::InvalidCertificate(Fault::ExpiredContext { .. }) => "has expired",
         _ => "is not valid yet",
     };
-    Some(format!("the intermediate {subject:?} in its chain {what}"))
+    Some(format!("the intermediate {name} in its chain {what}"))
+}
+
+/// Whose certificate it is, for people: whoever made it wrote that.
+fn name_of(facts: &CertificateFacts) -> String {
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    facts.subject.chars().take(SUBJECT_CHARS_MAX).map(shown).collect()
 }
 
 /// One certificate of a chain.
@@ -140,8 +145,7 @@ struct Certificate<'a> {
 
 impl Certificate<'_> {
     fn bound(&self, at: SystemTime) -> ChainBound {
-        let subject = || self.facts.subject.chars().take(SUBJECT_CHARS_MAX).collect();
-        ChainBound { at, intermediate: (!self.is_leaf).then(subject) }
+        ChainBound { at, intermediate: (!self.is_leaf).then(|| name_of(&self.facts)) }
     }
 
     fn start(&self) -> ChainBound {

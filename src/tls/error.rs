@@ -119,7 +119,7 @@ pub enum CredentialsError {
     },
     /// An intermediate that vouches for the certificate holds no longer.
     #[error(
-        "the intermediate certificate {subject:?} in {place} has expired: it held until {until}, and the clock here says {now}; put the current one of that CA behind the leaf in the file, or check the clock"
+        "the intermediate certificate {subject} in {place} has expired: it held until {until}, and the clock here says {now}; put the current one of that CA behind the leaf in the file, or check the clock"
     )]
     IntermediateExpired {
         /// The file.

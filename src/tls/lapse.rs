@@ -26,7 +26,7 @@ pub(crate) enum Lapse {
 fn expired(intermediate: Option<&str>) -> String {
     match intermediate {
         None => "the certificate has expired".into(),
-        Some(name) => format!("the intermediate certificate {name:?} has expired"),
+        Some(name) => format!("the intermediate certificate {name} has expired"),
     }
 }
 
