@@ -198,6 +198,14 @@ pub enum CertsError {
         /// The serial number of the certificate.
         serial: String,
     },
+    /// A new key would make the certificate worthless that was asked for.
+    #[error("{csr} asks for a certificate of the key beside it, which a new key would make worthless; sign it with `dialback certs sign {csr} {role} {name}`, or make a new key with --force", csr = csr.display(), role = party.role, name = party.name)]
+    RequestUnderWay {
+        /// The request.
+        csr: PathBuf,
+        /// Whose it is.
+        party: PeerName,
+    },
     /// A key that is there cannot be used.
     #[error("{path} holds no private key that can be read; put the right file back, or make a new key with --force", path = path.display())]
     UnfitKey {

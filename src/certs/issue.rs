@@ -77,6 +77,9 @@ impl CertsDir {
         let there = self.present_leaf(&party)?;
         if !request.force {
             self.expect_usable_key(&party)?;
+            if there.is_none() {
+                self.expect_no_request(&party)?;
+            }
         }
         if let Some((facts, true)) = &there
             && !request.force
@@ -188,6 +191,19 @@ impl CertsDir {
     fn expect_usable_key(&self, party: &PeerName) -> Result<(), CertsError> {
         match self.key_at(&self.leaf_path(party, "key")) {
             Err(error @ CertsError::Unusable { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A key whose request is under way is not replaced: the certificate that comes back would be worthless.
+    fn expect_no_request(&self, party: &PeerName) -> Result<(), CertsError> {
+        let csr = self.leaf_path(party, "csr");
+        let requests = CsrFacts::all_from_pem(&files::read_pem(&csr)?.unwrap_or_default());
+        let Ok([request]) = requests.as_deref() else { return Ok(()) };
+        match self.key_at(&self.leaf_path(party, "key")) {
+            Ok(Some(key)) if key.subject_public_key_info() == request.public_key_der() => {
+                Err(CertsError::RequestUnderWay { csr, party: party.clone() })
+            }
             _ => Ok(()),
         }
     }
@@ -476,6 +492,23 @@ mod tests {
         let told = told.expect_err("refused").to_string();
         assert!(told.contains("agent-a.pem") && told.contains("role"), "{told}");
         assert!(wrong.expect_role(Role::Agent).is_ok());
+    }
+
+    #[test]
+    fn a_key_whose_request_is_under_way_is_replaced_by_force_only() {
+        let now = SystemTime::now();
+        let (_dir, certs) = with_ca(now);
+        let request = asked(Role::Agent, "a", &[]);
+        let party: PeerName = "agent/a".parse().expect("a party");
+        let key_path = certs.request(&party, false).expect("made").key_path;
+        let key = fs::read(&key_path).expect("read");
+        let told = certs.issue(&request, now).expect_err("refused").to_string();
+        assert!(told.contains("certs sign") && told.contains("--force"), "{told}");
+        assert_eq!(fs::read(&key_path).expect("read"), key);
+        let forced = LeafRequest { force: true, ..request.clone() };
+        certs.issue(&forced, now).expect("issued");
+        assert_ne!(fs::read(&key_path).expect("read"), key);
+        assert_eq!(certs.issue(&request, now).expect("kept").action, Action::Kept);
     }
 
     #[test]
