@@ -16,7 +16,7 @@ const DATA: u8 = 0;
 const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 
-/// What a client does when it is sent away for a flood (RFC 9113 section 7), as a GOAWAY. It names no last stream: any may have been seen.
+/// The GOAWAY frame with this code (RFC 9113 section 7), for a client that floods. It names no last stream: any may have been processed.
 pub(super) const ENHANCE_YOUR_CALM: [u8; 17] =
     [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 
