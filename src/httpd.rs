@@ -271,13 +271,15 @@ async fn talk<S, A>(
                     persistence.say(response.headers_mut(), body.is_kept_back());
                 }
                 Ok::<_, Infallible>(response.map(|answer| {
-                    Watched::new(answer, answered).then(move |answered| {
-                        if body.has_rest() {
-                            tasks.spawn_until_stopped(async move {
-                                discard::body(body).await;
-                                drop(answered);
-                            });
-                        }
+                    let watched = Watched::new(answer, answered);
+                    if !body.has_rest() {
+                        return watched;
+                    }
+                    watched.then(move |answered| {
+                        tasks.spawn_until_stopped(async move {
+                            discard::body(body).await;
+                            drop(answered);
+                        });
                     })
                 }))
             }

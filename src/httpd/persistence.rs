@@ -7,8 +7,13 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
+use std::sync::LazyLock;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static TOLD: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let told = format!("timeout={}", HTTP_KEEP_ALIVE_TOLD.as_secs());
+    HeaderValue::try_from(told).unwrap_or(HeaderValue::from_static("timeout=1"))
+});
 
 /// Whether the client wants its connection to stay open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +36,8 @@ impl Persistence {
             answer.insert(header::CONNECTION, HeaderValue::from_static("close"));
             return;
         }
-        let told = format!("timeout={}", HTTP_KEEP_ALIVE_TOLD.as_secs());
-        if let Ok(told) = HeaderValue::from_str(&told) {
-            answer.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
-            answer.insert(KEEP_ALIVE, told);
-        }
+        answer.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+        answer.insert(KEEP_ALIVE, TOLD.clone());
     }
 }
 
