@@ -58,6 +58,28 @@ async fn streams_that_have_ended_leave_their_connection_to_the_next() {
 }
 
 #[tokio::test]
+async fn large_messages_go_both_ways_in_order_and_with_their_lengths() {
+    let large = |n: u64| format!("[{}]", vec![format!("{{\"n\":{n}}}"); 20_000].join(","));
+    let replies = [&*large(1), "2", &large(3)];
+    let upstream = Upstream::answering(stream(&replies, "{}")).await;
+    let sent: Value = serde_json::from_str(&large(4)).expect("JSON");
+    let callee = upstream.callee();
+    let call = callee.server_stream("HelloService/Count", &sent);
+    let values = replies.map(|reply| serde_json::from_str(reply).expect("JSON"));
+    assert_eq!(taken(&mut call.await.expect("a stream")).await, (values.to_vec(), None));
+    let seen = upstream.only();
+    assert_eq!(seen.body, envelope(0, large(4).as_bytes()));
+    assert_eq!(seen.header("content-length"), Some(&*seen.body.len().to_string()));
+    // One that is large and bad ends the stream where it stands.
+    let bad = format!("{}]", large(5));
+    let upstream = Upstream::answering(stream(&["1", &bad, "2"], "{}")).await;
+    let (messages, ended) = taken(&mut opened(&upstream).await).await;
+    let ended = ended.expect("a failure");
+    assert_eq!((messages, ended.outcome()), (vec![json!(1)], Outcome::Unknown));
+    assert!(ended.message().contains("is not JSON"), "{ended}");
+}
+
+#[tokio::test]
 async fn cbor_streams_too() {
     let mut bytes = stream_head("application/connect+cbor");
     bytes.extend(chunk(&[envelope(0, &[0x61, b'y']), envelope(2, b"{}")].concat()));

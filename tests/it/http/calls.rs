@@ -43,6 +43,20 @@ async fn a_cbor_body_is_answered_in_cbor_and_bytes_come_as_base64url_in_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_reply_is_written_in_pieces_and_has_its_length() {
+    let open = Open::anonymous().await;
+    open.stage.open();
+    // Bytes of 7, three of which become four characters of base64url.
+    let bytes = 3 * 100_000;
+    let path = "/v1/agents/warehouse/Stage/Huge";
+    let reply = open.post(path, &format!("[\"huge\", {bytes}]")).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.text() == format!("\"{}\"", "BwcH".repeat(bytes / 3)), "another text");
+    let length = reply.body.len().to_string();
+    assert_eq!(reply.header("content-length"), Some(&*length));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_failure_has_its_status_its_code_and_a_true_outcome() {
     let open = Open::anonymous().await;
     let post = async |path: &str, body: &str| open.post(path, body).await;
