@@ -81,6 +81,8 @@ struct Keys<'a> {
     all: Vec<u64>,
     maps: Vec<OpenMap>,
     dropped: Dropped,
+    /// Room for the text of a key.
+    scratch: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -91,8 +93,8 @@ struct OpenMap {
 
 impl<'a> Keys<'a> {
     fn new(cbor: &'a [u8]) -> Self {
-        let (all, maps) = (Vec::new(), Vec::new());
-        Self { cbor, hashes: RandomState::new(), all, maps, dropped: Dropped::default() }
+        let (all, maps, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        Self { cbor, hashes: RandomState::new(), all, maps, dropped: Dropped::default(), scratch }
     }
 
     fn begin(&mut self) {
@@ -107,7 +109,8 @@ impl<'a> Keys<'a> {
             1 => self.all[first] = self.hashed(offset(self.all[first])),
             _ => {}
         }
-        self.all.push(self.hashed(at));
+        let hashed = self.hashed(at);
+        self.all.push(hashed);
         if self.all.len() - first >= look_at {
             self.settle(first);
             let look_at = LOOK_AFTER.max(2 * (self.all.len() - first));
@@ -156,17 +159,29 @@ impl<'a> Keys<'a> {
     }
 
     /// Half of the hash of a key, and its offset.
-    fn hashed(&self, at: usize) -> u64 {
-        let (mut key, mut hasher) = (KeyText::new(at), self.hashes.build_hasher());
+    fn hashed(&mut self, at: usize) -> u64 {
+        let mut hasher = self.hashes.build_hasher();
+        let mut key = KeyText { text: std::mem::take(&mut self.scratch), ..KeyText::new(at) };
         while !key.fill(self.cbor, &self.dropped) {
             hasher.write(&key.text[..BLOCK_BYTES]);
             key.text.drain(..BLOCK_BYTES);
         }
         hasher.write(&key.text);
+        key.text.clear();
+        self.scratch = key.text;
         hasher.finish() & !u64::from(u32::MAX) | at as u64
     }
 
+    /// A key that is a text of at most 23 bytes, head included.
+    fn short_text(&self, at: usize) -> Option<&[u8]> {
+        let length = usize::from(self.cbor[at].checked_sub(0x60).filter(|length| *length < 24)?);
+        self.cbor.get(at..=at + length)
+    }
+
     fn are_equal(&self, one: usize, other: usize) -> bool {
+        if let (Some(one), Some(other)) = (self.short_text(one), self.short_text(other)) {
+            return one == other;
+        }
         let (mut one, mut other) = (KeyText::new(one), KeyText::new(other));
         loop {
             let ended = [&mut one, &mut other].map(|key| key.fill(self.cbor, &self.dropped));
@@ -182,6 +197,7 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Where a key is.
 const fn offset(key: u64) -> usize {
     (key & u32::MAX as u64) as usize
 }

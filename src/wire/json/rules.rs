@@ -87,6 +87,8 @@ fn out_keys_that_are_no_text_are_written_as_text_and_of_equal_ones_the_last_stay
     // Not carried: that 1 and "1" were two keys, or that one stood there twice.
     check_out("a20102613103", "{\"1\":3}");
     check_out("a2616101616102", "{\"a\":2}");
+    check_out("a361610178016102616203", "{\"a\":2,\"b\":3}");
+    check_out("a361610179000161027f616160ff03", "{\"a\":3}");
 }
 
 #[test]
