@@ -7,9 +7,10 @@
 #![expect(clippy::disallowed_methods, reason = "a bench starts its own tasks and reads the clock")]
 
 use dialback::{
-    Agent, AllowRule, Caller, Code, Context, CredentialPem, Credentials, HostRule, Node,
-    NodePolicy, PeerName, Role, Service,
+    Agent, Caller, Code, Context, CredentialPem, Credentials, Node, NodePolicy, PeerName, Role,
+    Service,
     certs::{Ca, LeafProfile},
+    policy::{AllowRule, HostRule},
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -111,13 +112,19 @@ async fn attach(credentials: Credentials, address: &str, services: Vec<Service>)
 
 /// One agent that registers two services, stays a moment and leaves, again and again.
 async fn come_and_go(credentials: Credentials, address: String, n: usize, turns: Arc<AtomicU64>) {
+    tokio::time::sleep(stay(n) / 2).await;
     loop {
         let services = vec![service(n % SERVICES), service((n + 1) % SERVICES)];
         let agent = attach(credentials.clone(), &address, services).await;
-        tokio::time::sleep(Duration::from_millis(1_000 + n as u64 % 1_000)).await;
+        tokio::time::sleep(stay(n)).await;
         agent.shutdown().await;
         turns.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// How long an agent stays: so that with 1,000 of them some 65 come and as many leave a second, and the cores are not full of handshakes.
+const fn stay(n: usize) -> Duration {
+    Duration::from_millis(10_000 + n as u64 * 10 % 10_000)
 }
 
 fn percentile(sorted: &[Duration], percent: f64) -> f64 {
@@ -143,7 +150,7 @@ async fn measure([agents, rate, seconds, extra]: [usize; 4]) {
     }
     let caller = Caller::connect(&address, credentials_of(&ca, "caller/bench")).await;
     let caller = caller.expect("a caller");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
     let (began, turns_before) = (Instant::now(), turns.load(Ordering::Relaxed));
     let mut calls = Vec::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate as u32);
