@@ -79,6 +79,7 @@ mod drain;
 mod patience;
 mod suspend;
 mod race;
+mod memory;
 mod system;
 mod knocks;
 mod prefixes;

@@ -415,6 +415,13 @@ pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// A renewal that goes on failing for the same reason says so again after this long.
 pub const RENEWAL_SAID_EVERY: Duration = Duration::from_secs(600);
 
+/// The share of one caller's requests in the memory for messages: this part of it, and twice as much with its replies. A few callers together
+/// can still hold all of it.
+pub const MEMORY_SHARE: usize = 4;
+
+/// Messages of fewer bytes are not counted: those of all calls that one caller link may have in flight hold 512 KiB.
+pub const MEMORY_COUNTED_BYTES_MIN: usize = 4 * 1024;
+
 /// HTTP connections at once on one door. Each is a file and, at its worst, the buffers below. When all are held, the oldest one over which
 /// no known caller has asked makes room.
 pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
@@ -579,8 +586,12 @@ pub const FORWARD_ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Bounds that the embedding program may set. `Default` gives the values of the documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// One message, in bytes. Default 4 MiB, at most 64 MiB. Worst-case memory is this times the calls in flight.
+    /// One message, in bytes. Default 4 MiB, at most 64 MiB.
     pub message_bytes_max: usize,
+    /// Messages that are held at once for all callers, in bytes: those that are being read, those of calls in flight and replies that wait for
+    /// their reader. A quarter of it is the share of one caller, and a half with its replies; what is over it is refused, `RESOURCE_EXHAUSTED`. The process needs about twice
+    /// as much. Default: half of what the process may use, by its cgroup and the memory of the machine.
+    pub memory_max: Option<usize>,
     /// Calls in flight that this side answers per link. Default 256.
     pub calls_in_flight_max: usize,
     /// Calls in flight that a node answers per caller link. Default 128.
@@ -624,6 +635,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes_max: 4 * 1024 * 1024,
+            memory_max: None,
             calls_in_flight_max: 256,
             caller_calls_in_flight_max: 128,
             agent_asks_in_flight_max: 32,

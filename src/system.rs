@@ -1,6 +1,9 @@
 //! Errors of the operating system in the words that people search for, with the remedy where there is one.
 
-use std::io::{self, ErrorKind};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+};
 
 /// Out of file descriptors: the process (EMFILE) or the machine (ENFILE). The numbers are the same on every Unix.
 const EMFILE: i32 = 24;
@@ -69,6 +72,52 @@ pub(crate) fn more_telling(one: io::Error, other: io::Error) -> io::Error {
     if rank(&other) > rank(&one) { other } else { one }
 }
 
+/// Bytes that this process may use: the least of the limits of its cgroup, of those above it, and the memory of the machine. `None` where
+/// that cannot be told.
+pub(crate) fn memory_bytes() -> Option<usize> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let cgroups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let machine = read(Path::new("/proc/meminfo")).as_deref().and_then(machine_bytes);
+    cgroup_bytes(&cgroups, read).into_iter().chain(machine).min()
+}
+
+/// `MemTotal` of `/proc/meminfo`.
+fn machine_bytes(meminfo: &str) -> Option<usize> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The least limit of memory over the cgroups of `/proc/self/cgroup`, of version 2 or 1. A limit holds for all groups below it.
+fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
+    let mut least = None;
+    for line in cgroups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(group)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|it| it == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        // In a container the group may be named from outside, and its limit then stands at the root.
+        let within = Path::new(group.trim_start_matches('/'));
+        let limits = within.ancestors().filter_map(|group| {
+            read(&Path::new(root).join(group).join(file))?.trim().parse::<usize>().ok()
+        });
+        least = limits.chain(least).min();
+    }
+    least
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
@@ -104,5 +153,46 @@ mod tests {
         let files =
             more_telling(ErrorKind::ConnectionRefused.into(), io::Error::from_raw_os_error(EMFILE));
         assert!(is_out_of_files(&files));
+    }
+
+    #[test]
+    fn the_least_limit_of_a_cgroup_and_those_above_it_holds() {
+        let files = [
+            ("/sys/fs/cgroup/system.slice/memory.max", "1000"),
+            ("/sys/fs/cgroup/system.slice/a.service/memory.max", "max"),
+            ("/sys/fs/cgroup/system.slice/b.service/memory.max", "268435456\n"),
+            ("/sys/fs/cgroup/big.slice/memory.max", "500"),
+            ("/sys/fs/cgroup/big.slice/c/memory.max", "700"),
+            ("/sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes", "300"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712"),
+        ];
+        let read = |path: &Path| {
+            let found = files.iter().find(|(file, _)| Path::new(file) == path);
+            found.map(|(_, text)| (*text).to_owned())
+        };
+        for (cgroups, expected) in [
+            ("0::/system.slice/a.service\n", Some(1_000)),
+            ("0::/system.slice/b.service\n", Some(1_000)),
+            ("0::/big.slice/c\n", Some(500)),
+            ("0::/\n", None),
+            ("0::/elsewhere\n", None),
+            ("5:cpu,cpuacct:/x\n4:memory:/docker/x\n0::/\n", Some(300)),
+            ("4:hugetlb,memory:/not/mounted/here\n", Some(9_223_372_036_854_771_712)),
+            ("damaged\n\n::\n", None),
+            ("", None),
+        ] {
+            assert_eq!(cgroup_bytes(cgroups, read), expected, "{cgroups:?}");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        let text = "MemTotal:       24689856 kB\nMemFree:  1 kB\n";
+        assert_eq!(machine_bytes(text), Some(24_689_856 * 1024));
+        assert_eq!(machine_bytes("MemTotal: x kB\n"), None);
+        assert_eq!(machine_bytes(""), None);
+        if cfg!(target_os = "linux") {
+            assert!(memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        }
     }
 }

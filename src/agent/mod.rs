@@ -23,6 +23,7 @@ use crate::{
     generation::{Applied, Changed, Generation},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
+    memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     node::StartError,
     pace::Lines,
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     /// What it says of calls that it refuses, by who asks.
     refusals: Lines<PeerName>,
     journal: Journal,
+    /// What callers have held for them.
+    memory: MessageMemory,
     limits: Current<Limits>,
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
@@ -153,6 +156,7 @@ impl AgentBuilder {
             policy: Current::new(self.policy),
             refusals: Lines::default(),
             journal: self.audit.of(self.credentials.peer_name().clone()),
+            memory: MessageMemory::new(limits.memory_max),
             limits: Current::of(limits),
             call_ids: Arc::new(CallIds::new(random_bytes())),
             attached: watch::Sender::new(Vec::new()),
@@ -289,6 +293,7 @@ impl Agent {
             let limits = limits.map_or_else(|| shared.limits.get(), Arc::new);
             let words = words(self.instance, &limits);
             shared.dialler.replace(credentials.as_ref().unwrap_or(&now), words, limits.clone())?;
+            shared.memory.set_max(limits.memory_max);
             shared.limits.set_shared(limits);
         }
         if let Some(policy) = policy {
@@ -413,7 +418,7 @@ impl Handler for Asks {
         loop {
             let link = self.link_by(request.deadline).await?;
             let limits = self.shared.limits.get();
-            let reply = ask(&link, &mut request, (&*limits).into(), None).await;
+            let reply = ask(&link, &mut request, (&*limits).into(), None, None).await;
             if !is_for_the_next_link(&reply, &link) || request.is_spent() {
                 return reply;
             }

@@ -91,6 +91,7 @@ impl Reception for AgentReception {
         self.authorise(&asker, &head)?;
         let handler = self.shared.services.find(&head.method, head.kind)?.clone();
         let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
+        let pending = pending.counted_in(self.shared.memory.account(&asker));
         let body = pending.body(None).await?;
         head.deadline = self.fence.pass(entered, head.deadline).await?;
         let mut request = head.into_request(asker, body);

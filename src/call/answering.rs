@@ -179,8 +179,16 @@ impl<R: Reception> Answering<R> {
             sender.set_priority(head.priority.into());
         }
         let complete = AtomicBool::new(false);
-        let pending =
-            Pending { reader, kind, limits, deadline, complete: &complete, moves, asker_fault };
+        let pending = Pending {
+            reader,
+            kind,
+            limits,
+            deadline,
+            complete: &complete,
+            moves,
+            asker_fault,
+            memory: None,
+        };
         let receive = pin!(reception.receive(head, pending));
         let mut work = pin!(caught(receive));
         // Made when first polled: a handler that answers at once never needs it.

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     limits::{ASK_PATIENCE, Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX, TIMEOUT_MIN},
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
+    memory::MemoryAccount,
     metadata::Metadata,
     name::PeerName,
     patience::ready_by,
@@ -86,7 +87,8 @@ impl Progress {
     }
 }
 
-/// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and agents believe only nodes.
+/// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and agents believe only nodes. The messages of
+/// the reply are counted in `memory`.
 ///
 /// A request's stream of messages is taken out of it.
 pub(crate) async fn ask(
@@ -94,10 +96,11 @@ pub(crate) async fn ask(
     request: &mut Request,
     limits: AskLimits,
     name_caller: Option<&PeerName>,
+    memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
     match request.kind {
-        CallKind::Unary => ask_one(link, request, limits, name_caller).await,
-        _ => Box::pin(ask_stream(link, request, limits, name_caller)).await,
+        CallKind::Unary => ask_one(link, request, limits, name_caller, memory).await,
+        _ => Box::pin(ask_stream(link, request, limits, name_caller, memory)).await,
     }
 }
 
@@ -115,8 +118,12 @@ async fn ask_one(
     request: &Request,
     limits: AskLimits,
     name_caller: Option<&PeerName>,
+    memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
+    if let Some(memory) = memory {
+        stream.reader.count_in(memory);
+    }
     let sent = {
         let sending = pin!(send_request(link, &mut stream, request, name_caller));
         ready_by(|| request.deadline, sending).await
@@ -337,7 +344,9 @@ fn goes_on(progress: Progress) -> Status {
 /// The end of a reply whose STATUS was read.
 pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
-        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Cut) => Err(goes_on(progress)),
+        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Exhausted(_) | ReadFault::Cut) => {
+            Err(goes_on(progress))
+        }
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Lost(_)) => Ok(()),
     }
 }
@@ -364,6 +373,10 @@ pub(super) fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> 
         ReadFault::Cut => broken(progress, "the reply ended inside a frame"),
         ReadFault::Wire(fault) => {
             broken(progress, &format!("the reply is over a limit or malformed: {fault}"))
+        }
+        ReadFault::Exhausted(why) => {
+            let text = format!("the reply was not taken: {why}");
+            progress.failed(Code::ResourceExhausted, text)
         }
         ReadFault::Reset(code) => reset_by_peer(progress, code),
     }

@@ -8,8 +8,9 @@ use super::{
 use crate::{
     limits::Limits,
     link::{FrameReader, ReadFault},
+    memory::MemoryAccount,
     metadata::Metadata,
-    status::{Code, Status},
+    status::{Code, Outcome, Status},
     wire::{CallKind, Kind, StreamCode, WireError},
 };
 use bytes::Bytes;
@@ -124,9 +125,16 @@ pub(crate) struct Pending<'a> {
     pub(super) moves: &'a Moves,
     /// Set when the asking side ended its request.
     pub(super) asker_fault: &'a OnceLock<AskerFault>,
+    /// Where its messages are counted.
+    pub(super) memory: Option<MemoryAccount>,
 }
 
 impl Pending<'_> {
+    /// Counts the messages of the request as this caller's.
+    pub(crate) fn counted_in(self, memory: MemoryAccount) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
     /// What the request carries: its one message, once END and the end of the stream were received; for a stream of messages, as soon as
     /// the first of them or their end is here. To be asked for last: what it gives is for a handler that starts now.
     ///
@@ -140,6 +148,9 @@ impl Pending<'_> {
         let bytes_max = self.kind.message_bytes_max(bytes_max);
         let reader = self.reader.as_mut().ok_or_else(|| gone("the request was read before"))?;
         reader.allow_messages(bytes_max);
+        if let Some(memory) = self.memory.filter(|_| self.kind != CallKind::Tcp) {
+            reader.count_in(memory);
+        }
         let read = if self.kind.streams_requests() {
             // A place is held meanwhile: who opens streams and says nothing holds none for the day that a stream may take.
             let idle_max = self.limits.stream_idle_max;
@@ -259,6 +270,11 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
         ReadFault::Wire(fault) => {
             RequestFault::misbehaved(malformed(&fault), StreamCode::Malformed)
         }
+        ReadFault::Exhausted(why) => RequestFault {
+            status: why.into_status(Outcome::NotExecuted),
+            asker: None,
+            stop: StreamCode::Overloaded,
+        },
         ReadFault::Cut => {
             let text = "the request ended inside a frame";
             let status = Status::not_executed(Code::InvalidArgument, text);

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     limits::REPLY_FIN_WAIT_MAX,
     link::{FrameReader, FrameSender, Link, LinkFault, SendFault},
+    memory::MemoryAccount,
     name::PeerName,
     status::{Code, Status},
     wire::{Batch, CallKind, Kind, ReplyHead, StatusHead, StreamCode},
@@ -52,8 +53,13 @@ pub(super) async fn ask_stream(
     request: &mut Request,
     limits: AskLimits,
     name_caller: Option<&PeerName>,
+    memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
+    // Pieces of a connection are few and small, and a refusal would cut it.
+    if let Some(memory) = memory.filter(|_| request.kind != CallKind::Tcp) {
+        stream.reader.count_in(memory);
+    }
     let message_bytes_max = request.kind.message_bytes_max(limits.message_bytes_max);
     stream.reader.allow_messages(message_bytes_max);
     let sent = tokio::time::timeout_at(

@@ -2,7 +2,9 @@
 
 use super::{
     table::Table,
-    value::{bytes, count, duration, flag, path, show_duration, text},
+    value::{
+        bytes, count, duration, flag, parse_bytes, path, show_bytes, show_duration, text, within,
+    },
 };
 use crate::{
     limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
@@ -159,6 +161,20 @@ pub(super) const fn message_range() -> RangeInclusive<usize> {
     1_024..=MESSAGE_BYTES_CEILING
 }
 
+/// Reads a value of `memory_max`.
+///
+/// # Errors
+/// It is not a size, or out of range.
+pub fn parse_memory_max(text: &str) -> Result<usize, String> {
+    let size = parse_bytes(text).map_err(|why| why.to_string())?;
+    within(&memory_range(), size, |bound| show_bytes(*bound))
+}
+
+/// What the memory for messages may be set to: less would hold no message of the default size in a caller's share.
+pub(super) const fn memory_range() -> RangeInclusive<usize> {
+    16 * 1_024 * 1_024..=1 << 40
+}
+
 /// One stream window per call in flight must add up to less than 4 GiB, which is what QUIC's windows here can say.
 const CALLS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
@@ -186,6 +202,9 @@ pub(super) fn read_limits(file: &mut Table<'_>) -> Limits {
 
 fn read_counts(table: &mut Table<'_>, limits: &mut Limits) {
     table.set("message_bytes_max", &mut limits.message_bytes_max, bytes(message_range()));
+    if let Some(memory_max) = table.optional("memory_max", bytes(memory_range())) {
+        limits.memory_max = Some(memory_max);
+    }
     table.set("calls_in_flight_max", &mut limits.calls_in_flight_max, count(CALLS_RANGE));
     let caller_calls = &mut limits.caller_calls_in_flight_max;
     table.set("caller_calls_in_flight_max", caller_calls, count(CALLS_RANGE));

@@ -408,6 +408,7 @@ fn check_limit(key: &str, [past_low, low, high, past_high]: [&str; 4]) {
 #[test]
 fn limits_have_a_range_each() {
     check_limit("message_bytes_max", ["0", "1024", "'64MiB'", "67108865"]);
+    check_limit("memory_max", ["'15MiB'", "'16MiB'", "1099511627776", "1099511627777"]);
     check_limit("calls_in_flight_max", ["0", "1", "10000", "10001"]);
     check_limit("caller_calls_in_flight_max", ["-1", "1", "10000", "10001"]);
     check_limit("queue_max", ["0", "1", "100000", "100001"]);

@@ -174,7 +174,7 @@ fn as_number(value: &DeValue<'_>) -> Option<Result<usize, String>> {
     Some(counted.ok_or_else(|| "is negative, or larger than can be counted".into()))
 }
 
-fn within<T: PartialOrd>(
+pub(super) fn within<T: PartialOrd>(
     range: &RangeInclusive<T>,
     value: T,
     show: impl Fn(&T) -> String,
@@ -194,7 +194,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     fits.map_or_else(|| format!("{millis}ms"), |(unit, name)| format!("{}{name}", millis / unit))
 }
 
-fn show_bytes(bytes: usize) -> String {
+pub(super) fn show_bytes(bytes: usize) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let fits = units.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
     fits.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))

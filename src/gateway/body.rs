@@ -4,7 +4,8 @@ use super::answer::Refusal;
 use crate::{
     convert::{Converter, Text},
     httpd::RequestBody,
-    limits::{HTTP_STEP, HTTP_STEP_BYTES_MIN},
+    limits::{HTTP_STEP, HTTP_STEP_BYTES_MIN, MEMORY_COUNTED_BYTES_MIN},
+    memory::{Exhausted, Held, MemoryAccount},
     status::{Code, Outcome, Status},
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -64,6 +65,12 @@ impl BodyFault {
     }
 }
 
+impl From<Exhausted> for BodyFault {
+    fn from(why: Exhausted) -> Self {
+        Self { http: None, code: Code::ResourceExhausted, text: why.to_string() }
+    }
+}
+
 impl From<BodyFault> for Refusal {
     fn from(fault: BodyFault) -> Self {
         let refusal = Self::from(fault.status());
@@ -89,24 +96,45 @@ impl Unread {
     }
 
     /// Reads it, once.
-    pub(super) async fn read(&self, bytes_max: usize) -> Result<Bytes, BodyFault> {
-        read(self.0.clone(), bytes_max).await
+    pub(super) async fn read(
+        &self,
+        bytes_max: usize,
+        memory: &MemoryAccount,
+    ) -> Result<(Bytes, Held), BodyFault> {
+        let mut held = memory.take(0)?;
+        let whole = read(self.0.clone(), bytes_max, |bytes| hold(&mut held, bytes)).await?;
+        Ok((whole, held))
     }
 }
 
-/// Reads a body to its end.
+/// Counts what a body has: so many bytes in all.
+fn hold(held: &mut Held, bytes: usize) -> Result<(), Exhausted> {
+    if bytes < MEMORY_COUNTED_BYTES_MIN {
+        return Ok(());
+    }
+    held.grow(bytes.saturating_sub(held.bytes()))
+}
+
+/// Reads a body to its end. `hold` is told how many bytes it has, before they are taken: what it declares, and what has come.
 ///
 /// # Errors
-/// It is too large, too slow, or was broken off.
-pub(super) async fn read<B>(mut body: B, bytes_max: usize) -> Result<Bytes, BodyFault>
+/// It is too large, too slow, was broken off, or may not be held.
+pub(super) async fn read<B>(
+    mut body: B,
+    bytes_max: usize,
+    mut hold: impl FnMut(usize) -> Result<(), Exhausted>,
+) -> Result<Bytes, BodyFault>
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
-    let mut whole = BytesMut::new();
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let (mut step_ends, mut step_bytes) = (Instant::now() + HTTP_STEP, 0);
-    if body.size_hint().lower() > bytes_max as u64 {
+    if declared > bytes_max {
         return Err(too_large(bytes_max));
     }
+    hold(declared)?;
+    // Taken at once: a buffer that grows is copied, and up to three times as large.
+    let mut whole = BytesMut::with_capacity(declared);
     loop {
         let frame = match timeout_at(step_ends, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -126,6 +154,7 @@ where
         if whole.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
+        hold(whole.len() + data.len())?;
         whole.extend_from_slice(&data);
         if Instant::now() >= step_ends {
             if step_bytes < HTTP_STEP_BYTES_MIN {
@@ -190,6 +219,7 @@ pub(super) fn prefix(flags: u8, length: u64) -> [u8; PREFIX_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MessageMemory;
     use http_body_util::Full;
     use http_body_util::channel::Channel;
 
@@ -214,8 +244,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_at_the_limit_is_read_and_one_byte_more_is_not() {
         let whole = |bytes: usize| Full::new(Bytes::from(vec![7; bytes]));
-        assert_eq!(read(whole(100), 100).await.expect("whole").len(), 100);
-        let fault = read(whole(101), 100).await.expect_err("over it");
+        assert_eq!(read(whole(100), 100, |_| Ok(())).await.expect("whole").len(), 100);
+        let fault = read(whole(101), 100, |_| Ok(())).await.expect_err("over it");
         assert!(fault.code == Code::ResourceExhausted && fault.text.contains("message_bytes_max"));
     }
 
@@ -233,7 +263,7 @@ mod tests {
         };
         let (read, ()) = tokio::join!(
             async {
-                let read = read(body, 1 << 20).await;
+                let read = read(body, 1 << 20, |_| Ok(())).await;
                 (read.map(|body| body.len()).map_err(|fault| fault.code), began.elapsed().as_secs())
             },
             send
@@ -246,5 +276,45 @@ mod tests {
         assert_eq!(trickle(1, 60).await, (Err(Code::DeadlineExceeded), 10));
         let (read, seconds) = trickle(2 * HTTP_STEP_BYTES_MIN / 10, 60).await;
         assert_eq!((read, seconds), (Ok(12 * HTTP_STEP_BYTES_MIN), 60));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_share_of_its_caller_is_refused_before_it_is_read() {
+        let memory = MessageMemory::new(Some(4 * 65_536));
+        let account = memory.account(&"caller/ops".parse().expect("a name"));
+        let read_whole = async |bytes: usize| {
+            let mut held = account.take(0)?;
+            let body = Full::new(Bytes::from(vec![7; bytes]));
+            let whole = read(body, 1 << 20, |bytes| hold(&mut held, bytes)).await?;
+            Ok::<_, BodyFault>(held.around(whole))
+        };
+        let first = read_whole(65_536).await.expect("the share");
+        let fault = read_whole(4_096).await.expect_err("over it");
+        assert!(fault.code == Code::ResourceExhausted && fault.text.contains("memory_max"));
+        assert_eq!(fault.status().outcome(), Outcome::NotExecuted);
+        drop(first);
+        assert!(read_whole(65_536).await.is_ok(), "given back");
+        assert!(read_whole(65_537).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_in_chunks_is_counted_as_it_comes() {
+        let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+        let mut seen = Vec::new();
+        let send = async move {
+            for _ in 0..3 {
+                sender.send_data(Bytes::from(vec![7; 5_000])).await.expect("room");
+            }
+        };
+        let read = async {
+            read(body, 1 << 20, |bytes| {
+                seen.push(bytes);
+                if bytes > 10_000 { Err(Exhausted::All(10_000)) } else { Ok(()) }
+            })
+            .await
+        };
+        let (read, ()) = tokio::join!(read, send);
+        assert_eq!(read.expect_err("no memory").code, Code::ResourceExhausted);
+        assert_eq!(seen, [0, 5_000, 10_000, 15_000]);
     }
 }

@@ -84,18 +84,20 @@ impl Inner {
         let fault = left.clone();
         let call = Box::pin(async move {
             let most = inner.door.limits().message_bytes_max;
+            let memory = inner.door.memory(&asked.caller);
             let message = async {
                 let (codec, extra) = match form {
                     Form::Unary(codec) | Form::Events(codec) => (codec, 0),
                     Form::Connect(codec) => (codec, PREFIX_BYTES),
                 };
-                let whole = body.read(most + extra).await.map_err(|found| {
+                let (whole, held) = body.read(most + extra, &memory).await.map_err(|found| {
                     let status = found.status();
                     *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                     status
                 })?;
                 let whole = if extra > 0 { body::opened(whole)? } else { whole };
-                codec.decode(&converter, whole).await
+                let message = codec.decode(&converter, whole).await?;
+                held.become_message(message).map_err(|why| why.into_status(Outcome::NotExecuted))
             };
             inner.door.call(asked, message).await
         });

@@ -322,6 +322,7 @@ fn read(frame: Result<Option<super::stream::Frame>, ReadFault>) -> Result<Contro
         Ok(Some(_)) => Err(LinkFault::Broken("a message on the control stream".into())),
         Err(ReadFault::Lost(fault)) => Err(fault),
         Err(ReadFault::Wire(fault)) => Err(LinkFault::Broken(fault.to_string())),
+        Err(ReadFault::Exhausted(why)) => Err(LinkFault::Broken(why.to_string())),
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Cut) => {
             Err(LinkFault::Broken("the control stream ended".into()))
         }

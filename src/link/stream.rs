@@ -3,7 +3,10 @@
 //! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an abandoned call from a finished one.
 
 use super::LinkFault;
-use crate::wire::{Chunks, Header, Kind, StreamCode, WireError};
+use crate::{
+    memory::{Exhausted, Held, MemoryAccount},
+    wire::{Chunks, Header, Kind, StreamCode, WireError},
+};
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -144,6 +147,8 @@ pub(crate) enum ReadFault {
     Cut,
     /// What came is not the protocol, or is over its limit.
     Wire(WireError),
+    /// There is no memory for the message.
+    Exhausted(Exhausted),
     /// The link is gone.
     Lost(LinkFault),
 }
@@ -171,6 +176,10 @@ pub(crate) struct FrameReader {
     message_bytes_max: usize,
     ended: bool,
     code_on_drop: StreamCode,
+    /// Counts messages from when their header has come, if they are counted.
+    account: Option<MemoryAccount>,
+    /// For the message that is coming.
+    held: Option<Held>,
     /// Held by the asking side: its link is wanted until the reply was read.
     awaited: Option<TaskTrackerToken>,
 }
@@ -225,6 +234,8 @@ impl FrameReader {
             message_bytes_max,
             ended: false,
             code_on_drop: StreamCode::Cancelled,
+            account: None,
+            held: None,
             awaited: None,
         }
     }
@@ -264,6 +275,11 @@ impl FrameReader {
         self.message_bytes_max = bytes_max;
     }
 
+    /// Counts messages that come from now on.
+    pub(crate) fn count_in(&mut self, account: MemoryAccount) {
+        self.account = Some(account);
+    }
+
     /// Says with which code the peer is to be stopped if this is dropped before the stream's end.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.code_on_drop = code;
@@ -274,10 +290,21 @@ impl FrameReader {
         let header = Header::parse(self.received.as_slice(), self.message_bytes_max)
             .map_err(ReadFault::Wire)?;
         let Some(Header { kind, payload_bytes, header_bytes }) = header else { return Ok(None) };
+        if let (Kind::Message, None, Some(account)) = (kind, &self.held, &self.account) {
+            self.held = Some(account.take(payload_bytes).map_err(ReadFault::Exhausted)?);
+        }
         if self.received.as_slice().len() < header_bytes + payload_bytes {
             return Ok(None);
         }
-        Ok(Some(Frame { kind, payload: self.received.take(header_bytes, payload_bytes) }))
+        let payload = self.received.take(header_bytes, payload_bytes);
+        let held = self.held.take_if(|_| kind == Kind::Message);
+        Ok(Some(Frame {
+            kind,
+            payload: match held {
+                Some(held) => held.around(payload),
+                None => payload,
+            },
+        }))
     }
 
     /// Takes what the transport has; `false` at the end of the stream.

@@ -138,7 +138,8 @@ impl Dispatch {
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let caller = (request.caller != self.shared.peer).then(|| request.caller.clone());
         let target = std::mem::replace(&mut request.target, Target::Here);
-        let asked = ask(&agent.link, request, limits, caller.as_ref()).await;
+        let memory = self.shared.memory.reply_account(&request.caller);
+        let asked = ask(&agent.link, request, limits, caller.as_ref(), Some(memory)).await;
         request.target = target;
         Ok(asked?.holding(permit))
     }

@@ -13,6 +13,7 @@ use crate::{
     fence,
     limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY, TIMEOUT_CEILING},
     link::Trust,
+    memory::MemoryAccount,
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName, Role},
     policy,
@@ -139,6 +140,11 @@ impl Door {
     /// The bounds that are in force.
     pub(crate) fn limits(&self) -> Arc<Limits> {
         self.shared.limits.get()
+    }
+
+    /// Where what is held for a caller is counted.
+    pub(crate) fn memory(&self, caller: &PeerName) -> MemoryAccount {
+        self.shared.memory.account(caller)
     }
 
     /// Where refusals are written down.

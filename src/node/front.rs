@@ -92,6 +92,7 @@ impl Reception for Front {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
         let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
+        let pending = pending.counted_in(self.shared.memory.account(&self.asker));
         let Authorised { granted, held } = match &head.target {
             Target::Here => return Ok(self.here(head, pending, entered).await?.holding(permit)),
             Target::Agent(name) => {

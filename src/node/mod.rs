@@ -38,6 +38,7 @@ use crate::{
     knocks::{Knocks, Place, Shares},
     limits::{self, Limits},
     link::{BindError, Leave, Link, Listener},
+    memory::MessageMemory,
     name::{CallIds, Name, NameError, PeerName, Role},
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     peer: PeerName,
     limits: Current<Limits>,
     policy: Current<NodePolicy>,
+    /// What callers have held for them.
+    memory: MessageMemory,
     /// What callers have used up of rules that count calls. Beside the policy: it goes on when the policy is read anew.
     quotas: Quotas,
     lines: NodeLines,
@@ -240,6 +243,7 @@ impl NodeBuilder {
         let peer = self.credentials.peer_name().clone();
         let shared = Arc::new(Shared {
             name: peer.name.clone(),
+            memory: MessageMemory::new(self.limits.memory_max),
             limits: Current::new(self.limits),
             policy: Current::new(self.policy),
             quotas: Quotas::default(),
@@ -438,6 +442,7 @@ impl Node {
             self.shared.waiters.wake_all();
         }
         if let Some(limits) = limits {
+            self.shared.memory.set_max(limits.memory_max);
             self.shared.limits.set(limits);
         }
         *generation += 1;

@@ -4,6 +4,7 @@ mod control;
 mod credit;
 mod door;
 mod floods;
+mod memory;
 mod replies;
 mod requests;
 mod silence;

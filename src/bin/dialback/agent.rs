@@ -90,7 +90,10 @@ impl Settings {
             renewal,
             nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
             policy: file.policy,
-            limits: file.limits,
+            limits: Limits {
+                memory_max: args.memory_max.or(file.limits.memory_max),
+                ..file.limits
+            },
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,
         })

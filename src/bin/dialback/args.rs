@@ -12,7 +12,7 @@ use clap::{
 };
 use dialback::{
     CrlScope, MethodPath, Name, NodeAddress, PeerName, Role, TcpForward,
-    config::{AuditFile, TlsFiles, parse_duration, parse_listen},
+    config::{AuditFile, TlsFiles, parse_duration, parse_listen, parse_memory_max},
     enroll::Enroller,
 };
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -174,6 +174,9 @@ pub(crate) struct NodeArgs {
     /// The bearer tokens of the HTTP door; see `dialback token`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
+    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may use]
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
+    pub(crate) memory_max: Option<usize>,
     /// The audit log.
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
@@ -218,6 +221,9 @@ pub(crate) struct AgentArgs {
     /// The enroller that renews the certificate at two thirds of its life [default: none; port 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: Option<NodeAddress>,
+    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may use]
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
+    pub(crate) memory_max: Option<usize>,
     /// The audit log.
     #[command(flatten)]
     pub(crate) audit: AuditArgs,

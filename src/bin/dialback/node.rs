@@ -59,7 +59,10 @@ impl Settings {
             policy,
             credentials: credentials::load_from(Role::Node, &located)?,
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
-            limits: file.limits,
+            limits: Limits {
+                memory_max: args.memory_max.or(file.limits.memory_max),
+                ..file.limits
+            },
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,

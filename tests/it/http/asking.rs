@@ -238,6 +238,46 @@ async fn who_breaks_off_too_many_calls_has_to_wait_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_bodies_hold_its_share_of_memory_is_refused_and_another_is_served() {
+    // A share of 4 MiB.
+    let limits = Limits { memory_max: Some(16 << 20), ..Limits::default() };
+    let everybody = |token: &str, _: SystemTime| {
+        format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
+    };
+    let open = Open::with(|node| node.limits(limits), |door| door.tokens(everybody)).await;
+    let note = async |token: &str, bytes: usize| {
+        let mut http = Http::connect(open.at()).await;
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", &authorization[..]), ("content-type", "application/json")];
+        let body = format!("\"{}\"", "x".repeat(bytes - 2));
+        http.request("POST", NOTE, &headers, body.as_bytes()).await;
+        soon("the answer", http.reply()).await.expect("an answer")
+    };
+    let head = format!(
+        "POST {NOTE} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ops\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n\"",
+        4 << 20
+    );
+    let (slow, refused) = soon("its memory is counted", async {
+        loop {
+            // A slow client that has sent little of what it declared. It comes again if it was refused for the other one.
+            let mut slow = Http::connect(open.at()).await;
+            slow.send(&head).await;
+            let reply = note("ops", 1 << 20).await;
+            if reply.status != 200 {
+                return (slow, reply);
+            }
+        }
+    })
+    .await;
+    let text = refused.expect_error(429, "resource_exhausted", "not_executed");
+    assert!(text.contains("memory_max"), "{text}");
+    assert_eq!(note("ops", 1_000).await.status, 200, "few bytes are not counted");
+    assert_eq!(note("clerk", 1 << 20).await.status, 200);
+    drop(slow);
+    soon("it is given back", async { while note("ops", 1 << 20).await.status != 200 {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes the machine for ten seconds; `make test-long`"]
 async fn a_flood_of_guesses_leaves_others_their_calls() {
     let _turn = heavy().await;

@@ -1,0 +1,133 @@
+//! Callers for whom messages are held: each within its share of the memory, and refused beyond it.
+
+use super::{Ledger, limits, linked, raw_agent};
+use crate::raw_peer::{
+    Cbor, Head, Issuer, RawLink, RawListener, RawStream, Settings, end, frame, header, kind,
+    message, registered, soon, status, welcome,
+};
+use dialback::{Agent, Code, Limits, Node, NodePolicy, Outcome, StreamCode};
+
+/// With 800,000 a share of 200,000 bytes: one message of the largest size.
+fn scarce(memory_max: usize) -> Limits {
+    Limits { memory_max: Some(memory_max), ..limits() }
+}
+
+async fn node(issuer: &Issuer, memory_max: usize) -> Node {
+    let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
+    let node = node.policy(NodePolicy::allow_all()).limits(scarce(memory_max));
+    node.serve(Ledger::default().service()).start().await.expect("a node")
+}
+
+/// Code and outcome of a call with a message of about so many bytes, and with which code it was stopped.
+async fn call(link: &RawLink, head: &Head, bytes: usize) -> (u64, u64, Option<u64>) {
+    let mut stream = link.open().await;
+    stream.send(&[head.frame(), message(&"x".repeat(bytes)), end()].concat()).await;
+    stream.finish();
+    let reply = soon("the answer", stream.reply()).await;
+    let stop = if reply.code == 0 { None } else { stream.stop_code().await };
+    (reply.code, reply.outcome, stop)
+}
+
+const OK: (u64, u64, Option<u64>) = (0, 0, None);
+
+/// Begins a call whose message has a header and no more, on one link, and calls on another until that is refused. One that came too late,
+/// when such a call was in progress, is begun again.
+async fn begun(link: &RawLink, other: &RawLink, head: &Head) -> RawStream {
+    let (held, refused) = soon("its memory is counted", async {
+        loop {
+            let mut stream = link.open().await;
+            stream.send(&[head.frame(), header(kind::MESSAGE, 190_000)].concat()).await;
+            match call(other, head, 20_000).await {
+                OK => stream.reset(4),
+                refused => return (stream, refused),
+            }
+        }
+    })
+    .await;
+    assert_eq!((refused.0, refused.1), exhausted(Outcome::NotExecuted));
+    assert!(refused.2.is_none_or(|stop| stop == StreamCode::Overloaded.number()), "{refused:?}");
+    held
+}
+
+fn exhausted(outcome: Outcome) -> (u64, u64) {
+    (Code::ResourceExhausted.number().into(), outcome.number().into())
+}
+
+async fn until_served(link: &RawLink, head: &Head) {
+    soon("it is given back", async { while call(link, head, 20_000).await != OK {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_messages_hold_its_share_is_refused_and_another_is_served() {
+    let issuer = Issuer::new();
+    let node = node(&issuer, 800_000).await;
+    let (link, _control) = linked(&issuer, &node, "caller/ops").await;
+    // Its share is one, however many links it has.
+    let (again, _its_control) = linked(&issuer, &node, "caller/ops").await;
+    let (other, _others_control) = linked(&issuer, &node, "caller/other").await;
+    let head = Head::here("Echo/Echo");
+    assert_eq!(call(&link, &head, 190_000).await, OK);
+    let held = begun(&link, &again, &head).await;
+    assert_eq!(call(&link, &head, 1_000).await, OK, "few bytes are not counted");
+    assert_eq!(call(&other, &head, 190_000).await, OK);
+    drop(held);
+    until_served(&link, &head).await;
+    assert!(link.is_open() && again.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_counts_messages_for_the_caller_that_the_node_names() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
+    let agent = agent.limits(scarce(800_000)).serve(Ledger::default().service()).start();
+    let agent = agent.expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(kind::HELLO).await;
+    control.send(&welcome(1)).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&registered(1)).await;
+    soon("registration", agent.registered(1)).await;
+    let by = |caller| Head::here("Echo/Echo").with(8, Cbor::text(caller));
+    let held = begun(&link, &link, &by("caller/ops")).await;
+    assert_eq!(call(&link, &by("caller/other"), 190_000).await, OK);
+    drop(held);
+    until_served(&link, &by("caller/ops")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_over_the_share_of_its_caller_ends_the_call_unknown() {
+    let issuer = Issuer::new();
+    // 200,000 bytes for a caller's replies.
+    let node = node(&issuer, 400_000).await;
+    let (agent, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
+    let (link, _its_control) = linked(&issuer, &node, "caller/ops").await;
+    let asked = async || {
+        let mut call = link.open().await;
+        call.send(&[Head::agent("Echo/Echo", "raw").frame(), message("x"), end()].concat()).await;
+        call.finish();
+        let mut answering = soon("the call", agent.accept()).await;
+        answering.all().await;
+        (call, answering)
+    };
+    let reply = frame(kind::MESSAGE, &[&[0x59, 0x75, 0x30][..], &[7; 30_000]].concat());
+    let reply = [reply, status(0, 0)].concat();
+    let refused = soon("its memory is counted", async {
+        loop {
+            // A reply that has begun, and another one beside it.
+            let (_call, mut begun) = asked().await;
+            begun.send(&header(kind::MESSAGE, 190_000)).await;
+            let (mut call, mut answering) = asked().await;
+            answering.send(&reply).await;
+            answering.finish();
+            let reply = soon("the answer", call.reply()).await;
+            if reply.code != 0 {
+                return (reply.code, reply.outcome);
+            }
+            begun.reset(4);
+        }
+    })
+    .await;
+    assert_eq!(refused, exhausted(Outcome::Unknown));
+}
