@@ -324,7 +324,11 @@ async fn a_third_link_of_a_caller_whose_limit_is_one_takes_the_place_of_the_firs
     let [first, second] = <[_; 2]>::try_from(held).ok().expect("two calls");
     check_status(soon("it is cut", first).await, Code::Unavailable, Outcome::Unknown);
     scene.stage.open();
-    assert_eq!(soon("the second call ends", second).await.as_deref(), Ok("second"));
+    // The node knows of the second link before the caller does, so that this call may have gone over the first one.
+    match soon("the second call ends", second).await {
+        Ok(second) => assert_eq!(second, "second"),
+        cut => drop(check_status(cut, Code::Unavailable, Outcome::Unknown)),
+    }
     let note = scene.by_caller().call::<String>("Stage/Note", "last").await;
     assert_eq!(note.as_deref(), Ok("last"));
 }
