@@ -335,13 +335,13 @@ pub const CANDIDATES_FIRST: usize = 4;
 pub const AGENTS_COPIED_AT_ONCE: usize = 256;
 
 /// Callers and methods of which a node remembers which hosts may be called, where those are few. Each is some 200 bytes and 16 an agent.
-pub const JUDGED_METHODS_MAX: usize = 1_024;
+pub const JUDGED_METHODS_MAX: usize = 4_096;
 
 /// Of these, those of one caller. A method more is judged anew, at one look at the rules for each of its hosts.
-pub const JUDGED_METHODS_PER_CALLER_MAX: usize = 64;
+pub const JUDGED_METHODS_PER_CALLER_MAX: usize = 1_024;
 
 /// The most agents that are remembered of one of them. Where more may be called, a look at random soon meets one.
-pub const JUDGED_AGENTS_MAX: usize = 1_024;
+pub const JUDGED_AGENTS_MAX: usize = 256;
 
 /// Calls in flight at once when all agents of a service are called.
 pub const CALL_ALL_AT_ONCE: usize = 16;

@@ -183,6 +183,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// How many there are.
+    #[cfg(feature = "gateway")]
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }

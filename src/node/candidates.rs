@@ -51,18 +51,15 @@ impl Candidates {
     ) -> Arc<Judged> {
         let key = (caller.clone(), method.clone());
         let known = self.entries(|entries| entries.judged(&key, policy));
-        let mut judged = known.as_deref().cloned().unwrap_or_default();
-        let (seen, mut is_new) = (&mut judged.seen, false);
-        loop {
-            let some = next(seen);
-            if some.is_empty() {
-                break;
-            }
-            is_new = true;
-            judged.agents.extend(some.into_iter().filter(|name| may_answer(name)));
-        }
-        if let Some(known) = known.filter(|_| !is_new) {
+        let mut seen = known.as_deref().map(|judged| judged.seen).unwrap_or_default();
+        let mut some = next(&mut seen);
+        if let Some(known) = known.clone().filter(|_| some.is_empty()) {
             return known;
+        }
+        let mut judged = Judged { seen, ..known.as_deref().cloned().unwrap_or_default() };
+        while !some.is_empty() {
+            judged.agents.extend(some.into_iter().filter(|name| may_answer(name)));
+            some = next(&mut judged.seen);
         }
         // One that has left and come back was judged twice.
         judged.agents.sort_unstable();

@@ -1,8 +1,8 @@
 //! Calls that name only their service, calls of all agents, calls that wait, and calls that are tried again.
 
-use crate::world::{World, attached, background, check_status, soon};
+use crate::world::{Background, World, attached, background, check_status, soon};
 use dialback::{
-    Agent, Code, Context, Generation, Node, NodePolicy, Outcome, Service, Status,
+    Agent, Call, Code, Context, Generation, Limits, Node, NodePolicy, Outcome, Service, Status,
     policy::{AllowRule, DenyRule, HostRule},
 };
 use std::{
@@ -188,16 +188,28 @@ impl dialback::Handler for Lost {
     }
 }
 
+/// A call in the node's own process that has begun and waits for an agent.
+async fn waiting(call: Call<String>) -> Background<Result<String, Status>> {
+    let mut call = Box::pin(call.into_future());
+    // Polled once, it has gone as far as it can without an agent.
+    tokio::select! {
+        biased;
+        ended = &mut call => panic!("it did not wait: {ended:?}"),
+        () = std::future::ready(()) => {}
+    }
+    background(call)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_waits_ends_at_once_when_the_node_stops() {
     let world = World::new();
-    let node = world.node().start().await.expect("a node");
+    let limits = Limits { drain_max: Duration::from_secs(3_600), ..Limits::default() };
+    let node = world.node().limits(limits).start().await.expect("a node");
     let handle = node.agent("shop.late").handle().expect("a name");
-    let by_name = background(handle.call::<String>("Who/Are", &()).wait(true).into_future());
+    let by_name = handle.call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
     let by_service = node.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
-    let by_service = background(by_service.into_future());
-    tokio::task::yield_now().await;
-    // The drain time is 25 s, and no agent comes or goes meanwhile.
+    let [by_name, by_service] = [waiting(by_name).await, waiting(by_service).await];
+    // No agent comes or goes meanwhile.
     soon("the node stops", node.shutdown()).await;
     for call in [by_name, by_service] {
         check_status(soon("it ends", call).await, Code::Unavailable, Outcome::NotExecuted);
@@ -210,7 +222,7 @@ async fn a_call_that_waits_for_a_service_is_answered_when_new_rules_open_it() {
     let node = world.node().policy(NodePolicy::default()).start().await.expect("a node");
     let _agent = shop(&world, &node, "shop.a").await;
     let call = node.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
-    let call = background(call.into_future());
+    let call = waiting(call).await;
     let refused = node.any().call::<String>("Who/Are", &()).await;
     check_status(refused, Code::Unavailable, Outcome::NotExecuted);
     let next = Generation { policy: Some(policy()), ..Generation::default() };
