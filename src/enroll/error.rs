@@ -134,11 +134,9 @@ impl EnrollError {
     pub(super) fn of_link(address: &NodeAddress, fault: LinkFault, remedy: &'static str) -> Self {
         let address = address.clone();
         match fault {
-            LinkFault::Handshake { is_identity: true, reason, .. } => {
-                Self::Untrusted { address, reason, remedy }
-            }
-            LinkFault::NotValidYet { reason, .. } => {
-                let remedy = "check the clocks here and there, of which one may be behind";
+            LinkFault::Handshake { is_identity: true, is_not_valid_yet, reason, .. } => {
+                let clocks = "check the clocks here and there, of which one may be behind";
+                let remedy = if is_not_valid_yet { clocks } else { remedy };
                 Self::Untrusted { address, reason, remedy }
             }
             LinkFault::NoAnswer { .. } => Self::Unreachable {

@@ -301,8 +301,12 @@ mod tests {
     #[test]
     fn a_refusal_says_more_than_silence() {
         let silence = || LinkFault::NoAnswer { address: address() };
-        let refusal =
-            || LinkFault::Handshake { is_identity: true, reason: "r".into(), remedy: "m".into() };
+        let refusal = || LinkFault::Handshake {
+            is_identity: true,
+            is_not_valid_yet: false,
+            reason: "r".into(),
+            remedy: "m".into(),
+        };
         assert!(more_telling(refusal(), silence()).is_refusal());
         assert!(more_telling(silence(), refusal()).is_refusal());
         assert!(!more_telling(silence(), silence()).is_refusal());

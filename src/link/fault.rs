@@ -62,15 +62,9 @@ pub enum LinkFault {
     Handshake {
         /// Whether a certificate was refused, rather than the protocol.
         is_identity: bool,
+        /// Whether a certificate was refused because it is not valid yet by the clock of one side. Time alone may mend that.
+        is_not_valid_yet: bool,
         /// What is wrong.
-        reason: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// One side refused the other's certificate because, by its clock, it is not valid yet. Time alone may mend that.
-    #[error("{reason}; {remedy}")]
-    NotValidYet {
-        /// Whose certificate, and by whose clock.
         reason: String,
         /// What to do.
         remedy: String,
@@ -152,11 +146,11 @@ impl LinkFault {
 
     fn handshake(judge: Judge, alert: u8, text: &str) -> Self {
         let explanation = tls::explain(HandshakeFault { judge, alert, text });
-        let (is_identity, is_early) = (explanation.is_identity(), explanation.is_not_valid_yet());
-        let (reason, remedy) = (explanation.reason, explanation.remedy.to_string());
-        match is_early {
-            true => Self::NotValidYet { reason, remedy },
-            false => Self::Handshake { is_identity, reason, remedy },
+        Self::Handshake {
+            is_identity: explanation.is_identity(),
+            is_not_valid_yet: explanation.is_not_valid_yet(),
+            reason: explanation.reason,
+            remedy: explanation.remedy.to_string(),
         }
     }
 
@@ -176,7 +170,7 @@ impl LinkFault {
     /// Whether one side judged the other and said no, so that only somebody's change can help.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Handshake { .. } | Self::NotValidYet { .. } => true,
+            Self::Handshake { .. } => true,
             Self::Closed { code, by_peer, .. } => {
                 *by_peer && code.reaction() == Reaction::BackOffLong
             }
@@ -186,7 +180,7 @@ impl LinkFault {
 
     /// Whether a clock that is behind may be all that is wrong: it is set soon after a machine has started.
     pub fn is_not_valid_yet(&self) -> bool {
-        matches!(self, Self::NotValidYet { .. })
+        matches!(self, Self::Handshake { is_not_valid_yet: true, .. })
     }
 
     /// How to wait before dialling again.
@@ -207,7 +201,6 @@ impl LinkFault {
     pub(crate) fn is_about_identity(&self) -> bool {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,
-            Self::NotValidYet { .. } => true,
             Self::Closed { code, .. } => {
                 matches!(
                     code,

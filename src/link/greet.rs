@@ -129,6 +129,7 @@ pub(super) fn identity_of(
     }
     Identity::from_verified_chain(&chain, trust_domain).map_err(|fault| LinkFault::Handshake {
         is_identity: true,
+        is_not_valid_yet: false,
         reason: fault.to_string(),
         remedy: "issue it anew with `dialback certs issue`".into(),
     })

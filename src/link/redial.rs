@@ -146,8 +146,12 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_not_valid_yet_is_tried_again_every_ten_to_fifteen_seconds() {
-        let early =
-            LinkFault::NotValidYet { reason: "not valid yet".into(), remedy: String::new() };
+        let early = LinkFault::Handshake {
+            is_identity: true,
+            is_not_valid_yet: true,
+            reason: "not valid yet".into(),
+            remedy: String::new(),
+        };
         let (mut redial, now) = (Redial::default(), Instant::now());
         for chance in [0.0, 0.5, 1.0, 1.0, 1.0, 1.0] {
             let wait = redial.failed(&early, now, chance).duration;
