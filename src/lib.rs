@@ -81,6 +81,8 @@ mod suspend;
 mod race;
 mod memory;
 mod system;
+mod handshake_limiter;
+mod fair_queue;
 mod knocks;
 mod prefixes;
 mod pace;

@@ -79,12 +79,28 @@ pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
 /// The accepting side's bound on a handshake. Three bad round trips fit.
 pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Handshakes in progress at once on one node. More are asked to prove their address, then turned away.
-pub const HANDSHAKES_AT_ONCE_MAX: usize = 128;
+/// Handshakes in progress at once on one node: with 100 ms there and back one takes some 150 ms, so that 1,000 a second of many addresses
+/// fit, which two cores are busy with. One address has a quarter of them, one site of IPv6 three eighths, one network half.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 512;
 
-/// Of these, those of one address (of IPv6 one /64): a quarter, so that it takes many addresses, each of which has to prove itself by
-/// then, to hold all of them for the five seconds of a handshake. Many agents behind one NAT that come at once wait for their turn.
-pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+/// Handshakes in progress at once, up to which an address need not prove itself. Each may be under a made-up address.
+pub const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+
+/// The same of one address: packets under its name leave most of its share to the one that can prove it.
+pub const HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX: usize = 16;
+
+/// Handshakes of addresses that have proved themselves and wait for their turn: two seconds' worth, some 2 KiB each.
+pub const HANDSHAKES_WAITING_MAX: usize = 2_048;
+
+/// How long they wait. After that they are ignored: a dialler gives up at 4 s, and needs a Retry and the handshake itself before that.
+pub const HANDSHAKE_TURN_WAIT_MAX: Duration = Duration::from_millis(2_500);
+
+/// A handshake in progress for longer makes way for one that waits, where its block or the node has its full number. A handshake is over
+/// after one and a half round trips: with so much time those of 650 ms pass also then.
+pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two looks at the handshakes that wait, beside those when one has ended.
+pub const HANDSHAKE_LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What QUIC keeps of a stranger's packets until its handshake is begun or refused: some first flights. And of all strangers together.
 pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
@@ -352,14 +368,14 @@ pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
 /// An enroller's answer: certificates, and a revocation list of some ten thousand entries. A longer list is left out of it.
 pub const JOIN_REPLY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Handshakes and requests in progress at once on one enroller. More are not answered, and come again by themselves.
+/// Handshakes and requests in progress at once on one enroller. More wait for their turn, as on a node.
 pub const JOINS_AT_ONCE_MAX: usize = 128;
 
-/// Between two handshakes of one address with an enroller. With the burst and the two waits below it leaves most places to others.
-pub const JOIN_HANDSHAKE_EVERY: Duration = Duration::from_millis(500);
+/// Between two handshakes of one address with an enroller: a hundred a second, each of which costs a signature and a look at the tokens.
+pub const JOIN_HANDSHAKE_EVERY: Duration = Duration::from_millis(10);
 
 /// Handshakes of one address with an enroller that may come at once: a rack of machines that is switched on.
-pub const JOIN_HANDSHAKES_BURST: u32 = 40;
+pub const JOIN_HANDSHAKES_BURST: u32 = 500;
 
 /// A request to an enroller must be whole by then after the handshake, and its answer must be taken by then: three bad round trips fit.
 pub const JOIN_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -621,9 +637,10 @@ pub struct Limits {
     /// Links of one caller identity on one node. Default 256. An instance that has one may renew its certificate beyond that: at most twice as
     /// many links are held in all.
     pub caller_links_max: usize,
-    /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 200: behind one NAT there may be many agents.
+    /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 1,000, which two cores are busy with: behind one
+    /// NAT there may be many agents. More wait for their turn, once their address has proved itself.
     pub handshakes_per_address: usize,
-    /// How many of them may come at once. Default 1,000.
+    /// How many of them may begin at once. Default 1,000.
     pub handshakes_burst: usize,
     /// Calls that a caller may break off long before their deadline, in ten seconds on one link, before the node closes it. Default 100.
     pub resets_max: usize,
@@ -649,7 +666,7 @@ impl Default for Limits {
             heartbeat_lost: HEARTBEAT_LOST,
             send_buffer_bytes: 8 * 1024 * 1024,
             caller_links_max: 256,
-            handshakes_per_address: 200,
+            handshakes_per_address: 1_000,
             handshakes_burst: 1_000,
             resets_max: 100,
             drain_max: Duration::from_secs(25),

@@ -4,12 +4,12 @@ use super::desk::{Asker, Desk, Now};
 use crate::{
     certs::{CertsDir, CertsError, PartyIssuer},
     drain::{self, Tasks},
-    knocks::{Knocks, Place, Shares},
+    handshake_limiter::{self, Accept, HandshakeLimiter, HandshakePermit, Incoming},
     limits::{
         ABORT_WAIT_MAX, CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY,
         JOIN_HANDSHAKES_BURST, JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
     },
-    link::{BindError, JoinKnock, JoinListener},
+    link::{BindError, JoinKnock, JoinListener, LinkFault},
     name::{NameError, NodeAddress},
     pace::Pace,
     tls::{CredentialsError, EnrollerTls},
@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 /// Why an enroller did not start.
 #[derive(Debug, thiserror::Error)]
@@ -164,34 +164,12 @@ struct Door {
 
 impl Door {
     async fn take_all(mut self) {
-        let (places, shares) = (Arc::new(Semaphore::new(JOINS_AT_ONCE_MAX)), Shares::default());
-        let mut knocks = Knocks::at(Pace::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY));
-        while let Some(knock) = self.listener.knock().await {
+        let pace = Pace::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY);
+        let mut limiter = HandshakeLimiter::new(JOINS_AT_ONCE_MAX, pace);
+        let listener = self.listener.clone();
+        while let Some((incoming, permit)) = limiter.next(&*listener).await {
             self.stay_current(SystemTime::now());
-            let (from, now) = (knock.remote_address(), Instant::now());
-            let is_crowded = places.available_permits() < JOINS_AT_ONCE_MAX / 2;
-            let must_prove = !knock.is_validated() && (is_crowded || shares.must_prove(from.ip()));
-            if !knocks.may(from.ip(), now, !must_prove) {
-                knock.ignore();
-                if let Some(count) = knocks.ignored(now) {
-                    tracing::warn!(
-                        "ignored {count} handshakes, the last from {from}: too many from one address"
-                    );
-                }
-                continue;
-            }
-            if must_prove {
-                knock.ask_to_prove();
-                continue;
-            }
-            // Whoever finds no place is not answered: QUIC asks again by itself.
-            match (shares.take(from.ip()), places.clone().try_acquire_owned()) {
-                (Some(share), Ok(place)) => {
-                    let place = Place::new(place, share);
-                    self.tasks.spawn(serve(self.desk.clone(), knock, place));
-                }
-                _ => knock.ignore(),
-            }
+            self.tasks.spawn(serve(self.desk.clone(), incoming, permit));
         }
     }
 
@@ -213,10 +191,31 @@ impl Door {
     }
 }
 
+impl Accept for JoinListener {
+    type Incoming = JoinKnock;
+
+    async fn accept(&self) -> Option<JoinKnock> {
+        self.knock().await
+    }
+
+    fn ignored(&self, last: SocketAddr, count: u64) {
+        tracing::warn!(
+            "ignored {count} handshakes, the last from {last}: too many waited for their turn"
+        );
+    }
+}
+
 /// One stranger, from its handshake to its end.
-async fn serve(desk: Arc<Desk>, knock: JoinKnock, _place: Place) {
+async fn serve(desk: Arc<Desk>, knock: JoinKnock, permit: HandshakePermit) {
     let from = knock.remote_address();
-    let mut asked = match knock.asked().await {
+    let asked = tokio::select! {
+        biased;
+        asked = knock.asked() => asked,
+        () = permit.revoked() => Err(LinkFault::Silent(handshake_limiter::REVOKED)),
+    };
+    // From here on it may use up a token.
+    permit.settle();
+    let mut asked = match asked {
         Ok(asked) => asked,
         Err(fault) => return desk.note_silent(from, &fault.to_string(), Instant::now()),
     };

@@ -4,6 +4,7 @@ use super::greet::{self, Greeted, NotGreeted};
 use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
     current::Current,
+    handshake_limiter::Incoming,
     limits::{self, Limits},
     system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
@@ -224,7 +225,7 @@ fn server_config(
             limits::STRANGER_STREAMS,
             limits::STRANGER_WINDOW_BYTES,
         )))
-        .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX * 8)
+        .max_incoming(limits::HANDSHAKES_WAITING_MAX * 2)
         .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
@@ -255,27 +256,25 @@ pub(crate) struct Knock {
     trust: Arc<Trust>,
 }
 
-impl Knock {
-    /// Where it came from, as far as that is known.
-    pub(crate) fn remote_address(&self) -> SocketAddr {
+impl Incoming for Knock {
+    fn remote_address(&self) -> SocketAddr {
         canonical(self.incoming.remote_address())
     }
 
-    /// Whether the address has proved that it receives what is sent to it.
-    pub(crate) fn is_validated(&self) -> bool {
+    fn is_validated(&self) -> bool {
         self.incoming.remote_address_validated()
     }
 
-    /// Asks the address to prove itself. Costs one packet and no memory.
-    pub(crate) fn ask_to_prove(self) {
+    fn retry(self) {
         drop(self.incoming.retry());
     }
 
-    /// Drops it without an answer.
-    pub(crate) fn ignore(self) {
+    fn ignore(self) {
         self.incoming.ignore();
     }
+}
 
+impl Knock {
     /// Handshake and HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
         greet::greet(self.incoming, &self.server, self.trust).await

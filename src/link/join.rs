@@ -6,9 +6,10 @@ use super::{
     greet,
 };
 use crate::{
+    handshake_limiter::Incoming,
     limits::{
-        HANDSHAKE_WAIT_MAX, INCOMING_BYTES_MAX, INCOMING_BYTES_TOTAL_MAX, JOIN_CLOSE_WAIT_MAX,
-        JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, JOINS_AT_ONCE_MAX, Limits,
+        HANDSHAKE_WAIT_MAX, HANDSHAKES_WAITING_MAX, INCOMING_BYTES_MAX, INCOMING_BYTES_TOTAL_MAX,
+        JOIN_CLOSE_WAIT_MAX, JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, Limits,
     },
     name::NodeAddress,
     race::Tried,
@@ -83,7 +84,7 @@ fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
     let transport = endpoint::transport(&Limits::default(), 1, JOIN_REQUEST_BYTES_MAX as u32);
     server
         .transport_config(Arc::new(transport))
-        .max_incoming(JOINS_AT_ONCE_MAX * 8)
+        .max_incoming(HANDSHAKES_WAITING_MAX * 2)
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
@@ -104,27 +105,25 @@ pub(crate) struct JoinKnock {
     trust_domain: Arc<str>,
 }
 
-impl JoinKnock {
-    /// Where it came from, as far as that is known.
-    pub(crate) fn remote_address(&self) -> SocketAddr {
+impl Incoming for JoinKnock {
+    fn remote_address(&self) -> SocketAddr {
         canonical(self.incoming.remote_address())
     }
 
-    /// Whether the address has proved that it receives what is sent to it.
-    pub(crate) fn is_validated(&self) -> bool {
+    fn is_validated(&self) -> bool {
         self.incoming.remote_address_validated()
     }
 
-    /// Asks the address to prove itself. Costs one packet and no memory.
-    pub(crate) fn ask_to_prove(self) {
+    fn retry(self) {
         drop(self.incoming.retry());
     }
 
-    /// Drops it without an answer.
-    pub(crate) fn ignore(self) {
+    fn ignore(self) {
         self.incoming.ignore();
     }
+}
 
+impl JoinKnock {
     /// Handshake and request, each within its time and its size.
     pub(crate) async fn asked(self) -> Result<Asked, LinkFault> {
         let Self { incoming, trust_domain } = self;

@@ -5,7 +5,8 @@ use crate::{
     audit::Peer,
     call::Permits,
     drain::Word,
-    knocks::{Place, Source},
+    handshake_limiter::{self, HandshakePermit, Incoming},
+    knocks::Source,
     limits::{HELLO_WAIT_MAX, Limits},
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
     name::{Name, Role},
@@ -17,13 +18,18 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
-pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, place: Place) {
+pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, permit: HandshakePermit) {
     let from = knock.remote_address();
-    let greeted = match knock.greet().await {
+    let greeted = tokio::select! {
+        biased;
+        greeted = knock.greet() => greeted,
+        () = permit.revoked() => Err(LinkFault::Silent(handshake_limiter::REVOKED).into()),
+    };
+    let greeted = match greeted {
         Ok(greeted) => greeted,
         Err(stranger) => return turned_away(&shared, from, &stranger),
     };
-    drop(place);
+    drop(permit);
     let peer = greeted.identity().peer_name().clone();
     let ended = match peer.role {
         Role::Agent => agent(&shared, greeted, &peer.name).await,

@@ -35,11 +35,12 @@ use crate::{
     drain::{Tasks, Word},
     events::{Events, Teller},
     generation::{Applied, Changed, Generation},
-    knocks::{Knocks, Place, Shares},
+    handshake_limiter::{Accept, HandshakeLimiter, Incoming},
     limits::{self, Limits},
-    link::{BindError, Leave, Link, Listener},
+    link::{BindError, Knock, Leave, Link, Listener},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, PeerName, Role},
+    pace::Pace,
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
     status::Status,
@@ -59,10 +60,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{Semaphore, broadcast},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 use waiters::Waiters;
 
 /// One registered link of an agent, as calls need it.
@@ -267,7 +265,8 @@ impl NodeBuilder {
         });
         let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
         drop(shared.directory.set(directory));
-        shared.links.spawn_until_stopped(accept_loop(shared.clone(), listener.clone()));
+        let handshakes = Handshakes { shared: shared.clone(), listener: listener.clone() };
+        shared.links.spawn_until_stopped(accept_loop(handshakes));
         shared.links.spawn_until_stopped(suspend::tick());
         let trust = listener.trust().clone();
         shared.links.spawn_until_stopped(async move { trust.mind_time().await });
@@ -276,46 +275,63 @@ impl NodeBuilder {
     }
 }
 
-/// Takes strangers, and only that: each one is greeted in a task of its own, with a limit on time and on how many at once.
-async fn accept_loop(shared: Arc<Shared>, listener: Arc<Listener>) {
-    let places = Arc::new(Semaphore::new(limits::HANDSHAKES_AT_ONCE_MAX));
+/// The node's socket, as handshakes begin on it.
+struct Handshakes {
+    shared: Arc<Shared>,
+    listener: Arc<Listener>,
+}
+
+impl Handshakes {
+    fn is_leaving(&self) -> bool {
+        self.shared.drain.is_said() || self.shared.calls.is_draining()
+    }
+}
+
+impl Accept for Handshakes {
+    type Incoming = Knock;
+
+    async fn accept(&self) -> Option<Knock> {
+        loop {
+            let incoming = self.listener.knock().await?;
+            if !self.is_leaving() {
+                return Some(incoming);
+            }
+            incoming.ignore();
+        }
+    }
+
+    fn ignored(&self, last: SocketAddr, count: u64) {
+        self.shared.journal.handshakes_ignored(last, count);
+        tracing::warn!(
+            "ignored {count} handshakes, the last from {last}: too many waited for their turn (at most {} a second from one address, handshakes_per_address)",
+            self.shared.limits.get().handshakes_per_address
+        );
+    }
+}
+
+/// The pace at which one address may begin handshakes.
+fn handshake_pace(limits: &Limits) -> Pace {
+    let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    let every = Duration::from_secs(1) / bounded(limits.handshakes_per_address);
+    Pace::new(bounded(limits.handshakes_burst), every)
+}
+
+/// Takes peers that nothing is known of yet, and only that: each is greeted in a task of its own, with a limit on time and on how many at once.
+async fn accept_loop(handshakes: Handshakes) {
+    let shared = &handshakes.shared;
     let mut limits = shared.limits.get();
-    let (mut knocks, shares) = (Knocks::new(&limits), Shares::default());
-    while let Some(knock) = listener.knock().await {
+    let mut limiter =
+        HandshakeLimiter::new(limits::HANDSHAKES_AT_ONCE_MAX, handshake_pace(&limits));
+    while let Some((incoming, permit)) = limiter.next(&handshakes).await {
+        if handshakes.is_leaving() {
+            incoming.ignore();
+            continue;
+        }
+        shared.links.spawn(admit::admit(shared.clone(), incoming, permit));
         let limits_now = shared.limits.get();
         if !Arc::ptr_eq(&limits, &limits_now) {
             limits = limits_now;
-            knocks = Knocks::new(&limits);
-        }
-        if shared.drain.is_said() || shared.calls.is_draining() {
-            knock.ignore();
-            continue;
-        }
-        let is_crowded = places.available_permits() < limits::HANDSHAKES_AT_ONCE_MAX / 2;
-        let (from, now) = (knock.remote_address(), Instant::now());
-        let must_prove = !knock.is_validated() && (is_crowded || shares.must_prove(from.ip()));
-        if !knocks.may(from.ip(), now, !must_prove) {
-            knock.ignore();
-            if let Some(count) = knocks.ignored(now) {
-                shared.journal.handshakes_ignored(from, count);
-                let most = limits.handshakes_per_address;
-                tracing::warn!(
-                    "ignored {count} handshakes, the last from {from}: more than {most} a second from one address (handshakes_per_address)"
-                );
-            }
-            continue;
-        }
-        if must_prove {
-            knock.ask_to_prove();
-            continue;
-        }
-        // Whoever finds no place is not answered: QUIC asks again by itself.
-        match (shares.take(from.ip()), places.clone().try_acquire_owned()) {
-            (Some(share), Ok(place)) => {
-                let place = Place::new(place, share);
-                shared.links.spawn(admit::admit(shared.clone(), knock, place));
-            }
-            _ => knock.ignore(),
+            limiter.set_pace(handshake_pace(&limits));
         }
     }
 }
