@@ -1,5 +1,6 @@
-//! A bounded queue that is fair between blocks of addresses: networks take turns, in each network its sites, in each site its hosts, and what
-//! came from one host is first come, first served. So many addresses in one block do not multiply a share.
+//! A bounded queue that is fair between blocks of addresses: networks take turns, in each network its sites, in each site its hosts. So many
+//! addresses in one block do not multiply a share. Of one host the newest item comes first: whoever waits has a limited time, and in a crowd
+//! that is larger than can be served in it, the oldest would be served when they are about to give up, and all work would be in vain.
 
 use crate::prefixes::Prefix;
 use std::{
@@ -97,7 +98,7 @@ impl<T> Block<T> {
 
     fn pop(&mut self, may: &mut impl FnMut(Prefix) -> bool) -> Option<T> {
         let item = match self.turns.is_empty() {
-            true => self.items.pop_front(),
+            true => self.items.pop_back(),
             false => (0..self.turns.len()).find_map(|_| {
                 let block = self.turns.pop_front()?;
                 let inner = self.inner.get_mut(&block)?;
@@ -183,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn of_one_host_the_first_to_come_is_the_first_served() {
+    fn of_one_host_the_newest_is_served_first() {
         let mut queue = FairQueue::new(3);
         for n in 0..3 {
             assert_eq!(queue.push(ip("192.0.2.1"), n), None);
         }
         let served: Vec<_> = std::iter::from_fn(|| queue.pop(|_| true)).collect();
-        assert_eq!(served, [0, 1, 2]);
+        assert_eq!(served, [2, 1, 0]);
         assert!(queue.is_empty() && queue.root.inner.is_empty() && queue.root.turns.is_empty());
     }
 
@@ -243,7 +244,7 @@ mod tests {
         // One that is in the fullest block drops an older one of the same.
         let mut crowd = self::queue(2, &["192.0.2.1", "192.0.2.1"]);
         assert_eq!(crowd.push(ip("192.0.2.1"), "newest"), Some("192.0.2.1"));
-        assert_eq!(all(&mut crowd), ["192.0.2.1", "newest"]);
+        assert_eq!(all(&mut crowd), ["newest", "192.0.2.1"]);
         assert_eq!(all(&mut queue).len(), 4);
     }
 

@@ -79,9 +79,10 @@ pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
 /// The accepting side's bound on a handshake. Three bad round trips fit.
 pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Handshakes in progress at once on one node: with 100 ms there and back one takes some 150 ms, so that 1,000 a second of many addresses
-/// fit, which two cores are busy with. One address has a quarter of them, one site of IPv6 three eighths, one network half.
-pub const HANDSHAKES_AT_ONCE_MAX: usize = 512;
+/// Handshakes in progress at once on one node. One address has a quarter of them, one site of IPv6 three eighths, one network half. With
+/// 100 ms there and back a handshake takes some 150 ms, so that 400 a second of one address fit; and on a machine that does 25 a second the
+/// 64 of one address still end before their diallers give up.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 256;
 
 /// Handshakes in progress at once, up to which an address need not prove itself. Each may be under a made-up address.
 pub const HANDSHAKES_UNPROVEN_MAX: usize = 64;
