@@ -157,6 +157,11 @@ impl Verdict {
         self.broken.entry(rule).or_default().insert(id.to_owned());
     }
 
+    /// Calls that ended so, and of them those that never started.
+    pub(crate) fn ended(&self, outcome: Outcome) -> (usize, usize) {
+        self.rows.get(outcome.as_str()).map_or((0, 0), |[calls, idle, ..]| (*calls, *idle))
+    }
+
     /// The calls that break a rule.
     pub(crate) fn broken(&self, rule: Rule) -> usize {
         self.broken.get(&rule).map_or(0, BTreeSet::len)

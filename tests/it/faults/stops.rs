@@ -1,0 +1,136 @@
+//! Agents that stop in good order under load, over paths that lose, double and reorder packets: what did not run is told as not executed,
+//! but for one in a thousand.
+
+use crate::world::{
+    Background, Ledger, Oracle, Relay, Stage, Weather, World, attached, background, heavy, seed,
+    soon,
+};
+use dialback::{Callee, Outcome, Status};
+use std::{
+    collections::BTreeMap,
+    future::IntoFuture,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// Two hops of it are between a caller and its agent.
+const WEATHER: Weather = Weather {
+    loss: 0.02,
+    burst: None,
+    delay: Duration::from_millis(10),
+    jitter: Duration::from_millis(10),
+    reorder: 0.1,
+    duplicate: 0.1,
+    corrupt: 0.0,
+    rate: None,
+    bytes_max: None,
+    dead: None,
+};
+
+/// Calls that are made at once, half of them by the node's own program.
+const AT_ONCE: usize = 40;
+
+/// Calls of one round that end before its agent is told to stop.
+const BEFORE: usize = 120;
+
+/// What the askers were told, and the texts where it may have run.
+#[derive(Default)]
+struct Told {
+    oracle: Oracle,
+    ended: AtomicUsize,
+    unknown: Mutex<BTreeMap<String, Status>>,
+}
+
+/// Makes one call after the other, until it is over.
+fn asker(
+    callee: Callee,
+    name: String,
+    told: &Arc<Told>,
+    is_over: &Arc<AtomicBool>,
+) -> Background<()> {
+    let (told, is_over) = (told.clone(), is_over.clone());
+    background(async move {
+        for n in 0.. {
+            if is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let id = format!("{name}-{n}");
+            let call = callee.call::<String>("Stage/Note", &id).timeout(Duration::from_secs(20));
+            let answered = told.oracle.watches(&id, call.into_future()).await;
+            told.ended.fetch_add(1, Ordering::Relaxed);
+            match answered {
+                Err(status) if status.outcome() == Outcome::Unknown => {
+                    told.unknown.lock().expect("whole").insert(id, status);
+                }
+                Err(_refused) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Ok(_) => {}
+            }
+        }
+    })
+}
+
+/// One agent, from its start to its stop. Gives what ran.
+async fn round(world: &World, told: &Arc<Told>, number: u64) -> Ledger {
+    let (node, stage) = (world.node().start().await.expect("a node"), Stage::default());
+    let path = Relay::by_seed(node.local_addr(), [WEATHER; 2], seed() + number).await;
+    let agent = attached(world.agent("warehouse", path.address()).serve(stage.service())).await;
+    let caller = soon("a caller links", world.caller("ops", path.address()).connect()).await;
+    let caller = caller.expect("a caller");
+    let handle = soon("the node knows it", node.agent("warehouse").connected()).await;
+    let handle = handle.expect("a name");
+    let local: &Callee = handle.as_ref();
+    let remote = caller.agent("warehouse").expect("a name");
+    let (is_over, before) = (Arc::<AtomicBool>::default(), told.ended.load(Ordering::Relaxed));
+    let askers: Vec<_> = (0..AT_ONCE)
+        .map(|n| {
+            let callee = if n % 2 == 0 { local } else { &remote };
+            asker(callee.clone(), format!("{number}-{n}"), told, &is_over)
+        })
+        .collect();
+    let has_begun = || told.ended.load(Ordering::Relaxed) >= before + BEFORE;
+    crate::world::until("calls are under way", has_begun).await;
+    soon("the agent stops", agent.shutdown()).await;
+    is_over.store(true, Ordering::Relaxed);
+    for asker in askers {
+        soon("an asker ends", asker).await;
+    }
+    soon("the node stops", node.shutdown()).await;
+    stage.ledger()
+}
+
+/// So many calls at least; of them one in so many may be told as unknown although it did not run.
+async fn check_stops(calls: usize, one_in: usize) {
+    let _turn = heavy().await;
+    println!("DIALBACK_SEED={}", seed());
+    let (world, told, mut ledger) = (World::new(), Arc::<Told>::default(), Ledger::default());
+    let mut rounds = 0;
+    while told.ended.load(Ordering::Relaxed) < calls {
+        ledger.add(round(&world, &told, rounds).await);
+        rounds += 1;
+    }
+    let verdict = told.oracle.judge(&ledger);
+    let (unknown, idle) = verdict.ended(Outcome::Unknown);
+    let ended = told.ended.load(Ordering::Relaxed);
+    println!(
+        "{rounds} stops, {ended} calls, {unknown} unknown, {idle} of them never ran\n{verdict}"
+    );
+    for (id, status) in &*told.unknown.lock().expect("whole") {
+        println!("{id}: {status}");
+    }
+    verdict.expect_true();
+    assert!(idle * one_in <= ended, "{idle} of {ended} calls were not told that they did not run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_at_a_stop_over_a_bad_path_are_told_whether_they_ran() {
+    check_stops(600, 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form; `make test-long` runs it"]
+async fn ten_thousand_calls_at_stops_over_bad_paths_are_told_whether_they_ran() {
+    check_stops(11_000, 1_000).await;
+}
