@@ -65,6 +65,17 @@ pub(super) fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     bind().map_err(|source| BindError::Socket { address, source })
 }
 
+/// A UDP socket to listen on. What comes at once and is not read yet is lost where the system's buffer is full: first packets of a crowd come
+/// again a second later. So it has as much room as the system gives, on Linux twice the usual without any setting.
+pub(super) fn bind_to_listen(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let socket = bind(address)?;
+    let system = socket2::SockRef::from(&socket);
+    if system.recv_buffer_size().is_ok_and(|bytes| bytes < limits::UDP_RECEIVE_BUFFER_BYTES) {
+        drop(system.set_recv_buffer_size(limits::UDP_RECEIVE_BUFFER_BYTES));
+    }
+    Ok(socket)
+}
+
 /// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
 pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
@@ -164,8 +175,9 @@ impl Listener {
         let server = server_config(credentials, limits)?;
         let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
         let config = accepting_endpoint(keys)?;
-        let endpoint = quinn::Endpoint::new(config, Some(server.clone()), bind(address)?, runtime)
-            .map_err(|source| BindError::Socket { address, source })?;
+        let endpoint =
+            quinn::Endpoint::new(config, Some(server.clone()), bind_to_listen(address)?, runtime)
+                .map_err(|source| BindError::Socket { address, source })?;
         let trust = Arc::new(Trust::new(credentials.clone()));
         Ok(Self { endpoint, server: Current::new(server), trust })
     }
@@ -386,6 +398,17 @@ mod tests {
             let in_sight = streams - streams / 8;
             assert!(in_sight as usize >= calls + limits::STREAMS_SPARE as usize, "{calls} calls");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_listening_socket_has_more_room_than_the_system_gives_by_itself() {
+        let size =
+            |socket: UdpSocket| socket2::SockRef::from(&socket).recv_buffer_size().expect("a size");
+        let at = (Ipv4Addr::LOCALHOST, 0).into();
+        let usual = size(bind(at).expect("a socket"));
+        let ours = size(bind_to_listen(at).expect("a socket"));
+        assert!(ours > usual || usual >= limits::UDP_RECEIVE_BUFFER_BYTES, "{ours} and {usual}");
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl JoinListener {
     ) -> Result<Self, BindError> {
         let server = Some(server_config(tls)?);
         let runtime = quinn::default_runtime().ok_or_else(|| endpoint::no_runtime(address))?;
-        let (config, socket) = (quinn::EndpointConfig::default(), endpoint::bind(address)?);
+        let (config, socket) =
+            (quinn::EndpointConfig::default(), endpoint::bind_to_listen(address)?);
         let endpoint = quinn::Endpoint::new(config, server, socket, runtime)
             .map_err(|source| BindError::Socket { address, source })?;
         Ok(Self { endpoint, trust_domain: trust_domain.into() })
