@@ -516,6 +516,9 @@ pub const HTTP2_FRAMES_PER_LOOK: usize = 100;
 /// connection, once for each frame at the most, and a piece may go in a few frames.
 pub const HTTP2_FRAMES_PER_STEP: usize = 8;
 
+/// What a client may have of these at once: it may read late, and answers then for each of the small frames that its window has held.
+pub const HTTP2_FRAMES_EARNED_MAX: usize = 65_536;
+
 /// And for each piece of a body that was read: one that was padded counts itself.
 pub const HTTP2_FRAMES_PER_READ: usize = 2;
 

@@ -2,7 +2,8 @@
 //! and are each answered or at least looked at; without a bound one connection can keep a core busy for ever.
 
 use crate::limits::{
-    HTTP2_FRAMES_PER_LOOK, HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_PER_STEP, HTTP2_FRAMES_UNASKED_MAX,
+    HTTP2_FRAMES_EARNED_MAX, HTTP2_FRAMES_PER_LOOK, HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_PER_STEP,
+    HTTP2_FRAMES_UNASKED_MAX,
 };
 use std::sync::{
     Arc,
@@ -33,21 +34,22 @@ impl Default for Allowance {
 impl Allowance {
     /// A request has begun or moved on: the client may send what belongs to it, such as WINDOW_UPDATE.
     pub(super) fn moved(&self) {
-        self.give(HTTP2_FRAMES_PER_STEP);
+        self.give(HTTP2_FRAMES_PER_STEP, HTTP2_FRAMES_EARNED_MAX);
     }
 
     /// A piece of a body was read.
     pub(super) fn read(&self) {
-        self.give(HTTP2_FRAMES_PER_READ);
+        self.give(HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_EARNED_MAX);
     }
 
     /// [`crate::limits::HTTP_LOOK_EVERY`] has passed.
     pub(super) fn waited(&self) {
-        self.give(HTTP2_FRAMES_PER_LOOK);
+        self.give(HTTP2_FRAMES_PER_LOOK, HTTP2_FRAMES_UNASKED_MAX);
     }
 
-    fn give(&self, frames: usize) {
-        self.change(|left| Some(left.saturating_add(frames).min(HTTP2_FRAMES_UNASKED_MAX)));
+    /// Gives so many more, up to the most.
+    fn give(&self, frames: usize, most: usize) {
+        self.change(|left| Some(left.saturating_add(frames).min(most).max(left)));
     }
 
     fn take(&self) -> bool {
@@ -148,7 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn time_and_progress_give_more_and_never_more_than_the_most() {
+    fn what_progress_has_given_is_kept_for_a_client_that_answers_late() {
+        let (allowance, update) = (Arc::<Allowance>::default(), frame(8, 0, &[0, 0, 0, 1]));
+        (0..1_000).for_each(|_| allowance.moved());
+        allowance.waited();
+        let earned = HTTP2_FRAMES_UNASKED_MAX + 1_000 * HTTP2_FRAMES_PER_STEP;
+        assert_eq!(passing(&allowance, &update, usize::MAX, 1_000), earned);
+        (0..HTTP2_FRAMES_EARNED_MAX).for_each(|_| allowance.moved());
+        assert_eq!(passing(&allowance, &update, usize::MAX, 1_000), HTTP2_FRAMES_EARNED_MAX);
+    }
+
+    #[test]
+    fn time_and_progress_give_more_and_time_no_more_than_the_most() {
         let (allowance, ping) = (Arc::<Allowance>::default(), frame(6, 0, &[0; 8]));
         let passing = || passing(&allowance, &ping, usize::MAX, 1_000);
         assert_eq!((passing(), passing()), (HTTP2_FRAMES_UNASKED_MAX, 0));
