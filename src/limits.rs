@@ -214,6 +214,10 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// has piled up. Concerns what comes over no link.
 pub const PAUSE_SETTLED_TICKS: u32 = 10;
 
+/// Ticks on time between two pauses until what came before the first is taken to have been read between them: where a process stands still
+/// again and again, its pauses do not add up for what comes anew.
+pub const PAUSE_READ_TICKS: u32 = 3;
+
 /// Nothing shorter is worth sending: the wire counts milliseconds.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 

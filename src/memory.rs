@@ -202,8 +202,9 @@ impl Held {
             Ok(()) => self.bytes += bytes,
             Err(why) => {
                 if let Some(left_out) = memory.0.refusals.say(caller.clone(), Instant::now()) {
+                    let message = self.bytes.saturating_add(bytes);
                     tracing::warn!(
-                        "refused a message of {bytes} bytes of {caller}: {why}{left_out}"
+                        "refused a message of {message} bytes of {caller}: {why}{left_out}"
                     );
                 }
             }

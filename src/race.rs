@@ -98,13 +98,12 @@ impl Tried {
     }
 }
 
-/// Connects to a host by TCP: all of its addresses are raced, at most [`RACE_ADDRESSES_MAX`]. The caller bounds the time.
+/// Connects to a host by TCP: all of its addresses are raced. The caller bounds the time.
 ///
 /// # Errors
 /// The error of the resolver, or of the address that came closest to a connection.
 pub(crate) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = interleave(resolve(host, port).await?).into_iter().take(RACE_ADDRESSES_MAX);
-    let attempts = addresses.map(TcpStream::connect);
+    let attempts = interleave(resolve(host, port).await?).into_iter().map(TcpStream::connect);
     let raced = first(attempts, RACE_STAGGER, system::more_telling).await;
     raced.map_err(|error| error.unwrap_or_else(|| io::Error::other("the name has no address")))
 }

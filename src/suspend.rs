@@ -2,7 +2,7 @@
 //! some are over by then. tokio's ticker may run after they do, so the start of each compares the clock that continues in suspend with the
 //! last tick of a ticker. A request that may have lain unread through a gap loses the gap from its timeout.
 
-use crate::limits::{PAUSE_MIN, PAUSE_SETTLED_TICKS, PAUSE_TICK};
+use crate::limits::{PAUSE_MIN, PAUSE_READ_TICKS, PAUSE_SETTLED_TICKS, PAUSE_TICK};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -121,6 +121,9 @@ impl Pauses {
         let pause = pause(tick.at, now);
         tick.at = now;
         if let Some(pause) = pause {
+            if tick.since_pause >= PAUSE_READ_TICKS {
+                self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
+            }
             self.suspended.fetch_add(pause.suspended, Ordering::Relaxed);
             self.paused.fetch_add(pause.gap, Ordering::Relaxed);
             tick.since_pause = 0;
@@ -302,14 +305,33 @@ mod tests {
         assert_eq!(settled(), 3_000);
         // Another pause in between starts over, and ticks that are late count as one each.
         after(1_000, true);
+        (1..PAUSE_READ_TICKS).for_each(|_| after(400, true));
+        after(600, true);
+        assert_eq!(settled(), 3_000);
         (1..PAUSE_SETTLED_TICKS).for_each(|_| after(400, true));
         assert_eq!(settled(), 3_000);
-        after(600, true);
-        (0..PAUSE_SETTLED_TICKS).for_each(|_| after(100, true));
+        after(100, true);
         assert_eq!(settled(), 4_600);
         // What was before a ticker is no pause.
         pauses.begin(at(now + 60_000, now + 60_000));
         assert_eq!((settled(), pauses.paused.load(Ordering::Relaxed)), (4_600, 4_600));
+    }
+
+    #[test]
+    fn of_pauses_again_and_again_only_the_last_is_owed_where_ticks_on_time_lie_between() {
+        let pauses = Pauses::new();
+        pauses.begin(at(100_000, 100_000));
+        let mut now = 100_000;
+        let mut after = |ms: u64| {
+            now += ms;
+            pauses.tick(true, || at(now, now));
+        };
+        for _ in 0..50 {
+            (0..PAUSE_READ_TICKS).for_each(|_| after(100));
+            after(600);
+        }
+        let owed = pauses.paused.load(Ordering::Relaxed) - pauses.settled.load(Ordering::Relaxed);
+        assert_eq!(owed, 600);
     }
 
     #[test]

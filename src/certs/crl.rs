@@ -156,6 +156,22 @@ impl CertsDir {
         Ok(known.find(|(serial, of)| *of == digest && revoked.contains(serial)).map(|(s, _)| s))
     }
 
+    /// The revoked certificate that has the key of the one of this serial, as far as the record knows, if there is one.
+    pub(super) fn revoked_serial_sharing_key(
+        &self,
+        serial: &str,
+    ) -> Result<Option<String>, CertsError> {
+        let revoked: BTreeSet<_> =
+            self.all_revoked()?.into_iter().map(|entry| entry.serial).collect();
+        let listed = issued::read(&self.record_path())?;
+        let own = listed.iter().find(|one| one.serial == serial);
+        let Some(digest) = own.and_then(|one| one.key_digest.clone()) else { return Ok(None) };
+        let same = |one: &issued::ListedCertificate| {
+            one.key_digest.as_ref() == Some(&digest) && revoked.contains(&one.serial)
+        };
+        Ok(listed.into_iter().find(same).map(|one| one.serial))
+    }
+
     /// Everything that the record and the list know of, whichever CA it was of.
     pub(super) fn all_revoked(&self) -> Result<Vec<RevokedSerial>, CertsError> {
         let mut all = revoked::read(&self.revoked_path(), None)?;

@@ -196,6 +196,15 @@ pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError>
     Err(CertsError::CaExpired { until: Utc(ca.facts().not_after), now: Utc(now) })
 }
 
+/// By a clock that is behind the CA's own start, leafs would hold in the past.
+pub(super) fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
+    let since = ca.facts().not_before;
+    if now < since {
+        return Err(CertsError::CaNotValidYet { since: Utc(since), now: Utc(now) });
+    }
+    expect_holding(ca, now)
+}
+
 /// Whether something holds now and has more than a third of its life left.
 pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
     let life = until.duration_since(from).unwrap_or_default();

@@ -55,6 +55,18 @@ pub enum CertsError {
         /// The local clock.
         now: Utc,
     },
+    /// By the local clock, a certificate that would be replaced has not begun.
+    #[error(
+        "the certificate of {party} is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it (--force renews it all the same)"
+    )]
+    ClockBehind {
+        /// Whose certificate.
+        party: PeerName,
+        /// When it begins.
+        since: Utc,
+        /// The local clock.
+        now: Utc,
+    },
     /// A CA of another trust domain is there.
     #[error("the CA in {dir} is of trust domain {found:?}, not {wanted:?}; use another --dir, or replace the CA with --force", dir = dir.display())]
     OtherTrustDomain {

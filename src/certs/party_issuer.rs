@@ -3,14 +3,14 @@
 use super::{
     CertsDir, CertsError, LeafProfile, TokenFault,
     ca::{BACKDATED, Ca},
-    dir::{damaged, expect_holding},
+    dir::{damaged, expect_valid},
     files, issued,
     tokens::{GoodToken, Tokens},
 };
 use crate::{
     limits::ENROLLER_LEAF_LIFE,
     name::{PeerName, Role},
-    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity, Utc},
+    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity},
 };
 use std::{
     sync::{
@@ -161,6 +161,9 @@ impl PartyIssuer {
         let _held = self.dir.hold()?;
         let party = Enrollable::new(present.peer_name().clone())?;
         self.expect_good(present)?;
+        if let Some(serial) = self.dir.revoked_serial_sharing_key(present.serial())? {
+            return Err(IssueFault::RevokedKey(serial));
+        }
         let life = present.not_after().duration_since(present.not_before()).unwrap_or_default();
         if now < present.not_before() + life / 2 {
             return Err(IssueFault::TooEarly);
@@ -259,15 +262,6 @@ impl PartyIssuer {
             not_after: (now + ENROLLER_LEAF_LIFE).min(self.ca.facts().not_after),
         })
     }
-}
-
-/// By a clock that is behind the CA's own start, leafs would hold in the past.
-fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
-    let since = ca.facts().not_before;
-    if now < since {
-        return Err(CertsError::CaNotValidYet { since: Utc(since), now: Utc(now) });
-    }
-    expect_holding(ca, now)
 }
 
 fn first_of(pem: &str) -> Result<CertificateFacts, CertsError> {

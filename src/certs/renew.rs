@@ -3,11 +3,14 @@
 use super::{
     CertsDir, CertsError, CrlReport,
     ca::{BACKDATED, Ca},
-    dir::{Action, expect_holding, is_fresh},
+    dir::{Action, expect_valid, is_fresh},
     issue::{IssueReport, Plan, hosts_of},
     issued,
 };
-use crate::{name::PeerName, tls::CertificateFacts};
+use crate::{
+    name::PeerName,
+    tls::{CertificateFacts, Utc},
+};
 use std::time::{Duration, SystemTime};
 
 /// What became of one party's certificate.
@@ -64,7 +67,7 @@ impl CertsDir {
         let only = options.only.as_ref();
         let _held = self.hold()?;
         let ca = self.ca()?;
-        expect_holding(&ca, now)?;
+        expect_valid(&ca, now)?;
         let mut parties = vec![];
         for party in self.issued_parties(only)? {
             parties.extend(self.renew_one(&ca, &party, options, now)?);
@@ -104,6 +107,10 @@ impl CertsDir {
         if now > facts.not_after && !options.expired {
             let (party, not_after) = (party.clone(), facts.not_after);
             return Ok(Some(Renewal::Expired { party, not_after }));
+        }
+        if now < facts.not_before && !options.force {
+            let (party, since, now) = (party.clone(), Utc(facts.not_before), Utc(now));
+            return Err(CertsError::ClockBehind { party, since, now });
         }
         let is_due = !ca.is_issuer_of(&facts) || !is_fresh(facts.not_before, facts.not_after, now);
         if !is_due && !options.force {
@@ -293,6 +300,15 @@ mod tests {
             let told = sign(&stolen, name).expect_err("refused").to_string();
             assert!(told.contains("revoked") && told.contains("certs request agent"), "{told}");
         }
+        // Nor where the present certificate is shown for another key.
+        let listed = certs.list().expect("listed");
+        let of = |name: &str| {
+            let mut of = listed.iter().filter(|one| one.party.name.as_str() == name);
+            let serial = of.next_back().expect("issued").serial.clone();
+            certs.revoked_serial_sharing_key(&serial).expect("looked")
+        };
+        assert_eq!(of("shared").as_ref(), Some(&listed[0].serial));
+        assert_eq!(of("a"), None, "its key is another now");
         // Nor by renewing what was signed for it under another name.
         let options = RenewOptions { force: true, ..RenewOptions::default() };
         let report = certs.renew(&options, now()).expect("renewed");
@@ -320,6 +336,21 @@ mod tests {
         certs.revoke(&party, now()).expect("revoked");
         let told = sign().expect_err("refused").to_string();
         assert!(told.contains("revoked"), "{told}");
+    }
+
+    #[test]
+    fn by_a_clock_that_is_behind_nothing_good_is_renewed_but_by_force() {
+        let (_dir, certs) = with_ca();
+        certs.issue(&request(Role::Agent, "a", 30), now() + 500 * DAY).expect("issued");
+        let behind = now() + 100 * DAY;
+        let told = certs.renew(&RenewOptions::default(), behind).expect_err("refused").to_string();
+        assert!(told.contains("agent/a is not valid yet") && told.contains("clock"), "{told}");
+        assert_eq!(renewed(&certs, 501 * DAY)[0].1, Action::Kept, "it is the one that it was");
+        let options = RenewOptions { force: true, ..RenewOptions::default() };
+        certs.renew(&options, behind).expect("renewed by force");
+        // Before the CA's own start nothing is renewed at all.
+        let told = certs.renew(&options, now() - 400 * DAY).expect_err("refused").to_string();
+        assert!(told.contains("the CA is not valid yet"), "{told}");
     }
 
     #[test]

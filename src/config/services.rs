@@ -73,7 +73,7 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
     }
     let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
     let metadata = table.each("metadata", metadata_name);
-    table.refuse(&["upstream"], "belongs in [[http]] or [[tcp]]; here it is `forward`");
+    table.refuse(&["upstream"], "belongs in [[tcp]]; here it is `forward`");
     table.refuse(
         &["nodes", "demo", "ledger", "enroll"],
         "belongs above the first [header] of the file",

@@ -193,7 +193,7 @@ fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
             table("forward = 'http://a'\nmethods = ['A', 'A']"),
             "f:4: `methods`: A stands there twice",
         ),
-        (table("forward = 'http://a'\nupstream = 'b'"), "f:4: `upstream` belongs in [[http]]"),
+        (table("forward = 'http://a'\nupstream = 'b'"), "f:4: `upstream` belongs in [[tcp]]"),
         (table("forward = 'http://a'\nkeep_alive = 1"), "f:4: `keep_alive`: "),
         (
             table("forward = 'http://a'\nmetadata = ['a b']"),

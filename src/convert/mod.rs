@@ -10,7 +10,7 @@ use crate::{
     drain::blocking,
     limits::{
         CONVERSIONS_AT_ONCE_MAX, CONVERSIONS_WAITING_MAX, CONVERSIONS_WAITING_PER_CALLER_MAX,
-        CONVERTED_INLINE_BYTES_MAX,
+        CONVERTED_INLINE_BYTES_MAX, MEMORY_COUNTED_BYTES_MIN,
     },
     name::PeerName,
     status::{Code, Outcome, Status},
@@ -88,8 +88,12 @@ impl Converter {
     /// # Errors
     /// It is not CBOR, or too many wait.
     pub(crate) async fn to_text(&self, cbor: Bytes) -> Result<Text, ConvertError> {
-        if is_small(&cbor) {
+        if cbor.len() < MEMORY_COUNTED_BYTES_MIN {
             return json::cbor_to_text(&cbor).map(Text::whole).map_err(ConvertError::Invalid);
+        }
+        if is_small(&cbor) {
+            // A counted message stays counted until it is written: its text may be six times as long.
+            return json::JsonText::new(cbor).map(Text::written).map_err(ConvertError::Invalid);
         }
         self.in_turn(move || json::JsonText::new(cbor).map(Text::written)).await
     }

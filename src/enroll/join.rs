@@ -174,8 +174,10 @@ impl Join {
 /// Whether there is no certificate for a key after this: the enroller has refused it or its token, or was never asked for one. Otherwise its
 /// answer may have been lost.
 fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
-    use JoinRefusal::{Internal, TooMany};
+    use JoinRefusal::{Internal, Malformed, Revoked, TooMany};
     match error {
+        // A kept key may have its certificate under another token: only a refusal of the key itself makes it useless.
+        EnrollError::Refused { code, .. } if was_kept => matches!(code, Malformed | Revoked),
         EnrollError::Refused { code, .. } => !matches!(code, TooMany | Internal),
         EnrollError::Untrusted { .. } => !was_kept,
         _ => false,

@@ -120,7 +120,11 @@ impl Refusal {
 
     /// What HTTP says of it.
     pub(super) fn http_status(&self) -> StatusCode {
-        self.http.unwrap_or_else(|| http_status(self.status.code()))
+        self.http.unwrap_or_else(|| match (self.status.code(), self.status.outcome()) {
+            // Clients and proxies repeat a 429 by themselves: only where nothing was started.
+            (Code::ResourceExhausted, Outcome::Unknown) => StatusCode::INTERNAL_SERVER_ERROR,
+            (code, _) => http_status(code),
+        })
     }
 
     /// The answer of a call with one reply.
@@ -238,6 +242,16 @@ mod tests {
             let code = Code::from_number(number).expect("a code");
             assert_eq!(http_status(code).as_u16(), http, "{code}");
         }
+    }
+
+    #[test]
+    fn what_may_have_run_is_no_429() {
+        let http = |outcome| {
+            Refusal::from(Status::with_outcome(Code::ResourceExhausted, outcome, "full"))
+                .http_status()
+                .as_u16()
+        };
+        assert_eq!((http(Outcome::NotExecuted), http(Outcome::Unknown)), (429, 500));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     current::Current,
-    limits::{DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, PROBE_AFTER, RACE_STAGGER},
+    limits::{
+        DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, PROBE_AFTER, RACE_ADDRESSES_MAX, RACE_STAGGER,
+    },
     name::NodeAddress,
     race::{self, Tried},
     tls::Credentials,
@@ -205,19 +207,26 @@ impl Dialler {
 }
 
 /// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed. A name with
-/// more addresses than one race takes begins with those that `tried` does not hold.
+/// more addresses than one race takes begins with those that `tried` does not hold, and has as many races as it takes to try each address.
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,
     config: &quinn::ClientConfig,
     tried: &mut Tried,
 ) -> Result<quinn::Connection, LinkFault> {
-    let attempts = tried.next(resolve(address).await?).into_iter().map(|to| {
-        let (sockets, config, address) = (sockets.clone(), config.clone(), address.clone());
-        attempt(sockets, to, address, config)
-    });
-    let raced = race::first(attempts, RACE_STAGGER, more_telling).await;
-    raced.map_err(|fault| fault.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }))
+    let addresses = resolve(address).await?;
+    let mut worst = None;
+    for _ in 0..addresses.len().div_ceil(RACE_ADDRESSES_MAX) {
+        let attempts = tried.next(addresses.clone()).into_iter().map(|to| {
+            let (sockets, config, address) = (sockets.clone(), config.clone(), address.clone());
+            attempt(sockets, to, address, config)
+        });
+        match race::first(attempts, RACE_STAGGER, more_telling).await {
+            Ok(connection) => return Ok(connection),
+            Err(fault) => worst = worst.into_iter().chain(fault).reduce(more_telling),
+        }
+    }
+    Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }))
 }
 
 async fn attempt(

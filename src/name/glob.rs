@@ -131,7 +131,7 @@ impl FromStr for ServiceGlob {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let labels = parse_labels(text, is_identifier_byte).map_err(|why| {
-            let service = text.split(['/', ':']).next().unwrap_or_default().to_owned();
+            let service = text.split('/').next().unwrap_or_default().to_owned();
             NameError::new("service pattern", text, why).or_write::<Self>(text, [service])
         })?;
         Ok(Self { text: text.into(), labels })
@@ -244,7 +244,9 @@ fn dotted((service, method): (&str, &str)) -> String {
 fn spellings(text: &str) -> Vec<String> {
     match text.split_once(['/', ':']) {
         // Go's `Service.Method`, every method, or all of one service.
-        None if text.contains('*') => vec![format!("*/{}", text.replace("**", "*"))],
+        None if !text.contains('.') && text.contains('*') => {
+            vec![format!("*/{}", text.replace("**", "*"))]
+        }
         None => {
             let go = text.rsplit_once('.').map(|(service, method)| format!("{service}/{method}"));
             go.into_iter().chain([format!("{text}/*")]).collect()
@@ -430,6 +432,7 @@ mod tests {
             ("*", Some("*/*")),
             ("**", Some("*/*")),
             ("Get*", Some("*/Get*")),
+            ("Hello.*", Some("Hello/*")),
             ("HelloService", Some("HelloService/*")),
             ("HelloService.Hello", Some("HelloService/Hello")),
             ("HelloService/**", Some("HelloService/*")),

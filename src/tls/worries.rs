@@ -76,10 +76,14 @@ fn line(worry: Worry, credentials: &Credentials, now: SystemTime) -> String {
     let ends = &credentials.validity().ends;
     let (end, what) =
         (ends.at(), ends.subject(&format!("the certificate of {}", credentials.peer_name())));
+    let party = credentials.peer_name();
     let remedy = match ends.intermediate() {
-        None if worry == Worry::HasEnded => "renew it with `dialback certs renew --expired`",
-        None => "renew it with `dialback certs renew`",
-        Some(_) => "put the current one of that CA behind the leaf in the file",
+        None if worry == Worry::HasEnded => format!(
+            "renew it with `dialback certs renew {} {} --expired`, or join again by a token",
+            party.role, party.name
+        ),
+        None => "renew it with `dialback certs renew`".to_owned(),
+        Some(_) => "put the current one of that CA behind the leaf in the file".to_owned(),
     };
     let list_end = credentials.crl_next_update().unwrap_or(now);
     match worry {

@@ -240,7 +240,8 @@ async fn an_agent_under_load_leaves_and_its_successor_goes_on_beside_it() {
     assert_eq!(stage.runs("load"), answered, "a call ran that was not answered, or twice");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+// On one thread nothing runs between the start and the listening, so that no event is missed.
+#[tokio::test]
 async fn an_agent_tells_its_own_program_what_becomes_of_its_links() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");

@@ -216,7 +216,7 @@ async fn look(caller: &Caller, way: &Way) {
             });
             if !hosted.any(|hosted| hosted == path) {
                 tracing::warn!(
-                    "agent {} hosts no {path} now; connections will be refused",
+                    "agent {} hosts no {path} that this caller may open (is it in [[tcp]] there, and is there an [[allow]] rule for {path}?); connections will be refused",
                     way.agent
                 );
             }

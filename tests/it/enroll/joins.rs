@@ -133,7 +133,7 @@ async fn a_machine_that_ended_before_its_answer_came_joins_by_the_same_command()
 }
 
 #[tokio::test]
-async fn a_pending_key_outlives_an_enroller_that_is_not_reached_and_no_refusal() {
+async fn a_pending_key_outlives_an_enroller_that_is_not_reached_and_a_wrong_token() {
     let site = Site::new();
     let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
@@ -147,7 +147,11 @@ async fn a_pending_key_outlives_an_enroller_that_is_not_reached_and_no_refusal()
     let enroller = site.enroller(LONG).await;
     let unknown = changed(&token, 3, "00112233445566778899aabbccddeeff");
     refused(site.join(enroller.local_addr(), &unknown, "m").await, JoinRefusal::TokenUnknown);
-    assert_eq!(names_in(&site.path("m")), [] as [String; 0]);
+    assert_eq!(read(), kept, "it may have its certificate under another token");
+    site.join(enroller.local_addr(), &token, "m").await.expect("joined");
+    assert!(!names_in(&site.path("m")).iter().any(|name| name.ends_with(".pending")));
+    refused(site.join(enroller.local_addr(), &unknown, "n").await, JoinRefusal::TokenUnknown);
+    assert_eq!(names_in(&site.path("n")), [] as [String; 0], "a key that nobody has seen");
 }
 
 #[tokio::test]
