@@ -1,5 +1,5 @@
 //! A bounded queue that is fair between blocks of addresses: networks take turns, in each network its sites, in each site its hosts. So many
-//! addresses in one block do not multiply a share. Of one host the newest item comes first: whoever waits has a limited time, and in a crowd
+//! addresses in one block do not multiply a share. Of one host the newest item comes first: a waiter has a limited time, and in a crowd
 //! that is larger than can be served in it, the oldest would be served when they are about to give up, and all work would be in vain.
 
 use crate::prefixes::Prefix;

@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_over_its_share_waits_and_begins_when_another_has_ended() {
+    fn an_address_over_its_share_waits_and_begins_when_another_has_ended() {
         let mut door = Door::new(8, 1_000);
         door.proven("192.0.2.1", 5);
         assert_eq!((door.permits.len(), door.limiter.waiting.len()), (2, 3));
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_waited_too_long_is_ignored_when_its_turn_comes() {
+    fn an_address_that_has_waited_too_long_is_ignored_when_its_turn_comes() {
         let mut door = Door::new(4, 1_000);
         door.proven("192.0.2.1", 1);
         door.permits[0].1.settle();

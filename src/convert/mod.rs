@@ -113,7 +113,7 @@ impl Converter {
         self.run(text, json::lenient_text_to_cbor).await
     }
 
-    /// The same CBOR, if it is well-formed: whoever reads it last should not be the first to find out that it is not.
+    /// The same CBOR, if it is well-formed: the last reader should not be the first to find out that it is not.
     ///
     /// # Errors
     /// It is not CBOR, or too many wait.

@@ -93,7 +93,7 @@ impl Desk {
 
     /// A token is looked at only if its bearer's address has not tried too many unknown ones.
     ///
-    /// Only an unknown secret counts as a guess. Whoever has a token that was used, has expired or is another party's has shown its
+    /// Only an unknown secret counts as a guess. The holder of a token that was used, has expired or is another party's has shown its
     /// secret, and a machine that goes on asking with it must not lock out its neighbours behind the same address. That is not an oracle:
     /// without one of the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever party is named, and beyond the limit every answer is
     /// TOO_MANY, whatever the secret.

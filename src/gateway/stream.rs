@@ -31,7 +31,7 @@ pub(super) enum Wording {
 /// Ends when whoever asks may not ask any more.
 pub(super) type Lapse = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Whoever asks: how its messages are converted, and when it may not ask any more.
+/// The asker: how its messages are converted, and when it may not ask any more.
 pub(super) type Asking = (Converter, Lapse);
 
 /// A message on its way to what it is written as.

@@ -92,7 +92,7 @@ impl Trust {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes links at the end of the chains that they were made with, judges them if whoever replaced the credentials has not seen to
+    /// Closes links at the end of the chains that they were made with, judges them if the program that replaced the credentials has not seen to
     /// it, and says what of our own is about to end, for as long as it is polled. The clock on the wall counts, because certificates know no other.
     pub(crate) async fn mind_time(&self) {
         let mut reminder = Reminder::default();

@@ -1,5 +1,5 @@
 //! Which of many hosts of a method one caller may call, where those are few: judged once for each policy, and then only those that register
-//! later. Pure: hosts and verdicts come from outside.
+//! later. Pure: hosts and decisions come from outside.
 
 use super::hosting::Seen;
 use crate::{

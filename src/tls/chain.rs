@@ -130,7 +130,7 @@ pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<Stri
     Some(format!("the intermediate {name} in its chain {what}"))
 }
 
-/// Whose certificate it is, for people: whoever made it wrote that.
+/// Whose certificate it is, for people: its maker wrote that.
 fn name_of(facts: &CertificateFacts) -> String {
     let shown = |c: char| if c.is_control() { '?' } else { c };
     facts.subject.chars().take(SUBJECT_CHARS_MAX).map(shown).collect()

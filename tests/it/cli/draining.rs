@@ -132,7 +132,7 @@ fn a_second_signal_does_not_wait_for_an_agents_calls_either() {
     agent.end().expect(1, &[]);
 }
 
-/// A process that is signalled twice with a call in flight ends with exit code 1, and whoever waits for the call knows at once that it was
+/// A process that is signalled twice with a call in flight ends with exit code 1, and the waiter for the call knows at once that it was
 /// cut off: not by the silence of the link, 12 s later.
 async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, text: &str) {
     let [caller, _] = callers(place, at).await;
