@@ -4,6 +4,7 @@
 
 use super::LinkFault;
 use crate::{
+    limits::MEMORY_COUNTED_BYTES_MIN,
     memory::{Exhausted, Held, MemoryAccount},
     wire::{Chunks, Header, Kind, StreamCode, WireError},
 };
@@ -290,7 +291,10 @@ impl FrameReader {
         let header = Header::parse(self.received.as_slice(), self.message_bytes_max)
             .map_err(ReadFault::Wire)?;
         let Some(Header { kind, payload_bytes, header_bytes }) = header else { return Ok(None) };
-        if let (Kind::Message, None, Some(account)) = (kind, &self.held, &self.account) {
+        // Small messages are not counted, and are most of them: nothing is made for them.
+        if let (Kind::Message, None, Some(account)) = (kind, &self.held, &self.account)
+            && payload_bytes >= MEMORY_COUNTED_BYTES_MIN
+        {
             self.held = Some(account.take(payload_bytes).map_err(ReadFault::Exhausted)?);
         }
         if self.received.as_slice().len() < header_bytes + payload_bytes {
