@@ -103,8 +103,8 @@ pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at the handshakes that wait, beside those when one has ended.
 pub const HANDSHAKE_LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Room that a listening UDP socket asks the system for: the first packets of 1,000 peers that come at once. Linux gives twice
-/// `net.core.rmem_max` at most, which is 416 KiB unless it was raised.
+/// Room that a UDP socket asks the system for: the first packets of 1,000 peers that come at once, or what some busy links send in one
+/// go. Linux gives twice `net.core.rmem_max` at most, which is 416 KiB unless it was raised.
 pub const UDP_RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What QUIC keeps of a stranger's packets until its handshake is begun or refused: some first flights. And of all strangers together.

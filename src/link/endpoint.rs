@@ -1,7 +1,7 @@
 //! UDP sockets and transport settings: where links come from.
 
 use super::greet::{self, Greeted, NotGreeted};
-use super::{canonical, resets::ResetKeys, trust::Trust};
+use super::{canonical, resets::ResetKeys, runtime, trust::Trust};
 use crate::{
     current::Current,
     handshake_limiter::Incoming,
@@ -53,27 +53,23 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// A UDP socket. `[::]` takes IPv4 and IPv6 together.
+///
+/// What comes at once and is not read yet is lost where the system's buffer is full: first packets of a crowd come again a second later,
+/// and a peer that sends much in one go sends it again and then less. So it has as much room as the system gives, on Linux twice the
+/// usual without any setting.
 pub(super) fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let bind = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
+        if socket.recv_buffer_size()? < limits::UDP_RECEIVE_BUFFER_BYTES {
+            drop(socket.set_recv_buffer_size(limits::UDP_RECEIVE_BUFFER_BYTES));
+        }
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
     bind().map_err(|source| BindError::Socket { address, source })
-}
-
-/// A UDP socket to listen on. What comes at once and is not read yet is lost where the system's buffer is full: first packets of a crowd come
-/// again a second later. So it has as much room as the system gives, on Linux twice the usual without any setting.
-pub(super) fn bind_to_listen(address: SocketAddr) -> Result<UdpSocket, BindError> {
-    let socket = bind(address)?;
-    let system = socket2::SockRef::from(&socket);
-    if system.recv_buffer_size().is_ok_and(|bytes| bytes < limits::UDP_RECEIVE_BUFFER_BYTES) {
-        drop(system.set_recv_buffer_size(limits::UDP_RECEIVE_BUFFER_BYTES));
-    }
-    Ok(socket)
 }
 
 /// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
@@ -173,11 +169,10 @@ impl Listener {
         keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
         let server = server_config(credentials, limits)?;
-        let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(address))?;
+        let runtime = runtime::for_endpoint(address)?;
         let config = accepting_endpoint(keys)?;
-        let endpoint =
-            quinn::Endpoint::new(config, Some(server.clone()), bind_to_listen(address)?, runtime)
-                .map_err(|source| BindError::Socket { address, source })?;
+        let endpoint = quinn::Endpoint::new(config, Some(server.clone()), bind(address)?, runtime)
+            .map_err(|source| BindError::Socket { address, source })?;
         let trust = Arc::new(Trust::new(credentials.clone()));
         Ok(Self { endpoint, server: Current::new(server), trust })
     }
@@ -257,10 +252,6 @@ pub(super) fn server_config_of_one(
     Ok(Arc::new(server))
 }
 
-pub(super) fn no_runtime(address: SocketAddr) -> BindError {
-    BindError::Socket { address, source: io::Error::other("no tokio runtime is running") }
-}
-
 /// A stranger's first packet.
 pub(crate) struct Knock {
     incoming: quinn::Incoming,
@@ -337,7 +328,7 @@ impl DiallingSockets {
         if let Some(endpoint) = &*made {
             return Ok(endpoint.clone());
         }
-        let runtime = quinn::default_runtime().ok_or_else(|| no_runtime(wildcard))?;
+        let runtime = runtime::for_endpoint(wildcard)?;
         let endpoint =
             quinn::Endpoint::new(EndpointConfig::default(), None, bind(wildcard)?, runtime)
                 .map_err(|source| BindError::Socket { address: wildcard, source })?;
@@ -402,12 +393,12 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_listening_socket_has_more_room_than_the_system_gives_by_itself() {
+    fn a_socket_has_more_room_than_the_system_gives_by_itself() {
         let size =
             |socket: UdpSocket| socket2::SockRef::from(&socket).recv_buffer_size().expect("a size");
-        let at = (Ipv4Addr::LOCALHOST, 0).into();
-        let usual = size(bind(at).expect("a socket"));
-        let ours = size(bind_to_listen(at).expect("a socket"));
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let usual = size(UdpSocket::bind(at).expect("a socket"));
+        let ours = size(bind(at).expect("a socket"));
         assert!(ours > usual || usual >= limits::UDP_RECEIVE_BUFFER_BYTES, "{ours} and {usual}");
     }
 

@@ -3,7 +3,7 @@
 use super::{
     BindError, LinkFault, canonical, dial,
     endpoint::{self, DiallingSockets},
-    greet,
+    greet, runtime,
 };
 use crate::{
     handshake_limiter::Incoming,
@@ -41,9 +41,8 @@ impl JoinListener {
         trust_domain: &str,
     ) -> Result<Self, BindError> {
         let server = Some(server_config(tls)?);
-        let runtime = quinn::default_runtime().ok_or_else(|| endpoint::no_runtime(address))?;
-        let (config, socket) =
-            (quinn::EndpointConfig::default(), endpoint::bind_to_listen(address)?);
+        let runtime = runtime::for_endpoint(address)?;
+        let (config, socket) = (quinn::EndpointConfig::default(), endpoint::bind(address)?);
         let endpoint = quinn::Endpoint::new(config, server, socket, runtime)
             .map_err(|source| BindError::Socket { address, source })?;
         Ok(Self { endpoint, trust_domain: trust_domain.into() })

@@ -15,6 +15,7 @@ mod probe;
 mod redial;
 mod resets;
 mod roam;
+mod runtime;
 mod stream;
 mod trust;
 

@@ -1,0 +1,230 @@
+//! tokio under quinn, with drivers that let the tasks that are ready write first.
+//!
+//! quinn wakes the driver of a connection at every write to one of its streams. tokio runs a task that was woken by a running one next,
+//! before all others that are ready, so that each small call left in a datagram and a system call of its own. A driver that goes to the
+//! back of the queue sends together what all of these have written. See `docs/decisions/0036`.
+
+use super::BindError;
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+/// So often a connection's driver runs at once after its endpoint has read: once to take in what came, once for what is written first in
+/// answer, so that the peer can begin while the rest is written. With one, two ends that answer each other take turns where they could
+/// work at the same time.
+const RUNS_AT_ONCE: u8 = 2;
+
+/// The runtime for one endpoint, which is to have this address. Only within a tokio runtime.
+pub(super) fn for_endpoint(address: SocketAddr) -> Result<Arc<dyn Runtime>, BindError> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Ok(Arc::new(BatchingRuntime::default()));
+    }
+    Err(BindError::Socket { address, source: io::Error::other("no tokio runtime is running") })
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// [`TokioRuntime`] but for how drivers run.
+#[derive(Debug, Default)]
+struct BatchingRuntime {
+    /// What an endpoint spawns first is its own driver; all that follow are those of its connections.
+    has_endpoint: AtomicBool,
+    /// How often the endpoint's driver has run, wrapping.
+    reads: Arc<AtomicUsize>,
+}
+
+impl Runtime for BatchingRuntime {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, driver: Driver) {
+        let reads = self.reads.clone();
+        if self.has_endpoint.swap(true, Ordering::Relaxed) {
+            TokioRuntime.spawn(Box::pin(ConnectionDriver::new(driver, reads)));
+        } else {
+            TokioRuntime.spawn(Box::pin(EndpointDriver { driver, reads }));
+        }
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+/// Reads packets and hands them to the connections.
+struct EndpointDriver {
+    driver: Driver,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Future for EndpointDriver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.driver.as_mut().poll(context)
+    }
+}
+
+/// Takes in the packets of one connection, and sends what was written.
+struct ConnectionDriver {
+    driver: Driver,
+    reads: Arc<AtomicUsize>,
+    /// [`Self::reads`] when the driver last ran.
+    reads_seen: usize,
+    runs_at_once: u8,
+    /// It is at the back of the queue.
+    waits: bool,
+}
+
+impl ConnectionDriver {
+    fn new(driver: Driver, reads: Arc<AtomicUsize>) -> Self {
+        let reads_seen = reads.load(Ordering::Relaxed);
+        Self { driver, reads, reads_seen, runs_at_once: RUNS_AT_ONCE, waits: false }
+    }
+
+    /// Whether it was woken for the first things after a read.
+    fn runs_at_once(&mut self) -> bool {
+        let reads = self.reads.load(Ordering::Relaxed);
+        if reads != self.reads_seen {
+            (self.reads_seen, self.runs_at_once) = (reads, RUNS_AT_ONCE);
+        }
+        let at_once = self.runs_at_once > 0;
+        self.runs_at_once = self.runs_at_once.saturating_sub(1);
+        at_once
+    }
+}
+
+impl Future for ConnectionDriver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if !self.waits && !self.runs_at_once() {
+            self.waits = true;
+            // A task that wakes itself while it runs goes to the back of the queue.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.waits = false;
+        self.driver.as_mut().poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future::poll_fn, sync::Mutex, task::Waker};
+
+    /// A runtime with an endpoint and a connection whose drivers only say that they run.
+    struct World {
+        log: Arc<Mutex<Vec<&'static str>>>,
+        endpoint: Arc<Mutex<Option<Waker>>>,
+        connection: Arc<Mutex<Option<Waker>>>,
+    }
+
+    impl World {
+        async fn start() -> Self {
+            let world =
+                Self { log: Arc::default(), endpoint: Arc::default(), connection: Arc::default() };
+            let runtime = BatchingRuntime::default();
+            runtime.spawn(world.driver("read", &world.endpoint));
+            runtime.spawn(world.driver("send", &world.connection));
+            world.settled().await;
+            world
+        }
+
+        fn driver(&self, name: &'static str, waker: &Arc<Mutex<Option<Waker>>>) -> Driver {
+            let (log, waker) = (self.log.clone(), waker.clone());
+            Box::pin(poll_fn(move |context| {
+                log.lock().expect("a log").push(name);
+                *waker.lock().expect("a waker") = Some(context.waker().clone());
+                Poll::Pending
+            }))
+        }
+
+        /// What ran until nothing was ready any more.
+        async fn settled(&self) -> Vec<&'static str> {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            std::mem::take(&mut self.log.lock().expect("a log"))
+        }
+
+        /// Packets come, and the connection's driver takes them in.
+        async fn read(&self) {
+            wake(&self.endpoint);
+            assert_eq!(self.settled().await, ["read"]);
+            wake(&self.connection);
+            assert_eq!(self.settled().await, ["send"]);
+        }
+
+        /// So many tasks that are ready at once write to the connection.
+        async fn written_by(&self, tasks: usize) -> Vec<&'static str> {
+            let mut writers = tokio::task::JoinSet::new();
+            for _ in 0..tasks {
+                let (connection, log) = (self.connection.clone(), self.log.clone());
+                writers.spawn(async move {
+                    log.lock().expect("a log").push("write");
+                    wake(&connection);
+                });
+            }
+            self.settled().await
+        }
+    }
+
+    fn wake(waker: &Mutex<Option<Waker>>) {
+        waker.lock().expect("a waker").as_ref().expect("it has run").wake_by_ref();
+    }
+
+    /// On the only worker of tokio's scheduler for several, where a task that is woken by a running one runs next.
+    fn on_one_worker<F: Future<Output = ()> + Send + 'static>(test: F) {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).build().expect("a runtime");
+        runtime.block_on(runtime.spawn(test)).expect("the test");
+    }
+
+    #[test]
+    fn after_a_read_the_first_answer_goes_at_once_and_the_others_together() {
+        on_one_worker(async {
+            let world = World::start().await;
+            world.read().await;
+            let sent = world.written_by(4).await;
+            assert_eq!(sent, ["write", "send", "write", "write", "write", "send"]);
+            assert_eq!(world.written_by(2).await, ["write", "write", "send"]);
+            world.read().await;
+            assert_eq!(world.written_by(3).await, ["write", "send", "write", "write", "send"]);
+        });
+    }
+
+    #[test]
+    fn a_driver_that_waits_runs_even_if_nobody_wakes_it_again() {
+        on_one_worker(async {
+            let world = World::start().await;
+            for _ in 0..5 {
+                assert_eq!(world.written_by(1).await, ["write", "send"]);
+            }
+        });
+    }
+
+    #[test]
+    fn without_tokio_the_error_says_so() {
+        let at = ([127, 0, 0, 1], 0).into();
+        let error = for_endpoint(at).expect_err("no runtime").to_string();
+        assert!(error.contains("no tokio runtime is running"), "{error}");
+    }
+}
