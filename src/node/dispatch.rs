@@ -113,7 +113,10 @@ impl Dispatch {
         };
         let is_of_use = match failure.code() {
             Code::Unavailable => elsewhere(),
-            Code::ResourceExhausted => request.target == Target::Service,
+            // An agent that is full: another may have room. A reply that found no room would find none again.
+            Code::ResourceExhausted => {
+                request.target == Target::Service && failure.outcome() == Outcome::NotExecuted
+            }
             _ => false,
         };
         let has_time = Instant::now() < request.deadline;

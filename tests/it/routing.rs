@@ -178,6 +178,31 @@ async fn what_may_have_run_is_tried_again_only_where_a_rule_says_that_it_is_idem
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_found_no_room_is_not_asked_for_again_elsewhere() {
+    let (world, runs) = (World::new(), Arc::new(AtomicUsize::new(0)));
+    let mut allow = AllowRule::parse("ops", "shop.*", "*/*").expect("a rule");
+    allow.idempotent = true;
+    let policy =
+        NodePolicy::default().allow(allow).host(HostRule::parse("shop.*", "Who").expect("a rule"));
+    // The replies of one caller may take half of this: 2 MiB.
+    let limits = Limits { memory_max: Some(4 << 20), ..Limits::default() };
+    let node = world.node().policy(policy).limits(limits).start().await.expect("a node");
+    let mut agents = Vec::new();
+    for name in ["shop.a", "shop.b"] {
+        let counted = runs.clone();
+        let service = Service::new("Who").method("Large", move |(): (), _: Context| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Ok("x".repeat(3 << 20)))
+        });
+        agents.push(attached(world.agent(name, node.local_addr()).serve(service)).await);
+    }
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    let answer = caller.any().call::<String>("Who/Large", &()).await;
+    check_status(answer, Code::ResourceExhausted, Outcome::Unknown);
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
 /// Ends as a lost link does: nobody knows.
 struct Lost(Arc<AtomicUsize>);
 
