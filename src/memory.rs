@@ -1,7 +1,7 @@
 //! Bytes of messages that a node or an agent holds for its callers: counted for each and in all, refused before the process is killed for them.
 
 use crate::{
-    limits::{MEMORY_COUNTED_BYTES_MIN, MEMORY_SHARE},
+    limits::{Limits, MEMORY_COUNTED_BYTES_MIN, MEMORY_SHARE},
     name::PeerName,
     pace::Lines,
     status::{Code, Outcome, Status},
@@ -122,15 +122,22 @@ struct Shared {
 }
 
 impl MessageMemory {
-    /// This many bytes, or half of what the process may use.
-    pub(crate) fn new(bytes_max: Option<usize>) -> Self {
-        let counter = Mutex::new(Counter::new(resolve(bytes_max)));
-        Self(Arc::new(Shared { counter, refusals: Lines::default() }))
+    /// `memory_max`, or half of what the process may use. A bound that the largest message does not fit is logged.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let counter = Mutex::new(Counter::new(0));
+        let memory = Self(Arc::new(Shared { counter, refusals: Lines::default() }));
+        memory.apply(limits);
+        memory
     }
 
     /// Sets another bound. What is held stays.
-    pub(crate) fn set_max(&self, bytes_max: Option<usize>) {
-        self.counter().max = resolve(bytes_max);
+    pub(crate) fn apply(&self, limits: &Limits) {
+        let half = || system::memory_bytes().map_or(usize::MAX, |bytes| bytes / 2);
+        let max = limits.memory_max.unwrap_or_else(half);
+        self.counter().max = max;
+        if let Some(why) = misfit(max, limits.message_bytes_max) {
+            tracing::warn!("{why}");
+        }
     }
 
     /// The share of one caller, for requests.
@@ -149,9 +156,15 @@ impl MessageMemory {
     }
 }
 
-/// The bound in bytes.
-fn resolve(bytes_max: Option<usize>) -> usize {
-    bytes_max.unwrap_or_else(|| system::memory_bytes().map_or(usize::MAX, |bytes| bytes / 2))
+/// Says so if the share of a caller is smaller than the largest message, which would be refused even if nothing else is held.
+pub(crate) fn misfit(memory_max: usize, message_bytes_max: usize) -> Option<String> {
+    let share = memory_max / MEMORY_SHARE;
+    let enough = message_bytes_max.saturating_mul(MEMORY_SHARE);
+    (share < message_bytes_max).then(|| {
+        format!(
+            "a caller may hold {share} bytes (a quarter of memory_max), less than one message of message_bytes_max ({message_bytes_max} bytes); raise memory_max to {enough} or lower message_bytes_max"
+        )
+    })
 }
 
 /// What one caller may have held for it.
@@ -259,6 +272,24 @@ impl AsRef<[u8]> for Counted {
 mod tests {
     use super::*;
 
+    fn bound(memory_max: usize) -> Limits {
+        Limits { memory_max: Some(memory_max), message_bytes_max: 1_024, ..Limits::default() }
+    }
+
+    fn memory_of(memory_max: usize) -> MessageMemory {
+        MessageMemory::new(&bound(memory_max))
+    }
+
+    #[test]
+    fn a_share_smaller_than_one_message_is_told_with_the_bound_that_holds_it() {
+        assert_eq!(misfit(4_000, 1_000), None);
+        let text = misfit(3_999, 1_000).expect("a misfit");
+        assert!(
+            text.contains("may hold 999 bytes") && text.contains("memory_max to 4000"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn a_caller_is_refused_beyond_its_share_and_all_beyond_the_bound() {
         use Purpose::Request;
@@ -306,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_message_is_counted_until_the_last_piece_of_it_is_dropped() {
-        let memory = MessageMemory::new(Some(4 * MEMORY_COUNTED_BYTES_MIN));
+        let memory = memory_of(4 * MEMORY_COUNTED_BYTES_MIN);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let bytes = MEMORY_COUNTED_BYTES_MIN;
         let whole = Bytes::from(vec![7; bytes]);
@@ -325,10 +356,10 @@ mod tests {
 
     #[test]
     fn a_bound_that_is_lowered_holds_for_what_comes_and_keeps_what_is_held() {
-        let memory = MessageMemory::new(Some(1 << 20));
+        let memory = memory_of(1 << 20);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let held = account.take(1 << 18).expect("the share");
-        memory.set_max(Some(1 << 19));
+        memory.apply(&bound(1 << 19));
         assert_eq!(account.take(1 << 14).map(drop), Err(Exhausted::Share(1 << 17)));
         drop(held);
         assert!(account.take(1 << 17).is_ok());
@@ -337,7 +368,7 @@ mod tests {
     #[cfg(feature = "gateway")]
     #[test]
     fn what_a_body_becomes_is_counted_in_its_place() {
-        let memory = MessageMemory::new(Some(4 * 20_000));
+        let memory = memory_of(4 * 20_000);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let message = |bytes: usize| Bytes::from(vec![7; bytes]);
         for (body, becomes, counted) in [

@@ -156,7 +156,7 @@ impl AgentBuilder {
             policy: Current::new(self.policy),
             refusals: Lines::default(),
             journal: self.audit.of(self.credentials.peer_name().clone()),
-            memory: MessageMemory::new(limits.memory_max),
+            memory: MessageMemory::new(&limits),
             limits: Current::of(limits),
             call_ids: Arc::new(CallIds::new(random_bytes())),
             attached: watch::Sender::new(Vec::new()),
@@ -293,7 +293,7 @@ impl Agent {
             let limits = limits.map_or_else(|| shared.limits.get(), Arc::new);
             let words = words(self.instance, &limits);
             shared.dialler.replace(credentials.as_ref().unwrap_or(&now), words, limits.clone())?;
-            shared.memory.set_max(limits.memory_max);
+            shared.memory.apply(&limits);
             shared.limits.set_shared(limits);
         }
         if let Some(policy) = policy {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
+    memory,
     tls::CrlScope,
 };
 use std::{
@@ -204,6 +205,9 @@ fn read_counts(table: &mut Table<'_>, limits: &mut Limits) {
     table.set("message_bytes_max", &mut limits.message_bytes_max, bytes(message_range()));
     if let Some(memory_max) = table.optional("memory_max", bytes(memory_range())) {
         limits.memory_max = Some(memory_max);
+        if let Some(why) = memory::misfit(memory_max, limits.message_bytes_max) {
+            table.fault("memory_max", why);
+        }
     }
     table.set("calls_in_flight_max", &mut limits.calls_in_flight_max, count(CALLS_RANGE));
     let caller_calls = &mut limits.caller_calls_in_flight_max;

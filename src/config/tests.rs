@@ -406,6 +406,13 @@ fn check_limit(key: &str, [past_low, low, high, past_high]: [&str; 4]) {
 }
 
 #[test]
+fn a_caller_s_share_of_the_memory_holds_a_message_of_the_largest_size() {
+    let limits =
+        |memory: &str| format!("[limits]\nmemory_max = {memory}\nmessage_bytes_max = '5MiB'");
+    check(node_faults, &limits("'20MiB'"), &limits("'19MiB'"), "f:2: a caller may hold");
+}
+
+#[test]
 fn limits_have_a_range_each() {
     check_limit("message_bytes_max", ["0", "1024", "'64MiB'", "67108865"]);
     check_limit("memory_max", ["'15MiB'", "'16MiB'", "1099511627776", "1099511627777"]);

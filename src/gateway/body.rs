@@ -280,7 +280,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_share_of_its_caller_is_refused_before_it_is_read() {
-        let memory = MessageMemory::new(Some(4 * 65_536));
+        let limits = crate::limits::Limits { memory_max: Some(4 * 65_536), ..Default::default() };
+        let memory = MessageMemory::new(&limits);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let read_whole = async |bytes: usize| {
             let mut held = account.take(0)?;

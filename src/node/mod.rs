@@ -241,7 +241,7 @@ impl NodeBuilder {
         let peer = self.credentials.peer_name().clone();
         let shared = Arc::new(Shared {
             name: peer.name.clone(),
-            memory: MessageMemory::new(self.limits.memory_max),
+            memory: MessageMemory::new(&self.limits),
             limits: Current::new(self.limits),
             policy: Current::new(self.policy),
             quotas: Quotas::default(),
@@ -458,7 +458,7 @@ impl Node {
             self.shared.waiters.wake_all();
         }
         if let Some(limits) = limits {
-            self.shared.memory.set_max(limits.memory_max);
+            self.shared.memory.apply(&limits);
             self.shared.limits.set(limits);
         }
         *generation += 1;
