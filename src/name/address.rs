@@ -61,6 +61,11 @@ impl NodeAddress {
 fn read_bracketed(rest: &str) -> Result<(String, Option<&str>), &'static str> {
     let (host, after) = rest.split_once(']').ok_or("has [ without ]")?;
     let host: Ipv6Addr = host.parse().map_err(|_| "has no IPv6 address between its brackets")?;
+    if host.is_unicast_link_local() {
+        return Err(
+            "is link-local, which only says where together with an interface; write a routable address or a name",
+        );
+    }
     let port = match after {
         "" => None,
         _ => Some(after.strip_prefix(':').ok_or("has something other than :PORT after its ]")?),
@@ -187,6 +192,7 @@ mod tests {
             "[::1]:",
             "[10.0.0.1]:1",
             "[fe80::1%eth0]:1",
+            "[fe80::1]:1",
             "https://edge:4433",
             "a/b",
             "a b",

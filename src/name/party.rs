@@ -96,7 +96,9 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self, NameError> {
         match name_fault(text) {
             Some(why) => {
-                Err(NameError::new("name", text, why).or_write::<Self>(text, [as_name(text)]))
+                let bare = text.split_once(['/', ':']).map(|(_, name)| as_name(name));
+                let spellings = [as_name(text)].into_iter().chain(bare);
+                Err(NameError::new("name", text, why).or_write::<Self>(text, spellings))
             }
             None => Ok(Self(text.into())),
         }
@@ -203,6 +205,9 @@ mod tests {
         for (bad, right) in [
             ("Warehouse", Some("warehouse")),
             (" ware_house-1", Some("ware-house-1")),
+            ("agent/warehouse", Some("warehouse")),
+            ("tcp:DB", Some("db")),
+            ("a/b/c", None),
             ("É", None),
             ("-a", None),
             ("", None),

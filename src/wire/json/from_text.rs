@@ -14,6 +14,7 @@ pub(super) enum SameKeys {
     LastStays,
 }
 
+const TEXT: u8 = 3;
 const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 
@@ -131,6 +132,9 @@ impl<'de> Visitor<'de> for FromText<'_> {
             let key = start(self.out).ok_or_else(|| A::Error::custom("the value is over 4 GiB"))?;
             if entries.next_key_seed(self.again())?.is_none() {
                 break;
+            }
+            if self.out[key as usize] >> 5 != TEXT {
+                return Err(A::Error::custom("a key that is not a text"));
             }
             self.starts.push(key);
             entries.next_value_seed(self.again())?;

@@ -1,6 +1,6 @@
 //! The rules of RFC 8949 section 6 one by one, and where we do otherwise: `docs/json.md` has the same in prose.
 
-use super::{cbor_to_text, from_cbor, lenient_text_to_cbor, to_cbor};
+use super::{cbor_to_text, encode_from, from_cbor, lenient_text_to_cbor, to_cbor};
 use serde_json::Value;
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -200,4 +200,17 @@ fn in_texts_arrays_and_objects_have_definite_lengths_and_of_equal_keys_the_last_
     check_in(r#"{"a":1}"#, "a1616101");
     check_in(r#"{"a":1,"a":2}"#, "a1616102");
     assert!(serde_json::from_str::<Value>(r#""\ud800""#).is_err(), "half a character");
+}
+
+#[test]
+fn a_key_of_another_format_that_is_not_a_text_is_refused() {
+    let encode = |cbor: &[u8]| {
+        let mut reader = serde_cbor::Deserializer::from_slice(cbor);
+        encode_from(&mut reader).map_err(|fault| fault.to_string())
+    };
+    assert_eq!(encode(&[0xa1, 0x61, 0x61, 1]).as_deref(), Ok(&[0xa1, 0x61, 0x61, 1][..]));
+    for key in [&[1][..], &[0xf6], &[0x80], &[0xa0], &[0x42, 1, 2]] {
+        let fault = encode(&[&[0xa1], key, &[1]].concat()).expect_err("a key");
+        assert!(fault.contains("not a text") || fault.contains("invalid type"), "{fault}");
+    }
 }
