@@ -12,9 +12,10 @@ use crate::{
         LinkFault, Present, REPLACED, Redial, beside,
     },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
+    net::{self, SharedNet},
     node::{AgentInfo, DIRECTORY, ListedService, StartError},
     status::{Code, Status},
-    tls::{Credentials, random_bytes},
+    tls::Credentials,
     wire::{CloseCode, Control, ServiceInfo},
 };
 use bytes::Bytes;
@@ -76,6 +77,7 @@ pub struct CallerBuilder {
     node: Option<Result<NodeAddress, NameError>>,
     limits: Limits,
     connect_timeout: Duration,
+    net: SharedNet,
 }
 
 impl CallerBuilder {
@@ -97,6 +99,13 @@ impl CallerBuilder {
         self
     }
 
+    /// Sets the network. Default: the system's.
+    #[cfg(test)]
+    pub(crate) fn net(mut self, net: SharedNet) -> Self {
+        self.net = net;
+        self
+    }
+
     /// Dials, and returns once the node has welcomed this caller.
     ///
     /// # Errors
@@ -112,15 +121,15 @@ impl CallerBuilder {
         self.credentials.expect_role(Role::Caller)?;
         let address = self.node.ok_or(StartError::NoNode)??;
         let limits = Arc::new(self.limits);
-        let instance = random_bytes();
+        let instance = self.net.random_bytes();
         let words = words(instance);
         let shared = Arc::new(Shared {
             peer: self.credentials.peer_name().clone(),
             instance,
             address,
-            dialler: Dialler::new(&self.credentials, words, limits.clone())?,
+            dialler: Dialler::new(&self.net, &self.credentials, words, limits.clone())?,
             limits,
-            call_ids: Arc::new(CallIds::new(random_bytes())),
+            call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             state: watch::Sender::new(State::Down(None)),
             renewed: watch::Sender::new(0),
             anew: watch::Sender::new(0),
@@ -162,7 +171,7 @@ async fn hold(shared: Arc<Shared>) {
             }
             Err(fault) => fault,
         };
-        let wait = redial.failed_now(&fault);
+        let wait = redial.failed_now(&fault, shared.dialler.net().chance());
         if wait.is_worth_saying {
             tracing::debug!(
                 "not linked: node {}: {fault}; trying again, the next time in {:.1} s",
@@ -282,6 +291,10 @@ impl Held {
 impl Present for Held {
     type Parting = LinkFault;
 
+    fn net(&self) -> &SharedNet {
+        self.link.net()
+    }
+
     async fn parting(&mut self) -> LinkFault {
         self.until_node_leaves().await
     }
@@ -329,6 +342,7 @@ impl Caller {
             node: None,
             limits: Limits::default(),
             connect_timeout: DIAL_WAIT_MAX + Duration::from_secs(1),
+            net: net::system(),
         }
     }
 

@@ -3,13 +3,13 @@
 //! After a pause the link is asked for a PONG, behind which all has come that the peer had to say, as that it gave a call up; and what came
 //! before it loses the gap from its time.
 
-pub(crate) use crate::suspend::Entered;
+pub(crate) use crate::net::Entered;
 
 use crate::{
     limits::PAUSE_TICK,
     link::Link,
+    net::Suspend,
     status::{Code, Status},
-    suspend,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::{sync::Notify, time::Instant};
@@ -29,13 +29,12 @@ pub(crate) struct Fence {
 impl Fence {
     /// Pauses before now do not concern a new link. `side` is what this process is: agent or node.
     pub(crate) fn new(link: Link, side: &'static str) -> Self {
-        Self {
-            link,
-            side,
-            cleared: AtomicU64::new(suspend::paused()),
-            turn: tokio::sync::Mutex::default(),
-            is_owed: Notify::new(),
-        }
+        let cleared = AtomicU64::new(link.net().suspend().paused());
+        Self { link, side, cleared, turn: tokio::sync::Mutex::default(), is_owed: Notify::new() }
+    }
+
+    fn suspend(&self) -> &Suspend {
+        self.link.net().suspend()
     }
 
     /// Waits for the PONGs that requests are owed, until the link ends. A request whose own time does not suffice for that is refused, and
@@ -48,7 +47,7 @@ impl Fence {
                 () = self.is_owed.notified() => {}
             }
             // It fails with the link, and then that is over.
-            if self.clear(suspend::paused()).await.is_err() {
+            if self.clear(self.suspend().paused()).await.is_err() {
                 return;
             }
         }
@@ -56,7 +55,7 @@ impl Fence {
 
     /// Notes a request. To be called as soon as there is one.
     pub(crate) fn enter(&self) -> Entered {
-        Entered::after(self.cleared.load(Ordering::Acquire))
+        self.suspend().entered_after(self.cleared.load(Ordering::Acquire))
     }
 
     /// The last thing before its handler starts. Gives the deadline that the request really has.
@@ -68,7 +67,7 @@ impl Fence {
         entered: Entered,
         deadline: Instant,
     ) -> Result<Instant, Status> {
-        let paused = suspend::paused();
+        let paused = self.suspend().paused();
         if !entered.is_owed() && paused == self.cleared.load(Ordering::Acquire) {
             return Ok(deadline);
         }
@@ -84,9 +83,9 @@ impl Fence {
     ) -> Result<Instant, Status> {
         self.is_owed.notify_one();
         let too_late = || too_late(self.side);
-        let left = entered.deadline(deadline).ok_or_else(too_late)?;
+        let left = self.suspend().deadline(entered, deadline).ok_or_else(too_late)?;
         match tokio::time::timeout_at(left, self.clear(paused)).await {
-            Ok(Ok(())) => entered.deadline(deadline).ok_or_else(too_late),
+            Ok(Ok(())) => self.suspend().deadline(entered, deadline).ok_or_else(too_late),
             Ok(Err(status)) => Err(status),
             Err(_elapsed) => Err(too_late()),
         }

@@ -45,6 +45,8 @@
 //! HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
+#[cfg(all(test, feature = "certs"))]
+mod simulation;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "gateway")]
@@ -62,6 +64,7 @@ mod call;
 mod fence;
 mod audit;
 mod link;
+mod net;
 mod generation;
 #[cfg(feature = "certs")]
 pub mod certs;
@@ -77,7 +80,6 @@ mod events;
 mod convert;
 mod drain;
 mod patience;
-mod suspend;
 mod race;
 mod memory;
 mod system;

@@ -9,6 +9,7 @@ use crate::{
         beside,
     },
     name::{Name, NodeAddress},
+    net::SharedNet,
     pace::LeftOut,
     serve::take_calls,
     wire::{CloseCode, Control, Register, Welcome},
@@ -63,7 +64,7 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
         if shared.unregister.is_said() {
             return;
         }
-        let wait = wait_after(&mut redial, &fault, &address);
+        let wait = wait_after(&mut redial, &fault, &address, shared.net.chance());
         tokio::select! {
             () = word.heard() => return,
             () = tokio::time::sleep(wait) => {}
@@ -128,8 +129,13 @@ async fn stay(
 }
 
 /// How long to wait before the next dial; says why, if that is new.
-fn wait_after(redial: &mut Redial, fault: &LinkFault, address: &NodeAddress) -> Duration {
-    let wait = redial.failed_now(fault);
+fn wait_after(
+    redial: &mut Redial,
+    fault: &LinkFault,
+    address: &NodeAddress,
+    chance: f64,
+) -> Duration {
+    let wait = redial.failed_now(fault, chance);
     if wait.is_worth_saying {
         let what = if fault.is_refusal() { "refused" } else { "not linked" };
         tracing::warn!(
@@ -405,6 +411,10 @@ impl Attachment {
 
 impl Present for Attachment {
     type Parting = Parting;
+
+    fn net(&self) -> &SharedNet {
+        self.link.net()
+    }
 
     async fn parting(&mut self) -> Parting {
         self.stay().await

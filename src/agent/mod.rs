@@ -25,13 +25,13 @@ use crate::{
     link::{BindError, Dialler, HelloWords, Link},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
+    net::{self, SharedNet},
     node::StartError,
     pace::Lines,
     policy::AgentPolicy,
     serve::{Service, Services},
     status::{Code, Status},
-    suspend,
-    tls::{Credentials, random_bytes},
+    tls::Credentials,
     wire::CloseCode,
 };
 use std::{
@@ -53,6 +53,7 @@ pub(crate) struct Attached {
 
 /// What the parts of an agent share.
 pub(crate) struct Shared {
+    net: SharedNet,
     peer: PeerName,
     dialler: Dialler,
     services: Services,
@@ -94,6 +95,7 @@ pub struct AgentBuilder {
     limits: Limits,
     services: Vec<Service>,
     audit: Audit,
+    net: SharedNet,
 }
 
 impl AgentBuilder {
@@ -132,6 +134,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets the network. Default: the system's.
+    #[cfg(test)]
+    pub(crate) fn net(mut self, net: SharedNet) -> Self {
+        self.net = net;
+        self
+    }
+
     /// Starts to dial and returns at once; the agent dials until it gets through, and again whenever a link is lost. Needs a tokio
     /// runtime.
     ///
@@ -145,20 +154,21 @@ impl AgentBuilder {
         if nodes.is_empty() {
             return Err(StartError::NoNode);
         }
-        let (limits, instance) = (Arc::new(self.limits), random_bytes());
+        let (limits, instance) = (Arc::new(self.limits), self.net.random_bytes());
         let words = words(instance, &limits);
         let services = Services::new(self.services)?;
         services.expect_registrable()?;
         let shared = Arc::new(Shared {
+            net: self.net.clone(),
             peer: self.credentials.peer_name().clone(),
-            dialler: Dialler::new(&self.credentials, words, limits.clone())?,
+            dialler: Dialler::new(&self.net, &self.credentials, words, limits.clone())?,
             services,
             policy: Current::new(self.policy),
             refusals: Lines::default(),
             journal: self.audit.of(self.credentials.peer_name().clone()),
             memory: MessageMemory::new(&limits),
             limits: Current::of(limits),
-            call_ids: Arc::new(CallIds::new(random_bytes())),
+            call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
             renewed: watch::Sender::new(0),
             anew: watch::Sender::new(0),
@@ -170,7 +180,8 @@ impl AgentBuilder {
             links: Tasks::default(),
             calls: Tasks::default(),
         });
-        shared.links.spawn_until_stopped(suspend::tick());
+        let net = shared.net.clone();
+        shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         shared.links.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
         shared.links.spawn_until_stopped(async move { trust.mind_time().await });
@@ -203,6 +214,7 @@ impl Agent {
             limits: Limits::default(),
             services: Vec::new(),
             audit: Audit::default(),
+            net: net::system(),
         }
     }
 

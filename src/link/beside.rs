@@ -2,7 +2,7 @@
 //! whose place another one has taken, which go on for the calls that are on them.
 
 use super::{Link, LinkFault, redial::Redial};
-use crate::{limits::FORMER_LINKS_MAX, name::NodeAddress, wire::CloseCode};
+use crate::{limits::FORMER_LINKS_MAX, name::NodeAddress, net::SharedNet, wire::CloseCode};
 use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -10,6 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub(crate) trait Present: Send {
     /// Why it is not to be stayed with any longer.
     type Parting;
+
+    /// The network that it is on.
+    fn net(&self) -> &SharedNet;
 
     /// Keeps the link up until then. May be dropped and called again.
     fn parting(&mut self) -> impl Future<Output = Self::Parting> + Send;
@@ -45,7 +48,7 @@ where
             (Err(_), Some(parting)) => return Err(parting),
             (Err(fault), None) => fault,
         };
-        let wait = redial.failed_now(&fault);
+        let wait = redial.failed_now(&fault, present.net().chance());
         if wait.is_worth_saying {
             tracing::warn!(
                 "no newer link to node {address} yet, the present one goes on: {fault}; trying again, the next time in {:.1} s",

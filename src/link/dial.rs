@@ -4,7 +4,7 @@ use super::{
     BindError, Link, LinkFault,
     control::{ControlStream, Heartbeat},
     endpoint::{self, DiallingSockets},
-    greet, probe,
+    greet,
     trust::Trust,
 };
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, PROBE_AFTER, RACE_ADDRESSES_MAX, RACE_STAGGER,
     },
     name::NodeAddress,
+    net::{Net, SharedNet},
     race::{self, Tried},
     tls::Credentials,
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
@@ -110,13 +111,14 @@ impl Settings {
 impl Dialler {
     /// Prepares to dial; sockets are made at the first dial.
     pub(crate) fn new(
+        net: &SharedNet,
         credentials: &Credentials,
         words: HelloWords,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
         Ok(Self {
-            sockets: Arc::default(),
-            trust: Arc::new(Trust::new(credentials.clone())),
+            sockets: Arc::new(DiallingSockets::new(net.clone())),
+            trust: Arc::new(Trust::new(net.clone(), credentials.clone())),
             settings: Arc::new(Current::new(Settings::new(credentials, words, limits)?)),
             tried: Arc::default(),
         })
@@ -153,7 +155,8 @@ impl Dialler {
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
             Ok(Ok((control, welcome))) => {
                 let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
-                let link = Link::new(connection, verified, host, &control, bytes_max);
+                let net = self.net().clone();
+                let link = Link::new(net, connection, verified, host, &control, bytes_max);
                 self.trust.add(&link, &credentials);
                 Ok((link, control, welcome))
             }
@@ -181,6 +184,11 @@ impl Dialler {
             lock().insert(address.clone(), tried);
         }
         raced
+    }
+
+    /// The network that it dials on.
+    pub(crate) fn net(&self) -> &SharedNet {
+        self.sockets.net()
     }
 
     /// Whom it trusts, and the links that it made.
@@ -214,7 +222,7 @@ pub(super) async fn race(
     config: &quinn::ClientConfig,
     tried: &mut Tried,
 ) -> Result<quinn::Connection, LinkFault> {
-    let addresses = resolve(address).await?;
+    let addresses = resolve(&**sockets.net(), address).await?;
     let mut worst = None;
     for _ in 0..addresses.len().div_ceil(RACE_ADDRESSES_MAX) {
         let attempts = tried.next(addresses.clone()).into_iter().map(|to| {
@@ -247,7 +255,7 @@ async fn attempt(
         .map_err(|error| unsendable(error.to_string()))?;
     let obstacle = async {
         tokio::time::sleep(PROBE_AFTER).await;
-        probe::obstacle(to).await
+        sockets.net().probe(to).await
     };
     let ended = tokio::select! {
         biased;
@@ -262,9 +270,9 @@ async fn attempt(
 }
 
 /// All addresses of the name now.
-async fn resolve(address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
+async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
     let host = address.host();
-    tokio::time::timeout(DIAL_WAIT_MAX, race::resolve(host, address.port()))
+    tokio::time::timeout(DIAL_WAIT_MAX, net.resolve(host, address.port()))
         .await
         .map_err(|_elapsed| LinkFault::Unresolved {
             host: host.into(),

@@ -1,11 +1,12 @@
 //! UDP sockets and transport settings: where links come from.
 
 use super::greet::{self, Greeted, NotGreeted};
-use super::{canonical, resets::ResetKeys, runtime, trust::Trust};
+use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
     current::Current,
     handshake_limiter::Incoming,
     limits::{self, Limits},
+    net::{Net, SharedNet},
     system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
@@ -16,10 +17,9 @@ use quinn::{
     crypto::{CryptoError, HmacKey},
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -52,24 +52,19 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A UDP socket. `[::]` takes IPv4 and IPv6 together.
-///
-/// What comes at once and is not read yet is lost where the system's buffer is full: first packets of a crowd come again a second later,
-/// and a peer that sends much in one go sends it again and then less. So it has as much room as the system gives, on Linux twice the
-/// usual without any setting.
-pub(super) fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
-    let bind = || -> io::Result<UdpSocket> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        if socket.recv_buffer_size()? < limits::UDP_RECEIVE_BUFFER_BYTES {
-            drop(socket.set_recv_buffer_size(limits::UDP_RECEIVE_BUFFER_BYTES));
-        }
-        socket.bind(&address.into())?;
-        Ok(socket.into())
+/// An endpoint at this address.
+pub(super) fn open(
+    net: &dyn Net,
+    address: SocketAddr,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> Result<quinn::Endpoint, BindError> {
+    let open = || {
+        let runtime = net.runtime()?;
+        let socket = net.bind(address, &*runtime)?;
+        quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     };
-    bind().map_err(|source| BindError::Socket { address, source })
+    open().map_err(|source| BindError::Socket { address, source })
 }
 
 /// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
@@ -163,17 +158,15 @@ pub(crate) struct Listener {
 impl Listener {
     /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by the silence.
     pub(crate) fn bind(
+        net: &SharedNet,
         address: SocketAddr,
         credentials: &Credentials,
         limits: &Limits,
         keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
         let server = server_config(credentials, limits)?;
-        let runtime = runtime::for_endpoint(address)?;
-        let config = accepting_endpoint(keys)?;
-        let endpoint = quinn::Endpoint::new(config, Some(server.clone()), bind(address)?, runtime)
-            .map_err(|source| BindError::Socket { address, source })?;
-        let trust = Arc::new(Trust::new(credentials.clone()));
+        let endpoint = open(&**net, address, accepting_endpoint(keys)?, Some(server.clone()))?;
+        let trust = Arc::new(Trust::new(net.clone(), credentials.clone()));
         Ok(Self { endpoint, server: Current::new(server), trust })
     }
 
@@ -287,13 +280,23 @@ impl Knock {
 /// The dialling side's sockets, one a family, each made when first needed.
 ///
 /// One socket for both families would do, but each packet to an IPv4 address would then pass through the system's IPv6 code first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DiallingSockets {
+    net: SharedNet,
     v4: Mutex<Option<quinn::Endpoint>>,
     v6: Mutex<Option<quinn::Endpoint>>,
 }
 
 impl DiallingSockets {
+    pub(super) fn new(net: SharedNet) -> Self {
+        Self { net, v4: Mutex::default(), v6: Mutex::default() }
+    }
+
+    /// The network that they are on.
+    pub(super) const fn net(&self) -> &SharedNet {
+        &self.net
+    }
+
     fn families(&self) -> [(&Mutex<Option<quinn::Endpoint>>, SocketAddr); 2] {
         [
             (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
@@ -312,9 +315,9 @@ impl DiallingSockets {
     pub(super) fn rebind(&self) -> Result<(), BindError> {
         for (family, wildcard) in self.families() {
             if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
-                endpoint
-                    .rebind(bind(wildcard)?)
-                    .map_err(|source| BindError::Socket { address: wildcard, source })?;
+                let rebind =
+                    || endpoint.rebind_abstract(self.net.bind(wildcard, &*self.net.runtime()?)?);
+                rebind().map_err(|source| BindError::Socket { address: wildcard, source })?;
             }
         }
         Ok(())
@@ -328,10 +331,7 @@ impl DiallingSockets {
         if let Some(endpoint) = &*made {
             return Ok(endpoint.clone());
         }
-        let runtime = runtime::for_endpoint(wildcard)?;
-        let endpoint =
-            quinn::Endpoint::new(EndpointConfig::default(), None, bind(wildcard)?, runtime)
-                .map_err(|source| BindError::Socket { address: wildcard, source })?;
+        let endpoint = open(&*self.net, wildcard, EndpointConfig::default(), None)?;
         Ok(made.insert(endpoint).clone())
     }
 
@@ -389,17 +389,6 @@ mod tests {
             let in_sight = streams - streams / 8;
             assert!(in_sight as usize >= calls + limits::STREAMS_SPARE as usize, "{calls} calls");
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_socket_has_more_room_than_the_system_gives_by_itself() {
-        let size =
-            |socket: UdpSocket| socket2::SockRef::from(&socket).recv_buffer_size().expect("a size");
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let usual = size(UdpSocket::bind(at).expect("a socket"));
-        let ours = size(bind(at).expect("a socket"));
-        assert!(ours > usual || usual >= limits::UDP_RECEIVE_BUFFER_BYTES, "{ours} and {usual}");
     }
 
     #[test]

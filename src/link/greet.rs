@@ -186,7 +186,9 @@ impl Greeted {
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         control.send(&Control::Welcome(welcome)).await?;
-        let link = Link::new(connection, (identity, ends), None, &control, hello.message_bytes_max);
+        let net = trust.net().clone();
+        let bytes_max = hello.message_bytes_max;
+        let link = Link::new(net, connection, (identity, ends), None, &control, bytes_max);
         trust.add(&link, &credentials);
         Ok((link, control))
     }

@@ -3,7 +3,7 @@
 use super::{
     BindError, LinkFault, canonical, dial,
     endpoint::{self, DiallingSockets},
-    greet, runtime,
+    greet,
 };
 use crate::{
     handshake_limiter::Incoming,
@@ -12,6 +12,7 @@ use crate::{
         JOIN_CLOSE_WAIT_MAX, JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, Limits,
     },
     name::NodeAddress,
+    net,
     race::Tried,
     tls::{EnrollerTls, Identity, ToEnroller},
     wire::CloseCode,
@@ -41,10 +42,8 @@ impl JoinListener {
         trust_domain: &str,
     ) -> Result<Self, BindError> {
         let server = Some(server_config(tls)?);
-        let runtime = runtime::for_endpoint(address)?;
-        let (config, socket) = (quinn::EndpointConfig::default(), endpoint::bind(address)?);
-        let endpoint = quinn::Endpoint::new(config, server, socket, runtime)
-            .map_err(|source| BindError::Socket { address, source })?;
+        let config = quinn::EndpointConfig::default();
+        let endpoint = endpoint::open(&*net::system(), address, config, server)?;
         Ok(Self { endpoint, trust_domain: trust_domain.into() })
     }
 
@@ -206,7 +205,7 @@ pub(crate) async fn ask(
     tls: &ToEnroller,
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
-    let sockets = Arc::new(DiallingSockets::default());
+    let sockets = Arc::new(DiallingSockets::new(net::system()));
     let config = client_config(tls).map_err(unsendable(enroller))?;
     let connection = dial::race(&sockets, enroller, &config, &mut Tried::default()).await?;
     let asked = tokio::time::timeout(JOIN_WAIT_MAX, ask_on(&connection, request)).await;

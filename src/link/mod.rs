@@ -11,11 +11,9 @@ mod greet;
 #[cfg(feature = "certs")]
 mod join;
 mod leave;
-mod probe;
 mod redial;
 mod resets;
 mod roam;
-mod runtime;
 mod stream;
 mod trust;
 
@@ -38,6 +36,7 @@ pub(crate) use trust::Trust;
 use crate::{
     drain::UnderWay,
     name::PeerName,
+    net::SharedNet,
     patience::{Waiting, poll_once},
     tls::{ChainBound, Identity},
     wire::{CloseCode, StreamCode},
@@ -78,6 +77,7 @@ impl fmt::Display for LinkId {
 pub(crate) struct Link(Arc<Inner>);
 
 struct Inner {
+    net: SharedNet,
     id: LinkId,
     connection: quinn::Connection,
     identity: Identity,
@@ -133,6 +133,7 @@ pub(crate) enum OpenFault {
 
 impl Link {
     fn new(
+        net: SharedNet,
         connection: quinn::Connection,
         (identity, ends): (Identity, ChainBound),
         dialled: Option<&str>,
@@ -142,6 +143,7 @@ impl Link {
         // What is not said, as by peers that are older than the key, is no limit.
         let said = usize::try_from(peer_message_bytes_max).ok().filter(|said| *said > 0);
         Self(Arc::new(Inner {
+            net,
             peer_message_bytes_max: said.unwrap_or(usize::MAX),
             dialled: dialled.map(Into::into),
             id: LinkId::next(),
@@ -159,6 +161,11 @@ impl Link {
             answered: UnderWay::default(),
             is_replaced: AtomicBool::new(false),
         }))
+    }
+
+    /// The network that it was made on.
+    pub(crate) fn net(&self) -> &SharedNet {
+        &self.0.net
     }
 
     /// Which link of this process it is.

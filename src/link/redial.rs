@@ -4,7 +4,6 @@ use super::LinkFault;
 use crate::{
     backoff,
     limits::{NEWER_LOOK_EVERY, STEADY_LINK_MIN},
-    tls::random_bytes,
     wire::CloseCode,
 };
 use std::time::Duration;
@@ -46,8 +45,7 @@ impl Redial {
     }
 
     /// A dial failed, or a link was lost, at this moment.
-    pub(crate) fn failed_now(&mut self, fault: &LinkFault) -> Wait {
-        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
+    pub(crate) fn failed_now(&mut self, fault: &LinkFault, chance: f64) -> Wait {
         self.failed(fault, Instant::now(), chance)
     }
 

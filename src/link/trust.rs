@@ -4,7 +4,8 @@
 use super::{Inner, Link, LinkFault, greet};
 use crate::{
     limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
-    tls::{Credentials, Lapse, Reminder, random_bytes},
+    net::SharedNet,
+    tls::{Credentials, Lapse, Reminder},
     wire::CloseCode,
 };
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 /// The credentials of the moment and the links that are up.
 pub(crate) struct Trust {
+    net: SharedNet,
     credentials: RwLock<Credentials>,
     /// Those by which every link was judged last.
     judged: Mutex<Credentials>,
@@ -39,9 +41,14 @@ impl Links {
 
 impl Trust {
     /// Begins with these.
-    pub(super) fn new(credentials: Credentials) -> Self {
+    pub(super) fn new(net: SharedNet, credentials: Credentials) -> Self {
         let judged = Mutex::new(credentials.clone());
-        Self { credentials: RwLock::new(credentials), judged, links: Mutex::default() }
+        Self { net, credentials: RwLock::new(credentials), judged, links: Mutex::default() }
+    }
+
+    /// The network that its links are made on.
+    pub(super) const fn net(&self) -> &SharedNet {
+        &self.net
     }
 
     /// Those of the moment.
@@ -60,7 +67,7 @@ impl Trust {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).add(link);
         let now = self.credentials();
         if !now.is_same(under) {
-            link.judge(&now, SystemTime::now());
+            link.judge(&now, self.net.now());
         }
     }
 
@@ -81,7 +88,7 @@ impl Trust {
     pub(crate) async fn judge_all(&self) -> usize {
         let (credentials, mut closed) = (self.credentials(), 0);
         for link in self.up() {
-            closed += usize::from(!link.judge(&credentials, SystemTime::now()));
+            closed += usize::from(!link.judge(&credentials, self.net.now()));
             tokio::task::yield_now().await;
         }
         *self.judged() = credentials;
@@ -97,7 +104,7 @@ impl Trust {
     pub(crate) async fn mind_time(&self) {
         let mut reminder = Reminder::default();
         loop {
-            let now = SystemTime::now();
+            let now = self.net.now();
             let credentials = self.credentials();
             if !credentials.is_same(&self.judged()) {
                 self.judge_all().await;
@@ -136,8 +143,8 @@ impl Link {
     /// Ends when the peer's chain is about to end, so that there is still time for another link: not for all links at one moment.
     /// Never, if it has long to go.
     pub(crate) async fn nears_its_end(&self) {
-        let spread = RENEW_BEFORE_END.mul_f64(f64::from(random_bytes::<1>()[0]) / 3.0 / 255.0);
-        while SystemTime::now() + (RENEW_BEFORE_END - spread) < self.ends().at() {
+        let spread = RENEW_BEFORE_END.mul_f64(self.net().chance() / 3.0);
+        while self.net().now() + (RENEW_BEFORE_END - spread) < self.ends().at() {
             tokio::time::sleep(TRUST_LOOK_EVERY).await;
         }
     }

@@ -18,7 +18,6 @@ use crate::{
     name::{CallId, MethodPath, Name, PeerName, Role},
     policy,
     status::{Code, Status},
-    suspend,
     tls::Credentials,
     wire::CallKind,
 };
@@ -186,7 +185,7 @@ impl Door {
         asked: Asked,
         body: impl Future<Output = Result<Bytes, Status>> + Send,
     ) -> Result<Reply, Status> {
-        let entered = suspend::enter();
+        let entered = self.shared.net.suspend().enter();
         let (began, limits) = (Instant::now(), self.limits());
         let deadline = asked.deadline(began, &limits);
         let note = self.note(&asked, began, deadline);
@@ -220,7 +219,7 @@ impl Door {
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
             bytes_in = Some(message.len() as u64);
-            let left = suspend::pass(entered, deadline).await;
+            let left = self.shared.net.suspend().pass(entered, deadline).await;
             request.deadline = left.ok_or_else(|| fence::too_late("node"))?;
             request.body = Body::Message(message);
             let reply = self.dispatch.forward(&mut request, granted, &mut link).await?;

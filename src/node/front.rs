@@ -14,7 +14,6 @@ use crate::{
     name::{PeerName, Role},
     policy,
     status::{Code, Status},
-    suspend,
     wire::CloseCode,
 };
 use std::{
@@ -139,7 +138,7 @@ impl Reception for Front {
     /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.
     fn broken_off(&self, began: Instant, deadline: Instant) {
         // Right after a pause of this node a call seems to have begun when it was read, and its caller may have had good reason long before.
-        if suspend::is_settled() {
+        if self.shared.net.suspend().is_settled() {
             self.count_break(|breaks, now| breaks.is_too_many(began, deadline, now));
         }
     }

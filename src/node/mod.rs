@@ -40,12 +40,12 @@ use crate::{
     link::{BindError, Knock, Leave, Link, Listener},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, PeerName, Role},
+    net::{self, SharedNet},
     pace::Pace,
     policy::NodePolicy,
     serve::{Service, ServiceError, Services},
     status::Status,
-    suspend,
-    tls::{Credentials, CredentialsError, random_bytes},
+    tls::{Credentials, CredentialsError},
     wire::{CloseCode, ServiceInfo},
 };
 use candidates::Candidates;
@@ -78,6 +78,7 @@ type SharedAgentLink = Arc<AgentLink>;
 
 /// What the parts of a node share. The program holds it through [`Node`] and [`AgentHandle`], tasks through their own clones.
 pub(crate) struct Shared {
+    net: SharedNet,
     name: Name,
     peer: PeerName,
     limits: Current<Limits>,
@@ -184,6 +185,7 @@ pub struct NodeBuilder {
     services: Vec<Service>,
     state_dir: Option<PathBuf>,
     audit: Audit,
+    net: SharedNet,
 }
 
 impl NodeBuilder {
@@ -227,6 +229,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Sets the network. Default: the system's.
+    #[cfg(test)]
+    pub(crate) fn net(mut self, net: SharedNet) -> Self {
+        self.net = net;
+        self
+    }
+
     /// Listens. Needs a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
@@ -236,10 +245,12 @@ impl NodeBuilder {
         let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
         let services = Services::new(self.services)?;
         let keys = self.state_dir.as_deref().map(state::reset_keys).transpose()?;
-        let listener = Listener::bind(address, &self.credentials, &self.limits, keys.as_ref())?;
+        let listener =
+            Listener::bind(&self.net, address, &self.credentials, &self.limits, keys.as_ref())?;
         let listener = Arc::new(listener);
         let peer = self.credentials.peer_name().clone();
         let shared = Arc::new(Shared {
+            net: self.net.clone(),
             name: peer.name.clone(),
             memory: MessageMemory::new(&self.limits),
             limits: Current::new(self.limits),
@@ -258,7 +269,7 @@ impl NodeBuilder {
             drain: Word::default(),
             goodbye: Word::default(),
             cut: Word::default(),
-            call_ids: Arc::new(CallIds::new(random_bytes())),
+            call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             retries: RetryBudget::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
@@ -267,7 +278,8 @@ impl NodeBuilder {
         drop(shared.directory.set(directory));
         let handshakes = Handshakes { shared: shared.clone(), listener: listener.clone() };
         shared.links.spawn_until_stopped(accept_loop(handshakes));
-        shared.links.spawn_until_stopped(suspend::tick());
+        let net = shared.net.clone();
+        shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         let trust = listener.trust().clone();
         shared.links.spawn_until_stopped(async move { trust.mind_time().await });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
@@ -355,6 +367,7 @@ impl Node {
             services: Vec::new(),
             state_dir: None,
             audit: Audit::default(),
+            net: net::system(),
         }
     }
 

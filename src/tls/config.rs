@@ -65,15 +65,23 @@ pub(super) fn unix_time(at: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Draws bytes by chance from the system, by way of the TLS provider.
+/// Random bytes of the system, by way of the TLS provider.
 ///
 /// # Panics
 /// When the system has no randomness to give; nothing safe can be done without it.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
-    provider().secure_random.fill(&mut bytes).expect("the system gives random bytes");
+    fill_random(&mut bytes);
     bytes
+}
+
+/// The same into these bytes.
+///
+/// # Panics
+/// As [`random_bytes`].
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
+    provider().secure_random.fill(bytes).expect("the system gives random bytes");
 }
 
 /// Whom both sides believe: built once when credentials are loaded, shared by every config.

@@ -36,7 +36,7 @@ mod worries;
 
 pub use chain::{ChainBound, Validity};
 pub(crate) use claim::{Claim, ClaimSlot};
-pub(crate) use config::random_bytes;
+pub(crate) use config::{fill_random, random_bytes};
 pub use credentials::Credentials;
 #[cfg(feature = "certs")]
 pub use csr::CsrFacts;

@@ -19,7 +19,7 @@ struct Room {
 }
 
 const ROOMS: &[Room] = &[
-    Room { word: "quinn", places: &["src/link/"] },
+    Room { word: "quinn", places: &["src/link/", "src/net/"] },
     Room { word: "quinn_proto", places: &["src/link/"] },
     Room { word: "rustls", places: &["src/tls/"] },
     Room { word: "webpki", places: &["src/tls/"] },
@@ -36,10 +36,10 @@ const ROOMS: &[Room] = &[
     Room { word: "http_body", places: &["src/httpd", "src/gateway/"] },
     Room { word: "http_body_util", places: &["src/gateway/", "src/httpd", "src/agent/forward/"] },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
-    Room { word: "rustix", places: &["src/suspend.rs"] },
+    Room { word: "rustix", places: &["src/net/suspend.rs"] },
     Room {
         word: "socket2",
-        places: &["src/link/", "src/httpd.rs", "src/agent/forward/connect/socket.rs"],
+        places: &["src/net/", "src/httpd.rs", "src/agent/forward/connect/socket.rs"],
     },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },

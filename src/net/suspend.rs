@@ -72,6 +72,7 @@ fn deadline_after(deadline: Instant, lost: Duration, now: Instant) -> Option<Ins
 }
 
 /// What the process knows of its pauses, in milliseconds.
+#[derive(Debug, Default)]
 struct Pauses {
     /// The last tick by the clock that goes on; 0 before the first.
     ticked: AtomicU64,
@@ -85,7 +86,7 @@ struct Pauses {
     tick: Mutex<Tick>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Tick {
     /// By both clocks.
     at: Reading,
@@ -93,19 +94,7 @@ struct Tick {
     since_pause: u32,
 }
 
-static PAUSES: Pauses = Pauses::new();
-
 impl Pauses {
-    const fn new() -> Self {
-        Self {
-            ticked: AtomicU64::new(0),
-            paused: AtomicU64::new(0),
-            suspended: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            tick: Mutex::new(Tick { at: Reading { boot: 0, monotonic: 0 }, since_pause: 0 }),
-        }
-    }
-
     /// Begins to count: what was before is no pause.
     fn begin(&self, now: Reading) {
         let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,20 +144,72 @@ fn say(pause: &Pause) {
     );
 }
 
-/// Ticks for the whole process as long as it is polled. Of several one ticks, and the others wait to take its place.
-pub(crate) async fn tick() {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _turn = TURN.lock().await;
-    PAUSES.begin(Reading::now());
-    loop {
-        tokio::time::sleep(PAUSE_TICK).await;
-        PAUSES.tick(true, Reading::now).inspect(say);
-    }
+/// Detects that this process stood still.
+#[derive(Debug, Default)]
+pub(crate) struct Suspend {
+    pauses: Pauses,
+    /// Held by the ticker.
+    turn: tokio::sync::Mutex<()>,
 }
 
-/// All pauses of this process until now, in milliseconds.
-pub(crate) fn paused() -> u64 {
-    PAUSES.until_now()
+impl Suspend {
+    /// Ticks as long as it is polled. Of several one ticks, and the others wait to take its place.
+    pub(crate) async fn tick(&self) {
+        let _turn = self.turn.lock().await;
+        self.pauses.begin(Reading::now());
+        loop {
+            tokio::time::sleep(PAUSE_TICK).await;
+            self.pauses.tick(true, Reading::now).inspect(say);
+        }
+    }
+
+    /// All pauses of this process until now, in milliseconds.
+    pub(crate) fn paused(&self) -> u64 {
+        self.pauses.until_now()
+    }
+
+    /// A request of now. Whatever comes now came after the pauses that are `cleared`.
+    pub(crate) fn entered_after(&self, cleared: u64) -> Entered {
+        let owed = self.pauses.until_now().saturating_sub(cleared);
+        Entered { owed, suspended: self.pauses.suspended.load(Ordering::Relaxed) }
+    }
+
+    /// The deadline that a request really has; `None` if it has passed.
+    pub(crate) fn deadline(&self, entered: Entered, deadline: Instant) -> Option<Instant> {
+        let suspended = self.pauses.suspended.load(Ordering::Relaxed);
+        let lost = entered.owed + suspended.saturating_sub(entered.suspended);
+        deadline_after(deadline, Duration::from_millis(lost), Instant::now())
+    }
+
+    /// Whether the last pause is so long ago that what is read now came after it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pauses.until_now() == self.pauses.settled.load(Ordering::Acquire)
+    }
+
+    /// A request of now that came over no link, so that there is nobody to ask for a PONG. Whatever is
+    /// read within a second after a pause may have lain unread through it.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn enter(&self) -> Entered {
+        // The pauses first: one that settles in between is owed, and not missed.
+        self.entered_after(self.pauses.settled.load(Ordering::Acquire))
+    }
+
+    /// The last thing before such a request starts. Gives the deadline that it really has; `None` if it
+    /// has passed. After a pause it waits for a tick, in which the news arrives that a client has hung
+    /// up: then the request is dropped here.
+    #[cfg(feature = "gateway")]
+    pub(crate) async fn pass(&self, entered: Entered, deadline: Instant) -> Option<Instant> {
+        if !entered.is_owed() && self.is_settled() {
+            return Some(deadline);
+        }
+        // Boxed: hardly a call meets a pause, and none need carry room for it.
+        Box::pin(async {
+            let by = self.deadline(entered, deadline)?;
+            tokio::time::sleep_until(by.min(Instant::now() + PAUSE_TICK)).await;
+            self.deadline(entered, deadline)
+        })
+        .await
+    }
 }
 
 /// A request when it came, and the pauses that its deadline does not show.
@@ -181,52 +222,10 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// A request of now. Whatever comes now came after the pauses that are `cleared`.
-    pub(crate) fn after(cleared: u64) -> Self {
-        let owed = PAUSES.until_now().saturating_sub(cleared);
-        Self { owed, suspended: PAUSES.suspended.load(Ordering::Relaxed) }
-    }
-
     /// Whether it may have lain unread through a pause.
     pub(crate) const fn is_owed(&self) -> bool {
         self.owed > 0
     }
-
-    /// The deadline that the request really has; `None` if it has passed.
-    pub(crate) fn deadline(&self, deadline: Instant) -> Option<Instant> {
-        let suspended = PAUSES.suspended.load(Ordering::Relaxed);
-        let lost = self.owed + suspended.saturating_sub(self.suspended);
-        deadline_after(deadline, Duration::from_millis(lost), Instant::now())
-    }
-}
-
-/// Whether the last pause is so long ago that what is read now came after it.
-pub(crate) fn is_settled() -> bool {
-    PAUSES.until_now() == PAUSES.settled.load(Ordering::Acquire)
-}
-
-/// A request of now that came over no link, so that there is nobody to ask for a PONG. Whatever is read within a second after a pause may have
-/// lain unread through it.
-#[cfg(feature = "gateway")]
-pub(crate) fn enter() -> Entered {
-    // The pauses first: one that settles in between is owed, and not missed.
-    Entered::after(PAUSES.settled.load(Ordering::Acquire))
-}
-
-/// The last thing before such a request starts. Gives the deadline that it really has; `None` if it has passed. After a pause it waits for a
-/// tick, in which the news arrives that a client has hung up: then the request is dropped here.
-#[cfg(feature = "gateway")]
-pub(crate) async fn pass(entered: Entered, deadline: Instant) -> Option<Instant> {
-    if !entered.is_owed() && is_settled() {
-        return Some(deadline);
-    }
-    // Boxed: hardly a call meets a pause, and none need carry room for it.
-    Box::pin(async {
-        let by = entered.deadline(deadline)?;
-        tokio::time::sleep_until(by.min(Instant::now() + PAUSE_TICK)).await;
-        entered.deadline(deadline)
-    })
-    .await
 }
 
 #[cfg(test)]
@@ -267,7 +266,7 @@ mod tests {
 
     #[test]
     fn pauses_add_up_and_are_noticed_once() {
-        let pauses = Pauses::new();
+        let pauses = Pauses::default();
         pauses.begin(at(100_000, 0));
         assert_eq!(pauses.tick(true, || at(100_100, 100)), None);
         assert_eq!(
@@ -288,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_pause_is_settled_after_a_second_of_ticks_on_time_and_not_before() {
-        let pauses = Pauses::new();
+        let pauses = Pauses::default();
         let settled = || pauses.settled.load(Ordering::Relaxed);
         pauses.begin(at(100_000, 100_000));
         let mut now = 100_000;
@@ -319,7 +318,7 @@ mod tests {
 
     #[test]
     fn of_pauses_again_and_again_only_the_last_is_owed_where_ticks_on_time_lie_between() {
-        let pauses = Pauses::new();
+        let pauses = Pauses::default();
         pauses.begin(at(100_000, 100_000));
         let mut now = 100_000;
         let mut after = |ms: u64| {
@@ -338,16 +337,17 @@ mod tests {
     fn a_request_loses_what_it_may_have_lain_unread_and_nothing_else() {
         let deadline = Instant::now() + Duration::from_secs(10);
         let fresh = Entered { owed: 0, suspended: 0 };
-        assert_eq!(fresh.deadline(deadline), Some(deadline));
+        let suspend = Suspend::default();
+        assert_eq!(suspend.deadline(fresh, deadline), Some(deadline));
         let stale = Entered { owed: 3_000, suspended: 0 };
-        assert_eq!(stale.deadline(deadline), Some(deadline - Duration::from_secs(3)));
-        assert_eq!(Entered { owed: 10_001, suspended: 0 }.deadline(deadline), None);
+        assert_eq!(suspend.deadline(stale, deadline), Some(deadline - Duration::from_secs(3)));
+        assert_eq!(suspend.deadline(Entered { owed: 10_001, suspended: 0 }, deadline), None);
         assert!(stale.is_owed() && !fresh.is_owed());
     }
 
     #[test]
     fn a_start_right_after_a_pause_notices_it_before_any_ticker_does() {
-        let pauses = Pauses::new();
+        let pauses = Pauses::default();
         // Before the first tick nothing is a pause.
         assert_eq!(pauses.until_now(), 0);
         let mut long_ago = Reading::now();

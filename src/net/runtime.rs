@@ -4,12 +4,11 @@
 //! before all others that are ready, so that each small call left in a datagram and a system call of its own. A driver that goes to the
 //! back of the queue sends together what all of these have written. See `docs/decisions/0036`.
 
-use super::BindError;
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     pin::Pin,
     sync::{
         Arc,
@@ -24,19 +23,22 @@ use std::{
 /// work at the same time.
 const RUNS_AT_ONCE: u8 = 2;
 
-/// The runtime for one endpoint, which is to have this address. Only within a tokio runtime.
-pub(super) fn for_endpoint(address: SocketAddr) -> Result<Arc<dyn Runtime>, BindError> {
-    if tokio::runtime::Handle::try_current().is_ok() {
-        return Ok(Arc::new(BatchingRuntime::default()));
+/// Whether quinn's timers and tasks would run.
+///
+/// # Errors
+/// No tokio runtime is running.
+pub(super) fn expect_tokio() -> io::Result<()> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(io::Error::other("no tokio runtime is running")),
     }
-    Err(BindError::Socket { address, source: io::Error::other("no tokio runtime is running") })
 }
 
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// [`TokioRuntime`] but for how drivers run.
 #[derive(Debug, Default)]
-struct BatchingRuntime {
+pub(super) struct BatchingRuntime {
     /// What an endpoint spawns first is its own driver; all that follow are those of its connections.
     has_endpoint: AtomicBool,
     /// How often the endpoint's driver has run, wrapping.
@@ -219,12 +221,5 @@ mod tests {
                 assert_eq!(world.written_by(1).await, ["write", "send"]);
             }
         });
-    }
-
-    #[test]
-    fn without_tokio_the_error_says_so() {
-        let at = ([127, 0, 0, 1], 0).into();
-        let error = for_endpoint(at).expect_err("no runtime").to_string();
-        assert!(error.contains("no tokio runtime is running"), "{error}");
     }
 }

@@ -1,0 +1,250 @@
+//! A network in memory, for tests: packets take a fixed time on tokio's clock, which may be paused, and
+//! what is lost is decided by a seed.
+
+use super::{Net, Pending, SharedNet, Suspend, runtime::BatchingRuntime};
+use quinn::{
+    AsyncUdpSocket, Runtime, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::{Future, pending},
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The host of all sockets; each has a port of its own.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// A network in memory. Cloning shares it.
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryNet(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    random: AtomicU64,
+    suspend: Suspend,
+}
+
+#[derive(Debug)]
+struct State {
+    sockets: HashMap<u16, Weak<Queue>>,
+    next_port: u16,
+    delay: Duration,
+    /// Of 256 packets, so many are lost.
+    loss: u8,
+    /// Nothing arrives any more.
+    is_cut: bool,
+    /// What the wall clock says beyond the real one.
+    clock_ahead: Duration,
+    sent: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryNet {
+    /// A network without loss, on which a packet takes one millisecond.
+    pub(crate) fn new(seed: u64) -> Self {
+        let state = State {
+            sockets: HashMap::new(),
+            next_port: 50_000,
+            delay: Duration::from_millis(1),
+            loss: 0,
+            is_cut: false,
+            clock_ahead: Duration::ZERO,
+            sent: 0,
+        };
+        // Zero would stay zero.
+        let random = AtomicU64::new(seed.wrapping_mul(2) + 1);
+        Self(Arc::new(Shared { state: Mutex::new(state), random, suspend: Suspend::default() }))
+    }
+
+    /// The same for a builder.
+    pub(crate) fn shared(&self) -> SharedNet {
+        Arc::new(self.clone())
+    }
+
+    /// Loses so many of 256 packets from now on.
+    pub(crate) fn lose(&self, of_256: u8) {
+        lock(&self.0.state).loss = of_256;
+    }
+
+    /// Loses all packets, or none on account of this.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        lock(&self.0.state).is_cut = is_cut;
+    }
+
+    /// Sets the wall clock ahead.
+    pub(crate) fn set_clock_ahead(&self, by: Duration) {
+        lock(&self.0.state).clock_ahead = by;
+    }
+
+    /// How many packets were sent, the lost ones included.
+    pub(crate) fn sent(&self) -> u64 {
+        lock(&self.0.state).sent
+    }
+
+    fn next_random(&self) -> u64 {
+        // splitmix64, https://prng.di.unimi.it/splitmix64.c
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.random.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Where a packet goes and when it arrives, unless it is lost.
+    fn route(&self, to: SocketAddr) -> Option<(Arc<Queue>, Instant)> {
+        let random = self.next_random();
+        let mut state = lock(&self.0.state);
+        state.sent += 1;
+        let is_lost = state.is_cut || (random & 0xff) < u64::from(state.loss);
+        let queue = state.sockets.get(&to.port()).and_then(Weak::upgrade);
+        queue.filter(|_| !is_lost).map(|queue| (queue, Instant::now() + state.delay))
+    }
+}
+
+impl Net for MemoryNet {
+    fn runtime(&self) -> io::Result<Arc<dyn Runtime>> {
+        Ok(Arc::new(BatchingRuntime::default()))
+    }
+
+    fn bind(&self, address: SocketAddr, _: &dyn Runtime) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let mut state = lock(&self.0.state);
+        let port = match address.port() {
+            0 => {
+                state.next_port += 1;
+                state.next_port
+            }
+            port => port,
+        };
+        if state.sockets.get(&port).is_some_and(|queue| queue.strong_count() > 0) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let queue = Arc::<Queue>::default();
+        state.sockets.insert(port, Arc::downgrade(&queue));
+        let address = SocketAddr::new(HOST, port);
+        Ok(Arc::new(MemorySocket { net: self.clone(), address, queue, timer: Mutex::default() }))
+    }
+
+    fn resolve<'a>(&'a self, _: &'a str, port: u16) -> Pending<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(vec![SocketAddr::new(HOST, port)]) })
+    }
+
+    fn source_address(&self, _: SocketAddr) -> io::Result<IpAddr> {
+        Ok(HOST)
+    }
+
+    fn probe(&self, _: SocketAddr) -> Pending<'_, io::Error> {
+        Box::pin(pending())
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + lock(&self.0.state).clock_ahead
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next_random().to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    fn suspend(&self) -> &Suspend {
+        &self.0.suspend
+    }
+}
+
+#[derive(Debug)]
+struct Packet {
+    from: SocketAddr,
+    arrives: Instant,
+    contents: Vec<u8>,
+}
+
+/// What a socket has yet to read. The delay is the same for all, so the first one arrives first.
+#[derive(Debug, Default)]
+struct Queue {
+    packets: Mutex<VecDeque<Packet>>,
+    reader: Mutex<Option<Waker>>,
+}
+
+#[derive(Debug)]
+struct MemorySocket {
+    net: MemoryNet,
+    address: SocketAddr,
+    queue: Arc<Queue>,
+    /// Until the first packet arrives.
+    timer: Mutex<Option<Pin<Box<Sleep>>>>,
+}
+
+impl AsyncUdpSocket for MemorySocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some((queue, arrives)) = self.net.route(transmit.destination) else { return Ok(()) };
+        let contents = transmit.contents.to_vec();
+        lock(&queue.packets).push_back(Packet { from: self.address, arrives, contents });
+        if let Some(reader) = lock(&queue.reader).take() {
+            reader.wake();
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        *lock(&self.queue.reader) = Some(context.waker().clone());
+        loop {
+            let mut packets = lock(&self.queue.packets);
+            let Some(arrives) = packets.front().map(|packet| packet.arrives) else {
+                return Poll::Pending;
+            };
+            if arrives > Instant::now() {
+                drop(packets);
+                let mut timer = lock(&self.timer);
+                let timer = timer.insert(Box::pin(sleep_until(arrives)));
+                std::task::ready!(timer.as_mut().poll(context));
+                continue;
+            }
+            let Some(packet) = packets.pop_front() else { return Poll::Pending };
+            let len = packet.contents.len();
+            bufs[0][..len].copy_from_slice(&packet.contents);
+            meta[0] = RecvMeta { addr: packet.from, len, stride: len, ecn: None, dst_ip: None };
+            return Poll::Ready(Ok(1));
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+/// There is always room for one more packet.
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

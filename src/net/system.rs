@@ -1,0 +1,114 @@
+//! The network of the operating system.
+
+use super::{
+    Net, Pending, SharedNet, Suspend, probe,
+    runtime::{BatchingRuntime, expect_tokio},
+};
+use crate::{limits::UDP_RECEIVE_BUFFER_BYTES, race, tls};
+use quinn::{AsyncUdpSocket, Runtime};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
+
+/// The one of this process: whether it stands still concerns all that run in it.
+pub(crate) fn system() -> SharedNet {
+    static SYSTEM: LazyLock<Arc<System>> = LazyLock::new(Arc::default);
+    SYSTEM.clone()
+}
+
+#[derive(Debug, Default)]
+struct System {
+    suspend: Suspend,
+}
+
+impl Net for System {
+    fn runtime(&self) -> io::Result<Arc<dyn Runtime>> {
+        expect_tokio()?;
+        Ok(Arc::new(BatchingRuntime::default()))
+    }
+
+    fn bind(
+        &self,
+        address: SocketAddr,
+        runtime: &dyn Runtime,
+    ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        runtime.wrap_udp_socket(bind(address)?)
+    }
+
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(race::resolve(host, port))
+    }
+
+    fn source_address(&self, to: SocketAddr) -> io::Result<IpAddr> {
+        let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.connect(&to.into())?;
+        let from = socket.local_addr()?.as_socket();
+        from.map(|from| from.ip()).ok_or_else(|| io::Error::other("not an address of IP"))
+    }
+
+    fn probe(&self, to: SocketAddr) -> Pending<'_, io::Error> {
+        Box::pin(probe::obstacle(to))
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        tls::fill_random(bytes);
+    }
+
+    fn suspend(&self) -> &Suspend {
+        &self.suspend
+    }
+}
+
+/// A UDP socket.
+///
+/// What comes at once and is not read yet is lost where the system's buffer is full: first packets of
+/// a crowd come again a second later, and a peer that sends much in one go sends it again and then
+/// less. So it has as much room as the system gives, on Linux twice the usual without any setting.
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    if socket.recv_buffer_size()? < UDP_RECEIVE_BUFFER_BYTES {
+        drop(socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER_BYTES));
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_has_more_room_than_the_system_gives_by_itself() {
+        let size =
+            |socket: UdpSocket| socket2::SockRef::from(&socket).recv_buffer_size().expect("a size");
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let usual = size(UdpSocket::bind(at).expect("a socket"));
+        let ours = size(bind(at).expect("a socket"));
+        assert!(ours > usual || usual >= UDP_RECEIVE_BUFFER_BYTES, "{ours} and {usual}");
+    }
+
+    #[test]
+    fn the_way_to_this_machine_is_known_without_a_packet() {
+        let from = system().source_address(([127, 0, 0, 1], 9).into()).expect("a way");
+        assert!(from.is_loopback(), "{from}");
+    }
+
+    #[test]
+    fn without_tokio_the_error_says_so() {
+        let error = system().runtime().expect_err("no runtime").to_string();
+        assert!(error.contains("no tokio runtime is running"), "{error}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Calls over a network that delays, loses and cuts.
+
+use super::*;
+use crate::policy::AllowRule;
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn a_call_takes_one_round_trip_from_the_node_and_two_through_it() {
+    let scene = Scene::open().await;
+    for (callee, packets) in [(scene.handle.as_ref().clone(), 2), (scene.by_caller(), 4)] {
+        let began = Instant::now();
+        let answer = callee.call::<String>("Stage/Echo", "hello").await;
+        assert_eq!(answer.as_deref(), Ok("hello"));
+        assert_eq!(began.elapsed(), packets * Duration::from_millis(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_packets_cost_time_and_no_call() {
+    let scene = Scene::open().await;
+    scene.world.net.lose(64);
+    for n in 0..200 {
+        let text = n.to_string();
+        let call = scene.by_caller().call::<String>("Stage/Echo", &text).timeout(MINUTE);
+        assert_eq!(call.await, Ok(text));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_its_deadline_and_the_handler_is_said_to_have_run() {
+    let scene = Scene::open().await;
+    let began = Instant::now();
+    let answer = scene.by_caller().call::<()>("Stage/Never", &()).timeout(HOUR).await;
+    check_status(answer, Code::DeadlineExceeded, Outcome::Unknown);
+    assert!((HOUR..HOUR + SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_runs_when_the_network_is_cut_ends_unknown_soon_after_the_heartbeat() {
+    let scene = Scene::open().await;
+    let running = scene.holding().await;
+    scene.world.net.cut(true);
+    let began = Instant::now();
+    check_status(running.ended().await, Code::Unavailable, Outcome::Unknown);
+    assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_an_absent_agent_is_not_executed_and_one_that_waits_is_answered_when_it_comes() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let caller = world.caller("ops").connect().await.expect("a caller");
+    let shop = caller.agent("shop").expect("a name");
+    let answer = shop.call::<String>("Stage/Echo", "x").await;
+    check_status(answer, Code::Unavailable, Outcome::NotExecuted);
+    let call = shop.call::<String>("Stage/Echo", "x").timeout(HOUR).wait(true);
+    let waiting = spawn(async move { call.await });
+    tokio::time::sleep(10 * MINUTE).await;
+    assert!(!waiting.is_finished());
+    let agent = world.agent("shop").start().expect("an agent");
+    assert_eq!(waiting.ended().await.as_deref(), Ok("x"));
+    agent.shutdown().await;
+    node.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_in_vain_is_not_executed_at_its_deadline() {
+    let scene = Scene::open().await;
+    let absent = scene.caller.agent("absent").expect("a name");
+    let began = Instant::now();
+    let answer = absent.call::<()>("Stage/Never", &()).timeout(MINUTE).wait(true).await;
+    check_status(answer, Code::Unavailable, Outcome::NotExecuted);
+    assert!((MINUTE..MINUTE + SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_no_rule_allows_is_refused_whether_the_agent_exists_or_not() {
+    let world = World::new();
+    let allowed = AllowRule::parse("ops", "shop", "Stage/Echo").expect("a rule");
+    let policy = NodePolicy::default().allow(allowed);
+    let node = world.node().policy(policy).start().await.expect("a node");
+    let agent = world.agent("shop").start().expect("an agent");
+    agent.registered(1).await;
+    let caller = world.caller("ops").connect().await.expect("a caller");
+    for (agent, method, is_allowed) in [
+        ("shop", "Stage/Echo", true),
+        ("shop", "Stage/Hold", false),
+        ("absent", "Stage/Echo", false),
+    ] {
+        let callee = caller.agent(agent).expect("a name");
+        let answer = callee.call::<String>(method, "x").await;
+        if is_allowed {
+            assert_eq!(answer.as_deref(), Ok("x"));
+        } else {
+            check_status(answer, Code::PermissionDenied, Outcome::NotExecuted);
+        }
+    }
+    drop(node);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_cancels_its_handler() {
+    let scene = Scene::open().await;
+    let running = scene.holding().await;
+    assert_eq!(scene.node.agents()[0].calls_in_flight, 1);
+    drop(running);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(scene.node.agents()[0].calls_in_flight, 0);
+}

@@ -1,0 +1,122 @@
+//! Links that are made, lost, kept up and judged.
+
+use super::*;
+use crate::{agent::AgentEvent, link::LinkFault, node::NodeEvent, wire::CloseCode};
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_dials_until_there_is_a_node() {
+    let world = World::new();
+    let agent = world.agent("shop").start().expect("an agent");
+    tokio::time::sleep(3 * HOUR).await;
+    assert!(agent.nodes().is_empty());
+    let node = world.node().start().await.expect("a node");
+    let began = Instant::now();
+    agent.registered(1).await;
+    assert!(began.elapsed() < 2 * MINUTE, "{:?}", began.elapsed());
+    assert_eq!(node.agents().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_ends_notice_that_the_network_is_cut_and_link_again_once_it_is_back() {
+    let scene = Scene::open().await;
+    let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
+    scene.world.net.cut(true);
+    let began = Instant::now();
+    scene.handle.disconnected().await;
+    assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
+    let is_silence = |reason: &LinkFault| matches!(reason, LinkFault::Silent(_));
+    while !matches!(of_node.next().await, Some(NodeEvent::Lost { reason, .. }) if is_silence(&reason))
+    {
+    }
+    while !matches!(of_agent.next().await, Some(AgentEvent::Lost { reason, .. }) if is_silence(&reason))
+    {
+    }
+    tokio::time::sleep(HOUR).await;
+    assert!(!scene.handle.is_attached());
+    scene.world.net.cut(false);
+    scene.agent.registered(1).await;
+    let answer = scene.by_caller().call::<String>("Stage/Echo", "x").timeout(5 * MINUTE).await;
+    assert_eq!(answer.as_deref(), Ok("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_without_calls_stays_up_at_less_than_a_packet_a_second() {
+    let scene = Scene::open().await;
+    let mut events = scene.node.events();
+    let before = scene.world.net.sent();
+    tokio::select! {
+        event = events.next() => panic!("{event:?}"),
+        () = tokio::time::sleep(HOUR) => {}
+    }
+    // The agent and the caller have a link each.
+    let a_minute = (scene.world.net.sent() - before) / 60 / 2;
+    assert!((12..=48).contains(&a_minute), "{a_minute} packets a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_instance_of_an_agent_takes_over() {
+    let scene = Scene::open().await;
+    let mut events = scene.node.events();
+    let second = scene.world.agent("shop").start().expect("an agent");
+    second.registered(1).await;
+    while !matches!(events.next().await, Some(NodeEvent::TakenOver { .. })) {}
+    assert_eq!(scene.node.agents().len(), 1);
+    assert!(scene.handle.is_attached());
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_end_when_the_wall_clock_passes_the_end_of_a_certificate() {
+    let scene = Scene::open().await;
+    let mut events = scene.node.events();
+    scene.world.net.set_clock_ahead(10 * 365 * 24 * HOUR);
+    let is_expired =
+        |reason: &LinkFault| matches!(reason, LinkFault::Closed { code: CloseCode::Expired, .. });
+    let found = tokio::time::timeout(HOUR, async {
+        while !matches!(events.next().await, Some(NodeEvent::Lost { reason, .. }) if is_expired(&reason))
+        {
+        }
+    });
+    found.await.expect("the end of the link");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_the_node_lets_go_comes_back() {
+    let scene = Scene::open().await;
+    for _ in 0..3 {
+        let mut events = scene.agent.events();
+        scene.handle.disconnect();
+        scene.handle.disconnected().await;
+        while !matches!(events.next().await, Some(AgentEvent::Registered { .. })) {}
+        assert!(scene.handle.is_attached());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_socket_keeps_links_and_the_calls_that_are_on_them() {
+    let scene = Scene::open().await;
+    let running = scene.holding().await;
+    let mut events = scene.node.events();
+    scene.agent.rebind().expect("a socket");
+    scene.caller.rebind().expect("a socket");
+    tokio::time::sleep(MINUTE).await;
+    scene.world.stage.release.notify_one();
+    assert_eq!(running.ended().await.as_deref(), Ok("held"));
+    tokio::select! {
+        event = events.next() => panic!("{event:?}"),
+        () = tokio::time::sleep(HOUR) => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_succeed_although_a_third_of_all_packets_is_lost() {
+    for seed in 0..20 {
+        let world = World { net: MemoryNet::new(seed), stage: Stage::default() };
+        world.net.lose(85);
+        let node = world.node().start().await.expect("a node");
+        let agent = world.agent("shop").start().expect("an agent");
+        let registered = tokio::time::timeout(10 * MINUTE, agent.registered(1)).await;
+        assert!(registered.is_ok(), "seed {seed}");
+        drop(node);
+    }
+}
