@@ -515,7 +515,7 @@ impl Handler for Asks {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let shared = &self.caller.shared;
         loop {
-            let link = link_by(shared, request.deadline).await?;
+            let link = link_by(shared, request.meta.deadline).await?;
             let reply = ask(&link, &mut request, (&*shared.limits).into(), None, None).await;
             if !is_for_the_next_link(&reply, &link) || request.is_spent() {
                 return reply;

@@ -104,9 +104,10 @@ pub use agent::{Agent, AgentBuilder, AgentEvent, TcpForward, Upstream};
 pub use agent::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 pub use audit::Audit;
 pub use call::{
-    Answer, Bidirectional, Body, ByteStream, Call, CallFuture, Callee, ClientStream, Context,
-    DynHandler, Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply,
-    ReplyFuture, Request, ServerStream, Shape, SharedHandler, Socket, Target, Tcp, Unary,
+    Answer, Bidirectional, Body, ByteStream, Call, CallFuture, CallMeta, Callee, ClientStream,
+    Context, DynHandler, Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply,
+    ReplyFuture, Request, Requester, ServerStream, Shape, SharedHandler, Socket, Target, Tcp,
+    Unary,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use events::Events;

@@ -49,8 +49,8 @@ struct Joined {
 
 impl Handler for Joined {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
-        let deadline = request.deadline;
-        let handler = self.services.find(&request.method, request.kind)?.clone();
+        let deadline = request.meta.deadline;
+        let handler = self.services.find(&request.meta.method, request.meta.kind)?.clone();
         let mut work = pin!(handler.call_boxed(request));
         let caught = std::future::poll_fn(|cx| {
             let poll = AssertUnwindSafe(|| work.as_mut().poll(cx));

@@ -428,7 +428,7 @@ struct Asks {
 impl Handler for Asks {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         loop {
-            let link = self.link_by(request.deadline).await?;
+            let link = self.link_by(request.meta.deadline).await?;
             let limits = self.shared.limits.get();
             let reply = ask(&link, &mut request, (&*limits).into(), None, None).await;
             if !is_for_the_next_link(&reply, &link) || request.is_spent() {

@@ -2,8 +2,8 @@
 
 use super::Shared;
 use crate::{
-    audit::{CallFacts, CallNote, Refused},
-    call::{Head, Pending, Permits, Reception, Reply, Target},
+    audit::{CallNote, Refused},
+    call::{Head, Pending, Permits, Reception, Reply, Requester, Target},
     fence::Fence,
     limits::Limits,
     link::Link,
@@ -56,11 +56,11 @@ impl AgentReception {
 
     fn authorise(&self, asker: &PeerName, head: &Head) -> Result<(), Status> {
         let policy = self.shared.policy.get();
-        let decision = policy.decide(&self.node, asker, &head.method);
+        let decision = policy.decide(&self.node, asker, &head.meta.method);
         if decision.is_allowed() {
             return Ok(());
         }
-        let (node, method) = (&self.node, &head.method);
+        let (node, method) = (&self.node, &head.meta.method);
         if let Some(left_out) = self.shared.refusals.say(asker.clone(), Instant::now()) {
             tracing::warn!("refused {asker} by way of node {node}: {method}: {decision}{left_out}");
         }
@@ -69,7 +69,7 @@ impl AgentReception {
         self.shared.journal.call_refused(refused, Code::PermissionDenied, &decision);
         let text = format!(
             "{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
-            head.method
+            head.meta.method
         );
         Err(Status::not_executed(Code::PermissionDenied, text))
     }
@@ -81,40 +81,30 @@ impl Reception for AgentReception {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
         }
-        if head.target != Target::Here {
+        if head.meta.target != Target::Here {
             return Err(Status::not_executed(
                 Code::InvalidArgument,
                 "an agent does not pass calls on",
             ));
         }
-        let asker = self.asker(head.caller.as_deref())?;
+        let asker = self.asker(head.claimed.as_deref())?;
         self.authorise(&asker, &head)?;
-        let handler = self.shared.services.find(&head.method, head.kind)?.clone();
-        let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
+        let handler = self.shared.services.find(&head.meta.method, head.meta.kind)?.clone();
+        let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
         let pending = pending.counted_in(self.shared.memory.account(&asker));
         let body = pending.body(None).await?;
-        head.deadline = self.fence.pass(entered, head.deadline).await?;
-        let mut request = head.into_request(asker, body);
-        request.via = Some(self.node.clone());
-        let reply = handler.call_boxed(request).await?;
+        head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
+        let requester = Requester::AssertedBy { node: self.node.clone(), peer: asker };
+        let reply = handler.call_boxed(head.into_request(requester, body)).await?;
         Ok(reply.holding(permit))
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
-        self.shared.journal.call(|| CallFacts {
+        self.shared.journal.call(|| {
             // What is no name was said by the node all the same.
-            caller: head
-                .caller
-                .as_deref()
-                .map_or_else(|| format!("node/{}", self.node), str::to_owned),
-            agent: Some(self.shared.peer.clone()),
-            via: Some(self.node.clone()),
-            method: head.method.clone(),
-            call_id: head.call_id,
-            kind: head.kind,
-            attempt: head.attempt,
-            began,
-            deadline: head.deadline,
+            let node = || format!("node/{}", self.node);
+            let caller = head.claimed.as_deref().map_or_else(node, str::to_owned);
+            head.meta.facts(caller, Some(&self.shared.peer), Some(self.node.clone()), began)
         })
     }
 

@@ -121,9 +121,9 @@ impl<R: Reception> Answering<R> {
                 (Err(status), received_at + STALL_WAIT_MAX)
             }
             Ok(mut head) => {
-                let (deadline, call_id) = (head.deadline, head.call_id);
-                self.message_bytes_max = head.kind.message_bytes_max(self.message_bytes_max);
-                self.pace = Pace::of(head.kind, self.limits.stream_idle_max);
+                let (deadline, call_id) = (head.meta.deadline, head.meta.call_id);
+                self.message_bytes_max = head.meta.kind.message_bytes_max(self.message_bytes_max);
+                self.pace = Pace::of(head.meta.kind, self.limits.stream_idle_max);
                 self.note = self.reception.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
@@ -173,10 +173,10 @@ impl<R: Reception> Answering<R> {
     /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
         let Self { sender, reader, reception, limits, moves, asker_fault, .. } = self;
-        let (deadline, kind) = (head.deadline, head.kind);
+        let (deadline, kind) = (head.meta.deadline, head.meta.kind);
         let patience = reception.patience(&head);
-        if head.priority != 0 {
-            sender.set_priority(head.priority.into());
+        if head.meta.priority != 0 {
+            sender.set_priority(head.meta.priority.into());
         }
         let complete = AtomicBool::new(false);
         let pending = Pending {

@@ -98,7 +98,7 @@ pub(crate) async fn ask(
     name_caller: Option<&PeerName>,
     memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
-    match request.kind {
+    match request.meta.kind {
         CallKind::Unary => ask_one(link, request, limits, name_caller, memory).await,
         _ => Box::pin(ask_stream(link, request, limits, name_caller, memory)).await,
     }
@@ -126,15 +126,15 @@ async fn ask_one(
     }
     let sent = {
         let sending = pin!(send_request(link, &mut stream, request, name_caller));
-        ready_by(|| request.deadline, sending).await
+        ready_by(|| request.meta.deadline, sending).await
     };
     let (progress, until) = match sent {
         Ok(Ok(true)) => {
             stream.sender.finish();
             // The answering side knows whether a handler ran: its STATUS says more than the line does.
-            (Progress::AfterEnd, request.deadline + limits.patience)
+            (Progress::AfterEnd, request.meta.deadline + limits.patience)
         }
-        Ok(Ok(false)) => (Progress::BeforeEnd, request.deadline),
+        Ok(Ok(false)) => (Progress::BeforeEnd, request.meta.deadline),
         Ok(Err(fault)) => return Err(fault),
         Err(_elapsed) => return Err(too_late(link, &mut stream, Progress::BeforeEnd)),
     };
@@ -178,20 +178,20 @@ fn check_sizes(link: &Link, request: &Request, limits: AskLimits) -> Result<(), 
         );
         return Err(Status::not_executed(Code::ResourceExhausted, text));
     }
-    match metadata_fault(&request.metadata) {
+    match metadata_fault(&request.meta.metadata) {
         Some(fault) => Err(Status::not_executed(Code::ResourceExhausted, fault)),
         None => Ok(()),
     }
 }
 
 async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallStream, Status> {
-    let until = || request.deadline.min(Instant::now() + limits.queue_wait_max);
+    let until = || request.meta.deadline.min(Instant::now() + limits.queue_wait_max);
     link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
         OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
         OpenFault::Replaced => {
             Status::not_executed(Code::Unavailable, "another link has taken the place of this one")
         }
-        OpenFault::NoCredit if Instant::now() >= request.deadline => Status::not_executed(
+        OpenFault::NoCredit if Instant::now() >= request.meta.deadline => Status::not_executed(
             Code::DeadlineExceeded,
             "the deadline passed while waiting for a stream",
         ),
@@ -216,7 +216,7 @@ pub(super) async fn send_request(
     name_caller: Option<&PeerName>,
 ) -> Result<bool, Status> {
     let progress = Progress::BeforeEnd;
-    let left = request.deadline.saturating_duration_since(Instant::now());
+    let left = request.meta.deadline.saturating_duration_since(Instant::now());
     if left < TIMEOUT_MIN {
         return Err(progress
             .failed(Code::DeadlineExceeded, "the deadline passed before the request was sent"));
@@ -224,8 +224,8 @@ pub(super) async fn send_request(
     let mut chunks = encode(request, left, name_caller).map_err(|fault| {
         Status::not_executed(Code::ResourceExhausted, format!("the head of the request: {fault}"))
     })?;
-    if request.priority != 0 {
-        stream.sender.set_priority(request.priority.into());
+    if request.meta.priority != 0 {
+        stream.sender.set_priority(request.meta.priority.into());
     }
     match write_steadily(&mut stream.sender, &mut chunks).await {
         Ok(()) => Ok(true),
@@ -249,29 +249,29 @@ fn encode(
     name_caller: Option<&PeerName>,
 ) -> Result<crate::wire::Chunks, WireError> {
     let caller = name_caller.map(ToString::to_string);
-    let (route, agent) = match &request.target {
+    let (route, agent) = match &request.meta.target {
         Target::Here => (RouteKind::Here, None),
         Target::Agent(name) => (RouteKind::Agent, Some(name.as_str())),
         Target::Service => (RouteKind::Service, None),
     };
     let head = RequestHead {
-        method: request.method.as_str(),
+        method: request.meta.method.as_str(),
         route,
         agent,
-        kind: request.kind,
+        kind: request.meta.kind,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-        call_id: ByteArray::new(*request.call_id.as_bytes()),
-        attempt: request.attempt,
-        priority: request.priority,
+        call_id: ByteArray::new(*request.meta.call_id.as_bytes()),
+        attempt: request.meta.attempt,
+        priority: request.meta.priority,
         caller: caller.as_deref(),
-        traceparent: request.traceparent.as_deref(),
-        metadata: pairs(&request.metadata),
-        content_type: request.kind.content_type(),
+        traceparent: request.meta.traceparent.as_deref(),
+        metadata: pairs(&request.meta.metadata),
+        content_type: request.meta.kind.content_type(),
         caller_signature: None,
-        wait: request.wait,
+        wait: request.meta.wait,
     };
     match &request.body {
-        Body::Message(message) if !request.kind.streams_requests() => {
+        Body::Message(message) if !request.meta.kind.streams_requests() => {
             request_chunks(&head, message)
         }
         _ => head_chunk(&head),

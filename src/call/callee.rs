@@ -2,7 +2,7 @@
 
 use super::{
     ReplyFuture, SharedHandler,
-    message::{Reply, Request, Target},
+    message::{CallMeta, Reply, Request, Requester, Target},
     messages::{Body, Messages},
     shapes::{Bidirectional, ClientStream, ServerStream, Shape, Unary},
     tcp::Tcp,
@@ -264,21 +264,17 @@ impl<R, S: Shape> Call<R, S> {
             return Err(invalid("a timeout of 0; a call needs time".into()));
         }
         let Inner { handler, target, asker, .. } = &*self.callee.0;
-        let request = Request {
-            method,
-            kind: S::KIND,
-            target: target.clone(),
-            caller: asker.clone(),
-            via: None,
-            call_id: self.call_id,
-            deadline: Instant::now() + self.timeout.min(TIMEOUT_CEILING),
-            attempt: 1,
+        let deadline = Instant::now() + self.timeout.min(TIMEOUT_CEILING);
+        let meta = CallMeta {
             priority: self.priority,
             traceparent: self.traceparent,
             metadata: self.metadata,
             wait: self.wait,
-            body: messages.map_or(Body::Message(message), Body::Messages),
+            ..CallMeta::new(method, S::KIND, target.clone(), self.call_id, deadline)
         };
+        let requester = Requester::Verified(asker.clone());
+        let body = messages.map_or(Body::Message(message), Body::Messages);
+        let request = Request { meta, requester, body };
         Ok(handler.clone().call_boxed(request))
     }
 

@@ -1,12 +1,11 @@
 //! The head of a request as the answering side has read it.
 
 use super::{
-    message::{Request, Target},
+    message::{CallMeta, Request, Requester, Target},
     messages::Body,
 };
 use crate::{
     limits::TIMEOUT_CEILING,
-    metadata::Metadata,
     name::{CallId, MethodPath, NameError, PeerName},
     status::{Code, Status},
     wire::{CallKind, RequestHead, Route, WireError},
@@ -20,28 +19,10 @@ use tokio::time::Instant;
 /// The head of a request. Who asks is what the peer says; whether that counts is the reception's to judge.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// What is called.
-    pub(crate) method: MethodPath,
-    /// How many messages go each way.
-    pub(crate) kind: CallKind,
-    /// Where.
-    pub(crate) target: Target,
+    /// The facts of the call.
+    pub(crate) meta: CallMeta,
     /// Who asks, by the peer's word.
-    pub(crate) caller: Option<Box<str>>,
-    /// Names the call.
-    pub(crate) call_id: CallId,
-    /// When it is over.
-    pub(crate) deadline: Instant,
-    /// 1 for the first attempt.
-    pub(crate) attempt: u32,
-    /// Higher goes first.
-    pub(crate) priority: i8,
-    /// W3C trace context.
-    pub(crate) traceparent: Option<Box<str>>,
-    /// Pairs of text.
-    pub(crate) metadata: Metadata,
-    /// Whether to wait for an agent.
-    pub(crate) wait: bool,
+    pub(crate) claimed: Option<Box<str>>,
     /// Where whoever picks an agent says which, if somebody wants to know.
     pub(crate) picked: Option<Arc<OnceLock<PeerName>>>,
 }
@@ -63,11 +44,10 @@ impl Head {
         let method: MethodPath = head.method.parse().map_err(invalid)?;
         check_forward(&method, head.kind, &target)?;
         let timeout = Duration::from_millis(head.timeout_ms).min(TIMEOUT_CEILING);
-        Ok(Box::new(Self {
+        let meta = CallMeta {
             method,
             kind: head.kind,
             target,
-            caller: head.caller.map(Into::into),
             call_id: CallId::from_bytes(*head.call_id),
             deadline: received_at + timeout,
             attempt: head.attempt,
@@ -75,41 +55,13 @@ impl Head {
             traceparent: head.traceparent.map(Into::into),
             metadata: head.take_metadata(),
             wait: head.wait,
-            picked: None,
-        }))
+        };
+        Ok(Box::new(Self { meta, claimed: head.caller.map(Into::into), picked: None }))
     }
 
     /// The request that a handler gets, once it is known who really asks.
-    pub(crate) fn into_request(self, caller: PeerName, body: Body) -> Request {
-        let Self {
-            method,
-            kind,
-            target,
-            caller: _,
-            call_id,
-            deadline,
-            attempt,
-            priority,
-            traceparent,
-            metadata,
-            wait,
-            picked: _,
-        } = self;
-        Request {
-            method,
-            kind,
-            target,
-            caller,
-            via: None,
-            call_id,
-            deadline,
-            attempt,
-            priority,
-            traceparent,
-            metadata,
-            wait,
-            body,
-        }
+    pub(crate) fn into_request(self, requester: Requester, body: Body) -> Request {
+        Request { meta: self.meta, requester, body }
     }
 }
 

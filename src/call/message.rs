@@ -2,8 +2,9 @@
 
 use super::messages::{Body, Messages};
 use crate::{
+    audit::CallFacts,
     metadata::Metadata,
-    name::{CallId, MethodPath, Name, PeerName},
+    name::{CallId, MethodPath, Name, PeerName, Role},
     status::{Code, Status},
     wire::CallKind,
 };
@@ -30,19 +31,15 @@ pub enum Target {
     Service,
 }
 
-/// One request, its messages encoded.
-#[derive(Debug)]
-pub struct Request {
+/// The facts of one call, the same on its whole way.
+#[derive(Debug, Clone)]
+pub struct CallMeta {
     /// What is called.
     pub method: MethodPath,
     /// How many messages go each way.
     pub kind: CallKind,
     /// Where.
     pub target: Target,
-    /// Who asks: from a certificate, never from the request itself.
-    pub caller: PeerName,
-    /// The node over whose link it came, by its certificate; on an agent only.
-    pub via: Option<Name>,
     /// Names the call in every log.
     pub call_id: CallId,
     /// When the call is over, by this machine's clock. It covers queueing, credit, writing, the handler and the reply.
@@ -57,6 +54,98 @@ pub struct Request {
     pub metadata: Metadata,
     /// Whether the call waits, within its deadline, for an agent to attach.
     pub wait: bool,
+}
+
+impl CallMeta {
+    /// A first attempt of usual priority that does not wait for an agent, without metadata.
+    pub fn new(
+        method: MethodPath,
+        kind: CallKind,
+        target: Target,
+        call_id: CallId,
+        deadline: Instant,
+    ) -> Self {
+        let (traceparent, metadata) = (None, Metadata::default());
+        Self {
+            method,
+            kind,
+            target,
+            call_id,
+            deadline,
+            attempt: 1,
+            priority: 0,
+            traceparent,
+            metadata,
+            wait: false,
+        }
+    }
+}
+
+impl CallMeta {
+    /// What a record of the call says. `here` is the party at hand, which the call may be for.
+    pub(crate) fn facts(
+        &self,
+        caller: String,
+        here: Option<&PeerName>,
+        via: Option<Name>,
+        began: Instant,
+    ) -> CallFacts {
+        CallFacts {
+            caller,
+            agent: match &self.target {
+                Target::Agent(name) => Some(PeerName::new(Role::Agent, name.clone())),
+                Target::Here => here.cloned(),
+                Target::Service => None,
+            },
+            via,
+            method: self.method.clone(),
+            call_id: self.call_id,
+            kind: self.kind,
+            attempt: self.attempt,
+            began,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// Who makes a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requester {
+    /// The peer at the other end of the link, by its certificate; or a client that the gateway has authenticated; or this process.
+    Verified(PeerName),
+    /// A peer that the node named, over whose link the call came. The node is known by its certificate; on an agent only.
+    AssertedBy {
+        /// The node.
+        node: Name,
+        /// Who asked the node.
+        peer: PeerName,
+    },
+}
+
+impl Requester {
+    /// Who it is.
+    pub const fn peer(&self) -> &PeerName {
+        match self {
+            Self::Verified(peer) | Self::AssertedBy { peer, .. } => peer,
+        }
+    }
+
+    /// The node that says so, if it is a node's word.
+    pub const fn via(&self) -> Option<&Name> {
+        match self {
+            Self::Verified(_) => None,
+            Self::AssertedBy { node, .. } => Some(node),
+        }
+    }
+}
+
+/// One request, its messages encoded.
+#[derive(Debug)]
+pub struct Request {
+    /// The facts of the call.
+    pub meta: CallMeta,
+    /// Who makes it.
+    pub requester: Requester,
     /// What it carries, CBOR: one message, or a stream if its kind says so.
     pub body: Body,
 }
@@ -75,44 +164,14 @@ impl Request {
 
     /// Whether its stream of messages was taken, so that it cannot be sent again.
     pub(crate) fn is_spent(&self) -> bool {
-        self.kind.streams_requests() && matches!(self.body, Body::Message(_))
+        self.meta.kind.streams_requests() && matches!(self.body, Body::Message(_))
     }
 
     /// A copy for another attempt, if the request is in hand: a stream goes once.
     pub(crate) fn again(&self) -> Option<Self> {
-        let Self {
-            method,
-            kind,
-            target,
-            caller,
-            via,
-            call_id,
-            deadline,
-            attempt,
-            priority,
-            traceparent,
-            metadata,
-            wait,
-            body: Body::Message(message),
-        } = self
-        else {
-            return None;
-        };
-        Some(Self {
-            method: method.clone(),
-            kind: *kind,
-            target: target.clone(),
-            caller: caller.clone(),
-            via: via.clone(),
-            call_id: *call_id,
-            deadline: *deadline,
-            attempt: attempt + 1,
-            priority: *priority,
-            traceparent: traceparent.clone(),
-            metadata: metadata.clone(),
-            wait: *wait,
-            body: Body::Message(message.clone()),
-        })
+        let Body::Message(message) = &self.body else { return None };
+        let meta = CallMeta { attempt: self.meta.attempt + 1, ..self.meta.clone() };
+        Some(Self { meta, requester: self.requester.clone(), body: Body::Message(message.clone()) })
     }
 }
 
@@ -198,13 +257,8 @@ pub struct Context(Arc<Facts>);
 
 #[derive(Debug)]
 struct Facts {
-    caller: PeerName,
-    via: Option<Name>,
-    call_id: CallId,
-    deadline: Instant,
-    attempt: u32,
-    traceparent: Option<Box<str>>,
-    metadata: Metadata,
+    meta: CallMeta,
+    requester: Requester,
     is_cancelled: AtomicBool,
     /// Made by the first who waits: most handlers never do.
     cancelled: OnceLock<CancellationToken>,
@@ -245,13 +299,8 @@ impl Context {
     /// Splits a request into its context and its body. Dropping the guard before it is disarmed says that the call was cancelled.
     pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
         let facts = Facts {
-            caller: request.caller,
-            via: request.via,
-            call_id: request.call_id,
-            deadline: request.deadline,
-            attempt: request.attempt,
-            traceparent: request.traceparent,
-            metadata: request.metadata,
+            meta: request.meta,
+            requester: request.requester,
             is_cancelled: AtomicBool::new(false),
             cancelled: OnceLock::new(),
             reply: OnceLock::new(),
@@ -262,42 +311,42 @@ impl Context {
 
     /// Who asks. On an agent this is the word of the node, which took it from a certificate.
     pub fn caller(&self) -> &PeerName {
-        &self.0.caller
+        self.0.requester.peer()
     }
 
     /// The node by way of which an agent is called, by its certificate. `None` on a node.
     pub fn via(&self) -> Option<&Name> {
-        self.0.via.as_ref()
+        self.0.requester.via()
     }
 
     /// Names the call in every log.
     pub fn call_id(&self) -> CallId {
-        self.0.call_id
+        self.0.meta.call_id
     }
 
     /// When the call is over, by this machine's clock.
     pub fn deadline(&self) -> Instant {
-        self.0.deadline
+        self.0.meta.deadline
     }
 
     /// What is left of the call's time.
     pub fn remaining(&self) -> Duration {
-        self.0.deadline.saturating_duration_since(Instant::now())
+        self.0.meta.deadline.saturating_duration_since(Instant::now())
     }
 
     /// 1 for the first attempt.
     pub fn attempt(&self) -> u32 {
-        self.0.attempt
+        self.0.meta.attempt
     }
 
     /// W3C trace context, if the caller sent one.
     pub fn traceparent(&self) -> Option<&str> {
-        self.0.traceparent.as_deref()
+        self.0.meta.traceparent.as_deref()
     }
 
     /// Pairs of text that the caller sent.
     pub fn metadata(&self) -> &Metadata {
-        &self.0.metadata
+        &self.0.meta.metadata
     }
 
     /// Adds a pair that travels before the reply's messages. After the first message of a stream it is too late, and nothing happens.

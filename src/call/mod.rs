@@ -28,7 +28,7 @@ pub use contract::{pascal, pascal_len};
 pub use ends::{Inbound, Outbound};
 pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
-pub use message::{Context, Reply, Request, Target};
+pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
 pub use messages::{Body, MessageSender, Messages};
 pub(crate) use messages::{Next, Source};
 pub(crate) use permits::Permits;

@@ -57,13 +57,13 @@ pub(super) async fn ask_stream(
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
     // Pieces of a connection are few and small, and a refusal would cut it.
-    if let Some(memory) = memory.filter(|_| request.kind != CallKind::Tcp) {
+    if let Some(memory) = memory.filter(|_| request.meta.kind != CallKind::Tcp) {
         stream.reader.count_in(memory);
     }
-    let message_bytes_max = request.kind.message_bytes_max(limits.message_bytes_max);
+    let message_bytes_max = request.meta.kind.message_bytes_max(limits.message_bytes_max);
     stream.reader.allow_messages(message_bytes_max);
     let sent = tokio::time::timeout_at(
-        request.deadline,
+        request.meta.deadline,
         send_request(link, &mut stream, request, name_caller),
     );
     let is_sent = sent.await.map_err(|_elapsed| {
@@ -71,11 +71,11 @@ pub(super) async fn ask_stream(
         Progress::BeforeEnd.failed(Code::DeadlineExceeded, "the deadline passed")
     })??;
     let handed = Handed::default();
-    let pace = Pace::of(request.kind, limits.stream_idle_max);
+    let pace = Pace::of(request.meta.kind, limits.stream_idle_max);
     let mut sender = stream.sender;
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
-            let bytes_max = request.kind.message_bytes_max(limits.request_bytes_max(link));
+            let bytes_max = request.meta.kind.message_bytes_max(limits.request_bytes_max(link));
             let gatherer = Gatherer::new(messages, bytes_max);
             Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
         }
@@ -99,13 +99,13 @@ pub(super) async fn ask_stream(
         pace,
         cut_off: None,
         is_stopped: false,
-        deadline: Box::pin(tokio::time::sleep_until(request.deadline)),
+        deadline: Box::pin(tokio::time::sleep_until(request.meta.deadline)),
         patience: limits.patience,
         is_started: false,
         last: None,
         pump_failure: None,
     };
-    if request.kind == CallKind::ClientStream {
+    if request.meta.kind == CallKind::ClientStream {
         one(replies).await
     } else {
         let first = std::future::poll_fn(|cx| replies.poll_next(cx)).await;

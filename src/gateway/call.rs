@@ -12,7 +12,7 @@ use super::{
     who::Who,
 };
 use crate::{
-    call::{Body, Reply, ReplyFuture},
+    call::{Body, CallMeta, Reply, ReplyFuture, Target},
     limits::{HTTP_CALLER_LOOK_EVERY, HTTP_STREAM_HEAD_WAIT_MAX},
     metadata::Metadata,
     name::{MethodPath, Name},
@@ -41,19 +41,12 @@ impl Inner {
             Form::Unary(_) => CallKind::Unary,
             Form::Connect(_) | Form::Events(_) => CallKind::ServerStream,
         };
-        let caller = who.caller.clone();
-        let call_id = asking.call_id;
-        let bytes_min = form.message_bytes_min(body.bytes_min());
+        let target = agent.map_or(Target::Service, Target::Agent);
+        let meta = self.door.next_call(asking.call_id, method, kind, target, timeout);
         let asked = Asked {
-            caller,
-            call_id,
-            method,
-            kind,
-            agent,
-            timeout,
-            traceparent,
-            metadata,
-            bytes_min,
+            caller: who.caller.clone(),
+            meta: CallMeta { traceparent, metadata, ..meta },
+            bytes_min: form.message_bytes_min(body.bytes_min()),
         };
         let (call, fault) = self.started(asked, form, body);
         match form {

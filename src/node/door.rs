@@ -2,20 +2,22 @@
 
 use super::{
     Directory, Node, Shared,
+    authorise::{self, Authorised},
     breaks::Breaks,
-    dispatch::{self, Authorised, Dispatch},
+    dispatch::{Answered, Dispatch, expect_within},
+    in_process::noted,
+    routes::{Links, Routes},
     snapshot,
 };
 use crate::{
-    audit::{CallFacts, CallNote, Journal},
-    call::{Body, Permits, Reply, Request, Target},
+    audit::{CallNote, Journal},
+    call::{Body, CallMeta, Permits, Reply, Request, Requester, Target},
     drain::{Listener, Tasks},
     fence,
-    limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY, TIMEOUT_CEILING},
+    limits::{DOOR_CALLERS_MAX, Limits, STREAM_PRIORITY, SWEEP_EVERY, TIMEOUT_CEILING},
     link::Trust,
     memory::MemoryAccount,
-    metadata::Metadata,
-    name::{CallId, MethodPath, Name, PeerName, Role},
+    name::{CallId, MethodPath, PeerName},
     policy,
     status::{Code, Status},
     tls::Credentials,
@@ -33,38 +35,16 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) caller: PeerName,
-    pub(crate) call_id: CallId,
-    pub(crate) method: MethodPath,
-    pub(crate) kind: CallKind,
-    /// The agent, or any that may answer for the service.
-    pub(crate) agent: Option<Name>,
-    /// As the caller wants it; none is the default of its kind.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) traceparent: Option<Box<str>>,
-    pub(crate) metadata: Metadata,
+    pub(crate) meta: CallMeta,
     /// What the message has at least, as far as the head of the request says it.
     pub(crate) bytes_min: usize,
-}
-
-impl Asked {
-    fn target(&self) -> Target {
-        self.agent.clone().map_or(Target::Service, Target::Agent)
-    }
-
-    fn deadline(&self, now: Instant, limits: &Limits) -> Instant {
-        let default = match self.kind {
-            CallKind::Unary => limits.timeout_default,
-            _ => limits.stream_timeout_default,
-        };
-        now + self.timeout.unwrap_or(default).min(TIMEOUT_CEILING)
-    }
 }
 
 /// A way into a node's dispatch. What it calls is judged, counted and written down as what comes over links is.
 pub(crate) struct Door {
     shared: Arc<Shared>,
     trust: Arc<Trust>,
-    dispatch: Dispatch,
+    dispatch: Dispatch<Links>,
     accounts: Mutex<Accounts>,
 }
 
@@ -126,7 +106,7 @@ impl Node {
     /// Another way in.
     pub(crate) fn door(&self) -> Door {
         let (shared, trust) = (self.shared.clone(), self.listener.trust().clone());
-        Door { dispatch: Dispatch::new(shared.clone()), shared, trust, accounts: Mutex::default() }
+        Door { dispatch: shared.dispatch(), shared, trust, accounts: Mutex::default() }
     }
 }
 
@@ -154,6 +134,26 @@ impl Door {
     /// What this caller may see of what there is to call.
     pub(crate) fn directory_for(&self, caller: &PeerName) -> Directory {
         snapshot::directory_for(&self.shared, caller)
+    }
+
+    /// The facts of the next call, which begins now. Without a timeout it has the default of its kind.
+    pub(crate) fn next_call(
+        &self,
+        call_id: CallId,
+        method: MethodPath,
+        kind: CallKind,
+        target: Target,
+        timeout: Option<Duration>,
+    ) -> CallMeta {
+        let limits = self.limits();
+        let default = match kind {
+            CallKind::Unary => limits.timeout_default,
+            _ => limits.stream_timeout_default,
+        };
+        let deadline = Instant::now() + timeout.unwrap_or(default).min(TIMEOUT_CEILING);
+        // The agent's link is everybody's: who asks from outside does not go ahead of others.
+        let priority = if kind == CallKind::Unary { 0 } else { STREAM_PRIORITY };
+        CallMeta { priority, ..CallMeta::new(method, kind, target, call_id, deadline) }
     }
 
     /// A name for the next call.
@@ -187,13 +187,13 @@ impl Door {
     ) -> Result<Reply, Status> {
         let entered = self.shared.net.suspend().enter();
         let (began, limits) = (Instant::now(), self.limits());
-        let deadline = asked.deadline(began, &limits);
-        let note = self.note(&asked, began, deadline);
+        let deadline = asked.meta.deadline;
+        let note = self.note(&asked, began);
         let account = match self.account_of(&asked.caller, &limits) {
             Ok(account) => account,
             Err(full) => {
                 return match note {
-                    Some(note) => dispatch::noted(note, None, None, Err(full)),
+                    Some(note) => noted(note, None, None, Err(full)),
                     None => Err(full),
                 };
             }
@@ -211,50 +211,51 @@ impl Door {
             account.expect_steady(limits.resets_max)?;
             let permit = account.permits.acquire(deadline, limits.queue_wait_max).await?;
             let Authorised { granted, held } = self.authorise(&asked)?;
-            let bytes_min = asked.bytes_min;
-            let mut request = request(asked, deadline);
-            self.dispatch.expect_taken(&request, granted, bytes_min)?;
+            let Asked { caller, meta, bytes_min } = asked;
+            let (requester, body_to_come) = (Requester::Verified(caller), Body::default());
+            let mut request = Request { meta, requester, body: body_to_come };
+            expect_within(bytes_min, granted)?;
+            self.expect_taken(&request)?;
             let message = tokio::time::timeout_at(deadline, body).await.map_err(|_elapsed| {
                 let text = "the deadline passed before the body had come";
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
             bytes_in = Some(message.len() as u64);
             let left = self.shared.net.suspend().pass(entered, deadline).await;
-            request.deadline = left.ok_or_else(|| fence::too_late("node"))?;
+            request.meta.deadline = left.ok_or_else(|| fence::too_late("node"))?;
             request.body = Body::Message(message);
-            let reply = self.dispatch.forward(&mut request, granted, &mut link).await?;
-            Ok(reply.holding_some(held).holding(permit).holding(counted))
+            let Answered { reply, route } = self.dispatch.forward(&mut request, granted).await;
+            link = route;
+            Ok(reply?.holding_some(held).holding(permit).holding(counted))
         };
         let answered = Box::pin(work).await;
         guard.is_armed = false;
         match note {
-            Some(note) => dispatch::noted(note, link.as_ref(), bytes_in, answered),
+            Some(note) => noted(note, link.as_ref(), bytes_in, answered),
             None => answered,
         }
     }
 
+    /// Refuses a call that no agent takes, whatever its message is.
+    fn expect_taken(&self, request: &Request) -> Result<(), Status> {
+        let agent = self.dispatch.routes().pick(request, None)?;
+        // Of several agents another one may have room by then.
+        if request.meta.target == Target::Service { Ok(()) } else { agent.permits.expect_room() }
+    }
+
     fn authorise(&self, asked: &Asked) -> Result<Authorised, Status> {
-        let Asked { caller, method, agent, .. } = asked;
-        match agent {
-            Some(name) => {
-                dispatch::authorise(&self.shared, caller, policy::Target::Agent(name), method)
+        let Asked { caller, meta: CallMeta { method, target, .. }, .. } = asked;
+        match target {
+            Target::Agent(name) => {
+                authorise::authorise(&self.shared, caller, policy::Target::Agent(name), method)
             }
-            None => dispatch::authorise_any(&self.shared, caller, method),
+            _ => authorise::authorise_any(&self.shared, caller, method),
         }
     }
 
-    fn note(&self, asked: &Asked, began: Instant, deadline: Instant) -> Option<Box<CallNote>> {
-        self.shared.journal.call(|| CallFacts {
-            caller: asked.caller.to_string(),
-            agent: asked.agent.clone().map(|name| PeerName::new(Role::Agent, name)),
-            via: None,
-            method: asked.method.clone(),
-            call_id: asked.call_id,
-            kind: asked.kind,
-            attempt: 1,
-            began,
-            deadline,
-        })
+    fn note(&self, asked: &Asked, began: Instant) -> Option<Box<CallNote>> {
+        let caller = || asked.caller.to_string();
+        self.shared.journal.call(|| asked.meta.facts(caller(), None, None, began))
     }
 
     fn account_of(&self, caller: &PeerName, limits: &Limits) -> Result<Arc<Account>, Status> {
@@ -290,27 +291,6 @@ impl Accounts {
             *account = Arc::new(Account::new(limits));
         }
         Ok(account.clone())
-    }
-}
-
-/// The agent's link is everybody's: who asks from outside does not go ahead of others.
-fn request(asked: Asked, deadline: Instant) -> Request {
-    let target = asked.target();
-    let Asked { caller, call_id, method, kind, traceparent, metadata, .. } = asked;
-    Request {
-        method,
-        kind,
-        target,
-        caller,
-        via: None,
-        call_id,
-        deadline,
-        attempt: 1,
-        priority: if kind == CallKind::Unary { 0 } else { crate::limits::STREAM_PRIORITY },
-        traceparent,
-        metadata,
-        wait: false,
-        body: Body::Message(Bytes::new()),
     }
 }
 

@@ -2,12 +2,14 @@
 
 use super::{
     Shared,
+    authorise::{self, Authorised},
     breaks::Breaks,
-    dispatch::{self, Authorised, Dispatch},
+    dispatch::{Answered, Dispatch},
+    routes::Links,
 };
 use crate::{
-    audit::{CallFacts, CallNote},
-    call::{Head, Pending, Permits, Reception, Reply, Target},
+    audit::CallNote,
+    call::{Head, Pending, Permits, Reception, Reply, Requester, Target},
     fence::{Entered, Fence},
     limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
     link::Link,
@@ -25,7 +27,7 @@ use tokio::time::Instant;
 /// Receives the calls of one link. Who asks is who is at its other end.
 pub(super) struct Front {
     shared: Arc<Shared>,
-    dispatch: Dispatch,
+    dispatch: Dispatch<Links>,
     asker: PeerName,
     permits: Permits,
     fence: Fence,
@@ -45,7 +47,7 @@ impl Front {
         let asker = link.peer().clone();
         let breaks = Mutex::new(Breaks::new(limits.resets_max));
         let permits = Permits::new(calls_in_flight_max, limits.queue_max);
-        let dispatch = Dispatch::new(shared.clone());
+        let dispatch = shared.dispatch();
         let fence = Fence::new(link.clone(), "node");
         Self { dispatch, shared, asker, permits, fence, link, limits, breaks }
     }
@@ -64,18 +66,23 @@ impl Front {
     ) -> Result<Reply, Status> {
         let (mut bytes_max, mut held) = (None, None);
         let directory =
-            self.shared.directory.get().filter(|_| head.method.service() == super::DIRECTORY);
+            self.shared.directory.get().filter(|_| head.meta.method.service() == super::DIRECTORY);
         if directory.is_none() {
             let target = policy::Target::Node(&self.shared.name);
-            let authorised = dispatch::authorise(&self.shared, &self.asker, target, &head.method)?;
+            let authorised =
+                authorise::authorise(&self.shared, &self.asker, target, &head.meta.method)?;
             bytes_max = authorised.granted.message_bytes_max;
             held = authorised.held;
         }
-        let handler =
-            directory.unwrap_or(&self.shared.services).find(&head.method, head.kind)?.clone();
+        let handler = directory
+            .unwrap_or(&self.shared.services)
+            .find(&head.meta.method, head.meta.kind)?
+            .clone();
         let body = pending.body(bytes_max).await?;
-        head.deadline = self.fence.pass(entered, head.deadline).await?;
-        let reply = handler.call_boxed(head.into_request(self.asker.clone(), body)).await?;
+        head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
+        let reply = handler
+            .call_boxed(head.into_request(Requester::Verified(self.asker.clone()), body))
+            .await?;
         Ok(reply.holding_some(held))
     }
 }
@@ -84,52 +91,42 @@ impl Reception for Front {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         let entered = self.fence.enter();
         // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
-        head.priority = head.priority.min(0);
+        head.meta.priority = head.meta.priority.min(0);
         // Attempts are counted by the node: the claim of a peer would use up its retries.
-        head.attempt = 1;
+        head.meta.attempt = 1;
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
-        let permit = self.permits.acquire(head.deadline, self.limits.queue_wait_max).await?;
+        let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
         let pending = pending.counted_in(self.shared.memory.account(&self.asker));
-        let Authorised { granted, held } = match &head.target {
+        let Authorised { granted, held } = match &head.meta.target {
             Target::Here => return Ok(self.here(head, pending, entered).await?.holding(permit)),
             Target::Agent(name) => {
                 let target = policy::Target::Agent(name);
-                dispatch::authorise(&self.shared, &self.asker, target, &head.method)?
+                authorise::authorise(&self.shared, &self.asker, target, &head.meta.method)?
             }
-            Target::Service => dispatch::authorise_any(&self.shared, &self.asker, &head.method)?,
+            Target::Service => {
+                authorise::authorise_any(&self.shared, &self.asker, &head.meta.method)?
+            }
         };
         // A rule's bound on messages is told by dispatch where the message is in hand.
-        let stream_max = granted.message_bytes_max.filter(|_| head.kind.streams_requests());
+        let stream_max = granted.message_bytes_max.filter(|_| head.meta.kind.streams_requests());
         let body = pending.body(stream_max).await?;
-        head.deadline = self.fence.pass(entered, head.deadline).await?;
+        head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
         let picked = head.picked.take();
-        let (mut request, mut asked) = (head.into_request(self.asker.clone(), body), None);
-        let answered = self.dispatch.forward(&mut request, granted, &mut asked).await;
-        if let (Some(picked), Some(asked)) = (picked, asked) {
-            drop(picked.set(asked.link.peer().clone()));
+        let mut request = head.into_request(Requester::Verified(self.asker.clone()), body);
+        let Answered { reply, route } = self.dispatch.forward(&mut request, granted).await;
+        if let (Some(picked), Some(route)) = (picked, route) {
+            drop(picked.set(route.link.peer().clone()));
         }
-        Ok(answered?.holding_some(held).holding(permit))
+        Ok(reply?.holding_some(held).holding(permit))
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
-        let note = self.shared.journal.call(|| CallFacts {
-            caller: self.asker.to_string(),
-            agent: match &head.target {
-                Target::Agent(name) => Some(PeerName::new(Role::Agent, name.clone())),
-                Target::Here => Some(self.shared.peer.clone()),
-                Target::Service => None,
-            },
-            via: None,
-            method: head.method.clone(),
-            call_id: head.call_id,
-            kind: head.kind,
-            attempt: 1,
-            began,
-            deadline: head.deadline,
-        })?;
-        if head.target == Target::Service {
+        let facts =
+            || head.meta.facts(self.asker.to_string(), Some(&self.shared.peer), None, began);
+        let note = self.shared.journal.call(facts)?;
+        if head.meta.target == Target::Service {
             head.picked = Some(note.agent());
         }
         Some(note)
@@ -149,7 +146,7 @@ impl Reception for Front {
     }
 
     fn patience(&self, head: &Head) -> Duration {
-        match head.target {
+        match head.meta.target {
             Target::Here => Duration::ZERO,
             _ => RELAY_PATIENCE + REPLY_FIN_WAIT_MAX,
         }

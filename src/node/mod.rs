@@ -4,6 +4,7 @@ mod admit;
 mod breaks;
 mod admitted;
 mod candidates;
+mod authorise;
 mod dispatch;
 #[cfg(feature = "gateway")]
 mod door;
@@ -11,11 +12,13 @@ mod events;
 mod front;
 mod handle;
 mod hosting;
+mod in_process;
 mod lines;
 mod listing;
 mod quotas;
 mod registry;
 mod returns;
+mod routes;
 mod snapshot;
 mod state;
 mod waiters;
@@ -50,9 +53,11 @@ use crate::{
 };
 use candidates::Candidates;
 use dispatch::Dispatch;
+use in_process::InProcess;
 use lines::NodeLines;
 use quotas::Quotas;
 use registry::{Line, Now, Registry};
+use routes::Links;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     net::SocketAddr,
@@ -107,7 +112,7 @@ pub(crate) struct Shared {
     cut: Word,
     call_ids: Arc<CallIds>,
     /// How many more calls may be tried again.
-    retries: RetryBudget,
+    retries: Arc<RetryBudget>,
     /// One task a link, until the link ends.
     links: Tasks,
     /// One task a call that came over a link.
@@ -115,6 +120,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What sends calls to agents.
+    fn dispatch(self: &Arc<Self>) -> Dispatch<Links> {
+        Dispatch::new(Links::new(self.clone()), self.retries.clone())
+    }
+
     /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not spoil it.
     fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
@@ -270,7 +280,7 @@ impl NodeBuilder {
             goodbye: Word::default(),
             cut: Word::default(),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
-            retries: RetryBudget::default(),
+            retries: Arc::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
         });
@@ -547,7 +557,7 @@ impl Drop for Node {
 
 /// Who can be called through this node's dispatch.
 fn callee(shared: &Arc<Shared>, target: Target) -> Callee {
-    let handler: SharedHandler = Arc::new(Dispatch::new(shared.clone()));
+    let handler: SharedHandler = Arc::new(InProcess::new(shared.clone()));
     let Shared { peer, call_ids, calls: tasks, .. } = &**shared;
     let limits = &shared.limits.get();
     Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)

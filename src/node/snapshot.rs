@@ -2,10 +2,10 @@
 
 use super::{
     Shared,
-    dispatch::may_answer,
     hosting::Seen,
     listing::{self, ListedService, Viewer},
     registry::Line,
+    routes::may_answer,
 };
 use crate::{
     call::Context,

@@ -168,7 +168,7 @@ impl Service {
     ///
     /// impl Handler for Logged {
     ///     async fn call(&self, request: Request) -> Result<Reply, Status> {
-    ///         let method = request.method.clone();
+    ///         let method = request.meta.method.clone();
     ///         let result = self.0.clone().call_boxed(request).await;
     ///         println!("{method}: {:?}", result.as_ref().err());
     ///         result
@@ -474,21 +474,14 @@ pub fn method_path(service: &str, method: &str) -> MethodPath {
 /// A request for tests of handlers.
 #[cfg(test)]
 pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Request {
-    use crate::name::CallId;
-    crate::call::Request {
-        method: method.parse().expect("a method"),
-        kind: CallKind::Unary,
-        target: crate::call::Target::Here,
-        caller: "caller/test".parse().expect("a name"),
-        via: None,
-        call_id: CallId::from_bytes([0; 16]),
-        deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(5),
-        attempt: 1,
-        priority: 0,
-        traceparent: None,
-        metadata: crate::metadata::Metadata::default(),
-        wait: false,
-        body: crate::call::Body::Message(message),
+    use crate::call::{Body, CallMeta, Request, Requester, Target};
+    let (method, call_id) =
+        (method.parse().expect("a method"), crate::name::CallId::from_bytes([0; 16]));
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    Request {
+        meta: CallMeta::new(method, CallKind::Unary, Target::Here, call_id, deadline),
+        requester: Requester::Verified("caller/test".parse().expect("a name")),
+        body: Body::Message(message),
     }
 }
 
@@ -513,8 +506,11 @@ mod tests {
     async fn call(method: &str, message: bytes::Bytes) -> Result<String, Status> {
         let services = Services::new(vec![hello()]).expect("services");
         let request = request(method, message);
-        let reply =
-            services.find(&request.method, CallKind::Unary)?.clone().call_boxed(request).await?;
+        let reply = services
+            .find(&request.meta.method, CallKind::Unary)?
+            .clone()
+            .call_boxed(request)
+            .await?;
         Ok(decode_value(reply.message()?).expect("a text"))
     }
 

@@ -75,10 +75,10 @@ struct Mirror;
 impl DynHandler for Mirror {
     fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
         let mut trailing = Metadata::default();
-        trailing.insert("said-by", request.caller.to_string());
-        Box::pin(
-            async move { Ok(Reply { body: request.body, metadata: request.metadata, trailing }) },
-        )
+        trailing.insert("said-by", request.requester.peer().to_string());
+        Box::pin(async move {
+            Ok(Reply { body: request.body, metadata: request.meta.metadata, trailing })
+        })
     }
 }
 

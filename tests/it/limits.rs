@@ -140,8 +140,8 @@ struct Sized;
 impl DynHandler for Sized {
     fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
         Box::pin(async move {
-            let bytes = request.metadata.get("reply-bytes").and_then(|text| text.parse().ok());
-            let pairs = request.metadata.get("reply-pairs").and_then(|text| text.parse().ok());
+            let bytes = request.meta.metadata.get("reply-bytes").and_then(|text| text.parse().ok());
+            let pairs = request.meta.metadata.get("reply-pairs").and_then(|text| text.parse().ok());
             let metadata = |count| (0..count).map(|n: usize| (format!("{n}"), String::new()));
             let bytes = bytes.unwrap_or(request.message()?.len());
             Ok(Reply {

@@ -124,7 +124,7 @@ fn reluctant(times: usize, code: Code, runs: &Arc<AtomicUsize>) -> Service {
     impl dialback::Handler for Refuses {
         async fn call(&self, request: dialback::Request) -> Result<dialback::Reply, Status> {
             let run = self.2.fetch_add(1, Ordering::SeqCst);
-            assert_eq!(request.attempt as usize, run + 1, "attempts count up");
+            assert_eq!(request.meta.attempt as usize, run + 1, "attempts count up");
             if run < self.0 {
                 return Err(Status::not_executed(self.1, "not now"));
             }

@@ -551,7 +551,7 @@ struct Named;
 impl DynHandler for Named {
     fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
         // A text of less than 24 bytes: its length is in its first byte.
-        let name = request.method.method().as_bytes();
+        let name = request.meta.method.method().as_bytes();
         let text = [&[0x60 + u8::try_from(name.len()).expect("a short one")], name].concat();
         Box::pin(async move { Ok(Reply::new(text.into())) })
     }

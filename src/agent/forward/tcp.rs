@@ -92,7 +92,7 @@ struct Hosted {
 
 impl Hosted {
     /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
-    async fn connect(&self, asker: PeerName, deadline: Instant) -> Result<Socket, Status> {
+    async fn connect(&self, asker: &PeerName, deadline: Instant) -> Result<Socket, Status> {
         let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
         let until = deadline.min(Instant::now() + *connect_wait_max);
         let path = MethodPath::tcp(name);
@@ -105,7 +105,7 @@ impl Hosted {
             }
         };
         // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
-        if let Some(left_out) = self.unreached.say(asker, Instant::now()) {
+        if let Some(left_out) = self.unreached.say(asker.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{left_out}");
         }
         let text = format!("the upstream of {path} cannot be reached: {told}");
@@ -119,7 +119,7 @@ impl Handler for Hosted {
             let text = "one message came where a stream of bytes was expected";
             return Err(Status::not_executed(Code::Internal, text));
         };
-        let socket = self.connect(request.caller, request.deadline).await?;
+        let socket = self.connect(request.requester.peer(), request.meta.deadline).await?;
         let connection = Connection {
             socket: Some(socket),
             requests,

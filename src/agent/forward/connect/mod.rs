@@ -202,12 +202,12 @@ struct Forwarder {
 
 impl Handler for Forwarder {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
-        let (route, is_stream) = (self.route.get(), request.kind == CallKind::ServerStream);
-        if request.kind != CallKind::Unary && !is_stream {
-            let text = format!("{} calls are not forwarded", request.kind);
+        let (route, is_stream) = (self.route.get(), request.meta.kind == CallKind::ServerStream);
+        if request.meta.kind != CallKind::Unary && !is_stream {
+            let text = format!("{} calls are not forwarded", request.meta.kind);
             return Err(Status::not_executed(Code::Unimplemented, text));
         }
-        let converter = CONVERSIONS.of(&request.caller);
+        let converter = CONVERSIONS.of(request.requester.peer());
         let message = route.settings.format.encode(&converter, request.message()?.clone()).await;
         let message = message.map_err(|fault| {
             let what = "the message is not CBOR that can be forwarded";
@@ -215,7 +215,7 @@ impl Handler for Forwarder {
         })?;
         let message = if is_stream { stream::envelope(message)? } else { message };
         let outgoing = route.request(&request, message, is_stream)?;
-        let answered = route.send(outgoing, request.deadline).await;
+        let answered = route.send(outgoing, request.meta.deadline).await;
         let answered = answered.map_err(|fault| self.failed(&route, fault))?;
         if is_stream {
             stream::server_stream(&route, answered, converter).await

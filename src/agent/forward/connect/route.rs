@@ -77,7 +77,7 @@ impl Route {
         is_stream: bool,
     ) -> Result<Outgoing, Status> {
         let allowed = self.settings.metadata.as_deref();
-        let mut headers = headers::of_metadata(&request.metadata, allowed)?;
+        let mut headers = headers::of_metadata(&request.meta.metadata, allowed)?;
         let media_type = HeaderValue::from_static(self.settings.format.media_type(is_stream));
         headers.insert(HOST, value(&self.settings.address.authority)?);
         headers.insert(CONTENT_TYPE, media_type.clone());
@@ -91,7 +91,7 @@ impl Route {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         add_identity(&mut headers, request)?;
-        let path = format!("{}/{}", self.settings.address.prefix, request.method);
+        let path = format!("{}/{}", self.settings.address.prefix, request.meta.method);
         let mut outgoing = Outgoing::new(OutgoingBody(message));
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = path.parse().map_err(|_| unsendable("path"))?;
@@ -160,12 +160,12 @@ fn millis(left: Duration) -> u64 {
 
 /// Who asks, by way of whom, and under which name it stands in every log. The caller's metadata was stripped of these.
 fn add_identity(headers: &mut HeaderMap, request: &Request) -> Result<(), Status> {
-    headers.insert("dialback-caller", value(&request.caller.to_string())?);
-    headers.insert("dialback-call-id", value(&request.call_id.to_string())?);
-    if let Some(node) = &request.via {
+    headers.insert("dialback-caller", value(&request.requester.peer().to_string())?);
+    headers.insert("dialback-call-id", value(&request.meta.call_id.to_string())?);
+    if let Some(node) = request.requester.via() {
         headers.insert("dialback-node", value(node.as_str())?);
     }
-    if let Some(traceparent) = &request.traceparent {
+    if let Some(traceparent) = &request.meta.traceparent {
         headers.insert("traceparent", value(traceparent)?);
     }
     Ok(())

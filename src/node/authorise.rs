@@ -1,0 +1,122 @@
+//! What the policy says of a call, and what its rules leave the caller.
+
+use super::{Shared, quotas::Held};
+use crate::{
+    audit::Refused,
+    name::{MethodPath, PeerName, Role},
+    policy::{self, Decision},
+    status::{Code, Status},
+};
+use std::{fmt, time::Duration};
+use tokio::time::Instant;
+
+/// What the policy allows a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Granted {
+    pub(super) timeout_max: Option<Duration>,
+    pub(super) message_bytes_max: Option<usize>,
+    /// Whether an attempt that may have run may be repeated.
+    pub(super) is_idempotent: bool,
+}
+
+impl Granted {
+    /// The embedding program's own calls: its business.
+    pub(super) const IN_PROCESS: Self =
+        Self { timeout_max: None, message_bytes_max: None, is_idempotent: false };
+
+    fn by(grant: policy::Grant<'_>) -> Self {
+        Self {
+            timeout_max: grant.timeout_max(),
+            message_bytes_max: grant.message_bytes_max(),
+            is_idempotent: grant.is_idempotent(),
+        }
+    }
+}
+
+/// A call that the policy has let pass, and the place that it takes among those that its rule counts. Held until the call has ended.
+pub(super) struct Authorised {
+    pub(super) granted: Granted,
+    pub(super) held: Option<Held>,
+}
+
+/// Asks the policy about a remote party's call, and takes one from what its rule leaves the party. A refusal says the same whether the
+/// agent exists or not.
+pub(super) fn authorise(
+    shared: &Shared,
+    asker: &PeerName,
+    target: policy::Target<'_>,
+    method: &MethodPath,
+) -> Result<Authorised, Status> {
+    let asked = Asked { asker, target: Some(target), method };
+    match shared.policy.get().decide(asker, target, method) {
+        Decision::Allow(grant) => asked.count(shared, grant),
+        Decision::Deny(denied) => {
+            asked.refused(shared, Code::PermissionDenied, &denied);
+            let text = format!(
+                "{asker} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
+            );
+            Err(Status::not_executed(Code::PermissionDenied, text))
+        }
+    }
+}
+
+/// The same for a call that names only the service, which the first rule that opens the method on some agent counts. Which agents may
+/// answer it is looked at when one is picked.
+pub(super) fn authorise_any(
+    shared: &Shared,
+    asker: &PeerName,
+    method: &MethodPath,
+) -> Result<Authorised, Status> {
+    let asked = Asked { asker, target: None, method };
+    match shared.policy.get().grant_anywhere(asker, method) {
+        Some(grant) => asked.count(shared, grant),
+        None => {
+            asked.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
+            let text = format!(
+                "{asker} may not call {method}; an [[allow]] rule of the node would have to say so"
+            );
+            Err(Status::not_executed(Code::PermissionDenied, text))
+        }
+    }
+}
+
+/// What is asked of the policy; without a target it is any agent.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    asker: &'a PeerName,
+    target: Option<policy::Target<'a>>,
+    method: &'a MethodPath,
+}
+
+impl Asked<'_> {
+    /// Takes the call from what its rule leaves the caller.
+    fn count(self, shared: &Shared, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
+        match shared.quotas.take(grant.rule(), self.asker, Instant::now()) {
+            Ok(held) => Ok(Authorised { granted: Granted::by(grant), held }),
+            Err(used_up) => {
+                let why = format_args!("{used_up}; {grant}");
+                self.refused(shared, Code::ResourceExhausted, &why);
+                Err(used_up.into())
+            }
+        }
+    }
+
+    /// Writes down that it was refused, and says so unless there was too much to say.
+    fn refused(self, shared: &Shared, code: Code, why: &dyn fmt::Display) {
+        let Self { asker, target, method } = self;
+        if let Some(left_out) = shared.lines.calls.say(asker.clone(), Instant::now()) {
+            match target {
+                Some(target) => {
+                    tracing::warn!("refused {asker}: {method} on {target}: {why}{left_out}");
+                }
+                None => tracing::warn!("refused {asker}: {method} on any agent: {why}{left_out}"),
+            }
+        }
+        let agent = target.map(|target| match target {
+            policy::Target::Agent(name) => PeerName::new(Role::Agent, name.clone()),
+            policy::Target::Node(name) => PeerName::new(Role::Node, name.clone()),
+        });
+        let refused = Refused { caller: asker, agent: agent.as_ref(), via: None, method };
+        shared.journal.call_refused(refused, code, why);
+    }
+}

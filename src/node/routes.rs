@@ -1,0 +1,278 @@
+//! Which links a call may go over: those of the agents that are attached.
+
+use super::{
+    Shared, SharedAgentLink,
+    hosting::Seen,
+    waiters::{Awaited, Waiter},
+};
+use crate::{
+    call::{AskLimits, Reply, Request, Target, ask},
+    limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX},
+    name::{MethodPath, Name, PeerName},
+    policy::{self, NodePolicy},
+    status::{Code, Status},
+    tls::random_bytes,
+};
+use std::{future::Future, ops::Range, sync::Arc};
+
+/// Where calls can go. A route is one link.
+pub(super) trait Routes: Send + Sync {
+    /// One link.
+    type Route: Clone + Send + Sync;
+
+    /// Waits for other routes.
+    type Waiter<'a>: Changes + Send
+    where
+        Self: 'a;
+
+    /// The route of a call, another one than that which has just failed if there is one.
+    fn pick(
+        &self,
+        request: &Request,
+        failed: Option<&Self::Route>,
+    ) -> Result<Self::Route, NotPicked>;
+
+    /// Whether a call that failed on one route would go another way on the other.
+    fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
+
+    /// Begins to wait for routes of a call: what changes from now on counts.
+    fn wait_for(&self, request: &Request) -> Self::Waiter<'_>;
+
+    /// Makes one attempt.
+    fn ask(
+        &self,
+        route: &Self::Route,
+        request: &mut Request,
+    ) -> impl Future<Output = Result<Reply, Status>> + Send;
+}
+
+/// See [`Routes::wait_for`].
+pub(super) trait Changes {
+    /// Ends with the next change since it began to wait, or since the last one.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Changes for Waiter<'_> {
+    async fn changed(&mut self) {
+        self.changed().await;
+    }
+}
+
+/// The links of the agents that are attached to this node.
+pub(super) struct Links(Arc<Shared>);
+
+impl Links {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
+
+impl Routes for Links {
+    type Route = SharedAgentLink;
+    type Waiter<'a> = Waiter<'a>;
+
+    fn pick(
+        &self,
+        request: &Request,
+        failed: Option<&SharedAgentLink>,
+    ) -> Result<SharedAgentLink, NotPicked> {
+        if self.0.calls.is_draining() {
+            return Err(NotPicked::Stopping);
+        }
+        match &request.meta.target {
+            Target::Agent(name) => {
+                let registry = self.0.registry();
+                registry.pick(name).cloned().ok_or_else(|| {
+                    let why = if registry.links(name).is_empty() {
+                        "is not attached"
+                    } else {
+                        "is leaving and takes no more calls"
+                    };
+                    NotPicked::absent(format!("agent {name} {why}"))
+                })
+            }
+            _ => self.pick_any(request, failed).ok_or_else(|| {
+                let service = request.meta.method.service();
+                let text = format!("no agent that is attached may answer for {service}");
+                NotPicked::absent(text)
+            }),
+        }
+    }
+
+    fn is_another(&self, next: &SharedAgentLink, failed: &SharedAgentLink) -> bool {
+        next.link.id() != failed.link.id() || next.link.is_closed()
+    }
+
+    fn wait_for(&self, request: &Request) -> Waiter<'_> {
+        self.0.waiters.wait_for(match &request.meta.target {
+            Target::Agent(name) => Awaited::Agent(name.clone()),
+            _ => Awaited::Service(request.meta.method.service().into()),
+        })
+    }
+
+    async fn ask(&self, route: &SharedAgentLink, request: &mut Request) -> Result<Reply, Status> {
+        let (limits, deadline) = (&*route.limits, request.meta.deadline);
+        let permit = route.permits.acquire(deadline, limits.queue_wait_max).await?;
+        let limits = AskLimits::from(limits).after_queueing(permit.waited()).relaying();
+        // The node's own calls go without a name: the agent knows the node by its certificate.
+        let peer = request.requester.peer();
+        let caller = Some(peer).filter(|peer| **peer != self.0.peer).cloned();
+        let memory = self.0.memory.reply_account(peer);
+        let target = std::mem::replace(&mut request.meta.target, Target::Here);
+        let asked = ask(&route.link, request, limits, caller.as_ref(), Some(memory)).await;
+        request.meta.target = target;
+        Ok(asked?.holding(permit))
+    }
+}
+
+impl Links {
+    /// Of the agents that may answer, the less loaded of two; one that has just failed only if there is no other.
+    fn pick_any(
+        &self,
+        request: &Request,
+        failed: Option<&SharedAgentLink>,
+    ) -> Option<SharedAgentLink> {
+        let (caller, method) = (request.requester.peer(), &request.meta.method);
+        let policy = self.0.policy.get();
+        let may_answer = |name: &Name| may_answer(&self.0, &policy, caller, name, method);
+        let (chance, mut best) = (usize::from_ne_bytes(random_bytes()), Best::new(failed));
+        let (mut looked_at, mut count) = (0, CANDIDATES_FIRST);
+        // A few at random, and judged without the lock: where many may answer, two good ones are soon found.
+        loop {
+            let (some, hosts) = self.hosts_at(method, chance, looked_at..count);
+            some.into_iter()
+                .flatten()
+                .filter(|link| may_answer(&link.link.peer().name))
+                .for_each(|link| best.consider(link));
+            if best.is_good() || (best.has_other() && count >= CANDIDATES_MAX) || count >= hosts {
+                return best.take();
+            }
+            if count >= CANDIDATES_MAX {
+                break;
+            }
+            (looked_at, count) = (count, CANDIDATES_MAX);
+        }
+        // Few of many: those are remembered, and only hosts that are new are judged.
+        let next = |seen: &mut Seen| {
+            self.0.registry().hosting.of(method).next(seen, AGENTS_COPIED_AT_ONCE)
+        };
+        let judged = self.0.candidates.of(caller, method, &policy, next, may_answer);
+        let (start, agents) = (chance % judged.agents.len().max(1), &judged.agents);
+        let registry = self.0.registry();
+        for name in agents[start..].iter().chain(&agents[..start]) {
+            // It may have left, or hosts something else.
+            if registry.hosting.has(name, method)
+                && let Some(link) = registry.pick(name)
+            {
+                best.consider(link.clone());
+                if best.is_good() {
+                    break;
+                }
+            }
+        }
+        drop(registry);
+        best.take()
+    }
+
+    /// The links of some agents that have registered a method, by their places after a first one, and how many agents there are. Agents that
+    /// come and go in between may be met twice or not at all.
+    fn hosts_at(
+        &self,
+        method: &MethodPath,
+        first: usize,
+        places: Range<usize>,
+    ) -> ([Option<SharedAgentLink>; CANDIDATES_MAX], usize) {
+        let mut links = [const { None }; CANDIDATES_MAX];
+        let registry = self.0.registry();
+        let hosts = registry.hosting.of(method);
+        let count = hosts.len();
+        for (place, link) in (places.start..places.end.min(count)).zip(&mut links) {
+            let name = hosts.at((first % count + place) % count);
+            *link = name.and_then(|name| registry.pick(name)).cloned();
+        }
+        (links, count)
+    }
+}
+
+/// Why no link can be used. A type and not a code: what an agent answers can have any code.
+pub(super) enum NotPicked {
+    /// This node takes no more calls.
+    Stopping,
+    /// No agent is there that may answer. One may come.
+    Absent(Status),
+}
+
+impl NotPicked {
+    pub(super) fn absent(text: String) -> Self {
+        Self::Absent(Status::not_executed(Code::Unavailable, text))
+    }
+}
+
+impl From<NotPicked> for Status {
+    fn from(why: NotPicked) -> Self {
+        match why {
+            NotPicked::Stopping => Self::not_executed(Code::Unavailable, "the node is stopping"),
+            NotPicked::Absent(status) => status,
+        }
+    }
+}
+
+/// The best of those considered so far. Two by chance, not the least loaded of all: many nodes that see the same numbers would all run to
+/// the same agent.
+struct Best<'a> {
+    /// Has just failed this call.
+    failed: Option<&'a SharedAgentLink>,
+    chosen: Option<SharedAgentLink>,
+    /// Those with a free place that were considered, and did not fail.
+    good: usize,
+}
+
+impl<'a> Best<'a> {
+    const fn new(failed: Option<&'a SharedAgentLink>) -> Self {
+        Self { failed, chosen: None, good: 0 }
+    }
+
+    /// Less is better.
+    fn rank(&self, link: &SharedAgentLink) -> (bool, bool, usize) {
+        let has_failed = self.failed.is_some_and(|failed| failed.link.peer() == link.link.peer());
+        (has_failed, link.permits.is_full(), link.permits.in_flight())
+    }
+
+    fn consider(&mut self, link: SharedAgentLink) {
+        if self.is_good() {
+            return;
+        }
+        let rank = self.rank(&link);
+        self.good += usize::from(!rank.0 && !rank.1);
+        if self.chosen.as_ref().is_none_or(|chosen| rank < self.rank(chosen)) {
+            self.chosen = Some(link);
+        }
+    }
+
+    /// Whether two good ones were considered.
+    const fn is_good(&self) -> bool {
+        self.good >= 2
+    }
+
+    /// Whether one was considered that has not just failed.
+    fn has_other(&self) -> bool {
+        self.chosen.as_ref().is_some_and(|chosen| !self.rank(chosen).0)
+    }
+
+    fn take(self) -> Option<SharedAgentLink> {
+        self.chosen
+    }
+}
+
+/// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
+pub(super) fn may_answer(
+    shared: &Shared,
+    policy: &NodePolicy,
+    asker: &PeerName,
+    agent: &Name,
+    method: &MethodPath,
+) -> bool {
+    let is_own = *asker == shared.peer;
+    policy.may_host(agent, method.service())
+        && (is_own || policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
+}
