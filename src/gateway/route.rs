@@ -191,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_percent_decoded_once() {
+        check_call("/v1/agents/%61/%53/%4d", Some("a"), "S/M");
+        for uri in [
+            "/v1/agents/%2561/S/M",
+            "/v1/agents/a/%2553/M",
+            "/v1/agents/a/S/%254d",
+            "/v1/services/%2553/M",
+            "/v1/services/S/%254d",
+            "/v1/agents/%252561/S/M",
+        ] {
+            assert_eq!(route(uri), Err(StatusCode::BAD_REQUEST), "{uri}");
+        }
+    }
+
+    #[test]
     fn a_path_at_the_limit_is_read_and_a_longer_one_is_not() {
         let path = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
         assert_eq!(route(&path(HTTP_PATH_BYTES_MAX)), Err(StatusCode::NOT_FOUND));
