@@ -3,6 +3,7 @@
 use super::messages::{Body, Messages};
 use crate::{
     audit::CallFacts,
+    limits::STREAM_PRIORITY,
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName, Role},
     status::{Code, Status},
@@ -57,7 +58,7 @@ pub struct CallMeta {
 }
 
 impl CallMeta {
-    /// A first attempt of usual priority that does not wait for an agent, without metadata.
+    /// A first attempt that does not wait for an agent, without metadata and with the priority of its kind.
     pub fn new(
         method: MethodPath,
         kind: CallKind,
@@ -65,6 +66,7 @@ impl CallMeta {
         call_id: CallId,
         deadline: Instant,
     ) -> Self {
+        let priority = if kind == CallKind::Unary { 0 } else { STREAM_PRIORITY };
         let (traceparent, metadata) = (None, Metadata::default());
         Self {
             method,
@@ -73,7 +75,7 @@ impl CallMeta {
             call_id,
             deadline,
             attempt: 1,
-            priority: 0,
+            priority,
             traceparent,
             metadata,
             wait: false,
@@ -383,5 +385,22 @@ impl Context {
         if !self.is_cancelled() {
             token.cancelled().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_a_call_decides_its_priority_unless_something_else_does() {
+        let priority = |kind| {
+            let method = "S/M".parse().expect("a method");
+            let id = CallId::from_bytes([0; 16]);
+            CallMeta::new(method, kind, Target::Service, id, Instant::now()).priority
+        };
+        assert_eq!(priority(CallKind::Unary), 0);
+        assert_eq!(priority(CallKind::ServerStream), STREAM_PRIORITY);
+        assert_eq!(priority(CallKind::Tcp), STREAM_PRIORITY);
     }
 }

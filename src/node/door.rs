@@ -14,7 +14,7 @@ use crate::{
     call::{Body, CallMeta, Permits, Reply, Request, Requester, Target},
     drain::{Listener, Tasks},
     fence,
-    limits::{DOOR_CALLERS_MAX, Limits, STREAM_PRIORITY, SWEEP_EVERY, TIMEOUT_CEILING},
+    limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY, TIMEOUT_CEILING},
     link::Trust,
     memory::MemoryAccount,
     name::{CallId, MethodPath, PeerName},
@@ -151,9 +151,7 @@ impl Door {
             _ => limits.stream_timeout_default,
         };
         let deadline = Instant::now() + timeout.unwrap_or(default).min(TIMEOUT_CEILING);
-        // The agent's link is everybody's: who asks from outside does not go ahead of others.
-        let priority = if kind == CallKind::Unary { 0 } else { STREAM_PRIORITY };
-        CallMeta { priority, ..CallMeta::new(method, kind, target, call_id, deadline) }
+        CallMeta::new(method, kind, target, call_id, deadline)
     }
 
     /// A name for the next call.

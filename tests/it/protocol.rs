@@ -108,6 +108,26 @@ async fn a_callers_claim_of_an_attempt_is_ignored_and_costs_no_retry() {
 }
 
 #[tokio::test]
+async fn a_caller_lowers_the_priority_of_its_call_and_does_not_raise_it() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let agent = raw_agent(&issuer, &node, "agent/one").await;
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    // Cbor::Negative(n) stands for -1 - n. A priority of 0 is not written.
+    let raised = [1, 127].map(|claim| (Cbor::Uint(claim), None));
+    let lowered = [0, 4, 127].map(|claim| (Cbor::Negative(claim), Some(Cbor::Negative(claim))));
+    for (claimed, wanted) in raised.into_iter().chain(lowered) {
+        for head in
+            [Head::agent("Echo/Echo", "one"), Head::here("Echo/Echo").with(1, Cbor::Uint(2))]
+        {
+            let _asked = caller.ask(&head.with(7, claimed.clone()), "x").await;
+            let passed = Cbor::decode(&agent.link.accept().await.expect(kind::HEAD).await);
+            assert_eq!(passed.key(7), wanted.as_ref(), "claimed {claimed:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_node_passes_on_what_the_table_of_head_says_and_nothing_else() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
