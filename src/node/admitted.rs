@@ -194,7 +194,6 @@ impl Drop for Admitted<'_> {
         let mut registry = self.shared.registry();
         let is_detached = registry.unregister(self.name, self.admission, Now::read());
         if is_detached {
-            registry.hosting.remove(self.name);
             let stopped = || LinkFault::Closed {
                 code: CloseCode::Drained,
                 text: "the node stops".into(),

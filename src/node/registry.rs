@@ -217,7 +217,8 @@ impl<L: Clone> Registry<L> {
             .is_some_and(|entry| !std::mem::replace(&mut entry.is_draining, true))
     }
 
-    /// Takes one link out of service, and no other: a late goodbye names its own admission. Says whether the agent is detached by it.
+    /// Takes one link out of service, and no other: a late goodbye names its own admission. Says whether the agent is detached by it:
+    /// then it hosts nothing any more.
     pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: Now) -> bool {
         let Some(record) = self.agents.get_mut(name) else { return false };
         let before = record.entries.len();
@@ -228,6 +229,7 @@ impl<L: Clone> Registry<L> {
             self.detachments += 1;
             record.detached_as = Some(self.detachments);
             self.detached.insert(self.detachments, name.clone());
+            self.hosting.remove(name);
             self.forget_oldest();
         }
         is_detached
@@ -327,6 +329,7 @@ impl<L: Clone> Registry<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::hosting::HostedPath;
     use std::{sync::LazyLock, time::Duration};
 
     fn name(text: &str) -> Name {
@@ -367,6 +370,22 @@ mod tests {
         assert!(registry.unregister(&a, 2, at(3)));
         assert_eq!(registry.pick(&a), None);
         assert!(!registry.unregister(&a, 2, at(4)), "gone is gone");
+    }
+
+    #[test]
+    fn the_index_of_services_forgets_an_agent_with_its_last_link() {
+        let (mut registry, [a, b]) = (Registry::default(), ["a", "b"].map(name));
+        let method = "S/X".parse().expect("a method");
+        for agent in [&a, &b] {
+            registry.register(agent, entry(1, 1), at(0)).expect("first");
+            registry.register(agent, entry(2, 1), at(0)).expect("second");
+            registry.hosting.set(agent, vec![HostedPath::Named("S/X".into())]);
+        }
+        registry.unregister(&a, 1, at(1));
+        assert!(registry.hosting.has(&a, &method), "one link is left");
+        registry.unregister(&a, 2, at(1));
+        assert!(!registry.hosting.has(&a, &method));
+        assert_eq!(registry.hosting.of(&method).all(), [b]);
     }
 
     #[test]
