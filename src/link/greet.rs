@@ -185,11 +185,12 @@ impl Greeted {
         control.reserve(connection.clone(), limits);
         control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
-        control.send(&Control::Welcome(welcome)).await?;
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
         let link = Link::new(net, connection, (identity, ends), None, &control, bytes_max);
+        // Before the peer hears of it: a link that its program has is judged with the others.
         trust.add(&link, &credentials);
+        control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
         Ok((link, control))
     }
 }

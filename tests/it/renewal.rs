@@ -1,7 +1,8 @@
 //! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off, nobody else notices.
 
-use crate::world::{
-    Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until,
+use crate::{
+    raw_peer::{RawLink, Settings, hello},
+    world::{Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until},
 };
 use dialback::{
     Agent, AgentEvent, AgentPolicy, CloseCode, Code, CredentialPem, Credentials, CredentialsError,
@@ -383,6 +384,23 @@ async fn whoever_is_trusted_no_more_is_closed_with_trust_changed_by_either_side(
     let lost = soon("an event", events.next()).await.expect("one");
     let AgentEvent::Lost { reason, .. } = lost else { panic!("{lost:?}") };
     assert_eq!(code(&reason), CloseCode::TrustChanged);
+}
+
+/// The peer takes one byte of its WELCOME, so that the node is still sending it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_judged_by_new_credentials_from_its_welcome_on() {
+    let (world, stranger) = (World::new(), World::new());
+    let node = world.node().start().await.expect("a node");
+    let narrow = Settings { stream_window: 1, ..Settings::default() };
+    let credentials = world.credentials("caller/ops");
+    let peer = RawLink::dial_with(node.local_addr(), &credentials, narrow).await;
+    let peer = peer.expect("a handshake");
+    let mut control = peer.open().await;
+    control.send(&hello([1, 1], 16)).await;
+    control.bytes(1).await;
+    let elsewhere = trusting(stranger.credentials("node/edge-1"));
+    assert_eq!(node.apply(elsewhere).await.expect("applied").closed, 1);
+    assert_eq!(peer.closed().await.0, CloseCode::TrustChanged.number());
 }
 
 /// A program that has seen a state and listens from then on is told what comes after it, and not that state once more.
