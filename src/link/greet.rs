@@ -10,7 +10,7 @@ use super::{
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
     tls::{ChainBound, Claim, ClaimSlot, Credentials, Identity},
-    wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
+    wire::{CloseCode, Control, Hello, PROTOCOL_VERSION},
 };
 use rustls_pki_types::CertificateDer;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -169,13 +169,10 @@ impl Greeted {
         endpoint::close(&self.connection, code, text);
     }
 
-    /// Welcomes the peer: from here on it may open calls.
-    pub(crate) async fn welcome(
-        self,
-        welcome: Welcome,
-        grants: Grants,
-        limits: &Limits,
-    ) -> Result<(Link, ControlStream), LinkFault> {
+    /// Makes the link. The caller of this function sends WELCOME: from then on the peer may open
+    /// calls. The link is judged with the others from now on, so that none that the peer has is
+    /// missed.
+    pub(crate) fn into_link(self, grants: Grants, limits: &Limits) -> (Link, ControlStream) {
         let Self { connection, identity, ends, mut control, hello, trust, credentials } = self;
         let answered = grants.calls_in_flight_max;
         let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
@@ -188,10 +185,8 @@ impl Greeted {
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
         let link = Link::new(net, connection, (identity, ends), None, &control, bytes_max);
-        // Before the peer hears of it: a link that its program has is judged with the others.
         trust.add(&link, &credentials);
-        control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
-        Ok((link, control))
+        (link, control)
     }
 }
 

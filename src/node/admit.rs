@@ -108,26 +108,42 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     let _counted = CallerCounted { shared, name, admission };
     let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
     let welcome = welcome(shared, admission, grants, &limits);
-    let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
+    let (link, mut control) = greeted.into_link(grants, &limits);
     let address = link.remote_address();
     tracing::info!("caller {name} linked from {address}");
     shared.journal.link_up(link.identity(), address);
+    // Before the caller hears of it: it may leave its former link at once, which is told then.
     shared.events.tell(NodeEvent::CallerLinked { caller: name.clone(), address });
-    serve(shared, &link, grants, &limits);
-    control.start_leaving_by(shared.leave(&link));
+    let fault = match control.send(&Control::Welcome(welcome)).await {
+        Ok(()) => {
+            serve(shared, &link, grants, &limits);
+            stay_with_caller(shared, &link, control, &evicted).await
+        }
+        Err(fault) => fault,
+    };
+    let fault = left(shared, &link, fault);
+    shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
+    Err(fault)
+}
+
+/// Keeps the link of a caller up until it ends or is evicted.
+async fn stay_with_caller(
+    shared: &Arc<Shared>,
+    link: &Link,
+    mut control: ControlStream,
+    evicted: &Word,
+) -> LinkFault {
+    control.start_leaving_by(shared.leave(link));
     let fault = stay(&mut control, None, |frame| match frame {
         Control::Drain(_) => Ok(None),
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
         _ => Err(out_of_place()),
     });
     let mut evicted = evicted.listen();
-    let fault = tokio::select! {
+    tokio::select! {
         fault = fault => fault,
-        () = evicted.heard() => evicted_by_its_instance(shared, &link),
-    };
-    let fault = left(shared, &link, fault);
-    shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
-    Err(fault)
+        () = evicted.heard() => evicted_by_its_instance(shared, link),
+    }
 }
 
 /// Why a caller's link ends whose place a later link of the same instance has taken.
@@ -165,7 +181,8 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
     let asked_max = limits.calls_in_flight_max.min(answers_max.max(1));
     let grants = Grants { calls_in_flight_max: limits.agent_asks_in_flight_max };
     let welcome = welcome(shared, admission, grants, &limits);
-    let (link, mut control) = greeted.welcome(welcome, grants, &limits).await?;
+    let (link, mut control) = greeted.into_link(grants, &limits);
+    control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
     shared.journal.link_up(link.identity(), link.remote_address());
     serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));

@@ -1,7 +1,7 @@
 //! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off, nobody else notices.
 
 use crate::{
-    raw_peer::{RawLink, Settings, hello},
+    raw_peer::{RawLink, RawStream, Settings, hello},
     world::{Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until},
 };
 use dialback::{
@@ -386,21 +386,40 @@ async fn whoever_is_trusted_no_more_is_closed_with_trust_changed_by_either_side(
     assert_eq!(code(&reason), CloseCode::TrustChanged);
 }
 
-/// The peer takes one byte of its WELCOME, so that the node is still sending it.
+/// A caller that takes one byte of its WELCOME: the node is still sending it.
+async fn half_welcomed(world: &World, node: &Node) -> (RawLink, RawStream) {
+    let narrow = Settings { stream_window: 1, ..Settings::default() };
+    let credentials = world.credentials("caller/ops");
+    let link = RawLink::dial_with(node.local_addr(), &credentials, narrow).await;
+    let link = link.expect("a handshake");
+    let mut control = link.open().await;
+    control.send(&hello([1, 1], 16)).await;
+    control.bytes(1).await;
+    (link, control)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_judged_by_new_credentials_from_its_welcome_on() {
     let (world, stranger) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
-    let narrow = Settings { stream_window: 1, ..Settings::default() };
-    let credentials = world.credentials("caller/ops");
-    let peer = RawLink::dial_with(node.local_addr(), &credentials, narrow).await;
-    let peer = peer.expect("a handshake");
-    let mut control = peer.open().await;
-    control.send(&hello([1, 1], 16)).await;
-    control.bytes(1).await;
+    let (link, _control) = half_welcomed(&world, &node).await;
     let elsewhere = trusting(stranger.credentials("node/edge-1"));
     assert_eq!(node.apply(elsewhere).await.expect("applied").closed, 1);
-    assert_eq!(peer.closed().await.0, CloseCode::TrustChanged.number());
+    assert_eq!(link.closed().await.0, CloseCode::TrustChanged.number());
+}
+
+/// A caller that was welcomed may leave its former link at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_tells_of_a_link_of_a_caller_before_the_caller_hears_its_welcome() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let mut events = node.events();
+    let (link, _control) = half_welcomed(&world, &node).await;
+    let told = soon("an event", events.next()).await;
+    assert!(matches!(told, Some(NodeEvent::CallerLinked { .. })), "{told:?}");
+    link.connection.close(0x40_u32.into(), b"bye");
+    let told = soon("an event", events.next()).await;
+    assert!(matches!(told, Some(NodeEvent::CallerLeft { .. })), "{told:?}");
 }
 
 /// A program that has seen a state and listens from then on is told what comes after it, and not that state once more.
