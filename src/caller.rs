@@ -153,9 +153,11 @@ const fn words(instance: [u8; 16]) -> HelloWords {
 async fn hold(shared: Arc<Shared>) {
     let mut redial = Redial::default();
     let mut leaving = Leaving::default();
-    let mut anew = shared.anew.subscribe();
+    let (mut anew, mut renewed) = (shared.anew.subscribe(), shared.renewed.subscribe());
     loop {
         anew.mark_unchanged();
+        // Before the dial: what is put in force during it, the link is made once more for.
+        renewed.mark_unchanged();
         let dialled = tokio::select! {
             dialled = shared.dialler.dial(&shared.address, None) => dialled,
             () = leaving.ended() => {
@@ -167,7 +169,7 @@ async fn hold(shared: Arc<Shared>) {
         let fault = match dialled {
             Ok((link, control, _welcome)) => {
                 redial.linked(Instant::now());
-                stay(&shared, Held::new(link, control), &mut leaving).await
+                stay(&shared, Held::new(link, control), &mut leaving, &mut renewed).await
             }
             Err(fault) => fault,
         };
@@ -194,8 +196,13 @@ async fn hold(shared: Arc<Shared>) {
 
 /// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
 /// are no restart but a node that plays with us, and then the second is stayed with.
-async fn stay(shared: &Arc<Shared>, mut held: Held, leaving: &mut Leaving) -> LinkFault {
-    let (mut renewed, mut former) = (shared.renewed.subscribe(), Former::default());
+async fn stay(
+    shared: &Arc<Shared>,
+    mut held: Held,
+    leaving: &mut Leaving,
+    renewed: &mut watch::Receiver<u64>,
+) -> LinkFault {
+    let mut former = Former::default();
     let fault = loop {
         shared.state.send_replace(State::Up(held.link.clone()));
         let link = held.link.clone();

@@ -18,16 +18,18 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no link there.
 pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut redial = Redial::default();
     let mut leaving = Leaving::default();
     let mut word = shared.unregister.listen();
-    let mut anew = shared.anew.subscribe();
+    let (mut anew, mut renewed) = (shared.anew.subscribe(), shared.renewed.subscribe());
     loop {
         anew.mark_unchanged();
+        // Before the dial: what is put in force during it, the link is made once more for.
+        renewed.mark_unchanged();
         let dialled = tokio::select! {
             biased;
             () = word.heard() => return,
@@ -51,7 +53,7 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
             Ok(mut attachment) => {
                 attachment.enter(&address);
                 redial.linked(Instant::now());
-                stay(&shared, attachment, &address, &mut leaving).await
+                stay(&shared, attachment, &address, &mut leaving, &mut renewed).await
             }
             Err(fault) => {
                 if fault.is_refusal() {
@@ -82,8 +84,9 @@ async fn stay(
     mut attachment: Attachment,
     address: &NodeAddress,
     leaving: &mut Leaving,
+    renewed: &mut watch::Receiver<u64>,
 ) -> LinkFault {
-    let (mut renewed, mut former) = (shared.renewed.subscribe(), Former::default());
+    let mut former = Former::default();
     let parting = loop {
         let link = attachment.link.clone();
         let needs_newer = tokio::select! {

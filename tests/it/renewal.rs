@@ -1,13 +1,15 @@
 //! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off, nobody else notices.
 
 use crate::{
-    raw_peer::{RawLink, RawStream, Settings, hello},
+    raw_peer::{
+        Issuer, RawLink, RawListener, RawStream, Settings, hello, kind, registered, welcome,
+    },
     world::{Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until},
 };
 use dialback::{
-    Agent, AgentEvent, AgentPolicy, CloseCode, Code, CredentialPem, Credentials, CredentialsError,
-    CrlScope, Events, Generation, Limits, LinkFault, Node, NodeEvent, NodePolicy, Outcome,
-    RevokedSerial, StartError,
+    Agent, AgentEvent, AgentPolicy, Caller, CloseCode, Code, CredentialPem, Credentials,
+    CredentialsError, CrlScope, Events, Generation, Limits, LinkFault, Node, NodeEvent, NodePolicy,
+    Outcome, RevokedSerial, StartError,
     certs::LeafPem,
     policy::{AgentRule, AllowRule},
 };
@@ -420,6 +422,50 @@ async fn a_node_tells_of_a_link_of_a_caller_before_the_caller_hears_its_welcome(
     link.connection.close(0x40_u32.into(), b"bye");
     let told = soon("an event", events.next()).await;
     assert!(matches!(told, Some(NodeEvent::CallerLeft { .. })), "{told:?}");
+}
+
+/// A raw node takes the next link, and has not said WELCOME yet.
+async fn next_hello(listener: &RawListener) -> (RawLink, RawStream) {
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(kind::HELLO).await;
+    (link, control)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_renewed_while_it_dials_makes_its_link_once_more() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
+    let agent = agent.start().expect("an agent");
+    let (link, mut control) = next_hello(&listener).await;
+    let next = issuer.credentials("agent/warehouse");
+    agent.apply(trusting(next)).await.expect("applied");
+    control.send(&welcome(1)).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&registered(1)).await;
+    next_hello(&listener).await;
+    assert!(link.is_open(), "it was lost first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_is_renewed_while_it_dials_makes_its_link_once_more() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
+    let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+    let welcomed = async {
+        let (link, mut control) = next_hello(&listener).await;
+        control.send(&welcome(1)).await;
+        (link, control)
+    };
+    let (caller, (lost, _control)) = tokio::join!(connect, welcomed);
+    let caller = caller.expect("a caller");
+    lost.connection.close(0x40_u32.into(), b"the node stops");
+    let (link, mut control) = next_hello(&listener).await;
+    caller.apply(issuer.credentials("caller/ops")).await.expect("applied");
+    control.send(&welcome(1)).await;
+    next_hello(&listener).await;
+    assert!(link.is_open(), "it was lost first");
 }
 
 /// A program that has seen a state and listens from then on is told what comes after it, and not that state once more.
