@@ -1,8 +1,11 @@
 //! Peers that begin something and then say nothing. These tests wait for the real end of a limit, side by side.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node, raw_node_with};
-use crate::raw_peer::{Head, Issuer, RawLink, Settings, end, header, hello, kind, message, soon};
-use dialback::{CloseCode, Code, Outcome, StreamCode};
+use crate::raw_peer::{
+    Head, Issuer, RawLink, RawListener, Settings, end, header, hello, kind, message, soon,
+};
+use crate::world::watchful;
+use dialback::{Agent, CloseCode, Code, Limits, Node, NodePolicy, Outcome, StreamCode};
 use std::time::{Duration, Instant};
 
 const HEAD_WAIT: Duration = Duration::from_secs(5);
@@ -159,4 +162,73 @@ async fn a_peer_that_never_says_hello_is_closed_in_time_and_delays_nobody() {
         assert!(text.contains("no HELLO"), "{text}");
         assert!(began.elapsed() >= HEAD_WAIT, "it was closed before its time");
     }
+}
+
+/// Limits under which a heartbeat is missed soon and a connection that carries nothing is kept.
+fn alert() -> Limits {
+    let heartbeat_lost = Duration::from_secs(2);
+    Limits { heartbeat_lost, idle_max: Duration::from_secs(600), ..watchful() }
+}
+
+/// Makes one call after the other on a link without a heartbeat, until the peer closes it.
+async fn check_ended(link: &RawLink) {
+    let mut answered = 0;
+    let asking = async {
+        loop {
+            let mut stream = link.open().await;
+            stream.send(&[Head::here("Echo/Echo").frame(), good_body()].concat()).await;
+            stream.finish();
+            assert_eq!(stream.reply().await.code, 0);
+            answered += 1;
+        }
+    };
+    let (code, text) = tokio::select! {
+        biased;
+        closed = soon("the close", link.closed()) => closed,
+        () = asking => unreachable!("it asks for as long as it is polled"),
+    };
+    assert_eq!(code, CloseCode::Idle.number(), "{text}");
+    assert!(text.contains("no heartbeat came"), "{text}");
+    assert!(answered > 0, "no call was answered: the connection was not alive");
+}
+
+#[tokio::test]
+async fn a_node_closes_a_link_without_a_heartbeat_although_calls_go_on_over_it() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let node = Node::builder(issuer.credentials("node/edge-1"))
+        .listen("127.0.0.1:0")
+        .policy(NodePolicy::allow_all())
+        .limits(alert())
+        .serve(ledger.service());
+    let node = node.start().await.expect("a node");
+    let of_caller = async {
+        let (link, _control) = linked(&issuer, &node, "caller/ops").await;
+        check_ended(&link).await;
+    };
+    let of_agent = async {
+        let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
+        control.send(&crate::raw_peer::register(1, &[])).await;
+        control.expect(kind::REGISTERED).await;
+        check_ended(&link).await;
+    };
+    tokio::join!(of_caller, of_agent);
+}
+
+#[tokio::test]
+async fn an_agent_closes_a_link_without_a_heartbeat_although_calls_go_on_over_it() {
+    let (issuer, ledger) = (Issuer::new(), Ledger::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = Agent::builder(issuer.credentials("agent/warehouse"))
+        .node(listener.address())
+        .limits(alert())
+        .serve(ledger.service());
+    let _agent = agent.start().expect("an agent");
+    let link = listener.accept().await;
+    let mut control = link.accept().await;
+    control.expect(kind::HELLO).await;
+    control.send(&crate::raw_peer::welcome(1)).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&crate::raw_peer::registered(1)).await;
+    // Its PINGs reach the node and are not answered.
+    check_ended(&link).await;
 }
