@@ -264,13 +264,18 @@ impl Held {
 
     /// Ends with the link, or when the node has said that it is leaving.
     async fn until_node_leaves(&mut self) -> LinkFault {
-        match self.control.next().await {
-            Ok(Control::Drain(words)) => LinkFault::leaving(&words.reason),
-            Ok(_) => {
-                let text = "a control frame that a caller has no use for";
-                self.link.end(LinkFault::Broken(text.into()))
+        loop {
+            match self.control.next().await {
+                Ok(Control::Drain(words)) => return LinkFault::leaving(&words.reason),
+                // Without a DRAIN before it. New calls wait for the next link; this one ends when
+                // the last reply is here.
+                Ok(Control::Goodbye(_)) => {}
+                Ok(_) => {
+                    let text = "a control frame that a caller has no use for";
+                    return self.link.end(LinkFault::Broken(text.into()));
+                }
+                Err(fault) => return self.link.end(fault),
             }
-            Err(fault) => self.link.end(fault),
         }
     }
 

@@ -269,6 +269,8 @@ impl Attachment {
             match frame {
                 Control::Registered(words) if words.generation == first => return Ok(()),
                 Control::Drain(words) => self.early_drain = Some(words.reason),
+                // No reply is awaited on this link yet, so it ends now.
+                Control::Goodbye(_) => {}
                 _ => {
                     let text = "the node did not confirm the registration";
                     return Err(LinkFault::Broken(text.into()));
@@ -325,6 +327,9 @@ impl Attachment {
                         return parting;
                     }
                 }
+                // Without a DRAIN before it. The link ends when the last reply is here, and the code
+                // of the GOODBYE says when to dial again.
+                Ok(Some(Control::Goodbye(words))) => drop(self.node_leaves(&words.text)),
                 Ok(Some(_)) => {
                     let text = "a control frame that only an agent sends";
                     return self.end(LinkFault::Broken(text.into()));

@@ -213,8 +213,9 @@ impl ControlStream {
         read(self.reader.next().await)
     }
 
-    /// The next frame that is not part of the heartbeat, which is kept going meanwhile, nor of leaving, except that a DRAIN of the peer's
-    /// is given too. An error ends the link.
+    /// Returns the next frame that is not part of the heartbeat, which is kept going meanwhile, nor
+    /// of leaving, except for a DRAIN of the peer and a GOODBYE without a DRAIN before it. An error
+    /// ends the link.
     ///
     /// May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
@@ -243,8 +244,8 @@ impl ControlStream {
         match (&control, &mut self.leave) {
             (Control::Drain(words), Some(leave)) => leave.peer_drains(words),
             (Control::Goodbye(words), Some(leave)) => {
-                leave.peer_says_goodbye(words);
-                return None;
+                let is_news = leave.peer_says_goodbye(words);
+                return is_news.then_some(control);
             }
             _ => {}
         }

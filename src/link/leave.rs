@@ -116,11 +116,14 @@ impl Leave {
         self.link.note_drain(words.last_stream);
     }
 
-    /// The peer has finished: it takes no call and answers none.
-    pub(super) fn peer_says_goodbye(&mut self, words: &Goodbye) {
-        // Without a DRAIN before it: whatever was not answered may have been taken.
+    /// Notes that the peer has finished: it takes no calls and answers none. Returns whether the
+    /// peer had not said before, with DRAIN, that it is leaving.
+    pub(super) fn peer_says_goodbye(&mut self, words: &Goodbye) -> bool {
+        let is_news = !self.link.is_peer_leaving();
+        // Without a DRAIN before it, any call that was not answered may have been taken.
         self.link.note_drain(u64::MAX);
         self.peer_finished = Some(LinkFault::closed_by_peer(words.code, words.text.as_bytes()));
+        is_news
     }
 }
 

@@ -135,7 +135,7 @@ async fn stay_with_caller(
 ) -> LinkFault {
     control.start_leaving_by(shared.leave(link));
     let fault = stay(&mut control, None, |frame| match frame {
-        Control::Drain(_) => Ok(None),
+        Control::Drain(_) | Control::Goodbye(_) => Ok(None),
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
         _ => Err(out_of_place()),
     });
@@ -194,6 +194,11 @@ async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<()
         Control::Register(words) => admitted.register(words).map(Some),
         Control::Drain(words) => {
             admitted.drain(&words.reason);
+            Ok(None)
+        }
+        // Without a DRAIN before it. The link ends when the last reply is here.
+        Control::Goodbye(words) => {
+            admitted.drain(&words.text);
             Ok(None)
         }
         _ => Err(out_of_place()),

@@ -4,10 +4,12 @@ use crate::raw_peer::{
     Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, drain, end, goodbye,
     hello_of, kind, message, ping, register, registered, soon, status, welcome,
 };
-use crate::world::{Background, Stage, World, background, check_status, said, until_told};
+use crate::world::{
+    Background, Stage, World, background, check_status, lined_up, said, until_told,
+};
 use dialback::{
-    Agent, AgentEvent, Caller, CloseCode, Code, Generation, Node, NodeEvent, NodePolicy, Outcome,
-    Status, StreamCode,
+    Agent, AgentEvent, Callee, Caller, CloseCode, Code, Generation, Node, NodeEvent, NodePolicy,
+    Outcome, Status, StreamCode,
 };
 use std::{future::IntoFuture, time::Duration};
 
@@ -529,4 +531,110 @@ async fn a_node_that_drains_before_it_sends_registered_has_its_calls_answered() 
     stage.open();
     assert_eq!(call.reply().await.code, 0);
     assert!(link.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_sends_no_new_call_to_an_agent_that_says_goodbye_without_drain() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
+    let in_flight = call(&node);
+    let mut stream = link.accept().await;
+    stream.expect(kind::HEAD).await;
+    control.send(&goodbye(0x40)).await;
+    is_read(&mut control).await;
+    let refused = soon("a new call ends", call(&node)).await;
+    let refused = check_status(refused, Code::Unavailable, Outcome::NotExecuted);
+    assert!(refused.message().contains("takes no more calls"), "{refused}");
+    assert!(link.is_open() && !in_flight.is_finished(), "it did not wait for the reply");
+    answer(&mut stream, "late but whole").await;
+    let reply = soon("the call in flight ends", in_flight).await;
+    assert_eq!(reply.as_deref(), Ok("late but whole"));
+    assert_eq!(link.closed().await, (0x40, "raw has finished".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_not_answered_after_a_goodbye_without_drain_may_have_been_executed() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
+    let in_flight = call(&node);
+    let mut stream = link.accept().await;
+    stream.expect(kind::HEAD).await;
+    control.send(&goodbye(0x42)).await;
+    is_read(&mut control).await;
+    link.connection.close(0x42u32.into(), b"gone");
+    let lost = soon("the call ends", in_flight).await;
+    check_status(lost, Code::Unavailable, Outcome::Unknown);
+}
+
+/// Says GOODBYE without DRAIN on the link of a peer that awaits a reply and may ask `callee`. A new
+/// call takes the next link, which is given once the old one has ended.
+async fn check_goodbye_of_a_node<N: Future<Output = (RawLink, RawStream)>>(
+    callee: &Callee,
+    (old, mut of_old): (RawLink, RawStream),
+    next: impl FnOnce() -> N,
+) {
+    let call = |text: &str| callee.call::<String>("Echo/Echo", text);
+    let before = background(call("before").into_future());
+    let mut taken = old.accept().await;
+    taken.expect(kind::HEAD).await;
+    of_old.send(&goodbye(0x42)).await;
+    is_read(&mut of_old).await;
+    // Polled here, so that the call chooses its link before the old one can end.
+    let after = lined_up([call("after")]).await.remove(0);
+    let after = background(after);
+    assert!(old.is_open() && !before.is_finished(), "the reply is not waited for");
+    answer(&mut taken, "by the old link").await;
+    assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old link"));
+    assert_eq!(old.closed().await.0, CloseCode::Goodbye.number());
+    let (new, _of_new) = next().await;
+    answer(&mut new.accept().await, "by the next link").await;
+    assert_eq!(soon("the new call ends", after).await.as_deref(), Ok("by the next link"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = agent_of(&issuer, &listener, &stage);
+    let mut events = agent.events();
+    let attached = async || {
+        let (link, mut control) = welcomed(&listener).await;
+        control.expect(kind::REGISTER).await;
+        control.send(&registered(1)).await;
+        (link, control)
+    };
+    let first = attached().await;
+    soon("it registers", agent.registered(1)).await;
+    check_goodbye_of_a_node(&agent.node(), first, attached).await;
+    let mut next = async || soon("an event", events.next()).await.expect("the agent runs");
+    assert!(matches!(next().await, AgentEvent::Registered { .. }));
+    assert!(matches!(next().await, AgentEvent::Draining { .. }));
+    let lost = next().await;
+    assert!(
+        matches!(&lost, AgentEvent::Lost { reason, .. } if reason.to_string().contains("DRAINED")),
+        "{lost:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_closes_the_link_of_a_node_that_says_goodbye_without_drain_before_registered() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let _agent = agent_of(&issuer, &listener, &stage);
+    let (link, mut control) = welcomed(&listener).await;
+    control.expect(kind::REGISTER).await;
+    control.send(&goodbye(0x42)).await;
+    assert_eq!(link.closed().await, (CloseCode::Goodbye.number(), "raw has finished".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+    let (caller, first) = tokio::join!(connect, welcomed(&listener));
+    let callee = caller.expect("a caller").node();
+    check_goodbye_of_a_node(&callee, first, || welcomed(&listener)).await;
 }
