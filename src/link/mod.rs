@@ -15,6 +15,8 @@ mod redial;
 mod resets;
 mod roam;
 mod stream;
+#[cfg(all(test, feature = "certs"))]
+mod tests;
 mod trust;
 
 pub(crate) use beside::{Former, FormerPlace, Present, beside};

@@ -1,0 +1,138 @@
+//! Tests of links between the two ends of a connection, without a node, an agent or a caller.
+
+use super::*;
+use crate::{
+    certs::{Ca, LeafProfile},
+    limits::Limits,
+    name::{NodeAddress, Role},
+    tls::{CredentialPem, Credentials},
+    wire::{PROTOCOL_VERSION, Welcome},
+};
+use std::{future::Future, pin::Pin, time::SystemTime};
+
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const WORDS: HelloWords = HelloWords { instance: [1; 16], calls_in_flight_max: 0 };
+
+fn new_ca() -> Ca {
+    Ca::generate("dialback.local", SystemTime::now()).expect("a CA")
+}
+
+/// New credentials of a peer, whose certificate this CA has signed and which trusts this CA.
+fn credentials(ca: &Ca, peer: &str) -> Credentials {
+    let peer: PeerName = peer.parse().expect("a peer");
+    let hosts: &[&str] = if peer.role == Role::Node { &["127.0.0.1"] } else { &[] };
+    let profile = LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now());
+    let leaf = ca.leaf(&profile).expect("a leaf");
+    let pem = CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: ca.pem().as_bytes(),
+        ..CredentialPem::default()
+    };
+    Credentials::from_pem(&pem).expect("credentials")
+}
+
+/// A listener and a dialler that trust each other.
+struct Ends {
+    limits: Arc<Limits>,
+    listener: Listener,
+    dialler: Dialler,
+}
+
+impl Ends {
+    fn new() -> Self {
+        let (ca, limits) = (new_ca(), Arc::new(Limits::default()));
+        let of_node = credentials(&ca, "node/edge-1");
+        let loopback = ([127, 0, 0, 1], 0).into();
+        let listener = Listener::bind(loopback, &of_node, &limits, None).expect("a listener");
+        let dialler = Dialler::new(&credentials(&ca, "agent/a"), WORDS, limits.clone());
+        Self { limits, listener, dialler: dialler.expect("a dialler") }
+    }
+
+    fn address(&self) -> NodeAddress {
+        self.listener.local_addr().to_string().parse().expect("an address")
+    }
+
+    /// Dials until WELCOME.
+    async fn dialled(&self) -> (Link, ControlStream) {
+        let dialled = self.dialler.dial(&self.address(), None).await;
+        let (link, control, _welcome) = dialled.expect("a welcome");
+        (link, control)
+    }
+
+    /// Accepts the next peer up to HELLO.
+    async fn greeted(&self) -> Greeted {
+        let knock = self.listener.knock().await.expect("the listener is open");
+        knock.greet().await.unwrap_or_else(|refused| unreachable!("{}", refused.fault))
+    }
+
+    /// Answers HELLO with WELCOME.
+    async fn welcomed(&self, greeted: Greeted) -> (Link, ControlStream) {
+        let welcome = Welcome {
+            protocol: PROTOCOL_VERSION,
+            node: "edge-1".into(),
+            admission: 1,
+            calls_in_flight_max: 0,
+            message_bytes_max: MESSAGE_BYTES_MAX as u64,
+            view_version: 0,
+        };
+        let grants = Grants { calls_in_flight_max: 0 };
+        greeted.welcome(welcome, grants, &self.limits).await.expect("the peer is there")
+    }
+
+    /// Both ends of a new link, the dialled one first.
+    async fn linked(&self) -> [(Link, ControlStream); 2] {
+        let accepted = async { self.welcomed(self.greeted().await).await };
+        let (dialled, accepted) = soon(async { tokio::join!(self.dialled(), accepted) }).await;
+        [dialled, accepted]
+    }
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(45), future).await.expect("it ends in time")
+}
+
+fn opening(link: &Link) -> Pin<Box<impl Future<Output = Result<CallStream, OpenFault>> + use<'_>>> {
+    let until = || Instant::now() + Duration::from_secs(600);
+    Box::pin(link.open(until, MESSAGE_BYTES_MAX))
+}
+
+/// Opens all streams that the peer grants.
+async fn all_streams(link: &Link) -> Vec<CallStream> {
+    let mut streams = Vec::new();
+    while let Poll::Ready(stream) = poll_once(opening(link).as_mut()).await {
+        streams.push(stream.expect("a stream"));
+    }
+    streams
+}
+
+#[tokio::test]
+async fn streams_go_to_those_who_wait_in_their_order_and_nobody_overtakes_them() {
+    let ends = Ends::new();
+    let [(link, _control), (peer, _its_control)] = ends.linked().await;
+    let _held = all_streams(&link).await;
+    let mut waiting = [opening(&link), opening(&link), opening(&link)];
+    for opening in &mut waiting {
+        assert!(poll_once(opening.as_mut()).await.is_pending(), "a stream was left");
+    }
+    peer.0.connection.set_max_concurrent_bi_streams(1_000u32.into());
+    for first in 0..waiting.len() {
+        let served = async {
+            loop {
+                // The newest is polled first and the one whose turn it is last.
+                let newcomer = poll_once(opening(&link).as_mut()).await;
+                assert!(newcomer.is_pending(), "a newcomer overtook waiter {first}");
+                for later in (first + 1..waiting.len()).rev() {
+                    let overtook = poll_once(waiting[later].as_mut()).await;
+                    assert!(overtook.is_pending(), "waiter {later} overtook waiter {first}");
+                }
+                match poll_once(waiting[first].as_mut()).await {
+                    Poll::Ready(stream) => return stream,
+                    Poll::Pending => tokio::task::yield_now().await,
+                }
+            }
+        };
+        soon(served).await.expect("a stream");
+    }
+    soon(opening(&link)).await.expect("a stream for a newcomer, once nobody waits");
+}
