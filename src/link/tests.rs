@@ -136,3 +136,19 @@ async fn streams_go_to_those_who_wait_in_their_order_and_nobody_overtakes_them()
     }
     soon(opening(&link)).await.expect("a stream for a newcomer, once nobody waits");
 }
+
+#[tokio::test]
+async fn a_replaced_link_opens_no_stream_and_keeps_those_it_has() {
+    let ends = Ends::new();
+    let [(link, _control), (peer, _its_control)] = ends.linked().await;
+    let mut before = soon(opening(&link)).await.expect("a stream");
+    link.replace();
+    let after = poll_once(opening(&link).as_mut()).await;
+    assert!(matches!(after, Poll::Ready(Err(OpenFault::Replaced))));
+    assert!(poll_once(pin!(link.quiet())).await.is_pending(), "a reply is awaited");
+    before.sender.finish();
+    assert!(soon(peer.accept(MESSAGE_BYTES_MAX)).await.is_some(), "it broke the stream off");
+    drop(before);
+    soon(link.quiet()).await;
+    assert!(!link.is_closed() && !peer.is_closed());
+}

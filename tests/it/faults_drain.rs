@@ -638,3 +638,24 @@ async fn a_caller_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() 
     let callee = caller.expect("a caller").node();
     check_goodbye_of_a_node(&callee, first, || welcomed(&listener)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_renews_closes_its_former_link_after_the_last_reply_and_says_why() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+    let (caller, (old, _of_old)) = tokio::join!(connect, welcomed(&listener));
+    let caller = caller.expect("a caller");
+    let before = background(caller.node().call::<String>("Echo/Echo", "x").into_future());
+    let mut taken = old.accept().await;
+    taken.expect(kind::HEAD).await;
+    caller.apply(issuer.credentials("caller/ops")).await.expect("applied");
+    let (new, mut of_new) = welcomed(&listener).await;
+    is_read(&mut of_new).await;
+    assert!(old.is_open() && !before.is_finished(), "the reply is not waited for");
+    answer(&mut taken, "by the old link").await;
+    assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old link"));
+    let why = "another link has taken its place";
+    assert_eq!(old.closed().await, (CloseCode::Goodbye.number(), why.into()));
+    assert!(new.is_open());
+}
