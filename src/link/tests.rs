@@ -34,6 +34,7 @@ fn credentials(ca: &Ca, peer: &str) -> Credentials {
 
 /// A listener and a dialler that trust each other.
 struct Ends {
+    ca: Ca,
     limits: Arc<Limits>,
     listener: Listener,
     dialler: Dialler,
@@ -46,7 +47,7 @@ impl Ends {
         let loopback = ([127, 0, 0, 1], 0).into();
         let listener = Listener::bind(loopback, &of_node, &limits, None).expect("a listener");
         let dialler = Dialler::new(&credentials(&ca, "agent/a"), WORDS, limits.clone());
-        Self { limits, listener, dialler: dialler.expect("a dialler") }
+        Self { ca, limits, listener, dialler: dialler.expect("a dialler") }
     }
 
     fn address(&self) -> NodeAddress {
@@ -151,4 +152,57 @@ async fn a_replaced_link_opens_no_stream_and_keeps_those_it_has() {
     drop(before);
     soon(link.quiet()).await;
     assert!(!link.is_closed() && !peer.is_closed());
+}
+
+/// Credentials of the same peer and whether a link to a peer under `ca` outlives them.
+fn replacements(ca: &Ca, peer: &str) -> [(Credentials, bool); 2] {
+    [(credentials(ca, peer), true), (credentials(&new_ca(), peer), false)]
+}
+
+/// Whether a link was closed because the CA of its peer is no longer trusted, or not at all.
+#[track_caller]
+fn check_outlives(link: &Link, outlives: bool) {
+    let distrusts = |fault: &LinkFault| {
+        matches!(fault, LinkFault::Closed { code: CloseCode::TrustChanged, by_peer: false, .. })
+    };
+    let ended = link.0.ended.get();
+    assert_eq!(ended.is_none(), outlives, "{ended:?}");
+    assert!(ended.is_none_or(distrusts), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_link_that_is_accepted_while_credentials_are_replaced_is_verified_with_the_new_ones() {
+    let ends = Ends::new();
+    for (next, outlives) in replacements(&ends.ca, "node/edge-1") {
+        let accepted = async {
+            let greeted = ends.greeted().await;
+            ends.listener.replace(&next, &ends.limits).expect("replaced");
+            assert_eq!(ends.listener.trust().judge_all().await, 0, "there is no link yet");
+            ends.welcomed(greeted).await
+        };
+        let address = ends.address();
+        let dialled = ends.dialler.dial(&address, None);
+        let (_dialled, (link, _control)) = soon(async { tokio::join!(dialled, accepted) }).await;
+        check_outlives(&link, outlives);
+        // The next round is not to close this one.
+        link.close(CloseCode::Goodbye, "");
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_is_dialled_while_credentials_are_replaced_is_verified_with_the_new_ones() {
+    let ends = Ends::new();
+    for (next, outlives) in replacements(&ends.ca, "agent/a") {
+        let accepted = async {
+            // The dial waits for WELCOME.
+            let greeted = ends.greeted().await;
+            ends.dialler.replace(&next, WORDS, ends.limits.clone()).expect("replaced");
+            assert_eq!(ends.dialler.trust().judge_all().await, 0, "there is no link yet");
+            ends.welcomed(greeted).await
+        };
+        let both = async { tokio::join!(ends.dialled(), accepted) };
+        let ((link, _control), _accepted) = soon(both).await;
+        check_outlives(&link, outlives);
+        link.close(CloseCode::Goodbye, "");
+    }
 }
