@@ -5,8 +5,9 @@ use crate::{
     certs::{Ca, LeafProfile},
     limits::Limits,
     name::{NodeAddress, Role},
+    net,
     tls::{CredentialPem, Credentials},
-    wire::{PROTOCOL_VERSION, Welcome},
+    wire::{Control, PROTOCOL_VERSION, Welcome},
 };
 use std::{future::Future, pin::Pin, time::SystemTime};
 
@@ -44,9 +45,10 @@ impl Ends {
     fn new() -> Self {
         let (ca, limits) = (new_ca(), Arc::new(Limits::default()));
         let of_node = credentials(&ca, "node/edge-1");
+        let net = net::system();
         let loopback = ([127, 0, 0, 1], 0).into();
-        let listener = Listener::bind(loopback, &of_node, &limits, None).expect("a listener");
-        let dialler = Dialler::new(&credentials(&ca, "agent/a"), WORDS, limits.clone());
+        let listener = Listener::bind(&net, loopback, &of_node, &limits, None).expect("a listener");
+        let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), WORDS, limits.clone());
         Self { ca, limits, listener, dialler: dialler.expect("a dialler") }
     }
 
@@ -78,7 +80,10 @@ impl Ends {
             view_version: 0,
         };
         let grants = Grants { calls_in_flight_max: 0 };
-        greeted.welcome(welcome, grants, &self.limits).await.expect("the peer is there")
+        let (link, mut control) = greeted.into_link(grants, &self.limits);
+        // A link that was judged and closed meanwhile has nobody to welcome.
+        drop(control.send(&Control::Welcome(welcome)).await);
+        (link, control)
     }
 
     /// Both ends of a new link, the dialled one first.
