@@ -6,6 +6,7 @@
 use super::{
     message::{Reply, Request, Target},
     messages::Body,
+    permits::Permit,
     steady::{Stall, write_steadily},
     streaming::ask_stream,
 };
@@ -44,14 +45,13 @@ impl From<&Limits> for AskLimits {
 }
 
 impl AskLimits {
-    /// The same after a wait for a permit: permit and stream credit share one bound.
-    pub(crate) fn after_queueing(self, waited: Duration) -> Self {
-        Self { queue_wait_max: self.queue_wait_max.saturating_sub(waited), ..self }
-    }
-
-    /// The same for a node that passes a call on. It is shorter, so that its own answer arrives while the caller still waits.
-    pub(crate) fn relaying(self) -> Self {
-        Self { patience: RELAY_PATIENCE, ..self }
+    /// Those of a node that passes a call on and has waited for a permit. Permit and stream credit
+    /// share one bound. The patience is shorter, so that the node's own answer arrives while the
+    /// caller still waits.
+    pub(crate) fn relaying(limits: &Limits, permit: &Permit) -> Self {
+        let own = Self::from(limits);
+        let queue_wait_max = own.queue_wait_max.saturating_sub(permit.waited());
+        Self { queue_wait_max, patience: RELAY_PATIENCE, ..own }
     }
 
     /// The largest message that goes over this link: the smaller limit of the two sides.
@@ -402,5 +402,26 @@ fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
         }
         Some(code) => broken(progress, &format!("the peer broke the call off with {code}")),
         None => broken(progress, "the peer broke the call off with an unknown code"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Permits, *};
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_a_permit_and_for_stream_credit_share_one_bound() {
+        let limits = Limits { queue_wait_max: Duration::from_secs(2), ..Limits::default() };
+        let (permits, deadline) = (Permits::new(1, 1), Instant::now() + Duration::from_secs(60));
+        let acquire = || permits.acquire(deadline, limits.queue_wait_max);
+        let left = |permit: &Permit| AskLimits::relaying(&limits, permit).queue_wait_max;
+        let first = acquire().await.expect("a permit");
+        assert_eq!(left(&first), limits.queue_wait_max, "it did not wait");
+        let mut second = pin!(acquire());
+        let queued = tokio::time::timeout(Duration::from_millis(1_500), second.as_mut()).await;
+        assert!(queued.is_err(), "it waits for the first");
+        drop(first);
+        let second = second.await.expect("a permit");
+        assert_eq!(left(&second), Duration::from_millis(500));
     }
 }

@@ -113,7 +113,7 @@ impl Routes for Links {
     async fn ask(&self, route: &SharedAgentLink, request: &mut Request) -> Result<Reply, Status> {
         let (limits, deadline) = (&*route.limits, request.meta.deadline);
         let permit = route.permits.acquire(deadline, limits.queue_wait_max).await?;
-        let limits = AskLimits::from(limits).after_queueing(permit.waited()).relaying();
+        let limits = AskLimits::relaying(limits, &permit);
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let peer = request.requester.peer();
         let caller = Some(peer).filter(|peer| **peer != self.0.peer).cloned();
