@@ -658,4 +658,33 @@ async fn a_caller_that_renews_closes_its_former_link_after_the_last_reply_and_sa
     let why = "another link has taken its place";
     assert_eq!(old.closed().await, (CloseCode::Goodbye.number(), why.into()));
     assert!(new.is_open());
+async fn an_agent_renews_a_link_whose_registration_was_open_when_its_certificate_changed() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let agent = agent_of(&issuer, &listener, &stage);
+    let (old, mut of_old) = welcomed(&listener).await;
+    of_old.expect(kind::REGISTER).await;
+    let next = Some(issuer.credentials("agent/warehouse"));
+    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    of_old.send(&registered(1)).await;
+    let (_new, mut of_new) = welcomed(&listener).await;
+    of_new.expect(kind::REGISTER).await;
+    assert!(old.is_open(), "it is left only when the next link is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_renews_a_link_whose_handshake_was_open_when_its_certificate_changed() {
+    let issuer = Issuer::new();
+    let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
+    let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
+    let (caller, (first, _of_first)) = tokio::join!(connect, welcomed(&listener));
+    let caller = caller.expect("a caller");
+    first.connection.close(0x42u32.into(), b"gone");
+    let second = listener.accept().await;
+    let mut of_second = second.accept().await;
+    of_second.expect(kind::HELLO).await;
+    caller.apply(issuer.credentials("caller/ops")).await.expect("applied");
+    of_second.send(&welcome(1)).await;
+    let (_third, _of_third) = welcomed(&listener).await;
+    assert!(second.is_open(), "it is left only when the next link is there");
 }
