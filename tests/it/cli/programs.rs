@@ -99,11 +99,14 @@ fn the_go_programs_of_the_example_find_each_other_through_the_office() {
     let go = program("go", "golang-go");
     let dir = tempfile::tempdir().expect("a directory");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
+    // Without its stamp: for that it would run git in this repository, which may be in use or
+    // another user's.
+    let flags = "-mod=mod -buildvcs=false";
     let built = |name: &str| {
         let path = dir.path().join(name);
         let mut build = Command::new(&go);
         build.args(["build", "-o"]).arg(&path).arg(format!("./{name}")).current_dir(&example);
-        build.env("GOCACHE", dir.path().join("cache")).env("GOFLAGS", "-mod=mod");
+        build.env("GOCACHE", dir.path().join("cache")).env("GOFLAGS", flags);
         run(build.env("GOTOOLCHAIN", "local").env("GOPROXY", "off"));
         path
     };
