@@ -32,6 +32,7 @@ mod reconnect;
 mod refused;
 mod renewal;
 mod restart;
+mod retries;
 mod roaming;
 mod roles;
 mod routing;
