@@ -658,6 +658,9 @@ async fn a_caller_that_renews_closes_its_former_link_after_the_last_reply_and_sa
     let why = "another link has taken its place";
     assert_eq!(old.closed().await, (CloseCode::Goodbye.number(), why.into()));
     assert!(new.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_renews_a_link_whose_registration_was_open_when_its_certificate_changed() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());

@@ -31,7 +31,7 @@ struct Failing {
 impl Handler for Failing {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
         self.runs.fetch_add(1, Ordering::SeqCst);
-        match self.faults.get(request.attempt as usize - 1) {
+        match self.faults.get(request.meta.attempt as usize - 1) {
             Some(fault) => Err(fault.clone()),
             None => Ok(Reply::new(request.message()?.clone())),
         }
@@ -139,7 +139,7 @@ struct FailsInStep(Arc<Barrier>);
 
 impl Handler for FailsInStep {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
-        if request.attempt > 1 {
+        if request.meta.attempt > 1 {
             return Ok(Reply::new(request.message()?.clone()));
         }
         self.0.wait().await;
