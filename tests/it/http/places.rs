@@ -1,20 +1,28 @@
 //! Places for connections: those of one block of addresses are bounded, and connections that show no caller make room for new ones.
 
 use super::{Http, Open, h2};
-use crate::world::{heavy, soon};
+use crate::world::{background, heavy, soon};
 use dialback::limits::{
     HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
+    HTTP_FIRST_BYTES_WAIT_MAX,
 };
-use std::net::Ipv4Addr;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Instant,
+};
 use tokio::net::{TcpSocket, TcpStream};
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 async fn from(open: &Open, ip: [u8; 4]) -> Http<TcpStream> {
+    connect(open.at(), ip).await
+}
+
+async fn connect(at: SocketAddr, ip: [u8; 4]) -> Http<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::from(ip), 0).into()).expect("an address of this machine");
-    Http::over(socket.connect(open.at()).await.expect("a connection"))
+    Http::over(socket.connect(at).await.expect("a connection"))
 }
 
 /// Both ends of a thousand connections are in this process, which is more than some systems let it open unasked.
@@ -34,19 +42,28 @@ async fn silent(open: &Open, ip: [u8; 4], count: usize) -> Vec<Http<TcpStream>> 
     all
 }
 
-/// Connections over which a caller has asked.
+/// A connection over which a caller has asked.
+async fn asked(at: SocketAddr, ip: [u8; 4]) -> Http<TcpStream> {
+    let mut http = connect(at, ip).await;
+    http.send(h2::preface()).await;
+    http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &h2::head(NOTE))).await;
+    http.send(h2::frame(h2::DATA, h2::END_STREAM, 1, b"\"x\"")).await;
+    let answered = soon("an answer", h2::answered(&mut http, 1)).await;
+    assert_eq!(answered, h2::Answered::Status(200));
+    http
+}
+
+/// Connections over which a caller has asked. Some at a time, because one that is silent for 5 s
+/// or does not answer the PINGs of the server is closed.
 async fn known(open: &Open, ip: [u8; 4], count: usize) -> Vec<Http<TcpStream>> {
     may_open_many_files();
     let mut all = Vec::new();
-    // Each asks before the next one comes: one that is silent for 5 s is closed.
-    for _ in 0..count {
-        let mut http = from(open, ip).await;
-        http.send(h2::preface()).await;
-        http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &h2::head(NOTE))).await;
-        http.send(h2::frame(h2::DATA, h2::END_STREAM, 1, b"\"x\"")).await;
-        let answered = soon("an answer", h2::answered(&mut http, 1)).await;
-        assert_eq!(answered, h2::Answered::Status(200));
-        all.push(http);
+    while all.len() < count {
+        let some = 0..(count - all.len()).min(16);
+        let asking: Vec<_> = some.map(|_| background(asked(open.at(), ip))).collect();
+        for one in asking {
+            all.push(one.await);
+        }
     }
     all
 }
@@ -64,14 +81,27 @@ async fn call_from(open: &Open, ip: [u8; 4]) -> Option<u16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_address_that_has_its_share_the_oldest_silent_connection_makes_room() {
     let _turn = heavy().await;
+    // On a machine that was too busy the silent ones were closed for their silence.
+    soon("it is seen in time", async { while !the_oldest_makes_room().await {} }).await;
+}
+
+/// False if it took so long that connections were closed for their silence.
+async fn the_oldest_makes_room() -> bool {
     let open = Open::anonymous().await;
+    let began = Instant::now();
     let mut elsewhere = from(&open, [127, 0, 1, 1]).await;
     let mut held = silent(&open, [127, 0, 0, 2], HTTP_CONNECTIONS_PER_HOST_MAX).await;
-    assert_eq!(call(held.last_mut().expect("one")).await, Some(200), "at its share none is closed");
-    assert_eq!(call_from(&open, [127, 0, 0, 2]).await, Some(200));
+    let last = call(held.last_mut().expect("one")).await;
+    let next = call_from(&open, [127, 0, 0, 2]).await;
     soon("the oldest is closed", held[0].closed()).await;
-    assert_eq!(call(&mut held[1]).await, Some(200), "the second is not");
-    assert_eq!(call(&mut elsewhere).await, Some(200), "nor an older one of another address");
+    let kept = [call(&mut held[1]).await, call(&mut elsewhere).await];
+    let is_in_time = began.elapsed() < HTTP_FIRST_BYTES_WAIT_MAX;
+    if is_in_time {
+        assert_eq!(last, Some(200), "at its share none is closed");
+        assert_eq!(next, Some(200), "one makes room");
+        assert_eq!(kept, [Some(200); 2], "the second is not closed, nor one of another address");
+    }
+    is_in_time
 }
 
 #[tokio::test(flavor = "multi_thread")]
