@@ -12,7 +12,7 @@ use dialback::{
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_in_which_no_byte_moves_is_reset_after_its_time_and_one_with_bytes_is_not() {
