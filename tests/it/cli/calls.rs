@@ -298,12 +298,18 @@ fn a_full_pipe_holds_up_neither_signals_nor_the_deadline() {
     running.end().expect(68, &["error: DEADLINE_EXCEEDED (unknown): "]);
 }
 
-/// Waits until a pipe holds the most that it can without another write.
+/// Waits until a pipe takes no more. How many bytes it holds by then depends on how they were cut
+/// into writes, each of which may leave the rest of a page empty.
 fn until_full(reader: &std::io::PipeReader) {
+    let held = || rustix::io::ioctl_fionread(reader).expect("a pipe");
     let until = Instant::now() + std::time::Duration::from_secs(15);
-    while rustix::io::ioctl_fionread(reader).expect("a pipe") < 60_000 {
+    let (mut last, mut looks_alike) = (0, 0);
+    while looks_alike < 100 {
         assert!(Instant::now() < until, "the pipe never filled up");
         std::thread::park_timeout(std::time::Duration::from_millis(5));
+        let now = held();
+        looks_alike = if now == last && now > 4_096 { looks_alike + 1 } else { 0 };
+        last = now;
     }
 }
 
