@@ -1,6 +1,6 @@
 //! The asking half of a call: open a stream, send the request, await the reply. Dropping it cancels.
 //!
-//! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "Outcomes". The agent starts a handler only after END,
+//! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "What the initiator concludes". The agent starts a handler only after END,
 //! so a failure before END was handed to the transport, with the stream reset, means that nothing ran.
 
 use super::{
