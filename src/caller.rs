@@ -2,8 +2,8 @@
 
 use crate::{
     call::{
-        Asker, Callee, Handler, IntoMethod, Reply, Request, SharedHandler, Target, ToMany, ask,
-        is_for_the_next_link,
+        CallOrigin, Callee, Handler, IntoMethod, Reply, Request, SharedHandler, Target, ToMany,
+        ask, is_for_the_next_link,
     },
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
@@ -138,7 +138,7 @@ impl CallerBuilder {
         shared.tasks.spawn_until_stopped(hold(shared.clone()));
         shared.tasks.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
-        shared.tasks.spawn_until_stopped(async move { trust.mind_time().await });
+        shared.tasks.spawn_until_stopped(async move { trust.watch_expiry().await });
         let _alive = Arc::new(Alive(shared.clone()));
         Ok((Caller { shared, _alive }, self.connect_timeout))
     }
@@ -210,7 +210,7 @@ async fn stay(
             biased;
             fault = held.until_node_leaves() => break fault,
             changed = renewed.changed() => changed.is_err(),
-            () = link.nears_its_end() => true,
+            () = link.near_expiry() => true,
         };
         let place = tokio::select! {
             biased;
@@ -443,7 +443,7 @@ impl Caller {
     fn callee(&self, target: Target) -> Callee {
         let handler: SharedHandler = Arc::new(Asks { caller: self.clone() });
         let Shared { peer, call_ids, limits, tasks, .. } = &*self.shared;
-        Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
+        Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
     /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. The link and calls in flight

@@ -109,28 +109,28 @@ impl UnderWay {
 
 /// A word that an owner says once, and on which each of those who listen acts in its own time.
 #[derive(Debug)]
-pub(crate) struct Word(watch::Sender<bool>);
+pub(crate) struct Signal(watch::Sender<bool>);
 
-impl Default for Word {
+impl Default for Signal {
     fn default() -> Self {
         Self(watch::Sender::new(false))
     }
 }
 
-impl Word {
+impl Signal {
     /// Says it, also to those who listen only later.
-    pub(crate) fn say(&self) {
+    pub(crate) fn notify(&self) {
         self.0.send_replace(true);
     }
 
     /// Whether it was said.
-    pub(crate) fn is_said(&self) -> bool {
+    pub(crate) fn is_notified(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Whoever listens is waited for in [`Word::done`].
-    pub(crate) fn listen(&self) -> Listener {
-        Listener([Some(self.0.subscribe()), None])
+    /// Whoever listens is waited for in [`Signal::done`].
+    pub(crate) fn listen(&self) -> SignalListener {
+        SignalListener([Some(self.0.subscribe()), None])
     }
 
     /// Ends when all who listen have acted or are gone, or after `wait_max`. Says whether all have.
@@ -139,13 +139,13 @@ impl Word {
     }
 }
 
-/// Somebody who is to act on a [`Word`], or on whichever of two is said first.
+/// Somebody who is to act on a [`Signal`], or on whichever of two is said first.
 #[derive(Debug, Default)]
-pub(crate) struct Listener([Option<watch::Receiver<bool>>; 2]);
+pub(crate) struct SignalListener([Option<watch::Receiver<bool>>; 2]);
 
-impl Listener {
+impl SignalListener {
     /// Ends when the word was said and not yet acted upon.
-    pub(crate) async fn heard(&mut self) {
+    pub(crate) async fn notified(&mut self) {
         let [one, other] = &mut self.0;
         tokio::select! {
             () = said(one) => {}
@@ -182,28 +182,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_word_is_done_when_everybody_has_acted_on_it_or_is_gone() {
-        let word = Word::default();
+        let word = Signal::default();
         let (mut one, two) = (word.listen(), word.listen());
-        word.say();
+        word.notify();
         let mut late = word.listen();
-        one.heard().await;
-        late.heard().await;
+        one.notified().await;
+        late.notified().await;
         one.done();
         drop(two);
         assert!(!word.done(LONG).await, "one has heard it and not acted");
         late.done();
         assert!(word.done(LONG).await);
-        let again = tokio::time::timeout(LONG, one.heard()).await;
+        let again = tokio::time::timeout(LONG, one.notified()).await;
         assert!(again.is_err(), "it was heard again by one who has acted");
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_two_words_the_first_that_is_said_is_heard_and_both_are_done_with_it() {
-        let (ours, theirs) = (Word::default(), Word::default());
+        let (ours, theirs) = (Signal::default(), Signal::default());
         let mut listener = ours.listen().or(theirs.listen());
-        assert!(tokio::time::timeout(LONG, listener.heard()).await.is_err());
-        theirs.say();
-        listener.heard().await;
+        assert!(tokio::time::timeout(LONG, listener.notified()).await.is_err());
+        theirs.notify();
+        listener.notified().await;
         assert!(!ours.done(LONG).await, "nothing was done yet");
         listener.done();
         assert!(ours.done(LONG).await && theirs.done(LONG).await);
@@ -211,10 +211,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_word_that_was_not_said_is_not_heard() {
-        let word = Word::default();
+        let word = Signal::default();
         let mut listener = word.listen();
-        assert!(tokio::time::timeout(LONG, listener.heard()).await.is_err());
+        assert!(tokio::time::timeout(LONG, listener.notified()).await.is_err());
         drop(word);
-        assert!(tokio::time::timeout(LONG, listener.heard()).await.is_err(), "nobody can say it");
+        assert!(
+            tokio::time::timeout(LONG, listener.notified()).await.is_err(),
+            "nobody can say it"
+        );
     }
 }

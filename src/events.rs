@@ -9,17 +9,17 @@ use tokio::sync::broadcast::{
 
 /// Where events are told. Nobody listening is fine.
 #[derive(Debug)]
-pub(crate) struct Teller<E>(broadcast::Sender<E>);
+pub(crate) struct EventSender<E>(broadcast::Sender<E>);
 
-impl<E: Clone> Default for Teller<E> {
+impl<E: Clone> Default for EventSender<E> {
     fn default() -> Self {
         Self(broadcast::Sender::new(EVENTS_WAITING_MAX))
     }
 }
 
-impl<E: Clone> Teller<E> {
+impl<E: Clone> EventSender<E> {
     /// Tells everybody who listens now.
-    pub(crate) fn tell(&self, event: E) {
+    pub(crate) fn send(&self, event: E) {
         drop(self.0.send(event));
     }
 
@@ -85,11 +85,11 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_takes_nothing_for_long_loses_the_oldest_and_knows_how_many() {
-        let (teller, owner) = (Teller::default(), Tasks::default());
+        let (teller, owner) = (EventSender::default(), Tasks::default());
         let mut events = teller.listen(&owner);
-        (0..EVENTS_WAITING_MAX).for_each(|n| teller.tell(n));
+        (0..EVENTS_WAITING_MAX).for_each(|n| teller.send(n));
         assert_eq!((events.next().await, events.lost()), (Some(0), 0), "all fit");
-        (0..3).for_each(|n| teller.tell(EVENTS_WAITING_MAX + n));
+        (0..3).for_each(|n| teller.send(EVENTS_WAITING_MAX + n));
         assert_eq!((events.next().await, events.lost()), (Some(3), 2), "the oldest two went");
         owner.stop();
         for wanted in 4..EVENTS_WAITING_MAX + 3 {
@@ -100,10 +100,10 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_hears_what_was_told_before_and_telling_to_nobody_is_fine() {
-        let (teller, owner) = (Teller::default(), Tasks::default());
-        teller.tell(1);
+        let (teller, owner) = (EventSender::default(), Tasks::default());
+        teller.send(1);
         let mut events = teller.listen(&owner);
-        teller.tell(2);
+        teller.send(2);
         owner.stop();
         assert_eq!((events.next().await, events.next().await), (Some(2), None));
     }

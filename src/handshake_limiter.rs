@@ -8,8 +8,8 @@ use crate::{
         HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX, KNOCK_ADDRESSES_MAX,
         KNOCKS_SAID_EVERY,
     },
-    pace::{Buckets, Pace, Sparse},
     prefixes::{Prefix, PrefixCounts, PrefixLimits, Width},
+    rate_limit::{Buckets, LogLimiter, Pace},
 };
 use std::{
     cmp::Reverse,
@@ -75,7 +75,7 @@ pub(crate) struct HandshakeLimiter<I> {
     waiting: FairQueue<Waiting<I>>,
     in_progress: Arc<InProgress>,
     /// So that a flood of packets is no flood of lines.
-    said: Sparse,
+    said: LogLimiter,
 }
 
 /// One that has proved its address and waits for its turn.
@@ -98,7 +98,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
             begun: Buckets::new(pace, KNOCK_ADDRESSES_MAX),
             waiting: FairQueue::new(HANDSHAKES_WAITING_MAX),
             in_progress: Arc::new(InProgress::new(AtOnce::of(at_once))),
-            said: Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY)),
+            said: LogLimiter::new(Pace::new(1, KNOCKS_SAID_EVERY)),
         }
     }
 
@@ -147,7 +147,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
     /// Puts one in the queue, or asks it to prove its address. Gives the one that had to leave the queue for it.
     fn take(&mut self, incoming: I, now: Instant) -> Option<Waiting<I>> {
         let address = incoming.remote_address();
-        if !incoming.is_validated() && self.must_prove(address.ip(), now) {
+        if !incoming.is_validated() && self.require_address_validation(address.ip(), now) {
             incoming.retry();
             return None;
         }
@@ -155,7 +155,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
     }
 
     /// Whether this address has to prove itself first: else packets under made-up addresses could hold the share of their owners.
-    fn must_prove(&mut self, address: IpAddr, now: Instant) -> bool {
+    fn require_address_validation(&mut self, address: IpAddr, now: Instant) -> bool {
         let has_room = self.in_progress.held().has_room_for_unproven(address);
         !has_room || !self.waiting.is_empty() || !may_begin(&mut self.begun, address, now, false)
     }

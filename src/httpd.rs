@@ -11,7 +11,7 @@ mod request_body;
 mod watched;
 
 use crate::{
-    drain::{Listener as OnWord, Tasks},
+    drain::{SignalListener as OnWord, Tasks},
     limits::{
         ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
@@ -21,8 +21,8 @@ use crate::{
         HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX,
         KNOCKS_SAID_EVERY,
     },
-    pace::{Pace, Sparse},
     prefixes::PrefixLimits,
+    rate_limit::{LogLimiter, Pace},
     system,
     tls::{Credentials, HttpTls, Shown},
 };
@@ -124,15 +124,15 @@ struct Server<A> {
     answers: Arc<A>,
     tasks: Tasks,
     /// So that a flood of connections is no flood of lines.
-    closed: Mutex<Sparse>,
+    closed: Mutex<LogLimiter>,
 }
 
 impl<A> Server<A> {
     /// Says that a connection was closed, and why, unless that was said a moment ago.
     fn say_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(left_out) = closed.say(Instant::now()) {
-            tracing::warn!("closed a connection of {address} to the HTTP door: {why}{left_out}");
+        if let Some(suppressed) = closed.say(Instant::now()) {
+            tracing::warn!("closed a connection of {address} to the HTTP door: {why}{suppressed}");
         }
     }
 }
@@ -145,16 +145,16 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         network: HTTP_CONNECTIONS_PER_NETWORK_MAX,
     };
     let places = Places::new(HTTP_CONNECTIONS_MAX, limits);
-    let every = || Sparse::new(Pace::new(1, KNOCKS_SAID_EVERY));
+    let every = || LogLimiter::new(Pace::new(1, KNOCKS_SAID_EVERY));
     let mut failed = every();
     let server = Arc::new(Server { answers, tasks, closed: Mutex::new(every()) });
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(fault) => {
-                if let Some(left_out) = failed.say(Instant::now()) {
+                if let Some(suppressed) = failed.say(Instant::now()) {
                     let fault = system::explain(&fault);
-                    tracing::warn!("a connection could not be accepted: {fault}{left_out}");
+                    tracing::warn!("a connection could not be accepted: {fault}{suppressed}");
                 }
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                 continue;
@@ -407,7 +407,7 @@ async fn until_over<C: Connection>(
         tokio::select! {
             // HTTP/2 that breaks its rules is not heard any further.
             ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
-            () = drain.heard() => {
+            () = drain.notified() => {
                 was_idle |= activity.idle_since().is_some();
                 connection.as_mut().leave();
                 has_left = true;

@@ -61,11 +61,11 @@ pub mod enroll;
 pub mod testing;
 mod serve;
 mod call;
-mod fence;
+mod suspend_guard;
 mod audit;
 mod link;
 mod net;
-mod generation;
+mod config_update;
 #[cfg(feature = "certs")]
 pub mod certs;
 #[cfg(feature = "gateway")]
@@ -79,22 +79,22 @@ mod events;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 mod convert;
 mod drain;
-mod patience;
+mod lazy_timeout;
 mod race;
 mod memory;
 mod system;
 mod handshake_limiter;
 mod fair_queue;
-mod knocks;
+mod source_address;
 mod prefixes;
-mod pace;
+mod rate_limit;
 mod wire;
 mod backoff;
 mod name;
 mod status;
 mod metadata;
 mod printable;
-mod current;
+mod shared_value;
 pub mod limits;
 
 #[cfg(feature = "cli")]
@@ -110,13 +110,13 @@ pub use call::{
     Unary,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
+pub use config_update::{Applied, ConfigUpdate};
 pub use events::Events;
 #[cfg(feature = "gateway")]
 pub use gateway::{
     Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge, agents_page, openapi,
     services_page,
 };
-pub use generation::{Applied, Generation};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
 pub use metadata::Metadata;

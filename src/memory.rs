@@ -3,7 +3,7 @@
 use crate::{
     limits::{Limits, MEMORY_COUNTED_BYTES_MIN, MEMORY_SHARE},
     name::PeerName,
-    pace::Lines,
+    rate_limit::LogLimits,
     status::{Code, Outcome, Status},
     system,
 };
@@ -118,14 +118,14 @@ pub(crate) struct MessageMemory(Arc<Shared>);
 struct Shared {
     counter: Mutex<Counter<PeerName>>,
     /// What is logged of those who are refused.
-    refusals: Lines<PeerName>,
+    refusals: LogLimits<PeerName>,
 }
 
 impl MessageMemory {
     /// `memory_max`, or half of what the process may use. A bound that the largest message does not fit is logged.
     pub(crate) fn new(limits: &Limits) -> Self {
         let counter = Mutex::new(Counter::new(0));
-        let memory = Self(Arc::new(Shared { counter, refusals: Lines::default() }));
+        let memory = Self(Arc::new(Shared { counter, refusals: LogLimits::default() }));
         memory.apply(limits);
         memory
     }
@@ -214,10 +214,10 @@ impl Held {
         match taken {
             Ok(()) => self.bytes += bytes,
             Err(why) => {
-                if let Some(left_out) = memory.0.refusals.say(caller.clone(), Instant::now()) {
+                if let Some(suppressed) = memory.0.refusals.say(caller.clone(), Instant::now()) {
                     let message = self.bytes.saturating_add(bytes);
                     tracing::warn!(
-                        "refused a message of {message} bytes of {caller}: {why}{left_out}"
+                        "refused a message of {message} bytes of {caller}: {why}{suppressed}"
                     );
                 }
             }

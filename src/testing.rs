@@ -1,7 +1,7 @@
 //! For the unit tests of programs: services that are called in memory, without a node, a link or a certificate.
 
 use crate::{
-    call::{Asker, Callee, Handler, Reply, Request, SharedHandler, Target},
+    call::{CallOrigin, Callee, Handler, Reply, Request, SharedHandler, Target},
     drain::Tasks,
     limits::Limits,
     name::{CallIds, Name, PeerName, Role},
@@ -33,14 +33,14 @@ pub fn join(services: impl IntoIterator<Item = Service>) -> Result<Callee, Servi
     let services = Services::new(services.into_iter().collect())?;
     let handler: SharedHandler = Arc::new(Joined { services });
     let peer = PeerName::new(Role::Caller, "test".parse::<Name>()?);
-    let asker = Asker {
+    let requester = CallOrigin {
         handler,
         peer: &peer,
         call_ids: &Arc::new(CallIds::new([0; 16])),
         limits: &Limits::default(),
         tasks: &Tasks::default(),
     };
-    Ok(Callee::new(asker, Target::Here))
+    Ok(Callee::new(requester, Target::Here))
 }
 
 struct Joined {

@@ -1,8 +1,8 @@
 //! One node, for as long as the agent runs: dial, register, stay, and come back.
 
-use super::{AgentEvent, Attached, STOPS, Shared, reception::AgentReception};
+use super::{AgentEvent, Attached, STOPS, Shared, acceptor::AgentAcceptor};
 use crate::{
-    drain::{Listener, Word},
+    drain::{Signal, SignalListener},
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{
         ControlStream, Former, FormerPlace, Leave, Leaving, Link, LinkFault, Present, Redial,
@@ -10,7 +10,7 @@ use crate::{
     },
     name::{Name, NodeAddress},
     net::SharedNet,
-    pace::LeftOut,
+    rate_limit::Suppressed,
     serve::take_calls,
     wire::{CloseCode, Control, Register, Welcome},
 };
@@ -32,7 +32,7 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
         renewed.mark_unchanged();
         let dialled = tokio::select! {
             biased;
-            () = word.heard() => return,
+            () = word.notified() => return,
             dialled = shared.dialler.dial(&address, None) => dialled,
             () = leaving.ended() => {
                 redial.succeeded();
@@ -57,18 +57,18 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
             }
             Err(fault) => {
                 if fault.is_refusal() {
-                    shared.journal.link_refused(None, &address, &fault, LeftOut(0));
+                    shared.journal.link_refused(None, &address, &fault, Suppressed(0));
                 }
                 fault
             }
         };
         word = shared.unregister.listen();
-        if shared.unregister.is_said() {
+        if shared.unregister.is_notified() {
             return;
         }
         let wait = wait_after(&mut redial, &fault, &address, shared.net.chance());
         tokio::select! {
-            () = word.heard() => return,
+            () = word.notified() => return,
             () = tokio::time::sleep(wait) => {}
             () = leaving.ended() => redial.succeeded(),
             // With other credentials it may be another story.
@@ -93,7 +93,7 @@ async fn stay(
             biased;
             parting = attachment.stay() => break parting,
             changed = renewed.changed() => changed.is_err(),
-            () = link.nears_its_end() => true,
+            () = link.near_expiry() => true,
         };
         let place = tokio::select! {
             biased;
@@ -162,7 +162,7 @@ async fn dial(
     let mut unregister = shared.unregister.listen();
     tokio::select! {
         biased;
-        () = unregister.heard() => {}
+        () = unregister.notified() => {}
         dialled = shared.dialler.dial(address, newer_than) => return dialled,
     }
     unregister.done();
@@ -173,9 +173,9 @@ async fn dial(
 #[derive(Default)]
 struct OwnWords {
     /// The node knows that calls are to go elsewhere.
-    unregistered: Word,
-    drain: Word,
-    goodbye: Word,
+    unregistered: Signal,
+    drain: Signal,
+    goodbye: Signal,
 }
 
 /// Why an attachment is not to be stayed with any longer.
@@ -192,7 +192,7 @@ struct Attachment {
     link: Link,
     control: ControlStream,
     node: Name,
-    unregister: Listener,
+    unregister: SignalListener,
     own: Arc<OwnWords>,
     generation: u64,
     /// The node's reason for leaving, if it sent DRAIN before it confirmed the registration.
@@ -208,9 +208,9 @@ impl Attachment {
         let node = link.peer().name.clone();
         let limits = shared.limits.get();
         shared.journal.link_up(link.identity(), link.remote_address());
-        let reception = Arc::new(AgentReception::new(shared.clone(), link.clone(), limits.clone()));
+        let reception = Arc::new(AgentAcceptor::new(shared.clone(), link.clone(), limits.clone()));
         let minding = reception.clone();
-        shared.links.spawn_until_stopped(async move { minding.mind_pauses().await });
+        shared.links.spawn_until_stopped(async move { minding.watch_suspends().await });
         shared.links.spawn_until_stopped(take_calls(
             link.clone(),
             reception,
@@ -261,7 +261,7 @@ impl Attachment {
             let frame = tokio::select! {
                 biased;
                 frame = self.control.next() => frame?,
-                () = self.unregister.heard(), if !self.is_unregistering() => {
+                () = self.unregister.notified(), if !self.is_unregistering() => {
                     self.ask_for_no_more().await?;
                     continue;
                 }
@@ -287,7 +287,7 @@ impl Attachment {
         // Under the lock of the list: a program that sees the node in it was told so before, and who listens from then on is not told again.
         self.shared.attached.send_modify(|all| {
             all.push(attached);
-            self.shared.events.tell(AgentEvent::Registered { node: self.node.clone() });
+            self.shared.events.send(AgentEvent::Registered { node: self.node.clone() });
         });
         tracing::info!(
             "registered as {} with node {} at {address} ({})",
@@ -308,7 +308,7 @@ impl Attachment {
             let heard = tokio::select! {
                 biased;
                 frame = self.control.next() => frame.map(Some),
-                () = self.unregister.heard(), if !self.is_unregistering() => Ok(None),
+                () = self.unregister.notified(), if !self.is_unregistering() => Ok(None),
             };
             match heard {
                 Ok(None) => {
@@ -319,7 +319,7 @@ impl Attachment {
                 Ok(Some(Control::Registered(words))) => {
                     if self.is_unregistering() && words.generation == self.generation {
                         self.unregister.done();
-                        self.own.unregistered.say();
+                        self.own.unregistered.notify();
                     }
                 }
                 Ok(Some(Control::Drain(words))) => {
@@ -367,7 +367,7 @@ impl Attachment {
         if !self.ask_nothing_more() {
             return None;
         }
-        self.shared.events.tell(AgentEvent::Draining { node: self.node.clone() });
+        self.shared.events.send(AgentEvent::Draining { node: self.node.clone() });
         Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
     }
 
@@ -384,12 +384,12 @@ impl Attachment {
         let (own, link) = (self.own.clone(), self.link.clone());
         let finish = async move {
             let mut unregistered = own.unregistered.listen();
-            drop(tokio::time::timeout(GOODBYE_WAIT_MAX, unregistered.heard()).await);
-            own.drain.say();
+            drop(tokio::time::timeout(GOODBYE_WAIT_MAX, unregistered.notified()).await);
+            own.drain.notify();
             own.drain.done(GOODBYE_WAIT_MAX).await;
             link.idle().await;
             link.quiet().await;
-            own.goodbye.say();
+            own.goodbye.notify();
             tokio::time::sleep(CLOSE_WAIT_MAX).await;
         };
         let node = self.node.clone();
@@ -443,7 +443,7 @@ impl Drop for Attachment {
                 .then(|| AgentEvent::Lost { node: self.node.clone(), reason });
             self.shared.attached.send_modify(|all| {
                 all.retain(|attached| attached.link.id() != self.link.id());
-                lost.into_iter().for_each(|lost| self.shared.events.tell(lost));
+                lost.into_iter().for_each(|lost| self.shared.events.send(lost));
             });
         }
     }

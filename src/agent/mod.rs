@@ -5,7 +5,7 @@ mod attach;
 pub mod demo;
 mod events;
 pub(crate) mod forward;
-mod reception;
+mod acceptor;
 
 pub use events::AgentEvent;
 #[cfg(feature = "forward")]
@@ -15,21 +15,22 @@ pub use forward::{TcpForward, Upstream};
 use crate::{
     audit::{Audit, Journal},
     call::{
-        Asker, Callee, Handler, Reply, Request, SharedHandler, Target, ask, is_for_the_next_link,
+        CallOrigin, Callee, Handler, Reply, Request, SharedHandler, Target, ask,
+        is_for_the_next_link,
     },
-    current::Current,
-    drain::{Tasks, Word},
-    events::{Events, Teller},
-    generation::{Applied, Changed, Generation},
+    config_update::{Applied, Changed, ConfigUpdate},
+    drain::{Signal, Tasks},
+    events::{EventSender, Events},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     net::{self, SharedNet},
     node::StartError,
-    pace::Lines,
     policy::AgentPolicy,
+    rate_limit::LogLimits,
     serve::{Service, Services},
+    shared_value::SharedValue,
     status::{Code, Status},
     tls::Credentials,
     wire::CloseCode,
@@ -57,13 +58,13 @@ pub(crate) struct Shared {
     peer: PeerName,
     dialler: Dialler,
     services: Services,
-    policy: Current<AgentPolicy>,
+    policy: SharedValue<AgentPolicy>,
     /// What it says of calls that it refuses, by who asks.
-    refusals: Lines<PeerName>,
+    refusals: LogLimits<PeerName>,
     journal: Journal,
     /// What callers have held for them.
     memory: MessageMemory,
-    limits: Current<Limits>,
+    limits: SharedValue<Limits>,
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
     attached: watch::Sender<Vec<Attached>>,
@@ -71,15 +72,15 @@ pub(crate) struct Shared {
     renewed: watch::Sender<u64>,
     /// Counts the times when it is worth dialling again at once.
     anew: watch::Sender<u64>,
-    events: Teller<AgentEvent>,
+    events: EventSender<AgentEvent>,
     /// On this word nothing is dialled any more, and every node is asked for no more calls.
-    unregister: Word,
+    unregister: Signal,
     /// On this one every link says that it takes no more calls.
-    drain: Word,
+    drain: Signal,
     /// On this one that nothing is left to do: the node is to close it.
-    goodbye: Word,
+    goodbye: Signal,
     /// And on this one that the time is over: it is closed, and its calls break off.
-    cut: Word,
+    cut: Signal,
     /// One task a node address.
     links: Tasks,
     /// One task a call.
@@ -163,20 +164,20 @@ impl AgentBuilder {
             peer: self.credentials.peer_name().clone(),
             dialler: Dialler::new(&self.net, &self.credentials, words, limits.clone())?,
             services,
-            policy: Current::new(self.policy),
-            refusals: Lines::default(),
+            policy: SharedValue::new(self.policy),
+            refusals: LogLimits::default(),
             journal: self.audit.of(self.credentials.peer_name().clone()),
             memory: MessageMemory::new(&limits),
-            limits: Current::of(limits),
+            limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
             renewed: watch::Sender::new(0),
             anew: watch::Sender::new(0),
-            events: Teller::default(),
-            unregister: Word::default(),
-            drain: Word::default(),
-            goodbye: Word::default(),
-            cut: Word::default(),
+            events: EventSender::default(),
+            unregister: Signal::default(),
+            drain: Signal::default(),
+            goodbye: Signal::default(),
+            cut: Signal::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
         });
@@ -184,7 +185,7 @@ impl AgentBuilder {
         shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         shared.links.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
-        shared.links.spawn_until_stopped(async move { trust.mind_time().await });
+        shared.links.spawn_until_stopped(async move { trust.watch_expiry().await });
         for node in nodes {
             shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
         }
@@ -248,7 +249,7 @@ impl Agent {
         self.callee(Target::Here)
     }
 
-    /// Another agent, through that node. The node's policy names this one `agent/NAME` as the asker.
+    /// Another agent, through that node. The node's policy names this one `agent/NAME` as the requester.
     ///
     /// # Errors
     /// The text is no name.
@@ -260,7 +261,7 @@ impl Agent {
         let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
         let Shared { peer, call_ids, calls: tasks, .. } = &*self.shared;
         let limits = &self.shared.limits.get();
-        Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
+        Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
     /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. Links and calls in flight
@@ -281,7 +282,7 @@ impl Agent {
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.
-    pub async fn apply(&self, next: Generation<AgentPolicy>) -> Result<Applied, StartError> {
+    pub async fn apply(&self, next: ConfigUpdate<AgentPolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
         let (generation, changed) = self.put_in_force(next)?;
         let trust = self.shared.dialler.trust();
@@ -289,9 +290,9 @@ impl Agent {
         Ok(changed.tell(Applied { generation, closed }))
     }
 
-    fn put_in_force(&self, next: Generation<AgentPolicy>) -> Result<(u64, Changed), StartError> {
+    fn put_in_force(&self, next: ConfigUpdate<AgentPolicy>) -> Result<(u64, Changed), StartError> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
-        let Generation { credentials, policy, limits } = next;
+        let ConfigUpdate { credentials, policy, limits } = next;
         let (shared, now) = (&self.shared, self.credentials());
         let limits = limits.filter(|limits| *limits != *shared.limits.get());
         if let Some(credentials) = &credentials {
@@ -368,19 +369,19 @@ impl Agent {
         let Shared { unregister, drain, goodbye, cut, calls, links, dialler, .. } = &*self.shared;
         let limits = self.shared.limits.get();
         let finish_by = Instant::now() + limits.drain_max;
-        unregister.say();
+        unregister.notify();
         unregister.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
         calls.begin_drain();
-        drain.say();
+        drain.notify();
         let have_finished = calls.wait(left_until(finish_by)).await;
         let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
         let was_linked = dialler.trust().is_any_up();
         if have_finished {
-            goodbye.say();
+            goodbye.notify();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
             tracing::warn!("calls in flight were cut off after {:?}", limits.drain_max);
-            cut.say();
+            cut.notify();
             cut.done(limits::GOODBYE_WAIT_MAX).await;
         }
         self.close(CloseCode::Goodbye);

@@ -3,7 +3,7 @@
 use super::{Audit, line::Line};
 use crate::{
     name::{CallId, MethodPath, Name, PeerName},
-    pace::LeftOut,
+    rate_limit::Suppressed,
     status::{Code, Outcome},
     tls::{Claim, Identity},
     wire::CallKind,
@@ -66,7 +66,7 @@ impl Journal {
         peer: Option<Peer<'_>>,
         address: &dyn Display,
         reason: &dyn Display,
-        left_out: LeftOut,
+        suppressed: Suppressed,
     ) {
         self.write("link_refused", |line| {
             let (proved, claim) = match peer {
@@ -79,7 +79,7 @@ impl Journal {
                 .text_or_null("serial", proved.map(Identity::serial))
                 .text("address", address)
                 .text("reason", reason)
-                .number("left_out", left_out.0);
+                .number("left_out", suppressed.0);
             of_claim(line, claim)
         });
     }
@@ -98,11 +98,11 @@ impl Journal {
         address: std::net::IpAddr,
         claim: Option<&Claim>,
         reason: &dyn Display,
-        left_out: LeftOut,
+        suppressed: Suppressed,
     ) {
         self.write("http_refused", |line| {
             let line = line.text("address", address).text("reason", reason);
-            of_claim(line.number("left_out", left_out.0), claim)
+            of_claim(line.number("left_out", suppressed.0), claim)
         });
     }
 

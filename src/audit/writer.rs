@@ -3,7 +3,7 @@
 use super::{Marks, Order, line::Line};
 use crate::{
     limits::{AUDIT_BATCH_BYTES, AUDIT_FAULTS_SAID_EVERY},
-    pace::{Pace, Sparse},
+    rate_limit::{LogLimiter, Pace},
 };
 use std::{
     fs::{File, OpenOptions},
@@ -96,7 +96,7 @@ impl<W: Write + Send + 'static> Sink for WriterSink<W> {
 
 /// Starts the thread. It ends when nobody can order any more, and all that was ordered is done.
 pub(super) fn start(sink: impl Sink, orders: Receiver<Order>, marks: Arc<Marks>) -> io::Result<()> {
-    let faults = Sparse::new(Pace::new(1, AUDIT_FAULTS_SAID_EVERY));
+    let faults = LogLimiter::new(Pace::new(1, AUDIT_FAULTS_SAID_EVERY));
     let mut writer = Writer { sink, marks, faults, is_cut: false };
     let thread = std::thread::Builder::new().name("dialback-audit".into());
     thread.spawn(move || writer.run(&orders)).map(drop)
@@ -105,7 +105,7 @@ pub(super) fn start(sink: impl Sink, orders: Receiver<Order>, marks: Arc<Marks>)
 struct Writer<S> {
     sink: S,
     marks: Arc<Marks>,
-    faults: Sparse,
+    faults: LogLimiter,
     /// The last line was written in part.
     is_cut: bool,
 }
@@ -166,9 +166,9 @@ impl<S: Sink> Writer<S> {
         if let Err((written, error)) = self.put(lines.as_bytes()) {
             let missing = lines.as_bytes()[written..].iter().filter(|byte| **byte == b'\n').count();
             self.marks.lost.fetch_add(missing as u64, Ordering::AcqRel);
-            if let Some(left_out) = self.faults.say(Instant::now()) {
+            if let Some(suppressed) = self.faults.say(Instant::now()) {
                 tracing::error!(
-                    "the audit log cannot be written, lines are missing: {error}{left_out}"
+                    "the audit log cannot be written, lines are missing: {error}{suppressed}"
                 );
             }
         }

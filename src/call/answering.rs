@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     audit::CallNote,
+    lazy_timeout::ready_by,
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX},
     link::{CallStream, FrameReader, FrameSender, ReadFault},
-    patience::ready_by,
     status::{Code, Outcome, Status},
     wire::{
         Batch, Chunks, Kind, ReplyHead, StatusHead, StreamCode, WireError, reply_chunks,
@@ -33,7 +33,7 @@ use std::{
 use tokio::time::Instant;
 
 /// Who receives calls: judges the head, admits, reads the body and starts the handler.
-pub(crate) trait Reception: Send + Sync + 'static {
+pub(crate) trait CallAcceptor: Send + Sync + 'static {
     /// Takes one call. A status that it returns travels as it is.
     fn receive(
         &self,
@@ -70,7 +70,7 @@ pub(crate) trait Reception: Send + Sync + 'static {
 /// for a reception that is leaving, when the reply has arrived. The peer takes messages of so many bytes.
 ///
 /// No async function: what one takes by value it keeps beside its copy for as long as it runs.
-pub(crate) fn answer<R: Reception>(
+pub(crate) fn answer<R: CallAcceptor>(
     stream: CallStream,
     reception: Arc<R>,
     limits: Arc<Limits>,
@@ -113,11 +113,11 @@ struct Answering<R> {
     note: Option<Box<CallNote>>,
 }
 
-impl<R: Reception> Answering<R> {
+impl<R: CallAcceptor> Answering<R> {
     async fn run(&mut self, received_at: Instant) {
         let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
-            Err(RequestFault { status, asker, .. }) => {
-                self.asker_fault = asker.map(OnceLock::from).unwrap_or_default();
+            Err(RequestFault { status, requester, .. }) => {
+                self.asker_fault = requester.map(OnceLock::from).unwrap_or_default();
                 (Err(status), received_at + STALL_WAIT_MAX)
             }
             Ok(mut head) => {
@@ -374,7 +374,7 @@ impl Broken {
 
 /// Closing a link throws away what is still on its way. Whoever waits for its calls before it closes must wait for their replies to
 /// arrive; at all other times that would be a wake-up a call for nothing.
-async fn arrive<R: Reception>(sender: &FrameSender, reception: &R) {
+async fn arrive<R: CallAcceptor>(sender: &FrameSender, reception: &R) {
     if reception.is_leaving() {
         drop(tokio::time::timeout(STALL_WAIT_MAX, sender.delivered()).await);
     }

@@ -11,12 +11,12 @@ use super::{
     streaming::ask_stream,
 };
 use crate::{
+    lazy_timeout::ready_by,
     limits::{ASK_PATIENCE, Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX, TIMEOUT_MIN},
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
     memory::MemoryAccount,
     metadata::Metadata,
     name::PeerName,
-    patience::ready_by,
     status::{Code, Outcome, Status},
     wire::{
         CallKind, Kind, ReplyHead, RequestHead, RouteKind, StatusHead, StreamCode, WireError,

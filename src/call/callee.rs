@@ -36,7 +36,7 @@ pub struct Callee(Arc<Inner>);
 struct Inner {
     handler: SharedHandler,
     target: Target,
-    asker: PeerName,
+    requester: PeerName,
     call_ids: Arc<CallIds>,
     timeout_default: Duration,
     stream_timeout_default: Duration,
@@ -44,7 +44,7 @@ struct Inner {
 }
 
 /// What every callee of one party shares.
-pub(crate) struct Asker<'a> {
+pub(crate) struct CallOrigin<'a> {
     /// How it asks.
     pub(crate) handler: SharedHandler,
     /// Who it is.
@@ -58,12 +58,12 @@ pub(crate) struct Asker<'a> {
 }
 
 impl Callee {
-    pub(crate) fn new(asker: Asker<'_>, target: Target) -> Self {
-        let Asker { handler, peer, call_ids, limits, tasks } = asker;
+    pub(crate) fn new(requester: CallOrigin<'_>, target: Target) -> Self {
+        let CallOrigin { handler, peer, call_ids, limits, tasks } = requester;
         Self(Arc::new(Inner {
             handler,
             target,
-            asker: peer.clone(),
+            requester: peer.clone(),
             call_ids: call_ids.clone(),
             timeout_default: limits.timeout_default,
             stream_timeout_default: limits.stream_timeout_default,
@@ -263,7 +263,7 @@ impl<R, S: Shape> Call<R, S> {
         if self.timeout.is_zero() {
             return Err(invalid("a timeout of 0; a call needs time".into()));
         }
-        let Inner { handler, target, asker, .. } = &*self.callee.0;
+        let Inner { handler, target, requester, .. } = &*self.callee.0;
         let deadline = Instant::now() + self.timeout.min(TIMEOUT_CEILING);
         let meta = CallMeta {
             priority: self.priority,
@@ -272,7 +272,7 @@ impl<R, S: Shape> Call<R, S> {
             wait: self.wait,
             ..CallMeta::new(method, S::KIND, target.clone(), self.call_id, deadline)
         };
-        let requester = Requester::Verified(asker.clone());
+        let requester = Requester::Verified(requester.clone());
         let body = messages.map_or(Body::Message(message), Body::Messages);
         let request = Request { meta, requester, body };
         Ok(handler.clone().call_boxed(request))

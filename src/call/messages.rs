@@ -313,7 +313,7 @@ mod tests {
         let (sender, messages) = Messages::channel(1);
         sender.send(Bytes::new()).await.expect("room");
         let waiting = pin!(sender.send(Bytes::new()));
-        assert!(crate::patience::poll_once(waiting).await.is_pending(), "it was not held back");
+        assert!(crate::lazy_timeout::poll_once(waiting).await.is_pending(), "it was not held back");
         drop(messages);
         assert!(sender.send(Bytes::new()).await.is_err());
     }

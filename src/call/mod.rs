@@ -19,9 +19,9 @@ mod streaming;
 mod tcp;
 mod typed;
 
-pub(crate) use answering::{Reception, answer};
+pub(crate) use answering::{CallAcceptor, answer};
 pub(crate) use asking::{AskLimits, ask, is_for_the_next_link};
-pub(crate) use callee::Asker;
+pub(crate) use callee::CallOrigin;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]
 pub use contract::{pascal, pascal_len};
@@ -36,7 +36,7 @@ pub(crate) use receiving::Pending;
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};
 pub use tcp::{ByteStream, Socket, Tcp};
-pub(crate) use tcp::{EndMark, Towards, broken};
+pub(crate) use tcp::{EndMark, SocketWriter, broken};
 pub(crate) use typed::{BidirectionalMethod, ClientStreamMethod, ServerStreamMethod, TypedMethod};
 
 use crate::status::Status;

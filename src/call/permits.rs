@@ -1,7 +1,7 @@
 //! How many calls may be in flight, and who waits for the next place.
 
 use crate::{
-    patience::Waiting,
+    lazy_timeout::Waiting,
     status::{Code, Status},
 };
 use std::{
@@ -135,7 +135,7 @@ mod tests {
         let _first = permits.acquire(later(), WAIT_MAX).await.expect("a place");
         permits.expect_room().expect("one could wait");
         let mut second = std::pin::pin!(permits.acquire(later(), WAIT_MAX));
-        assert!(crate::patience::poll_once(second.as_mut()).await.is_pending());
+        assert!(crate::lazy_timeout::poll_once(second.as_mut()).await.is_pending());
         let full = permits.expect_room().expect_err("one waits");
         let refused = permits.acquire(later(), WAIT_MAX).await.expect_err("one waits");
         assert_eq!(full, refused);

@@ -90,25 +90,25 @@ pub(super) enum AskerFault {
 pub(super) struct RequestFault {
     pub(super) status: Status,
     /// Set if the asking side is at fault.
-    pub(super) asker: Option<AskerFault>,
+    pub(super) requester: Option<AskerFault>,
     /// With which code the asking side is stopped. Not made of the status: a slow and a large request have the same one.
     pub(super) stop: StreamCode,
 }
 
 impl RequestFault {
     pub(super) const fn misbehaved(status: Status, stop: StreamCode) -> Self {
-        Self { status, asker: Some(AskerFault::Misbehaved), stop }
+        Self { status, requester: Some(AskerFault::Misbehaved), stop }
     }
 
     /// Nothing is wrong with what came: for example, the time is over.
     pub(super) const fn nobodys(status: Status) -> Self {
-        Self { status, asker: None, stop: StreamCode::Refused }
+        Self { status, requester: None, stop: StreamCode::Refused }
     }
 
     /// What counts against the asking side. A bound of the call's own is not told to it, so that it may go over it in good faith.
     fn counted(&self, has_own_bound: bool) -> Option<AskerFault> {
         let is_own_bound = has_own_bound && self.stop == StreamCode::TooLarge;
-        self.asker.filter(|_| !is_own_bound)
+        self.requester.filter(|_| !is_own_bound)
     }
 }
 
@@ -165,8 +165,8 @@ impl Pending<'_> {
         };
         let next = read.map_err(|fault| {
             reader.stop(fault.stop);
-            if let Some(asker) = fault.counted(bytes_max < side_max) {
-                self.asker_fault.get_or_init(|| asker);
+            if let Some(requester) = fault.counted(bytes_max < side_max) {
+                self.asker_fault.get_or_init(|| requester);
             }
             fault.status
         })?;
@@ -272,7 +272,7 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
         }
         ReadFault::Exhausted(why) => RequestFault {
             status: why.into_status(Outcome::NotExecuted),
-            asker: None,
+            requester: None,
             stop: StreamCode::Overloaded,
         },
         ReadFault::Cut => {
@@ -282,7 +282,7 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
         }
         ReadFault::Reset(_) => RequestFault {
             status: Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
-            asker: Some(AskerFault::BrokenOff),
+            requester: Some(AskerFault::BrokenOff),
             stop: StreamCode::Cancelled,
         },
         ReadFault::Lost(fault) => {
@@ -351,8 +351,8 @@ impl Requests {
     /// The handler runs, so that the outcome is unknown.
     fn ended_by(&mut self, fault: RequestFault) -> Next {
         self.reader.stop(fault.stop);
-        if let Some(asker) = fault.counted(self.has_own_bound) {
-            self.counts.asker_fault.get_or_init(|| asker);
+        if let Some(requester) = fault.counted(self.has_own_bound) {
+            self.counts.asker_fault.get_or_init(|| requester);
         }
         Next::Failed(Status::unknown(fault.status.code(), fault.status.message()))
     }

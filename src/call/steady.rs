@@ -1,9 +1,9 @@
 //! Reading from and writing to a peer that keeps going: whoever stalls is cut off long before the deadline.
 
 use crate::{
+    lazy_timeout::{poll_once, ready_by},
     limits::STALL_WAIT_MAX,
     link::{FrameReader, FrameSender, ReadFault, SendFault},
-    patience::{poll_once, ready_by},
     wire::{CallKind, Chunks, Kind},
 };
 use bytes::Bytes;

@@ -9,7 +9,7 @@ use crate::{
     limits::{TIMEOUT_CEILING, TIMEOUT_MIN},
     name::MethodGlob,
     policy::{
-        AgentPolicy, AgentRule, AllowRule, AskerGlob, DenyRule, HostRule, NodePolicy, Rate,
+        AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate, RequesterGlob,
         TargetGlob,
     },
 };
@@ -71,7 +71,7 @@ fn read_deny(mut rule: Table<'_>) -> Option<DenyRule> {
 }
 
 /// The three that every rule on calls must have, each read even when another has a fault.
-fn read_matchers(rule: &mut Table<'_>) -> Option<(AskerGlob, TargetGlob, MethodGlob)> {
+fn read_matchers(rule: &mut Table<'_>) -> Option<(RequesterGlob, TargetGlob, MethodGlob)> {
     let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
     let agent = rule.required("agent", "agent = \"acme.*\"", text("acme.*"));
     let method = rule.required(

@@ -156,7 +156,7 @@ const fn is_small(bytes: &Bytes) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::patience::poll_once;
+    use crate::lazy_timeout::poll_once;
     use std::pin::pin;
 
     fn converter(conversions: &Conversions, caller: &str) -> Converter {

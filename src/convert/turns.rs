@@ -154,7 +154,7 @@ impl<K: Clone + Eq + Hash> Drop for Waiting<'_, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::patience::poll_once;
+    use crate::lazy_timeout::poll_once;
 
     fn order(at_once: usize, waiting_per_caller_max: usize) -> Order<char, usize> {
         Order::new(Bounds { at_once, waiting_max: 100, waiting_per_caller_max })

@@ -21,15 +21,15 @@
 //! # Ok(()) }
 //! ```
 
-mod desk;
-mod door;
+mod service;
+mod listener;
 mod error;
 mod join;
 mod lists;
 mod renew;
 mod schedule;
 
-pub use door::{Enroller, EnrollerBuilder, EnrollerError};
 pub use error::EnrollError;
 pub use join::{Join, Joined};
+pub use listener::{Enroller, EnrollerBuilder, EnrollerError};
 pub use renew::{Renewal, Renewed, Renewing};

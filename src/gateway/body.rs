@@ -1,6 +1,6 @@
 //! Bodies on their way in: whole, within their size and their time, and as the message that they are.
 
-use super::answer::Refusal;
+use super::response::Refusal;
 use crate::{
     convert::{Converter, Text},
     httpd::RequestBody,

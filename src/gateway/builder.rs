@@ -2,17 +2,17 @@
 
 use super::{
     Gateway, Inner,
-    origin::IpRange,
-    who::{Strangers, TokenJudge},
+    authentication::{Strangers, TokenJudge},
+    client_address::IpRange,
 };
 use crate::{
     convert::Conversions,
-    current::Current,
     drain::Tasks,
     httpd,
     limits::{CLOSE_WAIT_MAX, HTTP_VIEWS_AT_ONCE_MAX},
     name::{Name, NameError, PeerName, Role},
     node::{Door, Node},
+    shared_value::SharedValue,
     system,
     tls::{HttpTls, ServerCertificate},
 };
@@ -185,8 +185,8 @@ impl GatewayBuilder {
         let (node_tasks, tasks) = (self.door.tasks(), Tasks::default());
         let inner = Arc::new(Inner {
             door: self.door,
-            tokens: Current::new(self.tokens),
-            tls: Current::new(tls),
+            tokens: SharedValue::new(self.tokens),
+            tls: SharedValue::new(tls),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
             proxies: self.proxies,
             origins: self.origins,

@@ -2,14 +2,14 @@
 
 use super::{
     Asking, Inner,
-    answer::{
+    authentication::Who,
+    body::{self, BodyFault, Codec, PREFIX_BYTES, Unread},
+    request::{Form, Words},
+    response::{
         Answer, AnswerBody, METADATA, Refusal, add_metadata, of_type, set_content_type,
         set_outcome, whole,
     },
-    ask::{Form, Words},
-    body::{self, BodyFault, Codec, PREFIX_BYTES, Unread},
     stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
-    who::Who,
 };
 use crate::{
     call::{Body, CallMeta, Reply, ReplyFuture, Target},

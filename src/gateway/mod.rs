@@ -1,43 +1,44 @@
 //! The HTTP door: calls as HTTP requests, in Connect's shape. It knows callers, calls and replies, and neither QUIC nor links.
 
-mod answer;
-mod ask;
+mod response;
+mod request;
 mod body;
 mod builder;
 mod call;
 mod embed;
 mod openapi;
-mod origin;
+mod client_address;
 mod pages;
 mod route;
 mod schemas;
 mod stream;
 mod view;
-mod who;
+mod authentication;
 
+pub use authentication::TokenJudge;
 pub use builder::{GatewayBuilder, GatewayError};
+pub use client_address::{IpRange, IpRangeError};
 pub use openapi::openapi;
-pub use origin::{IpRange, IpRangeError};
 pub use pages::{agents_page, services_page};
-pub use who::TokenJudge;
 
 use crate::{
     convert::Conversions,
-    current::Current,
-    drain::{Listener, Tasks},
+    drain::{SignalListener, Tasks},
     httpd::{Admission, Answers, Framing, Peer, RequestBody},
     name::{CallId, PeerName},
     node::{Door, Node},
+    shared_value::SharedValue,
     status::{Code, Status},
     tls::{Credentials, HttpTls, RefusedCertificate, ServerCertificate},
 };
-use answer::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
+use authentication::{Judges, Strangers, Who};
 use body::Unread;
+use client_address::Page;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     header::{self, HeaderValue},
 };
-use origin::Page;
+use response::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
 use route::Route;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -45,7 +46,6 @@ use std::{
     time::SystemTime,
 };
 use tokio::{sync::Semaphore, time::Instant};
-use who::{Judges, Strangers, Who};
 
 /// A running HTTP door of a node. Dropping it closes the door; [`Node::shutdown`] lets what is in hand finish first, as long as the door
 /// is not dropped before.
@@ -111,8 +111,8 @@ impl std::fmt::Debug for Gateway {
 /// What the requests share.
 struct Inner {
     door: Door,
-    tokens: Current<Option<TokenJudge>>,
-    tls: Current<Option<Arc<HttpTls>>>,
+    tokens: SharedValue<Option<TokenJudge>>,
+    tls: SharedValue<Option<Arc<HttpTls>>>,
     anonymous: Option<PeerName>,
     proxies: Vec<IpRange>,
     origins: Vec<String>,
@@ -160,7 +160,7 @@ impl Answers for Inner {
         self.strangers.tell(self.door.journal(), from.ip(), claim, &why, Instant::now());
     }
 
-    fn leaving(&self) -> Option<[Listener; 2]> {
+    fn leaving(&self) -> Option<[SignalListener; 2]> {
         (!self.door.is_leaving()).then(|| self.door.leaving())
     }
 
@@ -177,7 +177,7 @@ impl Answers for Inner {
             peer,
             call_id,
         };
-        let page = origin::page(&asking.headers, &self.origins);
+        let page = client_address::page(&asking.headers, &self.origins);
         let body = Unread::new(body);
         let mut answer = match self.respond(&asking, &body, page).await {
             Ok(answer) => answer,
@@ -191,7 +191,7 @@ impl Answers for Inner {
         };
         finish(&mut answer, call_id);
         if page == Page::Allowed {
-            origin::let_page_read(&asking.headers, answer.headers_mut());
+            client_address::let_page_read(&asking.headers, answer.headers_mut());
         }
         // HTTP/2 has other words for it.
         if !is_http_1 {
@@ -221,7 +221,7 @@ impl Inner {
         if page == Page::Allowed && asking.method == Method::OPTIONS {
             let mut answer = whole(StatusCode::NO_CONTENT, "text/plain", "");
             set_outcome(&mut answer, crate::status::Outcome::NotExecuted);
-            origin::let_page_ask(&asking.headers, answer.headers_mut());
+            client_address::let_page_ask(&asking.headers, answer.headers_mut());
             return Ok(answer);
         }
         let verb = route.verb();
@@ -242,14 +242,15 @@ impl Inner {
 
     fn who(&self, asking: &Asking) -> Result<Who, Refusal> {
         let (tokens, credentials) = (self.tokens.get(), self.door.credentials());
-        let is_local = origin::names_this_machine(&asking.uri, &asking.headers);
+        let is_local = client_address::names_this_machine(&asking.uri, &asking.headers);
         let judges = Judges {
             tokens: tokens.as_ref().as_ref(),
             credentials: &credentials,
             anonymous: self.anonymous.as_ref(),
             is_local,
         };
-        let from = origin::asker(&asking.headers, asking.peer.address.ip(), &self.proxies);
+        let from =
+            client_address::requester(&asking.headers, asking.peer.address.ip(), &self.proxies);
         let seen = (&asking.peer, from.to_canonical());
         self.strangers.who(&asking.headers, seen, &judges, self.door.journal())
     }

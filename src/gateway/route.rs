@@ -1,6 +1,6 @@
 //! What a path asks for. Paths are decoded once and matched exactly: no dots, no empty parts, no second decoding.
 
-use super::answer::Refusal;
+use super::response::Refusal;
 use crate::{
     limits::HTTP_PATH_BYTES_MAX,
     name::{MethodName, MethodPath, Name, ServiceName},

@@ -2,8 +2,8 @@
 //! asks for it and not before; dropped, it cancels the call.
 
 use super::{
-    answer::{METADATA, OUTCOME, error_json},
     body::{Codec, END_STREAM, enveloped, prefix},
+    response::{METADATA, OUTCOME, error_json},
 };
 use crate::{
     call::{Body, Messages, Next, Reply, ReplyFuture},
@@ -31,7 +31,7 @@ pub(super) enum Wording {
 /// Ends when whoever asks may not ask any more.
 pub(super) type Lapse = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The asker: how its messages are converted, and when it may not ask any more.
+/// The requester: how its messages are converted, and when it may not ask any more.
 pub(super) type Asking = (Converter, Lapse);
 
 /// A message on its way to what it is written as.

@@ -2,11 +2,11 @@
 
 use super::{
     Inner,
-    answer::{Answer, Refusal, set_outcome, whole},
+    authentication::Who,
     openapi::openapi,
     pages::{agents_page, services_page},
+    response::{Answer, Refusal, set_outcome, whole},
     route::View,
-    who::Who,
 };
 use crate::{
     drain::blocking,

@@ -3,7 +3,7 @@
 use super::{
     LinkFault, endpoint,
     leave::{Leave, LeaveStep},
-    roam::Whereabouts,
+    migration::PeerAddress,
     stream::{CallStream, FrameReader, ReadFault},
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(crate) struct ControlStream {
     reader: FrameReader,
     ticks: Option<Interval>,
     pulse: Arc<Pulse>,
-    peer: Option<Whereabouts>,
+    peer: Option<PeerAddress>,
     reserve: Option<Reserve>,
     silence_max: Duration,
 }
@@ -138,7 +138,7 @@ impl ControlStream {
     }
 
     /// From now on it is said when the peer has moved.
-    pub(super) fn watch(&mut self, peer: Whereabouts) {
+    pub(super) fn watch(&mut self, peer: PeerAddress) {
         self.peer = Some(peer);
     }
 

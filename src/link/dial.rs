@@ -8,13 +8,13 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    current::Current,
     limits::{
         DIAL_WAIT_MAX, HELLO_WAIT_MAX, Limits, PROBE_AFTER, RACE_ADDRESSES_MAX, RACE_STAGGER,
     },
     name::NodeAddress,
     net::{Net, SharedNet},
     race::{self, Tried},
+    shared_value::SharedValue,
     tls::Credentials,
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION, Welcome},
 };
@@ -43,7 +43,7 @@ pub(crate) struct HelloWords {
 pub(crate) struct Dialler {
     sockets: Arc<DiallingSockets>,
     trust: Arc<Trust>,
-    settings: Arc<Current<Settings>>,
+    settings: Arc<SharedValue<Settings>>,
     /// By node, the addresses that were tried since its last link.
     tried: Arc<Mutex<BTreeMap<NodeAddress, Tried>>>,
 }
@@ -119,7 +119,7 @@ impl Dialler {
         Ok(Self {
             sockets: Arc::new(DiallingSockets::new(net.clone())),
             trust: Arc::new(Trust::new(net.clone(), credentials.clone())),
-            settings: Arc::new(Current::new(Settings::new(credentials, words, limits)?)),
+            settings: Arc::new(SharedValue::new(Settings::new(credentials, words, limits)?)),
             tried: Arc::default(),
         })
     }

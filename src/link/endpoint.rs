@@ -3,10 +3,10 @@
 use super::greet::{self, Greeted, NotGreeted};
 use super::{canonical, resets::ResetKeys, trust::Trust};
 use crate::{
-    current::Current,
     handshake_limiter::Incoming,
     limits::{self, Limits},
     net::{Net, SharedNet},
+    shared_value::SharedValue,
     system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
@@ -151,7 +151,7 @@ impl HmacKey for ResetMac {
 pub(crate) struct Listener {
     endpoint: quinn::Endpoint,
     /// How the endpoint accepts, for the handshakes that take a copy with a verifier of their own.
-    server: Current<quinn::ServerConfig>,
+    server: SharedValue<quinn::ServerConfig>,
     trust: Arc<Trust>,
 }
 
@@ -167,7 +167,7 @@ impl Listener {
         let server = server_config(credentials, limits)?;
         let endpoint = open(&**net, address, accepting_endpoint(keys)?, Some(server.clone()))?;
         let trust = Arc::new(Trust::new(net.clone(), credentials.clone()));
-        Ok(Self { endpoint, server: Current::new(server), trust })
+        Ok(Self { endpoint, server: SharedValue::new(server), trust })
     }
 
     /// Accepts with these from now on. The links that are up stay until they are judged.

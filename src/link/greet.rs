@@ -4,7 +4,7 @@ use super::{
     Link, LinkFault, canonical,
     control::{ControlStream, Heartbeat},
     endpoint,
-    roam::Whereabouts,
+    migration::PeerAddress,
     trust::Trust,
 };
 use crate::{
@@ -180,7 +180,7 @@ impl Greeted {
         connection.set_max_concurrent_bi_streams(endpoint::streams_for(answered).into());
         connection.set_receive_window(window.into());
         control.reserve(connection.clone(), limits);
-        control.watch(Whereabouts::of(connection.clone(), identity.peer_name().clone()));
+        control.watch(PeerAddress::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;

@@ -3,7 +3,7 @@
 
 use super::{Link, LinkFault};
 use crate::{
-    drain::Listener,
+    drain::SignalListener,
     wire::{CloseCode, Drain, Goodbye},
 };
 use std::time::Duration;
@@ -15,11 +15,11 @@ pub(crate) const REPLACED: &str = "another link has taken its place";
 pub(crate) struct Leave {
     link: Link,
     /// Heard when calls are to be taken no more; done when DRAIN was handed over.
-    drain: Listener,
+    drain: SignalListener,
     /// Heard when nothing is left to do; gone with the link.
-    goodbye: Listener,
+    goodbye: SignalListener,
     /// Heard when the time is over and something is left.
-    cut: Listener,
+    cut: SignalListener,
     code: CloseCode,
     text: &'static str,
     time: Duration,
@@ -52,7 +52,7 @@ impl Leave {
     /// Says DRAIN on the first word and GOODBYE on the second, with this code and text; on the third it closes the link with DRAINED.
     pub(crate) fn on(
         link: Link,
-        [drain, goodbye, cut]: [Listener; 3],
+        [drain, goodbye, cut]: [SignalListener; 3],
         code: CloseCode,
         text: &'static str,
     ) -> Self {
@@ -71,9 +71,9 @@ impl Leave {
         let (drain, goodbye, link) = (&mut self.drain, &mut self.goodbye, &self.link);
         tokio::select! {
             biased;
-            () = drain.heard(), if self.stage == Stage::Here => LeaveStep::SayDrain,
-            () = goodbye.heard(), if self.stage < Stage::Finished => LeaveStep::SayGoodbye,
-            () = self.cut.heard() => LeaveStep::Close(LinkFault::Closed {
+            () = drain.notified(), if self.stage == Stage::Here => LeaveStep::SayDrain,
+            () = goodbye.notified(), if self.stage < Stage::Finished => LeaveStep::SayGoodbye,
+            () = self.cut.notified() => LeaveStep::Close(LinkFault::Closed {
                 code: CloseCode::Drained,
                 text: self.text.into(),
                 by_peer: false,

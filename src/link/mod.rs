@@ -13,7 +13,7 @@ mod join;
 mod leave;
 mod redial;
 mod resets;
-mod roam;
+mod migration;
 mod stream;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
@@ -37,9 +37,9 @@ pub(crate) use trust::Trust;
 
 use crate::{
     drain::UnderWay,
+    lazy_timeout::{Waiting, poll_once},
     name::PeerName,
     net::SharedNet,
-    patience::{Waiting, poll_once},
     tls::{ChainBound, Identity},
     wire::{CloseCode, StreamCode},
 };

@@ -101,7 +101,7 @@ impl Trust {
 
     /// Closes links at the end of the chains that they were made with, judges them if the program that replaced the credentials has not seen to
     /// it, and says what of our own is about to end, for as long as it is polled. The clock on the wall counts, because certificates know no other.
-    pub(crate) async fn mind_time(&self) {
+    pub(crate) async fn watch_expiry(&self) {
         let mut reminder = Reminder::default();
         loop {
             let now = self.net.now();
@@ -142,7 +142,7 @@ impl Link {
 
     /// Ends when the peer's chain is about to end, so that there is still time for another link: not for all links at one moment.
     /// Never, if it has long to go.
-    pub(crate) async fn nears_its_end(&self) {
+    pub(crate) async fn near_expiry(&self) {
         let spread = RENEW_BEFORE_END.mul_f64(self.net().chance() / 3.0);
         while self.net().now() + (RENEW_BEFORE_END - spread) < self.ends().at() {
             tokio::time::sleep(TRUST_LOOK_EVERY).await;

@@ -3,12 +3,12 @@
 mod address;
 mod glob;
 mod method;
-mod party;
+mod peer;
 
 pub use address::NodeAddress;
 pub use glob::{MethodGlob, NameGlob, ServiceGlob};
 pub use method::{MethodName, MethodPath, ServiceName};
-pub use party::{Name, PeerName, Role};
+pub use peer::{Name, PeerName, Role};
 
 use std::fmt;
 

@@ -1,17 +1,20 @@
 //! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
 
-use super::{AgentLink, NodeEvent, Shared, admitted::Admitted, front::Front, registry::CallerLink};
+use super::{
+    AgentLink, NodeEvent, Shared, admitted::Admitted, link_ingress::LinkIngress,
+    registry::CallerLink,
+};
 use crate::{
     audit::Peer,
     call::Permits,
-    drain::Word,
+    drain::Signal,
     handshake_limiter::{self, HandshakePermit, Incoming},
-    knocks::Source,
     limits::{HELLO_WAIT_MAX, Limits},
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
     name::{Name, Role},
-    pace::LeftOut,
+    rate_limit::Suppressed,
     serve::take_calls,
+    source_address::Source,
     wire::{CloseCode, Control, PROTOCOL_VERSION, Welcome},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -54,22 +57,22 @@ fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
         return tracing::debug!("{} at {from} went away: {fault}", identity.peer_name());
     }
     let cause = Source::of(from.ip());
-    let Some(left_out) = shared.lines.handshakes.say(cause, Instant::now()) else { return };
+    let Some(suppressed) = shared.lines.handshakes.say(cause, Instant::now()) else { return };
     let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));
     let peer = peer.unwrap_or_default();
-    tracing::warn!("refused a link from {from}: {peer}{fault}{left_out}");
+    tracing::warn!("refused a link from {from}: {peer}{fault}{suppressed}");
     let who = identity.as_ref().map(Peer::Proved).or_else(|| claim.as_ref().map(Peer::Claimed));
-    shared.journal.link_refused(who, &from, fault, left_out);
+    shared.journal.link_refused(who, &from, fault, suppressed);
 }
 
 /// Refuses a link to a party that is known.
 fn refuse(shared: &Shared, greeted: Greeted, code: CloseCode, text: &str) {
     let (identity, from) = (greeted.identity().clone(), greeted.remote_address());
     let peer = identity.peer_name();
-    if let Some(left_out) = shared.lines.links.say(peer.clone(), Instant::now()) {
-        tracing::warn!("refused {peer} at {from}: {text}{left_out}");
+    if let Some(suppressed) = shared.lines.links.say(peer.clone(), Instant::now()) {
+        tracing::warn!("refused {peer} at {from}: {text}{suppressed}");
     }
-    shared.journal.link_refused(Some(Peer::Proved(&identity)), &from, &text, LeftOut(0));
+    shared.journal.link_refused(Some(Peer::Proved(&identity)), &from, &text, Suppressed(0));
     greeted.refuse(code, text);
 }
 
@@ -87,18 +90,19 @@ fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> 
 /// Starts to take the calls that come over a link.
 fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
     let in_flight_max = grants.calls_in_flight_max;
-    let front = Arc::new(Front::new(shared.clone(), link.clone(), in_flight_max, limits.clone()));
+    let front =
+        Arc::new(LinkIngress::new(shared.clone(), link.clone(), in_flight_max, limits.clone()));
     let taking = take_calls(link.clone(), front.clone(), limits.clone(), shared.calls.clone());
     // One task for both: a node has thousands of links.
     shared.links.spawn_until_stopped(async move {
-        tokio::join!(taking, front.mind_pauses());
+        tokio::join!(taking, front.watch_suspends());
     });
 }
 
 async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let limits = shared.limits.get();
     let (links_max, admission) = (limits.caller_links_max, shared.registry().admit());
-    let (instance, evicted) = (*greeted.hello().instance, Arc::<Word>::default());
+    let (instance, evicted) = (*greeted.hello().instance, Arc::<Signal>::default());
     let came = CallerLink { admission, instance, evicted: evicted.clone() };
     if !shared.registry().caller_came(name, came, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
@@ -113,7 +117,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
     tracing::info!("caller {name} linked from {address}");
     shared.journal.link_up(link.identity(), address);
     // Before the caller hears of it: it may leave its former link at once, which is told then.
-    shared.events.tell(NodeEvent::CallerLinked { caller: name.clone(), address });
+    shared.events.send(NodeEvent::CallerLinked { caller: name.clone(), address });
     let fault = match control.send(&Control::Welcome(welcome)).await {
         Ok(()) => {
             serve(shared, &link, grants, &limits);
@@ -122,7 +126,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
         Err(fault) => fault,
     };
     let fault = left(shared, &link, fault);
-    shared.events.tell(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
+    shared.events.send(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
     Err(fault)
 }
 
@@ -131,7 +135,7 @@ async fn stay_with_caller(
     shared: &Arc<Shared>,
     link: &Link,
     mut control: ControlStream,
-    evicted: &Word,
+    evicted: &Signal,
 ) -> LinkFault {
     control.start_leaving_by(shared.leave(link));
     let fault = stay(&mut control, None, |frame| match frame {
@@ -142,15 +146,15 @@ async fn stay_with_caller(
     let mut evicted = evicted.listen();
     tokio::select! {
         fault = fault => fault,
-        () = evicted.heard() => evicted_by_its_instance(shared, link),
+        () = evicted.notified() => evicted_by_its_instance(shared, link),
     }
 }
 
 /// Why a caller's link ends whose place a later link of the same instance has taken.
 fn evicted_by_its_instance(shared: &Shared, link: &Link) -> LinkFault {
-    if let Some(left_out) = shared.lines.links.say(link.peer().clone(), Instant::now()) {
+    if let Some(suppressed) = shared.lines.links.say(link.peer().clone(), Instant::now()) {
         tracing::warn!(
-            "{} has its limit of links (caller_links_max): closed the oldest of an instance that made another one, from {}{left_out}",
+            "{} has its limit of links (caller_links_max): closed the oldest of an instance that made another one, from {}{suppressed}",
             link.peer(),
             link.remote_address()
         );

@@ -1,15 +1,16 @@
 //! One link of an agent, from its admission to its end: in the registry, draining, out of it. What is told of it is told here.
 
 use super::{
-    AgentLink, NodeEvent, Shared, SharedAgentLink, admit, hosting,
+    AgentLink, NodeEvent, Shared, SharedAgentLink, admit,
     registry::{self, Now, Refused, Registration},
+    service_index,
 };
 use crate::{
     limits::AGENT_LINKS_MAX,
     link::LinkFault,
     name::{MethodName, MethodPath, Name, NameError, ServiceName},
-    pace::LeftOut,
     printable::printable,
+    rate_limit::Suppressed,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
 use std::{
@@ -61,7 +62,7 @@ impl<'a> Admitted<'a> {
     fn enter(&mut self, services: Vec<ServiceInfo>) -> Result<(), LinkFault> {
         let (count, hosted) = (services.len(), services.clone());
         // Made before the lock is taken: a registration may have thousands of methods.
-        let paths = hosting::paths(&services);
+        let paths = service_index::paths(&services);
         let entry = registry::Entry {
             admission: self.admission,
             instance: self.instance,
@@ -71,7 +72,7 @@ impl<'a> Admitted<'a> {
         let mut registry = self.shared.registry();
         let registration = registry.register(self.name, entry, Now::read());
         if registration.is_ok() {
-            registry.hosting.set(self.name, paths);
+            registry.service_index.set(self.name, paths);
         }
         // Under the lock: whoever subscribes sees each agent either as present or as arriving, and events are told in the order in which
         // things happened. Nobody listening is fine.
@@ -95,9 +96,9 @@ impl<'a> Admitted<'a> {
         match registration.superseded.last() {
             Some(last) => {
                 let old = last.link.remote_address();
-                self.tell(NodeEvent::TakenOver { agent, old, new });
+                self.send(NodeEvent::TakenOver { agent, old, new });
             }
-            None if registration.is_new => self.tell(NodeEvent::Attached { agent, address: new }),
+            None if registration.is_new => self.send(NodeEvent::Attached { agent, address: new }),
             None => {}
         }
     }
@@ -108,18 +109,18 @@ impl<'a> Admitted<'a> {
         let has_come = if registration.is_new { "attached" } else { "has another link" };
         tracing::info!("agent {agent} {has_come} from {new} with {count} services");
         for old in registration.superseded {
-            if let Some(left_out) = self.may_say() {
+            if let Some(suppressed) = self.may_say() {
                 tracing::warn!(
-                    "agent {agent}: another instance at {new} took over from the one at {}; if both are meant to run, give each its own certificate{left_out}",
+                    "agent {agent}: another instance at {new} took over from the one at {}; if both are meant to run, give each its own certificate{suppressed}",
                     old.link.remote_address()
                 );
             }
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
         }
         for old in registration.surplus {
-            if let Some(left_out) = self.may_say() {
+            if let Some(suppressed) = self.may_say() {
                 tracing::warn!(
-                    "agent {agent} has more than {AGENT_LINKS_MAX} links: closed the oldest, from {}{left_out}",
+                    "agent {agent} has more than {AGENT_LINKS_MAX} links: closed the oldest, from {}{suppressed}",
                     old.link.remote_address()
                 );
             }
@@ -128,7 +129,7 @@ impl<'a> Admitted<'a> {
     }
 
     /// Whether it is time for one more line about links of this agent, which it can cause as often as it comes back.
-    fn may_say(&self) -> Option<LeftOut> {
+    fn may_say(&self) -> Option<Suppressed> {
         self.shared.lines.links.say(self.agent.link.peer().clone(), Instant::now())
     }
 
@@ -143,10 +144,10 @@ impl<'a> Admitted<'a> {
                     tracing::error!(
                         "the certificate of agent {agent} is in use twice: instances at {new} and at {old} keep taking over from each other; the one at {new} is held back. Give each a certificate of its own (`dialback certs issue agent NAME`)"
                     );
-                    self.tell(NodeEvent::CertificateUsedTwice { agent: agent.clone() });
-                } else if let Some(left_out) = self.may_say() {
+                    self.send(NodeEvent::CertificateUsedTwice { agent: agent.clone() });
+                } else if let Some(suppressed) = self.may_say() {
                     tracing::warn!(
-                        "agent {agent} at {new} is held back: its certificate is in use at {old} too{left_out}"
+                        "agent {agent} at {new} is held back: its certificate is in use at {old} too{suppressed}"
                     );
                 }
                 "another instance uses this certificate too, and this one has come back too often; give each a certificate of its own"
@@ -166,7 +167,7 @@ impl<'a> Admitted<'a> {
         // One that has another link, as after a renewal, goes on there.
         let goes_on = registry.pick(agent).is_some();
         if !goes_on {
-            self.tell(NodeEvent::Draining { agent: agent.clone() });
+            self.send(NodeEvent::Draining { agent: agent.clone() });
         }
         drop(registry);
         if goes_on {
@@ -184,8 +185,8 @@ impl<'a> Admitted<'a> {
         fault
     }
 
-    fn tell(&self, event: NodeEvent) {
-        self.shared.events.tell(event);
+    fn send(&self, event: NodeEvent) {
+        self.shared.events.send(event);
     }
 }
 
@@ -201,7 +202,7 @@ impl Drop for Admitted<'_> {
             };
             let reason = self.reason.take().unwrap_or_else(stopped);
             // Under the lock, as the event of its next registration.
-            self.tell(NodeEvent::Lost { agent: self.name.clone(), reason });
+            self.send(NodeEvent::Lost { agent: self.name.clone(), reason });
         }
         drop(registry);
         if is_detached {

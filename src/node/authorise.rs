@@ -43,17 +43,17 @@ pub(super) struct Authorised {
 /// agent exists or not.
 pub(super) fn authorise(
     shared: &Shared,
-    asker: &PeerName,
+    requester: &PeerName,
     target: policy::Target<'_>,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
-    let asked = Asked { asker, target: Some(target), method };
-    match shared.policy.get().decide(asker, target, method) {
+    let asked = Asked { requester, target: Some(target), method };
+    match shared.policy.get().decide(requester, target, method) {
         Decision::Allow(grant) => asked.count(shared, grant),
         Decision::Deny(denied) => {
             asked.refused(shared, Code::PermissionDenied, &denied);
             let text = format!(
-                "{asker} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
+                "{requester} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
             );
             Err(Status::not_executed(Code::PermissionDenied, text))
         }
@@ -64,16 +64,16 @@ pub(super) fn authorise(
 /// answer it is looked at when one is picked.
 pub(super) fn authorise_any(
     shared: &Shared,
-    asker: &PeerName,
+    requester: &PeerName,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
-    let asked = Asked { asker, target: None, method };
-    match shared.policy.get().grant_anywhere(asker, method) {
+    let asked = Asked { requester, target: None, method };
+    match shared.policy.get().grant_anywhere(requester, method) {
         Some(grant) => asked.count(shared, grant),
         None => {
             asked.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
             let text = format!(
-                "{asker} may not call {method}; an [[allow]] rule of the node would have to say so"
+                "{requester} may not call {method}; an [[allow]] rule of the node would have to say so"
             );
             Err(Status::not_executed(Code::PermissionDenied, text))
         }
@@ -83,7 +83,7 @@ pub(super) fn authorise_any(
 /// What is asked of the policy; without a target it is any agent.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
-    asker: &'a PeerName,
+    requester: &'a PeerName,
     target: Option<policy::Target<'a>>,
     method: &'a MethodPath,
 }
@@ -91,7 +91,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// Takes the call from what its rule leaves the caller.
     fn count(self, shared: &Shared, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
-        match shared.quotas.take(grant.rule(), self.asker, Instant::now()) {
+        match shared.quotas.take(grant.rule(), self.requester, Instant::now()) {
             Ok(held) => Ok(Authorised { granted: Granted::by(grant), held }),
             Err(used_up) => {
                 let why = format_args!("{used_up}; {grant}");
@@ -103,20 +103,22 @@ impl Asked<'_> {
 
     /// Writes down that it was refused, and says so unless there was too much to say.
     fn refused(self, shared: &Shared, code: Code, why: &dyn fmt::Display) {
-        let Self { asker, target, method } = self;
-        if let Some(left_out) = shared.lines.calls.say(asker.clone(), Instant::now()) {
+        let Self { requester, target, method } = self;
+        if let Some(suppressed) = shared.lines.calls.say(requester.clone(), Instant::now()) {
             match target {
                 Some(target) => {
-                    tracing::warn!("refused {asker}: {method} on {target}: {why}{left_out}");
+                    tracing::warn!("refused {requester}: {method} on {target}: {why}{suppressed}");
                 }
-                None => tracing::warn!("refused {asker}: {method} on any agent: {why}{left_out}"),
+                None => {
+                    tracing::warn!("refused {requester}: {method} on any agent: {why}{suppressed}")
+                }
             }
         }
         let agent = target.map(|target| match target {
             policy::Target::Agent(name) => PeerName::new(Role::Agent, name.clone()),
             policy::Target::Node(name) => PeerName::new(Role::Node, name.clone()),
         });
-        let refused = Refused { caller: asker, agent: agent.as_ref(), via: None, method };
+        let refused = Refused { caller: requester, agent: agent.as_ref(), via: None, method };
         shared.journal.call_refused(refused, code, why);
     }
 }

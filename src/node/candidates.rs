@@ -1,7 +1,7 @@
 //! Which of many hosts of a method one caller may call, where those are few: judged once for each policy, and then only those that register
 //! later. Pure: hosts and decisions come from outside.
 
-use super::hosting::Seen;
+use super::service_index::Seen;
 use crate::{
     limits::{JUDGED_AGENTS_MAX, JUDGED_METHODS_MAX, JUDGED_METHODS_PER_CALLER_MAX},
     name::{MethodPath, Name, PeerName},
@@ -120,7 +120,7 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::hosting::{self, Hosting},
+        super::service_index::{self, ServiceIndex},
         *,
     };
     use crate::wire::{CallKind, MethodInfo, ServiceInfo};
@@ -130,15 +130,15 @@ mod tests {
         text.parse().expect("a name")
     }
 
-    fn host(hosting: &mut Hosting, agent: &str) {
+    fn host(hosting: &mut ServiceIndex, agent: &str) {
         let method = MethodInfo::new("X", CallKind::Unary);
-        hosting.set(&name(agent), hosting::paths(&[ServiceInfo::new("S", vec![method])]));
+        hosting.set(&name(agent), service_index::paths(&[ServiceInfo::new("S", vec![method])]));
     }
 
     /// The agents that may answer, and how many were judged for it.
     fn judge(
         candidates: &Candidates,
-        hosting: &Hosting,
+        hosting: &ServiceIndex,
         caller: &str,
         policy: &Arc<NodePolicy>,
         allowed: &[&str],
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_host_is_judged_once_for_a_caller_and_a_policy() {
-        let (candidates, mut hosting) = (Candidates::default(), Hosting::default());
+        let (candidates, mut hosting) = (Candidates::default(), ServiceIndex::default());
         let policy = Arc::new(NodePolicy::default());
         (0..10_000).for_each(|n| host(&mut hosting, &format!("a{n}")));
-        let judge = |hosting: &Hosting, caller, policy, allowed| {
+        let judge = |hosting: &ServiceIndex, caller, policy, allowed| {
             judge(&candidates, hosting, caller, policy, allowed)
         };
         assert_eq!(judge(&hosting, "caller/none", &policy, &[]), (vec![], 10_000));

@@ -53,7 +53,7 @@ impl ListedMethod {
 
 /// Whose eyes a list is for.
 pub(super) struct Viewer<'a> {
-    /// The rules that speak of the asker; none for the node's own program, which no rule speaks of.
+    /// The rules that speak of the requester; none for the node's own program, which no rule speaks of.
     view: Option<View<'a>>,
     policy: &'a NodePolicy,
 }
@@ -62,8 +62,8 @@ pub(super) struct Viewer<'a> {
 pub(super) struct OnAgent<'a>(Option<View<'a>>);
 
 impl<'a> Viewer<'a> {
-    pub(super) fn new(policy: &'a NodePolicy, asker: &PeerName) -> Self {
-        Self { view: Some(policy.view(asker)), policy }
+    pub(super) fn new(policy: &'a NodePolicy, requester: &PeerName) -> Self {
+        Self { view: Some(policy.view(requester)), policy }
     }
 
     /// The node's own program sees all.
@@ -202,9 +202,9 @@ mod tests {
     }
 
     /// A line a method, as `Stock/Read unary a,b (b)`: those that may answer for the service in brackets.
-    fn shown(policy: &NodePolicy, asker: &str) -> Vec<String> {
-        let (agents, asker) = (agents(), asker.parse().expect("a party"));
-        let viewer = Viewer::new(policy, &asker);
+    fn shown(policy: &NodePolicy, requester: &str) -> Vec<String> {
+        let (agents, requester) = (agents(), requester.parse().expect("a party"));
+        let viewer = Viewer::new(policy, &requester);
         let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         let line = |service: &ListedService, method: &ListedMethod| {
             let (agents, hosts) = (method.agents.join(","), method.hosts.join(","));
@@ -256,8 +256,8 @@ mod tests {
     #[test]
     fn the_words_of_the_first_agent_that_has_any_are_shown() {
         let (agents, policy) = (agents(), NodePolicy::allow_all());
-        let asker = "caller/ops".parse().expect("a party");
-        let viewer = Viewer::new(&policy, &asker);
+        let requester = "caller/ops".parse().expect("a party");
+        let viewer = Viewer::new(&policy, &requester);
         let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         assert_eq!(services[0].description, "What is there.");
         let told: Vec<_> =
@@ -268,13 +268,13 @@ mod tests {
     #[test]
     fn the_nodes_own_program_sees_all_without_a_rule() {
         let (agents, policy) = (agents(), NodePolicy::default());
-        let asker = "node/edge-1".parse().expect("a party");
+        let requester = "node/edge-1".parse().expect("a party");
         let services = list(
             &Viewer::own(&policy),
             agents.iter().map(|(name, services)| (name, &services[..])),
         );
         assert_eq!(services.iter().map(|service| service.methods.len()).sum::<usize>(), 5);
-        let viewer = Viewer::new(&policy, &asker);
+        let viewer = Viewer::new(&policy, &requester);
         assert_eq!(viewer.on(&agents[0].0).services(&agents[0].1), []);
     }
 }

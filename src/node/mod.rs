@@ -1,31 +1,31 @@
 //! The public party: listens, admits agents and callers, and calls agents.
 
 mod admit;
-mod breaks;
+mod reset_limiter;
 mod admitted;
 mod candidates;
 mod authorise;
 mod dispatch;
 #[cfg(feature = "gateway")]
-mod door;
+mod gateway_ingress;
 mod events;
-mod front;
+mod link_ingress;
 mod handle;
-mod hosting;
+mod service_index;
 mod in_process;
-mod lines;
+mod log_limits;
 mod listing;
 mod quotas;
 mod registry;
-mod returns;
+mod flap_detector;
 mod routes;
 mod snapshot;
 mod state;
 mod waiters;
 
-#[cfg(feature = "gateway")]
-pub(crate) use door::{Asked, Door};
 pub use events::NodeEvent;
+#[cfg(feature = "gateway")]
+pub(crate) use gateway_ingress::{Asked, Door};
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 pub use listing::{ListedMethod, ListedService};
 pub use snapshot::{AgentInfo, DIRECTORY, Directory};
@@ -33,20 +33,20 @@ pub use state::StateError;
 
 use crate::{
     audit::{Audit, Journal},
-    call::{Asker, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
-    current::Current,
-    drain::{Tasks, Word},
-    events::{Events, Teller},
-    generation::{Applied, Changed, Generation},
+    call::{CallOrigin, Callee, IntoMethod, Permits, RetryBudget, SharedHandler, Target, ToMany},
+    config_update::{Applied, Changed, ConfigUpdate},
+    drain::{Signal, Tasks},
+    events::{EventSender, Events},
     handshake_limiter::{Accept, HandshakeLimiter, Incoming},
     limits::{self, Limits},
     link::{BindError, Knock, Leave, Link, Listener},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, PeerName, Role},
     net::{self, SharedNet},
-    pace::Pace,
     policy::NodePolicy,
+    rate_limit::Pace,
     serve::{Service, ServiceError, Services},
+    shared_value::SharedValue,
     status::Status,
     tls::{Credentials, CredentialsError},
     wire::{CloseCode, ServiceInfo},
@@ -54,7 +54,7 @@ use crate::{
 use candidates::Candidates;
 use dispatch::Dispatch;
 use in_process::InProcess;
-use lines::NodeLines;
+use log_limits::NodeLogLimits;
 use quotas::Quotas;
 use registry::{Line, Now, Registry};
 use routes::Links;
@@ -86,13 +86,13 @@ pub(crate) struct Shared {
     net: SharedNet,
     name: Name,
     peer: PeerName,
-    limits: Current<Limits>,
-    policy: Current<NodePolicy>,
+    limits: SharedValue<Limits>,
+    policy: SharedValue<NodePolicy>,
     /// What callers have held for them.
     memory: MessageMemory,
     /// What callers have used up of rules that count calls. Beside the policy: it goes on when the policy is read anew.
     quotas: Quotas,
-    lines: NodeLines,
+    lines: NodeLogLimits,
     journal: Journal,
     services: Services,
     directory: std::sync::OnceLock<Services>,
@@ -103,13 +103,13 @@ pub(crate) struct Shared {
     waiters: Waiters,
     /// Each with its number.
     arrivals: broadcast::Sender<(u64, Name)>,
-    events: Teller<NodeEvent>,
+    events: EventSender<NodeEvent>,
     /// On this word every link says that it takes no more calls.
-    drain: Word,
+    drain: Signal,
     /// On this one that nothing is left to do: the other side is to close it.
-    goodbye: Word,
+    goodbye: Signal,
     /// And on this one that the time is over: it is closed, and its calls break off.
-    cut: Word,
+    cut: Signal,
     call_ids: Arc<CallIds>,
     /// How many more calls may be tried again.
     retries: Arc<RetryBudget>,
@@ -263,10 +263,10 @@ impl NodeBuilder {
             net: self.net.clone(),
             name: peer.name.clone(),
             memory: MessageMemory::new(&self.limits),
-            limits: Current::new(self.limits),
-            policy: Current::new(self.policy),
+            limits: SharedValue::new(self.limits),
+            policy: SharedValue::new(self.policy),
             quotas: Quotas::default(),
-            lines: NodeLines::default(),
+            lines: NodeLogLimits::default(),
             journal: self.audit.of(peer.clone()),
             peer,
             services,
@@ -275,10 +275,10 @@ impl NodeBuilder {
             candidates: Candidates::default(),
             waiters: Waiters::default(),
             arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
-            events: Teller::default(),
-            drain: Word::default(),
-            goodbye: Word::default(),
-            cut: Word::default(),
+            events: EventSender::default(),
+            drain: Signal::default(),
+            goodbye: Signal::default(),
+            cut: Signal::default(),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             retries: Arc::default(),
             links: Tasks::default(),
@@ -291,7 +291,7 @@ impl NodeBuilder {
         let net = shared.net.clone();
         shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         let trust = listener.trust().clone();
-        shared.links.spawn_until_stopped(async move { trust.mind_time().await });
+        shared.links.spawn_until_stopped(async move { trust.watch_expiry().await });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
         Ok(Node { shared, listener, generation: Mutex::new(1) })
     }
@@ -305,7 +305,7 @@ struct Handshakes {
 
 impl Handshakes {
     fn is_leaving(&self) -> bool {
-        self.shared.drain.is_said() || self.shared.calls.is_draining()
+        self.shared.drain.is_notified() || self.shared.calls.is_draining()
     }
 }
 
@@ -436,8 +436,8 @@ impl Node {
     ///
     /// Costs, for each agent, a look at the rules that speak of the caller, and for each of its methods one at those of them that speak of
     /// the agent. It holds no lock meanwhile: the registry is copied first.
-    pub fn directory_for(&self, asker: &PeerName) -> Directory {
-        snapshot::directory_for(&self.shared, asker)
+    pub fn directory_for(&self, requester: &PeerName) -> Directory {
+        snapshot::directory_for(&self.shared, requester)
     }
 
     /// What happens to links from now on: who attached, who was lost and why, who drains, who took over.
@@ -452,7 +452,7 @@ impl Node {
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.
-    pub async fn apply(&self, next: Generation<NodePolicy>) -> Result<Applied, StartError> {
+    pub async fn apply(&self, next: ConfigUpdate<NodePolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
         let (generation, changed) = self.put_in_force(next)?;
         let closed = if has_credentials { self.listener.trust().judge_all().await } else { 0 };
@@ -460,9 +460,9 @@ impl Node {
     }
 
     /// All of it at one moment, as far as anybody can see who reads it.
-    fn put_in_force(&self, next: Generation<NodePolicy>) -> Result<(u64, Changed), StartError> {
+    fn put_in_force(&self, next: ConfigUpdate<NodePolicy>) -> Result<(u64, Changed), StartError> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
-        let Generation { credentials, policy, limits } = next;
+        let ConfigUpdate { credentials, policy, limits } = next;
         let limits = limits.filter(|limits| *limits != *self.shared.limits.get());
         let now = self.listener.trust().credentials();
         if let Some(credentials) = &credentials {
@@ -520,7 +520,7 @@ impl Node {
         let Self { shared, listener, .. } = self;
         let drain_max = shared.limits.get().drain_max;
         let finish_by = Instant::now() + drain_max;
-        shared.drain.say();
+        shared.drain.notify();
         shared.drain.done(limits::GOODBYE_WAIT_MAX).await;
         shared.calls.begin_drain();
         shared.waiters.wake_all();
@@ -528,11 +528,11 @@ impl Node {
         let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
         if have_finished {
             // Whoever still has to receive a reply closes the link, so that none is cut short.
-            shared.goodbye.say();
+            shared.goodbye.notify();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
             tracing::warn!("calls in flight were cut off after {drain_max:?}");
-            shared.cut.say();
+            shared.cut.notify();
             shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
         }
         listener.close(CloseCode::Drained, STOPS);
@@ -560,5 +560,5 @@ fn callee(shared: &Arc<Shared>, target: Target) -> Callee {
     let handler: SharedHandler = Arc::new(InProcess::new(shared.clone()));
     let Shared { peer, call_ids, calls: tasks, .. } = &**shared;
     let limits = &shared.limits.get();
-    Callee::new(Asker { handler, peer, call_ids, limits, tasks }, target)
+    Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
 }

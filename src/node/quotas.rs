@@ -6,8 +6,8 @@
 use crate::{
     limits::{RULE_CALLERS_MAX, SWEEP_EVERY},
     name::PeerName,
-    pace::Pace,
     policy::{AllowRule, Rate},
+    rate_limit::Pace,
     status::{Code, Status},
 };
 use std::{

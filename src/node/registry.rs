@@ -1,11 +1,11 @@
 //! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time is an argument.
 
 use super::{
-    hosting::Hosting,
-    returns::{Past, Verdict},
+    flap_detector::{Past, Verdict},
+    service_index::ServiceIndex,
 };
 use crate::{
-    drain::Word,
+    drain::Signal,
     limits::{AGENT_LINKS_MAX, CALLER_LINKS_OVER_MAX, DETACHED_REMEMBERED_MAX},
     name::Name,
 };
@@ -115,7 +115,7 @@ pub(super) struct CallerLink {
     /// The run of the caller's process.
     pub(super) instance: [u8; 16],
     /// Said when a later link of the instance needs this one's place.
-    pub(super) evicted: Arc<Word>,
+    pub(super) evicted: Arc<Signal>,
 }
 
 /// The agents of one node, and the links of each caller.
@@ -132,7 +132,7 @@ pub(super) struct Registry<L> {
     /// Counts arrivals.
     arrivals: u64,
     /// Which methods they have registered. Under the same lock, so that the two never disagree.
-    pub(super) hosting: Hosting,
+    pub(super) service_index: ServiceIndex,
 }
 
 impl<L> Default for Registry<L> {
@@ -144,7 +144,7 @@ impl<L> Default for Registry<L> {
             callers: HashMap::new(),
             admissions: 0,
             arrivals: 0,
-            hosting: Hosting::default(),
+            service_index: ServiceIndex::default(),
         }
     }
 }
@@ -229,7 +229,7 @@ impl<L: Clone> Registry<L> {
             self.detachments += 1;
             record.detached_as = Some(self.detachments);
             self.detached.insert(self.detachments, name.clone());
-            self.hosting.remove(name);
+            self.service_index.remove(name);
             self.forget_oldest();
         }
         is_detached
@@ -309,7 +309,7 @@ impl<L: Clone> Registry<L> {
             && is_over
             && let Some(oldest) = links.iter().position(is_own)
         {
-            links.remove(oldest).evicted.say();
+            links.remove(oldest).evicted.notify();
         }
         links.push(link);
         true
@@ -329,7 +329,7 @@ impl<L: Clone> Registry<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::hosting::HostedPath;
+    use crate::node::service_index::HostedPath;
     use std::{sync::LazyLock, time::Duration};
 
     fn name(text: &str) -> Name {
@@ -379,13 +379,13 @@ mod tests {
         for agent in [&a, &b] {
             registry.register(agent, entry(1, 1), at(0)).expect("first");
             registry.register(agent, entry(2, 1), at(0)).expect("second");
-            registry.hosting.set(agent, vec![HostedPath::Named("S/X".into())]);
+            registry.service_index.set(agent, vec![HostedPath::Named("S/X".into())]);
         }
         registry.unregister(&a, 1, at(1));
-        assert!(registry.hosting.has(&a, &method), "one link is left");
+        assert!(registry.service_index.has(&a, &method), "one link is left");
         registry.unregister(&a, 2, at(1));
-        assert!(!registry.hosting.has(&a, &method));
-        assert_eq!(registry.hosting.of(&method).all(), [b]);
+        assert!(!registry.service_index.has(&a, &method));
+        assert_eq!(registry.service_index.of(&method).all(), [b]);
     }
 
     #[test]
@@ -570,7 +570,7 @@ mod tests {
 
         /// The admissions of the links that were evicted.
         fn evicted(&self) -> Vec<u64> {
-            let evicted = self.links.iter().filter(|link| link.evicted.is_said());
+            let evicted = self.links.iter().filter(|link| link.evicted.is_notified());
             evicted.map(|link| link.admission).collect()
         }
 

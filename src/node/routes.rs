@@ -2,7 +2,7 @@
 
 use super::{
     Shared, SharedAgentLink,
-    hosting::Seen,
+    service_index::Seen,
     waiters::{Awaited, Waiter},
 };
 use crate::{
@@ -154,14 +154,14 @@ impl Links {
         }
         // Few of many: those are remembered, and only hosts that are new are judged.
         let next = |seen: &mut Seen| {
-            self.0.registry().hosting.of(method).next(seen, AGENTS_COPIED_AT_ONCE)
+            self.0.registry().service_index.of(method).next(seen, AGENTS_COPIED_AT_ONCE)
         };
         let judged = self.0.candidates.of(caller, method, &policy, next, may_answer);
         let (start, agents) = (chance % judged.agents.len().max(1), &judged.agents);
         let registry = self.0.registry();
         for name in agents[start..].iter().chain(&agents[..start]) {
             // It may have left, or hosts something else.
-            if registry.hosting.has(name, method)
+            if registry.service_index.has(name, method)
                 && let Some(link) = registry.pick(name)
             {
                 best.consider(link.clone());
@@ -184,7 +184,7 @@ impl Links {
     ) -> ([Option<SharedAgentLink>; CANDIDATES_MAX], usize) {
         let mut links = [const { None }; CANDIDATES_MAX];
         let registry = self.0.registry();
-        let hosts = registry.hosting.of(method);
+        let hosts = registry.service_index.of(method);
         let count = hosts.len();
         for (place, link) in (places.start..places.end.min(count)).zip(&mut links) {
             let name = hosts.at((first % count + place) % count);
@@ -268,11 +268,11 @@ impl<'a> Best<'a> {
 pub(super) fn may_answer(
     shared: &Shared,
     policy: &NodePolicy,
-    asker: &PeerName,
+    requester: &PeerName,
     agent: &Name,
     method: &MethodPath,
 ) -> bool {
-    let is_own = *asker == shared.peer;
+    let is_own = *requester == shared.peer;
     policy.may_host(agent, method.service())
-        && (is_own || policy.decide(asker, policy::Target::Agent(agent), method).is_allowed())
+        && (is_own || policy.decide(requester, policy::Target::Agent(agent), method).is_allowed())
 }

@@ -2,10 +2,10 @@
 
 use super::{
     Shared,
-    hosting::Seen,
     listing::{self, ListedService, Viewer},
     registry::Line,
     routes::may_answer,
+    service_index::Seen,
 };
 use crate::{
     call::Context,
@@ -105,23 +105,23 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn viewer<'a>(shared: &Shared, policy: &'a NodePolicy, asker: &PeerName) -> Viewer<'a> {
-    if *asker == shared.peer { Viewer::own(policy) } else { Viewer::new(policy, asker) }
+fn viewer<'a>(shared: &Shared, policy: &'a NodePolicy, requester: &PeerName) -> Viewer<'a> {
+    if *requester == shared.peer { Viewer::own(policy) } else { Viewer::new(policy, requester) }
 }
 
 /// What one caller may see of everything.
-pub(super) fn directory_for(shared: &Shared, asker: &PeerName) -> Directory {
+pub(super) fn directory_for(shared: &Shared, requester: &PeerName) -> Directory {
     let policy = shared.policy.get();
-    let viewer = viewer(shared, &policy, asker);
+    let viewer = viewer(shared, &policy, requester);
     Directory {
         node: shared.name.to_string(),
         agents: agents(shared, |agent| viewer.on(agent).sees_it()),
-        services: all_services(shared, asker),
+        services: all_services(shared, requester),
     }
 }
 
-/// The services of all agents that take calls, as the asker may call them.
-fn all_services(shared: &Shared, asker: &PeerName) -> Vec<ListedService> {
+/// The services of all agents that take calls, as the requester may call them.
+fn all_services(shared: &Shared, requester: &PeerName) -> Vec<ListedService> {
     // Copied first, so that calls do not wait for the rules to be looked at.
     let links = shared.copied(|line| {
         let newest = line.newest.filter(|_| !line.is_draining)?;
@@ -129,17 +129,21 @@ fn all_services(shared: &Shared, asker: &PeerName) -> Vec<ListedService> {
     });
     let policy = shared.policy.get();
     let hosted = links.iter().map(|(name, link)| (name, &link.services[..]));
-    listing::list(&viewer(shared, &policy, asker), hosted)
+    listing::list(&viewer(shared, &policy, requester), hosted)
 }
 
-/// The services of one agent as the asker may call them, if it may see the agent.
-fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<ServiceInfo>, Status> {
+/// The services of one agent as the requester may call them, if it may see the agent.
+fn services(
+    shared: &Shared,
+    requester: &PeerName,
+    agent: &Name,
+) -> Result<Vec<ServiceInfo>, Status> {
     let policy = shared.policy.get();
-    let on_agent = viewer(shared, &policy, asker).on(agent);
+    let on_agent = viewer(shared, &policy, requester).on(agent);
     if !on_agent.sees_it() {
         return Err(Status::new(
             Code::PermissionDenied,
-            format!("{asker} may not see agent {agent}"),
+            format!("{requester} may not see agent {agent}"),
         ));
     }
     let link = shared.registry().pick(agent).cloned();
@@ -149,17 +153,18 @@ fn services(shared: &Shared, asker: &PeerName, agent: &Name) -> Result<Vec<Servi
 }
 
 /// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
-pub(super) fn hosts(shared: &Shared, asker: &PeerName, method: &MethodPath) -> Vec<Name> {
+pub(super) fn hosts(shared: &Shared, requester: &PeerName, method: &MethodPath) -> Vec<Name> {
     let policy = shared.policy.get();
     let (mut seen, mut hosts) = (Seen::default(), Vec::new());
     loop {
         // The registry's lock is held for some at a time.
-        let some = shared.registry().hosting.of(method).next(&mut seen, AGENTS_COPIED_AT_ONCE);
+        let some =
+            shared.registry().service_index.of(method).next(&mut seen, AGENTS_COPIED_AT_ONCE);
         if some.is_empty() {
             break;
         }
         hosts.extend(
-            some.into_iter().filter(|host| may_answer(shared, &policy, asker, host, method)),
+            some.into_iter().filter(|host| may_answer(shared, &policy, requester, host, method)),
         );
     }
     hosts.sort();

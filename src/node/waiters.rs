@@ -84,7 +84,7 @@ impl Drop for Waiter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::patience::poll_once;
+    use crate::lazy_timeout::poll_once;
     use std::pin::pin;
 
     async fn is_woken(waiter: &mut Waiter<'_>) -> bool {

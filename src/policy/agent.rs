@@ -23,12 +23,17 @@ impl AgentPolicy {
         self
     }
 
-    /// Judges one call that a node brings for an asker. Allocates nothing.
-    pub fn decide(&self, node: &Name, asker: &PeerName, method: &MethodPath) -> AgentDecision<'_> {
+    /// Judges one call that a node brings for a requester. Allocates nothing.
+    pub fn decide(
+        &self,
+        node: &Name,
+        requester: &PeerName,
+        method: &MethodPath,
+    ) -> AgentDecision<'_> {
         if self.allow.is_empty() {
             return AgentDecision::AllowedWithoutRules;
         }
-        match self.allow.iter().find(|rule| rule.covers(node, asker, method)) {
+        match self.allow.iter().find(|rule| rule.covers(node, requester, method)) {
             Some(rule) => AgentDecision::AllowedBy(rule),
             None => AgentDecision::Denied,
         }
@@ -71,11 +76,11 @@ mod tests {
     use super::{super::Origin, *};
 
     #[track_caller]
-    fn check(policy: &AgentPolicy, [node, asker, method]: [&str; 3], expected: &str) {
+    fn check(policy: &AgentPolicy, [node, requester, method]: [&str; 3], expected: &str) {
         let node = node.parse().expect("a name");
-        let asker = asker.parse().expect("a party");
+        let requester = requester.parse().expect("a party");
         let method = method.parse().expect("a method");
-        let decision = policy.decide(&node, &asker, &method);
+        let decision = policy.decide(&node, &requester, &method);
         assert_eq!(decision.to_string(), expected);
         assert_eq!(decision.is_allowed(), expected.starts_with("allowed"));
     }

@@ -7,24 +7,24 @@ use std::{fmt, str::FromStr};
 ///
 /// A pattern speaks of one role only: `**` is every caller, and neither an agent nor a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AskerGlob {
+pub struct RequesterGlob {
     role: Role,
     names: NameGlob,
 }
 
-impl AskerGlob {
+impl RequesterGlob {
     /// Joins a role and a pattern over names of that role.
     pub const fn new(role: Role, names: NameGlob) -> Self {
         Self { role, names }
     }
 
     /// Whether the pattern covers the party.
-    pub fn matches(&self, asker: &PeerName) -> bool {
-        self.role == asker.role && self.names.matches(&asker.name)
+    pub fn matches(&self, requester: &PeerName) -> bool {
+        self.role == requester.role && self.names.matches(&requester.name)
     }
 }
 
-impl FromStr for AskerGlob {
+impl FromStr for RequesterGlob {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
@@ -36,7 +36,7 @@ impl FromStr for AskerGlob {
 }
 
 /// Shown in the shortest form: a caller without its role.
-impl fmt::Display for AskerGlob {
+impl fmt::Display for RequesterGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.role {
             Role::Caller => write!(f, "{}", self.names),
@@ -116,12 +116,18 @@ mod tests {
 
     #[track_caller]
     fn check_asker(pattern: &str, yes: &[&str], no: &[&str]) {
-        let glob: AskerGlob = pattern.parse().expect("a pattern");
-        for asker in yes {
-            assert!(glob.matches(&asker.parse().expect("a party")), "{pattern} missed {asker}");
+        let glob: RequesterGlob = pattern.parse().expect("a pattern");
+        for requester in yes {
+            assert!(
+                glob.matches(&requester.parse().expect("a party")),
+                "{pattern} missed {requester}"
+            );
         }
-        for asker in no {
-            assert!(!glob.matches(&asker.parse().expect("a party")), "{pattern} took {asker}");
+        for requester in no {
+            assert!(
+                !glob.matches(&requester.parse().expect("a party")),
+                "{pattern} took {requester}"
+            );
         }
     }
 
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn texts_that_are_no_patterns_are_refused() {
         for bad in ["", "boss/a", "agent/", "/a", "agent/a/b", "Agent/a", "a b"] {
-            assert!(bad.parse::<AskerGlob>().is_err(), "{bad:?} was taken for an asker");
+            assert!(bad.parse::<RequesterGlob>().is_err(), "{bad:?} was taken for a requester");
         }
         for bad in ["", "agent/a", "caller/a", "node/", "node/a/b", "A"] {
             assert!(bad.parse::<TargetGlob>().is_err(), "{bad:?} was taken for a target");
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn patterns_are_shown_in_a_form_that_reads_back() {
         for text in ["billing", "agent/acme.*", "node/**"] {
-            assert_eq!(text.parse::<AskerGlob>().map(|glob| glob.to_string()), Ok(text.into()));
+            assert_eq!(text.parse::<RequesterGlob>().map(|glob| glob.to_string()), Ok(text.into()));
         }
         for text in ["acme.**", "node/edge-*"] {
             assert_eq!(text.parse::<TargetGlob>().map(|glob| glob.to_string()), Ok(text.into()));

@@ -13,7 +13,7 @@ mod tables;
 mod view;
 
 pub use agent::{AgentDecision, AgentPolicy};
-pub use glob::{AskerGlob, Target, TargetGlob};
+pub use glob::{RequesterGlob, Target, TargetGlob};
 pub use node::{Decision, Denied, Grant, NodePolicy};
 pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};
 pub use view::View;

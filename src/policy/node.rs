@@ -1,6 +1,6 @@
 //! The node's rules: who may call what through it, and which agents may answer for a service.
 
-use super::{AllowRule, AskerGlob, DenyRule, HostRule, Target, TargetGlob, rule::Bounds};
+use super::{AllowRule, DenyRule, HostRule, RequesterGlob, Target, TargetGlob, rule::Bounds};
 use crate::name::{MethodPath, Name, NameError, PeerName, Role};
 use std::{fmt, time::Duration};
 
@@ -30,8 +30,8 @@ impl NodePolicy {
         let mut policy = Self::default();
         for role in Role::ALL {
             for target in [TargetGlob::Agents("**".parse()?), TargetGlob::Nodes("**".parse()?)] {
-                let asker = AskerGlob::new(role, "**".parse()?);
-                policy.allow.push(AllowRule::new(asker, target, "*/*".parse()?));
+                let requester = RequesterGlob::new(role, "**".parse()?);
+                policy.allow.push(AllowRule::new(requester, target, "*/*".parse()?));
             }
         }
         policy.host.push(HostRule::parse("**", "**")?);
@@ -62,34 +62,34 @@ impl NodePolicy {
     /// Judges one call: any deny rule that covers it decides, else the first allow rule that does.
     pub fn decide(
         &self,
-        asker: &PeerName,
+        requester: &PeerName,
         target: Target<'_>,
         method: &MethodPath,
     ) -> Decision<'_> {
-        if let Some(rule) = self.deny.iter().find(|rule| rule.covers(asker, target, method)) {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.covers(requester, target, method)) {
             return Decision::Deny(Denied::ByRule(rule));
         }
-        match self.allow.iter().find(|rule| rule.covers(asker, target, method)) {
+        match self.allow.iter().find(|rule| rule.covers(requester, target, method)) {
             Some(rule) => Decision::Allow(Grant { rule }),
             None => Decision::Deny(Denied::NoRule),
         }
     }
 
-    /// The first allow rule under which the asker may call the method on some agent, for a call that names only the service. Rules that
+    /// The first allow rule under which the requester may call the method on some agent, for a call that names only the service. Rules that
     /// deny are looked at for each agent.
-    pub fn grant_anywhere(&self, asker: &PeerName, method: &MethodPath) -> Option<Grant<'_>> {
+    pub fn grant_anywhere(&self, requester: &PeerName, method: &MethodPath) -> Option<Grant<'_>> {
         let covers = |rule: &&AllowRule| {
             matches!(rule.agent, TargetGlob::Agents(_))
-                && rule.caller.matches(asker)
+                && rule.caller.matches(requester)
                 && rule.method.matches(method)
         };
         self.allow.iter().find(covers).map(|rule| Grant { rule })
     }
 
-    /// Whether the asker may know that the target is there: some allow rule could let it call something
+    /// Whether the requester may know that the target is there: some allow rule could let it call something
     /// there, and no deny rule takes all of that away. Nobody else learns which agents exist.
-    pub fn may_see(&self, asker: &PeerName, target: Target<'_>) -> bool {
-        self.view(asker).on(target).allows_something()
+    pub fn may_see(&self, requester: &PeerName, target: Target<'_>) -> bool {
+        self.view(requester).on(target).allows_something()
     }
 
     /// Whether the agent may answer calls that name only this service.
@@ -159,7 +159,7 @@ impl fmt::Display for Grant<'_> {
     }
 }
 
-/// Why a call is refused. For the operator; the asker is not told which rule it was.
+/// Why a call is refused. For the operator; the requester is not told which rule it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied<'a> {
     /// A deny rule covers it.
@@ -203,18 +203,20 @@ mod tests {
         }
     }
 
-    /// `asker target method`, as `policy test` has them.
+    /// `requester target method`, as `policy test` has them.
     #[track_caller]
-    fn check(policy: &NodePolicy, [asker, on, method]: [&str; 3], expected: &str) {
-        let [asker, on] = [asker, on].map(|text| text.parse::<PeerName>().expect("a party"));
+    fn check(policy: &NodePolicy, [requester, on, method]: [&str; 3], expected: &str) {
+        let [requester, on] =
+            [requester, on].map(|text| text.parse::<PeerName>().expect("a party"));
         let method = method.parse().expect("a method");
-        assert_eq!(policy.decide(&asker, target(&on), &method).to_string(), expected);
+        assert_eq!(policy.decide(&requester, target(&on), &method).to_string(), expected);
     }
 
     #[track_caller]
-    fn check_sees(policy: &NodePolicy, asker: &str, on: &str, expected: bool) {
-        let [asker, on] = [asker, on].map(|text| text.parse::<PeerName>().expect("a party"));
-        assert_eq!(policy.may_see(&asker, target(&on)), expected, "{asker} sees {on}");
+    fn check_sees(policy: &NodePolicy, requester: &str, on: &str, expected: bool) {
+        let [requester, on] =
+            [requester, on].map(|text| text.parse::<PeerName>().expect("a party"));
+        assert_eq!(policy.may_see(&requester, target(&on)), expected, "{requester} sees {on}");
     }
 
     const NO_RULE: &str = "denied: no [[allow]] rule covers it";
@@ -268,10 +270,11 @@ mod tests {
         second.idempotent = true;
         let policy = NodePolicy::default().allow(first).allow(second);
 
-        let (asker, agent) = ("caller/billing".parse().expect("one"), "a".parse().expect("one"));
+        let (requester, agent) =
+            ("caller/billing".parse().expect("one"), "a".parse().expect("one"));
         let grant = |method: &str| {
             let method = method.parse().expect("a method");
-            match policy.decide(&asker, Target::Agent(&agent), &method) {
+            match policy.decide(&requester, Target::Agent(&agent), &method) {
                 Decision::Allow(grant) => grant,
                 Decision::Deny(denied) => panic!("{denied}"),
             }
@@ -311,9 +314,10 @@ mod tests {
             .deny(deny(5, "ops", "a", "acme.**/*"))
             .deny(deny(6, "intern.bob", "a", "Web/Drop"))
             .deny(deny(7, "intern.eve", "a", "Web/*"));
-        let sees = |asker: &str, agent: &str, service: &str| {
-            let (asker, agent) = (asker.parse().expect("a party"), agent.parse().expect("a name"));
-            policy.view(&asker).on(Target::Agent(&agent)).allows_some_of(service)
+        let sees = |requester: &str, agent: &str, service: &str| {
+            let (requester, agent) =
+                (requester.parse().expect("a party"), agent.parse().expect("a name"));
+            policy.view(&requester).on(Target::Agent(&agent)).allows_some_of(service)
         };
         assert!(sees("caller/billing", "a", "acme.v1.Stock"));
         assert!(
@@ -339,14 +343,14 @@ mod tests {
     #[test]
     fn allow_all_opens_every_method_to_every_role_and_says_that_a_program_did_it() {
         let policy = NodePolicy::allow_all();
-        for asker in ["caller/a.b", "agent/a", "node/a"] {
+        for requester in ["caller/a.b", "agent/a", "node/a"] {
             for on in ["agent/x.y", "node/x"] {
                 check(
                     &policy,
-                    [asker, on, "A.b/C"],
+                    [requester, on, "A.b/C"],
                     "allowed by a rule set in the program (allow)",
                 );
-                check_sees(&policy, asker, on, true);
+                check_sees(&policy, requester, on, true);
             }
         }
         assert!(policy.may_host(&"a.b".parse().expect("a name"), "acme.v1.Stock"));

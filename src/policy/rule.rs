@@ -1,6 +1,6 @@
 //! The rules themselves: what stands in one `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was written.
 
-use super::{AskerGlob, Target, TargetGlob};
+use super::{RequesterGlob, Target, TargetGlob};
 use crate::{
     limits::RATE_CALLS_MAX,
     name::{MethodGlob, MethodPath, Name, NameError, NameGlob, PeerName, ServiceGlob},
@@ -147,7 +147,7 @@ impl fmt::Display for Rate {
 #[non_exhaustive]
 pub struct AllowRule {
     /// Who may ask.
-    pub caller: AskerGlob,
+    pub caller: RequesterGlob,
     /// On what.
     pub agent: TargetGlob,
     /// For which methods.
@@ -168,7 +168,7 @@ pub struct AllowRule {
 
 impl AllowRule {
     /// Allows without bounds of its own; the fields may be set after.
-    pub fn new(caller: AskerGlob, agent: TargetGlob, method: MethodGlob) -> Self {
+    pub fn new(caller: RequesterGlob, agent: TargetGlob, method: MethodGlob) -> Self {
         Self {
             caller,
             agent,
@@ -187,8 +187,13 @@ impl AllowRule {
         Ok(Self::new(caller.parse()?, agent.parse()?, method.parse()?))
     }
 
-    pub(super) fn covers(&self, asker: &PeerName, target: Target<'_>, method: &MethodPath) -> bool {
-        self.caller.matches(asker) && self.agent.matches(target) && self.method.matches(method)
+    pub(super) fn covers(
+        &self,
+        requester: &PeerName,
+        target: Target<'_>,
+        method: &MethodPath,
+    ) -> bool {
+        self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
     }
 
     /// Whether it bounds the calls that it allows, or lets them be repeated.
@@ -242,7 +247,7 @@ impl fmt::Display for Bounds<'_> {
 #[non_exhaustive]
 pub struct DenyRule {
     /// Who may not ask.
-    pub caller: AskerGlob,
+    pub caller: RequesterGlob,
     /// On what.
     pub agent: TargetGlob,
     /// For which methods.
@@ -253,7 +258,7 @@ pub struct DenyRule {
 
 impl DenyRule {
     /// Denies; the origin may be set after.
-    pub fn new(caller: AskerGlob, agent: TargetGlob, method: MethodGlob) -> Self {
+    pub fn new(caller: RequesterGlob, agent: TargetGlob, method: MethodGlob) -> Self {
         Self { caller, agent, method, origin: Origin::default() }
     }
 
@@ -262,8 +267,13 @@ impl DenyRule {
         Ok(Self::new(caller.parse()?, agent.parse()?, method.parse()?))
     }
 
-    pub(super) fn covers(&self, asker: &PeerName, target: Target<'_>, method: &MethodPath) -> bool {
-        self.caller.matches(asker) && self.agent.matches(target) && self.method.matches(method)
+    pub(super) fn covers(
+        &self,
+        requester: &PeerName,
+        target: Target<'_>,
+        method: &MethodPath,
+    ) -> bool {
+        self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
     }
 }
 
@@ -302,7 +312,7 @@ pub struct AgentRule {
     /// Nodes that may bring the call.
     pub node: NameGlob,
     /// Who may ask, by the node's word.
-    pub caller: AskerGlob,
+    pub caller: RequesterGlob,
     /// For which methods.
     pub method: MethodGlob,
     /// Where the rule was written.
@@ -311,7 +321,7 @@ pub struct AgentRule {
 
 impl AgentRule {
     /// Allows; the origin may be set after.
-    pub fn new(node: NameGlob, caller: AskerGlob, method: MethodGlob) -> Self {
+    pub fn new(node: NameGlob, caller: RequesterGlob, method: MethodGlob) -> Self {
         Self { node, caller, method, origin: Origin::default() }
     }
 
@@ -320,8 +330,8 @@ impl AgentRule {
         Ok(Self::new(node.parse()?, caller.parse()?, method.parse()?))
     }
 
-    pub(super) fn covers(&self, node: &Name, asker: &PeerName, method: &MethodPath) -> bool {
-        self.node.matches(node) && self.caller.matches(asker) && self.method.matches(method)
+    pub(super) fn covers(&self, node: &Name, requester: &PeerName, method: &MethodPath) -> bool {
+        self.node.matches(node) && self.caller.matches(requester) && self.method.matches(method)
     }
 }
 

@@ -6,16 +6,16 @@ use crate::name::{MethodPath, Name, PeerName};
 /// What the rules on one side say: the line of the rule that decides, or nothing.
 type Deciding = Result<u32, &'static str>;
 
-fn node(policy: &NodePolicy, asker: &PeerName, on: &Name, method: &MethodPath) -> Deciding {
-    match policy.decide(asker, Target::Agent(on), method) {
+fn node(policy: &NodePolicy, requester: &PeerName, on: &Name, method: &MethodPath) -> Deciding {
+    match policy.decide(requester, Target::Agent(on), method) {
         super::Decision::Allow(grant) => Ok(grant.rule().origin.line),
         super::Decision::Deny(super::Denied::ByRule(_)) => Err("denied"),
         super::Decision::Deny(super::Denied::NoRule) => Err("no rule"),
     }
 }
 
-fn agent(policy: &AgentPolicy, by: &Name, asker: &PeerName, method: &MethodPath) -> Deciding {
-    match policy.decide(by, asker, method) {
+fn agent(policy: &AgentPolicy, by: &Name, requester: &PeerName, method: &MethodPath) -> Deciding {
+    match policy.decide(by, requester, method) {
         super::AgentDecision::AllowedBy(rule) => Ok(rule.origin.line),
         super::AgentDecision::AllowedWithoutRules => Ok(0),
         super::AgentDecision::Denied => Err("no rule"),
@@ -28,8 +28,8 @@ fn name(text: &str) -> Name {
 
 /// One rule on each side with these patterns; whether it lets the call pass on both.
 #[track_caller]
-fn check_both([caller, place, method]: [&str; 3], [asker, at, asked]: [&str; 3], passes: bool) {
-    let (asker, at) = (asker.parse().expect("a party"), name(at));
+fn check_both([caller, place, method]: [&str; 3], [requester, at, asked]: [&str; 3], passes: bool) {
+    let (requester, at) = (requester.parse().expect("a party"), name(at));
     let asked = asked.parse().expect("a method");
     let mut on_node = AllowRule::parse(caller, place, method).expect("a rule");
     let mut on_agent = AgentRule::parse(place, caller, method).expect("a rule");
@@ -38,8 +38,8 @@ fn check_both([caller, place, method]: [&str; 3], [asker, at, asked]: [&str; 3],
     let expected = if passes { Ok(3) } else { Err("no rule") };
     let (nodes, agents) =
         (NodePolicy::default().allow(on_node), AgentPolicy::default().allow(on_agent));
-    assert_eq!(node(&nodes, &asker, &at, &asked), expected, "of the node");
-    assert_eq!(agent(&agents, &at, &asker, &asked), expected, "of the agent");
+    assert_eq!(node(&nodes, &requester, &at, &asked), expected, "of the node");
+    assert_eq!(agent(&agents, &at, &requester, &asked), expected, "of the agent");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn of_several_rules_the_first_that_covers_a_call_decides_on_both_sides() {
         on_agent.origin = Origin::at("f", line);
         (nodes, agents) = (nodes.allow(on_node), agents.allow(on_agent));
     }
-    for (asker, method, expected) in [
+    for (requester, method, expected) in [
         ("caller/ops", "Stock/Drop", Ok(1)),
         ("caller/ops", "Stock/List", Ok(2)),
         ("caller/ops", "Other/List", Ok(3)),
@@ -113,10 +113,19 @@ fn of_several_rules_the_first_that_covers_a_call_decides_on_both_sides() {
         ("caller/billing", "Stock/Drop", Err("no rule")),
         ("agent/ops", "Stock/Drop", Err("no rule")),
     ] {
-        let (asker, method) = (asker.parse().expect("a party"), method.parse().expect("a method"));
+        let (requester, method) =
+            (requester.parse().expect("a party"), method.parse().expect("a method"));
         let at = name("store");
-        assert_eq!(node(&nodes, &asker, &at, &method), expected, "{asker} {method} on the node");
-        assert_eq!(agent(&agents, &at, &asker, &method), expected, "{asker} {method} on the agent");
+        assert_eq!(
+            node(&nodes, &requester, &at, &method),
+            expected,
+            "{requester} {method} on the node"
+        );
+        assert_eq!(
+            agent(&agents, &at, &requester, &method),
+            expected,
+            "{requester} {method} on the agent"
+        );
     }
 }
 
@@ -127,17 +136,18 @@ fn deny_wins_on_the_node_wherever_it_stands_and_an_agent_has_none() {
     let early = NodePolicy::default().deny(deny("Stock/Drop")).allow(allow.clone());
     let late = NodePolicy::default().allow(allow).deny(deny("Stock/Drop"));
     for policy in [early, late] {
-        for (asker, on, method, expected) in [
+        for (requester, on, method, expected) in [
             ("caller/ops", "store", "Stock/Drop", Err("denied")),
             ("caller/ops", "store", "Stock/List", Ok(0)),
             ("caller/ops", "other", "Stock/Drop", Ok(0)),
             ("caller/billing", "store", "Stock/Drop", Ok(0)),
         ] {
-            let (asker, method) = (asker.parse().expect("one"), method.parse().expect("one"));
+            let (requester, method) =
+                (requester.parse().expect("one"), method.parse().expect("one"));
             assert_eq!(
-                node(&policy, &asker, &name(on), &method),
+                node(&policy, &requester, &name(on), &method),
                 expected,
-                "{asker} {on} {method}"
+                "{requester} {on} {method}"
             );
         }
     }

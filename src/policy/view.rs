@@ -1,9 +1,9 @@
-//! A node's rules as one asker meets them: picked out once, where many agents and methods are looked at for a list.
+//! A node's rules as one requester meets them: picked out once, where many agents and methods are looked at for a list.
 
 use super::{AllowRule, DenyRule, NodePolicy, Target};
 use crate::name::{MethodPath, PeerName};
 
-/// The rules that speak of one asker, and after [`View::on`] of one target. It says what [`NodePolicy::decide`] says, and no more: a call is
+/// The rules that speak of one requester, and after [`View::on`] of one target. It says what [`NodePolicy::decide`] says, and no more: a call is
 /// judged by the policy itself.
 ///
 /// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each rule that is left.
@@ -14,11 +14,11 @@ pub struct View<'a> {
 }
 
 impl NodePolicy {
-    /// The rules that speak of this asker.
-    pub fn view(&self, asker: &PeerName) -> View<'_> {
+    /// The rules that speak of this requester.
+    pub fn view(&self, requester: &PeerName) -> View<'_> {
         View {
-            allow: self.allow.iter().filter(|rule| rule.caller.matches(asker)).collect(),
-            deny: self.deny.iter().filter(|rule| rule.caller.matches(asker)).collect(),
+            allow: self.allow.iter().filter(|rule| rule.caller.matches(requester)).collect(),
+            deny: self.deny.iter().filter(|rule| rule.caller.matches(requester)).collect(),
         }
     }
 }
@@ -87,19 +87,19 @@ mod tests {
                 let rule = DenyRule::parse(CALLERS[caller], AGENTS[agent], METHODS[method]);
                 policy = policy.deny(rule.expect("a rule"));
             }
-            for asker in ["caller/ops", "caller/intern.bob", "agent/a"].map(party) {
+            for requester in ["caller/ops", "caller/intern.bob", "agent/a"].map(party) {
                 for on in ["a", "acme.b"].map(|name| name.parse().expect("a name")) {
                     let (target, mut is_any_open) = (Target::Agent(&on), false);
-                    let view = policy.view(&asker).on(target);
+                    let view = policy.view(&requester).on(target);
                     for method in ["S/A", "S/B", "T/A", "acme.v1.X/GetOne"] {
                         let method: MethodPath = method.parse().expect("a method");
-                        let is_open = policy.decide(&asker, target, &method).is_allowed();
+                        let is_open = policy.decide(&requester, target, &method).is_allowed();
                         prop_assert_eq!(view.allows(&method), is_open);
                         prop_assert!(!is_open || view.allows_some_of(method.service()));
                         is_any_open |= is_open;
                     }
                     prop_assert!(!is_any_open || view.allows_something());
-                    prop_assert_eq!(view.allows_something(), policy.may_see(&asker, target));
+                    prop_assert_eq!(view.allows_something(), policy.may_see(&requester, target));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 mod description;
 mod service;
-mod whole;
+mod fallback;
 
 pub use description::Description;
 pub(crate) use service::Services;
@@ -13,7 +13,7 @@ pub use service::{
 };
 
 use crate::{
-    call::{Reception, answer},
+    call::{CallAcceptor, answer},
     drain::Tasks,
     limits::Limits,
     link::Link,
@@ -21,7 +21,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Takes the calls of one link until it ends, a task for each. It reads nothing itself: one slow peer holds up no other call.
-pub(crate) async fn take_calls<R: Reception>(
+pub(crate) async fn take_calls<R: CallAcceptor>(
     link: Link,
     reception: Arc<R>,
     limits: Arc<Limits>,

@@ -1,6 +1,6 @@
 //! Services and their methods: built by programs, looked up by calls.
 
-use super::{Description, whole::Whole};
+use super::{Description, fallback::Whole};
 use crate::{
     call::{
         BidirectionalMethod, ClientStreamMethod, Context, DynHandler, Inbound, Outbound,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     name::{PeerName, Role},
-    pace::Lines,
+    rate_limit::LogLimits,
 };
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
@@ -102,12 +102,12 @@ impl Trust {
             parties: parts.accepting_from(&parts.parties, &provider)?,
             nodes: parts.accepting_from(&parts.nodes, &provider)?,
             trust_domain: trust_domain.clone(),
-            refusals: Lines::default(),
+            refusals: LogLimits::default(),
         };
         let dialling = NodesOnly {
             chain: parts.dialling_to(&provider)?,
             trust_domain,
-            refusals: Lines::default(),
+            refusals: LogLimits::default(),
         };
         let (parties, nodes) = (parts.parties.clone(), parts.nodes.clone());
         Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling), parties, nodes })
@@ -288,7 +288,7 @@ struct PartiesOnly {
     parties: Arc<dyn ClientCertVerifier>,
     nodes: Arc<dyn ClientCertVerifier>,
     trust_domain: Arc<str>,
-    refusals: Lines<()>,
+    refusals: LogLimits<()>,
 }
 
 impl PartiesOnly {
@@ -368,12 +368,14 @@ fn chain_of<'a>(
 
 /// Logs who was refused, within bounds. TLS hands on the reason and not the name, and a name that nobody vouched for is worth reading all the
 /// same.
-fn tell_refused(refusals: &Lines<()>, chain: &[CertificateDer<'_>], error: &Error) {
+fn tell_refused(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
-    let Some(left_out) = refusals.say((), Instant::now()) else { return };
+    let Some(suppressed) = refusals.say((), Instant::now()) else { return };
     let (party, serial) = (identity.peer_name(), identity.serial());
     let why = chain::blamed(error, chain).unwrap_or_else(|| error.to_string());
-    tracing::warn!("refused the certificate that names {party}, serial {serial}: {why}{left_out}");
+    tracing::warn!(
+        "refused the certificate that names {party}, serial {serial}: {why}{suppressed}"
+    );
 }
 
 /// Believes the chain, the name that was dialled, and the role `node`: all three.
@@ -381,7 +383,7 @@ fn tell_refused(refusals: &Lines<()>, chain: &[CertificateDer<'_>], error: &Erro
 struct NodesOnly {
     chain: Arc<dyn ServerCertVerifier>,
     trust_domain: Arc<str>,
-    refusals: Lines<()>,
+    refusals: LogLimits<()>,
 }
 
 impl NodesOnly {

@@ -9,8 +9,8 @@ use super::{
     facts::Utc,
     files::{self, CredentialFiles, CredentialPem, CrlScope},
     identity::{Identity, IdentityError},
-    lapse::{self, Lapse, Revoked},
     lists::{self, Lists, Mark},
+    revalidation::{self, Lapse, Revoked},
     sections::{certificates, certified_key, damaged},
 };
 use crate::name::{PeerName, Role};
@@ -196,7 +196,7 @@ impl Credentials {
         now: SystemTime,
     ) -> Result<(), Lapse> {
         let Material { trust, crl, .. } = &*self.material;
-        lapse::judge(trust, &crl.revoked, chain, dialled, now)
+        revalidation::judge(trust, &crl.revoked, chain, dialled, now)
     }
 
     /// Whether these are the very ones, and not others that may say the same.

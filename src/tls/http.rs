@@ -8,7 +8,7 @@ use super::{
     error::CredentialsError,
     files,
     identity::Identity,
-    lapse::Lapse,
+    revalidation::Lapse,
     sections,
 };
 use rustls::{

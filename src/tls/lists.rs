@@ -8,8 +8,8 @@ use super::{
     error::CredentialsError,
     facts::{self, CertificateFacts, CrlFacts},
     files::{CredentialPem, CrlScope},
-    lapse::Revoked,
     pem,
+    revalidation::Revoked,
     sections::{damaged, wanted_sections},
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};

@@ -12,7 +12,7 @@ mod csr;
 #[cfg(any(feature = "certs", feature = "gateway"))]
 mod digest;
 #[cfg(feature = "certs")]
-mod door;
+mod enrolment;
 mod error;
 mod explain;
 mod facts;
@@ -25,14 +25,14 @@ mod identity;
 #[cfg(feature = "certs")]
 mod key_digest;
 mod key_kind;
-mod lapse;
+mod revalidation;
 mod lists;
 mod mac;
 mod pem;
 mod sections;
 #[cfg(feature = "forward")]
 mod upstream;
-mod worries;
+mod expiry_warnings;
 
 pub use chain::{ChainBound, Validity};
 pub(crate) use claim::{Claim, ClaimSlot};
@@ -43,8 +43,9 @@ pub use csr::CsrFacts;
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
 #[cfg(feature = "certs")]
-pub(crate) use door::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
+pub(crate) use enrolment::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub use error::CredentialsError;
+pub(crate) use expiry_warnings::Reminder;
 pub(crate) use explain::{HandshakeFault, Judge, explain};
 pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
 #[cfg(feature = "gateway")]
@@ -65,10 +66,9 @@ pub(crate) use identity::{check_trust_domain, spiffe_uri};
 pub(crate) use key_digest::key_digest;
 #[cfg(feature = "certs")]
 pub(crate) use key_kind::fault_of as key_fault;
-pub(crate) use lapse::Lapse;
 pub(crate) use mac::MacKey;
 #[cfg(feature = "certs")]
 pub(crate) use pem::{Kind as PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
+pub(crate) use revalidation::Lapse;
 #[cfg(feature = "forward")]
 pub(crate) use upstream::UpstreamTls;
-pub(crate) use worries::Reminder;

@@ -2,8 +2,8 @@
 
 use crate::world::{Pki, said, soon, until};
 use dialback::{
-    Agent, AgentEvent, Caller, CloseCode, CredentialFiles, Credentials, CredentialsError, Events,
-    Generation, LinkFault, Node, NodeEvent, NodePolicy,
+    Agent, AgentEvent, Caller, CloseCode, ConfigUpdate, CredentialFiles, Credentials,
+    CredentialsError, Events, LinkFault, Node, NodeEvent, NodePolicy,
     certs::LeafPem,
     enroll::{Renewal, Renewed},
 };
@@ -34,8 +34,8 @@ async fn agent_of(credentials: Credentials, node: &Node) -> Agent {
     agent
 }
 
-fn trusting<P>(credentials: Credentials) -> Generation<P> {
-    Generation { credentials: Some(credentials), ..Generation::default() }
+fn trusting<P>(credentials: Credentials) -> ConfigUpdate<P> {
+    ConfigUpdate { credentials: Some(credentials), ..ConfigUpdate::default() }
 }
 
 /// How the link of an agent was closed.

@@ -8,7 +8,7 @@ use crate::world::{
     Background, Stage, World, background, check_status, lined_up, said, until_told,
 };
 use dialback::{
-    Agent, AgentEvent, Callee, Caller, CloseCode, Code, Generation, Node, NodeEvent, NodePolicy,
+    Agent, AgentEvent, Callee, Caller, CloseCode, Code, ConfigUpdate, Node, NodeEvent, NodePolicy,
     Outcome, Status, StreamCode,
 };
 use std::{future::IntoFuture, time::Duration};
@@ -465,7 +465,10 @@ async fn renewing(stage: &Stage) -> Renewing {
     of_old.send(&registered(1)).await;
     soon("it registers", agent.registered(1)).await;
     let next = Some(issuer.credentials("agent/warehouse"));
-    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    agent
+        .apply(ConfigUpdate { credentials: next, ..ConfigUpdate::default() })
+        .await
+        .expect("applied");
     let new = unconfirmed(&listener, stage).await;
     Renewing { agent, old, _of_old: of_old, new, _listener: listener }
 }
@@ -668,7 +671,10 @@ async fn an_agent_renews_a_link_whose_registration_was_open_when_its_certificate
     let (old, mut of_old) = welcomed(&listener).await;
     of_old.expect(kind::REGISTER).await;
     let next = Some(issuer.credentials("agent/warehouse"));
-    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    agent
+        .apply(ConfigUpdate { credentials: next, ..ConfigUpdate::default() })
+        .await
+        .expect("applied");
     of_old.send(&registered(1)).await;
     let (_new, mut of_new) = welcomed(&listener).await;
     of_new.expect(kind::REGISTER).await;

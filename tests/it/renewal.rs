@@ -7,9 +7,9 @@ use crate::{
     world::{Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until},
 };
 use dialback::{
-    Agent, AgentEvent, AgentPolicy, Caller, CloseCode, Code, CredentialPem, Credentials,
-    CredentialsError, CrlScope, Events, Generation, Limits, LinkFault, Node, NodeEvent, NodePolicy,
-    Outcome, RevokedSerial, StartError,
+    Agent, AgentEvent, AgentPolicy, Caller, CloseCode, Code, ConfigUpdate, CredentialPem,
+    Credentials, CredentialsError, CrlScope, Events, Limits, LinkFault, Node, NodeEvent,
+    NodePolicy, Outcome, RevokedSerial, StartError,
     certs::LeafPem,
     policy::{AgentRule, AllowRule},
 };
@@ -24,8 +24,8 @@ use std::{
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn trusting<P>(credentials: Credentials) -> Generation<P> {
-    Generation { credentials: Some(credentials), ..Generation::default() }
+fn trusting<P>(credentials: Credentials) -> ConfigUpdate<P> {
+    ConfigUpdate { credentials: Some(credentials), ..ConfigUpdate::default() }
 }
 
 fn load(leaf: &LeafPem, ca: &str, crl: Option<&str>) -> Credentials {
@@ -523,14 +523,14 @@ async fn rules_of_either_end_hold_from_the_moment_at_which_they_were_put_in_forc
         let callee = scene.by_caller();
         async move { callee.call::<String>("Stage/Note", "n").await }
     };
-    let rules = |policy| Generation { policy: Some(policy), ..Generation::default() };
+    let rules = |policy| ConfigUpdate { policy: Some(policy), ..ConfigUpdate::default() };
     assert!(note().await.is_ok());
     scene.node.apply(rules(NodePolicy::default())).await.expect("applied");
     check_status(note().await, Code::PermissionDenied, Outcome::NotExecuted);
     let allow = AllowRule::parse("ops", "warehouse", "Stage/*").expect("a rule");
     scene.node.apply(rules(NodePolicy::default().allow(allow))).await.expect("applied");
     assert!(note().await.is_ok());
-    let rules = |policy| Generation { policy: Some(policy), ..Generation::default() };
+    let rules = |policy| ConfigUpdate { policy: Some(policy), ..ConfigUpdate::default() };
     let strict = AgentRule::parse("edge-1", "boss", "*/*").expect("a rule");
     let strict = AgentPolicy::default().allow(strict);
     scene.agent.apply(rules(strict)).await.expect("applied");
@@ -543,7 +543,7 @@ async fn rules_of_either_end_hold_from_the_moment_at_which_they_were_put_in_forc
 async fn new_bounds_hold_for_links_that_are_made_from_then_on() {
     let scene = Scene::with(Bounds::default()).await;
     let narrow = Limits { caller_links_max: 1, ..Limits::default() };
-    let bounds = Generation { limits: Some(narrow), ..Generation::default() };
+    let bounds = ConfigUpdate { limits: Some(narrow), ..ConfigUpdate::default() };
     scene.node.apply(bounds).await.expect("applied");
     let second = scene.world.caller("ops", scene.node.local_addr());
     let refused = second.connect().await.expect_err("a second link of one caller");
@@ -551,7 +551,7 @@ async fn new_bounds_hold_for_links_that_are_made_from_then_on() {
     // The agent makes its link once more, so that its node hears of them.
     let few = Limits { calls_in_flight_max: 1, queue_max: 0, ..Limits::default() };
     let mut events = scene.agent.events();
-    let bounds = Generation { limits: Some(few), ..Generation::default() };
+    let bounds = ConfigUpdate { limits: Some(few), ..ConfigUpdate::default() };
     scene.agent.apply(bounds).await.expect("applied");
     drop(soon("it registers once more", events.next()).await);
     until("the former link is left", || scene.agent.former_links() == 0).await;

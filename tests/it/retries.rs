@@ -2,8 +2,8 @@
 
 use crate::world::{Stage, World, attached, background, check_status, soon, until};
 use dialback::{
-    Agent, Code, Context, Generation, Handler, Node, NodePolicy, Outcome, Reply, Request, Service,
-    Status,
+    Agent, Code, ConfigUpdate, Context, Handler, Node, NodePolicy, Outcome, Reply, Request,
+    Service, Status,
     policy::{AllowRule, HostRule},
 };
 use std::{
@@ -158,7 +158,10 @@ async fn a_call_of_an_agent_is_tried_again_on_the_newer_link_of_that_agent() {
     let call = background(handle.call::<String>("Who/Are", "again").into_future());
     soon("the first attempt starts", step.wait()).await;
     let next = Some(world.credentials("agent/shop.a"));
-    agent.apply(Generation { credentials: next, ..Generation::default() }).await.expect("applied");
+    agent
+        .apply(ConfigUpdate { credentials: next, ..ConfigUpdate::default() })
+        .await
+        .expect("applied");
     until("it is registered on another link", || agent.former_links() == 1).await;
     soon("the first attempt fails", step.wait()).await;
     assert_eq!(soon("the call ends", call).await.as_deref(), Ok("again"));

@@ -2,7 +2,7 @@
 
 use crate::world::{Background, World, attached, background, check_status, soon};
 use dialback::{
-    Agent, Call, Code, Context, Generation, Limits, Node, NodePolicy, Outcome, Service, Status,
+    Agent, Call, Code, ConfigUpdate, Context, Limits, Node, NodePolicy, Outcome, Service, Status,
     policy::{AllowRule, DenyRule, HostRule},
 };
 use std::{
@@ -250,7 +250,7 @@ async fn a_call_that_waits_for_a_service_is_answered_when_new_rules_open_it() {
     let call = waiting(call).await;
     let refused = node.any().call::<String>("Who/Are", &()).await;
     check_status(refused, Code::Unavailable, Outcome::NotExecuted);
-    let next = Generation { policy: Some(policy()), ..Generation::default() };
+    let next = ConfigUpdate { policy: Some(policy()), ..ConfigUpdate::default() };
     node.apply(next).await.expect("applied");
     assert_eq!(soon("the call is answered", call).await.as_deref(), Ok("shop.a"));
 }
@@ -269,7 +269,7 @@ async fn a_caller_that_may_call_one_of_many_hosts_reaches_it_and_the_next_one_un
     for _ in 0..20 {
         assert_eq!(ask().await.as_deref(), Ok("shop.7"));
     }
-    let next = Generation { policy: Some(one("shop.33")), ..Generation::default() };
+    let next = ConfigUpdate { policy: Some(one("shop.33")), ..ConfigUpdate::default() };
     node.apply(next).await.expect("applied");
     for _ in 0..20 {
         assert_eq!(ask().await.as_deref(), Ok("shop.33"));

@@ -3,12 +3,13 @@
 use super::Upstream;
 use crate::{
     call::{
-        Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, Source, Towards, broken,
+        Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, SocketWriter, Source,
+        broken,
     },
     limits::{TCP_CONNECT_WAIT_MAX, TCP_IDLE_MAX},
     metadata::Metadata,
     name::{MethodPath, Name, NameError, PeerName},
-    pace::Lines,
+    rate_limit::LogLimits,
     serve::Service,
     status::{Code, Status},
     system,
@@ -67,7 +68,7 @@ impl TcpForward {
 
     pub(in crate::agent) fn into_service(self) -> Service {
         let (kind, name) = (CallKind::Tcp, self.name.to_string());
-        let hosted = Hosted { forward: self, unreached: Lines::default() };
+        let hosted = Hosted { forward: self, unreached: LogLimits::default() };
         Service::new(kind.as_str()).raw_method_of(kind, name, hosted)
     }
 }
@@ -87,12 +88,12 @@ impl FromStr for TcpForward {
 struct Hosted {
     forward: TcpForward,
     /// What it says of an upstream that cannot be reached, by who asks.
-    unreached: Lines<PeerName>,
+    unreached: LogLimits<PeerName>,
 }
 
 impl Hosted {
     /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
-    async fn connect(&self, asker: &PeerName, deadline: Instant) -> Result<Socket, Status> {
+    async fn connect(&self, requester: &PeerName, deadline: Instant) -> Result<Socket, Status> {
         let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
         let until = deadline.min(Instant::now() + *connect_wait_max);
         let path = MethodPath::tcp(name);
@@ -105,8 +106,8 @@ impl Hosted {
             }
         };
         // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
-        if let Some(left_out) = self.unreached.say(asker.clone(), Instant::now()) {
-            tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{left_out}");
+        if let Some(suppressed) = self.unreached.say(requester.clone(), Instant::now()) {
+            tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
         }
         let text = format!("the upstream of {path} cannot be reached: {told}");
         Err(Status::not_executed(Code::Unavailable, text))
@@ -123,7 +124,7 @@ impl Handler for Hosted {
         let connection = Connection {
             socket: Some(socket),
             requests,
-            towards: Some(Towards::new(EndMark::End)),
+            towards: Some(SocketWriter::new(EndMark::End)),
             moved_towards: 0,
             has_ended: false,
             idle: Idle::new(&self.forward),
@@ -140,7 +141,7 @@ struct Connection {
     socket: Option<Socket>,
     requests: Messages,
     /// What is said to the upstream; `None` once it has been told that this was all.
-    towards: Option<Towards>,
+    towards: Option<SocketWriter>,
     moved_towards: u64,
     /// Whether the upstream has said its last byte.
     has_ended: bool,

@@ -10,7 +10,7 @@ use crate::{
     reload::{self, Read, Reader, Start},
 };
 use dialback::{
-    Agent, AgentPolicy, Credentials, Generation, Limits, Name, NodeAddress, Role, Service,
+    Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward,
     config::{AgentConfig, AuditFile},
     demo::{self, Ledger},
@@ -100,7 +100,7 @@ impl Settings {
     }
 
     /// For an agent that runs.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<Generation<AgentPolicy>> {
+    fn in_place_of(self, fixed: Fixed<'_>) -> Read<ConfigUpdate<AgentPolicy>> {
         let (of, live) = (self.credentials.clone(), fixed.forwards.clone());
         let needs_restart = reload::restarts([
             (self.nodes != fixed.nodes, "nodes"),
@@ -114,7 +114,7 @@ impl Settings {
             credentials::announce(&of);
             forwards.replace(&live);
         });
-        let next = Generation {
+        let next = ConfigUpdate {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
             limits: Some(self.limits),

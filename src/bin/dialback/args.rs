@@ -560,7 +560,7 @@ Examples:
 Exit code: 0 allowed, 1 denied, 2 a fault in what was typed or in the file.")]
     Test {
         /// Who asks, as in rules: ops is a caller, agent/NAME and node/NAME say their role
-        #[arg(value_parser = parse_asker)]
+        #[arg(value_parser = parse_requester)]
         caller: PeerName,
         /// On what: an agent's name, or node/NAME for what the node hosts
         #[arg(value_parser = parse_target)]
@@ -678,7 +678,7 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 }
 
 /// `ops` is a caller, as in rules.
-fn parse_asker(text: &str) -> Result<PeerName, String> {
+fn parse_requester(text: &str) -> Result<PeerName, String> {
     parse_party(text, Role::Caller)
 }
 
@@ -765,9 +765,9 @@ mod tests {
 
     #[test]
     fn parties_are_read_as_rules_write_them() {
-        let asker = |text| parse_asker(text).map(|party| party.to_string());
-        assert_eq!(asker("ops"), Ok("caller/ops".into()));
-        assert_eq!(asker("agent/kiosk"), Ok("agent/kiosk".into()));
+        let requester = |text| parse_requester(text).map(|party| party.to_string());
+        assert_eq!(requester("ops"), Ok("caller/ops".into()));
+        assert_eq!(requester("agent/kiosk"), Ok("agent/kiosk".into()));
         let target = |text| parse_target(text).map(|party| party.to_string());
         assert_eq!(target("warehouse"), Ok("agent/warehouse".into()));
         assert_eq!(target("node/edge-1"), Ok("node/edge-1".into()));

@@ -32,7 +32,7 @@ pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
     let level = level(cli);
     let others = others_at(level);
     let is_colored = io::stderr().is_terminal() && !is_set("NO_COLOR");
-    let lines = Lines { form: cli.log, is_colored };
+    let lines = LogLimits { form: cli.log, is_colored };
     let form = cli.log;
     let writer = LogWriter::start(io::stderr(), move |lines| dropped_notice(form, lines))
         .map_err(|error| Failure::runtime(&error))?;
@@ -105,12 +105,12 @@ impl From<LogLevel> for LevelFilter {
 }
 
 /// How a line is written.
-struct Lines {
+struct LogLimits {
     form: LogForm,
     is_colored: bool,
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LogLimits
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -133,7 +133,7 @@ where
     }
 }
 
-impl Lines {
+impl LogLimits {
     fn show(&self, level: Level) -> String {
         let color = match level {
             Level::ERROR => 31,
@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn only_a_terminal_gets_colors() {
-        let plain = Lines { form: LogForm::Text, is_colored: false };
-        let colored = Lines { form: LogForm::Text, is_colored: true };
+        let plain = LogLimits { form: LogForm::Text, is_colored: false };
+        let colored = LogLimits { form: LogForm::Text, is_colored: true };
         assert_eq!(plain.show(Level::WARN), "WARN");
         assert_eq!(colored.show(Level::WARN), "\x1b[33mWARN\x1b[0m");
     }

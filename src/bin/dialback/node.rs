@@ -10,7 +10,7 @@ use crate::{
     reload::{self, Read, Reader, Start},
 };
 use dialback::{
-    Credentials, Generation, Limits, Node, NodePolicy, Role,
+    ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
     config::{AuditFile, NodeConfig},
 };
 use std::{
@@ -115,7 +115,10 @@ struct Fixed<'a> {
 
 impl Settings {
     /// For a node that runs.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<(Generation<NodePolicy>, Option<NextGateway>)> {
+    fn in_place_of(
+        self,
+        fixed: Fixed<'_>,
+    ) -> Read<(ConfigUpdate<NodePolicy>, Option<NextGateway>)> {
         let (of, rules) = (self.credentials.clone(), self.policy.clone());
         let announce = Box::new(move || {
             credentials::announce(&of);
@@ -127,7 +130,7 @@ impl Settings {
             (self.audit != *fixed.audit, "audit"),
             (gateway::needs_restart(self.gateway.as_ref(), fixed.gateway), "gateway"),
         ]);
-        let next = Generation {
+        let next = ConfigUpdate {
             credentials: Some(self.credentials),
             policy: Some(self.policy),
             limits: Some(self.limits),

@@ -12,7 +12,7 @@ use crate::{
     until_valid::until_valid,
 };
 use dialback::{
-    Applied, Callee, Caller, Code, ConnectError, Credentials, Generation, Limits, Name,
+    Applied, Callee, Caller, Code, ConfigUpdate, ConnectError, Credentials, Limits, Name,
     NodeAddress, Role, Socket, Status,
     config::{TlsFiles, Watch},
 };
@@ -43,10 +43,10 @@ impl Settings {
     }
 
     /// For a caller that runs.
-    fn fit(self) -> Read<Generation<()>> {
+    fn fit(self) -> Read<ConfigUpdate<()>> {
         let of = self.credentials.clone();
         Read {
-            next: Generation { credentials: Some(self.credentials), ..Generation::default() },
+            next: ConfigUpdate { credentials: Some(self.credentials), ..ConfigUpdate::default() },
             files: self.files,
             needs_restart: Vec::new(),
             announce: Box::new(move || credentials::announce(&of)),
@@ -72,7 +72,7 @@ async fn mind(
     hangups: Hangups,
 ) -> Infallible {
     let generation = Cell::new(1);
-    let apply = async |next: Generation<()>| {
+    let apply = async |next: ConfigUpdate<()>| {
         if let Some(credentials) = next.credentials {
             caller.apply(credentials).await?;
         }

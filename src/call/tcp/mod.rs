@@ -11,4 +11,4 @@ mod towards;
 
 pub use socket::Socket;
 pub use stream::{ByteStream, Tcp};
-pub(crate) use towards::{EndMark, Towards, broken};
+pub(crate) use towards::{EndMark, SocketWriter, broken};

@@ -1,7 +1,7 @@
 //! A socket joined with a forwarded connection: what comes of the one goes to the other, ends and resets included.
 
 use super::{
-    ByteStream, EndMark, Socket, Towards, broken,
+    ByteStream, EndMark, Socket, SocketWriter, broken,
     stream::{Gone, Outgoing},
 };
 use crate::status::{Code, Status};
@@ -23,7 +23,7 @@ impl ByteStream {
         let mut cut_off = pin!(self.cut_off());
         let (outgoing, replies) = self.parts();
         let mut away = Away::new(outgoing);
-        let mut towards = Some(Towards::new(EndMark::Empty));
+        let mut towards = Some(SocketWriter::new(EndMark::Empty));
         let mut bytes_in = 0;
         poll_fn(|cx| {
             if let Some(way) = &mut towards

@@ -22,7 +22,7 @@ pub(crate) enum EndMark {
 
 /// The way towards a socket.
 #[derive(Debug)]
-pub(crate) struct Towards {
+pub(crate) struct SocketWriter {
     mark: EndMark,
     /// What the socket has not taken yet.
     pending: Bytes,
@@ -39,7 +39,7 @@ enum State {
     Closed,
 }
 
-impl Towards {
+impl SocketWriter {
     pub(crate) const fn new(mark: EndMark) -> Self {
         Self { mark, pending: Bytes::new(), state: State::Flows, bytes: 0 }
     }

@@ -4,7 +4,7 @@ use super::{Http, Open, Reply, TOKEN, judge};
 use crate::audit::Book;
 use crate::world::{Pki, Shown, World, background, quic_client, soon, until};
 use bytes::Bytes;
-use dialback::{Generation, ServerCertificate, certs::LeafPem};
+use dialback::{ConfigUpdate, ServerCertificate, certs::LeafPem};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
@@ -121,7 +121,7 @@ async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open
     assert_eq!(post(&mut http, &[], "before").await.expect("an answer").status, 200);
     let crl = open.world.crl(&[&facts[0].serial]);
     let next = open.world.showing(&open.world.leaf("node/edge-1"), Some(&crl));
-    let next = Generation { credentials: Some(next), ..Generation::default() };
+    let next = ConfigUpdate { credentials: Some(next), ..ConfigUpdate::default() };
     open.node.apply(next).await.expect("applied");
     let refused = post(&mut http, &[], "after").await.expect("an answer");
     refused.expect_error(401, "unauthenticated", "not_executed");
@@ -137,7 +137,7 @@ async fn a_certificate_is_refused_on_the_connection_that_is_open_once_its_interm
     let pki = Pki::new();
     let node = open.world.leaf("node/edge-1");
     let both = Pki::load(&node, &(open.world.ca().pem().to_owned() + &pki.root_pem));
-    let both = Generation { credentials: Some(both.expect("loaded")), ..Generation::default() };
+    let both = ConfigUpdate { credentials: Some(both.expect("loaded")), ..ConfigUpdate::default() };
     open.node.apply(both).await.expect("applied");
     let now = SystemTime::now();
     let ends = now + Duration::from_secs(3);

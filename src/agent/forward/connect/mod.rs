@@ -21,12 +21,12 @@ pub use format::ForwardFormat;
 use crate::{
     call::{Handler, Reply, Request},
     convert::Conversions,
-    current::Current,
     drain::Tasks,
     limits::Limits,
-    pace::Lines,
     printable::printable,
+    rate_limit::LogLimits,
     serve::Service,
+    shared_value::SharedValue,
     status::{Code, Outcome, Status},
     tls::UpstreamTls,
     wire::CallKind,
@@ -147,9 +147,9 @@ impl Forward {
     /// The same, and what replaces the upstream while the agent runs.
     pub fn replaceable(self, name: impl Into<String>) -> (Service, ForwardHandle) {
         let (name, tasks) = (name.into(), Tasks::default());
-        let route = Arc::new(Current::new(Route::new(self.settings, tasks.clone())));
+        let route = Arc::new(SharedValue::new(Route::new(self.settings, tasks.clone())));
         let handle = ForwardHandle { route: route.clone(), tasks };
-        let forwarder = Forwarder { service: name.clone(), route, faults: Lines::default() };
+        let forwarder = Forwarder { service: name.clone(), route, faults: LogLimits::default() };
         let kinds = [CallKind::Unary, CallKind::ServerStream];
         (Service::whole(name, kinds, self.methods, forwarder), handle)
     }
@@ -170,7 +170,7 @@ impl fmt::Debug for Forward {
 /// Replaces the upstream of a service that is hosted.
 #[derive(Clone)]
 pub struct ForwardHandle {
-    route: Arc<Current<Route>>,
+    route: Arc<SharedValue<Route>>,
     tasks: Tasks,
 }
 
@@ -195,9 +195,9 @@ static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
 /// What answers the calls of a forwarded service.
 struct Forwarder {
     service: String,
-    route: Arc<Current<Route>>,
+    route: Arc<SharedValue<Route>>,
     /// What it says of an upstream that fails.
-    faults: Lines<()>,
+    faults: LogLimits<()>,
 }
 
 impl Handler for Forwarder {
@@ -248,13 +248,13 @@ impl Forwarder {
                 Status::unknown(Code::Unavailable, text)
             }
         };
-        if let Some(left_out) = self.faults.say((), Instant::now()) {
+        if let Some(suppressed) = self.faults.say((), Instant::now()) {
             let why = match &fault {
                 Fault::Unreachable(why) => why.to_string(),
                 Fault::Broken(why) => format!("broke off: {why}"),
             };
             let address = &route.settings.address;
-            tracing::warn!("the upstream {address} of {service} {}{left_out}", printable(&why));
+            tracing::warn!("the upstream {address} of {service} {}{suppressed}", printable(&why));
         }
         status
     }

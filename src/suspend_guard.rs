@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::{sync::Notify, time::Instant};
 
 /// Guards the starts of what comes over one link.
-pub(crate) struct Fence {
+pub(crate) struct SuspendGuard {
     link: Link,
     side: &'static str,
     /// The pauses before the last PONG that was waited for.
@@ -26,7 +26,7 @@ pub(crate) struct Fence {
     is_owed: Notify,
 }
 
-impl Fence {
+impl SuspendGuard {
     /// Pauses before now do not concern a new link. `side` is what this process is: agent or node.
     pub(crate) fn new(link: Link, side: &'static str) -> Self {
         let cleared = AtomicU64::new(link.net().suspend().paused());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 /// Methods by agent, and agents by method.
 #[derive(Debug, Default)]
-pub(super) struct Hosting {
+pub(super) struct ServiceIndex {
     named: HashMap<Box<str>, Hosted>,
     /// Services that are hosted as a whole.
     whole: HashMap<Box<str>, Hosted>,
@@ -36,7 +36,7 @@ struct Hosted {
     by_addition: BTreeMap<u64, Name>,
 }
 
-impl Hosting {
+impl ServiceIndex {
     /// Notes what an agent hosts from now on, in place of what it hosted before.
     pub(super) fn set(&mut self, agent: &Name, paths: Vec<HostedPath>) {
         self.remove(agent);
@@ -178,113 +178,113 @@ mod tests {
         let agent: Name = "a".parse().expect("a name");
         let mut services = service(&["X"]);
         services.push(ServiceInfo::new("tcp", vec![MethodInfo::new("db", CallKind::Tcp)]));
-        let mut hosting = Hosting::default();
-        hosting.set(&agent, paths(&services));
-        assert_eq!(of(&hosting, "S/X"), "a");
-        assert_eq!((of(&hosting, "tcp:db"), of(&hosting, "tcp/db")), ("".into(), "".into()));
+        let mut index = ServiceIndex::default();
+        index.set(&agent, paths(&services));
+        assert_eq!(of(&index, "S/X"), "a");
+        assert_eq!((of(&index, "tcp:db"), of(&index, "tcp/db")), ("".into(), "".into()));
     }
 
     #[test]
     fn a_registration_replaces_the_one_before_and_leaving_leaves_nothing() {
         let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
-        let mut hosting = Hosting::default();
-        hosting.set(&a, paths(&service(&["X", "Y", "Y"])));
-        hosting.set(&b, paths(&service(&["X"])));
-        assert_eq!((of(&hosting, "S/X"), of(&hosting, "S/Y")), ("a b".into(), "a".into()));
-        hosting.set(&a, paths(&service(&["Z"])));
-        assert_eq!((of(&hosting, "S/X"), of(&hosting, "S/Y")), ("b".into(), "".into()));
-        hosting.remove(&a);
-        hosting.remove(&b);
-        hosting.remove(&b);
-        assert!(hosting.named.is_empty() && hosting.by_agent.is_empty());
+        let mut index = ServiceIndex::default();
+        index.set(&a, paths(&service(&["X", "Y", "Y"])));
+        index.set(&b, paths(&service(&["X"])));
+        assert_eq!((of(&index, "S/X"), of(&index, "S/Y")), ("a b".into(), "a".into()));
+        index.set(&a, paths(&service(&["Z"])));
+        assert_eq!((of(&index, "S/X"), of(&index, "S/Y")), ("b".into(), "".into()));
+        index.remove(&a);
+        index.remove(&b);
+        index.remove(&b);
+        assert!(index.named.is_empty() && index.by_agent.is_empty());
     }
 
     /// Who has registered a method, in one text.
-    fn of(hosting: &Hosting, method: &str) -> String {
+    fn of(index: &ServiceIndex, method: &str) -> String {
         let method = method.parse().expect("a method");
-        let hosts: Vec<_> = hosting.of(&method).all().iter().map(ToString::to_string).collect();
+        let hosts: Vec<_> = index.of(&method).all().iter().map(ToString::to_string).collect();
         hosts.join(" ")
     }
 
     #[test]
     fn who_hosts_a_service_as_a_whole_hosts_each_of_its_methods_once_and_no_other_service() {
         let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
-        let mut hosting = Hosting::default();
-        hosting.set(&a, paths(&service(&["*", "X", "*"])));
-        hosting.set(&b, paths(&service(&["X"])));
-        assert_eq!((of(&hosting, "S/X"), of(&hosting, "S/Z")), ("b a".into(), "a".into()));
-        assert_eq!(of(&hosting, "T/X"), "");
-        hosting.remove(&a);
-        assert_eq!((of(&hosting, "S/X"), of(&hosting, "S/Z")), ("b".into(), "".into()));
+        let mut index = ServiceIndex::default();
+        index.set(&a, paths(&service(&["*", "X", "*"])));
+        index.set(&b, paths(&service(&["X"])));
+        assert_eq!((of(&index, "S/X"), of(&index, "S/Z")), ("b a".into(), "a".into()));
+        assert_eq!(of(&index, "T/X"), "");
+        index.remove(&a);
+        assert_eq!((of(&index, "S/X"), of(&index, "S/Z")), ("b".into(), "".into()));
     }
 
     #[test]
     fn each_place_is_of_one_agent_and_there_are_as_many_as_agents() {
         let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
-        let mut hosting = Hosting::default();
-        hosting.set(&a, paths(&service(&["X"])));
-        hosting.set(&b, paths(&service(&["*"])));
+        let mut index = ServiceIndex::default();
+        index.set(&a, paths(&service(&["X"])));
+        index.set(&b, paths(&service(&["*"])));
         let method = "S/X".parse().expect("a method");
-        let hosts = hosting.of(&method);
+        let hosts = index.of(&method);
         assert_eq!(
             (hosts.len(), hosts.at(0), hosts.at(1), hosts.at(2)),
             (2, Some(&a), Some(&b), None)
         );
         let nobody = "T/X".parse().expect("a method");
-        assert_eq!((hosting.of(&nobody).len(), hosting.of(&nobody).at(0)), (0, None));
+        assert_eq!((index.of(&nobody).len(), index.of(&nobody).at(0)), (0, None));
     }
 
     #[test]
     fn agents_are_listed_some_at_a_time_and_none_that_stays_is_left_out_when_others_leave() {
         let names: Vec<Name> = (0..20).map(|n| format!("a{n}").parse().expect("a name")).collect();
-        let mut hosting = Hosting::default();
+        let mut index = ServiceIndex::default();
         for (n, name) in names.iter().enumerate() {
-            hosting.set(name, paths(&service(&[if n % 2 == 0 { "X" } else { "*" }])));
+            index.set(name, paths(&service(&[if n % 2 == 0 { "X" } else { "*" }])));
         }
         let method = "S/X".parse().expect("a method");
         let (mut seen, mut listed) = (Seen::default(), Vec::new());
         loop {
-            let some = hosting.of(&method).next(&mut seen, 3);
+            let some = index.of(&method).next(&mut seen, 3);
             assert!(some.len() <= 3);
             let Some(first) = some.first().cloned() else { break };
             listed.extend(some);
             // A list in no order would move its last one to this place, which was read already.
-            hosting.remove(&first);
+            index.remove(&first);
         }
         listed.sort();
         let mut all = names.clone();
         all.sort();
         assert_eq!(listed, all);
-        hosting.set(&names[3], paths(&service(&["X"])));
-        assert_eq!(hosting.of(&method).next(&mut seen, 3), [names[3].clone()], "who comes later");
-        assert_eq!(hosting.of(&method).next(&mut seen, 3), []);
+        index.set(&names[3], paths(&service(&["X"])));
+        assert_eq!(index.of(&method).next(&mut seen, 3), [names[3].clone()], "who comes later");
+        assert_eq!(index.of(&method).next(&mut seen, 3), []);
     }
 
     #[test]
     fn places_stay_true_when_agents_leave_and_come_back() {
         let names: Vec<Name> = (0..20).map(|n| format!("a{n}").parse().expect("a name")).collect();
-        let mut hosting = Hosting::default();
+        let mut index = ServiceIndex::default();
         let methods = [["X", "Y"], ["Y", "Z"], ["X", "Z"]];
         for turn in 0..2_000 {
             let name = &names[turn * 7 % 20];
             if turn % 3 == 0 {
-                hosting.remove(name);
+                index.remove(name);
             } else {
                 let methods = &methods[turn % 2 + usize::from(turn % 5 == 0)];
-                hosting.set(name, paths(&service(methods)));
+                index.set(name, paths(&service(methods)));
             }
-            for (agent, places) in &hosting.by_agent {
+            for (agent, places) in &index.by_agent {
                 for (path, at) in places {
                     let HostedPath::Named(path) = path else { panic!("{path:?}") };
-                    let hosted = &hosting.named[path];
+                    let hosted = &index.named[path];
                     let (name, number) = &hosted.agents[*at];
                     assert_eq!((name, hosted.by_addition.get(number)), (agent, Some(agent)));
                 }
             }
-            let lists = hosting.named.values();
+            let lists = index.named.values();
             assert!(lists.clone().all(|list| list.agents.len() == list.by_addition.len()));
             let listed: usize = lists.map(|list| list.agents.len()).sum();
-            let known: usize = hosting.by_agent.values().map(HashMap::len).sum();
+            let known: usize = index.by_agent.values().map(HashMap::len).sum();
             assert_eq!(listed, known, "turn {turn}");
         }
     }

@@ -69,7 +69,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of whoever asks: that of the connection, or, where a trusted proxy stands in front, the last one in `X-Forwarded-For` that
 /// is no such proxy. What came before it was written by strangers.
-pub(super) fn asker(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> IpAddr {
+pub(super) fn requester(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|range| range.contains(address));
     if !is_proxy(from) {
         return from;
@@ -184,14 +184,14 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(FORWARDED_FOR, HeaderValue::from_static("203.0.113.1, 198.51.100.7"));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.2"));
-        assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
-        assert_eq!(asker(&headers, ip("192.0.2.1"), &proxies), ip("192.0.2.1"));
-        assert_eq!(asker(&HeaderMap::new(), ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+        assert_eq!(requester(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
+        assert_eq!(requester(&headers, ip("192.0.2.1"), &proxies), ip("192.0.2.1"));
+        assert_eq!(requester(&HeaderMap::new(), ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
         let hidden = HeaderValue::from_bytes(b"\xff, 192.0.2.9, 10.0.0.3").expect("a value");
         headers.append(FORWARDED_FOR, hidden);
-        assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("192.0.2.9"));
+        assert_eq!(requester(&headers, ip("10.0.0.1"), &proxies), ip("192.0.2.9"));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("what"));
-        assert_eq!(asker(&headers, ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+        assert_eq!(requester(&headers, ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Who asks: by the certificate that was shown in the handshake, by a token, or by the name that an operator gives to everybody.
 
-use super::{answer::Refusal, ask};
+use super::{request, response::Refusal};
 use crate::{
     audit::Journal,
     httpd::Peer,
-    knocks::Source,
     limits::{KNOCK_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     name::{PeerName, Role},
-    pace::{Buckets, Lines, Pace},
+    rate_limit::{Buckets, LogLimits, Pace},
+    source_address::Source,
     status::{Code, Status},
     tls::{Claim, Credentials},
 };
@@ -120,7 +120,7 @@ fn known(
 
 fn by_token(headers: &HeaderMap, judges: &Judges<'_>, now: SystemTime) -> Result<Who, Unknown> {
     let bad = |why: &str| Unknown::Bad(why.into());
-    let shown = ask::one(headers, &header::AUTHORIZATION).ok().flatten();
+    let shown = request::one(headers, &header::AUTHORIZATION).ok().flatten();
     let token = shown.and_then(|text| {
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -134,13 +134,16 @@ fn by_token(headers: &HeaderMap, judges: &Judges<'_>, now: SystemTime) -> Result
 /// Where strangers are counted.
 pub(super) struct Strangers {
     wrong: Mutex<Buckets<Source>>,
-    lines: Lines<Source>,
+    lines: LogLimits<Source>,
 }
 
 impl Default for Strangers {
     fn default() -> Self {
         let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        Self { wrong: Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX)), lines: Lines::default() }
+        Self {
+            wrong: Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX)),
+            lines: LogLimits::default(),
+        }
     }
 }
 
@@ -184,9 +187,9 @@ impl Strangers {
         why: &dyn fmt::Display,
         now: Instant,
     ) {
-        if let Some(left_out) = self.lines.say(Source::of(from), now) {
-            tracing::warn!("refused a request over HTTP from {from}: {why}{left_out}");
-            journal.http_refused(from, claim, why, left_out);
+        if let Some(suppressed) = self.lines.say(Source::of(from), now) {
+            tracing::warn!("refused a request over HTTP from {from}: {why}{suppressed}");
+            journal.http_refused(from, claim, why, suppressed);
         }
     }
 }

@@ -27,7 +27,11 @@ fn has_changed(before: &Ways, after: &Ways) -> bool {
 
 /// Whether the socket, or its binding in a NAT, is to be taken for dead: a PING went out, and no PONG came on any link. Links that stay
 /// silent on the new socket too do not get another.
-fn is_deaf(silent: Duration, heartbeat_every: Duration, since_renewal: Option<Duration>) -> bool {
+fn is_unresponsive(
+    silent: Duration,
+    heartbeat_every: Duration,
+    since_renewal: Option<Duration>,
+) -> bool {
     silent > heartbeat_every + ROAM_LOOK_EVERY && since_renewal.is_none_or(|since| silent < since)
 }
 
@@ -55,7 +59,7 @@ impl Seen {
         }
         let silent =
             links.iter().map(|link| now.saturating_duration_since(link.heard_at())).min()?;
-        if is_deaf(silent, heartbeat_every, self.renewed_at.map(|at| now - at)) {
+        if is_unresponsive(silent, heartbeat_every, self.renewed_at.map(|at| now - at)) {
             self.renewed_at = Some(now);
             return Some("nothing is heard from any node");
         }
@@ -81,13 +85,13 @@ impl Dialler {
 }
 
 /// Where the other end of a link is, looked at whenever something was heard from it.
-pub(super) struct Whereabouts {
+pub(super) struct PeerAddress {
     connection: quinn::Connection,
     peer: PeerName,
     last: SocketAddr,
 }
 
-impl Whereabouts {
+impl PeerAddress {
     /// Begins where it is now.
     pub(super) fn of(connection: quinn::Connection, peer: PeerName) -> Self {
         let last = connection.remote_address();
@@ -141,11 +145,11 @@ mod tests {
     #[test]
     fn a_silence_longer_than_a_heartbeat_and_its_answer_is_worth_one_new_socket() {
         let every = 5 * SECOND;
-        assert!(!is_deaf(7 * SECOND, every, None));
-        assert!(is_deaf(8 * SECOND, every, None));
+        assert!(!is_unresponsive(7 * SECOND, every, None));
+        assert!(is_unresponsive(8 * SECOND, every, None));
         // It is the same silence still.
-        assert!(!is_deaf(10 * SECOND, every, Some(2 * SECOND)));
+        assert!(!is_unresponsive(10 * SECOND, every, Some(2 * SECOND)));
         // Something was heard since.
-        assert!(is_deaf(8 * SECOND, every, Some(60 * SECOND)));
+        assert!(is_unresponsive(8 * SECOND, every, Some(60 * SECOND)));
     }
 }

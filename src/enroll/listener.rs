@@ -1,6 +1,6 @@
 //! The enroller's port: who comes is heard within bounds, answered once, and gone.
 
-use super::desk::{Asker, Desk, Now};
+use super::service::{CallOrigin, Desk, Now};
 use crate::{
     certs::{CertsDir, CertsError, PartyIssuer},
     drain::{self, Tasks},
@@ -11,7 +11,7 @@ use crate::{
     },
     link::{BindError, JoinKnock, JoinListener, LinkFault},
     name::{NameError, NodeAddress},
-    pace::Pace,
+    rate_limit::Pace,
     tls::{CredentialsError, EnrollerTls},
     wire::{JOIN_ALPN, JoinReply},
 };
@@ -219,10 +219,11 @@ async fn serve(desk: Arc<Desk>, knock: JoinKnock, permit: HandshakePermit) {
         Ok(asked) => asked,
         Err(fault) => return desk.note_silent(from, &fault.to_string(), Instant::now()),
     };
-    let asker = Asker { from: asked.remote_address(), identity: asked.identity().cloned() };
+    let requester =
+        CallOrigin { from: asked.remote_address(), identity: asked.identity().cloned() };
     let request = asked.take_request();
     let judge = desk.clone();
-    let reply = drain::blocking(move || judge.answer(&asker, &request, Now::read())).await;
+    let reply = drain::blocking(move || judge.answer(&requester, &request, Now::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
         return tracing::error!("a request from {from} broke the enroller's work");
     };

@@ -3,23 +3,23 @@
 use super::{
     Directory, Node, Shared,
     authorise::{self, Authorised},
-    breaks::Breaks,
     dispatch::{Answered, Dispatch, expect_within},
     in_process::noted,
+    reset_limiter::ResetLimiter,
     routes::{Links, Routes},
     snapshot,
 };
 use crate::{
     audit::{CallNote, Journal},
     call::{Body, CallMeta, Permits, Reply, Request, Requester, Target},
-    drain::{Listener, Tasks},
-    fence,
+    drain::{SignalListener, Tasks},
     limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY, TIMEOUT_CEILING},
     link::Trust,
     memory::MemoryAccount,
     name::{CallId, MethodPath, PeerName},
     policy,
     status::{Code, Status},
+    suspend_guard,
     tls::Credentials,
     wire::CallKind,
 };
@@ -59,20 +59,20 @@ struct Accounts {
 /// What a link is for others: the calls of one caller, however many connections it has.
 struct Account {
     permits: Permits,
-    breaks: Mutex<Breaks>,
+    breaks: Mutex<ResetLimiter>,
 }
 
 impl Account {
     fn new(limits: &Limits) -> Self {
         let permits = Permits::new(limits.caller_calls_in_flight_max, limits.queue_max);
-        Self { permits, breaks: Mutex::new(Breaks::new(limits.resets_max)) }
+        Self { permits, breaks: Mutex::new(ResetLimiter::new(limits.resets_max)) }
     }
 
     fn is_in_use(self: &Arc<Self>, now: Instant) -> bool {
         Arc::strong_count(self) > 1 || self.permits.in_flight() > 0 || self.breaks().has_some(now)
     }
 
-    fn breaks(&self) -> MutexGuard<'_, Breaks> {
+    fn breaks(&self) -> MutexGuard<'_, ResetLimiter> {
         self.breaks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,14 +87,14 @@ impl Account {
 }
 
 /// Dropped before it is disarmed, it says that the caller has broken its call off.
-struct BreakGuard {
+struct ResetGuard {
     account: Arc<Account>,
     began: Instant,
     deadline: Instant,
     is_armed: bool,
 }
 
-impl Drop for BreakGuard {
+impl Drop for ResetGuard {
     fn drop(&mut self) {
         if self.is_armed {
             self.account.breaks().is_too_many(self.began, self.deadline, Instant::now());
@@ -166,11 +166,11 @@ impl Door {
 
     /// Whether the node takes no more calls.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.shared.drain.is_said() || self.shared.calls.is_draining()
+        self.shared.drain.is_notified() || self.shared.calls.is_draining()
     }
 
     /// Tells when the node leaves: first that nothing new is taken, then that nothing is left to do.
-    pub(crate) fn leaving(&self) -> [Listener; 2] {
+    pub(crate) fn leaving(&self) -> [SignalListener; 2] {
         [self.shared.drain.listen(), self.shared.goodbye.listen()]
     }
 
@@ -198,7 +198,7 @@ impl Door {
         };
         // A client that has hung up while this node stood still is not to blame.
         let is_armed = !entered.is_owed();
-        let mut guard = BreakGuard { account: account.clone(), began, deadline, is_armed };
+        let mut guard = ResetGuard { account: account.clone(), began, deadline, is_armed };
         let mut link = None;
         let mut bytes_in = None;
         let work = async {
@@ -220,7 +220,7 @@ impl Door {
             })??;
             bytes_in = Some(message.len() as u64);
             let left = self.shared.net.suspend().pass(entered, deadline).await;
-            request.meta.deadline = left.ok_or_else(|| fence::too_late("node"))?;
+            request.meta.deadline = left.ok_or_else(|| suspend_guard::too_late("node"))?;
             request.body = Body::Message(message);
             let Answered { reply, route } = self.dispatch.forward(&mut request, granted).await;
             link = route;

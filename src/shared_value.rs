@@ -4,9 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// Holds the value of the moment. Reading it costs a short lock and one count; whoever has read it keeps what it was.
 #[derive(Debug, Default)]
-pub(crate) struct Current<T>(RwLock<Arc<T>>);
+pub(crate) struct SharedValue<T>(RwLock<Arc<T>>);
 
-impl<T> Current<T> {
+impl<T> SharedValue<T> {
     /// Begins with this value.
     pub(crate) fn new(value: T) -> Self {
         Self(RwLock::new(Arc::new(value)))
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn whoever_has_read_keeps_what_it_was_and_the_next_reads_what_is_new() {
-        let current = Current::new(1);
+        let current = SharedValue::new(1);
         let before = current.get();
         current.set(2);
         assert_eq!((*before, *current.get()), (1, 2));

@@ -6,7 +6,7 @@ use crate::{limits::Limits, tls::Credentials};
 ///
 /// Calls that are in flight go on under what they began with. New bounds hold for links that are made from then on.
 #[derive(Debug, Clone)]
-pub struct Generation<P> {
+pub struct ConfigUpdate<P> {
     /// The certificate to show and whom to believe: the same party's, with the same role, name and trust domain. After it every link is
     /// judged again, and closed if a handshake would now refuse it.
     pub credentials: Option<Credentials>,
@@ -16,7 +16,7 @@ pub struct Generation<P> {
     pub limits: Option<Limits>,
 }
 
-impl<P> Default for Generation<P> {
+impl<P> Default for ConfigUpdate<P> {
     fn default() -> Self {
         Self { credentials: None, policy: None, limits: None }
     }

@@ -3,19 +3,19 @@
 use super::{
     Shared,
     authorise::{self, Authorised},
-    breaks::Breaks,
     dispatch::{Answered, Dispatch},
+    reset_limiter::ResetLimiter,
     routes::Links,
 };
 use crate::{
     audit::CallNote,
-    call::{Head, Pending, Permits, Reception, Reply, Requester, Target},
-    fence::{Entered, Fence},
+    call::{CallAcceptor, Head, Pending, Permits, Reply, Requester, Target},
     limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
     policy,
     status::{Code, Status},
+    suspend_guard::{Entered, SuspendGuard},
     wire::CloseCode,
 };
 use std::{
@@ -25,35 +25,35 @@ use std::{
 use tokio::time::Instant;
 
 /// Receives the calls of one link. Who asks is who is at its other end.
-pub(super) struct Front {
+pub(super) struct LinkIngress {
     shared: Arc<Shared>,
     dispatch: Dispatch<Links>,
-    asker: PeerName,
+    requester: PeerName,
     permits: Permits,
-    fence: Fence,
+    fence: SuspendGuard,
     link: Link,
     /// Those of when it was made.
     limits: Arc<Limits>,
-    breaks: Mutex<Breaks>,
+    breaks: Mutex<ResetLimiter>,
 }
 
-impl Front {
+impl LinkIngress {
     pub(super) fn new(
         shared: Arc<Shared>,
         link: Link,
         calls_in_flight_max: usize,
         limits: Arc<Limits>,
     ) -> Self {
-        let asker = link.peer().clone();
-        let breaks = Mutex::new(Breaks::new(limits.resets_max));
+        let requester = link.peer().clone();
+        let breaks = Mutex::new(ResetLimiter::new(limits.resets_max));
         let permits = Permits::new(calls_in_flight_max, limits.queue_max);
         let dispatch = shared.dispatch();
-        let fence = Fence::new(link.clone(), "node");
-        Self { dispatch, shared, asker, permits, fence, link, limits, breaks }
+        let fence = SuspendGuard::new(link.clone(), "node");
+        Self { dispatch, shared, requester, permits, fence, link, limits, breaks }
     }
 
     /// Does what is owed to calls after this process stood still, until the link ends.
-    pub(super) async fn mind_pauses(&self) {
+    pub(super) async fn watch_suspends(&self) {
         self.fence.mind().await;
     }
 
@@ -70,7 +70,7 @@ impl Front {
         if directory.is_none() {
             let target = policy::Target::Node(&self.shared.name);
             let authorised =
-                authorise::authorise(&self.shared, &self.asker, target, &head.meta.method)?;
+                authorise::authorise(&self.shared, &self.requester, target, &head.meta.method)?;
             bytes_max = authorised.granted.message_bytes_max;
             held = authorised.held;
         }
@@ -81,13 +81,13 @@ impl Front {
         let body = pending.body(bytes_max).await?;
         head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
         let reply = handler
-            .call_boxed(head.into_request(Requester::Verified(self.asker.clone()), body))
+            .call_boxed(head.into_request(Requester::Verified(self.requester.clone()), body))
             .await?;
         Ok(reply.holding_some(held))
     }
 }
 
-impl Reception for Front {
+impl CallAcceptor for LinkIngress {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         let entered = self.fence.enter();
         // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
@@ -98,15 +98,15 @@ impl Reception for Front {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
-        let pending = pending.counted_in(self.shared.memory.account(&self.asker));
+        let pending = pending.counted_in(self.shared.memory.account(&self.requester));
         let Authorised { granted, held } = match &head.meta.target {
             Target::Here => return Ok(self.here(head, pending, entered).await?.holding(permit)),
             Target::Agent(name) => {
                 let target = policy::Target::Agent(name);
-                authorise::authorise(&self.shared, &self.asker, target, &head.meta.method)?
+                authorise::authorise(&self.shared, &self.requester, target, &head.meta.method)?
             }
             Target::Service => {
-                authorise::authorise_any(&self.shared, &self.asker, &head.meta.method)?
+                authorise::authorise_any(&self.shared, &self.requester, &head.meta.method)?
             }
         };
         // A rule's bound on messages is told by dispatch where the message is in hand.
@@ -114,7 +114,7 @@ impl Reception for Front {
         let body = pending.body(stream_max).await?;
         head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
         let picked = head.picked.take();
-        let mut request = head.into_request(Requester::Verified(self.asker.clone()), body);
+        let mut request = head.into_request(Requester::Verified(self.requester.clone()), body);
         let Answered { reply, route } = self.dispatch.forward(&mut request, granted).await;
         if let (Some(picked), Some(route)) = (picked, route) {
             drop(picked.set(route.link.peer().clone()));
@@ -124,7 +124,7 @@ impl Reception for Front {
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
         let facts =
-            || head.meta.facts(self.asker.to_string(), Some(&self.shared.peer), None, began);
+            || head.meta.facts(self.requester.to_string(), Some(&self.shared.peer), None, began);
         let note = self.shared.journal.call(facts)?;
         if head.meta.target == Target::Service {
             head.picked = Some(note.agent());
@@ -142,7 +142,7 @@ impl Reception for Front {
 
     /// Counted whatever time the call had left: a short timeout would hide it.
     fn misbehaved(&self) {
-        self.count_break(Breaks::is_one_too_many);
+        self.count_break(ResetLimiter::is_one_too_many);
     }
 
     fn patience(&self, head: &Head) -> Duration {
@@ -157,16 +157,16 @@ impl Reception for Front {
     }
 }
 
-impl Front {
-    fn count_break(&self, is_too_many: impl FnOnce(&mut Breaks, Instant) -> bool) {
-        if self.asker.role != Role::Caller {
+impl LinkIngress {
+    fn count_break(&self, is_too_many: impl FnOnce(&mut ResetLimiter, Instant) -> bool) {
+        if self.requester.role != Role::Caller {
             return;
         }
         let mut breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner);
         if is_too_many(&mut breaks, Instant::now()) && !self.link.is_closed() {
             let most = self.limits.resets_max;
             let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
-            tracing::warn!("closed the link of {}: {text}", self.asker);
+            tracing::warn!("closed the link of {}: {text}", self.requester);
             self.link.close(CloseCode::ExcessiveLoad, &text);
         }
     }

@@ -3,46 +3,46 @@
 use super::Shared;
 use crate::{
     audit::{CallNote, Refused},
-    call::{Head, Pending, Permits, Reception, Reply, Requester, Target},
-    fence::Fence,
+    call::{CallAcceptor, Head, Pending, Permits, Reply, Requester, Target},
     limits::Limits,
     link::Link,
     name::{Name, PeerName, Role},
     status::{Code, Status},
+    suspend_guard::SuspendGuard,
 };
 use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Receives the calls of one link.
-pub(super) struct AgentReception {
+pub(super) struct AgentAcceptor {
     shared: Arc<Shared>,
     /// Who is at the other end, by its certificate.
     node: Name,
     permits: Permits,
-    fence: Fence,
+    fence: SuspendGuard,
     /// Those of when its link was made.
     limits: Arc<Limits>,
 }
 
-impl AgentReception {
+impl AgentAcceptor {
     pub(super) fn new(shared: Arc<Shared>, link: Link, limits: Arc<Limits>) -> Self {
         let permits = Permits::new(limits.calls_in_flight_max, limits.queue_max);
         Self {
             shared,
             node: link.peer().name.clone(),
             permits,
-            fence: Fence::new(link, "agent"),
+            fence: SuspendGuard::new(link, "agent"),
             limits,
         }
     }
 
     /// Does what is owed to calls after this process stood still, until the link ends.
-    pub(super) async fn mind_pauses(&self) {
+    pub(super) async fn watch_suspends(&self) {
         self.fence.mind().await;
     }
 
     /// Who asks: the node's word. A call without one is the node's own.
-    fn asker(&self, claimed: Option<&str>) -> Result<PeerName, Status> {
+    fn requester(&self, claimed: Option<&str>) -> Result<PeerName, Status> {
         match claimed {
             Some(text) => text.parse().map_err(|fault: crate::name::NameError| {
                 Status::not_executed(
@@ -54,28 +54,30 @@ impl AgentReception {
         }
     }
 
-    fn authorise(&self, asker: &PeerName, head: &Head) -> Result<(), Status> {
+    fn authorise(&self, requester: &PeerName, head: &Head) -> Result<(), Status> {
         let policy = self.shared.policy.get();
-        let decision = policy.decide(&self.node, asker, &head.meta.method);
+        let decision = policy.decide(&self.node, requester, &head.meta.method);
         if decision.is_allowed() {
             return Ok(());
         }
         let (node, method) = (&self.node, &head.meta.method);
-        if let Some(left_out) = self.shared.refusals.say(asker.clone(), Instant::now()) {
-            tracing::warn!("refused {asker} by way of node {node}: {method}: {decision}{left_out}");
+        if let Some(suppressed) = self.shared.refusals.say(requester.clone(), Instant::now()) {
+            tracing::warn!(
+                "refused {requester} by way of node {node}: {method}: {decision}{suppressed}"
+            );
         }
         let (agent, via) = (Some(&self.shared.peer), Some(node));
-        let refused = Refused { caller: asker, agent, via, method };
+        let refused = Refused { caller: requester, agent, via, method };
         self.shared.journal.call_refused(refused, Code::PermissionDenied, &decision);
         let text = format!(
-            "{asker} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
+            "{requester} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
             head.meta.method
         );
         Err(Status::not_executed(Code::PermissionDenied, text))
     }
 }
 
-impl Reception for AgentReception {
+impl CallAcceptor for AgentAcceptor {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         let entered = self.fence.enter();
         if self.shared.calls.is_draining() {
@@ -87,14 +89,14 @@ impl Reception for AgentReception {
                 "an agent does not pass calls on",
             ));
         }
-        let asker = self.asker(head.claimed.as_deref())?;
-        self.authorise(&asker, &head)?;
+        let requester = self.requester(head.claimed.as_deref())?;
+        self.authorise(&requester, &head)?;
         let handler = self.shared.services.find(&head.meta.method, head.meta.kind)?.clone();
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
-        let pending = pending.counted_in(self.shared.memory.account(&asker));
+        let pending = pending.counted_in(self.shared.memory.account(&requester));
         let body = pending.body(None).await?;
         head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
-        let requester = Requester::AssertedBy { node: self.node.clone(), peer: asker };
+        let requester = Requester::AssertedBy { node: self.node.clone(), peer: requester };
         let reply = handler.call_boxed(head.into_request(requester, body)).await?;
         Ok(reply.holding(permit))
     }

@@ -1,8 +1,8 @@
 //! What the head of a request says of its call: form, time, trace and metadata.
 
 use super::{
-    answer::{METADATA, Refusal},
     body::{Codec, PREFIX_BYTES},
+    response::{METADATA, Refusal},
 };
 use crate::{
     metadata::Metadata,

@@ -87,39 +87,39 @@ impl<K: Eq + Hash> Buckets<K> {
 
 /// Says something so often, and counts what it left out.
 #[derive(Debug)]
-pub(crate) struct Sparse {
+pub(crate) struct LogLimiter {
     pace: Pace,
     full_at: Option<Instant>,
-    left_out: u64,
+    suppressed: u64,
 }
 
-impl Sparse {
+impl LogLimiter {
     pub(crate) const fn new(pace: Pace) -> Self {
-        Self { pace, full_at: None, left_out: 0 }
+        Self { pace, full_at: None, suppressed: 0 }
     }
 
     /// One more that could be said. If it may be: how many before it were left out.
-    pub(crate) fn say(&mut self, now: Instant) -> Option<LeftOut> {
+    pub(crate) fn say(&mut self, now: Instant) -> Option<Suppressed> {
         match self.pace.take(self.full_at, now) {
             Ok(full_at) => {
                 self.full_at = Some(full_at);
-                Some(LeftOut(std::mem::take(&mut self.left_out)))
+                Some(Suppressed(std::mem::take(&mut self.suppressed)))
             }
             Err(_wait) => self.leave_out(),
         }
     }
 
-    fn leave_out(&mut self) -> Option<LeftOut> {
-        self.left_out = self.left_out.saturating_add(1);
+    fn leave_out(&mut self) -> Option<Suppressed> {
+        self.suppressed = self.suppressed.saturating_add(1);
         None
     }
 }
 
 /// How many lines of a kind were left out before the one that says so. Shown as the end of that line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LeftOut(pub(crate) u64);
+pub(crate) struct Suppressed(pub(crate) u64);
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for Suppressed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
@@ -130,23 +130,23 @@ impl fmt::Display for LeftOut {
 
 /// One kind of line that others can have us say: some from each of them, and some from all together.
 #[derive(Debug)]
-pub(crate) struct Lines<K>(Mutex<(Buckets<K>, Sparse)>);
+pub(crate) struct LogLimits<K>(Mutex<(Buckets<K>, LogLimiter)>);
 
-impl<K: Eq + Hash> Default for Lines<K> {
+impl<K: Eq + Hash> Default for LogLimits<K> {
     fn default() -> Self {
         let each = Pace::new(LINES_OF_ONE_AT_ONCE, LINES_OF_ONE_EVERY);
         Self::new(each, Pace::new(LINES_OF_ALL_AT_ONCE, LINES_OF_ALL_EVERY), LINE_CAUSES_MAX)
     }
 }
 
-impl<K: Eq + Hash> Lines<K> {
+impl<K: Eq + Hash> LogLimits<K> {
     /// At the paces of each and of all.
     fn new(each: Pace, all: Pace, keys_max: usize) -> Self {
-        Self(Mutex::new((Buckets::new(each, keys_max), Sparse::new(all))))
+        Self(Mutex::new((Buckets::new(each, keys_max), LogLimiter::new(all))))
     }
 
     /// One more that could be said, caused by this one. If it may be: how many of its kind before it were left out.
-    pub(crate) fn say(&self, cause: K, now: Instant) -> Option<LeftOut> {
+    pub(crate) fn say(&self, cause: K, now: Instant) -> Option<Suppressed> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (each, all) = &mut *lines;
         if each.may(cause, now, true) { all.say(now) } else { all.leave_out() }
@@ -241,27 +241,27 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_counted_in_the_next_line() {
-        let (mut sparse, now) = (Sparse::new(Pace::new(1, 10 * SECOND)), Instant::now());
-        assert_eq!(sparse.say(now), Some(LeftOut(0)));
+        let (mut sparse, now) = (LogLimiter::new(Pace::new(1, 10 * SECOND)), Instant::now());
+        assert_eq!(sparse.say(now), Some(Suppressed(0)));
         assert!((1..100).all(|n| sparse.say(now + n * SECOND / 10).is_none()));
-        assert_eq!(sparse.say(now + 10 * SECOND), Some(LeftOut(99)));
+        assert_eq!(sparse.say(now + 10 * SECOND), Some(Suppressed(99)));
         assert_eq!(sparse.say(now + 11 * SECOND), None);
     }
 
     #[test]
     fn lines_are_bounded_for_each_cause_and_for_all_of_them() {
         let now = Instant::now();
-        let lines = Lines::new(Pace::new(2, 10 * SECOND), Pace::new(5, SECOND), 100);
+        let lines = LogLimits::new(Pace::new(2, 10 * SECOND), Pace::new(5, SECOND), 100);
         let said = |cause: u32, now| (0..10).filter(|_| lines.say(cause, now).is_some()).count();
         assert_eq!([1, 2, 3, 4].map(|cause| said(cause, now)), [2, 2, 1, 0]);
         // A quiet cause is heard beside a loud one.
         assert_eq!(said(1, now + SECOND), 0);
-        assert_eq!(lines.say(5, now + SECOND), Some(LeftOut(29)));
+        assert_eq!(lines.say(5, now + SECOND), Some(Suppressed(29)));
     }
 
     #[test]
     fn a_line_shows_what_was_left_out_only_if_something_was() {
-        assert_eq!(LeftOut(0).to_string(), "");
-        assert_eq!(LeftOut(7).to_string(), " (7 more like it were left out before)");
+        assert_eq!(Suppressed(0).to_string(), "");
+        assert_eq!(Suppressed(7).to_string(), " (7 more like it were left out before)");
     }
 }

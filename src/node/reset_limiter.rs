@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 /// What one link broke off lately.
-pub(super) struct Breaks {
+pub(super) struct ResetLimiter {
     most: usize,
     /// The last ones, oldest first; never more than are allowed.
     lately: VecDeque<Instant>,
 }
 
-impl Breaks {
+impl ResetLimiter {
     pub(super) const fn new(most: usize) -> Self {
         Self { most, lately: VecDeque::new() }
     }
@@ -45,7 +45,7 @@ impl Breaks {
 }
 
 #[cfg(feature = "gateway")]
-impl Breaks {
+impl ResetLimiter {
     /// Whether as many were broken off as are allowed, and no more may begin.
     pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.forget(now);
@@ -66,13 +66,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn one(breaks: &mut Breaks, now: Instant) -> bool {
+    fn one(breaks: &mut ResetLimiter, now: Instant) -> bool {
         breaks.is_too_many(now, now + 30 * SECOND, now)
     }
 
     #[test]
     fn the_last_that_is_allowed_passes_and_one_more_does_not() {
-        let (mut breaks, now) = (Breaks::new(100), Instant::now());
+        let (mut breaks, now) = (ResetLimiter::new(100), Instant::now());
         assert!((0..100).all(|n| !one(&mut breaks, now + n * SECOND / 100)));
         assert!(one(&mut breaks, now + 9 * SECOND));
         assert!(one(&mut breaks, now + 9 * SECOND));
@@ -80,18 +80,18 @@ mod tests {
 
     #[test]
     fn what_is_ten_seconds_old_is_forgotten() {
-        let (mut breaks, now) = (Breaks::new(100), Instant::now());
+        let (mut breaks, now) = (ResetLimiter::new(100), Instant::now());
         // Ten a second, for ever.
         assert!((0..10_000).all(|n| !one(&mut breaks, now + n * SECOND / 10)));
         assert!(breaks.lately.len() <= 100);
-        let mut breaks = Breaks::new(1);
+        let mut breaks = ResetLimiter::new(1);
         assert!(!one(&mut breaks, now) && one(&mut breaks, now + 9 * SECOND));
         assert!(!one(&mut breaks, now + 10 * SECOND));
     }
 
     #[test]
     fn calls_whose_time_was_over_are_not_counted() {
-        let (mut breaks, now) = (Breaks::new(1), Instant::now());
+        let (mut breaks, now) = (ResetLimiter::new(1), Instant::now());
         let after = |millis| now + Duration::from_millis(millis);
         assert!((0..1_000).all(|_| !breaks.is_too_many(now, after(200), after(190))));
         assert!((0..1_000).all(|_| !breaks.is_too_many(now, after(200), after(100))));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_breaks_the_protocol_is_counted_however_little_time_the_call_had() {
-        let (mut breaks, now) = (Breaks::new(2), Instant::now());
+        let (mut breaks, now) = (ResetLimiter::new(2), Instant::now());
         assert!(!breaks.is_one_too_many(now) && !breaks.is_one_too_many(now));
         assert!(breaks.is_one_too_many(now), "one past the limit");
         assert!(!breaks.is_one_too_many(now + RESETS_WITHIN), "forgotten");

@@ -2,9 +2,9 @@
 
 use crate::{
     certs::{CertsError, Granted, IssueFault, PartyIssuer, TokenFault},
-    knocks::Source,
     limits::{JOIN_REPLY_BYTES_MAX, KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
-    pace::{Buckets, Lines, Pace},
+    rate_limit::{Buckets, LogLimits, Pace},
+    source_address::Source,
     tls::{Identity, Utc},
     wire::{Ask, JoinRefusal, JoinReply, JoinRequest},
 };
@@ -20,12 +20,12 @@ pub(super) struct Desk {
     issuer: PartyIssuer,
     /// Unknown tokens by address. Held while a token is judged, so that nobody tries many at once.
     tries: Mutex<Buckets<Source>>,
-    refused: Lines<Source>,
+    refused: LogLimits<Source>,
 }
 
 /// Who asks, as far as that is known.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
+pub(super) struct CallOrigin {
     pub(super) from: SocketAddr,
     /// By the certificate that it has shown, if it has shown one.
     pub(super) identity: Option<Identity>,
@@ -50,7 +50,7 @@ impl Desk {
     pub(super) fn new(issuer: PartyIssuer) -> Self {
         let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
         let tries = Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX));
-        Self { issuer, tries, refused: Lines::default() }
+        Self { issuer, tries, refused: LogLimits::default() }
     }
 
     pub(super) fn issuer(&self) -> &PartyIssuer {
@@ -58,33 +58,38 @@ impl Desk {
     }
 
     /// Judges a request. What was granted and what was refused is logged; of refusals so many lines and no more.
-    pub(super) fn answer(&self, asker: &Asker, request: &[u8], now: Now) -> JoinReply {
+    pub(super) fn answer(&self, requester: &CallOrigin, request: &[u8], now: Now) -> JoinReply {
         let decided = match JoinRequest::decode(request) {
             Ok(mut request) => {
-                let decided = self.decide(asker, &request, now);
+                let decided = self.decide(requester, &request, now);
                 request.wipe();
                 decided
             }
             Err(error) => Err((JoinRefusal::Malformed, error.to_string())),
         };
         decided.unwrap_or_else(|(why, text)| {
-            self.note_refusal(asker.from, why, &text, now.steady);
+            self.note_refusal(requester.from, why, &text, now.steady);
             JoinReply::refused(why, text)
         })
     }
 
-    fn decide(&self, asker: &Asker, request: &JoinRequest, now: Now) -> Result<JoinReply, Refused> {
+    fn decide(
+        &self,
+        requester: &CallOrigin,
+        request: &JoinRequest,
+        now: Now,
+    ) -> Result<JoinReply, Refused> {
         match request.ask() {
             Some(Ask::Join) => {
-                let granted = self.join(asker.from.ip(), request, now)?;
-                self.grant(asker, &granted, "by a token")
+                let granted = self.join(requester.from.ip(), request, now)?;
+                self.grant(requester, &granted, "by a token")
             }
             Some(Ask::Renew) => {
-                let renewed = self.issuer.renew(shown(asker)?, &request.request, now.wall);
-                self.grant(asker, &renewed.map_err(refusal)?, "for its present certificate")
+                let renewed = self.issuer.renew(shown(requester)?, &request.request, now.wall);
+                self.grant(requester, &renewed.map_err(refusal)?, "for its present certificate")
             }
             Some(Ask::List) => {
-                self.issuer.expect_good(shown(asker)?).map_err(refusal)?;
+                self.issuer.expect_good(shown(requester)?).map_err(refusal)?;
                 Ok(JoinReply::list(self.list()?))
             }
             None => Err((JoinRefusal::Malformed, "this version knows no such request".into())),
@@ -111,13 +116,18 @@ impl Desk {
         joined.map_err(refusal)
     }
 
-    fn grant(&self, asker: &Asker, granted: &Granted, why: &str) -> Result<JoinReply, Refused> {
+    fn grant(
+        &self,
+        requester: &CallOrigin,
+        granted: &Granted,
+        why: &str,
+    ) -> Result<JoinReply, Refused> {
         let Granted { is_new, party, serial, not_after, leaf_pem } = granted;
         let until = Utc(*not_after);
         let done = if *is_new { "signed" } else { "handed out again, for the same key," };
         tracing::info!(
             "{done} {party} for {} {why}: serial {serial}, holds until {until}",
-            asker.from
+            requester.from
         );
         Ok(JoinReply::granted(leaf_pem.clone(), self.issuer.ca_pem().into(), self.list()?))
     }
@@ -135,15 +145,15 @@ impl Desk {
     }
 
     fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
-        if let Some(left_out) = self.refused.say(Source::of(from.ip()), now) {
-            tracing::warn!("refused a request from {from}: {why}: {text}{left_out}");
+        if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
+            tracing::warn!("refused a request from {from}: {why}: {text}{suppressed}");
         }
     }
 
     /// Somebody who asked nothing that could be answered, or did not take the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
-        if let Some(left_out) = self.refused.say(Source::of(from.ip()), now) {
-            tracing::warn!("nothing came of a request from {from}: {why}{left_out}");
+        if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
+            tracing::warn!("nothing came of a request from {from}: {why}{suppressed}");
         }
     }
 }
@@ -152,10 +162,10 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn shown(asker: &Asker) -> Result<&Identity, Refused> {
+fn shown(requester: &CallOrigin) -> Result<&Identity, Refused> {
     let text =
         || (JoinRefusal::NoCertificate, "this takes a certificate that is still good".into());
-    asker.identity.as_ref().ok_or_else(text)
+    requester.identity.as_ref().ok_or_else(text)
 }
 
 fn refusal(fault: IssueFault) -> Refused {
