@@ -1,9 +1,11 @@
-//! A call through dialback beside the same echo on raw quinn, one stream per call, interleaved in one run: only the ratios count.
+//! A call through dialback beside the same echo on raw quinn, one stream per call, interleaved in
+//! one run: only the ratios count.
 //!
-//! `cargo bench --features cli --bench calls` prints the table; `-- quick` runs fewer rounds. The side that asks (with the load) and the side that
-//! answers have a runtime of one thread each, as two processes would; `-- shared` puts both on one runtime of two threads, where a call
-//! may or may not wake the other thread and single calls take one of two times. `-- http` compares the HTTP door with the same call over
-//! QUIC. Both ways use mutual TLS and the same transport
+//! `cargo bench --features cli --bench calls` prints the table; `-- quick` runs fewer rounds. The
+//! side that asks (with the load) and the side that answers have a runtime of one thread each, as
+//! two processes would; `-- shared` puts both on one runtime of two threads, where a call may or
+//! may not wake the other thread and single calls take one of two times. `-- http` compares the
+//! HTTP door with the same call over QUIC. Both ways use mutual TLS and the same transport
 //! settings, and dialback's calls are typed, with head, permit and deadline.
 
 #![expect(
@@ -134,7 +136,8 @@ async fn alone(way: String, load: Load, answering: Handle) {
     println!("{way}: {:.0} calls/s, {:.2} us of CPU a call", result.per_second, result.cpu_us);
 }
 
-/// User and system time of this process so far, in microseconds: fields 14 and 15 of `/proc/self/stat`, in ticks of 10 ms.
+/// User and system time of this process so far, in microseconds: fields 14 and 15 of
+/// `/proc/self/stat`, in ticks of 10 ms.
 fn cpu_us() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
@@ -224,7 +227,8 @@ fn main() {
     for (index, load) in LOADS.into_iter().enumerate() {
         if only.is_none_or(|only| only == index) {
             let task = compare(load, rounds, length, answering.clone());
-            // In a spawned task: the thread that blocks here is no worker, and every wake of it costs microseconds.
+            // In a spawned task: the thread that blocks here is no worker, and every wake of it
+            // costs microseconds.
             asking.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
         }
     }

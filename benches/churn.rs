@@ -1,8 +1,10 @@
-//! Calls that name only their service while agents come and go: 1,000 agents register and leave without a pause, over 100 services, under 1,000
-//! calls a second of `any`. Prints the latency of calls.
+//! Calls that name only their service while agents come and go: 1,000 agents register and leave
+//! without a pause, over 100 services, under 1,000 calls a second of `any`. Prints the latency of
+//! calls.
 //!
-//! `cargo bench --bench churn -- [AGENTS] [CALLS_PER_SECOND] [SECONDS] [EXTRA_HOSTS]`. The node is a process of its own; agents and caller live
-//! in this one. With EXTRA_HOSTS, so many agents that the caller may not call host each service too: a node without an index judges them all.
+//! `cargo bench --bench churn -- [AGENTS] [CALLS_PER_SECOND] [SECONDS] [EXTRA_HOSTS]`. The node is
+//! a process of its own; agents and caller live in this one. With EXTRA_HOSTS, so many agents that
+//! the caller may not call host each service too: a node without an index judges them all.
 
 #![expect(clippy::disallowed_methods, reason = "a bench starts its own tasks and reads the clock")]
 
@@ -122,7 +124,8 @@ async fn come_and_go(credentials: Credentials, address: String, n: usize, turns:
     }
 }
 
-/// How long an agent stays: so that with 1,000 of them some 65 come and as many leave a second, and the cores are not full of handshakes.
+/// How long an agent stays: so that with 1,000 of them some 65 come and as many leave a second, and
+/// the cores are not full of handshakes.
 const fn stay(n: usize) -> Duration {
     Duration::from_millis(10_000 + n as u64 * 10 % 10_000)
 }

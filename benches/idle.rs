@@ -1,7 +1,9 @@
-//! What an idle agent costs its node: resident memory of a node's process before and after so many agents have attached.
+//! What an idle agent costs its node: resident memory of a node's process before and after so many
+//! agents have attached.
 //!
-//! `cargo bench --features cli --bench idle -- 1000`. The node is a process of its own; the agents live in this one, each with its own certificate and
-//! its own socket. Linux only: the figures are `VmRSS` of `/proc/PID/status`.
+//! `cargo bench --features cli --bench idle -- 1000`. The node is a process of its own; the agents
+//! live in this one, each with its own certificate and its own socket. Linux only: the figures are
+//! `VmRSS` of `/proc/PID/status`.
 
 #![expect(clippy::disallowed_methods, reason = "a bench waits for its own tasks")]
 

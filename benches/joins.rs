@@ -1,7 +1,8 @@
 //! How long so many agents take until all are attached, when they start at once from one address.
 //!
-//! `cargo bench --features cli --bench joins -- 5000`; with a path after the number, the node is that binary (an older one, to compare). The
-//! node is a process of its own; the agents live in this one, each with its own certificate and its own socket.
+//! `cargo bench --features cli --bench joins -- 5000`; with a path after the number, the node is
+//! that binary (an older one, to compare). The node is a process of its own; the agents live in
+//! this one, each with its own certificate and its own socket.
 
 #![expect(clippy::disallowed_methods, reason = "a bench waits for its own tasks")]
 

@@ -1,4 +1,5 @@
-//! What it costs to look at a bearer token, right or wrong, among few and among many. It prints; it judges nothing.
+//! What it costs to look at a bearer token, right or wrong, among few and among many. It prints; it
+//! judges nothing.
 
 use dialback::tokens::{TokenFile, Tokens};
 use std::{

@@ -11,7 +11,8 @@ pub(crate) enum Cause {
     Refused,
 }
 
-/// The longest wait between attempts on a node that does not answer: it is then found within about 5 s.
+/// The longest wait between attempts on a node that does not answer: it is then found within about
+/// 5 s.
 pub(crate) const UNREACHABLE_CAP: Duration = Duration::from_secs(3);
 /// After this long without any answer the node is probably gone for a while.
 pub(crate) const UNREACHABLE_LONG_AFTER: Duration = Duration::from_secs(600);
@@ -26,9 +27,10 @@ pub(crate) const REFUSED_CAP: Duration = Duration::from_secs(300);
 
 /// The wait before the next attempt.
 ///
-/// `failures` counts failed attempts in a row (the first wait has 1), `failing_for` is how long they have gone on, `chance` is drawn
-/// evenly from 0.0 to 1.0. Unreachable nodes get full jitter from 0 to the cap, so that agents that lost a node together do not come
-/// back together; refusals wait at least their base and up to half as much again.
+/// `failures` counts failed attempts in a row (the first wait has 1), `failing_for` is how long
+/// they have gone on, `chance` is drawn evenly from 0.0 to 1.0. Unreachable nodes get full jitter
+/// from 0 to the cap, so that agents that lost a node together do not come back together; refusals
+/// wait at least their base and up to half as much again.
 pub(crate) fn wait(cause: Cause, failures: u32, failing_for: Duration, chance: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     match cause {

@@ -1,4 +1,5 @@
-//! Reaching agents through a node from anywhere else. A caller comes back by itself when its link is lost.
+//! Reaching agents through a node from anywhere else. A caller comes back by itself when its link
+//! is lost.
 
 use crate::{
     call::{
@@ -34,7 +35,8 @@ enum State {
 
 struct Shared {
     peer: PeerName,
-    /// One run of this caller. It stays the same when the certificate is renewed: by it the node knows the next link for one of ours.
+    /// One run of this caller. It stays the same when the certificate is renewed: by it the node
+    /// knows the next link for one of ours.
     instance: [u8; 16],
     address: NodeAddress,
     dialler: Dialler,
@@ -61,7 +63,8 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The failure as a call would have it: `UNAUTHENTICATED`, `RESOURCE_EXHAUSTED` or `UNAVAILABLE`, not executed.
+    /// The failure as a call would have it: `UNAUTHENTICATED`, `RESOURCE_EXHAUSTED` or
+    /// `UNAVAILABLE`, not executed.
     pub fn to_status(&self) -> Status {
         match self {
             Self::Start(error) => Status::not_executed(Code::FailedPrecondition, error.to_string()),
@@ -109,8 +112,9 @@ impl CallerBuilder {
     /// Dials, and returns once the node has welcomed this caller.
     ///
     /// # Errors
-    /// A certificate that is not a caller's, an address that is none; at once a refusal, a name that does not resolve, a port that nobody listens on, and
-    /// a network without a way there; a node that does not answer in time.
+    /// A certificate that is not a caller's, an address that is none; at once a refusal, a name
+    /// that does not resolve, a port that nobody listens on, and a network without a way there; a
+    /// node that does not answer in time.
     pub async fn connect(self) -> Result<Caller, ConnectError> {
         let (caller, timeout) = self.start()?;
         caller.linked(timeout).await.map_err(ConnectError::Link)?;
@@ -194,8 +198,9 @@ async fn hold(shared: Arc<Shared>) {
     }
 }
 
-/// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
-/// are no restart but a node that plays with us, and then the second is stayed with.
+/// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on
+/// beside the next one; two such links at once are no restart but a node that plays with us, and
+/// then the second is stayed with.
 async fn stay(
     shared: &Arc<Shared>,
     mut held: Held,
@@ -279,8 +284,8 @@ impl Held {
         }
     }
 
-    /// Another link has taken its place: closes it when this side waits for no reply on it any more, however long that takes. The place of
-    /// a former link is held meanwhile.
+    /// Another link has taken its place: closes it when this side waits for no reply on it any
+    /// more, however long that takes. The place of a former link is held meanwhile.
     async fn retire(self, _place: FormerPlace) {
         let link = self.link.clone();
         link.replace();
@@ -319,14 +324,16 @@ impl Drop for Held {
     }
 }
 
-/// A program that asks for calls, linked to a node. Cloning shares the link; the last one dropped closes it.
+/// A program that asks for calls, linked to a node. Cloning shares the link; the last one dropped
+/// closes it.
 #[derive(Clone)]
 pub struct Caller {
     shared: Arc<Shared>,
     _alive: Arc<Alive>,
 }
 
-/// Held by every clone of a caller and by what it can call; the task that keeps the link holds none.
+/// Held by every clone of a caller and by what it can call; the task that keeps the link holds
+/// none.
 struct Alive(Arc<Shared>);
 
 impl Drop for Alive {
@@ -358,7 +365,8 @@ impl Caller {
         }
     }
 
-    /// The agent of this name, through the node. Calls made while the link is down wait for it within their deadline, or end not executed.
+    /// The agent of this name, through the node. Calls made while the link is down wait for it
+    /// within their deadline, or end not executed.
     ///
     /// # Errors
     /// The text is no name.
@@ -366,12 +374,14 @@ impl Caller {
         Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
     }
 
-    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]` rule of the node says which may.
+    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]`
+    /// rule of the node says which may.
     pub fn any(&self) -> Callee {
         self.callee(Target::Service)
     }
 
-    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome for each, by name.
+    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome
+    /// for each, by name.
     ///
     /// # Errors
     /// The agents could not be listed. What became of a call stands with its agent.
@@ -401,7 +411,8 @@ impl Caller {
         Ok(call.call_raw(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
     }
 
-    /// The agents that may answer for the method's service and that this caller may call, attached now, by name.
+    /// The agents that may answer for the method's service and that this caller may call, attached
+    /// now, by name.
     ///
     /// # Errors
     /// As any call.
@@ -432,7 +443,8 @@ impl Caller {
         self.node().call(format!("{DIRECTORY}/Services").as_str(), agent).await
     }
 
-    /// The services that this caller may call, each method with the agents on which: of those that are attached and take calls.
+    /// The services that this caller may call, each method with the agents on which: of those that
+    /// are attached and take calls.
     ///
     /// # Errors
     /// As any call; `UNIMPLEMENTED` from a node that is older than this method.
@@ -446,8 +458,9 @@ impl Caller {
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
-    /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. The link and calls in flight
-    /// stay. By itself the caller notices within some seconds.
+    /// Sends from a new socket from now on: to be called by a program that knows that the network
+    /// has changed. The link and calls in flight stay. By itself the caller notices within some
+    /// seconds.
     ///
     /// # Errors
     /// The system gives no socket.
@@ -457,13 +470,15 @@ impl Caller {
 
     /// Shows other credentials from now on, or trusts others, while the caller runs.
     ///
-    /// The link is judged by them before this returns, and closed if a handshake would now refuse the node. With another certificate of its
-    /// own the caller then dials once more, and leaves the former link when all replies have come over it, however long that takes: three such
-    /// links may be up, and with so many the next one waits for the drain time and then ends the oldest. It dials again at once if it was
-    /// refused.
+    /// The link is judged by them before this returns, and closed if a handshake would now refuse
+    /// the node. With another certificate of its own the caller then dials once more, and leaves
+    /// the former link when all replies have come over it, however long that takes: three such
+    /// links may be up, and with so many the next one waits for the drain time and then ends the
+    /// oldest. It dials again at once if it was refused.
     ///
     /// # Errors
-    /// Credentials of another party, or none that make a TLS configuration. Nothing has changed then.
+    /// Credentials of another party, or none that make a TLS configuration. Nothing has changed
+    /// then.
     pub async fn apply(&self, credentials: Credentials) -> Result<(), StartError> {
         let shared = &self.shared;
         let now = self.credentials();

@@ -1,14 +1,18 @@
-//! What a party may be given while it runs, as one whole: it was checked before, and comes into force at once or not at all.
+//! What a party may be given while it runs, as one whole: it was checked before, and comes into
+//! force at once or not at all.
 
 use crate::{limits::Limits, tls::Credentials};
 
-/// Another set of what a running node or agent goes by. `P` is its policy. What is `None` stays as it is.
+/// Another set of what a running node or agent goes by. `P` is its policy. What is `None` stays as
+/// it is.
 ///
-/// Calls that are in flight go on under what they began with. New bounds hold for links that are made from then on.
+/// Calls that are in flight go on under what they began with. New bounds hold for links that are
+/// made from then on.
 #[derive(Debug, Clone)]
 pub struct ConfigUpdate<P> {
-    /// The certificate to show and whom to believe: the same party's, with the same role, name and trust domain. After it every link is
-    /// judged again, and closed if a handshake would now refuse it.
+    /// The certificate to show and whom to believe: the same party's, with the same role, name and
+    /// trust domain. After it every link is judged again, and closed if a handshake would now
+    /// refuse it.
     pub credentials: Option<Credentials>,
     /// Who may call what.
     pub policy: Option<P>,

@@ -1,4 +1,5 @@
-//! Tasks and how they end: stop taking, finish, leave. Tasks start only here, and here is the word on which they leave.
+//! Tasks and how they end: stop taking, finish, leave. Tasks start only here, and here is the word
+//! on which they leave.
 
 use std::{
     future::Future,
@@ -16,11 +17,13 @@ use tokio_util::{
 
 /// The tasks of one owner. Whoever owns them waits for them; cloning shares them.
 ///
-/// Two signals: [`Tasks::draining`] says that nothing new is to start, [`Tasks::stopped`] that the time for finishing is over.
+/// Two signals: [`Tasks::draining`] says that nothing new is to start, [`Tasks::stopped`] that the
+/// time for finishing is over.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
-    /// What was started after the drain had begun: refusals. Nobody waits for them, or a steady stream of calls would keep the drain up.
+    /// What was started after the drain had begun: refusals. Nobody waits for them, or a steady
+    /// stream of calls would keep the drain up.
     late: TaskTracker,
     draining: Arc<AtomicBool>,
     stopped: CancellationToken,
@@ -37,7 +40,8 @@ impl Tasks {
         drop(tokio::spawn(tracker.track_future(task)));
     }
 
-    /// Starts a task that is dropped where it stands once the owner has stopped: for loops that have no end of their own.
+    /// Starts a task that is dropped where it stands once the owner has stopped: for loops that
+    /// have no end of their own.
     pub(crate) fn spawn_until_stopped<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -81,8 +85,8 @@ impl Tasks {
     }
 }
 
-/// Does work that blocks its thread on one of the runtime's threads for such work, and waits for it. `None` if it panicked. Dropped, the work
-/// goes on to its own end.
+/// Does work that blocks its thread on one of the runtime's threads for such work, and waits for
+/// it. `None` if it panicked. Dropped, the work goes on to its own end.
 #[cfg(any(feature = "certs", feature = "config", feature = "forward", feature = "gateway"))]
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,

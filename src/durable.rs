@@ -2,7 +2,8 @@
 
 use std::{fs, io, path::Path};
 
-/// Renames a file and syncs the directory that holds the new name, because a rename alone may be lost with the power (fsync(2)).
+/// Renames a file and syncs the directory that holds the new name, because a rename alone may be
+/// lost with the power (fsync(2)).
 ///
 /// # Errors
 /// What the system says. The file may have its new name already when only the sync has failed.

@@ -29,10 +29,11 @@ impl<E: Clone> EventSender<E> {
     }
 }
 
-/// Events from the moment at which this was asked for, in their order. Made by [`Node::events`](crate::Node::events) and
-/// [`Agent::events`](crate::Agent::events).
+/// Events from the moment at which this was asked for, in their order. Made by
+/// [`Node::events`](crate::Node::events) and [`Agent::events`](crate::Agent::events).
 ///
-/// It holds 1,024 events. A program that takes none for long loses the oldest of them, and nobody waits for it.
+/// It holds 1,024 events. A program that takes none for long loses the oldest of them, and nobody
+/// waits for it.
 pub struct Events<E> {
     coming: broadcast::Receiver<E>,
     owner: Tasks,
@@ -40,7 +41,8 @@ pub struct Events<E> {
 }
 
 impl<E: Clone> Events<E> {
-    /// The next event. `None` once the node or agent has stopped and all that was told before was taken.
+    /// The next event. `None` once the node or agent has stopped and all that was told before was
+    /// taken.
     pub async fn next(&mut self) -> Option<E> {
         loop {
             let next = tokio::select! {
@@ -67,7 +69,8 @@ impl<E: Clone> Events<E> {
         }
     }
 
-    /// How many events were lost because they were not taken in time, as far as [`Events::next`] has come.
+    /// How many events were lost because they were not taken in time, as far as [`Events::next`]
+    /// has come.
     pub const fn lost(&self) -> u64 {
         self.lost
     }

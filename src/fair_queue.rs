@@ -1,6 +1,8 @@
-//! A bounded queue that is fair between blocks of addresses: networks take turns, in each network its sites, in each site its hosts. So many
-//! addresses in one block do not multiply a share. Of one host the newest item comes first: a waiter has a limited time, and in a crowd
-//! that is larger than can be served in it, the oldest would be served when they are about to give up, and all work would be in vain.
+//! A bounded queue that is fair between blocks of addresses: networks take turns, in each network
+//! its sites, in each site its hosts. So many addresses in one block do not multiply a share. Of
+//! one host the newest item comes first: a waiter has a limited time, and in a crowd that is larger
+//! than can be served in it, the oldest would be served when they are about to give up, and all
+//! work would be in vain.
 
 use crate::prefixes::Prefix;
 use std::{
@@ -57,8 +59,8 @@ impl<T> FairQueue<T> {
         self.root.count == 0
     }
 
-    /// Adds an item. Where the queue is full, the oldest item of the block of which most wait gives way, and is returned. Costs a look at
-    /// every network then.
+    /// Adds an item. Where the queue is full, the oldest item of the block of which most wait gives
+    /// way, and is returned. Costs a look at every network then.
     pub(crate) fn push(&mut self, address: IpAddr, item: T) -> Option<T> {
         self.root.push(&path(address), item);
         if self.root.count > self.most { self.root.shed() } else { None }

@@ -1,4 +1,5 @@
-//! Files that are whole or not there: written beside their place, then moved into it. And who may get at a file.
+//! Files that are whole or not there: written beside their place, then moved into it. And who may
+//! get at a file.
 
 use crate::{durable, tls};
 use std::{
@@ -18,7 +19,8 @@ pub(crate) enum Audience {
     Owner,
     /// Everybody, as the umask has it.
     All,
-    /// Whoever could read the file that it replaces, with the same owner; its owner alone if there was none.
+    /// Whoever could read the file that it replaces, with the same owner; its owner alone if there
+    /// was none.
     AsBefore,
     /// The same for a private key, without what lets others read it or the group write it.
     KeyAsBefore,
@@ -73,7 +75,8 @@ fn write_new(path: &Path, text: &str, audience: Audience) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives a new file the owner and the mode of the one that it is going to replace: a party that runs as another user goes on reading it.
+/// Gives a new file the owner and the mode of the one that it is going to replace: a party that
+/// runs as another user goes on reading it.
 #[cfg(unix)]
 fn made_alike(file: &File, path: &Path, mask: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -94,8 +97,8 @@ fn made_alike(_: &File, _: &Path, _: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the directory if need be, and holds it until the guard is dropped, so that of two commands that run at once one waits for the
-/// other.
+/// Makes the directory if need be, and holds it until the guard is dropped, so that of two commands
+/// that run at once one waits for the other.
 pub(crate) fn hold_dir(dir: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(dir)?;
     // Some systems open no directories and some file systems lock nothing: then nobody is held up.

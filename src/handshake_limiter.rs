@@ -1,5 +1,6 @@
-//! Which handshakes may go on, of a node and of an enroller: how many at once in all and of each block of addresses, and how many a second of
-//! one address. Who is over a bound and has not proved its address is asked to; who has proved it waits for its turn.
+//! Which handshakes may go on, of a node and of an enroller: how many at once in all and of each
+//! block of addresses, and how many a second of one address. Who is over a bound and has not proved
+//! its address is asked to; who has proved it waits for its turn.
 
 use crate::{
     fair_queue::FairQueue,
@@ -62,7 +63,8 @@ struct AtOnce {
 }
 
 impl AtOnce {
-    /// One address may have a quarter, and one network half, so that it takes many networks to hold all.
+    /// One address may have a quarter, and one network half, so that it takes many networks to hold
+    /// all.
     const fn of(all: usize) -> Self {
         let blocks = PrefixLimits { host: all / 4, site: all * 3 / 8, network: all / 2 };
         Self { all, blocks }
@@ -144,7 +146,8 @@ impl<I: Incoming> HandshakeLimiter<I> {
         }
     }
 
-    /// Puts one in the queue, or asks it to prove its address. Gives the one that had to leave the queue for it.
+    /// Puts one in the queue, or asks it to prove its address. Gives the one that had to leave the
+    /// queue for it.
     fn take(&mut self, incoming: I, now: Instant) -> Option<Waiting<I>> {
         let address = incoming.remote_address();
         if !incoming.is_validated() && self.require_address_validation(address.ip(), now) {
@@ -154,7 +157,8 @@ impl<I: Incoming> HandshakeLimiter<I> {
         self.waiting.push(address.ip(), Waiting { address, since: now, incoming })
     }
 
-    /// Whether this address has to prove itself first: else packets under made-up addresses could hold the share of their owners.
+    /// Whether this address has to prove itself first: else packets under made-up addresses could
+    /// hold the share of their owners.
     fn require_address_validation(&mut self, address: IpAddr, now: Instant) -> bool {
         let has_room = self.in_progress.held().has_room_for_unproven(address);
         !has_room || !self.waiting.is_empty() || !may_begin(&mut self.begun, address, now, false)
@@ -194,7 +198,8 @@ impl<I: Incoming> HandshakeLimiter<I> {
     }
 }
 
-/// Whether the pace of an address lets it begin now; if so and it `counts`, it is one less that it may.
+/// Whether the pace of an address lets it begin now; if so and it `counts`, it is one less that it
+/// may.
 fn may_begin(begun: &mut Buckets<Prefix>, address: IpAddr, now: Instant, counts: bool) -> bool {
     Prefix::of(address, Width::Host).is_some_and(|host| begun.may(host, now, counts))
 }
@@ -268,8 +273,8 @@ impl Held {
         Some(removed)
     }
 
-    /// Revokes the permit of one handshake that has taken longer than the grace, for the sake of the first of these hosts for which that helps.
-    /// Says whether there was one.
+    /// Revokes the permit of one handshake that has taken longer than the grace, for the sake of
+    /// the first of these hosts for which that helps. Says whether there was one.
     fn revoke_one(&mut self, wanted: impl IntoIterator<Item = Vec<Prefix>>, now: Instant) -> bool {
         let is_slow = |handshake: &Handshake| {
             !handshake.is_settled && now >= handshake.since + HANDSHAKE_GRACE
@@ -408,7 +413,8 @@ mod tests {
             self.begin();
         }
 
-        /// The handshakes in progress of addresses that begin so, without those whose permit was revoked.
+        /// The handshakes in progress of addresses that begin so, without those whose permit was
+        /// revoked.
         fn in_progress(&self, address: &str) -> usize {
             let of = |(of, permit): &&(String, HandshakePermit)| {
                 of.starts_with(address) && !permit.revoked.is_cancelled()

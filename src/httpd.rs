@@ -1,4 +1,5 @@
-//! A small HTTP server: connections in, bounded in number, size and time; what is answered is the owner's.
+//! A small HTTP server: connections in, bounded in number, size and time; what is answered is the
+//! owner's.
 
 mod authority;
 mod discard;
@@ -97,7 +98,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
     /// Hears of a handshake that failed.
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error);
 
-    /// When no more requests are to come, and when the last ones are over. `None` when that was said before.
+    /// When no more requests are to come, and when the last ones are over. `None` when that was
+    /// said before.
     fn leaving(&self) -> Option<[OnWord; 2]>;
 
     /// Answers one request. Dropped when the client has gone.
@@ -223,8 +225,9 @@ async fn connection<A: Answers>(
     }
 }
 
-/// Has the system take of answers about as much as the client does: whether they move on shows only here, and a client that reads slowly and
-/// all the while is not one that takes nothing. Where that cannot be said, the system's own measure holds.
+/// Has the system take of answers about as much as the client does: whether they move on shows only
+/// here, and a client that reads slowly and all the while is not one that takes nothing. Where that
+/// cannot be said, the system's own measure holds.
 fn hold_little(stream: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(HTTP_UNSENT_BYTES_MAX));
@@ -331,13 +334,15 @@ async fn talk<S, A>(
     }
 }
 
-/// Whether a client of HTTP/1 sends the body of a request only when it is asked to (RFC 9110 section 10.1.1).
+/// Whether a client of HTTP/1 sends the body of a request only when it is asked to (RFC 9110
+/// section 10.1.1).
 fn waits_for_continue(headers: &HeaderMap) -> bool {
     let expectation = headers.get(header::EXPECT);
     expectation.is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Starts what HTTP/2 does beside a connection: a task a request. Dropped before its end, it resets the stream of that request and no other.
+/// Starts what HTTP/2 does beside a connection: a task a request. Dropped before its end, it resets
+/// the stream of that request and no other.
 #[derive(Clone)]
 struct Streams {
     tasks: Tasks,
@@ -391,8 +396,8 @@ where
     }
 }
 
-/// Drives a connection until it has ended by itself, was left, or has to be cut. Whether the client may still be sending, and what it sends
-/// is to be discarded.
+/// Drives a connection until it has ended by itself, was left, or has to be cut. Whether the client
+/// may still be sending, and what it sends is to be discarded.
 async fn until_over<C: Connection>(
     connection: C,
     (peer, activity): (&Peer, &Activity),

@@ -10,9 +10,11 @@ use tokio::time::{Instant, error::Elapsed};
 
 /// The output of a future that is usually ready at once, or the end of its time.
 ///
-/// A timer of tokio's takes a reference on the runtime that all threads share, so making one for each of the ten waits of a call, of
-/// which nine do not happen, costs as much as the call's own work. Here it is made after the first poll, and only then is `until` asked.
-/// It is boxed, and the work is pinned by whoever waits, so that waits that do not happen take no room in the future of a call either.
+/// A timer of tokio's takes a reference on the runtime that all threads share, so making one for
+/// each of the ten waits of a call, of which nine do not happen, costs as much as the call's own
+/// work. Here it is made after the first poll, and only then is `until` asked. It is boxed, and the
+/// work is pinned by whoever waits, so that waits that do not happen take no room in the future of
+/// a call either.
 pub(crate) async fn ready_by<F: Future>(
     until: impl FnOnce() -> Instant,
     mut work: Pin<&mut F>,

@@ -1,7 +1,8 @@
 //! dialback: reverse RPC over QUIC. The side that serves is the side that dials.
 //!
-//! An [`Agent`] inside a private network dials *out*, over QUIC with mutual TLS, to a public [`Node`]. The node opens one QUIC stream per
-//! call to run services that the agent hosts. A [`Caller`] reaches agents through the node from anywhere else.
+//! An [`Agent`] inside a private network dials *out*, over QUIC with mutual TLS, to a public
+//! [`Node`]. The node opens one QUIC stream per call to run services that the agent hosts. A
+//! [`Caller`] reaches agents through the node from anywhere else.
 //!
 //! ```no_run
 //! use dialback::{Agent, Context, Credentials, Node, Status};
@@ -36,15 +37,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Every call ends in exactly one [`Outcome`], and a failure says whether its handler ran: see [`Status`].
+//! Every call ends in exactly one [`Outcome`], and a failure says whether its handler ran: see
+//! [`Status`].
 //!
 //! # Features
 //!
-//! `cli`: the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making certificates. `config`: TOML
-//! files. `json`: JSON in and out of messages. `forward`: services that an agent forwards to a local HTTP upstream. `gateway`: the
-//! HTTP door of a node, its bearer tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
+//! `cli`: the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making
+//! certificates. `config`: TOML files. `json`: JSON in and out of messages. `forward`: services
+//! that an agent forwards to a local HTTP upstream. `gateway`: the HTTP door of a node, its bearer
+//! tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is
+//! needed.
 
-// The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads this list and holds us to it.
+// The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads
+// this list and holds us to it.
 #[cfg(all(test, feature = "certs"))]
 mod simulation;
 #[cfg(feature = "config")]

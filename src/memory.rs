@@ -1,4 +1,5 @@
-//! Bytes of messages that a node or an agent holds for its callers: counted for each and in all, refused before the process is killed for them.
+//! Bytes of messages that a node or an agent holds for its callers: counted for each and in all,
+//! refused before the process is killed for them.
 
 use crate::{
     limits::{Limits, MEMORY_COUNTED_BYTES_MIN, MEMORY_SHARE},
@@ -57,7 +58,8 @@ impl Exhausted {
 enum Purpose {
     /// Refused in time: nothing was started.
     Request,
-    /// Has twice the room: what was started is to end well, and a caller whose replies are many gets no further call.
+    /// Has twice the room: what was started is to end well, and a caller whose replies are many
+    /// gets no further call.
     Reply,
 }
 
@@ -122,7 +124,8 @@ struct Shared {
 }
 
 impl MessageMemory {
-    /// `memory_max`, or half of what the process may use. A bound that the largest message does not fit is logged.
+    /// `memory_max`, or half of what the process may use. A bound that the largest message does not
+    /// fit is logged.
     pub(crate) fn new(limits: &Limits) -> Self {
         let counter = Mutex::new(Counter::new(0));
         let memory = Self(Arc::new(Shared { counter, refusals: LogLimits::default() }));
@@ -156,7 +159,8 @@ impl MessageMemory {
     }
 }
 
-/// Says so if the share of a caller is smaller than the largest message, which would be refused even if nothing else is held.
+/// Says so if the share of a caller is smaller than the largest message, which would be refused
+/// even if nothing else is held.
 pub(crate) fn misfit(memory_max: usize, message_bytes_max: usize) -> Option<String> {
     let share = memory_max / MEMORY_SHARE;
     let enough = message_bytes_max.saturating_mul(MEMORY_SHARE);
@@ -225,7 +229,8 @@ impl Held {
         taken
     }
 
-    /// What was made of the bytes that are held, counted in their place until the last piece of it is dropped.
+    /// What was made of the bytes that are held, counted in their place until the last piece of it
+    /// is dropped.
     ///
     /// # Errors
     /// It is larger than they are, and there is no room for the rest.

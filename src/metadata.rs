@@ -2,7 +2,8 @@
 
 /// Pairs of key and value in the order in which they were added. A key may come more than once.
 ///
-/// At most 64 pairs and 8 KiB of text travel; more is refused with `RESOURCE_EXHAUSTED`, and the call does not start.
+/// At most 64 pairs and 8 KiB of text travel; more is refused with `RESOURCE_EXHAUSTED`, and the
+/// call does not start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata(Vec<(String, String)>);
 

@@ -1,7 +1,7 @@
 //! Text that others wrote, made safe for logs and terminals.
 
-/// Shows control characters and other invisible ones as `\u{..}`. Quotes and backslashes stay as they are, so that text that was made
-/// printable already is not changed again.
+/// Shows control characters and other invisible ones as `\u{..}`. Quotes and backslashes stay as
+/// they are, so that text that was made printable already is not changed again.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

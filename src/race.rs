@@ -1,4 +1,5 @@
-//! Connection attempts to the addresses of one name, raced as RFC 8305 describes, and TCP connections made that way.
+//! Connection attempts to the addresses of one name, raced as RFC 8305 describes, and TCP
+//! connections made that way.
 
 use crate::{
     limits::{RACE_ADDRESSES_MAX, RACE_STAGGER},
@@ -7,11 +8,12 @@ use crate::{
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-/// Returns the first attempt that succeeds. The next attempt starts `stagger` after the last one, or at once when one has failed; the
-/// others are cancelled as soon as one has succeeded.
+/// Returns the first attempt that succeeds. The next attempt starts `stagger` after the last one,
+/// or at once when one has failed; the others are cancelled as soon as one has succeeded.
 ///
 /// # Errors
-/// The most telling of all errors; `None` without any attempt. Dropping the future cancels all attempts.
+/// The most telling of all errors; `None` without any attempt. Dropping the future cancels all
+/// attempts.
 pub(crate) async fn first<T, E, F>(
     attempts: impl IntoIterator<Item = F>,
     stagger: Duration,
@@ -50,10 +52,12 @@ where
     }
 }
 
-/// Looks up all addresses of a name, in the system's order of preference. The caller bounds the time.
+/// Looks up all addresses of a name, in the system's order of preference. The caller bounds the
+/// time.
 ///
 /// # Errors
-/// The resolver's error, or the one behind it: a process without file descriptors cannot ask, and the resolver calls that an unknown name.
+/// The resolver's error, or the one behind it: a process without file descriptors cannot ask, and
+/// the resolver calls that an unknown name.
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host((host, port)).await;
     found.map(Iterator::collect).map_err(|error| {
@@ -77,13 +81,15 @@ pub(crate) fn interleave(found: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     out
 }
 
-/// The addresses of one name that were tried since the last success. Names may have more addresses than one race tries.
+/// The addresses of one name that were tried since the last success. Names may have more addresses
+/// than one race tries.
 #[derive(Debug, Default)]
 pub(crate) struct Tried(Vec<SocketAddr>);
 
 impl Tried {
-    /// Chooses the addresses of the next race: those not tried yet first, then all again from the start. The order in which a resolver
-    /// lists them does not matter, and addresses that it lists no more are forgotten.
+    /// Chooses the addresses of the next race: those not tried yet first, then all again from the
+    /// start. The order in which a resolver lists them does not matter, and addresses that it lists
+    /// no more are forgotten.
     pub(crate) fn next(&mut self, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
         self.0.retain(|address| found.contains(address));
         let (mut tried, mut next): (VecDeque<_>, VecDeque<_>) =

@@ -1,5 +1,5 @@
-//! How often something may happen: token buckets that take the time as an argument, by key in bounded memory, and lines of a log that are
-//! said so often and no oftener.
+//! How often something may happen: token buckets that take the time as an argument, by key in
+//! bounded memory, and lines of a log that are said so often and no oftener.
 
 use crate::limits::{
     LINE_CAUSES_MAX, LINES_OF_ALL_AT_ONCE, LINES_OF_ALL_EVERY, LINES_OF_ONE_AT_ONCE,
@@ -14,7 +14,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// So many at once, and after them one every so often. A bucket of this pace is a single moment: when it will be full again.
+/// So many at once, and after them one every so often. A bucket of this pace is a single moment:
+/// when it will be full again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
     every: Duration,
@@ -33,7 +34,8 @@ impl Pace {
         Self::new(count, time / count.max(1))
     }
 
-    /// Takes one from a bucket that will be full at that moment, or is full. Gives when it will be full then.
+    /// Takes one from a bucket that will be full at that moment, or is full. Gives when it will be
+    /// full then.
     ///
     /// # Errors
     /// It is empty for so long.
@@ -72,7 +74,8 @@ impl<K: Eq + Hash> Buckets<K> {
         true
     }
 
-    /// Buckets that nobody took from while they could fill are full, and a full one needs no memory.
+    /// Buckets that nobody took from while they could fill are full, and a full one needs no
+    /// memory.
     fn forget(&mut self, now: Instant) {
         let (turn, fill) = (*self.turn.get_or_insert(now), self.pace.fill);
         if now >= turn + fill {
@@ -115,7 +118,8 @@ impl LogLimiter {
     }
 }
 
-/// How many lines of a kind were left out before the one that says so. Shown as the end of that line.
+/// How many lines of a kind were left out before the one that says so. Shown as the end of that
+/// line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Suppressed(pub(crate) u64);
 
@@ -128,7 +132,8 @@ impl fmt::Display for Suppressed {
     }
 }
 
-/// One kind of line that others can have us say: some from each of them, and some from all together.
+/// One kind of line that others can have us say: some from each of them, and some from all
+/// together.
 #[derive(Debug)]
 pub(crate) struct LogLimits<K>(Mutex<(Buckets<K>, LogLimiter)>);
 
@@ -145,7 +150,8 @@ impl<K: Eq + Hash> LogLimits<K> {
         Self(Mutex::new((Buckets::new(each, keys_max), LogLimiter::new(all))))
     }
 
-    /// One more that could be said, caused by this one. If it may be: how many of its kind before it were left out.
+    /// One more that could be said, caused by this one. If it may be: how many of its kind before
+    /// it were left out.
     pub(crate) fn say(&self, cause: K, now: Instant) -> Option<Suppressed> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (each, all) = &mut *lines;

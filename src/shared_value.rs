@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Holds the value of the moment. Reading it costs a short lock and one count; whoever has read it keeps what it was.
+/// Holds the value of the moment. Reading it costs a short lock and one count; whoever has read it
+/// keeps what it was.
 #[derive(Debug, Default)]
 pub(crate) struct SharedValue<T>(RwLock<Arc<T>>);
 

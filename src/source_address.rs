@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Those who are counted together: an IPv4 address, or the 64 bits that one site of IPv6 has at least.
+/// Those who are counted together: an IPv4 address, or the 64 bits that one site of IPv6 has at
+/// least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Source(IpAddr);
 

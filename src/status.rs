@@ -4,7 +4,8 @@ use crate::metadata::Metadata;
 use bytes::Bytes;
 use std::{error::Error, fmt, str::FromStr};
 
-/// What kind of failure it was: gRPC's codes with their numbers and names, which are also Connect's.
+/// What kind of failure it was: gRPC's codes with their numbers and names, which are also
+/// Connect's.
 ///
 /// Source: <https://grpc.io/docs/guides/status-codes/>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,8 +142,9 @@ impl fmt::Display for Outcome {
 
 /// Why a call did not succeed: code, outcome, message, and what the handler attached.
 ///
-/// A handler makes one with [`Status::new`] or the constructor of a code; all others are made where the failure is known.
-/// `?` turns common errors of the standard library into INTERNAL, and [`Status::from_error`] any other:
+/// A handler makes one with [`Status::new`] or the constructor of a code; all others are made where
+/// the failure is known. `?` turns common errors of the standard library into INTERNAL, and
+/// [`Status::from_error`] any other:
 ///
 /// ```
 /// use dialback::Status;
@@ -238,8 +240,8 @@ impl Status {
         self.0.outcome == Outcome::NotExecuted
     }
 
-    /// The same failure, known to come from a handler that ran: whatever a handler returns is its answer,
-    /// even when it is a status that the handler itself got from another call.
+    /// The same failure, known to come from a handler that ran: whatever a handler returns is its
+    /// answer, even when it is a status that the handler itself got from another call.
     #[must_use]
     pub fn into_app_error(mut self) -> Self {
         self.0.outcome = Outcome::AppError;
@@ -247,7 +249,8 @@ impl Status {
     }
 }
 
-/// Constructors named for codes, each [`Status::new`] with that code. Code UNKNOWN has none: [`Status::unknown`] is about the outcome.
+/// Constructors named for codes, each [`Status::new`] with that code. Code UNKNOWN has none:
+/// [`Status::unknown`] is about the outcome.
 macro_rules! constructors {
     ($($name:ident $code:ident)*) => {
         impl Status {
@@ -280,8 +283,9 @@ constructors! {
 }
 
 impl Status {
-    /// A handler's own error from any error: INTERNAL (outcome `app_error`), with the text of the error and of its sources, which the
-    /// caller sees. A `Status` inside is returned as it is. For `.map_err(Status::from_error)?`.
+    /// A handler's own error from any error: INTERNAL (outcome `app_error`), with the text of the
+    /// error and of its sources, which the caller sees. A `Status` inside is returned as it is. For
+    /// `.map_err(Status::from_error)?`.
     pub fn from_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let error = match error.into().downcast::<Self>() {
             Ok(status) => return *status,
@@ -298,7 +302,8 @@ impl Status {
     }
 }
 
-/// `?` in handlers. A blanket conversion from every error cannot be written, because `Status` is an error itself.
+/// `?` in handlers. A blanket conversion from every error cannot be written, because `Status` is an
+/// error itself.
 macro_rules! from_errors {
     ($($error:ty),* $(,)?) => {
         $(

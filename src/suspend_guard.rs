@@ -1,7 +1,8 @@
-//! A pause of this process (SIGSTOP, a suspended machine) and what it means for requests on a link that were read after it: they may be over.
+//! A pause of this process (SIGSTOP, a suspended machine) and what it means for requests on a link
+//! that were read after it: they may be over.
 //!
-//! After a pause the link is asked for a PONG, behind which all has come that the peer had to say, as that it gave a call up; and what came
-//! before it loses the gap from its time.
+//! After a pause the link is asked for a PONG, behind which all has come that the peer had to say,
+//! as that it gave a call up; and what came before it loses the gap from its time.
 
 pub(crate) use crate::net::Entered;
 
@@ -37,8 +38,9 @@ impl SuspendGuard {
         self.link.net().suspend()
     }
 
-    /// Waits for the PONGs that requests are owed, until the link ends. A request whose own time does not suffice for that is refused, and
-    /// without this so would be all that come after it, for ever, if none has more time than the pause took.
+    /// Waits for the PONGs that requests are owed, until the link ends. A request whose own time
+    /// does not suffice for that is refused, and without this so would be all that come after it,
+    /// for ever, if none has more time than the pause took.
     pub(crate) async fn mind(&self) {
         loop {
             tokio::select! {
@@ -101,7 +103,8 @@ impl SuspendGuard {
             .ping()
             .await
             .map_err(|fault| Status::not_executed(Code::Unavailable, fault.to_string()))?;
-        // The PONG may be read before the tasks of streams that came ahead of it have run: they are given a moment.
+        // The PONG may be read before the tasks of streams that came ahead of it have run: they are
+        // given a moment.
         tokio::time::sleep(PAUSE_TICK).await;
         self.cleared.store(paused, Ordering::Release);
         Ok(())

@@ -1,11 +1,13 @@
-//! Errors of the operating system in the words that people search for, with the remedy where there is one.
+//! Errors of the operating system in the words that people search for, with the remedy where there
+//! is one.
 
 use std::{
     io::{self, ErrorKind},
     path::Path,
 };
 
-/// Out of file descriptors: the process (EMFILE) or the machine (ENFILE). The numbers are the same on every Unix.
+/// Out of file descriptors: the process (EMFILE) or the machine (ENFILE). The numbers are the same
+/// on every Unix.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
@@ -28,7 +30,8 @@ pub(crate) fn is_message_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EMSGSIZE)
 }
 
-/// What to do about an error, to be written behind it; empty where nothing helps that the error does not say already.
+/// What to do about an error, to be written behind it; empty where nothing helps that the error
+/// does not say already.
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(EMFILE) if cfg!(unix) => {
@@ -60,7 +63,8 @@ pub(crate) fn kind(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().chars().take(120).collect()
 }
 
-/// Of two failures to connect, the one that came closer to a connection, or that has another cause than the network.
+/// Of two failures to connect, the one that came closer to a connection, or that has another cause
+/// than the network.
 pub(crate) fn more_telling(one: io::Error, other: io::Error) -> io::Error {
     let rank = |error: &io::Error| match error.kind() {
         _ if is_out_of_files(error) => 4,
@@ -72,8 +76,8 @@ pub(crate) fn more_telling(one: io::Error, other: io::Error) -> io::Error {
     if rank(&other) > rank(&one) { other } else { one }
 }
 
-/// Bytes that this process may use: the least of the limits of its cgroup, of those above it, and the memory of the machine. `None` where
-/// that cannot be told.
+/// Bytes that this process may use: the least of the limits of its cgroup, of those above it, and
+/// the memory of the machine. `None` where that cannot be told.
 pub(crate) fn memory_bytes() -> Option<usize> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -91,7 +95,8 @@ fn machine_bytes(meminfo: &str) -> Option<usize> {
     kib.checked_mul(1024)
 }
 
-/// The least limit of memory over the cgroups of `/proc/self/cgroup`, of version 2 or 1. A limit holds for all groups below it.
+/// The least limit of memory over the cgroups of `/proc/self/cgroup`, of version 2 or 1. A limit
+/// holds for all groups below it.
 fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let mut least = None;
     for line in cgroups.lines() {
@@ -108,7 +113,8 @@ fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option
             }
             _ => continue,
         };
-        // In a container the group may be named from outside, and its limit then stands at the root.
+        // In a container the group may be named from outside, and its limit then stands at the
+        // root.
         let within = Path::new(group.trim_start_matches('/'));
         let limits = within.ancestors().filter_map(|group| {
             read(&Path::new(root).join(group).join(file))?.trim().parse::<usize>().ok()

@@ -1,4 +1,5 @@
-//! For the unit tests of programs: services that are called in memory, without a node, a link or a certificate.
+//! For the unit tests of programs: services that are called in memory, without a node, a link or a
+//! certificate.
 
 use crate::{
     call::{CallOrigin, Callee, Handler, Reply, Request, SharedHandler, Target},
@@ -10,11 +11,13 @@ use crate::{
 };
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
 
-/// Joins an agent that hosts the services and a node that calls them, in memory: what it gives is called as an agent is.
+/// Joins an agent that hosts the services and a node that calls them, in memory: what it gives is
+/// called as an agent is.
 ///
-/// Messages are encoded and decoded as on a link, methods of all four kinds work, deadlines hold (also those of tokio's paused time), a
-/// handler that panics ends its call `INTERNAL`, unknown, and dropping a call drops its handler. There is no policy and no limit on calls in
-/// flight. The handlers see the caller `caller/test`.
+/// Messages are encoded and decoded as on a link, methods of all four kinds work, deadlines hold
+/// (also those of tokio's paused time), a handler that panics ends its call `INTERNAL`, unknown,
+/// and dropping a call drops its handler. There is no policy and no limit on calls in flight. The
+/// handlers see the caller `caller/test`.
 ///
 /// ```
 /// use dialback::{Context, Service, testing};

@@ -1,4 +1,5 @@
-//! The echo on raw quinn: a bidirectional stream per call, opened by the accepting side, as dialback does.
+//! The echo on raw quinn: a bidirectional stream per call, opened by the accepting side, as
+//! dialback does.
 
 use super::{Echo, world};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -26,7 +27,8 @@ fn transport() -> Arc<quinn::TransportConfig> {
 }
 
 impl RawEcho {
-    /// Both ends, linked over loopback with mutual TLS; the dialling one answers, on a runtime of its own.
+    /// Both ends, linked over loopback with mutual TLS; the dialling one answers, on a runtime of
+    /// its own.
     pub(crate) async fn start(answering: &Handle) -> Self {
         let ca = world::Authority::new();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(

@@ -20,7 +20,8 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no link there.
+/// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no
+/// link there.
 pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     let mut redial = Redial::default();
     let mut leaving = Leaving::default();
@@ -77,8 +78,9 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
     }
 }
 
-/// Stays until another link is wanted. Calls on the link of a node that is leaving go on beside the next one; two such links at once
-/// are no restart but a node that plays with us, and then the second is stayed with.
+/// Stays until another link is wanted. Calls on the link of a node that is leaving go on beside the
+/// next one; two such links at once are no restart but a node that plays with us, and then the
+/// second is stayed with.
 async fn stay(
     shared: &Arc<Shared>,
     mut attachment: Attachment,
@@ -152,8 +154,9 @@ fn wait_after(
 /// A link that the node has welcomed and on which nothing is registered yet.
 type Dialled = (Link, ControlStream, Welcome);
 
-/// Dials once, for a link beside the present one; does not end once the agent is leaving. The node's chain must hold beyond
-/// `newer_than`, if that is given. May be dropped: the node routes no call to the link yet.
+/// Dials once, for a link beside the present one; does not end once the agent is leaving. The
+/// node's chain must hold beyond `newer_than`, if that is given. May be dropped: the node routes no
+/// call to the link yet.
 async fn dial(
     shared: &Shared,
     address: &NodeAddress,
@@ -186,7 +189,8 @@ enum Parting {
     NodeLeaves(LinkFault),
 }
 
-/// One link to one node. Dropping it takes it from the list of those that can be used, and closes it.
+/// One link to one node. Dropping it takes it from the list of those that can be used, and closes
+/// it.
 struct Attachment {
     shared: Arc<Shared>,
     link: Link,
@@ -239,8 +243,8 @@ impl Attachment {
         }
     }
 
-    /// Registers within [`HELLO_WAIT_MAX`]. Must not be dropped before its end: the calls that the node has routed to the link by then
-    /// would be lost, with unknown outcome.
+    /// Registers within [`HELLO_WAIT_MAX`]. Must not be dropped before its end: the calls that the
+    /// node has routed to the link by then would be lost, with unknown outcome.
     async fn registered(mut self) -> Result<Self, LinkFault> {
         let registered = tokio::time::timeout(HELLO_WAIT_MAX, self.register()).await;
         let silent = LinkFault::Silent("the node did not confirm the registration in time");
@@ -251,8 +255,9 @@ impl Attachment {
         }
     }
 
-    /// Sends REGISTER and waits for REGISTERED. If the agent leaves meanwhile, asks for no more calls at once. A node that leaves
-    /// meanwhile still confirms: it may have routed calls to the link.
+    /// Sends REGISTER and waits for REGISTERED. If the agent leaves meanwhile, asks for no more
+    /// calls at once. A node that leaves meanwhile still confirms: it may have routed calls to the
+    /// link.
     async fn register(&mut self) -> Result<(), LinkFault> {
         let services = self.shared.services.infos().to_vec();
         let first = self.generation;
@@ -284,7 +289,8 @@ impl Attachment {
         self.is_registered = true;
         let attached =
             Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
-        // Under the lock of the list: a program that sees the node in it was told so before, and who listens from then on is not told again.
+        // Under the lock of the list: a program that sees the node in it was told so before, and
+        // who listens from then on is not told again.
         self.shared.attached.send_modify(|all| {
             all.push(attached);
             self.shared.events.send(AgentEvent::Registered { node: self.node.clone() });
@@ -297,7 +303,8 @@ impl Attachment {
         );
     }
 
-    /// Keeps the link up until it ends or the node is leaving. May be called again after the latter.
+    /// Keeps the link up until it ends or the node is leaving. May be called again after the
+    /// latter.
     async fn stay(&mut self) -> Parting {
         if let Some(reason) = self.early_drain.take()
             && let Some(parting) = self.node_leaves(&reason)
@@ -327,8 +334,8 @@ impl Attachment {
                         return parting;
                     }
                 }
-                // Without a DRAIN before it. The link ends when the last reply is here, and the code
-                // of the GOODBYE says when to dial again.
+                // Without a DRAIN before it. The link ends when the last reply is here, and the
+                // code of the GOODBYE says when to dial again.
                 Ok(Some(Control::Goodbye(words))) => drop(self.node_leaves(&words.text)),
                 Ok(Some(_)) => {
                     let text = "a control frame that only an agent sends";
@@ -371,8 +378,9 @@ impl Attachment {
         Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
     }
 
-    /// Another link has taken its place: asks for no more calls on this one, lets those that are on it finish, however long they take, and
-    /// has the node close it, which is the last to receive. The place of a former link is held meanwhile.
+    /// Another link has taken its place: asks for no more calls on this one, lets those that are on
+    /// it finish, however long they take, and has the node close it, which is the last to receive.
+    /// The place of a former link is held meanwhile.
     async fn retire(mut self, _place: FormerPlace) {
         self.ask_nothing_more();
         if !self.is_unregistering()

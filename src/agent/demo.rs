@@ -1,6 +1,7 @@
 //! The demo services, for tests, newcomers and operators: what `dialback agent --demo` hosts.
 //!
-//! `Demo/Append` writes a ledger, so that anybody can count from outside how often a call ran and whether it was stopped.
+//! `Demo/Append` writes a ledger, so that anybody can count from outside how often a call ran and
+//! whether it was stopped.
 
 use crate::{
     call::{Body, Context, DynHandler, Inbound, Outbound, Reply, ReplyFuture, Request},
@@ -43,7 +44,8 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
     vec![hello, describe(demo, "For tests, newcomers and operators.", DEMO)]
 }
 
-/// A method, what it does, and the schemas of a message each way; where those are empty nothing is said.
+/// A method, what it does, and the schemas of a message each way; where those are empty nothing is
+/// said.
 type Said = [&'static str; 4];
 
 const HELLO: &[Said] =
@@ -102,7 +104,8 @@ fn describe(service: Service, text: &str, methods: &[Said]) -> Service {
     methods.iter().fold(service.describe(text), described)
 }
 
-/// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some write all their numbers so.
+/// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some
+/// write all their numbers so.
 fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
     number.deserialize_any(Whole)
 }

@@ -2,7 +2,8 @@
 
 use crate::{link::LinkFault, name::Name};
 
-/// Something that happened to a link of this agent. Made by [`Agent::events`](super::Agent::events).
+/// Something that happened to a link of this agent. Made by
+/// [`Agent::events`](super::Agent::events).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum AgentEvent {
@@ -18,8 +19,8 @@ pub enum AgentEvent {
         /// Why.
         reason: LinkFault,
     },
-    /// A node is about to leave: it sends no more calls, and gets none. Those that are under way go on, and the agent looks for a
-    /// successor at its address.
+    /// A node is about to leave: it sends no more calls, and gets none. Those that are under way go
+    /// on, and the agent looks for a successor at its address.
     Draining {
         /// Who.
         node: Name,

@@ -1,4 +1,5 @@
-//! The party inside: dials out to its nodes, stays linked, and answers calls. It listens on nothing.
+//! The party inside: dials out to its nodes, stays linked, and answers calls. It listens on
+//! nothing.
 
 mod attach;
 #[cfg(feature = "cli")]
@@ -100,7 +101,8 @@ pub struct AgentBuilder {
 }
 
 impl AgentBuilder {
-    /// Adds a node to dial: `"edge-1.example.com:4433"`. With several, the agent is attached to all of them at once.
+    /// Adds a node to dial: `"edge-1.example.com:4433"`. With several, the agent is attached to all
+    /// of them at once.
     pub fn node(mut self, address: impl AsRef<str>) -> Self {
         self.nodes.push(address.as_ref().parse());
         self
@@ -112,12 +114,14 @@ impl AgentBuilder {
         self
     }
 
-    /// Adds a forward of TCP connections to host: callers reach its upstream as `tcp:NAME`, if rules open that to them.
+    /// Adds a forward of TCP connections to host: callers reach its upstream as `tcp:NAME`, if
+    /// rules open that to them.
     pub fn tcp(self, forward: TcpForward) -> Self {
         self.serve(forward.into_service())
     }
 
-    /// Sets the owner's say over who may call what. Default: verified nodes may call what is hosted.
+    /// Sets the owner's say over who may call what. Default: verified nodes may call what is
+    /// hosted.
     pub fn policy(mut self, policy: AgentPolicy) -> Self {
         self.policy = policy;
         self
@@ -129,7 +133,8 @@ impl AgentBuilder {
         self
     }
 
-    /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are written down. Default: nowhere.
+    /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are
+    /// written down. Default: nowhere.
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
         self
@@ -142,11 +147,12 @@ impl AgentBuilder {
         self
     }
 
-    /// Starts to dial and returns at once; the agent dials until it gets through, and again whenever a link is lost. Needs a tokio
-    /// runtime.
+    /// Starts to dial and returns at once; the agent dials until it gets through, and again
+    /// whenever a link is lost. Needs a tokio runtime.
     ///
     /// # Errors
-    /// A certificate that is not an agent's, no node, an address or service name that breaks the grammar, no socket.
+    /// A certificate that is not an agent's, no node, an address or service name that breaks the
+    /// grammar, no socket.
     pub fn start(self) -> Result<Agent, StartError> {
         self.credentials.expect_role(Role::Agent)?;
         let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -193,7 +199,8 @@ impl AgentBuilder {
     }
 }
 
-/// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets work in hand finish.
+/// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets work in hand
+/// finish.
 pub struct Agent {
     shared: Arc<Shared>,
     instance: [u8; 16],
@@ -236,20 +243,22 @@ impl Agent {
         attached.len() - in_use(&attached).count()
     }
 
-    /// Waits until it is registered on at least `count` links, not counting those whose place another one has taken.
+    /// Waits until it is registered on at least `count` links, not counting those whose place
+    /// another one has taken.
     pub async fn registered(&self, count: usize) {
         let mut attached = self.shared.attached.subscribe();
         // The sender lives in `shared`, so this ends only when it is true.
         drop(attached.wait_for(|attached| in_use(attached).count() >= count).await);
     }
 
-    /// The services of the node that it is registered on; with several, of the one that it registered on last. Calls wait for a link
-    /// within their deadline.
+    /// The services of the node that it is registered on; with several, of the one that it
+    /// registered on last. Calls wait for a link within their deadline.
     pub fn node(&self) -> Callee {
         self.callee(Target::Here)
     }
 
-    /// Another agent, through that node. The node's policy names this one `agent/NAME` as the requester.
+    /// Another agent, through that node. The node's policy names this one `agent/NAME` as the
+    /// requester.
     ///
     /// # Errors
     /// The text is no name.
@@ -264,8 +273,9 @@ impl Agent {
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
-    /// Sends from a new socket from now on: to be called by a program that knows that the network has changed. Links and calls in flight
-    /// stay. By itself the agent notices within some seconds.
+    /// Sends from a new socket from now on: to be called by a program that knows that the network
+    /// has changed. Links and calls in flight stay. By itself the agent notices within some
+    /// seconds.
     ///
     /// # Errors
     /// The system gives no socket.
@@ -273,12 +283,15 @@ impl Agent {
         self.shared.dialler.rebind()
     }
 
-    /// Puts another generation in force while the agent runs: certificate, trust, policy, bounds. Nothing changes if it does not fit.
+    /// Puts another generation in force while the agent runs: certificate, trust, policy, bounds.
+    /// Nothing changes if it does not fit.
     ///
-    /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse its node. With another
-    /// certificate of its own, or other bounds, the agent then makes each link once more, and leaves the former one only when the node has
-    /// registered it on the new one and the calls that were on it have ended, however long they take: three such links to a node may be up,
-    /// and with so many the next one waits for the drain time and then ends the oldest. It dials again at once where it was refused.
+    /// Every link is judged by the new credentials before this returns, and closed if a handshake
+    /// would now refuse its node. With another certificate of its own, or other bounds, the agent
+    /// then makes each link once more, and leaves the former one only when the node has registered
+    /// it on the new one and the calls that were on it have ended, however long they take: three
+    /// such links to a node may be up, and with so many the next one waits for the drain time and
+    /// then ends the oldest. It dials again at once where it was refused.
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.
@@ -334,19 +347,22 @@ impl Agent {
         self.shutdown().await;
     }
 
-    /// What happens to links from now on: who registered this agent, who was lost and why, who drains.
+    /// What happens to links from now on: who registered this agent, who was lost and why, who
+    /// drains.
     pub fn events(&self) -> Events<AgentEvent> {
         self.shared.events.listen(&self.shared.links)
     }
 
-    /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses those that come all the same; lets those
-    /// in flight finish within the drain time; then the nodes, which are the last to receive, close the links, within 3 s.
+    /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses
+    /// those that come all the same; lets those in flight finish within the drain time; then the
+    /// nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
         self.close_gracefully().await;
     }
 
-    /// As [`Agent::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED, calls in flight end with unknown
-    /// outcome, and this returns when the nodes were told, after 100 ms at most.
+    /// As [`Agent::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
+    /// calls in flight end with unknown outcome, and this returns when the nodes were told, after
+    /// 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}

@@ -59,8 +59,8 @@ impl Journal {
         });
     }
 
-    /// A link was refused to somebody who is known, to a stranger, or to us. A stranger may cause many such lines, so that some are left
-    /// out and counted.
+    /// A link was refused to somebody who is known, to a stranger, or to us. A stranger may cause
+    /// many such lines, so that some are left out and counted.
     pub(crate) fn link_refused(
         &self,
         peer: Option<Peer<'_>>,
@@ -135,7 +135,8 @@ pub(crate) enum Peer<'a> {
     Claimed(&'a Claim),
 }
 
-/// What a refused certificate says of itself, under keys of its own, so that nobody takes it for a peer's name.
+/// What a refused certificate says of itself, under keys of its own, so that nobody takes it for a
+/// peer's name.
 fn of_claim(line: Line, claim: Option<&Claim>) -> Line {
     match claim {
         Some(claim) => line.text("claimed_peer", &claim.name).text("claimed_serial", &claim.serial),

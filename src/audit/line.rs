@@ -122,7 +122,8 @@ impl Escaped<'_> {
     }
 }
 
-/// Characters that a terminal acts on, or that turn the direction of text: a log is read in terminals too.
+/// Characters that a terminal acts on, or that turn the direction of text: a log is read in
+/// terminals too.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

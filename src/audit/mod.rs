@@ -1,7 +1,8 @@
-//! The audit log: who was linked and who was refused, and every call if that is asked for. One JSON object a line.
+//! The audit log: who was linked and who was refused, and every call if that is asked for. One JSON
+//! object a line.
 //!
-//! Whoever has something to write down puts a line into a bounded queue and goes on; a thread writes. A disk that is slow or full costs
-//! lines, which are counted, and never a call its time.
+//! Whoever has something to write down puts a line into a bounded queue and goes on; a thread
+//! writes. A disk that is slow or full costs lines, which are counted, and never a call its time.
 
 mod journal;
 mod line;
@@ -26,12 +27,14 @@ use std::{
 };
 use writer::{FileSink, Sink, WriterSink};
 
-/// Where nodes and agents write down who was linked, who was refused and, with [`Audit::with_calls`], every call. Cloning shares it;
-/// several nodes and agents may share one, and their lines say whose they are. `Default` is none: nothing is written, and it costs nothing.
+/// Where nodes and agents write down who was linked, who was refused and, with
+/// [`Audit::with_calls`], every call. Cloning shares it; several nodes and agents may share one,
+/// and their lines say whose they are. `Default` is none: nothing is written, and it costs nothing.
 ///
-/// A line is a JSON object with `time`, `by` and `event`; `docs/operations.md` has all of them. Names and texts from peers are escaped
-/// and cut. Lines wait in a queue of 8,192; of more, and of those that could not be written, the next line says how many are missing.
-/// The thread that writes ends with the last clone. Call [`Audit::flush`] before the program ends.
+/// A line is a JSON object with `time`, `by` and `event`; `docs/operations.md` has all of them.
+/// Names and texts from peers are escaped and cut. Lines wait in a queue of 8,192; of more, and of
+/// those that could not be written, the next line says how many are missing. The thread that writes
+/// ends with the last clone. Call [`Audit::flush`] before the program ends.
 #[derive(Clone, Default)]
 pub struct Audit {
     queue: Option<Arc<Queue>>,
@@ -79,8 +82,8 @@ impl Audit {
         Self::to(io::stdout())
     }
 
-    /// Writes to a sink of the program's own: whole lines, some at a time, and then a flush. It is called by a thread of its own, and may
-    /// block it.
+    /// Writes to a sink of the program's own: whole lines, some at a time, and then a flush. It is
+    /// called by a thread of its own, and may block it.
     ///
     /// # Errors
     /// The system gives no thread.
@@ -102,8 +105,9 @@ impl Audit {
         self
     }
 
-    /// Opens the file again under its name, soon: for whoever has renamed it. What came before goes to the old one. If that fails it is
-    /// said in the log, and the old one is written on. Not for a sink of the program's own.
+    /// Opens the file again under its name, soon: for whoever has renamed it. What came before goes
+    /// to the old one. If that fails it is said in the log, and the old one is written on. Not for
+    /// a sink of the program's own.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
             queue.marks.reopen.store(true, Ordering::Release);
@@ -112,7 +116,8 @@ impl Audit {
         }
     }
 
-    /// Waits until all lines so far are written, but no longer than that. Blocks its thread. Says whether they are.
+    /// Waits until all lines so far are written, but no longer than that. Blocks its thread. Says
+    /// whether they are.
     pub fn flush(&self, wait_max: Duration) -> bool {
         let Some(queue) = &self.queue else { return true };
         let until = Instant::now() + wait_max;

@@ -55,8 +55,8 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
     /// Hears that this side broke a call off because of what the asking side sent.
     fn misbehaved(&self) {}
 
-    /// How much longer than its deadline a call that may run is waited for: where this side only passes it on, the answer of the other
-    /// side says more than its own clock.
+    /// How much longer than its deadline a call that may run is waited for: where this side only
+    /// passes it on, the answer of the other side says more than its own clock.
     fn patience(&self, head: &Head) -> Duration {
         let _ = head;
         Duration::ZERO
@@ -66,8 +66,9 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
     fn is_leaving(&self) -> bool;
 }
 
-/// Answers one call on its stream. Ends when the reply was handed over or the call was broken off, and with it the handler has ended;
-/// for a reception that is leaving, when the reply has arrived. The peer takes messages of so many bytes.
+/// Answers one call on its stream. Ends when the reply was handed over or the call was broken off,
+/// and with it the handler has ended; for a reception that is leaving, when the reply has arrived.
+/// The peer takes messages of so many bytes.
 ///
 /// No async function: what one takes by value it keeps beside its copy for as long as it runs.
 pub(crate) fn answer<R: CallAcceptor>(
@@ -134,7 +135,8 @@ impl<R: CallAcceptor> Answering<R> {
                         self.reader = None;
                         // Boxed: most calls have no stream, and need not carry room for one.
                         Box::pin(self.deliver(reply, deadline)).await;
-                        // Leaving a stream that is being answered is how it is ended; breaking the protocol is not.
+                        // Leaving a stream that is being answered is how it is ended; breaking the
+                        // protocol is not.
                         if self.moves.asker_fault() == Some(AskerFault::Misbehaved) {
                             self.reception.misbehaved();
                         }
@@ -170,7 +172,8 @@ impl<R: CallAcceptor> Answering<R> {
         arrive(&self.sender, &*self.reception).await;
     }
 
-    /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking side has gone.
+    /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking
+    /// side has gone.
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
         let Self { sender, reader, reception, limits, moves, asker_fault, .. } = self;
         let (deadline, kind) = (head.meta.deadline, head.meta.kind);
@@ -220,7 +223,8 @@ impl<R: CallAcceptor> Answering<R> {
         })
     }
 
-    /// Writes a stream of replies as they come, at the pace of whoever reads them. Returns when its handler has ended.
+    /// Writes a stream of replies as they come, at the pace of whoever reads them. Returns when its
+    /// handler has ended.
     async fn deliver(&mut self, reply: Reply, deadline: Instant) {
         let Reply { body: Body::Messages(messages), metadata, .. } = reply else { return };
         let head = (!metadata.is_empty()).then(|| ReplyHead::new(&metadata));
@@ -372,8 +376,9 @@ impl Broken {
     }
 }
 
-/// Closing a link throws away what is still on its way. Whoever waits for its calls before it closes must wait for their replies to
-/// arrive; at all other times that would be a wake-up a call for nothing.
+/// Closing a link throws away what is still on its way. Whoever waits for its calls before it
+/// closes must wait for their replies to arrive; at all other times that would be a wake-up a call
+/// for nothing.
 async fn arrive<R: CallAcceptor>(sender: &FrameSender, reception: &R) {
     if reception.is_leaving() {
         drop(tokio::time::timeout(STALL_WAIT_MAX, sender.delivered()).await);

@@ -1,7 +1,9 @@
-//! The asking half of a call: open a stream, send the request, await the reply. Dropping it cancels.
+//! The asking half of a call: open a stream, send the request, await the reply. Dropping it
+//! cancels.
 //!
-//! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "What the initiator concludes". The agent starts a handler only after END,
-//! so a failure before END was handed to the transport, with the stream reset, means that nothing ran.
+//! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "What the initiator
+//! concludes". The agent starts a handler only after END, so a failure before END was handed to the
+//! transport, with the stream reset, means that nothing ran.
 
 use super::{
     message::{Reply, Request, Target},
@@ -87,8 +89,8 @@ impl Progress {
     }
 }
 
-/// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and agents believe only nodes. The messages of
-/// the reply are counted in `memory`.
+/// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and
+/// agents believe only nodes. The messages of the reply are counted in `memory`.
 ///
 /// A request's stream of messages is taken out of it.
 pub(crate) async fn ask(
@@ -104,8 +106,8 @@ pub(crate) async fn ask(
     }
 }
 
-/// It met a link that was about to be left, by either side, and was not started: the same attempt goes on over the next link, which is
-/// another one.
+/// It met a link that was about to be left, by either side, and was not started: the same attempt
+/// goes on over the next link, which is another one.
 pub(crate) fn is_for_the_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
     let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
     (link.is_peer_leaving() || link.is_replaced())
@@ -131,7 +133,8 @@ async fn ask_one(
     let (progress, until) = match sent {
         Ok(Ok(true)) => {
             stream.sender.finish();
-            // The answering side knows whether a handler ran: its STATUS says more than the line does.
+            // The answering side knows whether a handler ran: its STATUS says more than the line
+            // does.
             (Progress::AfterEnd, request.meta.deadline + limits.patience)
         }
         Ok(Ok(false)) => (Progress::BeforeEnd, request.meta.deadline),
@@ -207,8 +210,8 @@ pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> 
     progress.failed(Code::Unavailable, format!("the link to {} was lost: {fault}", link.peer()))
 }
 
-/// Hands over what is in hand: the whole of a request with one message, the head of one with a stream. `false` if the peer has refused
-/// already: what it says decides.
+/// Hands over what is in hand: the whole of a request with one message, the head of one with a
+/// stream. `false` if the peer has refused already: what it says decides.
 pub(super) async fn send_request(
     link: &Link,
     stream: &mut CallStream,
@@ -325,7 +328,8 @@ async fn read_reply(
     }
 }
 
-/// After STATUS the answer is whole. Only more frames could still spoil it; a lost link or a missing FIN cannot.
+/// After STATUS the answer is whole. Only more frames could still spoil it; a lost link or a
+/// missing FIN cannot.
 async fn wait_for_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     let until = || Instant::now() + REPLY_FIN_WAIT_MAX;
     let ended = ready_by(until, pin!(expect_end(reader, progress))).await.ok();

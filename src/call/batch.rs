@@ -42,7 +42,8 @@ impl Gatherer {
         self.bytes
     }
 
-    /// Waits for the first message or the end, and takes what else is ready without waiting. `one` takes a single frame.
+    /// Waits for the first message or the end, and takes what else is ready without waiting. `one`
+    /// takes a single frame.
     pub(super) async fn gather(&mut self, batch: Batch, one: bool) -> Gathered {
         let mut batch = Some(batch);
         let mut count = 0;

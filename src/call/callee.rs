@@ -29,7 +29,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Somebody who can be called: an agent through a node, or the party at the other end of a link. Cloning is cheap.
+/// Somebody who can be called: an agent through a node, or the party at the other end of a link.
+/// Cloning is cheap.
 #[derive(Clone)]
 pub struct Callee(Arc<Inner>);
 
@@ -73,7 +74,8 @@ impl Callee {
 
     /// A unary call, with the message encoded as CBOR and the reply decoded into `R`.
     ///
-    /// Nothing is sent before the call is awaited; dropping its future cancels it. The timeout is 30 s unless set otherwise.
+    /// Nothing is sent before the call is awaited; dropping its future cancels it. The timeout is
+    /// 30 s unless set otherwise.
     pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
         self.call_with(method, encoded(message))
     }
@@ -83,7 +85,8 @@ impl Callee {
         self.call_with(method, Ok(message))
     }
 
-    /// A call of one message that is answered with a stream: `.await` gives its [`Inbound`](super::Inbound) when the first reply has come.
+    /// A call of one message that is answered with a stream: `.await` gives its
+    /// [`Inbound`](super::Inbound) when the first reply has come.
     ///
     /// The timeout is 24 h unless set otherwise, and 5 min without a message end it.
     pub fn server_stream<T: Serialize + ?Sized, R>(
@@ -103,25 +106,29 @@ impl Callee {
         self.call_with(method, Ok(message))
     }
 
-    /// A call of a stream of messages that is answered with one: `.await` gives the [`Outbound`](super::Outbound) for the messages and
-    /// the [`Answer`](super::Answer) to wait for. Needs a tokio runtime.
+    /// A call of a stream of messages that is answered with one: `.await` gives the
+    /// [`Outbound`](super::Outbound) for the messages and the [`Answer`](super::Answer) to wait
+    /// for. Needs a tokio runtime.
     pub fn client_stream<T, R>(&self, method: impl IntoMethod) -> Call<R, ClientStream<T>> {
         self.call_with(method, Ok(Bytes::new()))
     }
 
-    /// A call of a stream of messages that is answered with another: `.await` gives both ends. Needs a tokio runtime.
+    /// A call of a stream of messages that is answered with another: `.await` gives both ends.
+    /// Needs a tokio runtime.
     ///
     /// The handler starts with the first message, or when this side finishes without one.
     pub fn bidirectional<T, R>(&self, method: impl IntoMethod) -> Call<R, Bidirectional<T>> {
         self.call_with(method, Ok(Bytes::new()))
     }
 
-    /// A connection of TCP to one of the agent's forwards: `tcp("db")` to `tcp:db`. `.await` gives the [`ByteStream`](super::ByteStream) when
-    /// the agent has connected to its upstream. Needs a tokio runtime.
+    /// A connection of TCP to one of the agent's forwards: `tcp("db")` to `tcp:db`. `.await` gives
+    /// the [`ByteStream`](super::ByteStream) when the agent has connected to its upstream. Needs a
+    /// tokio runtime.
     ///
-    /// The connection holds a place among the calls in flight at every hop for as long as it lives. It may live for 24 h unless set
-    /// otherwise; five minutes without a byte end it, unless the agent's owner has set another time. Waiting for it to be there ends after
-    /// 10 s, with [`Call::wait`] at the timeout.
+    /// The connection holds a place among the calls in flight at every hop for as long as it lives.
+    /// It may live for 24 h unless set otherwise; five minutes without a byte end it, unless the
+    /// agent's owner has set another time. Waiting for it to be there ends after 10 s, with
+    /// [`Call::wait`] at the timeout.
     ///
     /// # Errors
     /// As any call; `UNAVAILABLE`, not executed, if the agent cannot reach the upstream.
@@ -226,7 +233,8 @@ impl<R, S: Shape> Call<R, S> {
         self.call_id
     }
 
-    /// Sets how long the call may take in all, from the moment it is awaited. Zero is refused, more than a year is a year.
+    /// Sets how long the call may take in all, from the moment it is awaited. Zero is refused, more
+    /// than a year is a year.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -238,14 +246,15 @@ impl<R, S: Shape> Call<R, S> {
         self
     }
 
-    /// Waits, within the timeout, for an agent to attach. Without it a call of an agent that is not attached ends at once.
+    /// Waits, within the timeout, for an agent to attach. Without it a call of an agent that is not
+    /// attached ends at once.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Sets the priority among the calls of one link, in both directions: higher goes first. 0 is usual, and -16 for streaming calls. A
-    /// node takes at most 0 from outside.
+    /// Sets the priority among the calls of one link, in both directions: higher goes first. 0 is
+    /// usual, and -16 for streaming calls. A node takes at most 0 from outside.
     pub fn priority(mut self, priority: i8) -> Self {
         self.priority = priority;
         self
@@ -257,7 +266,8 @@ impl<R, S: Shape> Call<R, S> {
         self
     }
 
-    /// Everything that happens before the first wait. A stream of messages takes the place of the one.
+    /// Everything that happens before the first wait. A stream of messages takes the place of the
+    /// one.
     pub(super) fn begin(self, messages: Option<Messages>) -> Result<ReplyFuture, Status> {
         let (method, message) = self.what?;
         if self.timeout.is_zero() {

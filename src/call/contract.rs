@@ -1,9 +1,11 @@
-//! The `contract!` macro: a service written once and shared by both sides, so that a wrong type does not compile.
+//! The `contract!` macro: a service written once and shared by both sides, so that a wrong type
+//! does not compile.
 
 /// Declares a service: a trait for the side that hosts it, and a type for the side that calls it.
 ///
-/// `fn say_bye(name: String) -> String` is `HelloService/SayBye` on the wire. A method without arguments takes `null`, one with a
-/// single argument takes the argument itself, one with several takes an array of them. Arguments and results are serde types.
+/// `fn say_bye(name: String) -> String` is `HelloService/SayBye` on the wire. A method without
+/// arguments takes `null`, one with a single argument takes the argument itself, one with several
+/// takes an array of them. Arguments and results are serde types.
 ///
 /// ```
 /// use dialback::{Context, Status};
@@ -30,8 +32,9 @@
 /// # Ok(()) }
 /// ```
 ///
-/// `stream` before a type makes that direction a stream: the host gets an [`Inbound`](crate::Inbound) or an
-/// [`Outbound`](crate::Outbound) for it, and the caller's method gives them when its call is awaited.
+/// `stream` before a type makes that direction a stream: the host gets an
+/// [`Inbound`](crate::Inbound) or an [`Outbound`](crate::Outbound) for it, and the caller's method
+/// gives them when its call is awaited.
 ///
 /// ```
 /// # use dialback::{Context, Inbound, Outbound, Status};
@@ -80,8 +83,9 @@
 /// # Ok(()) }
 /// ```
 ///
-/// On the trait, `into_service` makes the value a [`Service`](crate::Service). On the caller's type each method gives a
-/// [`Call`](crate::Call), so that `.timeout(..)` and the like can be set before it is awaited.
+/// On the trait, `into_service` makes the value a [`Service`](crate::Service). On the caller's type
+/// each method gives a [`Call`](crate::Call), so that `.timeout(..)` and the like can be set before
+/// it is awaited.
 #[macro_export]
 macro_rules! contract {
     ($(#[$doc:meta])* $vis:vis service $service:ident { $($methods:tt)* }) => {
@@ -92,7 +96,8 @@ macro_rules! contract {
     };
 }
 
-/// The work of `contract!`: sorts the methods by their shape first, one after the other, and then writes trait and caller.
+/// The work of `contract!`: sorts the methods by their shape first, one after the other, and then
+/// writes trait and caller.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __contract {

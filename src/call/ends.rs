@@ -1,4 +1,5 @@
-//! The two ends of a stream of messages as programs hold them, typed: the way out and the way in. Both sides of a call use the same two.
+//! The two ends of a stream of messages as programs hold them, typed: the way out and the way in.
+//! Both sides of a call use the same two.
 
 use super::{
     messages::{MessageSender, Messages},
@@ -15,9 +16,10 @@ use std::{fmt, marker::PhantomData};
 
 /// The way out of a stream: messages of type `T` towards the other side.
 ///
-/// The other side's pace holds it back. On the asking side it is half of a call: [`Outbound::finish`] closes this half and leaves the
-/// other open; dropping it before that breaks the call off, because nobody could tell an abandoned stream from a finished one. A handler
-/// does not finish it: the handler's return ends the reply.
+/// The other side's pace holds it back. On the asking side it is half of a call:
+/// [`Outbound::finish`] closes this half and leaves the other open; dropping it before that breaks
+/// the call off, because nobody could tell an abandoned stream from a finished one. A handler does
+/// not finish it: the handler's return ends the reply.
 pub struct Outbound<T> {
     sender: MessageSender,
     _message: PhantomData<fn(T)>,
@@ -31,7 +33,8 @@ impl<T> Outbound<T> {
     /// Waits until there is room, and sends a message. May be dropped: then nothing was sent.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if it does not encode; `CANCELLED` if the other side takes no more: how the call ended says why.
+    /// `INVALID_ARGUMENT` if it does not encode; `CANCELLED` if the other side takes no more: how
+    /// the call ended says why.
     pub async fn send(&mut self, message: &T) -> Result<(), Status>
     where
         T: Serialize,
@@ -80,7 +83,8 @@ pub(super) enum Side {
     Handler,
 }
 
-/// The way in of a stream: messages of type `T` from the other side. Dropping it before its end breaks the call off.
+/// The way in of a stream: messages of type `T` from the other side. Dropping it before its end
+/// breaks the call off.
 ///
 /// What is not taken here is held back there: a slow reader slows the writer.
 pub struct Inbound<T> {
@@ -94,10 +98,12 @@ impl<T> Inbound<T> {
         Self { messages, side, _message: PhantomData }
     }
 
-    /// The next message; `None` once all have come. A reply that ends without its status is an error, never `None`.
+    /// The next message; `None` once all have come. A reply that ends without its status is an
+    /// error, never `None`.
     ///
     /// # Errors
-    /// Why the stream broke off, with code and outcome; or a message that does not decode. May be dropped and called again.
+    /// Why the stream broke off, with code and outcome; or a message that does not decode. May be
+    /// dropped and called again.
     pub async fn next(&mut self) -> Option<Result<T, Status>>
     where
         T: DeserializeOwned,

@@ -76,7 +76,8 @@ impl ToMany {
     }
 }
 
-/// Runs the calls, so many at once, and gives their outputs in their order. Dropping it cancels those that run.
+/// Runs the calls, so many at once, and gives their outputs in their order. Dropping it cancels
+/// those that run.
 async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output> {
     let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
     let mut waiting: VecDeque<(usize, F)> = calls.into_iter().enumerate().collect();

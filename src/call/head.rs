@@ -16,7 +16,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The head of a request. Who asks is what the peer says; whether that counts is the reception's to judge.
+/// The head of a request. Who asks is what the peer says; whether that counts is the reception's to
+/// judge.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The facts of the call.
@@ -65,7 +66,8 @@ impl Head {
     }
 }
 
-/// Rules open forwards by their names, so the name has to say what the call is. Which agent it is for the call says too.
+/// Rules open forwards by their names, so the name has to say what the call is. Which agent it is
+/// for the call says too.
 fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result<(), Status> {
     let is_named_so = if kind.is_forward() {
         method.is_forward() && method.service() == kind.as_str()

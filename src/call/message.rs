@@ -1,4 +1,5 @@
-//! What goes into a call and what comes out: request, reply, and what a handler may know of its call.
+//! What goes into a call and what comes out: request, reply, and what a handler may know of its
+//! call.
 
 use super::messages::{Body, Messages};
 use crate::{
@@ -43,7 +44,8 @@ pub struct CallMeta {
     pub target: Target,
     /// Names the call in every log.
     pub call_id: CallId,
-    /// When the call is over, by this machine's clock. It covers queueing, credit, writing, the handler and the reply.
+    /// When the call is over, by this machine's clock. It covers queueing, credit, writing, the
+    /// handler and the reply.
     pub deadline: Instant,
     /// 1 for the first attempt.
     pub attempt: u32,
@@ -58,7 +60,8 @@ pub struct CallMeta {
 }
 
 impl CallMeta {
-    /// A first attempt that does not wait for an agent, without metadata and with the priority of its kind.
+    /// A first attempt that does not wait for an agent, without metadata and with the priority of
+    /// its kind.
     pub fn new(
         method: MethodPath,
         kind: CallKind,
@@ -113,9 +116,11 @@ impl CallMeta {
 /// Who makes a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requester {
-    /// The peer at the other end of the link, by its certificate; or a client that the gateway has authenticated; or this process.
+    /// The peer at the other end of the link, by its certificate; or a client that the gateway has
+    /// authenticated; or this process.
     Verified(PeerName),
-    /// A peer that the node named, over whose link the call came. The node is known by its certificate; on an agent only.
+    /// A peer that the node named, over whose link the call came. The node is known by its
+    /// certificate; on an agent only.
     AssertedBy {
         /// The node.
         node: Name,
@@ -298,7 +303,8 @@ impl Drop for CancelGuard {
 }
 
 impl Context {
-    /// Splits a request into its context and its body. Dropping the guard before it is disarmed says that the call was cancelled.
+    /// Splits a request into its context and its body. Dropping the guard before it is disarmed
+    /// says that the call was cancelled.
     pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
         let facts = Facts {
             meta: request.meta,
@@ -351,7 +357,8 @@ impl Context {
         &self.0.meta.metadata
     }
 
-    /// Adds a pair that travels before the reply's messages. After the first message of a stream it is too late, and nothing happens.
+    /// Adds a pair that travels before the reply's messages. After the first message of a stream it
+    /// is too late, and nothing happens.
     pub fn add_reply_metadata(&self, key: impl Into<String>, value: impl Into<String>) {
         self.edit_reply(|pairs| pairs.metadata.insert(key, value));
     }
@@ -378,10 +385,12 @@ impl Context {
         self.0.is_cancelled.load(Ordering::SeqCst)
     }
 
-    /// Ends when the call is cancelled. A handler's own future is dropped then; this is for work that it started elsewhere.
+    /// Ends when the call is cancelled. A handler's own future is dropped then; this is for work
+    /// that it started elsewhere.
     pub async fn cancelled(&self) {
         let token = self.0.cancelled.get_or_init(CancellationToken::new);
-        // The guard sets the flag first and looks for a token then, so one of the two sees the other.
+        // The guard sets the flag first and looks for a token then, so one of the two sees the
+        // other.
         if !self.is_cancelled() {
             token.cancelled().await;
         }

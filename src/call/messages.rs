@@ -28,22 +28,25 @@ pub(crate) enum Next {
     Failed(Status),
 }
 
-/// Where the messages of a stream come from. Polled by one task; nothing is polled after `End` or `Failed`.
+/// Where the messages of a stream come from. Polled by one task; nothing is polled after `End` or
+/// `Failed`.
 pub(crate) trait Source: Send {
     /// The next message, or the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next>;
 
-    /// Lets go on what has to while nobody asks for the next message: the other direction of the call, a handler at work.
+    /// Lets go on what has to while nobody asks for the next message: the other direction of the
+    /// call, a handler at work.
     ///
-    /// Ready when the stream is known to be cut off and what has come of it is worth nothing without the rest: whoever waits for something
-    /// else on its account need not.
+    /// Ready when the stream is known to be cut off and what has come of it is worth nothing
+    /// without the rest: whoever waits for something else on its account need not.
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let _ = cx;
         Poll::Pending
     }
 }
 
-/// Encoded messages as they come: what a streaming call carries in one direction. Dropping it breaks the stream off.
+/// Encoded messages as they come: what a streaming call carries in one direction. Dropping it
+/// breaks the stream off.
 ///
 /// It holds back whoever sends: what is not taken here is not asked for there.
 pub struct Messages(Box<Inner>);
@@ -116,7 +119,8 @@ impl Messages {
         }
     }
 
-    /// The pairs that travelled before the messages, as far as they have come: they are here with the first message.
+    /// The pairs that travelled before the messages, as far as they have come: they are here with
+    /// the first message.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
@@ -205,7 +209,8 @@ impl Default for Body {
     }
 }
 
-/// The end of [`Messages::channel`] that feeds it. Dropped before it has finished, it breaks the stream off.
+/// The end of [`Messages::channel`] that feeds it. Dropped before it has finished, it breaks the
+/// stream off.
 #[derive(Debug, Clone)]
 pub struct MessageSender(mpsc::Sender<Next>);
 

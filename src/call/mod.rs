@@ -1,4 +1,5 @@
-//! One call: one request and its reply, on one stream. Who can be called has one shape, [`Handler`].
+//! One call: one request and its reply, on one stream. Who can be called has one shape,
+//! [`Handler`].
 
 mod answering;
 mod asking;
@@ -42,7 +43,8 @@ pub(crate) use typed::{BidirectionalMethod, ClientStreamMethod, ServerStreamMeth
 use crate::status::Status;
 use std::{future::Future, pin::Pin, sync::Arc};
 
-/// The one shape of "can be called": a service's method, a node's dispatch, a link to somewhere else.
+/// The one shape of "can be called": a service's method, a node's dispatch, a link to somewhere
+/// else.
 ///
 /// Dropping the future cancels the call and everything after it.
 pub trait Handler: Send + Sync + 'static {
@@ -55,7 +57,8 @@ pub type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, Status>> + Send
 
 /// [`Handler`] behind a pointer, for places that hold many kinds of them.
 pub trait DynHandler: Send + Sync + 'static {
-    /// As [`Handler::call`], boxed: one allocation. The future owns the handler, so that it can go anywhere.
+    /// As [`Handler::call`], boxed: one allocation. The future owns the handler, so that it can go
+    /// anywhere.
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture;
 }
 

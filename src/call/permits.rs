@@ -13,7 +13,8 @@ use tokio::{
     time::Instant,
 };
 
-/// A place among the calls in flight. Given back when it is dropped, with the handler that it covers.
+/// A place among the calls in flight. Given back when it is dropped, with the handler that it
+/// covers.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _place: OwnedSemaphorePermit,
@@ -49,8 +50,8 @@ impl Permits {
     /// A place, now or within `wait_max`, but not after the deadline of the call that wants it.
     ///
     /// # Errors
-    /// Not executed: `RESOURCE_EXHAUSTED` when the queue is full or no place came in time, `DEADLINE_EXCEEDED` when the call's own time
-    /// was over first.
+    /// Not executed: `RESOURCE_EXHAUSTED` when the queue is full or no place came in time,
+    /// `DEADLINE_EXCEEDED` when the call's own time was over first.
     pub(crate) async fn acquire(
         &self,
         deadline: Instant,

@@ -1,4 +1,5 @@
-//! What comes after a request's head: one message, or a stream of them, read when the call was admitted.
+//! What comes after a request's head: one message, or a stream of them, read when the call was
+//! admitted.
 
 use super::{
     head::malformed,
@@ -24,7 +25,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Counts what moves in a streaming call, so that one in which nothing does can be ended, and what has come in messages.
+/// Counts what moves in a streaming call, so that one in which nothing does can be ended, and what
+/// has come in messages.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     /// Made by the first who counts: most calls have no stream.
@@ -76,12 +78,14 @@ impl Moves {
     }
 }
 
-/// What the asking side did that ended its request. Made only where a request is read: no status that a reply can carry is one.
+/// What the asking side did that ended its request. Made only where a request is read: no status
+/// that a reply can carry is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AskerFault {
     /// It reset the stream.
     BrokenOff,
-    /// It sent what is not the protocol, too much, or too slowly, so that this side broke the call off.
+    /// It sent what is not the protocol, too much, or too slowly, so that this side broke the call
+    /// off.
     Misbehaved,
 }
 
@@ -91,7 +95,8 @@ pub(super) struct RequestFault {
     pub(super) status: Status,
     /// Set if the asking side is at fault.
     pub(super) requester: Option<AskerFault>,
-    /// With which code the asking side is stopped. Not made of the status: a slow and a large request have the same one.
+    /// With which code the asking side is stopped. Not made of the status: a slow and a large
+    /// request have the same one.
     pub(super) stop: StreamCode,
 }
 
@@ -105,7 +110,8 @@ impl RequestFault {
         Self { status, requester: None, stop: StreamCode::Refused }
     }
 
-    /// What counts against the asking side. A bound of the call's own is not told to it, so that it may go over it in good faith.
+    /// What counts against the asking side. A bound of the call's own is not told to it, so that it
+    /// may go over it in good faith.
     fn counted(&self, has_own_bound: bool) -> Option<AskerFault> {
         let is_own_bound = has_own_bound && self.stop == StreamCode::TooLarge;
         self.requester.filter(|_| !is_own_bound)
@@ -135,13 +141,15 @@ impl Pending<'_> {
         Self { memory: Some(memory), ..self }
     }
 
-    /// What the request carries: its one message, once END and the end of the stream were received; for a stream of messages, as soon as
-    /// the first of them or their end is here. To be asked for last: what it gives is for a handler that starts now.
+    /// What the request carries: its one message, once END and the end of the stream were received;
+    /// for a stream of messages, as soon as the first of them or their end is here. To be asked for
+    /// last: what it gives is for a handler that starts now.
     ///
     /// `message_bytes_max` is a bound of this call's own, under the side's.
     ///
     /// # Errors
-    /// Everything that is not what the kind of the call says, and a deadline that has passed: not executed.
+    /// Everything that is not what the kind of the call says, and a deadline that has passed: not
+    /// executed.
     pub(crate) async fn body(self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
         let side_max = self.limits.message_bytes_max;
         let bytes_max = message_bytes_max.map_or(side_max, |max| max.min(side_max));
@@ -152,7 +160,8 @@ impl Pending<'_> {
             reader.count_in(memory);
         }
         let read = if self.kind.streams_requests() {
-            // A place is held meanwhile: who opens streams and says nothing holds none for the day that a stream may take.
+            // A place is held meanwhile: who opens streams and says nothing holds none for the day
+            // that a stream may take.
             let idle_max = self.limits.stream_idle_max;
             // Boxed: most calls have no stream, and need not carry room for one.
             let first = Box::pin(tokio::time::timeout(idle_max, first(reader)));
@@ -170,7 +179,8 @@ impl Pending<'_> {
             }
             fault.status
         })?;
-        // The last look at the clock before the handler: a slow body or a queue may have used up the time.
+        // The last look at the clock before the handler: a slow body or a queue may have used up
+        // the time.
         if Instant::now() >= self.deadline {
             let text = "the deadline passed before the handler was started";
             return Err(Status::not_executed(Code::DeadlineExceeded, text));

@@ -1,9 +1,11 @@
-//! How often failed calls may be tried again: a share of the traffic. Pure: it counts, and has no clock.
+//! How often failed calls may be tried again: a share of the traffic. Pure: it counts, and has no
+//! clock.
 
 use crate::limits::{RETRIES_PER_HUNDRED, RETRIES_SAVED_MAX};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The retries that are left, in hundredths. Every call earns a tenth of one, so that retries stay a tenth of the traffic.
+/// The retries that are left, in hundredths. Every call earns a tenth of one, so that retries stay
+/// a tenth of the traffic.
 #[derive(Debug)]
 pub(crate) struct RetryBudget(AtomicU32);
 

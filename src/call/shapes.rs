@@ -100,7 +100,8 @@ impl<R: 'static, T: 'static> IntoFuture for Call<R, Bidirectional<T>> {
     }
 }
 
-/// Starts a call whose request is a stream: a task of its own moves its messages both ways, whichever end the program waits at.
+/// Starts a call whose request is a stream: a task of its own moves its messages both ways,
+/// whichever end the program waits at.
 fn begin<R, S: Shape, T>(call: Call<R, S>) -> Result<(Outbound<T>, Messages), Status> {
     let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
     let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);

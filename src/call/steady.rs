@@ -1,4 +1,5 @@
-//! Reading from and writing to a peer that keeps going: whoever stalls is cut off long before the deadline.
+//! Reading from and writing to a peer that keeps going: whoever stalls is cut off long before the
+//! deadline.
 
 use crate::{
     lazy_timeout::{poll_once, ready_by},
@@ -14,7 +15,8 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for it: 1 KiB a second.
+/// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for
+/// it: 1 KiB a second.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 
 /// What is asked of a peer that does not take what waits for it.
@@ -70,7 +72,8 @@ pub(super) async fn read_steadily(
 /// A frame, the end of the stream, or why there is neither.
 type SteadyRead = Result<Option<(Kind, Bytes)>, Stall<ReadFault>>;
 
-/// The pace of a stream of messages: between two messages a peer may take its time, inside one it has to keep sending.
+/// The pace of a stream of messages: between two messages a peer may take its time, inside one it
+/// has to keep sending.
 #[derive(Debug, Default)]
 pub(super) struct Steady {
     /// Running while a frame is incomplete, with the bytes that had come when it was set.
@@ -120,7 +123,8 @@ pub(super) async fn write_at(
     }
 }
 
-/// Hands all chunks to the transport, to a peer that keeps taking them. The last byte was handed over if and only if it gives `Ok`.
+/// Hands all chunks to the transport, to a peer that keeps taking them. The last byte was handed
+/// over if and only if it gives `Ok`.
 pub(super) async fn write_steadily(
     sender: &mut FrameSender,
     chunks: &mut Chunks,
@@ -135,7 +139,8 @@ async fn write_within(
     sender: &mut FrameSender,
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
-    // What fits the transport's window at once says nothing of the peer: its pace is counted from here.
+    // What fits the transport's window at once says nothing of the peer: its pace is counted from
+    // here.
     if let Poll::Ready(result) = poll_once(pin!(sender.write(chunks))).await {
         return result.map_err(Stall::Fault);
     }
@@ -144,7 +149,8 @@ async fn write_within(
         let written = Box::pin(tokio::time::timeout(wait_max, sender.write(chunks))).await;
         match written {
             Ok(result) => return result.map_err(Stall::Fault),
-            // The transport takes what it has accepted out of the chunks, so that the next write goes on where this one stood.
+            // The transport takes what it has accepted out of the chunks, so that the next write
+            // goes on where this one stood.
             Err(_elapsed) if chunks.bytes_left() + bytes_min <= left => {}
             Err(_elapsed) => return Err(Stall::Slow),
         }

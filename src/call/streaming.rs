@@ -1,7 +1,8 @@
-//! The asking half of a streaming call: the request's messages on their way out, the reply's on their way in.
+//! The asking half of a streaming call: the request's messages on their way out, the reply's on
+//! their way in.
 //!
-//! The line between `not_executed` and `unknown` lies at the first message: the answering side starts a handler when it has received one,
-//! or END, and not before.
+//! The line between `not_executed` and `unknown` lies at the first message: the answering side
+//! starts a handler when it has received one, or END, and not before.
 
 use super::{
     asking::{
@@ -47,7 +48,8 @@ impl Handed {
     }
 }
 
-/// Asks over a link. Gives the reply when its first frame has come; dropping it or its stream cancels the call.
+/// Asks over a link. Gives the reply when its first frame has come; dropping it or its stream
+/// cancels the call.
 pub(super) async fn ask_stream(
     link: &Link,
     request: &mut Request,
@@ -163,7 +165,8 @@ impl From<Stall<SendFault>> for Stopped {
 /// The request's messages on their way out.
 type Pump = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>;
 
-/// Sends the messages of a request and then END. Dropped or failed before that, it breaks the request off.
+/// Sends the messages of a request and then END. Dropped or failed before that, it breaks the
+/// request off.
 async fn pump(
     mut sender: FrameSender,
     mut gatherer: Gatherer,
@@ -200,7 +203,8 @@ async fn pump(
     }
 }
 
-/// The replies of a streaming call as they come. Whoever takes them also drives the request's messages.
+/// The replies of a streaming call as they come. Whoever takes them also drives the request's
+/// messages.
 struct Replies {
     link: Link,
     reader: FrameReader,
@@ -208,12 +212,14 @@ struct Replies {
     handed: Handed,
     steady: Steady,
     pace: Pace,
-    /// Ends with the link; made by the first who waits for something else on account of the replies.
+    /// Ends with the link; made by the first who waits for something else on account of the
+    /// replies.
     cut_off: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// The peer has stopped the request before its end.
     is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
-    /// How long past the deadline the first frame of the reply is waited for; zero once that was done.
+    /// How long past the deadline the first frame of the reply is waited for; zero once that was
+    /// done.
     patience: Duration,
     /// Whether a head would come too late.
     is_started: bool,
@@ -271,7 +277,8 @@ impl Replies {
         self.deadline.as_mut().reset(until);
     }
 
-    /// Ready when that moment is over. The clock is read too: the timer of somebody else may have woken this task for the same moment.
+    /// Ready when that moment is over. The clock is read too: the timer of somebody else may have
+    /// woken this task for the same moment.
     fn poll_fin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if Instant::now() < self.deadline.deadline() {
             std::task::ready!(self.deadline.as_mut().poll(cx));
@@ -355,7 +362,8 @@ impl Replies {
         let patience = std::mem::take(&mut self.patience);
         let may_run = self.handed.progress() == Progress::AfterEnd;
         if may_run && !self.is_started && !patience.is_zero() {
-            // The answering side knows whether a handler ran: its STATUS says more than the line does.
+            // The answering side knows whether a handler ran: its STATUS says more than the line
+            // does.
             self.deadline.as_mut().reset(over_at + patience);
             return self.poll_deadline(cx);
         }

@@ -1,4 +1,5 @@
-//! Rust values in and out of messages: typed methods on the hosting side, and the decoding of replies.
+//! Rust values in and out of messages: typed methods on the hosting side, and the decoding of
+//! replies.
 
 use super::{
     DynHandler, ReplyFuture,
@@ -57,7 +58,8 @@ impl Source for Once {
     }
 }
 
-/// Decodes a reply's message. The handler ran and answered, so what failed is only our reading of it.
+/// Decodes a reply's message. The handler ran and answered, so what failed is only our reading of
+/// it.
 pub(super) fn decode_reply<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
     decode_value(message).map_err(|fault| {
         Status::unknown(
@@ -82,7 +84,8 @@ fn one_reply<R: Serialize>(result: Result<R, Status>, context: &Context) -> Resu
 
 /// A method as a function of a value and its context.
 ///
-/// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a status that it got from elsewhere.
+/// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a
+/// status that it got from elsewhere.
 pub(crate) struct TypedMethod<F, T, R> {
     function: F,
     _types: PhantomData<fn(T) -> R>,
@@ -190,7 +193,8 @@ where
 /// What a handler does.
 type Work = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
-/// A handler at work on a stream of replies: whoever takes the replies drives it, and dropping them drops it.
+/// A handler at work on a stream of replies: whoever takes the replies drives it, and dropping them
+/// drops it.
 struct Working {
     /// `None` once it has returned.
     work: Option<Work>,

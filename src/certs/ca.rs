@@ -24,8 +24,9 @@ const TRUST_DOMAIN_SCHEME: &str = "spiffe://";
 
 /// A certificate authority with its key.
 ///
-/// Its trust domain stands in its own certificate as the URI name `spiffe://TRUST-DOMAIN`. Its subject
-/// has digits of its key in it, because revocation lists are found by the subject of their CA.
+/// Its trust domain stands in its own certificate as the URI name `spiffe://TRUST-DOMAIN`. Its
+/// subject has digits of its key in it, because revocation lists are found by the subject of their
+/// CA.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -127,7 +128,8 @@ impl Ca {
         Ok(LeafPem { cert, key: Zeroizing::new(key.serialize_pem()), serial })
     }
 
-    /// Signs a leaf for a public key, given as SubjectPublicKeyInfo in DER. The profile says all else that stands in it.
+    /// Signs a leaf for a public key, given as SubjectPublicKeyInfo in DER. The profile says all
+    /// else that stands in it.
     pub fn leaf_for_key(
         &self,
         profile: &LeafProfile,
@@ -175,7 +177,8 @@ impl Ca {
         Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
-    /// A CA from elsewhere may have derived its key's identifier in another way: repeat what it says.
+    /// A CA from elsewhere may have derived its key's identifier in another way: repeat what it
+    /// says.
     fn key_id_method(&self) -> KeyIdMethod {
         let stated = self.facts.subject_key_id.as_deref().and_then(|id| from_hex(id).ok());
         stated.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)

@@ -56,7 +56,8 @@ impl CertsDir {
         self.sign_crl(&ca, &present, now)
     }
 
-    /// Revokes every certificate that was issued to a party here, and signs the list. Repeated, it says that there was nothing to do.
+    /// Revokes every certificate that was issued to a party here, and signs the list. Repeated, it
+    /// says that there was nothing to do.
     pub fn revoke(&self, party: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
         let _held = self.hold()?;
         let (ca, present) = self.ca_and_list()?;
@@ -75,7 +76,8 @@ impl CertsDir {
         Ok(RevokeReport { party: party.clone(), revoked, before: before.len(), crl })
     }
 
-    /// Keeps the list while it is fresh, is the last one that was signed here and has everything that was revoked.
+    /// Keeps the list while it is fresh, is the last one that was signed here and has everything
+    /// that was revoked.
     pub(super) fn keep_or_sign_crl(
         &self,
         ca: &Ca,
@@ -125,14 +127,17 @@ impl CertsDir {
         })
     }
 
-    /// Whether a certificate was revoked, whichever CA it is of: serial numbers are drawn by chance and never meet.
+    /// Whether a certificate was revoked, whichever CA it is of: serial numbers are drawn by chance
+    /// and never meet.
     pub(super) fn is_revoked(&self, serial: &str) -> Result<bool, CertsError> {
         Ok(self.all_revoked()?.iter().any(|entry| entry.serial == serial))
     }
 
-    /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever party and CA it was of, if there is one.
+    /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever party and
+    /// CA it was of, if there is one.
     ///
-    /// Keys are known by the digests in the record. Older lines have none; for those of `party` its certificate file is looked at.
+    /// Keys are known by the digests in the record. Older lines have none; for those of `party` its
+    /// certificate file is looked at.
     pub(super) fn revoked_serial_of_key(
         &self,
         party: &PeerName,
@@ -156,7 +161,8 @@ impl CertsDir {
         Ok(known.find(|(serial, of)| *of == digest && revoked.contains(serial)).map(|(s, _)| s))
     }
 
-    /// The revoked certificate that has the key of the one of this serial, as far as the record knows, if there is one.
+    /// The revoked certificate that has the key of the one of this serial, as far as the record
+    /// knows, if there is one.
     pub(super) fn revoked_serial_sharing_key(
         &self,
         serial: &str,

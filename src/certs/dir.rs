@@ -1,5 +1,6 @@
-//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of what was issued and revoked, and the files of each party.
-//! What is good is kept, so that every command can be repeated.
+//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of what was issued and
+//! revoked, and the files of each party. What is good is kept, so that every command can be
+//! repeated.
 
 use super::{
     CertsError,

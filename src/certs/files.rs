@@ -1,4 +1,5 @@
-//! The files of a certificates' directory: read and written as `crate::files` does, with faults that name the file.
+//! The files of a certificates' directory: read and written as `crate::files` does, with faults
+//! that name the file.
 
 use super::CertsError;
 use crate::files;

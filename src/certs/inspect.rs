@@ -1,4 +1,5 @@
-//! What is in a PEM file, for people: certificates, lists, requests, and keys, of which only the kind is said.
+//! What is in a PEM file, for people: certificates, lists, requests, and keys, of which only the
+//! kind is said.
 
 use super::{CertsError, dir::damaged};
 use crate::tls::{CertificateFacts, CrlFacts, CsrFacts, FactsError, PemKind, pem_blocks};
@@ -28,7 +29,8 @@ impl fmt::Display for Inspected {
     }
 }
 
-/// Reads a PEM file: its certificates, then its revocation lists, its certificate requests and its keys, each in their order.
+/// Reads a PEM file: its certificates, then its revocation lists, its certificate requests and its
+/// keys, each in their order.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     let path = path.as_ref();
     let text =

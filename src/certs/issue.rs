@@ -1,4 +1,5 @@
-//! A leaf for a party in a directory of certificates: kept while it is good, else made with a new key.
+//! A leaf for a party in a directory of certificates: kept while it is good, else made with a new
+//! key.
 
 use super::{
     CertsDir, CertsError, LeafProfile,
@@ -31,7 +32,8 @@ pub struct LeafRequest {
     pub role: Role,
     /// How it is called.
     pub name: Name,
-    /// Host names and IP addresses under which a node is dialled. For nodes at least one, for others none.
+    /// Host names and IP addresses under which a node is dialled. For nodes at least one, for
+    /// others none.
     pub sans: Vec<String>,
     /// How long it holds. 90 is a good value.
     pub days: u32,
@@ -66,8 +68,8 @@ pub struct IssueReport {
 }
 
 impl CertsDir {
-    /// Makes a leaf and its key, or keeps the ones that are good: of this CA, with these hosts, and with
-    /// more than a third of their life left.
+    /// Makes a leaf and its key, or keeps the ones that are good: of this CA, with these hosts, and
+    /// with more than a third of their life left.
     pub fn issue(&self, request: &LeafRequest, now: SystemTime) -> Result<IssueReport, CertsError> {
         let hosts = wanted_hosts(request)?;
         let _held = self.hold()?;
@@ -95,7 +97,8 @@ impl CertsDir {
 
     /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
     ///
-    /// Of the request only the public key is taken. Role, name, hosts and life are the operator's, whatever it asks for.
+    /// Of the request only the public key is taken. Role, name, hosts and life are the operator's,
+    /// whatever it asks for.
     pub fn sign(
         &self,
         csr: impl AsRef<Path>,
@@ -126,7 +129,8 @@ impl CertsDir {
         Ok(self.report(action, &party, &facts))
     }
 
-    /// Makes a key and its leaf. The leaf is recorded first: a serial that is out in the world unrecorded could never be revoked.
+    /// Makes a key and its leaf. The leaf is recorded first: a serial that is out in the world
+    /// unrecorded could never be revoked.
     pub(super) fn make_pair(
         &self,
         ca: &Ca,
@@ -172,7 +176,8 @@ impl CertsDir {
             && !self.is_revoked(&facts.serial)?)
     }
 
-    /// A certificate beside a key that is not its own would not load, and whoever issued that key may have forgotten it.
+    /// A certificate beside a key that is not its own would not load, and whoever issued that key
+    /// may have forgotten it.
     fn expect_no_other_key(&self, party: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
         let requested = self.requested_key_of(party)?;
         if requested.is_some_and(|key| key.subject_public_key_info() == wanted) {
@@ -187,7 +192,8 @@ impl CertsDir {
         }
     }
 
-    /// A key that is whole and cannot be used here, such as an encrypted one, is somebody's own: it is replaced by force only.
+    /// A key that is whole and cannot be used here, such as an encrypted one, is somebody's own: it
+    /// is replaced by force only.
     fn expect_usable_key(&self, party: &PeerName) -> Result<(), CertsError> {
         match self.key_at(&self.leaf_path(party, "key")) {
             Err(error @ CertsError::Unusable { .. }) => Err(error),
@@ -195,7 +201,8 @@ impl CertsDir {
         }
     }
 
-    /// A key whose request is under way is not replaced: the certificate that comes back would be worthless.
+    /// A key whose request is under way is not replaced: the certificate that comes back would be
+    /// worthless.
     fn expect_no_request(&self, party: &PeerName) -> Result<(), CertsError> {
         let csr = self.leaf_path(party, "csr");
         let requests = CsrFacts::all_from_pem(&files::read_pem(&csr)?.unwrap_or_default());
@@ -236,7 +243,8 @@ impl CertsDir {
         files::hold_dir(&self.dir)
     }
 
-    /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as old.
+    /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as
+    /// old.
     pub(super) fn present_leaf(
         &self,
         party: &PeerName,

@@ -1,4 +1,5 @@
-//! A certificate and its key, replaced together: a reader finds a pair that does not match for the moment between two renames only.
+//! A certificate and its key, replaced together: a reader finds a pair that does not match for the
+//! moment between two renames only.
 
 use super::{
     CertsError,
@@ -28,7 +29,8 @@ pub(crate) fn expect_writable(path: &Path) -> Result<(), CertsError> {
 
 /// Replaces certificate and key. Both are whole on the disk before either is in its place.
 ///
-/// A process that ends between the two renames leaves a pair that does not match; [`mend_pair`] finishes its work.
+/// A process that ends between the two renames leaves a pair that does not match; [`mend_pair`]
+/// finishes its work.
 pub(crate) fn replace_pair(
     cert: &Path,
     cert_pem: &str,
@@ -84,12 +86,14 @@ pub enum Mended {
     Nothing,
     /// A replacement of certificate and key had been cut off between the two, and is finished.
     Replacement,
-    /// The certificate of a requested key has arrived, and the key has taken the place of the former one.
+    /// The certificate of a requested key has arrived, and the key has taken the place of the
+    /// former one.
     Request,
 }
 
-/// Finishes what was left between a certificate and its key: a replacement of both that was cut off, or a requested key whose
-/// certificate is in its place now, however it came there. To be called before the files are loaded.
+/// Finishes what was left between a certificate and its key: a replacement of both that was cut
+/// off, or a requested key whose certificate is in its place now, however it came there. To be
+/// called before the files are loaded.
 ///
 /// # Errors
 /// Files that cannot be read or written.

@@ -1,4 +1,5 @@
-//! A CA that signs agents and callers, each leaf recorded, and nothing else: there is no way to ask it for a node, a host name or a CA.
+//! A CA that signs agents and callers, each leaf recorded, and nothing else: there is no way to ask
+//! it for a node, a host name or a CA.
 
 use super::{
     CertsDir, CertsError, LeafProfile, TokenFault,
@@ -20,14 +21,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The issuing side of an enroller. Its work reads and writes files, and may wait for other commands in the directory.
+/// The issuing side of an enroller. Its work reads and writes files, and may wait for other
+/// commands in the directory.
 pub(crate) struct PartyIssuer {
     dir: CertsDir,
     ca: Ca,
     leaf_life: Duration,
     /// Whether there was ever a revocation list: one that vanishes must not let the revoked in.
     has_list: AtomicBool,
-    /// File locks hold other processes off; this holds off other threads where files cannot be locked.
+    /// File locks hold other processes off; this holds off other threads where files cannot be
+    /// locked.
     turn: Mutex<()>,
 }
 
@@ -99,8 +102,9 @@ impl PartyIssuer {
         self.ca.trust_domain()
     }
 
-    /// A first leaf, by a token. The token is used up in one step with the record of its leaf, before the leaf is handed out: there is
-    /// never a second one. The same key gets the same leaf again while the token holds, because the first answer may have been lost.
+    /// A first leaf, by a token. The token is used up in one step with the record of its leaf,
+    /// before the leaf is handed out: there is never a second one. The same key gets the same leaf
+    /// again while the token holds, because the first answer may have been lost.
     pub(crate) fn join(
         &self,
         secret: &[u8],
@@ -150,7 +154,8 @@ impl PartyIssuer {
         Ok(Granted { is_new: false, party, serial, not_after, leaf_pem })
     }
 
-    /// The next leaf of a party that has shown its present one, in the second half of that one's life.
+    /// The next leaf of a party that has shown its present one, in the second half of that one's
+    /// life.
     pub(crate) fn renew(
         &self,
         present: &Identity,
@@ -181,7 +186,8 @@ impl PartyIssuer {
         }
     }
 
-    /// Refuses a certificate that stands in the list or in the record of those that were revoked, which are read anew.
+    /// Refuses a certificate that stands in the list or in the record of those that were revoked,
+    /// which are read anew.
     pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueFault> {
         self.crl()?;
         if self.dir.is_revoked(present.serial())? {
@@ -251,7 +257,8 @@ impl PartyIssuer {
         Err(CertsError::Signing { why: "the leaf came out otherwise than it was meant".into() })
     }
 
-    /// A certificate for the enroller itself, PEM, and its key. It is no party's, lives in memory, and is not recorded.
+    /// A certificate for the enroller itself, PEM, and its key. It is no party's, lives in memory,
+    /// and is not recorded.
     pub(crate) fn enroller_leaf(&self, now: SystemTime) -> Result<super::LeafPem, CertsError> {
         self.ca.leaf(&LeafProfile {
             common_name: "dialback enroller".into(),

@@ -1,4 +1,5 @@
-//! The key of a request that has no certificate yet, kept beside the place of the key. A lost answer can then be asked for again.
+//! The key of a request that has no certificate yet, kept beside the place of the key. A lost
+//! answer can then be asked for again.
 
 use super::{
     CertsError, NewKey,

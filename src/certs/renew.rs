@@ -18,10 +18,11 @@ use std::time::{Duration, SystemTime};
 pub enum Renewal {
     /// It was kept or made again.
     Done(IssueReport),
-    /// It was revoked, or its key was with another certificate, and is left alone: only issuing it again, by name and with a new key,
-    /// brings a party back.
+    /// It was revoked, or its key was with another certificate, and is left alone: only issuing it
+    /// again, by name and with a new key, brings a party back.
     Revoked(PeerName),
-    /// It expired and is left alone, because a party that is retired expires too. [`RenewOptions::expired`] renews it.
+    /// It expired and is left alone, because a party that is retired expires too.
+    /// [`RenewOptions::expired`] renews it.
     Expired {
         /// Whose it is.
         party: PeerName,
@@ -55,10 +56,12 @@ pub struct RenewReport {
 }
 
 impl CertsDir {
-    /// Makes the certificates again that are in the last third of their life, with the hosts and the length of life that they have, and
-    /// signs the revocation list if that is due. Revoked certificates are left alone, and expired ones unless the options name them.
+    /// Makes the certificates again that are in the last third of their life, with the hosts and
+    /// the length of life that they have, and signs the revocation list if that is due. Revoked
+    /// certificates are left alone, and expired ones unless the options name them.
     ///
-    /// Where the key lies beside the certificate, it is made anew too; where it is elsewhere, the same public key is signed again.
+    /// Where the key lies beside the certificate, it is made anew too; where it is elsewhere, the
+    /// same public key is signed again.
     pub fn renew(
         &self,
         options: &RenewOptions,
@@ -81,7 +84,8 @@ impl CertsDir {
         Ok(RenewReport { parties, crl, ca_not_after: until, is_ca_old })
     }
 
-    /// Those that are in the record: a certificate from elsewhere that lies here is not ours to renew.
+    /// Those that are in the record: a certificate from elsewhere that lies here is not ours to
+    /// renew.
     fn issued_parties(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
         let listed = issued::read(&self.record_path())?;
         let parties = listed.into_iter().map(|one| one.party);

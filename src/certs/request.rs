@@ -33,10 +33,12 @@ pub struct RequestReport {
 }
 
 impl CertsDir {
-    /// Makes a key and a request for its certificate, or keeps those that are there; the directory is made if need be and needs no CA.
+    /// Makes a key and a request for its certificate, or keeps those that are there; the directory
+    /// is made if need be and needs no CA.
     ///
-    /// `force` makes a new key. A key that is there is left in its place, because it is in use until the certificate of the new one is
-    /// here: the new one waits beside it, and takes its place when that certificate is loaded, or signed in this directory.
+    /// `force` makes a new key. A key that is there is left in its place, because it is in use
+    /// until the certificate of the new one is here: the new one waits beside it, and takes its
+    /// place when that certificate is loaded, or signed in this directory.
     pub fn request(&self, party: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
         let _held = files::hold_dir(&self.dir)?;
         let ((cert_path, own_path), csr_path) = (self.pair_of(party), self.leaf_path(party, "csr"));
@@ -80,7 +82,8 @@ impl CertsDir {
         Ok(self.key_at(&own_path)?.map(|key| (key, own_path)))
     }
 
-    /// The keys that wait for their certificates in this directory, with the party of each, in the order of their names.
+    /// The keys that wait for their certificates in this directory, with the party of each, in the
+    /// order of their names.
     pub fn waiting_keys(&self) -> Result<Vec<(PeerName, PathBuf)>, CertsError> {
         let unreadable = |source| CertsError::Unreadable { path: self.dir.clone(), source };
         let mut found = vec![];

@@ -1,6 +1,8 @@
-//! `revoked.jsonl`, one line for every certificate that no longer holds, and `crl.number`, the number of the last list.
+//! `revoked.jsonl`, one line for every certificate that no longer holds, and `crl.number`, the
+//! number of the last list.
 //!
-//! The list itself is made of them, so that a `crl.pem` that was deleted or put back from a copy loses nothing.
+//! The list itself is made of them, so that a `crl.pem` that was deleted or put back from a copy
+//! loses nothing.
 
 use super::{CertsError, files, issued};
 use crate::{
@@ -40,7 +42,8 @@ pub(super) fn append(
     files::append_line(path, &text)
 }
 
-/// Every certificate in the record, or those of one CA, in the order in which they were revoked. No file: none.
+/// Every certificate in the record, or those of one CA, in the order in which they were revoked. No
+/// file: none.
 pub(super) fn read(path: &Path, ca: Option<&str>) -> Result<Vec<RevokedSerial>, CertsError> {
     let lines = issued::lines(path, |line| {
         let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
@@ -57,7 +60,8 @@ pub(super) fn read_number(path: &Path) -> Result<u64, CertsError> {
     text.trim().parse().map_err(|_| CertsError::BadNumber { path: path.into() })
 }
 
-/// Notes the number of a list, before the list itself is written: a number may be left out, and none is used twice.
+/// Notes the number of a list, before the list itself is written: a number may be left out, and
+/// none is used twice.
 pub(super) fn write_number(path: &Path, number: u64) -> Result<(), CertsError> {
     files::replace(path, &format!("{number}\n"), files::Audience::All)
 }

@@ -1,4 +1,5 @@
-//! A join token: who may join, until when, by which secret, and by which CA the enroller is known. One line of text.
+//! A join token: who may join, until when, by which secret, and by which CA the enroller is known.
+//! One line of text.
 
 use crate::{name::PeerName, tls};
 use std::{
@@ -13,9 +14,11 @@ const MARK: &str = "djt1";
 
 pub(super) const SECRET_BYTES: usize = 16;
 
-/// What lets one machine join once, as one party. Whoever has it is that machine: it travels like a password.
+/// What lets one machine join once, as one party. Whoever has it is that machine: it travels like a
+/// password.
 ///
-/// It has no `Display`, and `Debug` shows no secret; [`JoinToken::to_line`] gives the text, and `parse` reads it.
+/// It has no `Display`, and `Debug` shows no secret; [`JoinToken::to_line`] gives the text, and
+/// `parse` reads it.
 #[derive(Clone)]
 pub struct JoinToken {
     party: PeerName,
@@ -54,7 +57,8 @@ impl JoinToken {
         &self.ca_fingerprint
     }
 
-    /// The token as it is handed over: `djt1:ROLE/NAME:SECONDS:SECRET:FINGERPRINT`. Wiped when dropped.
+    /// The token as it is handed over: `djt1:ROLE/NAME:SECONDS:SECRET:FINGERPRINT`. Wiped when
+    /// dropped.
     pub fn to_line(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(hex(&self.secret[..]));
         let (until, ca) = (unix_seconds(self.not_after), hex(&self.ca_fingerprint));

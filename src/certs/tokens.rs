@@ -1,4 +1,5 @@
-//! `join-tokens.jsonl`: which tokens were made here, and which were used. It holds hashes of secrets and no secret.
+//! `join-tokens.jsonl`: which tokens were made here, and which were used. It holds hashes of
+//! secrets and no secret.
 
 use super::{
     CertsDir, CertsError, JoinToken,
@@ -62,7 +63,8 @@ struct Entry {
     party: PeerName,
     not_after: SystemTime,
     used: Option<SystemTime>,
-    /// The certificate that was signed for it, PEM, until `not_after`. Its key gets it again: the first answer may have been lost.
+    /// The certificate that was signed for it, PEM, until `not_after`. Its key gets it again: the
+    /// first answer may have been lost.
     leaf_pem: Option<String>,
 }
 
@@ -76,7 +78,8 @@ pub(super) enum GoodToken {
         /// Whose it is.
         party: PeerName,
     },
-    /// It was used by the party that asks, and is not over. The certificate is for the holder of its key.
+    /// It was used by the party that asks, and is not over. The certificate is for the holder of
+    /// its key.
     Granted {
         /// Whose it is.
         party: PeerName,
@@ -128,7 +131,8 @@ impl Tokens {
         }
     }
 
-    /// Uses the token at this place: from here on it is good for this certificate and for no other. Forgets what is over.
+    /// Uses the token at this place: from here on it is good for this certificate and for no other.
+    /// Forgets what is over.
     pub(super) fn use_up(&mut self, at: usize, leaf_pem: String, now: SystemTime) {
         if let Some(entry) = self.0.get_mut(at) {
             entry.used = Some(now);
@@ -198,10 +202,12 @@ fn parse(line: &str) -> Option<Entry> {
 impl CertsDir {
     /// Makes a join token: it lets one machine join as this party once, until `ttl` from `now`.
     ///
-    /// Only a hash of its secret is kept, in `join-tokens.jsonl` (0600), which an enroller of this directory reads at every use.
+    /// Only a hash of its secret is kept, in `join-tokens.jsonl` (0600), which an enroller of this
+    /// directory reads at every use.
     ///
     /// # Errors
-    /// A node, no time or more than 30 days, a directory without a CA, or one that cannot be written.
+    /// A node, no time or more than 30 days, a directory without a CA, or one that cannot be
+    /// written.
     pub fn make_token(
         &self,
         party: &PeerName,

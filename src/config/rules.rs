@@ -1,4 +1,5 @@
-//! Rules as they stand in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of an agent.
+//! Rules as they stand in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of
+//! an agent.
 
 use super::{
     shared::message_range,

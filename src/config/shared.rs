@@ -33,7 +33,8 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
     pub node_ca: Option<PathBuf>,
-    /// The revocation list, or `none` for no list: then nothing is taken for revoked. A file of that name is `./none`.
+    /// The revocation list, or `none` for no list: then nothing is taken for revoked. A file of
+    /// that name is `./none`.
     pub crl: Option<PathBuf>,
     /// What of a chain is looked up in the list.
     pub crl_scope: Option<CrlScope>,
@@ -84,8 +85,8 @@ impl TlsFiles {
         self.crl.as_deref() == Some(Path::new(NO_LIST))
     }
 
-    /// The files once all sources have spoken: all three, or `None` where none of the three is named and
-    /// a default directory may supply them, or the gap.
+    /// The files once all sources have spoken: all three, or `None` where none of the three is
+    /// named and a default directory may supply them, or the gap.
     pub fn whole(&self) -> Result<Option<TlsPaths>, TlsGap> {
         match (&self.cert, &self.key, &self.ca) {
             (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsPaths {
@@ -171,16 +172,19 @@ pub fn parse_memory_max(text: &str) -> Result<usize, String> {
     within(&memory_range(), size, |bound| show_bytes(*bound))
 }
 
-/// What the memory for messages may be set to: less would hold no message of the default size in a caller's share.
+/// What the memory for messages may be set to: less would hold no message of the default size in a
+/// caller's share.
 pub(super) const fn memory_range() -> RangeInclusive<usize> {
     16 * 1_024 * 1_024..=1 << 40
 }
 
-/// One stream window per call in flight must add up to less than 4 GiB, which is what QUIC's windows here can say.
+/// One stream window per call in flight must add up to less than 4 GiB, which is what QUIC's
+/// windows here can say.
 const CALLS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
 const LINKS_RANGE: RangeInclusive<usize> = 1..=10_000;
-/// Less would not hold what a fast line needs; of more quinn's counters are not in doubt, the memory is.
+/// Less would not hold what a fast line needs; of more quinn's counters are not in doubt, the
+/// memory is.
 const SEND_BUFFER_RANGE: RangeInclusive<usize> = 256 * 1_024..=1 << 30;
 const HANDSHAKES_RANGE: RangeInclusive<usize> = 1..=1_000_000;
 const RESETS_RANGE: RangeInclusive<usize> = 1..=100_000;

@@ -31,7 +31,8 @@ struct Page {
     file: Arc<str>,
     line_starts: Vec<usize>,
     faults: RefCell<Vec<Fault>>,
-    /// A text that is not TOML is read as far as it goes, but what seems missing may be in the broken part.
+    /// A text that is not TOML is read as far as it goes, but what seems missing may be in the
+    /// broken part.
     is_broken: bool,
 }
 
@@ -317,7 +318,8 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Reads a file that knows `listen`, `[tls] cert` and `[[allow]] caller`, the last one required.
+    /// Reads a file that knows `listen`, `[tls] cert` and `[[allow]] caller`, the last one
+    /// required.
     fn read(text: &str) -> Result<(), Faults> {
         let string = |value: &DeValue<'_>| value.as_str().map(drop).ok_or_else(|| "text".into());
         read_document(text, "f", |file| {

@@ -1,4 +1,5 @@
-//! Values as people write them in a file or a flag: durations, sizes, counts, addresses to listen on.
+//! Values as people write them in a file or a flag: durations, sizes, counts, addresses to listen
+//! on.
 
 use super::table::not_a_type;
 use crate::name::NodeAddress;
@@ -24,7 +25,8 @@ impl ValueError {
 
 /// Reads `500ms`, `5s`, `2m`, `1h`, `30d`, or several of them together, as `1h30m`.
 ///
-/// A number without a unit is refused. So are the other units that `humantime` knows: its `M` is a month.
+/// A number without a unit is refused. So are the other units that `humantime` knows: its `M` is a
+/// month.
 pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let why = if text.is_empty() {

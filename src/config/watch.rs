@@ -1,7 +1,9 @@
-//! Files that a running party goes by: notices that their contents have changed, however that was done.
+//! Files that a running party goes by: notices that their contents have changed, however that was
+//! done.
 //!
-//! It looks at contents, twice a second. Modification times tell nothing when a directory or a symbolic link is swapped, as mounted
-//! secrets are, and events of the file system do not come from every kind of mount.
+//! It looks at contents, twice a second. Modification times tell nothing when a directory or a
+//! symbolic link is swapped, as mounted secrets are, and events of the file system do not come from
+//! every kind of mount.
 
 use crate::{
     drain::blocking,
@@ -15,13 +17,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Reads files on one of the runtime's threads for work that waits, so that a mount that does not answer holds up nothing else. `None` if
-/// that panicked. Dropped, the work goes on to its own end.
+/// Reads files on one of the runtime's threads for work that waits, so that a mount that does not
+/// answer holds up nothing else. `None` if that panicked. Dropped, the work goes on to its own end.
 pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     blocking(read).await
 }
 
-/// What all files together hold, in short. A file that cannot be read counts as one that holds its error.
+/// What all files together hold, in short. A file that cannot be read counts as one that holds its
+/// error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Contents(u64);
 
@@ -61,7 +64,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether there is something new that holds still: a certificate and its key are two files, and are not written at one moment.
+    /// Whether there is something new that holds still: a certificate and its key are two files,
+    /// and are not written at one moment.
     fn look(&mut self, now: Contents) -> bool {
         let holds_still = std::mem::replace(&mut self.last, now) == now;
         let is_news = holds_still && now != self.told;
@@ -74,7 +78,8 @@ impl Seen {
 
 /// Watches files. Made before they are read, so that no change falls between.
 ///
-/// A change is told once, also when what was written is broken: it is told again when it was mended.
+/// A change is told once, also when what was written is broken: it is told again when it was
+/// mended.
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<PathBuf>,
@@ -88,8 +93,9 @@ impl Watch {
         Self { files, seen: Seen { told: now, last: now } }
     }
 
-    /// Ends when the files hold something else than was told before, and held still for half a second. May be dropped and called again.
-    /// Costs a read of every file each half second, on the runtime's threads for such work.
+    /// Ends when the files hold something else than was told before, and held still for half a
+    /// second. May be dropped and called again. Costs a read of every file each half second, on the
+    /// runtime's threads for such work.
     pub async fn changed(&mut self) {
         loop {
             tokio::time::sleep(RELOAD_LOOK_EVERY).await;
@@ -106,8 +112,8 @@ impl Watch {
         self.begin(self.files.clone()).await;
     }
 
-    /// Watches these from now on. Says whether they are others than before: then they are to be read once more, so that no change falls
-    /// between that and the last time.
+    /// Watches these from now on. Says whether they are others than before: then they are to be
+    /// read once more, so that no change falls between that and the last time.
     pub async fn follow(&mut self, files: Vec<PathBuf>) -> bool {
         let are_others = files != self.files;
         if are_others {

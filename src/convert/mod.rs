@@ -1,5 +1,6 @@
-//! JSON to CBOR and back for the calls of many callers. What is small is converted at once; what is large waits for a turn off the threads
-//! of the runtime, and the turns go round between the callers.
+//! JSON to CBOR and back for the calls of many callers. What is small is converted at once; what is
+//! large waits for a turn off the threads of the runtime, and the turns go round between the
+//! callers.
 
 mod text;
 mod turns;
@@ -61,7 +62,8 @@ pub(crate) enum ConvertError {
 }
 
 impl ConvertError {
-    /// The failure of a call: with this code if the message is at fault, and then `what` says what it was.
+    /// The failure of a call: with this code if the message is at fault, and then `what` says what
+    /// it was.
     pub(crate) fn into_status(self, outcome: Outcome, code: Code, what: &str) -> Status {
         match self {
             Self::Invalid(why) => Status::with_outcome(code, outcome, format!("{what}: {why}")),
@@ -92,7 +94,8 @@ impl Converter {
             return json::cbor_to_text(&cbor).map(Text::whole).map_err(ConvertError::Invalid);
         }
         if is_small(&cbor) {
-            // A counted message stays counted until it is written: its text may be six times as long.
+            // A counted message stays counted until it is written: its text may be six times as
+            // long.
             return json::JsonText::new(cbor).map(Text::written).map_err(ConvertError::Invalid);
         }
         self.in_turn(move || json::JsonText::new(cbor).map(Text::written)).await
@@ -113,7 +116,8 @@ impl Converter {
         self.run(text, json::lenient_text_to_cbor).await
     }
 
-    /// The same CBOR, if it is well-formed: the last reader should not be the first to find out that it is not.
+    /// The same CBOR, if it is well-formed: the last reader should not be the first to find out
+    /// that it is not.
     ///
     /// # Errors
     /// It is not CBOR, or too many wait.

@@ -1,5 +1,5 @@
-//! Turns at work of which only so much is done at once. They go round between those who wait, so that one caller with much to do does not
-//! hold up another with little.
+//! Turns at work of which only so much is done at once. They go round between those who wait, so
+//! that one caller with much to do does not hold up another with little.
 
 use std::{
     collections::{HashMap, VecDeque},

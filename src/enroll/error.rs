@@ -13,7 +13,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrollError {
-    /// There is a good certificate of this party already. Nothing was asked, and the token was not used.
+    /// There is a good certificate of this party already. Nothing was asked, and the token was not
+    /// used.
     #[error(
         "{path} is there and holds until {until}; nothing was asked and the token was not used, give --force to replace it", path = path.display()
     )]
@@ -126,7 +127,8 @@ const fn remedy(code: JoinRefusal) -> &'static str {
 }
 
 impl EnrollError {
-    /// Whether the enroller, or this side, judged the other and said no: asking again soon is only noise.
+    /// Whether the enroller, or this side, judged the other and said no: asking again soon is only
+    /// noise.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Untrusted { .. })
     }

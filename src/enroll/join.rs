@@ -54,19 +54,23 @@ impl Join {
         Self { enroller, token, dir: dir.into(), is_forced: false }
     }
 
-    /// Replaces a certificate that is there and still good. Without it that is refused before anything is asked.
+    /// Replaces a certificate that is there and still good. Without it that is refused before
+    /// anything is asked.
     pub fn force(mut self, is_forced: bool) -> Self {
         self.is_forced = is_forced;
         self
     }
 
-    /// Makes a key, asks once, and writes `ROLE-NAME.pem`, `ROLE-NAME.key` (0600), `ca.pem` and, if the enroller has one, `crl.pem`.
+    /// Makes a key, asks once, and writes `ROLE-NAME.pem`, `ROLE-NAME.key` (0600), `ca.pem` and, if
+    /// the enroller has one, `crl.pem`.
     ///
-    /// The key never leaves this machine. What can be seen to be wrong here is refused before the token is used: a good certificate that
-    /// is there, a `ca.pem` of another CA, a directory that cannot be written. Takes 15 s at most. Dropping it gives up.
+    /// The key never leaves this machine. What can be seen to be wrong here is refused before the
+    /// token is used: a good certificate that is there, a `ca.pem` of another CA, a directory that
+    /// cannot be written. Takes 15 s at most. Dropping it gives up.
     ///
-    /// The key is kept as `.ROLE-NAME.key.pending` (0600) until its certificate is there or is refused. When an answer was lost, another
-    /// run with the same token asks with the same key, and gets the certificate that was signed for it.
+    /// The key is kept as `.ROLE-NAME.key.pending` (0600) until its certificate is there or is
+    /// refused. When an answer was lost, another run with the same token asks with the same key,
+    /// and gets the certificate that was signed for it.
     ///
     /// # Errors
     /// See [`EnrollError`].
@@ -171,12 +175,13 @@ impl Join {
     }
 }
 
-/// Whether there is no certificate for a key after this: the enroller has refused it or its token, or was never asked for one. Otherwise its
-/// answer may have been lost.
+/// Whether there is no certificate for a key after this: the enroller has refused it or its token,
+/// or was never asked for one. Otherwise its answer may have been lost.
 fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
     use JoinRefusal::{Internal, Malformed, Revoked, TooMany};
     match error {
-        // A kept key may have its certificate under another token: only a refusal of the key itself makes it useless.
+        // A kept key may have its certificate under another token: only a refusal of the key itself
+        // makes it useless.
         EnrollError::Refused { code, .. } if was_kept => matches!(code, Malformed | Revoked),
         EnrollError::Refused { code, .. } => !matches!(code, TooMany | Internal),
         EnrollError::Untrusted { .. } => !was_kept,
@@ -184,8 +189,8 @@ fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
     }
 }
 
-/// Refuses to replace a certificate that is good, and a key that is whole and cannot be used as it is. A revocation list that is
-/// missing makes neither of them worse.
+/// Refuses to replace a certificate that is good, and a key that is whole and cannot be used as it
+/// is. A revocation list that is missing makes neither of them worse.
 fn expect_replaceable(files: &CredentialFiles) -> Result<(), EnrollError> {
     match Credentials::from_files(&CredentialFiles { crl: None, ..files.clone() }) {
         Ok(there) => Err(EnrollError::AlreadyThere {

@@ -69,7 +69,8 @@ impl EnrollerBuilder {
     /// Takes the CA's key from its directory and listens. Needs a tokio runtime.
     ///
     /// # Errors
-    /// A directory without a CA that can sign now, by the clock too, a damaged revocation list, leafs of no life, an address in use.
+    /// A directory without a CA that can sign now, by the clock too, a damaged revocation list,
+    /// leafs of no life, an address in use.
     pub async fn start(self) -> Result<Enroller, EnrollerError> {
         if self.leaf_life < LEAF_LIFE_MIN {
             return Err(EnrollerError::BadLeafLife);
@@ -119,8 +120,8 @@ impl Enroller {
         self.close_gracefully().await;
     }
 
-    /// As [`Enroller::shutdown`], until `abort` ends. Then its port is closed at once, and this returns when those who wait for an answer
-    /// were told, after 100 ms at most.
+    /// As [`Enroller::shutdown`], until `abort` ends. Then its port is closed at once, and this
+    /// returns when those who wait for an answer were told, after 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}
@@ -173,7 +174,8 @@ impl Door {
         }
     }
 
-    /// Shows a new certificate once the present one is half over, or the clock was set back before it.
+    /// Shows a new certificate once the present one is half over, or the clock was set back before
+    /// it.
     fn stay_current(&mut self, now: SystemTime) {
         let is_young =
             now.duration_since(self.shown_since).is_ok_and(|since| since < ENROLLER_LEAF_LIFE / 2);

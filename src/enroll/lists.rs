@@ -1,4 +1,5 @@
-//! The revocation list beside a party's certificate: kept fresh from the enroller, and left alone where it is somebody else's.
+//! The revocation list beside a party's certificate: kept fresh from the enroller, and left alone
+//! where it is somebody else's.
 
 use super::{error::EnrollError, schedule};
 use crate::{
@@ -7,7 +8,8 @@ use crate::{
 };
 use std::{fs, path::Path, time::SystemTime};
 
-/// When the list in a party's files is to be fetched anew. Never, if it minds none, or one that is not from an enroller.
+/// When the list in a party's files is to be fetched anew. Never, if it minds none, or one that is
+/// not from an enroller.
 pub(super) fn due(files: &CredentialFiles) -> Option<SystemTime> {
     let there = only(&fs::read(files.crl.as_deref()?).ok()?)?;
     Some(schedule::due(there.this_update, there.next_update?, 0.0))

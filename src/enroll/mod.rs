@@ -1,7 +1,9 @@
-//! Certificates over the wire: an [`Enroller`] signs agents and callers, a newcomer joins by a token, a party renews by itself.
+//! Certificates over the wire: an [`Enroller`] signs agents and callers, a newcomer joins by a
+//! token, a party renews by itself.
 //!
-//! An enroller is a process and a UDP port of its own beside the CA, and speaks [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys never
-//! travel: a machine makes its own, and sends a request that proves it. What the leaf says is the token's or the present certificate's
+//! An enroller is a process and a UDP port of its own beside the CA, and speaks
+//! [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys never travel: a machine makes its own, and
+//! sends a request that proves it. What the leaf says is the token's or the present certificate's
 //! say, not the request's.
 //!
 //! ```no_run

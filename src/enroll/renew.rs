@@ -1,4 +1,5 @@
-//! A party that keeps its certificate young: a new key and a new leaf at two thirds of its life, in the files where the old ones lie.
+//! A party that keeps its certificate young: a new key and a new leaf at two thirds of its life, in
+//! the files where the old ones lie.
 
 use super::{
     error::EnrollError,
@@ -21,8 +22,9 @@ use tokio::time::Instant;
 
 /// The files of one party, and the enroller that renews them.
 ///
-/// Only files are written: whoever uses them loads them again. Certificate and key are replaced by renaming, so a file that is a symbolic
-/// link or a mount of its own becomes a plain one, or cannot be replaced; renew such secrets where they are made.
+/// Only files are written: whoever uses them loads them again. Certificate and key are replaced by
+/// renaming, so a file that is a symbolic link or a mount of its own becomes a plain one, or cannot
+/// be replaced; renew such secrets where they are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
     enroller: NodeAddress,
@@ -57,7 +59,8 @@ impl Renewal {
         Self { enroller, files }
     }
 
-    /// Finishes what a renewal had begun when its process was ended between certificate and key. To be called before the files are loaded.
+    /// Finishes what a renewal had begun when its process was ended between certificate and key. To
+    /// be called before the files are loaded.
     ///
     /// # Errors
     /// Files that cannot be read or written.
@@ -65,11 +68,13 @@ impl Renewal {
         Ok(mend_pair(&self.files.cert, &self.files.key)? != Mended::Nothing)
     }
 
-    /// Renews once if it is due: the certificate at two thirds of its life, and the revocation list beside it at two thirds of its own.
-    /// Takes 15 s at most; dropping it gives up, and at worst a leaf was signed that nobody has.
+    /// Renews once if it is due: the certificate at two thirds of its life, and the revocation list
+    /// beside it at two thirds of its own. Takes 15 s at most; dropping it gives up, and at worst a
+    /// leaf was signed that nobody has.
     ///
     /// # Errors
-    /// See [`EnrollError`]. A certificate that has ended is [`EnrollError::TooLate`]: only a new token helps.
+    /// See [`EnrollError`]. A certificate that has ended is [`EnrollError::TooLate`]: only a new
+    /// token helps.
     pub async fn once(&self) -> Result<Renewed, EnrollError> {
         self.look(SystemTime::UNIX_EPOCH).await
     }
@@ -91,7 +96,8 @@ impl Renewal {
         lists::due(&self.files).is_some_and(|due| due <= now)
     }
 
-    /// Renews for as long as the handle lives, in a task. Needs a tokio runtime. What happens is logged.
+    /// Renews for as long as the handle lives, in a task. Needs a tokio runtime. What happens is
+    /// logged.
     pub fn start(self) -> Renewing {
         let tasks = Tasks::default();
         tasks.spawn_until_stopped(self.keep_young());
@@ -192,7 +198,8 @@ impl Renewal {
                 self.credentials().map_or(now, |present| due_of(&present))
             }
         };
-        // Not at once either: a leaf that is old when it comes must not make us ask as fast as we can.
+        // Not at once either: a leaf that is old when it comes must not make us ask as fast as we
+        // can.
         let wait = due.duration_since(now).unwrap_or_default();
         wait.clamp(RENEWAL_RETRY_MIN, RENEWAL_LOOK_EVERY)
     }

@@ -6,14 +6,16 @@ use std::time::{Duration, SystemTime};
 /// Who was refused waits at least this long.
 const REFUSED_MIN: Duration = Duration::from_secs(10);
 
-/// When something that holds from one moment to another is to be renewed: just before two thirds of its life, from which on its holder is
-/// warned that it ends; by chance up to a twentieth sooner, so that machines that joined together do not come back together.
+/// When something that holds from one moment to another is to be renewed: just before two thirds of
+/// its life, from which on its holder is warned that it ends; by chance up to a twentieth sooner,
+/// so that machines that joined together do not come back together.
 pub(super) fn due(from: SystemTime, until: SystemTime, chance: f64) -> SystemTime {
     let life = until.duration_since(from).unwrap_or_default();
     from + life.mul_f64(0.66 - chance.clamp(0.0, 1.0) / 20.0)
 }
 
-/// The wait after an attempt that failed: a twentieth of what is left, so that there are many attempts however short the life is.
+/// The wait after an attempt that failed: a twentieth of what is left, so that there are many
+/// attempts however short the life is.
 pub(super) fn retry(until: SystemTime, now: SystemTime, is_refusal: bool, chance: f64) -> Duration {
     let left = until.duration_since(now).unwrap_or_default();
     let least = if is_refusal { REFUSED_MIN } else { RENEWAL_RETRY_MIN };

@@ -57,7 +57,8 @@ impl Desk {
         &self.issuer
     }
 
-    /// Judges a request. What was granted and what was refused is logged; of refusals so many lines and no more.
+    /// Judges a request. What was granted and what was refused is logged; of refusals so many lines
+    /// and no more.
     pub(super) fn answer(&self, requester: &CallOrigin, request: &[u8], now: Now) -> JoinReply {
         let decided = match JoinRequest::decode(request) {
             Ok(mut request) => {
@@ -98,10 +99,11 @@ impl Desk {
 
     /// A token is looked at only if its bearer's address has not tried too many unknown ones.
     ///
-    /// Only an unknown secret counts as a guess. The holder of a token that was used, has expired or is another party's has shown its
-    /// secret, and a machine that goes on asking with it must not lock out its neighbours behind the same address. That is not an oracle:
-    /// without one of the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever party is named, and beyond the limit every answer is
-    /// TOO_MANY, whatever the secret.
+    /// Only an unknown secret counts as a guess. The holder of a token that was used, has expired
+    /// or is another party's has shown its secret, and a machine that goes on asking with it must
+    /// not lock out its neighbours behind the same address. That is not an oracle: without one of
+    /// the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever party is named, and beyond the
+    /// limit every answer is TOO_MANY, whatever the secret.
     fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
         let (from, mut tries) = (Source::of(from), lock(&self.tries));
         if !tries.may(from, now.steady, false) {

@@ -1,4 +1,5 @@
-//! Who asks: by the certificate that was shown in the handshake, by a token, or by the name that an operator gives to everybody.
+//! Who asks: by the certificate that was shown in the handshake, by a token, or by the name that an
+//! operator gives to everybody.
 
 use super::{request, response::Refusal};
 use crate::{
@@ -24,7 +25,8 @@ use std::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Tells whose a token is, or why it is nobody's. The reason is for the log; who shows a wrong token is told nothing.
+/// Tells whose a token is, or why it is nobody's. The reason is for the log; who shows a wrong
+/// token is told nothing.
 pub type TokenJudge = Arc<dyn Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync>;
 
 /// Who asks, and by what that is known.
@@ -148,8 +150,9 @@ impl Default for Strangers {
 }
 
 impl Strangers {
-    /// Tells who asks, from this address. Whoever guesses is soon refused without another line anywhere; a good token is good all the
-    /// same, so that a guesser in one's own network is no harm.
+    /// Tells who asks, from this address. Whoever guesses is soon refused without another line
+    /// anywhere; a good token is good all the same, so that a guesser in one's own network is no
+    /// harm.
     ///
     /// # Errors
     /// Nobody who is known.
@@ -209,7 +212,8 @@ fn nobody(unknown: &Unknown) -> Refusal {
         .header(header::WWW_AUTHENTICATE, challenge)
 }
 
-/// It waits, and then the connection is closed: so many guesses an address can make, and others keep the machine.
+/// It waits, and then the connection is closed: so many guesses an address can make, and others
+/// keep the machine.
 fn too_many() -> Refusal {
     let seconds = HeaderValue::from(TOKEN_TRIES_EVERY.as_secs());
     let text = "too many wrong tokens from this address; wait, or show a good one";

@@ -1,4 +1,5 @@
-//! Bodies on their way in: whole, within their size and their time, and as the message that they are.
+//! Bodies on their way in: whole, within their size and their time, and as the message that they
+//! are.
 
 use super::response::Refusal;
 use crate::{
@@ -33,7 +34,8 @@ impl Codec {
         message.map_err(|why| why.into_status(outcome, code, "the body is not one JSON value"))
     }
 
-    /// The CBOR of a message as it is to be sent. The handler has answered by then, and what it did is done.
+    /// The CBOR of a message as it is to be sent. The handler has answered by then, and what it did
+    /// is done.
     pub(super) async fn encode(
         self,
         converter: &Converter,
@@ -115,7 +117,8 @@ fn hold(held: &mut Held, bytes: usize) -> Result<(), Exhausted> {
     held.grow(bytes.saturating_sub(held.bytes()))
 }
 
-/// Reads a body to its end. `hold` is told how many bytes it has, before they are taken: what it declares, and what has come.
+/// Reads a body to its end. `hold` is told how many bytes it has, before they are taken: what it
+/// declares, and what has come.
 ///
 /// # Errors
 /// It is too large, too slow, was broken off, or may not be held.

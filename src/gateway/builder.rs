@@ -114,16 +114,17 @@ impl GatewayBuilder {
         }
     }
 
-    /// Sets where to listen, as `"127.0.0.1:8080"` (the default) or `"127.0.0.1:0"` (any free port). In plain only on loopback, unless a
-    /// trusted proxy is named.
+    /// Sets where to listen, as `"127.0.0.1:8080"` (the default) or `"127.0.0.1:0"` (any free
+    /// port). In plain only on loopback, unless a trusted proxy is named.
     pub fn listen(mut self, address: impl ToString) -> Self {
         let text = address.to_string();
         self.listen = text.parse().map_err(|_| text);
         self
     }
 
-    /// Lets callers show a token (`Authorization: Bearer ...`): the judge says whose it is, or why it is nobody's. It is asked for every
-    /// request, and every other second while a call goes on, so it has to be quick; the reason goes into the log.
+    /// Lets callers show a token (`Authorization: Bearer ...`): the judge says whose it is, or why
+    /// it is nobody's. It is asked for every request, and every other second while a call goes on,
+    /// so it has to be quick; the reason goes into the log.
     pub fn tokens(
         mut self,
         judge: impl Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync + 'static,
@@ -138,31 +139,36 @@ impl GatewayBuilder {
         self
     }
 
-    /// Takes whoever shows nothing for this caller. On loopback only, and only for requests that name this machine (`localhost`).
+    /// Takes whoever shows nothing for this caller. On loopback only, and only for requests that
+    /// name this machine (`localhost`).
     pub fn anonymous(mut self, caller: Name) -> Self {
         self.anonymous = Some(caller);
         self
     }
 
-    /// Adds addresses of proxies that stand in front. In plain only they may connect then, and their `X-Forwarded-For` is believed.
+    /// Adds addresses of proxies that stand in front. In plain only they may connect then, and
+    /// their `X-Forwarded-For` is believed.
     pub fn trusted_proxy(mut self, range: IpRange) -> Self {
         self.proxies.push(range);
         self
     }
 
-    /// Adds an origin whose pages may ask, as `"https://app.example.com"`. Default: none, and requests of pages are refused.
+    /// Adds an origin whose pages may ask, as `"https://app.example.com"`. Default: none, and
+    /// requests of pages are refused.
     pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
     }
 
-    /// Speaks TLS 1.3 with the node's own certificate. Callers may show theirs: judged as on links, by the credentials of the moment.
+    /// Speaks TLS 1.3 with the node's own certificate. Callers may show theirs: judged as on links,
+    /// by the credentials of the moment.
     pub fn tls(mut self) -> Self {
         self.has_tls = true;
         self
     }
 
-    /// Speaks TLS 1.3 with another certificate, which clients believe that do not know the node's CA. Callers' are judged as ever.
+    /// Speaks TLS 1.3 with another certificate, which clients believe that do not know the node's
+    /// CA. Callers' are judged as ever.
     pub fn certificate(mut self, certificate: ServerCertificate) -> Self {
         self.has_tls = true;
         self.certificate = Some(certificate);

@@ -65,7 +65,8 @@ impl Inner {
         }
     }
 
-    /// The call, not yet begun. It owns all that it needs, so that it can go on in the body of its answer.
+    /// The call, not yet begun. It owns all that it needs, so that it can go on in the body of its
+    /// answer.
     fn started(
         self: &Arc<Self>,
         asked: Asked,
@@ -124,7 +125,8 @@ impl Inner {
         Ok(answer)
     }
 
-    /// The head of the answer waits a moment for the call: what is refused at once has a status of its own.
+    /// The head of the answer waits a moment for the call: what is refused at once has a status of
+    /// its own.
     async fn streamed(
         self: &Arc<Self>,
         mut call: ReplyFuture,
@@ -174,7 +176,8 @@ const fn stream_type(wording: Wording) -> &'static str {
     }
 }
 
-/// A stream that has failed before its first message, in Connect's words: the status of HTTP is 200 whatever happened.
+/// A stream that has failed before its first message, in Connect's words: the status of HTTP is 200
+/// whatever happened.
 fn ended(wording: Wording, status: &Status) -> Answer {
     let end = ending(wording, Err(status.clone()), &Metadata::default());
     let mut answer = whole(StatusCode::OK, stream_type(wording), end);

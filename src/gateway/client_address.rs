@@ -1,4 +1,5 @@
-//! From where a request may come: proxies that stand in front, pages of other origins, and names under which the node is reached.
+//! From where a request may come: proxies that stand in front, pages of other origins, and names
+//! under which the node is reached.
 
 use hyper::{
     HeaderMap, Uri,
@@ -6,7 +7,8 @@ use hyper::{
 };
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// Addresses that begin with the same bits, as `10.0.0.0/8` or `fd00::/8`. One address alone is a range of one.
+/// Addresses that begin with the same bits, as `10.0.0.0/8` or `fd00::/8`. One address alone is a
+/// range of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpRange {
     address: IpAddr,
@@ -67,8 +69,9 @@ impl IpRange {
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of whoever asks: that of the connection, or, where a trusted proxy stands in front, the last one in `X-Forwarded-For` that
-/// is no such proxy. What came before it was written by strangers.
+/// The address of whoever asks: that of the connection, or, where a trusted proxy stands in front,
+/// the last one in `X-Forwarded-For` that is no such proxy. What came before it was written by
+/// strangers.
 pub(super) fn requester(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|range| range.contains(address));
     if !is_proxy(from) {
@@ -88,7 +91,8 @@ pub(super) fn requester(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) 
     nearest
 }
 
-/// Whether a request names this machine itself. A page of another site can have its own name point here, but not call itself localhost.
+/// Whether a request names this machine itself. A page of another site can have its own name point
+/// here, but not call itself localhost.
 pub(super) fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let Some(host) = uri.authority().map(|authority| authority.as_str()).or(host) else {

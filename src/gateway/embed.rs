@@ -1,13 +1,15 @@
-//! Which schemas of agents may stand in a document of ours: those that are well-formed JSON Schema (2020-12) by the forms of their keywords,
-//! and stand alone. One agent must not spoil the document for everybody who reads it.
+//! Which schemas of agents may stand in a document of ours: those that are well-formed JSON Schema
+//! (2020-12) by the forms of their keywords, and stand alone. One agent must not spoil the document
+//! for everybody who reads it.
 
 use serde_json::Value;
 use std::collections::HashSet;
 
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
 
-/// Whether this is a schema that refers to nothing outside of itself. Keywords that nobody knows here make it none: `$ref` and its like lead
-/// into the document that holds them, or to wherever an agent likes to send the tools of those who read it.
+/// Whether this is a schema that refers to nothing outside of itself. Keywords that nobody knows
+/// here make it none: `$ref` and its like lead into the document that holds them, or to wherever an
+/// agent likes to send the tools of those who read it.
 pub(super) fn may_embed(schema: &Value) -> bool {
     match schema {
         Value::Bool(_) => true,

@@ -1,4 +1,5 @@
-//! The HTTP door: calls as HTTP requests, in Connect's shape. It knows callers, calls and replies, and neither QUIC nor links.
+//! The HTTP door: calls as HTTP requests, in Connect's shape. It knows callers, calls and replies,
+//! and neither QUIC nor links.
 
 mod response;
 mod request;
@@ -47,8 +48,8 @@ use std::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-/// A running HTTP door of a node. Dropping it closes the door; [`Node::shutdown`] lets what is in hand finish first, as long as the door
-/// is not dropped before.
+/// A running HTTP door of a node. Dropping it closes the door; [`Node::shutdown`] lets what is in
+/// hand finish first, as long as the door is not dropped before.
 ///
 /// What it answers is written down in `docs/http-door.md`.
 ///
@@ -83,12 +84,14 @@ impl Gateway {
         self.address
     }
 
-    /// Has tokens judged so from now on; calls that go on are judged again within seconds. `None`: no token is good.
+    /// Has tokens judged so from now on; calls that go on are judged again within seconds. `None`:
+    /// no token is good.
     pub fn set_tokens(&self, judge: Option<TokenJudge>) {
         self.inner.tokens.set(judge);
     }
 
-    /// Shows another certificate to those who connect from now on. `None`: the node's own. Without effect on a door without TLS.
+    /// Shows another certificate to those who connect from now on. `None`: the node's own. Without
+    /// effect on a door without TLS.
     pub fn set_certificate(&self, certificate: Option<ServerCertificate>) {
         if self.inner.tls.get().is_some() {
             self.inner.tls.set(Some(Arc::new(HttpTls::new(certificate))));

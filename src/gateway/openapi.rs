@@ -1,4 +1,5 @@
-//! `/v1/openapi.json`: the HTTP door as one caller may use it, in OpenAPI 3.1. Pure: the same directory gives the same document.
+//! `/v1/openapi.json`: the HTTP door as one caller may use it, in OpenAPI 3.1. Pure: the same
+//! directory gives the same document.
 
 use super::{
     embed::may_embed,
@@ -18,12 +19,14 @@ Requests and replies are JSON or CBOR (RFC 8949), in the unary form of the Conne
 Connect's envelopes, or as server-sent events. Every answer says in the header `dialback-outcome` what is known of the call's execution. \
 What is said of services and methods, and their schemas, are the words of the agents that host them.";
 
-/// The OpenAPI 3.1 document of what a directory has: an operation for each method that can be called over HTTP, on agents by name and, where
-/// agents may answer for the service, on any of them; and the pages.
+/// The OpenAPI 3.1 document of what a directory has: an operation for each method that can be
+/// called over HTTP, on agents by name and, where agents may answer for the service, on any of
+/// them; and the pages.
 ///
-/// Unary methods and methods that stream their replies are in it; methods that take a stream have no path here. Where more than 100 agents
-/// host a method, their names are left to `GET /v1/agents`. A registered schema is embedded if its keywords are those of JSON Schema and
-/// have their forms, and it refers to nothing; otherwise any value fits.
+/// Unary methods and methods that stream their replies are in it; methods that take a stream have
+/// no path here. Where more than 100 agents host a method, their names are left to `GET
+/// /v1/agents`. A registered schema is embedded if its keywords are those of JSON Schema and have
+/// their forms, and it refers to nothing; otherwise any value fits.
 pub fn openapi(directory: &Directory) -> Value {
     let mut paths = pages_of_the_door();
     for service in &directory.services {

@@ -3,16 +3,20 @@
 use crate::node::{Directory, ListedMethod, ListedService};
 use serde_json::{Map, Value, json};
 
-/// The body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, an object for each agent as `dialback agents --json` shows it.
+/// The body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, an object for each agent as
+/// `dialback agents --json` shows it.
 ///
-/// What the directory has not, it does not show: make it with [`Node::directory_for`](crate::Node::directory_for) for whoever asks.
+/// What the directory has not, it does not show: make it with
+/// [`Node::directory_for`](crate::Node::directory_for) for whoever asks.
 pub fn agents_page(directory: &Directory) -> Value {
     json!({ "node": directory.node, "agents": directory.agents })
 }
 
-/// The body of `GET /v1/services`: `{"node": ..., "services": [...]}`, an object for each service as `dialback services --json` shows it.
+/// The body of `GET /v1/services`: `{"node": ..., "services": [...]}`, an object for each service
+/// as `dialback services --json` shows it.
 ///
-/// Descriptions and schemas are the words of agents. A schema that is no JSON object (or `true`, `false`) is left out.
+/// Descriptions and schemas are the words of agents. A schema that is no JSON object (or `true`,
+/// `false`) is left out.
 pub fn services_page(directory: &Directory) -> Value {
     let services: Vec<_> = directory.services.iter().map(service).collect();
     json!({ "node": directory.node, "services": services })

@@ -68,7 +68,8 @@ impl Form {
 }
 
 impl Form {
-    /// Bytes that the message has at least in a body of so many. JSON may become a message of any size.
+    /// Bytes that the message has at least in a body of so many. JSON may become a message of any
+    /// size.
     pub(super) const fn message_bytes_min(self, body_bytes_min: usize) -> usize {
         match self {
             Self::Unary(Codec::Cbor) | Self::Events(Codec::Cbor) => body_bytes_min,
@@ -94,7 +95,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Reads the headers that are ours. All others stay at the door, with whatever identity they claim.
+    /// Reads the headers that are ours. All others stay at the door, with whatever identity they
+    /// claim.
     ///
     /// # Errors
     /// One of ours that cannot be read.

@@ -81,7 +81,8 @@ pub(super) struct Refusal {
     http: Option<StatusCode>,
     pub(super) status: Status,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// How long it waits before it goes out, for those who ask too often; their connection is over then.
+    /// How long it waits before it goes out, for those who ask too often; their connection is over
+    /// then.
     pub(super) held_back: Option<Duration>,
 }
 
@@ -108,7 +109,8 @@ impl Refusal {
         self
     }
 
-    /// After it the connection is closed: what may still come over it cannot be told apart, or is not worth it.
+    /// After it the connection is closed: what may still come over it cannot be told apart, or is
+    /// not worth it.
     pub(super) fn closing(self) -> Self {
         self.header(header::CONNECTION, HeaderValue::from_static("close"))
     }
@@ -158,7 +160,8 @@ pub(super) fn http_status(code: Code) -> StatusCode {
     }
 }
 
-/// 499, which HTTP has no name for. Nobody is left who reads it, unless a handler says of itself that it was cancelled.
+/// 499, which HTTP has no name for. Nobody is left who reads it, unless a handler says of itself
+/// that it was cancelled.
 fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -1,4 +1,5 @@
-//! What a path asks for. Paths are decoded once and matched exactly: no dots, no empty parts, no second decoding.
+//! What a path asks for. Paths are decoded once and matched exactly: no dots, no empty parts, no
+//! second decoding.
 
 use super::response::Refusal;
 use crate::{

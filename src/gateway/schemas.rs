@@ -1,4 +1,5 @@
-//! The parts of the OpenAPI document that are the same for every caller: errors, headers, how one proves who one is.
+//! The parts of the OpenAPI document that are the same for every caller: errors, headers, how one
+//! proves who one is.
 
 use crate::status::{Code, Outcome};
 use serde_json::{Value, json};
@@ -36,7 +37,8 @@ fn parameters() -> Value {
         "traceparent": {
             "name": "traceparent",
             "in": "header",
-            // No pattern: the recommendation of the W3C wants calls with another value to go on without a trace.
+            // No pattern: the recommendation of the W3C wants calls with another value to go on
+            // without a trace.
             "description": "W3C Trace Context, `00-TRACE-PARENT-FLAGS`; passed on to the handler. What is none is dropped.",
             "schema": { "type": "string" },
         },

@@ -1,5 +1,6 @@
-//! A stream of replies on its way to an HTTP client, in Connect's envelopes or as server-sent events. It takes the next message when HTTP
-//! asks for it and not before; dropped, it cancels the call.
+//! A stream of replies on its way to an HTTP client, in Connect's envelopes or as server-sent
+//! events. It takes the next message when HTTP asks for it and not before; dropped, it cancels the
+//! call.
 
 use super::{
     body::{Codec, END_STREAM, enveloped, prefix},
@@ -220,7 +221,8 @@ fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
     out
 }
 
-/// Whoever asked may not any more: a token that has ended or was revoked, a certificate that is trusted no more.
+/// Whoever asked may not any more: a token that has ended or was revoked, a certificate that is
+/// trusted no more.
 pub(super) fn lapsed() -> Status {
     let text = "the caller's token or certificate is good no longer";
     Status::unknown(Code::Unauthenticated, text)

@@ -17,7 +17,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 impl Inner {
-    /// Answers a GET. What is seen is put together beside the calls, and for few at once: it costs a look at the rules for each method.
+    /// Answers a GET. What is seen is put together beside the calls, and for few at once: it costs
+    /// a look at the rules for each method.
     pub(super) async fn view(self: &Arc<Self>, who: Who, view: View) -> Result<Answer, Refusal> {
         let (inner, wait_max) = (self.clone(), self.door.limits().queue_wait_max);
         let seen = in_turn(&self.views, wait_max, move || {
@@ -35,8 +36,9 @@ impl Inner {
     }
 }
 
-/// Does work beside the calls when it is its turn. A turn lasts as long as the work, also when nobody waits for it any more: else whoever asks
-/// and hangs up, again and again, would have as much of it done at once as he likes.
+/// Does work beside the calls when it is its turn. A turn lasts as long as the work, also when
+/// nobody waits for it any more: else whoever asks and hangs up, again and again, would have as
+/// much of it done at once as he likes.
 async fn in_turn<T: Send + 'static>(
     turns: &Arc<Semaphore>,
     wait_max: Duration,

@@ -1,5 +1,5 @@
-//! The host that a request names: `Host`, `:authority` and the authority of an absolute request target (RFC 3986 section 3.2, RFC 9110
-//! section 7.2).
+//! The host that a request names: `Host`, `:authority` and the authority of an absolute request
+//! target (RFC 3986 section 3.2, RFC 9110 section 7.2).
 
 use std::net::Ipv6Addr;
 
@@ -11,8 +11,8 @@ pub(super) struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Reads `uri-host [ ":" port ]`. `None` if it is not one: userinfo, a bad port, spaces, a path, text that is not ASCII. The host may be
-    /// empty.
+    /// Reads `uri-host [ ":" port ]`. `None` if it is not one: userinfo, a bad port, spaces, a
+    /// path, text that is not ASCII. The host may be empty.
     pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let host_bytes = match text.strip_prefix('[') {

@@ -1,5 +1,6 @@
-//! What a client still sends when its answer has gone: read and discarded for a while, so that the answer is not lost. A connection that is
-//! closed with unread bytes in it is reset, and a client that is busy sending never sees what it was answered.
+//! What a client still sends when its answer has gone: read and discarded for a while, so that the
+//! answer is not lost. A connection that is closed with unread bytes in it is reset, and a client
+//! that is busy sending never sees what it was answered.
 
 use crate::limits::{
     HTTP_DISCARD_STEP, HTTP_DISCARD_STEP_BYTES_MIN, HTTP_DISCARD_WAIT_MAX, HTTP_PIECE_BYTES_MAX,
@@ -47,8 +48,8 @@ impl Grace {
     }
 }
 
-/// Reads and discards the rest of a body. HTTP/2 gives the client room to send meanwhile; a body that is dropped before its end resets its
-/// stream with NO_ERROR (RFC 9113 section 8.1).
+/// Reads and discards the rest of a body. HTTP/2 gives the client room to send meanwhile; a body
+/// that is dropped before its end resets its stream with NO_ERROR (RFC 9113 section 8.1).
 pub(super) async fn body<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     let mut grace = Grace::new(Instant::now());
     loop {
@@ -63,7 +64,8 @@ pub(super) async fn body<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     }
 }
 
-/// Reads and discards what comes over a connection whose sending side is closed, until the client closes too.
+/// Reads and discards what comes over a connection whose sending side is closed, until the client
+/// closes too.
 pub(super) async fn connection<S: AsyncRead + Unpin>(stream: &mut S) {
     let mut grace = Grace::new(Instant::now());
     let mut buffer = vec![0; HTTP_PIECE_BYTES_MAX];
@@ -86,7 +88,8 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncWriteExt, duplex};
 
-    /// How long a body is discarded that comes in pieces of this size every 100 ms, and ends after so many.
+    /// How long a body is discarded that comes in pieces of this size every 100 ms, and ends after
+    /// so many.
     async fn discarded(piece: usize, pieces: usize) -> Duration {
         let (mut sender, rest) = Channel::<Bytes, std::io::Error>::new(1);
         let began = Instant::now();

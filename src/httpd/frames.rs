@@ -1,5 +1,6 @@
-//! Frames of HTTP/2 as they come: how many a client may send that carry no request forward. PING, SETTINGS and their like cost it nothing
-//! and are each answered or at least looked at; without a bound one connection can keep a core busy for ever.
+//! Frames of HTTP/2 as they come: how many a client may send that carry no request forward. PING,
+//! SETTINGS and their like cost it nothing and are each answered or at least looked at; without a
+//! bound one connection can keep a core busy for ever.
 
 use crate::limits::{
     HTTP2_FRAMES_EARNED_MAX, HTTP2_FRAMES_PER_LOOK, HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_PER_STEP,
@@ -17,7 +18,8 @@ const DATA: u8 = 0;
 const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 
-/// The GOAWAY frame with this code (RFC 9113 section 7), for a client that floods. It names no last stream: any may have been processed.
+/// The GOAWAY frame with this code (RFC 9113 section 7), for a client that floods. It names no last
+/// stream: any may have been processed.
 pub(super) const ENHANCE_YOUR_CALM: [u8; 17] =
     [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 
@@ -32,7 +34,8 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// A request has begun or moved on: the client may send what belongs to it, such as WINDOW_UPDATE.
+    /// A request has begun or moved on: the client may send what belongs to it, such as
+    /// WINDOW_UPDATE.
     pub(super) fn moved(&self) {
         self.give(HTTP2_FRAMES_PER_STEP, HTTP2_FRAMES_EARNED_MAX);
     }
@@ -101,7 +104,8 @@ impl Frames {
     }
 }
 
-/// All frames but those of DATA that bring some or are the last: bodies have bounds of their own. What is padded may be padding alone.
+/// All frames but those of DATA that bring some or are the last: bodies have bounds of their own.
+/// What is padded may be padding alone.
 const fn is_counted(kind: u8, flags: u8, bytes: u32) -> bool {
     kind != DATA || (flags & END_STREAM == 0 && (bytes == 0 || flags & PADDED != 0))
 }

@@ -1,4 +1,5 @@
-//! A connection that does not wait for ever: whoever takes nothing of what is written for too long is cut off.
+//! A connection that does not wait for ever: whoever takes nothing of what is written for too long
+//! is cut off.
 
 use super::{
     frames::{Allowance, Frames},

@@ -1,5 +1,6 @@
-//! Heads of HTTP/1 as they pass, and of HTTP/2 as they come: what RFC 9112 and RFC 9113 have refused and hyper takes. A request that says its
-//! length in two ways, or whose host two readers would read in two ways, may be another request for a proxy before us (request smuggling).
+//! Heads of HTTP/1 as they pass, and of HTTP/2 as they come: what RFC 9112 and RFC 9113 have
+//! refused and hyper takes. A request that says its length in two ways, or whose host two readers
+//! would read in two ways, may be another request for a proxy before us (request smuggling).
 
 use super::authority::Authority;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
@@ -16,7 +17,8 @@ pub(crate) enum Framing {
     Plain,
     /// In chunks. The connection ends with it, so that nothing after it is taken for a request.
     Chunked,
-    /// Nobody can tell, or something else in the head is wrong: a request that has to be refused, and why.
+    /// Nobody can tell, or something else in the head is wrong: a request that has to be refused,
+    /// and why.
     Bad(&'static str),
 }
 
@@ -147,7 +149,8 @@ impl<'h> LogLimits<'h> {
     }
 }
 
-/// Looks at a head of HTTP/1: how its request says where it ends, and for a plain one how long its body is.
+/// Looks at a head of HTTP/1: how its request says where it ends, and for a plain one how long its
+/// body is.
 ///
 /// # Errors
 /// Why it has to be refused, by RFC 9112 sections 3.2, 6.1 and 6.3.
@@ -200,8 +203,9 @@ fn check_target(verb: &[u8], target: &[u8]) -> Result<bool, &'static str> {
     }
 }
 
-/// Looks at a head of HTTP/2. What is malformed in itself has been reset by then: fields of connections, capital letters, pseudo-header
-/// fields that are missing, twice or late, lengths that differ.
+/// Looks at a head of HTTP/2. What is malformed in itself has been reset by then: fields of
+/// connections, capital letters, pseudo-header fields that are missing, twice or late, lengths that
+/// differ.
 pub(super) fn of_http_2(head: &Parts) -> Framing {
     host_of_http_2(head).map_or_else(Framing::Bad, |()| {
         match head.headers.get_all(header::CONTENT_LENGTH).iter().count() {

@@ -1,5 +1,5 @@
-//! Whether a connection of HTTP/1 stays open after an answer, and for how long: the client is told, so that it does not send a request into
-//! a connection that is being closed.
+//! Whether a connection of HTTP/1 stays open after an answer, and for how long: the client is told,
+//! so that it does not send a request into a connection that is being closed.
 
 use crate::limits::HTTP_KEEP_ALIVE_TOLD;
 use hyper::{
@@ -27,7 +27,8 @@ impl Persistence {
         Self(!says("close") && (is_default || says("keep-alive")))
     }
 
-    /// Says it in the head of the answer. A body that the client keeps back, and may send all the same, cannot be told from the next request.
+    /// Says it in the head of the answer. A body that the client keeps back, and may send all the
+    /// same, cannot be told from the next request.
     pub(super) fn say(self, answer: &mut HeaderMap, is_body_kept_back: bool) {
         if !self.0 || says(answer, "close") {
             return;
@@ -52,7 +53,8 @@ fn says(headers: &HeaderMap, option: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What an answer says to a request of this version, both with these options, as `connection` and `keep-alive`.
+    /// What an answer says to a request of this version, both with these options, as `connection`
+    /// and `keep-alive`.
     fn said(version: Version, asked: &[&str], answered: &[&str], is_kept_back: bool) -> String {
         let mut request = hyper::Request::new(());
         *request.version_mut() = version;

@@ -1,5 +1,6 @@
-//! Places for connections, bounded in all and for each block of addresses. Where a bound is reached, the oldest connection over which no
-//! known caller has asked gives way to the new one, so that connections that say nothing close nobody out.
+//! Places for connections, bounded in all and for each block of addresses. Where a bound is
+//! reached, the oldest connection over which no known caller has asked gives way to the new one, so
+//! that connections that say nothing close nobody out.
 
 use super::Admission;
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
@@ -105,7 +106,8 @@ impl Places {
 }
 
 impl State {
-    /// The bound that a new connection meets. The narrowest comes first: an address that has its share takes nothing from its neighbours.
+    /// The bound that a new connection meets. The narrowest comes first: an address that has its
+    /// share takes nothing from its neighbours.
     fn full(&self, counted: Option<IpAddr>) -> Option<Full> {
         if let Some(block) = counted.and_then(|address| self.counts.full(address)) {
             return Some(Full::Block(block));
@@ -124,8 +126,9 @@ impl State {
         (id, standing)
     }
 
-    /// Takes the place of the oldest connection within this bound that has shown no known caller. A wider bound than the one that was
-    /// reached may be reached as well; the one place is in all of them.
+    /// Takes the place of the oldest connection within this bound that has shown no known caller. A
+    /// wider bound than the one that was reached may be reached as well; the one place is in all of
+    /// them.
     fn drop_oldest_unknown(&mut self, full: Full) -> Option<IpAddr> {
         let is_within = |address: IpAddr| match full {
             Full::All(_) => true,

@@ -1,4 +1,5 @@
-//! The body of a request. Whatever reads it, the server keeps it until the answer has gone, and then reads and discards the rest.
+//! The body of a request. Whatever reads it, the server keeps it until the answer has gone, and
+//! then reads and discards the rest.
 
 use super::frames::Allowance;
 use bytes::Bytes;

@@ -83,8 +83,9 @@ impl Activity {
         async move { cut.notified().await }
     }
 
-    /// Cuts off the answers that stand still because nobody takes them. Whether they are all that there are: then the whole connection is to
-    /// be cut. Where others go on beside them, as behind a proxy that brings many clients over one connection, those are not to blame.
+    /// Cuts off the answers that stand still because nobody takes them. Whether they are all that
+    /// there are: then the whole connection is to be cut. Where others go on beside them, as behind
+    /// a proxy that brings many clients over one connection, those are not to blame.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let state = self.state();
         let (stalled, others): (Vec<_>, Vec<_>) =
@@ -126,14 +127,16 @@ pub(super) struct Watched<B: Body> {
     /// It was given to its end.
     is_over: bool,
     answered: Option<Answered>,
-    /// Done when it was dropped, unless it was cut off. Its request counts as answered when that is over.
+    /// Done when it was dropped, unless it was cut off. Its request counts as answered when that is
+    /// over.
     afterwards: Option<Afterwards>,
 }
 
 type Afterwards = Box<dyn FnOnce(Answered) + Send>;
 
 impl<B: Body> Watched<B> {
-    /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at all.
+    /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at
+    /// all.
     pub(super) fn new(body: B, answered: Answered) -> Self {
         answered.given(Some(Instant::now()));
         Self {

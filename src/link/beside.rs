@@ -1,5 +1,6 @@
-//! Another link beside the present one: with other credentials of ours, or because the node's certificate is about to end. And the links
-//! whose place another one has taken, which go on for the calls that are on them.
+//! Another link beside the present one: with other credentials of ours, or because the node's
+//! certificate is about to end. And the links whose place another one has taken, which go on for
+//! the calls that are on them.
 
 use super::{Link, LinkFault, redial::Redial};
 use crate::{limits::FORMER_LINKS_MAX, name::NodeAddress, net::SharedNet, wire::CloseCode};
@@ -18,9 +19,10 @@ pub(crate) trait Present: Send {
     fn parting(&mut self) -> impl Future<Output = Self::Parting> + Send;
 }
 
-/// Dials until there is another link, while the present one goes on; ends with that one if it is to be left anyhow. A word in `anew` says
-/// that a dial may end otherwise than the last one did. A dial is dropped when the present link ends; `register`, which follows it and
-/// after whose start the peer may use the new link, is not.
+/// Dials until there is another link, while the present one goes on; ends with that one if it is to
+/// be left anyhow. A word in `anew` says that a dial may end otherwise than the last one did. A
+/// dial is dropped when the present link ends; `register`, which follows it and after whose start
+/// the peer may use the new link, is not.
 pub(crate) async fn beside<P: Present, L, N, D, R>(
     present: &mut P,
     address: &NodeAddress,
@@ -80,7 +82,8 @@ async fn registered<P: Present, N>(
     }
 }
 
-/// The links whose place another one has taken, as long as calls are on them: so many and no more, because a node takes no more of one agent.
+/// The links whose place another one has taken, as long as calls are on them: so many and no more,
+/// because a node takes no more of one agent.
 #[derive(Debug)]
 pub(crate) struct Former {
     places: Arc<Semaphore>,
@@ -101,7 +104,8 @@ impl Default for Former {
 }
 
 impl Former {
-    /// A place for one more, as soon as one of them has ended; after `wait_max` the oldest is closed for it. May be dropped and called again.
+    /// A place for one more, as soon as one of them has ended; after `wait_max` the oldest is
+    /// closed for it. May be dropped and called again.
     pub(crate) async fn place(&mut self, wait_max: Duration) -> FormerPlace {
         self.links.retain(|link| !link.is_closed());
         let in_time = tokio::time::timeout(wait_max, self.places.clone().acquire_owned()).await;

@@ -1,4 +1,5 @@
-//! The control stream of a link: its frames, the heartbeat that travels with them, and the words of those who leave.
+//! The control stream of a link: its frames, the heartbeat that travels with them, and the words of
+//! those who leave.
 
 use super::{
     LinkFault, endpoint,
@@ -26,7 +27,8 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-/// Who keeps the link alive. The dialling side asks, because the NAT binding is on its side; the accepting side only listens.
+/// Who keeps the link alive. The dialling side asks, because the NAT binding is on its side; the
+/// accepting side only listens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Heartbeat {
     /// Sends a PING this often.
@@ -35,10 +37,12 @@ pub(crate) enum Heartbeat {
     Listens,
 }
 
-/// The long-lived first stream of a link. Whoever holds it keeps the link up by calling [`ControlStream::next`] in a loop.
+/// The long-lived first stream of a link. Whoever holds it keeps the link up by calling
+/// [`ControlStream::next`] in a loop.
 pub(crate) struct ControlStream {
     send: SendStream,
-    /// What was said and is not yet with the transport: whoever stops waiting for that cuts no frame.
+    /// What was said and is not yet with the transport: whoever stops waiting for that cuts no
+    /// frame.
     unsent: BytesMut,
     leave: Option<Leave>,
     reader: FrameReader,
@@ -169,7 +173,8 @@ impl ControlStream {
         self.leave = Some(leave);
     }
 
-    /// Sends a frame. Dropped before its end, the frame is sent with the next one, or by [`ControlStream::next`].
+    /// Sends a frame. Dropped before its end, the frame is sent with the next one, or by
+    /// [`ControlStream::next`].
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
         self.say(control)?;
         self.flush().await
@@ -208,7 +213,8 @@ impl ControlStream {
         Ok(())
     }
 
-    /// The peer's first frame, whatever it is: before the first words there is no heartbeat to keep going.
+    /// The peer's first frame, whatever it is: before the first words there is no heartbeat to keep
+    /// going.
     pub(super) async fn first(&mut self) -> Result<Control, LinkFault> {
         read(self.reader.next().await)
     }
@@ -285,8 +291,8 @@ struct Reserve {
     call_window: u64,
 }
 
-/// Polls a write and, where calls have filled the send buffer, again with the reserve opened. It is open for that one poll, because quinn
-/// gives room to whoever asks first.
+/// Polls a write and, where calls have filled the send buffer, again with the reserve opened. It is
+/// open for that one poll, because quinn gives room to whoever asks first.
 async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>) -> F::Output {
     std::future::poll_fn(|cx| {
         let first = write.as_mut().poll(cx);

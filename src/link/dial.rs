@@ -65,7 +65,8 @@ impl Settings {
         Ok(Self { config, words, limits })
     }
 
-    /// Opens the control stream and says hello. The node has judged our certificate once WELCOME is here, not before.
+    /// Opens the control stream and says hello. The node has judged our certificate once WELCOME is
+    /// here, not before.
     async fn hello(
         &self,
         connection: &quinn::Connection,
@@ -131,14 +132,16 @@ impl Dialler {
         words: HelloWords,
         limits: Arc<Limits>,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with those before, and is judged again.
+        // In this order: a link that is made meanwhile counts as made with those before, and is
+        // judged again.
         self.settings.set(Settings::new(credentials, words, limits)?);
         self.trust.replace(credentials.clone());
         Ok(())
     }
 
-    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. The chain of the node has to hold
-    /// beyond `newer_than`, if that is given: the dial ends before the first words otherwise.
+    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. The
+    /// chain of the node has to hold beyond `newer_than`, if that is given: the dial ends before
+    /// the first words otherwise.
     pub(crate) async fn dial(
         &self,
         address: &NodeAddress,
@@ -214,8 +217,9 @@ impl Dialler {
     }
 }
 
-/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment, or at once when one has failed. A name with
-/// more addresses than one race takes begins with those that `tried` does not hold, and has as many races as it takes to try each address.
+/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment,
+/// or at once when one has failed. A name with more addresses than one race takes begins with those
+/// that `tried` does not hold, and has as many races as it takes to try each address.
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,
@@ -281,7 +285,8 @@ async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>
         .map_err(|error| LinkFault::unresolved(host, &error))
 }
 
-/// Of two reasons the one that says more: a refusal over silence, and what the address itself has said over what this machine lacks.
+/// Of two reasons the one that says more: a refusal over silence, and what the address itself has
+/// said over what this machine lacks.
 fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
     let rank = |fault: &LinkFault| match fault {
         LinkFault::Unsendable { .. } => 0,

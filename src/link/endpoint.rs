@@ -91,13 +91,15 @@ pub(super) fn call_window(limits: &Limits) -> u64 {
 
 /// Streams for a peer that may have `calls` in flight.
 pub(super) fn streams_for(calls: usize) -> u32 {
-    // quinn tells the peer of ended streams only when more than an eighth of all have ended. What it may hold back is granted on top.
+    // quinn tells the peer of ended streams only when more than an eighth of all have ended. What
+    // it may hold back is granted on top.
     let streams = bounded(calls) + limits::STREAMS_SPARE;
     streams + streams / 7 + 1
 }
 
-/// The window of a connection with so many calls in flight in either direction: requests come in as well as replies, and as long as each
-/// fills no more than the window of its stream, what is left keeps the control stream going.
+/// The window of a connection with so many calls in flight in either direction: requests come in as
+/// well as replies, and as long as each fills no more than the window of its stream, what is left
+/// keeps the control stream going.
 pub(super) fn window_for(answered: usize, asked: usize) -> u32 {
     let calls = bounded(answered) + bounded(asked);
     let streams = limits::STREAM_WINDOW_BYTES.saturating_mul(calls);
@@ -116,8 +118,8 @@ pub(super) fn no_quic_suite<E>(_: E) -> BindError {
     }
 }
 
-/// How the accepting side meets packets of links that it does not know: with a reset, at most so often. With keys of an earlier run the
-/// peers of that run understand it.
+/// How the accepting side meets packets of links that it does not know: with a reset, at most so
+/// often. With keys of an earlier run the peers of that run understand it.
 fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
     let mut config = EndpointConfig::default();
     config.min_reset_interval(limits::RESET_EVERY_MIN);
@@ -156,7 +158,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by the silence.
+    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by
+    /// the silence.
     pub(crate) fn bind(
         net: &SharedNet,
         address: SocketAddr,
@@ -176,7 +179,8 @@ impl Listener {
         credentials: &Credentials,
         limits: &Limits,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with those before, and is judged again.
+        // In this order: a link that is made meanwhile counts as made with those before, and is
+        // judged again.
         let server = server_config(credentials, limits)?;
         self.endpoint.set_server_config(Some(server.clone()));
         self.server.set(server);
@@ -231,8 +235,8 @@ fn server_config(
     Ok(server)
 }
 
-/// The same for one handshake. What a certificate says of itself that is refused in it is put into this slot. It costs some
-/// allocations, and about 1 KiB that the connection keeps.
+/// The same for one handshake. What a certificate says of itself that is refused in it is put into
+/// this slot. It costs some allocations, and about 1 KiB that the connection keeps.
 pub(super) fn server_config_of_one(
     server: &quinn::ServerConfig,
     credentials: &Credentials,
@@ -279,7 +283,8 @@ impl Knock {
 
 /// The dialling side's sockets, one a family, each made when first needed.
 ///
-/// One socket for both families would do, but each packet to an IPv4 address would then pass through the system's IPv6 code first.
+/// One socket for both families would do, but each packet to an IPv4 address would then pass
+/// through the system's IPv6 code first.
 #[derive(Debug)]
 pub(super) struct DiallingSockets {
     net: SharedNet,
@@ -311,7 +316,8 @@ impl DiallingSockets {
         drop(family.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Puts a new socket under each endpoint. quinn tells the peers, and reads from the old one until they have answered to the new.
+    /// Puts a new socket under each endpoint. quinn tells the peers, and reads from the old one
+    /// until they have answered to the new.
     pub(super) fn rebind(&self) -> Result<(), BindError> {
         for (family, wildcard) in self.families() {
             if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -346,7 +352,8 @@ impl DiallingSockets {
     }
 }
 
-/// How the dialling side connects. The peer's certificate is judged within the handshake, so it may have its streams at once.
+/// How the dialling side connects. The peer's certificate is judged within the handshake, so it may
+/// have its streams at once.
 pub(super) fn dialling_config(
     credentials: &Credentials,
     limits: &Limits,
@@ -361,8 +368,8 @@ pub(super) fn dialling_config(
     Ok(config)
 }
 
-/// Closes a connection with one of our codes. One that has ended keeps its own reason: quinn would put ours in its place for every
-/// stream that has not yet looked.
+/// Closes a connection with one of our codes. One that has ended keeps its own reason: quinn would
+/// put ours in its place for every stream that has not yet looked.
 pub(super) fn close(connection: &quinn::Connection, code: CloseCode, text: &str) {
     if connection.close_reason().is_some() {
         return;

@@ -62,7 +62,8 @@ pub enum LinkFault {
     Handshake {
         /// Whether a certificate was refused, rather than the protocol.
         is_identity: bool,
-        /// Whether a certificate was refused because it is not valid yet by the clock of one side. Time alone may mend that.
+        /// Whether a certificate was refused because it is not valid yet by the clock of one side.
+        /// Time alone may mend that.
         is_not_valid_yet: bool,
         /// What is wrong.
         reason: String,
@@ -178,7 +179,8 @@ impl LinkFault {
         }
     }
 
-    /// Whether a clock that is behind may be all that is wrong: it is set soon after a machine has started.
+    /// Whether a clock that is behind may be all that is wrong: it is set soon after a machine has
+    /// started.
     pub fn is_not_valid_yet(&self) -> bool {
         matches!(self, Self::Handshake { is_not_valid_yet: true, .. })
     }
@@ -214,7 +216,8 @@ impl LinkFault {
         }
     }
 
-    /// Whether the name or the network has answered that there is nobody, so that no answer is to be waited for.
+    /// Whether the name or the network has answered that there is nobody, so that no answer is to
+    /// be waited for.
     pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(
             self,

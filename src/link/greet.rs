@@ -15,7 +15,8 @@ use crate::{
 use rustls_pki_types::CertificateDer;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// A peer whose certificate was verified and that has said HELLO. It may not open calls before it is welcomed.
+/// A peer whose certificate was verified and that has said HELLO. It may not open calls before it
+/// is welcomed.
 pub(crate) struct Greeted {
     connection: quinn::Connection,
     identity: Identity,
@@ -190,7 +191,8 @@ impl Greeted {
     }
 }
 
-/// A peer on a metered line may ask less often; it is lost after two and a half of its own intervals.
+/// A peer on a metered line may ask less often; it is lost after two and a half of its own
+/// intervals.
 fn silence_max(hello: &Hello, limits: &Limits) -> Duration {
     limits.heartbeat_lost.max(Duration::from_millis(hello.heartbeat_ms.min(600_000)).mul_f64(2.5))
 }

@@ -1,4 +1,5 @@
-//! Enrolment over QUIC: one request and one answer on a connection of their own, and every wait in it has an end.
+//! Enrolment over QUIC: one request and one answer on a connection of their own, and every wait in
+//! it has an end.
 
 use super::{
     BindError, LinkFault, canonical, dial,
@@ -64,7 +65,8 @@ impl JoinListener {
         Some(JoinKnock { incoming, trust_domain: self.trust_domain.clone() })
     }
 
-    /// Closes all connections, takes no more, and waits until the other sides have heard it, but not for longer.
+    /// Closes all connections, takes no more, and waits until the other sides have heard it, but
+    /// not for longer.
     pub(crate) async fn close(&self, text: &str, wait_max: Duration) {
         self.close_at_once(text);
         drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
@@ -176,7 +178,8 @@ impl Asked {
         std::mem::take(&mut self.request)
     }
 
-    /// Answers, and waits until the other side has taken it and closes, but not for longer than it may.
+    /// Answers, and waits until the other side has taken it and closes, but not for longer than it
+    /// may.
     pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
         let answer = async {
             self.send.write_all(reply).await.map_err(|error| match error {

@@ -1,5 +1,6 @@
-//! Leaving a link in good order. A side that leaves says DRAIN, finishes what it has taken, and says GOODBYE; the other side, which is the
-//! last to receive, closes the link when it waits for no reply any more.
+//! Leaving a link in good order. A side that leaves says DRAIN, finishes what it has taken, and
+//! says GOODBYE; the other side, which is the last to receive, closes the link when it waits for no
+//! reply any more.
 
 use super::{Link, LinkFault};
 use crate::{
@@ -44,12 +45,14 @@ pub(super) enum LeaveStep {
 }
 
 impl Leave {
-    /// An owner that never says these words: it just closes the link, because nobody waits for an answer of its.
+    /// An owner that never says these words: it just closes the link, because nobody waits for an
+    /// answer of its.
     pub(crate) fn unsaid(link: Link) -> Self {
         Self::on(link, Default::default(), CloseCode::Goodbye, "")
     }
 
-    /// Says DRAIN on the first word and GOODBYE on the second, with this code and text; on the third it closes the link with DRAINED.
+    /// Says DRAIN on the first word and GOODBYE on the second, with this code and text; on the
+    /// third it closes the link with DRAINED.
     pub(crate) fn on(
         link: Link,
         [drain, goodbye, cut]: [SignalListener; 3],
@@ -127,7 +130,8 @@ impl Leave {
     }
 }
 
-/// The link of a peer that is leaving, as long as it is open: when it ends, a successor may listen where the peer did.
+/// The link of a peer that is leaving, as long as it is open: when it ends, a successor may listen
+/// where the peer did.
 #[derive(Default)]
 pub(crate) struct Leaving(Option<Link>);
 

@@ -1,9 +1,10 @@
-//! A machine that changes its network: the dialling side notices and takes a new socket, the accepting side sees where it went. The links
-//! stay, and what is in flight on them goes on.
+//! A machine that changes its network: the dialling side notices and takes a new socket, the
+//! accepting side sees where it went. The links stay, and what is in flight on them goes on.
 //!
-//! quinn tells nobody when it cannot send. So the system is asked, every two seconds, from which address it would send to each node now:
-//! a few system calls and no packet, and the same on every system. And when no link hears anything any more, a new socket is tried before
-//! the links are given up.
+//! quinn tells nobody when it cannot send. So the system is asked, every two seconds, from which
+//! address it would send to each node now: a few system calls and no packet, and the same on every
+//! system. And when no link hears anything any more, a new socket is tried before the links are
+//! given up.
 
 use super::{Link, dial::Dialler};
 use crate::{limits::ROAM_LOOK_EVERY, name::PeerName, net::Net};
@@ -17,16 +18,16 @@ use tokio::time::Instant;
 /// From which of our addresses each linked node is reached now, if it can be reached at all.
 type Ways = BTreeMap<SocketAddr, Option<IpAddr>>;
 
-/// Whether there is another way to a node than before, or one again. A way that is gone is nothing to act on: no socket helps. A node
-/// that was not linked before has lost nothing.
+/// Whether there is another way to a node than before, or one again. A way that is gone is nothing
+/// to act on: no socket helps. A node that was not linked before has lost nothing.
 fn has_changed(before: &Ways, after: &Ways) -> bool {
     after
         .iter()
         .any(|(node, way)| way.is_some() && before.get(node).is_some_and(|former| former != way))
 }
 
-/// Whether the socket, or its binding in a NAT, is to be taken for dead: a PING went out, and no PONG came on any link. Links that stay
-/// silent on the new socket too do not get another.
+/// Whether the socket, or its binding in a NAT, is to be taken for dead: a PING went out, and no
+/// PONG came on any link. Links that stay silent on the new socket too do not get another.
 fn is_unresponsive(
     silent: Duration,
     heartbeat_every: Duration,

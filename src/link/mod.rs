@@ -1,6 +1,7 @@
 //! One QUIC connection, both ends known. The only room that names quinn.
 //!
-//! A [`Link`] opens and accepts the streams of calls. Its control stream is held by whoever keeps the link up.
+//! A [`Link`] opens and accepts the streams of calls. Its control stream is held by whoever keeps
+//! the link up.
 
 mod beside;
 mod control;
@@ -74,7 +75,8 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// One authenticated connection. Cloning shares it; it ends by [`Link::close`] or when the peer or the path ends it.
+/// One authenticated connection. Cloning shares it; it ends by [`Link::close`] or when the peer or
+/// the path ends it.
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Inner>);
 
@@ -89,14 +91,16 @@ struct Inner {
     dialled: Option<Box<str>>,
     made_at: Instant,
     pulse: Arc<Pulse>,
-    /// Held while waiting for stream credit. tokio's mutex is first come first served, which quinn's own wait is not.
+    /// Held while waiting for stream credit. tokio's mutex is first come first served, which
+    /// quinn's own wait is not.
     turn: Mutex<()>,
     /// How many wait for their turn: whoever comes later must not overtake them.
     waiting: AtomicUsize,
     /// Why it has ended, once this side has closed it or knows.
     ended: OnceLock<LinkFault>,
     taken: StdMutex<Taken>,
-    /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says so.
+    /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says
+    /// so.
     peer_took: AtomicU64,
     /// The largest message that the peer takes.
     peer_message_bytes_max: usize,
@@ -205,7 +209,8 @@ impl Link {
         canonical(self.0.connection.remote_address())
     }
 
-    /// Whether the link has ended. Checked before anything is started on it: quinn still yields buffered streams afterwards.
+    /// Whether the link has ended. Checked before anything is started on it: quinn still yields
+    /// buffered streams afterwards.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.connection.close_reason().is_some()
     }
@@ -216,7 +221,8 @@ impl Link {
         until: impl FnOnce() -> Instant,
         message_bytes_max: usize,
     ) -> Result<CallStream, OpenFault> {
-        // Counted before the look at whether it was replaced: whoever replaces it waits for what is counted after that.
+        // Counted before the look at whether it was replaced: whoever replaces it waits for what is
+        // counted after that.
         let awaited = self.0.awaited.count();
         if self.is_replaced() {
             return Err(OpenFault::Replaced);
@@ -251,12 +257,13 @@ impl Link {
         self.0.connection.open_bi().await
     }
 
-    /// The next stream that the peer opened; `None` once the link has ended. Those that come after [`Link::stop_taking`] are broken off
-    /// with DRAINING, and nobody sees them.
+    /// The next stream that the peer opened; `None` once the link has ended. Those that come after
+    /// [`Link::stop_taking`] are broken off with DRAINING, and nobody sees them.
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         loop {
             let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-            // Our own note, because asking quinn takes the connection's lock once more for every call.
+            // Our own note, because asking quinn takes the connection's lock once more for every
+            // call.
             if self.0.ended.get().is_some() {
                 return None;
             }
@@ -289,7 +296,8 @@ impl Link {
         taken.last
     }
 
-    /// The peer is leaving, and this was the last stream of ours that it took. Said twice, the lower one counts.
+    /// The peer is leaving, and this was the last stream of ours that it took. Said twice, the
+    /// lower one counts.
     pub(crate) fn note_drain(&self, last_stream: u64) {
         self.0.peer_took.fetch_min(last_stream.min(NOT_LEAVING - 1), Ordering::AcqRel);
     }
@@ -299,7 +307,8 @@ impl Link {
         self.0.peer_took.load(Ordering::Acquire) != NOT_LEAVING
     }
 
-    /// Whether the peer has said that it did not take this stream of ours and never will: nothing was started for it.
+    /// Whether the peer has said that it did not take this stream of ours and never will: nothing
+    /// was started for it.
     pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
         stream_id > self.0.peer_took.load(Ordering::Acquire)
     }
@@ -334,7 +343,8 @@ impl Link {
         self.end(LinkFault::Closed { code, text: text.into(), by_peer: false });
     }
 
-    /// Ends the link for a reason, unless it has ended already; gives the reason that counts, which is the first.
+    /// Ends the link for a reason, unless it has ended already; gives the reason that counts, which
+    /// is the first.
     pub(crate) fn end(&self, fault: LinkFault) -> LinkFault {
         let first = self.0.ended.get_or_init(|| fault);
         let text = match first {
@@ -353,7 +363,8 @@ impl Link {
         }
     }
 
-    /// Sends a PING now, by way of whoever keeps the link up, and waits for the answer: what the peer had said before has then arrived.
+    /// Sends a PING now, by way of whoever keeps the link up, and waits for the answer: what the
+    /// peer had said before has then arrived.
     ///
     /// # Errors
     /// The link is lost.

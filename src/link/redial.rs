@@ -1,4 +1,5 @@
-//! When to dial again, and whether that is worth a line in the log. Decides only: time and chance are arguments.
+//! When to dial again, and whether that is worth a line in the log. Decides only: time and chance
+//! are arguments.
 
 use super::LinkFault;
 use crate::{
@@ -9,7 +10,8 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The same reason is said again after this long, so that a log shows that the waiting goes on without filling up.
+/// The same reason is said again after this long, so that a log shows that the waiting goes on
+/// without filling up.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The failures in a row of one address.
@@ -37,8 +39,8 @@ impl Redial {
         *self = Self::default();
     }
 
-    /// A link is up. Whether that is a success is seen when it ends: a peer that takes us and drops us at once, over and over, is to be
-    /// left in peace like one that does not answer.
+    /// A link is up. Whether that is a success is seen when it ends: a peer that takes us and drops
+    /// us at once, over and over, is to be left in peace like one that does not answer.
     pub(crate) fn linked(&mut self, now: Instant) {
         self.linked_at = Some(now);
         self.said = None;
@@ -65,7 +67,8 @@ impl Redial {
         self.failures = self.failures.saturating_add(1);
         let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         let duration = match fault.backoff() {
-            // A look, not a failure: those who look for one node's certificate do not look together.
+            // A look, not a failure: those who look for one node's certificate do not look
+            // together.
             _ if matches!(fault, LinkFault::NotNewer) => NEWER_LOOK_EVERY.mul_f64(0.5 + chance),
             // At once the first time only: a peer that keeps saying so must not be hammered.
             None if self.failures == 1 => Duration::ZERO,

@@ -1,7 +1,9 @@
-//! The keys by which a node that was killed and started again tells the peers of its former self that their links are gone.
+//! The keys by which a node that was killed and started again tells the peers of its former self
+//! that their links are gone.
 //!
-//! A peer knows a stateless reset (RFC 9000 section 10.3) by a token that the node makes of the link's connection id and the reset key.
-//! quinn answers only packets whose connection id it may have made itself, so the key of those has to last as well.
+//! A peer knows a stateless reset (RFC 9000 section 10.3) by a token that the node makes of the
+//! link's connection id and the reset key. quinn answers only packets whose connection id it may
+//! have made itself, so the key of those has to last as well.
 
 use crate::tls::{MacKey, random_bytes};
 use zeroize::Zeroizing;
@@ -31,7 +33,8 @@ impl ResetKeys {
         &self.0
     }
 
-    /// The key of reset tokens; it also seals the file in which both are kept. `None` if the TLS provider has no SHA-256.
+    /// The key of reset tokens; it also seals the file in which both are kept. `None` if the TLS
+    /// provider has no SHA-256.
     pub(crate) fn reset_key(&self) -> Option<MacKey> {
         MacKey::new(self.0.first_chunk()?)
     }

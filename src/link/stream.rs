@@ -1,6 +1,8 @@
-//! Frames on the two halves of a stream. Both halves are guarded: dropped before their end, they say so to the peer.
+//! Frames on the two halves of a stream. Both halves are guarded: dropped before their end, they
+//! say so to the peer.
 //!
-//! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an abandoned call from a finished one.
+//! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an
+//! abandoned call from a finished one.
 
 use super::LinkFault;
 use crate::{
@@ -82,7 +84,8 @@ pub(crate) struct FrameSender {
 impl FrameSender {
     /// Hands all chunks to the transport, in one write where its window allows.
     ///
-    /// When it returns `Ok`, the last byte was handed over; when it is dropped before, the last byte was not.
+    /// When it returns `Ok`, the last byte was handed over; when it is dropped before, the last
+    /// byte was not.
     pub(crate) async fn write(&mut self, chunks: &mut Chunks) -> Result<(), SendFault> {
         self.send.write_all_chunks(chunks.as_mut()).await.map_err(send_fault)
     }
@@ -99,7 +102,8 @@ impl FrameSender {
         drop(self.send.set_priority(priority));
     }
 
-    /// Breaks the stream off, also after [`FrameSender::finish`] as long as the peer has not received all.
+    /// Breaks the stream off, also after [`FrameSender::finish`] as long as the peer has not
+    /// received all.
     pub(crate) fn reset(&mut self, code: StreamCode) {
         self.finished = true;
         drop(self.send.reset(varint(code)));
@@ -110,7 +114,8 @@ impl FrameSender {
         drop(self.send.stopped().await);
     }
 
-    /// Ends when the peer has stopped this half with a code, or the link is gone. Never ends if the peer took all there was.
+    /// Ends when the peer has stopped this half with a code, or the link is gone. Never ends if the
+    /// peer took all there was.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.send.stopped();
         async move {
@@ -169,9 +174,11 @@ const READ_PIECES: usize = 32;
 /// The way in. Dropped before the stream's end was read, it stops the peer.
 pub(crate) struct FrameReader {
     recv: RecvStream,
-    /// What was received and not yet cut into frames. Small frames stay slices of one received buffer.
+    /// What was received and not yet cut into frames. Small frames stay slices of one received
+    /// buffer.
     received: Received,
-    /// Where the transport puts the pieces of a large frame; empty until one comes, so that small calls stay small.
+    /// Where the transport puts the pieces of a large frame; empty until one comes, so that small
+    /// calls stay small.
     pieces: Vec<Bytes>,
     received_bytes: usize,
     message_bytes_max: usize,
@@ -246,7 +253,8 @@ impl FrameReader {
         self.recv.id().into()
     }
 
-    /// The next frame; `None` at the end of the stream. Optional frames of newer peers are passed over.
+    /// The next frame; `None` at the end of the stream. Optional frames of newer peers are passed
+    /// over.
     ///
     /// May be dropped and called again: what was received is kept.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadFault> {
@@ -327,8 +335,9 @@ impl FrameReader {
         filled.map_err(read_fault)
     }
 
-    /// The usual case: all of a small request or reply comes as one piece, and stays that piece. The second place is for the end of the
-    /// stream, which is then noticed under the same lock of the connection.
+    /// The usual case: all of a small request or reply comes as one piece, and stays that piece.
+    /// The second place is for the end of the stream, which is then noticed under the same lock of
+    /// the connection.
     async fn fill_one(&mut self) -> Result<bool, ReadError> {
         let mut pieces = [const { Bytes::new() }; 2];
         let Some(count) = self.recv.read_chunks(&mut pieces).await? else { return Ok(false) };

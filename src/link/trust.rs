@@ -1,5 +1,5 @@
-//! Whom one endpoint trusts at the moment, and the links that were made under it: they are judged again when that changes, and end with
-//! the certificates that they were made with.
+//! Whom one endpoint trusts at the moment, and the links that were made under it: they are judged
+//! again when that changes, and end with the certificates that they were made with.
 
 use super::{Inner, Link, LinkFault, greet};
 use crate::{
@@ -25,7 +25,8 @@ pub(crate) struct Trust {
 #[derive(Default)]
 struct Links {
     all: Vec<Weak<Inner>>,
-    /// With so many, those that have ended are taken out: so a link costs the same however many there are.
+    /// With so many, those that have ended are taken out: so a link costs the same however many
+    /// there are.
     tidy_at: usize,
 }
 
@@ -56,13 +57,15 @@ impl Trust {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on new links are made with these. [`Trust::judge_all`] says what becomes of those that are up.
+    /// From now on new links are made with these. [`Trust::judge_all`] says what becomes of those
+    /// that are up.
     pub(super) fn replace(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = credentials;
     }
 
-    /// One more link, made under these credentials. If they have been replaced meanwhile, it is judged at once: whoever replaces them
-    /// looks through the list after that, so that one of the two sees the link.
+    /// One more link, made under these credentials. If they have been replaced meanwhile, it is
+    /// judged at once: whoever replaces them looks through the list after that, so that one of the
+    /// two sees the link.
     pub(super) fn add(&self, link: &Link, under: &Credentials) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).add(link);
         let now = self.credentials();
@@ -83,8 +86,8 @@ impl Trust {
         !self.up().is_empty()
     }
 
-    /// Judges every link that is up, and closes those that do not pass. Gives how many those were. Costs a verified chain a link, and lets
-    /// others run in between.
+    /// Judges every link that is up, and closes those that do not pass. Gives how many those were.
+    /// Costs a verified chain a link, and lets others run in between.
     pub(crate) async fn judge_all(&self) -> usize {
         let (credentials, mut closed) = (self.credentials(), 0);
         for link in self.up() {
@@ -99,8 +102,10 @@ impl Trust {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes links at the end of the chains that they were made with, judges them if the program that replaced the credentials has not seen to
-    /// it, and says what of our own is about to end, for as long as it is polled. The clock on the wall counts, because certificates know no other.
+    /// Closes links at the end of the chains that they were made with, judges them if the program
+    /// that replaced the credentials has not seen to it, and says what of our own is about to end,
+    /// for as long as it is polled. The clock on the wall counts, because certificates know no
+    /// other.
     pub(crate) async fn watch_expiry(&self) {
         let mut reminder = Reminder::default();
         loop {
@@ -140,8 +145,8 @@ impl Link {
         }
     }
 
-    /// Ends when the peer's chain is about to end, so that there is still time for another link: not for all links at one moment.
-    /// Never, if it has long to go.
+    /// Ends when the peer's chain is about to end, so that there is still time for another link:
+    /// not for all links at one moment. Never, if it has long to go.
     pub(crate) async fn near_expiry(&self) {
         let spread = RENEW_BEFORE_END.mul_f64(self.net().chance() / 3.0);
         while self.net().now() + (RENEW_BEFORE_END - spread) < self.ends().at() {

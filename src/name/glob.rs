@@ -1,4 +1,5 @@
-//! Patterns over names, as rules write them. `*` is one label or the rest of one, `**` any number of labels.
+//! Patterns over names, as rules write them. `*` is one label or the rest of one, `**` any number
+//! of labels.
 
 use super::{MethodPath, Name, NameError, as_name, method::is_identifier, peer::is_label_byte};
 use std::{fmt, str::FromStr};
@@ -8,7 +9,8 @@ use std::{fmt, str::FromStr};
 enum Label {
     /// Exactly this text.
     Exact(String),
-    /// `warehouse-*`: any one label that starts so and goes on for at least one byte. `*` alone starts with nothing.
+    /// `warehouse-*`: any one label that starts so and goes on for at least one byte. `*` alone
+    /// starts with nothing.
     Prefix(String),
     /// `**`: any number of labels, none included.
     Any,
@@ -45,7 +47,8 @@ impl Label {
     }
 }
 
-/// Labels of a pattern against labels of a name. Names are short, so `**` simply tries every length.
+/// Labels of a pattern against labels of a name. Names are short, so `**` simply tries every
+/// length.
 fn labels_match<'a>(pattern: &[Label], mut labels: impl Iterator<Item = &'a str> + Clone) -> bool {
     let Some((first, rest)) = pattern.split_first() else {
         return labels.next().is_none();
@@ -164,7 +167,8 @@ pub struct MethodGlob {
 }
 
 impl MethodGlob {
-    /// Whether the pattern covers the RPC method, or the forward. A pattern of methods covers no forward, and the reverse.
+    /// Whether the pattern covers the RPC method, or the forward. A pattern of methods covers no
+    /// forward, and the reverse.
     pub fn matches(&self, path: &MethodPath) -> bool {
         match &self.subject {
             Subject::Rpc { .. } if path.is_forward() => false,
@@ -178,8 +182,9 @@ impl MethodGlob {
         }
     }
 
-    /// Whether this pattern surely covers all that `other` covers: it is the same pattern, or this one
-    /// is every RPC method and `other` speaks of some. May say no where a closer look would say yes.
+    /// Whether this pattern surely covers all that `other` covers: it is the same pattern, or this
+    /// one is every RPC method and `other` speaks of some. May say no where a closer look would say
+    /// yes.
     pub fn covers(&self, other: &Self) -> bool {
         self.subject == other.subject
             || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))

@@ -76,7 +76,8 @@ macro_rules! text_name {
 }
 
 impl ServiceName {
-    /// Whether the name is kept for the services that every node hosts, now and later: `dialback` and all below it.
+    /// Whether the name is kept for the services that every node hosts, now and later: `dialback`
+    /// and all below it.
     pub(crate) fn is_of_nodes(&self) -> bool {
         self.0.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
@@ -93,7 +94,8 @@ text_name!(MethodName, "method", method_fault);
 /// What stands before the name of a forward, and tells it from an RPC method.
 const FORWARDS: [&str; 2] = ["http", "tcp"];
 
-/// A service and a method together: `HelloService/Hello`, one text with a place to split it. Or a forward: `tcp:db`.
+/// A service and a method together: `HelloService/Hello`, one text with a place to split it. Or a
+/// forward: `tcp:db`.
 ///
 /// `HelloService.Hello`, Go's spelling, is read too and split at the last dot. Cloning is cheap.
 #[derive(Clone)]
@@ -129,7 +131,8 @@ impl MethodPath {
         &self.text[self.split + 1..]
     }
 
-    /// Whether it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the other.
+    /// Whether it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the
+    /// other.
     pub fn is_forward(&self) -> bool {
         self.text.as_bytes()[self.split] == b':'
     }
@@ -163,7 +166,8 @@ impl FromStr for MethodPath {
         let fault = service_fault(service).or_else(|| method_fault(method));
         match fault {
             Some(why) => Err(NameError::new("method", text, why)),
-            // A text with its slash is the text that travels: calls arrive so, and take one allocation.
+            // A text with its slash is the text that travels: calls arrive so, and take one
+            // allocation.
             None if text.as_bytes().get(service.len()) == Some(&b'/') => {
                 Ok(Self { text: text.into(), split: service.len() })
             }

@@ -38,7 +38,8 @@ impl NameError {
         Self { what, text: text.chars().take(80).collect(), why, spelling: None }
     }
 
-    /// Adds the first of these spellings of the text that a `T` has. A spelling of a spelling has to be the spelling itself.
+    /// Adds the first of these spellings of the text that a `T` has. A spelling of a spelling has
+    /// to be the spelling itself.
     pub(crate) fn or_write<T: std::str::FromStr>(
         mut self,
         text: &str,

@@ -1,5 +1,5 @@
-//! A network in memory, for tests: packets take a fixed time on tokio's clock, which may be paused, and
-//! what is lost is decided by a seed.
+//! A network in memory, for tests: packets take a fixed time on tokio's clock, which may be paused,
+//! and what is lost is decided by a seed.
 
 use super::{Net, Pending, SharedNet, Suspend, runtime::BatchingRuntime};
 use quinn::{

@@ -1,7 +1,9 @@
-//! The seam below a link: sockets, the runtime that drives them, names, the wall clock and randomness.
+//! The seam below a link: sockets, the runtime that drives them, names, the wall clock and
+//! randomness.
 //!
-//! The builders of nodes, agents and callers take a [`Net`]; the system's is the default. Nothing of it
-//! is asked on the path of a call. Keys and tokens do not come from here but from the cryptography.
+//! The builders of nodes, agents and callers take a [`Net`]; the system's is the default. Nothing
+//! of it is asked on the path of a call. Keys and tokens do not come from here but from the
+//! cryptography.
 
 #[cfg(test)]
 pub(crate) mod memory;

@@ -10,11 +10,11 @@ use std::{
 };
 use tokio::net::UdpSocket;
 
-/// Sends datagrams to an address and returns the error that the system reports for it. Does not return if there is none: silence says
-/// nothing.
+/// Sends datagrams to an address and returns the error that the system reports for it. Does not
+/// return if there is none: silence says nothing.
 ///
-/// The sockets of links are not connected, and the system reports the errors of ICMP to connected ones alone. A peer drops the datagrams:
-/// they are zeros, which no QUIC packet is.
+/// The sockets of links are not connected, and the system reports the errors of ICMP to connected
+/// ones alone. A peer drops the datagrams: they are zeros, which no QUIC packet is.
 pub(super) async fn obstacle(to: SocketAddr) -> io::Error {
     let Ok(socket) = socket(to) else {
         // It is about this process and not about the address.
@@ -38,7 +38,8 @@ fn socket(to: SocketAddr) -> io::Result<UdpSocket> {
 
 async fn probe(socket: &UdpSocket, to: SocketAddr) -> io::Result<Infallible> {
     socket.connect(to).await?;
-    // The large one meets a small MTU. Where it is lost without a word, the small one may still be refused.
+    // The large one meets a small MTU. Where it is lost without a word, the small one may still be
+    // refused.
     socket.send(&[0; PROBE_BYTES]).await?;
     socket.send(&[0]).await?;
     // What is received here is an answer, so that there is no obstacle.
@@ -50,7 +51,8 @@ async fn probe(socket: &UdpSocket, to: SocketAddr) -> io::Result<Infallible> {
 mod tests {
     use super::*;
 
-    /// A port that answers to one other address and refuses all others, taken for as long as the socket lives.
+    /// A port that answers to one other address and refuses all others, taken for as long as the
+    /// socket lives.
     fn refusing() -> (std::net::UdpSocket, SocketAddr) {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         socket.connect("127.0.0.1:9").expect("a peer");

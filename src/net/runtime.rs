@@ -1,8 +1,9 @@
 //! tokio under quinn, with drivers that let the tasks that are ready write first.
 //!
-//! quinn wakes the driver of a connection at every write to one of its streams. tokio runs a task that was woken by a running one next,
-//! before all others that are ready, so that each small call left in a datagram and a system call of its own. A driver that goes to the
-//! back of the queue sends together what all of these have written. See `docs/decisions/0036`.
+//! quinn wakes the driver of a connection at every write to one of its streams. tokio runs a task
+//! that was woken by a running one next, before all others that are ready, so that each small call
+//! left in a datagram and a system call of its own. A driver that goes to the back of the queue
+//! sends together what all of these have written. See `docs/decisions/0036`.
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use std::{
@@ -18,9 +19,10 @@ use std::{
     time::Instant,
 };
 
-/// So often a connection's driver runs at once after its endpoint has read: once to take in what came, once for what is written first in
-/// answer, so that the peer can begin while the rest is written. With one, two ends that answer each other take turns where they could
-/// work at the same time.
+/// So often a connection's driver runs at once after its endpoint has read: once to take in what
+/// came, once for what is written first in answer, so that the peer can begin while the rest is
+/// written. With one, two ends that answer each other take turns where they could work at the same
+/// time.
 const RUNS_AT_ONCE: u8 = 2;
 
 /// Whether quinn's timers and tasks would run.
@@ -39,7 +41,8 @@ type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// [`TokioRuntime`] but for how drivers run.
 #[derive(Debug, Default)]
 pub(super) struct BatchingRuntime {
-    /// What an endpoint spawns first is its own driver; all that follow are those of its connections.
+    /// What an endpoint spawns first is its own driver; all that follow are those of its
+    /// connections.
     has_endpoint: AtomicBool,
     /// How often the endpoint's driver has run, wrapping.
     reads: Arc<AtomicUsize>,
@@ -193,7 +196,8 @@ mod tests {
         waker.lock().expect("a waker").as_ref().expect("it has run").wake_by_ref();
     }
 
-    /// On the only worker of tokio's scheduler for several, where a task that is woken by a running one runs next.
+    /// On the only worker of tokio's scheduler for several, where a task that is woken by a running
+    /// one runs next.
     fn on_one_worker<F: Future<Output = ()> + Send + 'static>(test: F) {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).build().expect("a runtime");

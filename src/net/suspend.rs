@@ -1,6 +1,8 @@
-//! Detects that this process stood still: stopped, or suspended with its machine. Requests that came meanwhile are read when it continues, and
-//! some are over by then. tokio's ticker may run after they do, so the start of each compares the clock that continues in suspend with the
-//! last tick of a ticker. A request that may have lain unread through a gap loses the gap from its timeout.
+//! Detects that this process stood still: stopped, or suspended with its machine. Requests that
+//! came meanwhile are read when it continues, and some are over by then. tokio's ticker may run
+//! after they do, so the start of each compares the clock that continues in suspend with the last
+//! tick of a ticker. A request that may have lain unread through a gap loses the gap from its
+//! timeout.
 
 use crate::limits::{PAUSE_MIN, PAUSE_READ_TICKS, PAUSE_SETTLED_TICKS, PAUSE_TICK};
 use std::{
@@ -127,7 +129,8 @@ impl Pauses {
         pause
     }
 
-    /// All gaps together, with one that ends now. On the usual way one clock is read and nothing written.
+    /// All gaps together, with one that ends now. On the usual way one clock is read and nothing
+    /// written.
     fn until_now(&self) -> u64 {
         let ticked = self.ticked.load(Ordering::Acquire);
         if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > PAUSE_MIN.as_millis() {
@@ -186,17 +189,17 @@ impl Suspend {
         self.pauses.until_now() == self.pauses.settled.load(Ordering::Acquire)
     }
 
-    /// A request of now that came over no link, so that there is nobody to ask for a PONG. Whatever is
-    /// read within a second after a pause may have lain unread through it.
+    /// A request of now that came over no link, so that there is nobody to ask for a PONG. Whatever
+    /// is read within a second after a pause may have lain unread through it.
     #[cfg(feature = "gateway")]
     pub(crate) fn enter(&self) -> Entered {
         // The pauses first: one that settles in between is owed, and not missed.
         self.entered_after(self.pauses.settled.load(Ordering::Acquire))
     }
 
-    /// The last thing before such a request starts. Gives the deadline that it really has; `None` if it
-    /// has passed. After a pause it waits for a tick, in which the news arrives that a client has hung
-    /// up: then the request is dropped here.
+    /// The last thing before such a request starts. Gives the deadline that it really has; `None`
+    /// if it has passed. After a pause it waits for a tick, in which the news arrives that a client
+    /// has hung up: then the request is dropped here.
     #[cfg(feature = "gateway")]
     pub(crate) async fn pass(&self, entered: Entered, deadline: Instant) -> Option<Instant> {
         if !entered.is_owed() && self.is_settled() {

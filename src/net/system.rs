@@ -69,9 +69,10 @@ impl Net for System {
 
 /// A UDP socket.
 ///
-/// What comes at once and is not read yet is lost where the system's buffer is full: first packets of
-/// a crowd come again a second later, and a peer that sends much in one go sends it again and then
-/// less. So it has as much room as the system gives, on Linux twice the usual without any setting.
+/// What comes at once and is not read yet is lost where the system's buffer is full: first packets
+/// of a crowd come again a second later, and a peer that sends much in one go sends it again and
+/// then less. So it has as much room as the system gives, on Linux twice the usual without any
+/// setting.
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {

@@ -1,4 +1,5 @@
-//! Certificate and first words become an agent or a caller of this node, or a refusal with its reason.
+//! Certificate and first words become an agent or a caller of this node, or a refusal with its
+//! reason.
 
 use super::{
     AgentLink, NodeEvent, Shared, admitted::Admitted, link_ingress::LinkIngress,
@@ -215,8 +216,8 @@ fn out_of_place() -> LinkFault {
     LinkFault::Broken("a control frame that only a node sends".into())
 }
 
-/// Keeps a link up: keeps its heartbeat going and answers its frames until it ends. Whoever has to register does so by then, or its link
-/// would be held for nothing.
+/// Keeps a link up: keeps its heartbeat going and answers its frames until it ends. Whoever has to
+/// register does so by then, or its link would be held for nothing.
 async fn stay(
     control: &mut ControlStream,
     mut register_by: Option<Instant>,

@@ -1,4 +1,5 @@
-//! One link of an agent, from its admission to its end: in the registry, draining, out of it. What is told of it is told here.
+//! One link of an agent, from its admission to its end: in the registry, draining, out of it. What
+//! is told of it is told here.
 
 use super::{
     AgentLink, NodeEvent, Shared, SharedAgentLink, admit,
@@ -48,7 +49,8 @@ impl<'a> Admitted<'a> {
         self.agent.link.remote_address()
     }
 
-    /// Takes a registration. A later one without services takes the link out of service, and leaves it its calls.
+    /// Takes a registration. A later one without services takes the link out of service, and leaves
+    /// it its calls.
     pub(super) fn register(&mut self, words: Register) -> Result<Control, LinkFault> {
         let services = checked(words.services)?;
         if self.is_registered && services.is_empty() {
@@ -74,8 +76,8 @@ impl<'a> Admitted<'a> {
         if registration.is_ok() {
             registry.service_index.set(self.name, paths);
         }
-        // Under the lock: whoever subscribes sees each agent either as present or as arriving, and events are told in the order in which
-        // things happened. Nobody listening is fine.
+        // Under the lock: whoever subscribes sees each agent either as present or as arriving, and
+        // events are told in the order in which things happened. Nobody listening is fine.
         if let Ok(registration) = &registration {
             if !self.is_registered {
                 let arrival = registry.arrived(self.name);
@@ -128,7 +130,8 @@ impl<'a> Admitted<'a> {
         }
     }
 
-    /// Whether it is time for one more line about links of this agent, which it can cause as often as it comes back.
+    /// Whether it is time for one more line about links of this agent, which it can cause as often
+    /// as it comes back.
     fn may_say(&self) -> Option<Suppressed> {
         self.shared.lines.links.say(self.agent.link.peer().clone(), Instant::now())
     }
@@ -212,7 +215,8 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// Names and texts come from the peer: names follow the grammar and are not reserved, and texts have their limits, or the link ends.
+/// Names and texts come from the peer: names follow the grammar and are not reserved, and texts
+/// have their limits, or the link ends.
 fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
     let bad =
         |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
@@ -245,7 +249,8 @@ fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
     Ok(joined(services))
 }
 
-/// Services of one name as one, and each method once for each kind: of what is listed again, the first counts.
+/// Services of one name as one, and each method once for each kind: of what is listed again, the
+/// first counts.
 fn joined(services: Vec<ServiceInfo>) -> Vec<ServiceInfo> {
     let (mut out, mut places) = (Vec::<ServiceInfo>::new(), HashMap::new());
     for service in services {

@@ -33,14 +33,15 @@ impl Granted {
     }
 }
 
-/// A call that the policy has let pass, and the place that it takes among those that its rule counts. Held until the call has ended.
+/// A call that the policy has let pass, and the place that it takes among those that its rule
+/// counts. Held until the call has ended.
 pub(super) struct Authorised {
     pub(super) granted: Granted,
     pub(super) held: Option<Held>,
 }
 
-/// Asks the policy about a remote party's call, and takes one from what its rule leaves the party. A refusal says the same whether the
-/// agent exists or not.
+/// Asks the policy about a remote party's call, and takes one from what its rule leaves the party.
+/// A refusal says the same whether the agent exists or not.
 pub(super) fn authorise(
     shared: &Shared,
     requester: &PeerName,
@@ -60,8 +61,8 @@ pub(super) fn authorise(
     }
 }
 
-/// The same for a call that names only the service, which the first rule that opens the method on some agent counts. Which agents may
-/// answer it is looked at when one is picked.
+/// The same for a call that names only the service, which the first rule that opens the method on
+/// some agent counts. Which agents may answer it is looked at when one is picked.
 pub(super) fn authorise_any(
     shared: &Shared,
     requester: &PeerName,

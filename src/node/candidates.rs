@@ -1,5 +1,5 @@
-//! Which of many hosts of a method one caller may call, where those are few: judged once for each policy, and then only those that register
-//! later. Pure: hosts and decisions come from outside.
+//! Which of many hosts of a method one caller may call, where those are few: judged once for each
+//! policy, and then only those that register later. Pure: hosts and decisions come from outside.
 
 use super::service_index::Seen;
 use crate::{
@@ -40,7 +40,8 @@ struct Entries {
 }
 
 impl Candidates {
-    /// The hosts of a method that a caller may call by this policy. `next` gives the next few hosts after those seen, and none at the end.
+    /// The hosts of a method that a caller may call by this policy. `next` gives the next few hosts
+    /// after those seen, and none at the end.
     pub(super) fn of(
         &self,
         caller: &PeerName,
@@ -92,7 +93,8 @@ impl Entries {
         policy: Arc<NodePolicy>,
         judged: Arc<Judged>,
     ) {
-        // With so many, one is soon met at random, and those that have left are forgotten with the others.
+        // With so many, one is soon met at random, and those that have left are forgotten with the
+        // others.
         if judged.agents.len() > JUDGED_AGENTS_MAX {
             self.all.remove(&key);
             return;

@@ -97,7 +97,8 @@ impl<R: Routes> Dispatch<R> {
         };
         let is_of_use = match failure.code() {
             Code::Unavailable => is_for_any || has_other(),
-            // An agent that is full: another may have room. A reply that found no room would find none again.
+            // An agent that is full: another may have room. A reply that found no room would find
+            // none again.
             Code::ResourceExhausted => is_for_any && failure.outcome() == Outcome::NotExecuted,
             _ => false,
         };

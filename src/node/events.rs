@@ -21,7 +21,8 @@ pub enum NodeEvent {
         /// Why.
         reason: LinkFault,
     },
-    /// An agent takes no more calls on one of its links, because it is about to leave. Those that it has go on.
+    /// An agent takes no more calls on one of its links, because it is about to leave. Those that
+    /// it has go on.
     Draining {
         /// Who.
         agent: Name,
@@ -35,8 +36,8 @@ pub enum NodeEvent {
         /// Where the new one is.
         new: SocketAddr,
     },
-    /// Two instances of an agent keep taking over from each other; one of them is held back from now on. Each needs a certificate of
-    /// its own.
+    /// Two instances of an agent keep taking over from each other; one of them is held back from
+    /// now on. Each needs a certificate of its own.
     CertificateUsedTwice {
         /// Who.
         agent: Name,

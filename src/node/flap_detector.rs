@@ -1,4 +1,5 @@
-//! Instances of one agent that were superseded and come back: how often they may, before their certificate is in use twice.
+//! Instances of one agent that were superseded and come back: how often they may, before their
+//! certificate is in use twice.
 
 use crate::limits::{
     HELD_BACK, INSTANCES_REMEMBERED_MAX, NEWCOMERS_MIN, RETURNS_MAX, RETURNS_TOLD, RETURNS_WITHIN,
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 
 type Instance = [u8; 16];
 
-/// Who was superseded, and when somebody came back. Nothing is kept of an agent that has always been one instance.
+/// Who was superseded, and when somebody came back. Nothing is kept of an agent that has always
+/// been one instance.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     /// Who was superseded, the oldest first.
@@ -42,8 +44,9 @@ pub(super) enum Verdict {
 }
 
 impl Past {
-    /// Judges an instance that has no link and registers one; `rival` is another one that is attached. Where there is none, nobody is held
-    /// back. Whoever is welcome has to be superseded again before it can return again.
+    /// Judges an instance that has no link and registers one; `rival` is another one that is
+    /// attached. Where there is none, nobody is held back. Whoever is welcome has to be superseded
+    /// again before it can return again.
     pub(super) fn judge(
         &mut self,
         instance: Instance,
@@ -59,7 +62,8 @@ impl Past {
         if is_too_often {
             self.tried_at = Some(now);
         }
-        // While new instances keep arriving it is they who are held back, and not the one that stays.
+        // While new instances keep arriving it is they who are held back, and not the one that
+        // stays.
         if is_too_often && rival.is_some() && !self.newcomers_keep_arriving(now) {
             self.superseded[place].held_back_at = Some(now);
             return Verdict::HeldBack { is_first: !was_held_back };
@@ -68,8 +72,9 @@ impl Past {
         Verdict::Welcome
     }
 
-    /// Judges an instance that was never seen before. It takes over, unless the one that is attached was superseded and came back while
-    /// other new ones arrived: then a process with the same certificate is started anew again and again.
+    /// Judges an instance that was never seen before. It takes over, unless the one that is
+    /// attached was superseded and came back while other new ones arrived: then a process with the
+    /// same certificate is started anew again and again.
     fn judge_newcomer(&mut self, rival: Option<Instance>, now: Instant) -> Verdict {
         if self.newcomers.len() >= NEWCOMERS_MIN {
             self.newcomers.pop_front();

@@ -1,4 +1,5 @@
-//! The node as a door sees it that is no link: whoever asks was made sure of by the door, and the call goes the way of all calls.
+//! The node as a door sees it that is no link: whoever asks was made sure of by the door, and the
+//! call goes the way of all calls.
 
 use super::{
     Directory, Node, Shared,
@@ -40,7 +41,8 @@ pub(crate) struct Asked {
     pub(crate) bytes_min: usize,
 }
 
-/// A way into a node's dispatch. What it calls is judged, counted and written down as what comes over links is.
+/// A way into a node's dispatch. What it calls is judged, counted and written down as what comes
+/// over links is.
 pub(crate) struct Door {
     shared: Arc<Shared>,
     trust: Arc<Trust>,
@@ -136,7 +138,8 @@ impl Door {
         snapshot::directory_for(&self.shared, caller)
     }
 
-    /// The facts of the next call, which begins now. Without a timeout it has the default of its kind.
+    /// The facts of the next call, which begins now. Without a timeout it has the default of its
+    /// kind.
     pub(crate) fn next_call(
         &self,
         call_id: CallId,
@@ -169,12 +172,14 @@ impl Door {
         self.shared.drain.is_notified() || self.shared.calls.is_draining()
     }
 
-    /// Tells when the node leaves: first that nothing new is taken, then that nothing is left to do.
+    /// Tells when the node leaves: first that nothing new is taken, then that nothing is left to
+    /// do.
     pub(crate) fn leaving(&self) -> [SignalListener; 2] {
         [self.shared.drain.listen(), self.shared.goodbye.listen()]
     }
 
-    /// Calls an agent. The body is read once nothing that is known without it refuses the call, and within the call's time.
+    /// Calls an agent. The body is read once nothing that is known without it refuses the call, and
+    /// within the call's time.
     ///
     /// # Errors
     /// As for any call. Dropping the future, or the stream of the reply, cancels it.

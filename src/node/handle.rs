@@ -1,4 +1,5 @@
-//! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream of arrivals.
+//! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream
+//! of arrivals.
 
 use super::{Shared, SharedAgentLink, registry::Line, waiters::Awaited};
 use crate::{
@@ -33,7 +34,8 @@ impl AgentRef {
         Self { shared: shared.clone(), name }
     }
 
-    /// Waits until the agent is attached; at once if it is. Waits for ever if it never comes: wrap it in a timeout.
+    /// Waits until the agent is attached; at once if it is. Waits for ever if it never comes: wrap
+    /// it in a timeout.
     ///
     /// # Errors
     /// The name breaks the grammar, or the node has stopped.
@@ -50,7 +52,8 @@ impl AgentRef {
         Ok(AgentHandle::new(&self.shared, name))
     }
 
-    /// The handle, without waiting: calls end `UNAVAILABLE`, not executed, while the agent is not attached.
+    /// The handle, without waiting: calls end `UNAVAILABLE`, not executed, while the agent is not
+    /// attached.
     ///
     /// # Errors
     /// The name breaks the grammar.
@@ -65,7 +68,8 @@ impl fmt::Debug for AgentRef {
     }
 }
 
-/// An agent to be called from the node's own process. Follows the agent from link to link. Cloning is cheap.
+/// An agent to be called from the node's own process. Follows the agent from link to link. Cloning
+/// is cheap.
 #[derive(Clone)]
 pub struct AgentHandle {
     shared: Arc<Shared>,
@@ -140,7 +144,8 @@ pub struct Arrivals {
 
 impl Arrivals {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        // Under the registry's lock, so that nobody is missed or comes twice: who arrives from now on comes by the channel.
+        // Under the registry's lock, so that nobody is missed or comes twice: who arrives from now
+        // on comes by the channel.
         let (coming, arrivals) = {
             let registry = shared.registry();
             (shared.arrivals.subscribe(), registry.arrivals())

@@ -1,4 +1,5 @@
-//! Calls that come over a link: from callers towards agents, and from anybody towards the node itself.
+//! Calls that come over a link: from callers towards agents, and from anybody towards the node
+//! itself.
 
 use super::{
     Shared,
@@ -57,7 +58,8 @@ impl LinkIngress {
         self.fence.mind().await;
     }
 
-    /// A call of a service that the node itself hosts. The directory is open to every admitted peer, and filters by policy itself.
+    /// A call of a service that the node itself hosts. The directory is open to every admitted
+    /// peer, and filters by policy itself.
     async fn here(
         &self,
         mut head: Box<Head>,
@@ -90,7 +92,8 @@ impl LinkIngress {
 impl CallAcceptor for LinkIngress {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
         let entered = self.fence.enter();
-        // The agent's link is everybody's: who asks from outside may step back, but not ahead of others.
+        // The agent's link is everybody's: who asks from outside may step back, but not ahead of
+        // others.
         head.meta.priority = head.meta.priority.min(0);
         // Attempts are counted by the node: the claim of a peer would use up its retries.
         head.meta.attempt = 1;
@@ -132,9 +135,11 @@ impl CallAcceptor for LinkIngress {
         Some(note)
     }
 
-    /// Counted for callers only: an agent's link is that of all who call it, and one bad caller would cut off the others.
+    /// Counted for callers only: an agent's link is that of all who call it, and one bad caller
+    /// would cut off the others.
     fn broken_off(&self, began: Instant, deadline: Instant) {
-        // Right after a pause of this node a call seems to have begun when it was read, and its caller may have had good reason long before.
+        // Right after a pause of this node a call seems to have begun when it was read, and its
+        // caller may have had good reason long before.
         if self.shared.net.suspend().is_settled() {
             self.count_break(|breaks, now| breaks.is_too_many(began, deadline, now));
         }

@@ -1,5 +1,5 @@
-//! What one caller may call, over all agents: services and methods, each with the agents that host it. Pure: rules and registrations in,
-//! a list out.
+//! What one caller may call, over all agents: services and methods, each with the agents that host
+//! it. Pure: rules and registrations in, a list out.
 
 use crate::{
     name::{MethodPath, Name, PeerName},
@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 pub struct ListedService {
     /// Its name.
     pub name: String,
-    /// What it is for, in the words of the first agent by name that has any. Nobody has vouched for them.
+    /// What it is for, in the words of the first agent by name that has any. Nobody has vouched for
+    /// them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Its methods, by name. One that agents host as two kinds stands here once for each.
@@ -24,11 +25,14 @@ pub struct ListedService {
 /// One method as a caller may call it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedMethod {
-    /// Its name; a forward's stands under its kind, `tcp`, as if that were a service. [`crate::ANY_METHOD`] stands for whatever methods the service has, where the agent does not know.
+    /// Its name; a forward's stands under its kind, `tcp`, as if that were a service.
+    /// [`crate::ANY_METHOD`] stands for whatever methods the service has, where the agent does not
+    /// know.
     pub name: String,
     /// Its shape.
     pub kind: CallKind,
-    /// What it does, in the words of the first agent by name that has any. Nobody has vouched for them, nor for the schemas.
+    /// What it does, in the words of the first agent by name that has any. Nobody has vouched for
+    /// them, nor for the schemas.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The JSON Schema of a message of its request, as text, of the same agent.
@@ -45,7 +49,8 @@ pub struct ListedMethod {
 }
 
 impl ListedMethod {
-    /// How it is called, as a method of a service of this name: `HelloService/Hello`, a forward `tcp:db`.
+    /// How it is called, as a method of a service of this name: `HelloService/Hello`, a forward
+    /// `tcp:db`.
     pub fn path(&self, service: &str) -> String {
         self.kind.path(service, &self.name)
     }
@@ -53,7 +58,8 @@ impl ListedMethod {
 
 /// Whose eyes a list is for.
 pub(super) struct Viewer<'a> {
-    /// The rules that speak of the requester; none for the node's own program, which no rule speaks of.
+    /// The rules that speak of the requester; none for the node's own program, which no rule speaks
+    /// of.
     view: Option<View<'a>>,
     policy: &'a NodePolicy,
 }
@@ -108,8 +114,8 @@ impl OnAgent<'_> {
 
 /// Joins what agents host, which come sorted by name, into one list for a viewer.
 ///
-/// Costs, for each agent, a look at the rules that speak of the viewer, and for each of its methods one at those of them that speak of the
-/// agent.
+/// Costs, for each agent, a look at the rules that speak of the viewer, and for each of its methods
+/// one at those of them that speak of the agent.
 pub(super) fn list<'a>(
     viewer: &Viewer<'_>,
     agents: impl IntoIterator<Item = (&'a Name, &'a [ServiceInfo])>,
@@ -201,7 +207,8 @@ mod tests {
         ]
     }
 
-    /// A line a method, as `Stock/Read unary a,b (b)`: those that may answer for the service in brackets.
+    /// A line a method, as `Stock/Read unary a,b (b)`: those that may answer for the service in
+    /// brackets.
     fn shown(policy: &NodePolicy, requester: &str) -> Vec<String> {
         let (agents, requester) = (agents(), requester.parse().expect("a party"));
         let viewer = Viewer::new(policy, &requester);

@@ -1,4 +1,5 @@
-//! The lines of a node's log that others can cause: each kind is bounded, for each of those who cause it and for all together.
+//! The lines of a node's log that others can cause: each kind is bounded, for each of those who
+//! cause it and for all together.
 
 use crate::{name::PeerName, rate_limit::LogLimits, source_address::Source};
 

@@ -81,7 +81,8 @@ pub(crate) struct AgentLink {
 
 type SharedAgentLink = Arc<AgentLink>;
 
-/// What the parts of a node share. The program holds it through [`Node`] and [`AgentHandle`], tasks through their own clones.
+/// What the parts of a node share. The program holds it through [`Node`] and [`AgentHandle`], tasks
+/// through their own clones.
 pub(crate) struct Shared {
     net: SharedNet,
     name: Name,
@@ -90,7 +91,8 @@ pub(crate) struct Shared {
     policy: SharedValue<NodePolicy>,
     /// What callers have held for them.
     memory: MessageMemory,
-    /// What callers have used up of rules that count calls. Beside the policy: it goes on when the policy is read anew.
+    /// What callers have used up of rules that count calls. Beside the policy: it goes on when the
+    /// policy is read anew.
     quotas: Quotas,
     lines: NodeLogLimits,
     journal: Journal,
@@ -125,13 +127,14 @@ impl Shared {
         Dispatch::new(Links::new(self.clone()), self.retries.clone())
     }
 
-    /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not spoil it.
+    /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not
+    /// spoil it.
     fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies something of every agent that is attached or was, by name. Some at a time, so that no call waits for the whole of it; who comes
-    /// or goes meanwhile may be in it or not.
+    /// Copies something of every agent that is attached or was, by name. Some at a time, so that no
+    /// call waits for the whole of it; who comes or goes meanwhile may be in it or not.
     fn copied<T>(&self, copy: impl Fn(Line<'_, SharedAgentLink>) -> Option<T>) -> Vec<T> {
         let (mut copied, mut after) = (Vec::new(), None);
         loop {
@@ -199,7 +202,8 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Sets where to listen, as `"[::]:4433"` (the default: IPv4 and IPv6) or `"127.0.0.1:0"` (any free port).
+    /// Sets where to listen, as `"[::]:4433"` (the default: IPv4 and IPv6) or `"127.0.0.1:0"` (any
+    /// free port).
     pub fn listen(mut self, address: impl ToString) -> Self {
         let text = address.to_string();
         self.listen = text.parse().map_err(|_| text);
@@ -218,22 +222,26 @@ impl NodeBuilder {
         self
     }
 
-    /// Adds a service that the node itself hosts, for its agents and callers. The policy names it `agent = "node/NAME"`.
+    /// Adds a service that the node itself hosts, for its agents and callers. The policy names it
+    /// `agent = "node/NAME"`.
     pub fn serve(mut self, service: Service) -> Self {
         self.services.push(service);
         self
     }
 
-    /// Sets the directory for what has to outlast a restart; it is made if it is missing, and each node needs one of its own.
+    /// Sets the directory for what has to outlast a restart; it is made if it is missing, and each
+    /// node needs one of its own.
     ///
-    /// In it are the keys with which a node that was killed and started again tells its former peers so: they notice at their next packet
-    /// (within a heartbeat, 5 s), and not by the silence (12 s). Default: none.
+    /// In it are the keys with which a node that was killed and started again tells its former
+    /// peers so: they notice at their next packet (within a heartbeat, 5 s), and not by the silence
+    /// (12 s). Default: none.
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(dir.into());
         self
     }
 
-    /// Sets where links, refusals and, with [`Audit::with_calls`], calls are written down. Default: nowhere.
+    /// Sets where links, refusals and, with [`Audit::with_calls`], calls are written down. Default:
+    /// nowhere.
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
         self
@@ -249,7 +257,8 @@ impl NodeBuilder {
     /// Listens. Needs a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
-    /// A certificate that is not a node's, an address in use, a service name that breaks the grammar, a state directory that cannot be used.
+    /// A certificate that is not a node's, an address in use, a service name that breaks the
+    /// grammar, a state directory that cannot be used.
     pub async fn start(self) -> Result<Node, StartError> {
         self.credentials.expect_role(Role::Node)?;
         let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
@@ -338,7 +347,8 @@ fn handshake_pace(limits: &Limits) -> Pace {
     Pace::new(bounded(limits.handshakes_burst), every)
 }
 
-/// Takes peers that nothing is known of yet, and only that: each is greeted in a task of its own, with a limit on time and on how many at once.
+/// Takes peers that nothing is known of yet, and only that: each is greeted in a task of its own,
+/// with a limit on time and on how many at once.
 async fn accept_loop(handshakes: Handshakes) {
     let shared = &handshakes.shared;
     let mut limits = shared.limits.get();
@@ -358,7 +368,8 @@ async fn accept_loop(handshakes: Handshakes) {
     }
 }
 
-/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets work in hand finish.
+/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets work in hand
+/// finish.
 pub struct Node {
     shared: Arc<Shared>,
     listener: Arc<Listener>,
@@ -391,7 +402,8 @@ impl Node {
         self.listener.local_addr()
     }
 
-    /// Every agent as it attaches, beginning with those that are attached now. An agent that comes back comes again.
+    /// Every agent as it attaches, beginning with those that are attached now. An agent that comes
+    /// back comes again.
     ///
     /// A program that takes none for long loses the oldest of them.
     pub fn arrivals(&self) -> Arrivals {
@@ -406,12 +418,14 @@ impl Node {
         AgentRef::new(&self.shared, name.as_ref().parse())
     }
 
-    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]` rule says which may.
+    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]`
+    /// rule says which may.
     pub fn any(&self) -> Callee {
         callee(&self.shared, Target::Service)
     }
 
-    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome for each, by name.
+    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome
+    /// for each, by name.
     ///
     /// # Errors
     /// The method is no method's name. What became of a call stands with its agent.
@@ -431,24 +445,29 @@ impl Node {
         snapshot::agents(&self.shared, |_| true)
     }
 
-    /// What a caller may see of agents and services, by the policy of now: what `dialback agents` and `dialback services` show it, and
-    /// the pages of the HTTP door. For the node itself, `node/NAME`, that is everything.
+    /// What a caller may see of agents and services, by the policy of now: what `dialback agents`
+    /// and `dialback services` show it, and the pages of the HTTP door. For the node itself,
+    /// `node/NAME`, that is everything.
     ///
-    /// Costs, for each agent, a look at the rules that speak of the caller, and for each of its methods one at those of them that speak of
-    /// the agent. It holds no lock meanwhile: the registry is copied first.
+    /// Costs, for each agent, a look at the rules that speak of the caller, and for each of its
+    /// methods one at those of them that speak of the agent. It holds no lock meanwhile: the
+    /// registry is copied first.
     pub fn directory_for(&self, requester: &PeerName) -> Directory {
         snapshot::directory_for(&self.shared, requester)
     }
 
-    /// What happens to links from now on: who attached, who was lost and why, who drains, who took over.
+    /// What happens to links from now on: who attached, who was lost and why, who drains, who took
+    /// over.
     pub fn events(&self) -> Events<NodeEvent> {
         self.shared.events.listen(&self.shared.links)
     }
 
-    /// Puts another generation in force while the node runs: certificate, trust, policy, bounds. Nothing changes if it does not fit.
+    /// Puts another generation in force while the node runs: certificate, trust, policy, bounds.
+    /// Nothing changes if it does not fit.
     ///
-    /// Every link is judged by the new credentials before this returns, and closed if a handshake would now refuse it: with REVOKED,
-    /// EXPIRED or TRUST_CHANGED. All others, and their calls, go on untouched. Costs a verified chain a link.
+    /// Every link is judged by the new credentials before this returns, and closed if a handshake
+    /// would now refuse it: with REVOKED, EXPIRED or TRUST_CHANGED. All others, and their calls, go
+    /// on untouched. Costs a verified chain a link.
     ///
     /// # Errors
     /// Credentials of another party, or none that make a TLS configuration.
@@ -493,14 +512,16 @@ impl Node {
         self.listener.trust().credentials()
     }
 
-    /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and takes nothing new; lets calls in flight
-    /// finish within the drain time; then closes every link and waits until the peers know, 3 s at most.
+    /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and
+    /// takes nothing new; lets calls in flight finish within the drain time; then closes every link
+    /// and waits until the peers know, 3 s at most.
     pub async fn shutdown(self) {
         self.close_gracefully().await;
     }
 
-    /// As [`Node::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED, calls in flight end with unknown
-    /// outcome, and this returns when the peers were told, after 100 ms at most.
+    /// As [`Node::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
+    /// calls in flight end with unknown outcome, and this returns when the peers were told, after
+    /// 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}

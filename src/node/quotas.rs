@@ -1,7 +1,9 @@
-//! What each caller has used up of the rules that count calls: `rate` and `in_flight`. A map in bounded memory, with the time as an argument.
+//! What each caller has used up of the rules that count calls: `rate` and `in_flight`. A map in
+//! bounded memory, with the time as an argument.
 //!
-//! It stands beside the policy and not in it: a policy that is read anew must not give everybody a full bucket. A rule is known by what it
-//! says, so that what it has counted goes on where it is the same rule, wherever in the file it stands then.
+//! It stands beside the policy and not in it: a policy that is read anew must not give everybody a
+//! full bucket. A rule is known by what it says, so that what it has counted goes on where it is
+//! the same rule, wherever in the file it stands then.
 
 use crate::{
     limits::{RULE_CALLERS_MAX, SWEEP_EVERY},
@@ -19,7 +21,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// One caller under one rule. The rule by the hash of what it says, under a key that is this process's own.
+/// One caller under one rule. The rule by the hash of what it says, under a key that is this
+/// process's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Account {
     rule: u64,
@@ -55,7 +58,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Accounts {
     used: HashMap<Account, Usage>,
-    /// So many before those that are idle are looked for: each look is paid for by as many accounts that came since the last.
+    /// So many before those that are idle are looked for: each look is paid for by as many accounts
+    /// that came since the last.
     sweep_at: usize,
     /// When they were last looked for: a full map is not gone through on every call.
     swept_at: Option<Instant>,
@@ -77,8 +81,8 @@ impl Quotas {
         self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one call of the caller's from what the rule leaves it. What it gives is held until the call has ended; it is nothing for a
-    /// rule that does not count what is in flight.
+    /// Takes one call of the caller's from what the rule leaves it. What it gives is held until the
+    /// call has ended; it is nothing for a rule that does not count what is in flight.
     ///
     /// # Errors
     /// The limit that is used up. Nothing was taken then.

@@ -1,4 +1,5 @@
-//! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time is an argument.
+//! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time
+//! is an argument.
 
 use super::{
     flap_detector::{Past, Verdict},
@@ -122,7 +123,8 @@ pub(super) struct CallerLink {
 #[derive(Debug)]
 pub(super) struct Registry<L> {
     agents: BTreeMap<Name, Record<L>>,
-    /// Those that are detached, by when they left: the oldest is forgotten without a look at the others.
+    /// Those that are detached, by when they left: the oldest is forgotten without a look at the
+    /// others.
     detached: BTreeMap<u64, Name>,
     /// Counts detachments.
     detachments: u64,
@@ -156,8 +158,8 @@ impl<L: Clone> Registry<L> {
         self.admissions
     }
 
-    /// Takes a link into service. The later admitted instance wins; there is no "already exists, go away", except for an instance that was
-    /// superseded and comes back too often.
+    /// Takes a link into service. The later admitted instance wins; there is no "already exists, go
+    /// away", except for an instance that was superseded and comes back too often.
     pub(super) fn register(
         &mut self,
         name: &Name,
@@ -217,8 +219,8 @@ impl<L: Clone> Registry<L> {
             .is_some_and(|entry| !std::mem::replace(&mut entry.is_draining, true))
     }
 
-    /// Takes one link out of service, and no other: a late goodbye names its own admission. Says whether the agent is detached by it:
-    /// then it hosts nothing any more.
+    /// Takes one link out of service, and no other: a late goodbye names its own admission. Says
+    /// whether the agent is detached by it: then it hosts nothing any more.
     pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: Now) -> bool {
         let Some(record) = self.agents.get_mut(name) else { return false };
         let before = record.entries.len();
@@ -293,9 +295,10 @@ impl<L: Clone> Registry<L> {
 
     /// Counts a link of a caller; `false` if it has as many as it may.
     ///
-    /// An instance that has a link here may make another one beyond `links_max`, because that is how it renews its certificate: the
-    /// former link goes on until its calls have ended. Beyond [`CALLER_LINKS_OVER_MAX`] of one instance, or twice `links_max` of all,
-    /// its oldest link is evicted in exchange.
+    /// An instance that has a link here may make another one beyond `links_max`, because that is
+    /// how it renews its certificate: the former link goes on until its calls have ended. Beyond
+    /// [`CALLER_LINKS_OVER_MAX`] of one instance, or twice `links_max` of all, its oldest link is
+    /// evicted in exchange.
     pub(super) fn caller_came(&mut self, name: &Name, link: CallerLink, links_max: usize) -> bool {
         let links = self.callers.entry(name.clone()).or_default();
         let is_own = |have: &CallerLink| have.instance == link.instance;
@@ -458,7 +461,8 @@ mod tests {
         assert_eq!(registry.register(&a, entry(1, 1), at(3)), Err(Refused::Stale));
     }
 
-    /// Instances 1 and 2 supersede each other, one a second, until one is refused: at which second, and who stays.
+    /// Instances 1 and 2 supersede each other, one a second, until one is refused: at which second,
+    /// and who stays.
     fn until_held_back(registry: &mut Registry<u64>, every: u64) -> (u64, u64) {
         for turn in 0..20 {
             let newest = entry(turn + 1, 1 + (turn % 2) as u8);

@@ -1,4 +1,5 @@
-//! Calls that a caller breaks off one after the other: each costs the node its start, and the caller nothing. CVE-2023-44487 in HTTP/2.
+//! Calls that a caller breaks off one after the other: each costs the node its start, and the
+//! caller nothing. CVE-2023-44487 in HTTP/2.
 
 use crate::limits::RESETS_WITHIN;
 use std::collections::VecDeque;
@@ -18,8 +19,8 @@ impl ResetLimiter {
 
     /// One more call was broken off. Says whether that is one too many.
     ///
-    /// A call that lived for half of its time or longer is not counted: a caller whose deadlines pass breaks its calls off a moment before
-    /// our own clock would, and is none the worse for it.
+    /// A call that lived for half of its time or longer is not counted: a caller whose deadlines
+    /// pass breaks its calls off a moment before our own clock would, and is none the worse for it.
     pub(super) fn is_too_many(&mut self, began: Instant, deadline: Instant, now: Instant) -> bool {
         if (now - began) * 2 >= deadline - began {
             return false;

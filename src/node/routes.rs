@@ -126,7 +126,8 @@ impl Routes for Links {
 }
 
 impl Links {
-    /// Of the agents that may answer, the less loaded of two; one that has just failed only if there is no other.
+    /// Of the agents that may answer, the less loaded of two; one that has just failed only if
+    /// there is no other.
     fn pick_any(
         &self,
         request: &Request,
@@ -137,7 +138,8 @@ impl Links {
         let may_answer = |name: &Name| may_answer(&self.0, &policy, caller, name, method);
         let (chance, mut best) = (usize::from_ne_bytes(random_bytes()), Best::new(failed));
         let (mut looked_at, mut count) = (0, CANDIDATES_FIRST);
-        // A few at random, and judged without the lock: where many may answer, two good ones are soon found.
+        // A few at random, and judged without the lock: where many may answer, two good ones are
+        // soon found.
         loop {
             let (some, hosts) = self.hosts_at(method, chance, looked_at..count);
             some.into_iter()
@@ -174,8 +176,9 @@ impl Links {
         best.take()
     }
 
-    /// The links of some agents that have registered a method, by their places after a first one, and how many agents there are. Agents that
-    /// come and go in between may be met twice or not at all.
+    /// The links of some agents that have registered a method, by their places after a first one,
+    /// and how many agents there are. Agents that come and go in between may be met twice or not at
+    /// all.
     fn hosts_at(
         &self,
         method: &MethodPath,
@@ -217,8 +220,8 @@ impl From<NotPicked> for Status {
     }
 }
 
-/// The best of those considered so far. Two by chance, not the least loaded of all: many nodes that see the same numbers would all run to
-/// the same agent.
+/// The best of those considered so far. Two by chance, not the least loaded of all: many nodes that
+/// see the same numbers would all run to the same agent.
 struct Best<'a> {
     /// Has just failed this call.
     failed: Option<&'a SharedAgentLink>,
@@ -264,7 +267,8 @@ impl<'a> Best<'a> {
     }
 }
 
-/// Whether an agent may answer a call that names only its service, and whoever asks may call it there.
+/// Whether an agent may answer a call that names only its service, and whoever asks may call it
+/// there.
 pub(super) fn may_answer(
     shared: &Shared,
     policy: &NodePolicy,

@@ -1,4 +1,5 @@
-//! Which agents have registered which methods: where calls that name only a service may go. A plain index; whether an agent *may* answer is the policy's to say.
+//! Which agents have registered which methods: where calls that name only a service may go. A plain
+//! index; whether an agent *may* answer is the policy's to say.
 
 use crate::{
     name::{MethodPath, Name},
@@ -32,7 +33,8 @@ pub(super) enum HostedPath {
 struct Hosted {
     /// In no order, with the number of the addition: one is picked at random.
     agents: Vec<(Name, u64)>,
-    /// In the order of addition: those added after some moment are found without a look at the others.
+    /// In the order of addition: those added after some moment are found without a look at the
+    /// others.
     by_addition: BTreeMap<u64, Name>,
 }
 
@@ -95,7 +97,8 @@ impl ServiceIndex {
     }
 }
 
-/// The lines of some services, without forwards, which are of one agent. A service that is hosted as a whole needs no other line.
+/// The lines of some services, without forwards, which are of one agent. A service that is hosted
+/// as a whole needs no other line.
 pub(super) fn paths(services: &[ServiceInfo]) -> Vec<HostedPath> {
     services.iter().flat_map(paths_of).collect()
 }
@@ -143,7 +146,8 @@ impl<'a> Hosts<'a> {
         None
     }
 
-    /// The next few, in the order in which they registered it, after those seen. No agent that stays is left out or comes twice.
+    /// The next few, in the order in which they registered it, after those seen. No agent that
+    /// stays is left out or comes twice.
     pub(super) fn next(self, seen: &mut Seen, most: usize) -> Vec<Name> {
         let mut names = Vec::new();
         for (hosted, seen) in [(self.named, &mut seen.named), (self.whole, &mut seen.whole)] {

@@ -1,4 +1,5 @@
-//! A read-only picture of who is attached, and the directory service that shows it to those who may see it.
+//! A read-only picture of who is attached, and the directory service that shows it to those who may
+//! see it.
 
 use super::{
     Shared,
@@ -63,7 +64,8 @@ pub struct AgentInfo {
     /// Whether it is attached and takes no more calls, because it is leaving.
     #[serde(default, skip_serializing_if = "is_false")]
     pub draining: bool,
-    /// Whether two instances with its certificate keep taking over from each other, or did within ten minutes: each needs its own.
+    /// Whether two instances with its certificate keep taking over from each other, or did within
+    /// ten minutes: each needs its own.
     #[serde(default, skip_serializing_if = "is_false")]
     pub certificate_used_twice: bool,
 }
@@ -75,7 +77,8 @@ fn is_false(flag: &bool) -> bool {
 
 /// All agents that pass the filter, by name.
 pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
-    // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its link for address and pace.
+    // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its
+    // link for address and pace.
     let lines = shared.copied(|line| {
         let Line { name, newest, is_draining, is_used_twice, since, .. } = line;
         Some((name.clone(), newest.cloned(), [is_draining, is_used_twice], since))
@@ -152,7 +155,8 @@ fn services(
     Ok(on_agent.services(&link.services))
 }
 
-/// The agents that are attached, may answer for the method's service, and may be called there by whoever asks; by name.
+/// The agents that are attached, may answer for the method's service, and may be called there by
+/// whoever asks; by name.
 pub(super) fn hosts(shared: &Shared, requester: &PeerName, method: &MethodPath) -> Vec<Name> {
     let policy = shared.policy.get();
     let (mut seen, mut hosts) = (Seen::default(), Vec::new());

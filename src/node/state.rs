@@ -1,4 +1,5 @@
-//! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless resets.
+//! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless
+//! resets.
 
 use crate::{durable, link::ResetKeys, tls::MacKey, tls::random_bytes};
 use std::{
@@ -135,8 +136,9 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// As for the keys of certificates: nobody but the owner may write, and no others may read. What only the group may write is mended where
-/// we can: that is what a volume looks like to which its manager has given a group.
+/// As for the keys of certificates: nobody but the owner may write, and no others may read. What
+/// only the group may write is mended where we can: that is what a volume looks like to which its
+/// manager has given a group.
 #[cfg(unix)]
 fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
     use std::os::unix::fs::PermissionsExt;

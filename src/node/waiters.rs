@@ -1,4 +1,5 @@
-//! Those who wait for an agent or for a service to come: woken by what concerns them, and by nothing else.
+//! Those who wait for an agent or for a service to come: woken by what concerns them, and by
+//! nothing else.
 
 use crate::{name::Name, wire::ServiceInfo};
 use std::{

@@ -4,11 +4,11 @@ use super::AgentRule;
 use crate::name::{MethodPath, Name, PeerName};
 use std::fmt;
 
-/// What an agent answers. Without a rule every verified node may call what is hosted; with any rule the
-/// rest is denied.
+/// What an agent answers. Without a rule every verified node may call what is hosted; with any rule
+/// the rest is denied.
 ///
-/// The caller's name is the node's word: a node that was taken over may claim any caller, but cannot
-/// reach methods that no rule opens to that node.
+/// The caller's name is the node's word: a node that was taken over may claim any caller, but
+/// cannot reach methods that no rule opens to that node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentPolicy {
     /// What is open. Where several cover a call, the first is named as the one that decided.

@@ -1,9 +1,11 @@
-//! Who asks and what is asked, as rules write them: a pattern over names, and the role it speaks of.
+//! Who asks and what is asked, as rules write them: a pattern over names, and the role it speaks
+//! of.
 
 use crate::name::{Name, NameError, NameGlob, PeerName, Role};
 use std::{fmt, str::FromStr};
 
-/// Who asks, in a rule: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say their role.
+/// Who asks, in a rule: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say
+/// their role.
 ///
 /// A pattern speaks of one role only: `**` is every caller, and neither an agent nor a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

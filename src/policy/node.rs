@@ -19,10 +19,11 @@ pub struct NodePolicy {
 }
 
 impl NodePolicy {
-    /// Opens every RPC method, of agents and of the node, to every verified party, and lets every agent
-    /// answer for every service. For tests, and for programs that judge calls by themselves.
+    /// Opens every RPC method, of agents and of the node, to every verified party, and lets every
+    /// agent answer for every service. For tests, and for programs that judge calls by themselves.
     pub fn allow_all() -> Self {
-        // The patterns are constants, and the test below reads them; an error would leave the policy closed.
+        // The patterns are constants, and the test below reads them; an error would leave the
+        // policy closed.
         Self::open_to_all().unwrap_or_default()
     }
 
@@ -75,8 +76,8 @@ impl NodePolicy {
         }
     }
 
-    /// The first allow rule under which the requester may call the method on some agent, for a call that names only the service. Rules that
-    /// deny are looked at for each agent.
+    /// The first allow rule under which the requester may call the method on some agent, for a call
+    /// that names only the service. Rules that deny are looked at for each agent.
     pub fn grant_anywhere(&self, requester: &PeerName, method: &MethodPath) -> Option<Grant<'_>> {
         let covers = |rule: &&AllowRule| {
             matches!(rule.agent, TargetGlob::Agents(_))
@@ -86,8 +87,9 @@ impl NodePolicy {
         self.allow.iter().find(covers).map(|rule| Grant { rule })
     }
 
-    /// Whether the requester may know that the target is there: some allow rule could let it call something
-    /// there, and no deny rule takes all of that away. Nobody else learns which agents exist.
+    /// Whether the requester may know that the target is there: some allow rule could let it call
+    /// something there, and no deny rule takes all of that away. Nobody else learns which agents
+    /// exist.
     pub fn may_see(&self, requester: &PeerName, target: Target<'_>) -> bool {
         self.view(requester).on(target).allows_something()
     }
@@ -123,7 +125,8 @@ impl fmt::Display for Decision<'_> {
     }
 }
 
-/// The proof that a rule allows a call, and the bounds under which it does. Only a policy makes one.
+/// The proof that a rule allows a call, and the bounds under which it does. Only a policy makes
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant<'a> {
     rule: &'a AllowRule,

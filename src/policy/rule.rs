@@ -1,4 +1,5 @@
-//! The rules themselves: what stands in one `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was written.
+//! The rules themselves: what stands in one `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was
+//! written.
 
 use super::{RequesterGlob, Target, TargetGlob};
 use crate::{
@@ -48,8 +49,9 @@ impl fmt::Display for Origin {
 
 /// How many calls may begin in a time: `100/s`, `6000/m`, `10000/h`.
 ///
-/// It is a bucket that holds `calls` when it is full and fills once in the time. So as many may come at once, and then as many in each
-/// such time for ever: `100/s` lets 100 come at once and `6000/m` lets 6,000, at the same rate.
+/// It is a bucket that holds `calls` when it is full and fills once in the time. So as many may
+/// come at once, and then as many in each such time for ever: `100/s` lets 100 come at once and
+/// `6000/m` lets 6,000, at the same rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     calls: u32,
@@ -78,7 +80,8 @@ impl RateUnit {
 }
 
 impl Rate {
-    /// So many calls a second, from 1 to 1,000,000; what is outside of that becomes the nearer of the two.
+    /// So many calls a second, from 1 to 1,000,000; what is outside of that becomes the nearer of
+    /// the two.
     pub fn per_second(calls: u32) -> Self {
         Self { calls: calls.clamp(1, RATE_CALLS_MAX), per: RateUnit::Second }
     }
@@ -182,7 +185,8 @@ impl AllowRule {
         }
     }
 
-    /// Reads the three patterns as a rule in a file has them: `parse("billing", "acme.*", "Stock/*")`.
+    /// Reads the three patterns as a rule in a file has them: `parse("billing", "acme.*",
+    /// "Stock/*")`.
     pub fn parse(caller: &str, agent: &str, method: &str) -> Result<Self, NameError> {
         Ok(Self::new(caller.parse()?, agent.parse()?, method.parse()?))
     }
@@ -209,8 +213,8 @@ impl AllowRule {
         self.rate.is_some() || self.in_flight.is_some()
     }
 
-    /// Feeds what makes it the rule that it is for whoever counts its calls: not where it stands, which changes when lines are added
-    /// above it, and not what bounds a single call.
+    /// Feeds what makes it the rule that it is for whoever counts its calls: not where it stands,
+    /// which changes when lines are added above it, and not what bounds a single call.
     pub(crate) fn hash_identity(&self, state: &mut impl Hasher) {
         let Self { caller, agent, method, rate, in_flight, .. } = self;
         (caller, agent, method, rate, in_flight).hash(state);
@@ -277,7 +281,8 @@ impl DenyRule {
     }
 }
 
-/// Lets agents answer calls that name only the service. A call that names its agent needs no such rule.
+/// Lets agents answer calls that name only the service. A call that names its agent needs no such
+/// rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostRule {

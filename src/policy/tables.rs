@@ -1,4 +1,5 @@
-//! Both policies beside each other: the same patterns over callers and methods, and what each side makes of several rules.
+//! Both policies beside each other: the same patterns over callers and methods, and what each side
+//! makes of several rules.
 
 use super::{AgentPolicy, AgentRule, AllowRule, DenyRule, NodePolicy, Origin, Target};
 use crate::name::{MethodPath, Name, PeerName};

@@ -1,12 +1,14 @@
-//! A node's rules as one requester meets them: picked out once, where many agents and methods are looked at for a list.
+//! A node's rules as one requester meets them: picked out once, where many agents and methods are
+//! looked at for a list.
 
 use super::{AllowRule, DenyRule, NodePolicy, Target};
 use crate::name::{MethodPath, PeerName};
 
-/// The rules that speak of one requester, and after [`View::on`] of one target. It says what [`NodePolicy::decide`] says, and no more: a call is
-/// judged by the policy itself.
+/// The rules that speak of one requester, and after [`View::on`] of one target. It says what
+/// [`NodePolicy::decide`] says, and no more: a call is judged by the policy itself.
 ///
-/// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each rule that is left.
+/// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each
+/// rule that is left.
 #[derive(Debug, Clone)]
 pub struct View<'a> {
     allow: Vec<&'a AllowRule>,
@@ -40,7 +42,8 @@ impl View<'_> {
             && self.allow.iter().any(|rule| rule.method.matches(method))
     }
 
-    /// Whether something is open, RPC or forward, as far as patterns show: some rule opens it, and no single rule takes all of that away.
+    /// Whether something is open, RPC or forward, as far as patterns show: some rule opens it, and
+    /// no single rule takes all of that away.
     pub fn allows_something(&self) -> bool {
         self.allow.iter().any(|rule| !self.is_closed(rule))
     }

@@ -1,8 +1,10 @@
-//! What a program says of a method beside its name: a sentence for people, and JSON Schemas for tools.
+//! What a program says of a method beside its name: a sentence for people, and JSON Schemas for
+//! tools.
 
 use crate::wire::MethodInfo;
 
-/// A method as it is shown to those who may call it: in lists, and in the OpenAPI document of the HTTP door.
+/// A method as it is shown to those who may call it: in lists, and in the OpenAPI document of the
+/// HTTP door.
 ///
 /// ```
 /// use dialback::{Context, Description, Service, Status};
@@ -26,8 +28,9 @@ impl Description {
         Self { text: text.into(), ..Self::default() }
     }
 
-    /// Adds the JSON Schema (2020-12) of a message of the request, at most 4 KiB. It is taken as it is: nothing checks messages against
-    /// it. One that has references (`$ref`, `$defs`) or unknown keywords is left out of the OpenAPI document.
+    /// Adds the JSON Schema (2020-12) of a message of the request, at most 4 KiB. It is taken as it
+    /// is: nothing checks messages against it. One that has references (`$ref`, `$defs`) or unknown
+    /// keywords is left out of the OpenAPI document.
     pub fn request(mut self, schema: impl Into<String>) -> Self {
         self.request_schema = schema.into();
         self

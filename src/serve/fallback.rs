@@ -1,4 +1,5 @@
-//! A service that one handler answers as a whole: its methods are not known here, as those of a forward.
+//! A service that one handler answers as a whole: its methods are not known here, as those of a
+//! forward.
 
 use crate::{
     call::SharedHandler,
@@ -19,7 +20,8 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Its methods as they are registered and listed: a line for each shape in which each may be called.
+    /// Its methods as they are registered and listed: a line for each shape in which each may be
+    /// called.
     ///
     /// # Errors
     /// A name that breaks the grammar.

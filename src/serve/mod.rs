@@ -1,4 +1,5 @@
-//! Hosting: which handler answers a method, and the loop that takes a link's calls. Agents and nodes both do it.
+//! Hosting: which handler answers a method, and the loop that takes a link's calls. Agents and
+//! nodes both do it.
 
 mod description;
 mod service;
@@ -20,7 +21,8 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Takes the calls of one link until it ends, a task for each. It reads nothing itself: one slow peer holds up no other call.
+/// Takes the calls of one link until it ends, a task for each. It reads nothing itself: one slow
+/// peer holds up no other call.
 pub(crate) async fn take_calls<R: CallAcceptor>(
     link: Link,
     reception: Arc<R>,

@@ -29,7 +29,8 @@ use std::{
 ///     .method("Hello", |name: String, _ctx: Context| async move { Ok(format!("hello:{name}")) });
 /// ```
 ///
-/// A name that breaks the grammar, or a method added twice, is reported when the agent or node starts.
+/// A name that breaks the grammar, or a method added twice, is reported when the agent or node
+/// starts.
 #[must_use = "a service answers once it is hosted"]
 pub struct Service {
     name: String,
@@ -60,14 +61,16 @@ impl Service {
         }
     }
 
-    /// Says what the service is for, to those who may call it: plain text or CommonMark, at most 1 KiB.
+    /// Says what the service is for, to those who may call it: plain text or CommonMark, at most 1
+    /// KiB.
     pub fn describe(mut self, text: impl Into<String>) -> Self {
         self.description = text.into();
         self
     }
 
-    /// Says what a method does and, if wanted, of which form its messages are. A text alone will do. A method that the service does not
-    /// have, and what is too long, is reported when the agent or node starts.
+    /// Says what a method does and, if wanted, of which form its messages are. A text alone will
+    /// do. A method that the service does not have, and what is too long, is reported when the
+    /// agent or node starts.
     pub fn describe_method(
         mut self,
         name: impl Into<String>,
@@ -77,11 +80,12 @@ impl Service {
         self
     }
 
-    /// A service that one handler answers as a whole, called in one of these shapes, with methods that need not be known: every one, or
-    /// those that are named. Nothing else can be hosted under its name.
+    /// A service that one handler answers as a whole, called in one of these shapes, with methods
+    /// that need not be known: every one, or those that are named. Nothing else can be hosted under
+    /// its name.
     ///
-    /// It is registered as `SERVICE/*` where no methods are named. What the handler returns is taken at its word, outcome included, as with
-    /// [`Service::raw_method`].
+    /// It is registered as `SERVICE/*` where no methods are named. What the handler returns is
+    /// taken at its word, outcome included, as with [`Service::raw_method`].
     pub fn whole(
         name: impl Into<String>,
         kinds: impl IntoIterator<Item = CallKind>,
@@ -94,8 +98,9 @@ impl Service {
         Self { whole: Some(whole), ..Self::new(name) }
     }
 
-    /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a panic ends the call with
-    /// `INTERNAL`. Its future is dropped when the call is cancelled or its deadline passes.
+    /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a
+    /// panic ends the call with `INTERNAL`. Its future is dropped when the call is cancelled or its
+    /// deadline passes.
     pub fn method<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(T, Context) -> Fut + Send + Sync + 'static,
@@ -106,9 +111,11 @@ impl Service {
         self.add(name, CallKind::Unary, Arc::new(TypedMethod::new(function)))
     }
 
-    /// Adds a method that takes one value and answers with a stream: what it sends into the [`Outbound`]. Its return ends the stream.
+    /// Adds a method that takes one value and answers with a stream: what it sends into the
+    /// [`Outbound`]. Its return ends the stream.
     ///
-    /// It is polled by whoever takes the replies, so that a slow reader holds it back; its future is dropped when the call is cancelled.
+    /// It is polled by whoever takes the replies, so that a slow reader holds it back; its future
+    /// is dropped when the call is cancelled.
     pub fn server_stream<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
@@ -119,8 +126,8 @@ impl Service {
         self.add(name, CallKind::ServerStream, Arc::new(ServerStreamMethod::new(function)))
     }
 
-    /// Adds a method that takes a stream, the [`Inbound`], and answers with one value. It starts with the first message, or with the end
-    /// of a stream that has none.
+    /// Adds a method that takes a stream, the [`Inbound`], and answers with one value. It starts
+    /// with the first message, or with the end of a stream that has none.
     pub fn client_stream<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
@@ -131,8 +138,9 @@ impl Service {
         self.add(name, CallKind::ClientStream, Arc::new(ClientStreamMethod::new(function)))
     }
 
-    /// Adds a method that takes a stream and answers with another. It starts with the first message, or with the end of a stream that has
-    /// none; its return ends the replies, whether it has taken all messages or not.
+    /// Adds a method that takes a stream and answers with another. It starts with the first
+    /// message, or with the end of a stream that has none; its return ends the replies, whether it
+    /// has taken all messages or not.
     pub fn bidirectional<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
@@ -143,7 +151,8 @@ impl Service {
         self.add(name, CallKind::Bidirectional, Arc::new(BidirectionalMethod::new(function)))
     }
 
-    /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are taken at their word.
+    /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are taken at
+    /// their word.
     pub fn raw_method(self, name: impl Into<String>, handler: impl DynHandler) -> Self {
         self.raw_method_of(CallKind::Unary, name, handler)
     }
@@ -158,8 +167,9 @@ impl Service {
         self.add(name, kind, Arc::new(handler))
     }
 
-    /// Puts something around every method that was added so far: logging, quotas, a test's eye. The wrapper gets what answers the method
-    /// and gives what is to answer it from now on, and sees each request and its outcome.
+    /// Puts something around every method that was added so far: logging, quotas, a test's eye. The
+    /// wrapper gets what answers the method and gives what is to answer it from now on, and sees
+    /// each request and its outcome.
     ///
     /// ```
     /// use dialback::{Handler, Reply, Request, Service, SharedHandler, Status};
@@ -317,7 +327,8 @@ impl Services {
     /// Who answers a method, if it is called as what it is.
     ///
     /// # Errors
-    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind the method is.
+    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind
+    /// the method is.
     pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
         // A forward is of no service, also where one has the name of its kind.
         let whole = self.wholes.get(path.service()).filter(|_| !path.is_forward());

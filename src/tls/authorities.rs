@@ -24,9 +24,11 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are the same.
+    /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are
+    /// the same.
     pub(super) fn read(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
-        // One record for both, because the revocation lists of both stand in one file and are found by name.
+        // One record for both, because the revocation lists of both stand in one file and are found
+        // by name.
         let mut known = vec![];
         let parties = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
         let nodes = match pem.node_ca {
@@ -45,8 +47,9 @@ impl Authorities {
         })
     }
 
-    /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same settings would refuse us, and
-    /// two files in each other's place would go unnoticed. With one bundle this is the peers' to judge: they may believe others.
+    /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same
+    /// settings would refuse us, and two files in each other's place would go unnoticed. With one
+    /// bundle this is the peers' to judge: they may believe others.
     pub(super) fn expect_own(
         &self,
         own: &CertifiedKey,
@@ -91,8 +94,8 @@ fn roots(
     Ok(store)
 }
 
-/// webpki finds the revocation list of a CA by the CA's name, so two CAs of one name would share one list.
-/// One CA twice, or renewed under its old key, is harmless.
+/// webpki finds the revocation list of a CA by the CA's name, so two CAs of one name would share
+/// one list. One CA twice, or renewed under its old key, is harmless.
 fn expect_own_name(
     facts: &CertificateFacts,
     known: &[CertificateFacts],

@@ -1,4 +1,5 @@
-//! When a chain of certificates starts and ends to hold: a leaf is good for no longer than the intermediates that it is verified by.
+//! When a chain of certificates starts and ends to hold: a leaf is good for no longer than the
+//! intermediates that it is verified by.
 
 use super::{
     config,
@@ -8,7 +9,8 @@ use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::CertificateDer;
 use std::{cmp::Reverse, fmt, iter, time::SystemTime};
 
-/// Of longer chains the rest is not looked at, so that a peer that sends many certificates costs no more. webpki follows six intermediates.
+/// Of longer chains the rest is not looked at, so that a peer that sends many certificates costs no
+/// more. webpki follows six intermediates.
 const CERTIFICATES_MAX: usize = 8;
 
 /// A name is cut there: it is for people, and a peer may have written it.
@@ -43,7 +45,8 @@ impl ChainBound {
         self.intermediate
     }
 
-    /// What decides it, of the certificate that is named: `the certificate of agent/a`, or an intermediate of its chain.
+    /// What decides it, of the certificate that is named: `the certificate of agent/a`, or an
+    /// intermediate of its chain.
     pub(super) fn subject(&self, certificate: &str) -> String {
         match &self.intermediate {
             None => certificate.to_owned(),
@@ -69,7 +72,8 @@ pub struct Validity {
     pub starts: ChainBound,
     /// Up to here.
     pub ends: ChainBound,
-    /// Whether it leads to a CA that is known here. Without, the intermediates that signed it are taken from the chain itself.
+    /// Whether it leads to a CA that is known here. Without, the intermediates that signed it are
+    /// taken from the chain itself.
     pub(super) is_known: bool,
 }
 
@@ -89,7 +93,8 @@ impl Validity {
         })
     }
 
-    /// The moment of its life that is nearest to this one: whether a CA vouches for it is not a question of the clock.
+    /// The moment of its life that is nearest to this one: whether a CA vouches for it is not a
+    /// question of the clock.
     pub(super) fn nearest(&self, now: SystemTime) -> SystemTime {
         now.max(self.starts.at).min(self.ends.at)
     }
@@ -104,8 +109,8 @@ pub(super) fn end_of(
     Some(chain.end(&holds_at).unwrap_or_else(|| chain.end_by_signatures()))
 }
 
-/// The intermediate that a verifier blames, in words, if its error is about the time of one. TLS hands on that a certificate has expired, and
-/// not which.
+/// The intermediate that a verifier blames, in words, if its error is about the time of one. TLS
+/// hands on that a certificate has expired, and not which.
 pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<String> {
     let (leaf, others) = chain.split_first()?;
     let of = |der: &CertificateDer<'_>| CertificateFacts::from_der(der).ok();
@@ -179,8 +184,9 @@ impl<'a> Chain<'a> {
         Some(Self { leaf, others: certificates.flatten().collect() })
     }
 
-    /// The last moment at which the chain holds. Only what ends before the leaf can end the chain, and only if no other path lasts longer:
-    /// a certificate that ends and that no path needs does not count. Verifies nothing where all outlast the leaf.
+    /// The last moment at which the chain holds. Only what ends before the leaf can end the chain,
+    /// and only if no other path lasts longer: a certificate that ends and that no path needs does
+    /// not count. Verifies nothing where all outlast the leaf.
     fn end(&self, holds_at: impl Fn(SystemTime) -> bool) -> Option<ChainBound> {
         let leaf = self.leaf.end();
         let mut ends: Vec<_> = self.others.iter().map(Certificate::end).collect();
@@ -204,8 +210,9 @@ impl<'a> Chain<'a> {
         iter::once(leaf).chain(starts).find(|start| holds_at(start.at))
     }
 
-    /// The path upwards by names and signatures, as far as the chain has it: for one that leads to no CA that is known here. A CA's own
-    /// certificate is not on it, because those who trust a CA do not look at its dates.
+    /// The path upwards by names and signatures, as far as the chain has it: for one that leads to
+    /// no CA that is known here. A CA's own certificate is not on it, because those who trust a CA
+    /// do not look at its dates.
     fn by_signatures(&self) -> Vec<&Certificate<'a>> {
         let mut path = vec![&self.leaf];
         while let Some(last) = path.last() {

@@ -1,5 +1,6 @@
-//! What a certificate that was refused says of itself. TLS hands on the reason and not the name, and a name that nobody vouches for is worth
-//! recording all the same, as long as it is never taken for proof.
+//! What a certificate that was refused says of itself. TLS hands on the reason and not the name,
+//! and a name that nobody vouches for is worth recording all the same, as long as it is never taken
+//! for proof.
 
 use super::{facts::CertificateFacts, identity::Identity};
 use crate::limits::CLAIM_CHARS_MAX;
@@ -11,11 +12,13 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::sync::{Arc, OnceLock};
 
-/// Name and serial number in a certificate that a handshake refused. Proof of nothing, and text of a stranger's choice.
+/// Name and serial number in a certificate that a handshake refused. Proof of nothing, and text of
+/// a stranger's choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it stands there, or the subject where there is none.
-    /// At most [`CLAIM_CHARS_MAX`] characters, of any kind.
+    /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it stands
+    /// there, or the subject where there is none. At most [`CLAIM_CHARS_MAX`] characters, of any
+    /// kind.
     pub(crate) name: String,
     /// In lower-case hexadecimal.
     pub(crate) serial: String,

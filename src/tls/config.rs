@@ -1,4 +1,5 @@
-//! The two TLS settings: the side that accepts demands a certificate, the side that dials believes nodes only.
+//! The two TLS settings: the side that accepts demands a certificate, the side that dials believes
+//! nodes only.
 
 use super::{
     chain::{self, ChainBound},
@@ -138,7 +139,8 @@ impl Trust {
         })
     }
 
-    /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was dialled by a name.
+    /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was
+    /// dialled by a name.
     pub(super) fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -188,7 +190,8 @@ impl TrustParts<'_> {
     }
 }
 
-/// Whether a chain leads to one of these CAs at a moment, for what its role has to show it for. Lists and hosts are not asked.
+/// Whether a chain leads to one of these CAs at a moment, for what its role has to show it for.
+/// Lists and hosts are not asked.
 pub(super) fn expect_signed_by(
     roots: &Arc<RootCertStore>,
     chain: &[CertificateDer<'_>],
@@ -282,7 +285,8 @@ fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
     if post_quantum { with.clone() } else { without.clone() }
 }
 
-/// Accepts any of the three roles of our trust domain; which of them may do what is the link's to say.
+/// Accepts any of the three roles of our trust domain; which of them may do what is the link's to
+/// say.
 #[derive(Debug)]
 struct PartiesOnly {
     parties: Arc<dyn ClientCertVerifier>,
@@ -292,8 +296,8 @@ struct PartiesOnly {
 }
 
 impl PartiesOnly {
-    /// Whoever says that it is a node has to be signed by a CA of nodes, and nobody else may be: what a leaf says of itself only
-    /// chooses who has to vouch for it.
+    /// Whoever says that it is a node has to be signed by a CA of nodes, and nobody else may be:
+    /// what a leaf says of itself only chooses who has to vouch for it.
     fn vouching_for(&self, claimed: Option<&PeerName>) -> &dyn ClientCertVerifier {
         match claimed {
             Some(party) if party.role == Role::Node => &*self.nodes,
@@ -366,8 +370,8 @@ fn chain_of<'a>(
     iter::once(leaf).chain(intermediates).cloned().collect()
 }
 
-/// Logs who was refused, within bounds. TLS hands on the reason and not the name, and a name that nobody vouched for is worth reading all the
-/// same.
+/// Logs who was refused, within bounds. TLS hands on the reason and not the name, and a name that
+/// nobody vouched for is worth reading all the same.
 fn tell_refused(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
     let Some(suppressed) = refusals.say((), Instant::now()) else { return };
@@ -396,8 +400,8 @@ impl NodesOnly {
         }
     }
 
-    /// Words for a refusal that already stands. An agent's leaf has no host name and no server usage,
-    /// so the chain refuses it first, and "wrong role" says more than either.
+    /// Words for a refusal that already stands. An agent's leaf has no host name and no server
+    /// usage, so the chain refuses it first, and "wrong role" says more than either.
     fn reworded(&self, error: Error, leaf: &CertificateDer<'_>) -> Error {
         use CertificateError as Fault;
         let blames_names_or_usage = matches!(

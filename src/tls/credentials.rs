@@ -1,4 +1,5 @@
-//! What a party shows and whom it believes: certificate, key, CAs and revocation lists, checked together.
+//! What a party shows and whom it believes: certificate, key, CAs and revocation lists, checked
+//! together.
 
 use super::{
     authorities::Authorities,
@@ -26,8 +27,8 @@ use std::{
 
 /// One party's certificate and key, the CAs it believes and the revocation lists it minds.
 ///
-/// Loading checks everything that can be seen locally, so that a fault ends a start and not the first
-/// link. Cloning is cheap. `Debug` shows the party and no key.
+/// Loading checks everything that can be seen locally, so that a fault ends a start and not the
+/// first link. Cloning is cheap. `Debug` shows the party and no key.
 #[derive(Clone)]
 pub struct Credentials {
     material: Arc<Material>,
@@ -56,7 +57,8 @@ struct OwnLists {
 }
 
 impl Credentials {
-    /// Loads `DIR/STEM.pem`, `DIR/STEM.key`, `DIR/ca.pem` and, if it is there or the CA was made with one, `DIR/crl.pem`.
+    /// Loads `DIR/STEM.pem`, `DIR/STEM.key`, `DIR/ca.pem` and, if it is there or the CA was made
+    /// with one, `DIR/crl.pem`.
     ///
     /// The stem is role and name as `dialback certs` writes them: `agent-warehouse`.
     pub fn from_dir(dir: impl AsRef<Path>, stem: &str) -> Result<Self, CredentialsError> {
@@ -65,8 +67,8 @@ impl Credentials {
 
     /// Loads the files that are named. A revocation list that is named must be there.
     ///
-    /// A certificate that belongs to a key that `dialback certs request` made is loaded with that key, also while the key of the
-    /// certificate before it is still in its place.
+    /// A certificate that belongs to a key that `dialback certs request` made is loaded with that
+    /// key, also while the key of the certificate before it is still in its place.
     pub fn from_files(at: &CredentialFiles) -> Result<Self, CredentialsError> {
         let loaded = Self::from_exactly(at);
         let is_key_wrong = match &loaded {
@@ -98,7 +100,8 @@ impl Credentials {
         };
         let Some(crl) = &at.crl else { return Self::load(&pem, &Places::of(at)) };
         let crl = match files::read_lists(crl) {
-            // A certificate that has expired is the first to tell of: a new one brings its list with it.
+            // A certificate that has expired is the first to tell of: a new one brings its list
+            // with it.
             Err(missing @ CredentialsError::MissingList { .. }) => {
                 return Self::load(&pem, &Places::of(at)).and(Err(missing));
             }
@@ -173,7 +176,8 @@ impl Credentials {
         &self.material.validity
     }
 
-    /// When the chain of a verified peer ends, by the CAs that we believe. `None`: it cannot be read.
+    /// When the chain of a verified peer ends, by the CAs that we believe. `None`: it cannot be
+    /// read.
     pub(crate) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
         self.material.trust.end_of(chain)
     }
@@ -183,12 +187,14 @@ impl Credentials {
         self.material.crl.next_update
     }
 
-    /// Whether our own lists say that our own certificate is revoked. Peers that have the same lists refuse it.
+    /// Whether our own lists say that our own certificate is revoked. Peers that have the same
+    /// lists refuse it.
     pub fn is_revoked(&self) -> bool {
         self.material.crl.is_listed
     }
 
-    /// Judges the chain of a peer again, as a handshake would now: that of a node if it was dialled by a name.
+    /// Judges the chain of a peer again, as a handshake would now: that of a node if it was dialled
+    /// by a name.
     pub(crate) fn judge(
         &self,
         chain: &[CertificateDer<'_>],
@@ -214,7 +220,8 @@ impl Credentials {
         self.material.trust_mark == other.material.trust_mark
     }
 
-    /// Refuses credentials in whose place others cannot be put while a party runs: it would be another party.
+    /// Refuses credentials in whose place others cannot be put while a party runs: it would be
+    /// another party.
     ///
     /// # Errors
     /// They are of another role, name or trust domain, or have an older revocation list of a CA.
@@ -245,21 +252,23 @@ impl Credentials {
         })
     }
 
-    /// Switches the hybrid post-quantum key exchange, which is on. Its first flight needs two datagrams.
-    /// Without the feature `aws-lc-rs` there is none to switch.
+    /// Switches the hybrid post-quantum key exchange, which is on. Its first flight needs two
+    /// datagrams. Without the feature `aws-lc-rs` there is none to switch.
     #[must_use]
     pub fn with_post_quantum(self, on: bool) -> Self {
         Self { post_quantum: on, ..self }
     }
 
-    /// TLS for the side that accepts: peers must show a certificate of our CAs and our trust domain.
+    /// TLS for the side that accepts: peers must show a certificate of our CAs and our trust
+    /// domain.
     pub fn accepting_config(&self, alpn: &[u8]) -> Result<ServerConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
         config::accepting(own.clone(), trust, self.post_quantum, alpn)
             .map_err(|source| CredentialsError::Tls { source })
     }
 
-    /// The same for one handshake. What a certificate says of itself that is refused in it is put into this slot.
+    /// The same for one handshake. What a certificate says of itself that is refused in it is put
+    /// into this slot.
     pub(crate) fn accepting_config_of_one(
         &self,
         alpn: &[u8],
@@ -276,7 +285,8 @@ impl Credentials {
         (&self.material.own, &self.material.trust)
     }
 
-    /// TLS for the side that dials: it believes nodes of our CAs and our trust domain, by the name dialled.
+    /// TLS for the side that dials: it believes nodes of our CAs and our trust domain, by the name
+    /// dialled.
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
         config::dialling(own.clone(), trust, self.post_quantum, alpn)
@@ -362,8 +372,8 @@ fn expect_current(
     Ok(())
 }
 
-/// The same of the intermediates that a CA known here needs. Where none vouches for the chain, which of them count is a guess, and no reason
-/// to end a start.
+/// The same of the intermediates that a CA known here needs. Where none vouches for the chain,
+/// which of them count is a guess, and no reason to end a start.
 fn expect_current_chain(
     validity: &Validity,
     now: SystemTime,

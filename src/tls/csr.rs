@@ -1,4 +1,5 @@
-//! What stands in a certificate request: whose key it is, and what it asks for, which nobody is bound to give.
+//! What stands in a certificate request: whose key it is, and what it asks for, which nobody is
+//! bound to give.
 
 use super::{
     config::provider,
@@ -11,7 +12,8 @@ use x509_parser::{
     signature_algorithm::RsaSsaPssParams, x509::AlgorithmIdentifier,
 };
 
-/// A certificate request whose maker has proved, by its signature, to hold the key in it. All else in it is a wish.
+/// A certificate request whose maker has proved, by its signature, to hold the key in it. All else
+/// in it is a wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsrFacts {
     /// Whom it names: `CN=dialback agent warehouse`.

@@ -10,7 +10,8 @@ pub(crate) const DIGEST_BYTES: usize = 32;
 /// The SHA-256 of some bytes.
 ///
 /// # Panics
-/// When the provider has no SHA-256: QUIC itself demands it (RFC 9001 section 5.2), so that no link could be made either.
+/// When the provider has no SHA-256: QUIC itself demands it (RFC 9001 section 5.2), so that no link
+/// could be made either.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     let suites = provider().cipher_suites;
     let suite = suites

@@ -1,7 +1,9 @@
-//! TLS of enrolment: an enroller that also hears peers without a certificate, and peers that know an enroller by its CA.
+//! TLS of enrolment: an enroller that also hears peers without a certificate, and peers that know
+//! an enroller by its CA.
 //!
-//! An enroller has a certificate of its own kind: its one URI name is `spiffe://TRUST-DOMAIN/enroller`, which is the name of no party, so
-//! that it passes for none, and none passes for it.
+//! An enroller has a certificate of its own kind: its one URI name is
+//! `spiffe://TRUST-DOMAIN/enroller`, which is the name of no party, so that it passes for none, and
+//! none passes for it.
 
 use super::{
     config::{UNFIT_MARK, provider},
@@ -43,7 +45,8 @@ pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, Facts
 pub(crate) struct EnrollerTls(Arc<ServerConfig>);
 
 impl EnrollerTls {
-    /// Shows the leaf and the CAs behind it; believes certificates of these CAs, and hears peers that show none.
+    /// Shows the leaf and the CAs behind it; believes certificates of these CAs, and hears peers
+    /// that show none.
     pub(crate) fn new(
         leaf_pem: &str,
         key_pem: &str,
@@ -102,7 +105,8 @@ impl ToEnroller {
         Self::with(known, None, alpn)
     }
 
-    /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its trust domain.
+    /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its
+    /// trust domain.
     pub(crate) fn party(
         at: &CredentialFiles,
         trust_domain: &str,
@@ -163,8 +167,9 @@ enum Known {
     Roots(RootCertStore),
 }
 
-/// Believes enrollers of a known CA and nobody else. The host that was dialled does not matter: an enroller signs its own certificate
-/// and does not know under which names it is reached, and its CA signs one enroller's name only.
+/// Believes enrollers of a known CA and nobody else. The host that was dialled does not matter: an
+/// enroller signs its own certificate and does not know under which names it is reached, and its CA
+/// signs one enroller's name only.
 #[derive(Debug)]
 struct EnrollersOnly {
     known: Known,

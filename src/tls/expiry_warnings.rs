@@ -1,4 +1,5 @@
-//! What an operator has to know of credentials before it is too late: certificates and lists that are about to end.
+//! What an operator has to know of credentials before it is too late: certificates and lists that
+//! are about to end.
 
 use super::{Credentials, Utc};
 use crate::limits::{CRL_ENDS_SOON, WORRY_AGAIN_AFTER};

@@ -1,4 +1,5 @@
-//! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do about it.
+//! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do
+//! about it.
 
 use super::{config::UNFIT_MARK, facts::Utc};
 use crate::printable::printable;
@@ -51,7 +52,8 @@ pub(crate) struct Explanation {
 }
 
 impl Explanation {
-    /// Whether a certificate was refused because it is not valid yet by the clock of the side that refused it.
+    /// Whether a certificate was refused because it is not valid yet by the clock of the side that
+    /// refused it.
     pub(crate) fn is_not_valid_yet(&self) -> bool {
         self.is_not_valid_yet
     }
@@ -112,7 +114,8 @@ enum Cause {
 }
 
 impl Cause {
-    /// The alert decides the class, which the text can only make finer: a peer's words are not proof.
+    /// The alert decides the class, which the text can only make finer: a peer's words are not
+    /// proof.
     ///
     /// Which error gives which alert: rustls, `impl From<CertificateError> for AlertDescription`.
     fn of(alert: u8, text: &str) -> Self {

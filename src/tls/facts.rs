@@ -1,4 +1,5 @@
-//! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials and numbers.
+//! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials
+//! and numbers.
 
 use super::pem;
 use rustls_pki_types::SignatureVerificationAlgorithm;
@@ -78,8 +79,8 @@ impl CertificateFacts {
         self.public_key_der == public_key_der
     }
 
-    /// Whether this is a CA that `dialback certs` made, which makes a revocation list with it: by its subject, its trust domain and
-    /// its right to sign lists.
+    /// Whether this is a CA that `dialback certs` made, which makes a revocation list with it: by
+    /// its subject, its trust domain and its right to sign lists.
     pub(crate) fn is_ca_with_list(&self) -> bool {
         let is_domain = |uri: &String| {
             uri.strip_prefix("spiffe://").is_some_and(|domain| !domain.contains('/'))
@@ -245,7 +246,8 @@ impl fmt::Display for CrlFacts {
     }
 }
 
-/// Whether a list in DER is signed with this key (a `SubjectPublicKeyInfo`), by any of the algorithms.
+/// Whether a list in DER is signed with this key (a `SubjectPublicKeyInfo`), by any of the
+/// algorithms.
 pub(super) fn is_list_signed_by(
     list: &[u8],
     public_key_der: &[u8],
@@ -292,7 +294,8 @@ pub enum FactsError {
         /// What the parser says.
         why: String,
     },
-    /// The text or what is in it is whole and of a kind that is not supported: UTF-16, DER, an encrypted key, DSA.
+    /// The text or what is in it is whole and of a kind that is not supported: UTF-16, DER, an
+    /// encrypted key, DSA.
     #[error("{why}")]
     Unusable {
         /// What it is, and the remedy.
@@ -354,7 +357,8 @@ pub(super) fn line(
     label: &str,
     value: impl fmt::Display,
 ) -> fmt::Result {
-    // What stands in a certificate was written by somebody else: no control characters on a terminal.
+    // What stands in a certificate was written by somebody else: no control characters on a
+    // terminal.
     let value: String =
         value.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     writeln!(f, "  {:<14}{value}", format!("{label}:"))

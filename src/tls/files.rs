@@ -27,7 +27,8 @@ pub struct CredentialFiles {
     pub ca: PathBuf,
     /// The CAs to believe about nodes; `ca` is then believed about agents and callers only. PEM.
     pub node_ca: Option<PathBuf>,
-    /// The revocation lists to mind. PEM. A file that is named must be there. `None`: no certificate is taken for revoked.
+    /// The revocation lists to mind. PEM. A file that is named must be there. `None`: no
+    /// certificate is taken for revoked.
     pub crl: Option<PathBuf>,
     /// How much of a chain the lists are asked about.
     pub crl_scope: CrlScope,
@@ -63,8 +64,9 @@ pub struct BadCrlScope;
 impl CredentialFiles {
     /// The files of one party in a directory as `dialback certs` lays it out.
     ///
-    /// The revocation list is named if it is there, and also if it is missing although the CA was made with one, so that loading the
-    /// files refuses a list that was lost. To go without one, set `crl` to `None`.
+    /// The revocation list is named if it is there, and also if it is missing although the CA was
+    /// made with one, so that loading the files refuses a list that was lost. To go without one,
+    /// set `crl` to `None`.
     pub fn in_dir(dir: impl AsRef<Path>, stem: &str) -> Self {
         let dir = dir.as_ref();
         let crl = dir.join("crl.pem");
@@ -84,8 +86,8 @@ impl CredentialFiles {
 
     /// The revocation list that belongs beside a CA of these files and is missing there.
     ///
-    /// A list belongs beside a `ca.pem` that `dialback certs` made, which always makes a list with it, and beside one whose directory
-    /// has the number of a list. See decision 0028.
+    /// A list belongs beside a `ca.pem` that `dialback certs` made, which always makes a list with
+    /// it, and beside one whose directory has the number of a list. See decision 0028.
     pub fn missing_list(&self) -> Option<PathBuf> {
         let cas = [Some(&self.ca), self.node_ca.as_ref()];
         cas.into_iter().flatten().find_map(|ca| missing_list_beside(ca))
@@ -106,7 +108,8 @@ impl CredentialFiles {
     }
 }
 
-/// Where a key that was requested waits beside the one in use until its certificate is here: `.agent-warehouse.key.requested`.
+/// Where a key that was requested waits beside the one in use until its certificate is here:
+/// `.agent-warehouse.key.requested`.
 pub(crate) fn requested_key(key: &Path) -> PathBuf {
     let name = key.file_name().unwrap_or_default().to_string_lossy();
     key.with_file_name(format!(".{name}.requested"))
@@ -180,7 +183,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     read_open(file, path)
 }
 
-/// Opens a file that can be read anew when it changes: a pipe would keep its reader waiting, and has its contents once only.
+/// Opens a file that can be read anew when it changes: a pipe would keep its reader waiting, and
+/// has its contents once only.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let kind = fs::metadata(path)?.file_type();
     if kind.is_file() {
@@ -190,8 +194,8 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::other(if kind.is_dir() { is_dir } else { "it is no regular file" }))
 }
 
-/// The whole of a key file, once its permissions were found fit. The file that was judged is the file
-/// that is read, also when the name changes hands in between.
+/// The whole of a key file, once its permissions were found fit. The file that was judged is the
+/// file that is read, also when the name changes hands in between.
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
     let file = open_regular(path).map_err(|error| unreadable(path, error))?;
     expect_private(&file, path)?;
@@ -206,7 +210,8 @@ fn read_open(file: File, path: &Path) -> Result<Vec<u8>, CredentialsError> {
     Ok(bytes)
 }
 
-/// Mounted secrets are 0640 or 0440; anything that lets others in, or lets the group write, is refused.
+/// Mounted secrets are 0640 or 0440; anything that lets others in, or lets the group write, is
+/// refused.
 fn expect_private(file: &File, path: &Path) -> Result<(), CredentialsError> {
     match exposed_mode(file).map_err(|error| unreadable(path, error))? {
         None => Ok(()),

@@ -54,7 +54,8 @@ fn credentials(ca: &Ca, party: &str) -> Credentials {
     load(&signed(ca, &profile(ca, party)), ca.pem(), None).expect("loaded")
 }
 
-/// A peer that shows `leaf`, whatever it says: credentials of ours would refuse to load some of them.
+/// A peer that shows `leaf`, whatever it says: credentials of ours would refuse to load some of
+/// them.
 struct Peer {
     client: ClientConfig,
     server: ServerConfig,

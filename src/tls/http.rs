@@ -1,4 +1,5 @@
-//! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows none has to show a token.
+//! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows
+//! none has to show a token.
 
 use super::{
     chain::ChainBound,
@@ -30,7 +31,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const H2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
-/// A certificate that a node shows at its HTTP door and nowhere else: one that browsers believe, for the node's public name.
+/// A certificate that a node shows at its HTTP door and nowhere else: one that browsers believe,
+/// for the node's public name.
 ///
 /// Cloning is cheap. `Debug` shows where it was read and no key.
 #[derive(Clone)]
@@ -43,7 +45,8 @@ impl ServerCertificate {
     /// Loads a chain, the leaf first, and its key.
     ///
     /// # Errors
-    /// A file that is missing, unreadable or damaged, a key that others can read, two that are no pair.
+    /// A file that is missing, unreadable or damaged, a key that others can read, two that are no
+    /// pair.
     pub fn from_files(
         cert: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -84,7 +87,8 @@ pub(crate) struct HttpTls {
     certificate: Option<ServerCertificate>,
 }
 
-/// A handshake that failed because a certificate was refused, and what that certificate says of itself.
+/// A handshake that failed because a certificate was refused, and what that certificate says of
+/// itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{fault}")]
 pub(crate) struct RefusedCertificate {
@@ -101,7 +105,8 @@ impl HttpTls {
     /// The handshake, by the credentials of the moment.
     ///
     /// # Errors
-    /// It failed; the text says why. Within it is a [`RefusedCertificate`], if one was shown and refused.
+    /// It failed; the text says why. Within it is a [`RefusedCertificate`], if one was shown and
+    /// refused.
     pub(crate) async fn accept<S>(
         &self,
         credentials: &Credentials,
@@ -126,8 +131,8 @@ impl HttpTls {
         Ok(Accepted { stream, shown, is_h2 })
     }
 
-    /// Made for each handshake, because what it refuses is put into a slot of its own. That costs a few allocations beside the handshake's
-    /// signatures.
+    /// Made for each handshake, because what it refuses is put into a slot of its own. That costs a
+    /// few allocations beside the handshake's signatures.
     fn config(
         &self,
         credentials: &Credentials,
@@ -201,7 +206,8 @@ impl Shown {
         &self.identity
     }
 
-    /// Whether it still is as good as in a handshake of this moment. Costs a verified chain where trust has changed.
+    /// Whether it still is as good as in a handshake of this moment. Costs a verified chain where
+    /// trust has changed.
     ///
     /// # Errors
     /// Why not.

@@ -28,7 +28,8 @@ struct Parts {
 }
 
 impl Identity {
-    /// Reads the identity from the leaf of a chain **that TLS has verified**, and from nothing else in it.
+    /// Reads the identity from the leaf of a chain **that TLS has verified**, and from nothing else
+    /// in it.
     pub fn from_verified_chain(
         chain: &[CertificateDer<'_>],
         trust_domain: &str,
@@ -124,7 +125,8 @@ pub(crate) fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
     Err(IdentityError::BadTrustDomain { text: text.chars().take(300).collect() })
 }
 
-/// Writes the name of a party as it stands in a certificate: `spiffe://dialback.local/agent/warehouse`.
+/// Writes the name of a party as it stands in a certificate:
+/// `spiffe://dialback.local/agent/warehouse`.
 #[cfg(any(feature = "certs", test))]
 pub(crate) fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
     format!("{SCHEME}{trust_domain}/{party}")

@@ -1,17 +1,19 @@
-//! A name for a public key that stays the same however the key is encoded, so that a key is known again in another certificate.
+//! A name for a public key that stays the same however the key is encoded, so that a key is known
+//! again in another certificate.
 
 use super::{digest::sha256, facts::hex};
 use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
 
-/// SHA-256, in lower-case hexadecimal, of the key in a SubjectPublicKeyInfo in DER. The algorithm's parameters do not count, because one
-/// key can be written with several of them. `None`: it cannot be parsed.
+/// SHA-256, in lower-case hexadecimal, of the key in a SubjectPublicKeyInfo in DER. The algorithm's
+/// parameters do not count, because one key can be written with several of them. `None`: it cannot
+/// be parsed.
 pub(crate) fn key_digest(public_key_der: &[u8]) -> Option<String> {
     let (rest, parsed) = SubjectPublicKeyInfo::from_der(public_key_der).ok()?;
     rest.is_empty().then(|| hex(&sha256(of_point(&parsed.subject_public_key.data))))
 }
 
-/// The x coordinate of an elliptic curve point (SEC 1 section 2.3.3), compressed or not; other keys as they are. Two points share an x
-/// coordinate, and both are keys of the holder of either.
+/// The x coordinate of an elliptic curve point (SEC 1 section 2.3.3), compressed or not; other keys
+/// as they are. Two points share an x coordinate, and both are keys of the holder of either.
 fn of_point(key: &[u8]) -> &[u8] {
     match key {
         [4, x_and_y @ ..] if x_and_y.len() % 2 == 0 => &x_and_y[..x_and_y.len() / 2],

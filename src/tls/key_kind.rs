@@ -1,4 +1,5 @@
-//! The kind of a key by its DER, to tell a key that is not supported from one that is damaged. And what a binary file is.
+//! The kind of a key by its DER, to tell a key that is not supported from one that is damaged. And
+//! what a binary file is.
 
 use super::facts::FactsError;
 use x509_parser::{

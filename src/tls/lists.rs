@@ -1,5 +1,5 @@
-//! The revocation lists that a party minds: of a CA that is known here and signed by it, the newest of each issuer, and never older than
-//! those before.
+//! The revocation lists that a party minds: of a CA that is known here and signed by it, the newest
+//! of each issuer, and never older than those before.
 
 use super::{
     authorities::Authorities,
@@ -40,7 +40,8 @@ impl Mark {
         Self { issuer: issuer.clone(), number: *number, this_update: *this_update }
     }
 
-    /// By their numbers, which count up (RFC 5280 section 5.2.3); by their dates where one has none.
+    /// By their numbers, which count up (RFC 5280 section 5.2.3); by their dates where one has
+    /// none.
     fn is_older_than(&self, other: &Self) -> bool {
         match (self.number, other.number) {
             (Some(number), Some(others)) => number < others,
@@ -83,7 +84,8 @@ impl Lists {
     }
 }
 
-/// Refuses lists in whose place older ones were in force: whoever was revoked in between would be let in.
+/// Refuses lists in whose place older ones were in force: whoever was revoked in between would be
+/// let in.
 pub(super) fn expect_successors(
     before: &[Mark],
     next: &[Mark],
@@ -104,8 +106,9 @@ pub(super) fn expect_successors(
     }
 }
 
-/// One of them at least has to be of a CA that is known here, and those that say they are have to be signed by it. The list of an
-/// intermediate that only peers show cannot be judged before they do.
+/// One of them at least has to be of a CA that is known here, and those that say they are have to
+/// be signed by it. The list of an intermediate that only peers show cannot be judged before they
+/// do.
 fn expect_known(
     found: &[(CrlFacts, CertificateRevocationListDer<'_>)],
     authorities: &Authorities,

@@ -1,4 +1,5 @@
-//! HMAC-SHA256 of the TLS provider, for what is not TLS itself: QUIC's stateless resets and the check of the file that keeps their key.
+//! HMAC-SHA256 of the TLS provider, for what is not TLS itself: QUIC's stateless resets and the
+//! check of the file that keeps their key.
 
 use super::config::provider;
 use rustls::{
@@ -14,7 +15,8 @@ pub(crate) struct MacKey {
 }
 
 impl MacKey {
-    /// Bytes of a key: as many as a block of the hash, which is the longest that are used as they are.
+    /// Bytes of a key: as many as a block of the hash, which is the longest that are used as they
+    /// are.
     pub(crate) const KEY_BYTES: usize = 64;
 
     /// Bytes of a tag.

@@ -1,7 +1,8 @@
-//! The one reader of PEM (RFC 7468): finds the blocks of a text, says by line what is wrong with it, and decodes what is wanted.
+//! The one reader of PEM (RFC 7468): finds the blocks of a text, says by line what is wrong with
+//! it, and decodes what is wanted.
 //!
-//! Stricter than most readers in one regard: a line that was meant to start or end a block and does not is a fault, because the block
-//! would be left out in silence. Text between blocks is ignored.
+//! Stricter than most readers in one regard: a line that was meant to start or end a block and does
+//! not is a fault, because the block would be left out in silence. Text between blocks is ignored.
 
 use super::{facts::FactsError, key_kind};
 use rustls_pki_types::{
@@ -84,7 +85,8 @@ pub(crate) struct Block<'a> {
 /// All blocks of a text, in order.
 ///
 /// # Errors
-/// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at odds with the other.
+/// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at
+/// odds with the other.
 pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
     if let Some(encoding) = wide_encoding(text) {
         return Err(unusable(format!(
@@ -119,7 +121,8 @@ pub(crate) fn bodies(text: &[u8], wanted: Kind) -> Result<Vec<Vec<u8>>, FactsErr
 /// The private key of a text, `None` if there is none.
 ///
 /// # Errors
-/// As [`blocks`], or the key is encrypted, of a form that is not supported, or not the only one. No error quotes from a key.
+/// As [`blocks`], or the key is encrypted, of a form that is not supported, or not the only one. No
+/// error quotes from a key.
 pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>, FactsError> {
     let found = blocks(text)?;
     let mut keys = found.iter().filter(|block| block.kind.is_key());
@@ -359,7 +362,8 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The encoding of a text of more than a byte per character: by its byte order mark, or by a BEGIN with zeros in it.
+/// The encoding of a text of more than a byte per character: by its byte order mark, or by a BEGIN
+/// with zeros in it.
 fn wide_encoding(text: &[u8]) -> Option<&'static str> {
     const BEGIN: &[u8] = b"-\0B\0E\0G\0I\0N";
     match text {

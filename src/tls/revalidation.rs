@@ -1,4 +1,5 @@
-//! A peer that was good when its link was made, judged again: after a change of trust, and at the end of its certificate.
+//! A peer that was good when its link was made, judged again: after a change of trust, and at the
+//! end of its certificate.
 
 use super::{
     chain::ChainBound,
@@ -30,7 +31,8 @@ fn expired(intermediate: Option<&str>) -> String {
     }
 }
 
-/// What revocation lists say, for lists that have expired: those let nobody in, and webpki then says no more than that.
+/// What revocation lists say, for lists that have expired: those let nobody in, and webpki then
+/// says no more than that.
 #[derive(Debug, Default)]
 pub(super) struct Revoked {
     /// Issuers with serials.
@@ -55,9 +57,11 @@ impl Revoked {
     }
 }
 
-/// Judges a chain as a handshake would now. `host` is the name by which the peer was dialled, if it was.
+/// Judges a chain as a handshake would now. `host` is the name by which the peer was dialled, if it
+/// was.
 ///
-/// A revocation list that has expired refuses new links and ends none: nobody has said anything against those who are here.
+/// A revocation list that has expired refuses new links and ends none: nobody has said anything
+/// against those who are here.
 pub(super) fn judge(
     trust: &Trust,
     revoked: &Revoked,

@@ -1,4 +1,5 @@
-//! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else that this machine may believe.
+//! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else
+//! that this machine may believe.
 
 use super::{config::provider, pem};
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};

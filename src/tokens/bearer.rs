@@ -1,4 +1,5 @@
-//! A bearer token as its bearer has it: `dbt1_`, 256 random bits, and a checksum by which a cut copy is told from a wrong one.
+//! A bearer token as its bearer has it: `dbt1_`, 256 random bits, and a checksum by which a cut
+//! copy is told from a wrong one.
 
 use crate::tls;
 use std::fmt;
@@ -17,8 +18,9 @@ const TOKEN_BYTES: usize = MARK.len() + 2 * (SECRET_BYTES + CHECK_BYTES);
 
 /// A new token. Whoever has it is the caller that it was made for: it travels like a password.
 ///
-/// It has no `Display`, its `Debug` shows nothing of it, and it is wiped when dropped. `dbt1_[0-9a-f]{72}` finds one in a text; the last
-/// eight digits are the first of the SHA-256 of what stands before them.
+/// It has no `Display`, its `Debug` shows nothing of it, and it is wiped when dropped.
+/// `dbt1_[0-9a-f]{72}` finds one in a text; the last eight digits are the first of the SHA-256 of
+/// what stands before them.
 pub struct BearerToken(Zeroizing<String>);
 
 impl BearerToken {

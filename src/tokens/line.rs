@@ -1,4 +1,5 @@
-//! One line of the file: whose token it is, the hash by which it is known, when it was made, and when it ends.
+//! One line of the file: whose token it is, the hash by which it is known, when it was made, and
+//! when it ends.
 
 use super::bearer::push_hex;
 use crate::{
@@ -26,7 +27,8 @@ pub struct TokenInfo {
 }
 
 impl TokenInfo {
-    /// Twelve digits that name the token among others: the first of its SHA-256. Nothing of the token is in them.
+    /// Twelve digits that name the token among others: the first of its SHA-256. Nothing of the
+    /// token is in them.
     pub fn id(&self) -> String {
         id_of(&self.digest)
     }
@@ -39,8 +41,8 @@ impl TokenInfo {
     /// Reads a line that is neither empty nor a remark.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is written. It never repeats what stands there: a token that was put in the wrong place must not
-    /// come into a log.
+    /// What is wrong with it, and how it is written. It never repeats what stands there: a token
+    /// that was put in the wrong place must not come into a log.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hash, created, expires] = fields[..] else {

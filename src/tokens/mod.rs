@@ -1,6 +1,7 @@
 //! Bearer tokens of callers that come over HTTP: a file of hashes, and whose token one is.
 //!
-//! The file has a line for each token, `NAME sha256:HASH CREATED EXPIRES`, remarks (`# ...`) and empty lines. It holds no token.
+//! The file has a line for each token, `NAME sha256:HASH CREATED EXPIRES`, remarks (`# ...`) and
+//! empty lines. It holds no token.
 
 mod bearer;
 mod error;
@@ -44,10 +45,12 @@ pub enum TokenRefusal {
 
 /// All tokens of a file, as they were when it was read.
 ///
-/// Cloning copies them all: hold them in an `Arc`. About 200 bytes a token, of which there are 10,000 at most.
+/// Cloning copies them all: hold them in an `Arc`. About 200 bytes a token, of which there are
+/// 10,000 at most.
 #[derive(Clone, Default)]
 pub struct Tokens {
-    /// By the first eight bytes of the hash: whoever shows a token cannot choose them, and the map hashes them again with a key of its own.
+    /// By the first eight bytes of the hash: whoever shows a token cannot choose them, and the map
+    /// hashes them again with a key of its own.
     by_start: HashMap<[u8; 8], Vec<Known>>,
     count: usize,
 }
@@ -63,8 +66,8 @@ impl Tokens {
     /// Reads a file. One that is empty, or has remarks only, knows nobody.
     ///
     /// # Errors
-    /// A file that is missing, that others can read or the group can write, that is larger than 4 MiB; or every line that is no token's
-    /// line, or repeats another, at once.
+    /// A file that is missing, that others can read or the group can write, that is larger than 4
+    /// MiB; or every line that is no token's line, or repeats another, at once.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TokensError> {
         let path = path.as_ref();
         Ok(Self::of(parse(path, &read_text(path)?)?))
@@ -81,8 +84,9 @@ impl Tokens {
 
     /// Whose token this is, now.
     ///
-    /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are and however near the one that was shown
-    /// comes to one of them; what is found is compared in constant time. What is not 77 bytes long is not even hashed.
+    /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are
+    /// and however near the one that was shown comes to one of them; what is found is compared in
+    /// constant time. What is not 77 bytes long is not even hashed.
     ///
     /// # Errors
     /// It is no whole token, is not known, or its time is over.
@@ -119,7 +123,8 @@ fn start_of(digest: &[u8; DIGEST_BYTES]) -> [u8; 8] {
     std::array::from_fn(|at| digest[at])
 }
 
-/// The whole of a file, once its mode was found fit. The file that was judged is the file that is read.
+/// The whole of a file, once its mode was found fit. The file that was judged is the file that is
+/// read.
 fn read_text(path: &Path) -> Result<Vec<u8>, TokensError> {
     let file = tls::open_regular(path).map_err(|error| unreadable(path, error))?;
     if let Some(mode) = tls::exposed_mode(&file).map_err(|error| unreadable(path, error))? {

@@ -1,4 +1,5 @@
-//! The file as operators change it: a token is added or taken out, in one step, and what else stands there stays.
+//! The file as operators change it: a token is added or taken out, in one step, and what else
+//! stands there stays.
 
 use super::{BearerToken, TokenInfo, TokensError, parse, read_line, read_text};
 use crate::{
@@ -30,13 +31,15 @@ impl TokenFile {
         Self { path: path.into() }
     }
 
-    /// Makes a token for a caller, good until `ttl` from `now`, and adds its line. Makes file and directory if need be, for their owner
-    /// alone; a file that is there keeps its owner, its mode, and every other line.
+    /// Makes a token for a caller, good until `ttl` from `now`, and adds its line. Makes file and
+    /// directory if need be, for their owner alone; a file that is there keeps its owner, its mode,
+    /// and every other line.
     ///
     /// What is returned is the only copy: the file holds its hash.
     ///
     /// # Errors
-    /// No time or more than 366 days, a file that is full or faulty, or one that cannot be written. Nothing has changed then.
+    /// No time or more than 366 days, a file that is full or faulty, or one that cannot be written.
+    /// Nothing has changed then.
     pub fn create(
         &self,
         name: &Name,
@@ -79,12 +82,14 @@ impl TokenFile {
         parse(&self.path, &read_text(&self.path)?)
     }
 
-    /// Takes out every token of a caller, or the one with this id, and gives what was taken out. Every other line stays as it is.
+    /// Takes out every token of a caller, or the one with this id, and gives what was taken out.
+    /// Every other line stays as it is.
     ///
     /// It holds as soon as nodes have read the file again.
     ///
     /// # Errors
-    /// The caller has no such token, or the file is faulty or cannot be written. Nothing has changed then.
+    /// The caller has no such token, or the file is faulty or cannot be written. Nothing has
+    /// changed then.
     pub fn revoke(&self, name: &Name, id: Option<&str>) -> Result<Vec<TokenInfo>, TokensError> {
         let target = self.target();
         if !target.exists() {
@@ -105,7 +110,8 @@ impl TokenFile {
         Ok(revoked)
     }
 
-    /// The file itself, where its name is a symbolic link: a rename would put a file in place of the link.
+    /// The file itself, where its name is a symbolic link: a rename would put a file in place of
+    /// the link.
     fn target(&self) -> PathBuf {
         fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }

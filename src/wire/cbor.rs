@@ -1,4 +1,5 @@
-//! CBOR of heads and of values. Heads are scanned before they are decoded; values are the user's own.
+//! CBOR of heads and of values. Heads are scanned before they are decoded; values are the user's
+//! own.
 
 use super::{
     WireError,
@@ -8,7 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::cell::Cell;
 
-/// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of their declaration.
+/// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of
+/// their declaration.
 pub(super) fn encode_words<T: Serialize>(out: &mut Vec<u8>, words: &T) -> Result<(), WireError> {
     let mut writer = serde_cbor::ser::IoWrite::new(out);
     let mut serializer = serde_cbor::Serializer::new(&mut writer).packed_format();
@@ -46,8 +48,8 @@ pub(crate) fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, St
 /// What a thread keeps of its scratch buffer between uses.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
-/// Lets `write` fill a buffer of this thread, and gives what it wrote in exactly as much memory as that takes: one allocation, where a
-/// vector that grows and becomes `Bytes` takes two or more.
+/// Lets `write` fill a buffer of this thread, and gives what it wrote in exactly as much memory as
+/// that takes: one allocation, where a vector that grows and becomes `Bytes` takes two or more.
 pub(super) fn with_scratch<E>(
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<Bytes, E> {
@@ -67,7 +69,8 @@ pub(super) fn with_scratch<E>(
     result.map(|()| bytes)
 }
 
-/// Decodes the payload of a message into a user's value. Trailing bytes are refused; nesting is bounded at 127 by serde_cbor.
+/// Decodes the payload of a message into a user's value. Trailing bytes are refused; nesting is
+/// bounded at 127 by serde_cbor.
 ///
 /// # Errors
 /// What does not fit, as text with the byte offset.

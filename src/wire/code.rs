@@ -1,4 +1,5 @@
-//! The codes that end streams and links, and what the other side does about each. One table, never zero.
+//! The codes that end streams and links, and what the other side does about each. One table, never
+//! zero.
 
 use std::fmt;
 

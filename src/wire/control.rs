@@ -30,7 +30,8 @@ pub(crate) struct Hello {
     /// 6: milliseconds between its PINGs.
     #[serde(default, deserialize_with = "or_absent")]
     pub(crate) heartbeat_ms: u64,
-    /// 7: the largest message that the dialling side takes, in bytes. 0 is not said, as by older peers.
+    /// 7: the largest message that the dialling side takes, in bytes. 0 is not said, as by older
+    /// peers.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
     pub(crate) message_bytes_max: u64,
 }
@@ -59,7 +60,8 @@ fn is_zero(number: &u64) -> bool {
 
 /// One method of a service, as registered and as listed.
 ///
-/// A service that is answered as a whole, as one that is forwarded, has a line for each shape in which it may be called.
+/// A service that is answered as a whole, as one that is forwarded, has a line for each shape in
+/// which it may be called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodInfo {
     /// 0: its name within the service; `*` is every method.
@@ -69,7 +71,8 @@ pub struct MethodInfo {
     /// 2: what it does, for people; empty where nothing is said. At most 1 KiB.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// 3: the JSON Schema of a message of its request, as text; empty where nothing is said. At most 4 KiB, and nobody has looked at it.
+    /// 3: the JSON Schema of a message of its request, as text; empty where nothing is said. At
+    /// most 4 KiB, and nobody has looked at it.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub request_schema: String,
     /// 4: the same of a message of its reply.
@@ -78,13 +81,15 @@ pub struct MethodInfo {
 }
 
 impl MethodInfo {
-    /// How the method of a service of this name is called: `HelloService/Hello`; a forward `tcp:db`, whose service is its kind.
+    /// How the method of a service of this name is called: `HelloService/Hello`; a forward
+    /// `tcp:db`, whose service is its kind.
     pub fn path(&self, service: &str) -> String {
         self.kind.path(service, &self.name)
     }
 }
 
-/// One service and its methods, as registered and as listed. Forwards stand under their kind, `tcp`, as if it were a service.
+/// One service and its methods, as registered and as listed. Forwards stand under their kind,
+/// `tcp`, as if it were a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// 0: the service's name.
@@ -128,11 +133,13 @@ pub(crate) struct Drain {
     /// 1: milliseconds that it gives the calls in flight.
     #[serde(default, deserialize_with = "or_absent")]
     pub(crate) time_ms: u64,
-    /// 2: the last stream of the receiver's that it took; 0 if none. Later ones were not started and will not be.
+    /// 2: the last stream of the receiver's that it took; 0 if none. Later ones were not started
+    /// and will not be.
     pub(crate) last_stream: u64,
 }
 
-/// The side has finished: whoever gets this closes the link when it waits for no reply on it any more.
+/// The side has finished: whoever gets this closes the link when it waits for no reply on it any
+/// more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Goodbye {
     /// 0: the code of the table of link codes that says why.

@@ -1,9 +1,11 @@
-//! What an agent's program says of its services beside their names: sentences for people and schemas for tools, and how long they may be.
+//! What an agent's program says of its services beside their names: sentences for people and
+//! schemas for tools, and how long they may be.
 
 use super::{CallKind, Control, MethodInfo, Register, ServiceInfo, WireError};
 use crate::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};
 
-/// The method of a service that stands for all of them, where an agent does not know which there are.
+/// The method of a service that stands for all of them, where an agent does not know which there
+/// are.
 pub const ANY_METHOD: &str = "*";
 
 impl MethodInfo {

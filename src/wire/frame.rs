@@ -1,4 +1,5 @@
-//! Frames: a one-byte kind, a length, a payload. Cutting them out of bytes, and joining them for one write.
+//! Frames: a one-byte kind, a length, a payload. Cutting them out of bytes, and joining them for
+//! one write.
 
 use super::{
     cbor::{self, with_scratch},
@@ -145,8 +146,8 @@ fn push_varint(out: &mut Vec<u8>, value: usize) {
     }
 }
 
-/// Appends a frame whose payload is CBOR of `words`. The length is always written in two bytes (four for long control frames),
-/// so that the payload is encoded in place.
+/// Appends a frame whose payload is CBOR of `words`. The length is always written in two bytes
+/// (four for long control frames), so that the payload is encoded in place.
 pub(crate) fn push_words<T: serde::Serialize>(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -170,10 +171,12 @@ pub(crate) fn push_words<T: serde::Serialize>(
     Ok(())
 }
 
-/// Messages up to this size are copied next to their head, so that all leaves in one buffer; longer ones travel by reference.
+/// Messages up to this size are copied next to their head, so that all leaves in one buffer; longer
+/// ones travel by reference.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
-/// What one write hands to the transport: one to three buffers in order, without an allocation to list them.
+/// What one write hands to the transport: one to three buffers in order, without an allocation to
+/// list them.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     pieces: [Bytes; 3],
@@ -229,8 +232,8 @@ pub(crate) fn head_chunk(head: &RequestHead<'_>) -> Result<Chunks, WireError> {
     with_scratch(|out| push_words(out, Kind::Head, head)).map(Chunks::one)
 }
 
-/// Some messages of a stream, and what follows the last of them, for one write. Small messages are copied together, a large one travels
-/// by reference and is the last of its batch.
+/// Some messages of a stream, and what follows the last of them, for one write. Small messages are
+/// copied together, a large one travels by reference and is the last of its batch.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     small: Vec<u8>,

@@ -1,4 +1,5 @@
-//! The words around a call's messages: the head of a request, the head of a reply, and the status at its end.
+//! The words around a call's messages: the head of a request, the head of a reply, and the status
+//! at its end.
 
 use super::{
     WireError,
@@ -57,13 +58,14 @@ impl CallKind {
         }
     }
 
-    /// Whether it leads to something beside RPC: such a call names a forward, `tcp:db`, and no other call does.
+    /// Whether it leads to something beside RPC: such a call names a forward, `tcp:db`, and no
+    /// other call does.
     pub const fn is_forward(self) -> bool {
         matches!(self, Self::Http | Self::Tcp)
     }
 
-    /// The largest message of such a call, where others have this bound. Pieces of a connection have a bound of their own, that all sides
-    /// know: how it is cut into them is nobody's choice.
+    /// The largest message of such a call, where others have this bound. Pieces of a connection
+    /// have a bound of their own, that all sides know: how it is cut into them is nobody's choice.
     pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
         match self {
             Self::Tcp => TCP_READ_BYTES_MAX,
@@ -345,7 +347,8 @@ impl<'a> StatusHead<'a> {
         }
     }
 
-    /// The status of a failure. Texts and bytes over their limits are cut, so that a failure can always be told.
+    /// The status of a failure. Texts and bytes over their limits are cut, so that a failure can
+    /// always be told.
     pub(crate) fn failed(status: &'a Status) -> Self {
         let keep_metadata = metadata_fault(status.metadata()).is_none();
         Self {
@@ -369,7 +372,8 @@ impl<'a> StatusHead<'a> {
         self.code == Code::Ok.number() && self.metadata.is_empty()
     }
 
-    /// Decodes the payload of a STATUS frame: trailing metadata if all went well, the failure otherwise.
+    /// Decodes the payload of a STATUS frame: trailing metadata if all went well, the failure
+    /// otherwise.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Result<Metadata, Status>, WireError> {
         if *bytes == Self::OK_FRAME[3..] {
             return Ok(Ok(Metadata::default()));

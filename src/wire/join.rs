@@ -1,4 +1,5 @@
-//! What a newcomer or a party asks of an enroller, and what it is answered: one map each way, on a stream of its own.
+//! What a newcomer or a party asks of an enroller, and what it is answered: one map each way, on a
+//! stream of its own.
 
 use super::{
     WireError,
@@ -10,7 +11,8 @@ use serde_bytes::ByteBuf;
 use std::fmt;
 use zeroize::Zeroize;
 
-/// The application protocol of enrollers. Not that of links: on this port a peer without a certificate is heard.
+/// The application protocol of enrollers. Not that of links: on this port a peer without a
+/// certificate is heard.
 pub const JOIN_ALPN: &[u8] = b"dialback-join/1";
 
 /// What is asked for.
@@ -41,7 +43,8 @@ impl Ask {
 pub(crate) struct JoinRequest {
     /// 0: what is asked for: 1 JOIN, 2 RENEW, 3 LIST.
     ask: u8,
-    /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature that proves the private one.
+    /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature
+    /// that proves the private one.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
     pub(crate) request: ByteBuf,
     /// 2: the party that the token is for, as `agent/warehouse`.
@@ -83,7 +86,8 @@ impl JoinRequest {
         self
     }
 
-    /// What is asked for; `None` if a newer peer asks for something that this version does not know.
+    /// What is asked for; `None` if a newer peer asks for something that this version does not
+    /// know.
     pub(crate) fn ask(&self) -> Option<Ask> {
         Ask::ALL.into_iter().find(|ask| ask.number() == self.ask)
     }
@@ -139,7 +143,8 @@ impl JoinReply {
         Self { code: why.number(), text: text.into(), ..Self::default() }
     }
 
-    /// Why it is a no, if it is one. A number of a newer enroller is a no like [`JoinRefusal::Malformed`].
+    /// Why it is a no, if it is one. A number of a newer enroller is a no like
+    /// [`JoinRefusal::Malformed`].
     pub(crate) fn refusal(&self) -> Option<JoinRefusal> {
         let known = JoinRefusal::ALL.iter().copied().find(|why| why.number() == self.code);
         (self.code != 0).then(|| known.unwrap_or(JoinRefusal::Malformed))

@@ -1,9 +1,11 @@
 //! JSON in and out of the CBOR of messages, by the rules of RFC 8949 section 6.
 //!
-//! Integers keep their exact value up to the range of `u64` and `i64`. Byte strings become base64url text without padding. Keys that
-//! are not text are written as text. What JSON has no word for (NaN, infinities, undefined) becomes `null`.
+//! Integers keep their exact value up to the range of `u64` and `i64`. Byte strings become
+//! base64url text without padding. Keys that are not text are written as text. What JSON has no
+//! word for (NaN, infinities, undefined) becomes `null`.
 //!
-//! [`cbor_to_text`] and [`text_to_cbor`] convert without a tree of values, which would take many times the memory of the message.
+//! [`cbor_to_text`] and [`text_to_cbor`] convert without a tree of values, which would take many
+//! times the memory of the message.
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed as _, Deserializer};
@@ -33,15 +35,17 @@ pub fn to_cbor(value: &Value) -> Result<Bytes, String> {
 /// Reads the CBOR payload of a message as a JSON value.
 ///
 /// # Errors
-/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are refused.
+/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are
+/// refused.
 pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
     let mut reader = serde_cbor::Deserializer::from_slice(bytes);
     let value = Tree::LENIENT.deserialize(&mut reader);
     value.and_then(|value| reader.end().map(|()| value)).map_err(|fault| fault.to_string())
 }
 
-/// Reads the one JSON value of a text. Unlike `serde_json` by itself it refuses an object in which a key stands twice: of two readers of
-/// one text the first might take the first, and the other the last.
+/// Reads the one JSON value of a text. Unlike `serde_json` by itself it refuses an object in which
+/// a key stands twice: of two readers of one text the first might take the first, and the other the
+/// last.
 ///
 /// # Errors
 /// What is not JSON, or stands twice, with line and column. Nesting is bounded at 127.
@@ -59,20 +63,20 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, 
     Tree::LENIENT.deserialize(deserializer)
 }
 
-/// Converts the CBOR payload of a message to the text of one JSON value. Keys keep the order of the message; of those that are equal as text
-/// the last stays.
+/// Converts the CBOR payload of a message to the text of one JSON value. Keys keep the order of the
+/// message; of those that are equal as text the last stays.
 ///
 /// Memory: the result, and eight bytes for each key of the maps that are open at one time.
 ///
 /// # Errors
-/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are refused, and so is an array or a map as a
-/// key within a key.
+/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are
+/// refused, and so is an array or a map as a key within a key.
 pub fn cbor_to_text(cbor: &[u8]) -> Result<Bytes, String> {
     checked::write(cbor)
 }
 
-/// Converts the text of one JSON value to the CBOR payload of a message. Keys keep the order of the text. As [`from_text`] it refuses an
-/// object in which a key stands twice.
+/// Converts the text of one JSON value to the CBOR payload of a message. Keys keep the order of the
+/// text. As [`from_text`] it refuses an object in which a key stands twice.
 ///
 /// Memory: the result, and four bytes for each key of the objects that are open at one time.
 ///
@@ -88,8 +92,8 @@ pub(crate) fn lenient_text_to_cbor(text: &[u8]) -> Result<Bytes, String> {
     convert_text(text, SameKeys::LastStays)
 }
 
-/// Encodes any value that a deserializer of JSON reads as the CBOR payload of a message, as [`text_to_cbor`] does; of equal keys the last
-/// stays.
+/// Encodes any value that a deserializer of JSON reads as the CBOR payload of a message, as
+/// [`text_to_cbor`] does; of equal keys the last stays.
 ///
 /// # Errors
 /// What the deserializer reports.
@@ -111,7 +115,8 @@ fn convert_text(text: &[u8], same_keys: SameKeys) -> Result<Bytes, String> {
     if text.len() <= SCRATCH_TEXT_BYTES_MAX {
         return super::cbor::with_scratch(write);
     }
-    // The most that it can become: `0.1,` takes nine bytes. Memory that is reserved and not written is not resident.
+    // The most that it can become: `0.1,` takes nine bytes. Memory that is reserved and not written
+    // is not resident.
     let mut out = Vec::with_capacity(text.len() / 4 * 9 + 9);
     write(&mut out)?;
     out.shrink_to_fit();

@@ -1,4 +1,5 @@
-//! What travels: frames, heads, control frames, codes. Bytes in, values out; no sockets and no clock.
+//! What travels: frames, heads, control frames, codes. Bytes in, values out; no sockets and no
+//! clock.
 //!
 //! The only room that names serde_cbor. `docs/protocol.md` is the same in prose.
 

@@ -1,8 +1,10 @@
-//! Looks over the CBOR of a head before anything is decoded: depth, items, duplicate keys, trailing bytes.
+//! Looks over the CBOR of a head before anything is decoded: depth, items, duplicate keys, trailing
+//! bytes.
 //!
-//! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is read before anybody was
-//! authorised, so it has to be plainer than CBOR allows: a map, definite lengths, no tags, keys that are unsigned integers.
-//! Text keys would be taken for the names of fields, and an array for their values in order: two ways to say a thing are one too many.
+//! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is
+//! read before anybody was authorised, so it has to be plainer than CBOR allows: a map, definite
+//! lengths, no tags, keys that are unsigned integers. Text keys would be taken for the names of
+//! fields, and an array for their values in order: two ways to say a thing are one too many.
 //! Grammar: RFC 8949 section 3.
 
 use super::WireError;
@@ -108,7 +110,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads and counts the first bytes of an item. Indefinite lengths and reserved forms are refused.
+    /// Reads and counts the first bytes of an item. Indefinite lengths and reserved forms are
+    /// refused.
     fn start(&mut self) -> Result<Item, WireError> {
         self.items_left =
             self.items_left.checked_sub(1).ok_or_else(|| MALFORMED("too many items in a head"))?;

@@ -1,4 +1,5 @@
-//! The audit log of node and agent: who was linked and who was refused, and every call; and that nothing that a peer says breaks a line.
+//! The audit log of node and agent: who was linked and who was refused, and every call; and that
+//! nothing that a peer says breaks a line.
 
 mod texts;
 
@@ -282,7 +283,8 @@ async fn a_handshake_that_tls_refuses_is_recorded_with_the_name_that_its_certifi
         (revoked, "agent/revoked", "revoked"),
         (leaf_with(&world, &[ours], true), "agent/late", "expired"),
         (other.leaf("caller/unknown"), "caller/unknown", "no CA that our side knows"),
-        // Whole where it is no name of ours: `agent/warehouse` of another trust domain is somebody else.
+        // Whole where it is no name of ours: `agent/warehouse` of another trust domain is somebody
+        // else.
         (leaf_with(&world, &[foreign], false), foreign, "trust domain"),
         (
             leaf_with(&world, &["spiffe://dialback.local/boss/x"], false),
@@ -381,7 +383,8 @@ async fn an_address_that_is_refused_again_and_again_writes_twenty_lines_and_the_
         let lines = book.lines("link_refused");
         lines.iter().map(|line| line["left_out"].as_u64().expect("a number")).sum()
     };
-    // Another address has lines of its own. A refusal is written down a moment after the peer has heard of it.
+    // Another address has lines of its own. A refusal is written down a moment after the peer has
+    // heard of it.
     soon("those that were left out are counted", async {
         while left_out() < 5 {
             refused_from([127, 7, 0, 2], &tls, at).await;

@@ -1,4 +1,5 @@
-//! The link carries calls in both directions: agents call services of the node, and each other through it.
+//! The link carries calls in both directions: agents call services of the node, and each other
+//! through it.
 
 use crate::world::{Scene, Stage, World, attached, background, check_status, lined_up, soon};
 use dialback::{Agent, AgentHandle, Callee, Code, Context, Limits, Node, Outcome, Service};

@@ -131,7 +131,8 @@ async fn a_handler_knows_who_asks_until_when_and_under_which_id() {
     }
 }
 
-// The table of outcomes, row by row. Limits, deadlines, cancellation, policy, identity and drain have files of their own.
+// The table of outcomes, row by row. Limits, deadlines, cancellation, policy, identity and drain
+// have files of their own.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed() {

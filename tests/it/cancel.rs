@@ -1,4 +1,5 @@
-//! Whoever stops waiting stops the work: the handler's future is dropped, its context fires, and its place comes back.
+//! Whoever stops waiting stops the work: the handler's future is dropped, its context fires, and
+//! its place comes back.
 
 use crate::world::{
     Bounds, End, Process, Relay, Scene, Stage, Weather, World, attached, background, check_status,

@@ -1,4 +1,5 @@
-//! A certificate holds no longer than the intermediates that vouch for it: at load, in warnings, and on every kind of link.
+//! A certificate holds no longer than the intermediates that vouch for it: at load, in warnings,
+//! and on every kind of link.
 
 use crate::world::{Pki, said, soon, until};
 use dialback::{
@@ -85,7 +86,8 @@ fn a_chain_ends_with_the_first_of_the_certificates_that_vouch_for_it_and_others_
         (&[pki.good.as_str()][..], (leaf, None)),
         (&[&middle(leaf)], (leaf, None)),
         (&[&middle(soon)], issuing(soon)),
-        // Of two certificates of one intermediate the one that lasts longer counts, wherever it stands.
+        // Of two certificates of one intermediate the one that lasts longer counts, wherever it
+        // stands.
         (&[&middle(soon), &pki.good], (leaf, None)),
         (&[&pki.good, &middle(soon)], (leaf, None)),
         (&[&middle(soon), &middle(later)], issuing(later)),

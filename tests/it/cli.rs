@@ -1,4 +1,5 @@
-//! The command line as users have it: the real binary, separate processes, certificates in a directory of their own.
+//! The command line as users have it: the real binary, separate processes, certificates in a
+//! directory of their own.
 
 mod auditing;
 mod calls;

@@ -2,7 +2,8 @@
 
 use std::{path::Path, process::Command};
 
-/// What rustc prints for a crate that holds the macro and this contract alone. No type of dialback is needed: the macro refuses first.
+/// What rustc prints for a crate that holds the macro and this contract alone. No type of dialback
+/// is needed: the macro refuses first.
 fn compiled(contract: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let macros = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/call/contract.rs");

@@ -1,4 +1,5 @@
-//! One deadline from birth: it covers queue, stream credit, writing, handler and reply, and each hop subtracts its own time.
+//! One deadline from birth: it covers queue, stream credit, writing, handler and reply, and each
+//! hop subtracts its own time.
 
 use crate::world::{
     Bounds, End, Relay, Scene, Stage, World, attached, background, check_status, lined_up, soon,
@@ -39,7 +40,8 @@ async fn it_covers_the_handler_which_is_stopped_by_it() {
         let began = Instant::now();
         let failed = hold(&callee, way, SHORT).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
-        // Each hop hands on whole milliseconds, so that the agent's answer may come by so much too soon.
+        // Each hop hands on whole milliseconds, so that the agent's answer may come by so much too
+        // soon.
         assert!(began.elapsed() + ROUNDING >= SHORT, "it ended before its time");
         assert_eq!(scene.stage.ended(way).await, End::Dropped);
         let context = scene.stage.started(way).await;
@@ -133,7 +135,8 @@ async fn a_handler_is_stopped_by_its_own_sides_clock_when_nobody_can_tell_it() {
     check_status(soon("the call ends", held).await, Code::DeadlineExceeded, Outcome::Unknown);
 }
 
-/// A call that waits behind another one until that one's deadline: its handler must not get the whole time again.
+/// A call that waits behind another one until that one's deadline: its handler must not get the
+/// whole time again.
 async fn check_queued_call(scene: &Scene, callee: Callee) {
     let (queued_for, slack) = (Duration::from_millis(800), Duration::from_millis(400));
     let mut first = lined_up([hold(&callee, "first", queued_for)]).await;
@@ -190,7 +193,8 @@ async fn a_handler_has_what_the_queue_left_and_is_stopped_at_the_end_of_it() {
             continue;
         }
         let context = scene.stage.started(&second).await;
-        // Both sides are in one process, and so by one clock: it was not given the queue's time again, which would be twice this slack.
+        // Both sides are in one process, and so by one clock: it was not given the queue's time
+        // again, which would be twice this slack.
         let slack = queued_for / 2;
         assert!(
             context.deadline() <= asked + timeout + slack,

@@ -1,4 +1,5 @@
-//! Certificates over the wire: who gets one, for whom, how often, and what strangers can do about it.
+//! Certificates over the wire: who gets one, for whom, how often, and what strangers can do about
+//! it.
 
 mod desk;
 mod joins;

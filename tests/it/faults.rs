@@ -1,7 +1,9 @@
-//! Faults that are nobody's intent: crowds, bad paths, bad handlers, long runs. And where each row of faults has its tests.
+//! Faults that are nobody's intent: crowds, bad paths, bad handlers, long runs. And where each row
+//! of faults has its tests.
 //!
-//! Every test here also holds the column "always": no panic, each outcome true (`world::Oracle` or a count of runs), and in the end
-//! tasks, places and, where a test has a process of its own, open files and memory are back where they were (`world::Rest`).
+//! Every test here also holds the column "always": no panic, each outcome true (`world::Oracle` or
+//! a count of runs), and in the end tasks, places and, where a test has a process of its own, open
+//! files and memory are back where they were (`world::Rest`).
 //!
 //! | row | fault | tests |
 //! |---|---|---|

@@ -1,4 +1,5 @@
-//! Leaving, taking over and coming back, seen by a peer that speaks the protocol byte by byte and can so do what ours never would.
+//! Leaving, taking over and coming back, seen by a peer that speaks the protocol byte by byte and
+//! can so do what ours never would.
 
 use crate::raw_peer::{
     Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, drain, end, goodbye,
@@ -315,7 +316,8 @@ async fn a_certificate_used_twice_is_said_loudly_and_the_one_that_returns_is_hel
     let mut events = node.events();
     let is_shown = || node.agents().iter().any(|agent| agent.certificate_used_twice);
     let mut incumbent = raw_agent(&issuer, &node, ONE).await;
-    // One comes for the first time, and then each returns: the third return is the last one that takes over.
+    // One comes for the first time, and then each returns: the third return is the last one that
+    // takes over.
     for turn in 0..4 {
         let instance = if turn % 2 == 0 { TWO } else { ONE };
         let newest = raw_agent(&issuer, &node, instance).await;
@@ -388,7 +390,8 @@ async fn a_link_that_closes_while_it_registers_leaves_nobody_behind() {
         }
         link.connection.close(0x40u32.into(), b"never mind");
     }
-    // The last of all links is one that stays, and nothing that the others left behind takes its place.
+    // The last of all links is one that stays, and nothing that the others left behind takes its
+    // place.
     let (link, _control) = raw_agent(&issuer, &node, ONE).await;
     for _ in 0..20 {
         let call = call(&node);
@@ -437,7 +440,8 @@ fn agent_of(issuer: &Issuer, listener: &RawListener, stage: &Stage) -> Agent {
     agent.serve(stage.service()).start().expect("an agent")
 }
 
-/// A welcomed link on which the agent has sent REGISTER and has a call in progress; REGISTERED was not sent.
+/// A welcomed link on which the agent has sent REGISTER and has a call in progress; REGISTERED was
+/// not sent.
 async fn unconfirmed(listener: &RawListener, stage: &Stage) -> (RawLink, RawStream, RawStream) {
     let (link, mut control) = welcomed(listener).await;
     control.expect(kind::REGISTER).await;

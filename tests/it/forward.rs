@@ -1,4 +1,5 @@
-//! Services that an agent forwards to a local HTTP server: what the server sees, what becomes of its answers, and which outcome a failure has.
+//! Services that an agent forwards to a local HTTP server: what the server sees, what becomes of
+//! its answers, and which outcome a failure has.
 
 mod answers;
 mod failures;

@@ -1,4 +1,5 @@
-//! The HTTP door over real sockets: calls, streams, who may ask, what is refused, and what strangers cannot do to others.
+//! The HTTP door over real sockets: calls, streams, who may ask, what is refused, and what
+//! strangers cannot do to others.
 
 mod asking;
 mod calls;
@@ -147,7 +148,8 @@ impl Open {
     }
 }
 
-/// `ops` may call everything, `clerk` may call Stage on warehouse, nobody else anything; any agent answers for any service.
+/// `ops` may call everything, `clerk` may call Stage on warehouse, nobody else anything; any agent
+/// answers for any service.
 fn policy() -> NodePolicy {
     let rule = |caller, agent, method| AllowRule::parse(caller, agent, method).expect("a rule");
     let mut policy = NodePolicy::default().allow(rule("ops", "**", "*/*")).allow(rule(

@@ -1,4 +1,5 @@
-//! Who is let in: every certificate that is refused stands beside one that differs in that point alone and is taken.
+//! Who is let in: every certificate that is refused stands beside one that differs in that point
+//! alone and is taken.
 
 use crate::world::{
     RawNode, Shown, SilentPort, TicketBox, World, attached, check_status, dial_early, dial_raw,
@@ -198,7 +199,8 @@ async fn an_agent_that_is_refused_says_why_and_never_registers() {
     let (world, stranger) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
-    // It believes our CA, so that only the node refuses; and the other way round it refuses the node.
+    // It believes our CA, so that only the node refuses; and the other way round it refuses the
+    // node.
     let leaf = stranger.leaf("agent/warehouse");
     let refused = dialback::CredentialPem {
         cert: leaf.cert.as_bytes(),

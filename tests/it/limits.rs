@@ -116,7 +116,8 @@ async fn a_call_that_no_stream_comes_for_in_time_is_refused() {
     let hasty = Limits { queue_wait_max: Duration::from_millis(100), ..Limits::default() };
     let scene = Scene::with(Bounds { node: narrow, caller: hasty, ..Bounds::default() }).await;
     let callee = scene.by_caller();
-    // One in flight, as many in the node's queue as it has streams for, and the rest before their streams.
+    // One in flight, as many in the node's queue as it has streams for, and the rest before their
+    // streams.
     let ids: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
     let waiting = lined_up(ids.iter().map(|id| callee.call::<String>("Stage/Hold", id))).await;
     let refused = callee.call::<String>("Stage/Hold", "late").await;
@@ -182,7 +183,8 @@ fn small() -> Limits {
     Limits { message_bytes_max: SMALL, ..Limits::default() }
 }
 
-/// Whoever has the small limit: a request at it passes, one byte more is refused before anything runs.
+/// Whoever has the small limit: a request at it passes, one byte more is refused before anything
+/// runs.
 async fn check_request_limit(bounds: Bounds) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
@@ -213,7 +215,8 @@ async fn a_request_at_the_callers_limit_passes_and_one_byte_more_does_not() {
     check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
 }
 
-/// Whoever has the small limit: a reply at it arrives; of one byte more nobody can say that nothing ran.
+/// Whoever has the small limit: a reply at it arrives; of one byte more nobody can say that nothing
+/// ran.
 async fn check_reply_limit(bounds: Bounds) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
@@ -324,7 +327,8 @@ async fn a_third_link_of_a_caller_whose_limit_is_one_takes_the_place_of_the_firs
     let [first, second] = <[_; 2]>::try_from(held).ok().expect("two calls");
     check_status(soon("it is cut", first).await, Code::Unavailable, Outcome::Unknown);
     scene.stage.open();
-    // The node knows of the second link before the caller does, so that this call may have gone over the first one.
+    // The node knows of the second link before the caller does, so that this call may have gone
+    // over the first one.
     match soon("the second call ends", second).await {
         Ok(second) => assert_eq!(second, "second"),
         cut => drop(check_status(cut, Code::Unavailable, Outcome::Unknown)),

@@ -1,4 +1,5 @@
-//! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what they share.
+//! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what
+//! they share.
 
 mod audit;
 mod both_ways;

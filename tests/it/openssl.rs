@@ -1,4 +1,5 @@
-//! Certificates that were made with OpenSSL, as other tools make them: an intermediate CA, both uses in every leaf, all kinds of keys.
+//! Certificates that were made with OpenSSL, as other tools make them: an intermediate CA, both
+//! uses in every leaf, all kinds of keys.
 
 use crate::world::{attached, soon};
 use dialback::{
@@ -84,7 +85,8 @@ impl Office {
         ));
     }
 
-    /// A leaf of the intermediate for a party whose key is there; the file has the leaf and then the intermediate.
+    /// A leaf of the intermediate for a party whose key is there; the file has the leaf and then
+    /// the intermediate.
     fn leaf(&self, name: &str, party: &str) {
         let hosts = if party.starts_with("node/") { ",IP:127.0.0.1,DNS:localhost" } else { "" };
         let names = format!("subjectAltName=URI:spiffe://dialback.local/{party}{hosts}\n");
@@ -196,7 +198,8 @@ async fn a_leaf_without_its_intermediate_is_refused_and_with_it_taken() {
     }
 }
 
-/// Dials a node of ours that minds these lists, and the other way round: what the one that minds them says.
+/// Dials a node of ours that minds these lists, and the other way round: what the one that minds
+/// them says.
 async fn judged(office: &Office, lists: &str, scope: CrlScope) -> [Result<(), String>; 2] {
     office.write("lists.pem", lists);
     let minding = |name: &str| {
@@ -230,7 +233,8 @@ async fn an_intermediate_that_was_revoked_is_refused_when_the_whole_chain_is_loo
     let revoking = office.crl("root", &[0x1001]);
     let clean = format!("{of_middle}{of_root}");
     let revoked = format!("{revoking}{of_middle}");
-    // With the scope leaf the intermediate is not asked about, with chain it is, and so its CA needs a list.
+    // With the scope leaf the intermediate is not asked about, with chain it is, and so its CA
+    // needs a list.
     assert_eq!(judged(&office, &of_middle, CrlScope::Leaf).await, [Ok(()), Ok(())]);
     assert_eq!(judged(&office, &revoked, CrlScope::Leaf).await, [Ok(()), Ok(())]);
     assert_eq!(judged(&office, &clean, CrlScope::Chain).await, [Ok(()), Ok(())]);

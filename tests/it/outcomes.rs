@@ -1,5 +1,5 @@
-//! Outcomes are true. Agents are killed at five points in the life of a call, again and again, and the oracle compares what every asker
-//! was told with the ledger. `DIALBACK_SEED` repeats a run.
+//! Outcomes are true. Agents are killed at five points in the life of a call, again and again, and
+//! the oracle compares what every asker was told with the ledger. `DIALBACK_SEED` repeats a run.
 
 use crate::world::{
     Background, Dice, Ledger, Oracle, Process, Rate, Relay, Rest, Stage, Way, Weather, World,
@@ -180,7 +180,8 @@ impl Round {
         format!("{}-{}", self.prefix, self.next_id)
     }
 
-    /// Calls that would be answered at once, so many each way: some with a value, some with an error.
+    /// Calls that would be answered at once, so many each way: some with a value, some with an
+    /// error.
     fn small_calls(&mut self, good: usize, failing: usize) -> Vec<Asking> {
         let mut asking = self.ask_each_way(good, "Stage/Note");
         asking.extend(self.ask_each_way(failing, "Stage/Fail"));
@@ -222,7 +223,8 @@ impl Round {
         background(async move { drop(oracle.watches(&id, call).await) })
     }
 
-    /// The node's own calls stand in the queue once they were polled; those of the caller come when they come.
+    /// The node's own calls stand in the queue once they were polled; those of the caller come when
+    /// they come.
     async fn queue(&mut self) -> Vec<Asking> {
         let ids: Vec<_> = (0..EACH_WAY).map(|_| self.next_id()).collect();
         let calls = ids.iter().map(|id| self.ways[0].call::<String>("Stage/Note", id));
@@ -246,8 +248,9 @@ impl Round {
         self.path.weather(weather).await;
     }
 
-    /// Waits until some of what was asked has passed the narrow place, and by far not all. On a machine that stands still for so long that
-    /// the link is lost before, the calls end, and what they were told has to be true all the same.
+    /// Waits until some of what was asked has passed the narrow place, and by far not all. On a
+    /// machine that stands still for so long that the link is lost before, the calls end, and what
+    /// they were told has to be true all the same.
     async fn carries(&mut self, way: Way, asking: &[Asking]) {
         let mark = self.path.tally().carried(way) + 100_000 + self.dice.below(900_000);
         let path = &self.path;
@@ -262,8 +265,8 @@ async fn all_end(asking: Vec<Asking>) {
     }
 }
 
-/// Small calls one after the other, each way, from before the kill until after it. Some have a deadline that they may miss, some an asker
-/// that may go before they end.
+/// Small calls one after the other, each way, from before the kill until after it. Some have a
+/// deadline that they may miss, some an asker that may go before they end.
 struct Chatter {
     is_over: Arc<AtomicBool>,
     talking: [Asking; 2],
@@ -321,7 +324,8 @@ async fn play(rounds: u64) -> Arc<Oracle> {
     town.oracle
 }
 
-/// At least so many calls, and so many of each outcome, so that the oracle has had something to judge.
+/// At least so many calls, and so many of each outcome, so that the oracle has had something to
+/// judge.
 #[track_caller]
 fn expect_enough(oracle: &Oracle, calls: usize, each: usize) {
     let counts = [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown]

@@ -1,4 +1,5 @@
-//! What a node says of what there is to call: the directory that each caller sees, and the pages that the HTTP door makes of it.
+//! What a node says of what there is to call: the directory that each caller sees, and the pages
+//! that the HTTP door makes of it.
 
 use crate::world::{Scene, Stage, World, attached, background, until_told};
 use dialback::{
@@ -25,7 +26,8 @@ fn stock() -> Service {
         .describe_method("List", Description::new("All items.").reply(schema))
 }
 
-/// A node with agents `a` and `b` that host the stock, and `c` that hosts the stage; `ops` may call all, `reader` may read on `a` and `c`.
+/// A node with agents `a` and `b` that host the stock, and `c` that hosts the stage; `ops` may call
+/// all, `reader` may read on `a` and `c`.
 struct Town {
     world: World,
     node: Node,
@@ -214,7 +216,8 @@ fn method(name: &str, kind: CallKind, agents: usize) -> ListedMethod {
     }
 }
 
-/// A method of each kind, one of two kinds, one that nobody knows, one on more agents than are named.
+/// A method of each kind, one of two kinds, one that nobody knows, one on more agents than are
+/// named.
 fn odd() -> Directory {
     let methods = vec![
         method("*", CallKind::Unary, 1),

@@ -1,4 +1,5 @@
-//! Both ends have their say: the node about everybody who comes from outside, the agent's owner about what is hosted.
+//! Both ends have their say: the node about everybody who comes from outside, the agent's owner
+//! about what is hosted.
 
 use crate::world::{Stage, World, attached, check_status};
 use dialback::{

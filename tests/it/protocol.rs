@@ -1,4 +1,5 @@
-//! Decisions of `docs/protocol.md` that a second implementation depends on, with real nodes, agents and callers against a raw peer.
+//! Decisions of `docs/protocol.md` that a second implementation depends on, with real nodes, agents
+//! and callers against a raw peer.
 
 use crate::raw_peer::{
     Cbor, Head, Issuer, RawLink, RawListener, RawStream, Settings, end, frame, kind, message,

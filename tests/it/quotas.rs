@@ -116,7 +116,8 @@ async fn what_the_node_hosts_and_calls_of_a_service_are_counted_too() {
         }
         check_refused(note(&callee, "one more").await, RATE);
     }
-    // A call of the service counts under the first rule that opens it on some agent, which is the warehouse's.
+    // A call of the service counts under the first rule that opens it on some agent, which is the
+    // warehouse's.
     check_refused(note(&warehouse(&ops), "one more").await, RATE);
     assert_eq!(town.stage.runs("one more"), 0);
 }

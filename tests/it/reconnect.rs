@@ -1,4 +1,5 @@
-//! Links come and go: who comes back, who takes over, and what becomes of the calls that were under way.
+//! Links come and go: who comes back, who takes over, and what becomes of the calls that were under
+//! way.
 
 use crate::world::{
     End, Process, Relay, SilentPort, Stage, World, attached, background, check_status, said, soon,
@@ -179,7 +180,8 @@ async fn late_goodbye_does_not_evict_the_new_link() {
     let handle = node.agent("warehouse").handle().expect("a name");
     until_told("the old one knows", old.events(), || old.nodes().is_empty()).await;
     soon("the old one leaves", old.shutdown()).await;
-    // The node logs that a link has left before it takes it from the registry, and does so at once after.
+    // The node logs that a link has left before it takes it from the registry, and does so at once
+    // after.
     for round in 0..50 {
         assert!(handle.is_attached(), "evicted before round {round}");
         assert!(note(handle.as_ref(), "a").await.is_ok(), "round {round}");

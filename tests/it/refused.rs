@@ -1,4 +1,5 @@
-//! What both sides say of a certificate that was refused, and that nobody is taken for registered meanwhile.
+//! What both sides say of a certificate that was refused, and that nobody is taken for registered
+//! meanwhile.
 
 use crate::world::{
     RawNode, Shown, World, attached, dial_raw_from, quic_client, raw_endpoint, said, until,
@@ -65,7 +66,8 @@ async fn an_agent_whose_certificate_was_revoked_or_has_ended_says_so_and_stays_a
     let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").start().await;
     let node = node.expect("a node");
     let at = node.local_addr().to_string();
-    // It loads while it holds; the agent starts when its time is over, as one does that ran that long.
+    // It loads while it holds; the agent starts when its time is over, as one does that ran that
+    // long.
     let mut short = world.profile("agent/away-old");
     short.not_after = SystemTime::now() + Duration::from_secs(2);
     let short = world.showing(&world.ca().leaf(&short).expect("a leaf"), None);

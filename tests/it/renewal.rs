@@ -1,4 +1,5 @@
-//! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off, nobody else notices.
+//! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off,
+//! nobody else notices.
 
 use crate::{
     raw_peer::{
@@ -234,7 +235,8 @@ async fn a_ca_is_replaced_by_way_of_a_bundle_and_no_call_fails() {
     let done = Arc::new(AtomicBool::new(false));
     let mut events = (scene.agent.events(), scene.node.events());
     let changing = async {
-        // Nodes before those who dial them, so that the new links are made with their new certificates.
+        // Nodes before those who dial them, so that the new links are made with their new
+        // certificates.
         for (signer, ca) in [(&scene.world, &*bundle), (&next, &*bundle), (&next, new_ca)] {
             let of = |party: &str| load(&signer.leaf(party), ca, None);
             scene.node.apply(trusting(of("node/edge-1"))).await.expect("applied");
@@ -468,7 +470,8 @@ async fn a_caller_that_is_renewed_while_it_dials_makes_its_link_once_more() {
     assert!(link.is_open(), "it was lost first");
 }
 
-/// A program that has seen a state and listens from then on is told what comes after it, and not that state once more.
+/// A program that has seen a state and listens from then on is told what comes after it, and not
+/// that state once more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_seen_to_have_happened_is_not_told_afterwards() {
     let world = World::new();

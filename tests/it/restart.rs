@@ -1,4 +1,5 @@
-//! A node that was killed and started again with the same state directory: its peers notice at their next packet, and are back soon.
+//! A node that was killed and started again with the same state directory: its peers notice at
+//! their next packet, and are back soon.
 
 use crate::world::{
     Process, Stage, World, attached, background, check_status, said, soon, start_at, watchful,
@@ -18,7 +19,8 @@ async fn doomed_node(node: NodeBuilder) -> (Process<Node>, SocketAddr) {
     (process, at)
 }
 
-/// Row F04 of the faults: that many agents, each with a call in flight, and how long 95 of 100 took to be back.
+/// Row F04 of the faults: that many agents, each with a call in flight, and how long 95 of 100 took
+/// to be back.
 async fn killed_and_started_again(agents: usize) -> Duration {
     let (world, stage) = (World::new(), Stage::default());
     let dir = tempfile::tempdir().expect("a directory");
@@ -71,7 +73,8 @@ async fn nearly_all_of_200_agents_of_a_node_that_was_killed_are_back_within_ten_
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// Kills the node of one agent, starts it again, and waits for the agent to say this of the link that it lost.
+/// Kills the node of one agent, starts it again, and waits for the agent to say this of the link
+/// that it lost.
 async fn notices(agent: Limits, state: Option<&Path>, why: &str) {
     let world = World::new();
     let node = || match state {

@@ -133,8 +133,8 @@ async fn the_only_link_of_an_agent_is_not_asked_again_for_a_call_of_that_agent()
     assert_eq!(runs.load(Ordering::SeqCst), 2, "one attempt each");
 }
 
-/// Meets the test when the first attempt of a call starts and again before it fails, and returns the
-/// message of later ones.
+/// Meets the test when the first attempt of a call starts and again before it fails, and returns
+/// the message of later ones.
 struct FailsInStep(Arc<Barrier>);
 
 impl Handler for FailsInStep {

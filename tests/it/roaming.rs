@@ -113,7 +113,8 @@ async fn calls_go_on_for_a_minute_while_the_port_that_the_node_sees_changes_ever
     calls_over_a_port_that_changes(12, Duration::from_secs(5)).await;
 }
 
-/// A path that carries nothing for whoever used it first, once it is told to: a NAT that has lost that binding, or a socket that cannot send.
+/// A path that carries nothing for whoever used it first, once it is told to: a NAT that has lost
+/// that binding, or a socket that cannot send.
 struct Forgetful {
     address: SocketAddr,
     forget: mpsc::Sender<()>,

@@ -1,5 +1,5 @@
-//! Who passes for whom: every kind of certificate at a node's listener, before an agent that dials and before a caller that dials.
-//! Only the cells that `docs/security.md` documents pass.
+//! Who passes for whom: every kind of certificate at a node's listener, before an agent that dials
+//! and before a caller that dials. Only the cells that `docs/security.md` documents pass.
 
 use crate::world::{RawNode, Shown, World, attached, dial_raw, quic_client, soon};
 use dialback::{

@@ -1,4 +1,5 @@
-//! Calls that name only their service, calls of all agents, calls that wait, and calls that are tried again.
+//! Calls that name only their service, calls of all agents, calls that wait, and calls that are
+//! tried again.
 
 use crate::world::{Background, World, attached, background, check_status, soon};
 use dialback::{

@@ -1,4 +1,5 @@
-//! Leaving in good order: what is in flight finishes, what is new was not executed, and nothing stays behind.
+//! Leaving in good order: what is in flight finishes, what is new was not executed, and nothing
+//! stays behind.
 
 use crate::world::{
     Background, Bounds, End, Scene, Stage, World, attached, background, check_status, soon,
@@ -20,8 +21,9 @@ use tokio::runtime::Handle;
 const SHORT: Duration = Duration::from_millis(500);
 const FAR: Duration = Duration::from_secs(40);
 
-/// Makes new calls until one is refused, which must be as the table of outcomes has it. Those before it went well. The deadline is short
-/// because a caller waits for the successor of a node that leaves.
+/// Makes new calls until one is refused, which must be as the table of outcomes has it. Those
+/// before it went well. The deadline is short because a caller waits for the successor of a node
+/// that leaves.
 async fn refused_as_leaving(stage: &Stage, callee: &Callee) {
     let before = stage.runs("new");
     let mut answered = 0;
@@ -121,7 +123,8 @@ async fn an_agent_that_stops_cuts_no_reply_short() {
     check_replies_arrive(Role::Agent).await;
 }
 
-/// A small reply may be whole in the transport and not yet on the wire when its call counts as done.
+/// A small reply may be whole in the transport and not yet on the wire when its call counts as
+/// done.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
     let world = World::new();
@@ -210,7 +213,8 @@ async fn a_node_under_load_leaves_and_comes_back_and_nobody_has_to_doubt_a_call(
     stop.store(true, Ordering::Relaxed);
     let [near, far] = load;
     let (near, far) = (soon("the load ends", near).await, soon("the load ends", far).await);
-    // At the second node nobody noticed. At the first a call may have found it back before the agent was; then it was not executed.
+    // At the second node nobody noticed. At the first a call may have found it back before the
+    // agent was; then it was not executed.
     assert!(far.1.is_empty() && far.0 > 0, "{far:?}");
     assert!(near.1.iter().all(|failed| failed.outcome() == Outcome::NotExecuted), "{near:?}");
     assert_eq!(stage.runs("load"), near.0 + far.0, "a call ran that was not answered, or twice");

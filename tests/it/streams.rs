@@ -1,4 +1,5 @@
-//! Streaming calls: the three kinds with streams, their ends, back-pressure, and what becomes of them when somebody breaks off.
+//! Streaming calls: the three kinds with streams, their ends, back-pressure, and what becomes of
+//! them when somebody breaks off.
 
 use crate::world::{Scene, Stage, World, attached, background, check_status, soon, until};
 use dialback::{
@@ -77,7 +78,8 @@ struct Streams {
     pipe: Pipe,
 }
 
-/// Streams that count what passes, so that tests see who holds back whom, and which handlers are at work.
+/// Streams that count what passes, so that tests see who holds back whom, and which handlers are at
+/// work.
 #[derive(Clone, Default)]
 struct Pipe {
     sent: Arc<AtomicUsize>,
@@ -298,7 +300,8 @@ async fn a_slow_reader_holds_the_writer_back_through_the_node() {
         let before = streams.pipe.sent();
         let stream = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);
         let mut replies = stream.await.expect("a stream");
-        // The writer fills every window on the way and stands still: what it sends is bounded by them, not by the stream.
+        // The writer fills every window on the way and stands still: what it sends is bounded by
+        // them, not by the stream.
         let mut last = 0;
         soon("the writer stands still", async {
             loop {

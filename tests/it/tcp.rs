@@ -1,4 +1,5 @@
-//! Connections of TCP through agents: bytes, half-closes, resets, and that a cut one never looks finished.
+//! Connections of TCP through agents: bytes, half-closes, resets, and that a cut one never looks
+//! finished.
 
 mod bounds;
 mod place;

@@ -1,7 +1,9 @@
-//! Keeps the house in order: layers point downwards, dependencies stay in their rooms, every file says what it is for and is used.
+//! Enforces the layout: layers point downwards, dependencies stay in their modules, every file says
+//! what it is for and is used, comments are wrapped.
 //!
-//! It reads text, not syntax: comments and strings are blanked. Tests inside a file are held to the layers like any other code; a
-//! whole file that is only compiled for tests may reach up, as the handshakes of tls do for certificates.
+//! It reads text, not syntax: comments and strings are blanked. Tests inside a file are held to the
+//! layers like any other code; a whole file that is only compiled for tests may reach up, as the
+//! handshakes of tls do for certificates.
 
 use std::{
     collections::BTreeMap,
@@ -139,7 +141,7 @@ fn used_modules(code: &str) -> Vec<String> {
         let Some(path) = code[at + "crate".len()..].trim_start().strip_prefix("::") else {
             continue;
         };
-        // `$crate` is what macros write for the crate of their own; their users are not ours to judge.
+        // Macros write `$crate` for their own crate; code that uses them is outside of this test.
         let is_macro = code[..at].ends_with('$');
         let path = path.trim_start();
         let word = first_word(path);
@@ -186,7 +188,8 @@ fn declared(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The module of the top that a file belongs to; none for lib.rs and the binary, which is another crate.
+/// The top-level module that a file belongs to; none for lib.rs and the binary, which is another
+/// crate.
 fn module_of(path: &str) -> Option<&str> {
     let path = path.strip_prefix("src/").filter(|path| !path.starts_with("bin/"))?;
     let name = path.split('/').next().unwrap_or(path).trim_end_matches(".rs");
@@ -257,7 +260,8 @@ fn room_faults(tree: &Tree) -> Vec<String> {
     faults
 }
 
-/// Whether a code names the crate, as in `quinn::x` or `use quinn;`, and not a variable or a field of that name.
+/// Whether code names the crate, as in `quinn::x` or `use quinn;`, and not a variable or a field of
+/// that name.
 fn names_crate(code: &str, word: &str) -> bool {
     words(code, word).any(|at| {
         let (before, after) = (code[..at].trim_end(), code[at + word.len()..].trim_start());
@@ -392,6 +396,38 @@ fn public_error_enums_are_non_exhaustive() {
     check(exhaustive_error_faults, "src/low.rs", offends, passes);
 }
 
+/// The columns of a comment at most. Code, tables and single long words stand as they are.
+const COMMENT_COLUMNS_MAX: usize = 100;
+
+fn comment_faults(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (path, text) in tree {
+        let mut is_code = false;
+        for (at, line) in text.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!']);
+            is_code ^= comment.trim_start().starts_with("```");
+            let is_kept = is_code || comment.trim_start().starts_with(['|', '`']);
+            let is_one_word = !comment.trim().contains(' ');
+            if line.chars().count() > COMMENT_COLUMNS_MAX && !is_kept && !is_one_word {
+                let line = at + 1;
+                faults.push(format!("{path}: line {line}: a comment over 100 columns; wrap it"));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn comments_are_wrapped() {
+    check_none(&comment_faults(&project()));
+    let (long, word) = ("word ".repeat(30), "w".repeat(120));
+    check(comment_faults, "src/low.rs", &format!("// {long}"), &format!("// {word}"));
+    check(comment_faults, "src/low.rs", &format!("/// {long}"), &format!("/// | {long}"));
+    let in_code = format!("/// ```\n/// {long}\n/// ```");
+    check(comment_faults, "src/low.rs", &format!("/// ```\n/// ```\n//! {long}"), &in_code);
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     check_none(&first_line_faults(&project()));
@@ -404,8 +440,8 @@ fn every_file_is_compiled_and_every_test_is_run() {
 
 // That each rule catches its offender, and lets its good twin pass.
 
-const LIB: &str = "//! The crate.\n\
-    // mod ghost;\n#[cfg(feature = \"x\")]\npub mod top;\nmod middle;\nmod link;\nmod low;\npub use low::{A};\n";
+const LIB: &str = "//! The crate.\n// mod ghost;\n\
+    #[cfg(feature = \"x\")]\npub mod top;\nmod middle;\nmod link;\nmod low;\npub use low::{A};\n";
 
 fn tree_with(path: &str, text: &str) -> Tree {
     let file = |text: &str| format!("//! A file for something.\n{text}");

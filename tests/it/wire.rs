@@ -1,4 +1,5 @@
-//! What real parties send and take, byte for byte, against `tests/data/wire` and `docs/protocol.md`.
+//! What real parties send and take, byte for byte, against `tests/data/wire` and
+//! `docs/protocol.md`.
 
 use crate::raw_peer::{self, Ended, Issuer, RawLink, RawListener, RawStream, Settings, soon};
 use bytes::Bytes;
@@ -400,7 +401,8 @@ async fn a_real_node_answers_an_agent_that_leaves_with_the_golden_bytes() {
     assert_eq!(link.closed().await, (0x40, "the agent stops".into()));
 }
 
-/// STREAM frames and what of the stream came in one piece: the frame cannot be in two datagrams, so one frame is one datagram.
+/// STREAM frames and what of the stream came in one piece: the frame cannot be in two datagrams, so
+/// one frame is one datagram.
 async fn in_one_frame(link: &RawLink, stream: &mut RawStream, frames_before: u64) -> Bytes {
     let chunk = soon("a chunk", stream.recv.read_chunk(usize::MAX, true)).await;
     let bytes = chunk.expect("readable").expect("not the end").bytes;
@@ -419,7 +421,8 @@ fn quiet() -> Limits {
     }
 }
 
-// On one thread the transport runs when the writer is done, as it does on a busy machine; on several it may send the FIN after.
+// On one thread the transport runs when the writer is done, as it does on a busy machine; on
+// several it may send the FIN after.
 #[tokio::test]
 async fn a_unary_request_of_32_bytes_leaves_in_one_datagram() {
     let issuer = Issuer::new();
@@ -605,7 +608,8 @@ async fn a_node_sends_any_method_of_a_service_to_an_agent_that_has_registered_it
     assert!(listed[0].methods[0].is_any(), "{listed:?}");
 }
 
-/// A raw node with a real agent that hosts [`meter`]: what it registers is not that of the golden file.
+/// A raw node with a real agent that hosts [`meter`]: what it registers is not that of the golden
+/// file.
 async fn golden_streams(issuer: &Issuer, db: TcpForward) -> (Agent, RawLink, RawStream) {
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))

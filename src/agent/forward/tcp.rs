@@ -1,4 +1,5 @@
-//! Forwards of TCP: a call becomes a connection to a local upstream, and its messages are the bytes of it.
+//! Forwards of TCP: a call becomes a connection to a local upstream, and its messages are the bytes
+//! of it.
 
 use super::Upstream;
 use crate::{
@@ -24,10 +25,11 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// A local upstream that callers reach by connections through the agent, as `tcp:NAME`. Read from a text: `db=127.0.0.1:5432`.
+/// A local upstream that callers reach by connections through the agent, as `tcp:NAME`. Read from a
+/// text: `db=127.0.0.1:5432`.
 ///
-/// Each call is one connection to the upstream. A half-close goes through, either way; anything else that ends one side, a killed process
-/// or a lost link among it, resets the other.
+/// Each call is one connection to the upstream. A half-close goes through, either way; anything
+/// else that ends one side, a killed process or a lost link among it, resets the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpForward {
     name: Name,
@@ -92,7 +94,8 @@ struct Hosted {
 }
 
 impl Hosted {
-    /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not executed.
+    /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not
+    /// executed.
     async fn connect(&self, requester: &PeerName, deadline: Instant) -> Result<Socket, Status> {
         let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
         let until = deadline.min(Instant::now() + *connect_wait_max);
@@ -105,7 +108,8 @@ impl Hosted {
                 (text.clone(), text)
             }
         };
-        // Where it is stands in the agent's log alone: who calls need not know the network behind the agent.
+        // Where it is stands in the agent's log alone: who calls need not know the network behind
+        // the agent.
         if let Some(suppressed) = self.unreached.say(requester.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
         }
@@ -134,8 +138,8 @@ impl Handler for Hosted {
     }
 }
 
-/// A connection to the upstream while it lasts. Whoever takes what the upstream says also drives what it is told; dropped before both
-/// directions have ended, it is reset.
+/// A connection to the upstream while it lasts. Whoever takes what the upstream says also drives
+/// what it is told; dropped before both directions have ended, it is reset.
 struct Connection {
     /// Taken when both directions have ended.
     socket: Option<Socket>,

@@ -7,9 +7,11 @@ use crate::{
 };
 use std::{fmt, io, path::PathBuf, str::FromStr};
 
-/// The address of something that an agent forwards to: `127.0.0.1:5432`, `db.internal:5432`, `[::1]:5432`, `unix:/run/db.sock`.
+/// The address of something that an agent forwards to: `127.0.0.1:5432`, `db.internal:5432`,
+/// `[::1]:5432`, `unix:/run/db.sock`.
 ///
-/// A host's name is looked up for each connection, and its addresses are raced (RFC 8305): one that is silent holds the next up by 250 ms.
+/// A host's name is looked up for each connection, and its addresses are raced (RFC 8305): one that
+/// is silent holds the next up by 250 ms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream(Address);
 

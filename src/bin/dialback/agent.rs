@@ -1,4 +1,5 @@
-//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop, and takes up what its files say meanwhile.
+//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop, and takes
+//! up what its files say meanwhile.
 
 use crate::{
     args::AgentArgs,
@@ -193,7 +194,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     audit::kept(&audit, run).await?
 }
 
-/// No rule at all opens everything that is hosted: that is for an owner to say at a start, and not for a file that was cut short.
+/// No rule at all opens everything that is hosted: that is for an owner to say at a start, and not
+/// for a file that was cut short.
 fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failure> {
     if has_rules.get() && next.allow.is_empty() {
         return Err(Failure::usage(

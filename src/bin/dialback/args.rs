@@ -1,6 +1,8 @@
-//! What is typed. What it means is decided by each command: here only the grammar of single values is checked.
+//! What is typed. What it means is decided by each command: here only the grammar of single values
+//! is checked.
 //!
-//! Every flag but `--force` is read from the environment too, as `DIALBACK_<FLAG>`: one rule, applied to all of them in one place.
+//! Every flag but `--force` is read from the environment too, as `DIALBACK_<FLAG>`: one rule,
+//! applied to all of them in one place.
 
 use crate::{
     certs::args::CertsArgs,
@@ -17,7 +19,8 @@ use dialback::{
 };
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-/// Reverse RPC over QUIC: the agent inside a private network dials out, and is called over its own link.
+/// Reverse RPC over QUIC: the agent inside a private network dials out, and is called over its own
+/// link.
 #[derive(Debug, Parser)]
 #[command(
     name = "dialback",
@@ -132,7 +135,8 @@ impl From<TlsArgs> for TlsFiles {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Audit log")]
 pub(crate) struct AuditArgs {
-    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP opens it again
+    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP opens it
+    /// again
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
     /// Write every call there too
@@ -174,7 +178,8 @@ pub(crate) struct NodeArgs {
     /// The bearer tokens of the HTTP door; see `dialback token`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
-    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may use]
+    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may
+    /// use]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     /// The audit log.
@@ -205,7 +210,8 @@ pub(crate) struct AgentArgs {
     /// A node to dial; may come several times [default: localhost:4433]
     #[arg(long = "node", value_name = "HOST:PORT", value_delimiter = ',')]
     pub(crate) node: Vec<NodeAddress>,
-    /// Lead tcp:NAME to HOST:PORT or unix:/PATH; may come several times, and replaces [[tcp]] of that name
+    /// Lead tcp:NAME to HOST:PORT or unix:/PATH; may come several times, and replaces [[tcp]] of
+    /// that name
     #[arg(long, value_name = "NAME=ADDR", value_delimiter = ',')]
     pub(crate) tcp: Vec<TcpForward>,
     /// Host the demo services: HelloService and Demo
@@ -215,13 +221,16 @@ pub(crate) struct AgentArgs {
     /// The file to which Demo/Append writes; needs the demo
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
-    /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may come several times
+    /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may come
+    /// several times
     #[arg(long, value_name = "SERVICE=URL", value_delimiter = ',', value_parser = parse_forward)]
     pub(crate) forward: Vec<ForwardFlag>,
-    /// The enroller that renews the certificate at two thirds of its life [default: none; port 4434]
+    /// The enroller that renews the certificate at two thirds of its life [default: none; port
+    /// 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: Option<NodeAddress>,
-    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may use]
+    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may
+    /// use]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     /// The audit log.
@@ -374,10 +383,12 @@ pub(crate) struct CallArgs {
     /// Wait, within the timeout, for an agent to attach
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) wait: bool,
-    /// Ask for a stream of replies, where the method may be called either way: one that is forwarded
+    /// Ask for a stream of replies, where the method may be called either way: one that is
+    /// forwarded
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
     pub(crate) stream: bool,
-    /// Higher goes first on the links, from -128 to 127; a node takes at most 0 [default: 0, streams -16]
+    /// Higher goes first on the links, from -128 to 127; a node takes at most 0 [default: 0,
+    /// streams -16]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) priority: Option<i8>,
     /// The messages: JSON, @FILE, or @- for standard input
@@ -386,7 +397,8 @@ pub(crate) struct CallArgs {
     /// A pair of metadata, as 'key: value'; may come several times
     #[arg(short = 'H', long = "header", value_name = "KEY: VALUE", value_parser = parse_header)]
     pub(crate) header: Vec<(String, String)>,
-    /// How long connecting and calling may take together, as 500ms, 5s, 2m [default: 30s, streams 24h]
+    /// How long connecting and calling may take together, as 500ms, 5s, 2m [default: 30s, streams
+    /// 24h]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
     /// Print one JSON object, for a failure too
@@ -602,7 +614,8 @@ pub(crate) enum ConfigCommand {
     },
 }
 
-/// Reads the command line and the environment. Ends the process where they cannot be read: 0 after help, else 2.
+/// Reads the command line and the environment. Ends the process where they cannot be read: 0 after
+/// help, else 2.
 pub(crate) fn parse() -> Cli {
     let read = with_environment(Cli::command())
         .try_get_matches()
@@ -612,7 +625,8 @@ pub(crate) fn parse() -> Cli {
 
 /// Gives every flag its variable, hidden in help: the first page of help states the rule.
 ///
-/// Not so for `config`: its flags name files to look at, and `DIALBACK_NODE` is where a node is dialled.
+/// Not so for `config`: its flags name files to look at, and `DIALBACK_NODE` is where a node is
+/// dialled.
 fn with_environment(command: clap::Command) -> clap::Command {
     if command.get_name() == "config" {
         return command;

@@ -1,4 +1,5 @@
-//! The audit log of a node or an agent: opened before anything else starts, opened again on SIGHUP, written to its end.
+//! The audit log of a node or an agent: opened before anything else starts, opened again on SIGHUP,
+//! written to its end.
 
 use crate::exit::Failure;
 use dialback::{Audit, config::AuditFile, limits::AUDIT_FLUSH_WAIT_MAX};
@@ -24,7 +25,8 @@ pub(crate) fn open(settings: AuditFile) -> Result<Audit, Failure> {
     Ok(audit.with_calls(has_calls))
 }
 
-/// Runs a program, and opens its audit log again on each SIGHUP. Whoever rotates logs renames the file first.
+/// Runs a program, and opens its audit log again on each SIGHUP. Whoever rotates logs renames the
+/// file first.
 pub(crate) async fn kept<T>(audit: &Audit, work: impl Future<Output = T>) -> Result<T, Failure> {
     let ended = tokio::select! {
         ended = work => Ok(ended),

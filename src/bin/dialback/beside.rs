@@ -28,7 +28,8 @@ impl Grouped {
     }
 }
 
-/// The details of an error as text: base64url, as all byte strings are shown. None if there are none.
+/// The details of an error as text: base64url, as all byte strings are shown. None if there are
+/// none.
 pub(crate) fn details(status: &Status) -> Option<String> {
     let details = status.details();
     (!details.is_empty()).then(|| URL_SAFE_NO_PAD.encode(details))
@@ -42,7 +43,8 @@ pub(crate) fn line(status: &Status) -> String {
     if beside.is_empty() { status.to_string() } else { format!("{status} ({})", beside.join(", ")) }
 }
 
-/// Tells what came before and after the replies, a line a pair, on standard error: standard output has the replies alone.
+/// Tells what came before and after the replies, a line a pair, on standard error: standard output
+/// has the replies alone.
 pub(crate) async fn tell(metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
     let lines = |title: &'static str, pairs: &Metadata| {
         let line = |(key, value)| format!("{title} {}\n", escape(&format!("{key}: {value}")));

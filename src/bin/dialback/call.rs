@@ -149,7 +149,8 @@ impl Order {
         }
     }
 
-    /// Of which kind the method is, by the node's directory. Where that cannot be known, the call itself says why.
+    /// Of which kind the method is, by the node's directory. Where that cannot be known, the call
+    /// itself says why.
     ///
     /// # Errors
     /// The call was to wait for an agent, and none attached in time.
@@ -172,7 +173,8 @@ impl Order {
         }
     }
 
-    /// What the agent that is to answer hosts; of several the first. If the call is to wait, once there is one.
+    /// What the agent that is to answer hosts; of several the first. If the call is to wait, once
+    /// there is one.
     async fn services(&self, caller: &Caller) -> Result<Vec<ServiceInfo>, Status> {
         loop {
             let agent = match &self.whom {
@@ -185,7 +187,8 @@ impl Order {
             };
             match services {
                 Err(status) if self.wait && status.code() == Code::Unavailable => {
-                    // The directory is asked again and again: it has no method by which a caller could wait.
+                    // The directory is asked again and again: it has no method by which a caller
+                    // could wait.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 services => return services,
@@ -336,7 +339,8 @@ fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
     })
 }
 
-/// Sends all of the input, then closes this half. That the other side takes no more is not told here: how the call ended says why.
+/// Sends all of the input, then closes this half. That the other side takes no more is not told
+/// here: how the call ended says why.
 async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failure> {
     loop {
         let next = tokio::select! {
@@ -357,7 +361,8 @@ async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failur
     }
 }
 
-/// Sends and receives at once. Input that cannot be read ends the call; otherwise what was received decides.
+/// Sends and receives at once. Input that cannot be read ends the call; otherwise what was received
+/// decides.
 async fn both<T>(
     sending: impl Future<Output = Result<(), Failure>>,
     receiving: impl Future<Output = Result<T, Failure>>,

@@ -17,11 +17,13 @@ use std::{
 /// A node that has not answered by now does not, whatever the call's own time.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The goodbye leaves within a turn of the runtime. QUIC would stay for three round trips and more to repeat it if need be, which is felt
-/// at a prompt; a node that misses it drops the link by its heartbeat.
+/// The goodbye leaves within a turn of the runtime. QUIC would stay for three round trips and more
+/// to repeat it if need be, which is felt at a prompt; a node that misses it drops the link by its
+/// heartbeat.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(20);
 
-/// After a call that was dropped or failed its end matters to a handler that may still run: long enough to repeat the goodbye.
+/// After a call that was dropped or failed its end matters to a handler that may still run: long
+/// enough to repeat the goodbye.
 const CANCEL_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Whom to reach, as whom, and within which time.

@@ -1,4 +1,5 @@
-//! `dialback certs`: makes, renews and revokes certificates, and shows what there is. Keys are never shown.
+//! `dialback certs`: makes, renews and revokes certificates, and shows what there is. Keys are
+//! never shown.
 
 pub(crate) mod args;
 mod tell;

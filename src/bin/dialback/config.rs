@@ -38,8 +38,8 @@ fn check_agent(path: &Path) -> Result<String, Faults> {
     Ok(format!("{}: an agent's file, {} {nodes}", path.display(), config.nodes.len()))
 }
 
-/// A file that is good as either; else the faults of the kind of which it has fewer keys that belong in the other's file, and then fewer
-/// faults.
+/// A file that is good as either; else the faults of the kind of which it has fewer keys that
+/// belong in the other's file, and then fewer faults.
 fn check_either(path: &Path) -> Result<String, Faults> {
     check_node(path).or_else(|as_node| {
         check_agent(path).map_err(|as_agent| {

@@ -1,4 +1,5 @@
-//! Which files the credentials come from: flags, environment, config file, or the directory `certs`.
+//! Which files the credentials come from: flags, environment, config file, or the directory
+//! `certs`.
 
 use crate::{args::TlsArgs, exit::Failure};
 use dialback::{
@@ -28,7 +29,8 @@ pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentia
     Ok(credentials)
 }
 
-/// Finishes what was left between certificate and key. Where that cannot be written, reading the files says what is wrong with them.
+/// Finishes what was left between certificate and key. Where that cannot be written, reading the
+/// files says what is wrong with them.
 fn mend(files: &CredentialFiles) {
     let key = files.key.display();
     match mend_pair(&files.cert, &files.key) {
@@ -52,8 +54,9 @@ pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
     [Some(cert), Some(key), Some(ca), node_ca, crl].into_iter().flatten().collect()
 }
 
-/// Which files a party that stays reads, once and again. What was found at its start stays what it reads: a revocation list that is gone is a
-/// fault then, and not a party without a list; and another certificate that comes to lie beside its own confuses nobody.
+/// Which files a party that stays reads, once and again. What was found at its start stays what it
+/// reads: a revocation list that is gone is a fault then, and not a party without a list; and
+/// another certificate that comes to lie beside its own confuses nobody.
 pub(crate) struct Locator {
     role: Role,
     /// What was found, for what the config file said.
@@ -66,7 +69,8 @@ impl Locator {
         Self { role, found: Mutex::default() }
     }
 
-    /// The files. Looked for at the first time, when the config file says something else, and as long as there is no revocation list.
+    /// The files. Looked for at the first time, when the config file says something else, and as
+    /// long as there is no revocation list.
     pub(crate) fn locate(
         &self,
         flags: TlsFiles,
@@ -121,11 +125,13 @@ fn with_key(mut files: TlsFiles) -> TlsFiles {
     files
 }
 
-/// Fills what is not named from beside the certificate. The list goes with the CA: who names the CA names its list.
+/// Fills what is not named from beside the certificate. The list goes with the CA: who names the CA
+/// names its list.
 fn beside(files: TlsFiles) -> TlsFiles {
     let mut files = with_key(files);
     let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };
-    // A certificate that is not there is the fault to tell of, not the CA that does not stand beside it.
+    // A certificate that is not there is the fault to tell of, not the CA that does not stand
+    // beside it.
     files.ca = sibling(&cert, "ca.pem").or_else(|| (!cert.exists()).then(|| cert.clone()));
     files.crl = files.crl.or_else(|| sibling(&cert, "crl.pem"));
     files

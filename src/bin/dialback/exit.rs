@@ -1,4 +1,5 @@
-//! How a command ends: its exit code, and how a failure is told. Only here an error meets the terminal.
+//! How a command ends: its exit code, and how a failure is told. Only here an error meets the
+//! terminal.
 
 use crate::beside::{self, Grouped};
 use crate::log_writer::LogWriter;
@@ -44,7 +45,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The reader of standard output has gone before the last line: the exit code of programs that SIGPIPE ends.
+    /// The reader of standard output has gone before the last line: the exit code of programs that
+    /// SIGPIPE ends.
     pub(crate) const READER_GONE: Self = Self::Signal(13);
 
     /// What was typed, a config file or local credentials: one fact, with its causes.
@@ -102,8 +104,8 @@ impl Failure {
 
 /// Prints why a command failed, one `error: ...` a line, and gives the exit code.
 ///
-/// They go the way of log lines, after those, and wait for a place in their queue: a standard error that is read has them, and one that nobody
-/// reads holds up the end by a bounded time only.
+/// They go the way of log lines, after those, and wait for a place in their queue: a standard error
+/// that is read has them, and one that nobody reads holds up the end by a bounded time only.
 pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> ExitCode {
     let code = result.as_ref().err().map_or(0, Failure::code);
     let lines = result.err().iter().flat_map(Failure::lines).collect::<Vec<_>>();

@@ -1,4 +1,5 @@
-//! The services that an agent forwards to local HTTP servers: from flags and file, hosted, and replaced while the agent runs.
+//! The services that an agent forwards to local HTTP servers: from flags and file, hosted, and
+//! replaced while the agent runs.
 
 use crate::exit::Failure;
 use dialback::{
@@ -93,7 +94,8 @@ fn announce(config: &ForwardConfig) {
 pub(crate) struct Live(Vec<(ForwardConfig, ForwardHandle)>);
 
 impl Live {
-    /// Whether these would be registered with the same services and methods, so that they can be put in force as they are.
+    /// Whether these would be registered with the same services and methods, so that they can be
+    /// put in force as they are.
     pub(crate) fn is_registered_as(&self, next: &Forwards) -> bool {
         let has = |config: &ForwardConfig| {
             self.0.iter().any(|(hosted, _)| is_registered_alike(hosted, config))

@@ -1,4 +1,5 @@
-//! The HTTP door of `dialback node`: what flags and file say of it, and what of that can change while it runs.
+//! The HTTP door of `dialback node`: what flags and file say of it, and what of that can change
+//! while it runs.
 
 use crate::{args::NodeArgs, exit::Failure};
 use dialback::{
@@ -94,7 +95,8 @@ pub(crate) struct NextGateway {
     certificate: Option<ServerCertificate>,
 }
 
-/// That of what was read anew. Without a word of the door, it stays as it is until the node is started again.
+/// That of what was read anew. Without a word of the door, it stays as it is until the node is
+/// started again.
 pub(crate) fn next(settings: Option<GatewaySettings>) -> Option<NextGateway> {
     settings.map(|GatewaySettings { tokens, certificate, .. }| NextGateway { tokens, certificate })
 }

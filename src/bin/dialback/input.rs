@@ -1,4 +1,5 @@
-//! The messages of a call as they are given: JSON on the command line, in a file or on standard input, each read when it is asked for.
+//! The messages of a call as they are given: JSON on the command line, in a file or on standard
+//! input, each read when it is asked for.
 
 use crate::exit::{Failure, refused_here};
 use bytes::Bytes;
@@ -26,7 +27,8 @@ impl<'de> Deserialize<'de> for Encoded {
 }
 
 impl Input {
-    /// Starts to read what `-d` gives, in a thread of its own: standard input may stay silent for long.
+    /// Starts to read what `-d` gives, in a thread of its own: standard input may stay silent for
+    /// long.
     pub(crate) fn open(data: Option<&str>) -> Result<Self, Failure> {
         match data {
             None => Ok(Self::read(Cursor::new("null"), "-d".into())),

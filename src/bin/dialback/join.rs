@@ -1,4 +1,5 @@
-//! `dialback agent join`, `dialback caller join` and `renew`: certificates from an enroller. Keys and tokens are never shown.
+//! `dialback agent join`, `dialback caller join` and `renew`: certificates from an enroller. Keys
+//! and tokens are never shown.
 
 use crate::{
     args::{JoinArgs, JoinCommand, RenewArgs},
@@ -75,8 +76,8 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
     }
 }
 
-/// The credentials in the files of a renewal, after whatever an earlier one had left undone. One that has ended is told with the way to a
-/// new one.
+/// The credentials in the files of a renewal, after whatever an earlier one had left undone. One
+/// that has ended is told with the way to a new one.
 pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Failure> {
     if renewal.mend()? {
         tracing::warn!(

@@ -24,7 +24,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Starts to log. What the libraries below say is shown from `warn` on, or when all is asked for with `trace`.
+/// Starts to log. What the libraries below say is shown from `warn` on, or when all is asked for
+/// with `trace`.
 ///
 /// # Errors
 /// The system gives no thread to write with.
@@ -53,7 +54,8 @@ fn others_at(level: LevelFilter) -> LevelFilter {
     if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) }
 }
 
-/// quinn warns of what lines of ours tell with the cause and the remedy. Its own are shown from `debug` on; the target covers its crates.
+/// quinn warns of what lines of ours tell with the cause and the remedy. Its own are shown from
+/// `debug` on; the target covers its crates.
 fn quinn_at(level: LevelFilter) -> LevelFilter {
     if level >= LevelFilter::DEBUG { others_at(level) } else { LevelFilter::OFF }
 }

@@ -1,5 +1,5 @@
-//! The thread that writes log lines, and the bounded queue before it: a log that nobody reads costs lines, which are counted, and blocks
-//! no thread of the runtime.
+//! The thread that writes log lines, and the bounded queue before it: a log that nobody reads costs
+//! lines, which are counted, and blocks no thread of the runtime.
 
 use dialback::limits::{LOG_FLUSH_STEP, LOG_FLUSH_WAIT_MAX, LOG_LINES_WAITING_MAX};
 use std::{
@@ -46,8 +46,9 @@ impl LogWriter {
         }
     }
 
-    /// Writes the last lines of a process, after all that came before them: unlike others they wait for a place. Blocks its thread, at most
-    /// [`LOG_FLUSH_WAIT_MAX`]. Says whether everything was written.
+    /// Writes the last lines of a process, after all that came before them: unlike others they wait
+    /// for a place. Blocks its thread, at most [`LOG_FLUSH_WAIT_MAX`]. Says whether everything was
+    /// written.
     pub(crate) fn finish(&self, last: Vec<Vec<u8>>) -> bool {
         let until = Instant::now() + LOG_FLUSH_WAIT_MAX;
         let (done, written) = mpsc::sync_channel(1);
@@ -57,7 +58,8 @@ impl LogWriter {
             && written.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
     }
 
-    /// Queues an order as soon as there is a place. A bounded queue of std tells nobody when it has one, so it is asked again and again.
+    /// Queues an order as soon as there is a place. A bounded queue of std tells nobody when it has
+    /// one, so it is asked again and again.
     fn send_by(&self, mut order: Order, until: Instant) -> bool {
         while let Err(refused) = self.orders.try_send(order) {
             match refused {

@@ -1,4 +1,5 @@
-//! `dialback node`: reads its settings, runs until it is told to stop, and takes up what its files say meanwhile.
+//! `dialback node`: reads its settings, runs until it is told to stop, and takes up what its files
+//! say meanwhile.
 
 use crate::{
     args::NodeArgs,

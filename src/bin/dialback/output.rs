@@ -19,8 +19,8 @@ pub(crate) enum Printed {
     ReaderGone,
 }
 
-/// Prints lines on a thread that may block, so that a pipe that nobody reads holds up neither signals nor timers. Dropped, the line may
-/// still be written.
+/// Prints lines on a thread that may block, so that a pipe that nobody reads holds up neither
+/// signals nor timers. Dropped, the line may still be written.
 pub(crate) async fn print_aside(text: String) -> Result<Printed, Failure> {
     let written = read_aside(move || write_line(&text)).await;
     written.unwrap_or_else(|| Err(Failure::Runtime(vec!["printing broke off".into()])))
@@ -51,7 +51,8 @@ fn write_line(text: &str) -> Result<Printed, Failure> {
     }
 }
 
-/// Prints a line that must reach a reader, such as a secret that is printed once: one that has gone is a failure too.
+/// Prints a line that must reach a reader, such as a secret that is printed once: one that has gone
+/// is a failure too.
 pub(crate) fn print_all(text: &str) -> Result<(), Failure> {
     match write_line(text)? {
         Printed::Written => Ok(()),
@@ -67,7 +68,8 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&escape_json(text))
 }
 
-/// Shows control characters and other invisible ones as `\u{..}`, so that no text of a peer steers a terminal.
+/// Shows control characters and other invisible ones as `\u{..}`, so that no text of a peer steers
+/// a terminal.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -79,7 +81,8 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// The same for JSON, where such characters stand in strings only and have an escape that means the same value.
+/// The same for JSON, where such characters stand in strings only and have an escape that means the
+/// same value.
 pub(crate) fn escape_json(text: String) -> String {
     if !text.contains(is_hidden) {
         return text;
@@ -94,7 +97,8 @@ pub(crate) fn escape_json(text: String) -> String {
     out
 }
 
-/// Characters that JSON lets through and terminals act on: DEL, C1 controls, and those that turn the direction of text.
+/// Characters that JSON lets through and terminals act on: DEL, C1 controls, and those that turn
+/// the direction of text.
 fn is_hidden(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,5 +1,5 @@
-//! A party that runs takes up what its files say now: on SIGHUP, and when they change. Checked as a whole first; if anything is wrong, what
-//! was in force stays.
+//! A party that runs takes up what its files say now: on SIGHUP, and when they change. Checked as a
+//! whole first; if anything is wrong, what was in force stays.
 
 use crate::{
     exit::Failure,
@@ -26,8 +26,9 @@ pub(crate) struct Read<N> {
     pub(crate) announce: Box<dyn FnOnce()>,
 }
 
-/// Why what there is was not taken up. It is tried again until it is, because the remedy may lie elsewhere than in a file's contents: in a
-/// mode, a clock, a file that is named and not there yet. Said when it is new, and every hour.
+/// Why what there is was not taken up. It is tried again until it is, because the remedy may lie
+/// elsewhere than in a file's contents: in a mode, a clock, a file that is named and not there yet.
+/// Said when it is new, and every hour.
 #[derive(Default)]
 pub(crate) struct Pending(Option<(Vec<String>, Instant)>);
 
@@ -74,7 +75,8 @@ pub(crate) struct Start<S> {
     pub(crate) hangups: Hangups,
 }
 
-/// Runs a party that stays: reads its settings, waits where its certificate is not valid yet, and serves.
+/// Runs a party that stays: reads its settings, waits where its certificate is not valid yet, and
+/// serves.
 pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
     reader: Reader<S>,
     files: fn(&S) -> Vec<PathBuf>,
@@ -102,12 +104,14 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
 
 /// What a party starts with, and a watch on where it was read.
 fn first<S>(reader: &Reader<S>, files: impl Fn(&S) -> Vec<PathBuf>) -> Result<(S, Watch), Failure> {
-    // Read once to know which files these are: they are watched from before they are read for good, so that no change falls between.
+    // Read once to know which files these are: they are watched from before they are read for good,
+    // so that no change falls between.
     let watch = Watch::new(files(&reader()?));
     Ok((reader()?, watch))
 }
 
-/// Minds files and SIGHUP for as long as it is polled. What was read is made fit for the party that runs, and applied.
+/// Minds files and SIGHUP for as long as it is polled. What was read is made fit for the party that
+/// runs, and applied.
 pub(crate) async fn mind<S: Send + 'static, N>(
     mut watch: Watch,
     mut hangups: Hangups,
@@ -161,7 +165,8 @@ pub(crate) async fn read_once<S: Send + 'static>(reader: &Reader<S>) -> Result<S
     aside(move || reader()).await
 }
 
-/// A file on a mount that does not answer holds up a thread, and not the signal that ends the process.
+/// A file on a mount that does not answer holds up a thread, and not the signal that ends the
+/// process.
 async fn aside<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -170,7 +175,8 @@ async fn aside<T: Send + 'static>(
         .unwrap_or_else(|| Err(Failure::Runtime(vec!["reading the files broke off".into()])))
 }
 
-/// Whether what has been changed takes a restart: names of settings, and whether they are others than those that the party has.
+/// Whether what has been changed takes a restart: names of settings, and whether they are others
+/// than those that the party has.
 pub(crate) fn restarts<const N: usize>(changed: [(bool, &'static str); N]) -> Vec<&'static str> {
     changed.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
 }

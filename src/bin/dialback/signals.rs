@@ -9,7 +9,8 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Two signals within this time are one: a terminal's Ctrl-C reaches the whole group, and its supervisor passes on a SIGTERM.
+/// Two signals within this time are one: a terminal's Ctrl-C reaches the whole group, and its
+/// supervisor passes on a SIGTERM.
 const ONE_SIGNAL_WITHIN: Duration = Duration::from_millis(200);
 
 /// Whether a signal at `now` is another one than that at `first`.
@@ -144,7 +145,8 @@ impl Signals {
         }
     }
 
-    /// Stops in good order after a signal. A second one cancels the token that `shutdown` is given, which then only tells the peers.
+    /// Stops in good order after a signal. A second one cancels the token that `shutdown` is given,
+    /// which then only tells the peers.
     pub(crate) async fn stop<F: Future<Output = ()>>(
         &mut self,
         first: Stop,

@@ -1,4 +1,5 @@
-//! `dialback tcp`: a local port that ends at an agent's forward. Every connection is a call of its own, over one link.
+//! `dialback tcp`: a local port that ends at an agent's forward. Every connection is a call of its
+//! own, over one link.
 
 use crate::{
     args::{Listen, TcpArgs},
@@ -20,7 +21,8 @@ use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Looking up whether the forward is there is a kindness to whoever starts this, and may take no longer.
+/// Looking up whether the forward is there is a kindness to whoever starts this, and may take no
+/// longer.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Between two tries to accept when the system has no room for a connection.
@@ -29,7 +31,8 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The goodbye to the node.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// What it shows and believes, and where that was read. A port stays open for longer than a certificate holds.
+/// What it shows and believes, and where that was read. A port stays open for longer than a
+/// certificate holds.
 struct Settings {
     credentials: Credentials,
     files: Vec<PathBuf>,
@@ -233,7 +236,8 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
         call = call.timeout(timeout);
     }
     let call_id = call.call_id();
-    // Dropped on the way, the socket is reset: whoever is at its other end gets an error, and no clean end.
+    // Dropped on the way, the socket is reset: whoever is at its other end gets an error, and no
+    // clean end.
     let stream = match call.await {
         Ok(stream) => stream,
         Err(status) => {

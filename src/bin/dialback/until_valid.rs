@@ -1,5 +1,5 @@
-//! A start for which a certificate is not valid yet, as on a machine whose clock is behind until the network has set it: commands that stay
-//! wait.
+//! A start for which a certificate is not valid yet, as on a machine whose clock is behind until
+//! the network has set it: commands that stay wait.
 
 use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
 use dialback::limits::RELOAD_AGAIN_EVERY;
@@ -13,9 +13,10 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// What the first attempt gave, or one of those `again`; `None` if a signal has ended the wait.
 ///
-/// While an attempt fails because a certificate is not valid yet, the next one is made when it is by the clock, at SIGHUP, and every few seconds,
-/// because the clock may be set and files may change. Once it waits, other failures do not end the wait either: files that are being replaced do
-/// not fit each other for a moment.
+/// While an attempt fails because a certificate is not valid yet, the next one is made when it is
+/// by the clock, at SIGHUP, and every few seconds, because the clock may be set and files may
+/// change. Once it waits, other failures do not end the wait either: files that are being replaced
+/// do not fit each other for a moment.
 ///
 /// # Errors
 /// The first attempt failed for another reason.

@@ -1,4 +1,5 @@
-//! A socket joined with a forwarded connection: what comes of the one goes to the other, ends and resets included.
+//! A socket joined with a forwarded connection: what comes of the one goes to the other, ends and
+//! resets included.
 
 use super::{
     ByteStream, EndMark, Socket, SocketWriter, broken,
@@ -12,9 +13,11 @@ use std::{
 };
 
 impl ByteStream {
-    /// Joins it with a connection of the system until both directions have ended, and gives the bytes that went out and came in.
+    /// Joins it with a connection of the system until both directions have ended, and gives the
+    /// bytes that went out and came in.
     ///
-    /// A half-close goes through by itself, either way. Whatever else ends one side resets the other. Dropping the future resets both.
+    /// A half-close goes through by itself, either way. Whatever else ends one side resets the
+    /// other. Dropping the future resets both.
     ///
     /// # Errors
     /// Why it was broken off, with code and outcome: `ABORTED` for a reset of either connection.

@@ -1,4 +1,5 @@
-//! A connection of the system that is joined with a call: abortive until it has ended well, so that a cut one never looks finished.
+//! A connection of the system that is joined with a call: abortive until it has ended well, so that
+//! a cut one never looks finished.
 
 use crate::limits::{TCP_LOOK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,11 +20,13 @@ use tokio::{
 
 /// A connection of the system: TCP, or a Unix socket where there are such. Made with `From`.
 ///
-/// Closed before both directions have ended, a TCP connection is reset, also by the system when the process is killed: its other side
-/// gets an error and no clean end. Unix sockets know no reset, so that a cut looks like an end there.
+/// Closed before both directions have ended, a TCP connection is reset, also by the system when the
+/// process is killed: its other side gets an error and no clean end. Unix sockets know no reset, so
+/// that a cut looks like an end there.
 pub struct Socket {
     stream: Stream,
-    /// What was read and not handed on. Made when there is something to read: a connection that stands still holds none.
+    /// What was read and not handed on. Made when there is something to read: a connection that
+    /// stands still holds none.
     buffer: BytesMut,
     /// When to look next whether it is broken; made by the first who has to.
     look: Option<Pin<Box<Sleep>>>,
@@ -94,7 +97,8 @@ impl Socket {
         }
     }
 
-    /// Ready when the other side has reset the connection, for whoever neither reads nor writes for now: the system tells only those who do.
+    /// Ready when the other side has reset the connection, for whoever neither reads nor writes for
+    /// now: the system tells only those who do.
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_LOOK_EVERY)));
         loop {

@@ -29,7 +29,8 @@ use tokio::{
 };
 use tokio_util::sync::PollSender;
 
-/// The shape of a call that is a connection of TCP: bytes each way, each direction with an end of its own.
+/// The shape of a call that is a connection of TCP: bytes each way, each direction with an end of
+/// its own.
 #[derive(Debug)]
 pub enum Tcp {}
 
@@ -47,7 +48,8 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     let waits_for_agent = call.waits();
     let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
     let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
-    // The handler at the other end starts with the first message, and the upstream may be the one that speaks first.
+    // The handler at the other end starts with the first message, and the upstream may be the one
+    // that speaks first.
     requests.send(Bytes::new()).await?;
     let requests = requests.into_inner();
     let unsent = Unsent(requests.downgrade());
@@ -78,7 +80,8 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
 
 const TOO_SLOW: &str = "the connection was not there in time: the agent or its upstream hangs";
 
-/// Whoever drives the call finds out first that it is late, because only there it is known whether anything was sent.
+/// Whoever drives the call finds out first that it is late, because only there it is known whether
+/// anything was sent.
 const OPENED_GRACE: Duration = Duration::from_secs(1);
 
 /// Whether the first message of a request is still here: then nothing was sent.
@@ -90,7 +93,8 @@ impl Unsent {
     }
 }
 
-/// The reply, or that it did not come in time. The call is dropped where it stands then, so that what was not sent never will be.
+/// The reply, or that it did not come in time. The call is dropped where it stands then, so that
+/// what was not sent never will be.
 async fn in_time(
     mut reply: ReplyFuture,
     open_by: Option<Instant>,
@@ -147,14 +151,17 @@ async fn drive(
     }
 }
 
-/// A connection of TCP through an agent, open in both directions. Made by [`Callee::tcp`](crate::call::Callee::tcp).
+/// A connection of TCP through an agent, open in both directions. Made by
+/// [`Callee::tcp`](crate::call::Callee::tcp).
 ///
-/// `AsyncWrite::shutdown` is the half-close: it ends this side's direction and leaves the other open. Reading gives 0 bytes once the
-/// upstream has said that its last byte has come, and an error of the kind `ConnectionReset` with the [`Status`] in it when it was cut off:
-/// never the one for the other. What is written is on its way when the call returns, as with a socket; the pace of the upstream holds it back.
+/// `AsyncWrite::shutdown` is the half-close: it ends this side's direction and leaves the other
+/// open. Reading gives 0 bytes once the upstream has said that its last byte has come, and an error
+/// of the kind `ConnectionReset` with the [`Status`] in it when it was cut off: never the one for
+/// the other. What is written is on its way when the call returns, as with a socket; the pace of
+/// the upstream holds it back.
 ///
-/// Dropped before both directions have ended, it resets the connection: the upstream gets an error and no clean end. Costs up to eight
-/// chunks of up to 64 KiB, and a task.
+/// Dropped before both directions have ended, it resets the connection: the upstream gets an error
+/// and no clean end. Costs up to eight chunks of up to 64 KiB, and a task.
 pub struct ByteStream {
     outgoing: Outgoing,
     replies: Messages,
@@ -184,7 +191,8 @@ impl ByteStream {
         }
     }
 
-    /// Ends when the connection was cut off, and says why; also while nobody reads. Never ends if it ends well.
+    /// Ends when the connection was cut off, and says why; also while nobody reads. Never ends if
+    /// it ends well.
     pub fn cut_off(&self) -> impl Future<Output = Status> + Send + 'static {
         let mut cut_off = self.cut_off.clone();
         async move {

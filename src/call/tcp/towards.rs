@@ -16,7 +16,8 @@ use std::{
 pub(crate) enum EndMark {
     /// With their end: those of a request.
     End,
-    /// With an empty message: those of a reply, whose end is that of the whole call. After it comes the end.
+    /// With an empty message: those of a reply, whose end is that of the whole call. After it comes
+    /// the end.
     Empty,
 }
 
@@ -54,7 +55,8 @@ impl SocketWriter {
         !self.pending.is_empty()
     }
 
-    /// Moves what there is. Ready when this direction has ended well, or with why it cannot; not to be polled after that.
+    /// Moves what there is. Ready when this direction has ended well, or with why it cannot; not to
+    /// be polled after that.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

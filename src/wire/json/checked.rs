@@ -1,10 +1,12 @@
-//! A message that is well-formed, and what its JSON leaves out: all entries of a map but the last of those whose keys are equal as text.
+//! A message that is well-formed, and what its JSON leaves out: all entries of a map but the last
+//! of those whose keys are equal as text.
 
 use super::to_text::{Event, Walk};
 use bytes::Bytes;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-/// Entries after which a map is looked at before its end, so that equal keys take no more memory than this and the keys that differ.
+/// Entries after which a map is looked at before its end, so that equal keys take no more memory
+/// than this and the keys that differ.
 const LOOK_AFTER: usize = 4_096;
 
 /// Keys are hashed and compared by so many bytes at a time.
@@ -249,7 +251,8 @@ mod tests {
 
     #[test]
     fn maps_within_a_map_of_many_keys_cost_no_look_at_those() {
-        // {"": 0, ... 1,000 times, with a map of two keys after each of the last 100}: the keys are those of the message's bytes.
+        // {"": 0, ... 1,000 times, with a map of two keys after each of the last 100}: the keys are
+        // those of the message's bytes.
         let cbor = [0x61, b'a', 0x61, b'b'];
         let mut keys = Keys::new(&cbor);
         keys.begin();

@@ -5,7 +5,8 @@ use super::from_text::text_bytes;
 /// Where the entries of the open maps begin in the buffer: those of the innermost last.
 pub(super) type Starts = Vec<u32>;
 
-/// Entries after which a map is looked at before its end, so that equal keys take no more memory than this and the keys that differ.
+/// Entries after which a map is looked at before its end, so that equal keys take no more memory
+/// than this and the keys that differ.
 const LOOK_AFTER: usize = 4_096;
 
 /// The entries of one open map.
@@ -30,7 +31,8 @@ impl Entries {
         self.count(starts) >= self.look_at
     }
 
-    /// Removes every entry whose key stands there again later. With `refuse` gives where such a later one begins instead, and removes nothing.
+    /// Removes every entry whose key stands there again later. With `refuse` gives where such a
+    /// later one begins instead, and removes nothing.
     pub(super) fn settle(
         &mut self,
         out: &mut Vec<u8>,

@@ -12,8 +12,8 @@ const PIECE_BYTES: usize = 32 * 1024;
 /// Of a message that leaves much out, so much is passed at one time.
 const PASSED_BYTES_MAX: usize = 256 * 1024;
 
-/// The JSON of a message that was checked, written as it is asked for. Holds the message, and one bit for each of its bytes if some of it is
-/// left out.
+/// The JSON of a message that was checked, written as it is asked for. Holds the message, and one
+/// bit for each of its bytes if some of it is left out.
 #[derive(Debug, Clone)]
 pub(crate) struct JsonText {
     cbor: Bytes,

@@ -1,4 +1,5 @@
-//! The rules of RFC 8949 section 6 one by one, and where we do otherwise: `docs/json.md` has the same in prose.
+//! The rules of RFC 8949 section 6 one by one, and where we do otherwise: `docs/json.md` has the
+//! same in prose.
 
 use super::{cbor_to_text, encode_from, from_cbor, lenient_text_to_cbor, to_cbor};
 use serde_json::Value;
@@ -12,7 +13,8 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-/// CBOR in hexadecimal becomes this text of JSON, byte for byte: a test of values would take 1 for 1.0.
+/// CBOR in hexadecimal becomes this text of JSON, byte for byte: a test of values would take 1 for
+/// 1.0.
 #[track_caller]
 fn check_out(cbor: &str, json: &str) {
     let bytes = bytes(cbor);

@@ -1,7 +1,8 @@
-//! CBOR to JSON in steps, so that a text many times as long as its message is never in memory as a whole.
+//! CBOR to JSON in steps, so that a text many times as long as its message is never in memory as a
+//! whole.
 //!
-//! [`Walk`] knows no more than where it stands. The first walk over a message checks it and finds equal keys, see [`super::checked`]; the
-//! second writes.
+//! [`Walk`] knows no more than where it stands. The first walk over a message checks it and finds
+//! equal keys, see [`super::checked`]; the second writes.
 
 use super::checked::Dropped;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -82,7 +83,8 @@ pub(super) struct Walk {
     /// Arrays, maps and tags around this place.
     depth: usize,
     is_begun: bool,
-    /// Arrays and maps around the array or map that is being written as a key. What is in it is escaped once more.
+    /// Arrays and maps around the array or map that is being written as a key. What is in it is
+    /// escaped once more.
     key_level: Option<usize>,
     /// Arrays and maps around the entry that is passed over.
     skip_level: Option<usize>,
@@ -395,7 +397,8 @@ fn number(out: &mut Vec<u8>, value: impl serde::Serialize) {
     drop(serde_json::to_writer(out, &value));
 }
 
-/// Writes text as the inside of a JSON string, by the short escapes of RFC 8259. It may begin and end within a character.
+/// Writes text as the inside of a JSON string, by the short escapes of RFC 8259. It may begin and
+/// end within a character.
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
     let mut plain = 0;
     for (at, byte) in text.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! JSON as a tree of values, for programs that look into it. It takes many times the memory of its text: messages on their way through are
-//! converted without one.
+//! JSON as a tree of values, for programs that look into it. It takes many times the memory of its
+//! text: messages on their way through are converted without one.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -36,7 +36,8 @@ impl Tree {
         Self { place: if is_in_key { Place::KeyWithinKey } else { Place::Key }, ..self }
     }
 
-    /// A text is escaped once more for each key around it, so that keys within keys would grow without measure.
+    /// A text is escaped once more for each key around it, so that keys within keys would grow
+    /// without measure.
     fn refuse_key_within_key<E: Error>(self) -> Result<(), E> {
         if self.place == Place::KeyWithinKey {
             let text = "an array or a map is a key within a key, which is not written as JSON";

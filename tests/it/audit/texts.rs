@@ -1,4 +1,5 @@
-//! What peers say, in the log and in the audit log: it stays in its line, steers no terminal, and is bounded.
+//! What peers say, in the log and in the audit log: it stays in its line, steers no terminal, and
+//! is bounded.
 
 use super::Book;
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 use dialback::{Agent, CloseCode, Code, Node, NodePolicy, Outcome};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-/// Ends a line, begins one of its own making, clears a terminal and turns the direction of what follows. `mark` finds it again.
+/// Ends a line, begins one of its own making, clears a terminal and turns the direction of what
+/// follows. `mark` finds it again.
 fn evil(mark: &str) -> String {
     format!(
         "{mark}\n{{\"event\":\"link_up\",\"peer\":\"node/{mark}\"}}\r\n\x1b[2J\u{9b}31m\u{202e}\u{7f}\"\\"
@@ -64,7 +66,8 @@ async fn what_a_dialler_says_stays_in_its_line() {
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
     let node = node.policy(NodePolicy::allow_all()).audit(book.audit().with_calls(true));
     let node = node.start().await.expect("a node");
-    // An agent that registers bad names, one that drains with a bad reason, and one that closes with one.
+    // An agent that registers bad names, one that drains with a bad reason, and one that closes
+    // with one.
     let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
     control.send(&register(1, &[(&evil("bad-name"), &["Echo"])])).await;
     soon("the link ends", link.closed()).await;
@@ -126,7 +129,8 @@ async fn what_a_node_says_stays_in_its_line() {
     check_book(&book);
 }
 
-/// Calls so many different methods, all of which are refused; the log says some of it, the audit log all.
+/// Calls so many different methods, all of which are refused; the log says some of it, the audit
+/// log all.
 async fn check_many_methods(service: &'static str, count: usize) {
     let _turn = heavy().await;
     let (world, book) = (World::new(), Book::default());

@@ -1,5 +1,5 @@
-//! The audit log as operators have it: by flag, environment and file, on standard output, opened again on SIGHUP. And rules that count, as
-//! `dialback policy` shows them.
+//! The audit log as operators have it: by flag, environment and file, on standard output, opened
+//! again on SIGHUP. And rules that count, as `dialback policy` shows them.
 
 use super::process::{Place, Running, until_has};
 use rustix::process::Signal;
@@ -60,7 +60,8 @@ fn node_and_agent_write_links_refusals_and_calls_and_begin_a_new_file_on_sighup(
 }
 
 fn until_has_file(place: &Place, name: &str) {
-    // Every file has the empty text once it is there; one that is not is read as empty too, so its name is looked at.
+    // Every file has the empty text once it is there; one that is not is read as empty too, so its
+    // name is looked at.
     let began = std::time::Instant::now();
     while !place.path(name).exists() {
         assert!(began.elapsed().as_secs() < 15, "{name} was never opened again");

@@ -164,7 +164,8 @@ fn a_node_that_does_not_answer_ends_with_78_and_the_hint() {
     assert_eq!((&ended.json()["code"], ended.stderr.as_str()), (&json!("UNAVAILABLE"), ""));
 }
 
-/// A UDP port of loopback that refuses what comes from any other address, for as long as the socket lives.
+/// A UDP port of loopback that refuses what comes from any other address, for as long as the socket
+/// lives.
 fn refusing_port() -> (UdpSocket, String) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.connect("127.0.0.1:9").expect("a peer");

@@ -1,9 +1,11 @@
-//! Secrets stay where they belong: whatever is done with keys and whatever goes wrong with them, no line of one is ever shown.
+//! Secrets stay where they belong: whatever is done with keys and whatever goes wrong with them, no
+//! line of one is ever shown.
 
 use super::process::{Ended, Place};
 use rustix::process::Signal;
 
-/// What must not be seen: every line of the key's text but for its frame, and its ends, in case a line is cut.
+/// What must not be seen: every line of the key's text but for its frame, and its ends, in case a
+/// line is cut.
 fn canaries(place: &Place, key: &str) -> Vec<String> {
     let text = place.read(key);
     let body: Vec<&str> = text.lines().filter(|line| !line.starts_with('-')).collect();
@@ -12,7 +14,8 @@ fn canaries(place: &Place, key: &str) -> Vec<String> {
     body.iter().map(|line| (*line).to_owned()).chain([body[0][36..].to_owned()]).collect()
 }
 
-/// Each key with another's certificate, as a certificate, a CA, a list and a config; cut short, and with a mark in the middle.
+/// Each key with another's certificate, as a certificate, a CA, a list and a config; cut short, and
+/// with a mark in the middle.
 fn misused(place: &Place, level: &[&str]) -> Vec<Ended> {
     let key = "certs/node-edge-1.key";
     let whole = place.read(key);
@@ -133,7 +136,8 @@ fn a_bearer_token_is_shown_by_the_command_that_makes_it_and_by_nothing_else() {
     run(0, &["token", "list"]);
     run(0, &["token", "list", "--json"]);
     run(2, &["token", "revoke", "billing", "--id", "3f2a91c07b5d"]);
-    // The token where its hash should be, where a name should be, alone, cut, and as a file of other things.
+    // The token where its hash should be, where a name should be, alone, cut, and as a file of
+    // other things.
     let hash = kept.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a hash");
     for wrong in [
         kept.replace(hash, &token),

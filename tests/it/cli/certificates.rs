@@ -223,7 +223,8 @@ fn what_is_revoked_is_listed_stays_out_and_comes_back_under_a_new_certificate_on
     place.start(&agent).said("registered as warehouse");
 }
 
-/// Issues a certificate that expired before now: the record and the file of a party that was retired, or was forgotten.
+/// Issues a certificate that expired before now: the record and the file of a party that was
+/// retired, or was forgotten.
 fn issue_expired(place: &Place, name: &str) {
     use dialback::certs::{CertsDir, LeafRequest};
     let then = SystemTime::now() - Duration::from_secs(10 * 24 * 3600);

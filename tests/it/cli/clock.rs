@@ -1,4 +1,5 @@
-//! Machines whose clock is behind when they start: a certificate that is not valid yet makes commands that stay wait, and ends others.
+//! Machines whose clock is behind when they start: a certificate that is not valid yet makes
+//! commands that stay wait, and ends others.
 
 use super::process::{Place, Running};
 use crate::world::{RawNode, World};

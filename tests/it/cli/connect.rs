@@ -1,4 +1,5 @@
-//! Connect's own client, as npm has it, asks the HTTP door: the TypeScript of `examples/connect`, type-checked and run.
+//! Connect's own client, as npm has it, asks the HTTP door: the TypeScript of `examples/connect`,
+//! type-checked and run.
 
 use super::{
     http::Town,
@@ -14,7 +15,8 @@ use std::{
 const FILES: [&str; 5] =
     ["package.json", "package-lock.json", "tsconfig.json", "dialback.ts", "main.ts"];
 
-/// The example with what it needs of npm, below the target directory: installed once, and again when the lock file changes.
+/// The example with what it needs of npm, below the target directory: installed once, and again
+/// when the lock file changes.
 fn installed() -> PathBuf {
     let npm = program("npm", "npm");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/connect");

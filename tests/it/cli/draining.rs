@@ -1,4 +1,5 @@
-//! Stopping processes that are at work: what is in flight is answered, what is new was not executed, and the exit code is 0.
+//! Stopping processes that are at work: what is in flight is answered, what is new was not
+//! executed, and the exit code is 0.
 
 use super::process::{Place, Running, until_has};
 use crate::world::{Background, background, check_status, soon};
@@ -43,7 +44,8 @@ async fn in_flight(place: &Place, callers: &[Caller; 2]) -> Vec<Background<Resul
     calls
 }
 
-/// A call that comes too late ends with UNAVAILABLE and was not executed. Those that come before the side has begun to leave are answered.
+/// A call that comes too late ends with UNAVAILABLE and was not executed. Those that come before
+/// the side has begun to leave are answered.
 async fn refused(caller: &Caller) {
     loop {
         let call = append(&warehouse(caller), "early", 0).timeout(Duration::from_secs(1));
@@ -132,8 +134,8 @@ fn a_second_signal_does_not_wait_for_an_agents_calls_either() {
     agent.end().expect(1, &[]);
 }
 
-/// A process that is signalled twice with a call in flight ends with exit code 1, and the waiter for the call knows at once that it was
-/// cut off: not by the silence of the link, 12 s later.
+/// A process that is signalled twice with a call in flight ends with exit code 1, and the waiter
+/// for the call knows at once that it was cut off: not by the silence of the link, 12 s later.
 async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, text: &str) {
     let [caller, _] = callers(place, at).await;
     let call = background(append(&warehouse(&caller), "held", 60_000).into_future());

@@ -1,4 +1,5 @@
-//! Enrolment as users have it: an enroller beside the CA, a token, a machine that joins, an agent that renews by itself.
+//! Enrolment as users have it: an enroller beside the CA, a token, a machine that joins, an agent
+//! that renews by itself.
 
 use super::process::{Ended, Place, Running};
 use dialback::{

@@ -1,5 +1,6 @@
-//! Two agents behind one service of the HTTP door, as processes with their ledgers on disk. One is killed under load: the calls that were
-//! with it fail, all others do not, and what each asker was told is true.
+//! Two agents behind one service of the HTTP door, as processes with their ledgers on disk. One is
+//! killed under load: the calls that were with it fail, all others do not, and what each asker was
+//! told is true.
 
 use super::process::{Place, Running};
 use crate::{
@@ -146,7 +147,8 @@ impl Load {
     }
 }
 
-/// Kills one of the agents when so many were asked, and ends the load when so many were and the node knows of it.
+/// Kills one of the agents when so many were asked, and ends the load when so many were and the
+/// node knows of it.
 async fn play(killed_at: usize, ends_at: usize) {
     let _turn = heavy().await;
     let mut town = Town::new();

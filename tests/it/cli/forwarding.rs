@@ -1,4 +1,5 @@
-//! A Python service behind an agent, all as processes: what callers get of it, and what becomes of their calls when it is killed or hangs.
+//! A Python service behind an agent, all as processes: what callers get of it, and what becomes of
+//! their calls when it is killed or hangs.
 
 use super::process::{Ended, Place, Running, until_has};
 use rustix::process::Signal;

@@ -1,4 +1,5 @@
-//! A real agent, killed by SIGKILL, with its ledger on disk: what callers are told afterwards is true.
+//! A real agent, killed by SIGKILL, with its ledger on disk: what callers are told afterwards is
+//! true.
 
 use super::process::{Place, until_has};
 use crate::world::{Background, Ledger, Oracle, background, soon};

@@ -1,4 +1,5 @@
-//! Revocation lists that are missing: refused where there was one, unless it is said that there is none.
+//! Revocation lists that are missing: refused where there was one, unless it is said that there is
+//! none.
 
 use super::process::{Place, Running};
 use std::{fs, process::Command};

@@ -1,4 +1,5 @@
-//! An agent or a node process that stands still while calls come: what was over when it continues does not start.
+//! An agent or a node process that stands still while calls come: what was over when it continues
+//! does not start.
 
 use super::process::{Place, Running};
 use crate::world::{Relay, Way, background, check_status, soon, until};
@@ -22,8 +23,8 @@ fn append(id: impl ToString) -> Append {
     Append { id: id.to_string(), ms: 0 }
 }
 
-/// Stops an agent, has so many calls sent to it, and lets it go on after so long: with its path to the node dead, so that it has the
-/// requests and does not hear that they were given up, or alive.
+/// Stops an agent, has so many calls sent to it, and lets it go on after so long: with its path to
+/// the node dead, so that it has the requests and does not hear that they were given up, or alive.
 async fn calls_to_a_stopped_agent(
     calls: usize,
     timeout: Duration,
@@ -202,7 +203,8 @@ fn started(place: &Place) -> Vec<String> {
     ids.filter(|id| !id.starts_with("known") && *id != "again").map(Into::into).collect()
 }
 
-/// A call with little time over a new connection is answered, at the latest some time after the pause.
+/// A call with little time over a new connection is answered, at the latest some time after the
+/// pause.
 async fn short_calls_are_taken_again(town: &Town) {
     let mut is_taken = || {
         let mut client = TcpStream::connect(&town.door).expect("connected");
@@ -262,14 +264,16 @@ async fn calls_of_http_clients_that_hung_up_while_the_node_stood_still_are_not_s
         stays
     })
     .await;
-    // One that is still there and has time is called, and the others were no misbehaviour (`resets_max` is 100).
+    // One that is still there and has time is called, and the others were no misbehaviour
+    // (`resets_max` is 100).
     let head = answer(&mut stays);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     short_calls_are_taken_again(&town).await;
     assert_eq!(started(&town.place), ["stays"]);
 }
 
-/// Has so many calls sent to a stopped node over a link that is dead before the node hears that they were given up.
+/// Has so many calls sent to a stopped node over a link that is dead before the node hears that
+/// they were given up.
 async fn calls_to_a_stopped_node(calls: usize) {
     let town = Town::new();
     let at: SocketAddr = town.at.parse().expect("an address");

@@ -1,4 +1,5 @@
-//! PEM files as other tools, editors and mail programs leave them: what can be read is read, and of the rest it is said what it is.
+//! PEM files as other tools, editors and mail programs leave them: what can be read is read, and of
+//! the rest it is said what it is.
 
 use super::process::{Ended, Place};
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};

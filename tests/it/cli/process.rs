@@ -1,4 +1,5 @@
-//! Runs the binary in a directory of its own, and waits for what it says rather than for time to pass.
+//! Runs the binary in a directory of its own, and waits for what it says rather than for time to
+//! pass.
 
 use dialback::{
     Name, Role,
@@ -184,7 +185,8 @@ impl Running {
         rustix::process::kill_process(self.pid(), signal).expect("sent");
     }
 
-    /// Has it stand still, until SIGCONT; returns once every thread of it does, which SIGSTOP alone does not wait for.
+    /// Has it stand still, until SIGCONT; returns once every thread of it does, which SIGSTOP alone
+    /// does not wait for.
     pub(super) fn stop(&self) {
         use rustix::process::{Signal, WaitOptions, waitpid};
         self.signal(Signal::STOP);

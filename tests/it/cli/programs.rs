@@ -1,6 +1,8 @@
-//! Programs that know nothing of dialback, over `[[tcp]]` and `dialback tcp`: Go's net/rpc, PostgreSQL and Redis.
+//! Programs that know nothing of dialback, over `[[tcp]]` and `dialback tcp`: Go's net/rpc,
+//! PostgreSQL and Redis.
 //!
-//! They are installed by `make test`. Where one is missing its test fails and says so: a test that is skipped looks like one that passed.
+//! They are installed by `make test`. Where one is missing its test fails and says so: a test that
+//! is skipped looks like one that passed.
 
 use super::process::{Place, Running};
 use std::{
@@ -53,8 +55,9 @@ pub(super) fn run(command: &mut Command) -> String {
     stdout
 }
 
-/// Tries until it works: a program that has just been started needs a moment. Programs that are not ours say nothing that could be waited for,
-/// so that each is asked again, not too often because that is a process each time.
+/// Tries until it works: a program that has just been started needs a moment. Programs that are not
+/// ours say nothing that could be waited for, so that each is asked again, not too often because
+/// that is a process each time.
 #[track_caller]
 fn until_runs(mut command: impl FnMut() -> Command) {
     let began = Instant::now();
@@ -137,7 +140,8 @@ fn the_files_of_the_go_example_are_good() {
         .expect(1, &[]);
 }
 
-/// A PostgreSQL of its own that listens on a Unix socket only. It refuses to run as root, so root becomes the user that its package made.
+/// A PostgreSQL of its own that listens on a Unix socket only. It refuses to run as root, so root
+/// becomes the user that its package made.
 struct Postgres {
     dir: tempfile::TempDir,
     _running: Beside,

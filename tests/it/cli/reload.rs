@@ -1,4 +1,5 @@
-//! Files that change while a node and an agent run: taken up within two seconds or at SIGHUP, or not at all and said why.
+//! Files that change while a node and an agent run: taken up within two seconds or at SIGHUP, or
+//! not at all and said why.
 
 use super::process::{Ended, Place, Running};
 use dialback::{Caller, Credentials, RevokedSerial, Role, certs::LeafRequest};
@@ -20,7 +21,8 @@ fn hello(place: &Place, at: &str) -> Ended {
     place.run(&["call", "--node", at, "warehouse", "HelloService/Hello", "-d", "\"x\""])
 }
 
-/// Calls until it ends with this code. A change is taken up within two seconds; a busy machine is given more.
+/// Calls until it ends with this code. A change is taken up within two seconds; a busy machine is
+/// given more.
 #[track_caller]
 fn until_ends_with(code: i32, call: impl Fn() -> Ended) {
     let began = Instant::now();
@@ -199,8 +201,8 @@ fn a_key_whose_mode_is_mended_is_taken_up_without_another_change() {
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
 }
 
-/// Row F22 of the faults, with processes: certificates of node and agent are replaced over and over under 50 calls a second. Gives how many
-/// calls there were; each one succeeds.
+/// Row F22 of the faults, with processes: certificates of node and agent are replaced over and over
+/// under 50 calls a second. Gives how many calls there were; each one succeeds.
 fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usize {
     let place = Place::new();
     let (mut node, mut agent, at) = started(&place);

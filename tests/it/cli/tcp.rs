@@ -1,4 +1,5 @@
-//! `dialback tcp` and `--tcp`: a local port that ends at an agent's upstream, over three processes, and what becomes of it when one dies.
+//! `dialback tcp` and `--tcp`: a local port that ends at an agent's upstream, over three processes,
+//! and what becomes of it when one dies.
 
 use super::process::{Place, Running};
 use dialback::{Role, certs::LeafRequest};

@@ -1,4 +1,5 @@
-//! What can be asked of an enroller, and that no wish makes a node, another name or a CA of what it signs.
+//! What can be asked of an enroller, and that no wish makes a node, another name or a CA of what it
+//! signs.
 
 use super::{
     raw::{Raw, request, secret},
@@ -72,7 +73,8 @@ async fn a_node_cannot_be_had_by_a_token_that_was_made_by_hand_nor_by_a_nodes_ow
     let at = enroller.local_addr();
     let csr = wishful(&site.path(""), "node/edge-1", &[]);
     let token = site.token("agent/edge-1");
-    // Whoever can write in the CA's directory has the CA; a slip of an editor there must still make no node.
+    // Whoever can write in the CA's directory has the CA; a slip of an editor there must still make
+    // no node.
     let path = site.path("ca/join-tokens.jsonl");
     let text = fs::read_to_string(&path).expect("read");
     fs::write(&path, text.replace("agent/edge-1", "node/edge-1")).expect("written");
@@ -199,7 +201,8 @@ async fn bytes_that_are_no_request_are_answered_as_such_or_cut_off_and_the_enrol
     site.join(at, &site.token("agent/a"), "m").await.expect("joined");
 }
 
-/// Sends a request and cuts the connection once the enroller has recorded the use of its token. No answer is read.
+/// Sends a request and cuts the connection once the enroller has recorded the use of its token. No
+/// answer is read.
 async fn ask_and_cut(site: &Site, at: SocketAddr, asked: &[u8]) {
     let raw = Raw::new(None);
     let connection = raw.dial(at).await.expect("connected");

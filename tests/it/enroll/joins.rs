@@ -1,4 +1,5 @@
-//! A machine without a certificate: it joins once, as the party that the token names, and as nobody else.
+//! A machine without a certificate: it joins once, as the party that the token names, and as nobody
+//! else.
 
 use super::*;
 use dialback::{Agent, JoinRefusal, Node, NodePolicy};
@@ -93,7 +94,8 @@ async fn a_token_that_is_over_foreign_or_changed_lets_nobody_in() {
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
     let party = "agent/a".parse().expect("a party");
-    // Made two hours ago for one: the machine's own clock would say so first, so its text claims more time than the enroller knows of.
+    // Made two hours ago for one: the machine's own clock would say so first, so its text claims
+    // more time than the enroller knows of.
     let then = SystemTime::now() - 2 * HOUR;
     let over = site.ca().make_token(&party, HOUR, then).expect("a token");
     let told = site.join(at, &over, "m").await.expect_err("refused");

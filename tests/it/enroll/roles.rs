@@ -1,5 +1,5 @@
-//! Who passes for whom at an enroller: every kind of certificate as that of a party that renews, and before a party that dials one.
-//! The rest of the matrix is in `roles.rs`.
+//! Who passes for whom at an enroller: every kind of certificate as that of a party that renews,
+//! and before a party that dials one. The rest of the matrix is in `roles.rs`.
 
 use super::*;
 use crate::roles::KINDS;

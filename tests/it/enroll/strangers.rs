@@ -1,4 +1,5 @@
-//! Strangers that guess, stall and flood: each within bounds, and machines elsewhere join all the while.
+//! Strangers that guess, stall and flood: each within bounds, and machines elsewhere join all the
+//! while.
 
 use super::{
     raw::{Raw, request, secret},
@@ -86,7 +87,8 @@ async fn strangers_that_say_nothing_have_a_bounded_number_of_places_and_make_way
         silent.push(raw.dial(at).await.expect("within its share"));
     }
     site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
-    // One past the share of an address waits until the one that has said nothing for longest has made way.
+    // One past the share of an address waits until the one that has said nothing for longest has
+    // made way.
     let one_more = soon("one more has its turn", raw.dial(at)).await.expect("in its turn");
     soon("the first one makes way", silent[0].closed()).await;
     assert!(one_more.close_reason().is_none(), "the newest made way");

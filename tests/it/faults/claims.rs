@@ -1,4 +1,5 @@
-//! Frames that claim to be large: whoever only claims costs no memory. In a process of its own, or nobody could tell whose it is.
+//! Frames that claim to be large: whoever only claims costs no memory. In a process of its own, or
+//! nobody could tell whose it is.
 
 use crate::{
     raw_peer::{Cbor, Head, Issuer, RawLink, end, frame, header, hello, kind},

@@ -1,4 +1,5 @@
-//! Many calls and many links, one after the other, in a process of their own: no place, task, file or memory is lost on the way.
+//! Many calls and many links, one after the other, in a process of their own: no place, task, file
+//! or memory is lost on the way.
 
 use crate::world::{Memory, Rest, Scene, alone, background, soon};
 use dialback::{Caller, Credentials, Status};
@@ -8,7 +9,8 @@ use std::net::SocketAddr;
 /// What allocators may have set aside for threads that came late.
 const RESERVED_KIB_MAX: u64 = 256 * 1_024;
 
-/// Does something so often, and looks whether memory in use has grown since a tenth of it was done, and anything else since the start.
+/// Does something so often, and looks whether memory in use has grown since a tenth of it was done,
+/// and anything else since the start.
 async fn check_drift(
     scene: &Scene,
     times: usize,
@@ -50,8 +52,9 @@ fn a_thousand_links_leave_nothing_behind() {
     alone("faults::drift::a_thousand_links_leave_nothing_behind", async {
         let scene = Scene::open().await;
         let (at, credentials) = (scene.node.local_addr(), scene.world.credentials("caller/other"));
-        // Room for one round of parties that were not yet heard to leave, each with a buffer of 3 MiB into which quinn receives: how many
-        // of them there are when the memory is read is chance. A connection lost with every link would be more.
+        // Room for one round of parties that were not yet heard to leave, each with a buffer of 3
+        // MiB into which quinn receives: how many of them there are when the memory is read is
+        // chance. A connection lost with every link would be more.
         check_drift(&scene, 1_000 / LANES, LANES as u64 * 3 * 1_024, async |n| {
             let lanes: [_; LANES] =
                 std::array::from_fn(|_| background(come_and_go(at, credentials.clone())));

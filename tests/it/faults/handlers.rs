@@ -1,4 +1,5 @@
-//! Handlers that misbehave: they panic, block their thread, or spin. Only their own call fails, and its place comes back.
+//! Handlers that misbehave: they panic, block their thread, or spin. Only their own call fails, and
+//! its place comes back.
 
 use crate::world::{Process, Rest, Stage, World, attached, background, check_status, soon, until};
 use dialback::{Agent, Callee, Code, Context, Limits, Outcome, Service, Status};
@@ -26,7 +27,8 @@ impl Bad {
             .method("Block", move |(): (), _: Context| {
                 let block = block.clone();
                 async move {
-                    // In its first poll it would now and then hold what its own call has just woken: see docs/calls.md.
+                    // In its first poll it would now and then hold what its own call has just
+                    // woken: see docs/calls.md.
                     tokio::task::yield_now().await;
                     block.until_let_go(|| std::thread::sleep(Duration::from_millis(5)))
                 }
@@ -56,7 +58,8 @@ fn on_purpose() -> Result<(), Status> {
     panic!("a handler panics on purpose")
 }
 
-/// One such call beside others: the others are answered while it misbehaves, it alone fails, and its place comes back, on the agent too.
+/// One such call beside others: the others are answered while it misbehaves, it alone fails, and
+/// its place comes back, on the agent too.
 async fn check(method: &'static str, code: Code) {
     const PLACES: usize = 4;
     let (world, stage, bad) = (World::new(), Stage::default(), Bad::default());

@@ -45,7 +45,8 @@ async fn scene(weather: Weather) -> Scene {
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let ways = [local.clone(), caller.agent("warehouse").expect("a name")];
-    // Both ways have been gone: the node may start its part of a link a moment after the other side knows of it.
+    // Both ways have been gone: the node may start its part of a link a moment after the other side
+    // knows of it.
     for way in &ways {
         let call = way.call::<ByteBuf>("Stage/Echo", &ByteBuf::new()).timeout(DEADLINE);
         soon("the way is open", call.into_future()).await.expect("an echo");
@@ -55,7 +56,8 @@ async fn scene(weather: Weather) -> Scene {
 }
 
 impl Scene {
-    /// Starts one transfer of so many bytes there and back, which has to succeed and to come back unchanged.
+    /// Starts one transfer of so many bytes there and back, which has to succeed and to come back
+    /// unchanged.
     fn transfer(&self, number: usize, bytes: usize) -> Background<()> {
         let (id, bytes) = (format!("transfer-{number}"), noise(number, bytes));
         let call = self.ways[number % 2].call::<ByteBuf>("Stage/Copy", &(&id, &bytes));
@@ -79,7 +81,8 @@ impl Scene {
             soon("a transfer ends", transfer).await;
         }
         self.oracle.judge(&self.stage.ledger()).expect_true();
-        // A dialling side that hears nothing for long takes a new socket, for which the relay has a task.
+        // A dialling side that hears nothing for long takes a new socket, for which the relay has a
+        // task.
         let new_sockets = self.path.tally().diallers.load(Relaxed) - 2;
         self.rest.with_more_tasks(new_sockets).comes_back(&self.node).await;
         println!("{:?}", self.path.tally());
@@ -155,8 +158,8 @@ async fn transfers_are_whole_though_each_way_takes_750_ms() {
     scene(Weather { delay, ..Weather::default() }).await.transfers(6, 10_000).await;
 }
 
-/// A call that is in flight all the time, and many short ones, while the agent gets another port again and again: none fails, and all
-/// is one link.
+/// A call that is in flight all the time, and many short ones, while the agent gets another port
+/// again and again: none fails, and all is one link.
 async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_new_socket: bool) {
     const CALL_EVERY: Duration = Duration::from_millis(20);
     let (world, stage, oracle) = (World::new(), Stage::default(), Arc::new(Oracle::default()));
@@ -196,7 +199,8 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_n
     let after = node.agents();
     assert_eq!(after[0].since_ms, before[0].since_ms, "it was another link");
     assert_ne!(after[0].address, before[0].address, "it was the same address");
-    // An agent that hears nothing for two seconds after a PING takes a new socket, for which the relay has a task.
+    // An agent that hears nothing for two seconds after a PING takes a new socket, for which the
+    // relay has a task.
     let new_sockets = path.tally().diallers.load(Relaxed) - 1;
     assert!(!takes_new_socket || new_sockets > 0, "it sends from the same socket");
     rest.with_more_tasks(new_sockets).comes_back(&node).await;

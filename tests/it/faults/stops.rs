@@ -1,5 +1,5 @@
-//! Agents that stop in good order under load, over paths that lose, double and reorder packets: what did not run is told as not executed,
-//! but for one in a thousand.
+//! Agents that stop in good order under load, over paths that lose, double and reorder packets:
+//! what did not run is told as not executed, but for one in a thousand.
 
 use crate::world::{
     Background, Ledger, Oracle, Relay, Stage, Weather, World, attached, background, heavy, seed,

@@ -1,4 +1,5 @@
-//! Upstreams that are not there, break off or hang: which outcome each failure has, and that nothing is asked twice.
+//! Upstreams that are not there, break off or hang: which outcome each failure has, and that
+//! nothing is asked twice.
 
 use super::upstream::{Does, Upstream, joined, json, noticed, reply};
 use crate::world::{Dice, background, check_status, seed, soon};
@@ -120,7 +121,8 @@ async fn whatever_an_upstream_does_no_call_is_asked_twice_and_no_outcome_is_untr
         let id: u64 = seen.text().parse().expect("a number");
         match Dice::new(seed, id).below(5) {
             0 | 1 => Does::Answers(json(seen.text())),
-            // Nobody was told that the connection ends here, so that the next call may be on its way over it.
+            // Nobody was told that the connection ends here, so that the next call may be on its
+            // way over it.
             2 => Does::AnswersAndCloses(json(seen.text())),
             3 => Does::AnswersAndCloses(vec![]),
             _ => Does::AnswersAndCloses(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1".to_vec()),

@@ -1,4 +1,5 @@
-//! An HTTP server for these tests that answers what it is told, byte for byte, and tells what it has seen.
+//! An HTTP server for these tests that answers what it is told, byte for byte, and tells what it
+//! has seen.
 
 use crate::world::{Background, background, soon};
 use dialback::{Callee, Forward, Service, testing};
@@ -18,7 +19,8 @@ pub(super) enum Does {
     AnswersAndCloses(Vec<u8>),
     /// Writes these bytes, nothing more, and waits until the other side hangs up.
     Hangs(Vec<u8>),
-    /// Writes the first of these bytes, and then the others over and over, until the other side hangs up.
+    /// Writes the first of these bytes, and then the others over and over, until the other side
+    /// hangs up.
     Pours(Vec<u8>, Vec<u8>),
 }
 
@@ -234,7 +236,8 @@ pub(super) fn json(body: &str) -> Vec<u8> {
     reply("200 OK", &[("content-type", "application/json")], body)
 }
 
-/// The head of a stream of this media type, whose end is that of the connection unless it is cut in chunks.
+/// The head of a stream of this media type, whose end is that of the connection unless it is cut in
+/// chunks.
 pub(super) fn stream_head(media_type: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: {media_type}\r\n\r\n")
         .into_bytes()
@@ -251,7 +254,8 @@ pub(super) fn envelope(flags: u8, bytes: &[u8]) -> Vec<u8> {
     [&[flags][..], &length.to_be_bytes(), bytes].concat()
 }
 
-/// Makes sure that what has happened to sockets until now has been noticed by this runtime: a byte goes through it after all that.
+/// Makes sure that what has happened to sockets until now has been noticed by this runtime: a byte
+/// goes through it after all that.
 pub(super) async fn noticed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut one = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it");

@@ -1,4 +1,5 @@
-//! Forwards behind a real agent and node: rules, routing, permits, the audit log, and what is replaced while it runs.
+//! Forwards behind a real agent and node: rules, routing, permits, the audit log, and what is
+//! replaced while it runs.
 
 use super::upstream::{Does, Upstream, json};
 use crate::{

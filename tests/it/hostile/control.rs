@@ -1,4 +1,5 @@
-//! Control streams that break the rules: the link ends with the documented code, and the next link is as good as any.
+//! Control streams that break the rules: the link ends with the documented code, and the next link
+//! is as good as any.
 
 use super::{Ledger, linked, node, raw_node};
 use crate::raw_peer::{
@@ -32,7 +33,8 @@ async fn check_closed(what: &str, link: &RawLink, code: CloseCode, says: &str) {
     assert!(text.contains(says), "{what}: {says:?} is not in {text:?}");
 }
 
-/// Does something as the first thing on a link to a node; then a good peer of the same name is welcomed.
+/// Does something as the first thing on a link to a node; then a good peer of the same name is
+/// welcomed.
 async fn check_first(issuer: &Issuer, node: &Node, does: Does, code: CloseCode, says: &str) {
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
     let mut control = link.open().await;

@@ -1,4 +1,5 @@
-//! Agents that grant no stream, or one at a time: calls end in time, wait in order, and give their places back.
+//! Agents that grant no stream, or one at a time: calls end in time, wait in order, and give their
+//! places back.
 
 use super::{Ledger, node, raw_agent};
 use crate::raw_peer::{Cbor, Issuer, Settings, kind, message, soon, status};

@@ -1,4 +1,5 @@
-//! Peers that do what is allowed, and far too often: handshakes without end, calls that are broken off as soon as they are begun.
+//! Peers that do what is allowed, and far too often: handshakes without end, calls that are broken
+//! off as soon as they are begun.
 
 use super::{Ledger, linked, node, raw_agent};
 use crate::{

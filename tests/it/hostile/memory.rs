@@ -18,7 +18,8 @@ async fn node(issuer: &Issuer, memory_max: usize) -> Node {
     node.serve(Ledger::default().service()).start().await.expect("a node")
 }
 
-/// Code and outcome of a call with a message of about so many bytes, and with which code it was stopped.
+/// Code and outcome of a call with a message of about so many bytes, and with which code it was
+/// stopped.
 async fn call(link: &RawLink, head: &Head, bytes: usize) -> (u64, u64, Option<u64>) {
     let mut stream = link.open().await;
     stream.send(&[head.frame(), message(&"x".repeat(bytes)), end()].concat()).await;
@@ -30,8 +31,8 @@ async fn call(link: &RawLink, head: &Head, bytes: usize) -> (u64, u64, Option<u6
 
 const OK: (u64, u64, Option<u64>) = (0, 0, None);
 
-/// Begins a call whose message has a header and no more, on one link, and calls on another until that is refused. One that came too late,
-/// when such a call was in progress, is begun again.
+/// Begins a call whose message has a header and no more, on one link, and calls on another until
+/// that is refused. One that came too late, when such a call was in progress, is begun again.
 async fn begun(link: &RawLink, other: &RawLink, head: &Head) -> RawStream {
     let (held, refused) = soon("its memory is counted", async {
         loop {

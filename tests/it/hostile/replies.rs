@@ -1,4 +1,5 @@
-//! Agents that answer wrongly: the caller gets the true outcome, and the next call on the same link is good.
+//! Agents that answer wrongly: the caller gets the true outcome, and the next call on the same link
+//! is good.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, node, raw_agent};
 use crate::raw_peer::{
@@ -214,7 +215,8 @@ async fn a_link_that_ends_after_the_request_leaves_it_unknown() {
     assert_eq!((status.code(), status.outcome()), (Code::Unavailable, Outcome::NotExecuted));
 }
 
-/// An agent whose stream windows are too small for the request, so that END is not handed over before it reads.
+/// An agent whose stream windows are too small for the request, so that END is not handed over
+/// before it reads.
 async fn narrow() -> World {
     let issuer = Issuer::new();
     let node = Node::builder(issuer.credentials("node/edge-1"))

@@ -1,4 +1,5 @@
-//! Requests that break the rules, towards everybody who answers calls: each is refused with its code, and only its stream dies.
+//! Requests that break the rules, towards everybody who answers calls: each is refused with its
+//! code, and only its stream dies.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_agent, raw_node};
 use crate::raw_peer::{
@@ -434,7 +435,8 @@ async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
         let unimplemented = (Code::Unimplemented, Some(StreamCode::Refused));
         let reserved = open(with(3, Cbor::Uint(4)).frame());
         check(side, "a reserved kind", reserved, unimplemented, good(&head)).await;
-        // Rules go by the name, so the name has to say what kind of call it is; and a forward is of one agent.
+        // Rules go by the name, so the name has to say what kind of call it is; and a forward is of
+        // one agent.
         let named = |text: &str| with(0, Cbor::text(text));
         let tcp = |head: Head| head.with(3, Cbor::Uint(5));
         check_head(side, "a method as tcp", tcp(head.clone()), head.clone()).await;

@@ -1,4 +1,5 @@
-//! Peers that begin something and then say nothing. These tests wait for the real end of a limit, side by side.
+//! Peers that begin something and then say nothing. These tests wait for the real end of a limit,
+//! side by side.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node, raw_node_with};
 use crate::raw_peer::{
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 const STALL_WAIT: Duration = Duration::from_secs(10);
 
-/// Opens a silent stream after these bytes; other calls go on, and it is ended after its time and not before.
+/// Opens a silent stream after these bytes; other calls go on, and it is ended after its time and
+/// not before.
 async fn check_silent(link: &RawLink, head: &Head, after: Vec<u8>, wait: Duration) {
     let began = Instant::now();
     let mut silent = Vec::new();
@@ -44,7 +46,8 @@ async fn check_all(link: &RawLink, head: Head) {
     let bytes = head.frame();
     let began = |rest: &[u8]| [&bytes[..], rest].concat();
     tokio::join!(
-        // QUIC tells the peer of a stream with its first byte; a kind is the least that can be sent.
+        // QUIC tells the peer of a stream with its first byte; a kind is the least that can be
+        // sent.
         check_silent(link, &head, vec![kind::HEAD], HEAD_WAIT),
         check_silent(link, &head, bytes[..bytes.len() - 1].to_vec(), HEAD_WAIT),
         check_silent(link, &head, began(&[]), STALL_WAIT),
@@ -118,7 +121,8 @@ async fn a_reply_that_nobody_reads_is_given_up_and_one_that_is_read_arrives() {
     keep_alive(&mut control, check).await;
 }
 
-/// Keeps the heartbeat of a link going while something is checked on it: asks, and answers what is asked.
+/// Keeps the heartbeat of a link going while something is checked on it: asks, and answers what is
+/// asked.
 async fn keep_alive(control: &mut crate::raw_peer::RawStream, check: impl Future<Output = ()>) {
     let heartbeat = async {
         let mut ticks = tokio::time::interval(Duration::from_secs(3));

@@ -17,7 +17,8 @@ use std::{
 };
 use tokio::net::UdpSocket;
 
-/// A path that carries all from the dialler to the node and, once it is told so, nothing back: no acknowledgement frees the send buffer.
+/// A path that carries all from the dialler to the node and, once it is told so, nothing back: no
+/// acknowledgement frees the send buffer.
 struct OneWay {
     address: SocketAddr,
     is_one_way: Arc<AtomicBool>,
@@ -92,7 +93,8 @@ async fn a_send_buffer_that_calls_have_filled_has_room_for_the_heartbeat() {
     // The first byte of it is sent after the buffer is full.
     soon("the reply begins", call.bytes(1)).await;
     let last = next_ping(&mut control).await;
-    // One may have been written before, and one that is on its way now; the others came into a full buffer.
+    // One may have been written before, and one that is on its way now; the others came into a full
+    // buffer.
     let heartbeat = async { while next_ping(&mut control).await < last + 3 {} };
     tokio::select! {
         () = heartbeat => {}

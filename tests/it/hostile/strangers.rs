@@ -1,5 +1,6 @@
-//! Strangers in crowds: first packets from many addresses whose handshakes never go on, garbage, and handshakes of one address that stall.
-//! Calls go on, an honest agent gets in, and nobody gets back more than three times what it sent.
+//! Strangers in crowds: first packets from many addresses whose handshakes never go on, garbage,
+//! and handshakes of one address that stall. Calls go on, an honest agent gets in, and nobody gets
+//! back more than three times what it sent.
 
 use crate::{
     raw_peer::{Answer, Issuer, RawLink, Stranger, Strangers, soon},
@@ -136,7 +137,8 @@ fn p99(took: &[Duration]) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// Floods a node for so long; an honest link goes on being called, and another agent joins in the middle of it.
+/// Floods a node for so long; an honest link goes on being called, and another agent joins in the
+/// middle of it.
 async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
@@ -308,8 +310,8 @@ impl Staller {
     }
 }
 
-/// Handshakes that one address begins at once: more than it may without a proof, and no more than the socket of a node holds that has not run
-/// yet.
+/// Handshakes that one address begins at once: more than it may without a proof, and no more than
+/// the socket of a node holds that has not run yet.
 const BEGUN: usize = 60;
 
 /// Without a proof.
@@ -328,7 +330,8 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
         (staller.taken_up.len(), staller.asked_to_prove) == (taken_up, BEGUN - UNPROVEN)
     })
     .await;
-    // Another address gets in, and not after the five seconds that a handshake has; what was sent before has been judged by then.
+    // Another address gets in, and not after the five seconds that a handshake has; what was sent
+    // before has been judged by then.
     let asked = Instant::now();
     let _agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
     assert!(asked.elapsed() < Duration::from_secs(3), "it waited for {:?}", asked.elapsed());
@@ -347,7 +350,8 @@ async fn an_address_that_proves_itself_begins_what_it_asks_for_and_no_other_addr
     check_share(true, BEGUN, [127, 8, 0, 3]).await;
 }
 
-/// Stalls so many handshakes a second, of each address in turn, until it is over. Counts those that were taken up.
+/// Stalls so many handshakes a second, of each address in turn, until it is over. Counts those that
+/// were taken up.
 fn stall(
     mut stallers: Vec<Staller>,
     handshakes: usize,
@@ -371,7 +375,8 @@ fn stall(
     }
 }
 
-/// How long honest agents take to join, one after the other, beside so many stalled handshakes a second, after so many were taken up.
+/// How long honest agents take to join, one after the other, beside so many stalled handshakes a
+/// second, after so many were taken up.
 async fn joined_beside(
     addresses: &[[u8; 4]],
     handshakes: usize,
@@ -413,8 +418,8 @@ async fn an_honest_agent_joins_soon_beside_handshakes_that_many_networks_stall()
     for (handshakes, taken_up) in [(8, 8), (64, 64), (512, 120), (640, 600)] {
         let addresses = &addresses[..handshakes.min(16)];
         let joined = joined_beside(addresses, handshakes, taken_up).await;
-        // A first packet that a busy machine loses comes again after 1 s and 3 s. Where a stalled handshake keeps its place for 5 s, the
-        // five take 20 s and more.
+        // A first packet that a busy machine loses comes again after 1 s and 3 s. Where a stalled
+        // handshake keeps its place for 5 s, the five take 20 s and more.
         let all: Duration = joined.iter().sum();
         assert!(all < Duration::from_secs(12), "{joined:?}");
     }

@@ -259,7 +259,8 @@ async fn a_caller_whose_bodies_hold_its_share_of_memory_is_refused_and_another_i
     );
     let (slow, refused) = soon("its memory is counted", async {
         loop {
-            // A slow client that has sent little of what it declared. It comes again if it was refused for the other one.
+            // A slow client that has sent little of what it declared. It comes again if it was
+            // refused for the other one.
             let mut slow = Http::connect(open.at()).await;
             slow.send(&head).await;
             let reply = note("ops", 1 << 20).await;

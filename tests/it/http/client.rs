@@ -31,7 +31,8 @@ impl Reply {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// It is an error of this status, code and outcome, in Connect's shape, with what every answer says.
+    /// It is an error of this status, code and outcome, in Connect's shape, with what every answer
+    /// says.
     #[track_caller]
     pub(crate) fn expect_error(&self, status: u16, code: &str, outcome: &str) -> String {
         assert_eq!((self.status, self.outcome()), (status, outcome), "{self:?}");

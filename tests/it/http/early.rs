@@ -1,4 +1,5 @@
-//! Answers that are ready before a request is whole: the client sees them, though it is still sending.
+//! Answers that are ready before a request is whole: the client sees them, though it is still
+//! sending.
 
 use super::{Http, Open, TOKEN, h2, judge};
 use crate::world::soon;
@@ -9,7 +10,8 @@ const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 /// More than the system takes of a client before anybody reads it.
 const LARGE: usize = 24 << 20;
 
-/// Sends a whole request and only then reads, as simple clients do. Gives the status and whether the connection stays open.
+/// Sends a whole request and only then reads, as simple clients do. Gives the status and whether
+/// the connection stays open.
 async fn sent(http: &mut Http<TcpStream>, path: &str, lines: &str) -> (u16, bool) {
     let body = vec![b'a'; LARGE];
     let (head, body) = if lines.contains("chunked") {

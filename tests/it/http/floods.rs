@@ -1,4 +1,5 @@
-//! Frames of HTTP/2 that carry no request forward: a connection that sends them without end is ended, and busy clients are not.
+//! Frames of HTTP/2 that carry no request forward: a connection that sends them without end is
+//! ended, and busy clients are not.
 
 use super::{Http, Open, h2};
 use crate::world::soon;
@@ -91,7 +92,8 @@ async fn empty_data_without_end_ends_its_connection() {
 async fn the_frame_that_is_too_many_is_answered_with_a_reason() {
     let open = Open::anonymous().await;
     let mut http = connected(&open).await;
-    // Each is answered before the next is sent, so that nothing is on its way when the connection is closed.
+    // Each is answered before the next is sent, so that nothing is on its way when the connection
+    // is closed.
     let code = soon("it is sent away", async {
         loop {
             http.send(h2::frame(h2::PING, 0, 0, &[7; 8])).await;

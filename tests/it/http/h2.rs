@@ -103,7 +103,8 @@ where
         match frame.kind {
             RST_STREAM if frame.stream == stream => return Answered::Reset(frame.code()),
             HEADERS if frame.stream == stream => {
-                // Statuses 200, 204, 206, 304, 400, 404 and 500 are the entries 8 to 14 of the static table.
+                // Statuses 200, 204, 206, 304, 400, 404 and 500 are the entries 8 to 14 of the
+                // static table.
                 let number = frame.payload[0].checked_sub(0x88).expect("an indexed status");
                 let status = [200, 204, 206, 304, 400, 404, 500][usize::from(number)];
                 return Answered::Status(status);

@@ -5,7 +5,8 @@ use crate::world::soon;
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 
-/// Sends a request of HTTP/1 with this first line and these lines. Gives the status, and whether the connection was closed after it.
+/// Sends a request of HTTP/1 with this first line and these lines. Gives the status, and whether
+/// the connection was closed after it.
 async fn status(open: &Open, first: &str, lines: &str) -> u16 {
     let mut http = Http::connect(open.at()).await;
     let rest = "content-type: application/json\r\n";
@@ -147,7 +148,8 @@ const TYPE: (&str, &str) = ("content-type", "application/json");
 /// RFC 9113 section 7.
 const PROTOCOL_ERROR: u32 = 1;
 
-/// How a request of HTTP/2 with these fields is answered, on a connection of its own, and whether the connection takes another.
+/// How a request of HTTP/2 with these fields is answered, on a connection of its own, and whether
+/// the connection takes another.
 async fn answered(open: &Open, fields: &[(&str, &str)]) -> h2::Answered {
     let mut http = Http::connect(open.at()).await;
     http.send(h2::preface()).await;

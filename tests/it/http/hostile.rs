@@ -1,4 +1,5 @@
-//! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not notice.
+//! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not
+//! notice.
 
 use super::{Http, Open, h2};
 use crate::world::{Background, background, soon, until};
@@ -87,7 +88,8 @@ fn slowest_call_elsewhere(is_done: Arc<AtomicBool>) -> oneshot::Receiver<Duratio
     slowest
 }
 
-/// Sends a byte a second until the other side has closed, and gives how long that took, and what was answered.
+/// Sends a byte a second until the other side has closed, and gives how long that took, and what
+/// was answered.
 async fn trickle(at: SocketAddr, first: String, byte: &'static [u8]) -> (Duration, Option<u16>) {
     let (mut http, began) = (Http::connect(at).await, Instant::now());
     http.send(first).await;
@@ -178,7 +180,8 @@ async fn http_2_clients_that_begin_and_say_no_more_or_take_no_answer_are_cut_off
     honest.was_served().await;
 }
 
-/// Reads so many bytes a tenth of a second for longer than anybody may stand still. Whether the other side goes on.
+/// Reads so many bytes a tenth of a second for longer than anybody may stand still. Whether the
+/// other side goes on.
 async fn sips(http: &mut Http, bytes: usize) -> bool {
     let (mut every, began) = (tokio::time::interval(Duration::from_millis(100)), Instant::now());
     let mut some = vec![0; bytes];
@@ -206,7 +209,8 @@ async fn a_client_that_reads_slowly_and_all_the_while_is_not_cut_off() {
     until("the handlers are stopped", || open.ticks.running() == 0).await;
 }
 
-/// The stream that the other side resets next. PINGs are answered meanwhile, and nothing gives it more room.
+/// The stream that the other side resets next. PINGs are answered meanwhile, and nothing gives it
+/// more room.
 async fn reset(http: &mut Http) -> u32 {
     loop {
         let mut head = [0; 9];

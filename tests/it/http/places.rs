@@ -1,4 +1,5 @@
-//! Places for connections: those of one block of addresses are bounded, and connections that show no caller make room for new ones.
+//! Places for connections: those of one block of addresses are bounded, and connections that show
+//! no caller make room for new ones.
 
 use super::{Http, Open, h2};
 use crate::world::{background, heavy, soon};
@@ -25,7 +26,8 @@ async fn connect(at: SocketAddr, ip: [u8; 4]) -> Http<TcpStream> {
     Http::over(socket.connect(at).await.expect("a connection"))
 }
 
-/// Both ends of a thousand connections are in this process, which is more than some systems let it open unasked.
+/// Both ends of a thousand connections are in this process, which is more than some systems let it
+/// open unasked.
 fn may_open_many_files() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,4 +1,5 @@
-//! Streams of replies: in Connect's envelopes, as server-sent events, and at the pace of whoever reads.
+//! Streams of replies: in Connect's envelopes, as server-sent events, and at the pace of whoever
+//! reads.
 
 use super::{Http, Open, Reply};
 use crate::world::{soon, until};

@@ -1,4 +1,5 @@
-//! The door with TLS: callers by certificate, judged as on links, and certificates of a public name.
+//! The door with TLS: callers by certificate, judged as on links, and certificates of a public
+//! name.
 
 use super::{Http, Open, Reply, TOKEN, judge};
 use crate::audit::Book;
@@ -42,7 +43,8 @@ where
     soon("an answer or an end", http.reply()).await
 }
 
-/// Asks once with this certificate, or none. `None` if the handshake, or the connection, was refused.
+/// Asks once with this certificate, or none. `None` if the handshake, or the connection, was
+/// refused.
 async fn once(
     open: &Open,
     leaf: Option<LeafPem>,

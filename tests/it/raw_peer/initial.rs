@@ -1,4 +1,5 @@
-//! First packets of strangers, made by hand: QUIC Initials that decrypt, and whose handshake never goes on (RFC 9000, section 17.2.2).
+//! First packets of strangers, made by hand: QUIC Initials that decrypt, and whose handshake never
+//! goes on (RFC 9000, section 17.2.2).
 
 use crate::world::Dice;
 use rustls::{
@@ -78,7 +79,8 @@ impl Strangers {
         self.initial_of(&to, &from, &[], crypto)
     }
 
-    /// A stalled handshake of the connection that its sender calls `from`; with what a Retry said, that of an address that was proved.
+    /// A stalled handshake of the connection that its sender calls `from`; with what a Retry said,
+    /// that of an address that was proved.
     pub(crate) fn stalled(&mut self, from: [u8; 8], retry: Option<&Answer>) -> Vec<u8> {
         let to = retry.map_or_else(|| self.noise(8), |retry| retry.from.clone());
         let token = retry.map_or(&[][..], |retry| &retry.token);

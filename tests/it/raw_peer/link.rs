@@ -214,7 +214,8 @@ impl RawStream {
         soon("the end of a stream", self.recv.read_to_end(1 << 20)).await.expect("bytes")
     }
 
-    /// The reply: its message if there is one, and code, outcome and text of its status. It has to end with FIN.
+    /// The reply: its message if there is one, and code, outcome and text of its status. It has to
+    /// end with FIN.
     pub(crate) async fn reply(&mut self) -> Reply {
         let mut message = None;
         loop {

@@ -1,4 +1,5 @@
-//! A peer on bare quinn that speaks the protocol by `docs/protocol.md`, also wrongly. It shares no code with the library but TLS.
+//! A peer on bare quinn that speaks the protocol by `docs/protocol.md`, also wrongly. It shares no
+//! code with the library but TLS.
 
 mod cbor;
 mod initial;
@@ -67,7 +68,8 @@ pub(crate) fn header(kind: u8, claims: u64) -> Vec<u8> {
     out
 }
 
-/// A frame, its length in four bytes, which is never the form that the library writes for short ones.
+/// A frame, its length in four bytes, which is never the form that the library writes for short
+/// ones.
 pub(crate) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload");
     let mut out = vec![kind];

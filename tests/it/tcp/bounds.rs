@@ -1,4 +1,5 @@
-//! Limits of forwarded connections: idle ones, places, deadlines, readers that stand still, and nodes that leave.
+//! Limits of forwarded connections: idle ones, places, deadlines, readers that stand still, and
+//! nodes that leave.
 
 use super::place::{Town, Upstream, expect_reset, opened, read_all, status_of, write};
 use crate::{

@@ -1,4 +1,5 @@
-//! Who may reach a forward: rules for methods open none, on the node and on the agent; and who learns of it.
+//! Who may reach a forward: rules for methods open none, on the node and on the agent; and who
+//! learns of it.
 
 use super::place::{Upstream, opened};
 use crate::world::{World, attached, check_status, soon};

@@ -1,4 +1,5 @@
-//! Chance from a seed, so that what went wrong once goes wrong again: splitmix64, as a function of numbers and as a row of throws.
+//! Chance from a seed, so that what went wrong once goes wrong again: splitmix64, as a function of
+//! numbers and as a row of throws.
 
 use std::{
     hash::{BuildHasher, RandomState},

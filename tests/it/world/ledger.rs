@@ -28,7 +28,8 @@ impl Count {
 pub(crate) struct Ledger(BTreeMap<String, Count>);
 
 impl Ledger {
-    /// Reads what `Demo/Append` writes: lines `started ID` and `done ID`. They name no attempt, so all are taken for one.
+    /// Reads what `Demo/Append` writes: lines `started ID` and `done ID`. They name no attempt, so
+    /// all are taken for one.
     pub(crate) fn from_lines(lines: &str) -> Self {
         let mut ledger = Self::default();
         for line in lines.lines() {

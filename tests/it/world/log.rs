@@ -1,4 +1,5 @@
-//! What the library logs, so that tests can wait for a line. One recorder for the process; lines name their node's port.
+//! What the library logs, so that tests can wait for a line. One recorder for the process; lines
+//! name their node's port.
 
 use std::{
     fmt,

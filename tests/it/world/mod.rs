@@ -1,5 +1,6 @@
-//! A small world on loopback for each test: a CA in memory, a node on a free port, agents and callers, and handlers that tell what
-//! becomes of them. Nothing is shared between two worlds, so tests run in any order and at once.
+//! A small world on loopback for each test: a CA in memory, a node on a free port, agents and
+//! callers, and handlers that tell what becomes of them. Nothing is shared between two worlds, so
+//! tests run in any order and at once.
 
 mod dice;
 mod ledger;

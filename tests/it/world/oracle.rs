@@ -1,4 +1,5 @@
-//! The oracle: sets what each call's asker was told against what the ledger says of it, and finds every outcome that is not true.
+//! The oracle: sets what each call's asker was told against what the ledger says of it, and finds
+//! every outcome that is not true.
 
 use super::ledger::{Count, Ledger};
 use dialback::{Outcome, Status};
@@ -21,7 +22,8 @@ enum Told {
     Nobody,
 }
 
-/// Collects what askers are told, call by call. Ids are those of the ledger, and each is asked once.
+/// Collects what askers are told, call by call. Ids are those of the ledger, and each is asked
+/// once.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle(Mutex<BTreeMap<String, Told>>);
 

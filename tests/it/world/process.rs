@@ -1,4 +1,5 @@
-//! A party that can be killed: it lives in a runtime of its own, and dies with it without a word to anybody.
+//! A party that can be killed: it lives in a runtime of its own, and dies with it without a word to
+//! anybody.
 
 use std::future::Future;
 use tokio::runtime::{Builder, Runtime};
@@ -31,10 +32,12 @@ impl<T: Send + 'static> Process<T> {
         drop(self.runtime.as_ref().expect("alive").spawn(future));
     }
 
-    /// Ends every task where it stands. Nothing is sent, as with SIGKILL; returns when the socket is closed.
+    /// Ends every task where it stands. Nothing is sent, as with SIGKILL; returns when the socket
+    /// is closed.
     pub(crate) async fn kill(mut self) {
         let (runtime, who) = (self.runtime.take(), self.who.take());
-        // A runtime may not be dropped inside another. The party goes after it: what it says then nobody carries.
+        // A runtime may not be dropped inside another. The party goes after it: what it says then
+        // nobody carries.
         let dead = tokio::task::spawn_blocking(move || {
             drop(runtime);
             drop(who);

@@ -1,4 +1,5 @@
-//! Peers on bare quinn and rustls that show whatever certificate they are told to, also ones that our own credentials refuse to load.
+//! Peers on bare quinn and rustls that show whatever certificate they are told to, also ones that
+//! our own credentials refuse to load.
 
 use super::soon;
 use dialback::{ALPN, CloseCode, Credentials, certs::LeafPem};
@@ -106,7 +107,8 @@ pub(crate) async fn dial_raw_from(
     }
 }
 
-/// Dials with a byte of early data: whether it was taken, or `None` where the client had no ticket to send any with.
+/// Dials with a byte of early data: whether it was taken, or `None` where the client had no ticket
+/// to send any with.
 pub(crate) async fn dial_early(config: rustls::ClientConfig, to: SocketAddr) -> Option<bool> {
     let quic = QuicClientConfig::try_from(config).expect("TLS for QUIC");
     let config = quinn::ClientConfig::new(Arc::new(quic));
@@ -148,8 +150,8 @@ impl RawLink {
     }
 }
 
-/// Something that listens like a node and shows a certificate of the test's choice. Whoever takes it for a node is sent away with
-/// `UNAUTHORIZED`, which no handshake that failed can bring.
+/// Something that listens like a node and shows a certificate of the test's choice. Whoever takes
+/// it for a node is sent away with `UNAUTHORIZED`, which no handshake that failed can bring.
 pub(crate) struct RawNode {
     endpoint: quinn::Endpoint,
     met: watch::Sender<Vec<bool>>,
@@ -205,7 +207,8 @@ async fn send_away(endpoint: quinn::Endpoint, met: watch::Sender<Vec<bool>>) {
     }
 }
 
-/// Where a raw client keeps session tickets, and a raw server its sessions: counts what is kept and what is asked for.
+/// Where a raw client keeps session tickets, and a raw server its sessions: counts what is kept and
+/// what is asked for.
 #[derive(Debug)]
 pub(crate) struct TicketBox {
     client: ClientSessionMemoryCache,

@@ -1,4 +1,5 @@
-//! What a test leaves behind: tasks, open files and places, before and after. And tests that need a process of their own to see that.
+//! What a test leaves behind: tasks, open files and places, before and after. And tests that need a
+//! process of their own to see that.
 
 use super::until;
 use dialback::Node;
@@ -82,7 +83,8 @@ fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()
 }
 
-/// Runs a test in a process of its own, whose files and memory are then those of the test. `name` is the test's own, with its path.
+/// Runs a test in a process of its own, whose files and memory are then those of the test. `name`
+/// is the test's own, with its path.
 #[track_caller]
 pub(crate) fn alone(name: &str, test: impl Future<Output = ()>) {
     if is_alone() {
@@ -91,7 +93,8 @@ pub(crate) fn alone(name: &str, test: impl Future<Output = ()>) {
     }
     let mut own = Command::new(std::env::current_exe().expect("a path"));
     own.args([name, "--exact", "--include-ignored", "--nocapture"]).env(ALONE, "1");
-    // What is freed goes back to the system at once, also where the C library would keep it, so that what is read is what is in use.
+    // What is freed goes back to the system at once, also where the C library would keep it, so
+    // that what is read is what is in use.
     own.envs([("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "262144")]);
     let ended = own.output().expect("started");
     let [said, faults] =

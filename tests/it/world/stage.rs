@@ -1,4 +1,5 @@
-//! The service `Stage`: its handlers write down every run, when it began and how it ended. The ledger of the tests.
+//! The service `Stage`: its handlers write down every run, when it began and how it ended. The
+//! ledger of the tests.
 
 use super::{Ledger, soon};
 use dialback::{Code, Context, Service, Status};
@@ -32,9 +33,10 @@ pub(crate) struct Stage {
 impl Stage {
     /// The service, for an agent or a node. All take an id for the ledger, except Echo.
     ///
-    /// `Hold` waits for the gate, `Note` answers, `Fail` fails with NOT_FOUND, `Panic` panics, `Huge` answers with so many bytes once the
-    /// gate is open, `Linger` has done its work and waits for the gate before it answers, `Copy` gives back the bytes that come with the
-    /// id, `Weigh` their number.
+    /// `Hold` waits for the gate, `Note` answers, `Fail` fails with NOT_FOUND, `Panic` panics,
+    /// `Huge` answers with so many bytes once the gate is open, `Linger` has done its work and
+    /// waits for the gate before it answers, `Copy` gives back the bytes that come with the id,
+    /// `Weigh` their number.
     pub(crate) fn service(&self) -> Service {
         let [hold, note, fail, broken] = std::array::from_fn(|_| self.clone());
         let [huge, linger, copy, weigh] = std::array::from_fn(|_| self.clone());

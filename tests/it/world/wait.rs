@@ -32,8 +32,9 @@ pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::
     }
 }
 
-/// Waits until a state holds that can only be looked at: calls in flight, tasks and former links, which have no event; files, ports and
-/// clocks, which are the system's. Where there is an event, [`until_told`] waits for it.
+/// Waits until a state holds that can only be looked at: calls in flight, tasks and former links,
+/// which have no event; files, ports and clocks, which are the system's. Where there is an event,
+/// [`until_told`] waits for it.
 #[track_caller]
 pub(crate) fn until<H>(what: &str, mut holds: H) -> impl Future<Output = ()> + use<H>
 where
@@ -46,8 +47,8 @@ where
     })
 }
 
-/// Waits until a state of a node or an agent holds that changes with its events only: who is attached, drains, or is lost. It is looked at
-/// after each event.
+/// Waits until a state of a node or an agent holds that changes with its events only: who is
+/// attached, drains, or is lost. It is looked at after each event.
 #[track_caller]
 pub(crate) fn until_told<E, H>(
     what: &str,
@@ -65,7 +66,8 @@ where
     })
 }
 
-/// A turn for a test that needs the whole machine for a while: one such test runs at a time. The others go on beside it.
+/// A turn for a test that needs the whole machine for a while: one such test runs at a time. The
+/// others go on beside it.
 pub(crate) async fn heavy() -> SemaphorePermit<'static> {
     static TURNS: Semaphore = Semaphore::const_new(1);
     TURNS.acquire().await.expect("never closed")
@@ -108,7 +110,8 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Polls each call once, in order, so that they stand in line in this order. They go on when they are awaited.
+/// Polls each call once, in order, so that they stand in line in this order. They go on when they
+/// are awaited.
 pub(crate) async fn lined_up<F: IntoFuture>(
     calls: impl IntoIterator<Item = F>,
 ) -> Vec<Pin<Box<F::IntoFuture>>> {

@@ -1,12 +1,14 @@
-//! Where an upstream is: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, and a path before the service's name.
+//! Where an upstream is: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, and a path before
+//! the service's name.
 
 use hyper::Uri;
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The address of an HTTP server to which a service is forwarded.
 ///
-/// `http://127.0.0.1:9000`, `https://app.internal:8443`, both with a path of their own behind them if need be (`http://127.0.0.1/api`), or a
-/// Unix socket: `unix:/run/app.sock`, `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
+/// `http://127.0.0.1:9000`, `https://app.internal:8443`, both with a path of their own behind them
+/// if need be (`http://127.0.0.1/api`), or a Unix socket: `unix:/run/app.sock`,
+/// `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
     pub(super) place: Place,

@@ -1,6 +1,8 @@
-//! Errors in the words of the Connect protocol: its codes, those of HTTP, and the JSON of both kinds of error.
+//! Errors in the words of the Connect protocol: its codes, those of HTTP, and the JSON of both
+//! kinds of error.
 //!
-//! Source: <https://connectrpc.com/docs/protocol/>, "Error Codes", "HTTP to Error Code", "Error End-Stream".
+//! Source: <https://connectrpc.com/docs/protocol/>, "Error Codes", "HTTP to Error Code", "Error
+//! End-Stream".
 
 use crate::{
     metadata::Metadata,
@@ -54,7 +56,8 @@ impl ErrorBody {
         code_of(self.code.as_deref()?)
     }
 
-    /// The same as the handler's own answer. Details travel as far as there is room for them in a STATUS.
+    /// The same as the handler's own answer. Details travel as far as there is room for them in a
+    /// STATUS.
     pub(super) fn into_status(self) -> Status {
         let code = self.known_code().unwrap_or(Code::Unknown);
         let status = Status::new(code, self.message.unwrap_or_default());
@@ -68,7 +71,8 @@ impl ErrorBody {
 /// The type of details that are dialback's own bytes.
 const OWN_DETAILS: &str = "dialback.v1.Details";
 
-/// Connect's list of typed details as bytes: one of our own type as what it holds, everything else as the CBOR of the list.
+/// Connect's list of typed details as bytes: one of our own type as what it holds, everything else
+/// as the CBOR of the list.
 fn details(list: &serde_json::Value) -> Option<Bytes> {
     if let [only] = list.as_array()?.as_slice()
         && only["type"] == OWN_DETAILS

@@ -10,7 +10,8 @@ use std::{
     task::{Context, Poll},
 };
 
-/// What an upstream takes and gives: dialback's messages are CBOR, and HTTP services mostly speak JSON.
+/// What an upstream takes and gives: dialback's messages are CBOR, and HTTP services mostly speak
+/// JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForwardFormat {
     /// `application/json`, by the rules of RFC 8949 section 6: byte strings become base64url text.

@@ -1,4 +1,5 @@
-//! Metadata as headers and back: which pairs travel, which are ours to write, and which say nothing to the other side.
+//! Metadata as headers and back: which pairs travel, which are ours to write, and which say nothing
+//! to the other side.
 
 use crate::{
     metadata::Metadata,
@@ -6,7 +7,8 @@ use crate::{
 };
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers of a connection or of the form of a message, in either direction: they say nothing of a call.
+/// Headers of a connection or of the form of a message, in either direction: they say nothing of a
+/// call.
 const OF_THE_MESSAGE: &[&str] = &[
     "accept",
     "accept-encoding",
@@ -29,14 +31,16 @@ const OF_THE_MESSAGE: &[&str] = &[
     "user-agent",
 ];
 
-/// By which an upstream may believe to know who asks. Here it is told by `dialback-caller` and by nothing else.
+/// By which an upstream may believe to know who asks. Here it is told by `dialback-caller` and by
+/// nothing else.
 const OF_IDENTITY: &[&str] = &["forwarded", "via", "x-real-ip"];
 
 /// The same as starts of names, and what we and Connect write ourselves.
 const STARTS: &[&str] = &["connect-", "content-", "dialback-", "x-forwarded-"];
 
-/// Names on which servers, proxies, frameworks and libraries act as though somebody in front of them had written them: who asks, from where,
-/// for which URL, host or method, and what was checked already.
+/// Names on which servers, proxies, frameworks and libraries act as though somebody in front of
+/// them had written them: who asks, from where, for which URL, host or method, and what was checked
+/// already.
 const ACTED_ON: &[&str] = &[
     "auth-type",
     "auth-user",
@@ -153,12 +157,14 @@ fn is_among(name: &str, lists: &[&[&str]], starts: &[&str]) -> bool {
         || starts.iter().any(|start| name.starts_with(start))
 }
 
-/// The name as CGI and its heirs compare it, to which every sign is the same: WSGI takes `_` for `-`, PHP `.` too.
+/// The name as CGI and its heirs compare it, to which every sign is the same: WSGI takes `_` for
+/// `-`, PHP `.` too.
 fn as_cgi(name: &str) -> String {
     name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// Whether a pair becomes a header. A name that is not ASCII is never one, which is refused and not left behind.
+/// Whether a pair becomes a header. A name that is not ASCII is never one, which is refused and not
+/// left behind.
 fn travels(key: &str, allowed: Option<&[String]>) -> bool {
     match allowed {
         Some(names) if !names.iter().any(|name| name.eq_ignore_ascii_case(key)) => false,
@@ -166,7 +172,8 @@ fn travels(key: &str, allowed: Option<&[String]>) -> bool {
     }
 }
 
-/// The caller's pairs as headers, without those that never travel and, if there is a list of names, without those that are not in it.
+/// The caller's pairs as headers, without those that never travel and, if there is a list of names,
+/// without those that are not in it.
 ///
 /// # Errors
 /// A pair that would travel and cannot be a header: `INVALID_ARGUMENT`, not executed.
@@ -195,7 +202,8 @@ fn no_header(key: &str) -> Status {
     Status::not_executed(Code::InvalidArgument, text)
 }
 
-/// What of an upstream's headers travels before the messages, and what after them: those that begin with `trailer-`, as Connect has it.
+/// What of an upstream's headers travels before the messages, and what after them: those that begin
+/// with `trailer-`, as Connect has it.
 pub(super) fn into_metadata(headers: &HeaderMap) -> (Metadata, Metadata) {
     let (mut metadata, mut trailing) = (Metadata::default(), Metadata::default());
     for (name, value) in headers {

@@ -1,4 +1,5 @@
-//! One connection to an upstream, dropped and thereby hung up, or given back and used again; and how it comes to be.
+//! One connection to an upstream, dropped and thereby hung up, or given back and used again; and
+//! how it comes to be.
 
 use super::{
     address::Place,
@@ -38,11 +39,13 @@ pub(super) struct Line {
     expires_at: Instant,
     /// Replies that it has carried, at least their heads.
     answers: u32,
-    /// How long it may be idle and still be used; `None` if the upstream has said that it closes it.
+    /// How long it may be idle and still be used; `None` if the upstream has said that it closes
+    /// it.
     idle_max: Option<Duration>,
     /// When it ended, once it has.
     ended: oneshot::Receiver<Instant>,
-    /// Dropped with the line, it has the connection dropped where it stands: that is how an upstream sees that nobody waits any more.
+    /// Dropped with the line, it has the connection dropped where it stands: that is how an
+    /// upstream sees that nobody waits any more.
     _hangs_up: oneshot::Sender<Infallible>,
 }
 
@@ -72,7 +75,8 @@ pub(super) enum Unreachable {
 }
 
 impl Unreachable {
-    /// The same for the caller, who need not know where the upstream is and what its certificate says.
+    /// The same for the caller, who need not know where the upstream is and what its certificate
+    /// says.
     pub(super) fn to_caller(&self) -> String {
         match self {
             Self::Connect(fault) => format!("cannot be reached ({})", system::kind(fault)),
@@ -89,7 +93,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Line {
-    /// Connects, within the deadline and within five seconds. `chance`, of 0 to 1, shortens the time for which it is used.
+    /// Connects, within the deadline and within five seconds. `chance`, of 0 to 1, shortens the
+    /// time for which it is used.
     pub(super) async fn connect(
         place: &Place,
         tls: Option<&UpstreamTls>,
@@ -170,7 +175,8 @@ impl Line {
         let (written, copy) = (self.exchange.written(), request.clone());
         let answered = self.sender.try_send_request(request).await;
         let response = answered.map_err(|fault| {
-            // The connection carries this exchange alone: no byte more was written, so none of it was.
+            // The connection carries this exchange alone: no byte more was written, so none of it
+            // was.
             if self.exchange.written() == written {
                 Broken::Unsent(Box::new(copy))
             } else {
@@ -183,7 +189,8 @@ impl Line {
     }
 }
 
-/// When a connection that is made now is used no more. Those that were made together do not all end together.
+/// When a connection that is made now is used no more. Those that were made together do not all end
+/// together.
 fn expiry(now: Instant, chance: f64) -> Instant {
     now + FORWARD_AGE_MAX.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
 }

@@ -1,7 +1,8 @@
-//! Services that are answered by a local HTTP server: each call becomes a POST in the shape of the Connect protocol,
-//! <https://connectrpc.com/docs/protocol/>.
+//! Services that are answered by a local HTTP server: each call becomes a POST in the shape of the
+//! Connect protocol, <https://connectrpc.com/docs/protocol/>.
 //!
-//! The line between `not_executed` and `unknown` is the first byte of the request that is written to the upstream.
+//! The line between `not_executed` and `unknown` is the first byte of the request that is written
+//! to the upstream.
 
 mod address;
 mod errors;
@@ -53,9 +54,10 @@ use tokio::time::Instant;
 /// # Ok(()) }
 /// ```
 ///
-/// Unary calls and server streams are forwarded; the others are `UNIMPLEMENTED`. An upstream that cannot be reached gives `UNAVAILABLE`, not
-/// executed; one that breaks off after a byte of the request was written `UNAVAILABLE`, unknown; an error that it answers with is the
-/// handler's own. Dropping the call, and its deadline, close the connection to the upstream.
+/// Unary calls and server streams are forwarded; the others are `UNIMPLEMENTED`. An upstream that
+/// cannot be reached gives `UNAVAILABLE`, not executed; one that breaks off after a byte of the
+/// request was written `UNAVAILABLE`, unknown; an error that it answers with is the handler's own.
+/// Dropping the call, and its deadline, close the connection to the upstream.
 #[derive(Clone)]
 #[must_use = "a forward answers once its service is hosted"]
 pub struct Forward {
@@ -64,16 +66,18 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// To an upstream in plain: `http://HOST:PORT` or `unix:/PATH`, with a path in front of the service's name if need be.
+    /// To an upstream in plain: `http://HOST:PORT` or `unix:/PATH`, with a path in front of the
+    /// service's name if need be.
     ///
     /// # Errors
-    /// An address that is none, and one of `https`: for that CAs have to be stated, see [`Forward::to_tls`].
+    /// An address that is none, and one of `https`: for that CAs have to be stated, see
+    /// [`Forward::to_tls`].
     pub fn to(url: impl AsRef<str>) -> Result<Self, UpstreamError> {
         Self::new(url.as_ref().parse()?, None)
     }
 
-    /// To an upstream that shows a certificate, `https://HOST:PORT`, for that host and by one of these CAs (PEM). TLS 1.3; what this machine
-    /// believes otherwise does not count.
+    /// To an upstream that shows a certificate, `https://HOST:PORT`, for that host and by one of
+    /// these CAs (PEM). TLS 1.3; what this machine believes otherwise does not count.
     ///
     /// # Errors
     /// An address that is none or is not `https`, CAs that are none.
@@ -107,33 +111,36 @@ impl Forward {
         self
     }
 
-    /// Names the methods that are forwarded; all others are `UNIMPLEMENTED`. Default: every method of the service is.
+    /// Names the methods that are forwarded; all others are `UNIMPLEMENTED`. Default: every method
+    /// of the service is.
     pub fn methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         self.methods = Some(methods.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Bounds one reply, as the upstream sends it, in bytes. Default 4 MiB; the agent's own limit on messages holds beside it.
+    /// Bounds one reply, as the upstream sends it, in bytes. Default 4 MiB; the agent's own limit
+    /// on messages holds beside it.
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.message_bytes_max = bytes;
         self
     }
 
-    /// Names the metadata of callers that becomes headers, without regard to case; all else is left behind. A name that never travels
-    /// ([`Forward::never_travels`]) stays behind all the same. Default: all metadata that may travel.
+    /// Names the metadata of callers that becomes headers, without regard to case; all else is left
+    /// behind. A name that never travels ([`Forward::never_travels`]) stays behind all the same.
+    /// Default: all metadata that may travel.
     pub fn metadata<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.settings.metadata = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Whether metadata of this name never becomes a header, because the agent writes it itself or because servers take it for the word of
-    /// a proxy.
+    /// Whether metadata of this name never becomes a header, because the agent writes it itself or
+    /// because servers take it for the word of a proxy.
     pub fn never_travels(name: &str) -> bool {
         headers::never_travels(name)
     }
 
-    /// Sets whether connections to the upstream are used for further calls. Default: true, each for 10 to 20 s at most. Without, each call
-    /// makes its own and says `connection: close`.
+    /// Sets whether connections to the upstream are used for further calls. Default: true, each for
+    /// 10 to 20 s at most. Without, each call makes its own and says `connection: close`.
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.settings.keep_alive = keep_alive;
         self
@@ -175,8 +182,8 @@ pub struct ForwardHandle {
 }
 
 impl ForwardHandle {
-    /// Forwards calls that come from now on to this upstream; those in flight go on to the former one. Which methods there are stays as it
-    /// was registered.
+    /// Forwards calls that come from now on to this upstream; those in flight go on to the former
+    /// one. Which methods there are stays as it was registered.
     pub fn replace(&self, forward: Forward) {
         self.route.set(Route::new(forward.settings, self.tasks.clone()));
     }
@@ -189,7 +196,8 @@ impl fmt::Debug for ForwardHandle {
     }
 }
 
-/// Turns at converting large messages: those of all services of a process, for they share its cores.
+/// Turns at converting large messages: those of all services of a process, for they share its
+/// cores.
 static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
 
 /// What answers the calls of a forwarded service.

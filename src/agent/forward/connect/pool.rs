@@ -28,8 +28,8 @@ impl Pool {
         &self.tasks
     }
 
-    /// One that can carry a request now. While nothing is known of the upstream it waits until the connection has rested: up to 100 ms,
-    /// and not if the deadline is nearer than that.
+    /// One that can carry a request now. While nothing is known of the upstream it waits until the
+    /// connection has rested: up to 100 ms, and not if the deadline is nearer than that.
     pub(super) async fn take(&self, deadline: Instant) -> Option<Taken> {
         loop {
             let (Waiting { one: mut line, since, .. }, ready_at) =
@@ -50,7 +50,8 @@ impl Pool {
         }
     }
 
-    /// Notes that a connection turned out to be closed, after so many answers and this time without a request.
+    /// Notes that a connection turned out to be closed, after so many answers and this time without
+    /// a request.
     pub(super) fn was_closed(&self, answers: u32, idle_for: Duration) {
         self.idle().habit.was_closed(answers, idle_for, Instant::now());
     }
@@ -112,7 +113,8 @@ impl<T> Default for Idle<T> {
 }
 
 impl<T> Idle<T> {
-    /// The one used last of those that are not too old, and from when on it may be used; what is too old is dropped on the way.
+    /// The one used last of those that are not too old, and from when on it may be used; what is
+    /// too old is dropped on the way.
     fn take(&mut self, now: Instant) -> Option<(Waiting<T>, Instant)> {
         while let Some(waiting) = self.waiting.pop() {
             let ready_at = self.habit.ready_at(waiting.since);

@@ -1,4 +1,5 @@
-//! What comes back from an upstream for a call with one reply, and the errors that any call may get.
+//! What comes back from an upstream for a call with one reply, and the errors that any call may
+//! get.
 
 use super::{
     errors::{ErrorBody, code_of_http},
@@ -56,8 +57,9 @@ pub(super) async fn unary(
     Ok(Reply { metadata, trailing, ..Reply::new(message) })
 }
 
-/// Whether a reply that is cut short can be told from a whole one. Of a transfer-encoding only chunks have an end of their own, and only as
-/// the last of them; any other one ends with the connection (RFC 9112 section 6.3), whatever content-length says beside it.
+/// Whether a reply that is cut short can be told from a whole one. Of a transfer-encoding only
+/// chunks have an end of their own, and only as the last of them; any other one ends with the
+/// connection (RFC 9112 section 6.3), whatever content-length says beside it.
 fn says_where_it_ends(headers: &HeaderMap) -> bool {
     match headers.get_all(TRANSFER_ENCODING).iter().next_back() {
         None => headers.contains_key(CONTENT_LENGTH),

@@ -1,4 +1,5 @@
-//! Whether a connection to an upstream may carry another request: what the upstream says of it, and what it has been seen to do.
+//! Whether a connection to an upstream may carry another request: what the upstream says of it, and
+//! what it has been seen to do.
 
 use crate::limits::{FORWARD_HABIT_KEPT, FORWARD_IDLE_MAX, FORWARD_REST};
 use hyper::{
@@ -10,7 +11,8 @@ use tokio::time::Instant;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// How long a connection may be idle after this reply and still be used; `None` if the reply was its last one.
+/// How long a connection may be idle after this reply and still be used; `None` if the reply was
+/// its last one.
 pub(super) fn idle_max<B>(response: &Response<B>) -> Option<Duration> {
     let headers = response.headers();
     let is_last = response.version() <= Version::HTTP_10
@@ -40,8 +42,8 @@ fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item 
 
 /// What an upstream does with connections after its answers, as far as it was seen.
 ///
-/// Some close after an answer, or after the n-th one, and do not say so. The end arrives a moment after the answer, and a request that is
-/// written in that moment ends unknown.
+/// Some close after an answer, or after the n-th one, and do not say so. The end arrives a moment
+/// after the answer, and a request that is written in that moment ends unknown.
 #[derive(Debug, Default)]
 pub(super) struct Habit {
     /// A connection was still there [`FORWARD_REST`] after an answer.
@@ -69,7 +71,8 @@ impl Habit {
         self.keeps |= idle_for >= FORWARD_REST;
     }
 
-    /// A connection ended, or had a byte on it that was not asked for, after so many answers and this time without a request.
+    /// A connection ended, or had a byte on it that was not asked for, after so many answers and
+    /// this time without a request.
     pub(super) fn was_closed(&mut self, answers: u32, idle_for: Duration, now: Instant) {
         if idle_for >= FORWARD_REST {
             // It was idle for too long, which says nothing of those that are busy.

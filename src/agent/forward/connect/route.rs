@@ -1,4 +1,5 @@
-//! The way to one upstream: where it is, whom to believe, what it speaks, and the connections that lead there.
+//! The way to one upstream: where it is, whom to believe, what it speaks, and the connections that
+//! lead there.
 
 use super::{
     address::UpstreamAddress,
@@ -69,7 +70,8 @@ impl Route {
         Self { settings, pool }
     }
 
-    /// A request of Connect's: the message as the body of a POST, in an envelope where the reply is a stream.
+    /// A request of Connect's: the message as the body of a POST, in an envelope where the reply is
+    /// a stream.
     pub(super) fn request(
         &self,
         request: &Request,
@@ -99,8 +101,9 @@ impl Route {
         Ok(outgoing)
     }
 
-    /// Sends it and waits for the head of the reply: on an idle connection if there is one, and on a new one if that was closed before a byte
-    /// of the request was written. What may have been written is not repeated.
+    /// Sends it and waits for the head of the reply: on an idle connection if there is one, and on
+    /// a new one if that was closed before a byte of the request was written. What may have been
+    /// written is not repeated.
     pub(super) async fn send(
         &self,
         mut request: Outgoing,
@@ -158,7 +161,8 @@ fn millis(left: Duration) -> u64 {
     u64::try_from(left.as_millis().min(TIMEOUT_MS_MAX)).unwrap_or(u64::MAX)
 }
 
-/// Who asks, by way of whom, and under which name it stands in every log. The caller's metadata was stripped of these.
+/// Who asks, by way of whom, and under which name it stands in every log. The caller's metadata was
+/// stripped of these.
 fn add_identity(headers: &mut HeaderMap, request: &Request) -> Result<(), Status> {
     headers.insert("dialback-caller", value(&request.requester.peer().to_string())?);
     headers.insert("dialback-call-id", value(&request.meta.call_id.to_string())?);

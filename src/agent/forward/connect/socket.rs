@@ -1,4 +1,5 @@
-//! A socket to an upstream that counts what is written to it, and that is looked at before the first byte of a request is written.
+//! A socket to an upstream that counts what is written to it, and that is looked at before the
+//! first byte of a request is written.
 
 use socket2::SockRef;
 use std::{
@@ -28,8 +29,8 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Has the socket looked at before the next write. A connection that its other side has ended, or on which there are bytes although
-    /// nothing was asked, fails that write.
+    /// Has the socket looked at before the next write. A connection that its other side has ended,
+    /// or on which there are bytes although nothing was asked, fails that write.
     pub(super) fn look_first(&self) {
         self.is_first.store(true, Ordering::Release);
     }
@@ -178,7 +179,8 @@ mod tests {
                 }
                 _ => theirs.write_all(b"x").await.expect("written"),
             }
-            // The system delivers on loopback before the call returns; the runtime has not been told yet.
+            // The system delivers on loopback before the call returns; the runtime has not been
+            // told yet.
             exchange.look_first();
             let error = ours.write(b"request").await.expect_err("it is not silent");
             assert_eq!(error.kind(), ErrorKind::ConnectionAborted);

@@ -1,4 +1,5 @@
-//! What comes back from an upstream for a call with a stream of replies: messages in Connect's envelopes, and the one that ends them.
+//! What comes back from an upstream for a call with a stream of replies: messages in Connect's
+//! envelopes, and the one that ends them.
 
 use super::{
     errors::EndOfStream,
@@ -56,7 +57,8 @@ pub(super) async fn server_stream(
     Ok(Reply { metadata, ..Reply::stream(Messages::new(replies)) })
 }
 
-/// The replies as they are asked for: who does not ask holds the upstream back, and dropping them hangs up.
+/// The replies as they are asked for: who does not ask holds the upstream back, and dropping them
+/// hangs up.
 struct Replies {
     /// Taken out with the message that ends the stream.
     open: Option<(Incoming, Line)>,
@@ -124,8 +126,8 @@ impl Replies {
     }
 }
 
-/// The end of the messages is not yet that of the body. A server that is hung up on in between complains; so it gets a moment to end it, and
-/// then the connection is good for another call.
+/// The end of the messages is not yet that of the body. A server that is hung up on in between
+/// complains; so it gets a moment to end it, and then the connection is good for another call.
 async fn hang_up_softly(mut body: Incoming, line: Line, pool: Arc<Pool>) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     if tokio::time::timeout(FORWARD_IDLE_MAX, rest).await.is_ok() {
@@ -140,7 +142,8 @@ enum Envelope {
     End(Bytes),
 }
 
-/// Bytes as they come, cut into envelopes. Holds at most one message and what came with its last bytes.
+/// Bytes as they come, cut into envelopes. Holds at most one message and what came with its last
+/// bytes.
 #[derive(Debug, Default)]
 struct Envelopes {
     buffer: BytesMut,

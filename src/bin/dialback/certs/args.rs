@@ -58,7 +58,8 @@ Bring the .csr to the CA, and what `dialback certs sign` makes of it back; the k
         /// Whose.
         #[command(flatten)]
         party: PartyArgs,
-        /// Make a new key even if there is one, which stays in use until the certificate of the new one is here
+        /// Make a new key even if there is one, which stays in use until the certificate of the new
+        /// one is here
         #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
         force: bool,
     },
@@ -76,7 +77,8 @@ Names, hosts and uses that the request asks for are not given: role, name and --
         #[command(flatten)]
         leaf: LeafArgs,
     },
-    /// Makes again what was issued here and is in the last third of its life, and the list if that is due
+    /// Makes again what was issued here and is in the last third of its life, and the list if that
+    /// is due
     #[command(after_help = "\
 Examples:
   dialback certs renew
@@ -112,7 +114,8 @@ The list takes effect where it is installed: bring crl.pem to the nodes.")]
     /// Lists every certificate that was issued here, how long it holds and whether it was revoked
     #[command(after_help = "Example: dialback certs list --dir certs")]
     List,
-    /// Shows what is in a PEM file: certificates, revocation lists, requests; of keys only that they are keys
+    /// Shows what is in a PEM file: certificates, revocation lists, requests; of keys only that
+    /// they are keys
     #[command(after_help = "Example: dialback certs inspect certs/agent-warehouse.pem")]
     Inspect {
         /// A PEM file

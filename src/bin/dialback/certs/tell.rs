@@ -205,7 +205,8 @@ fn table(listed: &[ListedCertificate], now: SystemTime) -> String {
     columns(&rows)
 }
 
-/// What was replaced still holds: whoever has its key is let in until its time is over, or it is revoked.
+/// What was replaced still holds: whoever has its key is let in until its time is over, or it is
+/// revoked.
 fn state(one: &ListedCertificate, is_newest: bool, now: SystemTime) -> &'static str {
     let life = one.not_after.duration_since(one.not_before).unwrap_or_default();
     match one.not_after.duration_since(now) {

@@ -1,4 +1,5 @@
-//! A path between dialling parties and a node: it can go dead, be mended, change the address that the node sees, and have any weather.
+//! A path between dialling parties and a node: it can go dead, be mended, change the address that
+//! the node sees, and have any weather.
 
 mod path;
 mod weather;
@@ -23,7 +24,8 @@ enum Order {
     Cut,
     /// Carry again.
     Mend,
-    /// Carry from other ports, and other addresses where there are any, as after a NAT has forgotten its bindings.
+    /// Carry from other ports, and other addresses where there are any, as after a NAT has
+    /// forgotten its bindings.
     Rebind,
     /// The same again and again.
     RebindEvery(Duration),
@@ -41,7 +43,8 @@ pub(crate) struct Tally {
     pub(crate) doubled: AtomicU64,
     pub(crate) changed: AtomicU64,
     pub(crate) rebinds: AtomicU64,
-    /// Addresses that have dialled; the relay has a task for each. A party that takes a new socket is one more.
+    /// Addresses that have dialled; the relay has a task for each. A party that takes a new socket
+    /// is one more.
     pub(crate) diallers: AtomicU64,
 }
 
@@ -56,7 +59,8 @@ impl Tally {
     }
 }
 
-/// Carries datagrams between whoever dials it and the node behind it. Each dialling party has a port of its own towards the node.
+/// Carries datagrams between whoever dials it and the node behind it. Each dialling party has a
+/// port of its own towards the node.
 pub(crate) struct Relay {
     address: SocketAddr,
     orders: mpsc::Sender<Order>,

@@ -1,4 +1,5 @@
-//! The carrying of a relay: sockets, the queue of what is on its way, and the orders. What becomes of a datagram is decided in `weather`.
+//! The carrying of a relay: sockets, the queue of what is on its way, and the orders. What becomes
+//! of a datagram is decided in `weather`.
 
 use super::{
     Background, Order, Tally, background,
@@ -24,7 +25,8 @@ async fn socket() -> Arc<UdpSocket> {
     Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket"))
 }
 
-/// A socket that the node sees at another address than the one before it, where loopback has more than one; at another port in any case.
+/// A socket that the node sees at another address than the one before it, where loopback has more
+/// than one; at another port in any case.
 async fn other_socket(rebinds: u64) -> Arc<UdpSocket> {
     let address = if rebinds % 2 == 1 { Ipv4Addr::new(127, 0, 0, 2) } else { Ipv4Addr::LOCALHOST };
     match UdpSocket::bind((address, 0)).await {

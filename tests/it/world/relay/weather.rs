@@ -1,4 +1,5 @@
-//! What becomes of a datagram: a function of seed, settings, direction, number and time, and of nothing else.
+//! What becomes of a datagram: a function of seed, settings, direction, number and time, and of
+//! nothing else.
 
 use super::super::dice::{Dice, mixed};
 use std::time::Duration;
@@ -12,7 +13,8 @@ pub(crate) enum Way {
     Down,
 }
 
-/// What a path does to the datagrams that go one way. The default is a path that carries everything at once. Parts are from 0.0 to 1.0.
+/// What a path does to the datagrams that go one way. The default is a path that carries everything
+/// at once. Parts are from 0.0 to 1.0.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Weather {
     /// So many are lost, each by itself.
@@ -40,7 +42,8 @@ pub(crate) struct Weather {
 /// How much later a datagram comes that was held back.
 pub(crate) const HELD_BACK: Duration = Duration::from_millis(5);
 
-/// Losses in a row: datagrams come in rows of `length`, and so many of the rows are lost as a whole.
+/// Losses in a row: datagrams come in rows of `length`, and so many of the rows are lost as a
+/// whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Burst {
     pub(crate) part: f64,
