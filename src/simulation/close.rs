@@ -4,32 +4,43 @@ use super::*;
 use crate::limits::Limits;
 use tokio::time::Instant;
 
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_leaves_finishes_its_calls_and_takes_no_more() {
+/// A peer leaves while a call runs: a new call is refused, and the running one is answered.
+async fn check_finishes_its_calls<F: Future<Output = ()> + Send + 'static>(
+    leave: impl FnOnce(Node, Agent) -> F,
+) {
     let scene = Scene::open().await;
     let (running, callee) = (scene.holding().await, scene.by_caller());
-    let leaving = spawn(scene.agent.shutdown());
-    tokio::time::sleep(SECOND).await;
-    let refused = callee.call::<String>("Stage/Echo", "x").await;
-    check_status(refused, Code::Unavailable, Outcome::NotExecuted);
-    assert!(!leaving.is_finished());
-    scene.world.stage.release.notify_one();
-    assert_eq!(running.ended().await.as_deref(), Ok("held"));
-    leaving.ended().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_node_that_leaves_finishes_its_calls_and_takes_no_more() {
-    let scene = Scene::open().await;
-    let (running, callee) = (scene.holding().await, scene.by_caller());
-    let leaving = spawn(scene.node.shutdown());
+    let Scene { world, node, agent, caller: _caller, handle: _handle } = scene;
+    let leaving = spawn(leave(node, agent));
     tokio::time::sleep(SECOND).await;
     let refused = callee.call::<String>("Stage/Echo", "x").timeout(2 * SECOND).await;
     check_status(refused, Code::Unavailable, Outcome::NotExecuted);
     assert!(!leaving.is_finished());
-    scene.world.stage.release.notify_one();
+    world.stage.release.notify_one();
     assert_eq!(running.ended().await.as_deref(), Ok("held"));
     leaving.ended().await;
+}
+
+/// The node leaves and the agent stays.
+async fn node_leaves(node: Node, agent: Agent) {
+    node.shutdown().await;
+    drop(agent);
+}
+
+/// The agent leaves and the node stays.
+async fn agent_leaves(node: Node, agent: Agent) {
+    agent.shutdown().await;
+    drop(node);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_leaves_finishes_its_calls_and_takes_no_more() {
+    check_finishes_its_calls(agent_leaves).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_finishes_its_calls_and_takes_no_more() {
+    check_finishes_its_calls(node_leaves).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,19 +78,11 @@ async fn check_leaves_after_a_minute<F: Future<Output = ()> + Send + 'static>(
 #[tokio::test(start_paused = true)]
 async fn a_node_that_leaves_waits_for_calls_no_longer_than_drain_max() {
     let scene = patient_for_a_minute().await;
-    let leave = |node: Node, agent: Agent| async move {
-        node.shutdown().await;
-        drop(agent);
-    };
-    check_leaves_after_a_minute(scene, leave).await;
+    check_leaves_after_a_minute(scene, node_leaves).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_leaves_waits_for_calls_no_longer_than_drain_max() {
     let scene = patient_for_a_minute().await;
-    let leave = |node: Node, agent: Agent| async move {
-        agent.shutdown().await;
-        drop(node);
-    };
-    check_leaves_after_a_minute(scene, leave).await;
+    check_leaves_after_a_minute(scene, agent_leaves).await;
 }
