@@ -32,7 +32,7 @@ pub(crate) use head::Head;
 pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
 pub use messages::{Body, MessageSender, Messages};
 pub(crate) use messages::{Next, Source};
-pub(crate) use permits::Permits;
+pub(crate) use permits::{Permit, Permits};
 pub(crate) use receiving::Pending;
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};

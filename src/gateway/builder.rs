@@ -11,7 +11,7 @@ use crate::{
     httpd,
     limits::{CLOSE_WAIT_MAX, HTTP_VIEWS_AT_ONCE_MAX},
     name::{Name, NameError, PeerName, Role},
-    node::{Door, Node},
+    node::{GatewayIngress, Node},
     shared_value::SharedValue,
     system,
     tls::{HttpTls, ServerCertificate},
@@ -90,7 +90,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// How a door is to be. Made by [`Gateway::builder`].
 #[must_use = "a door is open once it is started"]
 pub struct GatewayBuilder {
-    door: Door,
+    ingress: GatewayIngress,
     listen: Result<SocketAddr, String>,
     tokens: Option<TokenJudge>,
     anonymous: Option<Name>,
@@ -103,7 +103,7 @@ pub struct GatewayBuilder {
 impl GatewayBuilder {
     pub(super) fn new(node: &Node) -> Self {
         Self {
-            door: node.door(),
+            ingress: node.gateway_ingress(),
             listen: Ok((Ipv4Addr::LOCALHOST, 8080).into()),
             tokens: None,
             anonymous: None,
@@ -188,9 +188,9 @@ impl GatewayBuilder {
         let address = listener.local_addr().map_err(fault)?;
         let tls = self.has_tls.then(|| Arc::new(HttpTls::new(self.certificate)));
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let (node_tasks, tasks) = (self.door.tasks(), Tasks::default());
+        let (node_tasks, tasks) = (self.ingress.tasks(), Tasks::default());
         let inner = Arc::new(Inner {
-            door: self.door,
+            ingress: self.ingress,
             tokens: SharedValue::new(self.tokens),
             tls: SharedValue::new(tls),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),

@@ -16,7 +16,7 @@ use crate::{
     limits::{HTTP_CALLER_LOOK_EVERY, HTTP_STREAM_HEAD_WAIT_MAX},
     metadata::Metadata,
     name::{MethodPath, Name},
-    node::Asked,
+    node::GatewayCall,
     status::{Outcome, Status},
     wire::CallKind,
 };
@@ -42,8 +42,8 @@ impl Inner {
             Form::Connect(_) | Form::Events(_) => CallKind::ServerStream,
         };
         let target = agent.map_or(Target::Service, Target::Agent);
-        let meta = self.door.next_call(asking.call_id, method, kind, target, timeout);
-        let asked = Asked {
+        let meta = self.ingress.next_call(asking.call_id, method, kind, target, timeout);
+        let asked = GatewayCall {
             caller: who.caller.clone(),
             meta: CallMeta { traceparent, metadata, ..meta },
             bytes_min: form.message_bytes_min(body.bytes_min()),
@@ -69,7 +69,7 @@ impl Inner {
     /// answer.
     fn started(
         self: &Arc<Self>,
-        asked: Asked,
+        asked: GatewayCall,
         form: Form,
         body: &Unread,
     ) -> (ReplyFuture, LeftFault) {
@@ -77,8 +77,8 @@ impl Inner {
         let converter = self.conversions.of(&asked.caller);
         let fault = left.clone();
         let call = Box::pin(async move {
-            let most = inner.door.limits().message_bytes_max;
-            let memory = inner.door.memory(&asked.caller);
+            let most = inner.ingress.limits().message_bytes_max;
+            let memory = inner.ingress.memory(&asked.caller);
             let message = async {
                 let (codec, extra) = match form {
                     Form::Unary(codec) | Form::Events(codec) => (codec, 0),
@@ -93,7 +93,7 @@ impl Inner {
                 let message = codec.decode(&converter, whole).await?;
                 held.become_message(message).map_err(|why| why.into_status(Outcome::NotExecuted))
             };
-            inner.door.call(asked, message).await
+            inner.ingress.call(asked, message).await
         });
         (call, left)
     }

@@ -27,7 +27,7 @@ use crate::{
     drain::{SignalListener, Tasks},
     httpd::{Admission, Answers, Framing, Peer, RequestBody},
     name::{CallId, PeerName},
-    node::{Door, Node},
+    node::{GatewayIngress, Node},
     shared_value::SharedValue,
     status::{Code, Status},
     tls::{Credentials, HttpTls, RefusedCertificate, ServerCertificate},
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Gateway {
 
 /// What the requests share.
 struct Inner {
-    door: Door,
+    ingress: GatewayIngress,
     tokens: SharedValue<Option<TokenJudge>>,
     tls: SharedValue<Option<Arc<HttpTls>>>,
     anonymous: Option<PeerName>,
@@ -145,7 +145,7 @@ impl Answers for Inner {
             (false, true) => Admission::One,
             (false, false) => {
                 let why = "it is not in trusted_proxy, and only those may come in plain";
-                self.strangers.tell(self.door.journal(), from, None, &why, Instant::now());
+                self.strangers.tell(self.ingress.journal(), from, None, &why, Instant::now());
                 Admission::Refused
             }
         }
@@ -153,22 +153,22 @@ impl Answers for Inner {
 
     fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)> {
         let tls = self.tls.get();
-        tls.as_ref().as_ref().map(|tls| (tls.clone(), self.door.credentials()))
+        tls.as_ref().as_ref().map(|tls| (tls.clone(), self.ingress.credentials()))
     }
 
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {
         let why = format_args!("the TLS handshake failed: {fault}");
         let refused = fault.get_ref().and_then(|inner| inner.downcast_ref::<RefusedCertificate>());
         let claim = refused.map(|refused| &refused.claim);
-        self.strangers.tell(self.door.journal(), from.ip(), claim, &why, Instant::now());
+        self.strangers.tell(self.ingress.journal(), from.ip(), claim, &why, Instant::now());
     }
 
     fn leaving(&self) -> Option<[SignalListener; 2]> {
-        (!self.door.is_leaving()).then(|| self.door.leaving())
+        (!self.ingress.is_leaving()).then(|| self.ingress.leaving())
     }
 
     async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: Arc<Peer>) -> Answer {
-        let call_id = self.door.next_call_id();
+        let call_id = self.ingress.next_call_id();
         let (head, body) = request.into_parts();
         let is_http_1 = head.version < Version::HTTP_2;
         let framing = head.extensions.get().copied().unwrap_or(Framing::Plain);
@@ -199,7 +199,7 @@ impl Answers for Inner {
         // HTTP/2 has other words for it.
         if !is_http_1 {
             answer.headers_mut().remove(header::CONNECTION);
-        } else if framing != Framing::Plain || self.door.is_leaving() {
+        } else if framing != Framing::Plain || self.ingress.is_leaving() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
@@ -244,7 +244,7 @@ impl Inner {
     }
 
     fn who(&self, asking: &Asking) -> Result<Who, Refusal> {
-        let (tokens, credentials) = (self.tokens.get(), self.door.credentials());
+        let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
         let is_local = client_address::names_this_machine(&asking.uri, &asking.headers);
         let judges = Judges {
             tokens: tokens.as_ref().as_ref(),
@@ -255,12 +255,12 @@ impl Inner {
         let from =
             client_address::requester(&asking.headers, asking.peer.address.ip(), &self.proxies);
         let seen = (&asking.peer, from.to_canonical());
-        self.strangers.who(&asking.headers, seen, &judges, self.door.journal())
+        self.strangers.who(&asking.headers, seen, &judges, self.ingress.journal())
     }
 
     /// Whether whoever asks may still.
     fn still_knows(&self, who: &Who) -> bool {
-        let (tokens, credentials) = (self.tokens.get(), self.door.credentials());
+        let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
         let judges = Judges {
             tokens: tokens.as_ref().as_ref(),
             credentials: &credentials,

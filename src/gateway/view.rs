@@ -20,9 +20,9 @@ impl Inner {
     /// Answers a GET. What is seen is put together beside the calls, and for few at once: it costs
     /// a look at the rules for each method.
     pub(super) async fn view(self: &Arc<Self>, who: Who, view: View) -> Result<Answer, Refusal> {
-        let (inner, wait_max) = (self.clone(), self.door.limits().queue_wait_max);
+        let (inner, wait_max) = (self.clone(), self.ingress.limits().queue_wait_max);
         let seen = in_turn(&self.views, wait_max, move || {
-            let directory = inner.door.directory_for(&who.caller);
+            let directory = inner.ingress.directory_for(&who.caller);
             let seen = match view {
                 View::Agents => agents_page(&directory),
                 View::Services => services_page(&directory),

@@ -2,7 +2,7 @@
 //! reason.
 
 use super::{
-    AgentLink, NodeEvent, Shared, admitted::Admitted, link_ingress::LinkIngress,
+    AgentLink, NodeEvent, Shared, admitted::Admitted, ingress::LinkIngress,
     registry::CallerLink,
 };
 use crate::{

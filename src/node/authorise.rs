@@ -1,6 +1,6 @@
 //! What the policy says of a call, and what its rules leave the caller.
 
-use super::{Shared, quotas::Held};
+use super::{Shared, quotas::InFlight};
 use crate::{
     audit::Refused,
     name::{MethodPath, PeerName, Role},
@@ -37,7 +37,7 @@ impl Granted {
 /// counts. Held until the call has ended.
 pub(super) struct Authorised {
     pub(super) granted: Granted,
-    pub(super) held: Option<Held>,
+    pub(super) in_flight: Option<InFlight>,
 }
 
 /// Asks the policy about a remote party's call, and takes one from what its rule leaves the party.
@@ -48,11 +48,11 @@ pub(super) fn authorise(
     target: policy::Target<'_>,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
-    let asked = Asked { requester, target: Some(target), method };
+    let question = Question { requester, target: Some(target), method };
     match shared.policy.get().decide(requester, target, method) {
-        Decision::Allow(grant) => asked.count(shared, grant),
+        Decision::Allow(grant) => question.count(shared, grant),
         Decision::Deny(denied) => {
-            asked.refused(shared, Code::PermissionDenied, &denied);
+            question.refused(shared, Code::PermissionDenied, &denied);
             let text = format!(
                 "{requester} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
             );
@@ -68,11 +68,11 @@ pub(super) fn authorise_any(
     requester: &PeerName,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
-    let asked = Asked { requester, target: None, method };
+    let question = Question { requester, target: None, method };
     match shared.policy.get().grant_anywhere(requester, method) {
-        Some(grant) => asked.count(shared, grant),
+        Some(grant) => question.count(shared, grant),
         None => {
-            asked.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
+            question.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
             let text = format!(
                 "{requester} may not call {method}; an [[allow]] rule of the node would have to say so"
             );
@@ -83,17 +83,17 @@ pub(super) fn authorise_any(
 
 /// What is asked of the policy; without a target it is any agent.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct Question<'a> {
     requester: &'a PeerName,
     target: Option<policy::Target<'a>>,
     method: &'a MethodPath,
 }
 
-impl Asked<'_> {
+impl Question<'_> {
     /// Takes the call from what its rule leaves the caller.
     fn count(self, shared: &Shared, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
         match shared.quotas.take(grant.rule(), self.requester, Instant::now()) {
-            Ok(held) => Ok(Authorised { granted: Granted::by(grant), held }),
+            Ok(in_flight) => Ok(Authorised { granted: Granted::by(grant), in_flight }),
             Err(used_up) => {
                 let why = format_args!("{used_up}; {grant}");
                 self.refused(shared, Code::ResourceExhausted, &why);

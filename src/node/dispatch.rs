@@ -7,6 +7,7 @@ use super::{
 use crate::{
     call::{Reply, Request, RetryBudget, Target},
     limits::ATTEMPTS_MAX,
+    name::PeerName,
     status::{Code, Outcome, Status},
 };
 use std::sync::Arc;
@@ -29,10 +30,17 @@ impl<R: Routes> Dispatch<R> {
         Self { routes, retries }
     }
 
-    /// The routes that it sends by.
-    #[cfg(feature = "gateway")]
-    pub(super) const fn routes(&self) -> &R {
-        &self.routes
+    /// Refuses a call that no agent takes now, whatever its message is.
+    pub(super) fn expect_taken(&self, request: &Request) -> Result<(), Status> {
+        let route = self.routes.pick(request, None)?;
+        // Of several agents another one may have room by then.
+        let is_for_any = request.meta.target == Target::Service;
+        if is_for_any { Ok(()) } else { self.routes.expect_room(&route) }
+    }
+
+    /// The agent at the end of a route.
+    pub(super) fn agent_of(&self, route: &R::Route) -> PeerName {
+        self.routes.agent_of(route)
     }
 
     /// Sends a call that was granted, and sends it again where that is safe.

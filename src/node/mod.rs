@@ -6,13 +6,10 @@ mod admitted;
 mod candidates;
 mod authorise;
 mod dispatch;
-#[cfg(feature = "gateway")]
-mod gateway_ingress;
 mod events;
-mod link_ingress;
+mod ingress;
 mod handle;
 mod service_index;
-mod in_process;
 mod log_limits;
 mod listing;
 mod quotas;
@@ -25,7 +22,7 @@ mod waiters;
 
 pub use events::NodeEvent;
 #[cfg(feature = "gateway")]
-pub(crate) use gateway_ingress::{Asked, Door};
+pub(crate) use ingress::{GatewayCall, GatewayIngress};
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 pub use listing::{ListedMethod, ListedService};
 pub use snapshot::{AgentInfo, DIRECTORY, Directory};
@@ -53,7 +50,7 @@ use crate::{
 };
 use candidates::Candidates;
 use dispatch::Dispatch;
-use in_process::InProcess;
+use ingress::InProcess;
 use log_limits::NodeLogLimits;
 use quotas::Quotas;
 use registry::{Line, Now, Registry};

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// One caller under one rule. The rule by the hash of what it says, under a key that is this
 /// process's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Account {
+struct RuleCaller {
     rule: u64,
     caller: PeerName,
 }
@@ -52,12 +52,12 @@ pub(super) struct Quotas(Arc<Inner>);
 struct Inner {
     hashes: RandomState,
     accounts_max: usize,
-    accounts: Mutex<Accounts>,
+    accounts: Mutex<UsageTable>,
 }
 
 #[derive(Debug, Default)]
-struct Accounts {
-    used: HashMap<Account, Usage>,
+struct UsageTable {
+    used: HashMap<RuleCaller, Usage>,
     /// So many before those that are idle are looked for: each look is paid for by as many accounts
     /// that came since the last.
     sweep_at: usize,
@@ -77,7 +77,7 @@ impl Quotas {
         Self(Arc::new(Inner { hashes: RandomState::new(), accounts_max, accounts }))
     }
 
-    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+    fn accounts(&self) -> MutexGuard<'_, UsageTable> {
         self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,11 +91,11 @@ impl Quotas {
         rule: &AllowRule,
         caller: &PeerName,
         now: Instant,
-    ) -> Result<Option<Held>, UsedUp> {
+    ) -> Result<Option<InFlight>, UsedUp> {
         if !rule.counts_calls() {
             return Ok(None);
         }
-        let account = Account { rule: self.identity(rule), caller: caller.clone() };
+        let account = RuleCaller { rule: self.identity(rule), caller: caller.clone() };
         let mut accounts = self.accounts();
         accounts.make_room(&account, self.0.accounts_max, now)?;
         let usage = accounts.used.entry(account.clone()).or_default();
@@ -111,7 +111,7 @@ impl Quotas {
         }
         usage.in_flight += 1;
         drop(accounts);
-        Ok(Some(Held { quotas: self.clone(), account }))
+        Ok(Some(InFlight { quotas: self.clone(), account }))
     }
 
     fn identity(&self, rule: &AllowRule) -> u64 {
@@ -120,16 +120,16 @@ impl Quotas {
         state.finish()
     }
 
-    fn give_back(&self, account: &Account) {
+    fn give_back(&self, account: &RuleCaller) {
         if let Some(usage) = self.accounts().used.get_mut(account) {
             usage.in_flight = usage.in_flight.saturating_sub(1);
         }
     }
 }
 
-impl Accounts {
+impl UsageTable {
     /// Forgets what is idle when the map has doubled since it last did, and when it is full.
-    fn make_room(&mut self, account: &Account, most: usize, now: Instant) -> Result<(), UsedUp> {
+    fn make_room(&mut self, account: &RuleCaller, most: usize, now: Instant) -> Result<(), UsedUp> {
         if self.used.len() < self.sweep_at.min(most) || self.used.contains_key(account) {
             return Ok(());
         }
@@ -146,12 +146,12 @@ impl Accounts {
 
 /// A place among a caller's calls in flight under a rule. Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct InFlight {
     quotas: Quotas,
-    account: Account,
+    account: RuleCaller,
 }
 
-impl Drop for Held {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.quotas.give_back(&self.account);
     }

@@ -35,6 +35,12 @@ pub(super) trait Routes: Send + Sync {
     /// Whether a call that failed on one route would go another way on the other.
     fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
 
+    /// Refuses a call that would wait behind a full queue.
+    fn expect_room(&self, route: &Self::Route) -> Result<(), Status>;
+
+    /// The agent at its end.
+    fn agent_of(&self, route: &Self::Route) -> PeerName;
+
     /// Begins to wait for routes of a call: what changes from now on counts.
     fn wait_for(&self, request: &Request) -> Self::Waiter<'_>;
 
@@ -101,6 +107,14 @@ impl Routes for Links {
 
     fn is_another(&self, next: &SharedAgentLink, failed: &SharedAgentLink) -> bool {
         next.link.id() != failed.link.id() || next.link.is_closed()
+    }
+
+    fn expect_room(&self, route: &SharedAgentLink) -> Result<(), Status> {
+        route.permits.expect_room()
+    }
+
+    fn agent_of(&self, route: &SharedAgentLink) -> PeerName {
+        route.link.peer().clone()
     }
 
     fn wait_for(&self, request: &Request) -> Waiter<'_> {

@@ -29,6 +29,8 @@ struct Attempt {
 struct State {
     routes: Vec<&'static str>,
     is_stopping: bool,
+    /// Those with a full queue.
+    full: Vec<&'static str>,
     /// What the next attempts end with; after them all succeed.
     ends: VecDeque<Status>,
     /// How long each attempt takes.
@@ -67,6 +69,15 @@ impl Routes for FakeRoutes {
 
     fn is_another(&self, next: &&'static str, failed: &&'static str) -> bool {
         next != failed
+    }
+
+    fn expect_room(&self, route: &&'static str) -> Result<(), Status> {
+        let is_full = self.state().full.contains(route);
+        if is_full { Err(Status::not_executed(Code::ResourceExhausted, "full")) } else { Ok(()) }
+    }
+
+    fn agent_of(&self, route: &&'static str) -> PeerName {
+        format!("agent/{route}").parse().expect("a name")
     }
 
     fn wait_for(&self, _: &Request) -> FakeWaiter {

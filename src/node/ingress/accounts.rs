@@ -1,0 +1,144 @@
+//! Accounts of the gateway's callers: what a link is for other peers, permits and resets, for a
+//! client of any number of connections.
+
+use crate::{
+    call::Permits,
+    limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY},
+    name::PeerName,
+    node::reset_limiter::ResetLimiter,
+    status::{Code, Status},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::time::Instant;
+
+/// The accounts of all callers of the gateway, in bounded memory.
+#[derive(Default)]
+pub(super) struct CallerAccounts {
+    all: HashMap<PeerName, Arc<CallerAccount>>,
+    /// When idle accounts were last removed: a full map is not searched on every call.
+    swept_at: Option<Instant>,
+}
+
+/// Permits and resets of one caller.
+pub(super) struct CallerAccount {
+    pub(super) permits: Permits,
+    resets: Mutex<ResetLimiter>,
+}
+
+impl CallerAccount {
+    fn new(limits: &Limits) -> Self {
+        let permits = Permits::new(limits.caller_calls_in_flight_max, limits.queue_max);
+        Self { permits, resets: Mutex::new(ResetLimiter::new(limits.resets_max)) }
+    }
+
+    fn is_in_use(self: &Arc<Self>, now: Instant) -> bool {
+        Arc::strong_count(self) > 1 || self.permits.in_flight() > 0 || self.resets().has_some(now)
+    }
+
+    fn resets(&self) -> MutexGuard<'_, ResetLimiter> {
+        self.resets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses the calls of a caller that reset too many. There is no link to close, so it waits
+    /// until its resets are forgotten.
+    pub(super) fn expect_few_resets(&self, resets_max: usize) -> Result<(), Status> {
+        if self.resets().is_full(Instant::now()) {
+            let text = format!("more than {resets_max} calls were broken off in 10 s (resets_max)");
+            return Err(Status::not_executed(Code::ResourceExhausted, text));
+        }
+        Ok(())
+    }
+}
+
+/// Counts a reset of the caller if it is dropped while armed.
+pub(super) struct ResetGuard {
+    account: Arc<CallerAccount>,
+    began: Instant,
+    deadline: Instant,
+    is_armed: bool,
+}
+
+impl ResetGuard {
+    /// Guards a call that began then and ends by the deadline.
+    pub(super) const fn new(
+        account: Arc<CallerAccount>,
+        began: Instant,
+        deadline: Instant,
+        is_armed: bool,
+    ) -> Self {
+        Self { account, began, deadline, is_armed }
+    }
+
+    /// The call has ended by itself.
+    pub(super) const fn disarm(&mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl Drop for ResetGuard {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.account.resets().is_too_many(self.began, self.deadline, Instant::now());
+        }
+    }
+}
+
+impl CallerAccounts {
+    /// The account of a caller, made if it has none.
+    ///
+    /// # Errors
+    /// All accounts are in use: not executed.
+    pub(super) fn of(
+        &mut self,
+        caller: &PeerName,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Arc<CallerAccount>, Status> {
+        let Self { all, swept_at } = self;
+        if all.len() >= DOOR_CALLERS_MAX && !all.contains_key(caller) {
+            if swept_at.is_none_or(|at| now >= at + SWEEP_EVERY) {
+                *swept_at = Some(now);
+                all.retain(|_, account| account.is_in_use(now));
+            }
+            if all.len() >= DOOR_CALLERS_MAX {
+                let text = format!(
+                    "{DOOR_CALLERS_MAX} callers use the gateway, and no more can be counted; try again"
+                );
+                return Err(Status::not_executed(Code::ResourceExhausted, text));
+            }
+        }
+        let bounds = (limits.caller_calls_in_flight_max, limits.queue_max);
+        let account = all.entry(caller.clone()).or_insert_with(|| Arc::new(CallerAccount::new(limits)));
+        // New bounds hold when the last call under the old ones has ended.
+        if !account.is_in_use(now) && !account.permits.is_bounded_by(bounds) {
+            *account = Arc::new(CallerAccount::new(limits));
+        }
+        Ok(account.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_caller_has_an_account_and_one_more_has_none_until_one_is_idle() {
+        let (mut accounts, limits, now) = (CallerAccounts::default(), Limits::default(), Instant::now());
+        let mut of = |n: usize, now| {
+            accounts.of(&format!("caller/c{n}").parse().expect("a name"), &limits, now)
+        };
+        let mut held: Vec<_> =
+            (0..DOOR_CALLERS_MAX).map(|n| of(n, now).expect("at the limit")).collect();
+        let refused = of(DOOR_CALLERS_MAX, now).map(drop).expect_err("one past the limit");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.is_safe_to_retry(), "{refused}");
+        assert!(of(0, now).is_ok(), "one that has an account keeps it");
+        held.pop();
+        assert!(of(DOOR_CALLERS_MAX, now).is_err(), "looked for once a second");
+        assert!(of(DOOR_CALLERS_MAX, now + SWEEP_EVERY).is_ok());
+        assert!(of(DOOR_CALLERS_MAX + 1, now + SWEEP_EVERY * 2).is_ok(), "the one before is idle");
+    }
+}

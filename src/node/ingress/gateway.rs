@@ -1,0 +1,214 @@
+//! Calls that arrive over the HTTP gateway, which has authenticated the caller.
+
+use super::{
+    Arrival, Ingress, Shared,
+    accounts::{CallerAccount, CallerAccounts, ResetGuard},
+};
+use crate::{
+    audit::{CallNote, Journal},
+    call::{Body, CallMeta, Permit, Reply, Request, Requester, Target},
+    drain::{SignalListener, Tasks},
+    limits::{Limits, TIMEOUT_CEILING},
+    link::Trust,
+    memory::MemoryAccount,
+    name::{CallId, MethodPath, PeerName},
+    net::Entered,
+    node::{Directory, Node, routes::Links, snapshot},
+    status::{Code, Status},
+    suspend_guard,
+    tls::Credentials,
+    wire::CallKind,
+};
+use bytes::Bytes;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout_at};
+
+/// A call of a gateway's client, before its body is read.
+#[derive(Debug)]
+pub(crate) struct GatewayCall {
+    pub(crate) caller: PeerName,
+    pub(crate) meta: CallMeta,
+    /// The least size of the message, as far as the head of the request says it.
+    pub(crate) bytes_min: usize,
+}
+
+/// Entry point of a node for calls that do not arrive over a link.
+pub(crate) struct GatewayIngress {
+    shared: Arc<Shared>,
+    trust: Arc<Trust>,
+    ingress: Ingress<Links>,
+    accounts: Mutex<CallerAccounts>,
+}
+
+impl Node {
+    /// Opens the node to a gateway.
+    pub(crate) fn gateway_ingress(&self) -> GatewayIngress {
+        let (shared, trust) = (self.shared.clone(), self.listener.trust().clone());
+        let ingress = Ingress::new(shared.clone(), shared.dispatch());
+        GatewayIngress { ingress, shared, trust, accounts: Mutex::default() }
+    }
+}
+
+impl GatewayIngress {
+    /// The credentials in force.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.trust.credentials()
+    }
+
+    /// The limits in force.
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.shared.limits.get()
+    }
+
+    /// Counts the memory that is held for a caller.
+    pub(crate) fn memory(&self, caller: &PeerName) -> MemoryAccount {
+        self.shared.memory.account(caller)
+    }
+
+    /// Records refusals.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.shared.journal
+    }
+
+    /// Agents and services that a caller may see.
+    pub(crate) fn directory_for(&self, caller: &PeerName) -> Directory {
+        snapshot::directory_for(&self.shared, caller)
+    }
+
+    /// Facts of a call that begins now. Without a timeout it has the default of its kind.
+    pub(crate) fn next_call(
+        &self,
+        call_id: CallId,
+        method: MethodPath,
+        kind: CallKind,
+        target: Target,
+        timeout: Option<Duration>,
+    ) -> CallMeta {
+        let limits = self.limits();
+        let default = match kind {
+            CallKind::Unary => limits.timeout_default,
+            _ => limits.stream_timeout_default,
+        };
+        let deadline = Instant::now() + timeout.unwrap_or(default).min(TIMEOUT_CEILING);
+        CallMeta::new(method, kind, target, call_id, deadline)
+    }
+
+    /// Id of the next call.
+    pub(crate) fn next_call_id(&self) -> CallId {
+        self.shared.call_ids.next_id()
+    }
+
+    /// Tasks that end with the node.
+    pub(crate) fn tasks(&self) -> Tasks {
+        self.shared.links.clone()
+    }
+
+    /// Whether the node refuses new calls.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.shared.drain.is_notified() || self.shared.calls.is_draining()
+    }
+
+    /// Signals of a graceful close: new calls are refused; no call is left.
+    pub(crate) fn leaving(&self) -> [SignalListener; 2] {
+        [self.shared.drain.listen(), self.shared.goodbye.listen()]
+    }
+
+    /// Calls an agent. The body is read once nothing that is known without it refuses the call, and
+    /// within the call's time.
+    ///
+    /// # Errors
+    /// As for any call. Dropping the future, or the stream of the reply, cancels it.
+    pub(crate) async fn call(
+        &self,
+        call: GatewayCall,
+        body: impl Future<Output = Result<Bytes, Status>> + Send,
+    ) -> Result<Reply, Status> {
+        let counted = self.shared.calls.counted();
+        let GatewayCall { caller, meta, bytes_min } = call;
+        let request =
+            Request { meta, requester: Requester::Verified(caller), body: Body::default() };
+        let entered = self.shared.net.suspend().enter();
+        let arrival = ClientCall {
+            gateway: self,
+            began: Instant::now(),
+            entered,
+            bytes_min,
+            limits: self.limits(),
+            guard: None,
+            body: Some(body),
+        };
+        let answered = Box::pin(self.ingress.answer(request, arrival)).await;
+        Ok(answered.reply?.holding(counted))
+    }
+
+    fn account_of(&self, caller: &PeerName, limits: &Limits) -> Result<Arc<CallerAccount>, Status> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.of(caller, limits, Instant::now())
+    }
+}
+
+/// A call whose body is still with the client.
+struct ClientCall<'a, B> {
+    gateway: &'a GatewayIngress,
+    began: Instant,
+    entered: Entered,
+    bytes_min: usize,
+    limits: Arc<Limits>,
+    /// Set once the caller has an account.
+    guard: Option<ResetGuard>,
+    /// Taken when it is read.
+    body: Option<B>,
+}
+
+impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_, B> {
+    /// A body may be large, and its client may have to convert it: it is read for a call that an
+    /// agent takes.
+    const PICKS_BEFORE_BODY: bool = true;
+
+    fn note(&self, request: &Request) -> Option<Box<CallNote>> {
+        let caller = || request.requester.peer().to_string();
+        let journal = &self.gateway.shared.journal;
+        journal.call(|| request.meta.facts(caller(), None, None, self.began))
+    }
+
+    async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {
+        let (caller, deadline) = (request.requester.peer(), request.meta.deadline);
+        let account = self.gateway.account_of(caller, &self.limits)?;
+        // A client that hung up while this node was suspended did nothing wrong.
+        let is_armed = !self.entered.is_owed();
+        self.guard = Some(ResetGuard::new(account.clone(), self.began, deadline, is_armed));
+        account.expect_few_resets(self.limits.resets_max)?;
+        account.permits.acquire(deadline, self.limits.queue_wait_max).await.map(Some)
+    }
+
+    fn bytes_min(&self) -> usize {
+        self.bytes_min
+    }
+
+    async fn read_body(
+        &mut self,
+        request: &mut Request,
+        _bytes_max: Option<usize>,
+    ) -> Result<(), Status> {
+        let deadline = request.meta.deadline;
+        if let Some(body) = self.body.take() {
+            let message = timeout_at(deadline, Box::pin(body)).await.map_err(|_elapsed| {
+                let text = "the deadline passed before the body had come";
+                Status::not_executed(Code::DeadlineExceeded, text)
+            })??;
+            request.body = Body::Message(message);
+        }
+        let left = self.gateway.shared.net.suspend().pass(self.entered, deadline).await;
+        request.meta.deadline = left.ok_or_else(|| suspend_guard::too_late("node"))?;
+        Ok(())
+    }
+
+    fn ended(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.disarm();
+        }
+    }
+}

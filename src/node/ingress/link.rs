@@ -1,0 +1,154 @@
+//! Calls that arrive over a link: of callers and agents to agents, and of all peers to the node
+//! itself.
+
+use super::{Arrival, Ingress, Shared};
+use crate::{
+    call::{Body, CallAcceptor, Head, Pending, Permit, Permits, Reply, Request, Requester, Target},
+    audit::CallNote,
+    limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
+    link::Link,
+    name::{PeerName, Role},
+    node::{dispatch::Answered, reset_limiter::ResetLimiter, routes::Links},
+    status::Status,
+    suspend_guard::{Entered, SuspendGuard},
+    wire::CloseCode,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Receives the calls of one link, as calls of the peer at its other end.
+pub(in crate::node) struct LinkIngress {
+    shared: Arc<Shared>,
+    ingress: Ingress<Links>,
+    requester: PeerName,
+    permits: Permits,
+    guard: SuspendGuard,
+    link: Link,
+    /// The limits of the time when the link was made.
+    limits: Arc<Limits>,
+    resets: Mutex<ResetLimiter>,
+}
+
+impl LinkIngress {
+    pub(in crate::node) fn new(
+        shared: Arc<Shared>,
+        link: Link,
+        calls_in_flight_max: usize,
+        limits: Arc<Limits>,
+    ) -> Self {
+        let requester = link.peer().clone();
+        let resets = Mutex::new(ResetLimiter::new(limits.resets_max));
+        let permits = Permits::new(calls_in_flight_max, limits.queue_max);
+        let ingress = Ingress::new(shared.clone(), shared.dispatch());
+        let guard = SuspendGuard::new(link.clone(), "node");
+        Self { shared, ingress, requester, permits, guard, link, limits, resets }
+    }
+
+    /// Catches up on calls after this process was suspended, until the link ends.
+    pub(in crate::node) async fn watch_suspends(&self) {
+        self.guard.mind().await;
+    }
+}
+
+/// A call whose head has been read.
+struct LinkCall<'a> {
+    link: &'a LinkIngress,
+    /// Taken when the body is read.
+    pending: Option<Pending<'a>>,
+    entered: Entered,
+}
+
+impl Arrival for LinkCall<'_> {
+    async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {
+        let wait_max = self.link.limits.queue_wait_max;
+        self.link.permits.acquire(request.meta.deadline, wait_max).await.map(Some)
+    }
+
+    async fn read_body(
+        &mut self,
+        request: &mut Request,
+        bytes_max: Option<usize>,
+    ) -> Result<(), Status> {
+        let LinkIngress { shared, requester, guard, .. } = self.link;
+        if let Some(pending) = self.pending.take() {
+            let pending = pending.counted_in(shared.memory.account(requester));
+            request.body = pending.body(bytes_max).await?;
+        }
+        request.meta.deadline = guard.pass(self.entered, request.meta.deadline).await?;
+        Ok(())
+    }
+}
+
+impl CallAcceptor for LinkIngress {
+    async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+        let entered = self.guard.enter();
+        // Calls of several peers share the agent's link: a peer may lower the priority of its
+        // calls, but not raise it above that of others.
+        head.meta.priority = head.meta.priority.min(0);
+        // The node counts attempts: a peer that claims some would use up its own retries.
+        head.meta.attempt = 1;
+        let picked = head.picked.take();
+        let request =
+            head.into_request(Requester::Verified(self.requester.clone()), Body::default());
+        let call = LinkCall { link: self, pending: Some(pending), entered };
+        let Answered { reply, route } = self.ingress.answer(request, call).await;
+        if let (Some(picked), Some(route)) = (picked, route) {
+            drop(picked.set(route.link.peer().clone()));
+        }
+        reply
+    }
+
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+        let facts =
+            || head.meta.facts(self.requester.to_string(), Some(&self.shared.peer), None, began);
+        let note = self.shared.journal.call(facts)?;
+        if head.meta.target == Target::Service {
+            head.picked = Some(note.agent());
+        }
+        Some(note)
+    }
+
+    /// Counted for callers only: an agent's link is that of all who call it, and one bad caller
+    /// would cut off the others.
+    fn broken_off(&self, began: Instant, deadline: Instant) {
+        // Right after a pause of this node a call seems to have begun when it was read, and its
+        // caller may have had good reason long before.
+        if self.shared.net.suspend().is_settled() {
+            self.count_reset(|resets, now| resets.is_too_many(began, deadline, now));
+        }
+    }
+
+    /// Counted whatever time the call had left: a short timeout would hide it.
+    fn misbehaved(&self) {
+        self.count_reset(ResetLimiter::is_one_too_many);
+    }
+
+    fn patience(&self, head: &Head) -> Duration {
+        match head.meta.target {
+            Target::Here => Duration::ZERO,
+            _ => RELAY_PATIENCE + REPLY_FIN_WAIT_MAX,
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.shared.calls.is_draining()
+    }
+}
+
+impl LinkIngress {
+    fn count_reset(&self, is_too_many: impl FnOnce(&mut ResetLimiter, Instant) -> bool) {
+        if self.requester.role != Role::Caller {
+            return;
+        }
+        let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_too_many(&mut resets, Instant::now()) && !self.link.is_closed() {
+            let most = self.limits.resets_max;
+            let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
+            tracing::warn!("closed the link of {}: {text}", self.requester);
+            self.link.close(CloseCode::ExcessiveLoad, &text);
+        }
+    }
+}
