@@ -82,7 +82,6 @@ impl Permits {
     }
 
     /// Refuses what would get no place and could not even wait for one.
-    #[cfg(feature = "gateway")]
     pub(crate) fn expect_room(&self) -> Result<(), Status> {
         let waiting = self.0.waiting.load(std::sync::atomic::Ordering::Relaxed);
         if self.is_full() && waiting >= self.0.queue_max {

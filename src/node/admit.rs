@@ -2,8 +2,11 @@
 //! reason.
 
 use super::{
-    AgentLink, NodeEvent, Shared, admitted::Admitted, ingress::LinkIngress,
+    admitted::Admitted,
+    events::NodeEvent,
+    ingress::LinkIngress,
     registry::CallerLink,
+    state::{AgentLink, NodeState},
 };
 use crate::{
     audit::Peer,
@@ -22,7 +25,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
-pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, permit: HandshakePermit) {
+pub(super) async fn admit(shared: Arc<NodeState>, knock: Knock, permit: HandshakePermit) {
     let from = knock.remote_address();
     let greeted = tokio::select! {
         biased;
@@ -49,7 +52,7 @@ pub(super) async fn admit(shared: Arc<Shared>, knock: Knock, permit: HandshakePe
 }
 
 /// Says who was not let in and why. The stranger decides how often, so that some are only counted.
-fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
+fn turned_away(shared: &NodeState, from: SocketAddr, stranger: &NotGreeted) {
     let NotGreeted { identity, claim, fault } = stranger;
     if let (Some(identity), LinkFault::Closed { code: CloseCode::Goodbye, by_peer: true, .. }) =
         (identity, fault)
@@ -67,7 +70,7 @@ fn turned_away(shared: &Shared, from: SocketAddr, stranger: &NotGreeted) {
 }
 
 /// Refuses a link to a party that is known.
-fn refuse(shared: &Shared, greeted: Greeted, code: CloseCode, text: &str) {
+fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
     let (identity, from) = (greeted.identity().clone(), greeted.remote_address());
     let peer = identity.peer_name();
     if let Some(suppressed) = shared.lines.links.say(peer.clone(), Instant::now()) {
@@ -77,7 +80,7 @@ fn refuse(shared: &Shared, greeted: Greeted, code: CloseCode, text: &str) {
     greeted.refuse(code, text);
 }
 
-fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> Welcome {
+fn welcome(shared: &NodeState, admission: u64, grants: Grants, limits: &Limits) -> Welcome {
     Welcome {
         protocol: PROTOCOL_VERSION,
         node: shared.name.to_string(),
@@ -89,7 +92,7 @@ fn welcome(shared: &Shared, admission: u64, grants: Grants, limits: &Limits) -> 
 }
 
 /// Starts to take the calls that come over a link.
-fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
+fn serve(shared: &Arc<NodeState>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
     let in_flight_max = grants.calls_in_flight_max;
     let front =
         Arc::new(LinkIngress::new(shared.clone(), link.clone(), in_flight_max, limits.clone()));
@@ -100,7 +103,7 @@ fn serve(shared: &Arc<Shared>, link: &Link, grants: Grants, limits: &Arc<Limits>
     });
 }
 
-async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
+async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let limits = shared.limits.get();
     let (links_max, admission) = (limits.caller_links_max, shared.registry().admit());
     let (instance, evicted) = (*greeted.hello().instance, Arc::<Signal>::default());
@@ -133,7 +136,7 @@ async fn caller(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(
 
 /// Keeps the link of a caller up until it ends or is evicted.
 async fn stay_with_caller(
-    shared: &Arc<Shared>,
+    shared: &Arc<NodeState>,
     link: &Link,
     mut control: ControlStream,
     evicted: &Signal,
@@ -152,7 +155,7 @@ async fn stay_with_caller(
 }
 
 /// Why a caller's link ends whose place a later link of the same instance has taken.
-fn evicted_by_its_instance(shared: &Shared, link: &Link) -> LinkFault {
+fn evicted_by_its_instance(shared: &NodeState, link: &Link) -> LinkFault {
     if let Some(suppressed) = shared.lines.links.say(link.peer().clone(), Instant::now()) {
         tracing::warn!(
             "{} has its limit of links (caller_links_max): closed the oldest of an instance that made another one, from {}{suppressed}",
@@ -166,7 +169,7 @@ fn evicted_by_its_instance(shared: &Shared, link: &Link) -> LinkFault {
 
 /// One link of a caller, as long as it lives.
 struct CallerCounted<'a> {
-    shared: &'a Shared,
+    shared: &'a NodeState,
     name: &'a Name,
     admission: u64,
 }
@@ -177,7 +180,7 @@ impl Drop for CallerCounted<'_> {
     }
 }
 
-async fn agent(shared: &Arc<Shared>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
+async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let admission = shared.registry().admit();
     let hello = greeted.hello();
     let (instance, software) = (*hello.instance, hello.software.clone());
@@ -245,7 +248,7 @@ async fn stay(
 }
 
 /// The link is over: says so here, and to the peer if it was we who found the fault.
-pub(super) fn left(shared: &Shared, link: &Link, fault: LinkFault) -> LinkFault {
+pub(super) fn left(shared: &NodeState, link: &Link, fault: LinkFault) -> LinkFault {
     let fault = link.end(fault);
     tracing::info!("{} left: {fault}", link.peer());
     shared.journal.link_down(link.identity(), link.remote_address(), link.age(), &fault);

@@ -2,9 +2,11 @@
 //! is told of it is told here.
 
 use super::{
-    AgentLink, NodeEvent, Shared, SharedAgentLink, admit,
+    admit,
+    events::NodeEvent,
     registry::{self, Now, Refused, Registration},
     service_index,
+    state::{AgentLink, NodeState, SharedAgentLink},
 };
 use crate::{
     limits::AGENT_LINKS_MAX,
@@ -23,7 +25,7 @@ use tokio::time::Instant;
 
 /// A link that may be in the registry. Dropping it takes it out, and no other.
 pub(super) struct Admitted<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<NodeState>,
     name: &'a Name,
     admission: u64,
     instance: [u8; 16],
@@ -36,7 +38,7 @@ pub(super) struct Admitted<'a> {
 
 impl<'a> Admitted<'a> {
     pub(super) fn new(
-        shared: &'a Arc<Shared>,
+        shared: &'a Arc<NodeState>,
         name: &'a Name,
         admission: u64,
         instance: [u8; 16],

@@ -1,6 +1,6 @@
 //! What the policy says of a call, and what its rules leave the caller.
 
-use super::{Shared, quotas::InFlight};
+use super::{quotas::InFlight, state::NodeState};
 use crate::{
     audit::Refused,
     name::{MethodPath, PeerName, Role},
@@ -43,7 +43,7 @@ pub(super) struct Authorised {
 /// Asks the policy about a remote party's call, and takes one from what its rule leaves the party.
 /// A refusal says the same whether the agent exists or not.
 pub(super) fn authorise(
-    shared: &Shared,
+    shared: &NodeState,
     requester: &PeerName,
     target: policy::Target<'_>,
     method: &MethodPath,
@@ -64,7 +64,7 @@ pub(super) fn authorise(
 /// The same for a call that names only the service, which the first rule that opens the method on
 /// some agent counts. Which agents may answer it is looked at when one is picked.
 pub(super) fn authorise_any(
-    shared: &Shared,
+    shared: &NodeState,
     requester: &PeerName,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
@@ -91,7 +91,7 @@ struct Question<'a> {
 
 impl Question<'_> {
     /// Takes the call from what its rule leaves the caller.
-    fn count(self, shared: &Shared, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
+    fn count(self, shared: &NodeState, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
         match shared.quotas.take(grant.rule(), self.requester, Instant::now()) {
             Ok(in_flight) => Ok(Authorised { granted: Granted::by(grant), in_flight }),
             Err(used_up) => {
@@ -103,7 +103,7 @@ impl Question<'_> {
     }
 
     /// Writes down that it was refused, and says so unless there was too much to say.
-    fn refused(self, shared: &Shared, code: Code, why: &dyn fmt::Display) {
+    fn refused(self, shared: &NodeState, code: Code, why: &dyn fmt::Display) {
         let Self { requester, target, method } = self;
         if let Some(suppressed) = shared.lines.calls.say(requester.clone(), Instant::now()) {
             match target {

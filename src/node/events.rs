@@ -3,7 +3,7 @@
 use crate::{link::LinkFault, name::Name};
 use std::net::SocketAddr;
 
-/// Something that happened to a link of this node. Made by [`Node::events`](super::Node::events).
+/// Something that happened to a link of this node. Made by [`Node::events`](crate::Node::events).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NodeEvent {

@@ -1,7 +1,12 @@
 //! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream
 //! of arrivals.
 
-use super::{Shared, SharedAgentLink, registry::Line, waiters::Awaited};
+use super::{
+    ingress::callee,
+    registry::Line,
+    state::{NodeState, SharedAgentLink},
+    waiters::Awaited,
+};
 use crate::{
     call::{Call, Callee, IntoMethod, Target, Tcp},
     name::{Name, NameError},
@@ -23,14 +28,14 @@ pub enum NotConnected {
     Stopped,
 }
 
-/// The agent of some name, attached or not. Made by [`Node::agent`](super::Node::agent).
+/// The agent of some name, attached or not. Made by [`Node::agent`](crate::Node::agent).
 pub struct AgentRef {
-    shared: Arc<Shared>,
+    shared: Arc<NodeState>,
     name: Result<Name, NameError>,
 }
 
 impl AgentRef {
-    pub(super) fn new(shared: &Arc<Shared>, name: Result<Name, NameError>) -> Self {
+    pub(super) fn new(shared: &Arc<NodeState>, name: Result<Name, NameError>) -> Self {
         Self { shared: shared.clone(), name }
     }
 
@@ -72,18 +77,14 @@ impl fmt::Debug for AgentRef {
 /// is cheap.
 #[derive(Clone)]
 pub struct AgentHandle {
-    shared: Arc<Shared>,
+    shared: Arc<NodeState>,
     name: Name,
     callee: Callee,
 }
 
 impl AgentHandle {
-    pub(super) fn new(shared: &Arc<Shared>, name: Name) -> Self {
-        Self {
-            callee: super::callee(shared, Target::Agent(name.clone())),
-            shared: shared.clone(),
-            name,
-        }
+    pub(super) fn new(shared: &Arc<NodeState>, name: Name) -> Self {
+        Self { callee: callee(shared, Target::Agent(name.clone())), shared: shared.clone(), name }
     }
 
     /// The agent's name.
@@ -135,15 +136,15 @@ impl fmt::Debug for AgentHandle {
     }
 }
 
-/// The agents of a node as they attach. Made by [`Node::arrivals`](super::Node::arrivals).
+/// The agents of a node as they attach. Made by [`Node::arrivals`](crate::Node::arrivals).
 pub struct Arrivals {
-    shared: Arc<Shared>,
+    shared: Arc<NodeState>,
     present: VecDeque<Name>,
     coming: broadcast::Receiver<(u64, Name)>,
 }
 
 impl Arrivals {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<NodeState>) -> Self {
         // Under the registry's lock, so that nobody is missed or comes twice: who arrives from now
         // on comes by the channel.
         let (coming, arrivals) = {

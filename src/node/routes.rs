@@ -1,8 +1,9 @@
 //! Which links a call may go over: those of the agents that are attached.
 
 use super::{
-    Shared, SharedAgentLink,
+    dispatch::{Changes, Dispatch, NotPicked, Routes},
     service_index::Seen,
+    state::{NodeState, SharedAgentLink},
     waiters::{Awaited, Waiter},
 };
 use crate::{
@@ -10,53 +11,10 @@ use crate::{
     limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX},
     name::{MethodPath, Name, PeerName},
     policy::{self, NodePolicy},
-    status::{Code, Status},
+    status::Status,
     tls::random_bytes,
 };
-use std::{future::Future, ops::Range, sync::Arc};
-
-/// Where calls can go. A route is one link.
-pub(super) trait Routes: Send + Sync {
-    /// One link.
-    type Route: Clone + Send + Sync;
-
-    /// Waits for other routes.
-    type Waiter<'a>: Changes + Send
-    where
-        Self: 'a;
-
-    /// The route of a call, another one than that which has just failed if there is one.
-    fn pick(
-        &self,
-        request: &Request,
-        failed: Option<&Self::Route>,
-    ) -> Result<Self::Route, NotPicked>;
-
-    /// Whether a call that failed on one route would go another way on the other.
-    fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
-
-    /// Refuses a call that would wait behind a full queue.
-    fn expect_room(&self, route: &Self::Route) -> Result<(), Status>;
-
-    /// The agent at its end.
-    fn agent_of(&self, route: &Self::Route) -> PeerName;
-
-    /// Begins to wait for routes of a call: what changes from now on counts.
-    fn wait_for(&self, request: &Request) -> Self::Waiter<'_>;
-
-    /// Makes one attempt.
-    fn ask(
-        &self,
-        route: &Self::Route,
-        request: &mut Request,
-    ) -> impl Future<Output = Result<Reply, Status>> + Send;
-}
-
-/// See [`Routes::wait_for`].
-pub(super) trait Changes {
-    /// Ends with the next change since it began to wait, or since the last one.
-    fn changed(&mut self) -> impl Future<Output = ()> + Send;
-}
+use std::{ops::Range, sync::Arc};
 
 impl Changes for Waiter<'_> {
     async fn changed(&mut self) {
@@ -65,10 +23,17 @@ impl Changes for Waiter<'_> {
 }
 
 /// The links of the agents that are attached to this node.
-pub(super) struct Links(Arc<Shared>);
+pub(super) struct Links(Arc<NodeState>);
+
+impl NodeState {
+    /// Sends calls to agents.
+    pub(super) fn dispatch(self: &Arc<Self>) -> Dispatch<Links> {
+        Dispatch::new(Links::new(self.clone()), self.retries.clone())
+    }
+}
 
 impl Links {
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+    pub(super) const fn new(shared: Arc<NodeState>) -> Self {
         Self(shared)
     }
 }
@@ -211,29 +176,6 @@ impl Links {
     }
 }
 
-/// Why no link can be used. A type and not a code: what an agent answers can have any code.
-pub(super) enum NotPicked {
-    /// This node takes no more calls.
-    Stopping,
-    /// No agent is there that may answer. One may come.
-    Absent(Status),
-}
-
-impl NotPicked {
-    pub(super) fn absent(text: String) -> Self {
-        Self::Absent(Status::not_executed(Code::Unavailable, text))
-    }
-}
-
-impl From<NotPicked> for Status {
-    fn from(why: NotPicked) -> Self {
-        match why {
-            NotPicked::Stopping => Self::not_executed(Code::Unavailable, "the node is stopping"),
-            NotPicked::Absent(status) => status,
-        }
-    }
-}
-
 /// The best of those considered so far. Two by chance, not the least loaded of all: many nodes that
 /// see the same numbers would all run to the same agent.
 struct Best<'a> {
@@ -284,7 +226,7 @@ impl<'a> Best<'a> {
 /// Whether an agent may answer a call that names only its service, and whoever asks may call it
 /// there.
 pub(super) fn may_answer(
-    shared: &Shared,
+    shared: &NodeState,
     policy: &NodePolicy,
     requester: &PeerName,
     agent: &Name,

@@ -2,11 +2,11 @@
 //! see it.
 
 use super::{
-    Shared,
     listing::{self, ListedService, Viewer},
     registry::Line,
     routes::may_answer,
     service_index::Seen,
+    state::NodeState,
 };
 use crate::{
     call::Context,
@@ -76,7 +76,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 /// All agents that pass the filter, by name.
-pub(super) fn agents(shared: &Shared, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
+pub(super) fn agents(shared: &NodeState, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
     // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its
     // link for address and pace.
     let lines = shared.copied(|line| {
@@ -108,12 +108,12 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn viewer<'a>(shared: &Shared, policy: &'a NodePolicy, requester: &PeerName) -> Viewer<'a> {
+fn viewer<'a>(shared: &NodeState, policy: &'a NodePolicy, requester: &PeerName) -> Viewer<'a> {
     if *requester == shared.peer { Viewer::own(policy) } else { Viewer::new(policy, requester) }
 }
 
 /// What one caller may see of everything.
-pub(super) fn directory_for(shared: &Shared, requester: &PeerName) -> Directory {
+pub(super) fn directory_for(shared: &NodeState, requester: &PeerName) -> Directory {
     let policy = shared.policy.get();
     let viewer = viewer(shared, &policy, requester);
     Directory {
@@ -124,7 +124,7 @@ pub(super) fn directory_for(shared: &Shared, requester: &PeerName) -> Directory 
 }
 
 /// The services of all agents that take calls, as the requester may call them.
-fn all_services(shared: &Shared, requester: &PeerName) -> Vec<ListedService> {
+fn all_services(shared: &NodeState, requester: &PeerName) -> Vec<ListedService> {
     // Copied first, so that calls do not wait for the rules to be looked at.
     let links = shared.copied(|line| {
         let newest = line.newest.filter(|_| !line.is_draining)?;
@@ -137,7 +137,7 @@ fn all_services(shared: &Shared, requester: &PeerName) -> Vec<ListedService> {
 
 /// The services of one agent as the requester may call them, if it may see the agent.
 fn services(
-    shared: &Shared,
+    shared: &NodeState,
     requester: &PeerName,
     agent: &Name,
 ) -> Result<Vec<ServiceInfo>, Status> {
@@ -157,7 +157,7 @@ fn services(
 
 /// The agents that are attached, may answer for the method's service, and may be called there by
 /// whoever asks; by name.
-pub(super) fn hosts(shared: &Shared, requester: &PeerName, method: &MethodPath) -> Vec<Name> {
+pub(super) fn hosts(shared: &NodeState, requester: &PeerName, method: &MethodPath) -> Vec<Name> {
     let policy = shared.policy.get();
     let (mut seen, mut hosts) = (Seen::default(), Vec::new());
     loop {
@@ -178,7 +178,7 @@ pub(super) fn hosts(shared: &Shared, requester: &PeerName, method: &MethodPath) 
 }
 
 /// The directory as a service. It holds the node weakly: the node holds it.
-pub(super) fn directory(shared: &Arc<Shared>) -> Service {
+pub(super) fn directory(shared: &Arc<NodeState>) -> Service {
     let (for_agents, for_services) = (Arc::downgrade(shared), Arc::downgrade(shared));
     let (for_hosts, for_all) = (Arc::downgrade(shared), Arc::downgrade(shared));
     Service::new(DIRECTORY)
@@ -216,6 +216,6 @@ fn invalid(fault: NameError) -> Status {
     Status::new(Code::InvalidArgument, fault.to_string())
 }
 
-fn upgrade(shared: &Weak<Shared>) -> Result<Arc<Shared>, Status> {
+fn upgrade(shared: &Weak<NodeState>) -> Result<Arc<NodeState>, Status> {
     shared.upgrade().ok_or_else(|| Status::new(Code::Unavailable, "the node is stopping"))
 }

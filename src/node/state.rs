@@ -1,236 +1,159 @@
-//! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless
-//! resets.
+//! State that the parts of a node share, and a link of an agent as calls use it.
 
-use crate::{durable, link::ResetKeys, tls::MacKey, tls::random_bytes};
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+use super::{
+    candidates::Candidates,
+    events::NodeEvent,
+    log_limits::NodeLogLimits,
+    quotas::Quotas,
+    registry::{Line, Now, Registry},
+    waiters::Waiters,
 };
-use zeroize::Zeroizing;
+use crate::{
+    audit::{Audit, Journal},
+    call::{Permits, RetryBudget},
+    drain::{Signal, Tasks},
+    events::EventSender,
+    limits::{self, Limits},
+    link::{Leave, Link},
+    memory::MessageMemory,
+    name::{CallIds, Name, PeerName},
+    net::SharedNet,
+    policy::NodePolicy,
+    serve::Services,
+    shared_value::SharedValue,
+    wire::{CloseCode, ServiceInfo},
+};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::broadcast;
 
-/// The file's name in the directory.
-const FILE_NAME: &str = "reset.keys";
+/// Why a node leaves.
+pub(super) const STOPS: &str = "the node stops";
 
-/// How the file begins: what it is, and in which form.
-const MAGIC: &[u8; 8] = b"DBRESET1";
-
-/// Magic, keys, and the tag over both by the reset key.
-const FILE_BYTES: usize = MAGIC.len() + ResetKeys::BYTES + MacKey::TAG_BYTES;
-
-/// Why a state directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// The system refuses.
-    #[error("the state directory: {path} cannot be {what}: {source}", path = .path.display())]
-    Unusable {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Others can get at the keys, and could end links with them.
-    #[error(
-        "{path} has mode {mode:04o}, so that others can get at the keys; run `chmod 600 {path}`",
-        path = .path.display()
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// It is not what a node wrote.
-    #[error(
-        "{path} is damaged, or not written by dialback; remove it, and the node makes a new one (agents then notice this one restart later)",
-        path = .path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
+/// One registered link of an agent, as calls need it.
+#[derive(Clone)]
+pub(crate) struct AgentLink {
+    pub(super) link: Link,
+    pub(super) permits: Permits,
+    pub(super) services: Vec<ServiceInfo>,
+    pub(super) software: String,
+    /// Those of when it was made.
+    pub(super) limits: Arc<Limits>,
 }
 
-/// The keys that are kept in the directory. Makes it and them at the first start.
-pub(super) fn reset_keys(dir: &Path) -> Result<ResetKeys, StateError> {
-    let path = dir.join(FILE_NAME);
-    match File::open(&path) {
-        Ok(file) => read(file, &path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let keys = ResetKeys::generate();
-            make_dir(dir).map_err(|source| unusable(dir, "made", source))?;
-            replace(&path, &seal(&keys, &path)?)
-                .map_err(|source| unusable(&path, "written", source))?;
-            Ok(keys)
+pub(super) type SharedAgentLink = Arc<AgentLink>;
+
+/// State that the parts of a node share. The program holds it through [`Node`] and [`AgentHandle`], tasks
+/// through their own clones.
+pub(crate) struct NodeState {
+    pub(super) net: SharedNet,
+    pub(super) name: Name,
+    pub(super) peer: PeerName,
+    pub(super) limits: SharedValue<Limits>,
+    pub(super) policy: SharedValue<NodePolicy>,
+    /// What callers have held for them.
+    pub(super) memory: MessageMemory,
+    /// What callers have used up of rules that count calls. Beside the policy: it goes on when the
+    /// policy is read anew.
+    pub(super) quotas: Quotas,
+    pub(super) lines: NodeLogLimits,
+    pub(super) journal: Journal,
+    pub(super) services: Services,
+    pub(super) directory: OnceLock<Services>,
+    pub(super) registry: Mutex<Registry<SharedAgentLink>>,
+    /// Which hosts callers may call, where those are few.
+    pub(super) candidates: Candidates,
+    /// Those who wait for an agent.
+    pub(super) waiters: Waiters,
+    /// Each with its number.
+    pub(super) arrivals: broadcast::Sender<(u64, Name)>,
+    pub(super) events: EventSender<NodeEvent>,
+    /// On this word every link says that it takes no more calls.
+    pub(super) drain: Signal,
+    /// On this one that nothing is left to do: the other side is to close it.
+    pub(super) goodbye: Signal,
+    /// And on this one that the time is over: it is closed, and its calls break off.
+    pub(super) cut: Signal,
+    pub(super) call_ids: Arc<CallIds>,
+    /// How many more calls may be tried again.
+    pub(super) retries: Arc<RetryBudget>,
+    /// One task a link, until the link ends.
+    pub(super) links: Tasks,
+    /// One task a call that came over a link.
+    pub(super) calls: Tasks,
+}
+
+impl NodeState {
+    /// A node with no link yet.
+    pub(super) fn new(peer: PeerName, net: SharedNet, parts: NodeParts) -> Self {
+        let NodeParts { policy, limits, services, audit } = parts;
+        Self {
+            call_ids: Arc::new(CallIds::new(net.random_bytes())),
+            net,
+            name: peer.name.clone(),
+            memory: MessageMemory::new(&limits),
+            limits: SharedValue::new(limits),
+            policy: SharedValue::new(policy),
+            quotas: Quotas::default(),
+            lines: NodeLogLimits::default(),
+            journal: audit.of(peer.clone()),
+            peer,
+            services,
+            directory: OnceLock::new(),
+            registry: Mutex::default(),
+            candidates: Candidates::default(),
+            waiters: Waiters::default(),
+            arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
+            events: EventSender::default(),
+            drain: Signal::default(),
+            goodbye: Signal::default(),
+            cut: Signal::default(),
+            retries: Arc::default(),
+            links: Tasks::default(),
+            calls: Tasks::default(),
         }
-        Err(source) => Err(unusable(&path, "read", source)),
-    }
-}
-
-fn unusable(path: &Path, what: &'static str, source: io::Error) -> StateError {
-    StateError::Unusable { path: path.into(), what, source }
-}
-
-/// Takes the keys out of the file, once its permissions and its tag were found fit.
-fn read(file: File, path: &Path) -> Result<ResetKeys, StateError> {
-    expect_private(&file, path)?;
-    // One byte more than fits, so that a longer file is noticed.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES + 1));
-    file.take(FILE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| unusable(path, "read", source))?;
-    unseal(&bytes).ok_or_else(|| StateError::Damaged { path: path.into() })
-}
-
-fn unseal(bytes: &[u8]) -> Option<ResetKeys> {
-    let (sealed, tag) = bytes.split_last_chunk::<{ MacKey::TAG_BYTES }>()?;
-    let mut keys = Zeroizing::new([0; ResetKeys::BYTES]);
-    keys.copy_from_slice(sealed.strip_prefix(MAGIC)?.first_chunk::<{ ResetKeys::BYTES }>()?);
-    let keys = ResetKeys::from_bytes(keys);
-    let is_whole = bytes.len() == FILE_BYTES && keys.reset_key()?.verify(sealed, tag);
-    is_whole.then_some(keys)
-}
-
-fn seal(keys: &ResetKeys, path: &Path) -> Result<Zeroizing<Vec<u8>>, StateError> {
-    let no_hash = || io::Error::other("the TLS provider has no SHA-256");
-    let key = keys.reset_key().ok_or_else(|| unusable(path, "written", no_hash()))?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(keys.as_bytes());
-    let tag = key.sign(&bytes);
-    bytes.extend_from_slice(&tag);
-    Ok(bytes)
-}
-
-/// Its owner's alone, unless it is there already.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
-}
-
-/// Writes the file whole beside its place, then moves it there.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mark = u64::from_be_bytes(random_bytes());
-    let beside = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
-    let written = write_new(&beside, bytes).and_then(|()| durable::rename(&beside, path));
-    if written.is_err() {
-        // The first fault is the one to tell.
-        drop(fs::remove_file(&beside));
-    }
-    written
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// As for the keys of certificates: nobody but the owner may write, and no others may read. What
-/// only the group may write is mended where we can: that is what a volume looks like to which its
-/// manager has given a group.
-#[cfg(unix)]
-fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
-    use std::os::unix::fs::PermissionsExt;
-    let metadata = file.metadata().map_err(|source| unusable(path, "read", source))?;
-    let mode = metadata.permissions().mode();
-    if mode & 0o026 == 0 {
-        return Ok(());
-    }
-    let is_of_the_group_alone = mode & 0o006 == 0;
-    if is_of_the_group_alone && file.set_permissions(fs::Permissions::from_mode(0o600)).is_ok() {
-        tracing::warn!("{} could be written by its group; it is 0600 again", path.display());
-        return Ok(());
-    }
-    Err(StateError::Exposed { path: path.into(), mode: mode & 0o777 })
-}
-
-#[cfg(not(unix))]
-fn expect_private(_: &File, _: &Path) -> Result<(), StateError> {
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_made_once_and_found_again() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let state = dir.path().join("var/state");
-        let [first, again] =
-            [(); 2].map(|()| *reset_keys(&state).unwrap_or_else(|why| panic!("{why}")).as_bytes());
-        let other = *reset_keys(&dir.path().join("other")).map_err(drop).expect("made").as_bytes();
-        assert!(first == again && first != other);
-        // Nothing is left beside it.
-        assert_eq!(fs::read_dir(&state).expect("listed").count(), 1);
     }
 
-    #[test]
-    fn a_damaged_file_is_refused_with_the_remedy_and_kept() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join(FILE_NAME);
-        assert!(reset_keys(dir.path()).is_ok());
-        let good = fs::read(&path).expect("read");
-        assert_eq!(good.len(), FILE_BYTES);
-        let flipped =
-            |at: usize| good.iter().enumerate().map(move |(n, b)| b ^ u8::from(n == at)).collect();
-        let longer = good.iter().copied().chain([0]).collect();
-        let shorter = good[..FILE_BYTES - 1].to_vec();
-        let bad = [0, 8, 40, 72, 79, 80, FILE_BYTES - 1].map(flipped);
-        for bad in bad.into_iter().chain([longer, shorter, Vec::new()]) {
-            fs::write(&path, &bad).expect("written");
-            let Err(error) = reset_keys(dir.path()) else { panic!("{} bytes passed", bad.len()) };
-            assert!(error.to_string().contains("remove it"), "{error}");
-            assert_eq!(fs::read(&path).expect("read"), bad);
-        }
-        fs::write(&path, &good).expect("written");
-        assert!(reset_keys(dir.path()).is_ok());
+    /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not
+    /// spoil it.
+    pub(super) fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(unix)]
-    #[test]
-    fn the_file_is_its_owners_alone_and_refused_where_others_get_at_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join(FILE_NAME);
-        assert!(reset_keys(dir.path()).is_ok());
-        let mode = fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        for (mode, is_fit, after) in [
-            (0o644, false, 0o644),
-            (0o662, false, 0o662),
-            (0o660, true, 0o600),
-            (0o640, true, 0o640),
-            (0o600, true, 0o600),
-        ] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
-            let read = reset_keys(dir.path()).map(drop);
-            assert_eq!(read.is_ok(), is_fit, "{mode:o}");
-            let now = fs::metadata(&path).expect("there").permissions().mode();
-            assert_eq!(now & 0o777, after, "{mode:o}");
-            if let Err(error) = read {
-                assert!(error.to_string().contains("chmod 600"), "{error}");
+    /// Copies something of every agent that is attached or was, by name. Some at a time, so that no
+    /// call waits for the whole of it; who comes or goes meanwhile may be in it or not.
+    pub(super) fn copied<T>(
+        &self,
+        copy: impl Fn(Line<'_, SharedAgentLink>) -> Option<T>,
+    ) -> Vec<T> {
+        let (mut copied, mut after) = (Vec::new(), None);
+        loop {
+            let registry = self.registry();
+            let (mut count, mut last) = (0, None);
+            let lines = registry.lines_after(after.as_ref(), Now::read());
+            for line in lines.take(limits::AGENTS_COPIED_AT_ONCE) {
+                count += 1;
+                last = Some(line.name);
+                copied.extend(copy(line));
             }
+            if count < limits::AGENTS_COPIED_AT_ONCE {
+                return copied;
+            }
+            after = last.cloned();
         }
     }
 
-    #[test]
-    fn a_directory_that_is_a_file_is_named_in_the_error() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("state");
-        fs::write(&path, "").expect("written");
-        let Err(error) = reset_keys(&path) else { panic!("a file passed for a directory") };
-        assert!(error.to_string().contains("state"), "{error}");
+    /// How one of this node's links is left.
+    pub(super) fn leave(&self, link: &Link) -> Leave {
+        let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
+        Leave::on(link.clone(), words, CloseCode::Drained, STOPS)
+            .within(self.limits.get().drain_max)
     }
+}
+
+/// What a program says of a node that it starts.
+pub(super) struct NodeParts {
+    pub(super) policy: NodePolicy,
+    pub(super) limits: Limits,
+    pub(super) services: Services,
+    pub(super) audit: Audit,
 }

@@ -1,6 +1,6 @@
 //! Dispatch with routes that answer as they are told, on tokio's paused clock.
 
-use super::*;
+use super::{fake::dispatch, *};
 use crate::{
     call::{Body, CallMeta, Requester},
     limits::RETRIES_SAVED_MAX,
@@ -8,126 +8,9 @@ use crate::{
     wire::CallKind,
 };
 use bytes::Bytes;
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
-use tokio::sync::watch;
+use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// One attempt, as a route sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Attempt {
-    route: &'static str,
-    number: u32,
-}
-
-/// Routes of these names, the preferred one first.
-#[derive(Default)]
-struct State {
-    routes: Vec<&'static str>,
-    is_stopping: bool,
-    /// Those with a full queue.
-    full: Vec<&'static str>,
-    /// What the next attempts end with; after them all succeed.
-    ends: VecDeque<Status>,
-    /// How long each attempt takes.
-    takes: Duration,
-    attempts: Vec<Attempt>,
-    /// Attempts that have ended.
-    ended: usize,
-}
-
-struct FakeRoutes {
-    state: Mutex<State>,
-    changes: watch::Sender<()>,
-}
-
-struct FakeWaiter(watch::Receiver<()>);
-
-impl Changes for FakeWaiter {
-    async fn changed(&mut self) {
-        drop(self.0.changed().await);
-    }
-}
-
-impl Routes for FakeRoutes {
-    type Route = &'static str;
-    type Waiter<'a> = FakeWaiter;
-
-    fn pick(&self, _: &Request, failed: Option<&&'static str>) -> Result<&'static str, NotPicked> {
-        let state = self.state();
-        if state.is_stopping {
-            return Err(NotPicked::Stopping);
-        }
-        let other = state.routes.iter().find(|route| Some(*route) != failed);
-        let any = other.or_else(|| state.routes.first()).copied();
-        any.ok_or_else(|| NotPicked::absent("nobody is there".into()))
-    }
-
-    fn is_another(&self, next: &&'static str, failed: &&'static str) -> bool {
-        next != failed
-    }
-
-    fn expect_room(&self, route: &&'static str) -> Result<(), Status> {
-        let is_full = self.state().full.contains(route);
-        if is_full { Err(Status::not_executed(Code::ResourceExhausted, "full")) } else { Ok(()) }
-    }
-
-    fn agent_of(&self, route: &&'static str) -> PeerName {
-        format!("agent/{route}").parse().expect("a name")
-    }
-
-    fn wait_for(&self, _: &Request) -> FakeWaiter {
-        FakeWaiter(self.changes.subscribe())
-    }
-
-    async fn ask(&self, route: &&'static str, request: &mut Request) -> Result<Reply, Status> {
-        let takes = {
-            let mut state = self.state();
-            state.attempts.push(Attempt { route, number: request.meta.attempt });
-            state.takes
-        };
-        tokio::time::sleep(takes).await;
-        let mut state = self.state();
-        state.ended += 1;
-        state.ends.pop_front().map_or_else(|| Ok(Reply::new(Bytes::from_static(b"ok"))), Err)
-    }
-}
-
-impl FakeRoutes {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the state")
-    }
-}
-
-/// A dispatch over these routes whose first attempts end with these.
-fn dispatch(
-    routes: &[&'static str],
-    ends: impl IntoIterator<Item = Status>,
-) -> Dispatch<FakeRoutes> {
-    let ends = ends.into_iter().collect();
-    let state = State { routes: routes.to_vec(), ends, ..State::default() };
-    let routes = FakeRoutes { state: Mutex::new(state), changes: watch::Sender::new(()) };
-    Dispatch::new(routes, Arc::default())
-}
-
-impl Dispatch<FakeRoutes> {
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.routes.state());
-        self.routes.changes.send_replace(());
-    }
-
-    fn attempts(&self) -> Vec<&'static str> {
-        self.routes.state().attempts.iter().map(|attempt| attempt.route).collect()
-    }
-
-    async fn answer(&self, mut request: Request, granted: Granted) -> Result<Reply, Status> {
-        self.forward(&mut request, granted).await.reply
-    }
-}
 
 fn granted(is_idempotent: bool) -> Granted {
     Granted { is_idempotent, ..Granted::IN_PROCESS }

@@ -111,7 +111,8 @@ impl CallerAccounts {
             }
         }
         let bounds = (limits.caller_calls_in_flight_max, limits.queue_max);
-        let account = all.entry(caller.clone()).or_insert_with(|| Arc::new(CallerAccount::new(limits)));
+        let account =
+            all.entry(caller.clone()).or_insert_with(|| Arc::new(CallerAccount::new(limits)));
         // New bounds hold when the last call under the old ones has ended.
         if !account.is_in_use(now) && !account.permits.is_bounded_by(bounds) {
             *account = Arc::new(CallerAccount::new(limits));
@@ -126,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_last_caller_has_an_account_and_one_more_has_none_until_one_is_idle() {
-        let (mut accounts, limits, now) = (CallerAccounts::default(), Limits::default(), Instant::now());
+        let (mut accounts, limits, now) =
+            (CallerAccounts::default(), Limits::default(), Instant::now());
         let mut of = |n: usize, now| {
             accounts.of(&format!("caller/c{n}").parse().expect("a name"), &limits, now)
         };

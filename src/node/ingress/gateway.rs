@@ -1,8 +1,8 @@
 //! Calls that arrive over the HTTP gateway, which has authenticated the caller.
 
 use super::{
-    Arrival, Ingress, Shared,
     accounts::{CallerAccount, CallerAccounts, ResetGuard},
+    steps::{Arrival, Ingress},
 };
 use crate::{
     audit::{CallNote, Journal},
@@ -13,7 +13,12 @@ use crate::{
     memory::MemoryAccount,
     name::{CallId, MethodPath, PeerName},
     net::Entered,
-    node::{Directory, Node, routes::Links, snapshot},
+    node::{
+        routes::Links,
+        running::Node,
+        snapshot::{self, Directory},
+        state::NodeState,
+    },
     status::{Code, Status},
     suspend_guard,
     tls::Credentials,
@@ -37,7 +42,7 @@ pub(crate) struct GatewayCall {
 
 /// Entry point of a node for calls that do not arrive over a link.
 pub(crate) struct GatewayIngress {
-    shared: Arc<Shared>,
+    shared: Arc<NodeState>,
     trust: Arc<Trust>,
     ingress: Ingress<Links>,
     accounts: Mutex<CallerAccounts>,

@@ -1,23 +1,23 @@
 //! Calls of the program that runs the node.
 
-use super::{Arrival, Ingress, Shared};
+use super::steps::{Arrival, Ingress};
 use crate::{
     audit::CallNote,
-    call::{Handler, Permit, Reply, Request},
-    node::routes::Links,
+    call::{CallOrigin, Callee, Handler, Permit, Reply, Request, SharedHandler, Target},
+    node::{routes::Links, state::NodeState},
     status::Status,
 };
 use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Handler behind the handles of agents that a program holds.
-pub(in crate::node) struct InProcess {
-    shared: Arc<Shared>,
+struct InProcess {
+    shared: Arc<NodeState>,
     ingress: Ingress<Links>,
 }
 
 impl InProcess {
-    pub(in crate::node) fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<NodeState>) -> Self {
         Self { ingress: Ingress::new(shared.clone(), shared.dispatch()), shared }
     }
 }
@@ -31,9 +31,17 @@ impl Handler for InProcess {
     }
 }
 
+/// A callee for the program that runs the node.
+pub(in crate::node) fn callee(shared: &Arc<NodeState>, target: Target) -> Callee {
+    let handler: SharedHandler = Arc::new(InProcess::new(shared.clone()));
+    let NodeState { peer, call_ids, calls: tasks, .. } = &**shared;
+    let limits = &shared.limits.get();
+    Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
+}
+
 /// A call whose request is in hand.
 struct ProgramCall<'a> {
-    shared: &'a Shared,
+    shared: &'a NodeState,
 }
 
 impl Arrival for ProgramCall<'_> {

@@ -1,14 +1,14 @@
 //! Calls that arrive over a link: of callers and agents to agents, and of all peers to the node
 //! itself.
 
-use super::{Arrival, Ingress, Shared};
+use super::steps::{Arrival, Ingress};
 use crate::{
-    call::{Body, CallAcceptor, Head, Pending, Permit, Permits, Reply, Request, Requester, Target},
     audit::CallNote,
+    call::{Body, CallAcceptor, Head, Pending, Permit, Permits, Reply, Request, Requester, Target},
     limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
-    node::{dispatch::Answered, reset_limiter::ResetLimiter, routes::Links},
+    node::{dispatch::Answered, reset_limiter::ResetLimiter, routes::Links, state::NodeState},
     status::Status,
     suspend_guard::{Entered, SuspendGuard},
     wire::CloseCode,
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// Receives the calls of one link, as calls of the peer at its other end.
 pub(in crate::node) struct LinkIngress {
-    shared: Arc<Shared>,
+    shared: Arc<NodeState>,
     ingress: Ingress<Links>,
     requester: PeerName,
     permits: Permits,
@@ -34,7 +34,7 @@ pub(in crate::node) struct LinkIngress {
 
 impl LinkIngress {
     pub(in crate::node) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<NodeState>,
         link: Link,
         calls_in_flight_max: usize,
         limits: Arc<Limits>,

@@ -1,9 +1,6 @@
 //! One call through the node: a route for it, and another attempt where that is safe.
 
-use super::{
-    authorise::Granted,
-    routes::{Changes, NotPicked, Routes},
-};
+use super::authorise::Granted;
 use crate::{
     call::{Reply, Request, RetryBudget, Target},
     limits::ATTEMPTS_MAX,
@@ -12,6 +9,72 @@ use crate::{
 };
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
+
+/// Where calls can go. A route is one link.
+pub(super) trait Routes: Send + Sync {
+    /// One link.
+    type Route: Clone + Send + Sync;
+
+    /// Waits for other routes.
+    type Waiter<'a>: Changes + Send
+    where
+        Self: 'a;
+
+    /// The route of a call, another one than that which has just failed if there is one.
+    fn pick(
+        &self,
+        request: &Request,
+        failed: Option<&Self::Route>,
+    ) -> Result<Self::Route, NotPicked>;
+
+    /// Whether a call that failed on one route would go another way on the other.
+    fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
+
+    /// Refuses a call that would wait behind a full queue.
+    fn expect_room(&self, route: &Self::Route) -> Result<(), Status>;
+
+    /// The agent at its end.
+    fn agent_of(&self, route: &Self::Route) -> PeerName;
+
+    /// Begins to wait for routes of a call: what changes from now on counts.
+    fn wait_for(&self, request: &Request) -> Self::Waiter<'_>;
+
+    /// Makes one attempt.
+    fn ask(
+        &self,
+        route: &Self::Route,
+        request: &mut Request,
+    ) -> impl Future<Output = Result<Reply, Status>> + Send;
+}
+
+/// See [`Routes::wait_for`].
+pub(super) trait Changes {
+    /// Ends with the next change since it began to wait, or since the last one.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// Why no link can be used. A type and not a code: what an agent answers can have any code.
+pub(super) enum NotPicked {
+    /// This node takes no more calls.
+    Stopping,
+    /// No agent is there that may answer. One may come.
+    Absent(Status),
+}
+
+impl NotPicked {
+    pub(super) fn absent(text: String) -> Self {
+        Self::Absent(Status::not_executed(Code::Unavailable, text))
+    }
+}
+
+impl From<NotPicked> for Status {
+    fn from(why: NotPicked) -> Self {
+        match why {
+            NotPicked::Stopping => Self::not_executed(Code::Unavailable, "the node is stopping"),
+            NotPicked::Absent(status) => status,
+        }
+    }
+}
 
 /// Sends calls by the routes there are, and sends them again where that is safe.
 pub(super) struct Dispatch<R> {
@@ -174,5 +237,7 @@ fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
     expect_within(request.message().map_or(0, bytes::Bytes::len), granted)
 }
 
+#[cfg(test)]
+pub(super) mod fake;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,72 @@
+//! Accepts handshakes: each peer is greeted in a task of its own.
+
+use super::{admit, state::NodeState};
+use crate::{
+    handshake_limiter::{Accept, HandshakeLimiter, Incoming},
+    limits::{self, Limits},
+    link::{Knock, Listener},
+    rate_limit::Pace,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// The node's socket, as handshakes begin on it.
+pub(super) struct Handshakes {
+    pub(super) shared: Arc<NodeState>,
+    pub(super) listener: Arc<Listener>,
+}
+
+impl Handshakes {
+    fn is_leaving(&self) -> bool {
+        self.shared.drain.is_notified() || self.shared.calls.is_draining()
+    }
+}
+
+impl Accept for Handshakes {
+    type Incoming = Knock;
+
+    async fn accept(&self) -> Option<Knock> {
+        loop {
+            let incoming = self.listener.knock().await?;
+            if !self.is_leaving() {
+                return Some(incoming);
+            }
+            incoming.ignore();
+        }
+    }
+
+    fn ignored(&self, last: SocketAddr, count: u64) {
+        self.shared.journal.handshakes_ignored(last, count);
+        tracing::warn!(
+            "ignored {count} handshakes, the last from {last}: too many waited for their turn (at most {} a second from one address, handshakes_per_address)",
+            self.shared.limits.get().handshakes_per_address
+        );
+    }
+}
+
+/// The pace at which one address may begin handshakes.
+fn handshake_pace(limits: &Limits) -> Pace {
+    let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    let every = Duration::from_secs(1) / bounded(limits.handshakes_per_address);
+    Pace::new(bounded(limits.handshakes_burst), every)
+}
+
+/// Takes peers that nothing is known of yet, and only that: each is greeted in a task of its own,
+/// with a limit on time and on how many at once.
+pub(super) async fn accept_loop(handshakes: Handshakes) {
+    let shared = &handshakes.shared;
+    let mut limits = shared.limits.get();
+    let mut limiter =
+        HandshakeLimiter::new(limits::HANDSHAKES_AT_ONCE_MAX, handshake_pace(&limits));
+    while let Some((incoming, permit)) = limiter.next(&handshakes).await {
+        if handshakes.is_leaving() {
+            incoming.ignore();
+            continue;
+        }
+        shared.links.spawn(admit::admit(shared.clone(), incoming, permit));
+        let limits_now = shared.limits.get();
+        if !Arc::ptr_eq(&limits, &limits_now) {
+            limits = limits_now;
+            limiter.set_pace(handshake_pace(&limits));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Configures and starts a node.
+
+use super::{
+    StartError,
+    accept::{Handshakes, accept_loop},
+    running::Node,
+    snapshot,
+    state::{NodeParts, NodeState},
+    state_dir,
+};
+use crate::{
+    audit::Audit,
+    limits::Limits,
+    link::Listener,
+    name::{NameError, Role},
+    net::{self, SharedNet},
+    policy::NodePolicy,
+    serve::{Service, Services},
+    tls::Credentials,
+};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+impl Node {
+    /// Starts to describe a node that has this certificate.
+    pub fn builder(credentials: Credentials) -> NodeBuilder {
+        NodeBuilder {
+            credentials,
+            listen: Ok((std::net::Ipv6Addr::UNSPECIFIED, 4433).into()),
+            policy: NodePolicy::default(),
+            limits: Limits::default(),
+            services: Vec::new(),
+            state_dir: None,
+            audit: Audit::default(),
+            net: net::system(),
+        }
+    }
+}
+
+/// How a node is to be. Made by [`Node::builder`].
+#[must_use = "a node listens once it is started"]
+pub struct NodeBuilder {
+    credentials: Credentials,
+    listen: Result<SocketAddr, String>,
+    policy: NodePolicy,
+    limits: Limits,
+    services: Vec<Service>,
+    state_dir: Option<PathBuf>,
+    audit: Audit,
+    net: SharedNet,
+}
+
+impl NodeBuilder {
+    /// Sets where to listen, as `"[::]:4433"` (the default: IPv4 and IPv6) or `"127.0.0.1:0"` (any
+    /// free port).
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        let text = address.to_string();
+        self.listen = text.parse().map_err(|_| text);
+        self
+    }
+
+    /// Sets who may call what from outside. Default: nobody anything.
+    pub fn policy(mut self, policy: NodePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the bounds.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Adds a service that the node itself hosts, for its agents and callers. The policy names it
+    /// `agent = "node/NAME"`.
+    pub fn serve(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Sets the directory for what has to outlast a restart; it is made if it is missing, and each
+    /// node needs one of its own.
+    ///
+    /// In it are the keys with which a node that was killed and started again tells its former
+    /// peers so: they notice at their next packet (within a heartbeat, 5 s), and not by the silence
+    /// (12 s). Default: none.
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Sets where links, refusals and, with [`Audit::with_calls`], calls are written down. Default:
+    /// nowhere.
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// Sets the network. Default: the system's.
+    #[cfg(test)]
+    pub(crate) fn net(mut self, net: SharedNet) -> Self {
+        self.net = net;
+        self
+    }
+
+    /// Listens. Needs a tokio runtime; returns once the socket is bound.
+    ///
+    /// # Errors
+    /// A certificate that is not a node's, an address in use, a service name that breaks the
+    /// grammar, a state directory that cannot be used.
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.credentials.expect_role(Role::Node)?;
+        let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
+        let services = Services::new(self.services)?;
+        let keys = self.state_dir.as_deref().map(state_dir::reset_keys).transpose()?;
+        let listener =
+            Listener::bind(&self.net, address, &self.credentials, &self.limits, keys.as_ref())?;
+        let listener = Arc::new(listener);
+        let Self { policy, limits, audit, net, .. } = self;
+        let parts = NodeParts { policy, limits, services, audit };
+        let peer = self.credentials.peer_name().clone();
+        let shared = Arc::new(NodeState::new(peer, net, parts));
+        let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
+        drop(shared.directory.set(directory));
+        let handshakes = Handshakes { shared: shared.clone(), listener: listener.clone() };
+        shared.links.spawn_until_stopped(accept_loop(handshakes));
+        let net = shared.net.clone();
+        shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
+        let trust = listener.trust().clone();
+        shared.links.spawn_until_stopped(async move { trust.watch_expiry().await });
+        tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
+        Ok(Node { shared, listener, generation: Mutex::new(1) })
+    }
+}

@@ -1,0 +1,207 @@
+//! The steps of every call, whichever way it arrives: draining, permit, policy and quota, body, route,
+//! record.
+
+use crate::node::{
+    authorise::{self, Authorised, Granted},
+    dispatch::{Answered, Dispatch, Routes, expect_within},
+    quotas::InFlight,
+    snapshot::DIRECTORY,
+    state::NodeState,
+};
+use crate::{
+    audit::CallNote,
+    call::{Body, CallMeta, Permit, Reply, Request, SharedHandler, Target},
+    policy,
+    status::{Code, Outcome, Status},
+};
+use std::{future::Future, sync::Arc};
+use tokio::time::{Instant, timeout_at};
+
+/// One call as it arrives: what the steps need of the link, client or program that it comes from.
+pub(super) trait Arrival: Send {
+    /// Whether the policy judges it. The calls of the program that runs the node are its own
+    /// business.
+    const IS_JUDGED: bool = true;
+
+    /// Whether a call that no agent takes now is refused before its body is read.
+    const PICKS_BEFORE_BODY: bool = false;
+
+    /// Starts the record of the call, if it is made here and calls are recorded.
+    fn note(&self, _request: &Request) -> Option<Box<CallNote>> {
+        None
+    }
+
+    /// Waits for a permit of whoever makes the call.
+    fn permit(
+        &mut self,
+        request: &Request,
+    ) -> impl Future<Output = Result<Option<Permit>, Status>> + Send;
+
+    /// The least size of the message, as far as it is known before the body is read.
+    fn bytes_min(&self) -> usize {
+        0
+    }
+
+    /// Puts the body into the request, and takes the time from its deadline for which this process
+    /// was suspended. `bytes_max` bounds each message, below the node's own limit.
+    fn read_body(
+        &mut self,
+        request: &mut Request,
+        bytes_max: Option<usize>,
+    ) -> impl Future<Output = Result<(), Status>> + Send;
+
+    /// The call has ended; of a reply that is a stream, its handler has begun.
+    fn ended(&mut self) {}
+}
+
+/// Takes calls into the node.
+pub(super) struct Ingress<R> {
+    shared: Arc<NodeState>,
+    dispatch: Dispatch<R>,
+}
+
+/// A call that nothing refuses, with its body, and what it holds.
+struct Admitted {
+    granted: Granted,
+    permit: Option<Permit>,
+    in_flight: Option<InFlight>,
+    /// Of a call of the node's own services.
+    handler: Option<SharedHandler>,
+}
+
+impl<R: Routes> Ingress<R> {
+    pub(super) const fn new(shared: Arc<NodeState>, dispatch: Dispatch<R>) -> Self {
+        Self { shared, dispatch }
+    }
+
+    /// The dispatch that it routes by.
+    #[cfg(test)]
+    pub(super) const fn dispatch(&self) -> &Dispatch<R> {
+        &self.dispatch
+    }
+
+    /// Takes one call from its arrival to its reply. Dropping the future, or the stream of the
+    /// reply, cancels it.
+    ///
+    /// Not an async function, which would keep the request twice.
+    pub(super) fn answer<A: Arrival>(
+        &self,
+        request: Request,
+        arrival: A,
+    ) -> impl Future<Output = Answered<R::Route>> + Send {
+        let (mut request, mut arrival) = (request, arrival);
+        async move {
+            let note = arrival.note(&request);
+            let mut bytes_in = None;
+            let mut answered = match self.admit(&mut request, &mut arrival).await {
+                Err(status) => Answered { reply: Err(status), route: None },
+                Ok(Admitted { granted, permit, in_flight, handler }) => {
+                    bytes_in = request.message().ok().map(|message| message.len() as u64);
+                    let Answered { reply, route } = match handler {
+                        Some(handler) => Answered {
+                            reply: own_reply(handler, request, granted).await,
+                            route: None,
+                        },
+                        None => self.dispatch.forward(&mut request, granted).await,
+                    };
+                    let reply = reply.map(|reply| reply.holding_some(in_flight));
+                    Answered { reply: reply.map(|reply| reply.holding_some(permit)), route }
+                }
+            };
+            arrival.ended();
+            if let Some(note) = note {
+                self.record(note, bytes_in, &mut answered);
+            }
+            answered
+        }
+    }
+
+    /// Refuses a call or reads its body.
+    async fn admit<A: Arrival>(
+        &self,
+        request: &mut Request,
+        arrival: &mut A,
+    ) -> Result<Admitted, Status> {
+        if self.shared.calls.is_draining() {
+            return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+        }
+        let permit = arrival.permit(request).await?;
+        let handler = self.own_handler(&request.meta);
+        let Authorised { granted, in_flight } = self.authorise::<A>(request)?;
+        let handler = handler.transpose()?;
+        if A::PICKS_BEFORE_BODY {
+            expect_within(arrival.bytes_min(), granted)?;
+            self.dispatch.expect_taken(request)?;
+        }
+        // Dispatch holds a message in hand to its rule, and says so in the rule's words.
+        let is_bounded_here = handler.is_some() || request.meta.kind.streams_requests();
+        let bytes_max = granted.message_bytes_max.filter(|_| is_bounded_here);
+        arrival.read_body(request, bytes_max).await?;
+        Ok(Admitted { granted, permit, in_flight, handler })
+    }
+
+    fn authorise<A: Arrival>(&self, request: &Request) -> Result<Authorised, Status> {
+        if !A::IS_JUDGED {
+            return Ok(Authorised { granted: Granted::IN_PROCESS, in_flight: None });
+        }
+        let CallMeta { method, target, .. } = &request.meta;
+        let (shared, requester) = (&self.shared, request.requester.peer());
+        match target {
+            // Open to every admitted peer: it filters what it shows by the policy itself.
+            Target::Here if method.service() == DIRECTORY => {
+                Ok(Authorised { granted: Granted::IN_PROCESS, in_flight: None })
+            }
+            Target::Here => {
+                authorise::authorise(shared, requester, policy::Target::Node(&shared.name), method)
+            }
+            Target::Agent(name) => {
+                authorise::authorise(shared, requester, policy::Target::Agent(name), method)
+            }
+            Target::Service => authorise::authorise_any(shared, requester, method),
+        }
+    }
+
+    /// The handler of a call of the node's own services; `None` for a call of an agent.
+    fn own_handler(&self, meta: &CallMeta) -> Option<Result<SharedHandler, Status>> {
+        if meta.target != Target::Here {
+            return None;
+        }
+        let directory = self.shared.directory.get();
+        let directory = directory.filter(|_| meta.method.service() == DIRECTORY);
+        let services = directory.unwrap_or(&self.shared.services);
+        Some(services.find(&meta.method, meta.kind).cloned())
+    }
+
+    /// Records how a call has ended; of a reply that is a stream, how it will.
+    fn record(
+        &self,
+        note: Box<CallNote>,
+        bytes_in: Option<u64>,
+        answered: &mut Answered<R::Route>,
+    ) {
+        if let Some(route) = &answered.route {
+            note.picked(&self.dispatch.agent_of(route));
+        }
+        match &mut answered.reply {
+            Ok(Reply { body: Body::Messages(messages), .. }) => messages.note(note),
+            Ok(Reply { body: Body::Message(message), .. }) => {
+                note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(message.len() as u64)]);
+            }
+            Err(status) => note.ended(status.code(), status.outcome(), [bytes_in, Some(0)]),
+        }
+    }
+}
+
+/// Runs a handler of the node's own, within the time that the rule allows.
+async fn own_reply(
+    handler: SharedHandler,
+    mut request: Request,
+    granted: Granted,
+) -> Result<Reply, Status> {
+    let Some(timeout_max) = granted.timeout_max else { return handler.call_boxed(request).await };
+    let deadline = request.meta.deadline.min(Instant::now() + timeout_max);
+    request.meta.deadline = deadline;
+    timeout_at(deadline, handler.call_boxed(request)).await.unwrap_or_else(|_elapsed| {
+        Err(Status::unknown(Code::DeadlineExceeded, "the deadline passed"))
+    })
+}

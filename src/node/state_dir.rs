@@ -1,0 +1,236 @@
+//! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless
+//! resets.
+
+use crate::{durable, link::ResetKeys, tls::MacKey, tls::random_bytes};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+use zeroize::Zeroizing;
+
+/// The file's name in the directory.
+const FILE_NAME: &str = "reset.keys";
+
+/// How the file begins: what it is, and in which form.
+const MAGIC: &[u8; 8] = b"DBRESET1";
+
+/// Magic, keys, and the tag over both by the reset key.
+const FILE_BYTES: usize = MAGIC.len() + ResetKeys::BYTES + MacKey::TAG_BYTES;
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The system refuses.
+    #[error("the state directory: {path} cannot be {what}: {source}", path = .path.display())]
+    Unusable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others can get at the keys, and could end links with them.
+    #[error(
+        "{path} has mode {mode:04o}, so that others can get at the keys; run `chmod 600 {path}`",
+        path = .path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It is not what a node wrote.
+    #[error(
+        "{path} is damaged, or not written by dialback; remove it, and the node makes a new one (agents then notice this one restart later)",
+        path = .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The keys that are kept in the directory. Makes it and them at the first start.
+pub(super) fn reset_keys(dir: &Path) -> Result<ResetKeys, StateError> {
+    let path = dir.join(FILE_NAME);
+    match File::open(&path) {
+        Ok(file) => read(file, &path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let keys = ResetKeys::generate();
+            make_dir(dir).map_err(|source| unusable(dir, "made", source))?;
+            replace(&path, &seal(&keys, &path)?)
+                .map_err(|source| unusable(&path, "written", source))?;
+            Ok(keys)
+        }
+        Err(source) => Err(unusable(&path, "read", source)),
+    }
+}
+
+fn unusable(path: &Path, what: &'static str, source: io::Error) -> StateError {
+    StateError::Unusable { path: path.into(), what, source }
+}
+
+/// Takes the keys out of the file, once its permissions and its tag were found fit.
+fn read(file: File, path: &Path) -> Result<ResetKeys, StateError> {
+    expect_private(&file, path)?;
+    // One byte more than fits, so that a longer file is noticed.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES + 1));
+    file.take(FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| unusable(path, "read", source))?;
+    unseal(&bytes).ok_or_else(|| StateError::Damaged { path: path.into() })
+}
+
+fn unseal(bytes: &[u8]) -> Option<ResetKeys> {
+    let (sealed, tag) = bytes.split_last_chunk::<{ MacKey::TAG_BYTES }>()?;
+    let mut keys = Zeroizing::new([0; ResetKeys::BYTES]);
+    keys.copy_from_slice(sealed.strip_prefix(MAGIC)?.first_chunk::<{ ResetKeys::BYTES }>()?);
+    let keys = ResetKeys::from_bytes(keys);
+    let is_whole = bytes.len() == FILE_BYTES && keys.reset_key()?.verify(sealed, tag);
+    is_whole.then_some(keys)
+}
+
+fn seal(keys: &ResetKeys, path: &Path) -> Result<Zeroizing<Vec<u8>>, StateError> {
+    let no_hash = || io::Error::other("the TLS provider has no SHA-256");
+    let key = keys.reset_key().ok_or_else(|| unusable(path, "written", no_hash()))?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(keys.as_bytes());
+    let tag = key.sign(&bytes);
+    bytes.extend_from_slice(&tag);
+    Ok(bytes)
+}
+
+/// Its owner's alone, unless it is there already.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Writes the file whole beside its place, then moves it there.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mark = u64::from_be_bytes(random_bytes());
+    let beside = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
+    let written = write_new(&beside, bytes).and_then(|()| durable::rename(&beside, path));
+    if written.is_err() {
+        // The first fault is the one to tell.
+        drop(fs::remove_file(&beside));
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// As for the keys of certificates: nobody but the owner may write, and no others may read. What
+/// only the group may write is mended where we can: that is what a volume looks like to which its
+/// manager has given a group.
+#[cfg(unix)]
+fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = file.metadata().map_err(|source| unusable(path, "read", source))?;
+    let mode = metadata.permissions().mode();
+    if mode & 0o026 == 0 {
+        return Ok(());
+    }
+    let is_of_the_group_alone = mode & 0o006 == 0;
+    if is_of_the_group_alone && file.set_permissions(fs::Permissions::from_mode(0o600)).is_ok() {
+        tracing::warn!("{} could be written by its group; it is 0600 again", path.display());
+        return Ok(());
+    }
+    Err(StateError::Exposed { path: path.into(), mode: mode & 0o777 })
+}
+
+#[cfg(not(unix))]
+fn expect_private(_: &File, _: &Path) -> Result<(), StateError> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_made_once_and_found_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = dir.path().join("var/state");
+        let [first, again] =
+            [(); 2].map(|()| *reset_keys(&state).unwrap_or_else(|why| panic!("{why}")).as_bytes());
+        let other = *reset_keys(&dir.path().join("other")).map_err(drop).expect("made").as_bytes();
+        assert!(first == again && first != other);
+        // Nothing is left beside it.
+        assert_eq!(fs::read_dir(&state).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_with_the_remedy_and_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE_NAME);
+        assert!(reset_keys(dir.path()).is_ok());
+        let good = fs::read(&path).expect("read");
+        assert_eq!(good.len(), FILE_BYTES);
+        let flipped =
+            |at: usize| good.iter().enumerate().map(move |(n, b)| b ^ u8::from(n == at)).collect();
+        let longer = good.iter().copied().chain([0]).collect();
+        let shorter = good[..FILE_BYTES - 1].to_vec();
+        let bad = [0, 8, 40, 72, 79, 80, FILE_BYTES - 1].map(flipped);
+        for bad in bad.into_iter().chain([longer, shorter, Vec::new()]) {
+            fs::write(&path, &bad).expect("written");
+            let Err(error) = reset_keys(dir.path()) else { panic!("{} bytes passed", bad.len()) };
+            assert!(error.to_string().contains("remove it"), "{error}");
+            assert_eq!(fs::read(&path).expect("read"), bad);
+        }
+        fs::write(&path, &good).expect("written");
+        assert!(reset_keys(dir.path()).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_its_owners_alone_and_refused_where_others_get_at_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE_NAME);
+        assert!(reset_keys(dir.path()).is_ok());
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for (mode, is_fit, after) in [
+            (0o644, false, 0o644),
+            (0o662, false, 0o662),
+            (0o660, true, 0o600),
+            (0o640, true, 0o640),
+            (0o600, true, 0o600),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
+            let read = reset_keys(dir.path()).map(drop);
+            assert_eq!(read.is_ok(), is_fit, "{mode:o}");
+            let now = fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(now & 0o777, after, "{mode:o}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains("chmod 600"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_a_file_is_named_in_the_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state");
+        fs::write(&path, "").expect("written");
+        let Err(error) = reset_keys(&path) else { panic!("a file passed for a directory") };
+        assert!(error.to_string().contains("state"), "{error}");
+    }
+}
