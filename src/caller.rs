@@ -142,7 +142,9 @@ impl CallerBuilder {
         shared.tasks.spawn_until_stopped(hold(shared.clone()));
         shared.tasks.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
-        shared.tasks.spawn_until_stopped(async move { trust.watch_expiry().await });
+        shared.tasks.spawn_until_stopped(async move {
+            trust.watch_expiry(|text| tracing::warn!("{text}")).await;
+        });
         let _alive = Arc::new(Alive(shared.clone()));
         Ok((Caller { shared, _alive }, self.connect_timeout))
     }

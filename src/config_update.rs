@@ -2,6 +2,7 @@
 //! force at once or not at all.
 
 use crate::{limits::Limits, tls::Credentials};
+use std::fmt;
 
 /// Another set of what a running node or agent goes by. `P` is its policy. What is `None` stays as
 /// it is.
@@ -45,30 +46,19 @@ impl Changed {
             ..Self::default()
         }
     }
+}
 
-    fn words(self) -> String {
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [
             (self.certificate, "the certificate"),
             (self.trust, "CAs or revocation lists"),
             (self.rules, "rules"),
-            (self.bounds, "bounds"),
+            (self.bounds, "limits"),
         ];
         let words: Vec<&str> = all.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
-        if words.is_empty() {
-            "no certificate, list, rule or bound".into()
-        } else {
-            words.join(", ")
-        }
-    }
-
-    /// Says that a generation is in force, and what it has brought.
-    pub(crate) fn tell(self, applied: Applied) -> Applied {
-        let Applied { generation, closed } = applied;
-        tracing::info!(
-            "generation {generation} is in force; new in it: {}; links closed for it: {closed}",
-            self.words()
-        );
-        applied
+        f.write_str(if words.is_empty() { "nothing" } else { "" })?;
+        f.write_str(&words.join(", "))
     }
 }
 

@@ -67,6 +67,7 @@ pub mod testing;
 mod serve;
 mod call;
 mod suspend_guard;
+mod observe;
 mod audit;
 mod link;
 mod net;
@@ -80,7 +81,6 @@ mod files;
 mod tls;
 mod durable;
 pub mod policy;
-mod events;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 mod convert;
 mod drain;
@@ -104,7 +104,7 @@ pub mod limits;
 
 #[cfg(feature = "cli")]
 pub use agent::demo;
-pub use agent::{Agent, AgentBuilder, AgentEvent, TcpForward, Upstream};
+pub use agent::{Agent, AgentBuilder, TcpForward, Upstream};
 #[cfg(feature = "forward")]
 pub use agent::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 pub use audit::Audit;
@@ -116,7 +116,6 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use config_update::{Applied, ConfigUpdate};
-pub use events::Events;
 #[cfg(feature = "gateway")]
 pub use gateway::{
     Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge, agents_page, openapi,
@@ -131,8 +130,9 @@ pub use name::{
 };
 pub use node::{
     AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Directory, ListedMethod, ListedService,
-    Node, NodeBuilder, NodeEvent, NotConnected, StartError, StateError,
+    Node, NodeBuilder, NotConnected, StartError, StateError,
 };
+pub use observe::{AgentEvent, Events, NodeEvent};
 pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate};
 pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};

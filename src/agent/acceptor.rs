@@ -2,11 +2,11 @@
 
 use super::Shared;
 use crate::{
-    audit::{CallNote, Refused},
     call::{CallAcceptor, Head, Pending, Permits, Reply, Requester, Target},
     limits::Limits,
     link::Link,
     name::{Name, PeerName, Role},
+    observe::{CallRecord, Event},
     status::{Code, Status},
     suspend_guard::SuspendGuard,
 };
@@ -60,15 +60,14 @@ impl AgentAcceptor {
         if decision.is_allowed() {
             return Ok(());
         }
-        let (node, method) = (&self.node, &head.meta.method);
-        if let Some(suppressed) = self.shared.refusals.say(requester.clone(), Instant::now()) {
-            tracing::warn!(
-                "refused {requester} by way of node {node}: {method}: {decision}{suppressed}"
-            );
-        }
-        let (agent, via) = (Some(&self.shared.peer), Some(node));
-        let refused = Refused { caller: requester, agent, via, method };
-        self.shared.journal.call_refused(refused, Code::PermissionDenied, &decision);
+        self.shared.observer.tell(Event::CallRefused {
+            caller: requester,
+            target: Some(&self.shared.peer),
+            via: Some(&self.node),
+            method: &head.meta.method,
+            code: Code::PermissionDenied,
+            reason: &decision,
+        });
         let text = format!(
             "{requester} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
             head.meta.method
@@ -101,8 +100,8 @@ impl CallAcceptor for AgentAcceptor {
         Ok(reply.holding(permit))
     }
 
-    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
-        self.shared.journal.call(|| {
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
+        self.shared.observer.call(|| {
             // What is no name was said by the node all the same.
             let node = || format!("node/{}", self.node);
             let caller = head.claimed.as_deref().map_or_else(node, str::to_owned);

@@ -1,6 +1,6 @@
 //! One node, for as long as the agent runs: dial, register, stay, and come back.
 
-use super::{AgentEvent, Attached, STOPS, Shared, acceptor::AgentAcceptor};
+use super::{Attached, STOPS, Shared, acceptor::AgentAcceptor};
 use crate::{
     drain::{Signal, SignalListener},
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
@@ -10,7 +10,7 @@ use crate::{
     },
     name::{Name, NodeAddress},
     net::SharedNet,
-    rate_limit::Suppressed,
+    observe::Event,
     serve::take_calls,
     wire::{CloseCode, Control, Register, Welcome},
 };
@@ -58,7 +58,8 @@ pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
             }
             Err(fault) => {
                 if fault.is_refusal() {
-                    shared.journal.link_refused(None, &address, &fault, Suppressed(0));
+                    let refused = Event::DialRefused { address: &address, reason: &fault };
+                    shared.observer.tell(refused);
                 }
                 fault
             }
@@ -211,7 +212,8 @@ impl Attachment {
     fn new(shared: &Arc<Shared>, (link, mut control, _welcome): Dialled) -> Self {
         let node = link.peer().name.clone();
         let limits = shared.limits.get();
-        shared.journal.link_up(link.identity(), link.remote_address());
+        let (peer, address) = (link.identity(), link.remote_address());
+        shared.observer.tell(Event::LinkUp { peer, address });
         let reception = Arc::new(AgentAcceptor::new(shared.clone(), link.clone(), limits.clone()));
         let minding = reception.clone();
         shared.links.spawn_until_stopped(async move { minding.watch_suspends().await });
@@ -291,16 +293,14 @@ impl Attachment {
             Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
         // Under the lock of the list: a program that sees the node in it was told so before, and
         // who listens from then on is not told again.
+        let mut told = None;
         self.shared.attached.send_modify(|all| {
             all.push(attached);
-            self.shared.events.send(AgentEvent::Registered { node: self.node.clone() });
+            let (node, remote) = (&self.node, self.link.remote_address());
+            let registered = Event::Registered { node, address, remote };
+            told = Some(self.shared.observer.tell_programs(registered));
         });
-        tracing::info!(
-            "registered as {} with node {} at {address} ({})",
-            self.shared.peer.name,
-            self.node,
-            self.link.remote_address()
-        );
+        drop(told);
     }
 
     /// Keeps the link up until it ends or the node is leaving. May be called again after the
@@ -374,7 +374,7 @@ impl Attachment {
         if !self.ask_nothing_more() {
             return None;
         }
-        self.shared.events.send(AgentEvent::Draining { node: self.node.clone() });
+        self.shared.observer.tell(Event::NodeDraining { node: &self.node });
         Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
     }
 
@@ -444,14 +444,15 @@ impl Drop for Attachment {
             || LinkFault::Closed { code: CloseCode::Goodbye, text: text.into(), by_peer: false };
         let reason = self.reason.take().unwrap_or_else(dropped);
         let (link, reason) = (&self.link, self.link.end(reason));
-        let journal = &self.shared.journal;
-        journal.link_down(link.identity(), link.remote_address(), link.age(), &reason);
+        let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
+        self.shared.observer.tell(Event::LinkDown { peer, address, lasted, reason: &reason });
         if self.is_registered {
-            let lost = (!self.link.is_replaced())
-                .then(|| AgentEvent::Lost { node: self.node.clone(), reason });
             self.shared.attached.send_modify(|all| {
                 all.retain(|attached| attached.link.id() != self.link.id());
-                lost.into_iter().for_each(|lost| self.shared.events.send(lost));
+                if !self.link.is_replaced() {
+                    let lost = Event::NodeLost { node: &self.node, reason: &reason };
+                    self.shared.observer.tell(lost);
+                }
             });
         }
     }

@@ -4,32 +4,29 @@
 mod attach;
 #[cfg(feature = "cli")]
 pub mod demo;
-mod events;
 pub(crate) mod forward;
 mod acceptor;
 
-pub use events::AgentEvent;
 #[cfg(feature = "forward")]
 pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 pub use forward::{TcpForward, Upstream};
 
 use crate::{
-    audit::{Audit, Journal},
+    audit::Audit,
     call::{
         CallOrigin, Callee, Handler, Reply, Request, SharedHandler, Target, ask,
         is_for_the_next_link,
     },
     config_update::{Applied, Changed, ConfigUpdate},
     drain::{Signal, Tasks},
-    events::{EventSender, Events},
     limits::{self, Limits},
     link::{BindError, Dialler, HelloWords, Link},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     net::{self, SharedNet},
     node::StartError,
+    observe::{AgentEvent, Event, Events, Observer},
     policy::AgentPolicy,
-    rate_limit::LogLimits,
     serve::{Service, Services},
     shared_value::SharedValue,
     status::{Code, Status},
@@ -61,8 +58,7 @@ pub(crate) struct Shared {
     services: Services,
     policy: SharedValue<AgentPolicy>,
     /// What it says of calls that it refuses, by who asks.
-    refusals: LogLimits<PeerName>,
-    journal: Journal,
+    observer: Observer<AgentEvent>,
     /// What callers have held for them.
     memory: MessageMemory,
     limits: SharedValue<Limits>,
@@ -73,7 +69,6 @@ pub(crate) struct Shared {
     renewed: watch::Sender<u64>,
     /// Counts the times when it is worth dialling again at once.
     anew: watch::Sender<u64>,
-    events: EventSender<AgentEvent>,
     /// On this word nothing is dialled any more, and every node is asked for no more calls.
     unregister: Signal,
     /// On this one every link says that it takes no more calls.
@@ -171,15 +166,13 @@ impl AgentBuilder {
             dialler: Dialler::new(&self.net, &self.credentials, words, limits.clone())?,
             services,
             policy: SharedValue::new(self.policy),
-            refusals: LogLimits::default(),
-            journal: self.audit.of(self.credentials.peer_name().clone()),
+            observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
             memory: MessageMemory::new(&limits),
             limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
             renewed: watch::Sender::new(0),
             anew: watch::Sender::new(0),
-            events: EventSender::default(),
             unregister: Signal::default(),
             drain: Signal::default(),
             goodbye: Signal::default(),
@@ -191,7 +184,11 @@ impl AgentBuilder {
         shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         shared.links.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
-        shared.links.spawn_until_stopped(async move { trust.watch_expiry().await });
+        let watching = shared.clone();
+        shared.links.spawn_until_stopped(async move {
+            let warn = |text: &str| watching.observer.tell(Event::CredentialsWarning { text });
+            trust.watch_expiry(warn).await;
+        });
         for node in nodes {
             shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
         }
@@ -300,7 +297,8 @@ impl Agent {
         let (generation, changed) = self.put_in_force(next)?;
         let trust = self.shared.dialler.trust();
         let closed = if has_credentials { trust.judge_all().await } else { 0 };
-        Ok(changed.tell(Applied { generation, closed }))
+        self.shared.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
+        Ok(Applied { generation, closed })
     }
 
     fn put_in_force(&self, next: ConfigUpdate<AgentPolicy>) -> Result<(u64, Changed), StartError> {
@@ -350,7 +348,7 @@ impl Agent {
     /// What happens to links from now on: who registered this agent, who was lost and why, who
     /// drains.
     pub fn events(&self) -> Events<AgentEvent> {
-        self.shared.events.listen(&self.shared.links)
+        self.shared.observer.events(&self.shared.links)
     }
 
     /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses
@@ -396,7 +394,7 @@ impl Agent {
             goodbye.notify();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            tracing::warn!("calls in flight were cut off after {:?}", limits.drain_max);
+            self.shared.observer.tell(Event::CallsCutOff { after: limits.drain_max });
             cut.notify();
             cut.done(limits::GOODBYE_WAIT_MAX).await;
         }

@@ -7,17 +7,17 @@ use std::{
 };
 
 /// A line that is being built.
-pub(super) struct Line(String);
+pub(crate) struct Line(String);
 
 impl Line {
     /// Begins with the time and what happened.
-    pub(super) fn new(time: SystemTime, event: &str) -> Self {
+    pub(crate) fn new(time: SystemTime, event: &str) -> Self {
         let line = Self(String::with_capacity(320));
         line.text("time", moment(time)).text("event", event)
     }
 
     /// Adds a text.
-    pub(super) fn text(mut self, key: &str, value: impl Display) -> Self {
+    pub(crate) fn text(mut self, key: &str, value: impl Display) -> Self {
         self.key(key);
         self.0.push('"');
         // A String takes everything.
@@ -27,7 +27,7 @@ impl Line {
     }
 
     /// Adds a text that may be unknown.
-    pub(super) fn text_or_null(mut self, key: &str, value: Option<impl Display>) -> Self {
+    pub(crate) fn text_or_null(mut self, key: &str, value: Option<impl Display>) -> Self {
         if let Some(value) = value {
             return self.text(key, value);
         }
@@ -37,14 +37,14 @@ impl Line {
     }
 
     /// Adds a number.
-    pub(super) fn number(mut self, key: &str, value: u64) -> Self {
+    pub(crate) fn number(mut self, key: &str, value: u64) -> Self {
         self.key(key);
         let _ = write!(self.0, "{value}");
         self
     }
 
     /// Adds a number that may be unknown.
-    pub(super) fn number_or_null(mut self, key: &str, value: Option<u64>) -> Self {
+    pub(crate) fn number_or_null(mut self, key: &str, value: Option<u64>) -> Self {
         if let Some(value) = value {
             return self.number(key, value);
         }
@@ -54,14 +54,14 @@ impl Line {
     }
 
     /// Adds a duration in milliseconds, to the microsecond.
-    pub(super) fn millis(mut self, key: &str, value: Duration) -> Self {
+    pub(crate) fn millis(mut self, key: &str, value: Duration) -> Self {
         self.key(key);
         let _ = write!(self.0, "{}.{:03}", value.as_millis(), value.subsec_micros() % 1_000);
         self
     }
 
     /// The whole line, without its end.
-    pub(super) fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }

@@ -4,16 +4,12 @@
 //! Whoever has something to write down puts a line into a bounded queue and goes on; a thread
 //! writes. A disk that is slow or full costs lines, which are counted, and never a call its time.
 
-mod journal;
 mod line;
 mod writer;
 
-pub(crate) use journal::{CallFacts, CallNote, Journal, Peer, Refused};
+pub(crate) use line::Line;
 
-use crate::{
-    limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX},
-    name::PeerName,
-};
+use crate::limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX};
 use std::{
     fmt,
     io::{self, Write},
@@ -138,12 +134,13 @@ impl Audit {
         self.queue.is_some()
     }
 
-    /// This audit log as one party writes in it.
-    pub(crate) fn of(&self, by: PeerName) -> Journal {
-        Journal::new(self.clone(), by)
+    /// Whether calls are recorded.
+    pub(crate) const fn records_calls(&self) -> bool {
+        self.has_calls && self.queue.is_some()
     }
 
-    fn write(&self, line: String) {
+    /// Queues a line; a line that finds no room is counted.
+    pub(crate) fn write(&self, line: String) {
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             queue.lines.try_send(Order::Line(line))

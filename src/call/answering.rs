@@ -9,10 +9,10 @@ use super::{
     steady::{Pace, Stall, write_at, write_steadily},
 };
 use crate::{
-    audit::CallNote,
     lazy_timeout::ready_by,
     limits::{HEAD_WAIT_MAX, Limits, STALL_WAIT_MAX},
     link::{CallStream, FrameReader, FrameSender, ReadFault},
+    observe::CallRecord,
     status::{Code, Outcome, Status},
     wire::{
         Batch, Chunks, Kind, ReplyHead, StatusHead, StreamCode, WireError, reply_chunks,
@@ -42,7 +42,7 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
     /// How the call is to be written down when it has ended, if it is. Asked before it is received.
-    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
         let _ = (head, began);
         None
     }
@@ -111,7 +111,7 @@ struct Answering<R> {
     /// The largest message of a reply: the smaller limit of the two sides.
     message_bytes_max: usize,
     /// Where its end is to be written down.
-    note: Option<Box<CallNote>>,
+    note: Option<Box<CallRecord>>,
 }
 
 impl<R: CallAcceptor> Answering<R> {

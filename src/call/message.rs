@@ -3,10 +3,10 @@
 
 use super::messages::{Body, Messages};
 use crate::{
-    audit::CallFacts,
     limits::STREAM_PRIORITY,
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName, Role},
+    observe::CallFacts,
     status::{Code, Status},
     wire::CallKind,
 };

@@ -1,8 +1,8 @@
 //! Messages one after the other, and how they end: the body of a streaming call, encoded.
 
 use crate::{
-    audit::CallNote,
     metadata::Metadata,
+    observe::CallRecord,
     status::{Code, Outcome, Status},
 };
 use bytes::Bytes;
@@ -61,7 +61,7 @@ struct Inner {
     /// Held until the stream has ended, and dropped after its source.
     guards: Vec<Box<dyn Any + Send + Sync>>,
     /// Where its end is to be written down, and what has come until then.
-    note: Option<(Box<CallNote>, u64)>,
+    note: Option<(Box<CallRecord>, u64)>,
 }
 
 impl Messages {
@@ -100,7 +100,7 @@ impl Messages {
     }
 
     /// Writes down how the stream ends.
-    pub(crate) fn note(&mut self, note: Box<CallNote>) {
+    pub(crate) fn note(&mut self, note: Box<CallRecord>) {
         self.0.note = Some((note, 0));
     }
 

@@ -3,11 +3,11 @@
 
 use super::{request, response::Refusal};
 use crate::{
-    audit::Journal,
     httpd::Peer,
     limits::{KNOCK_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     name::{PeerName, Role},
-    rate_limit::{Buckets, LogLimits, Pace},
+    observe::{Event, NodeEvent, Observer},
+    rate_limit::{Buckets, Pace},
     source_address::Source,
     status::{Code, Status},
     tls::{Claim, Credentials},
@@ -136,16 +136,12 @@ fn by_token(headers: &HeaderMap, judges: &Judges<'_>, now: SystemTime) -> Result
 /// Where strangers are counted.
 pub(super) struct Strangers {
     wrong: Mutex<Buckets<Source>>,
-    lines: LogLimits<Source>,
 }
 
 impl Default for Strangers {
     fn default() -> Self {
         let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        Self {
-            wrong: Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX)),
-            lines: LogLimits::default(),
-        }
+        Self { wrong: Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX)) }
     }
 }
 
@@ -161,7 +157,7 @@ impl Strangers {
         headers: &HeaderMap,
         (peer, from): (&Arc<Peer>, IpAddr),
         judges: &Judges<'_>,
-        journal: &Journal,
+        observer: &Observer<NodeEvent>,
     ) -> Result<Who, Refusal> {
         let unknown = match known(headers, peer, judges, SystemTime::now()) {
             Ok(who) => return Ok(who),
@@ -177,23 +173,9 @@ impl Strangers {
         // The certificate of an open connection that is good no more.
         let lapsed = peer.shown.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION));
         let claim = lapsed.map(|shown| Claim::from(shown.identity()));
-        self.tell(journal, from, claim.as_ref(), &unknown, now);
+        let (claim, reason) = (claim.as_ref(), &unknown);
+        observer.tell(Event::HttpRefused { address: from, claim, reason });
         Err(nobody(&unknown))
-    }
-
-    /// Says that somebody was refused, unless there was too much to say.
-    pub(super) fn tell(
-        &self,
-        journal: &Journal,
-        from: IpAddr,
-        claim: Option<&Claim>,
-        why: &dyn fmt::Display,
-        now: Instant,
-    ) {
-        if let Some(suppressed) = self.lines.say(Source::of(from), now) {
-            tracing::warn!("refused a request over HTTP from {from}: {why}{suppressed}");
-            journal.http_refused(from, claim, why, suppressed);
-        }
     }
 }
 

@@ -28,9 +28,10 @@ use crate::{
     httpd::{Admission, Answers, Framing, Peer, RequestBody},
     name::{CallId, PeerName},
     node::{GatewayIngress, Node},
+    observe::Event,
     shared_value::SharedValue,
     status::{Code, Status},
-    tls::{Credentials, HttpTls, RefusedCertificate, ServerCertificate},
+    tls::{Claim, Credentials, HttpTls, RefusedCertificate, ServerCertificate},
 };
 use authentication::{Judges, Strangers, Who};
 use body::Unread;
@@ -42,11 +43,12 @@ use hyper::{
 use response::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
 use route::Route;
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::SystemTime,
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 
 /// A running HTTP door of a node. Dropping it closes the door; [`Node::shutdown`] lets what is in
 /// hand finish first, as long as the door is not dropped before.
@@ -105,8 +107,8 @@ impl Drop for Gateway {
     }
 }
 
-impl std::fmt::Debug for Gateway {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway").field("address", &self.address).finish_non_exhaustive()
     }
 }
@@ -144,8 +146,8 @@ impl Answers for Inner {
             (true, _) => Admission::Many,
             (false, true) => Admission::One,
             (false, false) => {
-                let why = "it is not in trusted_proxy, and only those may come in plain";
-                self.strangers.tell(self.ingress.journal(), from, None, &why, Instant::now());
+                let reason = "it is not in trusted_proxy, and only those may come in plain";
+                self.refused(from, None, &reason);
                 Admission::Refused
             }
         }
@@ -160,7 +162,7 @@ impl Answers for Inner {
         let why = format_args!("the TLS handshake failed: {fault}");
         let refused = fault.get_ref().and_then(|inner| inner.downcast_ref::<RefusedCertificate>());
         let claim = refused.map(|refused| &refused.claim);
-        self.strangers.tell(self.ingress.journal(), from.ip(), claim, &why, Instant::now());
+        self.refused(from.ip(), claim, &why);
     }
 
     fn leaving(&self) -> Option<[SignalListener; 2]> {
@@ -255,7 +257,11 @@ impl Inner {
         let from =
             client_address::requester(&asking.headers, asking.peer.address.ip(), &self.proxies);
         let seen = (&asking.peer, from.to_canonical());
-        self.strangers.who(&asking.headers, seen, &judges, self.ingress.journal())
+        self.strangers.who(&asking.headers, seen, &judges, self.ingress.observer())
+    }
+
+    fn refused(&self, address: IpAddr, claim: Option<&Claim>, reason: &dyn fmt::Display) {
+        self.ingress.observer().tell(Event::HttpRefused { address, claim, reason });
     }
 
     /// Whether whoever asks may still.

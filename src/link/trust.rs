@@ -106,7 +106,7 @@ impl Trust {
     /// that replaced the credentials has not seen to it, and says what of our own is about to end,
     /// for as long as it is polled. The clock on the wall counts, because certificates know no
     /// other.
-    pub(crate) async fn watch_expiry(&self) {
+    pub(crate) async fn watch_expiry(&self, warn: impl Fn(&str)) {
         let mut reminder = Reminder::default();
         loop {
             let now = self.net.now();
@@ -114,7 +114,7 @@ impl Trust {
             if !credentials.is_same(&self.judged()) {
                 self.judge_all().await;
             }
-            reminder.due(&credentials, now).iter().for_each(|line| tracing::warn!("{line}"));
+            reminder.due(&credentials, now).iter().for_each(|line| warn(line));
             for link in self.up() {
                 let ends = link.ends();
                 if now > ends.at() {

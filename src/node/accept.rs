@@ -5,6 +5,7 @@ use crate::{
     handshake_limiter::{Accept, HandshakeLimiter, Incoming},
     limits::{self, Limits},
     link::{Knock, Listener},
+    observe::Event,
     rate_limit::Pace,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -35,11 +36,8 @@ impl Accept for Handshakes {
     }
 
     fn ignored(&self, last: SocketAddr, count: u64) {
-        self.shared.journal.handshakes_ignored(last, count);
-        tracing::warn!(
-            "ignored {count} handshakes, the last from {last}: too many waited for their turn (at most {} a second from one address, handshakes_per_address)",
-            self.shared.limits.get().handshakes_per_address
-        );
+        let per_second = self.shared.limits.get().handshakes_per_address;
+        self.shared.observer.tell(Event::HandshakesIgnored { last, count, per_second });
     }
 }
 

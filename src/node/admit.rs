@@ -3,22 +3,19 @@
 
 use super::{
     admitted::Admitted,
-    events::NodeEvent,
     ingress::LinkIngress,
     registry::CallerLink,
     state::{AgentLink, NodeState},
 };
 use crate::{
-    audit::Peer,
     call::Permits,
     drain::Signal,
     handshake_limiter::{self, HandshakePermit, Incoming},
     limits::{HELLO_WAIT_MAX, Limits},
     link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
     name::{Name, Role},
-    rate_limit::Suppressed,
+    observe::Event,
     serve::take_calls,
-    source_address::Source,
     wire::{CloseCode, Control, PROTOCOL_VERSION, Welcome},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -60,23 +57,14 @@ fn turned_away(shared: &NodeState, from: SocketAddr, stranger: &NotGreeted) {
         // One of ours that only looked at our certificate, or has thought better of it.
         return tracing::debug!("{} at {from} went away: {fault}", identity.peer_name());
     }
-    let cause = Source::of(from.ip());
-    let Some(suppressed) = shared.lines.handshakes.say(cause, Instant::now()) else { return };
-    let peer = identity.as_ref().map(|identity| format!("{}: ", identity.peer_name()));
-    let peer = peer.unwrap_or_default();
-    tracing::warn!("refused a link from {from}: {peer}{fault}{suppressed}");
-    let who = identity.as_ref().map(Peer::Proved).or_else(|| claim.as_ref().map(Peer::Claimed));
-    shared.journal.link_refused(who, &from, fault, suppressed);
+    let (peer, claim) = (identity.as_ref(), claim.as_ref());
+    shared.observer.tell(Event::HandshakeRefused { address: from, peer, claim, reason: fault });
 }
 
 /// Refuses a link to a party that is known.
 fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
-    let (identity, from) = (greeted.identity().clone(), greeted.remote_address());
-    let peer = identity.peer_name();
-    if let Some(suppressed) = shared.lines.links.say(peer.clone(), Instant::now()) {
-        tracing::warn!("refused {peer} at {from}: {text}{suppressed}");
-    }
-    shared.journal.link_refused(Some(Peer::Proved(&identity)), &from, &text, Suppressed(0));
+    let (peer, address) = (greeted.identity(), greeted.remote_address());
+    shared.observer.tell(Event::LinkRefused { peer, address, reason: text });
     greeted.refuse(code, text);
 }
 
@@ -117,11 +105,8 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
     let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.into_link(grants, &limits);
-    let address = link.remote_address();
-    tracing::info!("caller {name} linked from {address}");
-    shared.journal.link_up(link.identity(), address);
     // Before the caller hears of it: it may leave its former link at once, which is told then.
-    shared.events.send(NodeEvent::CallerLinked { caller: name.clone(), address });
+    link_up(shared, &link);
     let fault = match control.send(&Control::Welcome(welcome)).await {
         Ok(()) => {
             serve(shared, &link, grants, &limits);
@@ -129,9 +114,7 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
         }
         Err(fault) => fault,
     };
-    let fault = left(shared, &link, fault);
-    shared.events.send(NodeEvent::CallerLeft { caller: name.clone(), reason: fault.clone() });
-    Err(fault)
+    Err(left(shared, &link, fault))
 }
 
 /// Keeps the link of a caller up until it ends or is evicted.
@@ -156,13 +139,9 @@ async fn stay_with_caller(
 
 /// Why a caller's link ends whose place a later link of the same instance has taken.
 fn evicted_by_its_instance(shared: &NodeState, link: &Link) -> LinkFault {
-    if let Some(suppressed) = shared.lines.links.say(link.peer().clone(), Instant::now()) {
-        tracing::warn!(
-            "{} has its limit of links (caller_links_max): closed the oldest of an instance that made another one, from {}{suppressed}",
-            link.peer(),
-            link.remote_address()
-        );
-    }
+    let (peer, address) = (link.peer(), link.remote_address());
+    let limit = "caller_links_max";
+    shared.observer.tell(Event::LinkEvicted { peer, address, limit });
     let text = "more links of one instance than are allowed".into();
     LinkFault::Closed { code: CloseCode::Drained, text, by_peer: false }
 }
@@ -191,7 +170,7 @@ async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.into_link(grants, &limits);
     control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
-    shared.journal.link_up(link.identity(), link.remote_address());
+    link_up(shared, &link);
     serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
     let permits = Permits::new(asked_max, limits.queue_max);
@@ -247,10 +226,15 @@ async fn stay(
     }
 }
 
+fn link_up(shared: &NodeState, link: &Link) {
+    let (peer, address) = (link.identity(), link.remote_address());
+    shared.observer.tell(Event::LinkUp { peer, address });
+}
+
 /// The link is over: says so here, and to the peer if it was we who found the fault.
 pub(super) fn left(shared: &NodeState, link: &Link, fault: LinkFault) -> LinkFault {
     let fault = link.end(fault);
-    tracing::info!("{} left: {fault}", link.peer());
-    shared.journal.link_down(link.identity(), link.remote_address(), link.age(), &fault);
+    let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
+    shared.observer.tell(Event::LinkDown { peer, address, lasted, reason: &fault });
     fault
 }

@@ -3,17 +3,14 @@
 
 use super::{
     admit,
-    events::NodeEvent,
     registry::{self, Now, Refused, Registration},
     service_index,
     state::{AgentLink, NodeState, SharedAgentLink},
 };
 use crate::{
-    limits::AGENT_LINKS_MAX,
     link::LinkFault,
     name::{MethodName, MethodPath, Name, NameError, ServiceName},
-    printable::printable,
-    rate_limit::Suppressed,
+    observe::Event,
     wire::{CloseCode, Control, Register, Registered, ServiceInfo},
 };
 use std::{
@@ -21,7 +18,6 @@ use std::{
     net::SocketAddr,
     sync::Arc,
 };
-use tokio::time::Instant;
 
 /// A link that may be in the registry. Dropping it takes it out, and no other.
 pub(super) struct Admitted<'a> {
@@ -79,82 +75,55 @@ impl<'a> Admitted<'a> {
             registry.service_index.set(self.name, paths);
         }
         // Under the lock: whoever subscribes sees each agent either as present or as arriving, and
-        // events are told in the order in which things happened. Nobody listening is fine.
-        if let Ok(registration) = &registration {
+        // programs receive events in the order in which things happened.
+        let superseded: Vec<_> = registration
+            .iter()
+            .flat_map(|registered| &registered.superseded)
+            .map(|old| old.link.remote_address())
+            .collect();
+        let told = registration.as_ref().ok().map(|registered| {
             if !self.is_registered {
                 let arrival = registry.arrived(self.name);
                 drop(self.shared.arrivals.send((arrival, self.name.clone())));
             }
-            self.tell_came(registration);
-        }
+            self.shared.observer.tell_programs(Event::AgentRegistered {
+                agent: self.name,
+                address: self.address(),
+                services: count,
+                is_new: registered.is_new,
+                superseded: &superseded,
+            })
+        });
         drop(registry);
+        drop(told);
         let registration = registration.map_err(|why| self.refused(&why))?;
         self.is_registered = true;
         self.shared.waiters.wake(self.name, &hosted);
-        self.took_over(registration, count);
+        self.close_replaced(registration);
         Ok(())
     }
 
-    fn tell_came(&self, registration: &Registration<SharedAgentLink>) {
-        let (agent, new) = (self.name.clone(), self.address());
-        match registration.superseded.last() {
-            Some(last) => {
-                let old = last.link.remote_address();
-                self.send(NodeEvent::TakenOver { agent, old, new });
-            }
-            None if registration.is_new => self.send(NodeEvent::Attached { agent, address: new }),
-            None => {}
-        }
-    }
-
-    /// Logs who is here, and ends the links that this one replaces.
-    fn took_over(&self, registration: Registration<SharedAgentLink>, count: usize) {
-        let (agent, new) = (self.name, self.address());
-        let has_come = if registration.is_new { "attached" } else { "has another link" };
-        tracing::info!("agent {agent} {has_come} from {new} with {count} services");
+    /// Closes the links that this one replaces.
+    fn close_replaced(&self, registration: Registration<SharedAgentLink>) {
         for old in registration.superseded {
-            if let Some(suppressed) = self.may_say() {
-                tracing::warn!(
-                    "agent {agent}: another instance at {new} took over from the one at {}; if both are meant to run, give each its own certificate{suppressed}",
-                    old.link.remote_address()
-                );
-            }
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
         }
         for old in registration.surplus {
-            if let Some(suppressed) = self.may_say() {
-                tracing::warn!(
-                    "agent {agent} has more than {AGENT_LINKS_MAX} links: closed the oldest, from {}{suppressed}",
-                    old.link.remote_address()
-                );
-            }
+            let (peer, address) = (old.link.peer(), old.link.remote_address());
+            let limit = "the links that an agent may have";
+            self.shared.observer.tell(Event::LinkEvicted { peer, address, limit });
             old.link.close(CloseCode::Drained, "more links of one instance than are allowed");
         }
     }
 
-    /// Whether it is time for one more line about links of this agent, which it can cause as often
-    /// as it comes back.
-    fn may_say(&self) -> Option<Suppressed> {
-        self.shared.lines.links.say(self.agent.link.peer().clone(), Instant::now())
-    }
-
     /// Why this link is closed and not taken into service.
     fn refused(&self, why: &Refused<SharedAgentLink>) -> LinkFault {
-        let (agent, new) = (self.name, self.address());
         let text = match why {
             Refused::Stale => "a later link of this identity has taken over".into(),
             Refused::HeldBack { other, is_first } => {
-                let old = other.link.remote_address();
-                if *is_first {
-                    tracing::error!(
-                        "the certificate of agent {agent} is in use twice: instances at {new} and at {old} keep taking over from each other; the one at {new} is held back. Give each a certificate of its own (`dialback certs issue agent NAME`)"
-                    );
-                    self.send(NodeEvent::CertificateUsedTwice { agent: agent.clone() });
-                } else if let Some(suppressed) = self.may_say() {
-                    tracing::warn!(
-                        "agent {agent} at {new} is held back: its certificate is in use at {old} too{suppressed}"
-                    );
-                }
+                let (address, other) = (self.address(), other.link.remote_address());
+                let (agent, is_first) = (self.name, *is_first);
+                self.shared.observer.tell(Event::AgentHeldBack { agent, address, other, is_first });
                 "another instance uses this certificate too, and this one has come back too often; give each a certificate of its own"
                     .to_owned()
             }
@@ -168,18 +137,13 @@ impl<'a> Admitted<'a> {
         if !registry.drain(self.name, self.admission) {
             return;
         }
-        let (agent, at) = (self.name, self.address());
+        let (agent, address) = (self.name, self.address());
         // One that has another link, as after a renewal, goes on there.
-        let goes_on = registry.pick(agent).is_some();
-        if !goes_on {
-            self.send(NodeEvent::Draining { agent: agent.clone() });
-        }
+        let has_other_link = registry.pick(agent).is_some();
+        let draining = Event::AgentDraining { agent, address, has_other_link, reason };
+        let told = self.shared.observer.tell_programs(draining);
         drop(registry);
-        if goes_on {
-            tracing::info!("a former link of agent {agent} at {at} takes no more calls");
-        } else {
-            tracing::info!("agent {agent} at {at} takes no more calls: {}", printable(reason));
-        }
+        drop(told);
         self.shared.waiters.wake(self.name, &[]);
     }
 
@@ -189,30 +153,23 @@ impl<'a> Admitted<'a> {
         self.reason = Some(fault.clone());
         fault
     }
-
-    fn send(&self, event: NodeEvent) {
-        self.shared.events.send(event);
-    }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         let mut registry = self.shared.registry();
         let is_detached = registry.unregister(self.name, self.admission, Now::read());
-        if is_detached {
-            let stopped = || LinkFault::Closed {
-                code: CloseCode::Drained,
-                text: "the node stops".into(),
-                by_peer: false,
-            };
-            let reason = self.reason.take().unwrap_or_else(stopped);
-            // Under the lock, as the event of its next registration.
-            self.send(NodeEvent::Lost { agent: self.name.clone(), reason });
-        }
+        let stopped = || LinkFault::Closed {
+            code: CloseCode::Drained,
+            text: "the node stops".into(),
+            by_peer: false,
+        };
+        let reason = &self.reason.take().unwrap_or_else(stopped);
+        // Under the lock, as the event of its next registration.
+        let detached = Event::AgentDetached { agent: self.name, reason };
+        let told = is_detached.then(|| self.shared.observer.tell_programs(detached));
         drop(registry);
-        if is_detached {
-            tracing::info!("agent {} is detached", self.name);
-        }
+        drop(told);
         self.shared.waiters.wake(self.name, &[]);
     }
 }

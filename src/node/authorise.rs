@@ -2,8 +2,8 @@
 
 use super::{quotas::InFlight, state::NodeState};
 use crate::{
-    audit::Refused,
     name::{MethodPath, PeerName, Role},
+    observe::Event,
     policy::{self, Decision},
     status::{Code, Status},
 };
@@ -102,24 +102,14 @@ impl Question<'_> {
         }
     }
 
-    /// Writes down that it was refused, and says so unless there was too much to say.
-    fn refused(self, shared: &NodeState, code: Code, why: &dyn fmt::Display) {
-        let Self { requester, target, method } = self;
-        if let Some(suppressed) = shared.lines.calls.say(requester.clone(), Instant::now()) {
-            match target {
-                Some(target) => {
-                    tracing::warn!("refused {requester}: {method} on {target}: {why}{suppressed}");
-                }
-                None => {
-                    tracing::warn!("refused {requester}: {method} on any agent: {why}{suppressed}")
-                }
-            }
-        }
-        let agent = target.map(|target| match target {
+    fn refused(self, shared: &NodeState, code: Code, reason: &dyn fmt::Display) {
+        let Self { requester: caller, target, method } = self;
+        let target = target.map(|target| match target {
             policy::Target::Agent(name) => PeerName::new(Role::Agent, name.clone()),
             policy::Target::Node(name) => PeerName::new(Role::Node, name.clone()),
         });
-        let refused = Refused { caller: requester, agent: agent.as_ref(), via: None, method };
-        shared.journal.call_refused(refused, code, why);
+        let target = target.as_ref();
+        let refused = Event::CallRefused { caller, target, via: None, method, code, reason };
+        shared.observer.tell(refused);
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     link::Listener,
     name::{NameError, Role},
     net::{self, SharedNet},
+    observe::Event,
     policy::NodePolicy,
     serve::{Service, Services},
     tls::Credentials,
@@ -130,7 +131,11 @@ impl NodeBuilder {
         let net = shared.net.clone();
         shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         let trust = listener.trust().clone();
-        shared.links.spawn_until_stopped(async move { trust.watch_expiry().await });
+        let watching = shared.clone();
+        shared.links.spawn_until_stopped(async move {
+            let warn = |text: &str| watching.observer.tell(Event::CredentialsWarning { text });
+            trust.watch_expiry(warn).await;
+        });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
         Ok(Node { shared, listener, generation: Mutex::new(1) })
     }

@@ -7,12 +7,10 @@ mod authorise;
 mod builder;
 mod candidates;
 mod dispatch;
-mod events;
 mod flap_detector;
 mod handle;
 mod ingress;
 mod listing;
-mod log_limits;
 mod quotas;
 mod registry;
 mod reset_limiter;
@@ -25,7 +23,6 @@ mod state_dir;
 mod waiters;
 
 pub use builder::NodeBuilder;
-pub use events::NodeEvent;
 pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 #[cfg(feature = "gateway")]
 pub(crate) use ingress::{GatewayCall, GatewayIngress};

@@ -2,7 +2,6 @@
 
 use super::{
     StartError,
-    events::NodeEvent,
     handle::{AgentRef, Arrivals},
     ingress::callee,
     snapshot::{self, AgentInfo, Directory},
@@ -11,10 +10,10 @@ use super::{
 use crate::{
     call::{Callee, IntoMethod, Target, ToMany},
     config_update::{Applied, Changed, ConfigUpdate},
-    events::Events,
     limits,
     link::Listener,
     name::{Name, PeerName},
+    observe::{Event, Events, NodeEvent},
     policy::NodePolicy,
     status::Status,
     tls::Credentials,
@@ -105,7 +104,7 @@ impl Node {
     /// What happens to links from now on: who attached, who was lost and why, who drains, who took
     /// over.
     pub fn events(&self) -> Events<NodeEvent> {
-        self.shared.events.listen(&self.shared.links)
+        self.shared.observer.events(&self.shared.links)
     }
 
     /// Puts another generation in force while the node runs: certificate, trust, policy, bounds.
@@ -121,7 +120,8 @@ impl Node {
         let has_credentials = next.credentials.is_some();
         let (generation, changed) = self.put_in_force(next)?;
         let closed = if has_credentials { self.listener.trust().judge_all().await } else { 0 };
-        Ok(changed.tell(Applied { generation, closed }))
+        self.shared.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
+        Ok(Applied { generation, closed })
     }
 
     /// All of it at one moment, as far as anybody can see who reads it.
@@ -198,7 +198,7 @@ impl Node {
             shared.goodbye.notify();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            tracing::warn!("calls in flight were cut off after {drain_max:?}");
+            shared.observer.tell(Event::CallsCutOff { after: drain_max });
             shared.cut.notify();
             shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
         }

@@ -2,22 +2,20 @@
 
 use super::{
     candidates::Candidates,
-    events::NodeEvent,
-    log_limits::NodeLogLimits,
     quotas::Quotas,
     registry::{Line, Now, Registry},
     waiters::Waiters,
 };
 use crate::{
-    audit::{Audit, Journal},
+    audit::Audit,
     call::{Permits, RetryBudget},
     drain::{Signal, Tasks},
-    events::EventSender,
     limits::{self, Limits},
     link::{Leave, Link},
     memory::MessageMemory,
     name::{CallIds, Name, PeerName},
     net::SharedNet,
+    observe::{NodeEvent, Observer},
     policy::NodePolicy,
     serve::Services,
     shared_value::SharedValue,
@@ -42,8 +40,8 @@ pub(crate) struct AgentLink {
 
 pub(super) type SharedAgentLink = Arc<AgentLink>;
 
-/// State that the parts of a node share. The program holds it through [`Node`] and [`AgentHandle`], tasks
-/// through their own clones.
+/// State that the parts of a node share. A program holds it through [`Node`](super::Node) and
+/// [`AgentHandle`](super::AgentHandle), tasks hold their own clones.
 pub(crate) struct NodeState {
     pub(super) net: SharedNet,
     pub(super) name: Name,
@@ -55,8 +53,7 @@ pub(crate) struct NodeState {
     /// What callers have used up of rules that count calls. Beside the policy: it goes on when the
     /// policy is read anew.
     pub(super) quotas: Quotas,
-    pub(super) lines: NodeLogLimits,
-    pub(super) journal: Journal,
+    pub(super) observer: Observer<NodeEvent>,
     pub(super) services: Services,
     pub(super) directory: OnceLock<Services>,
     pub(super) registry: Mutex<Registry<SharedAgentLink>>,
@@ -66,7 +63,6 @@ pub(crate) struct NodeState {
     pub(super) waiters: Waiters,
     /// Each with its number.
     pub(super) arrivals: broadcast::Sender<(u64, Name)>,
-    pub(super) events: EventSender<NodeEvent>,
     /// On this word every link says that it takes no more calls.
     pub(super) drain: Signal,
     /// On this one that nothing is left to do: the other side is to close it.
@@ -94,8 +90,7 @@ impl NodeState {
             limits: SharedValue::new(limits),
             policy: SharedValue::new(policy),
             quotas: Quotas::default(),
-            lines: NodeLogLimits::default(),
-            journal: audit.of(peer.clone()),
+            observer: Observer::new(&audit, peer.clone()),
             peer,
             services,
             directory: OnceLock::new(),
@@ -103,7 +98,6 @@ impl NodeState {
             candidates: Candidates::default(),
             waiters: Waiters::default(),
             arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
-            events: EventSender::default(),
             drain: Signal::default(),
             goodbye: Signal::default(),
             cut: Signal::default(),

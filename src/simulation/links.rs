@@ -1,7 +1,11 @@
 //! Links that are made, lost, kept up and judged.
 
 use super::*;
-use crate::{agent::AgentEvent, link::LinkFault, node::NodeEvent, wire::CloseCode};
+use crate::{
+    link::LinkFault,
+    observe::{AgentEvent, NodeEvent},
+    wire::CloseCode,
+};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]

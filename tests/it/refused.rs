@@ -50,7 +50,7 @@ async fn the_nodes_log_has_the_name_and_serial_of_whoever_was_refused_and_the_re
         assert!(dial_raw_from(endpoint, config, node.local_addr()).await.is_err(), "{name}");
         let line = said(&["refused the certificate that names", name]).await;
         assert!(line.contains(&serial) && line.contains(why), "{line}");
-        said(&["refused a link from", &port, told]).await;
+        said(&["refused link from", &port, told]).await;
     }
     let config = quic_client(&any, Shown::Leaf(good));
     assert!(dial_raw_from(raw_endpoint(), config, node.local_addr()).await.is_ok());
@@ -127,7 +127,7 @@ async fn a_clock_that_is_off_by_an_hour_or_a_day_is_named_by_whichever_side_judg
         let config = quic_client(&world.credentials("agent/any"), Shown::Leaf(leaf("agent/any")));
         let refused = dial_raw_from(endpoint, config, node.local_addr()).await.err();
         assert!(refused.is_some(), "the node took a leaf of hours {from} to {until}");
-        said(&["refused a link from", &port, "clock"]).await;
+        said(&["refused link from", &port, "clock"]).await;
         let raw = RawNode::showing(&world.credentials("node/any"), &leaf("node/any"));
         let caller = world.caller("ops", raw.address()).connect().await;
         let told = caller.expect_err("refused").to_string();

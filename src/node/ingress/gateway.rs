@@ -5,7 +5,6 @@ use super::{
     steps::{Arrival, Ingress},
 };
 use crate::{
-    audit::{CallNote, Journal},
     call::{Body, CallMeta, Permit, Reply, Request, Requester, Target},
     drain::{SignalListener, Tasks},
     limits::{Limits, TIMEOUT_CEILING},
@@ -19,6 +18,7 @@ use crate::{
         snapshot::{self, Directory},
         state::NodeState,
     },
+    observe::{CallRecord, NodeEvent, Observer},
     status::{Code, Status},
     suspend_guard,
     tls::Credentials,
@@ -73,9 +73,9 @@ impl GatewayIngress {
         self.shared.memory.account(caller)
     }
 
-    /// Records refusals.
-    pub(crate) fn journal(&self) -> &Journal {
-        &self.shared.journal
+    /// Observer of the node.
+    pub(crate) fn observer(&self) -> &Observer<NodeEvent> {
+        &self.shared.observer
     }
 
     /// Agents and services that a caller may see.
@@ -173,10 +173,9 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
     /// agent takes.
     const PICKS_BEFORE_BODY: bool = true;
 
-    fn note(&self, request: &Request) -> Option<Box<CallNote>> {
+    fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = || request.requester.peer().to_string();
-        let journal = &self.gateway.shared.journal;
-        journal.call(|| request.meta.facts(caller(), None, None, self.began))
+        self.gateway.shared.observer.call(|| request.meta.facts(caller(), None, None, self.began))
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {

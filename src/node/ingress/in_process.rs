@@ -2,9 +2,9 @@
 
 use super::steps::{Arrival, Ingress};
 use crate::{
-    audit::CallNote,
     call::{CallOrigin, Callee, Handler, Permit, Reply, Request, SharedHandler, Target},
     node::{routes::Links, state::NodeState},
+    observe::CallRecord,
     status::Status,
 };
 use std::sync::Arc;
@@ -47,9 +47,9 @@ struct ProgramCall<'a> {
 impl Arrival for ProgramCall<'_> {
     const IS_JUDGED: bool = false;
 
-    fn note(&self, request: &Request) -> Option<Box<CallNote>> {
+    fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = || request.requester.peer().to_string();
-        self.shared.journal.call(|| request.meta.facts(caller(), None, None, Instant::now()))
+        self.shared.observer.call(|| request.meta.facts(caller(), None, None, Instant::now()))
     }
 
     async fn permit(&mut self, _request: &Request) -> Result<Option<Permit>, Status> {

@@ -3,12 +3,12 @@
 
 use super::steps::{Arrival, Ingress};
 use crate::{
-    audit::CallNote,
     call::{Body, CallAcceptor, Head, Pending, Permit, Permits, Reply, Request, Requester, Target},
     limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
     node::{dispatch::Answered, reset_limiter::ResetLimiter, routes::Links, state::NodeState},
+    observe::{CallRecord, Event},
     status::Status,
     suspend_guard::{Entered, SuspendGuard},
     wire::CloseCode,
@@ -101,10 +101,10 @@ impl CallAcceptor for LinkIngress {
         reply
     }
 
-    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallNote>> {
+    fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
         let facts =
             || head.meta.facts(self.requester.to_string(), Some(&self.shared.peer), None, began);
-        let note = self.shared.journal.call(facts)?;
+        let note = self.shared.observer.call(facts)?;
         if head.meta.target == Target::Service {
             head.picked = Some(note.agent());
         }
@@ -145,9 +145,10 @@ impl LinkIngress {
         }
         let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
         if is_too_many(&mut resets, Instant::now()) && !self.link.is_closed() {
-            let most = self.limits.resets_max;
-            let text = format!("more than {most} calls were broken off in 10 s (resets_max)");
-            tracing::warn!("closed the link of {}: {text}", self.requester);
+            let resets_max = self.limits.resets_max;
+            let peer = &self.requester;
+            self.shared.observer.tell(Event::ResetsExceeded { peer, resets_max });
+            let text = format!("more than {resets_max} calls were broken off in 10 s (resets_max)");
             self.link.close(CloseCode::ExcessiveLoad, &text);
         }
     }

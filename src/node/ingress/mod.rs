@@ -1,4 +1,4 @@
-//! Ways into a node: links, the HTTP gateway and the program that runs it. All of them take the same
+//! Ways into a node: links, the HTTP gateway and the program that runs it. All take the same
 //! steps.
 
 #[cfg(feature = "gateway")]

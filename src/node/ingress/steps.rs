@@ -1,5 +1,5 @@
-//! The steps of every call, whichever way it arrives: draining, permit, policy and quota, body, route,
-//! record.
+//! The steps of every call, whichever way it arrives: draining, permit, policy and quota, body,
+//! route, record.
 
 use crate::node::{
     authorise::{self, Authorised, Granted},
@@ -9,8 +9,8 @@ use crate::node::{
     state::NodeState,
 };
 use crate::{
-    audit::CallNote,
     call::{Body, CallMeta, Permit, Reply, Request, SharedHandler, Target},
+    observe::CallRecord,
     policy,
     status::{Code, Outcome, Status},
 };
@@ -27,7 +27,7 @@ pub(super) trait Arrival: Send {
     const PICKS_BEFORE_BODY: bool = false;
 
     /// Starts the record of the call, if it is made here and calls are recorded.
-    fn note(&self, _request: &Request) -> Option<Box<CallNote>> {
+    fn note(&self, _request: &Request) -> Option<Box<CallRecord>> {
         None
     }
 
@@ -175,7 +175,7 @@ impl<R: Routes> Ingress<R> {
     /// Records how a call has ended; of a reply that is a stream, how it will.
     fn record(
         &self,
-        note: Box<CallNote>,
+        note: Box<CallRecord>,
         bytes_in: Option<u64>,
         answered: &mut Answered<R::Route>,
     ) {

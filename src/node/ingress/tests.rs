@@ -2,7 +2,7 @@
 
 use super::steps::{Arrival, Ingress};
 use crate::{
-    audit::{Audit, CallNote},
+    audit::Audit,
     call::{
         Body, CallMeta, Context, MessageSender, Messages, Permit, Permits, Reply, Request,
         Requester, Target,
@@ -15,6 +15,7 @@ use crate::{
         snapshot,
         state::{NodeParts, NodeState},
     },
+    observe::CallRecord,
     policy::{AllowRule, NodePolicy, Rate},
     serve::{Service, Services},
     status::{Code, Outcome, Status},
@@ -54,9 +55,9 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
     const IS_JUDGED: bool = J;
     const PICKS_BEFORE_BODY: bool = P;
 
-    fn note(&self, request: &Request) -> Option<Box<CallNote>> {
+    fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = request.requester.peer().to_string();
-        self.state.journal.call(|| request.meta.facts(caller, None, None, Instant::now()))
+        self.state.observer.call(|| request.meta.facts(caller, None, None, Instant::now()))
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {

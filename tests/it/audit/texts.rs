@@ -77,7 +77,7 @@ async fn what_a_dialler_says_stays_in_its_line() {
     let words =
         Cbor::map([(0, Cbor::text(&evil("bad-drain"))), (1, Cbor::Uint(9)), (2, Cbor::Uint(0))]);
     control.send(&frame(kind::DRAIN, &words.encode())).await;
-    said(&["takes no more calls", "bad-drain"]).await;
+    said(&["is draining", "bad-drain"]).await;
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
     link.connection.close(0x41u32.into(), evil("bad-close").as_bytes());
     book.has("link_down", &[("peer", "caller/raw")]).await;

@@ -157,7 +157,7 @@ fn names_in_a_refusal_are_quoted_once_by_either_side() {
     let domains = "of trust domain \"dialback.local\", and ours is \"b.example\"";
     let call = ["call", "a", "A/b", "--node", &at, "--cert", "b/caller-ops.pem"];
     place.run(&[&call[..], &["--ca", "two.pem"]].concat()).expect(80, &[domains]);
-    let line = node.said("refused a link from");
+    let line = node.said("refused link from");
     assert!(line.contains(domains), "{line}");
 }
 

@@ -87,7 +87,7 @@ async fn an_agent_that_is_told_to_stop_answers_two_hundred_calls_and_ends_well()
     agent.signal(Signal::TERM);
     agent.said("stopping on SIGTERM");
     // The node has heard of it, and the calls are still in flight.
-    node.said("takes no more calls");
+    node.said("is draining");
     let agents = soon("a list", callers[0].agents()).await.expect("a list");
     assert!(agents[0].attached && agents[0].draining, "{agents:?}");
     refused(&callers[0]).await;

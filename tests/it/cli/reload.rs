@@ -169,7 +169,7 @@ fn a_revocation_list_that_is_gone_is_told_and_lets_nobody_back_in() {
     let call = ["call", "--node", &at, "warehouse", "HelloService/Hello", "-d", "\"x\""];
     place.run(&[&call[..], &["--crl", "none"]].concat()).expect_out("\"hello:x\"\n");
     place.write("certs/crl.pem", list);
-    node.said("generation 2 is in force");
+    node.said("applied configuration 2:");
     node.said("revocation list holds until");
 }
 
@@ -179,7 +179,7 @@ fn another_certificate_of_the_role_beside_its_own_does_not_keep_a_node_from_its_
     let (mut node, _agent, at) = started(&place);
     place.issue("certs", Role::Node, "edge-2");
     place.write("rules.toml", SHUT);
-    node.said("generation 2 is in force");
+    node.said("applied configuration 2:");
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
 }
 
@@ -197,7 +197,7 @@ fn a_key_whose_mode_is_mended_is_taken_up_without_another_change() {
     assert!(node.said("not taken up").contains("chmod 600"));
     hello(&place, &at).expect_out("\"hello:x\"\n");
     mode(0o600);
-    node.said("generation 2 is in force");
+    node.said("applied configuration 2:");
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
 }
 
@@ -238,7 +238,7 @@ fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usiz
             place.certs("certs").issue(&request, SystemTime::now()).expect("issued");
         }
         // Both have taken it up; the agent has another link for it.
-        let generation = format!("generation {} is in force", round + 2);
+        let generation = format!("applied configuration {}:", round + 2);
         node.said(&generation);
         agent.said("registered as warehouse");
         std::thread::sleep(every.saturating_sub(began.elapsed()));
@@ -266,7 +266,7 @@ fn what_takes_a_restart_is_said() {
     place.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{OPEN}"));
     let (mut node, at) = place.listening(&["node", "--config", "node.toml"]);
     place.write("node.toml", format!("listen = \"127.0.0.1:1\"\n{SHUT}"));
-    node.said("generation 2 is in force");
+    node.said("applied configuration 2:");
     node.said("listen has changed, which takes a restart");
     hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
 }

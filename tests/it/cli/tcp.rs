@@ -195,7 +195,7 @@ fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_when_the_node_kn
     let (mut near, mut far) = town.connect(&at);
     town.agent.signal(Signal::KILL);
     expect_reset(&mut far);
-    town.node.said("agent/warehouse left: ");
+    town.node.said("agent/warehouse disconnected: ");
     near.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
     expect_reset(&mut near);
     tcp.said("was cut off: UNAVAILABLE (unknown): ");

@@ -255,7 +255,7 @@ async fn who_has_not_proved_its_address_gets_at_most_three_times_what_it_sent() 
     let deaf = Deaf::start(node.local_addr());
     let dial = dial_in_vain(&issuer, deaf.at);
     // The node has repeated itself for as long as it would.
-    said(&[&format!("refused a link from {}", deaf.outside), "did not end in time"]).await;
+    said(&[&format!("refused link from {}", deaf.outside), "did not end in time"]).await;
     drop(dial);
     let [sent, answered] = [&deaf.traffic.sent, &deaf.traffic.answered].map(Traffic::get);
     println!("{sent} bytes sent, {answered} answered");

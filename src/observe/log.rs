@@ -1,0 +1,102 @@
+//! Log lines of events.
+
+use super::event::Event;
+use crate::{
+    name::{PeerName, Role},
+    printable::printable,
+    rate_limit::Suppressed,
+};
+
+/// Writes the line of an event; `suppressed` counts lines of its kind that were left out before it.
+pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
+    match *event {
+        Event::HandshakesIgnored { last, count, per_second } => tracing::warn!(
+            "ignored {count} handshakes, the last from {last}: too many were waiting (at most {per_second} per second from one address: handshakes_per_address)"
+        ),
+        Event::HandshakeRefused { address, peer: Some(peer), reason, .. } => tracing::warn!(
+            "refused link from {address}: {}: {reason}{suppressed}",
+            peer.peer_name()
+        ),
+        Event::HandshakeRefused { address, reason, .. } => {
+            tracing::warn!("refused link from {address}: {reason}{suppressed}");
+        }
+        Event::LinkRefused { peer, address, reason } => {
+            tracing::warn!("refused {} at {address}: {reason}{suppressed}", peer.peer_name());
+        }
+        // The line that says when it is dialled again has the reason.
+        Event::DialRefused { .. } | Event::NodeLost { .. } | Event::NodeDraining { .. } => {}
+        Event::LinkUp { peer, address } if peer.peer_name().role == Role::Caller => {
+            tracing::info!("caller {} linked from {address}", peer.peer_name().name);
+        }
+        Event::LinkUp { .. } => {}
+        Event::LinkDown { peer, reason, .. } if own.role == Role::Node => {
+            tracing::info!("{} disconnected: {reason}", peer.peer_name());
+        }
+        Event::LinkDown { .. } => {}
+        Event::LinkEvicted { peer, address, limit } => tracing::warn!(
+            "closed the oldest link of {peer}, from {address}: it opened more than {limit}{suppressed}"
+        ),
+        Event::ResetsExceeded { peer, resets_max } => tracing::warn!(
+            "closed the link of {peer}: it reset more than {resets_max} calls in 10 s (resets_max)"
+        ),
+        Event::Registered { node, address, remote } => {
+            tracing::info!("registered as {} with node {node} at {address} ({remote})", own.name);
+        }
+        Event::CallRefused { .. } => log_refused_call(event, suppressed),
+        Event::HttpRefused { address, reason, .. } => {
+            tracing::warn!("refused HTTP request from {address}: {reason}{suppressed}");
+        }
+        Event::CallsCutOff { after } => {
+            tracing::warn!("aborted the calls still in flight after {after:?} (drain_max)");
+        }
+        Event::CredentialsWarning { text } => tracing::warn!("{text}"),
+        Event::ConfigApplied { generation, changed, closed } => tracing::info!(
+            "applied configuration {generation}: changed {changed}; closed links: {closed}"
+        ),
+        Event::AgentRegistered { .. }
+        | Event::AgentHeldBack { .. }
+        | Event::AgentDraining { .. }
+        | Event::AgentDetached { .. } => log_agent(event, suppressed),
+    }
+}
+
+fn log_agent(event: &Event<'_>, suppressed: Suppressed) {
+    match *event {
+        Event::AgentRegistered { agent, address, superseded: [.., old], .. } => tracing::warn!(
+            "agent {agent}: the instance at {address} took over from the one at {old}; if both should run, give each its own certificate{suppressed}"
+        ),
+        Event::AgentRegistered { agent, address, services, is_new, .. } => {
+            let link = if is_new { "" } else { "another link " };
+            tracing::info!("agent {agent} attached {link}from {address} with {services} services");
+        }
+        Event::AgentHeldBack { agent, address, other, is_first: true } => tracing::error!(
+            "the certificate of agent {agent} is in use twice: instances at {address} and at {other} keep taking over from each other, and the one at {address} is held back; give each its own certificate (`dialback certs issue agent NAME`)"
+        ),
+        Event::AgentHeldBack { agent, address, other, .. } => tracing::warn!(
+            "agent {agent} at {address} is held back: its certificate is in use at {other} too{suppressed}"
+        ),
+        Event::AgentDraining { agent, address, has_other_link: true, .. } => {
+            tracing::info!("agent {agent} at {address} is draining a link that another replaced");
+        }
+        Event::AgentDraining { agent, address, reason, .. } => {
+            tracing::info!("agent {agent} at {address} is draining: {}", printable(reason));
+        }
+        Event::AgentDetached { agent, .. } => tracing::info!("agent {agent} detached"),
+        _ => {}
+    }
+}
+
+fn log_refused_call(event: &Event<'_>, suppressed: Suppressed) {
+    let Event::CallRefused { caller, target, via, method, reason, .. } = *event else { return };
+    match (via, target) {
+        (Some(node), _) => tracing::warn!(
+            "refused call by {caller} through node {node}: {method}: {reason}{suppressed}"
+        ),
+        (None, Some(target)) => {
+            tracing::warn!("refused call by {caller}: {method} on {target}: {reason}{suppressed}");
+        }
+        (None, None) => {
+            tracing::warn!("refused call by {caller}: {method} on any agent: {reason}{suppressed}")
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What happens to a node or an agent, told once: log lines, audit records and program events are
+//! made of the same events.
+
+mod event;
+mod log;
+mod observer;
+mod program;
+mod record;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use event::Event;
+pub(crate) use observer::Observer;
+pub use program::{AgentEvent, NodeEvent};
+pub(crate) use record::{CallFacts, CallRecord};
+pub use stream::Events;

@@ -1,0 +1,215 @@
+//! Audit records of events: one JSON object each, with the facts of the event.
+
+use super::event::Event;
+use crate::{
+    audit::{Audit, Line},
+    name::{CallId, MethodPath, Name, PeerName},
+    rate_limit::Suppressed,
+    status::{Code, Outcome},
+    tls::{Claim, Identity},
+    wire::CallKind,
+};
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+use tokio::time::Instant;
+
+/// Writes the audit records of one node or agent. Without an audit log nothing is built.
+#[derive(Debug, Clone)]
+pub(super) struct Recorder {
+    audit: Audit,
+    own: PeerName,
+}
+
+impl Recorder {
+    pub(super) const fn new(audit: Audit, own: PeerName) -> Self {
+        Self { audit, own }
+    }
+
+    pub(super) const fn own(&self) -> &PeerName {
+        &self.own
+    }
+
+    /// Begins the record of a call, which is written when the call has ended. `None` if calls are
+    /// not recorded.
+    pub(super) fn call(&self, facts: impl FnOnce() -> CallFacts) -> Option<Box<CallRecord>> {
+        self.audit.records_calls().then(|| {
+            let agent = Arc::default();
+            Box::new(CallRecord { recorder: self.clone(), facts: facts(), agent, has_ended: false })
+        })
+    }
+
+    fn write(&self, event: &str, rest: impl FnOnce(Line) -> Line) {
+        if self.audit.is_on() {
+            let line = Line::new(SystemTime::now(), event).text("by", &self.own);
+            self.audit.write(rest(line).end());
+        }
+    }
+
+    /// Writes the record of an event that has one. `logged` is how many were suppressed before it,
+    /// if the event was logged: events of unauthenticated clients are recorded with their log line
+    /// only.
+    pub(super) fn record(&self, event: &Event<'_>, logged: Option<Suppressed>) {
+        match *event {
+            Event::HandshakesIgnored { last, count, .. } => {
+                self.write("handshakes_ignored", |line| {
+                    line.text("address", last).number("count", count)
+                });
+            }
+            Event::LinkUp { peer, address } => {
+                self.write("link_up", |line| of_peer(line, peer, address));
+            }
+            Event::LinkDown { peer, address, lasted, reason } => {
+                self.write("link_down", |line| {
+                    of_peer(line, peer, address)
+                        .text("reason", reason)
+                        .millis("duration_ms", lasted)
+                });
+            }
+            Event::HandshakeRefused { .. }
+            | Event::LinkRefused { .. }
+            | Event::DialRefused { .. } => self.refused_link(event, logged),
+            Event::HttpRefused { address, claim, reason } => {
+                let Some(Suppressed(left_out)) = logged else { return };
+                self.write("http_refused", |line| {
+                    let line = line.text("address", address).text("reason", reason);
+                    of_claim(line.number("left_out", left_out), claim)
+                });
+            }
+            Event::CallRefused { caller, target, via, method, code, reason } => {
+                self.write("call_refused", |line| {
+                    via_of(line.text("caller", caller).text_or_null("agent", target), via)
+                        .text("method", method)
+                        .text("code", code)
+                        .text("reason", reason)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn refused_link(&self, event: &Event<'_>, logged: Option<Suppressed>) {
+        let write = |peer: Option<&Identity>,
+                     claim,
+                     address: &dyn Display,
+                     reason: &dyn Display,
+                     left_out| {
+            self.write("link_refused", |line| {
+                let line = line
+                    .text_or_null("peer", peer.map(Identity::peer_name))
+                    .text_or_null("serial", peer.map(Identity::serial))
+                    .text("address", address)
+                    .text("reason", reason)
+                    .number("left_out", left_out);
+                of_claim(line, claim)
+            });
+        };
+        match *event {
+            Event::HandshakeRefused { address, peer, claim, reason } => {
+                let Some(Suppressed(left_out)) = logged else { return };
+                write(peer, claim.filter(|_| peer.is_none()), &address, reason, left_out);
+            }
+            Event::LinkRefused { peer, address, reason } => {
+                write(Some(peer), None, &address, &reason, 0);
+            }
+            Event::DialRefused { address, reason } => write(None, None, address, reason, 0),
+            _ => {}
+        }
+    }
+}
+
+/// What a refused certificate says of itself, under keys of its own, so that nobody takes it for a
+/// peer's name.
+fn of_claim(line: Line, claim: Option<&Claim>) -> Line {
+    match claim {
+        Some(claim) => line.text("claimed_peer", &claim.name).text("claimed_serial", &claim.serial),
+        None => line,
+    }
+}
+
+/// An agent says which node brought a call; on a node there is none.
+fn via_of(line: Line, node: Option<&Name>) -> Line {
+    match node {
+        Some(node) => line.text("via", format_args!("node/{node}")),
+        None => line,
+    }
+}
+
+fn of_peer(line: Line, peer: &Identity, address: SocketAddr) -> Line {
+    line.text("peer", peer.peer_name()).text("serial", peer.serial()).text("address", address)
+}
+
+/// What is known of a call when it begins.
+#[derive(Debug)]
+pub(crate) struct CallFacts {
+    /// Who asks: by its certificate, and on an agent by the node's word.
+    pub(crate) caller: String,
+    /// Whom, if that is known.
+    pub(crate) agent: Option<PeerName>,
+    /// On an agent, the node that brought it.
+    pub(crate) via: Option<Name>,
+    pub(crate) method: MethodPath,
+    pub(crate) call_id: CallId,
+    pub(crate) kind: CallKind,
+    pub(crate) attempt: u32,
+    pub(crate) began: Instant,
+    pub(crate) deadline: Instant,
+}
+
+/// A call that is under way. Dropped before its end is known, it was broken off or out of time.
+#[derive(Debug)]
+pub(crate) struct CallRecord {
+    recorder: Recorder,
+    facts: CallFacts,
+    /// Who was asked, where the call did not say.
+    agent: Arc<OnceLock<PeerName>>,
+    has_ended: bool,
+}
+
+impl CallRecord {
+    /// Where whoever picks an agent says which.
+    pub(crate) fn agent(&self) -> Arc<OnceLock<PeerName>> {
+        self.agent.clone()
+    }
+
+    /// This one was asked.
+    pub(crate) fn picked(&self, agent: &PeerName) {
+        drop(self.agent.set(agent.clone()));
+    }
+
+    /// How the call ended, and what was carried each way in its messages, as far as that is known.
+    pub(crate) fn ended(mut self, code: Code, outcome: Outcome, bytes: [Option<u64>; 2]) {
+        self.has_ended = true;
+        self.write(code, outcome, bytes);
+    }
+
+    fn write(&self, code: Code, outcome: Outcome, [bytes_in, bytes_out]: [Option<u64>; 2]) {
+        let Self { recorder, facts, agent, .. } = self;
+        recorder.write("call", |line| {
+            let line = line.text("call_id", facts.call_id).text("caller", &facts.caller);
+            let line = line.text_or_null("agent", facts.agent.as_ref().or_else(|| agent.get()));
+            via_of(line, facts.via.as_ref())
+                .text("method", &facts.method)
+                .text("kind", facts.kind)
+                .number("attempt", facts.attempt.into())
+                .text("code", code)
+                .text("outcome", outcome)
+                .number_or_null("bytes_in", bytes_in)
+                .number_or_null("bytes_out", bytes_out)
+                .millis("duration_ms", facts.began.elapsed())
+        });
+    }
+}
+
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let is_late = Instant::now() >= self.facts.deadline;
+            let code = if is_late { Code::DeadlineExceeded } else { Code::Cancelled };
+            self.write(code, Outcome::Unknown, [None, None]);
+        }
+    }
+}
