@@ -5,19 +5,21 @@
 //! writes. A disk that is slow or full costs lines, which are counted, and never a call its time.
 
 mod line;
+mod queue;
 mod writer;
 
 pub(crate) use line::Line;
 
 use crate::limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX};
+use queue::{Marks, Order, Queue};
 use std::{
     fmt,
     io::{self, Write},
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{self, SyncSender, TrySendError},
+        atomic::Ordering,
+        mpsc::{self, TrySendError},
     },
     time::{Duration, Instant},
 };
@@ -35,30 +37,6 @@ use writer::{FileSink, Sink, WriterSink};
 pub struct Audit {
     queue: Option<Arc<Queue>>,
     has_calls: bool,
-}
-
-/// What the handles share with the thread that writes.
-struct Queue {
-    lines: SyncSender<Order>,
-    marks: Arc<Marks>,
-}
-
-/// What cannot wait for a place in the queue.
-#[derive(Debug, Default)]
-struct Marks {
-    /// Lines that found no place, or were not written, since a line last said so.
-    lost: AtomicU64,
-    /// The file is to be opened again.
-    reopen: AtomicBool,
-}
-
-/// What is asked of the thread that writes.
-enum Order {
-    Line(String),
-    /// Nothing but to look at the marks.
-    Look,
-    /// To answer when all that came before is written.
-    Flush(SyncSender<()>),
 }
 
 impl Audit {

@@ -1,6 +1,9 @@
 //! The thread that writes the audit log: takes what has come, writes it, and says what is missing.
 
-use super::{Marks, Order, line::Line};
+use super::{
+    line::Line,
+    queue::{Marks, Order},
+};
 use crate::{
     limits::{AUDIT_BATCH_BYTES, AUDIT_FAULTS_SAID_EVERY},
     rate_limit::{LogLimiter, Pace},

@@ -106,7 +106,7 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.into_link(grants, &limits);
     // Before the caller hears of it: it may leave its former link at once, which is told then.
-    link_up(shared, &link);
+    shared.link_up(&link);
     let fault = match control.send(&Control::Welcome(welcome)).await {
         Ok(()) => {
             serve(shared, &link, grants, &limits);
@@ -114,7 +114,7 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
         }
         Err(fault) => fault,
     };
-    Err(left(shared, &link, fault))
+    Err(shared.link_down(&link, fault))
 }
 
 /// Keeps the link of a caller up until it ends or is evicted.
@@ -170,7 +170,7 @@ async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.into_link(grants, &limits);
     control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
-    link_up(shared, &link);
+    shared.link_up(&link);
     serve(shared, &link, grants, &limits);
     control.start_leaving_by(shared.leave(&link));
     let permits = Permits::new(asked_max, limits.queue_max);
@@ -224,17 +224,4 @@ async fn stay(
             return fault;
         }
     }
-}
-
-fn link_up(shared: &NodeState, link: &Link) {
-    let (peer, address) = (link.identity(), link.remote_address());
-    shared.observer.tell(Event::LinkUp { peer, address });
-}
-
-/// The link is over: says so here, and to the peer if it was we who found the fault.
-pub(super) fn left(shared: &NodeState, link: &Link, fault: LinkFault) -> LinkFault {
-    let fault = link.end(fault);
-    let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
-    shared.observer.tell(Event::LinkDown { peer, address, lasted, reason: &fault });
-    fault
 }

@@ -2,7 +2,6 @@
 //! is told of it is told here.
 
 use super::{
-    admit,
     registry::{self, Now, Refused, Registration},
     service_index,
     state::{AgentLink, NodeState, SharedAgentLink},
@@ -149,7 +148,7 @@ impl<'a> Admitted<'a> {
 
     /// The link is over.
     pub(super) fn left(mut self, fault: LinkFault) -> LinkFault {
-        let fault = admit::left(self.shared, &self.agent.link, fault);
+        let fault = self.shared.link_down(&self.agent.link, fault);
         self.reason = Some(fault.clone());
         fault
     }

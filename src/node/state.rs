@@ -11,11 +11,11 @@ use crate::{
     call::{Permits, RetryBudget},
     drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{Leave, Link},
+    link::{Leave, Link, LinkFault},
     memory::MessageMemory,
     name::{CallIds, Name, PeerName},
     net::SharedNet,
-    observe::{NodeEvent, Observer},
+    observe::{Event, NodeEvent, Observer},
     policy::NodePolicy,
     serve::Services,
     shared_value::SharedValue,
@@ -136,7 +136,21 @@ impl NodeState {
         }
     }
 
-    /// How one of this node's links is left.
+    /// Reports a new link.
+    pub(super) fn link_up(&self, link: &Link) {
+        let (peer, address) = (link.identity(), link.remote_address());
+        self.observer.tell(Event::LinkUp { peer, address });
+    }
+
+    /// Ends a link, also towards the peer if this side found the fault, and reports why.
+    pub(super) fn link_down(&self, link: &Link, fault: LinkFault) -> LinkFault {
+        let reason = link.end(fault);
+        let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
+        self.observer.tell(Event::LinkDown { peer, address, lasted, reason: &reason });
+        reason
+    }
+
+    /// Close sequence of one of this node's links.
     pub(super) fn leave(&self, link: &Link) -> Leave {
         let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
         Leave::on(link.clone(), words, CloseCode::Drained, STOPS)

@@ -98,7 +98,7 @@ async fn each_caller_may_begin_as_many_calls_as_the_rate_says_and_not_one_more()
     }
     assert_eq!((town.stage.runs("one more"), town.stage.runs("again")), (0, 0));
     said(&[
-        "refused call by caller/ops: Stage/Note on agent warehouse: ",
+        "refused call by caller/ops: Stage/Note on agent/warehouse: ",
         RATE,
         "; allowed by",
         "node.toml:7",

@@ -329,7 +329,7 @@ fn layers_point_downwards() {
     let tree = project();
     let layers = declared(&tree["src/lib.rs"]);
     assert!(layers.len() > 15, "only {layers:?} were read from src/lib.rs");
-    assert!(used_modules(&code(&tree["src/node/mod.rs"])).len() > 5, "no uses were read");
+    assert!(used_modules(&code(&tree["src/node/state.rs"])).len() > 5, "no uses were read");
     check_none(&layer_faults(&tree));
 }
 

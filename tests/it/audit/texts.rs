@@ -81,7 +81,7 @@ async fn what_a_dialler_says_stays_in_its_line() {
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
     link.connection.close(0x41u32.into(), evil("bad-close").as_bytes());
     book.has("link_down", &[("peer", "caller/raw")]).await;
-    said(&["caller/raw left", "bad-close"]).await;
+    said(&["caller/raw disconnected", "bad-close"]).await;
     // A stranger that says something before it was welcomed.
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/early")).await;
     link.connection.close(0x41u32.into(), evil("bad-early").as_bytes());

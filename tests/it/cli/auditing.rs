@@ -149,7 +149,7 @@ fn a_caller_over_its_rate_ends_with_72_and_the_limit() {
     let call = || place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
     call().expect(78, &["agent warehouse is not attached"]);
     call().expect(72, &["RESOURCE_EXHAUSTED (not_executed)", "limit of 1/h calls (rate)"]);
-    node.said("WARN refused caller/ops: Demo/Echo on agent warehouse: the rule's limit of 1/h calls (rate) is used up");
+    node.said("WARN refused call by caller/ops: Demo/Echo on agent/warehouse: the rule's limit of 1/h calls (rate) is used up");
 }
 
 #[test]

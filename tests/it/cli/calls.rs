@@ -22,7 +22,7 @@ fn call(place: &Place, at: &str, rest: &[&str]) -> super::process::Ended {
 fn a_call_prints_its_reply_as_a_line_of_json_and_leaves_no_link() {
     let (place, mut node, _agent, at) = world();
     call(&place, &at, &["HelloService/Hello", "-d", "\"hello\""]).expect_out("\"hello:hello\"\n");
-    node.said("left: the peer closed the link with GOODBYE");
+    node.said("disconnected: the peer closed the link with GOODBYE");
     call(&place, &at, &["HelloService.Hello", "-d", "\"x\"", "--json"])
         .expect_out("{\"ok\":true,\"outcome\":\"ok\",\"replies\":[\"hello:x\"]}\n");
 }
@@ -63,7 +63,7 @@ fn a_failed_call_ends_with_64_and_its_code_and_one_line() {
     fails(&sleep, 68, "error: DEADLINE_EXCEEDED (unknown): ");
     place.write("big.json", format!("\"{}\"", "a".repeat(5 << 20)));
     fails(&["Demo/Echo", "-d", "@big.json"], 72, "error: RESOURCE_EXHAUSTED (not_executed): ");
-    node.said("left: the peer closed the link with GOODBYE");
+    node.said("disconnected: the peer closed the link with GOODBYE");
     place
         .run(&["call", "--node", &at, "nobody", "HelloService/Hello", "-d", "\"x\""])
         .expect(78, &["error: UNAVAILABLE (not_executed): agent nobody is not attached\n"]);
@@ -123,7 +123,7 @@ fn ctrl_c_stops_the_handler_and_closes_the_link() {
     let ended = running.end().expect(130, &[]);
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""));
     assert!(pressed.elapsed().as_secs() < 3, "{:?}", pressed.elapsed());
-    node.said("left: the peer closed the link with GOODBYE");
+    node.said("disconnected: the peer closed the link with GOODBYE");
     expect_stopped(&place, agent, "started c\n");
 }
 
@@ -274,7 +274,7 @@ fn a_stream_ends_and_its_handler_is_cancelled_when_its_reader_has_gone() {
     assert_eq!(first, "{\"i\":1}\n");
     let ended = running.end().expect(141, &[]);
     assert_eq!(ended.stderr, "");
-    node.said("left: the peer closed the link with GOODBYE");
+    node.said("disconnected: the peer closed the link with GOODBYE");
     expect_stopped(&place, agent, "");
 }
 

@@ -157,7 +157,7 @@ async fn play(killed_at: usize, ends_at: usize) {
     until("the load is on", || load.asked() >= killed_at).await;
     town.agents[0].signal(Signal::KILL);
     println!("killed after {} requests", load.asked());
-    town.node.said("agent/warehouse-1 left");
+    town.node.said("agent/warehouse-1 disconnected");
     let known = load.asked();
     until("it goes on", || load.asked() >= ends_at.max(known + 25)).await;
     load.end();
