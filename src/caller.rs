@@ -9,8 +9,8 @@ use crate::{
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
     link::{
-        BindError, ControlStream, Dialler, Former, FormerPlace, HelloWords, Leave, Leaving, Link,
-        LinkFault, Present, REPLACED, Redial, beside,
+        ActiveLink, BindError, ControlStream, Dialler, EndReason, HelloWords, KeeperHooks,
+        KeeperSignals, Leave, Link, LinkFault, REPLACED, keep,
     },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     net::{self, SharedNet},
@@ -21,7 +21,11 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{sync::watch, time::Instant};
 
 /// Whether there is a link.
@@ -43,10 +47,8 @@ struct Shared {
     limits: Arc<Limits>,
     call_ids: Arc<CallIds>,
     state: watch::Sender<State>,
-    /// Counts the times when the link is to be made once more, while the present one goes on.
-    renewed: watch::Sender<u64>,
-    /// Counts the times when it is worth dialling again at once.
-    anew: watch::Sender<u64>,
+    /// Its `stop` is not used: a caller that ends closes its link.
+    keeper: KeeperSignals,
     tasks: Tasks,
 }
 
@@ -135,11 +137,10 @@ impl CallerBuilder {
             limits,
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             state: watch::Sender::new(State::Down(None)),
-            renewed: watch::Sender::new(0),
-            anew: watch::Sender::new(0),
+            keeper: KeeperSignals::default(),
             tasks: Tasks::default(),
         });
-        shared.tasks.spawn_until_stopped(hold(shared.clone()));
+        shared.tasks.spawn_until_stopped(keep(NodeLink(shared.clone())));
         shared.tasks.spawn_until_stopped(shared.dialler.clone().roam());
         let trust = shared.dialler.trust().clone();
         shared.tasks.spawn_until_stopped(async move {
@@ -155,106 +156,54 @@ const fn words(instance: [u8; 16]) -> HelloWords {
     HelloWords { instance, calls_in_flight_max: 0 }
 }
 
-/// Keeps the caller linked. Never gives up.
-async fn hold(shared: Arc<Shared>) {
-    let mut redial = Redial::default();
-    let mut leaving = Leaving::default();
-    let (mut anew, mut renewed) = (shared.anew.subscribe(), shared.renewed.subscribe());
-    loop {
-        anew.mark_unchanged();
-        // Before the dial: what is put in force during it, the link is made once more for.
-        renewed.mark_unchanged();
-        let dialled = tokio::select! {
-            dialled = shared.dialler.dial(&shared.address, None) => dialled,
-            () = leaving.ended() => {
-                redial.succeeded();
-                continue;
-            }
-        };
-        let was_linked = dialled.is_ok();
-        let fault = match dialled {
-            Ok((link, control, _welcome)) => {
-                redial.linked(Instant::now());
-                stay(&shared, Held::new(link, control), &mut leaving, &mut renewed).await
-            }
-            Err(fault) => fault,
-        };
-        let wait = redial.failed_now(&fault, shared.dialler.net().chance());
-        if wait.is_worth_saying {
-            tracing::debug!(
-                "not linked: node {}: {fault}; trying again, the next time in {:.1} s",
-                shared.address,
-                wait.duration.as_secs_f64()
-            );
-        }
-        // That a node which is leaving takes no new link is no news.
-        if was_linked || !leaving.is_open() {
-            shared.state.send_replace(State::Down(Some(fault)));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(wait.duration) => {}
-            () = leaving.ended() => redial.succeeded(),
-            // With other credentials it may be another story.
-            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
-        }
-    }
-}
+/// The link of a caller to its node.
+struct NodeLink(Arc<Shared>);
 
-/// Uses a link until another one is wanted. Calls on the link of a node that is leaving go on
-/// beside the next one; two such links at once are no restart but a node that plays with us, and
-/// then the second is stayed with.
-async fn stay(
-    shared: &Arc<Shared>,
-    mut held: Held,
-    leaving: &mut Leaving,
-    renewed: &mut watch::Receiver<u64>,
-) -> LinkFault {
-    let mut former = Former::default();
-    let fault = loop {
-        shared.state.send_replace(State::Up(held.link.clone()));
-        let link = held.link.clone();
-        let needs_newer = tokio::select! {
-            biased;
-            fault = held.until_node_leaves() => break fault,
-            changed = renewed.changed() => changed.is_err(),
-            () = link.near_expiry() => true,
-        };
-        let place = tokio::select! {
-            biased;
-            fault = held.until_node_leaves() => break fault,
-            place = former.place(shared.limits.drain_max) => place,
-        };
-        // What was said up to here, the next link will be made by.
-        renewed.mark_unchanged();
-        let newer_than = needs_newer.then(|| link.ends().at());
-        let dial = || async move {
-            let (link, control, _welcome) =
-                shared.dialler.dial(&shared.address, newer_than).await?;
-            Ok(Held::new(link, control))
-        };
-        // A caller registers nothing: no peer uses its link before it does.
-        let register = |next| std::future::ready(Ok(next));
-        match beside(&mut held, &shared.address, shared.anew.subscribe(), dial, register).await {
-            Ok(next) => {
-                former.add(&link);
-                shared.state.send_replace(State::Up(next.link.clone()));
-                let before = std::mem::replace(&mut held, next);
-                shared.tasks.spawn_until_stopped(before.retire(place));
-            }
-            Err(fault) => break fault,
-        }
-    };
-    if held.link.is_closed() {
-        return fault;
+impl KeeperHooks for NodeLink {
+    type Dialled = Held;
+    type Active = Held;
+
+    fn address(&self) -> &NodeAddress {
+        &self.0.address
     }
-    // New calls wait for the next link.
-    shared.state.send_replace(State::Down(Some(fault.clone())));
-    if leaving.is_open() {
-        return Box::pin(held.see_off()).await;
+
+    fn signals(&self) -> &KeeperSignals {
+        &self.0.keeper
     }
-    leaving.begin(&held.link);
-    shared.tasks.spawn_until_stopped(async move { drop(held.see_off().await) });
-    fault
+
+    fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    fn chance(&self) -> f64 {
+        self.0.dialler.net().chance()
+    }
+
+    fn drain_max(&self) -> Duration {
+        self.0.limits.drain_max
+    }
+
+    async fn dial(&self, newer_than: Option<SystemTime>) -> Result<Held, LinkFault> {
+        let (link, control, _welcome) = self.0.dialler.dial(&self.0.address, newer_than).await?;
+        Ok(Held::new(link, control))
+    }
+
+    /// A caller registers nothing: no peer uses its link before it does.
+    async fn establish(&self, held: Held) -> Result<Held, LinkFault> {
+        Ok(held)
+    }
+
+    fn publish(&self, held: &mut Held) {
+        self.0.state.send_replace(State::Up(held.link.clone()));
+    }
+
+    fn down(&self, fault: &LinkFault) {
+        self.0.state.send_replace(State::Down(Some(fault.clone())));
+    }
+
+    fn log_retry(&self, line: fmt::Arguments<'_>) {
+        tracing::debug!("{line}");
+    }
 }
 
 /// A link that is kept up. Dropping it closes it.
@@ -268,54 +217,41 @@ impl Held {
         control.start_leaving_by(Leave::unsaid(link.clone()));
         Self { link, control }
     }
-
-    /// Ends with the link, or when the node has said that it is leaving.
-    async fn until_node_leaves(&mut self) -> LinkFault {
-        loop {
-            match self.control.next().await {
-                Ok(Control::Drain(words)) => return LinkFault::leaving(&words.reason),
-                // Without a DRAIN before it. New calls wait for the next link; this one ends when
-                // the last reply is here.
-                Ok(Control::Goodbye(_)) => {}
-                Ok(_) => {
-                    let text = "a control frame that a caller has no use for";
-                    return self.link.end(LinkFault::Broken(text.into()));
-                }
-                Err(fault) => return self.link.end(fault),
-            }
-        }
-    }
-
-    /// Another link has taken its place: closes it when this side waits for no reply on it any
-    /// more, however long that takes. The place of a former link is held meanwhile.
-    async fn retire(self, _place: FormerPlace) {
-        let link = self.link.clone();
-        link.replace();
-        tokio::select! {
-            () = link.quiet() => {}
-            _fault = self.see_off() => {}
-        }
-    }
-
-    async fn see_off(mut self) -> LinkFault {
-        loop {
-            let fault = self.until_node_leaves().await;
-            if self.link.is_closed() {
-                return fault;
-            }
-        }
-    }
 }
 
-impl Present for Held {
-    type Parting = LinkFault;
+impl ActiveLink for Held {
+    type Link = Link;
 
-    fn net(&self) -> &SharedNet {
-        self.link.net()
+    fn link(&self) -> &Link {
+        &self.link
     }
 
-    async fn parting(&mut self) -> LinkFault {
-        self.until_node_leaves().await
+    async fn maintain(&mut self) -> EndReason {
+        loop {
+            let fault = match self.control.next().await {
+                Ok(Control::Drain(words)) if !self.link.is_closed() => {
+                    return EndReason::Draining(LinkFault::leaving(&words.reason));
+                }
+                Ok(Control::Drain(words)) => {
+                    return EndReason::Ended(LinkFault::leaving(&words.reason));
+                }
+                // Without a DRAIN before it. New calls wait for the next link; this one ends when
+                // the last reply is here.
+                Ok(Control::Goodbye(_)) => continue,
+                Ok(_) => LinkFault::Broken("a control frame that a caller has no use for".into()),
+                Err(fault) => fault,
+            };
+            return EndReason::Ended(self.link.end(fault));
+        }
+    }
+
+    /// Closes the link when this side waits for no reply on it.
+    async fn drain_and_close(mut self) {
+        let link = self.link.clone();
+        tokio::select! {
+            () = link.quiet() => {}
+            _fault = self.maintain_to_end() => {}
+        }
     }
 }
 
@@ -487,9 +423,9 @@ impl Caller {
         now.expect_successor(&credentials)?;
         shared.dialler.replace(&credentials, words(shared.instance), shared.limits.clone())?;
         if !credentials.shows_the_same(&now) {
-            shared.renewed.send_modify(|count| *count += 1);
+            shared.keeper.request_replacement();
         }
-        shared.anew.send_modify(|count| *count += 1);
+        shared.keeper.request_reconnect();
         shared.dialler.trust().judge_all().await;
         Ok(())
     }

@@ -2,192 +2,90 @@
 
 use super::{Attached, STOPS, Shared, acceptor::AgentAcceptor};
 use crate::{
-    drain::{Signal, SignalListener},
+    drain::{Signal, SignalListener, Tasks},
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{
-        ControlStream, Former, FormerPlace, Leave, Leaving, Link, LinkFault, Present, Redial,
-        beside,
+        ActiveLink, ControlStream, EndReason, KeeperHooks, KeeperSignals, Leave, Link, LinkFault,
+        keep,
     },
     name::{Name, NodeAddress},
-    net::SharedNet,
     observe::Event,
     serve::take_calls,
     wire::{CloseCode, Control, Register, Welcome},
 };
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{sync::watch, time::Instant};
 
-/// Keeps the agent attached to one address. Never gives up; ends when the agent leaves and has no
-/// link there.
-pub(super) async fn hold(shared: Arc<Shared>, address: NodeAddress) {
-    let mut redial = Redial::default();
-    let mut leaving = Leaving::default();
-    let mut word = shared.unregister.listen();
-    let (mut anew, mut renewed) = (shared.anew.subscribe(), shared.renewed.subscribe());
-    loop {
-        anew.mark_unchanged();
-        // Before the dial: what is put in force during it, the link is made once more for.
-        renewed.mark_unchanged();
-        let dialled = tokio::select! {
-            biased;
-            () = word.notified() => return,
-            dialled = shared.dialler.dial(&address, None) => dialled,
-            () = leaving.ended() => {
-                redial.succeeded();
-                continue;
-            }
-        };
-        // Not cancelled from here on: the node routes calls to the link from REGISTER on.
-        let attached = match dialled {
-            Ok(dialled) => {
-                let attachment = Attachment::new(&shared, dialled);
-                // The attachment has a listener of its own by now.
-                word.done();
-                attachment.registered().await
-            }
-            Err(fault) => Err(fault),
-        };
-        let fault = match attached {
-            Ok(mut attachment) => {
-                attachment.enter(&address);
-                redial.linked(Instant::now());
-                stay(&shared, attachment, &address, &mut leaving, &mut renewed).await
-            }
-            Err(fault) => {
-                if fault.is_refusal() {
-                    let refused = Event::DialRefused { address: &address, reason: &fault };
-                    shared.observer.tell(refused);
-                }
-                fault
-            }
-        };
-        word = shared.unregister.listen();
-        if shared.unregister.is_notified() {
-            return;
-        }
-        let wait = wait_after(&mut redial, &fault, &address, shared.net.chance());
-        tokio::select! {
-            () = word.notified() => return,
-            () = tokio::time::sleep(wait) => {}
-            () = leaving.ended() => redial.succeeded(),
-            // With other credentials it may be another story.
-            changed = anew.changed() => if changed.is_ok() { redial.succeeded() },
-        }
-    }
+/// Keeps the agent attached to one address. Never gives up; returns when the agent leaves and has
+/// no link there.
+pub(super) async fn attach(shared: Arc<Shared>, address: NodeAddress) {
+    keep(Registration { shared, address }).await;
 }
 
-/// Stays until another link is wanted. Calls on the link of a node that is leaving go on beside the
-/// next one; two such links at once are no restart but a node that plays with us, and then the
-/// second is stayed with.
-async fn stay(
-    shared: &Arc<Shared>,
-    mut attachment: Attachment,
-    address: &NodeAddress,
-    leaving: &mut Leaving,
-    renewed: &mut watch::Receiver<u64>,
-) -> LinkFault {
-    let mut former = Former::default();
-    let parting = loop {
-        let link = attachment.link.clone();
-        let needs_newer = tokio::select! {
-            biased;
-            parting = attachment.stay() => break parting,
-            changed = renewed.changed() => changed.is_err(),
-            () = link.near_expiry() => true,
-        };
-        let place = tokio::select! {
-            biased;
-            parting = attachment.stay() => break parting,
-            place = former.place(shared.limits.get().drain_max) => place,
-        };
-        // What was said up to here, the next link will be made by.
-        renewed.mark_unchanged();
-        let newer_than = needs_newer.then(|| link.ends().at());
-        let dial = || dial(shared, address, newer_than);
-        let register = |dialled| Attachment::new(shared, dialled).registered();
-        match beside(&mut attachment, address, shared.anew.subscribe(), dial, register).await {
-            Ok(mut next) => {
-                link.replace();
-                next.enter(address);
-                former.add(&link);
-                let before = std::mem::replace(&mut attachment, next);
-                shared.links.spawn_until_stopped(before.retire(place));
-            }
-            Err(parting) => break parting,
-        }
-    };
-    match parting {
-        Parting::Ended(fault) => fault,
-        // Boxed: a link that ends in the usual way need not carry room for it.
-        Parting::NodeLeaves(_) if leaving.is_open() => Box::pin(attachment.see_off()).await,
-        Parting::NodeLeaves(fault) => {
-            leaving.begin(&attachment.link);
-            shared.links.spawn_until_stopped(async move {
-                let (node, fault) = (attachment.node.clone(), attachment.see_off().await);
-                tracing::info!("no longer linked to node {node}, which was leaving: {fault}");
-            });
-            fault
-        }
-    }
-}
-
-/// How long to wait before the next dial; says why, if that is new.
-fn wait_after(
-    redial: &mut Redial,
-    fault: &LinkFault,
-    address: &NodeAddress,
-    chance: f64,
-) -> Duration {
-    let wait = redial.failed_now(fault, chance);
-    if wait.is_worth_saying {
-        let what = if fault.is_refusal() { "refused" } else { "not linked" };
-        tracing::warn!(
-            "{what}: node {address}: {fault}; trying again, the next time in {:.1} s",
-            wait.duration.as_secs_f64()
-        );
-    }
-    wait.duration
+/// The registration of the agent at one address.
+struct Registration {
+    shared: Arc<Shared>,
+    address: NodeAddress,
 }
 
 /// A link that the node has welcomed and on which nothing is registered yet.
 type Dialled = (Link, ControlStream, Welcome);
 
-/// Dials once, for a link beside the present one; does not end once the agent is leaving. The
-/// node's chain must hold beyond `newer_than`, if that is given. May be dropped: the node routes no
-/// call to the link yet.
-async fn dial(
-    shared: &Shared,
-    address: &NodeAddress,
-    newer_than: Option<SystemTime>,
-) -> Result<Dialled, LinkFault> {
-    let mut unregister = shared.unregister.listen();
-    tokio::select! {
-        biased;
-        () = unregister.notified() => {}
-        dialled = shared.dialler.dial(address, newer_than) => return dialled,
+impl KeeperHooks for Registration {
+    type Dialled = Dialled;
+    type Active = Attachment;
+
+    fn address(&self) -> &NodeAddress {
+        &self.address
     }
-    unregister.done();
-    std::future::pending().await
+
+    fn signals(&self) -> &KeeperSignals {
+        &self.shared.keeper
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.shared.links
+    }
+
+    fn chance(&self) -> f64 {
+        self.shared.net.chance()
+    }
+
+    fn drain_max(&self) -> Duration {
+        self.shared.limits.get().drain_max
+    }
+
+    async fn dial(&self, newer_than: Option<SystemTime>) -> Result<Dialled, LinkFault> {
+        self.shared.dialler.dial(&self.address, newer_than).await
+    }
+
+    async fn establish(&self, dialled: Dialled) -> Result<Attachment, LinkFault> {
+        Attachment::new(&self.shared, dialled).registered().await
+    }
+
+    fn publish(&self, attachment: &mut Attachment) {
+        attachment.publish(&self.address);
+    }
+
+    fn refused(&self, fault: &LinkFault) {
+        self.shared.observer.tell(Event::DialRefused { address: &self.address, reason: fault });
+    }
+
+    fn log_retry(&self, line: fmt::Arguments<'_>) {
+        tracing::warn!("{line}");
+    }
 }
 
-/// What an agent says on one link alone, when another one has taken its place.
+/// The signals of one link alone, once another one has replaced it.
 #[derive(Default)]
-struct OwnWords {
-    /// The node knows that calls are to go elsewhere.
+struct LinkSignals {
+    /// The node sends no more calls on the link.
     unregistered: Signal,
     drain: Signal,
     goodbye: Signal,
-}
-
-/// Why an attachment is not to be stayed with any longer.
-enum Parting {
-    /// The link has ended.
-    Ended(LinkFault),
-    /// The node is leaving; the link goes on for the calls that are on it.
-    NodeLeaves(LinkFault),
 }
 
 /// One link to one node. Dropping it takes it from the list of those that can be used, and closes
@@ -198,7 +96,7 @@ struct Attachment {
     control: ControlStream,
     node: Name,
     unregister: SignalListener,
-    own: Arc<OwnWords>,
+    own: Arc<LinkSignals>,
     generation: u64,
     /// The node's reason for leaving, if it sent DRAIN before it confirmed the registration.
     early_drain: Option<String>,
@@ -223,20 +121,20 @@ impl Attachment {
             limits.clone(),
             shared.calls.clone(),
         ));
-        let own = Arc::new(OwnWords::default());
-        let words = [
+        let own = Arc::new(LinkSignals::default());
+        let signals = [
             shared.drain.listen().or(own.drain.listen()),
             shared.goodbye.listen().or(own.goodbye.listen()),
             shared.cut.listen(),
         ];
-        let leave = Leave::on(link.clone(), words, CloseCode::Goodbye, STOPS);
+        let leave = Leave::on(link.clone(), signals, CloseCode::Goodbye, STOPS);
         control.start_leaving_by(leave.within(limits.drain_max));
         Self {
             shared: shared.clone(),
             link,
             control,
             node,
-            unregister: shared.unregister.listen(),
+            unregister: shared.keeper.stop.listen(),
             own,
             generation: 1,
             early_drain: None,
@@ -287,7 +185,7 @@ impl Attachment {
     }
 
     /// The link is used from now on.
-    fn enter(&mut self, address: &NodeAddress) {
+    fn publish(&mut self, address: &NodeAddress) {
         self.is_registered = true;
         let attached =
             Attached { node: self.node.clone(), link: self.link.clone(), is_being_left: false };
@@ -301,49 +199,6 @@ impl Attachment {
             told = Some(self.shared.observer.tell_programs(registered));
         });
         drop(told);
-    }
-
-    /// Keeps the link up until it ends or the node is leaving. May be called again after the
-    /// latter.
-    async fn stay(&mut self) -> Parting {
-        if let Some(reason) = self.early_drain.take()
-            && let Some(parting) = self.node_leaves(&reason)
-        {
-            return parting;
-        }
-        loop {
-            let heard = tokio::select! {
-                biased;
-                frame = self.control.next() => frame.map(Some),
-                () = self.unregister.notified(), if !self.is_unregistering() => Ok(None),
-            };
-            match heard {
-                Ok(None) => {
-                    if let Err(fault) = self.ask_for_no_more().await {
-                        return self.end(fault);
-                    }
-                }
-                Ok(Some(Control::Registered(words))) => {
-                    if self.is_unregistering() && words.generation == self.generation {
-                        self.unregister.done();
-                        self.own.unregistered.notify();
-                    }
-                }
-                Ok(Some(Control::Drain(words))) => {
-                    if let Some(parting) = self.node_leaves(&words.reason) {
-                        return parting;
-                    }
-                }
-                // Without a DRAIN before it. The link ends when the last reply is here, and the
-                // code of the GOODBYE says when to dial again.
-                Ok(Some(Control::Goodbye(words))) => drop(self.node_leaves(&words.text)),
-                Ok(Some(_)) => {
-                    let text = "a control frame that only an agent sends";
-                    return self.end(LinkFault::Broken(text.into()));
-                }
-                Err(fault) => return self.end(fault),
-            }
-        }
     }
 
     /// The first generation hosts what there is, the second nothing: there is no third.
@@ -370,18 +225,73 @@ impl Attachment {
     }
 
     /// Asks nothing more of this node. Said twice, it counts once.
-    fn node_leaves(&self, reason: &str) -> Option<Parting> {
+    fn node_leaves(&self, reason: &str) -> Option<EndReason> {
         if !self.ask_nothing_more() {
             return None;
         }
         self.shared.observer.tell(Event::NodeDraining { node: &self.node });
-        Some(Parting::NodeLeaves(LinkFault::leaving(reason)))
+        Some(EndReason::Draining(LinkFault::leaving(reason)))
     }
 
-    /// Another link has taken its place: asks for no more calls on this one, lets those that are on
-    /// it finish, however long they take, and has the node close it, which is the last to receive.
-    /// The place of a former link is held meanwhile.
-    async fn retire(mut self, _place: FormerPlace) {
+    fn end(&mut self, fault: LinkFault) -> EndReason {
+        // Whatever ended it, the node is to know; if the node ended it, this does nothing.
+        let fault = self.link.end(fault);
+        self.reason = Some(fault.clone());
+        EndReason::Ended(fault)
+    }
+}
+
+impl ActiveLink for Attachment {
+    type Link = Link;
+
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    async fn maintain(&mut self) -> EndReason {
+        if let Some(reason) = self.early_drain.take()
+            && let Some(end) = self.node_leaves(&reason)
+        {
+            return end;
+        }
+        loop {
+            let heard = tokio::select! {
+                biased;
+                frame = self.control.next() => frame.map(Some),
+                () = self.unregister.notified(), if !self.is_unregistering() => Ok(None),
+            };
+            match heard {
+                Ok(None) => {
+                    if let Err(fault) = self.ask_for_no_more().await {
+                        return self.end(fault);
+                    }
+                }
+                Ok(Some(Control::Registered(words))) => {
+                    if self.is_unregistering() && words.generation == self.generation {
+                        self.unregister.done();
+                        self.own.unregistered.notify();
+                    }
+                }
+                Ok(Some(Control::Drain(words))) => {
+                    if let Some(end) = self.node_leaves(&words.reason) {
+                        return end;
+                    }
+                }
+                // Without a DRAIN before it. The link ends when the last reply is here, and the
+                // code of the GOODBYE says when to dial again.
+                Ok(Some(Control::Goodbye(words))) => drop(self.node_leaves(&words.text)),
+                Ok(Some(_)) => {
+                    let text = "a control frame that only an agent sends";
+                    return self.end(LinkFault::Broken(text.into()));
+                }
+                Err(fault) => return self.end(fault),
+            }
+        }
+    }
+
+    /// Asks for no more calls on this link, lets those that are on it finish, and has the node
+    /// close it, which is the last to receive.
+    async fn drain_and_close(mut self) {
         self.ask_nothing_more();
         if !self.is_unregistering()
             && let Err(fault) = self.ask_for_no_more().await
@@ -402,38 +312,14 @@ impl Attachment {
         };
         let node = self.node.clone();
         tokio::select! {
-            fault = self.see_off() => tracing::debug!("the former link to node {node} has ended: {fault}"),
+            fault = self.maintain_to_end() => tracing::debug!("the former link to node {node} has ended: {fault}"),
             // Dropping the attachment closes it.
             () = finish => tracing::debug!("the former link to node {node} was closed, the node did not"),
         }
     }
 
-    /// Stays to the end for the calls that are on the link of a node that is leaving.
-    async fn see_off(mut self) -> LinkFault {
-        loop {
-            if let Parting::Ended(fault) = self.stay().await {
-                return fault;
-            }
-        }
-    }
-
-    fn end(&mut self, fault: LinkFault) -> Parting {
-        // Whatever ended it, the node is to know; if the node ended it, this does nothing.
-        let fault = self.link.end(fault);
-        self.reason = Some(fault.clone());
-        Parting::Ended(fault)
-    }
-}
-
-impl Present for Attachment {
-    type Parting = Parting;
-
-    fn net(&self) -> &SharedNet {
-        self.link.net()
-    }
-
-    async fn parting(&mut self) -> Parting {
-        self.stay().await
+    fn log_drained(&self, fault: &LinkFault) {
+        tracing::info!("no longer linked to node {}, which was leaving: {fault}", self.node);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     config_update::{Applied, Changed, ConfigUpdate},
     drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{BindError, Dialler, HelloWords, Link},
+    link::{BindError, Dialler, HelloWords, KeeperSignals, Link},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
     net::{self, SharedNet},
@@ -65,12 +65,8 @@ pub(crate) struct Shared {
     call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
     attached: watch::Sender<Vec<Attached>>,
-    /// Counts the times when every link is to be made once more, while the present one goes on.
-    renewed: watch::Sender<u64>,
-    /// Counts the times when it is worth dialling again at once.
-    anew: watch::Sender<u64>,
-    /// On this word nothing is dialled any more, and every node is asked for no more calls.
-    unregister: Signal,
+    /// Its `stop` also asks every node for no more calls.
+    keeper: KeeperSignals,
     /// On this one every link says that it takes no more calls.
     drain: Signal,
     /// On this one that nothing is left to do: the node is to close it.
@@ -171,9 +167,7 @@ impl AgentBuilder {
             limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
-            renewed: watch::Sender::new(0),
-            anew: watch::Sender::new(0),
-            unregister: Signal::default(),
+            keeper: KeeperSignals::default(),
             drain: Signal::default(),
             goodbye: Signal::default(),
             cut: Signal::default(),
@@ -190,7 +184,7 @@ impl AgentBuilder {
             trust.watch_expiry(warn).await;
         });
         for node in nodes {
-            shared.links.spawn_until_stopped(attach::hold(shared.clone(), node));
+            shared.links.spawn_until_stopped(attach::attach(shared.clone(), node));
         }
         Ok(Agent { shared, instance, generation: Mutex::new(1) })
     }
@@ -325,10 +319,10 @@ impl Agent {
             shared.policy.set(policy);
         }
         if is_renewed {
-            shared.renewed.send_modify(|count| *count += 1);
+            shared.keeper.request_replacement();
         }
         if is_tried_anew {
-            shared.anew.send_modify(|count| *count += 1);
+            shared.keeper.request_reconnect();
         }
         *generation += 1;
         Ok((*generation, changed))
@@ -380,11 +374,11 @@ impl Agent {
     }
 
     async fn close_gracefully(&self) {
-        let Shared { unregister, drain, goodbye, cut, calls, links, dialler, .. } = &*self.shared;
+        let Shared { keeper, drain, goodbye, cut, calls, links, dialler, .. } = &*self.shared;
         let limits = self.shared.limits.get();
         let finish_by = Instant::now() + limits.drain_max;
-        unregister.notify();
-        unregister.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
+        keeper.stop.notify();
+        keeper.stop.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
         calls.begin_drain();
         drain.notify();
         let have_finished = calls.wait(left_until(finish_by)).await;

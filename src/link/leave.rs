@@ -130,32 +130,6 @@ impl Leave {
     }
 }
 
-/// The link of a peer that is leaving, as long as it is open: when it ends, a successor may listen
-/// where the peer did.
-#[derive(Default)]
-pub(crate) struct Leaving(Option<Link>);
-
-impl Leaving {
-    /// This one, from now on.
-    pub(crate) fn begin(&mut self, link: &Link) {
-        self.0 = Some(link.clone());
-    }
-
-    /// Whether there is one.
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.as_ref().is_some_and(|link| !link.is_closed())
-    }
-
-    /// Ends when the link has ended, once; never if there is none.
-    pub(crate) async fn ended(&mut self) {
-        match &self.0 {
-            Some(link) => link.closed().await,
-            None => std::future::pending().await,
-        }
-        self.0 = None;
-    }
-}
-
 async fn finished(link: &Link, fault: Option<&LinkFault>) -> LinkFault {
     match fault {
         Some(fault) => {

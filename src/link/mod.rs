@@ -3,7 +3,6 @@
 //! A [`Link`] opens and accepts the streams of calls. Its control stream is held by whoever keeps
 //! the link up.
 
-mod beside;
 mod control;
 mod dial;
 mod endpoint;
@@ -11,8 +10,8 @@ mod fault;
 mod greet;
 #[cfg(feature = "certs")]
 mod join;
+mod keeper;
 mod leave;
-mod redial;
 mod resets;
 mod migration;
 mod stream;
@@ -20,7 +19,6 @@ mod stream;
 mod tests;
 mod trust;
 
-pub(crate) use beside::{Former, FormerPlace, Present, beside};
 pub(crate) use control::ControlStream;
 pub(crate) use dial::{Dialler, HelloWords};
 pub use endpoint::BindError;
@@ -29,8 +27,8 @@ pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted, NotGreeted};
 #[cfg(feature = "certs")]
 pub(crate) use join::{JoinKnock, JoinListener, ask};
-pub(crate) use leave::{Leave, Leaving, REPLACED};
-pub(crate) use redial::Redial;
+pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
+pub(crate) use leave::{Leave, REPLACED};
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(feature = "gateway")]

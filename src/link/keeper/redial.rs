@@ -1,10 +1,10 @@
 //! When to dial again, and whether that is worth a line in the log. Decides only: time and chance
 //! are arguments.
 
-use super::LinkFault;
 use crate::{
     backoff,
     limits::{NEWER_LOOK_EVERY, STEADY_LINK_MIN},
+    link::LinkFault,
     wire::CloseCode,
 };
 use std::time::Duration;
@@ -16,7 +16,7 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The failures in a row of one address.
 #[derive(Debug, Default)]
-pub(crate) struct Redial {
+pub(super) struct Redial {
     failures: u32,
     failing_since: Option<Instant>,
     /// The link that is up, since then.
@@ -26,33 +26,33 @@ pub(crate) struct Redial {
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub(super) struct Wait {
     /// How long to wait.
-    pub(crate) duration: Duration,
+    pub(super) duration: Duration,
     /// Whether the reason is new, or was last said long ago.
-    pub(crate) is_worth_saying: bool,
+    pub(super) is_worth_saying: bool,
 }
 
 impl Redial {
     /// The next failure is a first one.
-    pub(crate) fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
     /// A link is up. Whether that is a success is seen when it ends: a peer that takes us and drops
     /// us at once, over and over, is to be left in peace like one that does not answer.
-    pub(crate) fn linked(&mut self, now: Instant) {
+    pub(super) fn linked(&mut self, now: Instant) {
         self.linked_at = Some(now);
         self.said = None;
     }
 
     /// A dial failed, or a link was lost, at this moment.
-    pub(crate) fn failed_now(&mut self, fault: &LinkFault, chance: f64) -> Wait {
+    pub(super) fn failed_now(&mut self, fault: &LinkFault, chance: f64) -> Wait {
         self.failed(fault, Instant::now(), chance)
     }
 
     /// A dial failed, or a link was lost.
-    pub(crate) fn failed(&mut self, fault: &LinkFault, now: Instant, chance: f64) -> Wait {
+    pub(super) fn failed(&mut self, fault: &LinkFault, now: Instant, chance: f64) -> Wait {
         let has_lasted = |since: Instant| now.saturating_duration_since(since) >= STEADY_LINK_MIN;
         if self.linked_at.take().is_some_and(has_lasted) {
             self.succeeded();

@@ -1,0 +1,186 @@
+//! What a keeper needs of its role, of a link in use and of the links themselves.
+
+use crate::{
+    drain::{Signal, Tasks},
+    link::{Link, LinkFault},
+    name::{NodeAddress, PeerName},
+    wire::CloseCode,
+};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime},
+};
+use tokio::sync::watch;
+
+/// The role whose link is kept up: what it does when the link is dialled, in use, and gone.
+pub(crate) trait KeeperHooks: Send + Sync + 'static {
+    /// A link that the peer has welcomed.
+    type Dialled: Send;
+    /// A link in use.
+    type Active: ActiveLink;
+
+    /// The address that is dialled.
+    fn address(&self) -> &NodeAddress;
+
+    /// The requests of the role's owner.
+    fn signals(&self) -> &KeeperSignals;
+
+    /// The tasks of the role. They finish the links that are not used any more.
+    fn tasks(&self) -> &Tasks;
+
+    /// A random number from 0 to 1.
+    fn chance(&self) -> f64;
+
+    /// How long a replacement waits for a retiring link to end before it closes the oldest.
+    fn drain_max(&self) -> Duration;
+
+    /// Dials once. The peer's chain must be valid beyond `newer_than`, if that is given. May be
+    /// dropped: the peer does not use the link yet.
+    fn dial(
+        &self,
+        newer_than: Option<SystemTime>,
+    ) -> impl Future<Output = Result<Self::Dialled, LinkFault>> + Send;
+
+    /// Makes the link usable, for example by a registration. Is not dropped before its end unless
+    /// the role ends: the peer may use the link from its start on.
+    fn establish(
+        &self,
+        dialled: Self::Dialled,
+    ) -> impl Future<Output = Result<Self::Active, LinkFault>> + Send;
+
+    /// New calls use this link from now on.
+    fn publish(&self, active: &mut Self::Active);
+
+    /// New calls have no link, for this reason.
+    fn down(&self, _fault: &LinkFault) {}
+
+    /// The peer refused a dial or what followed it.
+    fn refused(&self, _fault: &LinkFault) {}
+
+    /// Logs why there is no link and when the next dial is.
+    fn log_retry(&self, line: std::fmt::Arguments<'_>);
+}
+
+/// A link in use, with what its role holds for it. Dropping it closes the link.
+pub(crate) trait ActiveLink: Send + 'static {
+    /// The link itself.
+    type Link: KeptLink;
+
+    /// The link itself.
+    fn link(&self) -> &Self::Link;
+
+    /// Keeps the link up until it ends or its peer drains it. May be dropped and called again, also
+    /// after it has returned.
+    fn maintain(&mut self) -> impl Future<Output = EndReason> + Send;
+
+    /// Keeps the link up to its end, for the calls that are on it.
+    fn maintain_to_end(&mut self) -> impl Future<Output = LinkFault> + Send {
+        async {
+            loop {
+                if let EndReason::Ended(fault) = self.maintain().await {
+                    return fault;
+                }
+            }
+        }
+    }
+
+    /// Finishes the calls on a link that was replaced, however long they take, and closes it.
+    fn drain_and_close(self) -> impl Future<Output = ()> + Send;
+
+    /// A link that its peer had drained has ended, for this reason.
+    fn log_drained(&self, _fault: &LinkFault) {}
+}
+
+/// Why a link is not maintained any longer.
+#[derive(Debug)]
+pub(crate) enum EndReason {
+    /// The link has ended.
+    Ended(LinkFault),
+    /// The peer drains it. The link stays up for the calls that are on it.
+    Draining(LinkFault),
+}
+
+/// A link, as far as a keeper knows it.
+pub(crate) trait KeptLink: Clone + Send + Sync + 'static {
+    /// The peer at the other end.
+    fn peer(&self) -> &PeerName;
+
+    /// Whether the link has ended.
+    fn is_closed(&self) -> bool;
+
+    /// Resolves when the link has ended.
+    fn closed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Closes the link at once.
+    fn close(&self, code: CloseCode, text: &str);
+
+    /// Marks the link as replaced: it opens no stream any more.
+    fn replace(&self);
+
+    /// The end of the peer's chain.
+    fn valid_until(&self) -> SystemTime;
+
+    /// Resolves some time before the peer's chain ends.
+    fn near_expiry(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl KeptLink for Link {
+    fn peer(&self) -> &PeerName {
+        self.peer()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    async fn closed(&self) {
+        self.closed().await;
+    }
+
+    fn close(&self, code: CloseCode, text: &str) {
+        self.close(code, text);
+    }
+
+    fn replace(&self) {
+        self.replace();
+    }
+
+    fn valid_until(&self) -> SystemTime {
+        self.ends().at()
+    }
+
+    async fn near_expiry(&self) {
+        self.near_expiry().await;
+    }
+}
+
+/// What the owner of a role asks of its keepers.
+#[derive(Debug, Default)]
+pub(crate) struct KeeperSignals {
+    /// Nothing is dialled any more. An agent also asks every node for no more calls.
+    pub(crate) stop: Signal,
+    reconnect: watch::Sender<()>,
+    replace: watch::Sender<()>,
+}
+
+impl KeeperSignals {
+    /// Has a keeper without a link dial at once: the next dial may end otherwise than the last one.
+    pub(crate) fn request_reconnect(&self) {
+        self.reconnect.send_replace(());
+    }
+
+    /// Has every link made once more, while the active one stays in use.
+    pub(crate) fn request_replacement(&self) {
+        self.replace.send_replace(());
+    }
+
+    /// Sees the requests to reconnect from now on.
+    pub(super) fn reconnect_requested(&self) -> watch::Receiver<()> {
+        self.reconnect.subscribe()
+    }
+
+    /// Sees the requests for a replacement from now on.
+    pub(super) fn replacement_requested(&self) -> watch::Receiver<()> {
+        self.replace.subscribe()
+    }
+}

@@ -1,0 +1,80 @@
+//! Make-before-break: another link is made while the active one stays in use, after new credentials
+//! or limits of ours, or because the peer's certificate is near its end.
+
+use super::{
+    hooks::{ActiveLink, EndReason, KeeperHooks},
+    redial::Redial,
+};
+use crate::link::LinkFault;
+use std::{pin::pin, time::SystemTime};
+
+/// Dials until there is another link, or until the active one ends or is drained. Dropping it drops
+/// a dial, and whatever else it has begun.
+pub(super) async fn replacement<H: KeeperHooks>(
+    hooks: &H,
+    active: &mut H::Active,
+    newer_than: Option<SystemTime>,
+) -> Result<H::Active, EndReason> {
+    let mut redial = Redial::default();
+    let mut reconnect = hooks.signals().reconnect_requested();
+    loop {
+        let dialled = tokio::select! {
+            biased;
+            end = active.maintain() => return Err(end),
+            dialled = dial(hooks, newer_than) => dialled,
+        };
+        let fault = match dialled {
+            Ok(dialled) => match establish(hooks, active, dialled).await {
+                (Ok(next), _) => return Ok(next),
+                (Err(_), Some(end)) => return Err(end),
+                (Err(fault), None) => fault,
+            },
+            Err(fault) => fault,
+        };
+        let wait = redial.failed_now(&fault, hooks.chance());
+        if wait.is_worth_saying {
+            tracing::warn!(
+                "no newer link to node {} yet, the present one goes on: {fault}; trying again, the next time in {:.1} s",
+                hooks.address(),
+                wait.duration.as_secs_f64()
+            );
+        }
+        tokio::select! {
+            biased;
+            end = active.maintain() => return Err(end),
+            () = tokio::time::sleep(wait.duration) => {}
+            changed = reconnect.changed() => if changed.is_ok() { redial.succeeded() },
+        }
+    }
+}
+
+/// Dials once, and never returns once the role stops.
+async fn dial<H: KeeperHooks>(
+    hooks: &H,
+    newer_than: Option<SystemTime>,
+) -> Result<H::Dialled, LinkFault> {
+    let mut stop = hooks.signals().stop.listen();
+    tokio::select! {
+        biased;
+        () = stop.notified() => {}
+        dialled = hooks.dial(newer_than) => return dialled,
+    }
+    stop.done();
+    std::future::pending().await
+}
+
+/// Establishes a link to the end. Also returns why the active link ended meanwhile, if it did.
+async fn establish<H: KeeperHooks>(
+    hooks: &H,
+    active: &mut H::Active,
+    dialled: H::Dialled,
+) -> (Result<H::Active, LinkFault>, Option<EndReason>) {
+    let (mut establishing, mut ended) = (pin!(hooks.establish(dialled)), None);
+    loop {
+        tokio::select! {
+            biased;
+            end = active.maintain(), if ended.is_none() => ended = Some(end),
+            established = &mut establishing => return (established, ended),
+        }
+    }
+}
