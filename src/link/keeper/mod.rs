@@ -2,10 +2,14 @@
 //! gap, and dials a successor while the peer drains it. Agents and callers plug in by
 //! [`KeeperHooks`].
 
+#[cfg(test)]
+mod fakes;
 mod hooks;
 mod redial;
 mod replacement;
 mod retiring;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink};
 

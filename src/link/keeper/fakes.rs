@@ -1,0 +1,415 @@
+//! A role and links without a network, for tests of the keeper.
+
+use super::hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink};
+use crate::{
+    drain::Tasks,
+    link::LinkFault,
+    name::{NodeAddress, PeerName},
+    wire::CloseCode,
+};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+/// What happened, one line each.
+#[derive(Clone, Default)]
+pub(super) struct EventLog(Arc<Mutex<Vec<String>>>);
+
+impl EventLog {
+    fn push(&self, line: impl Into<String>) {
+        self.0.lock().expect("a log").push(line.into());
+    }
+
+    /// Takes what happened since the last call.
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("a log"))
+    }
+}
+
+/// Answers in the order in which they are given, to whoever asks in the order in which they ask.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Result<(), LinkFault>>>,
+    given: Notify,
+}
+
+impl Script {
+    fn give(&self, answer: Result<(), LinkFault>) {
+        self.answers.lock().expect("answers").push_back(answer);
+        self.given.notify_waiters();
+    }
+
+    async fn next(&self) -> Result<(), LinkFault> {
+        loop {
+            let given = self.given.notified();
+            if let Some(answer) = self.answers.lock().expect("answers").pop_front() {
+                return answer;
+            }
+            given.await;
+        }
+    }
+}
+
+/// A link that does what its test says.
+#[derive(Clone)]
+pub(super) struct FakeLink(Arc<FakeLinkState>);
+
+struct FakeLinkState {
+    number: usize,
+    peer: PeerName,
+    log: EventLog,
+    ended: watch::Sender<Option<LinkFault>>,
+    drained: Notify,
+    expires: Notify,
+    calls_finished: Notify,
+}
+
+impl FakeLink {
+    pub(super) fn new(number: usize, log: &EventLog) -> Self {
+        Self(Arc::new(FakeLinkState {
+            number,
+            peer: "node/edge".parse().expect("a peer"),
+            log: log.clone(),
+            ended: watch::Sender::new(None),
+            drained: Notify::new(),
+            expires: Notify::new(),
+            calls_finished: Notify::new(),
+        }))
+    }
+
+    fn log(&self, what: &str) {
+        self.0.log.push(format!("{what} {}", self.0.number));
+    }
+
+    /// Ends the link.
+    pub(super) fn lose(&self, fault: LinkFault) {
+        self.0.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            ended.get_or_insert(fault);
+            is_first
+        });
+    }
+
+    /// The peer drains the link.
+    pub(super) fn drain(&self) {
+        self.0.drained.notify_one();
+    }
+
+    /// The peer's certificate comes near its end.
+    pub(super) fn expire_soon(&self) {
+        self.0.expires.notify_one();
+    }
+
+    /// The calls on the link finish.
+    pub(super) fn finish_calls(&self) {
+        self.0.calls_finished.notify_one();
+    }
+
+    /// When the certificate of a fake peer ends.
+    pub(super) fn expiry() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000)
+    }
+}
+
+impl KeptLink for FakeLink {
+    fn peer(&self) -> &PeerName {
+        &self.0.peer
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.ended.borrow().is_some()
+    }
+
+    async fn closed(&self) {
+        drop(self.0.ended.subscribe().wait_for(Option::is_some).await);
+    }
+
+    fn close(&self, code: CloseCode, text: &str) {
+        self.lose(LinkFault::Closed { code, text: text.into(), by_peer: false });
+    }
+
+    fn replace(&self) {
+        self.log("replace");
+    }
+
+    fn valid_until(&self) -> SystemTime {
+        Self::expiry()
+    }
+
+    async fn near_expiry(&self) {
+        self.0.expires.notified().await;
+    }
+}
+
+/// The link in use. It logs its end.
+pub(super) struct FakeActive(FakeLink);
+
+impl ActiveLink for FakeActive {
+    type Link = FakeLink;
+
+    fn link(&self) -> &FakeLink {
+        &self.0
+    }
+
+    async fn maintain(&mut self) -> EndReason {
+        let state = &self.0.0;
+        let mut ended = state.ended.subscribe();
+        tokio::select! {
+            biased;
+            ended = ended.wait_for(Option::is_some) => {
+                EndReason::Ended(ended.ok().and_then(|fault| fault.clone()).expect("a fault"))
+            }
+            () = state.drained.notified() => EndReason::Draining(LinkFault::leaving("maintenance")),
+        }
+    }
+
+    async fn drain_and_close(mut self) {
+        let link = self.0.clone();
+        tokio::select! {
+            _fault = self.maintain_to_end() => {}
+            () = link.0.calls_finished.notified() => {}
+        }
+    }
+
+    fn log_drained(&self, _: &LinkFault) {
+        self.0.log("drained");
+    }
+}
+
+impl Drop for FakeActive {
+    fn drop(&mut self) {
+        self.0.close(CloseCode::Goodbye, "");
+        self.0.log("closed");
+    }
+}
+
+/// A role whose dials and registrations end as its test says.
+#[derive(Clone)]
+pub(super) struct FakeRole(Arc<FakeRoleState>);
+
+struct FakeRoleState {
+    address: NodeAddress,
+    signals: KeeperSignals,
+    tasks: Tasks,
+    log: EventLog,
+    dials: Script,
+    registrations: Script,
+    began: Instant,
+    dialled_at: Mutex<Vec<Duration>>,
+    links: Mutex<Vec<FakeLink>>,
+}
+
+/// The time for which a replacement waits for a slot.
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(25);
+
+impl FakeRole {
+    /// A role whose keeper has begun to dial.
+    pub(super) async fn start() -> Self {
+        let role = Self(Arc::new(FakeRoleState {
+            address: "edge:4433".parse().expect("an address"),
+            signals: KeeperSignals::default(),
+            tasks: Tasks::default(),
+            log: EventLog::default(),
+            dials: Script::default(),
+            registrations: Script::default(),
+            began: Instant::now(),
+            dialled_at: Mutex::default(),
+            links: Mutex::default(),
+        }));
+        let (kept, log) = (role.clone(), role.0.log.clone());
+        role.0.tasks.spawn_until_stopped(async move {
+            super::keep(kept).await;
+            log.push("stopped");
+        });
+        role.expect(&["dial"]).await;
+        role
+    }
+
+    /// The same with a link, the first one.
+    pub(super) async fn linked() -> Self {
+        let role = Self::start().await;
+        role.link_up().await;
+        role.expect(&["register", "publish 1"]).await;
+        role
+    }
+
+    /// Answers the dial and the registration.
+    pub(super) async fn link_up(&self) {
+        self.answer_dial(Ok(()));
+        self.answer_registration(Ok(()));
+        self.settle().await;
+    }
+
+    pub(super) fn answer_dial(&self, answer: Result<(), LinkFault>) {
+        self.0.dials.give(answer);
+    }
+
+    pub(super) fn answer_registration(&self, answer: Result<(), LinkFault>) {
+        self.0.registrations.give(answer);
+    }
+
+    pub(super) fn signals(&self) -> &KeeperSignals {
+        &self.0.signals
+    }
+
+    /// Ends the role at once.
+    pub(super) fn stop_tasks(&self) {
+        self.0.tasks.stop();
+    }
+
+    /// The link of this number, counted from 1.
+    pub(super) fn link(&self, number: usize) -> FakeLink {
+        self.0.links.lock().expect("links")[number - 1].clone()
+    }
+
+    /// When each dial began.
+    pub(super) fn dialled_at(&self) -> Vec<Duration> {
+        self.0.dialled_at.lock().expect("dials").clone()
+    }
+
+    /// Lets all that is ready run, without time passing.
+    pub(super) async fn settle(&self) {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.settle().await;
+    }
+
+    /// The time since the start.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.0.began.elapsed()
+    }
+
+    /// Checks what happens now in tasks that run in any order.
+    pub(super) async fn expect_in_any_order(&self, expected: &[&str]) {
+        self.settle().await;
+        let (mut happened, mut expected) = (self.happened(), expected.to_vec());
+        happened.sort();
+        expected.sort_unstable();
+        assert_eq!(happened, expected);
+    }
+
+    /// Takes what has happened since the last check.
+    pub(super) fn happened(&self) -> Vec<String> {
+        self.0.log.take()
+    }
+
+    /// Checks what has happened since the last check.
+    #[track_caller]
+    pub(super) fn check(&self, expected: &[&str]) {
+        assert_eq!(self.0.log.take(), expected);
+    }
+
+    /// Checks what happens now, without time passing.
+    pub(super) async fn expect(&self, expected: &[&str]) {
+        self.settle().await;
+        self.check(expected);
+    }
+}
+
+/// Logs that a step was given up.
+struct Abandoned<'a>(Option<&'static str>, &'a EventLog);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(step) = self.0 {
+            self.1.push(format!("{step} given up"));
+        }
+    }
+}
+
+impl KeeperHooks for FakeRole {
+    type Dialled = FakeLink;
+    type Active = FakeActive;
+
+    fn address(&self) -> &NodeAddress {
+        &self.0.address
+    }
+
+    fn signals(&self) -> &KeeperSignals {
+        &self.0.signals
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// The longest waits of an unreachable peer.
+    fn chance(&self) -> f64 {
+        1.0
+    }
+
+    fn drain_max(&self) -> Duration {
+        DRAIN_MAX
+    }
+
+    async fn dial(&self, newer_than: Option<SystemTime>) -> Result<FakeLink, LinkFault> {
+        let Self(state) = self;
+        state.dialled_at.lock().expect("dials").push(state.began.elapsed());
+        assert!(newer_than.is_none_or(|end| end == FakeLink::expiry()));
+        state.log.push(if newer_than.is_some() { "dial for a newer certificate" } else { "dial" });
+        let mut abandoned = Abandoned(Some("dial"), &state.log);
+        let answer = state.dials.next().await;
+        abandoned.0 = None;
+        answer?;
+        let mut links = state.links.lock().expect("links");
+        let link = FakeLink::new(links.len() + 1, &state.log);
+        links.push(link.clone());
+        Ok(link)
+    }
+
+    async fn establish(&self, link: FakeLink) -> Result<FakeActive, LinkFault> {
+        let Self(state) = self;
+        state.log.push("register");
+        let active = FakeActive(link);
+        let mut abandoned = Abandoned(Some("registration"), &state.log);
+        let answer = state.registrations.next().await;
+        abandoned.0 = None;
+        answer.map(|()| active)
+    }
+
+    fn publish(&self, active: &mut FakeActive) {
+        active.0.log("publish");
+    }
+
+    fn down(&self, fault: &LinkFault) {
+        let what = match fault {
+            LinkFault::Leaving { .. } => "draining".to_owned(),
+            LinkFault::Silent(why) => (*why).to_owned(),
+            LinkFault::Closed { code, .. } => code.to_string(),
+            other => other.to_string(),
+        };
+        self.0.log.push(format!("down: {what}"));
+    }
+
+    fn refused(&self, _: &LinkFault) {
+        self.0.log.push("refused");
+    }
+
+    fn log_retry(&self, line: fmt::Arguments<'_>) {
+        assert!(line.to_string().contains("node edge:4433: "), "{line}");
+        self.0.log.push("retry");
+    }
+}
+
+/// A fault as if a peer does not answer.
+pub(super) const fn silence() -> LinkFault {
+    LinkFault::Silent("silence")
+}
+
+/// A link that the peer has closed with this code.
+pub(super) fn closed_with(code: CloseCode) -> LinkFault {
+    LinkFault::Closed { code, text: String::new(), by_peer: true }
+}
