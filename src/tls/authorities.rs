@@ -2,13 +2,14 @@
 
 use super::{
     chain::Validity,
-    config,
     credentials::Places,
+    crypto,
     error::CredentialsError,
     facts::CertificateFacts,
     files::CredentialPem,
     identity::Identity,
     sections::{certificates, damaged},
+    trust,
 };
 use crate::name::Role;
 use rustls::{RootCertStore, sign::CertifiedKey};
@@ -43,7 +44,7 @@ impl Authorities {
         let role = identity.peer_name().role;
         let roots = if role == Role::Node { &self.nodes } else { &self.parties };
         Validity::of(&own.cert, |at| {
-            config::expect_signed_by(roots, &own.cert, role, config::unix_time(at)).is_ok()
+            trust::expect_signed_by(roots, &own.cert, role, crypto::unix_time(at)).is_ok()
         })
     }
 
@@ -65,7 +66,7 @@ impl Authorities {
             Role::Node => (&self.nodes, &places.node_ca),
             Role::Agent | Role::Caller => (&self.parties, &places.ca),
         };
-        config::expect_signed_by(roots, &own.cert, role, config::unix_time(at)).map_err(|error| {
+        trust::expect_signed_by(roots, &own.cert, role, crypto::unix_time(at)).map_err(|error| {
             let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
             CredentialsError::ForeignLeaf { cert, role, bundle, why }
         })

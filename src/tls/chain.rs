@@ -2,7 +2,7 @@
 //! intermediates that it is verified by.
 
 use super::{
-    config,
+    crypto,
     facts::{self, CertificateFacts, Utc},
 };
 use rustls::{CertificateError as Fault, Error};
@@ -116,10 +116,10 @@ pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<Stri
     let of = |der: &CertificateDer<'_>| CertificateFacts::from_der(der).ok();
     let is_blamed = |one: &CertificateFacts| match error {
         Error::InvalidCertificate(Fault::ExpiredContext { not_after, .. }) => {
-            config::unix_time(one.not_after) == *not_after
+            crypto::unix_time(one.not_after) == *not_after
         }
         Error::InvalidCertificate(Fault::NotValidYetContext { not_before, .. }) => {
-            config::unix_time(one.not_before) == *not_before
+            crypto::unix_time(one.not_before) == *not_before
         }
         _ => false,
     };
@@ -162,7 +162,7 @@ impl Certificate<'_> {
     }
 
     fn is_signed_by(&self, other: &Self) -> bool {
-        let algorithms = config::provider().signature_verification_algorithms.all;
+        let algorithms = crypto::provider().signature_verification_algorithms.all;
         self.facts.issuer == other.facts.subject
             && facts::is_signed_by(self.der, &other.facts.public_key_der, algorithms)
     }

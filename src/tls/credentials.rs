@@ -5,7 +5,7 @@ use super::{
     authorities::Authorities,
     chain::{ChainBound, Validity},
     claim::ClaimSlot,
-    config::{self, Trust, TrustParts},
+    config,
     error::CredentialsError,
     facts::Utc,
     files::{self, CredentialFiles, CredentialPem, CrlScope},
@@ -13,6 +13,7 @@ use super::{
     lists::{self, Lists, Mark},
     revalidation::{self, Lapse, Revoked},
     sections::{certificates, certified_key, damaged},
+    trust::{Trust, TrustParts},
 };
 use crate::name::{PeerName, Role};
 use rustls::{ClientConfig, ServerConfig, server::VerifierBuilderError, sign::CertifiedKey};

@@ -2,7 +2,7 @@
 //! bound to give.
 
 use super::{
-    config::provider,
+    crypto::provider,
     facts::{self, FactsError},
     key_kind, pem,
 };

@@ -1,6 +1,6 @@
 //! SHA-256 of the TLS provider, for fingerprints and for secrets of which only the hash is kept.
 
-use super::config::provider;
+use super::crypto::provider;
 use rustls::CipherSuite;
 use subtle::ConstantTimeEq as _;
 

@@ -6,7 +6,7 @@
 //! none passes for it.
 
 use super::{
-    config::{UNFIT_MARK, provider},
+    crypto::provider,
     digest::{DIGEST_BYTES, is_same, sha256},
     error::CredentialsError,
     facts::{CertificateFacts, FactsError},
@@ -14,6 +14,7 @@ use super::{
     identity::check_trust_domain,
     pem::{self, Kind},
     sections::{certificates, damaged, private_key},
+    verifiers::UNFIT_MARK,
 };
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,

@@ -1,7 +1,7 @@
 //! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do
 //! about it.
 
-use super::{config::UNFIT_MARK, facts::Utc};
+use super::{facts::Utc, verifiers::UNFIT_MARK};
 use crate::printable::printable;
 use std::{
     fmt,

@@ -5,7 +5,7 @@ mod apart;
 use super::explain::{Explanation, FaultKind};
 use super::{
     CertificateFacts, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
-    Judge, RevokedSerial, config, explain,
+    Judge, RevokedSerial, crypto, explain,
 };
 use crate::{
     certs::{Ca, LeafPem, LeafProfile, Usage},
@@ -72,7 +72,7 @@ impl Peer {
         let mut peer = Self::of(&credentials(ca, "node/any"));
         let cert = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("a certificate");
         let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("a key");
-        let own = CertifiedKey::from_der(vec![cert], key, &config::provider()).expect("a pair");
+        let own = CertifiedKey::from_der(vec![cert], key, &crypto::provider()).expect("a pair");
         let shown = Arc::new(SingleCertAndKey::from(own));
         peer.client.client_auth_cert_resolver = shown.clone();
         peer.server.cert_resolver = shown;

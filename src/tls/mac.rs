@@ -1,7 +1,7 @@
 //! HMAC-SHA256 of the TLS provider, for what is not TLS itself: QUIC's stateless resets and the
 //! check of the file that keeps their key.
 
-use super::config::provider;
+use super::crypto::provider;
 use rustls::{
     CipherSuite,
     crypto::tls13::{Hkdf, OkmBlock},

@@ -7,6 +7,7 @@ mod chain;
 mod claim;
 mod config;
 mod credentials;
+mod crypto;
 #[cfg(feature = "certs")]
 mod csr;
 #[cfg(any(feature = "certs", feature = "gateway"))]
@@ -14,6 +15,7 @@ mod digest;
 #[cfg(feature = "certs")]
 mod enrolment;
 mod error;
+mod expiry_warnings;
 mod explain;
 mod facts;
 mod files;
@@ -25,19 +27,20 @@ mod identity;
 #[cfg(feature = "certs")]
 mod key_digest;
 mod key_kind;
-mod revalidation;
 mod lists;
 mod mac;
 mod pem;
+mod revalidation;
 mod sections;
+mod trust;
 #[cfg(feature = "forward")]
 mod upstream;
-mod expiry_warnings;
+mod verifiers;
 
 pub use chain::{ChainBound, Validity};
 pub(crate) use claim::{Claim, ClaimSlot};
-pub(crate) use config::{fill_random, random_bytes};
 pub use credentials::Credentials;
+pub(crate) use crypto::{fill_random, random_bytes};
 #[cfg(feature = "certs")]
 pub use csr::CsrFacts;
 #[cfg(any(feature = "certs", feature = "gateway"))]

@@ -1,11 +1,7 @@
 //! A peer that was good when its link was made, judged again: after a change of trust, and at the
 //! end of its certificate.
 
-use super::{
-    chain::ChainBound,
-    config::{self, Trust},
-    facts::CertificateFacts,
-};
+use super::{chain::ChainBound, crypto, facts::CertificateFacts, trust::Trust};
 use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{collections::HashSet, time::SystemTime};
@@ -72,7 +68,7 @@ pub(super) fn judge(
     let distrusted = |text: String| Lapse::Distrusted(text);
     let (leaf, intermediates) =
         chain.split_first().ok_or_else(|| distrusted("there is none".into()))?;
-    let now = config::unix_time(now);
+    let now = crypto::unix_time(now);
     let host = host.map(ServerName::try_from).transpose();
     let host = host.map_err(|_| distrusted("the name dialled is no host name".into()))?;
     match trust.judge(leaf, intermediates, host.as_ref(), now) {

@@ -1,7 +1,7 @@
 //! What stands in the PEM texts of credentials, or what is there instead.
 
 use super::{
-    config, credentials::Places, error::CredentialsError, facts::FactsError, key_kind, pem,
+    credentials::Places, crypto, error::CredentialsError, facts::FactsError, key_kind, pem,
 };
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,7 +53,7 @@ pub(super) fn certified_key(
 ) -> Result<Arc<CertifiedKey>, CredentialsError> {
     let key = private_key(key_pem, &places.key)?;
     let der = Zeroizing::new(key.secret_der().to_vec());
-    match CertifiedKey::from_der(chain, key, &config::provider()) {
+    match CertifiedKey::from_der(chain, key, &crypto::provider()) {
         Ok(own) => Ok(Arc::new(own)),
         Err(rustls::Error::InconsistentKeys(_)) => Err(CredentialsError::KeyMismatch {
             key: places.key.clone(),

@@ -1,7 +1,7 @@
 //! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else
 //! that this machine may believe.
 
-use super::{config::provider, pem};
+use super::{crypto::provider, pem};
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{io, sync::Arc};

@@ -1,0 +1,55 @@
+//! The cryptography of the TLS provider: signature algorithms, key exchange, randomness, the clock.
+
+use rustls::{NamedGroup, crypto::CryptoProvider};
+use rustls_pki_types::UnixTime;
+use std::{
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
+
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+use rustls::crypto::ring as cryptography;
+#[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+compile_error!("dialback needs the feature `aws-lc-rs` or `ring`");
+
+/// The cryptography, named outright: nothing is taken from, or left in, the process-wide default.
+pub(super) fn provider() -> CryptoProvider {
+    cryptography::default_provider()
+}
+
+/// A moment as TLS has it, to the second.
+pub(super) fn unix_time(at: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Random bytes of the system, by way of the TLS provider.
+///
+/// # Panics
+/// When the system has no randomness to give; nothing safe can be done without it.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill_random(&mut bytes);
+    bytes
+}
+
+/// The same into these bytes.
+///
+/// # Panics
+/// As [`random_bytes`].
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
+    provider().secure_random.fill(bytes).expect("the system gives random bytes");
+}
+
+/// Shared by all configurations, because the accepting side makes one for each handshake.
+pub(super) fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
+    static WITHOUT_AND_WITH: LazyLock<[Arc<CryptoProvider>; 2]> = LazyLock::new(|| {
+        let (mut without, with) = (provider(), provider());
+        without.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+        [without.into(), with.into()]
+    });
+    let [without, with] = &*WITHOUT_AND_WITH;
+    if post_quantum { with.clone() } else { without.clone() }
+}

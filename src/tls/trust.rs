@@ -1,0 +1,165 @@
+//! Trust in CAs: which chain is vouched for, by whom, at which moment.
+
+use super::{
+    chain::{self, ChainBound},
+    claim::{ClaimSlot, Claiming},
+    crypto::{provider, unix_time},
+    files::CrlScope,
+    identity::Identity,
+    verifiers::{NodesOnly, PartiesOnly},
+};
+use crate::{name::Role, rate_limit::LogLimits};
+use rustls::{
+    CertificateError, Error, RootCertStore,
+    client::{
+        WebPkiServerVerifier, danger::ServerCertVerifier, verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::CryptoProvider,
+    server::{
+        ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use std::sync::Arc;
+
+/// What trust is built of.
+pub(super) struct TrustParts<'a> {
+    /// The CAs of agents and callers.
+    pub(super) parties: Arc<RootCertStore>,
+    /// The CAs of nodes: the same ones, unless they are kept apart.
+    pub(super) nodes: Arc<RootCertStore>,
+    /// The revocation lists of all of them, the newest of each issuer first.
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+    /// What of a chain is looked up in them.
+    pub(super) crl_scope: CrlScope,
+    /// The domain in which names hold.
+    pub(super) trust_domain: &'a str,
+}
+
+/// Whom both sides believe: built once when credentials are loaded, shared by every config.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    pub(super) accepting: Arc<PartiesOnly>,
+    pub(super) dialling: Arc<dyn ServerCertVerifier>,
+    parties: Arc<RootCertStore>,
+    nodes: Arc<RootCertStore>,
+}
+
+impl Trust {
+    /// Believes the CAs and nobody else, within one trust domain, and minds the revocation lists.
+    pub(super) fn new(parts: &TrustParts<'_>) -> Result<Self, VerifierBuilderError> {
+        let provider = Arc::new(provider());
+        let trust_domain: Arc<str> = parts.trust_domain.into();
+        let accepting = PartiesOnly {
+            parties: parts.accepting_from(&parts.parties, &provider)?,
+            nodes: parts.accepting_from(&parts.nodes, &provider)?,
+            trust_domain: trust_domain.clone(),
+            refusals: LogLimits::default(),
+        };
+        let dialling = NodesOnly {
+            chain: parts.dialling_to(&provider)?,
+            trust_domain,
+            refusals: LogLimits::default(),
+        };
+        let (parties, nodes) = (parts.parties.clone(), parts.nodes.clone());
+        Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling), parties, nodes })
+    }
+
+    /// Whether the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
+    pub(super) fn vouches_for(
+        &self,
+        chain: &[CertificateDer<'_>],
+        role: Role,
+        at: UnixTime,
+    ) -> bool {
+        let roots = if role == Role::Node { &self.nodes } else { &self.parties };
+        expect_signed_by(roots, chain, role, at).is_ok()
+    }
+
+    /// The judge of those who dial, in one handshake.
+    pub(super) fn accepting_verifier_of_one(&self, slot: ClaimSlot) -> Claiming {
+        let trust_domain = self.accepting.trust_domain.clone();
+        Claiming { verifier: self.accepting.clone(), trust_domain, slot }
+    }
+
+    /// When a chain of a peer ends. `None`: its leaf cannot be read.
+    pub(super) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
+        let role = || Some(Identity::of_leaf(chain.first()?).ok()?.peer_name().role);
+        chain::end_of(chain, |at| {
+            role().is_some_and(|role| self.vouches_for(chain, role, unix_time(at)))
+        })
+    }
+
+    /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was
+    /// dialled by a name.
+    pub(super) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        dialled: Option<&ServerName<'_>>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        match dialled {
+            Some(host) => {
+                self.dialling.verify_server_cert(leaf, intermediates, host, &[], now).map(drop)
+            }
+            None => self.accepting.verify(leaf, intermediates, now).map(drop),
+        }
+    }
+}
+
+/// rustls by itself would check the whole chain, and take an expired list for a good one.
+impl TrustParts<'_> {
+    fn accepting_from(
+        &self,
+        roots: &Arc<RootCertStore>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .with_crls(self.crls.iter().cloned())
+            .enforce_revocation_expiration()
+            .clear_root_hint_subjects();
+        match self.crl_scope {
+            CrlScope::Leaf => builder.only_check_end_entity_revocation().build(),
+            CrlScope::Chain => builder.build(),
+        }
+    }
+
+    fn dialling_to(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+        let roots = self.nodes.clone();
+        let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(self.crls.iter().cloned())
+            .enforce_revocation_expiration();
+        let verifier = match self.crl_scope {
+            CrlScope::Leaf => builder.only_check_end_entity_revocation().build()?,
+            CrlScope::Chain => builder.build()?,
+        };
+        Ok(verifier)
+    }
+}
+
+/// Whether a chain leads to one of these CAs at a moment, for what its role has to show it for.
+/// Lists and hosts are not asked.
+pub(super) fn expect_signed_by(
+    roots: &Arc<RootCertStore>,
+    chain: &[CertificateDer<'_>],
+    role: Role,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let (leaf, intermediates) =
+        chain.split_first().ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let provider = provider();
+    if role == Role::Node {
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        let known = provider.signature_verification_algorithms.all;
+        return verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, known);
+    }
+    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.into())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?
+        .verify_client_cert(leaf, intermediates, now)
+        .map(|_verified| ())
+}
