@@ -162,7 +162,7 @@ impl Certificate<'_> {
     }
 
     fn is_signed_by(&self, other: &Self) -> bool {
-        let algorithms = crypto::provider().signature_verification_algorithms.all;
+        let algorithms = crypto::algorithms().all;
         self.facts.issuer == other.facts.subject
             && facts::is_signed_by(self.der, &other.facts.public_key_der, algorithms)
     }

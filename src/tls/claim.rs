@@ -4,12 +4,7 @@
 
 use super::{facts::CertificateFacts, identity::Identity};
 use crate::limits::CLAIM_CHARS_MAX;
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    server::danger::{ClientCertVerified, ClientCertVerifier},
-};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use std::sync::{Arc, OnceLock};
 
 /// Name and serial number in a certificate that a handshake refused. Proof of nothing, and text of
@@ -56,65 +51,11 @@ impl ClaimSlot {
     pub(crate) fn get(&self) -> Option<&Claim> {
         self.0.get()
     }
-}
 
-/// Verifies as another verifier does, for one handshake, and keeps the claim of what that refuses.
-#[derive(Debug)]
-pub(super) struct Claiming {
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    pub(super) trust_domain: Arc<str>,
-    pub(super) slot: ClaimSlot,
-}
-
-impl Claiming {
-    fn keep(&self, leaf: &CertificateDer<'_>) {
-        if let Some(claim) = Claim::of(leaf, &self.trust_domain) {
-            drop(self.slot.0.set(claim));
+    /// Keeps the claim of a rejected leaf, unless there is one.
+    pub(super) fn keep(&self, leaf: &CertificateDer<'_>, trust_domain: &str) {
+        if let Some(claim) = Claim::of(leaf, trust_domain) {
+            drop(self.0.set(claim));
         }
-    }
-}
-
-impl ClientCertVerifier for Claiming {
-    fn client_auth_mandatory(&self) -> bool {
-        self.verifier.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.verifier.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.verifier.verify_client_cert(leaf, intermediates, now);
-        verified.inspect_err(|_refused| self.keep(leaf))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.verifier.verify_tls12_signature(message, leaf, signature);
-        verified.inspect_err(|_refused| self.keep(leaf))
-    }
-
-    /// A certificate that is shown without its key is refused here.
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.verifier.verify_tls13_signature(message, leaf, signature);
-        verified.inspect_err(|_refused| self.keep(leaf))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
     }
 }

@@ -128,7 +128,7 @@ impl Credentials {
     fn load(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
         let chain = certificates(pem.cert, &places.cert)?;
         let identity = own_identity(&chain, &places.cert)?;
-        let own = certified_key(chain, pem.key, places)?;
+        let own = certified_key(chain, pem.key, &places.cert, &places.key)?;
         let authorities = Authorities::read(pem, places)?;
         let validity = authorities
             .validity_of(&own, &identity)
@@ -263,35 +263,40 @@ impl Credentials {
     /// TLS for the side that accepts: peers must show a certificate of our CAs and our trust
     /// domain.
     pub fn accepting_config(&self, alpn: &[u8]) -> Result<ServerConfig, CredentialsError> {
-        let Material { own, trust, .. } = &*self.material;
-        config::accepting(own.clone(), trust, self.post_quantum, alpn)
-            .map_err(|source| CredentialsError::Tls { source })
+        self.accepting_config_of_one(alpn, &ClaimSlot::default())
     }
 
-    /// The same for one handshake. What a certificate says of itself that is refused in it is put
-    /// into this slot.
+    /// The same for one handshake, which puts what a rejected certificate claims into this slot.
     pub(crate) fn accepting_config_of_one(
         &self,
         alpn: &[u8],
         slot: &ClaimSlot,
     ) -> Result<ServerConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
-        config::accepting_one(own.clone(), trust, self.post_quantum, alpn, slot.clone())
-            .map_err(|source| CredentialsError::Tls { source })
+        let clients = trust.client_verifier(true, slot.clone());
+        Ok(config::accepting(own.clone(), clients, self.post_quantum, &[alpn])?)
     }
 
-    /// What a party shows and whom it believes.
+    /// TLS for the gateway: peers may show a certificate, which is verified as on links. It shows
+    /// another certificate than that of links if there is one.
     #[cfg(feature = "gateway")]
-    pub(super) fn own_and_trust(&self) -> (&Arc<CertifiedKey>, &Trust) {
-        (&self.material.own, &self.material.trust)
+    pub(super) fn http_config(
+        &self,
+        own: Option<&Arc<CertifiedKey>>,
+        alpn: &[&[u8]],
+        slot: &ClaimSlot,
+    ) -> Result<ServerConfig, CredentialsError> {
+        let Material { own: node, trust, .. } = &*self.material;
+        let clients = trust.client_verifier(false, slot.clone());
+        Ok(config::accepting(own.unwrap_or(node).clone(), clients, true, alpn)?)
     }
 
-    /// TLS for the side that dials: it believes nodes of our CAs and our trust domain, by the name
+    /// TLS for the side that dials: it trusts nodes of our CAs and our trust domain, by the name
     /// dialled.
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
-        config::dialling(own.clone(), trust, self.post_quantum, alpn)
-            .map_err(|source| CredentialsError::Tls { source })
+        let (own, nodes) = (Some(own.clone()), trust.node_verifier());
+        Ok(config::dialling(own, nodes, self.post_quantum, alpn)?)
     }
 }
 

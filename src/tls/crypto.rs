@@ -1,6 +1,9 @@
 //! The cryptography of the TLS provider: signature algorithms, key exchange, randomness, the clock.
 
-use rustls::{NamedGroup, crypto::CryptoProvider};
+use rustls::{
+    CipherSuite, NamedGroup, Tls13CipherSuite,
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
+};
 use rustls_pki_types::UnixTime;
 use std::{
     sync::{Arc, LazyLock},
@@ -15,8 +18,8 @@ use rustls::crypto::ring as cryptography;
 compile_error!("dialback needs the feature `aws-lc-rs` or `ring`");
 
 /// The cryptography, named outright: nothing is taken from, or left in, the process-wide default.
-pub(super) fn provider() -> CryptoProvider {
-    cryptography::default_provider()
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    provider_with(true)
 }
 
 /// A moment as TLS has it, to the second.
@@ -43,10 +46,22 @@ pub(crate) fn fill_random(bytes: &mut [u8]) {
     provider().secure_random.fill(bytes).expect("the system gives random bytes");
 }
 
+/// The cipher suite that every provider for QUIC has (RFC 9001 section 5.2), for its hash.
+pub(super) fn sha256_suite() -> Option<&'static Tls13CipherSuite> {
+    let suites = &provider().cipher_suites;
+    let suite = suites.iter().find(|one| one.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
+    suite.and_then(|one| one.tls13())
+}
+
+/// The signature algorithms that certificates and handshakes are verified by.
+pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
 /// Shared by all configurations, because the accepting side makes one for each handshake.
 pub(super) fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
     static WITHOUT_AND_WITH: LazyLock<[Arc<CryptoProvider>; 2]> = LazyLock::new(|| {
-        let (mut without, with) = (provider(), provider());
+        let [mut without, with] = [(); 2].map(|()| cryptography::default_provider());
         without.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
         [without.into(), with.into()]
     });

@@ -2,7 +2,7 @@
 //! bound to give.
 
 use super::{
-    crypto::provider,
+    crypto::algorithms,
     facts::{self, FactsError},
     key_kind, pem,
 };
@@ -58,7 +58,7 @@ fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), Fa
     let (key, signature) =
         (&request.certification_request_info.subject_pki, &request.signature_value.data);
     let signed = request.certification_request_info.raw;
-    let known = provider().signature_verification_algorithms.all;
+    let known = algorithms().all;
     let is_proof = request.verify_signature().is_ok()
         || known.iter().any(|one| {
             one.verify_signature(&key.subject_public_key.data, signed, signature).is_ok()

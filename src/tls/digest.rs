@@ -1,7 +1,6 @@
 //! SHA-256 of the TLS provider, for fingerprints and for secrets of which only the hash is kept.
 
-use super::crypto::provider;
-use rustls::CipherSuite;
+use super::crypto::sha256_suite;
 use subtle::ConstantTimeEq as _;
 
 /// Bytes of a digest.
@@ -10,16 +9,10 @@ pub(crate) const DIGEST_BYTES: usize = 32;
 /// The SHA-256 of some bytes.
 ///
 /// # Panics
-/// When the provider has no SHA-256: QUIC itself demands it (RFC 9001 section 5.2), so that no link
-/// could be made either.
+/// When the provider has no SHA-256, without which no link could be made either.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
-    let suites = provider().cipher_suites;
-    let suite = suites
-        .iter()
-        .filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
-        .find_map(|suite| suite.tls13());
     #[expect(clippy::expect_used, reason = "documented; QUIC could not work either")]
-    let digest = suite.expect("a provider for QUIC").common.hash_provider.hash(bytes);
+    let digest = sha256_suite().expect("a provider for QUIC").common.hash_provider.hash(bytes);
     std::array::from_fn(|at| digest.as_ref().get(at).copied().unwrap_or_default())
 }
 

@@ -6,30 +6,25 @@
 //! none passes for it.
 
 use super::{
-    crypto::provider,
+    config,
+    crypto::{algorithms, provider},
     digest::{DIGEST_BYTES, is_same, sha256},
     error::CredentialsError,
     facts::{CertificateFacts, FactsError},
     files::{self, CredentialFiles},
     identity::check_trust_domain,
     pem::{self, Kind},
-    sections::{certificates, damaged, private_key},
-    verifiers::UNFIT_MARK,
+    sections::{certificates, certified_key, damaged},
+    verifiers::{ServerChains, ServerVerifier, Unfit},
 };
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
-    },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
-    version::TLS13,
+    CertificateError, ClientConfig, Error, RootCertStore, ServerConfig,
+    client::verify_server_cert_signed_by_trust_anchor,
+    server::{ParsedCertificate, WebPkiClientVerifier},
+    sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use std::{fmt, path::Path, sync::Arc};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::{path::Path, sync::Arc};
 
 /// What an enroller's certificate says in place of a party.
 pub(crate) fn enroller_uri(trust_domain: &str) -> String {
@@ -57,40 +52,24 @@ impl EnrollerTls {
         let cas = certificates(ca_pem.as_bytes(), "ca.pem")?;
         let mut chain = certificates(leaf_pem.as_bytes(), "the enroller's certificate")?;
         chain.extend(cas.iter().cloned());
-        let key = private_key(key_pem.as_bytes(), "the enroller's key")?;
-        let config = enroller_config(chain, key, roots(cas)?, alpn);
-        config
-            .map(|config| Self(Arc::new(config)))
-            .map_err(|source| CredentialsError::Tls { source })
+        let own = certified_key(
+            chain,
+            key_pem.as_bytes(),
+            "the enroller's certificate",
+            "the enroller's key",
+        )?;
+        let clients = WebPkiClientVerifier::builder_with_provider(roots(cas)?.into(), provider())
+            .allow_unauthenticated()
+            .clear_root_hint_subjects()
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self(Arc::new(config::accepting(own, clients, true, &[alpn])?)))
     }
 
     /// TLS for the side that accepts.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.0.clone()
     }
-}
-
-fn enroller_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    roots: RootCertStore,
-    alpn: &[u8],
-) -> Result<ServerConfig, Error> {
-    let provider = Arc::new(provider());
-    let parties = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
-        .allow_unauthenticated()
-        .clear_root_hint_subjects()
-        .build()
-        .map_err(|error| Error::General(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(parties)
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.max_early_data_size = 0;
-    Ok(config)
 }
 
 /// What the other side shows an enroller, and by what it knows one.
@@ -102,8 +81,9 @@ impl ToEnroller {
         ca_fingerprint: [u8; DIGEST_BYTES],
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
-        let known = EnrollersOnly::new(Known::Fingerprint(ca_fingerprint), None);
-        Self::with(known, None, alpn)
+        let enrollers =
+            EnrollersOnly { known: Known::Fingerprint(ca_fingerprint), trust_domain: None };
+        Self::with(enrollers, None, alpn)
     }
 
     /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its
@@ -116,33 +96,20 @@ impl ToEnroller {
         let name = |path: &Path| path.display().to_string();
         let read = |path: &Path| certificates(&files::read(path)?, &name(path));
         let (cas, chain) = (read(&at.ca)?, read(&at.cert)?);
-        let key = private_key(&files::read_key(&at.key)?, &name(&at.key))?;
-        let known = EnrollersOnly::new(Known::Roots(roots(cas)?), Some(trust_domain.into()));
-        Self::with(known, Some((chain, key)), alpn)
+        let key = files::read_key(&at.key)?;
+        let own = certified_key(chain, &key, &name(&at.cert), &name(&at.key))?;
+        let known = Known::Roots(roots(cas)?);
+        let enrollers = EnrollersOnly { known, trust_domain: Some(trust_domain.into()) };
+        Self::with(enrollers, Some(own), alpn)
     }
 
     fn with(
-        known: EnrollersOnly,
-        own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+        enrollers: EnrollersOnly,
+        own: Option<Arc<CertifiedKey>>,
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
-        let config = || -> Result<ClientConfig, Error> {
-            let builder = ClientConfig::builder_with_provider(known.provider.clone())
-                .with_protocol_versions(&[&TLS13])?
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(known));
-            let mut config = match own {
-                Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
-                None => builder.with_no_client_auth(),
-            };
-            config.alpn_protocols = vec![alpn.to_vec()];
-            config.resumption = Resumption::disabled();
-            config.enable_early_data = false;
-            Ok(config)
-        };
-        config()
-            .map(|config| Self(Arc::new(config)))
-            .map_err(|source| CredentialsError::Tls { source })
+        let verifier = Arc::new(ServerVerifier(enrollers));
+        Ok(Self(Arc::new(config::dialling(own, verifier, true, alpn)?)))
     }
 
     /// TLS for the side that dials.
@@ -175,14 +142,9 @@ enum Known {
 struct EnrollersOnly {
     known: Known,
     trust_domain: Option<String>,
-    provider: Arc<CryptoProvider>,
 }
 
 impl EnrollersOnly {
-    fn new(known: Known, trust_domain: Option<String>) -> Self {
-        Self { known, trust_domain, provider: Arc::new(provider()) }
-    }
-
     fn roots(&self, shown: &[CertificateDer<'_>]) -> Result<RootCertStore, Error> {
         let wanted = match &self.known {
             Known::Roots(roots) => return Ok(roots.clone()),
@@ -214,60 +176,22 @@ impl EnrollersOnly {
     }
 }
 
-impl ServerCertVerifier for EnrollersOnly {
-    fn verify_server_cert(
+impl ServerChains for EnrollersOnly {
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         behind: &[CertificateDer<'_>],
         _dialled: &ServerName<'_>,
-        _ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let roots = self.roots(behind)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let parsed = ParsedCertificate::try_from(leaf)?;
+    ) -> Result<(), Error> {
+        let (roots, parsed) = (self.roots(behind)?, ParsedCertificate::try_from(leaf)?);
+        let algorithms = algorithms().all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, behind, now, algorithms)?;
-        self.expect_enroller(leaf)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, leaf, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.expect_enroller(leaf)
     }
 }
 
-/// A leaf of the right CA whose holder is somebody else.
-#[derive(thiserror::Error)]
-#[error("{UNFIT_MARK}{0}")]
-struct NoEnroller(String);
-
+/// Rejects a leaf of the right CA whose holder is not an enroller.
 fn no_enroller(why: impl ToString) -> Error {
-    CertificateError::Other(OtherError(Arc::new(NoEnroller(why.to_string())))).into()
-}
-
-/// rustls shows a foreign error by its `Debug`, and that text is all that QUIC hands on.
-impl fmt::Debug for NoEnroller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+    Unfit::NoEnroller(why.to_string()).into()
 }

@@ -255,6 +255,12 @@ pub enum CredentialsError {
     },
 }
 
+impl From<rustls::Error> for CredentialsError {
+    fn from(source: rustls::Error) -> Self {
+        Self::Tls { source }
+    }
+}
+
 impl From<FactsError> for IdentityError {
     fn from(error: FactsError) -> Self {
         Self::Unreadable { why: error.to_string() }

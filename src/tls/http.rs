@@ -4,7 +4,6 @@
 use super::{
     chain::ChainBound,
     claim::{Claim, ClaimSlot},
-    config,
     credentials::Credentials,
     error::CredentialsError,
     files,
@@ -12,13 +11,8 @@ use super::{
     revalidation::Lapse,
     sections,
 };
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    server::danger::{ClientCertVerified, ClientCertVerifier},
-    sign::CertifiedKey,
-};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
 use std::{
     fmt, io,
     path::Path,
@@ -69,7 +63,8 @@ impl ServerCertificate {
         key: &[u8],
         [cert_place, key_place]: [String; 2],
     ) -> Result<Self, CredentialsError> {
-        let own = sections::server_key(cert, key, &cert_place, &key_place)?;
+        let chain = sections::certificates(cert, &cert_place)?;
+        let own = sections::certified_key(chain, key, &cert_place, &key_place)?;
         Ok(Self { own, place: cert_place })
     }
 }
@@ -116,7 +111,11 @@ impl HttpTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let slot = ClaimSlot::default();
-        let config = self.config(credentials, &slot).map_err(io::Error::other)?;
+        let own = self.certificate.as_ref().map(|own| &own.own);
+        // Made for each handshake, because each has a slot of its own: a few allocations beside the
+        // handshake's signatures.
+        let config = credentials.http_config(own, &[H2, HTTP_1], &slot);
+        let config = config.map_err(io::Error::other)?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
         let stream = accepted.map_err(|fault| match slot.get().cloned() {
             Some(claim) => io::Error::other(RefusedCertificate { claim, fault }),
@@ -129,33 +128,6 @@ impl HttpTls {
         });
         let shown = shown.transpose().map_err(io::Error::other)?;
         Ok(Accepted { stream, shown, is_h2 })
-    }
-
-    /// Made for each handshake, because what it refuses is put into a slot of its own. That costs a
-    /// few allocations beside the handshake's signatures.
-    fn config(
-        &self,
-        credentials: &Credentials,
-        slot: &ClaimSlot,
-    ) -> Result<ServerConfig, CredentialsError> {
-        let own = self.certificate.as_ref().map(|own| &own.own);
-        let mut config = credentials.http_config(own, slot.clone())?;
-        config.alpn_protocols = vec![H2.to_vec(), HTTP_1.to_vec()];
-        Ok(config)
-    }
-}
-
-impl Credentials {
-    /// TLS for a side that accepts peers with a certificate, judged as on links, and peers without.
-    fn http_config(
-        &self,
-        own: Option<&Arc<CertifiedKey>>,
-        slot: ClaimSlot,
-    ) -> Result<ServerConfig, CredentialsError> {
-        let (node, trust) = self.own_and_trust();
-        let may_show = Arc::new(MayShow(Arc::new(trust.accepting_verifier_of_one(slot))));
-        config::accepting_by(own.unwrap_or(node).clone(), may_show, true)
-            .map_err(|source| CredentialsError::Tls { source })
     }
 }
 
@@ -221,50 +193,5 @@ impl Shown {
             return Err(Lapse::Expired(judged.ends.intermediate().map(str::to_owned)));
         }
         Ok(())
-    }
-}
-
-/// The verifier of links, for peers that may also show nothing.
-#[derive(Debug)]
-struct MayShow(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for MayShow {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.0.verify_client_cert(leaf, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
     }
 }

@@ -118,7 +118,7 @@ fn expect_known(
     let intermediates = chain.iter().skip(1).filter_map(|one| CertificateFacts::from_der(one).ok());
     let intermediates: Vec<CertificateFacts> = intermediates.collect();
     let known = || authorities.known.iter().chain(&intermediates);
-    let algorithms = crypto::provider().signature_verification_algorithms.all;
+    let algorithms = crypto::algorithms().all;
     let mut is_any_known = false;
     for (list, der) in found {
         let mut issuers = known().filter(|ca| ca.subject == list.issuer).peekable();

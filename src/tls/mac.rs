@@ -1,11 +1,8 @@
 //! HMAC-SHA256 of the TLS provider, for what is not TLS itself: QUIC's stateless resets and the
 //! check of the file that keeps their key.
 
-use super::crypto::provider;
-use rustls::{
-    CipherSuite,
-    crypto::tls13::{Hkdf, OkmBlock},
-};
+use super::crypto::sha256_suite;
+use rustls::crypto::tls13::{Hkdf, OkmBlock};
 use subtle::ConstantTimeEq as _;
 
 /// A key. Wiped when dropped, by rustls; it has no `Debug` on purpose.
@@ -24,12 +21,7 @@ impl MacKey {
 
     /// Takes a key. `None` if the provider has no SHA-256, which QUIC itself demands.
     pub(crate) fn new(key: &[u8; Self::KEY_BYTES]) -> Option<Self> {
-        let suites = provider().cipher_suites;
-        let suite = suites
-            .iter()
-            .filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
-            .find_map(|suite| suite.tls13())?;
-        Some(Self { key: OkmBlock::new(key), hmac: suite.hkdf_provider })
+        Some(Self { key: OkmBlock::new(key), hmac: sha256_suite()?.hkdf_provider })
     }
 
     /// The tag of a text.

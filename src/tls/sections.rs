@@ -1,8 +1,6 @@
 //! What stands in the PEM texts of credentials, or what is there instead.
 
-use super::{
-    credentials::Places, crypto, error::CredentialsError, facts::FactsError, key_kind, pem,
-};
+use super::{crypto, error::CredentialsError, facts::FactsError, key_kind, pem};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -34,40 +32,26 @@ fn lacking(text: &[u8], wanted: &'static str, place: &str) -> CredentialsError {
     CredentialsError::Lacking { place: place.into(), wanted, found }
 }
 
-/// A chain that no CA of ours has to vouch for, with its key.
-#[cfg(feature = "gateway")]
-pub(super) fn server_key(
-    cert: &[u8],
-    key: &[u8],
-    cert_place: &str,
-    key_place: &str,
-) -> Result<Arc<CertifiedKey>, CredentialsError> {
-    let places = Places { cert: cert_place.into(), key: key_place.into(), ..Places::in_memory() };
-    certified_key(certificates(cert, cert_place)?, key, &places)
-}
-
+/// A chain with its key, which must be a pair.
 pub(super) fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key_pem: &[u8],
-    places: &Places,
+    cert_place: &str,
+    key_place: &str,
 ) -> Result<Arc<CertifiedKey>, CredentialsError> {
-    let key = private_key(key_pem, &places.key)?;
+    let key = private_key(key_pem, key_place)?;
     let der = Zeroizing::new(key.secret_der().to_vec());
     match CertifiedKey::from_der(chain, key, &crypto::provider()) {
         Ok(own) => Ok(Arc::new(own)),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(CredentialsError::KeyMismatch {
-            key: places.key.clone(),
-            cert: places.cert.clone(),
-        }),
-        Err(_) => Err(unfit(&places.key, key_kind::fault_of(&der))),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(CredentialsError::KeyMismatch { key: key_place.into(), cert: cert_place.into() })
+        }
+        Err(_) => Err(unfit(key_place, key_kind::fault_of(&der))),
     }
 }
 
 /// The one private key of a text.
-pub(super) fn private_key(
-    text: &[u8],
-    place: &str,
-) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+fn private_key(text: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     let key = pem::private_key(text).map_err(|error| unfit(place, error))?;
     key.ok_or_else(|| lacking(text, "private key", place))
 }

@@ -2,11 +2,11 @@
 
 use super::{
     chain::{self, ChainBound},
-    claim::{ClaimSlot, Claiming},
+    claim::ClaimSlot,
     crypto::{provider, unix_time},
     files::CrlScope,
     identity::Identity,
-    verifiers::{NodesOnly, PartiesOnly},
+    verifiers::{ClientChains, ClientVerifier, NodesOnly, ServerChains, ServerVerifier},
 };
 use crate::{name::Role, rate_limit::LogLimits};
 use rustls::{
@@ -39,8 +39,8 @@ pub(super) struct TrustParts<'a> {
 /// Whom both sides believe: built once when credentials are loaded, shared by every config.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    pub(super) accepting: Arc<PartiesOnly>,
-    pub(super) dialling: Arc<dyn ServerCertVerifier>,
+    accepting: Arc<ClientChains>,
+    dialling: Arc<ServerVerifier<NodesOnly>>,
     parties: Arc<RootCertStore>,
     nodes: Arc<RootCertStore>,
 }
@@ -48,10 +48,10 @@ pub(super) struct Trust {
 impl Trust {
     /// Believes the CAs and nobody else, within one trust domain, and minds the revocation lists.
     pub(super) fn new(parts: &TrustParts<'_>) -> Result<Self, VerifierBuilderError> {
-        let provider = Arc::new(provider());
+        let provider = provider();
         let trust_domain: Arc<str> = parts.trust_domain.into();
-        let accepting = PartiesOnly {
-            parties: parts.accepting_from(&parts.parties, &provider)?,
+        let accepting = ClientChains {
+            clients: parts.accepting_from(&parts.parties, &provider)?,
             nodes: parts.accepting_from(&parts.nodes, &provider)?,
             trust_domain: trust_domain.clone(),
             refusals: LogLimits::default(),
@@ -62,7 +62,8 @@ impl Trust {
             refusals: LogLimits::default(),
         };
         let (parties, nodes) = (parts.parties.clone(), parts.nodes.clone());
-        Ok(Self { accepting: Arc::new(accepting), dialling: Arc::new(dialling), parties, nodes })
+        let (accepting, dialling) = (Arc::new(accepting), Arc::new(ServerVerifier(dialling)));
+        Ok(Self { accepting, dialling, parties, nodes })
     }
 
     /// Whether the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
@@ -76,10 +77,18 @@ impl Trust {
         expect_signed_by(roots, chain, role, at).is_ok()
     }
 
-    /// The judge of those who dial, in one handshake.
-    pub(super) fn accepting_verifier_of_one(&self, slot: ClaimSlot) -> Claiming {
-        let trust_domain = self.accepting.trust_domain.clone();
-        Claiming { verifier: self.accepting.clone(), trust_domain, slot }
+    /// The verifier of clients, which puts what a rejected certificate claims into this slot.
+    pub(super) fn client_verifier(
+        &self,
+        is_mandatory: bool,
+        slot: ClaimSlot,
+    ) -> Arc<ClientVerifier> {
+        Arc::new(ClientVerifier { chains: self.accepting.clone(), is_mandatory, slot })
+    }
+
+    /// The verifier of nodes that are dialled.
+    pub(super) fn node_verifier(&self) -> Arc<ServerVerifier<NodesOnly>> {
+        self.dialling.clone()
     }
 
     /// When a chain of a peer ends. `None`: its leaf cannot be read.
@@ -100,9 +109,7 @@ impl Trust {
         now: UnixTime,
     ) -> Result<(), Error> {
         match dialled {
-            Some(host) => {
-                self.dialling.verify_server_cert(leaf, intermediates, host, &[], now).map(drop)
-            }
+            Some(host) => self.dialling.0.verify(leaf, intermediates, host, now),
             None => self.accepting.verify(leaf, intermediates, now).map(drop),
         }
     }
@@ -157,7 +164,7 @@ pub(super) fn expect_signed_by(
         let known = provider.signature_verification_algorithms.all;
         return verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, known);
     }
-    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.into())
+    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
         .build()
         .map_err(|error| Error::General(error.to_string()))?
         .verify_client_cert(leaf, intermediates, now)

@@ -1,8 +1,8 @@
 //! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else
 //! that this machine may believe.
 
-use super::{crypto::provider, pem};
-use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
+use super::{config, crypto::provider, pem};
+use rustls::{RootCertStore, client::WebPkiServerVerifier};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,13 +33,11 @@ impl UpstreamTls {
         if roots.is_empty() {
             return Err("the CAs of the upstream: there is no certificate among them".into());
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|fault| fault.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.resumption = Resumption::disabled();
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
+            .build()
+            .map_err(|fault| fault.to_string())?;
+        let config = config::dialling(None, verifier, true, b"http/1.1");
+        let config = config.map_err(|fault| fault.to_string())?;
         Ok(Self { connector: Arc::new(config).into(), host })
     }
 

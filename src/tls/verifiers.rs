@@ -2,6 +2,8 @@
 
 use super::{
     chain,
+    claim::ClaimSlot,
+    crypto::algorithms,
     identity::{Identity, IdentityError},
 };
 use crate::{
@@ -11,29 +13,29 @@ use crate::{
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{verify_tls12_signature, verify_tls13_signature},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{fmt, iter, slice, sync::Arc};
 use tokio::time::Instant;
 
-/// Accepts any of the three roles of our trust domain; which of them may do what is the link's to
-/// say.
+/// Verifies the chain and the trust domain of clients, whose role may be any of the three.
 #[derive(Debug)]
-pub(super) struct PartiesOnly {
-    pub(super) parties: Arc<dyn ClientCertVerifier>,
+pub(super) struct ClientChains {
+    pub(super) clients: Arc<dyn ClientCertVerifier>,
     pub(super) nodes: Arc<dyn ClientCertVerifier>,
     pub(super) trust_domain: Arc<str>,
     pub(super) refusals: LogLimits<()>,
 }
 
-impl PartiesOnly {
-    /// Whoever says that it is a node has to be signed by a CA of nodes, and nobody else may be:
-    /// what a leaf says of itself only chooses who has to vouch for it.
+impl ClientChains {
+    /// A client that claims to be a node must be signed by a CA of nodes, and no other client may
+    /// be: the claim selects the CAs and proves nothing.
     fn vouching_for(&self, claimed: Option<&PeerName>) -> &dyn ClientCertVerifier {
         match claimed {
-            Some(party) if party.role == Role::Node => &*self.nodes,
-            _ => &*self.parties,
+            Some(peer) if peer.role == Role::Node => &*self.nodes,
+            _ => &*self.clients,
         }
     }
 
@@ -52,13 +54,29 @@ impl PartiesOnly {
     }
 }
 
-impl ClientCertVerifier for PartiesOnly {
+/// Verifies clients in TLS handshakes.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub(super) chains: Arc<ClientChains>,
+    /// Rejects clients that show no certificate.
+    pub(super) is_mandatory: bool,
+    /// Receives the name and serial number in a rejected certificate.
+    pub(super) slot: ClaimSlot,
+}
+
+impl ClientVerifier {
+    fn keep_claim(&self, leaf: &CertificateDer<'_>) {
+        self.slot.keep(leaf, &self.chains.trust_domain);
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        true
+        self.is_mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.parties.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -67,8 +85,9 @@ impl ClientCertVerifier for PartiesOnly {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(leaf, intermediates, now).inspect_err(|error| {
-            tell_refused(&self.refusals, &chain_of(leaf, intermediates), error);
+        self.chains.verify(leaf, intermediates, now).inspect_err(|error| {
+            log_rejected(&self.chains.refusals, &chain_of(leaf, intermediates), error);
+            self.keep_claim(leaf);
         })
     }
 
@@ -78,20 +97,23 @@ impl ClientCertVerifier for PartiesOnly {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.parties.verify_tls12_signature(message, leaf, signature)
+        verify_tls12_signature(message, leaf, signature, &algorithms())
+            .inspect_err(|_| self.keep_claim(leaf))
     }
 
+    /// Rejects a certificate that is shown without its key.
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.parties.verify_tls13_signature(message, leaf, signature)
+        verify_tls13_signature(message, leaf, signature, &algorithms())
+            .inspect_err(|_| self.keep_claim(leaf))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.parties.supported_verify_schemes()
+        algorithms().supported_schemes()
     }
 }
 
@@ -104,7 +126,7 @@ fn chain_of<'a>(
 
 /// Logs who was refused, within bounds. TLS hands on the reason and not the name, and a name that
 /// nobody vouched for is worth reading all the same.
-fn tell_refused(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
+fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
     let Some(suppressed) = refusals.say((), Instant::now()) else { return };
     let (party, serial) = (identity.peer_name(), identity.serial());
@@ -152,28 +174,55 @@ impl NodesOnly {
     }
 }
 
-impl ServerCertVerifier for NodesOnly {
+impl ServerChains for NodesOnly {
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        dialled: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.chain
+            .verify_server_cert(leaf, intermediates, dialled, &[], now)
+            .map_err(|error| self.reworded(error, leaf))
+            .inspect_err(|error| {
+                // The link reports all other errors.
+                let chain = chain_of(leaf, intermediates);
+                if chain::blamed(error, &chain).is_some() {
+                    log_rejected(&self.refusals, &chain, error);
+                }
+            })?;
+        Ok(self.expect_node(leaf)?)
+    }
+}
+
+/// Verifies the certificate chains of servers.
+pub(super) trait ServerChains: fmt::Debug + Send + Sync {
+    /// Verifies the chain of a server that was dialled by this name.
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        dialled: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error>;
+}
+
+/// Verifies servers in TLS handshakes.
+#[derive(Debug)]
+pub(super) struct ServerVerifier<C>(pub(super) C);
+
+impl<C: ServerChains> ServerCertVerifier for ServerVerifier<C> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         dialled: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_server_cert(leaf, intermediates, dialled, ocsp_response, now)
-            .map_err(|error| self.reworded(error, leaf))
-            .inspect_err(|error| {
-                // The link says all else.
-                let chain = chain_of(leaf, intermediates);
-                if chain::blamed(error, &chain).is_some() {
-                    tell_refused(&self.refusals, &chain, error);
-                }
-            })?;
-        self.expect_node(leaf)?;
-        Ok(verified)
+        self.0.verify(leaf, intermediates, dialled, now)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -182,7 +231,7 @@ impl ServerCertVerifier for NodesOnly {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, leaf, signature)
+        verify_tls12_signature(message, leaf, signature, &algorithms())
     }
 
     fn verify_tls13_signature(
@@ -191,11 +240,11 @@ impl ServerCertVerifier for NodesOnly {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, leaf, signature)
+        verify_tls13_signature(message, leaf, signature, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        algorithms().supported_schemes()
     }
 }
 
@@ -204,11 +253,14 @@ pub(super) const UNFIT_MARK: &str = "unfit: ";
 
 /// A leaf whose chain is good and whose holder is not the one wanted.
 #[derive(thiserror::Error)]
-enum Unfit {
+pub(super) enum Unfit {
     #[error("{UNFIT_MARK}{0}")]
     Identity(IdentityError),
     #[error("{UNFIT_MARK}the certificate is that of {0}; the role wanted here is node")]
     NoNode(PeerName),
+    #[cfg(feature = "certs")]
+    #[error("{UNFIT_MARK}{0}")]
+    NoEnroller(String),
 }
 
 /// rustls shows a foreign error by its `Debug`, and that text is all that QUIC hands on.
