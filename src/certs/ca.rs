@@ -1,7 +1,7 @@
 //! One CA: makes its own certificate, signs leafs and revocation lists. In memory; no files here.
 
 use super::{CertPem, CertsError, LeafPem, LeafProfile};
-use crate::tls::{self, CertificateFacts, FactsError, RevokedSerial};
+use crate::tls::{self, CertificateFacts, FactsError, RevokedSerial, hex};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
@@ -39,20 +39,18 @@ impl Ca {
     pub fn generate(trust_domain: &str, now: SystemTime) -> Result<Self, CertsError> {
         let key = new_key()?;
         let key_id = CertificateParams::default().key_identifier(&key);
-        let mark: String = key_id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        Self::named(&format!("dialback CA {mark}"), trust_domain, key, now)
+        let mark = hex(&key_id[..4]);
+        Self::of_subject(&format!("dialback CA {mark}"), trust_domain, key, now)
     }
 
-    fn named(
+    fn of_subject(
         name: &str,
         trust_domain: &str,
         key: KeyPair,
         now: SystemTime,
     ) -> Result<Self, CertsError> {
         tls::check_trust_domain(trust_domain)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
+        let mut params = named(name);
         params.subject_alt_names = vec![uri(&format!("{TRUST_DOMAIN_SCHEME}{trust_domain}"))?];
         params.serial_number = Some(new_serial());
         params.not_before = moment(now - BACKDATED)?;
@@ -147,7 +145,7 @@ impl Ca {
         let mut params = profile.params()?;
         params.serial_number = Some(serial.clone());
         let cert = params.signed_by(key, &self.issuer)?.pem();
-        let serial = serial.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let serial = hex(serial.as_ref());
         Ok(CertPem { cert, serial })
     }
 
@@ -220,16 +218,25 @@ fn revoked_entry(entry: &RevokedSerial) -> Result<RevokedCertParams, CertsError>
 }
 
 fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
-    let is_hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let why =
-        || CertsError::Signing { why: format!("{text:?} is no serial number in hexadecimal") };
-    if !is_hex || !text.len().is_multiple_of(2) {
-        return Err(why());
+    let mut bytes = vec![0; text.len() / 2];
+    match tls::fill_from_hex(text, &mut bytes) {
+        Some(()) if !bytes.is_empty() => Ok(bytes),
+        _ => {
+            Err(CertsError::Signing { why: format!("{text:?} is no serial number in hexadecimal") })
+        }
     }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| why()))
-        .collect()
+}
+
+/// The longest common name that X.520 allows.
+const COMMON_NAME_CHARS_MAX: usize = 64;
+
+/// A certificate or request with this common name, cut to the longest that is allowed.
+pub(super) fn named(common_name: &str) -> CertificateParams {
+    let common_name: String = common_name.chars().take(COMMON_NAME_CHARS_MAX).collect();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
 }
 
 pub(super) fn new_key() -> Result<KeyPair, CertsError> {
@@ -321,7 +328,7 @@ mod tests {
     #[test]
     fn two_cas_of_one_name_are_refused_together_and_each_is_taken_alone() {
         let now = SystemTime::now();
-        let namesake = || Ca::named("CA", "d", new_key().expect("a key"), now).expect("made");
+        let namesake = || Ca::of_subject("CA", "d", new_key().expect("a key"), now).expect("made");
         let (one, two) = (namesake(), namesake());
         let party = "agent/a".parse().expect("a party");
         let leaf = one.leaf(&LeafProfile::new("d", &party, &[], now)).expect("signed");

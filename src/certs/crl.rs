@@ -130,7 +130,7 @@ impl CertsDir {
     /// Whether a certificate was revoked, whichever CA it is of: serial numbers are drawn by chance
     /// and never meet.
     pub(super) fn is_revoked(&self, serial: &str) -> Result<bool, CertsError> {
-        Ok(self.all_revoked()?.iter().any(|entry| entry.serial == serial))
+        Ok(self.revoked_serials()?.contains(serial))
     }
 
     /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever party and
@@ -143,8 +143,7 @@ impl CertsDir {
         party: &PeerName,
         public_key_der: &[u8],
     ) -> Result<Option<String>, CertsError> {
-        let revoked: BTreeSet<_> =
-            self.all_revoked()?.into_iter().map(|entry| entry.serial).collect();
+        let revoked = self.revoked_serials()?;
         if revoked.is_empty() {
             return Ok(None);
         }
@@ -167,8 +166,7 @@ impl CertsDir {
         &self,
         serial: &str,
     ) -> Result<Option<String>, CertsError> {
-        let revoked: BTreeSet<_> =
-            self.all_revoked()?.into_iter().map(|entry| entry.serial).collect();
+        let revoked = self.revoked_serials()?;
         let listed = issued::read(&self.record_path())?;
         let own = listed.iter().find(|one| one.serial == serial);
         let Some(digest) = own.and_then(|one| one.key_digest.clone()) else { return Ok(None) };
@@ -183,6 +181,10 @@ impl CertsDir {
         let mut all = revoked::read(&self.revoked_path(), None)?;
         all.extend(self.lists()?.into_iter().flat_map(|list| list.revoked));
         Ok(all)
+    }
+
+    fn revoked_serials(&self) -> Result<BTreeSet<String>, CertsError> {
+        Ok(self.all_revoked()?.into_iter().map(|entry| entry.serial).collect())
     }
 
     fn ca_and_list(&self) -> Result<(Ca, PresentList), CertsError> {

@@ -9,12 +9,8 @@ use super::{
     issued::{self, ListedCertificate},
     pair,
 };
-use crate::tls::{FactsError, Utc};
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use crate::tls::Utc;
+use std::{fmt, path::PathBuf, time::SystemTime};
 
 /// The trust domain of a CA for which none was named.
 const TRUST_DOMAIN_DEFAULT: &str = "dialback.local";
@@ -184,10 +180,6 @@ impl CertsDir {
     pub(super) fn crl_path(&self) -> PathBuf {
         self.dir.join("crl.pem")
     }
-}
-
-pub(super) fn damaged(path: &Path, source: FactsError) -> CertsError {
-    CertsError::of_file(path, source)
 }
 
 pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {

@@ -46,20 +46,25 @@ pub(super) fn read(path: &Path) -> Result<String, CertsError> {
 
 /// The whole of a text file, or nothing if there is none.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, CertsError> {
-    match read(path) {
-        Err(CertsError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(None)
-        }
-        other => other.map(Some),
-    }
+    none_if_missing(read(path))
 }
 
 /// The bytes of a PEM file, or nothing if there is none. What else stands in it need not be UTF-8.
 pub(super) fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, CertsError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CertsError::Unreadable { path: path.into(), source }),
+    none_if_missing(read_bytes(path))
+}
+
+/// The bytes of a file.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, CertsError> {
+    fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })
+}
+
+fn none_if_missing<T>(read: Result<T, CertsError>) -> Result<Option<T>, CertsError> {
+    match read {
+        Err(CertsError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        other => other.map(Some),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is in a PEM file, for people: certificates, lists, requests, and keys, of which only the
 //! kind is said.
 
-use super::{CertsError, dir::damaged};
+use super::{CertsError, files};
 use crate::tls::{CertificateFacts, CrlFacts, CsrFacts, FactsError, PemKind, pem_blocks};
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 /// Something that `certs inspect` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +33,10 @@ impl fmt::Display for Inspected {
 /// keys, each in their order.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     let path = path.as_ref();
-    let text =
-        fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })?;
+    let text = files::read_bytes(path)?;
     let text = zeroize::Zeroizing::new(text);
     let bytes = text.as_slice();
-    let at = |source| damaged(path, source);
+    let at = |source| CertsError::of_file(path, source);
     let certificates = CertificateFacts::all_from_pem(bytes).map_err(at)?.into_iter();
     let lists = CrlFacts::all_from_pem(bytes).map_err(at)?.into_iter();
     let requests = CsrFacts::all_from_pem(bytes).map_err(at)?.into_iter();

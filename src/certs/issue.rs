@@ -4,7 +4,7 @@
 use super::{
     CertsDir, CertsError, LeafProfile,
     ca::{Ca, key_pair},
-    dir::{Action, damaged, expect_holding, is_fresh},
+    dir::{Action, expect_holding, is_fresh},
     files::{self, Audience},
     issued,
     leaf::Host,
@@ -17,7 +17,7 @@ use crate::{
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -74,25 +74,23 @@ impl CertsDir {
         let hosts = wanted_hosts(request)?;
         let _held = self.hold()?;
         let ca = self.ca()?;
-        let not_after = leaf_end(request.days, &ca, now)?;
-        let party = PeerName::new(request.role, request.name.clone());
-        let there = self.present_leaf(&party)?;
+        let party = &PeerName::new(request.role, request.name.clone());
+        let plan = Plan { party, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
+        let there = self.present_leaf(party)?;
         if !request.force {
-            self.expect_usable_key(&party)?;
+            self.expect_usable_key(party)?;
             if there.is_none() {
-                self.expect_no_request(&party)?;
+                self.expect_no_request(party)?;
             }
         }
-        if let Some((facts, true)) = &there
-            && !request.force
-            && self.is_good(facts, &ca, &Wanted { party: &party, hosts: &hosts }, now)?
+        let kept = there.as_ref().filter(|(_, has_key)| *has_key && !request.force);
+        if let Some((facts, _)) = kept
+            && self.is_good(facts, &ca, &plan, now)?
         {
-            return Ok(self.report(Action::Kept, &party, facts));
+            return Ok(self.report(Action::Kept, party, facts));
         }
-        let plan = Plan { party: &party, hosts: &hosts, not_after };
         let facts = self.make_pair(&ca, &plan, now)?;
-        let action = if there.is_some() { Action::Renewed } else { Action::Made };
-        Ok(self.report(action, &party, &facts))
+        Ok(self.report(made_or_renewed(there.is_some()), party, &facts))
     }
 
     /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
@@ -109,24 +107,21 @@ impl CertsDir {
         let key = public_key_of(csr.as_ref())?;
         let _held = self.hold()?;
         let ca = self.ca()?;
-        let not_after = leaf_end(request.days, &ca, now)?;
-        let party = PeerName::new(request.role, request.name.clone());
-        let there = self.present_leaf(&party)?;
-        self.expect_no_other_key(&party, &key)?;
-        let for_key = there.as_ref().map(|(facts, _)| facts).filter(|f| f.has_public_key(&key));
-        if let Some(serial) = self.revoked_serial_of_key(&party, &key)? {
-            return Err(CertsError::RevokedKey { party, serial });
+        let party = &PeerName::new(request.role, request.name.clone());
+        let plan = Plan { party, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
+        let there = self.present_leaf(party)?;
+        self.expect_no_other_key(party, &key)?;
+        if let Some(serial) = self.revoked_serial_of_key(party, &key)? {
+            return Err(CertsError::RevokedKey { party: party.clone(), serial });
         }
-        if let Some(facts) = for_key
-            && !request.force
-            && self.is_good(facts, &ca, &Wanted { party: &party, hosts: &hosts }, now)?
+        let kept = there.as_ref().map(|(facts, _)| facts);
+        if let Some(facts) = kept.filter(|facts| facts.has_public_key(&key) && !request.force)
+            && self.is_good(facts, &ca, &plan, now)?
         {
-            return Ok(self.report(Action::Kept, &party, facts));
+            return Ok(self.report(Action::Kept, party, facts));
         }
-        let plan = Plan { party: &party, hosts: &hosts, not_after };
         let facts = self.make_cert(&ca, &plan, &key, now)?;
-        let action = if there.is_some() { Action::Renewed } else { Action::Made };
-        Ok(self.report(action, &party, &facts))
+        Ok(self.report(made_or_renewed(there.is_some()), party, &facts))
     }
 
     /// Makes a key and its leaf. The leaf is recorded first: a serial that is out in the world
@@ -168,7 +163,7 @@ impl CertsDir {
         &self,
         facts: &CertificateFacts,
         ca: &Ca,
-        wanted: &Wanted<'_>,
+        wanted: &Plan<'_>,
         now: SystemTime,
     ) -> Result<bool, CertsError> {
         Ok(is_as_wanted(facts, ca, wanted)
@@ -230,7 +225,7 @@ impl CertsDir {
         let Some(text) = files::read_pem(path)?.map(Zeroizing::new) else { return Ok(None) };
         match key_pair(&text) {
             Ok(Some(key)) => Ok(Some(key)),
-            Err(error @ FactsError::Unusable { .. }) => Err(damaged(path, error)),
+            Err(error @ FactsError::Unusable { .. }) => Err(CertsError::of_file(path, error)),
             Ok(None) | Err(_) => Err(CertsError::UnfitKey { path: path.into() }),
         }
     }
@@ -263,7 +258,7 @@ impl CertsDir {
     fn record(&self, plan: &Plan<'_>, cert: &str) -> Result<CertificateFacts, CertsError> {
         let path = self.leaf_path(plan.party, "pem");
         let facts = CertificateFacts::all_from_pem(cert.as_bytes())
-            .map_err(|source| damaged(&path, source))?
+            .map_err(|source| CertsError::of_file(&path, source))?
             .into_iter()
             .next()
             .ok_or(CertsError::NothingToInspect { path })?;
@@ -294,10 +289,8 @@ impl CertsDir {
     }
 }
 
-/// Whose leaf, for which hosts.
-struct Wanted<'a> {
-    party: &'a PeerName,
-    hosts: &'a BTreeSet<Host>,
+fn made_or_renewed(was_there: bool) -> Action {
+    if was_there { Action::Renewed } else { Action::Made }
 }
 
 /// A leaf that is about to be signed.
@@ -322,9 +315,9 @@ impl Plan<'_> {
 
 /// The public key of the one request in a file.
 fn public_key_of(path: &Path) -> Result<Vec<u8>, CertsError> {
-    let text =
-        fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })?;
-    let found = CsrFacts::all_from_pem(&text).map_err(|source| damaged(path, source))?;
+    let text = files::read_bytes(path)?;
+    let found =
+        CsrFacts::all_from_pem(&text).map_err(|source| CertsError::of_file(path, source))?;
     match found.as_slice() {
         [one] => Ok(one.public_key_der().to_vec()),
         several => Err(CertsError::NotOneRequest { path: path.into(), count: several.len() }),
@@ -353,7 +346,7 @@ fn leaf_end(days: u32, ca: &Ca, now: SystemTime) -> Result<SystemTime, CertsErro
     Ok(now + DAY * days)
 }
 
-fn is_as_wanted(facts: &CertificateFacts, ca: &Ca, wanted: &Wanted<'_>) -> bool {
+fn is_as_wanted(facts: &CertificateFacts, ca: &Ca, wanted: &Plan<'_>) -> bool {
     ca.is_issuer_of(facts)
         && facts.uri_sans == [spiffe_uri(ca.trust_domain(), wanted.party)]
         && hosts_of(facts) == *wanted.hosts
@@ -372,6 +365,7 @@ mod tests {
         certs::InitOptions,
         tls::{CredentialFiles, Credentials},
     };
+    use std::fs;
 
     fn with_ca(now: SystemTime) -> (tempfile::TempDir, CertsDir) {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,13 +1,12 @@
 //! `issued.jsonl`: one line for every leaf that was ever signed here. Revoking needs the serials.
 
-use super::{CertsError, files};
+use super::{CertsError, record};
 use crate::{
     name::PeerName,
     tls::{self, CertificateFacts, Utc},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::SystemTime};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A leaf that was signed here once. It may be revoked, replaced or past its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,32 +57,12 @@ pub(super) fn append(
         sans: sans.to_vec(),
         key_sha256: tls::key_digest(leaf.public_key_der()),
     };
-    let text = serde_json::to_string(&line)
-        .map_err(|error| CertsError::Signing { why: error.to_string() })?;
-    files::append_line(path, &text)
+    record::append(path, &line)
 }
 
 /// Every leaf in the record, in the order in which they were signed. No file: none.
 pub(super) fn read(path: &Path) -> Result<Vec<ListedCertificate>, CertsError> {
-    lines(path, parse)
-}
-
-/// Reads a file of one record a line. No file: none.
-pub(super) fn lines<T>(
-    path: &Path,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, CertsError> {
-    let text = files::read_if_there(path)?.unwrap_or_default();
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(at, line)| {
-            parse(line).map_err(|why| CertsError::BadRecord {
-                path: path.into(),
-                line: at + 1,
-                why,
-            })
-        })
-        .collect()
+    record::read(path, parse)
 }
 
 fn parse(line: &str) -> Result<ListedCertificate, String> {
@@ -92,19 +71,12 @@ fn parse(line: &str) -> Result<ListedCertificate, String> {
     Ok(ListedCertificate {
         serial: line.serial,
         party: party.parse().map_err(|error: crate::name::NameError| error.to_string())?,
-        not_before: moment(&line.not_before)?,
-        not_after: moment(&line.not_after)?,
+        not_before: record::moment(&line.not_before)?,
+        not_after: record::moment(&line.not_after)?,
         sans: line.sans,
         revoked: None,
         key_digest: line.key_sha256,
     })
-}
-
-pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
-    let parsed = OffsetDateTime::parse(text, &Rfc3339);
-    parsed
-        .map(SystemTime::from)
-        .map_err(|_| format!("{text:?} is no date such as 2026-11-22T10:15:00Z"))
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 
 use super::{
     CertsError,
-    ca::{BACKDATED, moment, uri},
+    ca::{BACKDATED, moment, named, uri},
 };
 use crate::{
     name::{PeerName, Role},
     tls,
 };
 use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
-    string::Ia5String,
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, string::Ia5String,
 };
 use rustls_pki_types::DnsName;
 use std::{
@@ -19,9 +18,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 use zeroize::Zeroizing;
-
-/// The longest common name that X.520 allows.
-const COMMON_NAME_CHARS_MAX: usize = 64;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -72,10 +68,7 @@ impl LeafProfile {
     }
 
     pub(super) fn params(&self) -> Result<CertificateParams, CertsError> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let common_name: String = self.common_name.chars().take(COMMON_NAME_CHARS_MAX).collect();
-        params.distinguished_name.push(DnType::CommonName, common_name);
+        let mut params = named(&self.common_name);
         params.subject_alt_names = self.names()?;
         params.not_before = moment(self.not_before)?;
         params.not_after = moment(self.not_after)?;

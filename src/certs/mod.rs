@@ -15,6 +15,7 @@ mod newcomer;
 mod pair;
 mod party_issuer;
 mod pending;
+mod record;
 mod renew;
 mod request;
 mod revoked;

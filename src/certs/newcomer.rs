@@ -1,7 +1,10 @@
 //! What a machine makes that joins or renews: a key that stays, and a request that proves it.
 
-use super::{CertsError, ca::new_key};
-use rcgen::{CertificateParams, DnType, KeyPair};
+use super::{
+    CertsError,
+    ca::{named, new_key},
+};
+use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
 /// A new key, and the request for a certificate over it.
@@ -24,11 +27,8 @@ impl NewKey {
     }
 
     fn of(key: &KeyPair) -> Result<Self, CertsError> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "dialback");
         Ok(Self {
-            request: params.serialize_request(key)?.der().to_vec(),
+            request: named("dialback").serialize_request(key)?.der().to_vec(),
             key_pem: Zeroizing::new(key.serialize_pem()),
         })
     }

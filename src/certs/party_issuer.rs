@@ -4,7 +4,7 @@
 use super::{
     CertsDir, CertsError, LeafProfile, TokenFault,
     ca::{BACKDATED, Ca},
-    dir::{damaged, expect_valid},
+    dir::expect_valid,
     files, issued,
     tokens::{GoodToken, Tokens},
 };
@@ -227,13 +227,8 @@ impl PartyIssuer {
         let facts = first_of(&leaf_pem)?;
         self.expect_as_meant(&facts, &party)?;
         issued::append(&self.dir.record_path(), &party, &facts, &[])?;
-        Ok(Granted {
-            is_new: true,
-            party,
-            serial: facts.serial,
-            not_after: facts.not_after,
-            leaf_pem,
-        })
+        let (serial, not_after) = (facts.serial, facts.not_after);
+        Ok(Granted { is_new: true, party, serial, not_after, leaf_pem })
     }
 
     fn profile(&self, party: &PeerName, now: SystemTime) -> LeafProfile {
@@ -273,7 +268,7 @@ impl PartyIssuer {
 
 fn first_of(pem: &str) -> Result<CertificateFacts, CertsError> {
     let facts = CertificateFacts::all_from_pem(pem.as_bytes())
-        .map_err(|source| damaged("the new leaf".as_ref(), source))?;
+        .map_err(|source| CertsError::of_file("the new leaf".as_ref(), source))?;
     let first = facts.into_iter().next();
     first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
 }

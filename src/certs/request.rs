@@ -2,7 +2,7 @@
 
 use super::{
     CertsDir, CertsError,
-    ca::new_key,
+    ca::{named, new_key},
     dir::Action,
     files::{self, Audience},
     pair,
@@ -11,7 +11,7 @@ use crate::{
     name::PeerName,
     tls::{self, CsrFacts},
 };
-use rcgen::{CertificateParams, DnType, KeyPair, PublicKeyData};
+use rcgen::{KeyPair, PublicKeyData};
 use std::{fs, path::PathBuf};
 use zeroize::Zeroizing;
 
@@ -49,7 +49,8 @@ impl CertsDir {
         let (key, action, key_path) = match kept {
             Some((key, path)) => (key, Action::Kept, path),
             None => {
-                let (key, pem) = made_key()?;
+                let key = new_key()?;
+                let pem = Zeroizing::new(key.serialize_pem());
                 if is_in_use {
                     pair::write_requested_held(&own_path, &pem)?;
                     (key, Action::Made, requested_path.clone())
@@ -99,18 +100,9 @@ impl CertsDir {
     }
 }
 
-fn made_key() -> Result<(KeyPair, Zeroizing<String>), CertsError> {
-    let key = new_key()?;
-    let pem = Zeroizing::new(key.serialize_pem());
-    Ok((key, pem))
-}
-
 /// The subject is for people. It asks for nothing: who signs it decides.
 fn request_for(party: &PeerName, key: &KeyPair) -> Result<String, CertsError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    let name: String = format!("dialback {} {}", party.role, party.name);
-    params.distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    let params = named(&format!("dialback {} {}", party.role, party.name));
     Ok(params.serialize_request(key)?.pem()?)
 }
 
@@ -122,7 +114,7 @@ mod tests {
         name::Role,
         tls::{CertificateFacts, Credentials},
     };
-    use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
     use std::time::SystemTime;
 
     fn places() -> (tempfile::TempDir, CertsDir, CertsDir) {

@@ -4,7 +4,7 @@
 //! The list itself is made of them, so that a `crl.pem` that was deleted or put back from a copy
 //! loses nothing.
 
-use super::{CertsError, files, issued};
+use super::{CertsError, files, record};
 use crate::{
     name::PeerName,
     tls::{RevokedSerial, Utc},
@@ -37,17 +37,15 @@ pub(super) fn append(
         since: Utc(entry.since).to_string(),
         ca: ca.to_owned(),
     };
-    let text = serde_json::to_string(&line)
-        .map_err(|error| CertsError::Signing { why: error.to_string() })?;
-    files::append_line(path, &text)
+    record::append(path, &line)
 }
 
 /// Every certificate in the record, or those of one CA, in the order in which they were revoked. No
 /// file: none.
 pub(super) fn read(path: &Path, ca: Option<&str>) -> Result<Vec<RevokedSerial>, CertsError> {
-    let lines = issued::lines(path, |line| {
+    let lines = record::read(path, |line| {
         let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        let since = issued::moment(&line.since)?;
+        let since = record::moment(&line.since)?;
         Ok((line.ca, RevokedSerial { serial: line.serial, since }))
     })?;
     let wanted = lines.into_iter().filter(|(of, _)| ca.is_none_or(|ca| ca == of));

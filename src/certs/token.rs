@@ -1,7 +1,10 @@
 //! A join token: who may join, until when, by which secret, and by which CA the enroller is known.
 //! One line of text.
 
-use crate::{name::PeerName, tls};
+use crate::{
+    name::PeerName,
+    tls::{self, from_hex, hex},
+};
 use std::{
     fmt,
     str::FromStr,
@@ -105,19 +108,6 @@ impl fmt::Debug for JoinToken {
 
 pub(super) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let is_hex = text.len() == 2 * N && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut bytes = [0; N];
-    for (at, byte) in bytes.iter_mut().enumerate().filter(|_| is_hex) {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    is_hex.then_some(bytes)
 }
 
 #[cfg(test)]

@@ -4,19 +4,18 @@
 use super::{
     CertsDir, CertsError, JoinToken,
     files::{self, Audience},
-    token::{from_hex, hex},
+    record,
 };
 use crate::{
     limits::{TOKEN_REMEMBERED, TOKEN_TTL_MAX, TOKENS_MAX},
     name::{PeerName, Role},
-    tls::{self, Utc},
+    tls::{self, Utc, from_hex, hex},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
@@ -150,16 +149,8 @@ impl Tokens {
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, CertsError> {
-        let text = files::read_if_there(path)?.unwrap_or_default();
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let entries = lines.map(|(at, line)| {
-            parse(line).ok_or_else(|| CertsError::BadRecord {
-                path: path.into(),
-                line: at + 1,
-                why: "this is no join token's line".into(),
-            })
-        });
-        Ok(Self(entries.collect::<Result<_, _>>()?))
+        let parse = |line: &str| parse(line).ok_or_else(|| "this is no join token's line".into());
+        Ok(Self(record::read(path, parse)?))
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<(), CertsError> {
@@ -181,20 +172,16 @@ fn line_of(entry: &Entry) -> Result<String, CertsError> {
         used: used.map(|used| Utc(used).to_string()),
         leaf: leaf_pem.clone(),
     };
-    serde_json::to_string(&line).map_err(|error| CertsError::Signing { why: error.to_string() })
+    record::line(&line)
 }
 
 fn parse(line: &str) -> Option<Entry> {
     let line: Line = serde_json::from_str(line).ok()?;
-    let moment = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from);
     Some(Entry {
         hash: from_hex(&line.hash)?,
         party: line.party.parse().ok()?,
-        not_after: moment(&line.not_after)?,
-        used: match &line.used {
-            Some(used) => Some(moment(used)?),
-            None => None,
-        },
+        not_after: record::moment(&line.not_after).ok()?,
+        used: line.used.as_deref().map(record::moment).transpose().ok()?,
         leaf_pem: line.leaf,
     })
 }
@@ -220,10 +207,7 @@ impl CertsDir {
         if ttl < Duration::from_secs(1) || ttl > TOKEN_TTL_MAX {
             return Err(TokenError::BadTtl);
         }
-        if !self.dir.is_dir() {
-            return Err(CertsError::NoCa { dir: self.dir.clone() }.into());
-        }
-        let _held = files::hold_dir(&self.dir)?;
+        let _held = self.hold()?;
         let token = JoinToken::new(party.clone(), now + ttl, self.ca()?.fingerprint()?);
         let (path, hash) = (self.tokens_path(), tls::sha256(token.secret()));
         let mut tokens = Tokens::read(&path)?;

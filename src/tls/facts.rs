@@ -1,7 +1,7 @@
 //! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials
 //! and numbers.
 
-use super::pem;
+use super::{hex::hex, pem};
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use std::{
     fmt,
@@ -346,10 +346,6 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 
 fn hex_of_number(number: &BigUint) -> String {
     hex(&number.to_bytes_be())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn line(

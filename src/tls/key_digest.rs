@@ -1,7 +1,7 @@
 //! A name for a public key that stays the same however the key is encoded, so that a key is known
 //! again in another certificate.
 
-use super::{digest::sha256, facts::hex};
+use super::{digest::sha256, hex::hex};
 use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
 
 /// SHA-256, in lower-case hexadecimal, of the key in a SubjectPublicKeyInfo in DER. The algorithm's

@@ -21,6 +21,7 @@ mod facts;
 mod files;
 #[cfg(all(test, feature = "certs"))]
 mod handshakes;
+mod hex;
 #[cfg(feature = "gateway")]
 mod http;
 mod identity;
@@ -58,6 +59,12 @@ pub(crate) use files::open_regular;
 #[cfg(feature = "certs")]
 pub(crate) use files::requested_key;
 pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
+#[cfg(feature = "certs")]
+pub(crate) use hex::fill_from_hex;
+#[cfg(feature = "gateway")]
+pub(crate) use hex::push_hex;
+#[cfg(any(feature = "certs", feature = "gateway"))]
+pub(crate) use hex::{from_hex, hex};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;
 #[cfg(feature = "gateway")]

@@ -1,7 +1,7 @@
 //! A bearer token as its bearer has it: `dbt1_`, 256 random bits, and a checksum by which a cut
 //! copy is told from a wrong one.
 
-use crate::tls;
+use crate::tls::{self, push_hex};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -82,11 +82,6 @@ fn is_whole(shown: &str) -> bool {
 fn check_of(body: &str) -> [u8; CHECK_BYTES] {
     let digest = tls::sha256(body.as_bytes());
     std::array::from_fn(|at| digest[at])
-}
-
-pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    text.extend(digits.map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default()));
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub enum TokensError {
     },
     /// Lines are wrong: all of them. Shown one a line.
     #[error("{0}")]
-    LogLimits(LineFaults),
+    Lines(LineFaults),
     /// It holds as many as it may.
     #[error(
         "{} has {BEARER_TOKENS_MAX} tokens, which is the most; take out those that are over, with `dialback token revoke NAME`", path.display()

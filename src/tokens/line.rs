@@ -1,10 +1,9 @@
 //! One line of the file: whose token it is, the hash by which it is known, when it was made, and
 //! when it ends.
 
-use super::bearer::push_hex;
 use crate::{
     name::Name,
-    tls::{DIGEST_BYTES, Utc},
+    tls::{DIGEST_BYTES, Utc, from_hex, hex},
 };
 use std::{fmt, time::SystemTime};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -76,24 +75,13 @@ pub(super) fn id_of(digest: &[u8; DIGEST_BYTES]) -> String {
     id
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    push_hex(&mut text, bytes);
-    text
-}
-
 fn digest(text: &str) -> Result<[u8; DIGEST_BYTES], String> {
-    let digits = text.strip_prefix(HASH_MARK).unwrap_or_default().as_bytes();
-    let is_hash = digits.len() == 2 * DIGEST_BYTES
-        && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    if !is_hash {
-        return Err(
-            "the second field is no hash, sha256: and 64 digits in lower case; `printf %s TOKEN | sha256sum` has it"
-                .into(),
-        );
-    }
-    let value = |digit: u8| if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 };
-    Ok(std::array::from_fn(|at| value(digits[2 * at]) << 4 | value(digits[2 * at + 1])))
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let digest = text.strip_prefix(HASH_MARK).filter(|_| is_lower).and_then(from_hex);
+    digest.ok_or_else(|| {
+        "the second field is no hash, sha256: and 64 digits in lower case; `printf %s TOKEN | sha256sum` has it"
+            .into()
+    })
 }
 
 fn moment(what: &str, text: &str) -> Result<SystemTime, String> {

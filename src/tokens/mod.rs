@@ -166,7 +166,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<TokenInfo>, TokensError> {
             Err(text) => fault(text),
         }
     }
-    if faults.is_empty() { Ok(found) } else { Err(TokensError::LogLimits(LineFaults(faults))) }
+    if faults.is_empty() { Ok(found) } else { Err(TokensError::Lines(LineFaults(faults))) }
 }
 
 /// A line's token; none for a remark and for an empty line.

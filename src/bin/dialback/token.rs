@@ -93,7 +93,7 @@ impl From<TokensError> for Failure {
     fn from(error: TokensError) -> Self {
         match &error {
             TokensError::Unwritable { .. } => Self::runtime(&error),
-            TokensError::LogLimits(faults) => {
+            TokensError::Lines(faults) => {
                 Self::Local(faults.iter().map(ToString::to_string).collect())
             }
             _ => Self::local(&error),
