@@ -1,9 +1,6 @@
 //! What an agent forwards: `[[tcp]]`.
 
-use super::{
-    table::Table,
-    value::{duration, text},
-};
+use super::{table::Table, value::duration};
 use crate::{
     agent::{TcpForward, Upstream},
     name::Name,
@@ -17,9 +14,8 @@ const CONNECT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dura
 pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
     let mut forwards: Vec<TcpForward> = Vec::new();
     for mut table in file.tables("tcp", "[[tcp]]") {
-        let name = table.required("name", "name = \"db\"", text::<Name>("db"));
-        let example = "upstream = \"127.0.0.1:5432\"";
-        let upstream = table.required("upstream", example, text::<Upstream>("127.0.0.1:5432"));
+        let name = table.required::<Name>("name", "db");
+        let upstream = table.required::<Upstream>("upstream", "127.0.0.1:5432");
         let idle = table.optional("idle", duration(IDLE_RANGE));
         let connect = table.optional("connect_timeout", duration(CONNECT_RANGE));
         if let Some(name) = name.as_ref().filter(|name| is_taken(&forwards, name)) {

@@ -169,11 +169,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
     if nodes.is_empty() {
         file.fault("nodes", "`nodes`: names no node; write [\"HOST:PORT\"] or leave it out".into());
     }
-    for (index, node) in nodes.iter().enumerate() {
-        if nodes[..index].contains(node) {
-            file.fault("nodes", format!("`nodes`: {node} stands there twice"));
-        }
-    }
+    file.fault_repeats("nodes", &nodes);
     nodes
 }
 

@@ -73,19 +73,15 @@ fn read_deny(mut rule: Table<'_>) -> Option<DenyRule> {
 
 /// The three that every rule on calls must have, each read even when another has a fault.
 fn read_matchers(rule: &mut Table<'_>) -> Option<(RequesterGlob, TargetGlob, MethodGlob)> {
-    let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
-    let agent = rule.required("agent", "agent = \"acme.*\"", text("acme.*"));
-    let method = rule.required(
-        "method",
-        "method = \"HelloService/*\"",
-        text::<MethodGlob>("HelloService/*"),
-    );
+    let caller = rule.required("caller", "billing");
+    let agent = rule.required("agent", "acme.*");
+    let method = rule.required("method", "HelloService/*");
     Some((caller?, agent?, method?))
 }
 
 fn read_host(mut rule: Table<'_>) -> Option<HostRule> {
-    let agent = rule.required("agent", "agent = \"acme.*\"", text("acme.*"));
-    let service = rule.required("service", "service = \"HelloService\"", text("HelloService"));
+    let agent = rule.required("agent", "acme.*");
+    let service = rule.required("service", "HelloService");
     let origin = rule.origin();
     rule.finish();
 
@@ -95,13 +91,9 @@ fn read_host(mut rule: Table<'_>) -> Option<HostRule> {
 }
 
 fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
-    let node = rule.required("node", "node = \"edge-*\"", text("edge-*"));
-    let caller = rule.required("caller", "caller = \"billing\"", text("billing"));
-    let method = rule.required(
-        "method",
-        "method = \"HelloService/*\"",
-        text::<MethodGlob>("HelloService/*"),
-    );
+    let node = rule.required("node", "edge-*");
+    let caller = rule.required("caller", "billing");
+    let method = rule.required("method", "HelloService/*");
     rule.refuse(
         &["agent", "timeout_max", "idempotent", "message_max", "rate", "in_flight"],
         "belongs in a node's rule; an agent's rule has node, caller and method",

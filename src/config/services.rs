@@ -1,6 +1,7 @@
 //! `[[service]]` of an agent's file: services that a local HTTP server answers.
 
 use super::{
+    shared::refuse_misplaced,
     table::Table,
     value::{flag, path, text},
 };
@@ -55,9 +56,8 @@ pub(super) fn read_forwards(file: &mut Table<'_>) -> Vec<ForwardConfig> {
 }
 
 fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
-    let name = table.required("name", "name = \"HelloService\"", text("HelloService"));
-    let example = "http://127.0.0.1:9000";
-    let upstream = table.required("forward", &format!("forward = \"{example}\""), text(example));
+    let name = table.required("name", "HelloService");
+    let upstream = table.required("forward", "http://127.0.0.1:9000");
     let upstream_ca = table.optional("upstream_ca", path);
     let format = table.optional("format", text("json")).unwrap_or_default();
     // A list whose only entry has a fault is not empty.
@@ -74,10 +74,7 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
     let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
     let metadata = table.each("metadata", metadata_name);
     table.refuse(&["upstream"], "belongs in [[tcp]]; here it is `forward`");
-    table.refuse(
-        &["nodes", "demo", "ledger", "enroll"],
-        "belongs above the first [header] of the file",
-    );
+    refuse_misplaced(table);
     let (service, upstream) = (name?, upstream?);
     Some(ForwardConfig { service, upstream, upstream_ca, format, methods, keep_alive, metadata })
 }
@@ -119,10 +116,5 @@ fn check_against(table: &Table<'_>, forward: &ForwardConfig, others: &[ForwardCo
         ),
         _ => {}
     }
-    let methods = forward.methods.as_deref().unwrap_or_default();
-    for (index, method) in methods.iter().enumerate() {
-        if methods[..index].contains(method) {
-            table.fault("methods", format!("`methods`: {method} stands there twice"));
-        }
-    }
+    table.fault_repeats("methods", forward.methods.as_deref().unwrap_or_default());
 }

@@ -140,8 +140,7 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
 /// Reads `[tls]`. Every key may be absent; whether the rest comes from elsewhere is judged later.
 pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
     let paths = ["cert", "key", "ca", "node_ca", "crl"];
-    file.refuse(&paths, "belongs under [tls]");
-    file.refuse(&["crl_scope"], "belongs under [tls]");
+    file.refuse(&[&paths[..], &["crl_scope"]].concat(), "belongs under [tls]");
     let Some(mut tls) = file.table("tls", "[tls]") else { return TlsFiles::default() };
     let [cert, key, ca, node_ca, crl] = paths.map(|name| tls.optional(name, path));
     let crl_scope = tls.optional("crl_scope", text("chain"));
@@ -151,7 +150,7 @@ pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
 }
 
 /// In TOML a key after a header belongs to that header, which surprises people.
-fn refuse_misplaced(table: &mut Table<'_>) {
+pub(super) fn refuse_misplaced(table: &mut Table<'_>) {
     table.refuse(
         &["listen", "state", "nodes", "demo", "ledger", "enroll"],
         "belongs above the first [header] of the file",

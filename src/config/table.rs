@@ -1,8 +1,13 @@
 //! Reading a TOML table key by key: each fault is noted with its line, and reading goes on.
 
-use super::fault::{Fault, Faults};
+use super::{
+    fault::{Fault, Faults},
+    value::{not_a_type, text},
+};
 use crate::{policy::Origin, printable::printable};
-use std::{cell::RefCell, collections::BTreeSet, ops::Range, sync::Arc};
+use std::{
+    cell::RefCell, collections::BTreeSet, fmt::Display, ops::Range, str::FromStr, sync::Arc,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue, Error as SyntaxError},
@@ -136,18 +141,18 @@ impl<'a> Table<'a> {
         self.read_value(key, value, read)
     }
 
-    /// The same for a key that must be there. `example` is the line that would mend it.
-    pub(super) fn required<T>(
+    /// The same for a text that must be there. `example` is one such text.
+    pub(super) fn required<T: FromStr<Err: Display>>(
         &mut self,
         key: &'static str,
         example: &str,
-        read: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
     ) -> Option<T> {
         if !self.entries.contains_key(key) && !self.page.is_broken {
-            let text = format!("{} has no `{key}`; add a line as {example}", self.title);
+            let title = self.title;
+            let text = format!("{title} has no `{key}`; add a line as {key} = \"{example}\"");
             self.page.note(self.header.start, text);
         }
-        self.optional(key, read)
+        self.optional(key, text(example))
     }
 
     /// Replaces a default by the value of a key, if the key is there.
@@ -232,6 +237,15 @@ impl<'a> Table<'a> {
         self.page.note(at, text);
     }
 
+    /// Notes each item of an array that stands in it twice.
+    pub(super) fn fault_repeats<T: PartialEq + Display>(&self, key: &str, items: &[T]) {
+        for (index, item) in items.iter().enumerate() {
+            if items[..index].contains(item) {
+                self.fault(key, format!("`{key}`: {item} stands there twice"));
+            }
+        }
+    }
+
     /// Faults every key that nobody asked for.
     pub(super) fn finish(self) {
         for (key, _) in self.entries.iter() {
@@ -283,35 +297,13 @@ fn not_a(value: &Spanned<DeValue<'_>>) -> String {
     not_a_type(value.get_ref())
 }
 
-/// The end of a sentence about a value of the wrong type: `not an integer`.
-pub(super) fn not_a_type(value: &DeValue<'_>) -> String {
-    let article = if matches!(value, DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
-    format!("not {article} {}", value.type_str())
-}
-
 /// The known key that was probably meant: at most two slips away, and less than half of the key.
 fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     if key.len() > SHOWN_KEY_CHARS_MAX {
         return None;
     }
-    let near = known.iter().map(|known| (distance(key, known), *known)).min()?;
+    let near = known.iter().map(|known| (strsim::levenshtein(key, known), *known)).min()?;
     (near.0 <= 2 && near.0 * 2 < key.len()).then_some(near.1)
-}
-
-/// How many letters must be added, dropped or changed (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (line, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, to) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -329,7 +321,7 @@ mod tests {
                 tls.finish();
             }
             for mut rule in file.tables("allow", "[[allow]]") {
-                rule.required("caller", "caller = \"x\"", string);
+                rule.required::<String>("caller", "x");
                 rule.finish();
             }
             file.refuse(&["gateway", "http", "rate"], "is not supported");

@@ -1,7 +1,6 @@
 //! Values as people write them in a file or a flag: durations, sizes, counts, addresses to listen
 //! on.
 
-use super::table::not_a_type;
 use crate::name::NodeAddress;
 use std::{
     fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
@@ -82,6 +81,12 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, ValueError> {
     })
 }
 
+/// The end of a sentence about a value of the wrong type: `not an integer`.
+pub(super) fn not_a_type(value: &DeValue<'_>) -> String {
+    let article = if matches!(value, DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
+    format!("not {article} {}", value.type_str())
+}
+
 /// A text that the value is, or the fault.
 fn as_text<'v>(value: &'v DeValue<'_>, example: &str) -> Result<&'v str, String> {
     value
@@ -89,24 +94,30 @@ fn as_text<'v>(value: &'v DeValue<'_>, example: &str) -> Result<&'v str, String>
         .ok_or_else(|| format!("must be a text in quotes, as \"{example}\", {}", not_a_type(value)))
 }
 
+/// Reads a text by a function that knows its grammar. `example` is one such text.
+fn parsed<T, E: Display>(
+    example: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> impl Fn(&DeValue<'_>) -> Result<T, String> {
+    move |value| parse(as_text(value, example)?).map_err(|why| why.to_string())
+}
+
 /// Reads a text of a type that knows its own grammar. `example` is one such text.
-pub(super) fn text<T>(example: &str) -> impl Fn(&DeValue<'_>) -> Result<T, String>
-where
-    T: FromStr<Err: Display>,
-{
-    move |value| as_text(value, example)?.parse().map_err(|why: T::Err| why.to_string())
+pub(super) fn text<T: FromStr<Err: Display>>(
+    example: &str,
+) -> impl Fn(&DeValue<'_>) -> Result<T, String> {
+    parsed(example, str::parse)
 }
 
 /// Reads where to listen.
 pub(super) fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    parse_listen(as_text(value, "[::]:4433")?).map_err(|why| why.to_string())
+    parsed("[::]:4433", parse_listen)(value)
 }
 
 /// Reads where an enroller is: `HOST` or `HOST:PORT`.
 pub(super) fn enroller(value: &DeValue<'_>) -> Result<NodeAddress, String> {
-    let text = as_text(value, "ca.example.com:4434")?;
-    NodeAddress::parse_with_port(text, NodeAddress::ENROLLER_PORT_DEFAULT)
-        .map_err(|why| why.to_string())
+    let port = NodeAddress::ENROLLER_PORT_DEFAULT;
+    parsed("ca.example.com:4434", |text| NodeAddress::parse_with_port(text, port))(value)
 }
 
 /// Reads a path, and leaves it as it is written.
