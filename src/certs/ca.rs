@@ -1,24 +1,23 @@
 //! One CA: makes its own certificate, signs leafs and revocation lists. In memory; no files here.
 
-use super::{CertPem, CertsError, LeafPem, LeafProfile};
+use super::{
+    CertPem, CertsError, LeafPem, LeafProfile,
+    params::{BACKDATED, key_pair, moment, named, new_key, new_serial, uri},
+};
 use crate::tls::{self, CertificateFacts, FactsError, RevokedSerial, hex};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-    RevokedCertParams, SanType, SerialNumber, SubjectPublicKeyInfo, string::Ia5String,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 /// How long a new CA holds.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-/// Certificates hold from an hour ago, so that a peer whose clock is behind takes them at once.
-pub(super) const BACKDATED: Duration = Duration::from_secs(3600);
 
 const TRUST_DOMAIN_SCHEME: &str = "spiffe://";
 
@@ -225,49 +224,6 @@ fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
             Err(CertsError::Signing { why: format!("{text:?} is no serial number in hexadecimal") })
         }
     }
-}
-
-/// The longest common name that X.520 allows.
-const COMMON_NAME_CHARS_MAX: usize = 64;
-
-/// A certificate or request with this common name, cut to the longest that is allowed.
-pub(super) fn named(common_name: &str) -> CertificateParams {
-    let common_name: String = common_name.chars().take(COMMON_NAME_CHARS_MAX).collect();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params
-}
-
-pub(super) fn new_key() -> Result<KeyPair, CertsError> {
-    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
-}
-
-/// The private key of a PEM text, if there is one.
-///
-/// # Errors
-/// It is encrypted, damaged, or of a kind that cannot be used here.
-pub(super) fn key_pair(text: &[u8]) -> Result<Option<KeyPair>, FactsError> {
-    let Some(key) = tls::private_key(text)? else { return Ok(None) };
-    KeyPair::try_from(&key).map(Some).map_err(|_| tls::key_fault(key.secret_der()))
-}
-
-/// Sixteen bytes by chance, positive, and of one length so that they compare as texts.
-fn new_serial() -> SerialNumber {
-    let mut bytes = tls::random_bytes::<16>();
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    SerialNumber::from_slice(&bytes)
-}
-
-/// A moment to the second, which is all that a certificate can say.
-pub(super) fn moment(time: SystemTime) -> Result<OffsetDateTime, CertsError> {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| CertsError::BadDate)?;
-    let secs = i64::try_from(since.as_secs()).map_err(|_| CertsError::BadDate)?;
-    OffsetDateTime::from_unix_timestamp(secs).map_err(|_| CertsError::BadDate)
-}
-
-pub(super) fn uri(text: &str) -> Result<SanType, CertsError> {
-    Ok(SanType::URI(Ia5String::try_from(text)?))
 }
 
 fn unfit(why: impl Into<String>) -> CertsError {

@@ -3,12 +3,13 @@
 
 use super::{
     CertsDir, CertsError, LeafProfile,
-    ca::{Ca, key_pair},
+    ca::Ca,
     dir::{Action, expect_holding, is_fresh},
     files::{self, Audience},
     issued,
     leaf::Host,
     pair,
+    params::key_pair,
 };
 use crate::{
     name::{Name, PeerName, Role},

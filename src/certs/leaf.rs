@@ -2,7 +2,7 @@
 
 use super::{
     CertsError,
-    ca::{BACKDATED, moment, named, uri},
+    params::{BACKDATED, moment, named, uri},
 };
 use crate::{
     name::{PeerName, Role},

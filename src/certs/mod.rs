@@ -13,6 +13,7 @@ mod issued;
 mod leaf;
 mod newcomer;
 mod pair;
+mod params;
 mod party_issuer;
 mod pending;
 mod record;

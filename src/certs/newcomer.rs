@@ -2,7 +2,7 @@
 
 use super::{
     CertsError,
-    ca::{named, new_key},
+    params::{named, new_key},
 };
 use rcgen::KeyPair;
 use zeroize::Zeroizing;

@@ -3,8 +3,8 @@
 
 use super::{
     CertsError,
-    ca::key_pair,
     files::{self, Audience},
+    params::key_pair,
 };
 use crate::{
     durable,

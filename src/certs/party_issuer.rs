@@ -3,9 +3,10 @@
 
 use super::{
     CertsDir, CertsError, LeafProfile, TokenFault,
-    ca::{BACKDATED, Ca},
+    ca::Ca,
     dir::expect_valid,
     files, issued,
+    params::BACKDATED,
     tokens::{GoodToken, Tokens},
 };
 use crate::{

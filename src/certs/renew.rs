@@ -2,10 +2,11 @@
 
 use super::{
     CertsDir, CertsError, CrlReport,
-    ca::{BACKDATED, Ca},
+    ca::Ca,
     dir::{Action, expect_valid, is_fresh},
     issue::{IssueReport, Plan, hosts_of},
     issued,
+    params::BACKDATED,
 };
 use crate::{
     name::PeerName,

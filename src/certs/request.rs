@@ -2,10 +2,10 @@
 
 use super::{
     CertsDir, CertsError,
-    ca::{named, new_key},
     dir::Action,
     files::{self, Audience},
     pair,
+    params::{named, new_key},
 };
 use crate::{
     name::PeerName,
@@ -174,7 +174,7 @@ mod tests {
         let mut greedy = CertificateParams::new(vec!["edge-1.example.com".into()]).expect("names");
         greedy
             .subject_alt_names
-            .push(super::super::ca::uri("spiffe://dialback.local/node/edge-1").expect("a URI"));
+            .push(super::super::params::uri("spiffe://dialback.local/node/edge-1").expect("a URI"));
         greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         greedy.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let path = dir.path().join("greedy.csr");

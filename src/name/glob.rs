@@ -1,7 +1,9 @@
 //! Patterns over names, as rules write them. `*` is one label or the rest of one, `**` any number
 //! of labels.
 
-use super::{MethodPath, Name, NameError, as_name, method::is_identifier, peer::is_label_byte};
+use super::{
+    MethodPath, Name, NameError, error::as_name, method::is_identifier, peer::is_label_byte,
+};
 use std::{fmt, str::FromStr};
 
 /// One label of a pattern.

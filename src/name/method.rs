@@ -1,6 +1,6 @@
 //! The names of services and methods: `HelloService/Hello`.
 
-use super::{Name, NameError, as_name};
+use super::{Name, NameError, error::as_name};
 use std::{fmt, str::FromStr, sync::Arc};
 
 const SERVICE_BYTES_MAX: usize = 200;

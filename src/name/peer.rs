@@ -1,6 +1,6 @@
 //! The names of nodes, agents and callers, and the role that goes with each.
 
-use super::{NameError, as_name};
+use super::{NameError, error::as_name};
 use std::{fmt, str::FromStr, sync::Arc};
 
 const LABEL_BYTES_MAX: usize = 63;

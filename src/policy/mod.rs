@@ -9,7 +9,7 @@ mod glob;
 mod node;
 mod rule;
 #[cfg(test)]
-mod tables;
+mod tests;
 mod view;
 
 pub use agent::{AgentDecision, AgentPolicy};

@@ -2,11 +2,10 @@
 
 use super::{
     chain::Validity,
-    credentials::Places,
     crypto,
     error::CredentialsError,
     facts::CertificateFacts,
-    files::CredentialPem,
+    files::{CredentialPem, Places},
     identity::Identity,
     sections::{certificates, damaged},
     trust,

@@ -8,7 +8,7 @@ use super::{
     config,
     error::CredentialsError,
     facts::Utc,
-    files::{self, CredentialFiles, CredentialPem, CrlScope},
+    files::{self, CredentialFiles, CredentialPem, CrlScope, Places},
     identity::{Identity, IdentityError},
     lists::{self, Lists, Mark},
     revalidation::{self, Lapse, Revoked},
@@ -21,7 +21,7 @@ use rustls_pki_types::CertificateDer;
 use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::SystemTime,
 };
@@ -317,38 +317,6 @@ fn trust_mark(pem: &CredentialPem<'_>) -> u64 {
     let CredentialPem { cert: _, key: _, ca, node_ca, crl, crl_scope } = pem;
     (ca, node_ca, crl, *crl_scope == CrlScope::Chain).hash(&mut hasher);
     hasher.finish()
-}
-
-/// What to call each part in an error: the file, or what it is when there is none.
-pub(super) struct Places {
-    pub(super) cert: String,
-    pub(super) key: String,
-    pub(super) ca: String,
-    pub(super) node_ca: String,
-    pub(super) crl: String,
-}
-
-impl Places {
-    fn of(at: &CredentialFiles) -> Self {
-        let name = |path: &PathBuf| path.display().to_string();
-        Self {
-            cert: name(&at.cert),
-            key: name(&at.key),
-            ca: name(&at.ca),
-            node_ca: at.node_ca.as_ref().map(name).unwrap_or_default(),
-            crl: at.crl.as_ref().map(name).unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn in_memory() -> Self {
-        Self {
-            cert: "the certificate text".into(),
-            key: "the key text".into(),
-            ca: "the CA text".into(),
-            node_ca: "the text of the nodes' CA".into(),
-            crl: "the revocation list text".into(),
-        }
-    }
 }
 
 fn own_identity(chain: &[CertificateDer<'_>], place: &str) -> Result<Identity, CredentialsError> {

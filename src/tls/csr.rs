@@ -1,11 +1,7 @@
 //! What stands in a certificate request: whose key it is, and what it asks for, which nobody is
 //! bound to give.
 
-use super::{
-    crypto::algorithms,
-    facts::{self, FactsError},
-    key_kind, pem,
-};
+use super::{crypto::algorithms, facts, key_kind, pem, pem_error::FactsError};
 use std::fmt;
 use x509_parser::{
     certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer,

@@ -10,10 +10,11 @@ use super::{
     crypto::{algorithms, provider},
     digest::{DIGEST_BYTES, is_same, sha256},
     error::CredentialsError,
-    facts::{CertificateFacts, FactsError},
+    facts::CertificateFacts,
     files::{self, CredentialFiles},
     identity::check_trust_domain,
     pem::{self, Kind},
+    pem_error::FactsError,
     sections::{certificates, certified_key, damaged},
     verifiers::{ServerChains, ServerVerifier, Unfit},
 };

@@ -1,9 +1,6 @@
 //! Why credentials cannot be used: the file, what is wrong with it, and the way out.
 
-use super::{
-    facts::{FactsError, Utc},
-    identity::IdentityError,
-};
+use super::{facts::Utc, identity::IdentityError, pem_error::FactsError};
 use crate::name::{PeerName, Role};
 use std::{io, path::PathBuf};
 

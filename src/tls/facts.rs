@@ -1,7 +1,7 @@
 //! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials
 //! and numbers.
 
-use super::{hex::hex, pem};
+use super::{hex::hex, pem, pem_error::FactsError};
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use std::{
     fmt,
@@ -282,31 +282,6 @@ fn is_signature_of(
         let key = &key.subject_public_key.data;
         algorithms.iter().any(|one| one.verify_signature(key, signed, signature).is_ok())
     })
-}
-
-/// Why facts could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FactsError {
-    /// The text is no PEM, or is cut off.
-    #[error("it is no whole PEM text: {why}")]
-    NotPem {
-        /// What the parser says.
-        why: String,
-    },
-    /// The text or what is in it is whole and of a kind that is not supported: UTF-16, DER, an
-    /// encrypted key, DSA.
-    #[error("{why}")]
-    Unusable {
-        /// What it is, and the remedy.
-        why: String,
-    },
-    /// The bytes are no certificate or list.
-    #[error("it cannot be parsed: {why}")]
-    Damaged {
-        /// What the parser says.
-        why: String,
-    },
 }
 
 /// Shows a moment as `2026-11-22T10:15:00Z`, to the second.

@@ -240,6 +240,38 @@ fn unreadable(path: &Path, source: io::Error) -> CredentialsError {
     CredentialsError::Unreadable { path: path.into(), source }
 }
 
+/// What to call each part in an error: the file, or what it is when there is none.
+pub(super) struct Places {
+    pub(super) cert: String,
+    pub(super) key: String,
+    pub(super) ca: String,
+    pub(super) node_ca: String,
+    pub(super) crl: String,
+}
+
+impl Places {
+    pub(super) fn of(at: &CredentialFiles) -> Self {
+        let name = |path: &PathBuf| path.display().to_string();
+        Self {
+            cert: name(&at.cert),
+            key: name(&at.key),
+            ca: name(&at.ca),
+            node_ca: at.node_ca.as_ref().map(name).unwrap_or_default(),
+            crl: at.crl.as_ref().map(name).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn in_memory() -> Self {
+        Self {
+            cert: "the certificate text".into(),
+            key: "the key text".into(),
+            ca: "the CA text".into(),
+            node_ca: "the text of the nodes' CA".into(),
+            crl: "the revocation list text".into(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

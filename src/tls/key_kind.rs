@@ -1,7 +1,7 @@
 //! The kind of a key by its DER, to tell a key that is not supported from one that is damaged. And
 //! what a binary file is.
 
-use super::facts::FactsError;
+use super::pem_error::FactsError;
 use x509_parser::{
     asn1_rs::{Any, FromDer, Oid},
     x509::AlgorithmIdentifier,

@@ -3,11 +3,10 @@
 
 use super::{
     authorities::Authorities,
-    credentials::Places,
     crypto,
     error::CredentialsError,
     facts::{self, CertificateFacts, CrlFacts},
-    files::{CredentialPem, CrlScope},
+    files::{CredentialPem, CrlScope, Places},
     pem,
     revalidation::Revoked,
     sections::{damaged, wanted_sections},

@@ -20,7 +20,7 @@ mod explain;
 mod facts;
 mod files;
 #[cfg(all(test, feature = "certs"))]
-mod handshakes;
+mod tests;
 mod hex;
 #[cfg(feature = "gateway")]
 mod http;
@@ -31,6 +31,7 @@ mod key_kind;
 mod lists;
 mod mac;
 mod pem;
+mod pem_error;
 mod revalidation;
 mod sections;
 mod trust;
@@ -51,7 +52,7 @@ pub(crate) use enrolment::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub use error::CredentialsError;
 pub(crate) use expiry_warnings::Reminder;
 pub(crate) use explain::{HandshakeFault, Judge, explain};
-pub use facts::{CertificateFacts, CrlFacts, FactsError, RevokedSerial, Utc};
+pub use facts::{CertificateFacts, CrlFacts, RevokedSerial, Utc};
 #[cfg(feature = "gateway")]
 pub(crate) use files::exposed_mode;
 #[cfg(any(feature = "config", feature = "gateway"))]
@@ -79,6 +80,7 @@ pub(crate) use key_kind::fault_of as key_fault;
 pub(crate) use mac::MacKey;
 #[cfg(feature = "certs")]
 pub(crate) use pem::{Kind as PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
+pub use pem_error::FactsError;
 pub(crate) use revalidation::Lapse;
 #[cfg(feature = "forward")]
 pub(crate) use upstream::UpstreamTls;

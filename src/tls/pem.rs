@@ -4,7 +4,7 @@
 //! Stricter than most readers in one regard: a line that was meant to start or end a block and does
 //! not is a fault, because the block would be left out in silence. Text between blocks is ignored.
 
-use super::{facts::FactsError, key_kind};
+use super::{key_kind, pem_error::FactsError};
 use rustls_pki_types::{
     PrivateKeyDer,
     pem::{PemObject, SectionKind},

@@ -1,6 +1,6 @@
 //! What stands in the PEM texts of credentials, or what is there instead.
 
-use super::{crypto, error::CredentialsError, facts::FactsError, key_kind, pem};
+use super::{crypto, error::CredentialsError, key_kind, pem, pem_error::FactsError};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;

@@ -1,7 +1,10 @@
 //! The file as operators change it: a token is added or taken out, in one step, and what else
 //! stands there stays.
 
-use super::{BearerToken, TokenInfo, TokensError, parse, read_line, read_text};
+use super::{
+    BearerToken, TokenInfo, TokensError,
+    file::{parse, read_line, read_text},
+};
 use crate::{
     files::{self, Audience, dir_of},
     limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX, BEARER_TTL_MAX},

@@ -3,7 +3,7 @@
 //!
 //! It reads text, not syntax: comments and strings are blanked. Tests inside a file are held to the
 //! layers like any other code; a whole file that is only compiled for tests may reach up, as the
-//! handshakes of tls do for certificates.
+//! tests of tls do for certificates.
 
 use std::{
     collections::BTreeMap,
@@ -198,8 +198,8 @@ fn module_of(path: &str) -> Option<&str> {
 
 /// Whether the file's own `mod` stands under `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
 fn is_for_tests(tree: &Tree, path: &str) -> bool {
-    let (dir, file) = path.rsplit_once('/').expect("a directory");
-    let name = file.trim_end_matches(".rs");
+    let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let (dir, name) = module.rsplit_once('/').expect("a directory");
     let Some(parent) = tree.get(&format!("{dir}/mod.rs")) else { return false };
     let code = code(parent);
     let declaration = code.find(&format!("mod {name};"));
@@ -512,6 +512,9 @@ fn only_files_for_tests_may_reach_up() {
         let mut tree = tree_with("src/middle/mod.rs", &format!("{attribute}\nmod part;\n"));
         tree.insert("src/middle/part.rs".into(), "//! Tests of it.\nuse crate::top;\n".into());
         assert_eq!(layer_faults(&tree).len(), faults, "{attribute}");
+        let text = tree.remove("src/middle/part.rs").expect("the file");
+        tree.insert("src/middle/part/mod.rs".into(), text);
+        assert_eq!(layer_faults(&tree).len(), faults, "{attribute}, as a directory");
     }
 }
 

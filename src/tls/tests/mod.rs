@@ -1,6 +1,6 @@
 //! Proves in TLS handshakes, in memory, whom each side takes and whom it refuses, always in pairs.
 
-mod apart;
+mod separate_cas;
 
 use super::explain::{Explanation, FaultKind};
 use super::{

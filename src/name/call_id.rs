@@ -1,0 +1,55 @@
+//! Ids of calls.
+
+use std::fmt;
+
+/// Names one call in logs and on the wire: 16 bytes, unique among the calls of all parties.
+///
+/// Shown as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId([u8; 16]);
+
+impl CallId {
+    /// Takes the 16 bytes as they stand.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes as they travel.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Counts ids up from a start drawn by chance: unique within a process by the count,
+/// between processes by the start, and cheap enough to stand on every call.
+#[derive(Debug)]
+pub(crate) struct CallIds {
+    prefix: u64,
+    next: std::sync::atomic::AtomicU64,
+}
+
+impl CallIds {
+    /// Starts from 16 bytes of chance.
+    pub(crate) fn new(seed: [u8; 16]) -> Self {
+        let value = u128::from_be_bytes(seed);
+        Self { prefix: (value >> 64) as u64, next: (value as u64).into() }
+    }
+
+    /// The next id.
+    pub(crate) fn next_id(&self) -> CallId {
+        let low = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        CallId((u128::from(self.prefix) << 64 | u128::from(low)).to_be_bytes())
+    }
+}

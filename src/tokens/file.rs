@@ -1,0 +1,70 @@
+//! The file as it is read: its mode, its lines, and what is wrong with them.
+
+use super::{
+    error::{LineFault, LineFaults, TokensError},
+    line::TokenInfo,
+};
+use crate::{
+    limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
+    tls,
+};
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    path::Path,
+};
+
+/// The whole of a file, once its mode was found fit. The file that was judged is the file that is
+/// read.
+pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, TokensError> {
+    let file = tls::open_regular(path).map_err(|error| unreadable(path, error))?;
+    if let Some(mode) = tls::exposed_mode(&file).map_err(|error| unreadable(path, error))? {
+        return Err(TokensError::Exposed { path: path.into(), mode });
+    }
+    let mut bytes = Vec::new();
+    let most = BEARER_FILE_BYTES_MAX as u64 + 1;
+    file.take(most).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+    if bytes.len() > BEARER_FILE_BYTES_MAX {
+        return Err(TokensError::TooLarge { path: path.into() });
+    }
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> TokensError {
+    match source.kind() {
+        io::ErrorKind::NotFound => TokensError::Missing { path: path.into() },
+        _ => TokensError::Unreadable { path: path.into(), source },
+    }
+}
+
+/// The tokens of a text, in the order of their lines.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<TokenInfo>, TokensError> {
+    let (mut found, mut faults, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+    for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let mut fault = |text| faults.push(LineFault { file: path.into(), line: at + 1, text });
+        match read_line(line) {
+            Ok(None) => {}
+            Ok(Some(_)) if found.len() == BEARER_TOKENS_MAX => {
+                fault(format!("this is the first token over the limit of {BEARER_TOKENS_MAX}"));
+                break;
+            }
+            Ok(Some(info)) => match seen.insert(info.digest, at + 1) {
+                Some(first) => {
+                    fault(format!("the same token stands in line {first}; remove one of the two"))
+                }
+                None => found.push(info),
+            },
+            Err(text) => fault(text),
+        }
+    }
+    if faults.is_empty() { Ok(found) } else { Err(TokensError::Lines(LineFaults(faults))) }
+}
+
+/// A line's token; none for a remark and for an empty line.
+pub(super) fn read_line(line: &[u8]) -> Result<Option<TokenInfo>, String> {
+    let line = std::str::from_utf8(line).map_err(|_| "is no text in UTF-8".to_owned())?.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    TokenInfo::parse(line).map(Some)
+}

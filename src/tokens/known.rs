@@ -1,0 +1,229 @@
+//! The tokens that are known, and which caller one makes of its bearer.
+
+use super::{
+    TokenInfo, TokensError, bearer,
+    file::{parse, read_text},
+};
+use crate::{
+    name::{PeerName, Role},
+    tls::{self, DIGEST_BYTES},
+};
+use std::{collections::HashMap, fmt, path::Path, time::SystemTime};
+
+/// Why a token that was shown lets nobody in. It says nothing of what was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenRefusal {
+    /// It does not look like one, or is not whole.
+    #[error(
+        "this is no whole token; copy the one line that `dialback token create NAME` printed, from dbt1_ to its end"
+    )]
+    Malformed,
+    /// It looks like one, and stands in no line.
+    #[error("the token is not known here, or was revoked")]
+    Unknown,
+    /// Its time is over.
+    #[error("the token's time is over; `dialback token create NAME` makes another")]
+    Expired,
+}
+
+/// All tokens of a file, as they were when it was read.
+///
+/// Cloning copies them all: hold them in an `Arc`. About 200 bytes a token, of which there are
+/// 10,000 at most.
+#[derive(Clone, Default)]
+pub struct Tokens {
+    /// By the first eight bytes of the hash: whoever shows a token cannot choose them, and the map
+    /// hashes them again with a key of its own.
+    by_start: HashMap<[u8; 8], Vec<Known>>,
+    count: usize,
+}
+
+#[derive(Clone)]
+struct Known {
+    digest: [u8; DIGEST_BYTES],
+    caller: PeerName,
+    expires: SystemTime,
+}
+
+impl Tokens {
+    /// Reads a file. One that is empty, or has remarks only, knows nobody.
+    ///
+    /// # Errors
+    /// A file that is missing, that others can read or the group can write, that is larger than 4
+    /// MiB; or every line that is no token's line, or repeats another, at once.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, TokensError> {
+        let path = path.as_ref();
+        Ok(Self::of(parse(path, &read_text(path)?)?))
+    }
+
+    fn of(lines: Vec<TokenInfo>) -> Self {
+        let mut tokens = Self { by_start: HashMap::with_capacity(lines.len()), count: lines.len() };
+        for TokenInfo { name, created: _, expires, digest } in lines {
+            let known = Known { digest, caller: PeerName::new(Role::Caller, name), expires };
+            tokens.by_start.entry(start_of(&digest)).or_default().push(known);
+        }
+        tokens
+    }
+
+    /// Whose token this is, now.
+    ///
+    /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are
+    /// and however near the one that was shown comes to one of them; what is found is compared in
+    /// constant time. What is not 77 bytes long is not even hashed.
+    ///
+    /// # Errors
+    /// It is no whole token, is not known, or its time is over.
+    pub fn caller(&self, token: &str, now: SystemTime) -> Result<&PeerName, TokenRefusal> {
+        let digest = bearer::digest_of(token).ok_or(TokenRefusal::Malformed)?;
+        let candidates = self.by_start.get(&start_of(&digest)).map_or(&[][..], Vec::as_slice);
+        let known = candidates.iter().find(|known| tls::is_same(&known.digest, &digest));
+        match known {
+            None => Err(TokenRefusal::Unknown),
+            Some(known) if now > known.expires => Err(TokenRefusal::Expired),
+            Some(known) => Ok(&known.caller),
+        }
+    }
+
+    /// How many there are, those whose time is over included.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by_start: _, count } = self;
+        f.debug_struct("Tokens").field("count", count).finish()
+    }
+}
+
+fn start_of(digest: &[u8; DIGEST_BYTES]) -> [u8; 8] {
+    std::array::from_fn(|at| digest[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
+        tokens::BearerToken,
+    };
+    use std::{fs, time::Duration};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// The file counts whole seconds.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    /// A token, and the line for it.
+    fn made(name: &str, expires: SystemTime) -> (BearerToken, String) {
+        let token = BearerToken::generate();
+        let name = name.parse().expect("a name");
+        let info = TokenInfo { name, created: now() - DAY, expires, digest: token.digest() };
+        (token, info.to_string())
+    }
+
+    fn tokens(text: &str) -> Result<Tokens, TokensError> {
+        parse(Path::new("tokens"), text.as_bytes()).map(Tokens::of)
+    }
+
+    #[test]
+    fn a_token_is_its_callers_up_to_its_end_and_no_one_elses() {
+        let (billing, first) = made("billing", now());
+        let (ops, second) = made("ops", now() + DAY);
+        let (stranger, _) = made("billing", now() + DAY);
+        let tokens = tokens(&format!("# who\n\n{first}\r\n  {second}")).expect("tokens");
+        let caller =
+            |token: &BearerToken, at| tokens.caller(token.as_str(), at).map(ToString::to_string);
+        assert_eq!(tokens.len(), 2);
+        assert_eq!(caller(&billing, now()), Ok("caller/billing".into()));
+        assert_eq!(caller(&ops, now() + DAY), Ok("caller/ops".into()));
+        let late = now() + Duration::from_secs(1);
+        assert_eq!(caller(&billing, late), Err(TokenRefusal::Expired));
+        assert_eq!(caller(&stranger, now()), Err(TokenRefusal::Unknown));
+        for shown in ["", "dbt1_", &billing.as_str()[..76], "hunter2"] {
+            assert_eq!(tokens.caller(shown, now()), Err(TokenRefusal::Malformed), "{shown}");
+        }
+        let nobody = Tokens::default();
+        assert_eq!(nobody.caller(ops.as_str(), now()), Err(TokenRefusal::Unknown));
+    }
+
+    #[test]
+    fn tokens_whose_hashes_begin_alike_are_told_apart() {
+        let (token, line) = made("billing", now());
+        let digest = token.digest();
+        let mut alike = digest;
+        alike[31] ^= 1;
+        let mut other = TokenInfo::parse(&line).expect("a line");
+        (other.digest, other.name) = (alike, "ops".parse().expect("a name"));
+        let tokens = tokens(&format!("{other}\n{line}")).expect("tokens");
+        assert_eq!(tokens.by_start.len(), 1);
+        let caller = tokens.caller(token.as_str(), now()).expect("known");
+        assert_eq!(caller.to_string(), "caller/billing");
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once_with_its_line() {
+        let (_, line) = made("billing", now());
+        let text = format!("{line}\nbilling\n# fine\n{line}\nA b c d\n");
+        let told = tokens(&text).expect_err("refused").to_string();
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 3, "{told}");
+        assert!(lines[0].starts_with("tokens:2: has 1 fields"), "{told}");
+        assert!(lines[1].starts_with("tokens:4: the same token stands in line 1"), "{told}");
+        assert!(lines[2].starts_with("tokens:5: "), "{told}");
+        let not_text = [line.as_bytes(), b"\n\xff\xfe\n"].concat();
+        let told = parse(Path::new("tokens"), &not_text).expect_err("refused").to_string();
+        assert!(told.starts_with("tokens:2: is no text"), "{told}");
+    }
+
+    #[test]
+    fn the_last_token_that_fits_is_taken_and_one_more_is_refused() {
+        let (_, line) = made("billing", now());
+        let mut info = TokenInfo::parse(&line).expect("a line");
+        let mut text = String::new();
+        for n in 0..BEARER_TOKENS_MAX as u64 {
+            info.digest[..8].copy_from_slice(&n.to_be_bytes());
+            text += &format!("{info}\n");
+        }
+        assert_eq!(tokens(&text).expect("tokens").len(), BEARER_TOKENS_MAX);
+        assert!(text.len() < BEARER_FILE_BYTES_MAX, "the bound on bytes is not met first");
+        let told = tokens(&format!("{text}{line}\n")).expect_err("refused").to_string();
+        assert!(told.contains("tokens:10001: "), "{told}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_get_at_or_that_is_no_such_file_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("tokens");
+        let refused = || Tokens::read(&path).expect_err("refused").to_string();
+        assert!(refused().contains("dialback token create"), "{}", refused());
+        fs::write(&path, format!("{}\n", made("billing", now()).1)).expect("written");
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode));
+        for unfit in [0o644, 0o660, 0o602] {
+            set(unfit).expect("changed");
+            assert!(refused().contains("chmod 600"), "{}", refused());
+        }
+        for fit in [0o600, 0o640, 0o400] {
+            set(fit).expect("changed");
+            assert_eq!(Tokens::read(&path).expect("read").len(), 1);
+        }
+        set(0o600).expect("changed");
+        fs::write(&path, "#".repeat(BEARER_FILE_BYTES_MAX)).expect("written");
+        assert!(Tokens::read(&path).expect("read").is_empty());
+        fs::write(&path, "#".repeat(BEARER_FILE_BYTES_MAX + 1)).expect("written");
+        assert!(refused().contains("larger than 4 MiB"), "{}", refused());
+        let told = Tokens::read(dir.path());
+        assert!(matches!(told, Err(TokensError::Unreadable { .. })), "{told:?}");
+    }
+}
