@@ -25,7 +25,7 @@ use crate::{
     prefixes::PrefixLimits,
     rate_limit::{LogLimiter, Pace},
     system,
-    tls::{Credentials, HttpTls, Shown},
+    tls::{ClientCertificate, Credentials, HttpTls},
 };
 use bytes::Bytes;
 use guarded::Guarded;
@@ -62,14 +62,14 @@ pub(crate) struct Peer {
     /// Where its packets come from.
     pub(crate) address: SocketAddr,
     /// The certificate that it has shown.
-    pub(crate) shown: Option<Shown>,
+    pub(crate) shown: Option<ClientCertificate>,
     /// Whether its connection is to end soon.
     is_done: AtomicBool,
     standing: Arc<Standing>,
 }
 
 impl Peer {
-    fn new(address: SocketAddr, shown: Option<Shown>, standing: Arc<Standing>) -> Self {
+    fn new(address: SocketAddr, shown: Option<ClientCertificate>, standing: Arc<Standing>) -> Self {
         Self { address, shown, is_done: AtomicBool::new(false), standing }
     }
 

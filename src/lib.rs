@@ -137,12 +137,12 @@ pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePoli
 pub use serve::{Description, Service, ServiceError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
-pub use tls::CsrFacts;
+pub use tls::CsrInfo;
 #[cfg(feature = "gateway")]
 pub use tls::ServerCertificate;
 pub use tls::{
-    BadCrlScope, CertificateFacts, ChainBound, CredentialFiles, CredentialPem, Credentials,
-    CredentialsError, CrlFacts, CrlScope, FactsError, Identity, IdentityError, RevokedSerial, Utc,
+    CertificateInfo, ChainBound, CredentialFiles, CredentialPem, Credentials, CredentialsError,
+    CrlInfo, CrlScope, CrlScopeError, Identity, IdentityError, PemError, RevokedSerial, Utc,
     Validity,
 };
 #[cfg(feature = "json")]

@@ -69,7 +69,7 @@ pub const CRL_ENDS_SOON: Duration = Duration::from_secs(24 * 3600);
 
 /// A worry about certificates is said again after this long, so that it stands in every day's log
 /// and fills none.
-pub const WORRY_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+pub const EXPIRY_WARNING_EVERY: Duration = Duration::from_secs(3600);
 
 /// Before a peer's certificate ends, the dialling side makes another link this early, if the peer
 /// has another certificate by then.

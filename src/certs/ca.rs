@@ -4,7 +4,7 @@ use super::{
     CertPem, CertsError, LeafPem, LeafProfile,
     params::{BACKDATED, key_pair, moment, named, new_key, new_serial, uri},
 };
-use crate::tls::{self, CertificateFacts, FactsError, RevokedSerial, hex};
+use crate::tls::{self, CertificateInfo, PemError, RevokedSerial, hex};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SerialNumber,
@@ -29,7 +29,7 @@ const TRUST_DOMAIN_SCHEME: &str = "spiffe://";
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
-    facts: CertificateFacts,
+    info: CertificateInfo,
     trust_domain: String,
 }
 
@@ -68,8 +68,8 @@ impl Ca {
 
     /// The same for files, in which text that is not UTF-8 may stand between the blocks.
     pub(super) fn from_bytes(cert: &[u8], key: &[u8]) -> Result<Self, CertsError> {
-        let at = |name: &str, source: FactsError| match source {
-            FactsError::Unusable { why } => CertsError::Unusable { path: name.into(), why },
+        let at = |name: &str, source: PemError| match source {
+            PemError::Unusable { why } => CertsError::Unusable { path: name.into(), why },
             source => CertsError::UnfitCa { path: name.into(), why: source.to_string() },
         };
         let key = key_pair(key).map_err(|source| at("ca.key", source))?.ok_or_else(|| {
@@ -86,16 +86,16 @@ impl Ca {
         let bodies = tls::pem_bodies(pem.as_bytes(), tls::PemKind::Certificate)
             .map_err(|error| unfit(error.to_string()))?;
         let der = bodies.first().ok_or_else(|| unfit("no certificate in the CA's file"))?;
-        let facts = CertificateFacts::from_der(der).map_err(|error| unfit(error.to_string()))?;
-        if !facts.is_ca {
+        let info = CertificateInfo::from_der(der).map_err(|error| unfit(error.to_string()))?;
+        if !info.is_ca {
             return Err(unfit("the certificate is not that of a CA"));
         }
-        if !facts.has_public_key(&key.subject_public_key_info()) {
+        if !info.has_public_key(&key.subject_public_key_info()) {
             return Err(unfit("key and certificate of the CA are no pair"));
         }
-        let trust_domain = trust_domain_of(&facts)?;
+        let trust_domain = trust_domain_of(&info)?;
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
-        Ok(Self { issuer, pem, facts, trust_domain })
+        Ok(Self { issuer, pem, info, trust_domain })
     }
 
     /// The CA's certificate, which everybody may have.
@@ -114,8 +114,8 @@ impl Ca {
     }
 
     /// What stands in its certificate.
-    pub fn facts(&self) -> &CertificateFacts {
-        &self.facts
+    pub fn info(&self) -> &CertificateInfo {
+        &self.info
     }
 
     /// Makes a key and signs a leaf for it.
@@ -177,28 +177,28 @@ impl Ca {
     /// A CA from elsewhere may have derived its key's identifier in another way: repeat what it
     /// says.
     fn key_id_method(&self) -> KeyIdMethod {
-        let stated = self.facts.subject_key_id.as_deref().and_then(|id| from_hex(id).ok());
+        let stated = self.info.subject_key_id.as_deref().and_then(|id| from_hex(id).ok());
         stated.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)
     }
 
     /// Whether a certificate names this CA and this CA's key as its signer.
-    pub(super) fn is_issuer_of(&self, leaf: &CertificateFacts) -> bool {
-        leaf.issuer == self.facts.subject && leaf.authority_key_id == self.facts.subject_key_id
+    pub(super) fn is_issuer_of(&self, leaf: &CertificateInfo) -> bool {
+        leaf.issuer == self.info.subject && leaf.authority_key_id == self.info.subject_key_id
     }
 }
 
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { issuer: _, pem: _, facts, trust_domain } = self;
+        let Self { issuer: _, pem: _, info, trust_domain } = self;
         f.debug_struct("Ca")
-            .field("subject", &facts.subject)
+            .field("subject", &info.subject)
             .field("trust_domain", trust_domain)
             .finish()
     }
 }
 
-fn trust_domain_of(facts: &CertificateFacts) -> Result<String, CertsError> {
-    let mut domains = facts.uri_sans.iter().filter_map(|uri| uri.strip_prefix(TRUST_DOMAIN_SCHEME));
+fn trust_domain_of(info: &CertificateInfo) -> Result<String, CertsError> {
+    let mut domains = info.uri_sans.iter().filter_map(|uri| uri.strip_prefix(TRUST_DOMAIN_SCHEME));
     match (domains.next(), domains.next()) {
         (Some(domain), None) if tls::check_trust_domain(domain).is_ok() => Ok(domain.to_owned()),
         _ => Err(unfit(
@@ -233,19 +233,19 @@ fn unfit(why: impl Into<String>) -> CertsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::CrlFacts;
+    use crate::tls::CrlInfo;
 
     #[test]
     fn a_ca_says_its_trust_domain_signs_leafs_only_and_has_a_name_of_its_own() {
         let now = SystemTime::now();
         let ca = Ca::generate("acme.example", now).expect("made");
         let other = Ca::generate("acme.example", now).expect("made");
-        let facts = ca.facts();
-        assert_eq!(facts.uri_sans, ["spiffe://acme.example"]);
-        assert_eq!((facts.is_ca, facts.path_len), (true, Some(0)));
-        assert_eq!(facts.key_usages, ["Key Cert Sign", "CRL Sign"]);
-        assert!(facts.not_before < now && facts.not_after > now + CA_LIFE - Duration::from_secs(2));
-        assert_ne!(facts.subject, other.facts().subject);
+        let info = ca.info();
+        assert_eq!(info.uri_sans, ["spiffe://acme.example"]);
+        assert_eq!((info.is_ca, info.path_len), (true, Some(0)));
+        assert_eq!(info.key_usages, ["Key Cert Sign", "CRL Sign"]);
+        assert!(info.not_before < now && info.not_after > now + CA_LIFE - Duration::from_secs(2));
+        assert_ne!(info.subject, other.info().subject);
         assert!(Ca::generate("Acme", now).is_err());
     }
 
@@ -254,7 +254,7 @@ mod tests {
         let ca = Ca::generate("d", SystemTime::now()).expect("made");
         let other = Ca::generate("d", SystemTime::now()).expect("made");
         let back = Ca::from_pem(ca.pem(), &ca.key_pem()).expect("read");
-        assert_eq!((back.trust_domain(), back.facts()), ("d", ca.facts()));
+        assert_eq!((back.trust_domain(), back.info()), ("d", ca.info()));
         assert!(Ca::from_pem(ca.pem(), &other.key_pem()).is_err());
     }
 
@@ -264,13 +264,13 @@ mod tests {
         let ca = Ca::generate("d", now).expect("made");
         let revoked = [RevokedSerial { serial: "40ff00".into(), since: now }];
         let pem = ca.crl(&revoked, 7, now, now + CA_LIFE).expect("signed");
-        let facts = CrlFacts::all_from_pem(pem.as_bytes()).expect("read").remove(0);
-        assert_eq!((facts.number, facts.this_update), (Some(7), now));
+        let info = CrlInfo::all_from_pem(pem.as_bytes()).expect("read").remove(0);
+        assert_eq!((info.number, info.this_update), (Some(7), now));
         assert_eq!(
-            (facts.next_update, facts.revoked.as_slice()),
+            (info.next_update, info.revoked.as_slice()),
             (Some(now + CA_LIFE), &revoked[..])
         );
-        assert_eq!(facts.issuer, ca.facts().subject);
+        assert_eq!(info.issuer, ca.info().subject);
     }
 
     #[test]
@@ -286,8 +286,8 @@ mod tests {
         let now = SystemTime::now();
         let namesake = || Ca::of_subject("CA", "d", new_key().expect("a key"), now).expect("made");
         let (one, two) = (namesake(), namesake());
-        let party = "agent/a".parse().expect("a party");
-        let leaf = one.leaf(&LeafProfile::new("d", &party, &[], now)).expect("signed");
+        let peer = "agent/a".parse().expect("a party");
+        let leaf = one.leaf(&LeafProfile::new("d", &peer, &[], now)).expect("signed");
         let load = |ca: &str| {
             let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());
             let pem = tls::CredentialPem { cert, key, ca: ca.as_bytes(), ..Default::default() };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     name::PeerName,
-    tls::{self, CertificateFacts, CrlFacts, FactsError, RevokedSerial},
+    tls::{self, CertificateInfo, CrlInfo, PemError, RevokedSerial},
 };
 use std::{
     collections::BTreeSet,
@@ -39,7 +39,7 @@ pub struct CrlReport {
 #[derive(Debug, Clone)]
 pub struct RevokeReport {
     /// Whose certificates they were.
-    pub party: PeerName,
+    pub peer: PeerName,
     /// The serial numbers that were revoked now.
     pub revoked: Vec<String>,
     /// How many had been revoked before.
@@ -56,24 +56,24 @@ impl CertsDir {
         self.sign_crl(&ca, &present, now)
     }
 
-    /// Revokes every certificate that was issued to a party here, and signs the list. Repeated, it
+    /// Revokes every certificate that was issued to a peer here, and signs the list. Repeated, it
     /// says that there was nothing to do.
-    pub fn revoke(&self, party: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
+    pub fn revoke(&self, peer: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
         let _held = self.hold()?;
         let (ca, present) = self.ca_and_list()?;
-        let issued = self.serials_of(party, &ca)?;
+        let issued = self.serials_of(peer, &ca)?;
         if issued.is_empty() {
-            return Err(CertsError::NeverIssued { dir: self.dir.clone(), party: party.clone() });
+            return Err(CertsError::NeverIssued { dir: self.dir.clone(), peer: peer.clone() });
         }
         let gone: BTreeSet<_> = present.entries.iter().map(|entry| entry.serial.as_str()).collect();
         let (before, revoked): (Vec<_>, Vec<_>) =
             issued.into_iter().partition(|serial| gone.contains(serial.as_str()));
         for serial in &revoked {
             let entry = RevokedSerial { serial: serial.clone(), since: now };
-            revoked::append(&self.revoked_path(), &ca.facts().subject, Some(party), &entry)?;
+            revoked::append(&self.revoked_path(), &ca.info().subject, Some(peer), &entry)?;
         }
         let crl = self.keep_or_sign_crl(&ca, now)?;
-        Ok(RevokeReport { party: party.clone(), revoked, before: before.len(), crl })
+        Ok(RevokeReport { peer: peer.clone(), revoked, before: before.len(), crl })
     }
 
     /// Keeps the list while it is fresh, is the last one that was signed here and has everything
@@ -108,7 +108,7 @@ impl CertsDir {
         }
         // What only the list knew goes into the record too.
         for entry in &present.unrecorded {
-            revoked::append(&self.revoked_path(), &ca.facts().subject, None, entry)?;
+            revoked::append(&self.revoked_path(), &ca.info().subject, None, entry)?;
         }
         let number = present
             .number
@@ -133,14 +133,14 @@ impl CertsDir {
         Ok(self.revoked_serials()?.contains(serial))
     }
 
-    /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever party and
+    /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever peer and
     /// CA it was of, if there is one.
     ///
-    /// Keys are known by the digests in the record. Older lines have none; for those of `party` its
+    /// Keys are known by the digests in the record. Older lines have none; for those of `peer` its
     /// certificate file is looked at.
     pub(super) fn revoked_serial_of_key(
         &self,
-        party: &PeerName,
+        peer: &PeerName,
         public_key_der: &[u8],
     ) -> Result<Option<String>, CertsError> {
         let revoked = self.revoked_serials()?;
@@ -152,7 +152,7 @@ impl CertsDir {
         };
         let listed = issued::read(&self.record_path())?.into_iter();
         let listed = listed.filter_map(|one| Some((one.serial, one.key_digest?)));
-        let present = self.present_leaf(party)?.and_then(|(leaf, _)| {
+        let present = self.present_leaf(peer)?.and_then(|(leaf, _)| {
             let digest = tls::key_digest(leaf.public_key_der())?;
             Some((leaf.serial, digest))
         });
@@ -193,17 +193,17 @@ impl CertsDir {
         Ok((ca, present))
     }
 
-    fn lists(&self) -> Result<Vec<CrlFacts>, CertsError> {
+    fn lists(&self) -> Result<Vec<CrlInfo>, CertsError> {
         let path = self.crl_path();
         let text = files::read_pem(&path)?.unwrap_or_default();
-        CrlFacts::all_from_pem(&text).map_err(|source| match source {
-            FactsError::Unusable { why } => CertsError::Unusable { path, why },
+        CrlInfo::all_from_pem(&text).map_err(|source| match source {
+            PemError::Unusable { why } => CertsError::Unusable { path, why },
             source => CertsError::DamagedList { path, source },
         })
     }
 
     fn present_list(&self, ca: &Ca) -> Result<PresentList, CertsError> {
-        let subject = &ca.facts().subject;
+        let subject = &ca.info().subject;
         let (mut own, foreign): (Vec<_>, Vec<_>) =
             self.lists()?.into_iter().partition(|list| list.issuer == *subject);
         own.sort_by_key(|list| (list.number, list.this_update));
@@ -226,11 +226,11 @@ impl CertsDir {
     }
 
     /// By the record, and by the file that is there in case the record was lost.
-    fn serials_of(&self, party: &PeerName, ca: &Ca) -> Result<BTreeSet<String>, CertsError> {
+    fn serials_of(&self, peer: &PeerName, ca: &Ca) -> Result<BTreeSet<String>, CertsError> {
         let listed = issued::read(&self.record_path())?;
-        let listed = listed.into_iter().filter(|one| one.party == *party).map(|one| one.serial);
-        let text = files::read_pem(&self.leaf_path(party, "pem"))?.unwrap_or_default();
-        let there = CertificateFacts::all_from_pem(&text).unwrap_or_default();
+        let listed = listed.into_iter().filter(|one| one.peer == *peer).map(|one| one.serial);
+        let text = files::read_pem(&self.leaf_path(peer, "pem"))?.unwrap_or_default();
+        let there = CertificateInfo::all_from_pem(&text).unwrap_or_default();
         let there = there.into_iter().filter(|leaf| ca.is_issuer_of(leaf)).map(|leaf| leaf.serial);
         Ok(listed.chain(there).collect())
     }
@@ -252,7 +252,7 @@ impl CertsDir {
 /// What is there before a list is signed.
 struct PresentList {
     /// The newest list of this CA.
-    newest: Option<CrlFacts>,
+    newest: Option<CrlInfo>,
     /// How many lists of other CAs stand beside it.
     foreign: usize,
     /// Everything that is revoked, by the record and by the lists.
@@ -264,7 +264,7 @@ struct PresentList {
 }
 
 impl PresentList {
-    fn is_current(&self, newest: &CrlFacts, now: SystemTime) -> bool {
+    fn is_current(&self, newest: &CrlInfo, now: SystemTime) -> bool {
         let is_fresh =
             newest.next_update.is_some_and(|until| is_fresh(newest.this_update, until, now));
         let is_last = newest.number.unwrap_or(0) == self.number;
@@ -292,12 +292,12 @@ mod tests {
         (dir, certs)
     }
 
-    fn party(text: &str) -> PeerName {
+    fn peer(text: &str) -> PeerName {
         text.parse().expect("a party")
     }
 
     fn issue(certs: &CertsDir, who: &str, force: bool) -> (Action, String) {
-        let PeerName { role, name } = party(who);
+        let PeerName { role, name } = peer(who);
         let request = LeafRequest { force, ..LeafRequest::new(role, name) };
         let report = certs.issue(&request, now()).expect("issued");
         (report.action, report.serial)
@@ -314,16 +314,16 @@ mod tests {
         let serials: BTreeSet<_> =
             [false, true, true].map(|force| issue(&certs, "agent/a", force).1).into();
         let (_, other) = issue(&certs, "caller/a", false);
-        let report = certs.revoke(&party("agent/a"), now()).expect("revoked");
+        let report = certs.revoke(&peer("agent/a"), now()).expect("revoked");
         assert_eq!((report.revoked.len(), report.before, report.crl.revoked), (3, 0, 3));
         assert_eq!(on_list(&certs), (2, serials));
-        let again = certs.revoke(&party("agent/a"), now()).expect("nothing to do");
+        let again = certs.revoke(&peer("agent/a"), now()).expect("nothing to do");
         assert_eq!((again.revoked.len(), again.before, again.crl.action), (0, 3, Action::Kept));
         let listed = certs.list().expect("listed");
         let revoked =
             |serial: &str| listed.iter().any(|l| l.serial == serial && l.revoked.is_some());
         assert!(!revoked(&other) && listed.iter().filter(|l| l.revoked.is_some()).count() == 3);
-        let told = certs.revoke(&party("agent/b"), now()).expect_err("refused").to_string();
+        let told = certs.revoke(&peer("agent/b"), now()).expect_err("refused").to_string();
         assert!(told.contains("agent/b") && told.contains("certs list"), "{told}");
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let (_dir, certs) = with_ca();
         let (_, old) = issue(&certs, "agent/a", false);
         assert_eq!(issue(&certs, "agent/a", false), (Action::Kept, old.clone()));
-        certs.revoke(&party("agent/a"), now()).expect("revoked");
+        certs.revoke(&peer("agent/a"), now()).expect("revoked");
         let (action, new) = issue(&certs, "agent/a", false);
         assert_eq!(action, Action::Renewed);
         assert!(!on_list(&certs).1.contains(&new) && new != old);
@@ -344,7 +344,7 @@ mod tests {
         let (_dir, certs) = with_ca();
         let first = fs::read(certs.crl_path()).expect("read");
         let (_, serial) = issue(&certs, "agent/a", false);
-        certs.revoke(&party("agent/a"), now()).expect("revoked");
+        certs.revoke(&peer("agent/a"), now()).expect("revoked");
         assert_eq!(certs.crl(now()).expect("signed").number, 3);
         let expected = |number| (number, BTreeSet::from([serial.clone()]));
         fs::remove_file(certs.crl_path()).expect("removed");
@@ -381,7 +381,7 @@ mod tests {
     fn a_new_ca_counts_on_and_does_not_list_what_the_old_one_signed() {
         let (_dir, certs) = with_ca();
         issue(&certs, "agent/a", false);
-        certs.revoke(&party("agent/a"), now()).expect("revoked");
+        certs.revoke(&peer("agent/a"), now()).expect("revoked");
         let forced = InitOptions { force: true, ..InitOptions::default() };
         certs.init(&forced, now() + DAY).expect("a new CA");
         assert_eq!(on_list(&certs), (3, BTreeSet::new()));
@@ -396,7 +396,7 @@ mod tests {
                 let certs = &certs;
                 scope.spawn(move || {
                     issue(certs, &format!("agent/a{at}"), false);
-                    certs.revoke(&party(&format!("agent/a{at}")), now()).expect("revoked");
+                    certs.revoke(&peer(&format!("agent/a{at}")), now()).expect("revoked");
                 });
             }
         });

@@ -1,5 +1,5 @@
 //! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of what was issued and
-//! revoked, and the files of each party. What is good is kept, so that every command can be
+//! revoked, and the files of each peer. What is good is kept, so that every command can be
 //! repeated.
 
 use super::{
@@ -92,7 +92,7 @@ impl CertsDir {
             ca_path: self.ca_path(),
             ca_key_path: self.ca_key_path(),
             crl_path: self.crl_path(),
-            ca_not_after: ca.facts().not_after,
+            ca_not_after: ca.info().not_after,
             crl_next_update: crl.next_update,
         })
     }
@@ -183,15 +183,15 @@ impl CertsDir {
 }
 
 pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
-    if now <= ca.facts().not_after {
+    if now <= ca.info().not_after {
         return Ok(());
     }
-    Err(CertsError::CaExpired { until: Utc(ca.facts().not_after), now: Utc(now) })
+    Err(CertsError::CaExpired { until: Utc(ca.info().not_after), now: Utc(now) })
 }
 
 /// By a clock that is behind the CA's own start, leafs would hold in the past.
 pub(super) fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
-    let since = ca.facts().not_before;
+    let since = ca.info().not_before;
     if now < since {
         return Err(CertsError::CaNotValidYet { since: Utc(since), now: Utc(now) });
     }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::{
         certs::inspect,
-        tls::{CrlFacts, RevokedSerial},
+        tls::{CrlInfo, RevokedSerial},
     };
     use std::{fs, time::Duration};
 
@@ -226,9 +226,9 @@ mod tests {
         certs.init(&InitOptions::default(), now).expect("made or kept")
     }
 
-    fn newest_list(certs: &CertsDir) -> CrlFacts {
+    fn newest_list(certs: &CertsDir) -> CrlInfo {
         let text = fs::read(certs.crl_path()).expect("read");
-        CrlFacts::all_from_pem(&text).expect("lists").remove(0)
+        CrlInfo::all_from_pem(&text).expect("lists").remove(0)
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!((report.ca, report.crl), (Action::Made, Action::Made));
         assert_eq!(certs.ca().expect("a CA").trust_domain(), "acme.example");
         assert_ne!(fs::read(report.ca_key_path).expect("read"), before);
-        assert_eq!(newest_list(&certs).issuer, certs.ca().expect("a CA").facts().subject);
+        assert_eq!(newest_list(&certs).issuer, certs.ca().expect("a CA").info().subject);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     name::{PeerName, Role},
-    tls::{FactsError, IdentityError, Utc},
+    tls::{IdentityError, PemError, Utc},
 };
 use std::{
     io,
@@ -57,11 +57,11 @@ pub enum CertsError {
     },
     /// By the local clock, a certificate that would be replaced has not begun.
     #[error(
-        "the certificate of {party} is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it (--force renews it all the same)"
+        "the certificate of {peer} is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it (--force renews it all the same)"
     )]
     ClockBehind {
         /// Whose certificate.
-        party: PeerName,
+        peer: PeerName,
         /// When it begins.
         since: Utc,
         /// The local clock.
@@ -142,7 +142,7 @@ pub enum CertsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: FactsError,
+        source: PemError,
     },
     /// A file that is whole and not supported: UTF-16, DER, an encrypted key, DSA.
     #[error("{path} cannot be used: {why}", path = path.display())]
@@ -164,7 +164,7 @@ pub enum CertsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: FactsError,
+        source: PemError,
     },
     /// The CA was made with a revocation list, and it is gone.
     #[error("{path} does not exist, and this CA was made with a revocation list; make it again with `dialback certs crl --dir {dir}`: what was revoked here is known from revoked.jsonl", path = path.display(), dir = path.parent().unwrap_or(path).display())]
@@ -179,12 +179,12 @@ pub enum CertsError {
         path: PathBuf,
     },
     /// Nothing to revoke or to renew.
-    #[error("nothing was issued to {party} in {dir}; `dialback certs list` shows what was", dir = dir.display())]
+    #[error("nothing was issued to {peer} in {dir}; `dialback certs list` shows what was", dir = dir.display())]
     NeverIssued {
         /// The directory.
         dir: PathBuf,
         /// Who was named.
-        party: PeerName,
+        peer: PeerName,
     },
     /// A file that is signed must hold one certificate request.
     #[error("{path} holds {count} certificate requests, and it takes one; `dialback certs request ROLE NAME` makes it, where the key is to stay", path = path.display())]
@@ -195,28 +195,28 @@ pub enum CertsError {
         count: usize,
     },
     /// A key from earlier would lie beside the certificate of another key.
-    #[error("{key} is not the key of the request; remove it if {party} uses it no more, and sign again", key = key.display())]
+    #[error("{key} is not the key of the request; remove it if {peer} uses it no more, and sign again", key = key.display())]
     OtherKeyBeside {
         /// The key's file.
         key: PathBuf,
         /// Whose it was.
-        party: PeerName,
+        peer: PeerName,
     },
     /// A request for a key whose certificate was revoked.
-    #[error("the key of the request is that of the certificate {serial}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = party.role, name = party.name)]
+    #[error("the key of the request is that of the certificate {serial}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = peer.role, name = peer.name)]
     RevokedKey {
         /// For whom it was to be signed.
-        party: PeerName,
+        peer: PeerName,
         /// The serial number of the certificate.
         serial: String,
     },
     /// A new key would make the certificate worthless that was asked for.
-    #[error("{csr} asks for a certificate of the key beside it, which a new key would make worthless; sign it with `dialback certs sign {csr} {role} {name}`, or make a new key with --force", csr = csr.display(), role = party.role, name = party.name)]
+    #[error("{csr} asks for a certificate of the key beside it, which a new key would make worthless; sign it with `dialback certs sign {csr} {role} {name}`, or make a new key with --force", csr = csr.display(), role = peer.role, name = peer.name)]
     RequestUnderWay {
         /// The request.
         csr: PathBuf,
         /// Whose it is.
-        party: PeerName,
+        peer: PeerName,
     },
     /// A key that is there cannot be used.
     #[error("{path} holds no private key that can be read; put the right file back, or make a new key with --force", path = path.display())]
@@ -250,9 +250,9 @@ pub enum CertsError {
 
 impl CertsError {
     /// Tells what is not supported from what is damaged.
-    pub(crate) fn of_file(path: &Path, source: FactsError) -> Self {
+    pub(crate) fn of_file(path: &Path, source: PemError) -> Self {
         match source {
-            FactsError::Unusable { why } => Self::Unusable { path: path.into(), why },
+            PemError::Unusable { why } => Self::Unusable { path: path.into(), why },
             source => Self::Damaged { path: path.into(), source },
         }
     }

@@ -2,18 +2,18 @@
 //! kind is said.
 
 use super::{CertsError, files};
-use crate::tls::{CertificateFacts, CrlFacts, CsrFacts, FactsError, PemKind, pem_blocks};
+use crate::tls::{CertificateInfo, CrlInfo, CsrInfo, PemError, PemKind, pem_blocks};
 use std::{fmt, path::Path};
 
 /// Something that `certs inspect` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inspected {
     /// A certificate.
-    Certificate(Box<CertificateFacts>),
+    Certificate(Box<CertificateInfo>),
     /// A revocation list.
-    Crl(CrlFacts),
+    Crl(CrlInfo),
     /// A certificate request.
-    Csr(CsrFacts),
+    Csr(CsrInfo),
     /// A private key in this form. What it is stays where it is.
     Key(&'static str),
 }
@@ -21,9 +21,9 @@ pub enum Inspected {
 impl fmt::Display for Inspected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Certificate(facts) => facts.fmt(f),
-            Self::Crl(facts) => facts.fmt(f),
-            Self::Csr(facts) => facts.fmt(f),
+            Self::Certificate(info) => info.fmt(f),
+            Self::Crl(info) => info.fmt(f),
+            Self::Csr(info) => info.fmt(f),
             Self::Key(form) => writeln!(f, "private key ({form}), which is not shown"),
         }
     }
@@ -37,11 +37,11 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     let text = zeroize::Zeroizing::new(text);
     let bytes = text.as_slice();
     let at = |source| CertsError::of_file(path, source);
-    let certificates = CertificateFacts::all_from_pem(bytes).map_err(at)?.into_iter();
-    let lists = CrlFacts::all_from_pem(bytes).map_err(at)?.into_iter();
-    let requests = CsrFacts::all_from_pem(bytes).map_err(at)?.into_iter();
+    let certificates = CertificateInfo::all_from_pem(bytes).map_err(at)?.into_iter();
+    let lists = CrlInfo::all_from_pem(bytes).map_err(at)?.into_iter();
+    let requests = CsrInfo::all_from_pem(bytes).map_err(at)?.into_iter();
     let found: Vec<_> = certificates
-        .map(|facts| Inspected::Certificate(facts.into()))
+        .map(|info| Inspected::Certificate(info.into()))
         .chain(lists.map(Inspected::Crl))
         .chain(requests.map(Inspected::Csr))
         .chain(key_forms(bytes).map_err(at)?.into_iter().map(Inspected::Key))
@@ -53,7 +53,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
 }
 
 /// Nothing of a key is decoded for it.
-fn key_forms(text: &[u8]) -> Result<Vec<&'static str>, FactsError> {
+fn key_forms(text: &[u8]) -> Result<Vec<&'static str>, PemError> {
     let forms = pem_blocks(text)?.into_iter().filter_map(|block| match block.kind {
         PemKind::Key(form) => Some(form),
         PemKind::EncryptedKey => Some("encrypted"),

@@ -1,4 +1,4 @@
-//! A leaf for a party in a directory of certificates: kept while it is good, else made with a new
+//! A leaf for a peer in a directory of certificates: kept while it is good, else made with a new
 //! key.
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     name::{Name, PeerName, Role},
-    tls::{self, CertificateFacts, CsrFacts, FactsError, Utc, spiffe_uri},
+    tls::{self, CertificateInfo, CsrInfo, PemError, Utc, spiffe_uri},
 };
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
@@ -29,7 +29,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Which leaf to make.
 #[derive(Debug, Clone)]
 pub struct LeafRequest {
-    /// What the party is.
+    /// What the peer is.
     pub role: Role,
     /// How it is called.
     pub name: Name,
@@ -55,7 +55,7 @@ pub struct IssueReport {
     /// What was done about the leaf.
     pub action: Action,
     /// Whose it is.
-    pub party: PeerName,
+    pub peer: PeerName,
     /// The leaf.
     pub cert_path: PathBuf,
     /// Its key, or where it would lie: [`has_key`](Self::has_key).
@@ -75,23 +75,23 @@ impl CertsDir {
         let hosts = wanted_hosts(request)?;
         let _held = self.hold()?;
         let ca = self.ca()?;
-        let party = &PeerName::new(request.role, request.name.clone());
-        let plan = Plan { party, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
-        let there = self.present_leaf(party)?;
+        let peer = &PeerName::new(request.role, request.name.clone());
+        let plan = Plan { peer, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
+        let there = self.present_leaf(peer)?;
         if !request.force {
-            self.expect_usable_key(party)?;
+            self.expect_usable_key(peer)?;
             if there.is_none() {
-                self.expect_no_request(party)?;
+                self.expect_no_request(peer)?;
             }
         }
         let kept = there.as_ref().filter(|(_, has_key)| *has_key && !request.force);
-        if let Some((facts, _)) = kept
-            && self.is_good(facts, &ca, &plan, now)?
+        if let Some((info, _)) = kept
+            && self.is_good(info, &ca, &plan, now)?
         {
-            return Ok(self.report(Action::Kept, party, facts));
+            return Ok(self.report(Action::Kept, peer, info));
         }
-        let facts = self.make_pair(&ca, &plan, now)?;
-        Ok(self.report(made_or_renewed(there.is_some()), party, &facts))
+        let info = self.make_pair(&ca, &plan, now)?;
+        Ok(self.report(made_or_renewed(there.is_some()), peer, &info))
     }
 
     /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
@@ -108,21 +108,21 @@ impl CertsDir {
         let key = public_key_of(csr.as_ref())?;
         let _held = self.hold()?;
         let ca = self.ca()?;
-        let party = &PeerName::new(request.role, request.name.clone());
-        let plan = Plan { party, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
-        let there = self.present_leaf(party)?;
-        self.expect_no_other_key(party, &key)?;
-        if let Some(serial) = self.revoked_serial_of_key(party, &key)? {
-            return Err(CertsError::RevokedKey { party: party.clone(), serial });
+        let peer = &PeerName::new(request.role, request.name.clone());
+        let plan = Plan { peer, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
+        let there = self.present_leaf(peer)?;
+        self.expect_no_other_key(peer, &key)?;
+        if let Some(serial) = self.revoked_serial_of_key(peer, &key)? {
+            return Err(CertsError::RevokedKey { peer: peer.clone(), serial });
         }
-        let kept = there.as_ref().map(|(facts, _)| facts);
-        if let Some(facts) = kept.filter(|facts| facts.has_public_key(&key) && !request.force)
-            && self.is_good(facts, &ca, &plan, now)?
+        let kept = there.as_ref().map(|(info, _)| info);
+        if let Some(info) = kept.filter(|info| info.has_public_key(&key) && !request.force)
+            && self.is_good(info, &ca, &plan, now)?
         {
-            return Ok(self.report(Action::Kept, party, facts));
+            return Ok(self.report(Action::Kept, peer, info));
         }
-        let facts = self.make_cert(&ca, &plan, &key, now)?;
-        Ok(self.report(made_or_renewed(there.is_some()), party, &facts))
+        let info = self.make_cert(&ca, &plan, &key, now)?;
+        Ok(self.report(made_or_renewed(there.is_some()), peer, &info))
     }
 
     /// Makes a key and its leaf. The leaf is recorded first: a serial that is out in the world
@@ -132,12 +132,12 @@ impl CertsDir {
         ca: &Ca,
         plan: &Plan<'_>,
         now: SystemTime,
-    ) -> Result<CertificateFacts, CertsError> {
+    ) -> Result<CertificateInfo, CertsError> {
         let leaf = ca.leaf(&plan.profile(ca, now))?;
-        let facts = self.record(plan, &leaf.cert)?;
-        let (cert, key) = self.pair_of(plan.party);
+        let info = self.record(plan, &leaf.cert)?;
+        let (cert, key) = self.pair_of(plan.peer);
         pair::replace_held(&cert, &leaf.cert, &key, &leaf.key)?;
-        Ok(facts)
+        Ok(info)
     }
 
     /// Signs a leaf for a key that is somewhere else.
@@ -147,51 +147,51 @@ impl CertsDir {
         plan: &Plan<'_>,
         public_key_der: &[u8],
         now: SystemTime,
-    ) -> Result<CertificateFacts, CertsError> {
+    ) -> Result<CertificateInfo, CertsError> {
         let leaf = ca.leaf_for_key(&plan.profile(ca, now), public_key_der)?;
-        let facts = self.record(plan, &leaf.cert)?;
-        let (cert, key) = self.pair_of(plan.party);
-        match self.requested_key_of(plan.party)? {
+        let info = self.record(plan, &leaf.cert)?;
+        let (cert, key) = self.pair_of(plan.peer);
+        match self.requested_key_of(plan.peer)? {
             Some(requested) if requested.subject_public_key_info() == public_key_der => {
                 pair::install_held(&cert, &leaf.cert, &key, &tls::requested_key(&key))?;
             }
             _ => files::replace(&cert, &leaf.cert, Audience::All)?,
         }
-        Ok(facts)
+        Ok(info)
     }
 
     fn is_good(
         &self,
-        facts: &CertificateFacts,
+        info: &CertificateInfo,
         ca: &Ca,
         wanted: &Plan<'_>,
         now: SystemTime,
     ) -> Result<bool, CertsError> {
-        Ok(is_as_wanted(facts, ca, wanted)
-            && is_fresh(facts.not_before, facts.not_after, now)
-            && !self.is_revoked(&facts.serial)?)
+        Ok(is_as_wanted(info, ca, wanted)
+            && is_fresh(info.not_before, info.not_after, now)
+            && !self.is_revoked(&info.serial)?)
     }
 
     /// A certificate beside a key that is not its own would not load, and whoever issued that key
     /// may have forgotten it.
-    fn expect_no_other_key(&self, party: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
-        let requested = self.requested_key_of(party)?;
+    fn expect_no_other_key(&self, peer: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
+        let requested = self.requested_key_of(peer)?;
         if requested.is_some_and(|key| key.subject_public_key_info() == wanted) {
             return Ok(());
         }
-        let key = self.leaf_path(party, "key");
+        let key = self.leaf_path(peer, "key");
         match self.key_at(&key) {
             Ok(Some(there)) if there.subject_public_key_info() == wanted => Ok(()),
             Ok(None) => Ok(()),
             Err(error @ CertsError::Unusable { .. }) => Err(error),
-            _ => Err(CertsError::OtherKeyBeside { key, party: party.clone() }),
+            _ => Err(CertsError::OtherKeyBeside { key, peer: peer.clone() }),
         }
     }
 
     /// A key that is whole and cannot be used here, such as an encrypted one, is somebody's own: it
     /// is replaced by force only.
-    fn expect_usable_key(&self, party: &PeerName) -> Result<(), CertsError> {
-        match self.key_at(&self.leaf_path(party, "key")) {
+    fn expect_usable_key(&self, peer: &PeerName) -> Result<(), CertsError> {
+        match self.key_at(&self.leaf_path(peer, "key")) {
             Err(error @ CertsError::Unusable { .. }) => Err(error),
             _ => Ok(()),
         }
@@ -199,26 +199,26 @@ impl CertsDir {
 
     /// A key whose request is under way is not replaced: the certificate that comes back would be
     /// worthless.
-    fn expect_no_request(&self, party: &PeerName) -> Result<(), CertsError> {
-        let csr = self.leaf_path(party, "csr");
-        let requests = CsrFacts::all_from_pem(&files::read_pem(&csr)?.unwrap_or_default());
+    fn expect_no_request(&self, peer: &PeerName) -> Result<(), CertsError> {
+        let csr = self.leaf_path(peer, "csr");
+        let requests = CsrInfo::all_from_pem(&files::read_pem(&csr)?.unwrap_or_default());
         let Ok([request]) = requests.as_deref() else { return Ok(()) };
-        match self.key_at(&self.leaf_path(party, "key")) {
+        match self.key_at(&self.leaf_path(peer, "key")) {
             Ok(Some(key)) if key.subject_public_key_info() == request.public_key_der() => {
-                Err(CertsError::RequestUnderWay { csr, party: party.clone() })
+                Err(CertsError::RequestUnderWay { csr, peer: peer.clone() })
             }
             _ => Ok(()),
         }
     }
 
     /// The paths of certificate and key.
-    pub(super) fn pair_of(&self, party: &PeerName) -> (PathBuf, PathBuf) {
-        (self.leaf_path(party, "pem"), self.leaf_path(party, "key"))
+    pub(super) fn pair_of(&self, peer: &PeerName) -> (PathBuf, PathBuf) {
+        (self.leaf_path(peer, "pem"), self.leaf_path(peer, "key"))
     }
 
     /// The key that waits for its certificate, if there is one.
-    pub(super) fn requested_key_of(&self, party: &PeerName) -> Result<Option<KeyPair>, CertsError> {
-        self.key_at(&tls::requested_key(&self.leaf_path(party, "key")))
+    pub(super) fn requested_key_of(&self, peer: &PeerName) -> Result<Option<KeyPair>, CertsError> {
+        self.key_at(&tls::requested_key(&self.leaf_path(peer, "key")))
     }
 
     /// The key in a file, if there is one.
@@ -226,7 +226,7 @@ impl CertsDir {
         let Some(text) = files::read_pem(path)?.map(Zeroizing::new) else { return Ok(None) };
         match key_pair(&text) {
             Ok(Some(key)) => Ok(Some(key)),
-            Err(error @ FactsError::Unusable { .. }) => Err(CertsError::of_file(path, error)),
+            Err(error @ PemError::Unusable { .. }) => Err(CertsError::of_file(path, error)),
             Ok(None) | Err(_) => Err(CertsError::UnfitKey { path: path.into() }),
         }
     }
@@ -243,50 +243,50 @@ impl CertsDir {
     /// old.
     pub(super) fn present_leaf(
         &self,
-        party: &PeerName,
-    ) -> Result<Option<(CertificateFacts, bool)>, CertsError> {
-        let (cert, key) = self.pair_of(party);
+        peer: &PeerName,
+    ) -> Result<Option<(CertificateInfo, bool)>, CertsError> {
+        let (cert, key) = self.pair_of(peer);
         pair::mend_held(&cert, &key)?;
         let Some(text) = files::read_pem(&cert)? else { return Ok(None) };
-        let leafs = CertificateFacts::all_from_pem(&text).unwrap_or_default();
+        let leafs = CertificateInfo::all_from_pem(&text).unwrap_or_default();
         let key = self.key_at(&key).unwrap_or_default();
-        Ok(leafs.into_iter().next().map(|facts| {
-            let fits = key.is_some_and(|key| facts.has_public_key(&key.subject_public_key_info()));
-            (facts, fits)
+        Ok(leafs.into_iter().next().map(|info| {
+            let fits = key.is_some_and(|key| info.has_public_key(&key.subject_public_key_info()));
+            (info, fits)
         }))
     }
 
-    fn record(&self, plan: &Plan<'_>, cert: &str) -> Result<CertificateFacts, CertsError> {
-        let path = self.leaf_path(plan.party, "pem");
-        let facts = CertificateFacts::all_from_pem(cert.as_bytes())
+    fn record(&self, plan: &Plan<'_>, cert: &str) -> Result<CertificateInfo, CertsError> {
+        let path = self.leaf_path(plan.peer, "pem");
+        let info = CertificateInfo::all_from_pem(cert.as_bytes())
             .map_err(|source| CertsError::of_file(&path, source))?
             .into_iter()
             .next()
             .ok_or(CertsError::NothingToInspect { path })?;
-        issued::append(&self.record_path(), plan.party, &facts, &plan.host_texts())?;
-        Ok(facts)
+        issued::append(&self.record_path(), plan.peer, &info, &plan.host_texts())?;
+        Ok(info)
     }
 
     pub(super) fn report(
         &self,
         action: Action,
-        party: &PeerName,
-        facts: &CertificateFacts,
+        peer: &PeerName,
+        info: &CertificateInfo,
     ) -> IssueReport {
-        let key_path = self.leaf_path(party, "key");
+        let key_path = self.leaf_path(peer, "key");
         IssueReport {
             action,
-            party: party.clone(),
-            cert_path: self.leaf_path(party, "pem"),
+            peer: peer.clone(),
+            cert_path: self.leaf_path(peer, "pem"),
             has_key: key_path.exists(),
             key_path,
-            serial: facts.serial.clone(),
-            not_after: facts.not_after,
+            serial: info.serial.clone(),
+            not_after: info.not_after,
         }
     }
 
-    pub(super) fn leaf_path(&self, party: &PeerName, ending: &str) -> PathBuf {
-        self.dir.join(format!("{}-{}.{ending}", party.role, party.name))
+    pub(super) fn leaf_path(&self, peer: &PeerName, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}-{}.{ending}", peer.role, peer.name))
     }
 }
 
@@ -296,7 +296,7 @@ fn made_or_renewed(was_there: bool) -> Action {
 
 /// A leaf that is about to be signed.
 pub(super) struct Plan<'a> {
-    pub(super) party: &'a PeerName,
+    pub(super) peer: &'a PeerName,
     pub(super) hosts: &'a BTreeSet<Host>,
     pub(super) not_after: SystemTime,
 }
@@ -309,7 +309,7 @@ impl Plan<'_> {
     fn profile(&self, ca: &Ca, now: SystemTime) -> LeafProfile {
         let texts = self.host_texts();
         let names: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let profile = LeafProfile::new(ca.trust_domain(), self.party, &names, now);
+        let profile = LeafProfile::new(ca.trust_domain(), self.peer, &names, now);
         LeafProfile { not_after: self.not_after, ..profile }
     }
 }
@@ -317,8 +317,7 @@ impl Plan<'_> {
 /// The public key of the one request in a file.
 fn public_key_of(path: &Path) -> Result<Vec<u8>, CertsError> {
     let text = files::read_bytes(path)?;
-    let found =
-        CsrFacts::all_from_pem(&text).map_err(|source| CertsError::of_file(path, source))?;
+    let found = CsrInfo::all_from_pem(&text).map_err(|source| CertsError::of_file(path, source))?;
     match found.as_slice() {
         [one] => Ok(one.public_key_der().to_vec()),
         several => Err(CertsError::NotOneRequest { path: path.into(), count: several.len() }),
@@ -338,7 +337,7 @@ fn wanted_hosts(request: &LeafRequest) -> Result<BTreeSet<Host>, CertsError> {
 
 fn leaf_end(days: u32, ca: &Ca, now: SystemTime) -> Result<SystemTime, CertsError> {
     expect_holding(ca, now)?;
-    let ca_end = ca.facts().not_after;
+    let ca_end = ca.info().not_after;
     let left = ca_end.duration_since(now).unwrap_or_default();
     let max = left.as_secs() / DAY.as_secs();
     if days == 0 || u64::from(days) > max {
@@ -347,16 +346,16 @@ fn leaf_end(days: u32, ca: &Ca, now: SystemTime) -> Result<SystemTime, CertsErro
     Ok(now + DAY * days)
 }
 
-fn is_as_wanted(facts: &CertificateFacts, ca: &Ca, wanted: &Plan<'_>) -> bool {
-    ca.is_issuer_of(facts)
-        && facts.uri_sans == [spiffe_uri(ca.trust_domain(), wanted.party)]
-        && hosts_of(facts) == *wanted.hosts
+fn is_as_wanted(info: &CertificateInfo, ca: &Ca, wanted: &Plan<'_>) -> bool {
+    ca.is_issuer_of(info)
+        && info.uri_sans == [spiffe_uri(ca.trust_domain(), wanted.peer)]
+        && hosts_of(info) == *wanted.hosts
 }
 
 /// The hosts that stand in a leaf.
-pub(super) fn hosts_of(facts: &CertificateFacts) -> BTreeSet<Host> {
-    let names = facts.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
-    names.chain(facts.ip_sans.iter().map(|address| Host::Address(*address))).collect()
+pub(super) fn hosts_of(info: &CertificateInfo) -> BTreeSet<Host> {
+    let names = info.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
+    names.chain(info.ip_sans.iter().map(|address| Host::Address(*address))).collect()
 }
 
 #[cfg(test)]
@@ -392,7 +391,7 @@ mod tests {
             let files = Credentials::find_in_dir(dir.path(), request.role).expect("the only one");
             assert_eq!((&files.cert, &files.key), (&report.cert_path, &report.key_path));
             let credentials = Credentials::from_files(&files).expect("loaded");
-            assert_eq!(credentials.peer_name(), &report.party);
+            assert_eq!(credentials.peer_name(), &report.peer);
             assert_eq!(credentials.identity().serial(), report.serial);
             assert!(credentials.crl_next_update().is_some());
         }
@@ -502,8 +501,8 @@ mod tests {
         let now = SystemTime::now();
         let (_dir, certs) = with_ca(now);
         let request = asked(Role::Agent, "a", &[]);
-        let party: PeerName = "agent/a".parse().expect("a party");
-        let key_path = certs.request(&party, false).expect("made").key_path;
+        let peer: PeerName = "agent/a".parse().expect("a party");
+        let key_path = certs.request(&peer, false).expect("made").key_path;
         let key = fs::read(&key_path).expect("read");
         let told = certs.issue(&request, now).expect_err("refused").to_string();
         assert!(told.contains("certs sign") && told.contains("--force"), "{told}");

@@ -3,7 +3,7 @@
 use super::{CertsError, record};
 use crate::{
     name::PeerName,
-    tls::{self, CertificateFacts, Utc},
+    tls::{self, CertificateInfo, Utc},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::SystemTime};
@@ -14,7 +14,7 @@ pub struct ListedCertificate {
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
     /// Whose it is.
-    pub party: PeerName,
+    pub peer: PeerName,
     /// It holds from here on.
     pub not_before: SystemTime,
     /// It holds up to here.
@@ -44,14 +44,14 @@ struct Line {
 /// Adds a leaf to the record.
 pub(super) fn append(
     path: &Path,
-    party: &PeerName,
-    leaf: &CertificateFacts,
+    peer: &PeerName,
+    leaf: &CertificateInfo,
     sans: &[String],
 ) -> Result<(), CertsError> {
     let line = Line {
         serial: leaf.serial.clone(),
-        role: party.role.to_string(),
-        name: party.name.to_string(),
+        role: peer.role.to_string(),
+        name: peer.name.to_string(),
         not_before: Utc(leaf.not_before).to_string(),
         not_after: Utc(leaf.not_after).to_string(),
         sans: sans.to_vec(),
@@ -67,10 +67,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<ListedCertificate>, CertsError> {
 
 fn parse(line: &str) -> Result<ListedCertificate, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let party = format!("{}/{}", line.role, line.name);
+    let peer = format!("{}/{}", line.role, line.name);
     Ok(ListedCertificate {
         serial: line.serial,
-        party: party.parse().map_err(|error: crate::name::NameError| error.to_string())?,
+        peer: peer.parse().map_err(|error: crate::name::NameError| error.to_string())?,
         not_before: record::moment(&line.not_before)?,
         not_after: record::moment(&line.not_after)?,
         sans: line.sans,

@@ -1,4 +1,4 @@
-//! What stands in a leaf: the one URI name of a party, hosts for nodes, dates and uses.
+//! What stands in a leaf: the one URI name of a peer, hosts for nodes, dates and uses.
 
 use super::{
     CertsError,
@@ -32,13 +32,13 @@ pub enum Usage {
 
 /// Everything that a CA writes into a leaf, unchecked.
 ///
-/// [`LeafProfile::new`] gives what a party of its role should have. Tests of refusals then change
+/// [`LeafProfile::new`] gives what a peer of its role should have. Tests of refusals then change
 /// the fields: expired, two URIs, another trust domain, no usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafProfile {
     /// For people; nothing is decided by it.
     pub common_name: String,
-    /// The URI names. A party has exactly one.
+    /// The URI names. A peer has exactly one.
     pub uris: Vec<String>,
     /// Host names and IP addresses. Nodes have them.
     pub hosts: Vec<String>,
@@ -51,15 +51,15 @@ pub struct LeafProfile {
 }
 
 impl LeafProfile {
-    /// A good leaf of a party: holds from an hour ago for 90 days, and for a node bears its hosts.
-    pub fn new(trust_domain: &str, party: &PeerName, hosts: &[&str], now: SystemTime) -> Self {
-        let usages = match party.role {
+    /// A good leaf of a peer: holds from an hour ago for 90 days, and for a node bears its hosts.
+    pub fn new(trust_domain: &str, peer: &PeerName, hosts: &[&str], now: SystemTime) -> Self {
+        let usages = match peer.role {
             Role::Node => vec![Usage::ServerAuth, Usage::ClientAuth],
             Role::Agent | Role::Caller => vec![Usage::ClientAuth],
         };
         Self {
-            common_name: format!("dialback {} {}", party.role, party.name),
-            uris: vec![tls::spiffe_uri(trust_domain, party)],
+            common_name: format!("dialback {} {}", peer.role, peer.name),
+            uris: vec![tls::spiffe_uri(trust_domain, peer)],
             hosts: hosts.iter().map(ToString::to_string).collect(),
             usages,
             not_before: now - BACKDATED,
@@ -160,35 +160,35 @@ impl fmt::Debug for LeafPem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{certs::Ca, tls::CertificateFacts};
+    use crate::{certs::Ca, tls::CertificateInfo};
 
-    fn facts_of(party: &str, hosts: &[&str]) -> CertificateFacts {
+    fn facts_of(peer: &str, hosts: &[&str]) -> CertificateInfo {
         let now = SystemTime::now();
         let ca = Ca::generate("d.example", now).expect("made");
-        let party = party.parse().expect("a party");
-        let leaf = ca.leaf(&LeafProfile::new("d.example", &party, hosts, now)).expect("signed");
-        let facts = CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("read").remove(0);
-        assert!(ca.is_issuer_of(&facts));
-        assert_eq!(facts.serial, leaf.serial);
-        facts
+        let peer = peer.parse().expect("a party");
+        let leaf = ca.leaf(&LeafProfile::new("d.example", &peer, hosts, now)).expect("signed");
+        let info = CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("read").remove(0);
+        assert!(ca.is_issuer_of(&info));
+        assert_eq!(info.serial, leaf.serial);
+        info
     }
 
     #[test]
     fn a_node_may_accept_and_dial_under_its_hosts() {
-        let facts = facts_of("node/edge-1", &["Edge.example.com", "127.0.0.1", "::1"]);
-        assert_eq!(facts.uri_sans, ["spiffe://d.example/node/edge-1"]);
-        assert_eq!(facts.dns_sans, ["edge.example.com"]);
-        assert_eq!(facts.ip_sans.len(), 2);
-        assert_eq!(facts.extended_key_usages, ["server authentication", "client authentication"]);
-        assert_eq!((facts.is_ca, facts.key_usages.join(",")), (false, "Digital Signature".into()));
+        let info = facts_of("node/edge-1", &["Edge.example.com", "127.0.0.1", "::1"]);
+        assert_eq!(info.uri_sans, ["spiffe://d.example/node/edge-1"]);
+        assert_eq!(info.dns_sans, ["edge.example.com"]);
+        assert_eq!(info.ip_sans.len(), 2);
+        assert_eq!(info.extended_key_usages, ["server authentication", "client authentication"]);
+        assert_eq!((info.is_ca, info.key_usages.join(",")), (false, "Digital Signature".into()));
     }
 
     #[test]
     fn an_agent_may_only_dial() {
-        let facts = facts_of("agent/warehouse", &[]);
-        assert_eq!(facts.uri_sans, ["spiffe://d.example/agent/warehouse"]);
-        assert_eq!(facts.extended_key_usages, ["client authentication"]);
-        assert_eq!(facts.subject, "CN=dialback agent warehouse");
+        let info = facts_of("agent/warehouse", &[]);
+        assert_eq!(info.uri_sans, ["spiffe://d.example/agent/warehouse"]);
+        assert_eq!(info.extended_key_usages, ["client authentication"]);
+        assert_eq!(info.subject, "CN=dialback agent warehouse");
     }
 
     #[test]

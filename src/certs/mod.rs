@@ -1,4 +1,4 @@
-//! Making certificates: a CA, leafs for parties, revocation lists, and a directory that keeps them.
+//! Making certificates: a CA, leafs for peers, revocation lists, and a directory that keeps them.
 //!
 //! The only room that says rcgen. What stands in a certificate is read by `tls`.
 
@@ -11,10 +11,10 @@ mod inspect;
 mod issue;
 mod issued;
 mod leaf;
-mod newcomer;
+mod key_request;
 mod pair;
 mod params;
-mod party_issuer;
+mod enrolment_issuer;
 mod pending;
 mod record;
 mod renew;
@@ -26,18 +26,18 @@ mod tokens;
 pub use ca::Ca;
 pub use crl::{CrlReport, RevokeReport};
 pub use dir::{Action, CertsDir, InitOptions, InitReport};
+pub(crate) use enrolment_issuer::{EnrolmentIssuer, Granted, IssueError};
 pub use error::CertsError;
 pub use inspect::{Inspected, inspect};
 pub use issue::{IssueReport, LeafRequest};
 pub use issued::ListedCertificate;
+pub(crate) use key_request::KeyRequest;
 pub use leaf::{CertPem, LeafPem, LeafProfile, Usage};
-pub(crate) use newcomer::NewKey;
 pub use pair::{Mended, mend_pair};
 pub(crate) use pair::{expect_writable, replace_pair, replace_public};
-pub(crate) use party_issuer::{Granted, IssueFault, PartyIssuer};
 pub(crate) use pending::PendingKey;
 pub use renew::{RenewOptions, RenewReport, Renewal};
 pub use request::RequestReport;
-pub use token::{JoinToken, NoToken};
+pub use token::{JoinToken, JoinTokenError};
 pub use tokens::TokenError;
-pub(crate) use tokens::TokenFault;
+pub(crate) use tokens::TokenUseError;

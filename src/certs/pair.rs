@@ -9,7 +9,7 @@ use super::{
 use crate::{
     durable,
     files::dir_of,
-    tls::{CertificateFacts, requested_key},
+    tls::{CertificateInfo, requested_key},
 };
 use rcgen::PublicKeyData;
 use std::{
@@ -122,7 +122,7 @@ pub(super) fn mend_held(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
 fn is_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
     let Some(cert) = files::read_pem(cert)? else { return Ok(false) };
     let Some(key) = files::read_pem(key)?.map(Zeroizing::new) else { return Ok(false) };
-    let leaf = CertificateFacts::all_from_pem(&cert).unwrap_or_default();
+    let leaf = CertificateInfo::all_from_pem(&cert).unwrap_or_default();
     let key = key_pair(&key).ok().flatten().map(|key| key.subject_public_key_info());
     Ok(leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key)))
 }

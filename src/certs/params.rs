@@ -1,7 +1,7 @@
 //! Keys, names and dates as certificates and requests have them.
 
 use super::CertsError;
-use crate::tls::{self, FactsError};
+use crate::tls::{self, PemError};
 use rcgen::{
     CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
     string::Ia5String,
@@ -32,7 +32,7 @@ pub(super) fn new_key() -> Result<KeyPair, CertsError> {
 ///
 /// # Errors
 /// It is encrypted, damaged, or of a kind that cannot be used here.
-pub(super) fn key_pair(text: &[u8]) -> Result<Option<KeyPair>, FactsError> {
+pub(super) fn key_pair(text: &[u8]) -> Result<Option<KeyPair>, PemError> {
     let Some(key) = tls::private_key(text)? else { return Ok(None) };
     KeyPair::try_from(&key).map(Some).map_err(|_| tls::key_fault(key.secret_der()))
 }

@@ -2,7 +2,7 @@
 //! answer can then be asked for again.
 
 use super::{
-    CertsError, NewKey,
+    CertsError, KeyRequest,
     files::{self, Audience},
     pair,
 };
@@ -24,14 +24,14 @@ impl PendingKey {
     }
 
     /// The key that an earlier run kept, if there is one.
-    pub(crate) fn load(&self) -> Result<Option<NewKey>, CertsError> {
+    pub(crate) fn load(&self) -> Result<Option<KeyRequest>, CertsError> {
         let kept = files::read_if_there(&self.path)?.map(Zeroizing::new);
-        Ok(kept.and_then(|pem| NewKey::from_pem(&pem).ok()))
+        Ok(kept.and_then(|pem| KeyRequest::from_pem(&pem).ok()))
     }
 
     /// Makes a new key, which is kept from here on. A file that is there is replaced.
-    pub(crate) fn make(&self) -> Result<NewKey, CertsError> {
-        let key = NewKey::generate()?;
+    pub(crate) fn make(&self) -> Result<KeyRequest, CertsError> {
+        let key = KeyRequest::generate()?;
         files::replace(&self.path, &key.key_pem, Audience::Owner)?;
         Ok(key)
     }

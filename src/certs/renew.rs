@@ -10,23 +10,23 @@ use super::{
 };
 use crate::{
     name::PeerName,
-    tls::{CertificateFacts, Utc},
+    tls::{CertificateInfo, Utc},
 };
 use std::time::{Duration, SystemTime};
 
-/// What became of one party's certificate.
+/// What became of one peer's certificate.
 #[derive(Debug, Clone)]
 pub enum Renewal {
     /// It was kept or made again.
     Done(IssueReport),
     /// It was revoked, or its key was with another certificate, and is left alone: only issuing it
-    /// again, by name and with a new key, brings a party back.
+    /// again, by name and with a new key, brings a peer back.
     Revoked(PeerName),
-    /// It expired and is left alone, because a party that is retired expires too.
+    /// It expired and is left alone, because a peer that is retired expires too.
     /// [`RenewOptions::expired`] renews it.
     Expired {
         /// Whose it is.
-        party: PeerName,
+        peer: PeerName,
         /// When it expired.
         not_after: SystemTime,
     },
@@ -35,7 +35,7 @@ pub enum Renewal {
 /// Which certificates [`CertsDir::renew`] renews.
 #[derive(Debug, Clone, Default)]
 pub struct RenewOptions {
-    /// One party. `None`: all of them.
+    /// One peer. `None`: all of them.
     pub only: Option<PeerName>,
     /// Does not wait for the last third of their life.
     pub force: bool,
@@ -46,8 +46,8 @@ pub struct RenewOptions {
 /// What [`CertsDir::renew`] did.
 #[derive(Debug, Clone)]
 pub struct RenewReport {
-    /// Every party whose certificate lies here, in the order of their names.
-    pub parties: Vec<Renewal>,
+    /// Every peer whose certificate lies here, in the order of their names.
+    pub peers: Vec<Renewal>,
     /// What was done about the revocation list.
     pub crl: CrlReport,
     /// When the CA ends.
@@ -72,26 +72,26 @@ impl CertsDir {
         let _held = self.hold()?;
         let ca = self.ca()?;
         expect_valid(&ca, now)?;
-        let mut parties = vec![];
-        for party in self.issued_parties(only)? {
-            parties.extend(self.renew_one(&ca, &party, options, now)?);
+        let mut peers = vec![];
+        for peer in self.issued_parties(only)? {
+            peers.extend(self.renew_one(&ca, &peer, options, now)?);
         }
-        if let (true, Some(party)) = (parties.is_empty(), only) {
-            return Err(CertsError::NeverIssued { dir: self.dir.clone(), party: party.clone() });
+        if let (true, Some(peer)) = (peers.is_empty(), only) {
+            return Err(CertsError::NeverIssued { dir: self.dir.clone(), peer: peer.clone() });
         }
         let crl = self.keep_or_sign_crl(&ca, now)?;
-        let (from, until) = (ca.facts().not_before, ca.facts().not_after);
+        let (from, until) = (ca.info().not_before, ca.info().not_after);
         let is_ca_old = !is_fresh(from, until, now);
-        Ok(RenewReport { parties, crl, ca_not_after: until, is_ca_old })
+        Ok(RenewReport { peers, crl, ca_not_after: until, is_ca_old })
     }
 
     /// Those that are in the record: a certificate from elsewhere that lies here is not ours to
     /// renew.
     fn issued_parties(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
         let listed = issued::read(&self.record_path())?;
-        let parties = listed.into_iter().map(|one| one.party);
+        let peers = listed.into_iter().map(|one| one.peer);
         let mut wanted: Vec<_> =
-            parties.filter(|party| only.is_none_or(|only| only == party)).collect();
+            peers.filter(|peer| only.is_none_or(|only| only == peer)).collect();
         wanted.sort_by_key(ToString::to_string);
         wanted.dedup();
         Ok(wanted)
@@ -101,43 +101,43 @@ impl CertsDir {
     fn renew_one(
         &self,
         ca: &Ca,
-        party: &PeerName,
+        peer: &PeerName,
         options: &RenewOptions,
         now: SystemTime,
     ) -> Result<Option<Renewal>, CertsError> {
-        let Some((facts, has_key)) = self.present_leaf(party)? else { return Ok(None) };
-        if self.is_revoked(&facts.serial)? {
-            return Ok(Some(Renewal::Revoked(party.clone())));
+        let Some((info, has_key)) = self.present_leaf(peer)? else { return Ok(None) };
+        if self.is_revoked(&info.serial)? {
+            return Ok(Some(Renewal::Revoked(peer.clone())));
         }
-        if now > facts.not_after && !options.expired {
-            let (party, not_after) = (party.clone(), facts.not_after);
-            return Ok(Some(Renewal::Expired { party, not_after }));
+        if now > info.not_after && !options.expired {
+            let (peer, not_after) = (peer.clone(), info.not_after);
+            return Ok(Some(Renewal::Expired { peer, not_after }));
         }
-        if now < facts.not_before && !options.force {
-            let (party, since, now) = (party.clone(), Utc(facts.not_before), Utc(now));
-            return Err(CertsError::ClockBehind { party, since, now });
+        if now < info.not_before && !options.force {
+            let (peer, since, now) = (peer.clone(), Utc(info.not_before), Utc(now));
+            return Err(CertsError::ClockBehind { peer, since, now });
         }
-        let is_due = !ca.is_issuer_of(&facts) || !is_fresh(facts.not_before, facts.not_after, now);
+        let is_due = !ca.is_issuer_of(&info) || !is_fresh(info.not_before, info.not_after, now);
         if !is_due && !options.force {
-            return Ok(Some(Renewal::Done(self.report(Action::Kept, party, &facts))));
+            return Ok(Some(Renewal::Done(self.report(Action::Kept, peer, &info))));
         }
-        if !has_key && self.revoked_serial_of_key(party, facts.public_key_der())?.is_some() {
-            return Ok(Some(Renewal::Revoked(party.clone())));
+        if !has_key && self.revoked_serial_of_key(peer, info.public_key_der())?.is_some() {
+            return Ok(Some(Renewal::Revoked(peer.clone())));
         }
-        let hosts = hosts_of(&facts);
-        let not_after = (now + life_of(&facts)).min(ca.facts().not_after);
-        let plan = Plan { party, hosts: &hosts, not_after };
+        let hosts = hosts_of(&info);
+        let not_after = (now + life_of(&info)).min(ca.info().not_after);
+        let plan = Plan { peer, hosts: &hosts, not_after };
         let renewed = match has_key {
             true => self.make_pair(ca, &plan, now)?,
-            false => self.make_cert(ca, &plan, facts.public_key_der(), now)?,
+            false => self.make_cert(ca, &plan, info.public_key_der(), now)?,
         };
-        Ok(Some(Renewal::Done(self.report(Action::Renewed, party, &renewed))))
+        Ok(Some(Renewal::Done(self.report(Action::Renewed, peer, &renewed))))
     }
 }
 
 /// How long it was made for. It began an hour before it was made.
-fn life_of(facts: &CertificateFacts) -> Duration {
-    let whole = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
+fn life_of(info: &CertificateInfo) -> Duration {
+    let whole = info.not_after.duration_since(info.not_before).unwrap_or_default();
     whole.saturating_sub(BACKDATED)
 }
 
@@ -174,11 +174,11 @@ mod tests {
         let days = |until: SystemTime| {
             until.duration_since(now() + after).expect("later").as_secs() / 86_400
         };
-        let parties = report.parties.into_iter().map(|one| match one {
-            Renewal::Done(r) => (r.party.to_string(), r.action, days(r.not_after)),
+        let peers = report.peers.into_iter().map(|one| match one {
+            Renewal::Done(r) => (r.peer.to_string(), r.action, days(r.not_after)),
             other => panic!("not renewed: {other:?}"),
         });
-        parties.collect()
+        peers.collect()
     }
 
     #[test]
@@ -198,11 +198,11 @@ mod tests {
         );
         assert_eq!(renewed(&certs, 45 * DAY)[0].1, Action::Renewed);
         assert_eq!(renewed(&certs, 61 * DAY)[1], (n, Action::Renewed, 90));
-        let party = "node/n".parse().expect("a party");
-        let (facts, has_key) = certs.present_leaf(&party).expect("read").expect("there");
+        let peer = "node/n".parse().expect("a party");
+        let (info, has_key) = certs.present_leaf(&peer).expect("read").expect("there");
         assert!(has_key);
         assert_eq!(
-            (facts.dns_sans.as_slice(), facts.ip_sans.len()),
+            (info.dns_sans.as_slice(), info.ip_sans.len()),
             (&["b.example".to_owned()][..], 1)
         );
     }
@@ -211,10 +211,10 @@ mod tests {
     fn a_certificate_whose_key_is_elsewhere_is_signed_again_for_the_same_key() {
         let (dir, certs) = with_ca();
         let site = CertsDir::new(dir.path().join("site"));
-        let party: PeerName = "agent/a".parse().expect("a party");
-        let csr = site.request(&party, false).expect("made").csr_path;
+        let peer: PeerName = "agent/a".parse().expect("a party");
+        let csr = site.request(&peer, false).expect("made").csr_path;
         certs.sign(csr, &request(Role::Agent, "a", 90), now()).expect("signed");
-        let leaf = || certs.present_leaf(&party).expect("read").expect("there").0;
+        let leaf = || certs.present_leaf(&peer).expect("read").expect("there").0;
         let before = leaf();
         assert_eq!(renewed(&certs, 61 * DAY)[0].1, Action::Renewed);
         assert_ne!(leaf().serial, before.serial);
@@ -229,14 +229,14 @@ mod tests {
         }
         let [a, b, c] =
             ["agent/a", "agent/b", "agent/c"].map(|p| p.parse::<PeerName>().expect("a party"));
-        let only = |party: &PeerName| RenewOptions {
-            only: Some(party.clone()),
+        let only = |peer: &PeerName| RenewOptions {
+            only: Some(peer.clone()),
             force: true,
             ..RenewOptions::default()
         };
         let report = certs.renew(&only(&a), now()).expect("renewed");
         assert!(
-            matches!(&report.parties[..], [Renewal::Done(r)] if r.action == Action::Renewed && r.party == a)
+            matches!(&report.peers[..], [Renewal::Done(r)] if r.action == Action::Renewed && r.peer == a)
         );
         assert!(
             certs.renew(&only(&c), now()).expect_err("refused").to_string().contains("agent/c")
@@ -244,13 +244,13 @@ mod tests {
         certs.revoke(&b, now()).expect("revoked");
         let all = RenewOptions { force: true, ..RenewOptions::default() };
         let report = certs.renew(&all, now()).expect("renewed");
-        assert!(matches!(&report.parties[..], [Renewal::Done(_), Renewal::Revoked(p)] if *p == b));
+        assert!(matches!(&report.peers[..], [Renewal::Done(_), Renewal::Revoked(p)] if *p == b));
         let late = now() + 3_640 * DAY;
         let expired = RenewOptions { only: Some(a.clone()), force: false, expired: true };
         let report = certs.renew(&expired, late).expect("renewed");
         assert!(report.is_ca_old);
         assert!(
-            matches!(&report.parties[..], [Renewal::Done(r)] if r.not_after == report.ca_not_after)
+            matches!(&report.peers[..], [Renewal::Done(r)] if r.not_after == report.ca_not_after)
         );
         fs::remove_file(certs.leaf_path(&a, "pem")).expect("removed");
         assert!(certs.renew(&only(&a), now()).is_err());
@@ -261,9 +261,9 @@ mod tests {
         let (_dir, certs) = with_ca();
         certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
         certs.issue(&request(Role::Agent, "b", 90), now()).expect("issued");
-        let serial = |party: &str| {
-            let party = party.parse().expect("a party");
-            certs.present_leaf(&party).expect("read").expect("there").0.serial
+        let serial = |peer: &str| {
+            let peer = peer.parse().expect("a party");
+            certs.present_leaf(&peer).expect("read").expect("there").0.serial
         };
         let (before, end) = (serial("agent/a"), now() + 30 * DAY);
         for force in [false, true] {
@@ -271,9 +271,9 @@ mod tests {
             let report = certs.renew(&options, end + Duration::from_secs(1)).expect("renewed");
             assert!(
                 matches!(
-                    &report.parties[..],
-                    [Renewal::Expired { party, not_after }, Renewal::Done(_)]
-                        if party.name.as_str() == "a" && *not_after == end
+                    &report.peers[..],
+                    [Renewal::Expired { peer, not_after }, Renewal::Done(_)]
+                        if peer.name.as_str() == "a" && *not_after == end
                 ),
                 "{report:?}"
             );
@@ -282,7 +282,7 @@ mod tests {
         let expired = RenewOptions { expired: true, ..RenewOptions::default() };
         let report = certs.renew(&expired, end + DAY).expect("renewed");
         assert!(
-            matches!(&report.parties[0], Renewal::Done(r) if r.action == Action::Renewed),
+            matches!(&report.peers[0], Renewal::Done(r) if r.action == Action::Renewed),
             "{report:?}"
         );
         assert_ne!(serial("agent/a"), before);
@@ -308,7 +308,7 @@ mod tests {
         // Nor where the present certificate is shown for another key.
         let listed = certs.list().expect("listed");
         let of = |name: &str| {
-            let mut of = listed.iter().filter(|one| one.party.name.as_str() == name);
+            let mut of = listed.iter().filter(|one| one.peer.name.as_str() == name);
             let serial = of.next_back().expect("issued").serial.clone();
             certs.revoked_serial_sharing_key(&serial).expect("looked")
         };
@@ -318,27 +318,27 @@ mod tests {
         let options = RenewOptions { force: true, ..RenewOptions::default() };
         let report = certs.renew(&options, now()).expect("renewed");
         assert!(
-            matches!(&report.parties[..], [Renewal::Done(_), Renewal::Revoked(party)] if party.name.as_str() == "shared"),
+            matches!(&report.peers[..], [Renewal::Done(_), Renewal::Revoked(peer)] if peer.name.as_str() == "shared"),
             "{report:?}"
         );
         certs.issue(&request(Role::Agent, "shared", 90), now()).expect("a new key");
         let report = certs.renew(&options, now()).expect("renewed");
-        assert!(matches!(&report.parties[..], [Renewal::Done(_), Renewal::Done(_)]), "{report:?}");
+        assert!(matches!(&report.peers[..], [Renewal::Done(_), Renewal::Done(_)]), "{report:?}");
     }
 
     #[test]
     fn a_revoked_key_that_an_older_record_does_not_hold_is_known_by_its_certificate_file() {
         let (dir, certs) = with_ca();
-        let party: PeerName = "agent/a".parse().expect("a party");
+        let peer: PeerName = "agent/a".parse().expect("a party");
         let site = CertsDir::new(dir.path().join("site"));
-        let csr = site.request(&party, false).expect("made").csr_path;
+        let csr = site.request(&peer, false).expect("made").csr_path;
         let sign = || certs.sign(&csr, &request(Role::Agent, "a", 90), now());
         sign().expect("signed");
         let record = fs::read_to_string(certs.record_path()).expect("read");
         let at = record.find(",\"key_sha256\"").expect("a digest");
         fs::write(certs.record_path(), format!("{}}}\n", &record[..at])).expect("written");
         assert_eq!(certs.list().expect("listed").len(), 1);
-        certs.revoke(&party, now()).expect("revoked");
+        certs.revoke(&peer, now()).expect("revoked");
         let told = sign().expect_err("refused").to_string();
         assert!(told.contains("revoked"), "{told}");
     }

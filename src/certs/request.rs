@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     name::PeerName,
-    tls::{self, CsrFacts},
+    tls::{self, CsrInfo},
 };
 use rcgen::{KeyPair, PublicKeyData};
 use std::{fs, path::PathBuf};
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone)]
 pub struct RequestReport {
     /// Whose they are.
-    pub party: PeerName,
+    pub peer: PeerName,
     /// What was done about the key.
     pub key: Action,
     /// The key, which stays here.
@@ -39,13 +39,13 @@ impl CertsDir {
     /// `force` makes a new key. A key that is there is left in its place, because it is in use
     /// until the certificate of the new one is here: the new one waits beside it, and takes its
     /// place when that certificate is loaded, or signed in this directory.
-    pub fn request(&self, party: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
+    pub fn request(&self, peer: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
         let _held = files::hold_dir(&self.dir)?;
-        let ((cert_path, own_path), csr_path) = (self.pair_of(party), self.leaf_path(party, "csr"));
+        let ((cert_path, own_path), csr_path) = (self.pair_of(peer), self.leaf_path(peer, "csr"));
         pair::mend_held(&cert_path, &own_path)?;
         let is_in_use = own_path.symlink_metadata().is_ok();
         let requested_path = tls::requested_key(&own_path);
-        let kept = if force { None } else { self.kept_key(party)? };
+        let kept = if force { None } else { self.kept_key(peer)? };
         let (key, action, key_path) = match kept {
             Some((key, path)) => (key, Action::Kept, path),
             None => {
@@ -61,29 +61,29 @@ impl CertsDir {
             }
         };
         let text = files::read_pem(&csr_path)?.unwrap_or_default();
-        let requests = CsrFacts::all_from_pem(&text).unwrap_or_default();
+        let requests = CsrInfo::all_from_pem(&text).unwrap_or_default();
         let csr = match requests.as_slice() {
             [one] if one.public_key_der() == key.subject_public_key_info() => Action::Kept,
             _ => {
-                files::replace(&csr_path, &request_for(party, &key)?, Audience::All)?;
+                files::replace(&csr_path, &request_for(peer, &key)?, Audience::All)?;
                 Action::Made
             }
         };
         let is_waiting = key_path == requested_path;
-        let party = party.clone();
-        Ok(RequestReport { party, key: action, key_path, is_waiting, csr, csr_path })
+        let peer = peer.clone();
+        Ok(RequestReport { peer, key: action, key_path, is_waiting, csr, csr_path })
     }
 
     /// The newest key that is there, and its place.
-    fn kept_key(&self, party: &PeerName) -> Result<Option<(KeyPair, PathBuf)>, CertsError> {
-        let own_path = self.leaf_path(party, "key");
-        if let Some(key) = self.requested_key_of(party)? {
+    fn kept_key(&self, peer: &PeerName) -> Result<Option<(KeyPair, PathBuf)>, CertsError> {
+        let own_path = self.leaf_path(peer, "key");
+        if let Some(key) = self.requested_key_of(peer)? {
             return Ok(Some((key, tls::requested_key(&own_path))));
         }
         Ok(self.key_at(&own_path)?.map(|key| (key, own_path)))
     }
 
-    /// The keys that wait for their certificates in this directory, with the party of each, in the
+    /// The keys that wait for their certificates in this directory, with the peer of each, in the
     /// order of their names.
     pub fn waiting_keys(&self) -> Result<Vec<(PeerName, PathBuf)>, CertsError> {
         let unreadable = |source| CertsError::Unreadable { path: self.dir.clone(), source };
@@ -92,17 +92,17 @@ impl CertsDir {
             let path = entry.map_err(unreadable)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".key.requested"));
-            let party = stem.and_then(|stem| stem.replacen('-', "/", 1).parse().ok());
-            found.extend(party.map(|party: PeerName| (party, path.clone())));
+            let peer = stem.and_then(|stem| stem.replacen('-', "/", 1).parse().ok());
+            found.extend(peer.map(|peer: PeerName| (peer, path.clone())));
         }
-        found.sort_by_key(|(party, _)| party.to_string());
+        found.sort_by_key(|(peer, _)| peer.to_string());
         Ok(found)
     }
 }
 
 /// The subject is for people. It asks for nothing: who signs it decides.
-fn request_for(party: &PeerName, key: &KeyPair) -> Result<String, CertsError> {
-    let params = named(&format!("dialback {} {}", party.role, party.name));
+fn request_for(peer: &PeerName, key: &KeyPair) -> Result<String, CertsError> {
+    let params = named(&format!("dialback {} {}", peer.role, peer.name));
     Ok(params.serialize_request(key)?.pem()?)
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use crate::{
         certs::{InitOptions, LeafRequest},
         name::Role,
-        tls::{CertificateFacts, Credentials},
+        tls::{CertificateInfo, Credentials},
     };
     use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
     use std::time::SystemTime;
@@ -125,18 +125,18 @@ mod tests {
     }
 
     fn warehouse() -> (PeerName, LeafRequest) {
-        let party: PeerName = "agent/warehouse".parse().expect("a party");
-        (party.clone(), LeafRequest::new(party.role, party.name))
+        let peer: PeerName = "agent/warehouse".parse().expect("a party");
+        (peer.clone(), LeafRequest::new(peer.role, peer.name))
     }
 
     #[test]
     fn a_request_that_was_signed_is_a_credential_where_its_key_is_and_nowhere_else() {
         let ((_dir, ca, site), now) = (places(), SystemTime::now());
-        let (party, wanted) = warehouse();
-        let asked = site.request(&party, false).expect("made");
+        let (peer, wanted) = warehouse();
+        let asked = site.request(&peer, false).expect("made");
         let signed = ca.sign(&asked.csr_path, &wanted, now).expect("signed");
         assert_eq!((signed.action, signed.has_key), (Action::Made, false));
-        assert!(!site.dir.join("ca.key").exists() && !ca.leaf_path(&party, "key").exists());
+        assert!(!site.dir.join("ca.key").exists() && !ca.leaf_path(&peer, "key").exists());
         for file in ["agent-warehouse.pem", "ca.pem", "crl.pem"] {
             fs::copy(ca.dir.join(file), site.dir.join(file)).expect("brought");
         }
@@ -148,9 +148,9 @@ mod tests {
     #[test]
     fn requests_and_what_was_signed_for_them_are_kept_until_the_key_is_another() {
         let ((_dir, ca, site), now) = (places(), SystemTime::now());
-        let (party, wanted) = warehouse();
+        let (peer, wanted) = warehouse();
         let ask = |force| {
-            let report = site.request(&party, force).expect("made");
+            let report = site.request(&peer, force).expect("made");
             (report.key, report.csr, report.csr_path)
         };
         let (key, csr, path) = ask(false);
@@ -179,26 +179,26 @@ mod tests {
         greedy.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let path = dir.path().join("greedy.csr");
         let csr = greedy.serialize_request(&key).expect("made").pem().expect("PEM");
-        assert!(CsrFacts::all_from_pem(csr.as_bytes()).expect("read")[0].wishes.len() >= 2);
+        assert!(CsrInfo::all_from_pem(csr.as_bytes()).expect("read")[0].wishes.len() >= 2);
         fs::write(&path, csr).expect("written");
         let report = ca.sign(&path, &wanted, now).expect("signed");
         let text = fs::read(report.cert_path).expect("read");
-        let facts = CertificateFacts::all_from_pem(&text).expect("read").remove(0);
-        assert_eq!(facts.uri_sans, ["spiffe://dialback.local/agent/warehouse"]);
-        assert!(!facts.is_ca && facts.dns_sans.is_empty() && facts.ip_sans.is_empty());
-        assert_eq!(facts.extended_key_usages, ["client authentication"]);
+        let info = CertificateInfo::all_from_pem(&text).expect("read").remove(0);
+        assert_eq!(info.uri_sans, ["spiffe://dialback.local/agent/warehouse"]);
+        assert!(!info.is_ca && info.dns_sans.is_empty() && info.ip_sans.is_empty());
+        assert_eq!(info.extended_key_usages, ["client authentication"]);
         assert_eq!(
-            (facts.key_usages.len(), facts.subject.as_str()),
+            (info.key_usages.len(), info.subject.as_str()),
             (1, "CN=dialback agent warehouse")
         );
-        assert!(facts.has_public_key(&key.subject_public_key_info()));
+        assert!(info.has_public_key(&key.subject_public_key_info()));
     }
 
     #[test]
     fn what_is_no_request_or_not_of_its_own_key_is_not_signed() {
         let ((dir, ca, site), now) = (places(), SystemTime::now());
-        let (party, wanted) = warehouse();
-        let good = fs::read_to_string(site.request(&party, false).expect("made").csr_path);
+        let (peer, wanted) = warehouse();
+        let good = fs::read_to_string(site.request(&peer, false).expect("made").csr_path);
         let good = good.expect("read");
         let path = dir.path().join("odd.csr");
         let told = |text: &[u8]| {
@@ -216,12 +216,12 @@ mod tests {
         assert!(told(bent.as_bytes()).contains("damaged"));
         fs::write(&path, &good).expect("written");
         ca.sign(&path, &wanted, now).expect("signed");
-        ca.revoke(&party, now).expect("revoked");
+        ca.revoke(&peer, now).expect("revoked");
         let told = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
         assert!(told.contains("revoked") && told.contains("--force"), "{told}");
-        let renewed = site.request(&party, true).expect("made").csr_path;
+        let renewed = site.request(&peer, true).expect("made").csr_path;
         ca.sign(renewed, &wanted, now).expect("a new key is signed");
-        let node = LeafRequest::new(Role::Node, party.name.clone());
+        let node = LeafRequest::new(Role::Node, peer.name.clone());
         assert!(ca.sign(&path, &node, now).expect_err("refused").to_string().contains("--san"));
         ca.issue(&wanted, now).expect("issued");
         let told = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
@@ -235,13 +235,13 @@ mod tests {
     /// A site with a certificate in use, and the key that goes with it.
     fn site_in_use() -> (tempfile::TempDir, CertsDir, CertsDir, PeerName) {
         let (dir, ca, site) = places();
-        let (party, wanted) = warehouse();
-        let asked = site.request(&party, false).expect("made");
+        let (peer, wanted) = warehouse();
+        let asked = site.request(&peer, false).expect("made");
         ca.sign(&asked.csr_path, &wanted, SystemTime::now()).expect("signed");
         for file in ["agent-warehouse.pem", "ca.pem", "crl.pem"] {
             fs::copy(ca.dir.join(file), site.dir.join(file)).expect("brought");
         }
-        (dir, ca, site, party)
+        (dir, ca, site, peer)
     }
 
     fn loads(site: &CertsDir) -> bool {
@@ -250,20 +250,20 @@ mod tests {
 
     #[test]
     fn a_forced_request_leaves_the_key_in_use_in_its_place_until_the_certificate_is_here() {
-        let (_dir, ca, site, party) = site_in_use();
-        let (cert, key) = site.pair_of(&party);
+        let (_dir, ca, site, peer) = site_in_use();
+        let (cert, key) = site.pair_of(&peer);
         let before = text(&key);
-        let asked = site.request(&party, true).expect("made");
+        let asked = site.request(&peer, true).expect("made");
         assert!(asked.is_waiting && asked.key_path != key && loads(&site));
         assert_eq!(text(&key), before);
         // Repeated, it is the same request; forced again, another one.
-        let again = site.request(&party, false).expect("kept");
+        let again = site.request(&peer, false).expect("kept");
         assert_eq!((again.key, again.csr, again.is_waiting), (Action::Kept, Action::Kept, true));
         let stale = text(&asked.key_path);
-        let forced = site.request(&party, true).expect("made");
+        let forced = site.request(&peer, true).expect("made");
         assert_eq!((forced.key, forced.csr), (Action::Made, Action::Made));
         assert!(text(&forced.key_path) != stale && text(&key) == before && loads(&site));
-        assert_eq!(site.waiting_keys().expect("listed"), [(party, forced.key_path.clone())]);
+        assert_eq!(site.waiting_keys().expect("listed"), [(peer, forced.key_path.clone())]);
         // Copied over the one in use, the certificate brings its key into use.
         ca.sign(&forced.csr_path, &warehouse().1, SystemTime::now()).expect("signed");
         let new = text(&forced.key_path);
@@ -276,12 +276,12 @@ mod tests {
 
     #[test]
     fn a_certificate_of_neither_key_is_refused_and_changes_nothing() {
-        let (_dir, ca, site, party) = site_in_use();
-        let (cert, key) = site.pair_of(&party);
+        let (_dir, ca, site, peer) = site_in_use();
+        let (cert, key) = site.pair_of(&peer);
         let before = text(&key);
-        let first = site.request(&party, true).expect("made");
+        let first = site.request(&peer, true).expect("made");
         ca.sign(&first.csr_path, &warehouse().1, SystemTime::now()).expect("signed");
-        let second = site.request(&party, true).expect("made");
+        let second = site.request(&peer, true).expect("made");
         fs::copy(ca.dir.join("agent-warehouse.pem"), &cert).expect("brought");
         let told = Credentials::from_dir(&site.dir, "agent-warehouse").expect_err("refused");
         assert!(told.to_string().contains("is not the key of the certificate"), "{told}");
@@ -292,26 +292,26 @@ mod tests {
     #[test]
     fn a_request_that_is_signed_in_its_own_directory_takes_effect_with_its_key() {
         let (_dir, ca, _) = places();
-        let ((party, wanted), now) = (warehouse(), SystemTime::now());
+        let ((peer, wanted), now) = (warehouse(), SystemTime::now());
         ca.issue(&wanted, now).expect("issued");
-        let asked = ca.request(&party, true).expect("made");
+        let asked = ca.request(&peer, true).expect("made");
         let new = text(&asked.key_path);
         assert!(asked.is_waiting && loads(&ca));
         let signed = ca.sign(&asked.csr_path, &wanted, now).expect("signed");
         assert!(loads(&ca) && !asked.key_path.exists());
         assert_eq!(text(&signed.key_path), new);
-        assert_eq!(ca.request(&party, false).expect("kept").key_path, signed.key_path);
+        assert_eq!(ca.request(&peer, false).expect("kept").key_path, signed.key_path);
     }
 
     #[cfg(unix)]
     #[test]
     fn a_requested_key_is_read_by_the_same_users_as_the_one_that_it_replaces() {
         use std::os::unix::fs::PermissionsExt;
-        let (_dir, _ca, site, party) = site_in_use();
-        let key = site.leaf_path(&party, "key");
+        let (_dir, _ca, site, peer) = site_in_use();
+        let key = site.leaf_path(&peer, "key");
         for (mode, wanted) in [(0o600, 0o600), (0o640, 0o640), (0o644, 0o640), (0o666, 0o640)] {
             fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("changed");
-            let path = site.request(&party, true).expect("made").key_path;
+            let path = site.request(&peer, true).expect("made").key_path;
             let found = fs::metadata(path).expect("there").permissions().mode() & 0o777;
             assert_eq!(found, wanted, "{mode:o} gave {found:o}");
         }

@@ -28,12 +28,12 @@ struct Line {
 pub(super) fn append(
     path: &Path,
     ca: &str,
-    party: Option<&PeerName>,
+    peer: Option<&PeerName>,
     entry: &RevokedSerial,
 ) -> Result<(), CertsError> {
     let line = Line {
         serial: entry.serial.clone(),
-        party: party.map(ToString::to_string),
+        party: peer.map(ToString::to_string),
         since: Utc(entry.since).to_string(),
         ca: ca.to_owned(),
     };

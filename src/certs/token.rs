@@ -17,14 +17,14 @@ const MARK: &str = "djt1";
 
 pub(super) const SECRET_BYTES: usize = 16;
 
-/// What lets one machine join once, as one party. Whoever has it is that machine: it travels like a
+/// What lets one machine join once, as one peer. Whoever has it is that machine: it travels like a
 /// password.
 ///
 /// It has no `Display`, and `Debug` shows no secret; [`JoinToken::to_line`] gives the text, and
 /// `parse` reads it.
 #[derive(Clone)]
 pub struct JoinToken {
-    party: PeerName,
+    peer: PeerName,
     not_after: SystemTime,
     secret: Zeroizing<[u8; SECRET_BYTES]>,
     ca_fingerprint: [u8; tls::DIGEST_BYTES],
@@ -33,16 +33,16 @@ pub struct JoinToken {
 impl JoinToken {
     /// A new one, with a secret of its own.
     pub(super) fn new(
-        party: PeerName,
+        peer: PeerName,
         not_after: SystemTime,
         ca_fingerprint: [u8; tls::DIGEST_BYTES],
     ) -> Self {
-        Self { party, not_after, secret: Zeroizing::new(tls::random_bytes()), ca_fingerprint }
+        Self { peer, not_after, secret: Zeroizing::new(tls::random_bytes()), ca_fingerprint }
     }
 
     /// Whom it makes of its bearer.
-    pub fn party(&self) -> &PeerName {
-        &self.party
+    pub fn peer(&self) -> &PeerName {
+        &self.peer
     }
 
     /// It is good up to here, to the second.
@@ -65,7 +65,7 @@ impl JoinToken {
     pub fn to_line(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(hex(&self.secret[..]));
         let (until, ca) = (unix_seconds(self.not_after), hex(&self.ca_fingerprint));
-        Zeroizing::new(format!("{MARK}:{}:{until}:{}:{ca}", self.party, *secret))
+        Zeroizing::new(format!("{MARK}:{}:{until}:{}:{ca}", self.peer, *secret))
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -74,12 +74,12 @@ impl JoinToken {
         if next()? != MARK {
             return None;
         }
-        let party = next()?.parse().ok()?;
+        let peer = next()?.parse().ok()?;
         let until = Duration::from_secs(next()?.parse().ok()?);
         let secret = Zeroizing::new(from_hex(next()?)?);
         let ca_fingerprint = from_hex(next()?)?;
         let not_after = SystemTime::UNIX_EPOCH.checked_add(until)?;
-        parts.next().is_none().then_some(Self { party, not_after, secret, ca_fingerprint })
+        parts.next().is_none().then_some(Self { peer, not_after, secret, ca_fingerprint })
     }
 }
 
@@ -89,20 +89,20 @@ impl JoinToken {
     "this is no whole join token; copy the one line that `dialback enroll token ROLE NAME` printed, from {MARK}: to its end"
 )]
 #[non_exhaustive]
-pub struct NoToken;
+pub struct JoinTokenError;
 
 impl FromStr for JoinToken {
-    type Err = NoToken;
+    type Err = JoinTokenError;
 
-    fn from_str(text: &str) -> Result<Self, NoToken> {
-        Self::read(text).ok_or(NoToken)
+    fn from_str(text: &str) -> Result<Self, JoinTokenError> {
+        Self::read(text).ok_or(JoinTokenError)
     }
 }
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { party, not_after, secret: _, ca_fingerprint: _ } = self;
-        f.debug_struct("JoinToken").field("party", party).field("not_after", not_after).finish()
+        let Self { peer, not_after, secret: _, ca_fingerprint: _ } = self;
+        f.debug_struct("JoinToken").field("party", peer).field("not_after", not_after).finish()
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
         assert!(line.starts_with("djt1:agent/acme.warehouse-1:1800000000:"), "{}", *line);
         assert_eq!(line.lines().count(), 1);
         let back: JoinToken = format!(" {}\n", *line).parse().expect("a token");
-        assert_eq!((back.party(), back.not_after()), (token.party(), token.not_after()));
+        assert_eq!((back.peer(), back.not_after()), (token.peer(), token.not_after()));
         assert_eq!(back.secret(), token.secret());
         assert_eq!(back.ca_fingerprint(), token.ca_fingerprint());
     }

@@ -44,7 +44,7 @@ pub enum TokenError {
 
 /// Why a token does not let its bearer in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TokenFault {
+pub(crate) enum TokenUseError {
     #[error("no such token was made here, or it was over more than a week ago")]
     Unknown,
     #[error("the token was used before; each is good once")]
@@ -59,7 +59,7 @@ pub(crate) enum TokenFault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     hash: [u8; tls::DIGEST_BYTES],
-    party: PeerName,
+    peer: PeerName,
     not_after: SystemTime,
     used: Option<SystemTime>,
     /// The certificate that was signed for it, PEM, until `not_after`. Its key gets it again: the
@@ -75,13 +75,13 @@ pub(super) enum GoodToken {
         /// Its place among the tokens.
         at: usize,
         /// Whose it is.
-        party: PeerName,
+        peer: PeerName,
     },
-    /// It was used by the party that asks, and is not over. The certificate is for the holder of
+    /// It was used by the peer that asks, and is not over. The certificate is for the holder of
     /// its key.
     Granted {
         /// Whose it is.
-        party: PeerName,
+        peer: PeerName,
         /// The certificate that was signed for it, PEM.
         leaf_pem: String,
     },
@@ -106,27 +106,27 @@ impl Tokens {
     /// Whose token this is. The secret decides; what its bearer says of itself has to fit.
     ///
     /// Every entry is compared, each in the same time.
-    pub(super) fn judge(
+    pub(super) fn check(
         &self,
         secret: &[u8],
-        party: &str,
+        peer: &str,
         now: SystemTime,
-    ) -> Result<GoodToken, TokenFault> {
+    ) -> Result<GoodToken, TokenUseError> {
         let hash = tls::sha256(secret);
         let found = self.0.iter().enumerate().fold(None, |found, (at, entry)| {
             if tls::is_same(&entry.hash, &hash) { Some((at, entry)) } else { found }
         });
-        let (at, entry) = found.ok_or(TokenFault::Unknown)?;
-        let (is_over, is_own) = (now > entry.not_after, entry.party.to_string() == party);
-        let party = entry.party.clone();
+        let (at, entry) = found.ok_or(TokenUseError::Unknown)?;
+        let (is_over, is_own) = (now > entry.not_after, entry.peer.to_string() == peer);
+        let peer = entry.peer.clone();
         match &entry.leaf_pem {
             Some(leaf_pem) if is_own && !is_over => {
-                Ok(GoodToken::Granted { party, leaf_pem: leaf_pem.clone() })
+                Ok(GoodToken::Granted { peer, leaf_pem: leaf_pem.clone() })
             }
-            _ if entry.used.is_some() => Err(TokenFault::Used),
-            _ if is_over => Err(TokenFault::Expired),
-            _ if !is_own => Err(TokenFault::OtherParty),
-            _ => Ok(GoodToken::Unused { at, party }),
+            _ if entry.used.is_some() => Err(TokenUseError::Used),
+            _ if is_over => Err(TokenUseError::Expired),
+            _ if !is_own => Err(TokenUseError::OtherParty),
+            _ => Ok(GoodToken::Unused { at, peer }),
         }
     }
 
@@ -164,10 +164,10 @@ impl Tokens {
 }
 
 fn line_of(entry: &Entry) -> Result<String, CertsError> {
-    let Entry { hash, party, not_after, used, leaf_pem } = entry;
+    let Entry { hash, peer, not_after, used, leaf_pem } = entry;
     let line = Line {
         hash: hex(hash),
-        party: party.to_string(),
+        party: peer.to_string(),
         not_after: Utc(*not_after).to_string(),
         used: used.map(|used| Utc(used).to_string()),
         leaf: leaf_pem.clone(),
@@ -179,7 +179,7 @@ fn parse(line: &str) -> Option<Entry> {
     let line: Line = serde_json::from_str(line).ok()?;
     Some(Entry {
         hash: from_hex(&line.hash)?,
-        party: line.party.parse().ok()?,
+        peer: line.party.parse().ok()?,
         not_after: record::moment(&line.not_after).ok()?,
         used: line.used.as_deref().map(record::moment).transpose().ok()?,
         leaf_pem: line.leaf,
@@ -187,7 +187,7 @@ fn parse(line: &str) -> Option<Entry> {
 }
 
 impl CertsDir {
-    /// Makes a join token: it lets one machine join as this party once, until `ttl` from `now`.
+    /// Makes a join token: it lets one machine join as this peer once, until `ttl` from `now`.
     ///
     /// Only a hash of its secret is kept, in `join-tokens.jsonl` (0600), which an enroller of this
     /// directory reads at every use.
@@ -197,18 +197,18 @@ impl CertsDir {
     /// written.
     pub fn make_token(
         &self,
-        party: &PeerName,
+        peer: &PeerName,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<JoinToken, TokenError> {
-        if party.role == Role::Node {
+        if peer.role == Role::Node {
             return Err(TokenError::Node);
         }
         if ttl < Duration::from_secs(1) || ttl > TOKEN_TTL_MAX {
             return Err(TokenError::BadTtl);
         }
         let _held = self.hold()?;
-        let token = JoinToken::new(party.clone(), now + ttl, self.ca()?.fingerprint()?);
+        let token = JoinToken::new(peer.clone(), now + ttl, self.ca()?.fingerprint()?);
         let (path, hash) = (self.tokens_path(), tls::sha256(token.secret()));
         let mut tokens = Tokens::read(&path)?;
         tokens.forget(now);
@@ -216,8 +216,8 @@ impl CertsDir {
             return Err(TokenError::Full { path });
         }
         let not_after = token.not_after();
-        let party = party.clone();
-        tokens.0.push(Entry { hash, party, not_after, used: None, leaf_pem: None });
+        let peer = peer.clone();
+        tokens.0.push(Entry { hash, peer, not_after, used: None, leaf_pem: None });
         tokens.write(&path)?;
         Ok(token)
     }
@@ -242,7 +242,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    fn party(text: &str) -> PeerName {
+    fn peer(text: &str) -> PeerName {
         text.parse().expect("a party")
     }
 
@@ -253,8 +253,8 @@ mod tests {
         (dir, certs)
     }
 
-    fn granted() -> Result<GoodToken, TokenFault> {
-        Ok(GoodToken::Granted { party: party("agent/a"), leaf_pem: LEAF.into() })
+    fn granted() -> Result<GoodToken, TokenUseError> {
+        Ok(GoodToken::Granted { peer: peer("agent/a"), leaf_pem: LEAF.into() })
     }
 
     fn tokens(certs: &CertsDir) -> Tokens {
@@ -264,44 +264,44 @@ mod tests {
     #[test]
     fn a_token_is_good_once_for_its_party_and_in_its_time() {
         let (_dir, certs) = with_ca();
-        let token = certs.make_token(&party("agent/a"), HOUR, now()).expect("made");
-        let other = certs.make_token(&party("caller/a"), HOUR, now()).expect("made");
-        let take = |token: &JoinToken, party: &str, now| {
+        let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
+        let other = certs.make_token(&peer("caller/a"), HOUR, now()).expect("made");
+        let take = |token: &JoinToken, peer: &str, now| {
             let mut tokens = tokens(&certs);
-            let judged = tokens.judge(token.secret(), party, now)?;
+            let judged = tokens.check(token.secret(), peer, now)?;
             if let GoodToken::Unused { at, .. } = &judged {
                 tokens.use_up(*at, LEAF.into(), now);
                 tokens.write(&certs.tokens_path()).expect("written");
             }
             Ok(judged)
         };
-        let unused = |at, whose| Ok(GoodToken::Unused { at, party: party(whose) });
-        assert_eq!(take(&token, "agent/b", now()), Err(TokenFault::OtherParty));
-        assert_eq!(take(&token, "caller/a", now()), Err(TokenFault::OtherParty));
+        let unused = |at, whose| Ok(GoodToken::Unused { at, peer: peer(whose) });
+        assert_eq!(take(&token, "agent/b", now()), Err(TokenUseError::OtherParty));
+        assert_eq!(take(&token, "caller/a", now()), Err(TokenUseError::OtherParty));
         let late = now() + HOUR + Duration::from_secs(1);
-        assert_eq!(take(&token, "agent/a", late), Err(TokenFault::Expired));
+        assert_eq!(take(&token, "agent/a", late), Err(TokenUseError::Expired));
         assert_eq!(take(&token, "agent/a", now() + HOUR), unused(0, "agent/a"));
         assert_eq!(take(&token, "agent/a", now() + HOUR), granted());
-        assert_eq!(take(&token, "agent/b", now() + HOUR), Err(TokenFault::Used));
-        assert_eq!(take(&token, "agent/a", late), Err(TokenFault::Used));
+        assert_eq!(take(&token, "agent/b", now() + HOUR), Err(TokenUseError::Used));
+        assert_eq!(take(&token, "agent/a", late), Err(TokenUseError::Used));
         assert_eq!(take(&other, "caller/a", now()), unused(1, "caller/a"));
-        let stranger = JoinToken::new(party("agent/a"), late, *token.ca_fingerprint());
-        assert_eq!(take(&stranger, "agent/a", now()), Err(TokenFault::Unknown));
+        let stranger = JoinToken::new(peer("agent/a"), late, *token.ca_fingerprint());
+        assert_eq!(take(&stranger, "agent/a", now()), Err(TokenUseError::Unknown));
     }
 
     #[test]
     fn the_certificate_is_forgotten_once_its_token_is_over_and_the_use_is_not() {
         let (_dir, certs) = with_ca();
-        let agent = party("agent/a");
+        let agent = peer("agent/a");
         let token = certs.make_token(&agent, HOUR, now()).expect("made");
         let mut used = tokens(&certs);
         used.use_up(0, LEAF.into(), now());
         used.write(&certs.tokens_path()).expect("written");
-        let judge = |now| tokens(&certs).judge(token.secret(), "agent/a", now);
+        let check = |now| tokens(&certs).check(token.secret(), "agent/a", now);
         certs.make_token(&agent, HOUR, now() + HOUR).expect("made");
-        assert_eq!(judge(now()), granted());
+        assert_eq!(check(now()), granted());
         certs.make_token(&agent, HOUR, now() + HOUR + Duration::from_secs(1)).expect("made");
-        assert_eq!(judge(now()), Err(TokenFault::Used));
+        assert_eq!(check(now()), Err(TokenUseError::Used));
         let text = files::read(&certs.tokens_path()).expect("read");
         assert!(!text.contains(LEAF), "{text}");
     }
@@ -309,19 +309,19 @@ mod tests {
     #[test]
     fn a_token_that_an_earlier_release_used_is_used() {
         let (_dir, certs) = with_ca();
-        let token = certs.make_token(&party("agent/a"), HOUR, now()).expect("made");
+        let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
         let text = files::read(&certs.tokens_path()).expect("read");
         let used = text.replace("\"used\":null", "\"used\":\"2027-01-15T08:00:00Z\"");
         assert_ne!(text, used);
         std::fs::write(certs.tokens_path(), used).expect("written");
-        let judged = tokens(&certs).judge(token.secret(), "agent/a", now());
-        assert_eq!(judged, Err(TokenFault::Used));
+        let judged = tokens(&certs).check(token.secret(), "agent/a", now());
+        assert_eq!(judged, Err(TokenUseError::Used));
     }
 
     #[test]
     fn no_secret_is_kept_and_the_file_is_its_owners_alone() {
         let (_dir, certs) = with_ca();
-        let token = certs.make_token(&party("agent/a"), HOUR, now()).expect("made");
+        let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
         let text = files::read(&certs.tokens_path()).expect("read");
         assert!(text.contains("agent/a") && !text.contains(&hex(token.secret())), "{text}");
         #[cfg(unix)]
@@ -336,13 +336,13 @@ mod tests {
     fn no_token_is_made_for_a_node_for_no_time_or_without_a_ca() {
         let (dir, certs) = with_ca();
         let refused = |certs: &CertsDir, whose: &str, ttl| {
-            certs.make_token(&party(whose), ttl, now()).expect_err("refused").to_string()
+            certs.make_token(&peer(whose), ttl, now()).expect_err("refused").to_string()
         };
         assert!(refused(&certs, "node/edge-1", HOUR).contains("agents and callers only"));
         for ttl in [Duration::ZERO, Duration::from_millis(999), TOKEN_TTL_MAX + HOUR] {
             assert!(refused(&certs, "agent/a", ttl).contains("--ttl"));
         }
-        assert!(certs.make_token(&party("agent/a"), TOKEN_TTL_MAX, now()).is_ok());
+        assert!(certs.make_token(&peer("agent/a"), TOKEN_TTL_MAX, now()).is_ok());
         let nowhere = CertsDir::new(dir.path().join("no"));
         assert!(refused(&nowhere, "agent/a", HOUR).contains("certs init"));
         assert!(!dir.path().join("no").exists());
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn tokens_are_forgotten_a_week_after_their_time_and_more_than_the_bound_are_refused() {
         let (_dir, certs) = with_ca();
-        let agent = party("agent/a");
+        let agent = peer("agent/a");
         certs.make_token(&agent, HOUR, now()).expect("made");
         certs.make_token(&agent, HOUR, now() + HOUR + TOKEN_REMEMBERED).expect("made");
         assert_eq!(tokens(&certs).0.len(), 2);

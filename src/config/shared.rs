@@ -20,7 +20,7 @@ use std::{
 /// In place of a file: there is no revocation list.
 const NO_LIST: &str = "none";
 
-/// The files of a party's credentials, as far as one source (file, flags) names them.
+/// The files of a peer's credentials, as far as one source (file, flags) names them.
 ///
 /// Relative paths start at the working directory and stay as they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct TlsFiles {
     pub cert: Option<PathBuf>,
     /// The leaf's private key.
     pub key: Option<PathBuf>,
-    /// The CA certificates that vouch for the other party.
+    /// The CA certificates that vouch for the other peer.
     pub ca: Option<PathBuf>,
     /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
     pub node_ca: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub struct TlsPaths {
     pub cert: PathBuf,
     /// The leaf's private key.
     pub key: PathBuf,
-    /// The CA certificates that vouch for the other party.
+    /// The CA certificates that vouch for the other peer.
     pub ca: PathBuf,
     /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
     pub node_ca: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub struct TlsPaths {
 #[error(
     "{missing} not given; name cert, key and ca, by flags or under [tls], or none of the three"
 )]
-pub struct TlsGap {
+pub struct TlsFilesError {
     missing: String,
 }
 
@@ -87,7 +87,7 @@ impl TlsFiles {
 
     /// The files once all sources have spoken: all three, or `None` where none of the three is
     /// named and a default directory may supply them, or the gap.
-    pub fn whole(&self) -> Result<Option<TlsPaths>, TlsGap> {
+    pub fn whole(&self) -> Result<Option<TlsPaths>, TlsFilesError> {
         match (&self.cert, &self.key, &self.ca) {
             (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsPaths {
                 cert: cert.clone(),
@@ -102,12 +102,12 @@ impl TlsFiles {
         }
     }
 
-    fn gap(&self) -> TlsGap {
+    fn gap(&self) -> TlsFilesError {
         let named = [("cert", &self.cert), ("key", &self.key), ("ca", &self.ca)];
         let missing: Vec<_> =
             named.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
         let verb = if missing.len() == 1 { "is" } else { "are" };
-        TlsGap { missing: format!("{} {verb}", missing.join(" and ")) }
+        TlsFilesError { missing: format!("{} {verb}", missing.join(" and ")) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files that a running party goes by: notices that their contents have changed, however that was
+//! Files that a running peer goes by: notices that their contents have changed, however that was
 //! done.
 //!
 //! It looks at contents, twice a second. Modification times tell nothing when a directory or a

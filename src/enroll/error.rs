@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrollError {
-    /// There is a good certificate of this party already. Nothing was asked, and the token was not
+    /// There is a good certificate of this peer already. Nothing was asked, and the token was not
     /// used.
     #[error(
         "{path} is there and holds until {until}; nothing was asked and the token was not used, give --force to replace it", path = path.display()
@@ -44,8 +44,8 @@ pub enum EnrollError {
     },
     /// The present certificate has ended, so it cannot be renewed by itself.
     #[error(
-        "{place} held until {until}, and the clock here says {now}: it is too late to renew it. Ask whoever runs the enroller for `dialback enroll token {party}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
-        role = party.split(' ').next().unwrap_or_default()
+        "{place} held until {until}, and the clock here says {now}: it is too late to renew it. Ask whoever runs the enroller for `dialback enroll token {peer}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
+        role = peer.split(' ').next().unwrap_or_default()
     )]
     TooLate {
         /// The certificate.
@@ -55,7 +55,7 @@ pub enum EnrollError {
         /// The local clock.
         now: Utc,
         /// Role and name, as the command wants them.
-        party: String,
+        peer: String,
     },
     /// The files of the present certificate.
     #[error(transparent)]
@@ -84,12 +84,12 @@ pub enum EnrollError {
         remedy: &'static str,
     },
     /// The enroller said no.
-    #[error("the enroller at {address} refused {party}: {code}: {text}; {remedy}", remedy = remedy(*code))]
+    #[error("the enroller at {address} refused {peer}: {code}: {text}; {remedy}", remedy = remedy(*code))]
     Refused {
         /// Where it is.
         address: NodeAddress,
         /// Who asked.
-        party: PeerName,
+        peer: PeerName,
         /// Why.
         code: JoinRefusal,
         /// Its words, with control characters escaped.
@@ -159,8 +159,8 @@ impl EnrollError {
 impl From<CredentialsError> for EnrollError {
     fn from(error: CredentialsError) -> Self {
         match error {
-            CredentialsError::Expired { place, until, now, party } => {
-                Self::TooLate { place, until, now, party }
+            CredentialsError::Expired { place, until, now, peer } => {
+                Self::TooLate { place, until, now, peer }
             }
             other => Self::Credentials(other),
         }

@@ -3,7 +3,8 @@
 use super::{error::EnrollError, lists};
 use crate::{
     certs::{
-        CertsError, JoinToken, NewKey, PendingKey, expect_writable, replace_pair, replace_public,
+        CertsError, JoinToken, KeyRequest, PendingKey, expect_writable, replace_pair,
+        replace_public,
     },
     link,
     name::{NodeAddress, PeerName},
@@ -24,7 +25,7 @@ use std::{
 const AGAIN: &str =
     "run the same command again, the token stays good for this machine until its time";
 
-/// One machine that joins as one party.
+/// One machine that joins as one peer.
 #[must_use = "nothing is asked before `run`"]
 #[derive(Debug)]
 pub struct Join {
@@ -39,7 +40,7 @@ pub struct Join {
 #[non_exhaustive]
 pub struct Joined {
     /// Who it is now.
-    pub party: PeerName,
+    pub peer: PeerName,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
     /// The certificate holds up to here, its intermediates included.
@@ -100,8 +101,8 @@ impl Join {
     }
 
     fn stem(&self) -> String {
-        let party = self.token.party();
-        format!("{}-{}", party.role, party.name)
+        let peer = self.token.peer();
+        format!("{}-{}", peer.role, peer.name)
     }
 
     /// Everything that can be judged without asking anybody.
@@ -137,12 +138,12 @@ impl Join {
         fingerprints(pem).is_ok_and(|found| found.contains(self.token.ca_fingerprint()))
     }
 
-    async fn ask(&self, key: &NewKey) -> Result<JoinReply, EnrollError> {
-        let party = self.token.party();
-        let request = JoinRequest::join(&key.request, party.to_string(), self.token.secret());
+    async fn ask(&self, key: &KeyRequest) -> Result<JoinReply, EnrollError> {
+        let peer = self.token.peer();
+        let request = JoinRequest::join(&key.request, peer.to_string(), self.token.secret());
         let tls = ToEnroller::newcomer(*self.token.ca_fingerprint(), JOIN_ALPN)?;
         let remedy = "ask whoever runs the enroller for a new token";
-        exchange(&self.enroller, party, &tls, request, remedy).await.map_err(|error| match error {
+        exchange(&self.enroller, peer, &tls, request, remedy).await.map_err(|error| match error {
             EnrollError::Unreachable { address, why } => {
                 EnrollError::Unreachable { address, why: format!("{why}; {AGAIN}") }
             }
@@ -153,7 +154,7 @@ impl Join {
     /// Believes nothing of the answer that can be looked at.
     fn check(
         &self,
-        key: &NewKey,
+        key: &KeyRequest,
         reply: &JoinReply,
         files: CredentialFiles,
     ) -> Result<Joined, EnrollError> {
@@ -163,11 +164,11 @@ impl Join {
             return Err(bad("it does not hold the CA that the token names"));
         }
         let joined = checked(key, reply, reply.ca.as_bytes()).map_err(|why| bad(&why))?;
-        if joined.peer_name() != self.token.party() {
+        if joined.peer_name() != self.token.peer() {
             return Err(bad("the certificate is for somebody else"));
         }
         Ok(Joined {
-            party: joined.peer_name().clone(),
+            peer: joined.peer_name().clone(),
             serial: joined.identity().serial().into(),
             not_after: joined.validity().ends.at(),
             files,
@@ -205,7 +206,11 @@ fn expect_replaceable(files: &CredentialFiles) -> Result<(), EnrollError> {
 }
 
 /// What was granted, if it is the certificate of our key and loads with these CAs.
-pub(super) fn checked(key: &NewKey, reply: &JoinReply, ca: &[u8]) -> Result<Credentials, String> {
+pub(super) fn checked(
+    key: &KeyRequest,
+    reply: &JoinReply,
+    ca: &[u8],
+) -> Result<Credentials, String> {
     let pem = CredentialPem {
         cert: reply.leaf.as_bytes(),
         key: key.key_pem.as_bytes(),
@@ -220,7 +225,7 @@ pub(super) fn checked(key: &NewKey, reply: &JoinReply, ca: &[u8]) -> Result<Cred
 /// One question and its answer, or why there was none.
 pub(super) async fn exchange(
     enroller: &NodeAddress,
-    party: &PeerName,
+    peer: &PeerName,
     tls: &ToEnroller,
     mut request: JoinRequest,
     remedy: &'static str,
@@ -236,7 +241,7 @@ pub(super) async fn exchange(
         None => Ok(reply),
         Some(code) => Err(EnrollError::Refused {
             address: enroller.clone(),
-            party: party.clone(),
+            peer: peer.clone(),
             code,
             text: printable(&reply.text.chars().take(300).collect::<String>()),
         }),

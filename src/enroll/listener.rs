@@ -1,8 +1,8 @@
 //! The enroller's port: who comes is heard within bounds, answered once, and gone.
 
-use super::service::{CallOrigin, Desk, Now};
+use super::service::{CallOrigin, EnrolmentService, Now};
 use crate::{
-    certs::{CertsDir, CertsError, PartyIssuer},
+    certs::{CertsDir, CertsError, EnrolmentIssuer},
     drain::{self, Tasks},
     handshake_limiter::{self, Accept, HandshakeLimiter, HandshakePermit, Incoming},
     limits::{
@@ -77,13 +77,17 @@ impl EnrollerBuilder {
         }
         let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
         let now = SystemTime::now();
-        let issuer = PartyIssuer::open(self.dir, self.leaf_life, now)?;
+        let issuer = EnrolmentIssuer::open(self.dir, self.leaf_life, now)?;
         let listener =
             Arc::new(JoinListener::bind(address, &own_tls(&issuer, now)?, issuer.trust_domain())?);
-        let (desk, tasks) = (Arc::new(Desk::new(issuer)), Tasks::default());
-        let door =
-            Door { desk, listener: listener.clone(), tasks: tasks.clone(), shown_since: now };
-        tasks.spawn_until_stopped(door.take_all());
+        let (service, tasks) = (Arc::new(EnrolmentService::new(issuer)), Tasks::default());
+        let accept_loop = AcceptLoop {
+            service,
+            listener: listener.clone(),
+            tasks: tasks.clone(),
+            shown_since: now,
+        };
+        tasks.spawn_until_stopped(accept_loop.take_all());
         tracing::info!("enroller listens on {}", listener.local_addr());
         Ok(Enroller { listener, tasks })
     }
@@ -149,28 +153,28 @@ impl Drop for Enroller {
 }
 
 /// The enroller's own certificate, made anew.
-fn own_tls(issuer: &PartyIssuer, now: SystemTime) -> Result<EnrollerTls, EnrollerError> {
+fn own_tls(issuer: &EnrolmentIssuer, now: SystemTime) -> Result<EnrollerTls, EnrollerError> {
     let leaf = issuer.enroller_leaf(now)?;
     Ok(EnrollerTls::new(&leaf.cert, &leaf.key, issuer.ca_pem(), JOIN_ALPN)?)
 }
 
 /// The loop that takes strangers, and only that.
-struct Door {
-    desk: Arc<Desk>,
+struct AcceptLoop {
+    service: Arc<EnrolmentService>,
     listener: Arc<JoinListener>,
     tasks: Tasks,
     /// Since when the enroller's present certificate is shown.
     shown_since: SystemTime,
 }
 
-impl Door {
+impl AcceptLoop {
     async fn take_all(mut self) {
         let pace = Pace::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY);
         let mut limiter = HandshakeLimiter::new(JOINS_AT_ONCE_MAX, pace);
         let listener = self.listener.clone();
         while let Some((incoming, permit)) = limiter.next(&*listener).await {
             self.stay_current(SystemTime::now());
-            self.tasks.spawn(serve(self.desk.clone(), incoming, permit));
+            self.tasks.spawn(serve(self.service.clone(), incoming, permit));
         }
     }
 
@@ -182,7 +186,7 @@ impl Door {
         if is_young {
             return;
         }
-        let shown = own_tls(self.desk.issuer(), now)
+        let shown = own_tls(self.service.issuer(), now)
             .and_then(|tls| self.listener.show(&tls).map_err(EnrollerError::from));
         match shown {
             Ok(()) => self.shown_since = now,
@@ -208,7 +212,7 @@ impl Accept for JoinListener {
 }
 
 /// One stranger, from its handshake to its end.
-async fn serve(desk: Arc<Desk>, knock: JoinKnock, permit: HandshakePermit) {
+async fn serve(service: Arc<EnrolmentService>, knock: JoinKnock, permit: HandshakePermit) {
     let from = knock.remote_address();
     let asked = tokio::select! {
         biased;
@@ -219,17 +223,17 @@ async fn serve(desk: Arc<Desk>, knock: JoinKnock, permit: HandshakePermit) {
     permit.settle();
     let mut asked = match asked {
         Ok(asked) => asked,
-        Err(fault) => return desk.note_silent(from, &fault.to_string(), Instant::now()),
+        Err(fault) => return service.note_silent(from, &fault.to_string(), Instant::now()),
     };
     let requester =
         CallOrigin { from: asked.remote_address(), identity: asked.identity().cloned() };
     let request = asked.take_request();
-    let judge = desk.clone();
-    let reply = drain::blocking(move || judge.answer(&requester, &request, Now::read())).await;
+    let answering = service.clone();
+    let reply = drain::blocking(move || answering.answer(&requester, &request, Now::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
         return tracing::error!("a request from {from} broke the enroller's work");
     };
     if let Err(fault) = asked.answer(&reply).await {
-        desk.note_silent(from, &fault.to_string(), Instant::now());
+        service.note_silent(from, &fault.to_string(), Instant::now());
     }
 }

@@ -1,14 +1,14 @@
-//! The revocation list beside a party's certificate: kept fresh from the enroller, and left alone
+//! The revocation list beside a peer's certificate: kept fresh from the enroller, and left alone
 //! where it is somebody else's.
 
 use super::{error::EnrollError, schedule};
 use crate::{
     certs::{CertsError, replace_public},
-    tls::{CredentialFiles, CrlFacts},
+    tls::{CredentialFiles, CrlInfo},
 };
 use std::{fs, path::Path, time::SystemTime};
 
-/// When the list in a party's files is to be fetched anew. Never, if it minds none, or one that is
+/// When the list in a peer's files is to be fetched anew. Never, if it minds none, or one that is
 /// not from an enroller.
 pub(super) fn due(files: &CredentialFiles) -> Option<SystemTime> {
     let there = only(&fs::read(files.crl.as_deref()?).ok()?)?;
@@ -30,14 +30,14 @@ pub(super) fn take(path: &Path, pem: &str) -> Result<bool, EnrollError> {
 }
 
 /// The one list of a text. Several are a bundle that an operator made, and who made it keeps it.
-fn only(pem: &[u8]) -> Option<CrlFacts> {
-    let mut lists = CrlFacts::all_from_pem(pem).ok()?;
+fn only(pem: &[u8]) -> Option<CrlInfo> {
+    let mut lists = CrlInfo::all_from_pem(pem).ok()?;
     let last = lists.pop();
     last.filter(|_| lists.is_empty())
 }
 
-fn is_newer(new: &CrlFacts, old: &CrlFacts) -> bool {
-    let order = |list: &CrlFacts| (list.number, list.this_update);
+fn is_newer(new: &CrlInfo, old: &CrlInfo) -> bool {
+    let order = |list: &CrlInfo| (list.number, list.this_update);
     new.issuer == old.issuer && order(new) > order(old)
 }
 

@@ -1,5 +1,5 @@
 //! Certificates over the wire: an [`Enroller`] signs agents and callers, a newcomer joins by a
-//! token, a party renews by itself.
+//! token, a peer renews by itself.
 //!
 //! An enroller is a process and a UDP port of its own beside the CA, and speaks
 //! [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys never travel: a machine makes its own, and
@@ -19,7 +19,7 @@
 //! # async fn on_the_new_machine(line: &str) -> Result<(), Box<dyn std::error::Error>> {
 //! let enroller = dialback::NodeAddress::parse_with_port("ca.example.com", Enroller::PORT_DEFAULT)?;
 //! let joined = Join::new(enroller, line.parse()?, "certs").run().await?;
-//! println!("{} until {:?}", joined.party, joined.not_after);
+//! println!("{} until {:?}", joined.peer, joined.not_after);
 //! # Ok(()) }
 //! ```
 

@@ -1,4 +1,4 @@
-//! A party that keeps its certificate young: a new key and a new leaf at two thirds of its life, in
+//! A peer that keeps its certificate young: a new key and a new leaf at two thirds of its life, in
 //! the files where the old ones lie.
 
 use super::{
@@ -7,7 +7,7 @@ use super::{
     lists, schedule,
 };
 use crate::{
-    certs::{CertsError, Mended, NewKey, mend_pair, replace_pair},
+    certs::{CertsError, KeyRequest, Mended, mend_pair, replace_pair},
     drain::Tasks,
     limits::{RENEWAL_LOOK_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN, RENEWAL_SAID_EVERY},
     name::{NodeAddress, PeerName},
@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The files of one party, and the enroller that renews them.
+/// The files of one peer, and the enroller that renews them.
 ///
 /// Only files are written: whoever uses them loads them again. Certificate and key are replaced by
 /// renaming, so a file that is a symbolic link or a mount of its own becomes a plain one, or cannot
@@ -38,14 +38,14 @@ pub enum Renewed {
     /// It is good, and due at this time.
     Kept {
         /// Whose it is.
-        party: PeerName,
+        peer: PeerName,
         /// From then on it is renewed.
         due: SystemTime,
     },
     /// There is a new one.
     Renewed {
         /// Whose it is.
-        party: PeerName,
+        peer: PeerName,
         /// Its serial number in lower-case hexadecimal.
         serial: String,
         /// It holds up to here.
@@ -89,7 +89,7 @@ impl Renewal {
         if self.is_list_due(now) && list_from <= now {
             self.fetch_list(&present).await?;
         }
-        Ok(Renewed::Kept { party: present.peer_name().clone(), due })
+        Ok(Renewed::Kept { peer: present.peer_name().clone(), due })
     }
 
     fn is_list_due(&self, now: SystemTime) -> bool {
@@ -122,14 +122,14 @@ impl Renewal {
         present: &Credentials,
         request: JoinRequest,
     ) -> Result<JoinReply, EnrollError> {
-        let tls = ToEnroller::party(&self.files, present.trust_domain(), JOIN_ALPN)?;
+        let tls = ToEnroller::peer(&self.files, present.trust_domain(), JOIN_ALPN)?;
         let remedy =
             "ask for a new token (`dialback enroll token ROLE NAME`) and join with it and --force";
         exchange(&self.enroller, present.peer_name(), &tls, request, remedy).await
     }
 
     async fn renew(&self, present: &Credentials) -> Result<Renewed, EnrollError> {
-        let key = NewKey::generate()?;
+        let key = KeyRequest::generate()?;
         let reply = self.ask(present, JoinRequest::renew(&key.request)).await?;
         let bad = |why: String| EnrollError::BadAnswer { address: self.enroller.clone(), why };
         let ca = fs::read(&self.files.ca)
@@ -141,7 +141,7 @@ impl Renewal {
         replace_pair(&self.files.cert, &reply.leaf, &self.files.key, &key.key_pem)?;
         self.take_list(&reply)?;
         Ok(Renewed::Renewed {
-            party: new.peer_name().clone(),
+            peer: new.peer_name().clone(),
             serial: new.identity().serial().into(),
             not_after: new.validity().ends.at(),
         })
@@ -190,10 +190,10 @@ impl Renewal {
     fn after(&self, done: &Renewed, now: SystemTime) -> Duration {
         let due = match done {
             Renewed::Kept { due, .. } => *due,
-            Renewed::Renewed { party, serial, not_after } => {
+            Renewed::Renewed { peer, serial, not_after } => {
                 let until = Utc(*not_after);
                 tracing::info!(
-                    "renewed the certificate of {party}: serial {serial}, holds until {until}"
+                    "renewed the certificate of {peer}: serial {serial}, holds until {until}"
                 );
                 self.credentials().map_or(now, |present| due_of(&present))
             }

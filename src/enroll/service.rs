@@ -1,7 +1,7 @@
 //! What an enroller makes of one request: a certificate, a list, or a refusal. Knows no sockets.
 
 use crate::{
-    certs::{CertsError, Granted, IssueFault, PartyIssuer, TokenFault},
+    certs::{CertsError, EnrolmentIssuer, Granted, IssueError, TokenUseError},
     limits::{JOIN_REPLY_BYTES_MAX, KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     rate_limit::{Buckets, LogLimits, Pace},
     source_address::Source,
@@ -16,8 +16,8 @@ use std::{
 use tokio::time::Instant;
 
 /// The desk. Its work reads and writes files: it holds up the thread that does it.
-pub(super) struct Desk {
-    issuer: PartyIssuer,
+pub(super) struct EnrolmentService {
+    issuer: EnrolmentIssuer,
     /// Unknown tokens by address. Held while a token is judged, so that nobody tries many at once.
     tries: Mutex<Buckets<Source>>,
     refused: LogLimits<Source>,
@@ -46,14 +46,14 @@ impl Now {
 
 type Refused = (JoinRefusal, String);
 
-impl Desk {
-    pub(super) fn new(issuer: PartyIssuer) -> Self {
+impl EnrolmentService {
+    pub(super) fn new(issuer: EnrolmentIssuer) -> Self {
         let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
         let tries = Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX));
         Self { issuer, tries, refused: LogLimits::default() }
     }
 
-    pub(super) fn issuer(&self) -> &PartyIssuer {
+    pub(super) fn issuer(&self) -> &EnrolmentIssuer {
         &self.issuer
     }
 
@@ -100,9 +100,9 @@ impl Desk {
     /// A token is looked at only if its bearer's address has not tried too many unknown ones.
     ///
     /// Only an unknown secret counts as a guess. The holder of a token that was used, has expired
-    /// or is another party's has shown its secret, and a machine that goes on asking with it must
+    /// or is another peer's has shown its secret, and a machine that goes on asking with it must
     /// not lock out its neighbours behind the same address. That is not an oracle: without one of
-    /// the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever party is named, and beyond the
+    /// the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever peer is named, and beyond the
     /// limit every answer is TOO_MANY, whatever the secret.
     fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
         let (from, mut tries) = (Source::of(from), lock(&self.tries));
@@ -110,9 +110,9 @@ impl Desk {
             let text = "this address has tried too many wrong tokens";
             return Err((JoinRefusal::TooMany, text.into()));
         }
-        let JoinRequest { secret, party, request, .. } = request;
-        let joined = self.issuer.join(secret, party, request, now.wall);
-        if let Err(IssueFault::Token(TokenFault::Unknown)) = &joined {
+        let JoinRequest { secret, party: peer, request, .. } = request;
+        let joined = self.issuer.join(secret, peer, request, now.wall);
+        if let Err(IssueError::Token(TokenUseError::Unknown)) = &joined {
             tries.may(from, now.steady, true);
         }
         joined.map_err(refusal)
@@ -124,11 +124,11 @@ impl Desk {
         granted: &Granted,
         why: &str,
     ) -> Result<JoinReply, Refused> {
-        let Granted { is_new, party, serial, not_after, leaf_pem } = granted;
+        let Granted { is_new, peer, serial, not_after, leaf_pem } = granted;
         let until = Utc(*not_after);
         let done = if *is_new { "signed" } else { "handed out again, for the same key," };
         tracing::info!(
-            "{done} {party} for {} {why}: serial {serial}, holds until {until}",
+            "{done} {peer} for {} {why}: serial {serial}, holds until {until}",
             requester.from
         );
         Ok(JoinReply::granted(leaf_pem.clone(), self.issuer.ca_pem().into(), self.list()?))
@@ -170,27 +170,27 @@ fn shown(requester: &CallOrigin) -> Result<&Identity, Refused> {
     requester.identity.as_ref().ok_or_else(text)
 }
 
-fn refusal(fault: IssueFault) -> Refused {
+fn refusal(fault: IssueError) -> Refused {
     let why = match &fault {
-        IssueFault::Token(TokenFault::Unknown) => JoinRefusal::TokenUnknown,
-        IssueFault::Token(TokenFault::Used) => JoinRefusal::TokenUsed,
-        IssueFault::Token(TokenFault::Expired) => JoinRefusal::TokenExpired,
-        IssueFault::Token(TokenFault::OtherParty) => JoinRefusal::OtherParty,
-        IssueFault::Role(_) => JoinRefusal::Role,
-        IssueFault::Request(_) => JoinRefusal::Malformed,
-        IssueFault::Revoked(_) | IssueFault::RevokedKey(_) => JoinRefusal::Revoked,
-        IssueFault::TooEarly => JoinRefusal::TooEarly,
-        IssueFault::Broken(_) => return broken_fault(fault),
+        IssueError::Token(TokenUseError::Unknown) => JoinRefusal::TokenUnknown,
+        IssueError::Token(TokenUseError::Used) => JoinRefusal::TokenUsed,
+        IssueError::Token(TokenUseError::Expired) => JoinRefusal::TokenExpired,
+        IssueError::Token(TokenUseError::OtherParty) => JoinRefusal::OtherParty,
+        IssueError::Role(_) => JoinRefusal::Role,
+        IssueError::Request(_) => JoinRefusal::Malformed,
+        IssueError::Revoked(_) | IssueError::RevokedKey(_) => JoinRefusal::Revoked,
+        IssueError::TooEarly => JoinRefusal::TooEarly,
+        IssueError::Broken(_) => return broken_fault(fault),
     };
     (why, fault.to_string())
 }
 
 fn broken(error: CertsError) -> Refused {
-    broken_fault(IssueFault::Broken(error))
+    broken_fault(IssueError::Broken(error))
 }
 
 /// What is wrong here is the operator's business, and no stranger's.
-fn broken_fault(fault: IssueFault) -> Refused {
+fn broken_fault(fault: IssueError) -> Refused {
     tracing::error!("nothing can be signed: {fault}");
     (JoinRefusal::Internal, "the enroller cannot sign at the moment".into())
 }

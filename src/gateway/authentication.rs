@@ -68,7 +68,7 @@ impl Who {
             Proof::Certificate(peer) => peer
                 .shown
                 .as_ref()
-                .is_some_and(|shown| shown.judge(judges.credentials, now).is_ok()),
+                .is_some_and(|shown| shown.revalidate(judges.credentials, now).is_ok()),
         }
     }
 }
@@ -105,8 +105,8 @@ fn known(
         return by_token(headers, judges, now);
     }
     if let Some(shown) = &peer.shown {
-        let lapsed = |lapse: crate::tls::Lapse| Unknown::Bad(lapse.to_string());
-        shown.judge(judges.credentials, now).map_err(lapsed)?;
+        let lapsed = |lapse: crate::tls::RevalidationError| Unknown::Bad(lapse.to_string());
+        shown.revalidate(judges.credentials, now).map_err(lapsed)?;
         let caller = shown.identity().peer_name().clone();
         if caller.role == Role::Node {
             return Err(Unknown::Bad(format!("{caller} is a node, and nodes do not call")));

@@ -9,7 +9,7 @@ use super::{
         Answer, AnswerBody, METADATA, Refusal, add_metadata, of_type, set_content_type,
         set_outcome, whole,
     },
-    stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
+    stream::{RevalidationError, StreamBody, Wording, ending, lapsed, no_stream},
 };
 use crate::{
     call::{Body, CallMeta, Reply, ReplyFuture, Target},
@@ -152,7 +152,7 @@ impl Inner {
     }
 
     /// Ends when whoever asks may not ask any more.
-    fn lapse(self: &Arc<Self>, who: Who) -> Lapse {
+    fn lapse(self: &Arc<Self>, who: Who) -> RevalidationError {
         if !who.can_lapse() {
             return Box::pin(std::future::pending());
         }

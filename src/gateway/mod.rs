@@ -31,7 +31,7 @@ use crate::{
     observe::Event,
     shared_value::SharedValue,
     status::{Code, Status},
-    tls::{Claim, Credentials, HttpTls, RefusedCertificate, ServerCertificate},
+    tls::{Claim, Credentials, HttpTls, RejectedCertificate, ServerCertificate},
 };
 use authentication::{Judges, Strangers, Who};
 use body::Unread;
@@ -160,7 +160,7 @@ impl Answers for Inner {
 
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {
         let why = format_args!("the TLS handshake failed: {fault}");
-        let refused = fault.get_ref().and_then(|inner| inner.downcast_ref::<RefusedCertificate>());
+        let refused = fault.get_ref().and_then(|inner| inner.downcast_ref::<RejectedCertificate>());
         let claim = refused.map(|refused| &refused.claim);
         self.refused(from.ip(), claim, &why);
     }

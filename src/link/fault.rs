@@ -6,7 +6,7 @@ use crate::{
     name::NodeAddress,
     printable::printable,
     system,
-    tls::{self, HandshakeFault, Judge},
+    tls::{self, HandshakeFault, RejectedBy},
     wire::{CloseCode, Reaction},
 };
 use std::io;
@@ -106,13 +106,13 @@ impl LinkFault {
                 Self::closed_by_peer(close.error_code.into_inner(), &close.reason)
             }
             E::ConnectionClosed(close) => match alert_of(close.error_code) {
-                Some(alert) => Self::handshake(Judge::Theirs, alert, &text_of(&close.reason)),
+                Some(alert) => Self::handshake(RejectedBy::Peer, alert, &text_of(&close.reason)),
                 None => Self::Broken(
                     format!("{} {}", close.error_code, text_of(&close.reason)).trim().to_owned(),
                 ),
             },
             E::TransportError(error) => match alert_of(error.code) {
-                Some(alert) => Self::handshake(Judge::Ours, alert, &error.reason),
+                Some(alert) => Self::handshake(RejectedBy::Us, alert, &error.reason),
                 None => Self::Broken(error.to_string()),
             },
             E::TimedOut => Self::Silent("nothing was heard within the idle time"),
@@ -145,8 +145,8 @@ impl LinkFault {
         }
     }
 
-    fn handshake(judge: Judge, alert: u8, text: &str) -> Self {
-        let explanation = tls::explain(HandshakeFault { judge, alert, text });
+    fn handshake(rejected_by: RejectedBy, alert: u8, text: &str) -> Self {
+        let explanation = tls::explain(HandshakeFault { rejected_by, alert, text });
         Self::Handshake {
             is_identity: explanation.is_identity(),
             is_not_valid_yet: explanation.is_not_valid_yet(),

@@ -5,7 +5,7 @@ use super::{Inner, Link, LinkFault, greet};
 use crate::{
     limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
     net::SharedNet,
-    tls::{Credentials, Lapse, Reminder},
+    tls::{Credentials, ExpiryWarnings, RevalidationError},
     wire::CloseCode,
 };
 use std::{
@@ -107,7 +107,7 @@ impl Trust {
     /// for as long as it is polled. The clock on the wall counts, because certificates know no
     /// other.
     pub(crate) async fn watch_expiry(&self, warn: impl Fn(&str)) {
-        let mut reminder = Reminder::default();
+        let mut reminder = ExpiryWarnings::default();
         loop {
             let now = self.net.now();
             let credentials = self.credentials();
@@ -118,7 +118,7 @@ impl Trust {
             for link in self.up() {
                 let ends = link.ends();
                 if now > ends.at() {
-                    link.lapse(&Lapse::Expired(ends.intermediate().map(str::to_owned)));
+                    link.lapse(&RevalidationError::Expired(ends.intermediate().map(str::to_owned)));
                 }
             }
             tokio::time::sleep(TRUST_LOOK_EVERY).await;
@@ -130,7 +130,7 @@ impl Link {
     /// Judges the peer again, and closes the link if it does not pass. Says whether it passed.
     fn judge(&self, credentials: &Credentials, now: SystemTime) -> bool {
         let chain = greet::chain_of(&self.0.connection);
-        match credentials.judge(&chain, self.0.dialled.as_deref(), now) {
+        match credentials.revalidate(&chain, self.0.dialled.as_deref(), now) {
             Ok(()) => {
                 // Other CAs may vouch for it by other intermediates.
                 if let Some(ends) = credentials.end_of(&chain) {
@@ -154,11 +154,11 @@ impl Link {
         }
     }
 
-    fn lapse(&self, lapse: &Lapse) {
+    fn lapse(&self, lapse: &RevalidationError) {
         let code = match lapse {
-            Lapse::Revoked => CloseCode::Revoked,
-            Lapse::Expired(_) => CloseCode::Expired,
-            Lapse::Distrusted(_) => CloseCode::TrustChanged,
+            RevalidationError::Revoked => CloseCode::Revoked,
+            RevalidationError::Expired(_) => CloseCode::Expired,
+            RevalidationError::Untrusted(_) => CloseCode::TrustChanged,
         };
         tracing::warn!("closed the link of {}: {lapse}", self.peer());
         self.end(LinkFault::Closed { code, text: lapse.to_string(), by_peer: false });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Names one call in logs and on the wire: 16 bytes, unique among the calls of all parties.
+/// Names one call in logs and on the wire: 16 bytes, unique among the calls of all peers.
 ///
 /// Shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -51,7 +51,7 @@ impl NameError {
     }
 }
 
-/// A text of a person, as names of parties are spelled: `Ware_House ` is `ware-house`.
+/// A text of a person, as names of peers are spelled: `Ware_House ` is `ware-house`.
 pub(super) fn as_name(text: &str) -> String {
     text.trim().to_ascii_lowercase().replace(['_', ' '], "-")
 }

@@ -82,7 +82,7 @@ fn parse_labels(text: &str, is_byte: fn(u8) -> bool) -> Result<Vec<Label>, &'sta
     Ok(labels)
 }
 
-/// A pattern over party names: `acme.*`, `warehouse-*`, `**`.
+/// A pattern over peer names: `acme.*`, `warehouse-*`, `**`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct NameGlob {
     text: String,

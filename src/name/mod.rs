@@ -1,4 +1,4 @@
-//! The names of parties, services, methods and calls: parsed once at the edge, trusted after.
+//! The names of peers, services, methods and calls: parsed once at the edge, trusted after.
 
 mod address;
 mod call_id;

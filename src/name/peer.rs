@@ -6,12 +6,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 const LABEL_BYTES_MAX: usize = 63;
 const NAME_BYTES_MAX: usize = 200;
 
-/// What a party is. It stands in its certificate and decides what it may do.
+/// What a peer is. It stands in its certificate and decides what it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// The public party. Listens, and opens a stream per call towards agents.
+    /// The public peer. Listens, and opens a stream per call towards agents.
     Node,
-    /// The party inside. Dials out, and hosts services.
+    /// The peer inside. Dials out, and hosts services.
     Agent,
     /// A program that asks for calls.
     Caller,
@@ -48,7 +48,7 @@ impl FromStr for Role {
     }
 }
 
-/// The name of a party, without its role: labels of `a-z`, `0-9` and `-`, joined by dots.
+/// The name of a peer, without its role: labels of `a-z`, `0-9` and `-`, joined by dots.
 ///
 /// At most 63 bytes a label and 200 in all; no label starts or ends with `-`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,10 +117,10 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A party in full: `agent/warehouse`. What a verified certificate says, and what rules match.
+/// A peer in full: `agent/warehouse`. What a verified certificate says, and what rules match.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerName {
-    /// What the party is.
+    /// What the peer is.
     pub role: Role,
     /// How it is called among its kind.
     pub name: Name,
@@ -222,9 +222,9 @@ mod tests {
 
     #[test]
     fn a_party_is_written_role_slash_name() {
-        let party: PeerName = "agent/acme.warehouse-1".parse().expect("a party");
-        assert_eq!((party.role, party.name.as_str()), (Role::Agent, "acme.warehouse-1"));
-        assert_eq!(party.to_string(), "agent/acme.warehouse-1");
+        let peer: PeerName = "agent/acme.warehouse-1".parse().expect("a party");
+        assert_eq!((peer.role, peer.name.as_str()), (Role::Agent, "acme.warehouse-1"));
+        assert_eq!(peer.to_string(), "agent/acme.warehouse-1");
         for bad in ["agent", "Agent/a", "boss/a", "agent/", "/a", "agent/a/b"] {
             assert!(bad.parse::<PeerName>().is_err(), "{bad:?} was taken for a party");
         }

@@ -20,7 +20,7 @@ impl RequesterGlob {
         Self { role, names }
     }
 
-    /// Whether the pattern covers the party.
+    /// Whether the pattern covers the peer.
     pub fn matches(&self, requester: &PeerName) -> bool {
         self.role == requester.role && self.names.matches(&requester.name)
     }
@@ -145,10 +145,10 @@ mod tests {
     #[track_caller]
     fn check_target(pattern: &str, target: &str, expected: bool) {
         let glob: TargetGlob = pattern.parse().expect("a pattern");
-        let party: PeerName = target.parse().expect("a party");
-        let target = match party.role {
-            Role::Node => Target::Node(&party.name),
-            _ => Target::Agent(&party.name),
+        let peer: PeerName = target.parse().expect("a party");
+        let target = match peer.role {
+            Role::Node => Target::Node(&peer.name),
+            _ => Target::Agent(&peer.name),
         };
         assert_eq!(glob.matches(target), expected, "{pattern} against {target:?}");
     }

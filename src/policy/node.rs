@@ -19,7 +19,7 @@ pub struct NodePolicy {
 }
 
 impl NodePolicy {
-    /// Opens every RPC method, of agents and of the node, to every verified party, and lets every
+    /// Opens every RPC method, of agents and of the node, to every verified peer, and lets every
     /// agent answer for every service. For tests, and for programs that judge calls by themselves.
     pub fn allow_all() -> Self {
         // The patterns are constants, and the test below reads them; an error would leave the
@@ -199,10 +199,10 @@ mod tests {
         rule
     }
 
-    fn target(party: &PeerName) -> Target<'_> {
-        match party.role {
-            Role::Node => Target::Node(&party.name),
-            _ => Target::Agent(&party.name),
+    fn target(peer: &PeerName) -> Target<'_> {
+        match peer.role {
+            Role::Node => Target::Node(&peer.name),
+            _ => Target::Agent(&peer.name),
         }
     }
 

@@ -71,7 +71,7 @@ mod tests {
     const AGENTS: [&str; 4] = ["a", "**", "acme.*", "node/a"];
     const METHODS: [&str; 5] = ["*/*", "S/*", "S/A", "acme.**/Get*", "tcp:x"];
 
-    fn party(text: &str) -> PeerName {
+    fn peer(text: &str) -> PeerName {
         text.parse().expect("a party")
     }
 
@@ -90,7 +90,7 @@ mod tests {
                 let rule = DenyRule::parse(CALLERS[caller], AGENTS[agent], METHODS[method]);
                 policy = policy.deny(rule.expect("a rule"));
             }
-            for requester in ["caller/ops", "caller/intern.bob", "agent/a"].map(party) {
+            for requester in ["caller/ops", "caller/intern.bob", "agent/a"].map(peer) {
                 for on in ["a", "acme.b"].map(|name| name.parse().expect("a name")) {
                     let (target, mut is_any_open) = (Target::Agent(&on), false);
                     let view = policy.view(&requester).on(target);

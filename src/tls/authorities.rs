@@ -1,10 +1,10 @@
-//! The CAs that a party believes, and about whom.
+//! The CAs that a peer believes, and about whom.
 
 use super::{
+    certificate_info::CertificateInfo,
     chain::Validity,
     crypto,
     error::CredentialsError,
-    facts::CertificateFacts,
     files::{CredentialPem, Places},
     identity::Identity,
     sections::{certificates, damaged},
@@ -16,11 +16,11 @@ use std::{sync::Arc, time::SystemTime};
 
 /// Who vouches for whom.
 pub(super) struct Authorities {
-    pub(super) parties: Arc<RootCertStore>,
+    pub(super) clients: Arc<RootCertStore>,
     pub(super) nodes: Arc<RootCertStore>,
     /// All of them.
-    pub(super) known: Vec<CertificateFacts>,
-    are_apart: bool,
+    pub(super) known: Vec<CertificateInfo>,
+    are_separate: bool,
 }
 
 impl Authorities {
@@ -30,18 +30,18 @@ impl Authorities {
         // One record for both, because the revocation lists of both stand in one file and are found
         // by name.
         let mut known = vec![];
-        let parties = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
+        let clients = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
         let nodes = match pem.node_ca {
             Some(node_ca) => Arc::new(roots(node_ca, &places.node_ca, &mut known)?),
-            None => parties.clone(),
+            None => clients.clone(),
         };
-        Ok(Self { parties, nodes, known, are_apart: pem.node_ca.is_some() })
+        Ok(Self { clients, nodes, known, are_separate: pem.node_ca.is_some() })
     }
 
     /// When our own chain holds, by the CAs of our role.
     pub(super) fn validity_of(&self, own: &CertifiedKey, identity: &Identity) -> Option<Validity> {
         let role = identity.peer_name().role;
-        let roots = if role == Role::Node { &self.nodes } else { &self.parties };
+        let roots = if role == Role::Node { &self.nodes } else { &self.clients };
         Validity::of(&own.cert, |at| {
             trust::expect_signed_by(roots, &own.cert, role, crypto::unix_time(at)).is_ok()
         })
@@ -57,13 +57,13 @@ impl Authorities {
         places: &Places,
         at: SystemTime,
     ) -> Result<(), CredentialsError> {
-        if !self.are_apart {
+        if !self.are_separate {
             return Ok(());
         }
         let role = identity.peer_name().role;
         let (roots, bundle) = match role {
             Role::Node => (&self.nodes, &places.node_ca),
-            Role::Agent | Role::Caller => (&self.parties, &places.ca),
+            Role::Agent | Role::Caller => (&self.clients, &places.ca),
         };
         trust::expect_signed_by(roots, &own.cert, role, crypto::unix_time(at)).map_err(|error| {
             let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
@@ -75,21 +75,21 @@ impl Authorities {
 fn roots(
     pem: &[u8],
     place: &str,
-    known: &mut Vec<CertificateFacts>,
+    known: &mut Vec<CertificateInfo>,
 ) -> Result<RootCertStore, CredentialsError> {
     let mut store = RootCertStore::empty();
     for root in certificates(pem, place)? {
-        let facts =
-            CertificateFacts::from_der(&root).map_err(|error| damaged(place, error.to_string()))?;
-        if !facts.is_ca {
+        let info =
+            CertificateInfo::from_der(&root).map_err(|error| damaged(place, error.to_string()))?;
+        if !info.is_ca {
             return Err(CredentialsError::NoAuthority {
                 place: place.into(),
-                subject: facts.subject,
+                subject: info.subject,
             });
         }
-        expect_own_name(&facts, known, place)?;
+        expect_own_name(&info, known, place)?;
         store.add(root).map_err(|error| damaged(place, error.to_string()))?;
-        known.push(facts);
+        known.push(info);
     }
     Ok(store)
 }
@@ -97,17 +97,17 @@ fn roots(
 /// webpki finds the revocation list of a CA by the CA's name, so two CAs of one name would share
 /// one list. One CA twice, or renewed under its old key, is harmless.
 fn expect_own_name(
-    facts: &CertificateFacts,
-    known: &[CertificateFacts],
+    info: &CertificateInfo,
+    known: &[CertificateInfo],
     place: &str,
 ) -> Result<(), CredentialsError> {
-    let is_namesake = |other: &CertificateFacts| {
-        other.subject_der == facts.subject_der && other.public_key_der != facts.public_key_der
+    let is_namesake = |other: &CertificateInfo| {
+        other.subject_der == info.subject_der && other.public_key_der != info.public_key_der
     };
     if known.iter().any(is_namesake) {
         return Err(CredentialsError::TwoAuthorities {
             place: place.into(),
-            subject: facts.subject.clone(),
+            subject: info.subject.clone(),
         });
     }
     Ok(())

@@ -2,8 +2,8 @@
 //! intermediates that it is verified by.
 
 use super::{
+    certificate_info::{self, CertificateInfo, Utc},
     crypto,
-    facts::{self, CertificateFacts, Utc},
 };
 use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::CertificateDer;
@@ -65,7 +65,7 @@ impl fmt::Display for ChainBound {
     }
 }
 
-/// When a party's own chain holds.
+/// When a peer's own chain holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validity {
     /// From here on.
@@ -113,8 +113,8 @@ pub(super) fn end_of(
 /// hands on that a certificate has expired, and not which.
 pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<String> {
     let (leaf, others) = chain.split_first()?;
-    let of = |der: &CertificateDer<'_>| CertificateFacts::from_der(der).ok();
-    let is_blamed = |one: &CertificateFacts| match error {
+    let of = |der: &CertificateDer<'_>| CertificateInfo::from_der(der).ok();
+    let is_blamed = |one: &CertificateInfo| match error {
         Error::InvalidCertificate(Fault::ExpiredContext { not_after, .. }) => {
             crypto::unix_time(one.not_after) == *not_after
         }
@@ -136,35 +136,35 @@ pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<Stri
 }
 
 /// Whose certificate it is, for people: its maker wrote that.
-fn name_of(facts: &CertificateFacts) -> String {
+fn name_of(info: &CertificateInfo) -> String {
     let shown = |c: char| if c.is_control() { '?' } else { c };
-    facts.subject.chars().take(SUBJECT_CHARS_MAX).map(shown).collect()
+    info.subject.chars().take(SUBJECT_CHARS_MAX).map(shown).collect()
 }
 
 /// One certificate of a chain.
 struct Certificate<'a> {
     der: &'a [u8],
-    facts: CertificateFacts,
+    info: CertificateInfo,
     is_leaf: bool,
 }
 
 impl Certificate<'_> {
     fn bound(&self, at: SystemTime) -> ChainBound {
-        ChainBound { at, intermediate: (!self.is_leaf).then(|| name_of(&self.facts)) }
+        ChainBound { at, intermediate: (!self.is_leaf).then(|| name_of(&self.info)) }
     }
 
     fn start(&self) -> ChainBound {
-        self.bound(self.facts.not_before)
+        self.bound(self.info.not_before)
     }
 
     fn end(&self) -> ChainBound {
-        self.bound(self.facts.not_after)
+        self.bound(self.info.not_after)
     }
 
     fn is_signed_by(&self, other: &Self) -> bool {
         let algorithms = crypto::algorithms().all;
-        self.facts.issuer == other.facts.subject
-            && facts::is_signed_by(self.der, &other.facts.public_key_der, algorithms)
+        self.info.issuer == other.info.subject
+            && certificate_info::is_signed_by(self.der, &other.info.public_key_der, algorithms)
     }
 }
 
@@ -176,8 +176,8 @@ struct Chain<'a> {
 impl<'a> Chain<'a> {
     fn read(chain: &'a [CertificateDer<'_>]) -> Option<Self> {
         let mut certificates = chain.iter().take(CERTIFICATES_MAX).enumerate().map(|(at, der)| {
-            let facts = CertificateFacts::from_der(der).ok()?;
-            Some(Certificate { der, facts, is_leaf: at == 0 })
+            let info = CertificateInfo::from_der(der).ok()?;
+            Some(Certificate { der, info, is_leaf: at == 0 })
         });
         let leaf = certificates.next()??;
         // What cannot be parsed verifies nothing.
@@ -218,9 +218,9 @@ impl<'a> Chain<'a> {
         while let Some(last) = path.last() {
             let is_on_path = |one: &Certificate<'a>| path.iter().any(|on| on.der == one.der);
             let mut above: Vec<_> = self.others.iter().collect();
-            above.retain(|one| one.facts.subject != one.facts.issuer && !is_on_path(one));
+            above.retain(|one| one.info.subject != one.info.issuer && !is_on_path(one));
             above.retain(|one| last.is_signed_by(one));
-            match above.into_iter().max_by_key(|one| one.facts.not_after) {
+            match above.into_iter().max_by_key(|one| one.info.not_after) {
                 Some(next) => path.push(next),
                 None => break,
             }

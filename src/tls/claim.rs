@@ -2,7 +2,7 @@
 //! and a name that nobody vouches for is worth recording all the same, as long as it is never taken
 //! for proof.
 
-use super::{facts::CertificateFacts, identity::Identity};
+use super::{certificate_info::CertificateInfo, identity::Identity};
 use crate::limits::CLAIM_CHARS_MAX;
 use rustls_pki_types::CertificateDer;
 use std::sync::{Arc, OnceLock};
@@ -22,15 +22,15 @@ pub(crate) struct Claim {
 impl Claim {
     /// Reads a leaf; nothing of one that cannot be parsed.
     fn of(leaf: &CertificateDer<'_>, trust_domain: &str) -> Option<Self> {
-        let facts = CertificateFacts::from_der(leaf).ok()?;
+        let info = CertificateInfo::from_der(leaf).ok()?;
         let name = match Identity::of_leaf(leaf) {
             Ok(identity) if identity.trust_domain() == trust_domain => {
                 identity.peer_name().to_string()
             }
-            _ => facts.uri_sans.into_iter().next().unwrap_or(facts.subject),
+            _ => info.uri_sans.into_iter().next().unwrap_or(info.subject),
         };
         let cut = |text: String| text.chars().take(CLAIM_CHARS_MAX).collect();
-        Some(Self { name: cut(name), serial: cut(facts.serial) })
+        Some(Self { name: cut(name), serial: cut(info.serial) })
     }
 }
 

@@ -1,17 +1,17 @@
-//! What a party shows and whom it believes: certificate, key, CAs and revocation lists, checked
+//! What a peer shows and whom it believes: certificate, key, CAs and revocation lists, checked
 //! together.
 
 use super::{
     authorities::Authorities,
+    certificate_info::Utc,
     chain::{ChainBound, Validity},
     claim::ClaimSlot,
     config,
     error::CredentialsError,
-    facts::Utc,
     files::{self, CredentialFiles, CredentialPem, CrlScope, Places},
     identity::{Identity, IdentityError},
     lists::{self, Lists, Mark},
-    revalidation::{self, Lapse, Revoked},
+    revalidation::{self, RevalidationError, Revoked},
     sections::{certificates, certified_key, damaged},
     trust::{Trust, TrustParts},
 };
@@ -26,10 +26,10 @@ use std::{
     time::SystemTime,
 };
 
-/// One party's certificate and key, the CAs it believes and the revocation lists it minds.
+/// One peer's certificate and key, the CAs it believes and the revocation lists it minds.
 ///
 /// Loading checks everything that can be seen locally, so that a fault ends a start and not the
-/// first link. Cloning is cheap. `Debug` shows the party and no key.
+/// first link. Cloning is cheap. `Debug` shows the peer and no key.
 #[derive(Clone)]
 pub struct Credentials {
     material: Arc<Material>,
@@ -140,7 +140,7 @@ impl Credentials {
             Lists::read(pem, places, &authorities, &own.cert)?;
         let is_listed = revoked.names(&own.cert);
         let parts = TrustParts {
-            parties: authorities.parties,
+            clients: authorities.clients,
             nodes: authorities.nodes,
             crls: all,
             crl_scope: pem.crl_scope,
@@ -196,14 +196,14 @@ impl Credentials {
 
     /// Judges the chain of a peer again, as a handshake would now: that of a node if it was dialled
     /// by a name.
-    pub(crate) fn judge(
+    pub(crate) fn revalidate(
         &self,
         chain: &[CertificateDer<'_>],
         dialled: Option<&str>,
         now: SystemTime,
-    ) -> Result<(), Lapse> {
+    ) -> Result<(), RevalidationError> {
         let Material { trust, crl, .. } = &*self.material;
-        revalidation::judge(trust, &crl.revoked, chain, dialled, now)
+        revalidation::revalidate(trust, &crl.revoked, chain, dialled, now)
     }
 
     /// Whether these are the very ones, and not others that may say the same.
@@ -221,8 +221,8 @@ impl Credentials {
         self.material.trust_mark == other.material.trust_mark
     }
 
-    /// Refuses credentials in whose place others cannot be put while a party runs: it would be
-    /// another party.
+    /// Refuses credentials in whose place others cannot be put while a peer runs: it would be
+    /// another peer.
     ///
     /// # Errors
     /// They are of another role, name or trust domain, or have an older revocation list of a CA.
@@ -340,8 +340,8 @@ fn expect_current(
     }
     if now > identity.not_after() {
         let until = Utc(identity.not_after());
-        let party = identity.peer_name().to_string().replace('/', " ");
-        return Err(CredentialsError::Expired { place, until, now: now_utc, party });
+        let peer = identity.peer_name().to_string().replace('/', " ");
+        return Err(CredentialsError::Expired { place, until, now: now_utc, peer });
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What stands in a certificate request: whose key it is, and what it asks for, which nobody is
 //! bound to give.
 
-use super::{crypto::algorithms, facts, key_kind, pem, pem_error::FactsError};
+use super::{certificate_info, crypto::algorithms, key_kind, pem, pem_error::PemError};
 use std::fmt;
 use x509_parser::{
     certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer,
@@ -11,7 +11,7 @@ use x509_parser::{
 /// A certificate request whose maker has proved, by its signature, to hold the key in it. All else
 /// in it is a wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CsrFacts {
+pub struct CsrInfo {
     /// Whom it names: `CN=dialback agent warehouse`.
     pub subject: String,
     /// What it asks to stand in the certificate, by kind. `dialback certs sign` gives none of it.
@@ -19,10 +19,10 @@ pub struct CsrFacts {
     public_key_der: Vec<u8>,
 }
 
-impl CsrFacts {
+impl CsrInfo {
     /// Reads one request in DER and checks that it is signed with its own key.
-    pub fn from_der(der: &[u8]) -> Result<Self, FactsError> {
-        let damaged = |why: String| FactsError::Damaged { why };
+    pub fn from_der(der: &[u8]) -> Result<Self, PemError> {
+        let damaged = |why: String| PemError::Damaged { why };
         let (rest, parsed) =
             X509CertificationRequest::from_der(der).map_err(|error| damaged(error.to_string()))?;
         if !rest.is_empty() {
@@ -39,7 +39,7 @@ impl CsrFacts {
     }
 
     /// Reads every request of a PEM file, in order. Other sections are passed over.
-    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, FactsError> {
+    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, PemError> {
         pem::bodies(text, pem::Kind::Csr)?.iter().map(|der| Self::from_der(der)).collect()
     }
 
@@ -50,7 +50,7 @@ impl CsrFacts {
 }
 
 /// By what rcgen brings along, and by all that TLS knows: P-521 is not among the former.
-fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), FactsError> {
+fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), PemError> {
     let (key, signature) =
         (&request.certification_request_info.subject_pki, &request.signature_value.data);
     let signed = request.certification_request_info.raw;
@@ -64,15 +64,13 @@ fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), Fa
     }
     if !is_known_signature(&request.signature_algorithm) {
         let algorithm = request.signature_algorithm.algorithm.to_id_string();
-        return Err(FactsError::Unusable {
+        return Err(PemError::Unusable {
             why: format!(
                 "its signature is of a kind that is not supported (algorithm {algorithm}); make it again with SHA-256, with RSA-PSS also with -sigopt rsa_pss_saltlen:-1: `openssl req -new -sha256 -key FILE -out NEW`"
             ),
         });
     }
-    Err(FactsError::Damaged {
-        why: "its signature does not prove that it is of its own key".into(),
-    })
+    Err(PemError::Damaged { why: "its signature does not prove that it is of its own key".into() })
 }
 
 /// Whether signatures of this algorithm can be verified here: a failure then is the signature's.
@@ -120,11 +118,15 @@ fn wish(extension: &ParsedExtension<'_>) -> String {
     }
 }
 
-impl fmt::Display for CsrFacts {
+impl fmt::Display for CsrInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "certificate request (signed with its own key)")?;
-        facts::line(f, "subject", &self.subject)?;
-        facts::list(f, "asks for", &self.wishes)?;
-        facts::line(f, "note", "`dialback certs sign` takes its public key and nothing else")
+        certificate_info::line(f, "subject", &self.subject)?;
+        certificate_info::list(f, "asks for", &self.wishes)?;
+        certificate_info::line(
+            f,
+            "note",
+            "`dialback certs sign` takes its public key and nothing else",
+        )
     }
 }

@@ -2,19 +2,19 @@
 //! an enroller by its CA.
 //!
 //! An enroller has a certificate of its own kind: its one URI name is
-//! `spiffe://TRUST-DOMAIN/enroller`, which is the name of no party, so that it passes for none, and
+//! `spiffe://TRUST-DOMAIN/enroller`, which is the name of no peer, so that it passes for none, and
 //! none passes for it.
 
 use super::{
+    certificate_info::CertificateInfo,
     config,
     crypto::{algorithms, provider},
     digest::{DIGEST_BYTES, is_same, sha256},
     error::CredentialsError,
-    facts::CertificateFacts,
     files::{self, CredentialFiles},
     identity::check_trust_domain,
     pem::{self, Kind},
-    pem_error::FactsError,
+    pem_error::PemError,
     sections::{certificates, certified_key, damaged},
     verifiers::{ServerChains, ServerVerifier, Unfit},
 };
@@ -27,13 +27,13 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{path::Path, sync::Arc};
 
-/// What an enroller's certificate says in place of a party.
+/// What an enroller's certificate says in place of a peer.
 pub(crate) fn enroller_uri(trust_domain: &str) -> String {
     format!("spiffe://{trust_domain}/enroller")
 }
 
 /// The fingerprints (SHA-256 of the DER) of the certificates of a PEM text, in order.
-pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, FactsError> {
+pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, PemError> {
     let found = pem::bodies(text, Kind::Certificate)?;
     Ok(found.iter().map(|der| sha256(der)).collect())
 }
@@ -89,7 +89,7 @@ impl ToEnroller {
 
     /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its
     /// trust domain.
-    pub(crate) fn party(
+    pub(crate) fn peer(
         at: &CredentialFiles,
         trust_domain: &str,
         alpn: &[u8],
@@ -159,8 +159,8 @@ impl EnrollersOnly {
     }
 
     fn expect_enroller(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        let facts = CertificateFacts::from_der(leaf).map_err(no_enroller)?;
-        let domain = match facts.uri_sans.as_slice() {
+        let info = CertificateInfo::from_der(leaf).map_err(no_enroller)?;
+        let domain = match info.uri_sans.as_slice() {
             [only] => {
                 only.strip_prefix("spiffe://").and_then(|rest| rest.strip_suffix("/enroller"))
             }
@@ -170,10 +170,10 @@ impl EnrollersOnly {
             Some(wanted) => domain == wanted,
             None => check_trust_domain(domain).is_ok(),
         };
-        if domain.is_some_and(is_wanted) && !facts.is_ca {
+        if domain.is_some_and(is_wanted) && !info.is_ca {
             return Ok(());
         }
-        Err(no_enroller(format!("its names are {:?}, and it is no enroller", facts.uri_sans)))
+        Err(no_enroller(format!("its names are {:?}, and it is no enroller", info.uri_sans)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why credentials cannot be used: the file, what is wrong with it, and the way out.
 
-use super::{facts::Utc, identity::IdentityError, pem_error::FactsError};
+use super::{certificate_info::Utc, identity::IdentityError, pem_error::PemError};
 use crate::name::{PeerName, Role};
 use std::{io, path::PathBuf};
 
@@ -80,7 +80,7 @@ pub enum CredentialsError {
         /// The certificate's file.
         cert: String,
     },
-    /// The certificate names no party.
+    /// The certificate names no peer.
     #[error("{place} cannot be used")]
     NoParty {
         /// The file.
@@ -102,7 +102,7 @@ pub enum CredentialsError {
     },
     /// The certificate holds no longer.
     #[error(
-        "{place} has expired: it held until {until}, and the clock here says {now}; issue it again with `dialback certs issue {party}`, or check the clock"
+        "{place} has expired: it held until {until}, and the clock here says {now}; issue it again with `dialback certs issue {peer}`, or check the clock"
     )]
     Expired {
         /// The file.
@@ -112,7 +112,7 @@ pub enum CredentialsError {
         /// The local clock.
         now: Utc,
         /// Role and name, as the command wants them.
-        party: String,
+        peer: String,
     },
     /// An intermediate that vouches for the certificate holds no longer.
     #[error(
@@ -176,7 +176,7 @@ pub enum CredentialsError {
         /// Whose list it says it is.
         issuer: String,
     },
-    /// A list that is older than the one that is in force, for a party that runs.
+    /// A list that is older than the one that is in force, for a peer that runs.
     #[error(
         "the list of {issuer} in {place} is an older one ({found}) than the one that is in force ({in_force}), and whoever was revoked in between would be let in; bring the newer one, or restart to go back"
     )]
@@ -212,7 +212,7 @@ pub enum CredentialsError {
         /// What is wanted.
         wanted: Role,
     },
-    /// Somebody else's, for a party that runs.
+    /// Somebody else's, for a peer that runs.
     #[error(
         "{place} is the certificate of {found}, and {wanted} runs here; another party needs a process of its own"
     )]
@@ -258,8 +258,8 @@ impl From<rustls::Error> for CredentialsError {
     }
 }
 
-impl From<FactsError> for IdentityError {
-    fn from(error: FactsError) -> Self {
+impl From<PemError> for IdentityError {
+    fn from(error: PemError) -> Self {
         Self::Unreadable { why: error.to_string() }
     }
 }

@@ -2,12 +2,12 @@
 //! are about to end.
 
 use super::{Credentials, Utc};
-use crate::limits::{CRL_ENDS_SOON, WORRY_AGAIN_AFTER};
+use crate::limits::{CRL_ENDS_SOON, EXPIRY_WARNING_EVERY};
 use std::time::{Duration, SystemTime};
 
 /// What to worry about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Worry {
+enum Warning {
     /// Less than a third of the life of the certificate, or of its chain, is left.
     EndsSoon,
     /// It has ended.
@@ -20,21 +20,21 @@ enum Worry {
     ListHasEnded,
 }
 
-fn worries(
+fn warnings(
     [not_before, not_after]: [SystemTime; 2],
     list_ends: Option<SystemTime>,
     now: SystemTime,
-) -> Vec<Worry> {
+) -> Vec<Warning> {
     let life = not_after.duration_since(not_before).unwrap_or_default();
     let mut found = Vec::new();
     match not_after.duration_since(now) {
-        Err(_past) => found.push(Worry::HasEnded),
-        Ok(left) if left < life / 3 => found.push(Worry::EndsSoon),
+        Err(_past) => found.push(Warning::HasEnded),
+        Ok(left) if left < life / 3 => found.push(Warning::EndsSoon),
         Ok(_) => {}
     }
     match list_ends.map(|end| end.duration_since(now)) {
-        Some(Err(_past)) => found.push(Worry::ListHasEnded),
-        Some(Ok(left)) if left < CRL_ENDS_SOON => found.push(Worry::ListEndsSoon),
+        Some(Err(_past)) => found.push(Warning::ListHasEnded),
+        Some(Ok(left)) if left < CRL_ENDS_SOON => found.push(Warning::ListEndsSoon),
         _ => {}
     }
     found
@@ -45,68 +45,68 @@ type Marks = (String, SystemTime, Option<SystemTime>);
 
 /// Says each worry when it is new, and again after a while.
 #[derive(Debug, Default)]
-pub(crate) struct Reminder {
-    said: Option<(Marks, Vec<Worry>, SystemTime)>,
+pub(crate) struct ExpiryWarnings {
+    said: Option<(Marks, Vec<Warning>, SystemTime)>,
 }
 
-impl Reminder {
+impl ExpiryWarnings {
     /// The lines that are due now.
     pub(crate) fn due(&mut self, credentials: &Credentials, now: SystemTime) -> Vec<String> {
         let (identity, validity) = (credentials.identity(), credentials.validity());
         let life = [validity.starts.at(), validity.ends.at()];
-        let mut found = worries(life, credentials.crl_next_update(), now);
+        let mut found = warnings(life, credentials.crl_next_update(), now);
         if credentials.is_revoked() {
-            found.push(Worry::IsRevoked);
+            found.push(Warning::IsRevoked);
         }
         let marks: Marks =
             (identity.serial().into(), validity.ends.at(), credentials.crl_next_update());
         let was_said = self.said.as_ref().is_some_and(|(of, said, when)| {
-            let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < WORRY_AGAIN_AFTER);
+            let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < EXPIRY_WARNING_EVERY);
             *of == marks && *said == found && is_recent
         });
         if was_said {
             return Vec::new();
         }
-        let lines = found.iter().map(|worry| line(*worry, credentials, now)).collect();
+        let lines = found.iter().map(|warning| line(*warning, credentials, now)).collect();
         self.said = Some((marks, found, now));
         lines
     }
 }
 
-fn line(worry: Worry, credentials: &Credentials, now: SystemTime) -> String {
+fn line(warning: Warning, credentials: &Credentials, now: SystemTime) -> String {
     let ends = &credentials.validity().ends;
     let (end, what) =
         (ends.at(), ends.subject(&format!("the certificate of {}", credentials.peer_name())));
-    let party = credentials.peer_name();
+    let peer = credentials.peer_name();
     let remedy = match ends.intermediate() {
-        None if worry == Worry::HasEnded => format!(
+        None if warning == Warning::HasEnded => format!(
             "renew it with `dialback certs renew {} {} --expired`, or join again by a token",
-            party.role, party.name
+            peer.role, peer.name
         ),
         None => "renew it with `dialback certs renew`".to_owned(),
         Some(_) => "put the current one of that CA behind the leaf in the file".to_owned(),
     };
     let list_end = credentials.crl_next_update().unwrap_or(now);
-    match worry {
-        Worry::EndsSoon => format!(
+    match warning {
+        Warning::EndsSoon => format!(
             "{what} ends in {}, at {}: {remedy}; it is taken up without a restart",
             rough(end, now),
             Utc(end)
         ),
-        Worry::HasEnded => format!(
+        Warning::HasEnded => format!(
             "{what} has ended at {}: nobody accepts it any more; {remedy}, it is taken up without a restart",
             Utc(end)
         ),
-        Worry::IsRevoked => format!(
+        Warning::IsRevoked => format!(
             "the certificate of {} stands on the revocation list here: peers with that list refuse it; make another with `dialback certs issue`, it is taken up without a restart",
             credentials.peer_name()
         ),
-        Worry::ListEndsSoon => format!(
+        Warning::ListEndsSoon => format!(
             "the revocation list ends in {}, at {}: make the next one with `dialback certs crl`; it is taken up without a restart",
             rough(list_end, now),
             Utc(list_end)
         ),
-        Worry::ListHasEnded => format!(
+        Warning::ListHasEnded => format!(
             "the revocation list has ended at {}: new links are refused until there is another; make it with `dialback certs crl`",
             Utc(list_end)
         ),
@@ -136,19 +136,19 @@ mod tests {
     fn the_last_third_of_a_life_is_worth_a_word_and_what_is_before_is_not() {
         let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
         let life = [start, start + 90 * HOUR];
-        assert_eq!(worries(life, None, start + 59 * HOUR), []);
-        assert_eq!(worries(life, None, start + 61 * HOUR), [Worry::EndsSoon]);
-        assert_eq!(worries(life, None, start + 91 * HOUR), [Worry::HasEnded]);
+        assert_eq!(warnings(life, None, start + 59 * HOUR), []);
+        assert_eq!(warnings(life, None, start + 61 * HOUR), [Warning::EndsSoon]);
+        assert_eq!(warnings(life, None, start + 91 * HOUR), [Warning::HasEnded]);
     }
 
     #[test]
     fn a_revocation_list_that_ends_is_worth_a_word() {
         let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
         let life = [start, start + 900 * HOUR];
-        let with = |end| worries(life, Some(end), start);
+        let with = |end| warnings(life, Some(end), start);
         assert_eq!(with(start + CRL_ENDS_SOON + HOUR), []);
-        assert_eq!(with(start + HOUR), [Worry::ListEndsSoon]);
-        assert_eq!(with(start - HOUR), [Worry::ListHasEnded]);
+        assert_eq!(with(start + HOUR), [Warning::ListEndsSoon]);
+        assert_eq!(with(start - HOUR), [Warning::ListHasEnded]);
     }
 
     #[test]

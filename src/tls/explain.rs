@@ -1,7 +1,7 @@
 //! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do
 //! about it.
 
-use super::{facts::Utc, verifiers::UNFIT_MARK};
+use super::{certificate_info::Utc, verifiers::UNFIT_MARK};
 use crate::printable::printable;
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HandshakeFault<'a> {
     /// Who refused whom.
-    pub judge: Judge,
+    pub rejected_by: RejectedBy,
     /// The TLS alert: RFC 8446 section 6; in QUIC the error code less 0x100.
     pub alert: u8,
     /// What rustls said, here or over there. The peer's words are a hint and no more.
@@ -21,11 +21,11 @@ pub(crate) struct HandshakeFault<'a> {
 
 /// Who ended a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judge {
+pub(crate) enum RejectedBy {
     /// We refused the peer.
-    Ours,
+    Us,
     /// The peer refused us.
-    Theirs,
+    Peer,
 }
 
 /// What kind of failure a handshake's end was.
@@ -73,24 +73,27 @@ impl fmt::Display for Explanation {
 /// Says what a failed handshake means.
 pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
     let cause = Cause::of(fault.alert, fault.text);
-    let whose = match fault.judge {
-        Judge::Ours => "the peer's certificate",
-        Judge::Theirs => "our certificate, as the peer sees it,",
+    let whose = match fault.rejected_by {
+        RejectedBy::Us => "the peer's certificate",
+        RejectedBy::Peer => "our certificate, as the peer sees it,",
     };
-    let fact = cause.fact().replace("{cert}", whose).replace("{judge}", judge_name(fault.judge));
+    let fact = cause
+        .fact()
+        .replace("{cert}", whose)
+        .replace("{rejected_by}", judge_name(fault.rejected_by));
     let is_about_time = matches!(cause, Cause::Expired | Cause::NotValidYet);
     let reason = match detail(&if is_about_time { dated(fault.text) } else { fault.text.into() }) {
         detail if detail.is_empty() => fact,
         detail => format!("{fact} ({detail})"),
     };
-    let (kind, remedy) = (cause.kind(), cause.remedy(fault.judge));
+    let (kind, remedy) = (cause.kind(), cause.remedy(fault.rejected_by));
     Explanation { kind, reason, remedy, is_not_valid_yet: cause == Cause::NotValidYet }
 }
 
-const fn judge_name(judge: Judge) -> &'static str {
-    match judge {
-        Judge::Ours => "our side",
-        Judge::Theirs => "the peer",
+const fn judge_name(rejected_by: RejectedBy) -> &'static str {
+    match rejected_by {
+        RejectedBy::Us => "our side",
+        RejectedBy::Peer => "the peer",
     }
 }
 
@@ -155,12 +158,12 @@ impl Cause {
         match self {
             Self::Expired => "{cert} or an intermediate in its chain has expired",
             Self::NotValidYet => "{cert} or an intermediate in its chain is not valid yet",
-            Self::UnknownIssuer => "{cert} is of no CA that {judge} knows",
+            Self::UnknownIssuer => "{cert} is of no CA that {rejected_by} knows",
             Self::Revoked => "{cert} has been revoked",
             Self::CrlExpired => {
-                "the revocation list of {judge} has expired, so no certificate can be judged"
+                "the revocation list of {rejected_by} has expired, so no certificate can be judged"
             }
-            Self::CrlSilent => "no revocation list of {judge} covers the CA of {cert}",
+            Self::CrlSilent => "no revocation list of {rejected_by} covers the CA of {cert}",
             Self::WrongHost => "{cert} is not made for the host name or address that was dialled",
             Self::Unfit => {
                 "{cert} is good and its role, name or trust domain is not the one wanted"
@@ -168,65 +171,65 @@ impl Cause {
             Self::WrongUsage => "{cert} is not made for this use; its role may be another one",
             Self::BadSignature => "{cert} or its proof of the key has a wrong signature",
             Self::Unreadable => "{cert} cannot be read",
-            Self::NoCertificate => "no certificate was shown, and {judge} demands one",
+            Self::NoCertificate => "no certificate was shown, and {rejected_by} demands one",
             Self::OtherVersion => "the two sides speak no common version of the protocol",
             Self::Unknown => "the TLS handshake failed",
         }
     }
 
-    const fn remedy(self, judge: Judge) -> &'static str {
-        match (self, judge) {
-            (Self::Expired, Judge::Ours) => {
+    const fn remedy(self, rejected_by: RejectedBy) -> &'static str {
+        match (self, rejected_by) {
+            (Self::Expired, RejectedBy::Us) => {
                 "issue the peer's again with `dialback certs issue ROLE NAME`, or check the clock here"
             }
-            (Self::Expired, Judge::Theirs) => {
+            (Self::Expired, RejectedBy::Peer) => {
                 "issue ours again with `dialback certs issue ROLE NAME`, or check the peer's clock"
             }
-            (Self::NotValidYet, Judge::Ours) => {
+            (Self::NotValidYet, RejectedBy::Us) => {
                 "the clock here may be behind: check it, and the one where the certificate was made"
             }
-            (Self::NotValidYet, Judge::Theirs) => {
+            (Self::NotValidYet, RejectedBy::Peer) => {
                 "the peer's clock may be behind: check it, and the one where the certificate was made"
             }
-            (Self::UnknownIssuer, Judge::Ours) => {
+            (Self::UnknownIssuer, RejectedBy::Us) => {
                 "compare our ca.pem (about a node node_ca, if it is set) with the CA that made the peer's certificate"
             }
-            (Self::UnknownIssuer, Judge::Theirs) => {
+            (Self::UnknownIssuer, RejectedBy::Peer) => {
                 "compare the peer's ca.pem (about a node its node_ca, if it is set) with the CA that made our certificate"
             }
-            (Self::Revoked, Judge::Ours) => {
+            (Self::Revoked, RejectedBy::Us) => {
                 "if that was meant, nothing; else issue a new certificate for the peer"
             }
-            (Self::Revoked, Judge::Theirs) => "ask whoever runs the CA for a new certificate",
-            (Self::CrlExpired, Judge::Ours) => {
+            (Self::Revoked, RejectedBy::Peer) => "ask whoever runs the CA for a new certificate",
+            (Self::CrlExpired, RejectedBy::Us) => {
                 "sign the list again with `dialback certs crl` and install the new crl.pem here"
             }
-            (Self::CrlExpired, Judge::Theirs) => {
+            (Self::CrlExpired, RejectedBy::Peer) => {
                 "sign the list again with `dialback certs crl` and install the new crl.pem at the peer"
             }
-            (Self::CrlSilent, Judge::Ours) => {
+            (Self::CrlSilent, RejectedBy::Us) => {
                 "put the list of that CA, signed by it, into our crl.pem"
             }
-            (Self::CrlSilent, Judge::Theirs) => {
+            (Self::CrlSilent, RejectedBy::Peer) => {
                 "put the list of our CA, signed by it, into the peer's crl.pem"
             }
-            (Self::WrongHost, Judge::Ours) => {
+            (Self::WrongHost, RejectedBy::Us) => {
                 "dial a name that stands in it, or issue it again with `dialback certs issue node NAME --san HOST`"
             }
-            (Self::WrongHost, Judge::Theirs) => {
+            (Self::WrongHost, RejectedBy::Peer) => {
                 "issue it again with `dialback certs issue node NAME --san HOST`, where HOST is what is dialled"
             }
-            (Self::Unfit | Self::WrongUsage, Judge::Ours) => {
+            (Self::Unfit | Self::WrongUsage, RejectedBy::Us) => {
                 "check the address that was dialled, and that the peer was started with a certificate of its own role"
             }
-            (Self::Unfit | Self::WrongUsage, Judge::Theirs) => {
+            (Self::Unfit | Self::WrongUsage, RejectedBy::Peer) => {
                 "start this side with a certificate of its own role and of the peer's trust domain"
             }
             (Self::BadSignature | Self::Unreadable, _) => {
                 "make the certificate and its key again with `dialback certs issue ROLE NAME --force`"
             }
-            (Self::NoCertificate, Judge::Ours) => "start the peer with --cert and --key",
-            (Self::NoCertificate, Judge::Theirs) => "start this side with --cert and --key",
+            (Self::NoCertificate, RejectedBy::Us) => "start the peer with --cert and --key",
+            (Self::NoCertificate, RejectedBy::Peer) => "start this side with --cert and --key",
             (Self::OtherVersion, _) => {
                 "check that the port belongs to dialback, and bring both sides to one release"
             }
@@ -264,34 +267,34 @@ fn detail(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn told(judge: Judge, alert: u8, text: &str) -> Explanation {
-        explain(HandshakeFault { judge, alert, text })
+    fn told(rejected_by: RejectedBy, alert: u8, text: &str) -> Explanation {
+        explain(HandshakeFault { rejected_by, alert, text })
     }
 
     #[test]
     fn every_alert_of_a_certificate_is_about_identity_and_alpn_is_about_the_protocol() {
         for alert in [42, 43, 44, 45, 46, 48, 49, 51, 116] {
-            assert!(told(Judge::Theirs, alert, "").is_identity(), "alert {alert}");
+            assert!(told(RejectedBy::Peer, alert, "").is_identity(), "alert {alert}");
         }
-        assert_eq!(told(Judge::Theirs, 120, "").kind, FaultKind::Protocol);
-        assert_eq!(told(Judge::Theirs, 40, "").kind, FaultKind::Other);
+        assert_eq!(told(RejectedBy::Peer, 120, "").kind, FaultKind::Protocol);
+        assert_eq!(told(RejectedBy::Peer, 40, "").kind, FaultKind::Other);
     }
 
     #[test]
     fn moments_are_told_as_dates_where_the_time_is_what_is_wrong() {
         let text = "invalid peer certificate: certificate expired: verification time 1795943790 (UNIX), but certificate is not valid after 1795857390 (86400 seconds ago)";
-        let (again, told) = (told, told(Judge::Ours, 45, text));
+        let (again, told) = (told, told(RejectedBy::Us, 45, text));
         for part in ["time 2026-11-29T09:16:30Z but", "after 2026-11-28T09:16:30Z (86400 seconds"] {
             assert!(told.reason.contains(part), "{}", told.reason);
         }
         assert!(!told.reason.contains("UNIX"), "{}", told.reason);
         let other = "invalid peer certificate: UnknownIssuer 1795857390 (UNIX)";
-        assert!(again(Judge::Ours, 48, other).reason.contains("1795857390 (UNIX)"));
+        assert!(again(RejectedBy::Us, 48, other).reason.contains("1795857390 (UNIX)"));
     }
 
     #[test]
     fn what_is_told_depends_on_who_judged() {
-        let (ours, theirs) = (told(Judge::Ours, 48, ""), told(Judge::Theirs, 48, ""));
+        let (ours, theirs) = (told(RejectedBy::Us, 48, ""), told(RejectedBy::Peer, 48, ""));
         assert!(
             ours.to_string().contains("the peer's certificate is of no CA that our side knows")
         );
@@ -301,14 +304,14 @@ mod tests {
     #[test]
     fn a_peers_words_refine_within_the_alert_and_never_beyond_it() {
         assert!(
-            told(Judge::Theirs, 48, "ExpiredRevocationList").reason.contains("revocation list")
+            told(RejectedBy::Peer, 48, "ExpiredRevocationList").reason.contains("revocation list")
         );
-        assert!(told(Judge::Theirs, 44, "ExpiredRevocationList").reason.contains("revoked"));
+        assert!(told(RejectedBy::Peer, 44, "ExpiredRevocationList").reason.contains("revoked"));
     }
 
     #[test]
     fn control_characters_of_a_peer_do_not_reach_the_terminal_and_long_texts_are_cut() {
-        let told = told(Judge::Theirs, 48, &format!("\x1b[31m\n{}", "a".repeat(1_000)));
+        let told = told(RejectedBy::Peer, 48, &format!("\x1b[31m\n{}", "a".repeat(1_000)));
         assert!(!told.to_string().chars().any(char::is_control));
         assert!(told.reason.len() < 500);
     }

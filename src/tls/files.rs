@@ -1,6 +1,6 @@
 //! Which files credentials are read from, and what must hold of them before they are parsed.
 
-use super::{error::CredentialsError, facts::CertificateFacts};
+use super::{certificate_info::CertificateInfo, error::CredentialsError};
 use crate::name::{Name, Role};
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const HOW_TO_MAKE: &str = "make certificates with `make certs`, or with `dialback certs init` and \
                            `dialback certs issue ROLE NAME`; a relative path starts where the command is started";
 
-/// Where the credentials of one party lie.
+/// Where the credentials of one peer lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialFiles {
     /// The leaf, then intermediates if there are any. PEM.
@@ -37,7 +37,7 @@ pub struct CredentialFiles {
 /// Which certificates of a chain are looked up in the revocation lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CrlScope {
-    /// The party's own certificate. A list of its CA must be there.
+    /// The peer's own certificate. A list of its CA must be there.
     #[default]
     Leaf,
     /// The intermediates too. A list of each CA of the chain must be there, of the root as well.
@@ -45,13 +45,13 @@ pub enum CrlScope {
 }
 
 impl FromStr for CrlScope {
-    type Err = BadCrlScope;
+    type Err = CrlScopeError;
 
-    fn from_str(text: &str) -> Result<Self, BadCrlScope> {
+    fn from_str(text: &str) -> Result<Self, CrlScopeError> {
         match text {
             "leaf" => Ok(Self::Leaf),
             "chain" => Ok(Self::Chain),
-            _ => Err(BadCrlScope),
+            _ => Err(CrlScopeError),
         }
     }
 }
@@ -59,10 +59,10 @@ impl FromStr for CrlScope {
 /// A text that is neither `leaf` nor `chain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be leaf (a party's own certificate is looked up) or chain (intermediates too)")]
-pub struct BadCrlScope;
+pub struct CrlScopeError;
 
 impl CredentialFiles {
-    /// The files of one party in a directory as `dialback certs` lays it out.
+    /// The files of one peer in a directory as `dialback certs` lays it out.
     ///
     /// The revocation list is named if it is there, and also if it is missing although the CA was
     /// made with one, so that loading the files refuses a list that was lost. To go without one,
@@ -93,7 +93,7 @@ impl CredentialFiles {
         cas.into_iter().flatten().find_map(|ca| missing_list_beside(ca))
     }
 
-    /// The files of the only party of a role in a directory.
+    /// The files of the only peer of a role in a directory.
     pub(super) fn of_only(dir: &Path, role: Role) -> Result<Self, CredentialsError> {
         let stems = stems_of(dir, role)?;
         match stems.as_slice() {
@@ -122,8 +122,8 @@ fn missing_list_beside(ca: &Path) -> Option<PathBuf> {
     }
     let had_one = || ca.with_file_name("crl.number").exists();
     // A CA that cannot be read is told of when the files are loaded.
-    let cas = CertificateFacts::all_from_pem(&read(ca).ok()?).ok()?;
-    (cas.iter().any(CertificateFacts::is_ca_with_list) || had_one()).then_some(list)
+    let cas = CertificateInfo::all_from_pem(&read(ca).ok()?).ok()?;
+    (cas.iter().any(CertificateInfo::is_ca_with_list) || had_one()).then_some(list)
 }
 
 fn stems_of(dir: &Path, role: Role) -> Result<Vec<String>, CredentialsError> {
@@ -143,7 +143,7 @@ fn stem_of(file_name: &str, role: Role) -> Option<String> {
     name.parse::<Name>().ok().map(|_| stem.to_owned())
 }
 
-/// The credentials of one party as PEM texts in memory.
+/// The credentials of one peer as PEM texts in memory.
 ///
 /// What may be left out is left to `..CredentialPem::default()`.
 #[derive(Clone, Copy, Default)]

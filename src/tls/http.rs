@@ -8,7 +8,7 @@ use super::{
     error::CredentialsError,
     files,
     identity::Identity,
-    revalidation::Lapse,
+    revalidation::RevalidationError,
     sections,
 };
 use rustls::sign::CertifiedKey;
@@ -86,7 +86,7 @@ pub(crate) struct HttpTls {
 /// itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{fault}")]
-pub(crate) struct RefusedCertificate {
+pub(crate) struct RejectedCertificate {
     pub(crate) claim: Claim,
     fault: io::Error,
 }
@@ -100,7 +100,7 @@ impl HttpTls {
     /// The handshake, by the credentials of the moment.
     ///
     /// # Errors
-    /// It failed; the text says why. Within it is a [`RefusedCertificate`], if one was shown and
+    /// It failed; the text says why. Within it is a [`RejectedCertificate`], if one was shown and
     /// refused.
     pub(crate) async fn accept<S>(
         &self,
@@ -118,13 +118,13 @@ impl HttpTls {
         let config = config.map_err(io::Error::other)?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
         let stream = accepted.map_err(|fault| match slot.get().cloned() {
-            Some(claim) => io::Error::other(RefusedCertificate { claim, fault }),
+            Some(claim) => io::Error::other(RejectedCertificate { claim, fault }),
             None => fault,
         })?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
         let shown = stream.get_ref().1.peer_certificates().map(|chain| {
             let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
-            Shown::new(chain, credentials)
+            ClientCertificate::new(chain, credentials)
         });
         let shown = shown.transpose().map_err(io::Error::other)?;
         Ok(Accepted { stream, shown, is_h2 })
@@ -135,32 +135,32 @@ impl HttpTls {
 pub(crate) struct Accepted<S> {
     pub(crate) stream: TlsStream<S>,
     /// The caller's certificate, if it has shown one.
-    pub(crate) shown: Option<Shown>,
+    pub(crate) shown: Option<ClientCertificate>,
     /// Whether the two agreed on HTTP/2.
     pub(crate) is_h2: bool,
 }
 
 /// A certificate that was good when it was shown, and is judged again when trust has changed.
-pub(crate) struct Shown {
+pub(crate) struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     identity: Identity,
-    judged: Mutex<Judged>,
+    verified: Mutex<Verification>,
 }
 
 /// By whom a certificate was judged last, and how long its chain holds by that.
-struct Judged {
+struct Verification {
     by: Credentials,
     ends: ChainBound,
 }
 
-impl Judged {
+impl Verification {
     fn new(by: &Credentials, chain: &[CertificateDer<'_>], identity: &Identity) -> Self {
         let ends = by.end_of(chain).unwrap_or_else(|| ChainBound::of_leaf(identity.not_after()));
         Self { by: by.clone(), ends }
     }
 }
 
-impl Shown {
+impl ClientCertificate {
     fn new(
         chain: Vec<CertificateDer<'static>>,
         credentials: &Credentials,
@@ -169,8 +169,8 @@ impl Shown {
         let identity = identity.and_then(Identity::of_leaf).map_err(|source| {
             CredentialsError::NoParty { place: "the caller's certificate".into(), source }
         })?;
-        let judged = Mutex::new(Judged::new(credentials, &chain, &identity));
-        Ok(Self { chain, identity, judged })
+        let verified = Mutex::new(Verification::new(credentials, &chain, &identity));
+        Ok(Self { chain, identity, verified })
     }
 
     /// Whose it is.
@@ -183,14 +183,20 @@ impl Shown {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn judge(&self, credentials: &Credentials, now: SystemTime) -> Result<(), Lapse> {
-        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
-        if !judged.by.is_same(credentials) {
-            credentials.judge(&self.chain, None, now)?;
-            *judged = Judged::new(credentials, &self.chain, &self.identity);
+    pub(crate) fn revalidate(
+        &self,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<(), RevalidationError> {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if !verified.by.is_same(credentials) {
+            credentials.revalidate(&self.chain, None, now)?;
+            *verified = Verification::new(credentials, &self.chain, &self.identity);
         }
-        if now > judged.ends.at() {
-            return Err(Lapse::Expired(judged.ends.intermediate().map(str::to_owned)));
+        if now > verified.ends.at() {
+            return Err(RevalidationError::Expired(
+                verified.ends.intermediate().map(str::to_owned),
+            ));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! Source: <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>.
 
-use super::facts::CertificateFacts;
+use super::certificate_info::CertificateInfo;
 use crate::name::PeerName;
 use rustls_pki_types::CertificateDer;
 use std::{sync::Arc, time::SystemTime};
@@ -11,7 +11,7 @@ const SCHEME: &str = "spiffe://";
 const URI_BYTES_MAX: usize = 2_048;
 const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
-/// A party as its certificate names it. Cloning is cheap.
+/// A peer as its certificate names it. Cloning is cheap.
 ///
 /// For a peer there is one way to get it, [`Identity::from_verified_chain`], so that nothing
 /// but a verified leaf can say who somebody is.
@@ -46,18 +46,18 @@ impl Identity {
 
     /// Reads the identity from a leaf in whatever trust domain it names.
     pub(super) fn of_leaf(leaf: &CertificateDer<'_>) -> Result<Self, IdentityError> {
-        let facts = CertificateFacts::from_der(leaf)
+        let info = CertificateInfo::from_der(leaf)
             .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
-        if facts.is_ca {
+        if info.is_ca {
             return Err(IdentityError::Authority);
         }
-        let (trust_domain, peer_name) = parse_uri(&only_uri(leaf, &facts)?)?;
+        let (trust_domain, peer_name) = parse_uri(&only_uri(leaf, &info)?)?;
         Ok(Self(Arc::new(Parts {
             peer_name,
             trust_domain,
-            serial: facts.serial,
-            not_before: facts.not_before,
-            not_after: facts.not_after,
+            serial: info.serial,
+            not_before: info.not_before,
+            not_after: info.not_after,
         })))
     }
 
@@ -89,11 +89,11 @@ impl Identity {
 
 /// The one URI of a leaf. Two parsers must agree on it: webpki, which judged the chain, passes over
 /// names that are no UTF-8, and a name that one of them does not see must not pass unnoticed.
-fn only_uri(leaf: &CertificateDer<'_>, facts: &CertificateFacts) -> Result<String, IdentityError> {
+fn only_uri(leaf: &CertificateDer<'_>, info: &CertificateInfo) -> Result<String, IdentityError> {
     let judged = webpki::EndEntityCert::try_from(leaf)
         .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
     let seen: Vec<&str> = judged.valid_uri_names().collect();
-    match (seen.as_slice(), facts.uri_sans.as_slice()) {
+    match (seen.as_slice(), info.uri_sans.as_slice()) {
         ([], []) => Err(IdentityError::NoUri),
         ([one], [same]) if one == same => Ok((*one).to_owned()),
         (seen, listed) => Err(IdentityError::NotOneUri { count: seen.len().max(listed.len()) }),
@@ -106,11 +106,10 @@ fn parse_uri(uri: &str) -> Result<(String, PeerName), IdentityError> {
         return Err(refused("is longer than 2048 bytes".into()));
     }
     let path = uri.strip_prefix(SCHEME).ok_or_else(|| refused("is no SPIFFE name".into()))?;
-    let (trust_domain, party) =
-        path.split_once('/').ok_or_else(|| refused("has no path".into()))?;
+    let (trust_domain, peer) = path.split_once('/').ok_or_else(|| refused("has no path".into()))?;
     check_trust_domain(trust_domain)?;
-    // The grammar of parties knows neither %, ?, # and upper case, nor empty segments or `..`.
-    let peer_name = party.parse().map_err(|error| refused(format!("names no party: {error}")))?;
+    // The grammar of peers knows neither %, ?, # and upper case, nor empty segments or `..`.
+    let peer_name = peer.parse().map_err(|error| refused(format!("names no party: {error}")))?;
     Ok((trust_domain.to_owned(), peer_name))
 }
 
@@ -125,14 +124,14 @@ pub(crate) fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
     Err(IdentityError::BadTrustDomain { text: text.chars().take(300).collect() })
 }
 
-/// Writes the name of a party as it stands in a certificate:
+/// Writes the name of a peer as it stands in a certificate:
 /// `spiffe://dialback.local/agent/warehouse`.
 #[cfg(any(feature = "certs", test))]
-pub(crate) fn spiffe_uri(trust_domain: &str, party: &PeerName) -> String {
-    format!("{SCHEME}{trust_domain}/{party}")
+pub(crate) fn spiffe_uri(trust_domain: &str, peer: &PeerName) -> String {
+    format!("{SCHEME}{trust_domain}/{peer}")
 }
 
-/// Why a certificate names no party of ours.
+/// Why a certificate names no peer of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -181,7 +180,7 @@ pub enum IdentityError {
         /// The text.
         text: String,
     },
-    /// A party of somebody else's.
+    /// A peer of somebody else's.
     #[error(
         "the certificate is of trust domain {found:?}, and ours is {wanted:?}; both sides need certificates of one domain"
     )]
@@ -199,13 +198,13 @@ mod tests {
 
     #[test]
     fn one_form_of_name_is_read_and_every_other_is_refused() {
-        let (domain, party) =
+        let (domain, peer) =
             parse_uri("spiffe://dialback.local/agent/acme.warehouse-1").expect("read");
         assert_eq!(
-            (domain.as_str(), party.to_string().as_str()),
+            (domain.as_str(), peer.to_string().as_str()),
             ("dialback.local", "agent/acme.warehouse-1")
         );
-        assert_eq!(spiffe_uri(&domain, &party), "spiffe://dialback.local/agent/acme.warehouse-1");
+        assert_eq!(spiffe_uri(&domain, &peer), "spiffe://dialback.local/agent/acme.warehouse-1");
         for bad in [
             "",
             "https://d/agent/a",

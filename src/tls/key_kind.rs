@@ -1,7 +1,7 @@
 //! The kind of a key by its DER, to tell a key that is not supported from one that is damaged. And
 //! what a binary file is.
 
-use super::pem_error::FactsError;
+use super::pem_error::PemError;
 use x509_parser::{
     asn1_rs::{Any, FromDer, Oid},
     x509::AlgorithmIdentifier,
@@ -29,9 +29,9 @@ struct KeyKind {
 /// Refuses a public key that neither TLS nor the signing of certificates could use.
 ///
 /// # Errors
-/// [`FactsError::Unusable`] with the name of its kind.
+/// [`PemError::Unusable`] with the name of its kind.
 #[cfg(feature = "certs")]
-pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), FactsError> {
+pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), PemError> {
     let bits = match key.parsed() {
         Ok(PublicKey::RSA(rsa)) => Some(rsa.key_size()),
         _ => None,
@@ -40,17 +40,17 @@ pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Fac
         kind if kind.is_supported => Ok(()),
         // An unknown object identifier may also be damage.
         KeyKind { name, is_known: false, .. } => {
-            Err(FactsError::Damaged { why: format!("its key is of an unknown kind ({name})") })
+            Err(PemError::Damaged { why: format!("its key is of an unknown kind ({name})") })
         }
         kind => Err(kind.fault()),
     }
 }
 
 /// Why a private key in DER was not taken: of a kind that is not supported, or damaged.
-pub(crate) fn fault_of(private_key_der: &[u8]) -> FactsError {
+pub(crate) fn fault_of(private_key_der: &[u8]) -> PemError {
     match KeyKind::of_private(private_key_der) {
         Some(kind) if !kind.is_supported => kind.fault(),
-        _ => FactsError::NotPem { why: "the private key in it cannot be parsed".into() },
+        _ => PemError::NotPem { why: "the private key in it cannot be parsed".into() },
     }
 }
 
@@ -142,9 +142,9 @@ impl KeyKind {
         }
     }
 
-    fn fault(&self) -> FactsError {
+    fn fault(&self) -> PemError {
         let name = &self.name;
-        FactsError::Unusable {
+        PemError::Unusable {
             why: format!(
                 "its key is of a kind that is not supported ({name}); supported are {SUPPORTED}: {NEW_KEY}"
             ),

@@ -1,11 +1,11 @@
-//! The revocation lists that a party minds: of a CA that is known here and signed by it, the newest
+//! The revocation lists that a peer minds: of a CA that is known here and signed by it, the newest
 //! of each issuer, and never older than those before.
 
 use super::{
     authorities::Authorities,
+    certificate_info::{self, CertificateInfo, CrlInfo},
     crypto,
     error::CredentialsError,
-    facts::{self, CertificateFacts, CrlFacts},
     files::{CredentialPem, CrlScope, Places},
     pem,
     revalidation::Revoked,
@@ -34,8 +34,8 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    fn of(facts: &CrlFacts) -> Self {
-        let CrlFacts { issuer, number, this_update, .. } = facts;
+    fn of(info: &CrlInfo) -> Self {
+        let CrlInfo { issuer, number, this_update, .. } = info;
         Self { issuer: issuer.clone(), number: *number, this_update: *this_update }
     }
 
@@ -49,7 +49,7 @@ impl Mark {
     }
 
     fn words(&self) -> String {
-        let of = facts::Utc(self.this_update);
+        let of = certificate_info::Utc(self.this_update);
         self.number.map_or_else(|| format!("of {of}"), |number| format!("number {number} of {of}"))
     }
 }
@@ -65,19 +65,19 @@ impl Lists {
         let Some(text) = pem.crl else { return Ok(Self::default()) };
         let mut found = vec![];
         for list in wanted_sections(text, pem::Kind::Crl, "revocation list", &places.crl)? {
-            let facts = CrlFacts::from_der(&list)
+            let info = CrlInfo::from_der(&list)
                 .map_err(|error| damaged(&places.crl, error.to_string()))?;
-            found.push((facts, CertificateRevocationListDer::from(list)));
+            found.push((info, CertificateRevocationListDer::from(list)));
         }
         expect_known(&found, authorities, chain, places)?;
-        found.sort_by_key(|(facts, _)| Reverse((facts.number, facts.this_update)));
-        let newest: Vec<&CrlFacts> = newest_of_each(&found).collect();
-        let entries = newest.iter().flat_map(|facts| {
-            facts.revoked.iter().map(|entry| (facts.issuer.clone(), entry.serial.clone()))
+        found.sort_by_key(|(info, _)| Reverse((info.number, info.this_update)));
+        let newest: Vec<&CrlInfo> = newest_of_each(&found).collect();
+        let entries = newest.iter().flat_map(|info| {
+            info.revoked.iter().map(|entry| (info.issuer.clone(), entry.serial.clone()))
         });
         let revoked = Revoked::new(entries, pem.crl_scope == CrlScope::Chain);
-        let next_update = newest.iter().filter_map(|facts| facts.next_update).min();
-        let marks = newest.iter().map(|facts| Mark::of(facts)).collect();
+        let next_update = newest.iter().filter_map(|info| info.next_update).min();
+        let marks = newest.iter().map(|info| Mark::of(info)).collect();
         let all = found.into_iter().map(|(_, list)| list).collect();
         Ok(Self { all, next_update, revoked, marks })
     }
@@ -109,13 +109,13 @@ pub(super) fn expect_successors(
 /// be signed by it. The list of an intermediate that only peers show cannot be judged before they
 /// do.
 fn expect_known(
-    found: &[(CrlFacts, CertificateRevocationListDer<'_>)],
+    found: &[(CrlInfo, CertificateRevocationListDer<'_>)],
     authorities: &Authorities,
     chain: &[CertificateDer<'_>],
     places: &Places,
 ) -> Result<(), CredentialsError> {
-    let intermediates = chain.iter().skip(1).filter_map(|one| CertificateFacts::from_der(one).ok());
-    let intermediates: Vec<CertificateFacts> = intermediates.collect();
+    let intermediates = chain.iter().skip(1).filter_map(|one| CertificateInfo::from_der(one).ok());
+    let intermediates: Vec<CertificateInfo> = intermediates.collect();
     let known = || authorities.known.iter().chain(&intermediates);
     let algorithms = crypto::algorithms().all;
     let mut is_any_known = false;
@@ -125,7 +125,9 @@ fn expect_known(
             continue;
         }
         is_any_known = true;
-        if !issuers.any(|ca| facts::is_list_signed_by(der, &ca.public_key_der, algorithms)) {
+        if !issuers
+            .any(|ca| certificate_info::is_list_signed_by(der, &ca.public_key_der, algorithms))
+        {
             let issuer = list.issuer.clone();
             return Err(CredentialsError::ForgedList { place: places.crl.clone(), issuer });
         }
@@ -142,10 +144,10 @@ fn expect_known(
     })
 }
 
-fn newest_of_each<T>(sorted: &[(CrlFacts, T)]) -> impl Iterator<Item = &CrlFacts> {
-    sorted.iter().enumerate().filter_map(|(i, (facts, _))| {
-        let is_first = !sorted[..i].iter().any(|(newer, _)| newer.issuer == facts.issuer);
-        is_first.then_some(facts)
+fn newest_of_each<T>(sorted: &[(CrlInfo, T)]) -> impl Iterator<Item = &CrlInfo> {
+    sorted.iter().enumerate().filter_map(|(i, (info, _))| {
+        let is_first = !sorted[..i].iter().any(|(newer, _)| newer.issuer == info.issuer);
+        is_first.then_some(info)
     })
 }
 

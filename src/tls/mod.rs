@@ -1,4 +1,4 @@
-//! Who a party is, by its certificate, and the two TLS settings that make a peer prove it.
+//! Who a peer is, by its certificate, and the two TLS settings that make a peer prove it.
 //!
 //! The only room that says rustls, webpki and x509-parser. QUIC is the link's.
 
@@ -17,7 +17,7 @@ mod enrolment;
 mod error;
 mod expiry_warnings;
 mod explain;
-mod facts;
+mod certificate_info;
 mod files;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
@@ -39,27 +39,27 @@ mod trust;
 mod upstream;
 mod verifiers;
 
+pub use certificate_info::{CertificateInfo, CrlInfo, RevokedSerial, Utc};
 pub use chain::{ChainBound, Validity};
 pub(crate) use claim::{Claim, ClaimSlot};
 pub use credentials::Credentials;
 pub(crate) use crypto::{fill_random, random_bytes};
 #[cfg(feature = "certs")]
-pub use csr::CsrFacts;
+pub use csr::CsrInfo;
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
 #[cfg(feature = "certs")]
 pub(crate) use enrolment::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub use error::CredentialsError;
-pub(crate) use expiry_warnings::Reminder;
-pub(crate) use explain::{HandshakeFault, Judge, explain};
-pub use facts::{CertificateFacts, CrlFacts, RevokedSerial, Utc};
+pub(crate) use expiry_warnings::ExpiryWarnings;
+pub(crate) use explain::{HandshakeFault, RejectedBy, explain};
 #[cfg(feature = "gateway")]
 pub(crate) use files::exposed_mode;
 #[cfg(any(feature = "config", feature = "gateway"))]
 pub(crate) use files::open_regular;
 #[cfg(feature = "certs")]
 pub(crate) use files::requested_key;
-pub use files::{BadCrlScope, CredentialFiles, CredentialPem, CrlScope};
+pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
 #[cfg(feature = "certs")]
 pub(crate) use hex::fill_from_hex;
 #[cfg(feature = "gateway")]
@@ -69,7 +69,7 @@ pub(crate) use hex::{from_hex, hex};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;
 #[cfg(feature = "gateway")]
-pub(crate) use http::{HttpTls, RefusedCertificate, Shown};
+pub(crate) use http::{ClientCertificate, HttpTls, RejectedCertificate};
 pub use identity::{Identity, IdentityError};
 #[cfg(feature = "certs")]
 pub(crate) use identity::{check_trust_domain, spiffe_uri};
@@ -80,7 +80,7 @@ pub(crate) use key_kind::fault_of as key_fault;
 pub(crate) use mac::MacKey;
 #[cfg(feature = "certs")]
 pub(crate) use pem::{Kind as PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
-pub use pem_error::FactsError;
-pub(crate) use revalidation::Lapse;
+pub use pem_error::PemError;
+pub(crate) use revalidation::RevalidationError;
 #[cfg(feature = "forward")]
 pub(crate) use upstream::UpstreamTls;

@@ -4,7 +4,7 @@
 //! Stricter than most readers in one regard: a line that was meant to start or end a block and does
 //! not is a fault, because the block would be left out in silence. Text between blocks is ignored.
 
-use super::{key_kind, pem_error::FactsError};
+use super::{key_kind, pem_error::PemError};
 use rustls_pki_types::{
     PrivateKeyDer,
     pem::{PemObject, SectionKind},
@@ -87,7 +87,7 @@ pub(crate) struct Block<'a> {
 /// # Errors
 /// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at
 /// odds with the other.
-pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
+pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
     if let Some(encoding) = wide_encoding(text) {
         return Err(unusable(format!(
             "it is {encoding} text, and UTF-8 is wanted; convert it with `iconv -f {encoding} -t UTF-8 FILE > NEW`, or save it again as UTF-8"
@@ -104,7 +104,7 @@ pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
 ///
 /// # Errors
 /// As [`blocks`], or a body is not base64.
-pub(crate) fn bodies(text: &[u8], wanted: Kind) -> Result<Vec<Vec<u8>>, FactsError> {
+pub(crate) fn bodies(text: &[u8], wanted: Kind) -> Result<Vec<Vec<u8>>, PemError> {
     let mut found = vec![];
     for block in blocks(text)? {
         match block.kind {
@@ -123,7 +123,7 @@ pub(crate) fn bodies(text: &[u8], wanted: Kind) -> Result<Vec<Vec<u8>>, FactsErr
 /// # Errors
 /// As [`blocks`], or the key is encrypted, of a form that is not supported, or not the only one. No
 /// error quotes from a key.
-pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>, FactsError> {
+pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>, PemError> {
     let found = blocks(text)?;
     let mut keys = found.iter().filter(|block| block.kind.is_key());
     let Some(first) = keys.next() else { return Ok(None) };
@@ -170,7 +170,7 @@ pub(crate) fn what_is_there(text: &[u8]) -> &'static str {
 }
 
 impl Block<'_> {
-    fn decode(&self) -> Result<Zeroizing<Vec<u8>>, FactsError> {
+    fn decode(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
         let label = match self.kind {
             Kind::Crl => "X509 CRL",
             Kind::Csr => "CERTIFICATE REQUEST",
@@ -196,7 +196,7 @@ impl Block<'_> {
         }
     }
 
-    fn damaged(&self, what: &str) -> FactsError {
+    fn damaged(&self, what: &str) -> PemError {
         not_pem(format!(
             "the body of the block {} that begins in line {} {what}",
             self.label, self.line
@@ -283,7 +283,7 @@ fn malformed(line: &[u8]) -> Option<&'static str> {
     })
 }
 
-fn framed(text: &[u8]) -> Result<Vec<Block<'_>>, FactsError> {
+fn framed(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
     let mut found = vec![];
     let mut open: Option<(&str, usize, usize)> = None;
     for (index, line) in lines(text).enumerate() {
@@ -376,13 +376,13 @@ fn wide_encoding(text: &[u8]) -> Option<&'static str> {
     is_wide.then_some(if first_zero % 2 == 0 { "UTF-16BE" } else { "UTF-16LE" })
 }
 
-fn encrypted(line: usize) -> FactsError {
+fn encrypted(line: usize) -> PemError {
     unusable(format!(
         "the private key in line {line} is encrypted, and there is nobody to ask for its passphrase; write it without one with `openssl pkey -in FILE -out NEW`"
     ))
 }
 
-fn foreign_certificate(block: &Block<'_>) -> FactsError {
+fn foreign_certificate(block: &Block<'_>) -> PemError {
     let (label, line) = (block.label, block.line);
     let remedy = match label {
         "TRUSTED CERTIFICATE" => {
@@ -396,12 +396,12 @@ fn foreign_certificate(block: &Block<'_>) -> FactsError {
     unusable(format!("the block {label} in line {line} is not supported{remedy}"))
 }
 
-fn unusable(why: impl Into<String>) -> FactsError {
-    FactsError::Unusable { why: why.into() }
+fn unusable(why: impl Into<String>) -> PemError {
+    PemError::Unusable { why: why.into() }
 }
 
-fn not_pem(why: String) -> FactsError {
-    FactsError::NotPem { why }
+fn not_pem(why: String) -> PemError {
+    PemError::NotPem { why }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Why a certificate, list, request or key could not be read.
 
-/// Why facts could not be read.
+/// Why information could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum FactsError {
+pub enum PemError {
     /// The text is no PEM, or is cut off.
     #[error("it is no whole PEM text: {why}")]
     NotPem {

@@ -1,14 +1,14 @@
 //! A peer that was good when its link was made, judged again: after a change of trust, and at the
 //! end of its certificate.
 
-use super::{chain::ChainBound, crypto, facts::CertificateFacts, trust::Trust};
+use super::{certificate_info::CertificateInfo, chain::ChainBound, crypto, trust::Trust};
 use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{collections::HashSet, time::SystemTime};
 
 /// Why a peer is good no longer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Lapse {
+pub(crate) enum RevalidationError {
     /// A revocation list names its certificate.
     #[error("the certificate was revoked")]
     Revoked,
@@ -17,7 +17,7 @@ pub(crate) enum Lapse {
     Expired(Option<String>),
     /// A handshake would refuse it now for another reason.
     #[error("the certificate is not trusted any more: {0}")]
-    Distrusted(String),
+    Untrusted(String),
 }
 
 fn expired(intermediate: Option<&str>) -> String {
@@ -46,8 +46,8 @@ impl Revoked {
     /// Whether they name a certificate of the chain that is looked up.
     pub(super) fn names(&self, chain: &[CertificateDer<'_>]) -> bool {
         let is_named = |one: &CertificateDer<'_>| {
-            CertificateFacts::from_der(one)
-                .is_ok_and(|facts| self.entries.contains(&(facts.issuer, facts.serial)))
+            CertificateInfo::from_der(one)
+                .is_ok_and(|info| self.entries.contains(&(info.issuer, info.serial)))
         };
         chain.iter().take(if self.is_of_chain { chain.len() } else { 1 }).any(is_named)
     }
@@ -58,30 +58,30 @@ impl Revoked {
 ///
 /// A revocation list that has expired refuses new links and ends none: nobody has said anything
 /// against those who are here.
-pub(super) fn judge(
+pub(super) fn revalidate(
     trust: &Trust,
     revoked: &Revoked,
     chain: &[CertificateDer<'_>],
     host: Option<&str>,
     now: SystemTime,
-) -> Result<(), Lapse> {
-    let distrusted = |text: String| Lapse::Distrusted(text);
+) -> Result<(), RevalidationError> {
+    let distrusted = |text: String| RevalidationError::Untrusted(text);
     let (leaf, intermediates) =
         chain.split_first().ok_or_else(|| distrusted("there is none".into()))?;
     let now = crypto::unix_time(now);
     let host = host.map(ServerName::try_from).transpose();
     let host = host.map_err(|_| distrusted("the name dialled is no host name".into()))?;
-    match trust.judge(leaf, intermediates, host.as_ref(), now) {
+    match trust.verify(leaf, intermediates, host.as_ref(), now) {
         Ok(()) => Ok(()),
-        Err(Error::InvalidCertificate(Fault::Revoked)) => Err(Lapse::Revoked),
-        Err(Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
-            Err(Lapse::Expired(trust.end_of(chain).and_then(ChainBound::into_intermediate)))
-        }
+        Err(Error::InvalidCertificate(Fault::Revoked)) => Err(RevalidationError::Revoked),
+        Err(Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => Err(
+            RevalidationError::Expired(trust.end_of(chain).and_then(ChainBound::into_intermediate)),
+        ),
         Err(Error::InvalidCertificate(
             Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. },
         )) => {
             if revoked.names(chain) {
-                Err(Lapse::Revoked)
+                Err(RevalidationError::Revoked)
             } else {
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! What stands in the PEM texts of credentials, or what is there instead.
 
-use super::{crypto, error::CredentialsError, key_kind, pem, pem_error::FactsError};
+use super::{crypto, error::CredentialsError, key_kind, pem, pem_error::PemError};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -57,9 +57,9 @@ fn private_key(text: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, Crede
 }
 
 /// Tells what is not supported from what is damaged.
-pub(super) fn unfit(place: &str, error: FactsError) -> CredentialsError {
+pub(super) fn unfit(place: &str, error: PemError) -> CredentialsError {
     match error {
-        FactsError::Unusable { why } => CredentialsError::Unusable { place: place.into(), why },
+        PemError::Unusable { why } => CredentialsError::Unusable { place: place.into(), why },
         error => damaged(place, error.to_string()),
     }
 }

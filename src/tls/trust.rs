@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// What trust is built of.
 pub(super) struct TrustParts<'a> {
     /// The CAs of agents and callers.
-    pub(super) parties: Arc<RootCertStore>,
+    pub(super) clients: Arc<RootCertStore>,
     /// The CAs of nodes: the same ones, unless they are kept apart.
     pub(super) nodes: Arc<RootCertStore>,
     /// The revocation lists of all of them, the newest of each issuer first.
@@ -41,7 +41,7 @@ pub(super) struct TrustParts<'a> {
 pub(super) struct Trust {
     accepting: Arc<ClientChains>,
     dialling: Arc<ServerVerifier<NodesOnly>>,
-    parties: Arc<RootCertStore>,
+    clients: Arc<RootCertStore>,
     nodes: Arc<RootCertStore>,
 }
 
@@ -51,7 +51,7 @@ impl Trust {
         let provider = provider();
         let trust_domain: Arc<str> = parts.trust_domain.into();
         let accepting = ClientChains {
-            clients: parts.accepting_from(&parts.parties, &provider)?,
+            clients: parts.accepting_from(&parts.clients, &provider)?,
             nodes: parts.accepting_from(&parts.nodes, &provider)?,
             trust_domain: trust_domain.clone(),
             refusals: LogLimits::default(),
@@ -61,9 +61,9 @@ impl Trust {
             trust_domain,
             refusals: LogLimits::default(),
         };
-        let (parties, nodes) = (parts.parties.clone(), parts.nodes.clone());
+        let (clients, nodes) = (parts.clients.clone(), parts.nodes.clone());
         let (accepting, dialling) = (Arc::new(accepting), Arc::new(ServerVerifier(dialling)));
-        Ok(Self { accepting, dialling, parties, nodes })
+        Ok(Self { accepting, dialling, clients, nodes })
     }
 
     /// Whether the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
@@ -73,7 +73,7 @@ impl Trust {
         role: Role,
         at: UnixTime,
     ) -> bool {
-        let roots = if role == Role::Node { &self.nodes } else { &self.parties };
+        let roots = if role == Role::Node { &self.nodes } else { &self.clients };
         expect_signed_by(roots, chain, role, at).is_ok()
     }
 
@@ -101,7 +101,7 @@ impl Trust {
 
     /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was
     /// dialled by a name.
-    pub(super) fn judge(
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

@@ -129,11 +129,9 @@ fn chain_of<'a>(
 fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
     let Some(suppressed) = refusals.say((), Instant::now()) else { return };
-    let (party, serial) = (identity.peer_name(), identity.serial());
+    let (peer, serial) = (identity.peer_name(), identity.serial());
     let why = chain::blamed(error, chain).unwrap_or_else(|| error.to_string());
-    tracing::warn!(
-        "refused the certificate that names {party}, serial {serial}: {why}{suppressed}"
-    );
+    tracing::warn!("refused the certificate that names {peer}, serial {serial}: {why}{suppressed}");
 }
 
 /// Believes the chain, the name that was dialled, and the role `node`: all three.
@@ -149,8 +147,8 @@ impl NodesOnly {
         let identity = Identity::from_verified_chain(slice::from_ref(leaf), &self.trust_domain)
             .map_err(Unfit::Identity)?;
         match identity.peer_name() {
-            party if party.role == Role::Node => Ok(()),
-            party => Err(Unfit::NoNode(party.clone())),
+            peer if peer.role == Role::Node => Ok(()),
+            peer => Err(Unfit::NoNode(peer.clone())),
         }
     }
 
@@ -168,7 +166,7 @@ impl NodesOnly {
             )
         );
         match self.expect_node(leaf) {
-            Err(Unfit::NoNode(party)) if blames_names_or_usage => Unfit::NoNode(party).into(),
+            Err(Unfit::NoNode(peer)) if blames_names_or_usage => Unfit::NoNode(peer).into(),
             _ => error,
         }
     }

@@ -13,7 +13,7 @@ use std::{collections::HashMap, fmt, path::Path, time::SystemTime};
 /// Why a token that was shown lets nobody in. It says nothing of what was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum TokenRefusal {
+pub enum BearerTokenError {
     /// It does not look like one, or is not whole.
     #[error(
         "this is no whole token; copy the one line that `dialback token create NAME` printed, from dbt1_ to its end"
@@ -74,13 +74,13 @@ impl Tokens {
     ///
     /// # Errors
     /// It is no whole token, is not known, or its time is over.
-    pub fn caller(&self, token: &str, now: SystemTime) -> Result<&PeerName, TokenRefusal> {
-        let digest = bearer::digest_of(token).ok_or(TokenRefusal::Malformed)?;
+    pub fn caller(&self, token: &str, now: SystemTime) -> Result<&PeerName, BearerTokenError> {
+        let digest = bearer::digest_of(token).ok_or(BearerTokenError::Malformed)?;
         let candidates = self.by_start.get(&start_of(&digest)).map_or(&[][..], Vec::as_slice);
         let known = candidates.iter().find(|known| tls::is_same(&known.digest, &digest));
         match known {
-            None => Err(TokenRefusal::Unknown),
-            Some(known) if now > known.expires => Err(TokenRefusal::Expired),
+            None => Err(BearerTokenError::Unknown),
+            Some(known) if now > known.expires => Err(BearerTokenError::Expired),
             Some(known) => Ok(&known.caller),
         }
     }
@@ -147,13 +147,13 @@ mod tests {
         assert_eq!(caller(&billing, now()), Ok("caller/billing".into()));
         assert_eq!(caller(&ops, now() + DAY), Ok("caller/ops".into()));
         let late = now() + Duration::from_secs(1);
-        assert_eq!(caller(&billing, late), Err(TokenRefusal::Expired));
-        assert_eq!(caller(&stranger, now()), Err(TokenRefusal::Unknown));
+        assert_eq!(caller(&billing, late), Err(BearerTokenError::Expired));
+        assert_eq!(caller(&stranger, now()), Err(BearerTokenError::Unknown));
         for shown in ["", "dbt1_", &billing.as_str()[..76], "hunter2"] {
-            assert_eq!(tokens.caller(shown, now()), Err(TokenRefusal::Malformed), "{shown}");
+            assert_eq!(tokens.caller(shown, now()), Err(BearerTokenError::Malformed), "{shown}");
         }
         let nobody = Tokens::default();
-        assert_eq!(nobody.caller(ops.as_str(), now()), Err(TokenRefusal::Unknown));
+        assert_eq!(nobody.caller(ops.as_str(), now()), Err(BearerTokenError::Unknown));
     }
 
     #[test]

@@ -12,6 +12,6 @@ mod store;
 
 pub use bearer::BearerToken;
 pub use error::{LineFault, LineFaults, TokensError};
-pub use known::{TokenRefusal, Tokens};
+pub use known::{BearerTokenError, Tokens};
 pub use line::TokenInfo;
 pub use store::TokenFile;

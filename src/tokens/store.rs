@@ -132,7 +132,7 @@ fn unwritable(path: &Path, source: io::Error) -> TokensError {
 #[cfg(test)]
 mod tests {
     use super::{super::Tokens, *};
-    use crate::tokens::TokenRefusal;
+    use crate::tokens::BearerTokenError;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(file.revoke(&name("billing"), None).expect("revoked").len(), 2);
         assert_eq!([&first, &other, &second].map(knows), [false, true, false]);
         let gone = Tokens::read(&file.path).expect("read").caller(first.as_str(), now()).err();
-        assert_eq!(gone, Some(TokenRefusal::Unknown));
+        assert_eq!(gone, Some(BearerTokenError::Unknown));
     }
 
     #[test]

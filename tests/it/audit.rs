@@ -160,7 +160,7 @@ fn known(world: &World, leaf: &LeafPem) -> dialback::Credentials {
 }
 
 fn serial(leaf: &LeafPem) -> String {
-    let facts = dialback::CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("a leaf");
+    let facts = dialback::CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("a leaf");
     facts[0].serial.clone()
 }
 

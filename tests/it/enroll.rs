@@ -10,7 +10,7 @@ mod strangers;
 
 use crate::world::soon;
 use dialback::{
-    CertificateFacts, CredentialFiles, Credentials, NodeAddress, Role,
+    CertificateInfo, CredentialFiles, Credentials, NodeAddress, Role,
     certs::{CertsDir, InitOptions, JoinToken, LeafRequest},
     enroll::{EnrollError, Enroller, Join, Joined},
 };
@@ -76,9 +76,9 @@ fn address(at: SocketAddr) -> NodeAddress {
     at.to_string().parse().expect("an address")
 }
 
-fn leaf_of(files: &CredentialFiles) -> CertificateFacts {
+fn leaf_of(files: &CredentialFiles) -> CertificateInfo {
     let pem = fs::read(&files.cert).expect("a certificate");
-    CertificateFacts::all_from_pem(&pem).expect("readable").remove(0)
+    CertificateInfo::all_from_pem(&pem).expect("readable").remove(0)
 }
 
 /// A token with one part of its text changed.

@@ -8,7 +8,7 @@ use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
     Status,
     certs::CertsError,
-    config::{Faults, TlsGap},
+    config::{Faults, TlsFilesError},
 };
 use serde::Serialize;
 use std::{
@@ -172,8 +172,8 @@ impl From<CredentialsError> for Failure {
     }
 }
 
-impl From<TlsGap> for Failure {
-    fn from(error: TlsGap) -> Self {
+impl From<TlsFilesError> for Failure {
+    fn from(error: TlsFilesError) -> Self {
         Self::local(&error)
     }
 }

@@ -27,32 +27,28 @@ pub(crate) fn run(role: Role, command: JoinCommand) -> Result<(), Failure> {
 fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
     let JoinArgs { enroll, token, name, dir, force } = args;
     let token: JoinToken = token.parse().map_err(|error| Failure::local(&error))?;
-    let party = token.party();
-    if party.role == Role::Node {
+    let peer = token.peer();
+    if peer.role == Role::Node {
         return Err(Failure::usage(
             "the token is for a node, and enrollers sign agents and callers only; make a node's certificate where its CA is, with `dialback certs issue node NAME --san HOST`",
         ));
     }
-    if party.role != role {
+    if peer.role != role {
         return Err(Failure::usage(format!(
-            "the token is for {party}; run `dialback {} join` with it",
-            party.role
+            "the token is for {peer}; run `dialback {} join` with it",
+            peer.role
         )));
     }
-    if let Some(name) = name.filter(|name| *name != party.name) {
-        return Err(Failure::usage(format!("the token is for {party}, not for {role}/{name}")));
+    if let Some(name) = name.filter(|name| *name != peer.name) {
+        return Err(Failure::usage(format!("the token is for {peer}, not for {role}/{name}")));
     }
     tell(&wait_for(Join::new(enroll, token, dir).force(force).run())?)
 }
 
 fn tell(joined: &Joined) -> Result<(), Failure> {
     let show = |path: &Path| escape(&path.to_string_lossy());
-    let whose = format!(
-        "{}, serial {}, holds until {}",
-        joined.party,
-        joined.serial,
-        Utc(joined.not_after)
-    );
+    let whose =
+        format!("{}, serial {}, holds until {}", joined.peer, joined.serial, Utc(joined.not_after));
     let files = &joined.files;
     print(&columns(&[
         vec!["made".into(), show(&files.cert), whose],
@@ -66,11 +62,11 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
     let renewal = Renewal::new(args.enroll, files);
     present(&renewal, role)?;
     match wait_for(renewal.once())? {
-        Renewed::Renewed { party, serial, not_after } => {
-            print(&format!("renewed  {party}, serial {serial}, holds until {}", Utc(not_after)))
+        Renewed::Renewed { peer, serial, not_after } => {
+            print(&format!("renewed  {peer}, serial {serial}, holds until {}", Utc(not_after)))
         }
-        Renewed::Kept { party, due } => {
-            print(&format!("kept  {party}, due for renewal at {}", Utc(due)))
+        Renewed::Kept { peer, due } => {
+            print(&format!("kept  {peer}, due for renewal at {}", Utc(due)))
         }
         _ => Ok(()),
     }

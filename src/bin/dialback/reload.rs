@@ -10,7 +10,7 @@ use crate::{
 use dialback::{
     Applied, StartError,
     config::{Watch, read_aside},
-    limits::{RELOAD_AGAIN_EVERY, RELOAD_LOOK_EVERY, WORRY_AGAIN_AFTER},
+    limits::{EXPIRY_WARNING_EVERY, RELOAD_AGAIN_EVERY, RELOAD_LOOK_EVERY},
 };
 use std::{convert::Infallible, future::Future, path::PathBuf, sync::Arc, time::Instant};
 
@@ -37,7 +37,7 @@ impl Pending {
     pub(crate) fn due(&mut self, lines: Vec<String>, now: Instant) -> Vec<String> {
         let marks: Vec<String> = lines.iter().map(|line| without_clock(line)).collect();
         let was_said = self.0.as_ref().is_some_and(|(said, when)| {
-            *said == marks && now.saturating_duration_since(*when) < WORRY_AGAIN_AFTER
+            *said == marks && now.saturating_duration_since(*when) < EXPIRY_WARNING_EVERY
         });
         if was_said {
             return Vec::new();
@@ -191,9 +191,9 @@ mod tests {
         let due =
             |pending: &mut Pending, text: &str, now| pending.due(vec![text.into()], now).len();
         assert_eq!(due(&mut pending, "a", now), 1);
-        assert_eq!(due(&mut pending, "a", now + WORRY_AGAIN_AFTER / 2), 0);
-        assert_eq!(due(&mut pending, "b", now + WORRY_AGAIN_AFTER / 2), 1);
-        assert_eq!(due(&mut pending, "b", now + 2 * WORRY_AGAIN_AFTER), 1);
+        assert_eq!(due(&mut pending, "a", now + EXPIRY_WARNING_EVERY / 2), 0);
+        assert_eq!(due(&mut pending, "b", now + EXPIRY_WARNING_EVERY / 2), 1);
+        assert_eq!(due(&mut pending, "b", now + 2 * EXPIRY_WARNING_EVERY), 1);
     }
 
     #[test]

@@ -4,8 +4,8 @@ mod separate_cas;
 
 use super::explain::{Explanation, FaultKind};
 use super::{
-    CertificateFacts, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
-    Judge, RevokedSerial, crypto, explain,
+    CertificateInfo, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
+    RejectedBy, RevokedSerial, crypto, explain,
 };
 use crate::{
     certs::{Ca, LeafPem, LeafProfile, Usage},
@@ -29,11 +29,11 @@ fn ca() -> Ca {
     Ca::generate("dialback.local", SystemTime::now()).expect("a CA")
 }
 
-/// A good leaf of a party; nodes are called localhost.
-fn profile(ca: &Ca, party: &str) -> LeafProfile {
-    let party: PeerName = party.parse().expect("a party");
-    let hosts: &[&str] = if party.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
-    LeafProfile::new(ca.trust_domain(), &party, hosts, SystemTime::now())
+/// A good leaf of a peer; nodes are called localhost.
+fn profile(ca: &Ca, peer: &str) -> LeafProfile {
+    let peer: PeerName = peer.parse().expect("a party");
+    let hosts: &[&str] = if peer.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
+    LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now())
 }
 
 fn signed(ca: &Ca, profile: &LeafProfile) -> LeafPem {
@@ -50,8 +50,8 @@ fn load(leaf: &LeafPem, ca: &str, crl: Option<&str>) -> Result<Credentials, Cred
     })
 }
 
-fn credentials(ca: &Ca, party: &str) -> Credentials {
-    load(&signed(ca, &profile(ca, party)), ca.pem(), None).expect("loaded")
+fn credentials(ca: &Ca, peer: &str) -> Credentials {
+    load(&signed(ca, &profile(ca, peer)), ca.pem(), None).expect("loaded")
 }
 
 /// A peer that shows `leaf`, whatever it says: credentials of ours would refuse to load some of
@@ -79,8 +79,8 @@ impl Peer {
         peer
     }
 
-    fn odd(ca: &Ca, party: &str, change: impl FnOnce(&mut LeafProfile)) -> Self {
-        let mut profile = profile(ca, party);
+    fn odd(ca: &Ca, peer: &str, change: impl FnOnce(&mut LeafProfile)) -> Self {
+        let mut profile = profile(ca, peer);
         change(&mut profile);
         Self::showing(ca, &signed(ca, &profile))
     }
@@ -152,8 +152,9 @@ fn refusal(by: Side, error: &Error, met: &mut Met) -> Refusal {
     };
     let Err(Error::AlertReceived(alert)) = told else { panic!("{error} was not told: {told:?}") };
     let alert = u8::from(alert);
-    let ours = explain(HandshakeFault { judge: Judge::Ours, alert, text: &error.to_string() });
-    let theirs = explain(HandshakeFault { judge: Judge::Theirs, alert, text: "" });
+    let ours =
+        explain(HandshakeFault { rejected_by: RejectedBy::Us, alert, text: &error.to_string() });
+    let theirs = explain(HandshakeFault { rejected_by: RejectedBy::Peer, alert, text: "" });
     Refusal { by, ours, theirs }
 }
 
@@ -177,11 +178,11 @@ fn refused(agent: Peer, node: Peer, by: Side, word: &str) -> Refusal {
 #[test]
 fn agents_and_callers_and_nodes_are_let_in_and_known_by_their_leafs() {
     let ca = ca();
-    for party in ["agent/warehouse", "caller/ops", "node/edge-2"] {
-        let met = accepted(Peer::of(&credentials(&ca, party)), Peer::node(&ca));
+    for peer in ["agent/warehouse", "caller/ops", "node/edge-2"] {
+        let met = accepted(Peer::of(&credentials(&ca, peer)), Peer::node(&ca));
         let chain = met.accepting.peer_certificates().expect("a chain");
         let identity = Identity::from_verified_chain(chain, "dialback.local").expect("a party");
-        assert_eq!(identity.peer_name().to_string(), party);
+        assert_eq!(identity.peer_name().to_string(), peer);
         assert!(Identity::from_verified_chain(chain, "acme.example").is_err());
         assert_eq!(met.accepting.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         assert_eq!(met.dialling.alpn_protocol(), Some(ALPN));
@@ -235,8 +236,8 @@ fn a_bundle_of_two_cas_lets_in_leafs_of_both() {
 #[test]
 fn an_expired_leaf_is_refused_on_both_sides() {
     let ca = ca();
-    let expired = |party| {
-        Peer::odd(&ca, party, |leaf| {
+    let expired = |peer| {
+        Peer::odd(&ca, peer, |leaf| {
             leaf.not_before -= 9 * DAY;
             leaf.not_after = SystemTime::now() - DAY;
         })
@@ -249,7 +250,7 @@ fn an_expired_leaf_is_refused_on_both_sides() {
 #[test]
 fn a_leaf_that_is_not_valid_yet_is_refused_with_a_word_about_the_clock() {
     let ca = ca();
-    let early = |party| Peer::odd(&ca, party, |leaf| leaf.not_before = SystemTime::now() + DAY);
+    let early = |peer| Peer::odd(&ca, peer, |leaf| leaf.not_before = SystemTime::now() + DAY);
     let refusal = refused(early("agent/warehouse"), Peer::node(&ca), Side::Accepting, "clock");
     assert!(refusal.ours.reason.contains("not valid yet"), "{refusal:?}");
     refused(Peer::agent(&ca), early("node/edge-1"), Side::Dialling, "clock");
@@ -295,7 +296,7 @@ fn whoever_is_of_a_ca_that_no_list_covers_is_let_in_by_neither_side() {
     let both = ca.pem().to_owned() + other.pem();
     let list = other.crl(&[], 1, now, now + DAY).expect("signed");
     let minding =
-        |party| load(&signed(&ca, &profile(&ca, party)), &both, Some(&list)).expect("loaded");
+        |peer| load(&signed(&ca, &profile(&ca, peer)), &both, Some(&list)).expect("loaded");
     let (node, agent) = (minding("node/edge-1"), minding("agent/warehouse"));
     let refusal = meet(Peer::agent(&ca), Peer::of(&node)).err().expect("a refusal");
     assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
@@ -328,8 +329,8 @@ fn of_two_lists_of_one_ca_the_newer_one_counts_wherever_it_stands() {
 #[test]
 fn a_party_of_another_trust_domain_is_refused_on_both_sides() {
     let ca = ca();
-    let of_acme = |party: &'static str| {
-        Peer::odd(&ca, party, |leaf| leaf.uris = vec![format!("spiffe://acme.example/{party}")])
+    let of_acme = |peer: &'static str| {
+        Peer::odd(&ca, peer, |leaf| leaf.uris = vec![format!("spiffe://acme.example/{peer}")])
     };
     refused(of_acme("agent/warehouse"), Peer::node(&ca), Side::Accepting, "trust domain");
     refused(Peer::agent(&ca), of_acme("node/edge-1"), Side::Dialling, "trust domain");
@@ -338,18 +339,18 @@ fn a_party_of_another_trust_domain_is_refused_on_both_sides() {
 #[test]
 fn an_agent_or_caller_does_not_pass_as_a_node_whatever_else_its_leaf_says() {
     let ca = ca();
-    for party in ["agent/warehouse", "caller/ops"] {
+    for peer in ["agent/warehouse", "caller/ops"] {
         // As issued: neither the usage nor the host of a node.
-        refused(Peer::agent(&ca), Peer::odd(&ca, party, |_| ()), Side::Dialling, "role");
+        refused(Peer::agent(&ca), Peer::odd(&ca, peer, |_| ()), Side::Dialling, "role");
         // With all that a node has, but for the role.
-        let dressed_up = Peer::odd(&ca, party, |leaf| {
+        let dressed_up = Peer::odd(&ca, peer, |leaf| {
             leaf.hosts = vec!["localhost".into()];
             leaf.usages = vec![Usage::ServerAuth, Usage::ClientAuth];
         });
         let refusal = refused(Peer::agent(&ca), dressed_up, Side::Dialling, "role");
-        assert!(refusal.ours.reason.contains(party), "{refusal:?}");
+        assert!(refusal.ours.reason.contains(peer), "{refusal:?}");
         // Without any usage, which would pass for all of them.
-        let unlimited = Peer::odd(&ca, party, |leaf| {
+        let unlimited = Peer::odd(&ca, peer, |leaf| {
             leaf.hosts = vec!["localhost".into()];
             leaf.usages = vec![];
         });
@@ -483,7 +484,7 @@ fn local_faults_are_found_before_any_peer_is_met() {
 fn facts_tell_what_people_ask_for() {
     let ca = ca();
     let leaf = signed(&ca, &profile(&ca, "node/edge-1"));
-    let shown = CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("read")[0].to_string();
+    let shown = CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("read")[0].to_string();
     for part in [&leaf.serial, "spiffe://dialback.local/node/edge-1", "localhost", "127.0.0.1"] {
         assert!(shown.contains(part), "{shown} lacks {part}");
     }

@@ -122,7 +122,7 @@ fn a_revoked_agent_is_cut_off_by_its_node_and_back_with_a_new_certificate_withou
     let (certs, name) = (place.certs("certs"), "warehouse".parse().expect("a name"));
     let issued = certs.list().expect("listed").into_iter();
     let revoked: Vec<_> = issued
-        .filter(|leaf| leaf.party.role == Role::Agent)
+        .filter(|leaf| leaf.peer.role == Role::Agent)
         .map(|leaf| RevokedSerial { serial: leaf.serial, since: now })
         .collect();
     let until = now + Duration::from_secs(3_600);

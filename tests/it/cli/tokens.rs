@@ -1,7 +1,7 @@
 //! Bearer tokens as operators have them: made, listed, revoked, in a file that has none of them.
 
 use super::process::Place;
-use dialback::tokens::{TokenRefusal, Tokens};
+use dialback::tokens::{BearerTokenError, Tokens};
 use std::{
     os::unix::fs::PermissionsExt,
     time::{Duration, SystemTime},
@@ -13,7 +13,12 @@ fn create(place: &Place, args: &[&str]) -> String {
     ended.stdout.trim_end().to_owned()
 }
 
-fn caller(place: &Place, file: &str, token: &str, now: SystemTime) -> Result<String, TokenRefusal> {
+fn caller(
+    place: &Place,
+    file: &str,
+    token: &str,
+    now: SystemTime,
+) -> Result<String, BearerTokenError> {
     let tokens = Tokens::read(place.path(file)).expect("a file of tokens");
     tokens.caller(token, now).map(ToString::to_string)
 }
@@ -32,7 +37,7 @@ fn a_token_is_the_only_line_that_is_printed_and_makes_its_bearer_the_caller_unti
         caller(&place, "tokens", &token, end - Duration::from_secs(2)),
         Ok("caller/billing".into())
     );
-    assert_eq!(caller(&place, "tokens", &token, end + day), Err(TokenRefusal::Expired));
+    assert_eq!(caller(&place, "tokens", &token, end + day), Err(BearerTokenError::Expired));
     let mode = std::fs::metadata(place.path("tokens")).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(!place.read("tokens").contains(&token[5..21]), "{}", place.read("tokens"));
@@ -57,12 +62,12 @@ fn tokens_are_listed_with_their_ids_and_revoked_by_name_or_id() {
     let told = place.run(&["token", "revoke", "billing", "--id", &id]).expect(0, &[]).stdout;
     assert!(told.starts_with(&format!("revoked {id} of billing; it was good until ")), "{told}");
     let known = |token: &str| caller(&place, "certs/tokens", token, now);
-    assert_eq!(known(&second), Err(TokenRefusal::Unknown));
+    assert_eq!(known(&second), Err(BearerTokenError::Unknown));
     assert_eq!(known(&first), Ok("caller/billing".into()));
     place.run(&["token", "revoke", "billing"]).expect(0, &[]);
     assert_eq!(
         (known(&first), known(&other)),
-        (Err(TokenRefusal::Unknown), Ok("caller/ops".into()))
+        (Err(BearerTokenError::Unknown), Ok("caller/ops".into()))
     );
     place.run(&["token", "revoke", "billing"]).expect(2, &["error: ", "no token of billing"]);
     place.run(&["token", "revoke", "ops"]).expect(0, &[]);

@@ -235,7 +235,7 @@ async fn a_token_whose_answer_was_lost_gives_its_key_the_same_certificate_and_an
     let [first, second] = [raw.ask(at, &asked).await, raw.ask(at, &asked).await];
     assert_eq!(first.code(), 0, "{}", first.text(1));
     assert_eq!(first.text(2), second.text(2), "the same certificate");
-    let given = CertificateFacts::all_from_pem(first.text(2).as_bytes()).expect("readable");
+    let given = CertificateInfo::all_from_pem(first.text(2).as_bytes()).expect("readable");
     let recorded = site.ca().list().expect("a record");
     let serials: Vec<_> = recorded.iter().map(|leaf| leaf.serial.as_str()).collect();
     assert_eq!(serials, [given[0].serial.as_str()], "one certificate was ever signed");

@@ -54,7 +54,7 @@ async fn the_leaf_says_what_the_token_says_and_is_recorded() {
         let left = leaf.not_after.duration_since(SystemTime::now()).expect("not over");
         assert!(left > LONG - HOUR && left <= LONG);
         let recorded = site.ca().list().expect("a record").pop().expect("a line");
-        assert_eq!((recorded.serial, recorded.party.to_string()), (leaf.serial, party.into()));
+        assert_eq!((recorded.serial, recorded.peer.to_string()), (leaf.serial, party.into()));
     }
 }
 
@@ -127,7 +127,7 @@ async fn a_machine_that_ended_before_its_answer_came_joins_by_the_same_command()
     fs::create_dir(site.path("again")).expect("made");
     fs::copy(&first.files.key, site.path("again/.agent-a.key.pending")).expect("copied");
     let again = site.join(at, &token, "again").await.expect("joined by the same token");
-    assert_eq!((&again.serial, &again.party), (&first.serial, &first.party));
+    assert_eq!((&again.serial, &again.peer), (&first.serial, &first.peer));
     loads(&again.files);
     let wanted = ["agent-a.key", "agent-a.pem", "ca.pem", "crl.pem"];
     assert_eq!(names_in(&site.path("again")), wanted, "no pending key stays");

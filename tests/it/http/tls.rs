@@ -93,7 +93,7 @@ async fn a_certificate_that_the_handshake_refuses_is_recorded_with_the_name_that
     let audit = book.audit();
     let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
     let foreign = World::new().leaf("caller/stranger");
-    let facts = dialback::CertificateFacts::all_from_pem(foreign.cert.as_bytes()).expect("facts");
+    let facts = dialback::CertificateInfo::all_from_pem(foreign.cert.as_bytes()).expect("facts");
     assert!(once(&open, Some(foreign), &[], "foreign").await.is_none());
     let claimed = [("claimed_peer", "caller/stranger"), ("claimed_serial", &facts[0].serial)];
     let line = book.has("http_refused", &claimed).await;
@@ -117,7 +117,7 @@ async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open
     let audit = book.audit();
     let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
     let leaf = open.world.leaf("caller/ops");
-    let facts = dialback::CertificateFacts::all_from_pem(leaf.cert.as_bytes()).expect("facts");
+    let facts = dialback::CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("facts");
     let stream = tls(&open.world, open.at(), Some(leaf), b"http/1.1").await.expect("a handshake");
     let mut http = Http::over(stream);
     assert_eq!(post(&mut http, &[], "before").await.expect("an answer").status, 200);

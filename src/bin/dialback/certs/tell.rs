@@ -45,7 +45,7 @@ pub(super) fn issue(report: &IssueReport, dir: &Path) -> Result<(), Failure> {
 
 fn rows_of(report: &IssueReport) -> Vec<Vec<String>> {
     let until = Utc(report.not_after);
-    let whose = format!("{}, serial {}, holds until {until}", report.party, report.serial);
+    let whose = format!("{}, serial {}, holds until {until}", report.peer, report.serial);
     let mut rows = vec![row(report.action, &report.cert_path, whose)];
     if report.has_key {
         rows.push(row(report.action, &report.key_path, "its key: for this party only".into()));
@@ -55,7 +55,7 @@ fn rows_of(report: &IssueReport) -> Vec<Vec<String>> {
 
 fn start_it(report: &IssueReport, dir: &Path) -> String {
     let (cert, at) = (show(&report.cert_path), show(dir));
-    match report.party.role {
+    match report.peer.role {
         Role::Node => format!(
             "dialback node --cert {cert} (also needs its key, {at}/ca.pem and {at}/crl.pem there)"
         ),
@@ -64,7 +64,7 @@ fn start_it(report: &IssueReport, dir: &Path) -> String {
         ),
         Role::Caller => format!(
             "dialback call AGENT SERVICE/METHOD --cert {cert}; a rule of the node must allow {}",
-            report.party.name
+            report.peer.name
         ),
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure>
         row(report.key, &report.key_path, key.into()),
         row(report.csr, &report.csr_path, "the request for its certificate, for the CA".into()),
     ]))?;
-    let PeerName { role, name } = &report.party;
+    let PeerName { role, name } = &report.peer;
     let san = if *role == Role::Node { " --san HOST_OR_IP" } else { "" };
     print(&format!(
         "next: where the CA is, dialback certs sign {csr} {role} {name}{san}; then bring the certificate it makes, ca.pem and crl.pem back into {}",
@@ -95,23 +95,23 @@ pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure>
 pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
     let at = dir_flag(dir);
     let mut rows = vec![];
-    for one in &report.parties {
+    for one in &report.peers {
         match one {
             Renewal::Done(report) => rows.extend(rows_of(report).into_iter().take(1)),
-            Renewal::Revoked(party) => rows.push(vec![
+            Renewal::Revoked(peer) => rows.push(vec![
                 "revoked".into(),
-                party.to_string(),
+                peer.to_string(),
                 format!(
                     "left alone, certificate or key revoked; `dialback certs issue{at} {} {}` brings it back",
-                    party.role, party.name
+                    peer.role, peer.name
                 ),
             ]),
-            Renewal::Expired { party, not_after } => rows.push(vec![
+            Renewal::Expired { peer, not_after } => rows.push(vec![
                 "expired".into(),
-                party.to_string(),
+                peer.to_string(),
                 format!(
                     "left alone, expired at {}; if it is still in use, `dialback certs renew{at} {} {} --expired`",
-                    Utc(*not_after), party.role, party.name
+                    Utc(*not_after), peer.role, peer.name
                 ),
             ]),
         }
@@ -123,7 +123,7 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
         print(&format!("the CA holds until {until}: change it over, by docs/operations.md"))?;
     }
     let is_renewed = |one: &&Renewal| matches!(one, Renewal::Done(r) if r.action != Action::Kept);
-    match report.parties.iter().filter(is_renewed).count() {
+    match report.peers.iter().filter(is_renewed).count() {
         0 => Ok(()),
         _ => print(
             "next: bring what was renewed to its party, the key too where it was renewed here",
@@ -132,17 +132,17 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
 }
 
 pub(super) fn revoke(report: &RevokeReport) -> Result<(), Failure> {
-    let party = &report.party;
+    let peer = &report.peer;
     let mut rows: Vec<_> = report
         .revoked
         .iter()
         .map(|serial| {
-            vec!["revoked".into(), party.to_string(), format!("serial {}", escape(serial))]
+            vec!["revoked".into(), peer.to_string(), format!("serial {}", escape(serial))]
         })
         .collect();
     if report.before > 0 {
         let before = format!("{} before", count(report.before, "certificate"));
-        rows.push(vec!["kept".into(), party.to_string(), format!("{before}, still revoked")]);
+        rows.push(vec!["kept".into(), peer.to_string(), format!("{before}, still revoked")]);
     }
     rows.push(crl_row(&report.crl));
     print(&columns(&rows))?;
@@ -180,10 +180,10 @@ pub(super) fn list(
         true => print("nothing was issued here yet; dialback certs issue ROLE NAME")?,
         false => print(&table(listed, now))?,
     }
-    waiting.iter().try_for_each(|(party, key)| {
+    waiting.iter().try_for_each(|(peer, key)| {
         let key = show(key);
         print(&format!(
-            "a new key of {party} waits for its certificate in {key}; the former one is in use until then"
+            "a new key of {peer} waits for its certificate in {key}; the former one is in use until then"
         ))
     })
 }
@@ -192,9 +192,9 @@ fn table(listed: &[ListedCertificate], now: SystemTime) -> String {
     let head = ["PARTY", "STATE", "LEFT", "HOLDS UNTIL", "SERIAL", "HOSTS"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(listed.iter().enumerate().map(|(at, one)| {
-        let is_newest = !listed[at + 1..].iter().any(|later| later.party == one.party);
+        let is_newest = !listed[at + 1..].iter().any(|later| later.peer == one.peer);
         vec![
-            one.party.to_string(),
+            one.peer.to_string(),
             state(one, is_newest, now).into(),
             days_left(one, now),
             Utc(one.not_after).to_string(),

@@ -8,14 +8,14 @@ use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
 /// A new key, and the request for a certificate over it.
-pub(crate) struct NewKey {
+pub(crate) struct KeyRequest {
     /// The private key, PEM.
     pub(crate) key_pem: Zeroizing<String>,
     /// The request, PKCS #10 in DER. It says nothing but the key.
     pub(crate) request: Vec<u8>,
 }
 
-impl NewKey {
+impl KeyRequest {
     /// Makes a key of ECDSA P-256.
     pub(crate) fn generate() -> Result<Self, CertsError> {
         Self::of(&new_key()?)
@@ -37,20 +37,20 @@ impl NewKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::CsrFacts;
+    use crate::tls::CsrInfo;
     use rcgen::PublicKeyData;
 
     #[test]
     fn a_request_proves_its_key_and_a_changed_one_does_not() {
-        let new = NewKey::generate().expect("made");
-        let read = CsrFacts::from_der(&new.request).expect("read");
+        let new = KeyRequest::generate().expect("made");
+        let read = CsrInfo::from_der(&new.request).expect("read");
         let own = KeyPair::from_pem(&new.key_pem).expect("a key").subject_public_key_info();
         assert_eq!((read.public_key_der(), read.wishes.len()), (own.as_slice(), 0));
         for at in [new.request.len() - 1, new.request.len() / 2] {
             let mut changed = new.request.clone();
             changed[at] ^= 1;
-            assert!(CsrFacts::from_der(&changed).is_err(), "byte {at}");
+            assert!(CsrInfo::from_der(&changed).is_err(), "byte {at}");
         }
-        assert!(CsrFacts::from_der(&[]).is_err() && CsrFacts::from_der(&own).is_err());
+        assert!(CsrInfo::from_der(&[]).is_err() && CsrInfo::from_der(&own).is_err());
     }
 }

@@ -2,7 +2,7 @@
 //! it for a node, a host name or a CA.
 
 use super::{
-    CertsDir, CertsError, LeafProfile, TokenFault,
+    CertsDir, CertsError, LeafProfile, TokenUseError,
     ca::Ca,
     dir::expect_valid,
     files, issued,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     limits::ENROLLER_LEAF_LIFE,
     name::{PeerName, Role},
-    tls::{self, CertificateFacts, CrlFacts, CsrFacts, FactsError, Identity},
+    tls::{self, CertificateInfo, CrlInfo, CsrInfo, Identity, PemError},
 };
 use std::{
     sync::{
@@ -24,7 +24,7 @@ use std::{
 
 /// The issuing side of an enroller. Its work reads and writes files, and may wait for other
 /// commands in the directory.
-pub(crate) struct PartyIssuer {
+pub(crate) struct EnrolmentIssuer {
     dir: CertsDir,
     ca: Ca,
     leaf_life: Duration,
@@ -40,7 +40,7 @@ pub(crate) struct PartyIssuer {
 pub(crate) struct Granted {
     /// Whether it was signed now, and not for the same key before.
     pub(crate) is_new: bool,
-    pub(crate) party: PeerName,
+    pub(crate) peer: PeerName,
     pub(crate) serial: String,
     pub(crate) not_after: SystemTime,
     pub(crate) leaf_pem: String,
@@ -48,13 +48,13 @@ pub(crate) struct Granted {
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IssueFault {
+pub(crate) enum IssueError {
     #[error(transparent)]
-    Token(#[from] TokenFault),
+    Token(#[from] TokenUseError),
     #[error("{0} is no agent and no caller, and an enroller signs nobody else")]
     Role(PeerName),
     #[error("the certificate request is no good: {0}")]
-    Request(FactsError),
+    Request(PemError),
     #[error("the certificate {0} is revoked")]
     Revoked(String),
     #[error(
@@ -67,19 +67,19 @@ pub(crate) enum IssueFault {
     Broken(#[from] CertsError),
 }
 
-/// A party that an enroller may sign. Holding one is the proof.
+/// A peer that an enroller may sign. Holding one is the proof.
 struct Enrollable(PeerName);
 
 impl Enrollable {
-    fn new(party: PeerName) -> Result<Self, IssueFault> {
-        match party.role {
-            Role::Agent | Role::Caller => Ok(Self(party)),
-            Role::Node => Err(IssueFault::Role(party)),
+    fn new(peer: PeerName) -> Result<Self, IssueError> {
+        match peer.role {
+            Role::Agent | Role::Caller => Ok(Self(peer)),
+            Role::Node => Err(IssueError::Role(peer)),
         }
     }
 }
 
-impl PartyIssuer {
+impl EnrolmentIssuer {
     /// Takes the CA of a directory. The leafs will hold for `leaf_life`.
     pub(crate) fn open(
         dir: CertsDir,
@@ -88,7 +88,7 @@ impl PartyIssuer {
     ) -> Result<Self, CertsError> {
         let ca = dir.ca()?;
         expect_valid(&ca, now)?;
-        let has_list = AtomicBool::new(ca.facts().is_ca_with_list() || dir.has_list_number());
+        let has_list = AtomicBool::new(ca.info().is_ca_with_list() || dir.has_list_number());
         let issuer = Self { dir, ca, leaf_life, has_list, turn: Mutex::new(()) };
         issuer.crl()?;
         Ok(issuer)
@@ -109,25 +109,25 @@ impl PartyIssuer {
     pub(crate) fn join(
         &self,
         secret: &[u8],
-        party: &str,
+        peer: &str,
         request: &[u8],
         now: SystemTime,
-    ) -> Result<Granted, IssueFault> {
+    ) -> Result<Granted, IssueError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _held = self.dir.hold()?;
         let path = self.dir.tokens_path();
         let mut tokens = Tokens::read(&path)?;
-        let good = tokens.judge(secret, party, now)?;
+        let good = tokens.check(secret, peer, now)?;
         // Strangers do not get as far as this parser.
-        let key = CsrFacts::from_der(request).map_err(IssueFault::Request);
+        let key = CsrInfo::from_der(request).map_err(IssueError::Request);
         match good {
-            GoodToken::Granted { party, leaf_pem } => {
-                self.grant_again(party, leaf_pem, key.ok().as_ref(), now)
+            GoodToken::Granted { peer, leaf_pem } => {
+                self.grant_again(peer, leaf_pem, key.ok().as_ref(), now)
             }
-            GoodToken::Unused { at, party } => {
-                let (party, key) = (Enrollable::new(party)?, key?);
-                self.expect_key_not_revoked(&party.0, &key)?;
-                let granted = self.sign(party, &key, now)?;
+            GoodToken::Unused { at, peer } => {
+                let (peer, key) = (Enrollable::new(peer)?, key?);
+                self.expect_key_not_revoked(&peer.0, &key)?;
+                let granted = self.sign(peer, &key, now)?;
                 tokens.use_up(at, granted.leaf_pem.clone(), now);
                 tokens.write(&path)?;
                 Ok(granted)
@@ -138,61 +138,61 @@ impl PartyIssuer {
     /// The leaf that a token was used for, if it still holds and this is its key.
     fn grant_again(
         &self,
-        party: PeerName,
+        peer: PeerName,
         leaf_pem: String,
-        key: Option<&CsrFacts>,
+        key: Option<&CsrInfo>,
         now: SystemTime,
-    ) -> Result<Granted, IssueFault> {
-        let facts = first_of(&leaf_pem)?;
-        let is_same_key = key.is_some_and(|key| facts.has_public_key(key.public_key_der()));
-        if !is_same_key || now > facts.not_after {
-            return Err(TokenFault::Used.into());
+    ) -> Result<Granted, IssueError> {
+        let info = first_of(&leaf_pem)?;
+        let is_same_key = key.is_some_and(|key| info.has_public_key(key.public_key_der()));
+        if !is_same_key || now > info.not_after {
+            return Err(TokenUseError::Used.into());
         }
-        if self.dir.is_revoked(&facts.serial)? {
-            return Err(IssueFault::Revoked(facts.serial));
+        if self.dir.is_revoked(&info.serial)? {
+            return Err(IssueError::Revoked(info.serial));
         }
-        let (serial, not_after) = (facts.serial, facts.not_after);
-        Ok(Granted { is_new: false, party, serial, not_after, leaf_pem })
+        let (serial, not_after) = (info.serial, info.not_after);
+        Ok(Granted { is_new: false, peer, serial, not_after, leaf_pem })
     }
 
-    /// The next leaf of a party that has shown its present one, in the second half of that one's
+    /// The next leaf of a peer that has shown its present one, in the second half of that one's
     /// life.
     pub(crate) fn renew(
         &self,
         present: &Identity,
         request: &[u8],
         now: SystemTime,
-    ) -> Result<Granted, IssueFault> {
+    ) -> Result<Granted, IssueError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _held = self.dir.hold()?;
-        let party = Enrollable::new(present.peer_name().clone())?;
+        let peer = Enrollable::new(present.peer_name().clone())?;
         self.expect_good(present)?;
         if let Some(serial) = self.dir.revoked_serial_sharing_key(present.serial())? {
-            return Err(IssueFault::RevokedKey(serial));
+            return Err(IssueError::RevokedKey(serial));
         }
         let life = present.not_after().duration_since(present.not_before()).unwrap_or_default();
         if now < present.not_before() + life / 2 {
-            return Err(IssueFault::TooEarly);
+            return Err(IssueError::TooEarly);
         }
-        let key = CsrFacts::from_der(request).map_err(IssueFault::Request)?;
-        self.expect_key_not_revoked(&party.0, &key)?;
-        self.sign(party, &key, now)
+        let key = CsrInfo::from_der(request).map_err(IssueError::Request)?;
+        self.expect_key_not_revoked(&peer.0, &key)?;
+        self.sign(peer, &key, now)
     }
 
     /// A new certificate would let a key in again that was revoked, perhaps because it was stolen.
-    fn expect_key_not_revoked(&self, party: &PeerName, key: &CsrFacts) -> Result<(), IssueFault> {
-        match self.dir.revoked_serial_of_key(party, key.public_key_der())? {
+    fn expect_key_not_revoked(&self, peer: &PeerName, key: &CsrInfo) -> Result<(), IssueError> {
+        match self.dir.revoked_serial_of_key(peer, key.public_key_der())? {
             None => Ok(()),
-            Some(serial) => Err(IssueFault::RevokedKey(serial)),
+            Some(serial) => Err(IssueError::RevokedKey(serial)),
         }
     }
 
     /// Refuses a certificate that stands in the list or in the record of those that were revoked,
     /// which are read anew.
-    pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueFault> {
+    pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueError> {
         self.crl()?;
         if self.dir.is_revoked(present.serial())? {
-            return Err(IssueFault::Revoked(present.serial().into()));
+            return Err(IssueError::Revoked(present.serial().into()));
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl PartyIssuer {
         let path = self.dir.crl_path();
         match files::read_if_there(&path)? {
             Some(text)
-                if CrlFacts::all_from_pem(text.as_bytes()).is_ok_and(|all| !all.is_empty()) =>
+                if CrlInfo::all_from_pem(text.as_bytes()).is_ok_and(|all| !all.is_empty()) =>
             {
                 self.has_list.store(true, Ordering::Release);
                 Ok(Some(text))
@@ -213,37 +213,37 @@ impl PartyIssuer {
         }
     }
 
-    /// The one place where this CA's key is used for a party.
+    /// The one place where this CA's key is used for a peer.
     fn sign(
         &self,
-        party: Enrollable,
-        key: &CsrFacts,
+        peer: Enrollable,
+        key: &CsrInfo,
         now: SystemTime,
-    ) -> Result<Granted, IssueFault> {
-        let Enrollable(party) = party;
+    ) -> Result<Granted, IssueError> {
+        let Enrollable(peer) = peer;
         expect_valid(&self.ca, now)?;
-        let profile = self.profile(&party, now);
+        let profile = self.profile(&peer, now);
         // Of a request only the key is taken: whatever else it wishes for is passed over.
         let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
-        let facts = first_of(&leaf_pem)?;
-        self.expect_as_meant(&facts, &party)?;
-        issued::append(&self.dir.record_path(), &party, &facts, &[])?;
-        let (serial, not_after) = (facts.serial, facts.not_after);
-        Ok(Granted { is_new: true, party, serial, not_after, leaf_pem })
+        let info = first_of(&leaf_pem)?;
+        self.expect_as_meant(&info, &peer)?;
+        issued::append(&self.dir.record_path(), &peer, &info, &[])?;
+        let (serial, not_after) = (info.serial, info.not_after);
+        Ok(Granted { is_new: true, peer, serial, not_after, leaf_pem })
     }
 
-    fn profile(&self, party: &PeerName, now: SystemTime) -> LeafProfile {
-        let not_after = (now + self.leaf_life).min(self.ca.facts().not_after);
+    fn profile(&self, peer: &PeerName, now: SystemTime) -> LeafProfile {
+        let not_after = (now + self.leaf_life).min(self.ca.info().not_after);
         // An hour would be most of a short life, and a leaf is renewed by its age.
         let not_before = now - BACKDATED.min(self.leaf_life / 10);
-        let profile = LeafProfile::new(self.ca.trust_domain(), party, &[], now);
+        let profile = LeafProfile::new(self.ca.trust_domain(), peer, &[], now);
         LeafProfile { not_before, not_after, ..profile }
     }
 
     /// Looks once more at what was signed, before it leaves.
-    fn expect_as_meant(&self, leaf: &CertificateFacts, party: &PeerName) -> Result<(), CertsError> {
+    fn expect_as_meant(&self, leaf: &CertificateInfo, peer: &PeerName) -> Result<(), CertsError> {
         let is_meant = !leaf.is_ca
-            && leaf.uri_sans == [tls::spiffe_uri(self.ca.trust_domain(), party)]
+            && leaf.uri_sans == [tls::spiffe_uri(self.ca.trust_domain(), peer)]
             && leaf.dns_sans.is_empty()
             && leaf.ip_sans.is_empty()
             && leaf.extended_key_usages == ["client authentication"];
@@ -253,7 +253,7 @@ impl PartyIssuer {
         Err(CertsError::Signing { why: "the leaf came out otherwise than it was meant".into() })
     }
 
-    /// A certificate for the enroller itself, PEM, and its key. It is no party's, lives in memory,
+    /// A certificate for the enroller itself, PEM, and its key. It is no peer's, lives in memory,
     /// and is not recorded.
     pub(crate) fn enroller_leaf(&self, now: SystemTime) -> Result<super::LeafPem, CertsError> {
         self.ca.leaf(&LeafProfile {
@@ -262,14 +262,14 @@ impl PartyIssuer {
             hosts: vec![],
             usages: vec![super::Usage::ServerAuth],
             not_before: now - BACKDATED,
-            not_after: (now + ENROLLER_LEAF_LIFE).min(self.ca.facts().not_after),
+            not_after: (now + ENROLLER_LEAF_LIFE).min(self.ca.info().not_after),
         })
     }
 }
 
-fn first_of(pem: &str) -> Result<CertificateFacts, CertsError> {
-    let facts = CertificateFacts::all_from_pem(pem.as_bytes())
+fn first_of(pem: &str) -> Result<CertificateInfo, CertsError> {
+    let info = CertificateInfo::all_from_pem(pem.as_bytes())
         .map_err(|source| CertsError::of_file("the new leaf".as_ref(), source))?;
-    let first = facts.into_iter().next();
+    let first = info.into_iter().next();
     first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
 }

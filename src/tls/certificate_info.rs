@@ -1,7 +1,7 @@
 //! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials
 //! and numbers.
 
-use super::{hex::hex, pem, pem_error::FactsError};
+use super::{hex::hex, pem, pem_error::PemError};
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use x509_parser::{
 
 /// What stands in one certificate. Nothing here says that the certificate is to be believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFacts {
+pub struct CertificateInfo {
     /// Whom it was made for: `CN=dialback agent warehouse`.
     pub subject: String,
     /// Who signed it.
@@ -27,7 +27,7 @@ pub struct CertificateFacts {
     pub not_before: SystemTime,
     /// It holds up to here.
     pub not_after: SystemTime,
-    /// Its URI names; a party has one.
+    /// Its URI names; a peer has one.
     pub uri_sans: Vec<String>,
     /// Its host names; nodes have them.
     pub dns_sans: Vec<String>,
@@ -49,28 +49,28 @@ pub struct CertificateFacts {
     pub(super) public_key_der: Vec<u8>,
 }
 
-impl CertificateFacts {
+impl CertificateInfo {
     /// The public key, as SubjectPublicKeyInfo in DER.
     pub fn public_key_der(&self) -> &[u8] {
         &self.public_key_der
     }
 
     /// Reads one certificate in DER.
-    pub fn from_der(der: &[u8]) -> Result<Self, FactsError> {
+    pub fn from_der(der: &[u8]) -> Result<Self, PemError> {
         let (rest, parsed) = x509_parser::parse_x509_certificate(der)
-            .map_err(|error| FactsError::Damaged { why: error.to_string() })?;
+            .map_err(|error| PemError::Damaged { why: error.to_string() })?;
         if !rest.is_empty() {
-            return Err(FactsError::Damaged { why: "bytes follow the certificate".into() });
+            return Err(PemError::Damaged { why: "bytes follow the certificate".into() });
         }
-        let mut facts = Self::without_extensions(&parsed);
+        let mut info = Self::without_extensions(&parsed);
         for extension in parsed.iter_extensions() {
-            facts.add(extension.parsed_extension());
+            info.add(extension.parsed_extension());
         }
-        Ok(facts)
+        Ok(info)
     }
 
     /// Reads every certificate of a PEM file, in order. Other sections are passed over.
-    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, FactsError> {
+    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, PemError> {
         pem::bodies(text, pem::Kind::Certificate)?.iter().map(|der| Self::from_der(der)).collect()
     }
 
@@ -156,7 +156,7 @@ impl CertificateFacts {
     }
 }
 
-impl fmt::Display for CertificateFacts {
+impl fmt::Display for CertificateInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match (self.is_ca, self.path_len) {
             (true, Some(len)) => format!("CA certificate (path length {len})"),
@@ -181,7 +181,7 @@ impl fmt::Display for CertificateFacts {
 
 /// What stands in one certificate revocation list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrlFacts {
+pub struct CrlInfo {
     /// The CA that signed it.
     pub issuer: String,
     /// Counts up with every list of one CA.
@@ -203,13 +203,13 @@ pub struct RevokedSerial {
     pub since: SystemTime,
 }
 
-impl CrlFacts {
+impl CrlInfo {
     /// Reads one list in DER.
-    pub fn from_der(der: &[u8]) -> Result<Self, FactsError> {
+    pub fn from_der(der: &[u8]) -> Result<Self, PemError> {
         let (rest, parsed) = x509_parser::parse_x509_crl(der)
-            .map_err(|error| FactsError::Damaged { why: error.to_string() })?;
+            .map_err(|error| PemError::Damaged { why: error.to_string() })?;
         if !rest.is_empty() {
-            return Err(FactsError::Damaged { why: "bytes follow the revocation list".into() });
+            return Err(PemError::Damaged { why: "bytes follow the revocation list".into() });
         }
         Ok(Self {
             issuer: parsed.issuer().to_string(),
@@ -227,12 +227,12 @@ impl CrlFacts {
     }
 
     /// Reads every list of a PEM file, in order. Other sections are passed over.
-    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, FactsError> {
+    pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, PemError> {
         pem::bodies(text, pem::Kind::Crl)?.iter().map(|der| Self::from_der(der)).collect()
     }
 }
 
-impl fmt::Display for CrlFacts {
+impl fmt::Display for CrlInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "certificate revocation list")?;
         line(f, "issuer", &self.issuer)?;
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn half_a_pem_section_is_refused_and_other_text_is_passed_over() {
         let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
-        assert!(matches!(CertificateFacts::all_from_pem(cut), Err(FactsError::NotPem { .. })));
-        assert_eq!(CertificateFacts::all_from_pem(b"# a remark\n"), Ok(vec![]));
+        assert!(matches!(CertificateInfo::all_from_pem(cut), Err(PemError::NotPem { .. })));
+        assert_eq!(CertificateInfo::all_from_pem(b"# a remark\n"), Ok(vec![]));
     }
 }
