@@ -2,18 +2,19 @@
 //! up what its files say meanwhile.
 
 use crate::{
-    args::AgentArgs,
-    audit,
+    args::TlsArgs,
+    audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
-    forwards::{Forwards, Live},
-    join,
+    forwards::{ForwardFlag, Forwards, Live, parse_forward},
+    join::{self, JoinCommand, parse_enroller},
     reload::{self, Read, Reader, Start},
 };
+use clap::{Args, builder::BoolishValueParser};
 use dialback::{
     Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward,
-    config::{AgentConfig, AuditFile},
+    config::{AgentConfig, AuditFile, parse_memory_max},
     demo::{self, Ledger},
     enroll::Renewal,
 };
@@ -22,6 +23,60 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+/// `dialback agent`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "\
+Examples:
+  dialback agent --node edge-1.example.com:4433 --demo
+  dialback agent --forward HelloService=http://127.0.0.1:9000
+It dials until it gets through, and again whenever a link is lost. No port is opened.
+SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
+A second signal does not wait: calls in flight are cut off, and the exit code is 1.
+With --enroll it renews its certificate by itself; `dialback agent join` gets the first one.",
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct AgentArgs {
+    /// The agent's config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A node to dial; may come several times [default: localhost:4433]
+    #[arg(long = "node", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) node: Vec<NodeAddress>,
+    /// Lead tcp:NAME to HOST:PORT or unix:/PATH; may come several times, and replaces [[tcp]] of
+    /// that name
+    #[arg(long, value_name = "NAME=ADDR", value_delimiter = ',')]
+    pub(crate) tcp: Vec<TcpForward>,
+    /// Host the demo services: HelloService and Demo
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) demo: Option<bool>,
+    /// The file to which Demo/Append writes; needs the demo
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may come
+    /// several times
+    #[arg(long, value_name = "SERVICE=URL", value_delimiter = ',', value_parser = parse_forward)]
+    pub(crate) forward: Vec<ForwardFlag>,
+    /// The enroller that renews the certificate at two thirds of its life [default: none; port
+    /// 4434]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
+    pub(crate) enroll: Option<NodeAddress>,
+    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may
+    /// use]
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
+    pub(crate) memory_max: Option<usize>,
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub(crate) command: Option<JoinCommand>,
+}
 
 /// What the agent is to be, once flags, environment and file have spoken.
 struct Settings {

@@ -1,13 +1,27 @@
 //! `dialback agents`: whom this caller may see, attached or not.
 
 use crate::{
-    args::AgentsArgs,
-    caller::Reach,
+    caller::{Reach, ReachArgs},
     exit::Failure,
     output::{columns, escape, print_aside, print_json_aside},
 };
+use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{AgentInfo, Utc};
 use std::time::{Duration, SystemTime};
+
+/// `dialback agents`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: dialback agents --json
+Asks the node as a caller. Its rules decide which agents this caller may see.")]
+pub(crate) struct AgentsArgs {
+    /// Print one JSON array; a failure is one object
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
 
 /// A list is a small call. The same as a call's own default.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);

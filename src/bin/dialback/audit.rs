@@ -2,8 +2,33 @@
 //! written to its end.
 
 use crate::exit::Failure;
+use clap::{Args, builder::BoolishValueParser};
 use dialback::{Audit, config::AuditFile, limits::AUDIT_FLUSH_WAIT_MAX};
-use std::{future::Future, path::Path};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
+
+/// The audit log, as flags.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Audit log")]
+pub(crate) struct AuditArgs {
+    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP opens it
+    /// again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
+    /// Write every call there too
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) audit_calls: Option<bool>,
+}
+
+impl From<AuditArgs> for AuditFile {
+    fn from(args: AuditArgs) -> Self {
+        let AuditArgs { audit, audit_calls } = args;
+        Self { file: audit, calls: audit_calls }
+    }
+}
 
 /// Opens what flags and file name.
 pub(crate) fn open(settings: AuditFile) -> Result<Audit, Failure> {

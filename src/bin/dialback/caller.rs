@@ -1,11 +1,12 @@
 //! A caller for one command: connect, do one thing, leave politely, whatever happened.
 
 use crate::{
-    args::ReachArgs,
+    args::TlsArgs,
     credentials,
     exit::Failure,
     signals::{Signals, Stop},
 };
+use clap::Args;
 use dialback::{
     Caller, ConnectError, Credentials, NodeAddress, Role, config::TlsFiles, limits::TIMEOUT_CEILING,
 };
@@ -13,6 +14,17 @@ use std::{
     future::Future,
     time::{Duration, Instant},
 };
+
+/// How a caller reaches its node.
+#[derive(Debug, Args)]
+pub(crate) struct ReachArgs {
+    /// The node
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]
+    pub(crate) node: NodeAddress,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
 
 /// A node that has not answered by now does not, whatever the call's own time.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,13 +1,39 @@
 //! `dialback config check`: a file judged before anything runs with it.
 
 use crate::{
-    args::{ConfigArgs, ConfigCommand},
     exit::Failure,
     output::{escape, print},
     policy::count_rules,
 };
+use clap::{Args, Subcommand};
 use dialback::config::{AgentConfig, Faults, NodeConfig};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// `dialback config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// `dialback config ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Reads a config file and says what is wrong with it, all at once
+    #[command(after_help = "Example: dialback config check --node examples/first/node.toml")]
+    Check {
+        /// A node's or an agent's file: the one whose keys it has
+        #[arg(required_unless_present_any = ["node", "agent"])]
+        file: Option<PathBuf>,
+        /// A node's file
+        #[arg(long, value_name = "FILE")]
+        node: Option<PathBuf>,
+        /// An agent's file
+        #[arg(long, value_name = "FILE")]
+        agent: Option<PathBuf>,
+    },
+}
 
 /// Runs the command. Every file that was named is judged, and all faults are told together.
 pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {

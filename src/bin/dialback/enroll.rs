@@ -1,19 +1,62 @@
 //! `dialback enroll`: an enroller beside the CA, and the tokens by which machines join.
 
 use crate::{
-    args::{EnrollArgs, EnrollCommand},
-    exit::Failure,
-    node::runtime,
-    output::print,
-    signals::Signals,
+    args::parse_duration_text, exit::Failure, node::runtime, output::print, signals::Signals,
     until_valid::until_valid,
 };
+use clap::{Args, Subcommand};
 use dialback::{
-    BindError, PeerName,
+    BindError, Name, PeerName, Role,
     certs::{CertsDir, TokenError},
+    config::parse_listen,
     enroll::{Enroller, EnrollerBuilder, EnrollerError},
 };
-use std::{future::pending, time::SystemTime};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+/// `dialback enroll`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, where the CA is:
+  dialback enroll --listen '[::]:4434' --ca-dir certs
+  dialback enroll token agent warehouse --ttl 1h --ca-dir certs
+It signs agents and callers, never a node and never a CA. Open its one UDP port to the
+machines that join. Keep nodes under a CA of their own where a break-in here must not
+make one.")]
+pub(crate) struct EnrollArgs {
+    /// Where to listen, UDP [default: [::]:4434, which is IPv6 and IPv4]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The directory of the CA, as `dialback certs init` makes it
+    #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
+    pub(crate) ca_dir: PathBuf,
+    /// How long its certificates hold
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_duration_text)]
+    pub(crate) leaf_ttl: Duration,
+    /// What to do instead of listening.
+    #[command(subcommand)]
+    pub(crate) command: Option<EnrollCommand>,
+}
+
+/// `dialback enroll ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnrollCommand {
+    /// Prints a join token: one line, which lets one machine join once as this party
+    #[command(after_help = "Example: dialback enroll token agent warehouse --ttl 1h")]
+    Token {
+        /// agent or caller
+        role: Role,
+        /// The party's name
+        name: Name,
+        /// How long the token is good, at most 30d
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration_text)]
+        ttl: Duration,
+    },
+}
 
 /// Runs the command.
 pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! The HTTP door of `dialback node`: what flags and file say of it, and what of that can change
 //! while it runs.
 
-use crate::{args::NodeArgs, exit::Failure};
+use crate::{exit::Failure, node::NodeArgs};
 use dialback::{
     Gateway, GatewayError, Node, ServerCertificate, TokenJudge,
     config::{GatewayFile, GatewayTls},

@@ -2,19 +2,80 @@
 //! and tokens are never shown.
 
 use crate::{
-    args::{JoinArgs, JoinCommand, RenewArgs},
+    args::TlsArgs,
     credentials::Locator,
     exit::Failure,
     output::{columns, escape, print},
     signals::{Signals, Stop},
 };
+use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
-    Code, Credentials, CredentialsError, Role, Status, Utc,
+    Code, Credentials, CredentialsError, Name, NodeAddress, Role, Status, Utc,
     certs::JoinToken,
     config::TlsFiles,
-    enroll::{EnrollError, Join, Joined, Renewal, Renewed},
+    enroll::{EnrollError, Enroller, Join, Joined, Renewal, Renewed},
 };
-use std::{future::Future, path::Path};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
+
+/// `dialback caller`.
+#[derive(Debug, Args)]
+pub(crate) struct CallerArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: JoinCommand,
+}
+
+/// `dialback agent ...` and `dialback caller ...`: certificates over the wire.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinCommand {
+    /// Gets a first certificate by a join token; the key is made here and stays here
+    #[command(after_help = "\
+Example, with the line that `dialback enroll token agent warehouse` printed where the CA is:
+  DIALBACK_TOKEN=djt1:... dialback agent join --enroll ca.example.com:4434
+It writes ROLE-NAME.pem, ROLE-NAME.key, ca.pem and crl.pem. A token is good once.
+Exit codes: 2 what can be seen to be wrong here, the token is then not used;
+78 no answer; 80 refused.")]
+    Join(JoinArgs),
+    /// Renews a certificate once, if it is past two thirds of its life
+    #[command(after_help = "\
+Example, for a timer: dialback caller renew --enroll ca.example.com:4434
+An agent that runs with --enroll needs none.")]
+    Renew(RenewArgs),
+}
+
+/// `dialback agent join`, `dialback caller join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The enroller; port 4434 unless it is named
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
+    pub(crate) enroll: NodeAddress,
+    /// The join token; better in DIALBACK_TOKEN, where other users of this machine do not see it
+    #[arg(long, value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
+    /// The name that the token is expected to be for; for another one nothing is asked
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<Name>,
+    /// Where to put certificate, key and CA
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub(crate) dir: PathBuf,
+    /// Replace a certificate that is there and good
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) force: bool,
+}
+
+/// `dialback agent renew`, `dialback caller renew`.
+#[derive(Debug, Args)]
+pub(crate) struct RenewArgs {
+    /// The enroller; port 4434 unless it is named
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
+    pub(crate) enroll: NodeAddress,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
 
 /// Runs the command for one role.
 pub(crate) fn run(role: Role, command: JoinCommand) -> Result<(), Failure> {
@@ -119,4 +180,8 @@ impl From<EnrollError> for Failure {
         };
         Status::not_executed(code, error.to_string()).into()
     }
+}
+
+pub(crate) fn parse_enroller(text: &str) -> Result<NodeAddress, String> {
+    NodeAddress::parse_with_port(text, Enroller::PORT_DEFAULT).map_err(|why| why.to_string())
 }

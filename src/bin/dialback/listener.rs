@@ -1,9 +1,27 @@
 //! A local port: TCP, or a Unix socket.
 
-use crate::{args::Listen, exit::Failure};
-use dialback::Socket;
-use std::{fmt, io, net::SocketAddr};
+use crate::exit::Failure;
+use dialback::{Socket, config::parse_listen};
+use std::{fmt, io, net::SocketAddr, path::PathBuf};
 use tokio::net::TcpListener;
+
+/// Where connections are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// Who connected, as the end of a sentence: ` from 127.0.0.1:40000`, or nothing for a Unix socket.
 pub(crate) struct From(Option<SocketAddr>);
@@ -31,7 +49,7 @@ pub(crate) fn files_hint(error: &io::Error) -> &'static str {
 pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, std::path::PathBuf),
+    Unix(tokio::net::UnixListener, PathBuf),
 }
 
 impl Listener {
@@ -110,6 +128,14 @@ impl Drop for Listener {
         if let Self::Unix(_, path) = self {
             drop(std::fs::remove_file(path));
         }
+    }
+}
+
+pub(crate) fn parse_listen_or_path(text: &str) -> Result<Listen, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("has no path; write unix:/run/db.sock".into()),
+        Some(path) => Ok(Listen::Unix(path.into())),
+        None => parse_listen(text).map(Listen::Tcp).map_err(|why| why.to_string()),
     }
 }
 

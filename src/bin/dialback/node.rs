@@ -2,23 +2,62 @@
 //! say meanwhile.
 
 use crate::{
-    args::NodeArgs,
-    audit,
+    args::TlsArgs,
+    audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
     gateway::{self, GatewaySettings, NextGateway},
     policy::{count_rules, rules_of},
     reload::{self, Read, Reader, Start},
 };
+use clap::Args;
 use dialback::{
     ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
-    config::{AuditFile, NodeConfig},
+    config::{AuditFile, NodeConfig, parse_listen, parse_memory_max},
 };
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
+
+/// `dialback node`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: dialback node --config examples/first/node.toml
+Without rules (--config or --policy) remote callers can call nothing.
+SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
+A second signal does not wait: calls in flight are cut off, and the exit code is 1.")]
+pub(crate) struct NodeArgs {
+    /// The node's config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to listen, UDP [default: [::]:4433, which is IPv6 and IPv4]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A file of rules, which replace those of the config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Where to keep what outlasts a restart, so that peers notice one at once; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Where the HTTP door listens, TCP; without it, or [gateway] in the config file, there is none
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) gateway: Option<SocketAddr>,
+    /// The bearer tokens of the HTTP door; see `dialback token`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may
+    /// use]
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
+    pub(crate) memory_max: Option<usize>,
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
+    /// Certificates.
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
 
 /// What the node is to be, once flags, environment and file have spoken.
 struct Settings {

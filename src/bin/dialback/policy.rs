@@ -1,16 +1,57 @@
 //! `dialback policy`: rules checked and tried before a node runs with them.
 
 use crate::{
-    args::{PolicyArgs, PolicyCommand},
     exit::Failure,
     output::{escape, print},
 };
+use clap::{Args, Subcommand};
 use dialback::{
     MethodPath, NodePolicy, PeerName, Role,
     config::{NodeConfig, PolicyFile},
     policy::Target,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// `dialback policy`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+/// `dialback policy ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Reads a file of rules and says what is wrong with it, all at once
+    #[command(after_help = "Example: dialback policy check rules.toml")]
+    Check {
+        /// A file with [[allow]], [[deny]] and [[host]] and nothing else
+        file: PathBuf,
+    },
+    /// Says whether rules would let a call through, and which rule decides
+    #[command(after_help = "\
+Examples:
+  dialback policy test ops warehouse HelloService/Hello --config examples/first/node.toml
+  dialback policy test agent/kiosk node/edge-1 Stock/List --policy rules.toml
+Exit code: 0 allowed, 1 denied, 2 a fault in what was typed or in the file.")]
+    Test {
+        /// Who asks, as in rules: ops is a caller, agent/NAME and node/NAME say their role
+        #[arg(value_parser = parse_requester)]
+        caller: PeerName,
+        /// On what: an agent's name, or node/NAME for what the node hosts
+        #[arg(value_parser = parse_target)]
+        agent: PeerName,
+        /// The method, as HelloService/Hello
+        method: MethodPath,
+        /// The node's config file
+        #[arg(long, value_name = "FILE", required_unless_present = "policy")]
+        config: Option<PathBuf>,
+        /// A file of rules, which replace those of the config file
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+}
 
 /// What `policy test` ends with when the call would be denied.
 const DENIED: u8 = 1;
@@ -70,4 +111,45 @@ fn test(
     let decision = policy.decide(caller, target, method);
     print(&escape(&decision.to_string()))?;
     if decision.is_allowed() { Ok(()) } else { Err(Failure::Said(DENIED)) }
+}
+
+/// `ops` is a caller, as in rules.
+fn parse_requester(text: &str) -> Result<PeerName, String> {
+    parse_party(text, Role::Caller)
+}
+
+/// `warehouse` is an agent, as in rules; a node may be named, a caller cannot be called.
+fn parse_target(text: &str) -> Result<PeerName, String> {
+    match parse_party(text, Role::Agent)? {
+        party if party.role == Role::Caller => {
+            Err("a caller hosts nothing; write an agent's name, or node/NAME".into())
+        }
+        party => Ok(party),
+    }
+}
+
+fn parse_party(text: &str, role: Role) -> Result<PeerName, String> {
+    if text.contains('/') {
+        return text.parse().map_err(|why: dialback::NameError| why.to_string());
+    }
+    let name = text.parse().map_err(|why: dialback::NameError| why.to_string())?;
+    Ok(PeerName::new(role, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parties_are_read_as_rules_write_them() {
+        let requester = |text| parse_requester(text).map(|party| party.to_string());
+        assert_eq!(requester("ops"), Ok("caller/ops".into()));
+        assert_eq!(requester("agent/kiosk"), Ok("agent/kiosk".into()));
+        let target = |text| parse_target(text).map(|party| party.to_string());
+        assert_eq!(target("warehouse"), Ok("agent/warehouse".into()));
+        assert_eq!(target("node/edge-1"), Ok("node/edge-1".into()));
+        for bad in ["caller/ops", "boss/x", "A", ""] {
+            assert!(target(bad).is_err(), "{bad:?} was taken for a target");
+        }
+    }
 }

@@ -2,15 +2,34 @@
 
 use crate::{
     agents::TIMEOUT,
-    args::ServicesArgs,
-    caller::Reach,
+    caller::{Reach, ReachArgs},
     exit::Failure,
     output::{columns, escape, print_aside, print_json_aside},
 };
+use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{
     Directory, ListedMethod, ListedService, MethodInfo, Name, ServiceInfo, services_page,
 };
 use serde_json::Value;
+
+/// `dialback services`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dialback services warehouse
+  dialback services --json
+Asks the node as a caller. Its rules decide which services and methods this caller may see.
+SERVICE/* is a service whose methods the agent does not know.")]
+pub(crate) struct ServicesArgs {
+    /// The agent's name [default: all agents that are attached]
+    pub(crate) agent: Option<Name>,
+    /// Print one JSON array; a failure is one object
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
 
 /// Runs the command.
 pub(crate) fn run(args: ServicesArgs) -> Result<(), Failure> {

@@ -2,16 +2,17 @@
 //! own, over one link.
 
 use crate::{
-    args::{Listen, TcpArgs},
-    caller::Reach,
+    args::parse_timeout,
+    caller::{Reach, ReachArgs},
     credentials::{self, Locator},
     exit::Failure,
-    listener::{From, Listener, files_hint},
+    listener::{From, Listen, Listener, files_hint, parse_listen_or_path},
     output::print,
     reload::{self, Read, Reader, Start},
     signals::Hangups,
     until_valid::until_valid,
 };
+use clap::Args;
 use dialback::{
     Applied, Callee, Caller, Code, ConfigUpdate, ConnectError, Credentials, Limits, Name,
     NodeAddress, Role, Socket, Status,
@@ -20,6 +21,38 @@ use dialback::{
 use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// `dialback tcp`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, with [[tcp]] name = \"db\" at the agent:
+  dialback tcp warehouse db --listen 127.0.0.1:5432
+  psql -h 127.0.0.1 stock
+It prints `listening on IP:PORT` when it is ready; with port 0 the system chooses one. Each
+connection is a call tcp:db over one link, which comes back by itself. One that fails is
+closed with a reset, and a line of the log says why. Whoever reaches the port reaches the
+forward in the name of this caller: listen on loopback.
+SIGINT or SIGTERM: takes no more, lets connections end (25 s at most), exits 0. A second
+signal does not wait, and the exit code is 1. No link at the start: 78 or 80, as `call`.")]
+pub(crate) struct TcpArgs {
+    /// The agent's name
+    pub(crate) agent: Name,
+    /// The forward's name: db, or tcp:db as rules write it
+    #[arg(value_parser = parse_tcp_name)]
+    pub(crate) name: Name,
+    /// Where to listen: IP:PORT, or unix:/PATH
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen_or_path)]
+    pub(crate) listen: Listen,
+    /// How many connections at once; the node's caller_calls_in_flight_max bounds them too
+    #[arg(long, value_name = "N", default_value = "128", value_parser = parse_connections)]
+    pub(crate) connections_max: usize,
+    /// How long one connection may live at most [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub(crate) timeout: Option<Duration>,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
 
 /// Looking up whether the forward is there is a kindness to whoever starts this, and may take no
 /// longer.
@@ -260,4 +293,32 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
 /// One of its ends did that, as ends of TCP do.
 fn is_reset(status: &Status) -> bool {
     status.code() == Code::Aborted
+}
+
+/// Reads the name of a TCP forward, also as rules and listings write it.
+fn parse_tcp_name(text: &str) -> Result<Name, String> {
+    let name = text.strip_prefix("tcp:").unwrap_or(text);
+    name.parse().map_err(|fault: dialback::NameError| fault.to_string())
+}
+
+fn parse_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=10_000) => Ok(count),
+        _ => Err("is no number from 1 to 10000".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_is_named_with_and_without_its_kind() {
+        for text in ["db", "tcp:db"] {
+            assert_eq!(parse_tcp_name(text).map(|name| name.to_string()), Ok("db".into()));
+        }
+        for bad in ["tcp:", "http:db", "tcp:tcp:db"] {
+            assert!(parse_tcp_name(bad).is_err(), "{bad} was taken");
+        }
+    }
 }

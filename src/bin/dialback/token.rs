@@ -1,16 +1,75 @@
 //! `dialback token`: bearer tokens of callers that come over HTTP.
 
 use crate::{
-    args::{TokenArgs, TokenCommand},
+    args::parse_duration_text,
     exit::Failure,
     output::{columns, escape, print, print_all, print_json},
 };
+use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
-    Utc,
+    Name, Utc,
     tokens::{TokenFile, TokenInfo, TokensError},
 };
 use serde_json::{Value, json};
-use std::time::SystemTime;
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+/// `dialback token`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dialback token create billing --ttl 30d --file certs/tokens
+  dialback token list --json
+  dialback token revoke billing
+The file holds hashes, and no token. A node whose [gateway] names it takes a change up by itself,
+within a second. The bearer of a token is the caller of that name in [[allow]] and [[deny]].")]
+pub(crate) struct TokenArgs {
+    /// The file of tokens; it is made if it is missing
+    #[arg(long, global = true, value_name = "FILE", default_value = "certs/tokens")]
+    pub(crate) file: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+/// `dialback token ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Prints a new token: one line, and the only copy. Another one of the same name stays good
+    #[command(after_help = "\
+Example: dialback token create billing --ttl 30d
+  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/v1/agents")]
+    Create {
+        /// The caller that it makes of its bearer
+        name: Name,
+        /// How long the token is good, at most 366d
+        #[arg(long, value_name = "DURATION", default_value = BEARER_TTL, value_parser = parse_duration_text)]
+        ttl: Duration,
+    },
+    /// Lists tokens: whose, and until when
+    List {
+        /// Print one JSON array
+        #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+        json: bool,
+    },
+    /// Takes out every token of a caller, or one of them
+    #[command(after_help = "\
+Example: dialback token revoke billing --id 3f2a91c07b5d
+`dialback token list` shows ids; of a token that was found, `printf %s TOKEN | sha256sum`
+begins with its id.")]
+    Revoke {
+        /// The caller
+        name: Name,
+        /// The one token of this id
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+}
+
+/// As the library has it, written for help.
+const BEARER_TTL: &str = "30d";
 
 /// Runs the command.
 pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
@@ -98,5 +157,15 @@ impl From<TokensError> for Failure {
             }
             _ => Self::local(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_bearer_token_is_that_of_the_library() {
+        assert_eq!(parse_duration_text(BEARER_TTL), Ok(dialback::limits::BEARER_TTL_DEFAULT));
     }
 }

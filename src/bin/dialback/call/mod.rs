@@ -1,20 +1,78 @@
 //! `dialback call`: one call, each of its replies as a line of JSON.
 
+mod replies;
+
 use crate::{
-    args::CallArgs,
-    beside::{self, Grouped},
-    caller::Reach,
+    args::parse_timeout,
+    caller::{Reach, ReachArgs},
     exit::{Failure, refused_here},
     input::Input,
-    output::{Printed, escape_json, print_aside, print_json_aside},
+    output::print_json_aside,
 };
+use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{
-    Call, CallId, CallKind, Callee, Caller, Code, Inbound, Metadata, MethodPath, Name, Outbound,
-    Outcome, Reply, ServiceInfo, Shape, Status, json,
+    Call, CallId, CallKind, Callee, Caller, Code, MethodPath, Name, Outbound, ServiceInfo, Shape,
+    Status,
 };
-use serde::Serialize;
-use serde_json::value::RawValue;
+use replies::{Replies, Share, in_json};
 use std::time::{Duration, Instant};
+
+/// `dialback call`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dialback call warehouse HelloService/Hello -d '\"hello\"'
+  dialback call warehouse Demo/Echo -d @message.json --timeout 5s --json
+  dialback call warehouse Demo/Count -d '{\"n\":5,\"interval_ms\":200}'
+  seq 1 9 | jq -c '{value:.}' | dialback call warehouse Demo/Sum -d @-
+  dialback call --any HelloService/Hello -d '\"hello\"'
+The input is a sequence of JSON values, each one a message; without -d it is one null. Of a
+method that takes a stream each message is sent as soon as it is read. Each reply is printed
+as one line of JSON, as it comes. A failure is one line on standard error,
+  error: UNAVAILABLE (not_executed): agent warehouse is not attached
+with --json one object on standard output.
+not_executed: it did not run and will not; unknown: it may have; app_error: it ran and said no.
+Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
+71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
+80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout; at once if nothing listens there.")]
+pub(crate) struct CallArgs {
+    /// The agent's name, unless --any or --all is given, and what to call, as HelloService/Hello
+    #[arg(value_name = "AGENT SERVICE/METHOD", required = true, num_args = 1..=2)]
+    pub(crate) what: Vec<String>,
+    /// Call any agent that may answer for the service, as a [[host]] rule of the node says
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
+    pub(crate) any: bool,
+    /// Call every such agent, and print an outcome for each
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) all: bool,
+    /// Wait, within the timeout, for an agent to attach
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) wait: bool,
+    /// Ask for a stream of replies, where the method may be called either way: one that is
+    /// forwarded
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
+    pub(crate) stream: bool,
+    /// Higher goes first on the links, from -128 to 127; a node takes at most 0 [default: 0,
+    /// streams -16]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) priority: Option<i8>,
+    /// The messages: JSON, @FILE, or @- for standard input
+    #[arg(short, long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) data: Option<String>,
+    /// A pair of metadata, as 'key: value'; may come several times
+    #[arg(short = 'H', long = "header", value_name = "KEY: VALUE", value_parser = parse_header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// How long connecting and calling may take together, as 500ms, 5s, 2m [default: 30s, streams
+    /// 24h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print one JSON object, for a failure too
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+    /// The node and the certificates.
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
 
 /// Where a call goes.
 enum Whom {
@@ -46,36 +104,6 @@ const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The same for a stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-
-/// A call that went well, as `--json` shows it.
-#[derive(Serialize)]
-struct Answer<'a> {
-    ok: bool,
-    outcome: &'static str,
-    replies: &'a [Box<RawValue>],
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    metadata: Grouped,
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    trailers: Grouped,
-}
-
-/// What became of the call of one agent among several.
-#[derive(Serialize)]
-struct Share {
-    agent: String,
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<String>,
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    metadata: Grouped,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<Box<RawValue>>,
-}
 
 /// Runs the command.
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
@@ -140,7 +168,7 @@ impl Order {
             }
         };
         let until = tokio::time::Instant::now() + timeout;
-        let replies = Replies { wants_json: self.wants_json, seen: Vec::new(), until };
+        let replies = Replies::new(self.wants_json, until);
         match kind {
             CallKind::Unary => self.unary(&callee, input, timeout, replies).await,
             CallKind::ServerStream => self.server_stream(&callee, input, timeout, replies).await,
@@ -326,19 +354,6 @@ fn failed(status: Status, call_id: CallId) -> Failure {
     Failure::Call(status, Some(call_id))
 }
 
-/// A reply as JSON.
-fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
-    let text = json::cbor_to_text(message).and_then(|text| {
-        // It is ours, and whole.
-        let text = String::from_utf8(text.into()).map_err(|fault| fault.to_string())?;
-        RawValue::from_string(text).map_err(|fault| fault.to_string())
-    });
-    text.map_err(|why| {
-        let text = format!("the reply is not well-formed: {why}");
-        Status::with_outcome(Code::Internal, Outcome::Unknown, text)
-    })
-}
-
 /// Sends all of the input, then closes this half. That the other side takes no more is not told
 /// here: how the call ended says why.
 async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failure> {
@@ -380,81 +395,25 @@ async fn both<T>(
     }
 }
 
-/// Replies on their way to standard output.
-struct Replies {
-    wants_json: bool,
-    seen: Vec<Box<RawValue>>,
-    /// The deadline of the call, which holds for a stream while nobody reads standard output too.
-    until: tokio::time::Instant,
-}
-
-impl Replies {
-    async fn take_reply(&mut self, reply: &Reply, call_id: CallId) -> Result<(), Failure> {
-        let message = reply.message().map_err(|status| failed(status, call_id))?;
-        self.take(message, call_id).await.map(drop)
-    }
-
-    async fn take(&mut self, message: &[u8], call_id: CallId) -> Result<Printed, Failure> {
-        let value = in_json(message).map_err(|status| failed(status, call_id))?;
-        if self.wants_json {
-            self.seen.push(value);
-            return Ok(Printed::Written);
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
         }
-        print_aside(escape_json(Box::<str>::from(value).into())).await
-    }
-
-    async fn take_all(mut self, mut inbound: Inbound<()>, call_id: CallId) -> Result<(), Failure> {
-        while let Some(message) = inbound.next_encoded().await {
-            let message = message.map_err(|status| failed(status, call_id))?;
-            let until = self.until;
-            let printed = tokio::time::timeout_at(until, self.take(&message, call_id)).await;
-            let printed = printed.map_err(|_elapsed| {
-                let text = "the deadline passed while nobody read standard output";
-                failed(Status::unknown(Code::DeadlineExceeded, text), call_id)
-            })?;
-            // Returning drops the call, which cancels its handler.
-            if printed? == Printed::ReaderGone {
-                return Err(Failure::READER_GONE);
-            }
-        }
-        self.end(inbound.metadata(), inbound.trailing()).await
-    }
-
-    async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
-        if !self.wants_json {
-            return beside::tell(metadata, trailing).await;
-        }
-        let outcome = Outcome::Ok.as_str();
-        let [metadata, trailers] = [metadata, trailing].map(Grouped::of);
-        let answer = Answer { ok: true, outcome, replies: &self.seen, metadata, trailers };
-        print_json_aside(&answer).await.map(drop)
+        _ => Err("is not written 'key: value'".into()),
     }
 }
 
-impl Share {
-    fn new(agent: &Name, result: Result<Box<RawValue>, Status>) -> Self {
-        let agent = agent.to_string();
-        match result {
-            Ok(reply) => Self {
-                agent,
-                ok: true,
-                code: None,
-                outcome: Outcome::Ok.as_str(),
-                message: None,
-                details: None,
-                metadata: Grouped::default(),
-                reply: Some(reply),
-            },
-            Err(status) => Self {
-                agent,
-                ok: false,
-                code: Some(status.code().as_str()),
-                outcome: status.outcome().as_str(),
-                message: Some(status.message().to_owned()),
-                details: beside::details(&status),
-                metadata: Grouped::of(status.metadata()),
-                reply: None,
-            },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_a_key_and_a_value() {
+        assert_eq!(parse_header("key: a: b "), Ok(("key".into(), "a: b".into())));
+        assert_eq!(parse_header("key:"), Ok(("key".into(), String::new())));
+        for bad in ["", "key", ": value"] {
+            assert!(parse_header(bad).is_err(), "{bad:?} was taken for a header");
         }
     }
 }
