@@ -1,5 +1,5 @@
-//! `dialback agent`: reads its settings, dials its nodes, runs until it is told to stop, and takes
-//! up what its files say meanwhile.
+//! `dialback agent`: reads its settings, dials its nodes, runs until a signal, and applies changes
+//! of its files meanwhile.
 
 use crate::{
     args::TlsArgs,
@@ -31,40 +31,40 @@ use std::{
 Examples:
   dialback agent --node edge-1.example.com:4433 --demo
   dialback agent --forward HelloService=http://127.0.0.1:9000
-It dials until it gets through, and again whenever a link is lost. No port is opened.
-SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
-A second signal does not wait: calls in flight are cut off, and the exit code is 1.
-With --enroll it renews its certificate by itself; `dialback agent join` gets the first one.",
+It retries until it is connected, and reconnects when a link is lost. It opens no port.
+SIGINT or SIGTERM: accepts no new calls, lets calls in flight finish (25 s at most), exits 0.
+A second signal aborts the calls in flight and exits 1.
+With --enroll it renews its certificate itself; `dialback agent join` obtains the first one.",
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct AgentArgs {
-    /// The agent's config file
+    /// Config file of the agent
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// A node to dial; may come several times [default: localhost:4433]
+    /// Node to dial; may be repeated [default: localhost:4433]
     #[arg(long = "node", value_name = "HOST:PORT", value_delimiter = ',')]
     pub(crate) node: Vec<NodeAddress>,
-    /// Lead tcp:NAME to HOST:PORT or unix:/PATH; may come several times, and replaces [[tcp]] of
-    /// that name
+    /// Forward tcp:NAME to HOST:PORT or unix:/PATH; may be repeated, and replaces [[tcp]] of that
+    /// name
     #[arg(long, value_name = "NAME=ADDR", value_delimiter = ',')]
     pub(crate) tcp: Vec<TcpForward>,
     /// Host the demo services: HelloService and Demo
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     pub(crate) demo: Option<bool>,
-    /// The file to which Demo/Append writes; needs the demo
+    /// File that Demo/Append appends to; requires --demo
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
-    /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may come
-    /// several times
+    /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may be
+    /// repeated
     #[arg(long, value_name = "SERVICE=URL", value_delimiter = ',', value_parser = parse_forward)]
     pub(crate) forward: Vec<ForwardFlag>,
-    /// The enroller that renews the certificate at two thirds of its life [default: none; port
+    /// Enroller that renews the certificate at two thirds of its lifetime [default: none; port
     /// 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: Option<NodeAddress>,
-    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may
-    /// use]
+    /// Memory for messages of all callers, as 256MiB [default: half of the memory limit of the
+    /// process]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     /// The audit log.
@@ -73,12 +73,12 @@ pub(crate) struct AgentArgs {
     /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
-    /// What to do instead of running.
+    /// Subcommand to run instead.
     #[command(subcommand)]
     pub(crate) command: Option<JoinCommand>,
 }
 
-/// What the agent is to be, once flags, environment and file have spoken.
+/// Settings of the agent, from flags, environment and config file.
 struct Settings {
     credentials: Credentials,
     nodes: Vec<NodeAddress>,
@@ -87,13 +87,13 @@ struct Settings {
     hosted: Hosted,
     forwards: Forwards,
     audit: AuditFile,
-    /// Who keeps the certificate young, if somebody does.
+    /// Renewal of the certificate, if an enroller is configured.
     renewal: Option<Renewal>,
-    /// Where all this was read.
+    /// Files to watch.
     files: Vec<PathBuf>,
 }
 
-/// What it hosts.
+/// TCP forwards and demo services that the agent hosts.
 #[derive(PartialEq, Eq)]
 struct Hosted {
     tcp: Vec<TcpForward>,
@@ -101,7 +101,7 @@ struct Hosted {
     ledger: Option<PathBuf>,
 }
 
-/// What it keeps until it is started again.
+/// Settings that only change with a restart.
 #[derive(Clone, Copy)]
 struct Fixed<'a> {
     nodes: &'a [NodeAddress],
@@ -155,7 +155,7 @@ impl Settings {
         })
     }
 
-    /// For an agent that runs.
+    /// Update for a running agent.
     fn in_place_of(self, fixed: Fixed<'_>) -> Read<ConfigUpdate<AgentPolicy>> {
         let (of, live) = (self.credentials.clone(), fixed.forwards.clone());
         let needs_restart = reload::restarts([
@@ -183,7 +183,7 @@ fn node_default() -> Result<NodeAddress, Failure> {
     "localhost".parse().map_err(|error: dialback::NameError| Failure::local(&error))
 }
 
-/// Those that were typed, and those of the file that have other names.
+/// TCP forwards of the flags, and those of the config file that have other names.
 fn tcp_forwards(
     typed: &[TcpForward],
     of_file: Vec<TcpForward>,
@@ -208,9 +208,9 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
             Ok(demo::services(Some(ledger)))
         }
         (false, None) => Ok(Vec::new()),
-        (false, Some(_)) => {
-            Err(Failure::usage("the ledger is for Demo/Append; add --demo, or `demo = true`"))
-        }
+        (false, Some(_)) => Err(Failure::usage(
+            "the ledger is only used by Demo/Append; add --demo, or `demo = true`",
+        )),
     }
 }
 
@@ -226,7 +226,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     credentials::announce(&credentials);
     announce(&nodes, services.is_empty() && hosted.tcp.is_empty());
     for forward in &hosted.tcp {
-        tracing::info!("tcp:{} leads to {}", forward.name(), forward.upstream());
+        tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
     }
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
@@ -243,18 +243,18 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             Ok(next.in_place_of(fixed))
         };
         let apply = async |next| agent.apply(next).await;
-        let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
+        let first = signals.first(reload::watch_files(watch, hangups, reader, fit, apply)).await;
         signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
 }
 
-/// No rule at all opens everything that is hosted: that is for an owner to say at a start, and not
-/// for a file that was cut short.
+/// Rejects an update without rules, which would open everything that is hosted: the owner may say
+/// so at a start, a truncated file may not.
 fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failure> {
     if has_rules.get() && next.allow.is_empty() {
         return Err(Failure::usage(
-            "every [[allow]] rule of the config file is gone, which opens all that is hosted to every node; keep one, or restart the agent if that is meant",
+            "the config file has no [[allow]] rule any more, which would open every hosted service to every node; keep at least one rule, or restart the agent if this is intended",
         ));
     }
     has_rules.set(!next.allow.is_empty());
@@ -266,7 +266,7 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
         tracing::warn!(
-            "this agent hosts nothing; --forward makes it host services of a local HTTP server, --tcp NAME=ADDR leads connections on, --demo hosts the demo services"
+            "this agent hosts no services; add --forward for services of a local HTTP server, --tcp NAME=ADDR for TCP forwards, --demo for the demo services"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `dialback agents`: whom this caller may see, attached or not.
+//! `dialback agents`: lists the agents that this caller may see, attached or not.
 
 use crate::{
     caller::{Reach, ReachArgs},
@@ -13,17 +13,17 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example: dialback agents --json
-Asks the node as a caller. Its rules decide which agents this caller may see.")]
+Queries the node as a caller. The rules of the node decide which agents are listed.")]
 pub(crate) struct AgentsArgs {
-    /// Print one JSON array; a failure is one object
+    /// Print one JSON array; a failure is one JSON object
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
-    /// The node and the certificates.
+    /// Node and credentials.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
 
-/// A list is a small call. The same as a call's own default.
+/// Timeout of a listing, the default of a unary call.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs the command.
@@ -41,7 +41,7 @@ pub(crate) fn run(args: AgentsArgs) -> Result<(), Failure> {
 
 fn table(agents: &[AgentInfo]) -> String {
     if agents.is_empty() {
-        return "no agents that this caller may see".into();
+        return "this caller may see no agents".into();
     }
     let head = ["AGENT", "STATE", "SINCE", "ADDRESS", "SOFTWARE", "CALLS", "RTT"];
     let mut rows = vec![head.map(String::from).to_vec()];

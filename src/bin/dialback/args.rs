@@ -1,8 +1,8 @@
-//! What is typed. What it means is decided by each command: here only the grammar of single values
-//! is checked.
+//! The root command, and the arguments that several commands share. Each command's own arguments
+//! stand in its file. Only the grammar of single values is checked here.
 //!
-//! Every flag but `--force` is read from the environment too, as `DIALBACK_<FLAG>`: one rule,
-//! applied to all of them in one place.
+//! Every flag except `--force` is also read from the environment, as `DIALBACK_<FLAG>`: one rule,
+//! applied in one place.
 
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, call::CallArgs, certs::args::CertsArgs,
@@ -16,15 +16,14 @@ use dialback::{
 };
 use std::{path::PathBuf, time::Duration};
 
-/// Reverse RPC over QUIC: the agent inside a private network dials out, and is called over its own
-/// link.
+/// Reverse RPC over QUIC: an agent inside a private network dials out, and is called over that link
 #[derive(Debug, Parser)]
 #[command(
     name = "dialback",
     version,
     after_help = "\
-Every flag but --force can be set in the environment too: --log-level as DIALBACK_LOG_LEVEL.
-A flag goes before the environment, the environment before a config file.
+Every flag except --force can also be set in the environment: --log-level as DIALBACK_LOG_LEVEL.
+A flag overrides the environment, the environment overrides a config file.
 
 First contact:
   dialback certs init && dialback certs issue node edge-1 --san localhost
@@ -33,14 +32,14 @@ First contact:
   dialback agent --demo
   dialback call warehouse HelloService/Hello -d '\"hello\"'
 
-Exit codes: 0; 1 failed while running; 2 what was typed, a config file or local credentials;
-64 + RPC code for a call that failed (78 UNAVAILABLE, 80 UNAUTHENTICATED, ...); 130 on Ctrl-C."
+Exit codes: 0 success; 1 runtime failure; 2 bad usage, config file or local credentials;
+64 + RPC code for a failed call (78 UNAVAILABLE, 80 UNAUTHENTICATED, ...); 130 on Ctrl-C."
 )]
 pub(crate) struct Cli {
-    /// The form of log lines, which go to standard error
+    /// Log format; the log goes to standard error
     #[arg(long, global = true, value_name = "FORM", default_value = "text", help_heading = "Log")]
     pub(crate) log: LogForm,
-    /// The least level that is logged [default: info for node and agent, else warn]
+    /// Minimum log level [default: info for long-running commands, else warn]
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
     pub(crate) log_level: Option<LogLevel>,
     /// The command.
@@ -48,15 +47,15 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The form of log lines.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogForm {
-    // One object a line. Plain comments: help stays one line a flag.
+    // One object per line. Plain comments: help stays one line per flag.
     Json,
     Text,
 }
 
-/// The least level that is logged.
+/// Minimum log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogLevel {
     Error,
@@ -69,54 +68,53 @@ pub(crate) enum LogLevel {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Makes certificates and shows them
+    /// Create, renew, revoke and show certificates
     Certs(CertsArgs),
-    /// Runs a node: listens for agents and callers
+    /// Run a node: listen for agents and callers
     Node(NodeArgs),
-    /// Runs an agent: dials its nodes and hosts services
+    /// Run an agent: dial its nodes and host services
     Agent(AgentArgs),
-    /// Gets a caller's certificate from an enroller
+    /// Obtain a caller certificate from an enroller
     Caller(CallerArgs),
-    /// Runs an enroller: signs agents and callers that join or renew
+    /// Run an enroller: sign certificates of agents and callers that join or renew
     Enroll(EnrollArgs),
-    /// Calls a method of an agent
+    /// Call a method of an agent
     Call(CallArgs),
-    /// Opens a local port that ends at a forward of an agent
+    /// Forward a local port to a TCP forward of an agent
     Tcp(TcpArgs),
-    /// Lists the agents that this caller may see
+    /// List the agents that this caller may see
     Agents(AgentsArgs),
-    /// Lists the services that this caller may call
+    /// List the services that this caller may call
     Services(ServicesArgs),
-    /// Makes bearer tokens for callers that come over HTTP
+    /// Manage bearer tokens for callers of the HTTP gateway
     Token(TokenArgs),
-    /// Checks and tries rules
+    /// Check and test policy rules
     Policy(PolicyArgs),
-    /// Checks config files
+    /// Check config files
     Config(ConfigArgs),
 }
 
 /// The files of credentials, as flags.
 #[derive(Debug, Clone, Default, Args)]
-#[command(
-    next_help_heading = "Credentials [default: from certs/, the only certificate of the role]"
-)]
+#[command(next_help_heading = "Credentials [default: the only certificate of the role in certs/]")]
 pub(crate) struct TlsArgs {
-    /// Our certificate (PEM: the leaf, then intermediates)
+    /// Certificate chain (PEM: leaf, then intermediates)
     #[arg(long, value_name = "FILE")]
     pub(crate) cert: Option<PathBuf>,
-    /// Its private key [default: beside the certificate, ending in .key]
+    /// Private key [default: the path of the certificate, ending in .key]
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// The CAs to believe [default: ca.pem beside the certificate, and crl.pem there with it]
+    /// CA certificates to trust [default: ca.pem in the directory of the certificate, with crl.pem]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// The CAs to believe about nodes; --ca is then believed about agents and callers only
+    /// CA certificates to trust for nodes; --ca is then trusted for agents and callers only
     #[arg(long, value_name = "FILE")]
     pub(crate) node_ca: Option<PathBuf>,
-    /// The revocation lists to mind; none: no certificate is taken for revoked
+    /// Certificate revocation lists; without one no certificate counts as revoked
     #[arg(long, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
-    /// Whether intermediates are looked up in the lists too: leaf or chain [default: leaf]
+    /// Certificates to check for revocation: leaf, or chain to include intermediates [default:
+    /// leaf]
     #[arg(long, value_name = "SCOPE")]
     pub(crate) crl_scope: Option<CrlScope>,
 }
@@ -128,8 +126,8 @@ impl From<TlsArgs> for TlsFiles {
     }
 }
 
-/// Reads the command line and the environment. Ends the process where they cannot be read: 0 after
-/// help, else 2.
+/// Parses the command line and the environment. Exits the process on an error: 0 after help, else
+/// 2.
 pub(crate) fn parse() -> Cli {
     let read = with_environment(Cli::command())
         .try_get_matches()
@@ -137,10 +135,11 @@ pub(crate) fn parse() -> Cli {
     read.unwrap_or_else(|error| error.exit())
 }
 
-/// Gives every flag its variable, hidden in help: the first page of help states the rule.
+/// Gives every flag its environment variable, hidden in help: the first page of help states the
+/// rule.
 ///
-/// Not so for `config`: its flags name files to look at, and `DIALBACK_NODE` is where a node is
-/// dialled.
+/// `config` is excluded: its flags name files to check, and `DIALBACK_NODE` is the address of a
+/// node.
 fn with_environment(command: clap::Command) -> clap::Command {
     if command.get_name() == "config" {
         return command;
@@ -166,7 +165,7 @@ pub(crate) fn parse_duration_text(text: &str) -> Result<Duration, String> {
 pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = parse_duration(text).map_err(|why| why.to_string())?;
     if timeout.is_zero() {
-        return Err("a call needs time; write 500ms, 5s or 2m".into());
+        return Err("the timeout must be above zero; write 500ms, 5s or 2m".into());
     }
     Ok(timeout)
 }

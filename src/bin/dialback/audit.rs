@@ -1,5 +1,5 @@
-//! The audit log of a node or an agent: opened before anything else starts, opened again on SIGHUP,
-//! written to its end.
+//! The audit log of a node or an agent: opened before anything else starts, reopened on SIGHUP,
+//! flushed at the end.
 
 use crate::exit::Failure;
 use clap::{Args, builder::BoolishValueParser};
@@ -9,15 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The audit log, as flags.
+/// Flags of the audit log.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Audit log")]
 pub(crate) struct AuditArgs {
-    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP opens it
-    /// again
+    /// Write links and refusals to this file as JSON lines; - is standard output. SIGHUP reopens it
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
-    /// Write every call there too
+    /// Also write every call to the audit log
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     pub(crate) audit_calls: Option<bool>,
@@ -30,13 +29,13 @@ impl From<AuditArgs> for AuditFile {
     }
 }
 
-/// Opens what flags and file name.
+/// Opens the audit log that flags or the config file name.
 pub(crate) fn open(settings: AuditFile) -> Result<Audit, Failure> {
     let AuditFile { file, calls } = settings;
     let has_calls = calls.unwrap_or(false);
     let audit = match file.as_deref() {
         None if has_calls => {
-            let text = "the audit log is to have calls and has no file; add --audit FILE, or `file` under [audit]";
+            let text = "calls are to be audited, but no audit file is set; add --audit FILE, or `file` under [audit]";
             return Err(Failure::usage(text));
         }
         None => return Ok(Audit::default()),
@@ -50,8 +49,7 @@ pub(crate) fn open(settings: AuditFile) -> Result<Audit, Failure> {
     Ok(audit.with_calls(has_calls))
 }
 
-/// Runs a program, and opens its audit log again on each SIGHUP. Whoever rotates logs renames the
-/// file first.
+/// Runs a program, and reopens its audit log on each SIGHUP. Log rotation renames the file first.
 pub(crate) async fn kept<T>(audit: &Audit, work: impl Future<Output = T>) -> Result<T, Failure> {
     let ended = tokio::select! {
         ended = work => Ok(ended),
@@ -59,13 +57,13 @@ pub(crate) async fn kept<T>(audit: &Audit, work: impl Future<Output = T>) -> Res
     };
     if !audit.flush(AUDIT_FLUSH_WAIT_MAX) {
         tracing::warn!(
-            "the last lines of the audit log were not written within {AUDIT_FLUSH_WAIT_MAX:?}"
+            "audit log not flushed within {AUDIT_FLUSH_WAIT_MAX:?}: its last lines are lost"
         );
     }
     ended
 }
 
-/// Never ends well.
+/// Reopens the audit log on each SIGHUP. Returns only if SIGHUP cannot be received.
 #[cfg(unix)]
 async fn reopen_on_hangup<T>(audit: &Audit) -> Result<T, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -78,7 +76,7 @@ async fn reopen_on_hangup<T>(audit: &Audit) -> Result<T, Failure> {
     std::future::pending().await
 }
 
-/// Elsewhere nobody can ask for it.
+/// Other systems have no SIGHUP.
 #[cfg(not(unix))]
 async fn reopen_on_hangup<T>(_: &Audit) -> Result<T, Failure> {
     std::future::pending().await

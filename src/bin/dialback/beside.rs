@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Failure,
-    output::{escape, say_aside},
+    output::{eprint_aside, escape},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use dialback::{Metadata, Status};
@@ -50,7 +50,7 @@ pub(crate) async fn tell(metadata: &Metadata, trailing: &Metadata) -> Result<(),
         let line = |(key, value)| format!("{title} {}\n", escape(&format!("{key}: {value}")));
         pairs.iter().map(line).collect::<String>()
     };
-    say_aside([lines("metadata", metadata), lines("trailer", trailing)].concat()).await
+    eprint_aside([lines("metadata", metadata), lines("trailer", trailing)].concat()).await
 }
 
 #[cfg(test)]

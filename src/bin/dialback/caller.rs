@@ -1,4 +1,4 @@
-//! A caller for one command: connect, do one thing, leave politely, whatever happened.
+//! A caller for one command: connects, does one thing, closes the link gracefully in any case.
 
 use crate::{
     args::TlsArgs,
@@ -15,10 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How a caller reaches its node.
+/// Flags of a command that acts as a caller.
 #[derive(Debug, Args)]
 pub(crate) struct ReachArgs {
-    /// The node
+    /// Address of the node
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]
     pub(crate) node: NodeAddress,
     /// Certificates.
@@ -26,29 +26,29 @@ pub(crate) struct ReachArgs {
     pub(crate) tls: TlsArgs,
 }
 
-/// A node that has not answered by now does not, whatever the call's own time.
+/// Time to connect, whatever the timeout of the call.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The goodbye leaves within a turn of the runtime. QUIC would stay for three round trips and more
-/// to repeat it if need be, which is felt at a prompt; a node that misses it drops the link by its
-/// heartbeat.
+/// Time to close after success. GOODBYE is sent within one turn of the runtime. QUIC would wait
+/// three round trips or more to retransmit it, which is noticeable at a prompt; a node that misses
+/// it drops the link by its heartbeat.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(20);
 
-/// After a call that was dropped or failed its end matters to a handler that may still run: long
-/// enough to repeat the goodbye.
+/// Time to close after a failed or dropped call, whose handler may still run: long enough to
+/// retransmit GOODBYE.
 const CANCEL_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// Whom to reach, as whom, and within which time.
+/// Node, credentials and timeout of a connection.
 pub(crate) struct Reach {
     credentials: Credentials,
     node: NodeAddress,
     timeout: Duration,
-    /// A failed call is printed as JSON.
+    /// Prints a failed call as JSON.
     wants_json: bool,
 }
 
 impl Reach {
-    /// Loads the caller's credentials. The time counts from the connecting on.
+    /// Loads the caller's credentials. The timeout includes connecting.
     pub(crate) fn new(
         args: ReachArgs,
         timeout: Duration,
@@ -58,12 +58,12 @@ impl Reach {
         Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING), wants_json })
     }
 
-    /// With credentials that were loaded before, for a caller that stays.
+    /// Uses loaded credentials, for a long-running caller.
     pub(crate) const fn with(credentials: Credentials, node: NodeAddress) -> Self {
         Self { credentials, node, timeout: TIMEOUT_CEILING, wants_json: false }
     }
 
-    /// Runs work with a linked caller. The work is told how much time is left; a signal drops it.
+    /// Runs work with a connected caller and passes it the remaining time. A signal drops it.
     pub(crate) fn run<T>(
         self,
         work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
@@ -76,23 +76,23 @@ impl Reach {
             let (mut signals, wants_json) = (Signals::listen()?, self.wants_json);
             match self.connect_and(&mut signals, work).await {
                 Err(failure) => {
-                    let told = failure.told_as_json(wants_json);
+                    let told = failure.printed_as_json(wants_json);
                     Err(unless_stopped(&mut signals, told).await.unwrap_or_else(Stop::failure))
                 }
                 done => done,
             }
         });
-        // A resolver that still hangs in its thread must not keep the process.
+        // A resolver that hangs in its thread must not keep the process alive.
         runtime.shutdown_background();
         result
     }
 
-    /// A linked caller, unless a signal comes first.
+    /// Connects, unless a signal comes first.
     async fn connect(self, signals: &mut Signals) -> Result<Caller, Failure> {
         Ok(unless_stopped(signals, self.dial()).await.map_err(Stop::failure)??)
     }
 
-    /// A linked caller.
+    /// Connects.
     pub(crate) async fn dial(self) -> Result<Caller, ConnectError> {
         Caller::builder(self.credentials)
             .node(self.node.to_string())
@@ -116,7 +116,7 @@ impl Reach {
     }
 }
 
-/// What the future gives, or the signal that came first; the future is dropped then.
+/// Awaits the future, or drops it when a signal comes first.
 async fn unless_stopped<T>(
     signals: &mut Signals,
     future: impl Future<Output = T>,

@@ -1,4 +1,4 @@
-//! `dialback config check`: a file judged before anything runs with it.
+//! `dialback config check`: checks config files before anything runs with them.
 
 use crate::{
     exit::Failure,
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// `dialback config`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub(crate) command: ConfigCommand,
 }
@@ -20,31 +20,31 @@ pub(crate) struct ConfigArgs {
 /// `dialback config ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Reads a config file and says what is wrong with it, all at once
+    /// Check config files and report all errors at once
     #[command(after_help = "Example: dialback config check --node examples/first/node.toml")]
     Check {
-        /// A node's or an agent's file: the one whose keys it has
+        /// Config file of a node or an agent, detected by its keys
         #[arg(required_unless_present_any = ["node", "agent"])]
         file: Option<PathBuf>,
-        /// A node's file
+        /// Config file of a node
         #[arg(long, value_name = "FILE")]
         node: Option<PathBuf>,
-        /// An agent's file
+        /// Config file of an agent
         #[arg(long, value_name = "FILE")]
         agent: Option<PathBuf>,
     },
 }
 
-/// Runs the command. Every file that was named is judged, and all faults are told together.
+/// Runs the command. Checks every named file and reports all errors together.
 pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
     let ConfigCommand::Check { file, node, agent } = args.command;
-    let judged = [
+    let checked = [
         node.map(|path| check_node(&path)),
         agent.map(|path| check_agent(&path)),
         file.map(|path| check_either(&path)),
     ];
     let mut faults = Vec::new();
-    for one in judged.into_iter().flatten() {
+    for one in checked.into_iter().flatten() {
         match one {
             Ok(line) => print(&escape(&line))?,
             Err(found) => faults.extend(found.iter().map(ToString::to_string)),
@@ -64,17 +64,17 @@ fn check_agent(path: &Path) -> Result<String, Faults> {
     Ok(format!("{}: an agent's file, {} {nodes}", path.display(), config.nodes.len()))
 }
 
-/// A file that is good as either; else the faults of the kind of which it has fewer keys that
-/// belong in the other's file, and then fewer faults.
+/// Accepts a file that is valid as either kind; else returns the errors of the kind with fewer
+/// misplaced keys, then with fewer errors.
 fn check_either(path: &Path) -> Result<String, Faults> {
     check_node(path).or_else(|as_node| {
         check_agent(path).map_err(|as_agent| {
-            if strangeness(&as_agent) < strangeness(&as_node) { as_agent } else { as_node }
+            if misplacement(&as_agent) < misplacement(&as_node) { as_agent } else { as_node }
         })
     })
 }
 
-fn strangeness(faults: &Faults) -> (usize, usize) {
+fn misplacement(faults: &Faults) -> (usize, usize) {
     let is_misplaced = |fault: &String| fault.contains("belongs in a");
     let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
     (texts.iter().filter(|fault| is_misplaced(fault)).count(), texts.len())

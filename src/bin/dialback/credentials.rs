@@ -1,5 +1,4 @@
-//! Which files the credentials come from: flags, environment, config file, or the directory
-//! `certs`.
+//! Files of the credentials: from flags, environment, config file, or the directory `certs`.
 
 use crate::{args::TlsArgs, exit::Failure};
 use dialback::{
@@ -13,10 +12,10 @@ use std::{
     time::SystemTime,
 };
 
-/// Where `dialback certs` puts them unless told otherwise.
+/// Default directory of `dialback certs`.
 const DIR_DEFAULT: &str = "certs";
 
-/// Finds and loads the credentials of a role. `file` is what the config file says.
+/// Finds and loads the credentials of a role. `file` holds the paths of the config file.
 pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credentials, Failure> {
     load_from(role, &locate(role, flags.into(), file)?)
 }
@@ -29,48 +28,48 @@ pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentia
     Ok(credentials)
 }
 
-/// Finishes what was left between certificate and key. Where that cannot be written, reading the
-/// files says what is wrong with them.
+/// Completes an interrupted replacement of certificate and key. If it cannot be written, reading
+/// the files reports the error.
 fn mend(files: &CredentialFiles) {
     let key = files.key.display();
     match mend_pair(&files.cert, &files.key) {
-        Ok(Mended::Request) => tracing::info!(
-            "the certificate of the requested key is here: the key has replaced {key}"
-        ),
-        Ok(Mended::Replacement) => tracing::warn!(
-            "a replacement of certificate and key was cut off between the two, and is finished now"
-        ),
+        Ok(Mended::Request) => {
+            tracing::info!("certificate for the requested key found: the key has replaced {key}")
+        }
+        Ok(Mended::Replacement) => {
+            tracing::warn!("completed an interrupted replacement of certificate and key")
+        }
         Ok(_) => {}
         Err(error) => {
             let error = Failure::local(&error).lines().join("; ");
-            tracing::warn!("cannot put the requested key in the place of {key}: {error}");
+            tracing::warn!("cannot replace {key} with the requested key: {error}");
         }
     }
 }
 
-/// Which files there are to watch.
+/// Paths to watch.
 pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
     let CredentialFiles { cert, key, ca, node_ca, crl, crl_scope: _ } = files.clone();
     [Some(cert), Some(key), Some(ca), node_ca, crl].into_iter().flatten().collect()
 }
 
-/// Which files a party that stays reads, once and again. What was found at its start stays what it
-/// reads: a revocation list that is gone is a fault then, and not a party without a list; and
-/// another certificate that comes to lie beside its own confuses nobody.
+/// Locates the credential files of a long-running command. The files found at its start stay the
+/// ones it reads: a revocation list that disappears is then an error, and a second certificate in
+/// the directory does not matter.
 pub(crate) struct Locator {
     role: Role,
-    /// What was found, for what the config file said.
+    /// Files found, and the config file's paths they were found for.
     found: Mutex<Option<(TlsFiles, CredentialFiles)>>,
 }
 
 impl Locator {
-    /// Nothing is found yet.
+    /// Locator that has not searched yet.
     pub(crate) fn new(role: Role) -> Self {
         Self { role, found: Mutex::default() }
     }
 
-    /// The files. Looked for at the first time, when the config file says something else, and as
-    /// long as there is no revocation list.
+    /// Returns the files. Searches at the first call, when the config file's paths have changed,
+    /// and as long as there is no revocation list.
     pub(crate) fn locate(
         &self,
         flags: TlsFiles,
@@ -91,7 +90,7 @@ impl Locator {
 
 /// Finds the files of the credentials of a role.
 fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
-    // A certificate that is named by a flag brings its own key, not the one of the file.
+    // A certificate named by a flag comes with its own key, not the one of the config file.
     let files = beside(with_key(flags).or(file));
     let (is_named, is_without_list) = (files.crl.is_some(), files.is_without_list());
     let mut found = match files.whole()? {
@@ -109,11 +108,11 @@ fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles
         found.crl.as_deref().is_some_and(|list| list.symlink_metadata().is_ok() || is_named);
     if files.crl_scope.is_some() && !has_list {
         return Err(Failure::usage(
-            "crl_scope is set and no revocation list is; name one with --crl, or crl under [tls]",
+            "crl_scope is set, but no revocation list; set --crl, or crl under [tls]",
         ));
     }
     if found.crl.is_none() && !is_without_list {
-        // Named although it is missing: that is told when it is read.
+        // Set although it is missing: reading it reports the error.
         found.crl = found.missing_list();
     }
     Ok(found)
@@ -125,13 +124,12 @@ fn with_key(mut files: TlsFiles) -> TlsFiles {
     files
 }
 
-/// Fills what is not named from beside the certificate. The list goes with the CA: who names the CA
-/// names its list.
+/// Fills in missing paths from the directory of the certificate. The revocation list belongs to the
+/// CA: whoever sets the CA sets its list.
 fn beside(files: TlsFiles) -> TlsFiles {
     let mut files = with_key(files);
     let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };
-    // A certificate that is not there is the fault to tell of, not the CA that does not stand
-    // beside it.
+    // For a missing certificate, that is the error to report, not the CA missing next to it.
     files.ca = sibling(&cert, "ca.pem").or_else(|| (!cert.exists()).then(|| cert.clone()));
     files.crl = files.crl.or_else(|| sibling(&cert, "crl.pem"));
     files
@@ -142,7 +140,7 @@ fn sibling(cert: &Path, name: &str) -> Option<PathBuf> {
     path.symlink_metadata().is_ok().then_some(path)
 }
 
-/// Says whose certificate is in use and until when, and when the revocation list ends.
+/// Logs the certificate in use and its expiry, and the expiry of the revocation list.
 pub(crate) fn announce(credentials: &Credentials) {
     let identity = credentials.identity();
     tracing::info!(
@@ -153,12 +151,12 @@ pub(crate) fn announce(credentials: &Credentials) {
     );
     match credentials.crl_next_update() {
         Some(until) if until < SystemTime::now() => tracing::warn!(
-            "the revocation list held until {}, and every new link is refused until a new one is here; `dialback certs crl` signs it",
+            "revocation list expired at {}: every new link is refused; sign a new list with `dialback certs crl`",
             Utc(until)
         ),
-        Some(until) => tracing::info!("revocation list holds until {}", Utc(until)),
+        Some(until) => tracing::info!("revocation list expires {}", Utc(until)),
         None => tracing::warn!(
-            "no revocation list: no certificate is taken for revoked; `dialback certs crl` makes one, and --crl or `crl` under [tls] names it"
+            "no revocation list: revoked certificates are accepted; create one with `dialback certs crl` and set --crl, or `crl` under [tls]"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! `dialback enroll`: an enroller beside the CA, and the tokens by which machines join.
+//! `dialback enroll`: an enroller with its CA, and the join tokens of new machines.
 
 use crate::{
     args::parse_duration_text, exit::Failure, node::runtime, output::print, signals::Signals,
@@ -21,23 +21,22 @@ use std::{
 /// `dialback enroll`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example, where the CA is:
+Example, at the CA:
   dialback enroll --listen '[::]:4434' --ca-dir certs
   dialback enroll token agent warehouse --ttl 1h --ca-dir certs
-It signs agents and callers, never a node and never a CA. Open its one UDP port to the
-machines that join. Keep nodes under a CA of their own where a break-in here must not
-make one.")]
+It signs agents and callers, never a node or a CA. Open its UDP port to the machines that
+join. Use a separate CA for nodes if a compromised enroller must not be able to sign one.")]
 pub(crate) struct EnrollArgs {
-    /// Where to listen, UDP [default: [::]:4434, which is IPv6 and IPv4]
+    /// UDP address to listen on [default: [::]:4434, IPv6 and IPv4]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) listen: Option<SocketAddr>,
-    /// The directory of the CA, as `dialback certs init` makes it
+    /// Directory of the CA, as created by `dialback certs init`
     #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
     pub(crate) ca_dir: PathBuf,
-    /// How long its certificates hold
+    /// Lifetime of the certificates that it signs
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_duration_text)]
     pub(crate) leaf_ttl: Duration,
-    /// What to do instead of listening.
+    /// Subcommand to run instead.
     #[command(subcommand)]
     pub(crate) command: Option<EnrollCommand>,
 }
@@ -45,14 +44,14 @@ pub(crate) struct EnrollArgs {
 /// `dialback enroll ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EnrollCommand {
-    /// Prints a join token: one line, which lets one machine join once as this party
+    /// Print a join token: one line, with which one machine can join once under this name
     #[command(after_help = "Example: dialback enroll token agent warehouse --ttl 1h")]
     Token {
         /// agent or caller
         role: Role,
-        /// The party's name
+        /// Name of the agent or caller
         name: Name,
-        /// How long the token is good, at most 30d
+        /// Lifetime of the token, at most 30d
         #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration_text)]
         ttl: Duration,
     },

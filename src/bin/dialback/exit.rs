@@ -1,5 +1,4 @@
-//! How a command ends: its exit code, and how a failure is told. Only here an error meets the
-//! terminal.
+//! Exit code and error output of a command. Errors reach the terminal only here.
 
 use crate::beside::{self, Grouped};
 use crate::log_writer::LogWriter;
@@ -18,64 +17,65 @@ use std::{
     time::SystemTime,
 };
 
-/// The process could not do what was asked although it was asked rightly.
+/// Runtime failure of a valid command.
 const RUNTIME: u8 = 1;
-/// What was typed, a config file or local credentials are at fault.
+/// Bad usage, config file or local credentials.
 const LOCAL: u8 = 2;
-/// A failed call ends with this and its code, as grpcurl does.
+/// Added to the code of a failed call, as grpcurl does.
 const CALL_BASE: u8 = 64;
-/// A process that a signal ended, as shells count.
+/// Added to the number of a signal, as shells do.
 const SIGNAL_BASE: u8 = 128;
 
-/// Why a command did not succeed. Its kind decides the exit code.
+/// Failure of a command. Its kind decides the exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It failed while running.
+    /// Runtime failure, one line per fact.
     Runtime(Vec<String>),
-    /// What was typed, a config file or local credentials are at fault: one line a fact.
+    /// Bad usage, config file or local credentials: one line per fact.
     Local(Vec<String>),
-    /// A certificate is not valid yet, by a clock that may be behind; ours is from this moment on.
+    /// A certificate is not valid yet, by a clock that may be behind; with its start, if it is
+    /// ours.
     NotValidYet(String, Option<SystemTime>),
     /// A call failed.
     Call(Status, Option<CallId>),
-    /// A signal of this number came.
+    /// Ended by the signal of this number.
     Signal(u8),
-    /// All has been said, and this is the code.
-    Said(u8),
+    /// Already reported; with its exit code.
+    Reported(u8),
 }
 
 impl Failure {
-    /// The reader of standard output has gone before the last line: the exit code of programs that
-    /// SIGPIPE ends.
+    /// The reader of standard output closed the pipe before the last line: the exit code of
+    /// SIGPIPE.
     pub(crate) const READER_GONE: Self = Self::Signal(13);
 
-    /// What was typed, a config file or local credentials: one fact, with its causes.
+    /// Bad usage, config file or local credentials: an error with its causes.
     pub(crate) fn local(error: &dyn Error) -> Self {
         Self::Local(vec![chain(error)])
     }
 
-    /// The same, in words.
+    /// The same, as text.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::Local(vec![text.into()])
     }
 
-    /// A call that failed, and was told already.
-    pub(crate) const fn said(code: Code) -> Self {
-        Self::Said(CALL_BASE + code.number())
+    /// A failed call that is already reported.
+    pub(crate) const fn reported(code: Code) -> Self {
+        Self::Reported(CALL_BASE + code.number())
     }
 
-    /// Something that failed while running, with its causes.
+    /// Runtime failure: an error with its causes.
     pub(crate) fn runtime(error: &dyn Error) -> Self {
         Self::Runtime(vec![chain(error)])
     }
 
-    /// Tells a failed call as one JSON object on standard output, if that was asked for.
-    pub(crate) async fn told_as_json(self, wanted: bool) -> Self {
+    /// Prints a failed call as one JSON object on standard output, if wanted.
+    pub(crate) async fn printed_as_json(self, wanted: bool) -> Self {
         match &self {
             Self::Call(status, call_id) if wanted => {
-                let said = Self::Said(self.code());
+                let reported = Self::Reported(self.code());
                 let printed = print_json_aside(&FailedCall::new(status, *call_id)).await;
-                printed.map_or_else(|why| why, |_| said)
+                printed.map_or_else(|why| why, |_| reported)
             }
             _ => self,
         }
@@ -87,38 +87,38 @@ impl Failure {
             Self::Local(_) | Self::NotValidYet(..) => LOCAL,
             Self::Call(status, _) => CALL_BASE + status.code().number(),
             Self::Signal(number) => SIGNAL_BASE + number,
-            Self::Said(code) => *code,
+            Self::Reported(code) => *code,
         }
     }
 
-    /// What there is to tell, a line each.
+    /// Lines to print.
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Runtime(lines) | Self::Local(lines) => lines.clone(),
             Self::NotValidYet(line, _) => vec![line.clone()],
             Self::Call(status, _) => vec![beside::line(status)],
-            Self::Signal(_) | Self::Said(_) => vec![],
+            Self::Signal(_) | Self::Reported(_) => vec![],
         }
     }
 }
 
-/// Prints why a command failed, one `error: ...` a line, and gives the exit code.
+/// Prints the errors of a command, one `error: ...` per line, and returns the exit code.
 ///
-/// They go the way of log lines, after those, and wait for a place in their queue: a standard error
-/// that is read has them, and one that nobody reads holds up the end by a bounded time only.
+/// The lines are queued after the log lines and wait for space in the queue: they are written if
+/// standard error is read, and delay the exit by a bounded time if it is not.
 pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> ExitCode {
     let code = result.as_ref().err().map_or(0, Failure::code);
     let lines = result.err().iter().flat_map(Failure::lines).collect::<Vec<_>>();
     let lines = lines.iter().map(|line| format!("error: {}\n", escape(line)).into_bytes());
     match log {
         Some(log) => drop(log.finish(lines.collect())),
-        // Nobody may be there to read it; the exit code still tells.
+        // Standard error may be closed; the exit code still tells.
         None => lines.for_each(|line| drop(io::stderr().write_all(&line))),
     }
     code.into()
 }
 
-/// An error and its causes in one line. A cause that the text already has is not said twice.
+/// An error and its causes in one line. A cause that the text already contains is not repeated.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -132,7 +132,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A failed call as `--json` shows it.
+/// A failed call in the form of `--json`.
 #[derive(Serialize)]
 struct FailedCall<'a> {
     ok: bool,
@@ -230,8 +230,8 @@ impl From<Status> for Failure {
     }
 }
 
-/// A call that is refused before anything is sent.
-pub(crate) fn refused_here(text: impl Into<String>) -> Failure {
+/// Error for a call that is rejected before anything is sent.
+pub(crate) fn rejected_locally(text: impl Into<String>) -> Failure {
     Status::not_executed(Code::InvalidArgument, text).into()
 }
 
@@ -253,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_call_is_told_in_one_line() {
+    fn a_failed_call_is_printed_in_one_line() {
         let failure =
             Failure::from(Status::not_executed(Code::Unavailable, "agent a is not attached"));
         assert_eq!(failure.lines(), ["UNAVAILABLE (not_executed): agent a is not attached"]);
     }
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer{}", if *.tells { ": inner" } else { "" })]
         struct Outer {

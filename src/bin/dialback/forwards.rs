@@ -1,5 +1,5 @@
-//! The services that an agent forwards to local HTTP servers: from flags and file, hosted, and
-//! replaced while the agent runs.
+//! Services that an agent forwards to local HTTP servers: read from flags and config file, hosted,
+//! and replaced while the agent runs.
 
 use crate::exit::Failure;
 use dialback::{
@@ -19,26 +19,26 @@ pub(crate) struct ForwardFlag {
     upstream: UpstreamAddress,
 }
 
-/// Reads one.
+/// Parses one.
 pub(crate) fn parse_forward(text: &str) -> Result<ForwardFlag, String> {
     let (service, upstream) = text
         .split_once('=')
-        .ok_or("it is not written SERVICE=URL, as HelloService=http://127.0.0.1:9000")?;
+        .ok_or("expected SERVICE=URL, as HelloService=http://127.0.0.1:9000")?;
     let service = service.parse().map_err(|fault: dialback::NameError| fault.to_string())?;
     let upstream: UpstreamAddress =
         upstream.parse().map_err(|fault: dialback::UpstreamError| fault.to_string())?;
     if upstream.is_tls() {
-        let text = "an https upstream needs a stated trust, so it stands in the config file: [[service]] with `forward` and `upstream_ca`";
+        let text = "an https upstream requires a CA: configure it in the config file, [[service]] with `forward` and `upstream_ca`";
         return Err(text.into());
     }
     Ok(ForwardFlag { service, upstream })
 }
 
-/// All of them, with the files that vouch for their upstreams.
+/// All forwards of the agent.
 pub(crate) struct Forwards(Vec<(ForwardConfig, Forward)>);
 
 impl Forwards {
-    /// Those of the file and those of the flags, which go before the file's of the same name.
+    /// Those of the config file and those of the flags, which replace the file's of the same name.
     pub(crate) fn read(
         flags: &[ForwardFlag],
         file: Vec<ForwardConfig>,
@@ -57,12 +57,12 @@ impl Forwards {
         made.collect::<Result<_, Failure>>().map(Self)
     }
 
-    /// The files that they go by.
+    /// Files to watch.
     pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
         self.0.iter().filter_map(|(config, _)| config.upstream_ca.clone())
     }
 
-    /// The services, and what replaces their upstreams later.
+    /// The services, and the handles that replace their upstreams later.
     pub(crate) fn host(self) -> (Vec<Service>, Live) {
         let hosted = self.0.into_iter().map(|(config, forward)| {
             announce(&config);
@@ -73,7 +73,7 @@ impl Forwards {
         (services, Live(live))
     }
 
-    /// Puts these upstreams in place of those that are live, as far as their services are.
+    /// Replaces the upstreams of running services of the same name and methods.
     pub(crate) fn replace(self, live: &Live) {
         for (config, forward) in self.0 {
             let hosted = live.0.iter().find(|(hosted, _)| is_registered_alike(hosted, &config));
@@ -89,13 +89,13 @@ fn announce(config: &ForwardConfig) {
     tracing::info!("forwarding {} to {}", config.service, config.upstream);
 }
 
-/// What is hosted, and how its upstreams are replaced.
+/// Running forwards and the handles that replace their upstreams.
 #[derive(Clone)]
 pub(crate) struct Live(Vec<(ForwardConfig, ForwardHandle)>);
 
 impl Live {
-    /// Whether these would be registered with the same services and methods, so that they can be
-    /// put in force as they are.
+    /// Whether these have the same services and methods, so that they can be applied without a new
+    /// registration.
     pub(crate) fn is_registered_as(&self, next: &Forwards) -> bool {
         let has = |config: &ForwardConfig| {
             self.0.iter().any(|(hosted, _)| is_registered_alike(hosted, config))
@@ -104,7 +104,7 @@ impl Live {
     }
 }
 
-/// The start of a file is read, should it be the wrong one: a bundle of CAs is smaller.
+/// Reads a file up to a limit that no bundle of CAs reaches, should it be the wrong file.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(CONFIG_BYTES_MAX as u64).read_to_end(&mut bytes)?;
@@ -117,12 +117,12 @@ fn is_registered_alike(one: &ForwardConfig, other: &ForwardConfig) -> bool {
 
 fn forward(config: &ForwardConfig) -> Result<Forward, Failure> {
     let fault = |why: &dyn std::fmt::Display| {
-        Failure::usage(format!("the upstream of {}: {why}", config.service))
+        Failure::usage(format!("upstream of {}: {why}", config.service))
     };
     let ca_pem = match &config.upstream_ca {
         None => None,
         Some(path) => Some(read(path).map_err(|error| {
-            fault(&format_args!("cannot read its CAs in {}: {error}", path.display()))
+            fault(&format_args!("cannot read CA certificates {}: {error}", path.display()))
         })?),
     };
     let made = Forward::new(config.upstream.clone(), ca_pem.as_deref());

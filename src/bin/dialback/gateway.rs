@@ -1,5 +1,4 @@
-//! The HTTP door of `dialback node`: what flags and file say of it, and what of that can change
-//! while it runs.
+//! The HTTP gateway of `dialback node`: its settings, and those that can change while it runs.
 
 use crate::{exit::Failure, node::NodeArgs};
 use dialback::{
@@ -13,46 +12,47 @@ use std::{
     sync::Arc,
 };
 
-/// What the door is to be, once flags and file have spoken and the files that they name were read.
+/// Settings of the gateway, from flags, config file and the files that they name.
 pub(crate) struct GatewaySettings {
     listen: SocketAddr,
-    said: GatewayFile,
+    config: GatewayFile,
     tokens: Option<TokenJudge>,
     certificate: Option<ServerCertificate>,
 }
 
 impl GatewaySettings {
-    /// Reads them, if there is to be a door.
+    /// Reads them, if a gateway is configured.
     pub(crate) fn read(
         args: &NodeArgs,
         file: Option<GatewayFile>,
     ) -> Result<Option<Self>, Failure> {
-        let mut said = match (file, args.gateway) {
-            (Some(said), _) => said,
+        let mut config = match (file, args.gateway) {
+            (Some(config), _) => config,
             (None, Some(_)) => GatewayFile::default(),
             (None, None) if args.tokens.is_some() => {
-                let text = "--tokens is for the HTTP door; name where that listens with --gateway IP:PORT, or in [gateway] of the config file";
+                let text = "--tokens requires the HTTP gateway; set its address with --gateway IP:PORT, or in [gateway] of the config file";
                 return Err(Failure::Local(vec![text.into()]));
             }
             (None, None) => return Ok(None),
         };
-        said.tokens = args.tokens.clone().or(said.tokens);
-        let listen = args.gateway.or(said.listen);
-        let tokens = said.tokens.as_ref().map(|path| judge(path)).transpose()?;
-        let certificate = match &said.tls {
+        config.tokens = args.tokens.clone().or(config.tokens);
+        let listen = args.gateway.or(config.listen);
+        let tokens = config.tokens.as_ref().map(|path| judge(path)).transpose()?;
+        let certificate = match &config.tls {
             Some(GatewayTls { certificate: Some([cert, key]) }) => {
                 Some(ServerCertificate::from_files(cert, key)?)
             }
             _ => None,
         };
         let listen = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
-        Ok(Some(Self { listen, said, tokens, certificate }))
+        Ok(Some(Self { listen, config, tokens, certificate }))
     }
 
-    /// The files that it goes by.
+    /// Files to watch.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let certificate = self.said.tls.iter().filter_map(|tls| tls.certificate.clone()).flatten();
-        self.said.tokens.iter().cloned().chain(certificate).collect()
+        let certificate =
+            self.config.tls.iter().filter_map(|tls| tls.certificate.clone()).flatten();
+        self.config.tokens.iter().cloned().chain(certificate).collect()
     }
 }
 
@@ -64,63 +64,61 @@ fn judge(path: &PathBuf) -> Result<TokenJudge, Failure> {
     }))
 }
 
-/// Opens the door, if there is to be one.
+/// Starts the gateway, if one is configured.
 pub(crate) async fn open(
     node: &Node,
     settings: Option<&GatewaySettings>,
 ) -> Result<Option<Gateway>, GatewayError> {
     let Some(settings) = settings else { return Ok(None) };
-    let GatewaySettings { listen, said, tokens, certificate } = settings;
-    let mut door = Gateway::builder(node).listen(listen).shared_tokens(tokens.clone());
-    if let Some(name) = &said.anonymous {
-        door = door.anonymous(name.clone());
+    let GatewaySettings { listen, config, tokens, certificate } = settings;
+    let mut builder = Gateway::builder(node).listen(listen).shared_tokens(tokens.clone());
+    if let Some(name) = &config.anonymous {
+        builder = builder.anonymous(name.clone());
     }
-    for range in &said.trusted_proxy {
-        door = door.trusted_proxy(*range);
+    for range in &config.trusted_proxy {
+        builder = builder.trusted_proxy(*range);
     }
-    for origin in &said.cors_origins {
-        door = door.cors_origin(origin);
+    for origin in &config.cors_origins {
+        builder = builder.cors_origin(origin);
     }
-    door = match (certificate, &said.tls) {
-        (Some(certificate), _) => door.certificate(certificate.clone()),
-        (None, Some(_)) => door.tls(),
-        (None, None) => door,
+    builder = match (certificate, &config.tls) {
+        (Some(certificate), _) => builder.certificate(certificate.clone()),
+        (None, Some(_)) => builder.tls(),
+        (None, None) => builder,
     };
-    door.start().await.map(Some)
+    builder.start().await.map(Some)
 }
 
-/// What of a door can change while it runs.
+/// Settings that can change while the gateway runs.
 pub(crate) struct NextGateway {
     tokens: Option<TokenJudge>,
     certificate: Option<ServerCertificate>,
 }
 
-/// That of what was read anew. Without a word of the door, it stays as it is until the node is
-/// started again.
+/// Takes them from reloaded settings. A gateway that is no longer configured stays as it is until a
+/// restart.
 pub(crate) fn next(settings: Option<GatewaySettings>) -> Option<NextGateway> {
     settings.map(|GatewaySettings { tokens, certificate, .. }| NextGateway { tokens, certificate })
 }
 
-/// Puts it in force.
-pub(crate) fn apply(door: Option<&Gateway>, next: Option<NextGateway>) {
-    if let (Some(door), Some(next)) = (door, next) {
-        door.set_tokens(next.tokens);
-        door.set_certificate(next.certificate);
-        tracing::info!(
-            "the HTTP door goes by its tokens and its certificate as they are in their files now"
-        );
+/// Applies them.
+pub(crate) fn apply(gateway: Option<&Gateway>, next: Option<NextGateway>) {
+    if let (Some(gateway), Some(next)) = (gateway, next) {
+        gateway.set_tokens(next.tokens);
+        gateway.set_certificate(next.certificate);
+        tracing::info!("HTTP gateway: tokens and certificate reloaded");
     }
 }
 
-/// Whether something has changed beside that.
+/// Whether other settings have changed, which takes a restart.
 pub(crate) fn needs_restart(next: Option<&GatewaySettings>, now: Option<&GatewaySettings>) -> bool {
     let fixed = |settings: &GatewaySettings| {
-        let mut said = settings.said.clone();
-        (said.tokens, said.listen) = (None, Some(settings.listen));
-        if let Some(tls) = &mut said.tls {
+        let mut config = settings.config.clone();
+        (config.tokens, config.listen) = (None, Some(settings.listen));
+        if let Some(tls) = &mut config.tls {
             tls.certificate = None;
         }
-        said
+        config
     };
     next.map(fixed) != now.map(fixed)
 }

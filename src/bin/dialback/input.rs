@@ -1,7 +1,6 @@
-//! The messages of a call as they are given: JSON on the command line, in a file or on standard
-//! input, each read when it is asked for.
+//! Messages of a call: JSON on the command line, in a file or on standard input, read on demand.
 
-use crate::exit::{Failure, refused_here};
+use crate::exit::{Failure, rejected_locally};
 use bytes::Bytes;
 use dialback::{MethodPath, json};
 use serde::{Deserialize, Deserializer};
@@ -11,10 +10,10 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Messages that are read ahead of the call.
+/// Messages read ahead of the call.
 const AHEAD: usize = 64;
 
-/// A sequence of JSON values, each one a message, encoded as it is read. Nothing given: one `null`.
+/// A sequence of JSON values, one per message, encoded when read. Without input: one `null`.
 pub(crate) struct Input(mpsc::Receiver<Result<Bytes, Failure>>);
 
 /// A JSON value as the CBOR of a message.
@@ -42,7 +41,7 @@ impl Input {
                     }
                     Ok(Self::read(open()?, path.to_owned()))
                 }
-                // What is in hand is looked at whole, before anything is sent.
+                // Checked as a whole before anything is sent.
                 None => {
                     parse_all(Cursor::new(data), "-d")?;
                     Ok(Self::read(Cursor::new(data.to_owned()), "-d".into()))
@@ -53,7 +52,7 @@ impl Input {
 
     fn read(from: impl Read + Send + 'static, place: String) -> Self {
         let (sender, receiver) = mpsc::channel(AHEAD);
-        // Not waited for: a thread that reads standard input ends with the process.
+        // Not joined: a thread that reads standard input ends with the process.
         drop(std::thread::spawn(move || {
             let values = serde_json::Deserializer::from_reader(BufReader::new(from));
             for value in values.into_iter::<Encoded>() {
@@ -83,7 +82,9 @@ impl Input {
         }
         match (first, count) {
             (Some(message), 1) => Ok(message),
-            _ => Err(refused_here(format!("{method} takes one message, and {count} were given"))),
+            _ => Err(rejected_locally(format!(
+                "{method} takes exactly one message, but {count} were given"
+            ))),
         }
     }
 }
@@ -102,10 +103,8 @@ fn not_json(place: &str, why: &serde_json::Error) -> Failure {
         return Failure::usage(format!("cannot read {place}: {why}"));
     }
     let hint = match place {
-        _ if why.to_string().starts_with("invalid unicode") => {
-            "; it is not UTF-8 text, which JSON is"
-        }
-        "-d" => "; a text needs its quotes: -d '\"hello\"'",
+        _ if why.to_string().starts_with("invalid unicode") => "; the input is not UTF-8",
+        "-d" => "; quote a string: -d '\"hello\"'",
         _ => "",
     };
     Failure::usage(format!("{place} is not JSON: {why}{hint}"))

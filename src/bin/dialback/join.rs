@@ -23,7 +23,7 @@ use std::{
 /// `dialback caller`.
 #[derive(Debug, Args)]
 pub(crate) struct CallerArgs {
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub(crate) command: JoinCommand,
 }
@@ -31,37 +31,37 @@ pub(crate) struct CallerArgs {
 /// `dialback agent ...` and `dialback caller ...`: certificates over the wire.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JoinCommand {
-    /// Gets a first certificate by a join token; the key is made here and stays here
+    /// Obtain a first certificate with a join token; the key is generated here and stays here
     #[command(after_help = "\
-Example, with the line that `dialback enroll token agent warehouse` printed where the CA is:
+Example, with the token that `dialback enroll token agent warehouse` printed at the CA:
   DIALBACK_TOKEN=djt1:... dialback agent join --enroll ca.example.com:4434
-It writes ROLE-NAME.pem, ROLE-NAME.key, ca.pem and crl.pem. A token is good once.
-Exit codes: 2 what can be seen to be wrong here, the token is then not used;
+It writes ROLE-NAME.pem, ROLE-NAME.key, ca.pem and crl.pem. A token can be used once.
+Exit codes: 2 local error, the token is not used;
 78 no answer; 80 refused.")]
     Join(JoinArgs),
-    /// Renews a certificate once, if it is past two thirds of its life
+    /// Renew a certificate once, if it is past two thirds of its lifetime
     #[command(after_help = "\
 Example, for a timer: dialback caller renew --enroll ca.example.com:4434
-An agent that runs with --enroll needs none.")]
+An agent that runs with --enroll needs no timer.")]
     Renew(RenewArgs),
 }
 
 /// `dialback agent join`, `dialback caller join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The enroller; port 4434 unless it is named
+    /// Address of the enroller [default port: 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: NodeAddress,
-    /// The join token; better in DIALBACK_TOKEN, where other users of this machine do not see it
+    /// Join token; prefer DIALBACK_TOKEN, which other users of this machine cannot see
     #[arg(long, value_name = "TOKEN", hide_env_values = true)]
     pub(crate) token: String,
-    /// The name that the token is expected to be for; for another one nothing is asked
+    /// Expected name in the token; fails before any request if it differs
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<Name>,
-    /// Where to put certificate, key and CA
+    /// Directory for certificate, key and CA
     #[arg(long, value_name = "DIR", default_value = "certs")]
     pub(crate) dir: PathBuf,
-    /// Replace a certificate that is there and good
+    /// Replace an existing valid certificate
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) force: bool,
 }
@@ -69,7 +69,7 @@ pub(crate) struct JoinArgs {
 /// `dialback agent renew`, `dialback caller renew`.
 #[derive(Debug, Args)]
 pub(crate) struct RenewArgs {
-    /// The enroller; port 4434 unless it is named
+    /// Address of the enroller [default port: 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: NodeAddress,
     /// Certificates.
@@ -91,7 +91,7 @@ fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
     let peer = token.peer();
     if peer.role == Role::Node {
         return Err(Failure::usage(
-            "the token is for a node, and enrollers sign agents and callers only; make a node's certificate where its CA is, with `dialback certs issue node NAME --san HOST`",
+            "the token is for a node, but enrollers only sign agents and callers; issue a node certificate at the CA with `dialback certs issue node NAME --san HOST`",
         ));
     }
     if peer.role != role {
@@ -113,8 +113,8 @@ fn tell(joined: &Joined) -> Result<(), Failure> {
     let files = &joined.files;
     print(&columns(&[
         vec!["made".into(), show(&files.cert), whose],
-        vec!["made".into(), show(&files.key), "its key, which never left this machine".into()],
-        vec!["there".into(), show(&files.ca), "whom it believes".into()],
+        vec!["made".into(), show(&files.key), "private key, generated here".into()],
+        vec!["there".into(), show(&files.ca), "CA certificates to trust".into()],
     ]))
 }
 
@@ -133,20 +133,18 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
     }
 }
 
-/// The credentials in the files of a renewal, after whatever an earlier one had left undone. One
-/// that has ended is told with the way to a new one.
+/// Loads the credentials of a renewal, after completing an interrupted one. The error for an
+/// expired certificate tells how to get a new one.
 pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Failure> {
     if renewal.mend()? {
-        tracing::warn!(
-            "a replacement of certificate and key was cut off between the two, and is finished now"
-        );
+        tracing::warn!("completed an interrupted replacement of certificate and key");
     }
     let credentials = renewal.credentials()?;
     credentials.expect_role(role)?;
     Ok(credentials)
 }
 
-/// What the future gives, unless a signal comes first.
+/// Awaits the future, unless a signal comes first.
 fn wait_for<T>(future: impl Future<Output = Result<T, EnrollError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

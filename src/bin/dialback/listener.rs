@@ -5,7 +5,7 @@ use dialback::{Socket, config::parse_listen};
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 use tokio::net::TcpListener;
 
-/// Where connections are taken.
+/// Address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// A TCP port.
@@ -23,7 +23,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Who connected, as the end of a sentence: ` from 127.0.0.1:40000`, or nothing for a Unix socket.
+/// Peer address as the end of a sentence: ` from 127.0.0.1:40000`, or nothing for a Unix socket.
 pub(crate) struct From(Option<SocketAddr>);
 
 impl fmt::Display for From {
@@ -32,15 +32,13 @@ impl fmt::Display for From {
     }
 }
 
-/// What to do when there are too many open files (EMFILE, ENFILE); empty for other errors.
+/// Remedy for too many open files (EMFILE, ENFILE); empty for other errors.
 pub(crate) fn files_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(24) if cfg!(unix) => {
-            "; this process is at its limit of file descriptors, raise it (ulimit -n, LimitNOFILE in systemd)"
+            "; too many open files in this process: raise the limit (ulimit -n, LimitNOFILE in systemd)"
         }
-        Some(23) if cfg!(unix) => {
-            "; this machine is at its limit of file descriptors (fs.file-max)"
-        }
+        Some(23) if cfg!(unix) => "; too many open files on this machine: raise fs.file-max",
         _ => "",
     }
 }
@@ -53,17 +51,19 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Takes the port.
+    /// Binds the port.
     pub(crate) async fn bind(listen: &Listen) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
             let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => {
-                    "; another process listens there, choose another port with --listen"
+                    "; address in use by another process: choose another port with --listen"
                 }
                 io::ErrorKind::AddrNotAvailable => {
-                    "; no interface of this machine has that address"
+                    "; no interface of this machine has this address"
                 }
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+                io::ErrorKind::PermissionDenied => {
+                    "; ports below 1024 require a privilege (CAP_NET_BIND_SERVICE)"
+                }
                 _ => files_hint(&error),
             };
             Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
@@ -90,7 +90,7 @@ impl Listener {
         }
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, From)> {
         match self {
             Self::Tcp(listener, _) => {
@@ -102,8 +102,8 @@ impl Listener {
         }
     }
 
-    /// Whether others than this machine reach it.
-    pub(crate) fn is_open_to_strangers(&self) -> bool {
+    /// Whether other machines can connect to it.
+    pub(crate) fn is_remote(&self) -> bool {
         match self {
             Self::Tcp(_, address) => !address.ip().is_loopback(),
             #[cfg(unix)]
@@ -133,7 +133,7 @@ impl Drop for Listener {
 
 pub(crate) fn parse_listen_or_path(text: &str) -> Result<Listen, String> {
     match text.strip_prefix("unix:") {
-        Some("") => Err("has no path; write unix:/run/db.sock".into()),
+        Some("") => Err("path missing; write unix:/run/db.sock".into()),
         Some(path) => Ok(Listen::Unix(path.into())),
         None => parse_listen(text).map(Listen::Tcp).map_err(|why| why.to_string()),
     }

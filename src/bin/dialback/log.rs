@@ -1,4 +1,4 @@
-//! Log lines on standard error: for people, or one JSON object a line.
+//! Log on standard error: text, or one JSON object per line.
 
 use crate::args::{Cli, Command, LogForm, LogLevel};
 use crate::exit::Failure;
@@ -24,16 +24,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Starts to log. What the libraries below say is shown from `warn` on, or when all is asked for
-/// with `trace`.
+/// Starts logging. Events of dependencies are shown at `warn` and above, or all of them with
+/// `trace`.
 ///
 /// # Errors
-/// The system gives no thread to write with.
+/// The system cannot start a thread.
 pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
     let level = level(cli);
     let others = others_at(level);
     let is_colored = io::stderr().is_terminal() && !is_set("NO_COLOR");
-    let lines = LogLimits { form: cli.log, is_colored };
+    let lines = LineFormat { form: cli.log, is_colored };
     let form = cli.log;
     let writer = LogWriter::start(io::stderr(), move |lines| dropped_notice(form, lines))
         .map_err(|error| Failure::runtime(&error))?;
@@ -54,24 +54,24 @@ fn others_at(level: LevelFilter) -> LevelFilter {
     if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) }
 }
 
-/// quinn warns of what lines of ours tell with the cause and the remedy. Its own are shown from
-/// `debug` on; the target covers its crates.
+/// quinn's warnings repeat our own lines without cause and remedy. They are shown at `debug` and
+/// below; the target covers all of its crates.
 fn quinn_at(level: LevelFilter) -> LevelFilter {
     if level >= LevelFilter::DEBUG { others_at(level) } else { LevelFilter::OFF }
 }
 
-/// The line that tells how many lines are missing, in the form of the others.
+/// The line that reports the number of dropped lines, in the format of the log.
 fn dropped_notice(form: LogForm, lines: u64) -> String {
     let time = Utc(SystemTime::now()).to_string();
-    let message = format!("{lines} log lines were dropped: standard error was not read");
-    let words = Words { message, ..Words::default() };
+    let message = format!("{lines} log lines dropped: standard error was not read");
+    let words = EventText { message, ..EventText::default() };
     match form {
         LogForm::Json => format!("{}\n", words.as_json(&time, Level::WARN)),
         LogForm::Text => format!("{time} WARN {}\n", words.as_text()),
     }
 }
 
-/// A handler that panics ends its call only; it is said once, as a line like the others.
+/// Logs a panic. A handler that panics only ends its call.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let text = panic.payload_as_str().unwrap_or("no text");
     match panic.location() {
@@ -106,13 +106,13 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// How a line is written.
-struct LogLimits {
+/// Format and colors of log lines.
+struct LineFormat {
     form: LogForm,
     is_colored: bool,
 }
 
-impl<S, N> FormatEvent<S, N> for LogLimits
+impl<S, N> FormatEvent<S, N> for LineFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -123,7 +123,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut words = Words::default();
+        let mut words = EventText::default();
         event.record(&mut words);
         let (time, level) = (Utc(SystemTime::now()), *event.metadata().level());
         match self.form {
@@ -135,7 +135,7 @@ where
     }
 }
 
-impl LogLimits {
+impl LineFormat {
     fn show(&self, level: Level) -> String {
         let color = match level {
             Level::ERROR => 31,
@@ -147,14 +147,14 @@ impl LogLimits {
     }
 }
 
-/// What an event says: its sentence, and its other fields.
+/// Message and fields of an event.
 #[derive(Default)]
-struct Words {
+struct EventText {
     message: String,
     fields: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Words {
+impl EventText {
     fn as_text(&self) -> String {
         let mut text = self.message.clone();
         for (key, value) in &self.fields {
@@ -166,12 +166,12 @@ impl Words {
     fn as_json(&self, timestamp: &str, level: Level) -> String {
         let (level, message) = (level.as_str(), self.message.as_str());
         let line = JsonLine { timestamp, level, message, fields: &self.fields };
-        // Text and numbers always are JSON.
+        // Text and numbers always serialise.
         escape_json(serde_json::to_string(&line).unwrap_or_default())
     }
 }
 
-/// A line in its order.
+/// A JSON line with its keys in order.
 #[derive(Serialize)]
 struct JsonLine<'a> {
     timestamp: &'a str,
@@ -181,7 +181,7 @@ struct JsonLine<'a> {
     fields: &'a serde_json::Map<String, serde_json::Value>,
 }
 
-impl Visit for Words {
+impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.message = value.into(),
@@ -207,8 +207,8 @@ mod tests {
         assert_eq!(quinn_at(LevelFilter::TRACE), LevelFilter::TRACE);
     }
 
-    fn words() -> Words {
-        let mut words = Words { message: "linked\x1b[2J".into(), ..Words::default() };
+    fn words() -> EventText {
+        let mut words = EventText { message: "linked\x1b[2J".into(), ..EventText::default() };
         words.fields.insert("count".into(), 2.into());
         words
     }
@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn only_a_terminal_gets_colors() {
-        let plain = LogLimits { form: LogForm::Text, is_colored: false };
-        let colored = LogLimits { form: LogForm::Text, is_colored: true };
+        let plain = LineFormat { form: LogForm::Text, is_colored: false };
+        let colored = LineFormat { form: LogForm::Text, is_colored: true };
         assert_eq!(plain.show(Level::WARN), "WARN");
         assert_eq!(colored.show(Level::WARN), "\x1b[33mWARN\x1b[0m");
     }

@@ -1,5 +1,5 @@
-//! `dialback node`: reads its settings, runs until it is told to stop, and takes up what its files
-//! say meanwhile.
+//! `dialback node`: reads its settings, runs until a signal, and applies changes of its files
+//! meanwhile.
 
 use crate::{
     args::TlsArgs,
@@ -25,30 +25,31 @@ use std::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example: dialback node --config examples/first/node.toml
-Without rules (--config or --policy) remote callers can call nothing.
-SIGINT or SIGTERM: takes nothing new, lets calls in flight finish (25 s at most), exits 0.
-A second signal does not wait: calls in flight are cut off, and the exit code is 1.")]
+Without rules (--config or --policy) every remote call is denied.
+SIGINT or SIGTERM: accepts no new calls, lets calls in flight finish (25 s at most), exits 0.
+A second signal aborts the calls in flight and exits 1.")]
 pub(crate) struct NodeArgs {
-    /// The node's config file
+    /// Config file of the node
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Where to listen, UDP [default: [::]:4433, which is IPv6 and IPv4]
+    /// UDP address to listen on [default: [::]:4433, IPv6 and IPv4]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) listen: Option<SocketAddr>,
-    /// A file of rules, which replace those of the config file
+    /// File with policy rules, which replace those of the config file
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// Where to keep what outlasts a restart, so that peers notice one at once; made if missing
+    /// Directory for state that survives a restart, so that peers detect one at once; created if
+    /// missing
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// Where the HTTP door listens, TCP; without it, or [gateway] in the config file, there is none
+    /// TCP address of the HTTP gateway; without it, or [gateway] in the config file, there is none
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) gateway: Option<SocketAddr>,
-    /// The bearer tokens of the HTTP door; see `dialback token`
+    /// File with the bearer tokens of the HTTP gateway; see `dialback token`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
-    /// Memory for the messages of all callers, as 256MiB [default: half of what the process may
-    /// use]
+    /// Memory for messages of all callers, as 256MiB [default: half of the memory limit of the
+    /// process]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     /// The audit log.
@@ -59,7 +60,7 @@ pub(crate) struct NodeArgs {
     pub(crate) tls: TlsArgs,
 }
 
-/// What the node is to be, once flags, environment and file have spoken.
+/// Settings of the node, from flags, environment and config file.
 struct Settings {
     credentials: Credentials,
     listen: SocketAddr,
@@ -68,7 +69,7 @@ struct Settings {
     state: Option<PathBuf>,
     audit: AuditFile,
     gateway: Option<GatewaySettings>,
-    /// Where all this was read.
+    /// Files to watch.
     files: Vec<PathBuf>,
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     reload::run(reader, |settings| settings.files.clone(), serve)
 }
 
-/// The runtime of programs that stay: a thread a core.
+/// Runtime of long-running commands: one thread per core.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Runtime::new().map_err(|error| Failure::runtime(&error))
 }
@@ -138,13 +139,13 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             gateway::apply(door.as_ref(), at_the_door);
             Ok(applied)
         };
-        let first = signals.first(reload::mind(watch, hangups, reader, fit, apply)).await;
+        let first = signals.first(reload::watch_files(watch, hangups, reader, fit, apply)).await;
         signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
 }
 
-/// What it keeps until it is started again.
+/// Settings that only change with a restart.
 #[derive(Clone, Copy)]
 struct Fixed<'a> {
     listen: SocketAddr,
@@ -154,7 +155,7 @@ struct Fixed<'a> {
 }
 
 impl Settings {
-    /// For a node that runs.
+    /// Update for a running node.
     fn in_place_of(
         self,
         fixed: Fixed<'_>,
@@ -184,7 +185,7 @@ fn announce_rules(policy: &NodePolicy) {
     tracing::info!("{}", count_rules(policy));
     if policy.allow.is_empty() {
         tracing::warn!(
-            "no [[allow]] rule: remote callers can call nothing; write rules into --config FILE or --policy FILE"
+            "no [[allow]] rule: every remote call is denied; add rules with --config FILE or --policy FILE"
         );
     }
 }

@@ -1,16 +1,16 @@
-//! What goes to standard output, and how text that others wrote is made safe for a terminal.
+//! Standard output, and escaping of untrusted text for a terminal.
 
 use crate::exit::Failure;
 use dialback::config::read_aside;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Prints lines. A reader that has gone is no failure: it has what it wanted.
+/// Prints lines. A reader that has closed the pipe is not an error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     write_line(text).map(drop)
 }
 
-/// What became of a line.
+/// Result of printing a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Printed {
     /// It was written.
@@ -23,7 +23,7 @@ pub(crate) enum Printed {
 /// signals nor timers. Dropped, the line may still be written.
 pub(crate) async fn print_aside(text: String) -> Result<Printed, Failure> {
     let written = read_aside(move || write_line(&text)).await;
-    written.unwrap_or_else(|| Err(Failure::Runtime(vec!["printing broke off".into()])))
+    written.unwrap_or_else(|| Err(Failure::Runtime(vec!["printing was interrupted".into()])))
 }
 
 /// The same for a value as one line of JSON.
@@ -33,7 +33,7 @@ pub(crate) async fn print_json_aside(value: &impl Serialize) -> Result<Printed, 
 }
 
 /// Writes lines to standard error in the same way. Nobody may be there to read them.
-pub(crate) async fn say_aside(lines: String) -> Result<(), Failure> {
+pub(crate) async fn eprint_aside(lines: String) -> Result<(), Failure> {
     if !lines.is_empty() {
         read_aside(move || drop(io::stderr().write_all(lines.as_bytes()))).await;
     }
@@ -57,7 +57,7 @@ pub(crate) fn print_all(text: &str) -> Result<(), Failure> {
     match write_line(text)? {
         Printed::Written => Ok(()),
         Printed::ReaderGone => Err(Failure::Runtime(vec![
-            "cannot write to standard output: its reader has gone".into(),
+            "cannot write to standard output: its reader has closed the pipe".into(),
         ])),
     }
 }

@@ -1,4 +1,4 @@
-//! `dialback policy`: rules checked and tried before a node runs with them.
+//! `dialback policy`: checks and tests rules before a node runs with them.
 
 use crate::{
     exit::Failure,
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// `dialback policy`.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub(crate) command: PolicyCommand,
 }
@@ -23,37 +23,37 @@ pub(crate) struct PolicyArgs {
 /// `dialback policy ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Reads a file of rules and says what is wrong with it, all at once
+    /// Check a file of rules and report all errors at once
     #[command(after_help = "Example: dialback policy check rules.toml")]
     Check {
-        /// A file with [[allow]], [[deny]] and [[host]] and nothing else
+        /// File with [[allow]], [[deny]] and [[host]] only
         file: PathBuf,
     },
-    /// Says whether rules would let a call through, and which rule decides
+    /// Show whether rules allow a call, and which rule decides
     #[command(after_help = "\
 Examples:
   dialback policy test ops warehouse HelloService/Hello --config examples/first/node.toml
   dialback policy test agent/kiosk node/edge-1 Stock/List --policy rules.toml
-Exit code: 0 allowed, 1 denied, 2 a fault in what was typed or in the file.")]
+Exit code: 0 allowed, 1 denied, 2 bad usage or rules.")]
     Test {
-        /// Who asks, as in rules: ops is a caller, agent/NAME and node/NAME say their role
+        /// Requester, as in rules: ops is a caller; agent/NAME and node/NAME name a role
         #[arg(value_parser = parse_requester)]
         caller: PeerName,
-        /// On what: an agent's name, or node/NAME for what the node hosts
+        /// Target: an agent's name, or node/NAME for services of the node
         #[arg(value_parser = parse_target)]
         agent: PeerName,
-        /// The method, as HelloService/Hello
+        /// Method, as HelloService/Hello
         method: MethodPath,
-        /// The node's config file
+        /// Config file of the node
         #[arg(long, value_name = "FILE", required_unless_present = "policy")]
         config: Option<PathBuf>,
-        /// A file of rules, which replace those of the config file
+        /// File with policy rules, which replace those of the config file
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
     },
 }
 
-/// What `policy test` ends with when the call would be denied.
+/// Exit code of `policy test` when the call is denied.
 const DENIED: u8 = 1;
 
 /// Runs the command.
@@ -62,7 +62,7 @@ pub(crate) fn run(args: PolicyArgs) -> Result<(), Failure> {
         PolicyCommand::Check { file } => {
             let policy = PolicyFile::read(&file)?.policy;
             print(&format!("{}: {}", escape(&file.to_string_lossy()), count_rules(&policy)))?;
-            // Which rules bound what is easily misread in a long file.
+            // Limits of rules are easily misread in a long file.
             let bounding = policy.allow.iter().filter(|rule| rule.has_bounds());
             bounding
                 .map(|rule| format!("{}: {rule}", rule.origin))
@@ -70,7 +70,7 @@ pub(crate) fn run(args: PolicyArgs) -> Result<(), Failure> {
         }
         PolicyCommand::Test { caller, agent, method, config, policy } => {
             let file = match &policy {
-                // Its rules would not count.
+                // The rules of the config file do not apply.
                 Some(_) => NodeConfig::default(),
                 None => config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default(),
             };
@@ -79,7 +79,7 @@ pub(crate) fn run(args: PolicyArgs) -> Result<(), Failure> {
     }
 }
 
-/// The rules that hold: those of the file of rules if there is one, else those of the config file.
+/// The rules in effect: those of the file of rules if there is one, else those of the config file.
 pub(crate) fn rules_of(
     policy: Option<&Path>,
     of_config: NodePolicy,
@@ -110,25 +110,25 @@ fn test(
     };
     let decision = policy.decide(caller, target, method);
     print(&escape(&decision.to_string()))?;
-    if decision.is_allowed() { Ok(()) } else { Err(Failure::Said(DENIED)) }
+    if decision.is_allowed() { Ok(()) } else { Err(Failure::Reported(DENIED)) }
 }
 
 /// `ops` is a caller, as in rules.
 fn parse_requester(text: &str) -> Result<PeerName, String> {
-    parse_party(text, Role::Caller)
+    parse_peer(text, Role::Caller)
 }
 
 /// `warehouse` is an agent, as in rules; a node may be named, a caller cannot be called.
 fn parse_target(text: &str) -> Result<PeerName, String> {
-    match parse_party(text, Role::Agent)? {
-        party if party.role == Role::Caller => {
-            Err("a caller hosts nothing; write an agent's name, or node/NAME".into())
+    match parse_peer(text, Role::Agent)? {
+        peer if peer.role == Role::Caller => {
+            Err("a caller hosts no services; write an agent's name, or node/NAME".into())
         }
-        party => Ok(party),
+        peer => Ok(peer),
     }
 }
 
-fn parse_party(text: &str, role: Role) -> Result<PeerName, String> {
+fn parse_peer(text: &str, role: Role) -> Result<PeerName, String> {
     if text.contains('/') {
         return text.parse().map_err(|why: dialback::NameError| why.to_string());
     }
@@ -141,11 +141,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parties_are_read_as_rules_write_them() {
-        let requester = |text| parse_requester(text).map(|party| party.to_string());
+    fn peers_are_parsed_as_in_rules() {
+        let requester = |text| parse_requester(text).map(|peer| peer.to_string());
         assert_eq!(requester("ops"), Ok("caller/ops".into()));
         assert_eq!(requester("agent/kiosk"), Ok("agent/kiosk".into()));
-        let target = |text| parse_target(text).map(|party| party.to_string());
+        let target = |text| parse_target(text).map(|peer| peer.to_string());
         assert_eq!(target("warehouse"), Ok("agent/warehouse".into()));
         assert_eq!(target("node/edge-1"), Ok("node/edge-1".into()));
         for bad in ["caller/ops", "boss/x", "A", ""] {

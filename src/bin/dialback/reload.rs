@@ -1,5 +1,5 @@
-//! A party that runs takes up what its files say now: on SIGHUP, and when they change. Checked as a
-//! whole first; if anything is wrong, what was in force stays.
+//! Reload of a long-running command's files: on SIGHUP, and when they change. They are checked as a
+//! whole first; on any error the previous settings stay in effect.
 
 use crate::{
     exit::Failure,
@@ -14,26 +14,25 @@ use dialback::{
 };
 use std::{convert::Infallible, future::Future, path::PathBuf, sync::Arc, time::Instant};
 
-/// What was read, and from where.
+/// Settings that were read, and their files.
 pub(crate) struct Read<N> {
-    /// To be put in force.
+    /// Update to apply.
     pub(crate) next: N,
-    /// To be watched from now on.
+    /// Files to watch from now on.
     pub(crate) files: Vec<PathBuf>,
-    /// What has changed too and takes a restart: names of settings.
+    /// Names of changed settings that take a restart.
     pub(crate) needs_restart: Vec<&'static str>,
-    /// Says what it is, once it is in force.
+    /// Logs the settings once they are applied.
     pub(crate) announce: Box<dyn FnOnce()>,
 }
 
-/// Why what there is was not taken up. It is tried again until it is, because the remedy may lie
-/// elsewhere than in a file's contents: in a mode, a clock, a file that is named and not there yet.
-/// Said when it is new, and every hour.
+/// The failure of the last reload. It is retried until it succeeds, because the remedy may not be
+/// in a file's contents: a mode, a clock, a missing file. Logged when it is new, and every hour.
 #[derive(Default)]
 pub(crate) struct Pending(Option<(Vec<String>, Instant)>);
 
 impl Pending {
-    /// The lines of a failure that are due. What the clock says does not make a line a new one.
+    /// The lines of a failure that are due. A new clock reading does not make a line a new one.
     pub(crate) fn due(&mut self, lines: Vec<String>, now: Instant) -> Vec<String> {
         let marks: Vec<String> = lines.iter().map(|line| without_clock(line)).collect();
         let was_said = self.0.as_ref().is_some_and(|(said, when)| {
@@ -46,7 +45,7 @@ impl Pending {
         lines
     }
 
-    /// Ends when it is time to try again; never if all was taken up.
+    /// Completes when it is time to retry; never if nothing failed.
     async fn again(&self) {
         match self.0 {
             Some(_) => tokio::time::sleep(RELOAD_AGAIN_EVERY).await,
@@ -55,27 +54,27 @@ impl Pending {
     }
 }
 
-/// A line without the moment at which it was made, which messages about dates have.
+/// A line without the clock reading that messages about dates contain.
 fn without_clock(line: &str) -> String {
     const SAYS: &str = "the clock here says ";
     let Some((before, after)) = line.split_once(SAYS) else { return line.to_owned() };
     format!("{before}{}", after.get("2026-11-29T09:01:05Z".len()..).unwrap_or_default())
 }
 
-/// How settings are read: from files, on a thread that may wait for them.
+/// Reads settings from files, on a thread that may block.
 pub(crate) type Reader<S> = Arc<dyn Fn() -> Result<S, Failure> + Send + Sync>;
 
-/// What a party that stays starts with.
+/// Start of a long-running command.
 pub(crate) struct Start<S> {
     pub(crate) reader: Reader<S>,
     pub(crate) settings: S,
-    /// On the files where they were read.
+    /// On the files of the settings.
     pub(crate) watch: Watch,
     pub(crate) signals: Signals,
     pub(crate) hangups: Hangups,
 }
 
-/// Runs a party that stays: reads its settings, waits where its certificate is not valid yet, and
+/// Runs a long-running command: reads its settings, waits until its certificate is valid, and
 /// serves.
 pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
     reader: Reader<S>,
@@ -97,22 +96,22 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
             None => Ok(()),
         }
     });
-    // A resolver or a file that is still being waited for must not keep the process.
+    // A pending resolver or file must not keep the process alive.
     runtime.shutdown_background();
     result
 }
 
-/// What a party starts with, and a watch on where it was read.
+/// Initial settings, and a watch on their files.
 fn first<S>(reader: &Reader<S>, files: impl Fn(&S) -> Vec<PathBuf>) -> Result<(S, Watch), Failure> {
-    // Read once to know which files these are: they are watched from before they are read for good,
-    // so that no change falls between.
+    // Read once to learn the files: they are watched before they are read for good, so that no
+    // change is missed.
     let watch = Watch::new(files(&reader()?));
     Ok((reader()?, watch))
 }
 
-/// Minds files and SIGHUP for as long as it is polled. What was read is made fit for the party that
-/// runs, and applied.
-pub(crate) async fn mind<S: Send + 'static, N>(
+/// Watches files and SIGHUP while it is polled. Converts reloaded settings with `fit` and applies
+/// them.
+pub(crate) async fn watch_files<S: Send + 'static, N>(
     mut watch: Watch,
     mut hangups: Hangups,
     reader: Reader<S>,
@@ -124,12 +123,12 @@ pub(crate) async fn mind<S: Send + 'static, N>(
         tokio::select! {
             () = watch.changed() => {
                 pending = Pending::default();
-                tracing::info!("files have changed: reading them anew");
+                tracing::info!("files have changed: reloading");
             }
             () = hangups.next() => {
                 pending = Pending::default();
                 watch.take().await;
-                tracing::info!("SIGHUP: reading all files anew");
+                tracing::info!("SIGHUP received: reloading all files");
             }
             () = pending.again() => {}
         }
@@ -141,7 +140,7 @@ pub(crate) async fn mind<S: Send + 'static, N>(
             apply(read.next).await?;
             (read.announce)();
             for setting in read.needs_restart {
-                tracing::warn!("{setting} has changed, which takes a restart");
+                tracing::warn!("{setting} has changed: restart to apply");
             }
             Ok::<(), Failure>(())
         };
@@ -149,34 +148,33 @@ pub(crate) async fn mind<S: Send + 'static, N>(
             Ok(()) => pending = Pending::default(),
             Err(failure) => {
                 for line in pending.due(failure.lines(), Instant::now()) {
-                    // The log escapes what it writes, each form in its own way.
-                    tracing::error!("not taken up, what was in force stays: {line}");
+                    // The log escapes its lines itself.
+                    tracing::error!("reload failed, keeping the previous settings: {line}");
                 }
             }
         }
-        // Signals that come meanwhile are one signal: a storm of them is a reading now and then.
+        // Signals that arrive meanwhile are merged, so that a storm of them is a bounded load.
         tokio::time::sleep(RELOAD_LOOK_EVERY).await;
     }
 }
 
-/// What the files say now.
+/// Reads the settings.
 pub(crate) async fn read_once<S: Send + 'static>(reader: &Reader<S>) -> Result<S, Failure> {
     let reader = reader.clone();
     aside(move || reader()).await
 }
 
-/// A file on a mount that does not answer holds up a thread, and not the signal that ends the
+/// Reads on a thread, so that a mount that does not answer does not block the signal that ends the
 /// process.
 async fn aside<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     read_aside(read)
         .await
-        .unwrap_or_else(|| Err(Failure::Runtime(vec!["reading the files broke off".into()])))
+        .unwrap_or_else(|| Err(Failure::Runtime(vec!["reading the files was interrupted".into()])))
 }
 
-/// Whether what has been changed takes a restart: names of settings, and whether they are others
-/// than those that the party has.
+/// Names of the settings that have changed and take a restart.
 pub(crate) fn restarts<const N: usize>(changed: [(bool, &'static str); N]) -> Vec<&'static str> {
     changed.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
 }
@@ -186,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_that_stays_is_said_once_and_again_after_an_hour_and_another_at_once() {
+    fn a_persistent_failure_is_logged_once_and_again_after_an_hour_and_a_new_one_at_once() {
         let (mut pending, now) = (Pending::default(), Instant::now());
         let due =
             |pending: &mut Pending, text: &str, now| pending.due(vec![text.into()], now).len();
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_not_new_because_the_clock_has_gone_on() {
+    fn a_new_clock_reading_does_not_make_a_line_new() {
         let (mut pending, now) = (Pending::default(), Instant::now());
         let mut due = |place: &str, at: &str| {
             let line = format!("{place} is not valid yet, and the clock here says {at}; check it");

@@ -1,4 +1,4 @@
-//! `dialback services`: what there is to call, on one agent or on all of them.
+//! `dialback services`: lists the services of one agent or of all agents.
 
 use crate::{
     agents::TIMEOUT,
@@ -18,15 +18,15 @@ use serde_json::Value;
 Examples:
   dialback services warehouse
   dialback services --json
-Asks the node as a caller. Its rules decide which services and methods this caller may see.
-SERVICE/* is a service whose methods the agent does not know.")]
+Queries the node as a caller. The rules of the node decide which services are listed.
+SERVICE/* is a service whose methods are not known to the agent.")]
 pub(crate) struct ServicesArgs {
-    /// The agent's name [default: all agents that are attached]
+    /// Name of the agent [default: all attached agents]
     pub(crate) agent: Option<Name>,
-    /// Print one JSON array; a failure is one object
+    /// Print one JSON array; a failure is one JSON object
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
-    /// The node and the certificates.
+    /// Node and credentials.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
@@ -47,7 +47,7 @@ pub(crate) fn run(args: ServicesArgs) -> Result<(), Failure> {
     })
 }
 
-/// The services of one agent in the form in which those of all come.
+/// The services of one agent in the form of a listing of all agents.
 fn of_one(agent: &Name, services: Vec<ServiceInfo>) -> Vec<ListedService> {
     let method = |method: MethodInfo| {
         let MethodInfo { name, kind, description, request_schema, reply_schema } = method;
@@ -61,7 +61,7 @@ fn of_one(agent: &Name, services: Vec<ServiceInfo>) -> Vec<ListedService> {
     services.into_iter().map(service).collect()
 }
 
-/// As the HTTP door shows them; of one agent without saying so at each method.
+/// The JSON of the HTTP gateway; for one agent without its name at each method.
 fn listing(services: Vec<ListedService>, is_of_one: bool) -> Value {
     let (node, agents) = (String::new(), Vec::new());
     let mut listing = services_page(&Directory { node, agents, services })["services"].take();
@@ -74,10 +74,10 @@ fn listing(services: Vec<ListedService>, is_of_one: bool) -> Value {
     listing
 }
 
-/// Names of agents in one line of the table; how many more there are stands behind them.
+/// Maximum names of agents in one line of the table; a count of the others follows.
 const AGENTS_SHOWN: usize = 3;
 
-/// One line a method, in the form in which it is called.
+/// One line per method, in the form in which it is called.
 fn table(services: &[ListedService], agent: Option<&Name>) -> String {
     let methods = services
         .iter()

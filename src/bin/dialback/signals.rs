@@ -155,7 +155,7 @@ impl Signals {
         let (began, abort) = (Instant::now(), CancellationToken::new());
         let mut shutdown = pin!(shutdown(abort.clone()));
         tracing::info!(
-            "stopping on {}: calls in flight may finish; a second signal does not wait",
+            "{} received: shutting down, calls in flight may finish; a second signal aborts them",
             first.as_str()
         );
         let second = tokio::select! {
@@ -168,7 +168,7 @@ impl Signals {
         abort.cancel();
         shutdown.await;
         Err(Failure::Runtime(vec![format!(
-            "{} while stopping: did not wait, what was still in flight was cut off",
+            "{} received while shutting down: calls in flight were aborted",
             second.as_str()
         )]))
     }

@@ -1,5 +1,5 @@
-//! `dialback tcp`: a local port that ends at an agent's forward. Every connection is a call of its
-//! own, over one link.
+//! `dialback tcp`: a local port that is forwarded to an agent's TCP forward. Every connection is a
+//! call of its own, over one link.
 
 use crate::{
     args::parse_timeout,
@@ -25,28 +25,28 @@ use tokio_util::sync::CancellationToken;
 /// `dialback tcp`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example, with [[tcp]] name = \"db\" at the agent:
+Example, with [[tcp]] name = \"db\" in the config file of the agent:
   dialback tcp warehouse db --listen 127.0.0.1:5432
   psql -h 127.0.0.1 stock
 It prints `listening on IP:PORT` when it is ready; with port 0 the system chooses one. Each
-connection is a call tcp:db over one link, which comes back by itself. One that fails is
-closed with a reset, and a line of the log says why. Whoever reaches the port reaches the
-forward in the name of this caller: listen on loopback.
-SIGINT or SIGTERM: takes no more, lets connections end (25 s at most), exits 0. A second
-signal does not wait, and the exit code is 1. No link at the start: 78 or 80, as `call`.")]
+connection is a call of tcp:db over one link, which reconnects automatically. A connection
+that fails is reset, and the log says why. Anyone who can connect to the port uses the forward
+in the name of this caller: listen on loopback.
+SIGINT or SIGTERM: accepts no connections, lets open ones end (25 s at most), exits 0. A second
+signal aborts them and exits 1. If it cannot connect to the node: 78 or 80, as `call`.")]
 pub(crate) struct TcpArgs {
-    /// The agent's name
+    /// Name of the agent
     pub(crate) agent: Name,
-    /// The forward's name: db, or tcp:db as rules write it
+    /// Name of the forward: db, or tcp:db as in rules
     #[arg(value_parser = parse_tcp_name)]
     pub(crate) name: Name,
-    /// Where to listen: IP:PORT, or unix:/PATH
+    /// Address to listen on: IP:PORT, or unix:/PATH
     #[arg(long, value_name = "ADDR", value_parser = parse_listen_or_path)]
     pub(crate) listen: Listen,
-    /// How many connections at once; the node's caller_calls_in_flight_max bounds them too
+    /// Maximum concurrent connections; caller_calls_in_flight_max of the node limits them too
     #[arg(long, value_name = "N", default_value = "128", value_parser = parse_connections)]
     pub(crate) connections_max: usize,
-    /// How long one connection may live at most [default: 24h]
+    /// Maximum lifetime of a connection [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
     /// The node and the certificates.
@@ -54,18 +54,16 @@ pub(crate) struct TcpArgs {
     pub(crate) reach: ReachArgs,
 }
 
-/// Looking up whether the forward is there is a kindness to whoever starts this, and may take no
-/// longer.
+/// Time to look up at the start whether the forward exists, which only serves an early warning.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Between two tries to accept when the system has no room for a connection.
+/// Pause between two attempts to accept when the system refuses a connection.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// The goodbye to the node.
+/// Time to send GOODBYE to the node.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// What it shows and believes, and where that was read. A port stays open for longer than a
-/// certificate holds.
+/// Credentials and their files. A port stays open for longer than a certificate is valid.
 struct Settings {
     credentials: Credentials,
     files: Vec<PathBuf>,
@@ -78,7 +76,7 @@ impl Settings {
         Ok(Self { credentials, files: credentials::paths(&located) })
     }
 
-    /// For a caller that runs.
+    /// Update for a running caller.
     fn fit(self) -> Read<ConfigUpdate<()>> {
         let of = self.credentials.clone();
         Read {
@@ -100,8 +98,8 @@ pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     reload::run(reader, |settings| settings.files.clone(), |start| local.serve(node, start))
 }
 
-/// Takes up what the files say while the port is open.
-async fn mind(
+/// Applies changes of the files while the port is open.
+async fn watch_files(
     caller: &Caller,
     reader: Reader<Settings>,
     watch: Watch,
@@ -115,17 +113,18 @@ async fn mind(
         generation.set(generation.get() + 1);
         Ok(Applied { generation: generation.get(), closed: 0 })
     };
-    reload::mind(watch, hangups, reader, |settings: Settings| Ok(settings.fit()), apply).await
+    reload::watch_files(watch, hangups, reader, |settings: Settings| Ok(settings.fit()), apply)
+        .await
 }
 
-/// The local port, and where its connections lead.
+/// The local port, and the forward that its connections use.
 struct Local {
     way: Way,
     listen: Listen,
     connections_max: usize,
 }
 
-/// Where connections lead.
+/// The forward that connections use.
 #[derive(Clone)]
 struct Way {
     agent: Name,
@@ -169,7 +168,7 @@ impl Local {
             let beside = async {
                 tokio::select! {
                     never = self.take(&callee, listener, &mut connections) => never,
-                    never = mind(&caller, reader, watch, hangups) => never,
+                    never = watch_files(&caller, reader, watch, hangups) => never,
                 }
             };
             signals.first(beside).await
@@ -178,7 +177,7 @@ impl Local {
             let ended = async { while connections.join_next().await.is_some() {} };
             if tokio::time::timeout(Limits::default().drain_max, ended).await.is_err() {
                 let count = connections.len();
-                tracing::warn!("{count} connections are cut off, the drain time is over");
+                tracing::warn!("drain time is over: closing {count} connections");
             }
         };
         let finish_unless = async |abort: CancellationToken| {
@@ -188,7 +187,7 @@ impl Local {
             }
         };
         let stopped = signals.stop(first, finish_unless).await;
-        // Whatever is left is reset here, and the goodbye has the agent reset its upstream at once.
+        // Remaining connections are reset here; GOODBYE makes the agent reset its upstream at once.
         connections.shutdown().await;
         drop(tokio::time::timeout(CLOSE_WAIT_MAX, caller.close()).await);
         stopped
@@ -198,30 +197,30 @@ impl Local {
         let way = &self.way;
         look(caller, way).await;
         print(&format!("listening on {listener}"))?;
-        tracing::info!("listening on {listener}; connections lead to {way}");
-        if listener.is_open_to_strangers() {
+        tracing::info!("listening on {listener}; forwarding connections to {way}");
+        if listener.is_remote() {
             tracing::warn!(
-                "{listener} is open beyond this machine: whoever reaches it reaches {way} in the name of this caller"
+                "{listener} is not a loopback address: anyone who can connect to it uses {way} in the name of this caller"
             );
         }
         Ok(())
     }
 
-    /// Takes connections for as long as it is polled, a task for each. It waits for none of them.
+    /// Accepts connections while it is polled, one task each. It waits for none of them.
     async fn take(
         &self,
         callee: &Callee,
         listener: Listener,
         connections: &mut JoinSet<()>,
     ) -> Infallible {
-        // Said once until a connection is taken again: it is tried ten times a second.
+        // Logged once until a connection is accepted again: it is tried ten times a second.
         let mut is_failing = false;
         loop {
             tokio::select! {
                 Some(_ended) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((_refused, from)) if connections.len() >= self.connections_max => tracing::warn!(
-                        "refused a connection{from}: the limit of {} connections (--connections-max) is reached",
+                        "refused connection{from}: limit of {} connections reached (--connections-max)",
                         self.connections_max
                     ),
                     Ok((socket, from)) => {
@@ -231,7 +230,7 @@ impl Local {
                     Err(error) => {
                         let hint = files_hint(&error);
                         if !std::mem::replace(&mut is_failing, true) {
-                            tracing::warn!("cannot accept a connection: {error}{hint}");
+                            tracing::warn!("cannot accept connection: {error}{hint}");
                         }
                         tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                     }
@@ -241,7 +240,7 @@ impl Local {
     }
 }
 
-/// Says early what would otherwise be seen at the first connection.
+/// Logs early what would otherwise show at the first connection.
 async fn look(caller: &Caller, way: &Way) {
     let services = caller.services(way.agent.as_str());
     match tokio::time::timeout(LOOK_WAIT_MAX, services).await {
@@ -252,7 +251,7 @@ async fn look(caller: &Caller, way: &Way) {
             });
             if !hosted.any(|hosted| hosted == path) {
                 tracing::warn!(
-                    "agent {} hosts no {path} that this caller may open (is it in [[tcp]] there, and is there an [[allow]] rule for {path}?); connections will be refused",
+                    "connections will be refused: agent {} hosts no {path} that this caller may use; check [[tcp]] of the agent and the [[allow]] rules for {path}",
                     way.agent
                 );
             }
@@ -262,35 +261,34 @@ async fn look(caller: &Caller, way: &Way) {
     }
 }
 
-/// Leads one connection through a call, until both have ended.
+/// Relays one connection through a call, until both have ended.
 async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
     let mut call = callee.tcp(way.name.as_str());
     if let Some(timeout) = way.timeout {
         call = call.timeout(timeout);
     }
     let call_id = call.call_id();
-    // Dropped on the way, the socket is reset: whoever is at its other end gets an error, and no
-    // clean end.
+    // Dropped early, the socket is reset: its other end gets an error, not a clean end.
     let stream = match call.await {
         Ok(stream) => stream,
         Err(status) => {
-            return tracing::warn!("a connection{from} to {way} failed: {status} (call {call_id})");
+            return tracing::warn!("connection{from} to {way} failed: {status} (call {call_id})");
         }
     };
     match stream.relay(socket).await {
         Ok([out, back]) => {
-            tracing::debug!("a connection{from} ended: {out} bytes out, {back} back")
+            tracing::debug!("connection{from} closed: {out} bytes sent, {back} bytes received")
         }
         Err(status) if is_reset(&status) => {
-            tracing::debug!("a connection{from} to {way} was reset: {status}");
+            tracing::debug!("connection{from} to {way} reset: {status}");
         }
         Err(status) => {
-            tracing::warn!("a connection{from} to {way} was cut off: {status} (call {call_id})");
+            tracing::warn!("connection{from} to {way} aborted: {status} (call {call_id})");
         }
     }
 }
 
-/// One of its ends did that, as ends of TCP do.
+/// Whether one end of the TCP connection reset it.
 fn is_reset(status: &Status) -> bool {
     status.code() == Code::Aborted
 }
@@ -304,7 +302,7 @@ fn parse_tcp_name(text: &str) -> Result<Name, String> {
 fn parse_connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=10_000) => Ok(count),
-        _ => Err("is no number from 1 to 10000".into()),
+        _ => Err("expected a number from 1 to 10000".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `dialback token`: bearer tokens of callers that come over HTTP.
+//! `dialback token`: bearer tokens of callers of the HTTP gateway.
 
 use crate::{
     args::parse_duration_text,
@@ -23,13 +23,13 @@ Examples:
   dialback token create billing --ttl 30d --file certs/tokens
   dialback token list --json
   dialback token revoke billing
-The file holds hashes, and no token. A node whose [gateway] names it takes a change up by itself,
-within a second. The bearer of a token is the caller of that name in [[allow]] and [[deny]].")]
+The file holds hashes of tokens. A node whose [gateway] names the file reloads it within a second.
+The bearer of a token is the caller of that name in [[allow]] and [[deny]].")]
 pub(crate) struct TokenArgs {
-    /// The file of tokens; it is made if it is missing
+    /// File of the tokens; created if missing
     #[arg(long, global = true, value_name = "FILE", default_value = "certs/tokens")]
     pub(crate) file: PathBuf,
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub(crate) command: TokenCommand,
 }
@@ -37,38 +37,38 @@ pub(crate) struct TokenArgs {
 /// `dialback token ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Prints a new token: one line, and the only copy. Another one of the same name stays good
+    /// Create a token and print it: one line, the only copy. Other tokens of the name stay valid
     #[command(after_help = "\
 Example: dialback token create billing --ttl 30d
   curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/v1/agents")]
     Create {
-        /// The caller that it makes of its bearer
+        /// Name of the caller
         name: Name,
-        /// How long the token is good, at most 366d
+        /// Lifetime of the token, at most 366d
         #[arg(long, value_name = "DURATION", default_value = BEARER_TTL, value_parser = parse_duration_text)]
         ttl: Duration,
     },
-    /// Lists tokens: whose, and until when
+    /// List tokens with their caller and expiry
     List {
         /// Print one JSON array
         #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
         json: bool,
     },
-    /// Takes out every token of a caller, or one of them
+    /// Revoke all tokens of a caller, or one of them
     #[command(after_help = "\
 Example: dialback token revoke billing --id 3f2a91c07b5d
-`dialback token list` shows ids; of a token that was found, `printf %s TOKEN | sha256sum`
-begins with its id.")]
+`dialback token list` shows ids; for a leaked token, `printf %s TOKEN | sha256sum` begins with
+its id.")]
     Revoke {
-        /// The caller
+        /// Name of the caller
         name: Name,
-        /// The one token of this id
+        /// Id of the only token to revoke
         #[arg(long, value_name = "ID")]
         id: Option<String>,
     },
 }
 
-/// As the library has it, written for help.
+/// Default of the library, as text for help.
 const BEARER_TTL: &str = "30d";
 
 /// Runs the command.
@@ -78,10 +78,10 @@ pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
         TokenCommand::Create { name, ttl } => {
             let token = file.create(&name, ttl, now)?;
             shown(print_all(token.as_str())).inspect_err(|_| {
-                // What nobody has seen must not stay good.
+                // A token that nobody has seen must not stay valid.
                 if let Err(error) = file.revoke(&name, Some(&token.id())) {
                     tracing::error!(
-                        "the token {} of {name} stays in the file: {error}",
+                        "cannot revoke token {} of {name}, it stays valid: {error}",
                         token.id()
                     );
                 }
@@ -97,11 +97,11 @@ pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
     }
 }
 
-/// A token that was not shown is lost, and then it is worth saying that nothing was made.
+/// Adds to the error of printing a token that the token is revoked.
 fn shown(printed: Result<(), Failure>) -> Result<(), Failure> {
     printed.map_err(|failure| {
         let mut lines = failure.lines();
-        lines.push("the token was not printed and is revoked".into());
+        lines.push("token revoked because it could not be printed".into());
         Failure::Runtime(lines)
     })
 }
@@ -111,8 +111,13 @@ const fn state(is_expired: bool) -> &'static str {
 }
 
 fn told(token: &TokenInfo, now: SystemTime) -> String {
-    let until = if token.is_expired(now) { "it was over at" } else { "it was good until" };
-    escape(&format!("revoked {} of {}; {until} {}", token.id(), token.name, Utc(token.expires)))
+    let until = if token.is_expired(now) { "expired at" } else { "valid until" };
+    escape(&format!(
+        "revoked token {} of {}, {until} {}",
+        token.id(),
+        token.name,
+        Utc(token.expires)
+    ))
 }
 
 fn table(tokens: &[TokenInfo], now: SystemTime) -> String {

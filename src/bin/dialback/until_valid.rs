@@ -1,5 +1,5 @@
-//! A start for which a certificate is not valid yet, as on a machine whose clock is behind until
-//! the network has set it: commands that stay wait.
+//! Start with a certificate that is not valid yet, as on a machine whose clock is behind until the
+//! network has set it: long-running commands wait.
 
 use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
 use dialback::limits::RELOAD_AGAIN_EVERY;
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// However near the moment is, files are not read as fast as they can be.
+/// Minimum pause between two reads of the files.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// What the first attempt gave, or one of those `again`; `None` if a signal has ended the wait.
@@ -33,11 +33,11 @@ pub(crate) async fn until_valid<T>(
     let mut pending = Pending::default();
     loop {
         for line in pending.due(failure.lines(), Instant::now()) {
-            tracing::warn!("not started yet, waiting: {}", escape(&line));
+            tracing::warn!("not started yet, retrying: {}", escape(&line));
         }
         let next = async {
             tokio::select! {
-                () = hangup() => tracing::info!("SIGHUP: trying to start again"),
+                () = hangup() => tracing::info!("SIGHUP received: retrying"),
                 () = tokio::time::sleep(wait(&failure, SystemTime::now())) => {}
             }
             again().await
@@ -56,7 +56,7 @@ pub(crate) async fn until_valid<T>(
     }
 }
 
-/// Up to the moment itself where it is known, and never long: the clock may be set meanwhile.
+/// Time until the certificate is valid, if known, and never long: the clock may be set meanwhile.
 fn wait(failure: &Failure, now: SystemTime) -> Duration {
     match failure {
         Failure::NotValidYet(_, Some(since)) => {

@@ -84,11 +84,14 @@ fn with_json_a_failure_is_one_object_on_standard_output() {
 }
 
 #[test]
-fn a_unary_method_with_any_other_number_of_messages_is_refused_here() {
+fn a_unary_method_with_any_other_number_of_messages_is_rejected_locally() {
     let (place, _node, _agent, at) = world();
     for data in ["1 2", "", " \n"] {
         let ended = call(&place, &at, &["Demo/Echo", "-d", data]);
-        ended.expect(67, &["error: INVALID_ARGUMENT (not_executed): Demo/Echo takes one message"]);
+        ended.expect(
+            67,
+            &["error: INVALID_ARGUMENT (not_executed): Demo/Echo takes exactly one message"],
+        );
     }
 }
 
@@ -333,11 +336,11 @@ fn a_vain_wait_names_whom_it_waited_for() {
     let wait = ["HelloService/Hello", "--wait", "--timeout", "1s"];
     place.run(&[&["call", "--node", &at, "nobody"], &wait[..]].concat()).expect(
         78,
-        &["UNAVAILABLE (not_executed): agent nobody is not attached, and none came in time (--wait"],
+        &["UNAVAILABLE (not_executed): agent nobody is not attached: no agent attached within --timeout (--wait"],
     );
     place
         .run(&[&["call", "--node", &at, "--any"], &wait[..]].concat())
-        .expect(78, &["no agent that is attached may answer for HelloService, and none came"]);
+        .expect(78, &["no attached agent may host HelloService: no agent attached within"]);
     let late = place.command(
         &[&["call", "--node", &at, "warehouse", "Demo/Count", "-d", "{\"n\":2}"], &["--wait"][..]]
             .concat(),

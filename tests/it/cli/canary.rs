@@ -68,7 +68,7 @@ fn no_line_of_a_key_is_in_any_log_error_or_output_at_the_level_of_traces() {
     // What a running node makes of a key in the place of its certificate, and of one cut short.
     place.write("certs/node-edge-1.pem", place.read(&keys[0]));
     node.signal(Signal::HUP);
-    node.said("not taken up");
+    node.said("reload failed");
     ended.extend(misused(&place, &level));
     for running in [agent, node] {
         running.signal(Signal::TERM);

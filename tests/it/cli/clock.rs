@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use std::time::{Duration, SystemTime};
 
 const HOUR: Duration = Duration::from_secs(3_600);
-const WAITS: &str = "not started yet, waiting";
+const WAITS: &str = "not started yet, retrying";
 
 /// Replaces the certificate and the key of a party by ones that are valid from now on, or later.
 fn valid_in(place: &Place, party: &str, later: Duration) {
@@ -83,7 +83,7 @@ fn a_signal_ends_the_wait_and_nothing_was_opened() {
         let mut waiting = place.start(args);
         waits(&mut waiting);
         waiting.signal(Signal::TERM);
-        let ended = waiting.end().expect(0, &["stopping on SIGTERM", "stopped"]);
+        let ended = waiting.end().expect(0, &["SIGTERM received: shutting down", "stopped"]);
         let said = ended.stdout + &ended.stderr;
         for started in ["listens on", "listening on", "dialling", "INFO certificate"] {
             assert!(!said.contains(started), "{args:?}: {said}");

@@ -85,7 +85,7 @@ async fn an_agent_that_is_told_to_stop_answers_two_hundred_calls_and_ends_well()
     let callers = callers(&place, &at).await;
     let calls = in_flight(&place, &callers).await;
     agent.signal(Signal::TERM);
-    agent.said("stopping on SIGTERM");
+    agent.said("SIGTERM received: shutting down");
     // The node has heard of it, and the calls are still in flight.
     node.said("is draining");
     let agents = soon("a list", callers[0].agents()).await.expect("a list");
@@ -104,7 +104,7 @@ async fn a_node_that_is_told_to_stop_answers_two_hundred_calls_and_everybody_fin
     let callers = callers(&place, &at).await;
     let calls = in_flight(&place, &callers).await;
     node.signal(Signal::TERM);
-    node.said("stopping on SIGTERM");
+    node.said("SIGTERM received: shutting down");
     refused(&callers[0]).await;
     let waits = append(&warehouse(&callers[1]), "patient", 0).timeout(Duration::from_secs(40));
     let waits = background(waits.into_future());
@@ -129,8 +129,8 @@ fn a_second_signal_does_not_wait_for_an_agents_calls_either() {
     let _call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
     until_has(&place.path("ledger.txt"), "started long");
     agent.signal(Signal::TERM);
-    agent.said("stopping on SIGTERM");
-    agent.signal_until_said(Signal::INT, "error: SIGINT while stopping");
+    agent.said("SIGTERM received: shutting down");
+    agent.signal_until_said(Signal::INT, "error: SIGINT received while shutting down");
     agent.end().expect(1, &[]);
 }
 
@@ -141,9 +141,9 @@ async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, tex
     let call = background(append(&warehouse(&caller), "held", 60_000).into_future());
     until_has(&place.path("ledger.txt"), "started held\n");
     stops.signal(Signal::TERM);
-    stops.said("stopping on SIGTERM");
-    stops.signal_until_said(Signal::TERM, "error: SIGTERM while stopping");
-    stops.end().expect(1, &["what was still in flight was cut off"]);
+    stops.said("SIGTERM received: shutting down");
+    stops.signal_until_said(Signal::TERM, "error: SIGTERM received while shutting down");
+    stops.end().expect(1, &["calls in flight were aborted"]);
     let ended = tokio::time::timeout(Duration::from_secs(4), call).await;
     let status = ended.expect("the caller was not told").expect_err("it was cut off");
     assert!(status.message().contains(text), "{status}");

@@ -140,9 +140,9 @@ fn another_upstream_in_the_file_is_taken_up_and_another_service_takes_a_restart(
     agent.said(&format!("forwarding HelloService to {second}"));
     call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
     place.write("agent.toml", file(&at, "HelloService", "127.0.0.1"));
-    agent.said("not taken up, what was in force stays: agent.toml:4: `forward`: upstream");
+    agent.said("reload failed, keeping the previous settings: agent.toml:4: `forward`: upstream");
     place.write("agent.toml", file(&at, "Other", &first));
-    agent.said("which services are forwarded has changed, which takes a restart");
+    agent.said("which services are forwarded has changed: restart to apply");
     call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
 }
 
@@ -156,7 +156,7 @@ fn the_cas_of_an_upstream_are_watched_like_any_other_file() {
     let mut agent = place.start(&["agent", "--config", "agent.toml"]);
     agent.said("registered as warehouse");
     place.write("upstream.pem", "nothing");
-    agent.said("stays: the upstream of HelloService: the CAs of the upstream: there is no");
+    agent.said("settings: upstream of HelloService: the CAs of the upstream: there is no");
     place.make_ca("other");
     place.write("upstream.pem", place.read("other/ca.pem"));
     agent.said("forwarding HelloService to https://127.0.0.1:1");
@@ -168,16 +168,16 @@ fn a_forward_that_cannot_be_is_refused_at_start_with_what_is_wrong() {
     let refused = |rest: &[&str], text: &str| {
         place.run(&[&["agent", "--node", "localhost:1"], rest].concat()).expect(2, &[text]);
     };
-    refused(&["--forward", "HelloService"], "it is not written SERVICE=URL");
+    refused(&["--forward", "HelloService"], "expected SERVICE=URL");
     refused(&["--forward", "Hello=ftp://x"], "is not written http://HOST:PORT");
-    refused(&["--forward", "Hello=https://x"], "needs a stated trust");
+    refused(&["--forward", "Hello=https://x"], "requires a CA");
     let demo = ["--demo", "--forward", "HelloService=http://127.0.0.1:9000"];
     refused(&demo, "the service HelloService is hosted twice");
     let twice = "Hello=http://127.0.0.1:1,Hello=http://127.0.0.1:2";
     refused(&["--forward", twice], "the service Hello is hosted twice");
     let text = format!("{}upstream_ca = \"gone.pem\"\n", file("localhost", "Hello", "https://x"));
     place.write("agent.toml", text);
-    refused(&["--config", "agent.toml"], "the upstream of Hello: cannot read its CAs in gone.pem");
+    refused(&["--config", "agent.toml"], "upstream of Hello: cannot read CA certificates gone.pem");
     place.write("gone.pem", "nothing");
     refused(&["--config", "agent.toml"], "there is no certificate among them");
 }

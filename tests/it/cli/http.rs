@@ -196,7 +196,7 @@ fn tokens_are_taken_up_while_the_node_runs_and_a_broken_file_changes_nothing() {
     assert_eq!(town.json("HelloService/Hello", "\"x\"").status, 401);
     let whole = town.place.read("tokens");
     town.place.write("tokens", "what is this");
-    town.node.said("not taken up, what was in force stays");
+    town.node.said("reload failed, keeping the previous settings");
     assert_eq!(hello(&town), 200);
     town.place.write("tokens", "# nobody\n");
     let until = |town: &Town, status| {

@@ -105,7 +105,7 @@ fn what_was_typed_wrong_ends_with_2() {
         (&["-d", "@gone.json"], "cannot read gone.json"),
         (&["-d", "@latin1.json"], "not UTF-8"),
         (&["--timeout", "0"], "--timeout"),
-        (&["--timeout", "0s"], "needs time"),
+        (&["--timeout", "0s"], "must be above zero"),
         (&["--timeout", "5"], "no unit"),
         (&["--node", "::1"], "[::1]:4433"),
         (&["--node", "https://edge"], "URL"),

@@ -23,7 +23,7 @@ fn a_node_without_rules_says_that_callers_can_call_nothing() {
     let denied = place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
     denied.expect(71, &["PERMISSION_DENIED (not_executed)"]);
     node.signal(Signal::INT);
-    node.end().expect(0, &["WARN no [[allow]] rule: remote callers can call nothing"]);
+    node.end().expect(0, &["WARN no [[allow]] rule: every remote call is denied"]);
 }
 
 #[test]
@@ -58,10 +58,10 @@ fn a_second_signal_does_not_wait_for_calls_in_flight() {
     let _call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
     until_has(&place.path("ledger.txt"), "started long");
     node.signal(Signal::INT);
-    node.said("stopping on SIGINT");
+    node.said("SIGINT received: shutting down");
     let asked = Instant::now();
     // At once it is the same signal, as from a terminal and a supervisor; later it is a second one.
-    node.signal_until_said(Signal::TERM, "error: SIGTERM while stopping");
+    node.signal_until_said(Signal::TERM, "error: SIGTERM received while shutting down");
     assert!(asked.elapsed().as_millis() >= 200, "{:?}", asked.elapsed());
     node.end().expect(1, &[]);
     assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());

@@ -40,7 +40,7 @@ impl Town {
         let forward = format!("[[tcp]]\nname = \"db\"\nupstream = \"{to}\"\n");
         place.write("agent.toml", format!("nodes = [\"{at}\"]\n{lines}\n{forward}"));
         let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-        agent.said(&format!("tcp:db leads to {to}"));
+        agent.said(&format!("forwarding tcp:db to {to}"));
         agent.said("registered as warehouse");
         Self { place, node, at, agent, upstream }
     }
@@ -102,7 +102,7 @@ fn a_local_port_ends_at_the_upstream_with_half_closes_and_stops_on_sigterm() {
     drop(far);
     assert_eq!(read_all(&mut near).expect("a clean end"), b"answer");
     tcp.signal(Signal::TERM);
-    tcp.said("stopping on SIGTERM");
+    tcp.said("SIGTERM received: shutting down");
     // What is open may go on until its end; nobody new comes in.
     assert!(TcpStream::connect(&at).is_err(), "it still listens");
     other_near
@@ -119,8 +119,8 @@ fn a_second_signal_does_not_wait_and_resets_both_ends() {
     let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
     let (mut near, mut far) = town.connect(&at);
     tcp.signal(Signal::TERM);
-    tcp.said("stopping on SIGTERM");
-    tcp.signal_until_said(Signal::INT, "SIGINT while stopping");
+    tcp.said("SIGTERM received: shutting down");
+    tcp.signal_until_said(Signal::INT, "SIGINT received while shutting down");
     tcp.end().expect(1, &[]);
     // The goodbye tells the node, which need not wait for a heartbeat that does not come (12 s).
     far.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
@@ -165,7 +165,7 @@ fn more_connections_than_the_limit_are_reset_and_a_free_place_is_used_again() {
     let (mut tcp, at) = town.tcp("warehouse", "db", &["--connections-max", "1"]);
     let (mut near, far) = town.connect(&at);
     expect_reset(&mut dial(&at));
-    tcp.said("the limit of 1 connections (--connections-max) is reached");
+    tcp.said("limit of 1 connections reached (--connections-max)");
     near.shutdown(Shutdown::Write).expect("a half-close");
     drop(far);
     assert_eq!(read_all(&mut near).expect("a clean end"), b"");
@@ -198,7 +198,7 @@ fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_when_the_node_kn
     town.node.said("agent/warehouse disconnected: ");
     near.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
     expect_reset(&mut near);
-    tcp.said("was cut off: UNAVAILABLE (unknown): ");
+    tcp.said("aborted: UNAVAILABLE (unknown): ");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn what_cannot_start_says_why_and_ends_with_the_usual_codes() {
     run("127.0.0.1:1", "127.0.0.1:0").expect(78, &["error: UNAVAILABLE (not_executed): "]);
     run(&town.at, "5432").expect(2, &["is not an IP address and a port"]);
     let call = ["call", "warehouse", "tcp:db", "--node", &town.at];
-    town.place.run(&call).expect(2, &["tcp:db is a forward and no method", "dialback tcp"]);
+    town.place.run(&call).expect(2, &["tcp:db is a TCP forward, not a method", "dialback tcp"]);
     let twice = ["agent", "--tcp", "db=127.0.0.1:1", "--tcp", "db=127.0.0.1:2"];
     town.place.run(&twice).expect(2, &["--tcp names db twice"]);
 }
@@ -288,7 +288,7 @@ fn a_flag_replaces_a_forward_of_the_file_and_a_change_of_the_file_takes_a_restar
     let to = other.local_addr().expect("an address");
     let mut second =
         town.place.start(&["agent", "--config", "agent.toml", "--tcp", &format!("db={to}")]);
-    second.said(&format!("tcp:db leads to {to}"));
+    second.said(&format!("forwarding tcp:db to {to}"));
     drop(second);
     let text = town.place.read("agent.toml").replace("\"db\"", "\"base\"");
     town.place.write("agent.toml", text);

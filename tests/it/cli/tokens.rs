@@ -60,7 +60,7 @@ fn tokens_are_listed_with_their_ids_and_revoked_by_name_or_id() {
     assert_eq!(heads, ["ID", "CALLER", "STATE", "CREATED", "EXPIRES"]);
     assert!(table.contains(&id) && !table.contains(&second[5..17]), "{table}");
     let told = place.run(&["token", "revoke", "billing", "--id", &id]).expect(0, &[]).stdout;
-    assert!(told.starts_with(&format!("revoked {id} of billing; it was good until ")), "{told}");
+    assert!(told.starts_with(&format!("revoked token {id} of billing, valid until ")), "{told}");
     let known = |token: &str| caller(&place, "certs/tokens", token, now);
     assert_eq!(known(&second), Err(BearerTokenError::Unknown));
     assert_eq!(known(&first), Ok("caller/billing".into()));
@@ -123,7 +123,7 @@ fn a_token_that_could_not_be_printed_is_revoked() {
         command.stdout(stdout);
         super::process::Running::start(command)
             .end()
-            .expect(1, &["error: cannot write to standard output", "is revoked"]);
+            .expect(1, &["error: cannot write to standard output", "token revoked"]);
         assert_eq!(place.read("certs/tokens"), before);
     }
 }

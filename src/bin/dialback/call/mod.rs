@@ -5,7 +5,7 @@ mod replies;
 use crate::{
     args::parse_timeout,
     caller::{Reach, ReachArgs},
-    exit::{Failure, refused_here},
+    exit::{Failure, rejected_locally},
     input::Input,
     output::print_json_aside,
 };
@@ -26,47 +26,46 @@ Examples:
   dialback call warehouse Demo/Count -d '{\"n\":5,\"interval_ms\":200}'
   seq 1 9 | jq -c '{value:.}' | dialback call warehouse Demo/Sum -d @-
   dialback call --any HelloService/Hello -d '\"hello\"'
-The input is a sequence of JSON values, each one a message; without -d it is one null. Of a
-method that takes a stream each message is sent as soon as it is read. Each reply is printed
-as one line of JSON, as it comes. A failure is one line on standard error,
+The input is a sequence of JSON values, one per message; without -d it is a single null. A
+method that takes a stream gets each message as soon as it is read. Each reply is printed as
+one line of JSON when it arrives. A failure is one line on standard error,
   error: UNAVAILABLE (not_executed): agent warehouse is not attached
 with --json one object on standard output.
-not_executed: it did not run and will not; unknown: it may have; app_error: it ran and said no.
-Exit code of a failed call: 64 + RPC code, as 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
+not_executed: did not run and will not; unknown: may have run; app_error: ran and failed.
+Exit code of a failed call: 64 + RPC code: 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED,
 71 PERMISSION_DENIED, 72 RESOURCE_EXHAUSTED, 76 UNIMPLEMENTED, 77 INTERNAL, 78 UNAVAILABLE,
-80 UNAUTHENTICATED. A node that does not answer: 78, after 5 s or the timeout; at once if nothing listens there.")]
+80 UNAUTHENTICATED. If the node does not answer: 78 after 5 s or the timeout, at once if the
+port is closed.")]
 pub(crate) struct CallArgs {
-    /// The agent's name, unless --any or --all is given, and what to call, as HelloService/Hello
+    /// Agent (not with --any or --all) and method, as HelloService/Hello
     #[arg(value_name = "AGENT SERVICE/METHOD", required = true, num_args = 1..=2)]
     pub(crate) what: Vec<String>,
-    /// Call any agent that may answer for the service, as a [[host]] rule of the node says
+    /// Call any agent that a [[host]] rule of the node allows to host the service
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
     pub(crate) any: bool,
-    /// Call every such agent, and print an outcome for each
+    /// Call every such agent, and print one result per agent
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) all: bool,
-    /// Wait, within the timeout, for an agent to attach
+    /// Wait for an agent to attach, within the timeout
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) wait: bool,
-    /// Ask for a stream of replies, where the method may be called either way: one that is
-    /// forwarded
+    /// Request a stream of replies from a forwarded method, which can be called either way
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), conflicts_with = "all")]
     pub(crate) stream: bool,
-    /// Higher goes first on the links, from -128 to 127; a node takes at most 0 [default: 0,
+    /// Priority on the links, from -128 to 127, higher first; a node caps it at 0 [default: 0,
     /// streams -16]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub(crate) priority: Option<i8>,
-    /// The messages: JSON, @FILE, or @- for standard input
+    /// Messages: JSON, @FILE, or @- for standard input
     #[arg(short, long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) data: Option<String>,
-    /// A pair of metadata, as 'key: value'; may come several times
+    /// Metadata, as 'key: value'; may be repeated
     #[arg(short = 'H', long = "header", value_name = "KEY: VALUE", value_parser = parse_header)]
     pub(crate) header: Vec<(String, String)>,
-    /// How long connecting and calling may take together, as 500ms, 5s, 2m [default: 30s, streams
-    /// 24h]
+    /// Timeout for connecting and calling together, as 500ms, 5s, 2m [default: 30s, streams 24h]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
-    /// Print one JSON object, for a failure too
+    /// Print one JSON object, also for a failure
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
     /// The node and the certificates.
@@ -112,7 +111,7 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     if method.is_forward() {
         let name = method.method();
         return Err(Failure::usage(format!(
-            "{method} is a forward and no method; `dialback tcp AGENT {name} --listen 127.0.0.1:0` opens a local port that leads there"
+            "{method} is a TCP forward, not a method; forward a local port to it with `dialback tcp AGENT {name} --listen 127.0.0.1:0`"
         )));
     }
     let order = Order {
@@ -142,9 +141,9 @@ fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Fai
             Ok((Whom::Agent(agent), method.parse().map_err(local)?))
         }
         ([_], ..) => Err(Failure::usage(
-            "name an agent and a method, as `warehouse HelloService/Hello`; or a method with --any or --all",
+            "expected an agent and a method, as `warehouse HelloService/Hello`, or a method with --any or --all",
         )),
-        _ => Err(Failure::usage("with --any and --all only the method is named, and no agent")),
+        _ => Err(Failure::usage("--any and --all take a method and no agent")),
     }
 }
 
@@ -190,11 +189,10 @@ impl Order {
                     Whom::Agent(name) => format!("agent {name} is not attached"),
                     Whom::Any | Whom::All => {
                         let service = self.method.service();
-                        format!("no agent that is attached may answer for {service}")
+                        format!("no attached agent may host {service}")
                     }
                 };
-                let text =
-                    format!("{absent}, and none came in time (--wait; --timeout says how long)");
+                let text = format!("{absent}: no agent attached within --timeout (--wait)");
                 Err(Status::not_executed(Code::Unavailable, text).into())
             }
             _ => Ok(CallKind::Unary),
@@ -231,7 +229,7 @@ impl Order {
                 if self.is_bare && status.code() == Code::InvalidArgument =>
             {
                 let text = format!(
-                    "{}; no message was given, so null was sent: give one with -d JSON, as -d '\"hello\"'",
+                    "{}; no message was given, so null was sent: pass a message with -d JSON, as -d '\"hello\"'",
                     status.message()
                 );
                 let told = Status::with_outcome(status.code(), status.outcome(), text)
@@ -321,15 +319,16 @@ impl Order {
         timeout: Duration,
     ) -> Result<(), Failure> {
         if kind != CallKind::Unary {
-            let text = format!("{} is of the kind {kind}; --all is for unary methods", self.method);
-            return Err(refused_here(text));
+            let text =
+                format!("{} is a {kind} method; --all takes unary methods only", self.method);
+            return Err(rejected_locally(text));
         }
         let message = input.only(&self.method).await?;
         let outcomes = caller.call_all_encoded(&self.method, message, timeout).await;
         let outcomes = outcomes.map_err(|status| Failure::Call(status, None))?;
         if outcomes.is_empty() {
             let service = self.method.service();
-            let text = format!("no agent that is attached may answer for {service}");
+            let text = format!("no attached agent may host {service}");
             return Err(Status::not_executed(Code::Unavailable, text).into());
         }
         let first_failure =
@@ -338,7 +337,7 @@ impl Order {
             let reply = result.and_then(|reply| in_json(reply.message()?));
             print_json_aside(&Share::new(&agent, reply)).await?;
         }
-        first_failure.map_or(Ok(()), |code| Err(Failure::said(code)))
+        first_failure.map_or(Ok(()), |code| Err(Failure::reported(code)))
     }
 }
 
@@ -400,7 +399,7 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
         }
-        _ => Err("is not written 'key: value'".into()),
+        _ => Err("expected 'key: value'".into()),
     }
 }
 

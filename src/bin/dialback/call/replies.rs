@@ -52,7 +52,7 @@ impl Replies {
             let until = self.until;
             let printed = tokio::time::timeout_at(until, self.take(&message, call_id)).await;
             let printed = printed.map_err(|_elapsed| {
-                let text = "the deadline passed while nobody read standard output";
+                let text = "deadline exceeded while standard output was not read";
                 failed(Status::unknown(Code::DeadlineExceeded, text), call_id)
             })?;
             // Returning drops the call, which cancels its handler.
@@ -82,7 +82,7 @@ pub(super) fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
         RawValue::from_string(text).map_err(|fault| fault.to_string())
     });
     text.map_err(|why| {
-        let text = format!("the reply is not well-formed: {why}");
+        let text = format!("the reply is not valid CBOR: {why}");
         Status::with_outcome(Code::Internal, Outcome::Unknown, text)
     })
 }

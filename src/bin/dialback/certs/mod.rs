@@ -1,8 +1,7 @@
-//! `dialback certs`: makes, renews and revokes certificates, and shows what there is. Keys are
-//! never shown.
+//! `dialback certs`: issues, renews, revokes and shows certificates. Keys are never shown.
 
 pub(crate) mod args;
-mod tell;
+mod report;
 
 use crate::exit::Failure;
 use args::{CertsArgs, CertsCommand};
@@ -18,20 +17,22 @@ pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
     let now = SystemTime::now();
     match args.command {
         CertsCommand::Init { trust_domain, force } => {
-            tell::init(&dir.init(&InitOptions { trust_domain, force }, now)?, at)
+            report::init(&dir.init(&InitOptions { trust_domain, force }, now)?, at)
         }
-        CertsCommand::Issue { leaf } => tell::issue(&dir.issue(&leaf.into(), now)?, at),
-        CertsCommand::Request { party, force } => {
-            tell::request(&dir.request(&party.into(), force)?, at)
+        CertsCommand::Issue { leaf } => report::issue(&dir.issue(&leaf.into(), now)?, at),
+        CertsCommand::Request { peer, force } => {
+            report::request(&dir.request(&peer.into(), force)?, at)
         }
-        CertsCommand::Sign { file, leaf } => tell::issue(&dir.sign(&file, &leaf.into(), now)?, at),
+        CertsCommand::Sign { file, leaf } => {
+            report::issue(&dir.sign(&file, &leaf.into(), now)?, at)
+        }
         CertsCommand::Renew { role, name, force, expired } => {
             let only = role.zip(name).map(|(role, name)| PeerName::new(role, name));
-            tell::renew(&dir.renew(&RenewOptions { only, force, expired }, now)?, at)
+            report::renew(&dir.renew(&RenewOptions { only, force, expired }, now)?, at)
         }
-        CertsCommand::Revoke { party } => tell::revoke(&dir.revoke(&party.into(), now)?),
-        CertsCommand::Crl => tell::crl(&dir.crl(now)?),
-        CertsCommand::List => tell::list(&dir.list()?, &dir.waiting_keys()?, now),
-        CertsCommand::Inspect { file } => tell::file(&file),
+        CertsCommand::Revoke { peer } => report::revoke(&dir.revoke(&peer.into(), now)?),
+        CertsCommand::Crl => report::crl(&dir.crl(now)?),
+        CertsCommand::List => report::list(&dir.list()?, &dir.waiting_keys()?, now),
+        CertsCommand::Inspect { file } => report::file(&file),
     }
 }

@@ -1,4 +1,4 @@
-//! What `dialback certs` says of what it did: a line for each file, and what comes next.
+//! Output of `dialback certs`: one line per file, and the next step.
 
 use crate::{
     exit::Failure,
@@ -20,15 +20,19 @@ const DAY_SECS: u64 = 24 * 3600;
 
 pub(super) fn init(report: &InitReport, dir: &Path) -> Result<(), Failure> {
     let until = |time| Utc(time).to_string();
-    let crl_until = report.crl_next_update.map_or_else(|| "no end".into(), until);
+    let crl_until = report.crl_next_update.map_or_else(|| "never".into(), until);
     let (ca_until, domain) = (until(report.ca_not_after), &report.trust_domain);
     print(&columns(&[
-        row(report.ca, &report.ca_path, format!("CA of {domain}, holds until {ca_until}")),
-        row(report.ca, &report.ca_key_path, "the CA's key: keep it off nodes and agents".into()),
+        row(report.ca, &report.ca_path, format!("CA of {domain}, expires {ca_until}")),
+        row(
+            report.ca,
+            &report.ca_key_path,
+            "private key of the CA: do not copy it to nodes or agents".into(),
+        ),
         row(
             report.crl,
             &report.crl_path,
-            format!("revocation list, holds until {crl_until}; run `dialback certs renew` before"),
+            format!("revocation list, expires {crl_until}; run `dialback certs renew` before"),
         ),
     ]))?;
     let at = dir_flag(dir);
@@ -45,10 +49,10 @@ pub(super) fn issue(report: &IssueReport, dir: &Path) -> Result<(), Failure> {
 
 fn rows_of(report: &IssueReport) -> Vec<Vec<String>> {
     let until = Utc(report.not_after);
-    let whose = format!("{}, serial {}, holds until {until}", report.peer, report.serial);
+    let whose = format!("{}, serial {}, expires {until}", report.peer, report.serial);
     let mut rows = vec![row(report.action, &report.cert_path, whose)];
     if report.has_key {
-        rows.push(row(report.action, &report.key_path, "its key: for this party only".into()));
+        rows.push(row(report.action, &report.key_path, "private key, for this peer only".into()));
     }
     rows
 }
@@ -71,23 +75,25 @@ fn start_it(report: &IssueReport, dir: &Path) -> String {
 
 fn bring_it(report: &IssueReport, dir: &Path) -> String {
     let (cert, at) = (show(&report.cert_path), show(dir));
-    format!("bring {cert}, {at}/ca.pem and {at}/crl.pem to where its key is")
+    format!("copy {cert}, {at}/ca.pem and {at}/crl.pem to the machine of the key")
 }
 
 pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure> {
     let csr = show(&report.csr_path);
     let key = match report.is_waiting {
-        true => "its new key: waits here; the former one is in use until the certificate is here",
-        false => "its key: stays here",
+        true => {
+            "new private key: the current one stays in use until the new certificate is installed"
+        }
+        false => "private key, stays here",
     };
     print(&columns(&[
         row(report.key, &report.key_path, key.into()),
-        row(report.csr, &report.csr_path, "the request for its certificate, for the CA".into()),
+        row(report.csr, &report.csr_path, "certificate request, for the CA".into()),
     ]))?;
     let PeerName { role, name } = &report.peer;
     let san = if *role == Role::Node { " --san HOST_OR_IP" } else { "" };
     print(&format!(
-        "next: where the CA is, dialback certs sign {csr} {role} {name}{san}; then bring the certificate it makes, ca.pem and crl.pem back into {}",
+        "next: at the CA, dialback certs sign {csr} {role} {name}{san}; then copy the certificate, ca.pem and crl.pem back into {}",
         show(dir)
     ))
 }
@@ -102,7 +108,7 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
                 "revoked".into(),
                 peer.to_string(),
                 format!(
-                    "left alone, certificate or key revoked; `dialback certs issue{at} {} {}` brings it back",
+                    "not renewed: certificate or key revoked; `dialback certs issue{at} {} {}` issues a new one",
                     peer.role, peer.name
                 ),
             ]),
@@ -110,7 +116,7 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
                 "expired".into(),
                 peer.to_string(),
                 format!(
-                    "left alone, expired at {}; if it is still in use, `dialback certs renew{at} {} {} --expired`",
+                    "not renewed: expired at {}; if it is still needed, `dialback certs renew{at} {} {} --expired`",
                     Utc(*not_after), peer.role, peer.name
                 ),
             ]),
@@ -120,14 +126,14 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
     print(&columns(&rows))?;
     if report.is_ca_old {
         let until = Utc(report.ca_not_after);
-        print(&format!("the CA holds until {until}: change it over, by docs/operations.md"))?;
+        print(&format!("the CA expires {until}: replace it, see docs/operations.md"))?;
     }
     let is_renewed = |one: &&Renewal| matches!(one, Renewal::Done(r) if r.action != Action::Kept);
     match report.peers.iter().filter(is_renewed).count() {
         0 => Ok(()),
-        _ => print(
-            "next: bring what was renewed to its party, the key too where it was renewed here",
-        ),
+        _ => {
+            print("next: copy renewed certificates to their peers, and keys that were renewed here")
+        }
     }
 }
 
@@ -146,28 +152,28 @@ pub(super) fn revoke(report: &RevokeReport) -> Result<(), Failure> {
     }
     rows.push(crl_row(&report.crl));
     print(&columns(&rows))?;
-    tell_where_to(&report.crl)
+    print_next_step(&report.crl)
 }
 
 pub(super) fn crl(report: &CrlReport) -> Result<(), Failure> {
     print(&columns(&[crl_row(report)]))?;
-    tell_where_to(report)
+    print_next_step(report)
 }
 
-fn tell_where_to(crl: &CrlReport) -> Result<(), Failure> {
+fn print_next_step(crl: &CrlReport) -> Result<(), Failure> {
     let path = show(&crl.path);
     print(&format!(
-        "next: bring {path} to every node, and to agents and callers that mind one; it takes effect there"
+        "next: copy {path} to every node, and to agents and callers that use a revocation list"
     ))
 }
 
 fn crl_row(crl: &CrlReport) -> Vec<String> {
-    let until = crl.next_update.map_or_else(|| "no end".into(), |until| Utc(until).to_string());
+    let until = crl.next_update.map_or_else(|| "never".into(), |until| Utc(until).to_string());
     let revoked = count(crl.revoked, "certificate");
     row(
         crl.action,
         &crl.path,
-        format!("revocation list {}, {revoked} revoked, holds until {until}", crl.number),
+        format!("revocation list {}, {revoked} revoked, expires {until}", crl.number),
     )
 }
 
@@ -177,13 +183,13 @@ pub(super) fn list(
     now: SystemTime,
 ) -> Result<(), Failure> {
     match listed.is_empty() {
-        true => print("nothing was issued here yet; dialback certs issue ROLE NAME")?,
+        true => print("no certificates issued yet; dialback certs issue ROLE NAME")?,
         false => print(&table(listed, now))?,
     }
     waiting.iter().try_for_each(|(peer, key)| {
         let key = show(key);
         print(&format!(
-            "a new key of {peer} waits for its certificate in {key}; the former one is in use until then"
+            "new key of {party} in {key} has no certificate yet; the current key stays in use until then"
         ))
     })
 }
@@ -205,8 +211,7 @@ fn table(listed: &[ListedCertificate], now: SystemTime) -> String {
     columns(&rows)
 }
 
-/// What was replaced still holds: whoever has its key is let in until its time is over, or it is
-/// revoked.
+/// A replaced certificate is still valid: its key is accepted until it expires or is revoked.
 fn state(one: &ListedCertificate, is_newest: bool, now: SystemTime) -> &'static str {
     let life = one.not_after.duration_since(one.not_before).unwrap_or_default();
     match one.not_after.duration_since(now) {
@@ -237,7 +242,7 @@ pub(super) fn file(file: &Path) -> Result<(), Failure> {
         if index > 0 {
             print("")?;
         }
-        // A name in a certificate is somebody else's text.
+        // Names in a certificate are untrusted text.
         one.to_string().trim_end().lines().try_for_each(|line| print(&escape(line)))?;
     }
     Ok(())
@@ -251,7 +256,7 @@ fn show(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
-/// The flag that names the directory, unless it is the one that is taken anyway.
+/// The flag that names the directory, unless it is the default.
 fn dir_flag(dir: &Path) -> String {
     if dir == Path::new("certs") { String::new() } else { format!(" --dir {}", show(dir)) }
 }
