@@ -2,16 +2,19 @@
 //! nodes both do it.
 
 mod description;
-mod service;
+mod error;
 mod fallback;
+mod service;
+mod services;
 
 pub use description::Description;
-pub(crate) use service::Services;
-pub use service::{Service, ServiceError};
+pub use error::ServiceError;
+pub use service::Service;
 #[doc(hidden)]
 pub use service::{
     add_bidirectional, add_client_stream, add_method, add_server_stream, method_path, new_service,
 };
+pub(crate) use services::Services;
 
 use crate::{
     call::{CallAcceptor, answer},

@@ -3,7 +3,8 @@
 
 use super::{
     cbor::{self, with_scratch},
-    head::{ReplyHead, RequestHead, StatusHead},
+    head::{ReplyHead, RequestHead},
+    status::StatusHead,
 };
 use crate::limits::{CONTROL_BYTES_MAX, HEAD_BYTES_MAX};
 use bytes::Bytes;

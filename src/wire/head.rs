@@ -1,122 +1,17 @@
-//! The words around a call's messages: the head of a request, the head of a reply, and the status
-//! at its end.
+//! The heads of a request and of a reply.
 
 use super::{
-    WireError,
+    CallKind, WireError,
     cbor::{decode_words, or_absent},
     scan::Bounds,
 };
 use crate::{
-    limits::{
-        DETAILS_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX,
-        TCP_READ_BYTES_MAX,
-    },
+    limits::{METADATA_BYTES_MAX, METADATA_PAIRS_MAX},
     metadata::Metadata,
-    status::{Code, Outcome, Status},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::{ByteArray, Bytes as CborBytes};
-use std::{borrow::Cow, fmt};
-
-/// The shape of a call: how many messages go each way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "u8", try_from = "u8")]
-pub enum CallKind {
-    /// One message each way.
-    Unary,
-    /// One message in, any number out.
-    ServerStream,
-    /// Any number in, one out.
-    ClientStream,
-    /// Any number each way.
-    Bidirectional,
-    /// A forwarded HTTP exchange.
-    Http,
-    /// A forwarded byte stream.
-    Tcp,
-}
-
-impl CallKind {
-    const ALL: [Self; 6] = [
-        Self::Unary,
-        Self::ServerStream,
-        Self::ClientStream,
-        Self::Bidirectional,
-        Self::Http,
-        Self::Tcp,
-    ];
-
-    /// The word in lists: `unary`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::ServerStream => "server_stream",
-            Self::ClientStream => "client_stream",
-            Self::Bidirectional => "bidirectional",
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// Whether it leads to something beside RPC: such a call names a forward, `tcp:db`, and no
-    /// other call does.
-    pub const fn is_forward(self) -> bool {
-        matches!(self, Self::Http | Self::Tcp)
-    }
-
-    /// The largest message of such a call, where others have this bound. Pieces of a connection
-    /// have a bound of their own, that all sides know: how it is cut into them is nobody's choice.
-    pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
-        match self {
-            Self::Tcp => TCP_READ_BYTES_MAX,
-            _ => of_others,
-        }
-    }
-
-    /// What the messages are; `None` is CBOR, one value each.
-    pub(crate) const fn content_type(self) -> Option<&'static str> {
-        match self {
-            Self::Tcp => Some("application/octet-stream"),
-            _ => None,
-        }
-    }
-
-    /// How a method of this kind is called: `HelloService/Hello`, a forward `tcp:db`.
-    pub(crate) fn path(self, service: &str, method: &str) -> String {
-        let split = if self.is_forward() { ':' } else { '/' };
-        format!("{service}{split}{method}")
-    }
-
-    /// Whether the asking side sends a stream of messages, not exactly one.
-    pub const fn streams_requests(self) -> bool {
-        matches!(self, Self::ClientStream | Self::Bidirectional | Self::Http | Self::Tcp)
-    }
-
-    /// Whether the answering side sends a stream of messages, not exactly one.
-    pub const fn streams_replies(self) -> bool {
-        matches!(self, Self::ServerStream | Self::Bidirectional | Self::Http | Self::Tcp)
-    }
-}
-
-impl fmt::Display for CallKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl From<CallKind> for u8 {
-    fn from(kind: CallKind) -> Self {
-        kind as Self
-    }
-}
-
-impl TryFrom<u8> for CallKind {
-    type Error = &'static str;
-
-    fn try_from(number: u8) -> Result<Self, Self::Error> {
-        Self::ALL.get(usize::from(number)).copied().ok_or("unknown call kind")
-    }
-}
+use std::borrow::Cow;
 
 /// Where a call goes, as a number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -160,7 +55,7 @@ pub(crate) enum Route<'a> {
 }
 
 /// Metadata as it travels: an array of pairs.
-type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 /// HEAD of a request. The number of a field is its place here: add at the end only.
 #[derive(Debug, Serialize, Deserialize)]
@@ -225,11 +120,6 @@ const fn first() -> u32 {
 
 fn or_first<'de, D: Deserializer<'de>>(value: D) -> Result<u32, D::Error> {
     Option::deserialize(value).map(|attempt| attempt.unwrap_or(first()))
-}
-
-/// As `or_absent`, borrowed.
-fn or_empty<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Cow<'a, str>, D::Error> {
-    or_absent::<D, &str>(value).map(Cow::Borrowed)
 }
 
 fn is_first(attempt: &u32) -> bool {
@@ -299,100 +189,6 @@ impl<'a> ReplyHead<'a> {
     }
 }
 
-/// STATUS: mandatory and last in every reply.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct StatusHead<'a> {
-    /// 0: a gRPC code.
-    code: u8,
-    /// 1: the outcome.
-    outcome: u8,
-    /// 2: the sentence for people.
-    #[serde(borrow, default, deserialize_with = "or_empty", skip_serializing_if = "str::is_empty")]
-    message: Cow<'a, str>,
-    /// 3: bytes for the caller's program.
-    #[serde(
-        borrow,
-        default = "no_bytes",
-        deserialize_with = "or_absent",
-        skip_serializing_if = "no_details"
-    )]
-    details: &'a CborBytes,
-    /// 4: pairs of text.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "or_absent",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    metadata: Pairs<'a>,
-}
-
-fn no_bytes<'a>() -> &'a CborBytes {
-    CborBytes::new(&[])
-}
-
-fn no_details(details: &&CborBytes) -> bool {
-    details.is_empty()
-}
-
-impl<'a> StatusHead<'a> {
-    /// The status of a call that went well.
-    pub(crate) fn ok(trailing: &'a Metadata) -> Self {
-        Self {
-            code: Code::Ok.number(),
-            outcome: Outcome::Ok.number(),
-            message: Cow::Borrowed(""),
-            details: no_bytes(),
-            metadata: pairs(trailing),
-        }
-    }
-
-    /// The status of a failure. Texts and bytes over their limits are cut, so that a failure can
-    /// always be told.
-    pub(crate) fn failed(status: &'a Status) -> Self {
-        let keep_metadata = metadata_fault(status.metadata()).is_none();
-        Self {
-            code: status.code().number(),
-            outcome: status.outcome().number(),
-            message: Cow::Borrowed(cut_text(status.message(), MESSAGE_TEXT_BYTES_MAX)),
-            details: if status.details().len() <= DETAILS_BYTES_MAX {
-                CborBytes::new(status.details())
-            } else {
-                no_bytes()
-            },
-            metadata: if keep_metadata { pairs(status.metadata()) } else { Vec::new() },
-        }
-    }
-
-    /// The whole frame of the status that nearly every reply ends with: OK, nothing attached.
-    pub(crate) const OK_FRAME: [u8; 8] = [0x13, 0x40, 0x05, 0xa2, 0x00, 0x00, 0x01, 0x00];
-
-    /// Whether [`StatusHead::OK_FRAME`] says all of it.
-    pub(crate) fn is_plain_ok(&self) -> bool {
-        self.code == Code::Ok.number() && self.metadata.is_empty()
-    }
-
-    /// Decodes the payload of a STATUS frame: trailing metadata if all went well, the failure
-    /// otherwise.
-    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Result<Metadata, Status>, WireError> {
-        if *bytes == Self::OK_FRAME[3..] {
-            return Ok(Ok(Metadata::default()));
-        }
-        let head: Self = decode_words(bytes, Bounds::HEAD)?;
-        check_pairs(&head.metadata)?;
-        let code = Code::from_number(head.code).unwrap_or(Code::Unknown);
-        let outcome =
-            Outcome::from_number(head.outcome).ok_or(WireError::Malformed("unknown outcome"))?;
-        match (code == Code::Ok, outcome == Outcome::Ok) {
-            (true, true) => Ok(Ok(owned_pairs(head.metadata))),
-            (false, false) => Ok(Err(Status::with_outcome(code, outcome, head.message)
-                .with_details(bytes::Bytes::copy_from_slice(head.details))
-                .with_metadata(owned_pairs(head.metadata)))),
-            _ => Err(WireError::Malformed("a status whose code and outcome disagree")),
-        }
-    }
-}
-
 /// What is wrong with metadata that is to travel, if anything.
 pub(crate) fn metadata_fault(metadata: &Metadata) -> Option<&'static str> {
     if metadata.len() > METADATA_PAIRS_MAX {
@@ -404,7 +200,7 @@ pub(crate) fn metadata_fault(metadata: &Metadata) -> Option<&'static str> {
     }
 }
 
-fn check_pairs(pairs: &Pairs<'_>) -> Result<(), WireError> {
+pub(super) fn check_pairs(pairs: &Pairs<'_>) -> Result<(), WireError> {
     let text_bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
     if pairs.len() > METADATA_PAIRS_MAX || text_bytes > METADATA_BYTES_MAX {
         return Err(WireError::Malformed("metadata over its limit of 64 pairs and 8 KiB"));
@@ -417,19 +213,14 @@ pub(crate) fn pairs(metadata: &Metadata) -> Pairs<'_> {
     metadata.iter().map(|(key, value)| (Cow::Borrowed(key), Cow::Borrowed(value))).collect()
 }
 
-fn owned_pairs(pairs: Pairs<'_>) -> Metadata {
+pub(super) fn owned_pairs(pairs: Pairs<'_>) -> Metadata {
     pairs.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
-}
-
-/// The longest start of a text that has at most `bytes_max` bytes and ends between characters.
-pub(super) fn cut_text(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::cbor::encode_words;
+    use crate::wire::{StatusHead, cbor::encode_words};
 
     fn head() -> RequestHead<'static> {
         RequestHead {
@@ -533,57 +324,5 @@ mod tests {
             &[0x19, 0x01, 0x00, 0x01],
         ];
         assert!(RequestHead::decode(&parts.concat()).is_ok());
-    }
-
-    #[test]
-    fn the_plain_ok_is_what_the_encoder_would_write() {
-        let mut bytes = Vec::new();
-        encode_words(&mut bytes, &StatusHead::ok(&Metadata::default())).expect("encodes");
-        assert_eq!(bytes, StatusHead::OK_FRAME[3..]);
-        let mut with = Metadata::default();
-        with.insert("k", "v");
-        assert!(
-            !StatusHead::ok(&with).is_plain_ok()
-                && StatusHead::ok(&Metadata::default()).is_plain_ok()
-        );
-        assert!(!StatusHead::failed(&Status::unknown(Code::Internal, "")).is_plain_ok());
-    }
-
-    #[test]
-    fn a_status_with_everything_at_its_limit_still_fits() {
-        let pairs = (0..METADATA_PAIRS_MAX)
-            .map(|n| (format!("{n:02}"), "v".repeat(METADATA_BYTES_MAX / METADATA_PAIRS_MAX - 2)));
-        let status = Status::new(Code::Internal, "x".repeat(MESSAGE_TEXT_BYTES_MAX + 1))
-            .with_details(vec![7; DETAILS_BYTES_MAX])
-            .with_metadata(pairs.collect());
-        let mut chunks = crate::wire::status_chunk(&StatusHead::failed(&status)).expect("it fits");
-        let header =
-            crate::wire::Header::parse(&chunks.as_mut()[0], 0).expect("a header").expect("whole");
-        let Ok(Err(back)) = StatusHead::decode(&chunks.as_mut()[0][header.header_bytes..]) else {
-            panic!("no status came back")
-        };
-        assert_eq!((back.metadata(), back.details()), (status.metadata(), status.details()));
-    }
-
-    #[test]
-    fn statuses_come_back_and_contradictions_are_refused() {
-        let status = Status::unknown(Code::Internal, "broken").with_details(&b"abc"[..]);
-        let mut bytes = Vec::new();
-        encode_words(&mut bytes, &StatusHead::failed(&status)).expect("encodes");
-        assert_eq!(StatusHead::decode(&bytes), Ok(Err(status)));
-        // {0: code, 1: outcome}
-        assert!(matches!(StatusHead::decode(&[0xa2, 0, 0, 1, 0]), Ok(Ok(_))));
-        assert!(StatusHead::decode(&[0xa2, 0, 0, 1, 3]).is_err(), "OK with outcome unknown");
-        assert!(StatusHead::decode(&[0xa2, 0, 13, 1, 0]).is_err(), "INTERNAL with outcome ok");
-        assert!(StatusHead::decode(&[0xa2, 0, 13, 1, 9]).is_err(), "an outcome of no meaning");
-    }
-
-    #[test]
-    fn a_long_message_is_cut_between_characters() {
-        let status = Status::new(Code::Internal, "é".repeat(MESSAGE_TEXT_BYTES_MAX));
-        let mut bytes = Vec::new();
-        encode_words(&mut bytes, &StatusHead::failed(&status)).expect("encodes");
-        let Ok(Err(back)) = StatusHead::decode(&bytes) else { panic!("no status came back") };
-        assert_eq!(back.message().len(), MESSAGE_TEXT_BYTES_MAX);
     }
 }

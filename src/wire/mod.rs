@@ -13,7 +13,9 @@ mod head;
 mod join;
 #[cfg(feature = "json")]
 pub mod json;
+mod kind;
 mod scan;
+mod status;
 
 pub(crate) use cbor::{decode_value, encode_value};
 pub use code::{CloseCode, Reaction, StreamCode};
@@ -24,14 +26,13 @@ pub(crate) use describe::expect_registrable;
 pub(crate) use frame::{
     Batch, Chunks, Header, Kind, WireError, head_chunk, reply_chunks, request_chunks, status_chunk,
 };
-pub use head::CallKind;
-pub(crate) use head::{
-    ReplyHead, RequestHead, Route, RouteKind, StatusHead, metadata_fault, pairs,
-};
+pub(crate) use head::{ReplyHead, RequestHead, Route, RouteKind, metadata_fault, pairs};
 #[cfg(feature = "certs")]
 pub(crate) use join::{Ask, JoinReply, JoinRequest};
 #[cfg(feature = "certs")]
 pub use join::{JOIN_ALPN, JoinRefusal};
+pub use kind::CallKind;
+pub(crate) use status::StatusHead;
 
 /// The application protocol that TLS agrees on, and the version in it.
 pub const ALPN: &[u8] = b"dialback/1";

@@ -1,0 +1,398 @@
+//! All services that an agent or a node hosts: checked at the start, looked up by calls.
+
+use super::{Description, Service, ServiceError, fallback::Whole, service::Method};
+use crate::{
+    call::SharedHandler,
+    name::{MethodName, MethodPath, ServiceName},
+    status::{Code, Status},
+    wire::{CallKind, MethodInfo, ServiceInfo, WireError, expect_registrable},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
+/// All hosted methods, by name.
+pub(crate) struct Services {
+    methods: HashMap<MethodPath, Method>,
+    wholes: HashMap<String, Whole>,
+    infos: Vec<ServiceInfo>,
+}
+
+impl Services {
+    /// Checks and joins services. Two services of one name are one service.
+    pub(crate) fn new(services: Vec<Service>) -> Result<Self, ServiceError> {
+        for service in &services {
+            let name: ServiceName = service.name.parse()?;
+            let has_rpc = service.whole.is_some()
+                || service.methods.iter().any(|(_, method)| !method.kind.is_forward());
+            if name.is_of_nodes() {
+                return Err(ServiceError::Reserved(service.name.clone()));
+            }
+            if name.is_of_forwards() && has_rpc {
+                return Err(ServiceError::ReservedForForwards(service.name.clone()));
+            }
+        }
+        Self::with_reserved(services)
+    }
+
+    /// The same, for dialback's own services.
+    pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
+        let (mut found, mut wholes) = (HashMap::new(), HashMap::new());
+        let mut listed: BTreeMap<(String, bool), Listed> = BTreeMap::new();
+        for Service { name: service, methods, description, described, whole } in services {
+            let parsed: ServiceName = service.parse()?;
+            let key = (service.clone(), methods.iter().any(|(_, method)| method.kind.is_forward()));
+            if (!key.1 && wholes.contains_key(&service))
+                || (whole.is_some() && listed.contains_key(&key))
+            {
+                return Err(ServiceError::TwiceWhole(service));
+            }
+            let listed = listed.entry(key).or_default();
+            if let Some(whole) = whole {
+                listed.methods.extend(whole.infos()?);
+                wholes.insert(service, whole);
+            }
+            for (name, method) in methods {
+                let path = path(&parsed, &name, method.kind)?;
+                listed.methods.push(MethodInfo::new(name, method.kind));
+                if found.insert(path.clone(), method).is_some() {
+                    return Err(ServiceError::Twice(path));
+                }
+            }
+            listed.describe(&parsed, description, described)?;
+        }
+        let infos: Vec<_> = listed.into_iter().map(info).collect();
+        match infos.iter().find_map(ServiceInfo::too_long) {
+            Some(what) => Err(ServiceError::TooLong(what)),
+            None => Ok(Self { methods: found, wholes, infos }),
+        }
+    }
+
+    /// Whether an agent can register all of them.
+    pub(crate) fn expect_registrable(&self) -> Result<(), ServiceError> {
+        expect_registrable(&self.infos)
+            .map_err(|error: WireError| ServiceError::TooMuch(error.to_string()))
+    }
+
+    /// Who answers a method, if it is called as what it is.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind
+    /// the method is.
+    pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
+        // A forward is of no service, also where one has the name of its kind.
+        let whole = self.wholes.get(path.service()).filter(|_| !path.is_forward());
+        if let Some(whole) = whole {
+            return whole.find(path, kind);
+        }
+        let method = self.named(path)?;
+        if method.kind == kind {
+            return Ok(&method.handler);
+        }
+        let text = format!("{path} is of the kind {}, and was called as {kind}", method.kind);
+        Err(Status::not_executed(Code::Unimplemented, text))
+    }
+
+    fn named(&self, method: &MethodPath) -> Result<&Method, Status> {
+        self.methods.get(method.as_str()).ok_or_else(|| {
+            if method.is_forward() {
+                let text = format!("no forward {method} is hosted here");
+                return Status::not_executed(Code::Unimplemented, text);
+            }
+            let has_service = self.infos.iter().any(|info| info.name == method.service());
+            let text = if has_service {
+                format!("the service {} has no method {}", method.service(), method.method())
+            } else {
+                format!("no service {} is hosted here", method.service())
+            };
+            Status::not_executed(Code::Unimplemented, text)
+        })
+    }
+
+    /// What is hosted, sorted by name.
+    pub(crate) fn infos(&self) -> &[ServiceInfo] {
+        &self.infos
+    }
+}
+
+/// A service as it comes together from one or several of its name.
+#[derive(Default)]
+struct Listed {
+    description: String,
+    methods: Vec<MethodInfo>,
+}
+
+impl Listed {
+    fn describe(
+        &mut self,
+        service: &ServiceName,
+        description: String,
+        described: Vec<(String, Description)>,
+    ) -> Result<(), ServiceError> {
+        if !description.is_empty() {
+            self.description = description;
+        }
+        for (method, description) in described {
+            let mut named = self.methods.iter_mut().filter(|info| info.name == method).peekable();
+            if named.peek().is_none() {
+                let service = service.to_string();
+                return Err(ServiceError::DescribedOnly { service, method });
+            }
+            named.for_each(|info| description.clone().into_info(info));
+        }
+        Ok(())
+    }
+}
+
+/// A service's methods, or the forwards of one kind.
+fn info(((name, _), Listed { description, mut methods }): ((String, bool), Listed)) -> ServiceInfo {
+    methods.sort_by(|one, other| one.name.cmp(&other.name));
+    ServiceInfo { description, ..ServiceInfo::new(name, methods) }
+}
+
+/// What a method is called by.
+fn path(service: &ServiceName, name: &str, kind: CallKind) -> Result<MethodPath, ServiceError> {
+    if !kind.is_forward() {
+        return Ok(MethodPath::new(service, &name.parse::<MethodName>()?));
+    }
+    if service.as_str() != kind.as_str() {
+        let (service, method) = (service.to_string(), name.to_owned());
+        return Err(ServiceError::Forward { service, method, kind });
+    }
+    Ok(format!("{kind}:{name}").parse()?)
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Services").field(&self.infos).finish()
+    }
+}
+
+/// A request for tests of handlers.
+#[cfg(test)]
+pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Request {
+    use crate::call::{Body, CallMeta, Request, Requester, Target};
+    let (method, call_id) =
+        (method.parse().expect("a method"), crate::name::CallId::from_bytes([0; 16]));
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    Request {
+        meta: CallMeta::new(method, CallKind::Unary, Target::Here, call_id, deadline),
+        requester: Requester::Verified("caller/test".parse().expect("a name")),
+        body: Body::Message(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        call::{Context, DynHandler, TypedMethod},
+        status::Outcome,
+        wire::{decode_value, encode_value},
+    };
+    use std::sync::Arc;
+
+    fn hello() -> Service {
+        Service::new("HelloService").method("Hello", |name: String, _: Context| async move {
+            if name.is_empty() {
+                Err(Status::not_executed(Code::NotFound, "nobody"))
+            } else {
+                Ok(format!("hello:{name}"))
+            }
+        })
+    }
+
+    async fn call(method: &str, message: bytes::Bytes) -> Result<String, Status> {
+        let services = Services::new(vec![hello()]).expect("services");
+        let request = request(method, message);
+        let reply = services
+            .find(&request.meta.method, CallKind::Unary)?
+            .clone()
+            .call_boxed(request)
+            .await?;
+        Ok(decode_value(reply.message()?).expect("a text"))
+    }
+
+    #[tokio::test]
+    async fn a_method_answers_and_unknown_ones_are_not_executed() {
+        let message = encode_value("x").expect("encodes");
+        assert_eq!(call("HelloService/Hello", message.clone()).await, Ok("hello:x".into()));
+        for unknown in ["HelloService/Bye", "Other/Hello"] {
+            let status = call(unknown, message.clone()).await.expect_err("unknown");
+            assert_eq!(
+                (status.code(), status.outcome()),
+                (Code::Unimplemented, Outcome::NotExecuted)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_a_handler_returns_is_an_app_error() {
+        let status = call("HelloService/Hello", encode_value("").expect("encodes"))
+            .await
+            .expect_err("an error");
+        assert_eq!((status.code(), status.outcome()), (Code::NotFound, Outcome::AppError));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_decode_is_not_executed() {
+        let status = call("HelloService/Hello", encode_value(&7).expect("encodes"))
+            .await
+            .expect_err("an error");
+        assert_eq!(
+            (status.code(), status.outcome()),
+            (Code::InvalidArgument, Outcome::NotExecuted)
+        );
+    }
+
+    /// A service that is answered as a whole, with these methods.
+    fn whole(methods: Option<&[&str]>) -> Service {
+        let methods = methods.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let kinds = [CallKind::Unary, CallKind::ServerStream];
+        Service::whole("Whole", kinds, methods, Silent)
+    }
+
+    /// Answers nothing.
+    struct Silent;
+
+    impl DynHandler for Silent {
+        fn call_boxed(self: Arc<Self>, _: crate::call::Request) -> crate::call::ReplyFuture {
+            Box::pin(async { Ok(crate::call::Reply::default()) })
+        }
+    }
+
+    #[test]
+    fn a_whole_service_answers_any_method_in_its_shapes_and_named_ones_only_if_some_are_named() {
+        let found = |methods: Option<&[&str]>, path: &str, kind| {
+            let services = Services::new(vec![whole(methods), hello()]).expect("services");
+            let path = path.parse().expect("a method");
+            services.find(&path, kind).map(|_| ()).map_err(|status| status.message().to_owned())
+        };
+        for kind in [CallKind::Unary, CallKind::ServerStream] {
+            assert_eq!(found(None, "Whole/Anything", kind), Ok(()));
+            assert_eq!(found(Some(&["Known"]), "Whole/Known", kind), Ok(()));
+            let fault = found(Some(&["Known"]), "Whole/Other", kind).expect_err("not named");
+            assert_eq!(fault, "the service Whole has no method Other");
+        }
+        let fault = found(None, "Whole/X", CallKind::Bidirectional).expect_err("another shape");
+        assert!(fault.contains("takes unary or server_stream calls"), "{fault}");
+        assert_eq!(found(None, "HelloService/Hello", CallKind::Unary), Ok(()));
+    }
+
+    #[test]
+    fn a_whole_service_is_listed_with_an_asterisk_or_its_names_once_for_each_shape() {
+        let listed = |methods| {
+            let services = Services::new(vec![whole(methods)]).expect("services");
+            let infos = services.infos()[0].methods.clone();
+            infos.into_iter().map(|info| (info.name, info.kind)).collect::<Vec<_>>()
+        };
+        let in_both = |name: &str| {
+            [CallKind::Unary, CallKind::ServerStream].map(|kind| (name.to_owned(), kind))
+        };
+        assert_eq!(listed(None), in_both("*"));
+        assert_eq!(listed(Some(&["B", "A", "A"])), [in_both("A"), in_both("B")].concat());
+    }
+
+    #[test]
+    fn nothing_else_is_hosted_under_the_name_of_a_whole_service() {
+        let named = || Service::new("Whole").raw_method("X", Silent);
+        for twice in [[whole(None), named()], [named(), whole(None)], [whole(None), whole(None)]] {
+            let fault = Services::new(twice.into()).map(|_| ()).expect_err("twice");
+            assert_eq!(fault, ServiceError::TwiceWhole("Whole".into()));
+        }
+        assert!(
+            Services::new(vec![named(), Service::new("Whole").raw_method("Y", Silent)]).is_ok()
+        );
+        assert!(matches!(Services::new(vec![whole(Some(&["a-b"]))]), Err(ServiceError::Name(_))));
+    }
+
+    #[test]
+    fn the_name_of_a_kind_of_forwards_is_for_forwards_alone() {
+        let kinds = [CallKind::Unary];
+        let forward = || Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
+        let whole = |name: &str| Service::whole(name, kinds, None, Silent);
+        for bad in [whole("tcp"), whole("http"), forward().raw_method("X", Silent)] {
+            let fault = Services::new(vec![forward(), bad]).map(|_| ()).expect_err("reserved");
+            assert!(matches!(fault, ServiceError::ReservedForForwards(_)), "{fault}");
+        }
+        let services = Services::new(vec![forward(), whole("tcpX")]).expect("services");
+        let finds =
+            |path: &str, kind| services.find(&path.parse().expect("a method"), kind).is_ok();
+        assert!(finds("tcp:db", CallKind::Tcp) && finds("tcpX/db", CallKind::Unary));
+        assert!(!finds("tcp/db", CallKind::Tcp) && !finds("tcp:db", CallKind::Unary));
+    }
+
+    #[test]
+    fn what_is_said_of_a_service_is_listed_with_it() {
+        let described = hello()
+            .describe("For greeting.")
+            .describe_method("Hello", Description::new("Greets.").request("1").reply("2"));
+        // Two of one name are one service, and the second says nothing.
+        let more =
+            Service::new("HelloService").method("Bye", |(): (), _: Context| async { Ok(()) });
+        let services = Services::new(vec![described, more]).expect("services");
+        let [info] = services.infos() else { panic!("{services:?}") };
+        assert_eq!((info.description.as_str(), info.methods.len()), ("For greeting.", 2));
+        assert_eq!(info.methods[0], MethodInfo::new("Bye", CallKind::Unary));
+        let hello = &info.methods[1];
+        assert_eq!((hello.description.as_str(), hello.kind), ("Greets.", CallKind::Unary));
+        assert_eq!([&hello.request_schema, &hello.reply_schema], ["1", "2"]);
+        assert_eq!(services.expect_registrable(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_said_of_nothing_or_at_too_great_length_is_reported() {
+        let refused = |service| Services::new(vec![service]).expect_err("refused").to_string();
+        let nobody = hello().describe_method("Hallo", "Greets.");
+        assert!(refused(nobody).starts_with("HelloService/Hallo is described"));
+        let long = hello().describe("x".repeat(1025));
+        assert!(refused(long).contains("the description of HelloService has 1025 bytes"));
+        let methods = (0..70).fold(Service::new("S"), |service, n| {
+            let schema = Description::default().request("x".repeat(4096));
+            let name = format!("M{n}");
+            service
+                .method(&name, |(): (), _: Context| async { Ok(()) })
+                .describe_method(name, schema)
+        });
+        let services = Services::new(vec![methods]).expect("good for a node");
+        let told = services.expect_registrable().expect_err("too much").to_string();
+        assert!(told.contains("one registration"), "{told}");
+    }
+
+    #[test]
+    fn bad_names_and_methods_added_twice_are_reported() {
+        assert!(Services::new(vec![hello()]).is_ok());
+        assert!(matches!(Services::new(vec![hello(), hello()]), Err(ServiceError::Twice(_))));
+        assert!(matches!(Services::new(vec![Service::new("a-b")]), Err(ServiceError::Name(_))));
+        for name in ["dialback.v1.X", "dialback"] {
+            let refused = Services::new(vec![Service::new(name)]);
+            assert!(matches!(refused, Err(ServiceError::Reserved(_))), "{name}");
+        }
+        assert!(Services::new(vec![Service::new("dialbacks.X")]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_forward_stands_in_the_service_of_its_kind_and_apart_from_methods() {
+        let raw = |service: &str, kind, name: &str| {
+            Service::new(service).raw_method_of(
+                kind,
+                name,
+                TypedMethod::new(|(): (), _| async { Ok(()) }),
+            )
+        };
+        let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("S", CallKind::Unary, "db")];
+        let services = Services::new(both).expect("services");
+        let find = |text: &str, kind| services.find(&text.parse().expect("a method"), kind).is_ok();
+        assert!(find("tcp:db-1", CallKind::Tcp) && find("S/db", CallKind::Unary));
+        assert!(!find("tcp:db-1", CallKind::Unary) && !find("tcp/db", CallKind::Tcp));
+        assert!(!find("tcp:db", CallKind::Tcp) && !find("http:db-1", CallKind::Tcp));
+        let kinds: Vec<_> = services.infos().iter().map(|info| info.methods[0].kind).collect();
+        assert_eq!(kinds, [CallKind::Unary, CallKind::Tcp]);
+        for bad in [raw("x", CallKind::Tcp, "db"), raw("http", CallKind::Tcp, "db")] {
+            assert!(matches!(Services::new(vec![bad]), Err(ServiceError::Forward { .. })));
+        }
+        let bad = Services::new(vec![raw("tcp", CallKind::Tcp, "a_b")]);
+        assert!(matches!(bad, Err(ServiceError::Name(_))));
+    }
+}
