@@ -158,9 +158,6 @@ pub use wire::{JOIN_ALPN, JoinRefusal};
 #[doc(hidden)]
 pub mod __private {
     pub use crate::call::{pascal, pascal_len};
-    pub use crate::serve::{
-        add_bidirectional, add_client_stream, add_method, add_server_stream, method_path,
-        new_service,
-    };
+    pub use crate::serve::method_path;
     pub use pastey;
 }

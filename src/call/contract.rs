@@ -96,49 +96,72 @@ macro_rules! contract {
     };
 }
 
-/// The work of `contract!`: sorts the methods by their shape first, one after the other, and then
-/// writes trait and caller.
+/// Implements `contract!`: first writes each method with the types of both sides, one after the
+/// other, then the trait and the caller's type.
+///
+/// A method is written as `{ [docs] name, add (host arguments) [replies] result, call (arguments)
+/// [message] [type of the call] }`, where `add` is the method of `Service` that hosts it and `call`
+/// the method of `Callee` that calls it.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __contract {
     // A stream in, a stream out.
     ([$($head:tt)*] [$($done:tt)*]
      $(#[$doc:meta])* fn $method:ident($arg:ident : stream $in:ty $(,)?) -> stream $out:ty; $($rest:tt)*) => {
-        $crate::__contract! { [$($head)*]
-            [$($done)* { bidirectional $(#[$doc])* $method ($arg: $in) $out }] $($rest)* }
+        $crate::__contract! { [$($head)*] [$($done)* { [$(#[$doc])*] $method,
+            bidirectional ($arg: $crate::Inbound<$in>) [replies: $crate::Outbound<$out>] (),
+            bidirectional () [] [$crate::Call<$out, $crate::Bidirectional<$in>>] }] $($rest)* }
     };
     // A stream in, one value out.
     ([$($head:tt)*] [$($done:tt)*]
      $(#[$doc:meta])* fn $method:ident($arg:ident : stream $in:ty $(,)?) -> $out:ty; $($rest:tt)*) => {
-        $crate::__contract! { [$($head)*]
-            [$($done)* { client_stream $(#[$doc])* $method ($arg: $in) $out }] $($rest)* }
+        $crate::__contract! { [$($head)*] [$($done)* { [$(#[$doc])*] $method,
+            client_stream ($arg: $crate::Inbound<$in>) [] $out,
+            client_stream () [] [$crate::Call<$out, $crate::ClientStream<$in>>] }] $($rest)* }
     };
     // Values in, a stream out.
     ([$($head:tt)*] [$($done:tt)*]
      $(#[$doc:meta])* fn $method:ident($($arg:ident : $in:ty),* $(,)?) -> stream $out:ty; $($rest:tt)*) => {
-        $crate::__contract! { [$($head)*]
-            [$($done)* { server_stream $(#[$doc])* $method ($($arg: $in),*) $out }] $($rest)* }
+        $crate::__contract! { [$($head)*] [$($done)* { [$(#[$doc])*] $method,
+            server_stream ($($arg: $in),*) [replies: $crate::Outbound<$out>] (),
+            server_stream ($($arg: $in),*) [($($arg),*)] [$crate::Call<$out, $crate::ServerStream>] }] $($rest)* }
     };
     // Values in, one value out.
     ([$($head:tt)*] [$($done:tt)*]
      $(#[$doc:meta])* fn $method:ident($($arg:ident : $in:ty),* $(,)?) -> $out:ty; $($rest:tt)*) => {
-        $crate::__contract! { [$($head)*]
-            [$($done)* { unary $(#[$doc])* $method ($($arg: $in),*) $out }] $($rest)* }
+        $crate::__contract! { [$($head)*] [$($done)* { [$(#[$doc])*] $method,
+            method ($($arg: $in),*) [] $out,
+            call ($($arg: $in),*) [($($arg),*)] [$crate::Call<$out>] }] $($rest)* }
     };
     ([$(#[$service_doc:meta])* $vis:vis $service:ident]
-     [$({ $shape:ident $(#[$doc:meta])* $method:ident $args:tt $out:ty })*]) => {
+     [$({ [$($doc:tt)*] $method:ident,
+          $add:ident ($($arg:ident: $in:ty),*) [$($replies:ident: $outbound:ty)?] $result:ty,
+          $call:ident ($($given:ident: $given_type:ty),*) [$($message:tt)?] [$reply:ty] })*]) => {
         $(#[$service_doc])*
         $vis trait $service: ::core::marker::Send + ::core::marker::Sync + ::core::marker::Sized + 'static {
             $(
-                $crate::__contract_host! { $shape [$(#[$doc])*] $method $args $out }
+                $($doc)*
+                fn $method(&self, $($arg: $in,)* $($replies: $outbound,)? ctx: &$crate::Context)
+                    -> impl ::core::future::Future<Output = ::core::result::Result<$result, $crate::Status>>
+                        + ::core::marker::Send;
             )*
 
             /// Makes this a service that an agent or a node can host.
             fn into_service(self) -> $crate::Service {
                 let host = ::std::sync::Arc::new(self);
-                let service = $crate::__private::new_service(::core::stringify!($service));
+                let service = $crate::Service::new(::core::stringify!($service));
                 $(
-                    let service = $crate::__contract_add! { $shape service host $method $args };
+                    let run = {
+                        let host = ::std::sync::Arc::clone(&host);
+                        move |request: ($($in),*), $($replies: $outbound,)? ctx: $crate::Context| {
+                            let host = ::std::sync::Arc::clone(&host);
+                            async move {
+                                let ($($arg),*) = request;
+                                host.$method($($arg,)* $($replies,)? &ctx).await
+                            }
+                        }
+                    };
+                    let service = $crate::Service::$add(service, $crate::__contract_name!($method), run);
                 )*
                 ::core::mem::drop(host);
                 service
@@ -146,7 +169,7 @@ macro_rules! __contract {
         }
 
         $crate::__private::pastey::paste! {
-            #[doc = ::core::concat!("Calls [`", ::core::stringify!($service), "`] on somebody who hosts it. Cloning is cheap.")]
+            #[doc = ::core::concat!("Calls [`", ::core::stringify!($service), "`] on a peer that hosts it. Cloning is cheap.")]
             #[derive(::core::clone::Clone, ::core::fmt::Debug)]
             $vis struct [<$service Caller>] {
                 callee: $crate::Callee,
@@ -160,7 +183,10 @@ macro_rules! __contract {
                 }
 
                 $(
-                    $crate::__contract_call! { $shape [$(#[$doc])* $vis] $service $method $args $out }
+                    $($doc)*
+                    $vis fn $method(&self, $($given: $given_type),*) -> $reply {
+                        self.callee.$call($crate::__contract_path!($service $method) $(, &$message)?)
+                    }
                 )*
             }
         }
@@ -230,102 +256,6 @@ macro_rules! __contract_result {
             ::core::stringify!($method),
             "` has no result type; write `-> ()` for none"
         ));
-    };
-}
-
-/// A method of the trait, for whoever hosts it.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __contract_host {
-    (unary [$($doc:tt)*] $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
-        $($doc)*
-        fn $method(&self, $($arg: $in,)* ctx: &$crate::Context)
-            -> impl ::core::future::Future<Output = ::core::result::Result<$out, $crate::Status>> + ::core::marker::Send;
-    };
-    (server_stream [$($doc:tt)*] $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
-        $($doc)*
-        fn $method(&self, $($arg: $in,)* replies: $crate::Outbound<$out>, ctx: &$crate::Context)
-            -> impl ::core::future::Future<Output = ::core::result::Result<(), $crate::Status>> + ::core::marker::Send;
-    };
-    (client_stream [$($doc:tt)*] $method:ident ($arg:ident : $in:ty) $out:ty) => {
-        $($doc)*
-        fn $method(&self, $arg: $crate::Inbound<$in>, ctx: &$crate::Context)
-            -> impl ::core::future::Future<Output = ::core::result::Result<$out, $crate::Status>> + ::core::marker::Send;
-    };
-    (bidirectional [$($doc:tt)*] $method:ident ($arg:ident : $in:ty) $out:ty) => {
-        $($doc)*
-        fn $method(&self, $arg: $crate::Inbound<$in>, replies: $crate::Outbound<$out>, ctx: &$crate::Context)
-            -> impl ::core::future::Future<Output = ::core::result::Result<(), $crate::Status>> + ::core::marker::Send;
-    };
-}
-
-/// Adds a method of the trait to a service.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __contract_add {
-    (unary $service:ident $host:ident $method:ident ($($arg:ident : $in:ty),*)) => {{
-        let host = ::std::sync::Arc::clone(&$host);
-        let run = move |request: ($($in),*), ctx: $crate::Context| {
-            let host = ::std::sync::Arc::clone(&host);
-            async move {
-                let ($($arg),*) = request;
-                host.$method($($arg,)* &ctx).await
-            }
-        };
-        $crate::__private::add_method($service, $crate::__contract_name!($method), run)
-    }};
-    (server_stream $service:ident $host:ident $method:ident ($($arg:ident : $in:ty),*)) => {{
-        let host = ::std::sync::Arc::clone(&$host);
-        let run = move |request: ($($in),*), replies, ctx: $crate::Context| {
-            let host = ::std::sync::Arc::clone(&host);
-            async move {
-                let ($($arg),*) = request;
-                host.$method($($arg,)* replies, &ctx).await
-            }
-        };
-        $crate::__private::add_server_stream($service, $crate::__contract_name!($method), run)
-    }};
-    (client_stream $service:ident $host:ident $method:ident ($arg:ident : $in:ty)) => {{
-        let host = ::std::sync::Arc::clone(&$host);
-        let run = move |$arg: $crate::Inbound<$in>, ctx: $crate::Context| {
-            let host = ::std::sync::Arc::clone(&host);
-            async move { host.$method($arg, &ctx).await }
-        };
-        $crate::__private::add_client_stream($service, $crate::__contract_name!($method), run)
-    }};
-    (bidirectional $service:ident $host:ident $method:ident ($arg:ident : $in:ty)) => {{
-        let host = ::std::sync::Arc::clone(&$host);
-        let run = move |$arg: $crate::Inbound<$in>, replies, ctx: $crate::Context| {
-            let host = ::std::sync::Arc::clone(&host);
-            async move { host.$method($arg, replies, &ctx).await }
-        };
-        $crate::__private::add_bidirectional($service, $crate::__contract_name!($method), run)
-    }};
-}
-
-/// A method of the caller's type.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __contract_call {
-    (unary [$($head:tt)*] $service:ident $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
-        $($head)* fn $method(&self, $($arg: $in),*) -> $crate::Call<$out> {
-            self.callee.call($crate::__contract_path!($service $method), &($($arg),*))
-        }
-    };
-    (server_stream [$($head:tt)*] $service:ident $method:ident ($($arg:ident : $in:ty),*) $out:ty) => {
-        $($head)* fn $method(&self, $($arg: $in),*) -> $crate::Call<$out, $crate::ServerStream> {
-            self.callee.server_stream($crate::__contract_path!($service $method), &($($arg),*))
-        }
-    };
-    (client_stream [$($head:tt)*] $service:ident $method:ident ($arg:ident : $in:ty) $out:ty) => {
-        $($head)* fn $method(&self) -> $crate::Call<$out, $crate::ClientStream<$in>> {
-            self.callee.client_stream($crate::__contract_path!($service $method))
-        }
-    };
-    (bidirectional [$($head:tt)*] $service:ident $method:ident ($arg:ident : $in:ty) $out:ty) => {
-        $($head)* fn $method(&self) -> $crate::Call<$out, $crate::Bidirectional<$in>> {
-            self.callee.bidirectional($crate::__contract_path!($service $method))
-        }
     };
 }
 

@@ -38,7 +38,7 @@ pub(crate) use retry::RetryBudget;
 pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};
 pub use tcp::{ByteStream, Socket, Tcp};
 pub(crate) use tcp::{EndMark, SocketWriter, broken};
-pub(crate) use typed::{BidirectionalMethod, ClientStreamMethod, ServerStreamMethod, TypedMethod};
+pub(crate) use typed::TypedMethod;
 
 use crate::status::Status;
 use std::{future::Future, pin::Pin, sync::Arc};

@@ -6,6 +6,7 @@ use super::{
     ends::{Inbound, Outbound, Side},
     message::{CancelGuard, Context, Reply, Request},
     messages::{Body, Messages, Next, Source},
+    shapes::{Bidirectional, ClientStream, ServerStream, Unary},
 };
 use crate::{
     limits::STREAM_MESSAGES_AHEAD,
@@ -82,23 +83,23 @@ fn one_reply<R: Serialize>(result: Result<R, Status>, context: &Context) -> Resu
     Ok(Reply { body, metadata: pairs.metadata, trailing: pairs.trailing })
 }
 
-/// A method as a function of a value and its context.
+/// A handler made of a function: of the kind `K`, from requests `T` to replies `R`.
 ///
 /// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a
 /// status that it got from elsewhere.
-pub(crate) struct TypedMethod<F, T, R> {
+pub(crate) struct TypedMethod<K, F, T, R> {
     function: F,
-    _types: PhantomData<fn(T) -> R>,
+    _types: PhantomData<fn(T) -> (K, R)>,
 }
 
-impl<F, T, R> TypedMethod<F, T, R> {
+impl<K, F, T, R> TypedMethod<K, F, T, R> {
     /// Wraps a function or closure.
     pub(crate) const fn new(function: F) -> Self {
         Self { function, _types: PhantomData }
     }
 }
 
-impl<F, T, R, Fut> DynHandler for TypedMethod<F, T, R>
+impl<F, T, R, Fut> DynHandler for TypedMethod<Unary, F, T, R>
 where
     F: Fn(T, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<R, Status>> + Send + 'static,
@@ -116,29 +117,7 @@ where
     }
 }
 
-/// A method that takes a stream and answers with one value.
-pub(crate) struct ClientStreamMethod<F, T, R>(TypedMethod<F, T, R>);
-
-/// A method that takes a value and answers with a stream.
-pub(crate) struct ServerStreamMethod<F, T, R>(TypedMethod<F, T, R>);
-
-/// A method that takes a stream and answers with another.
-pub(crate) struct BidirectionalMethod<F, T, R>(TypedMethod<F, T, R>);
-
-macro_rules! wraps {
-    ($($method:ident),*) => {$(
-        impl<F, T, R> $method<F, T, R> {
-            /// Wraps a function or closure.
-            pub(crate) const fn new(function: F) -> Self {
-                Self(TypedMethod::new(function))
-            }
-        }
-    )*};
-}
-
-wraps!(ClientStreamMethod, ServerStreamMethod, BidirectionalMethod);
-
-impl<F, T, R, Fut> DynHandler for ClientStreamMethod<F, T, R>
+impl<F, T, R, Fut> DynHandler for TypedMethod<ClientStream<T>, F, T, R>
 where
     F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<R, Status>> + Send + 'static,
@@ -148,14 +127,14 @@ where
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
         Box::pin(async move {
             let (context, body, guard) = Context::split(request);
-            let result = (self.0.function)(inbound(body), context.clone()).await;
+            let result = (self.function)(inbound(body), context.clone()).await;
             guard.disarm();
             one_reply(result, &context)
         })
     }
 }
 
-impl<F, T, R, Fut> DynHandler for ServerStreamMethod<F, T, R>
+impl<F, T, R, Fut> DynHandler for TypedMethod<ServerStream, F, T, R>
 where
     F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Status>> + Send + 'static,
@@ -166,14 +145,13 @@ where
         Box::pin(async move {
             let (context, body, guard) = Context::split(request);
             let value = decode_request(body)?;
-            let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
-            let work = (self.0.function)(value, Outbound::new(sender), context.clone());
-            Working::start(Box::pin(work), replies, context, guard).await
+            Working::start(context, guard, |replies, ctx| (self.function)(value, replies, ctx))
+                .await
         })
     }
 }
 
-impl<F, T, R, Fut> DynHandler for BidirectionalMethod<F, T, R>
+impl<F, T, R, Fut> DynHandler for TypedMethod<Bidirectional<T>, F, T, R>
 where
     F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Status>> + Send + 'static,
@@ -183,9 +161,9 @@ where
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
         Box::pin(async move {
             let (context, body, guard) = Context::split(request);
-            let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
-            let work = (self.0.function)(inbound(body), Outbound::new(sender), context.clone());
-            Working::start(Box::pin(work), replies, context, guard).await
+            let requests = inbound(body);
+            Working::start(context, guard, |replies, ctx| (self.function)(requests, replies, ctx))
+                .await
         })
     }
 }
@@ -207,13 +185,15 @@ struct Working {
 }
 
 impl Working {
-    /// Waits for the first reply, because what travels before the replies is known only then.
-    async fn start(
-        work: Work,
-        replies: Messages,
+    /// Starts the handler and waits for its first reply: the metadata that travels before the
+    /// replies is known only then.
+    fn start<R, Fut: Future<Output = Result<(), Status>> + Send + 'static>(
         context: Context,
         guard: CancelGuard,
-    ) -> Result<Reply, Status> {
+        work: impl FnOnce(Outbound<R>, Context) -> Fut,
+    ) -> impl Future<Output = Result<Reply, Status>> + Send {
+        let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
+        let work: Work = Box::pin(work(Outbound::new(sender), context.clone()));
         let mut working = Self {
             work: Some(work),
             guard: Some(guard),
@@ -221,12 +201,14 @@ impl Working {
             replies,
             context: context.clone(),
         };
-        let first = std::future::poll_fn(|cx| working.poll_next(cx)).await;
-        if let Next::Failed(status) = first {
-            return Err(status);
+        async move {
+            let first = std::future::poll_fn(|cx| working.poll_next(cx)).await;
+            if let Next::Failed(status) = first {
+                return Err(status);
+            }
+            let messages = Messages::new(working).starting_with(first);
+            Ok(Reply { metadata: context.reply_pairs().metadata, ..Reply::stream(messages) })
         }
-        let messages = Messages::new(working).starting_with(first);
-        Ok(Reply { metadata: context.reply_pairs().metadata, ..Reply::stream(messages) })
     }
 
     fn poll_work(&mut self, cx: &mut task::Context<'_>) {

@@ -11,9 +11,7 @@ pub use description::Description;
 pub use error::ServiceError;
 pub use service::Service;
 #[doc(hidden)]
-pub use service::{
-    add_bidirectional, add_client_stream, add_method, add_server_stream, method_path, new_service,
-};
+pub use service::method_path;
 pub(crate) use services::Services;
 
 use crate::{

@@ -3,8 +3,8 @@
 use super::{Description, fallback::Whole};
 use crate::{
     call::{
-        BidirectionalMethod, ClientStreamMethod, Context, DynHandler, Inbound, Outbound,
-        ServerStreamMethod, SharedHandler, TypedMethod,
+        Bidirectional, ClientStream, Context, DynHandler, Inbound, Outbound, ServerStream, Shape,
+        SharedHandler, TypedMethod, Unary,
     },
     name::MethodPath,
     status::Status,
@@ -103,7 +103,7 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.add(name, CallKind::Unary, Arc::new(TypedMethod::new(function)))
+        self.typed::<Unary, F, T, R>(name, function)
     }
 
     /// Adds a method that takes one value and answers with a stream: what it sends into the
@@ -118,7 +118,7 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.add(name, CallKind::ServerStream, Arc::new(ServerStreamMethod::new(function)))
+        self.typed::<ServerStream, F, T, R>(name, function)
     }
 
     /// Adds a method that takes a stream, the [`Inbound`], and answers with one value. It starts
@@ -130,7 +130,7 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.add(name, CallKind::ClientStream, Arc::new(ClientStreamMethod::new(function)))
+        self.typed::<ClientStream<T>, F, T, R>(name, function)
     }
 
     /// Adds a method that takes a stream and answers with another. It starts with the first
@@ -143,7 +143,7 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.add(name, CallKind::Bidirectional, Arc::new(BidirectionalMethod::new(function)))
+        self.typed::<Bidirectional<T>, F, T, R>(name, function)
     }
 
     /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are taken at
@@ -192,6 +192,13 @@ impl Service {
         self
     }
 
+    fn typed<S: Shape, F, T, R>(self, name: impl Into<String>, function: F) -> Self
+    where
+        TypedMethod<S, F, T, R>: DynHandler,
+    {
+        self.add(name, S::KIND, Arc::new(TypedMethod::new(function)))
+    }
+
     fn add(mut self, name: impl Into<String>, kind: CallKind, handler: SharedHandler) -> Self {
         self.methods.push((name.into(), Method { kind, handler }));
         self
@@ -203,60 +210,6 @@ impl fmt::Debug for Service {
         let methods: Vec<_> = self.methods.iter().map(|(name, _)| name).collect();
         f.debug_struct("Service").field("name", &self.name).field("methods", &methods).finish()
     }
-}
-
-/// For the contract macro: a service whose name is an identifier.
-#[doc(hidden)]
-pub fn new_service(name: &str) -> Service {
-    Service::new(name)
-}
-
-/// For the contract macro: as [`Service::method`].
-#[doc(hidden)]
-pub fn add_method<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
-where
-    F: Fn(T, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    service.method(name, function)
-}
-
-/// For the contract macro: as [`Service::server_stream`].
-#[doc(hidden)]
-pub fn add_server_stream<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
-where
-    F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    service.server_stream(name, function)
-}
-
-/// For the contract macro: as [`Service::client_stream`].
-#[doc(hidden)]
-pub fn add_client_stream<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
-where
-    F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    service.client_stream(name, function)
-}
-
-/// For the contract macro: as [`Service::bidirectional`].
-#[doc(hidden)]
-pub fn add_bidirectional<F, T, R, Fut>(service: Service, name: &str, function: F) -> Service
-where
-    F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    service.bidirectional(name, function)
 }
 
 /// For the contract macro: both names are identifiers, so they always join.

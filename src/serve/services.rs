@@ -187,7 +187,7 @@ pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Reque
 mod tests {
     use super::*;
     use crate::{
-        call::{Context, DynHandler, TypedMethod},
+        call::{Context, DynHandler, TypedMethod, Unary},
         status::Outcome,
         wire::{decode_value, encode_value},
     };
@@ -378,7 +378,7 @@ mod tests {
             Service::new(service).raw_method_of(
                 kind,
                 name,
-                TypedMethod::new(|(): (), _| async { Ok(()) }),
+                TypedMethod::<Unary, _, _, _>::new(|(): (), _| async { Ok(()) }),
             )
         };
         let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("S", CallKind::Unary, "db")];
