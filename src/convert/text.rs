@@ -2,7 +2,12 @@
 
 use crate::wire::json::JsonText;
 use bytes::Bytes;
-use std::task::{Context, Poll};
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 /// JSON that is in hand, or that is written as it is taken; and what stands before and after it.
 #[derive(Debug, Clone)]
@@ -51,6 +56,27 @@ impl Text {
         }
         let tail = std::mem::take(&mut self.tail);
         Poll::Ready((!tail.is_empty()).then_some(tail))
+    }
+}
+
+/// The body of an HTTP message, of a request to an upstream or of an answer of the gateway.
+impl Body for Text {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.poll_piece(cx).map(|piece| Some(Ok(Frame::data(piece?))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left())
     }
 }
 

@@ -50,7 +50,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
             Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
-            Self::Text(text) => text.poll_piece(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
+            Self::Text(text) => Pin::new(text).poll_frame(cx),
             Self::Stream(stream) => stream.poll_next(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
         }
     }
@@ -58,7 +58,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
-            Self::Text(text) => text.left() == 0,
+            Self::Text(text) => text.is_end_stream(),
             Self::Stream(stream) => stream.is_over(),
         }
     }
@@ -66,7 +66,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Text(text) => SizeHint::with_exact(text.left()),
+            Self::Text(text) => text.size_hint(),
             Self::Stream(_) => SizeHint::default(),
         }
     }

@@ -33,7 +33,10 @@ const ROOMS: &[Room] = &[
     },
     Room { word: "rcgen", places: &["src/certs/"] },
     Room { word: "serde_cbor", places: &["src/wire/"] },
-    Room { word: "hyper", places: &["src/httpd", "src/gateway/", "src/agent/forward/"] },
+    Room {
+        word: "hyper",
+        places: &["src/httpd", "src/gateway/", "src/agent/forward/", "src/convert/text.rs"],
+    },
     Room { word: "hyper_util", places: &["src/httpd", "src/agent/forward/"] },
     Room { word: "http_body", places: &["src/httpd", "src/gateway/"] },
     Room { word: "http_body_util", places: &["src/gateway/", "src/httpd", "src/agent/forward/"] },

@@ -2,13 +2,7 @@
 
 use crate::convert::{ConvertError, Converter, Text};
 use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    str::FromStr,
-    task::{Context, Poll},
-};
+use std::str::FromStr;
 
 /// What an upstream takes and gives: dialback's messages are CBOR, and HTTP services mostly speak
 /// JSON.
@@ -74,30 +68,6 @@ impl ForwardFormat {
     }
 }
 
-/// The body of a request to an upstream.
-#[derive(Debug, Clone)]
-pub(super) struct OutgoingBody(pub(super) Text);
-
-impl Body for OutgoingBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_piece(cx).map(|piece| Some(Ok(Frame::data(piece?))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.left() == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.left())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +81,7 @@ mod tests {
     async fn written(format: ForwardFormat, cbor: &Bytes) -> Result<Bytes, ConvertError> {
         let text = format.encode(&converter(), cbor.clone()).await?;
         let left = text.left();
-        let body = OutgoingBody(text).collect().await.expect("it cannot fail").to_bytes();
+        let body = text.collect().await.expect("it cannot fail").to_bytes();
         assert_eq!(left, body.len() as u64);
         Ok(body)
     }

@@ -3,11 +3,11 @@
 
 use super::{
     address::Place,
-    format::OutgoingBody,
     reuse,
     socket::{Exchange, Watched},
 };
 use crate::{
+    convert::Text,
     drain::Tasks,
     limits::{
         FORWARD_AGE_MAX, FORWARD_CONNECT_WAIT_MAX, FORWARD_HEAD_BYTES_MAX, FORWARD_HEADERS_MAX,
@@ -29,11 +29,11 @@ use tokio::{
 };
 
 /// A request on its way out.
-pub(super) type Outgoing = Request<OutgoingBody>;
+pub(super) type Outgoing = Request<Text>;
 
 /// A connection that carries one exchange at a time.
 pub(super) struct Line {
-    sender: SendRequest<OutgoingBody>,
+    sender: SendRequest<Text>,
     exchange: Arc<Exchange>,
     /// It is not used for a call from then on.
     expires_at: Instant,
@@ -235,7 +235,6 @@ async fn dial_socket(
 #[cfg(test)]
 mod tests {
     use super::{super::socket::Look, *};
-    use crate::convert::Text;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     impl Look for DuplexStream {
@@ -252,7 +251,7 @@ mod tests {
     }
 
     fn request() -> Outgoing {
-        let mut request = Outgoing::new(OutgoingBody(Text::whole(b"message"[..].into())));
+        let mut request = Outgoing::new(Text::whole(b"message"[..].into()));
         *request.uri_mut() = "/a".parse().expect("a path");
         request
     }

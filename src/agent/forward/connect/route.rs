@@ -3,7 +3,7 @@
 
 use super::{
     address::UpstreamAddress,
-    format::{ForwardFormat, OutgoingBody},
+    format::ForwardFormat,
     headers,
     line::{Broken, Line, Outgoing, Unreachable},
     pool::{Pool, Taken},
@@ -94,7 +94,7 @@ impl Route {
         }
         add_identity(&mut headers, request)?;
         let path = format!("{}/{}", self.settings.address.prefix, request.meta.method);
-        let mut outgoing = Outgoing::new(OutgoingBody(message));
+        let mut outgoing = Outgoing::new(message);
         *outgoing.method_mut() = Method::POST;
         *outgoing.uri_mut() = path.parse().map_err(|_| unsendable("path"))?;
         *outgoing.headers_mut() = headers;
