@@ -2,10 +2,14 @@
 
 #[cfg(feature = "forward")]
 mod connect;
+#[cfg(feature = "forward")]
+mod http;
 mod tcp;
 mod upstream;
 
 #[cfg(feature = "forward")]
-pub use connect::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
+pub use connect::{Forward, ForwardFormat, ForwardHandle};
+#[cfg(feature = "forward")]
+pub use http::{UpstreamAddress, UpstreamError};
 pub use tcp::TcpForward;
 pub use upstream::Upstream;

@@ -4,21 +4,16 @@
 //! The line between `not_executed` and `unknown` is the first byte of the request that is written
 //! to the upstream.
 
-mod address;
 mod errors;
 mod format;
 mod headers;
-mod line;
-mod pool;
 mod reply;
-mod reuse;
 mod route;
-mod socket;
 mod stream;
 
-pub use address::{UpstreamAddress, UpstreamError};
 pub use format::ForwardFormat;
 
+use super::http::{Place, Unreachable, UpstreamAddress, UpstreamError};
 use crate::{
     call::{Handler, Reply, Request},
     convert::Conversions,
@@ -32,7 +27,6 @@ use crate::{
     tls::UpstreamTls,
     wire::CallKind,
 };
-use line::Unreachable;
 use reply::broken_reply;
 use route::{Fault, Route, Settings};
 use std::{
@@ -91,10 +85,10 @@ impl Forward {
     /// `https` without CAs, CAs without `https`, CAs that are none.
     pub fn new(address: UpstreamAddress, ca_pem: Option<&[u8]>) -> Result<Self, UpstreamError> {
         let tls = match (&address.place, ca_pem) {
-            (address::Place::Tcp { host, is_tls: true, .. }, Some(pem)) => {
+            (Place::Tcp { host, is_tls: true, .. }, Some(pem)) => {
                 Some(UpstreamTls::new(pem, host).map_err(UpstreamError::Tls)?)
             }
-            (address::Place::Tcp { is_tls: true, .. }, None) => return Err(UpstreamError::NoTrust),
+            (Place::Tcp { is_tls: true, .. }, None) => return Err(UpstreamError::NoTrust),
             (_, Some(_)) => return Err(UpstreamError::TrustUnused(address)),
             (_, None) => None,
         };

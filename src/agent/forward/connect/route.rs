@@ -2,11 +2,9 @@
 //! lead there.
 
 use super::{
-    address::UpstreamAddress,
+    super::http::{Broken, Line, Outgoing, Pool, Taken, Unreachable, UpstreamAddress},
     format::ForwardFormat,
     headers,
-    line::{Broken, Line, Outgoing, Unreachable},
-    pool::{Pool, Taken},
 };
 use crate::{
     call::Request,

@@ -2,11 +2,10 @@
 //! envelopes, and the one that ends them.
 
 use super::{
+    super::http::{Line, Pool},
     errors::EndOfStream,
     format::ForwardFormat,
     headers,
-    line::Line,
-    pool::Pool,
     reply::{accepted, broken_reply, format_of, not_of_format},
     route::{Answered, Route},
 };

@@ -11,16 +11,16 @@ use std::{fmt, path::PathBuf, str::FromStr};
 /// `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
-    pub(super) place: Place,
+    pub(in crate::agent::forward) place: Place,
     /// What the `host` header says.
-    pub(super) authority: String,
+    pub(in crate::agent::forward) authority: String,
     /// Before `/Service/Method`; empty, or with a slash in front and none behind.
-    pub(super) prefix: String,
+    pub(in crate::agent::forward) prefix: String,
 }
 
 /// What is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::agent::forward) enum Place {
     Tcp { host: String, port: u16, is_tls: bool },
     Unix(PathBuf),
 }

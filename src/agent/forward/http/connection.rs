@@ -29,10 +29,10 @@ use tokio::{
 };
 
 /// A request on its way out.
-pub(super) type Outgoing = Request<Text>;
+pub(in crate::agent::forward) type Outgoing = Request<Text>;
 
 /// A connection that carries one exchange at a time.
-pub(super) struct Line {
+pub(in crate::agent::forward) struct Line {
     sender: SendRequest<Text>,
     exchange: Arc<Exchange>,
     /// It is not used for a call from then on.
@@ -50,7 +50,7 @@ pub(super) struct Line {
 }
 
 /// Why there is no reply.
-pub(super) enum Broken {
+pub(in crate::agent::forward) enum Broken {
     /// The request comes back: no byte of it was written.
     Unsent(Box<Outgoing>),
     /// Some of it may have been written.
@@ -59,7 +59,7 @@ pub(super) enum Broken {
 
 /// Why no connection came about. Nothing of a request was written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreachable {
+pub(in crate::agent::forward) enum Unreachable {
     #[error("cannot be reached: {}", system::explain(.0))]
     Connect(io::Error),
     #[error("did not pass the TLS handshake: {0}")]
@@ -77,7 +77,7 @@ pub(super) enum Unreachable {
 impl Unreachable {
     /// The same for the caller, who need not know where the upstream is and what its certificate
     /// says.
-    pub(super) fn to_caller(&self) -> String {
+    pub(in crate::agent::forward) fn to_caller(&self) -> String {
         match self {
             Self::Connect(fault) => format!("cannot be reached ({})", system::kind(fault)),
             Self::Tls(_) => {
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 impl Line {
     /// Connects, within the deadline and within five seconds. `chance`, of 0 to 1, shortens the
     /// time for which it is used.
-    pub(super) async fn connect(
+    pub(in crate::agent::forward) async fn connect(
         place: &Place,
         tls: Option<&UpstreamTls>,
         tasks: &Tasks,
@@ -141,23 +141,23 @@ impl Line {
     }
 
     /// Whether it can carry a request now, as far as is known.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in crate::agent::forward) fn is_ready(&self) -> bool {
         self.sender.is_ready() && !self.sender.is_closed()
     }
 
     /// How many replies it has carried.
-    pub(super) const fn answers(&self) -> u32 {
+    pub(in crate::agent::forward) const fn answers(&self) -> u32 {
         self.answers
     }
 
     /// Until when it may be used if it is idle from now on; `None` if it may not.
-    pub(super) fn usable_until(&self, now: Instant) -> Option<Instant> {
+    pub(in crate::agent::forward) fn usable_until(&self, now: Instant) -> Option<Instant> {
         let until = self.expires_at.min(now + self.idle_max?);
         (now < until).then_some(until)
     }
 
     /// When it ended, if it did so by then.
-    pub(super) async fn ended_by(&mut self, until: Instant) -> Option<Instant> {
+    pub(in crate::agent::forward) async fn ended_by(&mut self, until: Instant) -> Option<Instant> {
         let ended = match self.ended.try_recv() {
             Ok(at) => Some(at),
             Err(_) if until <= Instant::now() => None,
@@ -168,7 +168,10 @@ impl Line {
     }
 
     /// Sends a request and waits for the head of its reply.
-    pub(super) async fn send(&mut self, request: Outgoing) -> Result<Response<Incoming>, Broken> {
+    pub(in crate::agent::forward) async fn send(
+        &mut self,
+        request: Outgoing,
+    ) -> Result<Response<Incoming>, Broken> {
         if self.answers > 0 {
             self.exchange.look_first();
         }

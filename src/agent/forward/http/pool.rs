@@ -1,6 +1,6 @@
 //! Connections to one upstream that wait for their next call: a few, for a short time.
 
-use super::{line::Line, reuse::Habit};
+use super::{connection::Line, reuse::Habit};
 use crate::{
     drain::Tasks,
     limits::{FORWARD_IDLE_CONNECTIONS_MAX, FORWARD_IDLE_MAX},
@@ -12,25 +12,25 @@ use std::{
 use tokio::time::Instant;
 
 /// The idle ones, those used last at the end, and the tasks of all.
-pub(super) struct Pool {
+pub(in crate::agent::forward) struct Pool {
     idle: Mutex<Idle<Line>>,
     tasks: Tasks,
     keep_alive: bool,
 }
 
 impl Pool {
-    pub(super) fn new(tasks: Tasks, keep_alive: bool) -> Arc<Self> {
+    pub(in crate::agent::forward) fn new(tasks: Tasks, keep_alive: bool) -> Arc<Self> {
         Arc::new(Self { idle: Mutex::default(), tasks, keep_alive })
     }
 
     /// Where connections run.
-    pub(super) const fn tasks(&self) -> &Tasks {
+    pub(in crate::agent::forward) const fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
     /// One that can carry a request now. While nothing is known of the upstream it waits until the
     /// connection has rested: up to 100 ms, and not if the deadline is nearer than that.
-    pub(super) async fn take(&self, deadline: Instant) -> Option<Taken> {
+    pub(in crate::agent::forward) async fn take(&self, deadline: Instant) -> Option<Taken> {
         loop {
             let (Waiting { one: mut line, since, .. }, ready_at) =
                 self.idle().take(Instant::now())?;
@@ -52,12 +52,12 @@ impl Pool {
 
     /// Notes that a connection turned out to be closed, after so many answers and this time without
     /// a request.
-    pub(super) fn was_closed(&self, answers: u32, idle_for: Duration) {
+    pub(in crate::agent::forward) fn was_closed(&self, answers: u32, idle_for: Duration) {
         self.idle().habit.was_closed(answers, idle_for, Instant::now());
     }
 
     /// Keeps one whose exchange is over for the next call, unless it is not to be used again.
-    pub(super) fn keep(self: &Arc<Self>, line: Line) {
+    pub(in crate::agent::forward) fn keep(self: &Arc<Self>, line: Line) {
         let now = Instant::now();
         let Some(until) = line.usable_until(now).filter(|_| self.keep_alive) else { return };
         let mut idle = self.idle();
@@ -74,10 +74,10 @@ impl Pool {
 }
 
 /// A connection from the pool.
-pub(super) struct Taken {
-    pub(super) line: Line,
+pub(in crate::agent::forward) struct Taken {
+    pub(in crate::agent::forward) line: Line,
     /// Since when it was idle.
-    pub(super) since: Instant,
+    pub(in crate::agent::forward) since: Instant,
 }
 
 /// Closes what nobody has used, until there is nothing left or the pool is gone.
