@@ -11,7 +11,7 @@ fn events(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn node_and_agent_write_links_refusals_and_calls_and_begin_a_new_file_on_sighup() {
+fn node_and_agent_audit_links_refusals_and_calls_and_reopen_the_file_on_sighup() {
     let place = Place::new();
     place.issue("certs", dialback::Role::Caller, "intern");
     let rules = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
@@ -70,7 +70,7 @@ fn until_has_file(place: &Place, name: &str) {
 }
 
 #[test]
-fn flag_environment_and_file_name_the_audit_log_in_this_order_and_a_dash_is_standard_output() {
+fn the_audit_log_is_named_by_flag_environment_or_file_in_this_order_and_a_dash_is_stdout() {
     let place = Place::new();
     place.write("node.toml", "[audit]\nfile = \"of-file\"\n");
     let start = |args: &[&str], variable: Option<&str>| {
@@ -101,7 +101,7 @@ fn flag_environment_and_file_name_the_audit_log_in_this_order_and_a_dash_is_stan
 }
 
 #[test]
-fn an_audit_log_that_cannot_be_opened_or_is_not_named_ends_the_start_with_2() {
+fn an_audit_log_that_cannot_be_opened_or_has_no_name_ends_the_start_with_2() {
     let place = Place::new();
     fs::create_dir(place.path("dir")).expect("made");
     for role in ["node", "agent"] {

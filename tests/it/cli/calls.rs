@@ -19,7 +19,7 @@ fn call(place: &Place, at: &str, rest: &[&str]) -> super::process::Ended {
 }
 
 #[test]
-fn a_call_prints_its_reply_as_a_line_of_json_and_leaves_no_link() {
+fn a_call_prints_its_reply_as_a_line_of_json_and_closes_its_link() {
     let (place, mut node, _agent, at) = world();
     call(&place, &at, &["HelloService/Hello", "-d", "\"hello\""]).expect_out("\"hello:hello\"\n");
     node.said("disconnected: the peer closed the link with GOODBYE");
@@ -28,7 +28,7 @@ fn a_call_prints_its_reply_as_a_line_of_json_and_leaves_no_link() {
 }
 
 #[test]
-fn values_come_back_as_they_were_sent() {
+fn values_are_echoed_as_they_were_sent() {
     let (place, _node, _agent, at) = world();
     let echo = |data: &str| call(&place, &at, &["Demo/Echo", "-d", data]);
     for exact in ["18446744073709551615", "-9223372036854775808", "\"é\"", "[1,{\"a\":null}]"] {
@@ -84,7 +84,7 @@ fn with_json_a_failure_is_one_object_on_standard_output() {
 }
 
 #[test]
-fn a_unary_method_with_any_other_number_of_messages_is_rejected_locally() {
+fn a_unary_method_with_other_than_one_message_is_refused_locally() {
     let (place, _node, _agent, at) = world();
     for data in ["1 2", "", " \n"] {
         let ended = call(&place, &at, &["Demo/Echo", "-d", data]);
@@ -96,7 +96,7 @@ fn a_unary_method_with_any_other_number_of_messages_is_rejected_locally() {
 }
 
 #[test]
-fn text_of_a_peer_cannot_steer_the_terminal() {
+fn text_of_a_peer_cannot_control_the_terminal() {
     let (place, _node, mut agent, at) = world();
     let data = r#"{"code":"NOT_FOUND","message":"\u001b[2J\u009b1m\nerror: x"}"#;
     let ended = call(&place, &at, &["Demo/Fail", "-d", data])
@@ -141,7 +141,7 @@ fn expect_stopped(place: &Place, agent: Running, ledger: &str) {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_failure() {
+fn a_closed_standard_output_is_not_a_failure() {
     let (place, _node, _agent, at) = world();
     place.write("big.json", format!("\"{}\"", "a".repeat(1 << 20)));
     let mut command =
@@ -186,7 +186,7 @@ fn ends_at_once(place: &Place, args: &[&str], text: &str) {
 }
 
 #[test]
-fn a_port_that_nobody_listens_on_is_told_at_once_by_every_command() {
+fn every_command_reports_a_refused_connection_at_once() {
     let (place, (_socket, at)) = (Place::new(), refusing_port());
     let text = format!("the node at {at} is not there: nothing listens on that UDP port");
     for args in [
@@ -207,7 +207,7 @@ fn a_port_that_nobody_listens_on_is_told_at_once_by_every_command() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_address_to_which_nothing_can_be_sent_is_told_at_once_without_a_line_of_quinn() {
+fn an_unreachable_address_is_reported_at_once_without_a_log_line_of_quinn() {
     let place = Place::new();
     let args = ["call", "--node", "255.255.255.255:4433", "warehouse", "Demo/Echo"];
     ends_at_once(&place, &args, "cannot send to 255.255.255.255:4433: Permission denied");
@@ -265,7 +265,7 @@ fn lists_show_agents_and_their_services() {
 const ENDLESS: [&str; 3] = ["Demo/Count", "-d", r#"{"n":100000000,"interval_ms":0}"#];
 
 #[test]
-fn a_stream_ends_and_its_handler_is_cancelled_when_its_reader_has_gone() {
+fn a_stream_ends_and_its_handler_is_cancelled_when_stdout_closes() {
     let (place, mut node, agent, at) = world();
     let mut command =
         place.command(&[&["call", "--node", &at, "warehouse"], &ENDLESS[..]].concat());
@@ -282,7 +282,7 @@ fn a_stream_ends_and_its_handler_is_cancelled_when_its_reader_has_gone() {
 }
 
 #[test]
-fn a_full_pipe_holds_up_neither_signals_nor_the_deadline() {
+fn a_full_pipe_delays_neither_signals_nor_the_deadline() {
     let (place, _node, _agent, at) = world();
     let start = |more: &[&str]| {
         let args = [&["call", "--node", &at, "warehouse"], &ENDLESS[..], more].concat();
@@ -318,7 +318,7 @@ fn until_full(reader: &std::io::PipeReader) {
 }
 
 #[test]
-fn a_call_without_a_message_on_a_method_that_wants_one_says_so() {
+fn a_missing_message_is_reported() {
     let (place, _node, _agent, at) = world();
     for method in ["HelloService/Hello", "Demo/Sleep", "Demo/Count"] {
         call(&place, &at, &[method])
@@ -330,7 +330,7 @@ fn a_call_without_a_message_on_a_method_that_wants_one_says_so() {
 }
 
 #[test]
-fn a_vain_wait_names_whom_it_waited_for() {
+fn a_failed_wait_names_the_agent() {
     let place = Place::new();
     let (_node, at) = place.node();
     let wait = ["HelloService/Hello", "--wait", "--timeout", "1s"];
@@ -375,7 +375,7 @@ fn talkative() -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn details_metadata_and_trailers_are_shown() {
+async fn details_metadata_and_trailers_are_printed() {
     let place = Place::new();
     place.write("rules.toml", format!("{RULES}[[host]]\nagent = \"*\"\nservice = \"Talk\"\n"));
     let (_node, at) =

@@ -42,7 +42,7 @@ fn misused(place: &Place, level: &[&str]) -> Vec<Ended> {
 }
 
 #[test]
-fn no_line_of_a_key_is_in_any_log_error_or_output_at_the_level_of_traces() {
+fn no_key_is_in_any_log_error_or_output_at_trace_level() {
     let place = Place::new();
     let level = ["--log-level", "trace"];
     let keys =
@@ -84,7 +84,7 @@ fn no_line_of_a_key_is_in_any_log_error_or_output_at_the_level_of_traces() {
 }
 
 #[test]
-fn the_secret_of_a_join_token_is_in_no_log_error_or_output_at_the_level_of_traces() {
+fn no_join_token_secret_is_in_any_log_error_or_output_at_trace_level() {
     let place = Place::empty();
     place.make_ca("ca");
     let level = ["--log-level", "trace"];
@@ -122,7 +122,7 @@ fn the_secret_of_a_join_token_is_in_no_log_error_or_output_at_the_level_of_trace
 }
 
 #[test]
-fn a_bearer_token_is_shown_by_the_command_that_makes_it_and_by_nothing_else() {
+fn a_bearer_token_is_printed_only_by_the_command_that_creates_it() {
     let place = Place::empty();
     let level = ["--log-level", "trace"];
     let made = place.run(&[&level[..], &["token", "create", "billing"]].concat()).expect(0, &[]);

@@ -5,7 +5,7 @@ use dialback::Role;
 use std::time::{Duration, SystemTime};
 
 #[test]
-fn certificates_are_made_once_and_kept_after() {
+fn certificates_are_created_once_and_kept() {
     let place = Place::empty();
     let run = |args: &[&str]| place.run(&[&["certs", "--dir", "c"], args].concat());
     let words = |args: &[&str]| {
@@ -26,7 +26,7 @@ fn certificates_are_made_once_and_kept_after() {
 }
 
 #[test]
-fn keys_are_never_shown() {
+fn keys_are_never_printed() {
     let place = Place::empty();
     let mut shown = String::new();
     for args in [
@@ -60,7 +60,7 @@ fn words(place: &Place, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_key_that_is_made_where_it_stays_is_certified_where_the_ca_is_and_links() {
+fn a_key_created_on_its_machine_is_signed_at_the_ca_and_links() {
     let place = Place::new();
     let (_node, at) = place.node();
     let ask = ["request", "agent", "shop", "--dir", "site"];
@@ -79,7 +79,7 @@ fn a_key_that_is_made_where_it_stays_is_certified_where_the_ca_is_and_links() {
 }
 
 #[test]
-fn a_new_key_waits_for_its_certificate_while_the_former_one_is_in_use() {
+fn a_new_key_waits_for_its_certificate_while_the_old_one_is_in_use() {
     let place = Place::new();
     let (_node, at) = place.node();
     let agent = ["agent", "--demo", "--node", &at];
@@ -110,7 +110,7 @@ fn a_new_key_waits_for_its_certificate_while_the_former_one_is_in_use() {
 }
 
 #[test]
-fn a_certificate_that_was_copied_in_by_hand_is_paired_with_its_requested_key_at_the_next_start() {
+fn a_certificate_copied_by_hand_is_paired_with_its_requested_key_at_the_next_start() {
     let place = Place::new();
     let (_node, at) = place.node();
     let old = place.read("certs/caller-ops.pem");
@@ -134,7 +134,7 @@ fn a_certificate_that_was_copied_in_by_hand_is_paired_with_its_requested_key_at_
 }
 
 #[test]
-fn a_replacement_that_was_cut_off_between_its_files_is_finished_at_the_next_start() {
+fn a_replacement_interrupted_between_its_files_is_finished_at_the_next_start() {
     let place = Place::new();
     let (_node, at) = place.node();
     let old = place.read("certs/agent-warehouse.pem");
@@ -174,7 +174,7 @@ fn clean(place: &Place) {
 }
 
 #[test]
-fn certs_clean_removes_what_was_made_tokens_and_waiting_keys_too_and_nothing_else() {
+fn certs_clean_removes_only_created_files_tokens_and_pending_keys() {
     let place = Place::new();
     for made in [
         &["token", "create", "ops"][..],
@@ -205,7 +205,7 @@ fn certs_clean_removes_what_was_made_tokens_and_waiting_keys_too_and_nothing_els
 }
 
 #[test]
-fn what_is_revoked_is_listed_stays_out_and_comes_back_under_a_new_certificate_only() {
+fn a_revoked_certificate_is_listed_and_rejected_and_only_a_new_one_is_accepted() {
     let place = Place::new();
     assert_eq!(words(&place, &["revoke", "agent", "warehouse"]), "revoked renewed next:");
     assert_eq!(words(&place, &["revoke", "agent", "warehouse"]), "kept kept next:");
@@ -234,7 +234,7 @@ fn issue_expired(place: &Place, name: &str) {
 }
 
 #[test]
-fn renew_names_an_expired_party_and_renews_it_with_expired_only() {
+fn renew_names_an_expired_certificate_and_renews_it_only_with_expired() {
     let place = Place::new();
     issue_expired(&place, "retired");
     let before = place.read("certs/agent-retired.pem");
@@ -254,7 +254,7 @@ fn renew_names_an_expired_party_and_renews_it_with_expired_only() {
 }
 
 #[test]
-fn nodes_may_have_a_ca_of_their_own_and_files_in_each_others_place_are_noticed() {
+fn nodes_may_have_a_separate_ca_and_swapped_files_are_detected() {
     let place = Place::new();
     for step in [
         &["init", "--dir", "nodes"][..],
@@ -281,7 +281,7 @@ fn nodes_may_have_a_ca_of_their_own_and_files_in_each_others_place_are_noticed()
 }
 
 #[test]
-fn a_list_that_cannot_be_read_or_a_scope_without_one_ends_a_start_for_every_role() {
+fn an_unreadable_crl_or_a_scope_without_one_ends_a_start_for_every_role() {
     let place = Place::new();
     let whole = place.read("certs/crl.pem");
     place.write("empty.pem", "");
@@ -304,7 +304,7 @@ fn a_list_that_cannot_be_read_or_a_scope_without_one_ends_a_start_for_every_role
 }
 
 #[test]
-fn what_cannot_be_made_is_refused_with_the_way_out() {
+fn certificates_that_cannot_be_created_are_refused_with_a_remedy() {
     let place = Place::empty();
     let refused = |args: &[&str], text: &str| {
         place.run(&[&["certs"], args].concat()).expect(2, &["error: ", text]);

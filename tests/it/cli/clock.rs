@@ -37,7 +37,7 @@ fn waits(command: &mut Running) {
 }
 
 #[test]
-fn a_node_and_an_agent_wait_for_their_certificates_to_begin_and_then_start() {
+fn a_node_and_an_agent_wait_until_their_certificates_are_valid_and_then_start() {
     let place = Place::new();
     let soon = Duration::from_secs(3);
     valid_in(&place, "node/edge-1", soon);
@@ -56,7 +56,7 @@ fn a_node_and_an_agent_wait_for_their_certificates_to_begin_and_then_start() {
 }
 
 #[test]
-fn a_tcp_port_waits_for_its_certificate_and_opens_then() {
+fn a_tcp_port_opens_once_its_certificate_is_valid() {
     let place = Place::new();
     let (_node, at) = place.node();
     valid_in(&place, "caller/ops", Duration::from_secs(3));
@@ -69,7 +69,7 @@ fn a_tcp_port_waits_for_its_certificate_and_opens_then() {
 }
 
 #[test]
-fn a_signal_ends_the_wait_and_nothing_was_opened() {
+fn a_signal_ends_the_wait_before_anything_was_opened() {
     let place = Place::new();
     for party in ["node/edge-1", "agent/warehouse", "caller/ops"] {
         valid_in(&place, party, HOUR);
@@ -93,7 +93,7 @@ fn a_signal_ends_the_wait_and_nothing_was_opened() {
 }
 
 #[test]
-fn commands_that_do_not_stay_end_and_say_that_the_clock_may_be_behind() {
+fn one_shot_commands_fail_and_say_that_the_clock_may_be_behind() {
     let place = Place::new();
     valid_in(&place, "caller/ops", HOUR);
     for args in [
@@ -106,7 +106,7 @@ fn commands_that_do_not_stay_end_and_say_that_the_clock_may_be_behind() {
 }
 
 #[test]
-fn files_that_are_replaced_while_an_agent_waits_are_taken_up_at_sighup_and_by_themselves() {
+fn files_replaced_while_an_agent_waits_are_reloaded_with_and_without_sighup() {
     let place = Place::new();
     let (_node, at) = place.node();
     for by_signal in [true, false] {
@@ -126,7 +126,7 @@ fn files_that_are_replaced_while_an_agent_waits_are_taken_up_at_sighup_and_by_th
 }
 
 #[test]
-fn a_file_that_is_wrong_in_another_way_ends_a_start_as_before() {
+fn a_file_with_another_fault_still_ends_a_start() {
     let place = Place::new();
     valid_in(&place, "agent/warehouse", HOUR);
     place.write("agent.toml", "nonsense = 1\n");
@@ -134,7 +134,7 @@ fn a_file_that_is_wrong_in_another_way_ends_a_start_as_before() {
 }
 
 #[test]
-fn an_enroller_waits_for_its_ca_to_begin() {
+fn an_enroller_waits_until_its_ca_is_valid() {
     let place = Place::empty();
     // A CA begins an hour before it is made.
     let then = SystemTime::now() + HOUR + Duration::from_secs(3);
@@ -147,7 +147,7 @@ fn an_enroller_waits_for_its_ca_to_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tcp_port_waits_for_the_nodes_certificate_to_begin_and_a_call_does_not() {
+async fn a_tcp_port_waits_until_the_nodes_certificate_is_valid_and_a_call_does_not() {
     let (place, world) = (Place::new(), World::new());
     let (ca, now) = (place.certs("certs").ca().expect("a CA"), SystemTime::now());
     let node = "node/edge-1".parse().expect("a party");

@@ -45,7 +45,7 @@ fn installed() -> PathBuf {
 }
 
 #[test]
-fn connects_own_client_calls_and_streams_and_understands_each_failure() {
+fn the_official_connect_client_calls_streams_and_understands_each_failure() {
     program("node", "nodejs");
     let dir = installed();
     let npm = program("npm", "npm");

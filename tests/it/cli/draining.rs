@@ -78,7 +78,7 @@ fn check_ledger(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_told_to_stop_answers_two_hundred_calls_and_ends_well() {
+async fn a_stopped_agent_answers_two_hundred_calls_and_exits_with_0() {
     let place = Place::new();
     let (mut node, at) = place.node();
     let mut agent = place.agent(&at);
@@ -97,7 +97,7 @@ async fn an_agent_that_is_told_to_stop_answers_two_hundred_calls_and_ends_well()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_told_to_stop_answers_two_hundred_calls_and_everybody_finds_the_next_one() {
+async fn a_stopped_node_answers_two_hundred_calls_and_everyone_finds_the_next_node() {
     let place = Place::new();
     let (mut node, at) = place.node();
     let agent = place.agent(&at);
@@ -121,7 +121,7 @@ async fn a_node_that_is_told_to_stop_answers_two_hundred_calls_and_everybody_fin
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_an_agents_calls_either() {
+fn a_second_signal_aborts_an_agents_calls() {
     let place = Place::new();
     let (_node, at) = place.node();
     let mut agent = place.agent(&at);
@@ -151,7 +151,7 @@ async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, tex
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_signalled_twice_tells_that_its_calls_are_cut_off() {
+async fn an_agent_that_is_signalled_twice_reports_its_aborted_calls() {
     let place = Place::new();
     let (_node, at) = place.node();
     let agent = place.agent(&at);
@@ -160,7 +160,7 @@ async fn an_agent_that_is_signalled_twice_tells_that_its_calls_are_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_signalled_twice_tells_callers_and_agents_that_it_is_gone() {
+async fn a_node_that_is_signalled_twice_notifies_callers_and_agents() {
     let place = Place::new();
     let (node, at) = place.node();
     let mut agent = place.agent(&at);

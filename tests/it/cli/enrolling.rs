@@ -30,7 +30,7 @@ fn join(place: &Place, role: &str, at: &str, token: &str, more: &[&str]) -> Ende
 }
 
 #[test]
-fn a_machine_joins_once_with_a_token_and_calls_with_what_it_got() {
+fn a_machine_joins_once_with_a_token_and_calls_with_its_certificate() {
     let place = Place::empty();
     let (mut enroller, at) = enroller(&place, "90d");
     let (agent, caller) = (token(&place, "agent", "warehouse"), token(&place, "caller", "ops"));
@@ -55,7 +55,7 @@ fn a_machine_joins_once_with_a_token_and_calls_with_what_it_got() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_where_it_is_seen_and_no_secret_is_shown() {
+fn faults_are_reported_by_the_side_that_sees_them_without_secrets() {
     let place = Place::empty();
     let (mut enroller, at) = enroller(&place, "90d");
     let good = token(&place, "agent", "warehouse");
@@ -94,7 +94,7 @@ fn what_is_wrong_is_refused_where_it_is_seen_and_no_secret_is_shown() {
 }
 
 #[test]
-fn an_agent_renews_by_itself_without_losing_a_call() {
+fn an_agent_renews_automatically_without_losing_a_call() {
     let place = Place::empty();
     let (_enroller, at) = enroller(&place, "8s");
     join(&place, "agent", &at, &token(&place, "agent", "warehouse"), &[]).expect(0, &[]);
@@ -120,7 +120,7 @@ fn an_agent_renews_by_itself_without_losing_a_call() {
 }
 
 #[test]
-fn a_machine_that_was_off_for_too_long_is_told_to_ask_for_a_new_token() {
+fn a_machine_that_was_off_for_too_long_logs_that_it_needs_a_new_token() {
     let place = Place::empty();
     place.make_ca("ca");
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));

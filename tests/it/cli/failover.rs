@@ -185,12 +185,12 @@ async fn play(killed_at: usize, ends_at: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_calls_with_a_killed_agent_fail_and_the_other_one_takes_the_rest() {
+async fn only_calls_on_a_killed_agent_fail_and_the_other_agent_takes_the_rest() {
     play(50, 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
-async fn only_the_calls_with_a_killed_agent_fail_in_twenty_seconds_of_load() {
+async fn only_calls_on_a_killed_agent_fail_in_twenty_seconds_of_load() {
     play(500, 1_000).await;
 }

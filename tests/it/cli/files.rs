@@ -5,7 +5,7 @@ use super::process::{Place, Running};
 const BAD_NODE: &str = "lisen = \"x\"\n[tls]\ncert = 3\n[[allow]]\ncaller = \"Ops\"\nagent = \"a\"\nmethod = \"*/*\"\n";
 
 #[test]
-fn all_faults_of_a_file_are_told_at_once_each_with_its_line() {
+fn all_faults_of_a_file_are_reported_at_once_each_with_its_line() {
     let place = Place::new();
     place.write("bad.toml", BAD_NODE);
     for args in [&["node", "--config", "bad.toml"][..], &["config", "check", "--node", "bad.toml"]]
@@ -19,7 +19,7 @@ fn all_faults_of_a_file_are_told_at_once_each_with_its_line() {
 }
 
 #[test]
-fn a_file_with_faults_is_judged_as_what_its_good_keys_are_of() {
+fn a_file_with_faults_is_checked_as_the_role_of_its_good_keys() {
     let place = Place::new();
     place.write("n.toml", "listen = \"x\"\nstate = 1\n[gateway]\nlisten = 2\n");
     let ended = place.run(&["config", "check", "n.toml"]).expect(2, &["n.toml:1: `listen`"]);
@@ -30,7 +30,7 @@ fn a_file_with_faults_is_judged_as_what_its_good_keys_are_of() {
 }
 
 #[test]
-fn the_files_of_the_first_steps_are_good() {
+fn the_files_of_the_first_steps_are_valid() {
     let place = Place::empty();
     let first = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first/");
     let [node, agent] = ["node.toml", "agent.toml"].map(|name| format!("{first}{name}"));
@@ -86,7 +86,7 @@ fn a_file_of_rules_replaces_the_rules_of_the_config_file() {
 }
 
 #[test]
-fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
     let place = Place::new();
     place.write("node.toml", "listen = \"127.0.0.1:0\"\n");
     let listens = |variable: Option<&str>, flags: &[&str], at: &str| {
@@ -101,7 +101,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
-fn an_agent_takes_its_nodes_and_its_demo_from_its_file_unless_told_otherwise() {
+fn an_agent_takes_its_nodes_and_its_demo_from_its_file_by_default() {
     let place = Place::new();
     let (_node, at) = place.node();
     place.write("agent.toml", format!("nodes = [\"{at}\"]\ndemo = true\nledger = \"l.txt\"\n"));

@@ -51,7 +51,7 @@ fn a_python_service_answers_with_values_errors_and_streams() {
 }
 
 #[test]
-fn a_stream_of_a_python_service_comes_message_by_message_and_its_error_after_them() {
+fn a_stream_of_a_python_service_arrives_message_by_message_and_then_its_error() {
     let place = Place::new();
     let (_service, url) = python("0", "hello");
     let (_node, _agent, at) = forwarded(&place, &url);
@@ -63,7 +63,7 @@ fn a_stream_of_a_python_service_comes_message_by_message_and_its_error_after_the
 }
 
 #[test]
-fn a_service_that_is_not_there_did_not_run_and_is_found_again_when_it_is() {
+fn calls_to_a_stopped_service_are_not_executed_and_succeed_once_it_runs() {
     let place = Place::new();
     let (service, url) = python("0", "hello");
     let (_node, mut agent, at) = forwarded(&place, &url);
@@ -78,7 +78,7 @@ fn a_service_that_is_not_there_did_not_run_and_is_found_again_when_it_is() {
 }
 
 #[test]
-fn a_service_that_is_killed_in_the_middle_may_have_run() {
+fn a_call_whose_service_is_killed_is_unknown() {
     let place = Place::new();
     let (mut service, url) = python("0", "hello");
     let (_node, _agent, at) = forwarded(&place, &url);
@@ -90,7 +90,7 @@ fn a_service_that_is_killed_in_the_middle_may_have_run() {
 }
 
 #[test]
-fn a_stream_whose_service_is_killed_has_its_messages_and_then_breaks_off() {
+fn a_stream_whose_service_is_killed_delivers_its_messages_and_then_fails() {
     let place = Place::new();
     let (mut service, url) = python("0", "hello");
     let (_node, _agent, at) = forwarded(&place, &url);
@@ -107,7 +107,7 @@ fn a_stream_whose_service_is_killed_has_its_messages_and_then_breaks_off() {
 }
 
 #[test]
-fn a_service_that_hangs_sees_the_deadline_and_ctrl_c_as_a_hang_up() {
+fn a_hanging_service_sees_the_deadline_and_ctrl_c_as_a_closed_connection() {
     let place = Place::new();
     let (mut service, url) = python("0", "hello");
     let (_node, _agent, at) = forwarded(&place, &url);
@@ -128,7 +128,7 @@ fn file(at: &str, service: &str, url: &str) -> String {
 }
 
 #[test]
-fn another_upstream_in_the_file_is_taken_up_and_another_service_takes_a_restart() {
+fn a_changed_upstream_is_reloaded_and_a_changed_service_needs_a_restart() {
     let place = Place::new();
     let ((_one, first), (_other, second)) = (python("0", "one"), python("0", "other"));
     let (_node, at) = place.node();
@@ -163,7 +163,7 @@ fn the_cas_of_an_upstream_are_watched_like_any_other_file() {
 }
 
 #[test]
-fn a_forward_that_cannot_be_is_refused_at_start_with_what_is_wrong() {
+fn an_invalid_forward_is_refused_at_start_with_the_fault() {
     let place = Place::new();
     let refused = |rest: &[&str], text: &str| {
         place.run(&[&["agent", "--node", "localhost:1"], rest].concat()).expect(2, &[text]);
@@ -183,7 +183,7 @@ fn a_forward_that_cannot_be_is_refused_at_start_with_what_is_wrong() {
 }
 
 #[test]
-fn the_file_of_the_example_is_good() {
+fn the_file_of_the_example_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python/agent.toml");
     let example = example.to_str().expect("a text");
     Place::empty().run(&["config", "check", example]).expect(0, &[]);

@@ -157,7 +157,7 @@ fn curl_reads_events_and_http_2() {
 }
 
 #[test]
-fn an_agent_that_is_killed_under_a_call_is_unknown_and_afterwards_not_executed() {
+fn a_call_on_a_killed_agent_is_unknown_and_later_calls_are_not_executed() {
     let town = Town::new("anonymous = \"ops\"");
     let client = town.client.clone();
     let call =
@@ -172,7 +172,7 @@ fn an_agent_that_is_killed_under_a_call_is_unknown_and_afterwards_not_executed()
 }
 
 #[test]
-fn a_node_that_is_told_to_stop_answers_what_is_in_hand() {
+fn a_stopped_node_answers_calls_in_flight() {
     let town = Town::new("anonymous = \"ops\"");
     let client = town.client.clone();
     let call =
@@ -186,7 +186,7 @@ fn a_node_that_is_told_to_stop_answers_what_is_in_hand() {
 }
 
 #[test]
-fn tokens_are_taken_up_while_the_node_runs_and_a_broken_file_changes_nothing() {
+fn tokens_are_reloaded_while_the_node_runs_and_a_broken_file_changes_nothing() {
     let mut town = Town::new("");
     let hello = |town: &Town| {
         let token = town.token();
@@ -213,7 +213,7 @@ fn tokens_are_taken_up_while_the_node_runs_and_a_broken_file_changes_nothing() {
 }
 
 #[test]
-fn curl_shows_a_certificate_and_believes_the_nodes_own() {
+fn curl_presents_a_certificate_and_trusts_the_nodes() {
     let town = Town::new("tls = true");
     let ops = [
         "--cacert",
@@ -231,7 +231,7 @@ fn curl_shows_a_certificate_and_believes_the_nodes_own() {
 }
 
 #[test]
-fn a_door_that_cannot_be_is_told_before_the_node_runs() {
+fn an_invalid_gateway_is_reported_before_the_node_runs() {
     let place = Place::new();
     let node = |more: &[&str]| place.run(&[&["node", "--listen", "127.0.0.1:0"], more].concat());
     node(&["--gateway", "127.0.0.1:0"]).expect(2, &["nobody could call through the gateway"]);
@@ -249,7 +249,7 @@ fn a_door_that_cannot_be_is_told_before_the_node_runs() {
 }
 
 #[test]
-fn no_token_is_in_any_log_at_the_level_of_traces_nor_in_the_audit_log() {
+fn no_token_is_in_any_log_at_trace_level_nor_in_the_audit_log() {
     let place = Place::new();
     let token = place.run(&["token", "create", "ops", "--ttl", "1h", "--file", "tokens"]).stdout;
     let token = token.trim().to_owned();

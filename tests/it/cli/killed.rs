@@ -26,7 +26,7 @@ fn ask(callee: &Callee, oracle: &Arc<Oracle>, what: &str, ms: u64) -> Vec<Backgr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_callers_are_told_of_a_killed_agent_agrees_with_its_ledger_on_disk() {
+async fn outcomes_of_calls_on_a_killed_agent_agree_with_its_ledger() {
     let place = Place::new();
     let (_node, at) = place.node();
     let agent = place.agent(&at);

@@ -20,7 +20,7 @@ fn without_list() -> Place {
 }
 
 #[test]
-fn a_party_whose_ca_was_made_with_a_list_does_not_start_without_it() {
+fn no_role_starts_without_the_crl_that_its_ca_was_created_with() {
     let place = without_list();
     let remedies = ["certs/crl.pem does not exist", "dialback certs crl", "--crl none"];
     let certs = ["node-edge-1", "agent-warehouse", "caller-ops"].map(|n| format!("certs/{n}.pem"));
@@ -39,7 +39,7 @@ fn a_party_whose_ca_was_made_with_a_list_does_not_start_without_it() {
 }
 
 #[test]
-fn a_party_starts_without_a_list_where_a_flag_the_environment_or_the_file_says_so() {
+fn every_role_starts_without_a_crl_where_flag_environment_or_file_say_so() {
     let place = without_list();
     let node = ["node", "--listen", "127.0.0.1:0"];
     let (first, at) = place.listening(&[&node[..], &["--crl", "none"]].concat());
@@ -76,7 +76,7 @@ fn a_party_starts_without_a_list_where_a_flag_the_environment_or_the_file_says_s
 }
 
 #[test]
-fn a_ca_of_other_tools_needs_no_list_unless_one_was_signed_beside_it() {
+fn a_ca_of_other_tools_needs_no_crl_unless_one_is_next_to_it() {
     let place = Place::new();
     let run = |line: &str| {
         let mut openssl = Command::new("openssl");
@@ -104,7 +104,7 @@ fn a_ca_of_other_tools_needs_no_list_unless_one_was_signed_beside_it() {
 }
 
 #[test]
-fn an_enroller_whose_list_is_gone_does_not_start_until_it_is_signed_again() {
+fn an_enroller_whose_crl_is_gone_does_not_start_until_it_is_signed_again() {
     let place = without_list();
     let enroll = ["enroll", "--ca-dir", "certs", "--listen", "127.0.0.1:0"];
     place

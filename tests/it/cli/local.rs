@@ -12,7 +12,7 @@ use std::{
 const CALL: [&str; 3] = ["call", "warehouse", "Demo/Echo"];
 
 #[test]
-fn without_certificates_every_role_says_how_to_make_them() {
+fn without_certificates_every_role_names_the_command_that_creates_them() {
     let place = Place::empty();
     for command in [&["node"][..], &["agent"], &CALL, &["agents"], &["services", "warehouse"]] {
         place.run(command).expect(2, &["error: certs does not exist", "make certs"]);
@@ -42,7 +42,7 @@ fn a_certificate_of_another_role_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn files_that_cannot_serve_are_named_with_the_remedy() {
+fn unusable_files_are_named_with_the_remedy() {
     let place = Place::new();
     let with = |flags: &[&str], texts: &[&str]| {
         let ended = place.run(&[&CALL, flags].concat()).expect(2, texts);
@@ -74,7 +74,7 @@ fn files_that_cannot_serve_are_named_with_the_remedy() {
 }
 
 #[test]
-fn certificates_out_of_their_time_are_refused_with_both_dates() {
+fn certificates_outside_their_validity_are_refused_with_both_dates() {
     let place = Place::new();
     let day = Duration::from_secs(24 * 3600);
     let now = SystemTime::now();
@@ -96,7 +96,7 @@ fn certificates_out_of_their_time_are_refused_with_both_dates() {
 }
 
 #[test]
-fn what_was_typed_wrong_ends_with_2() {
+fn usage_errors_end_with_2() {
     let place = Place::new();
     place.write("latin1.json", b"\"\xe9\"");
     for (args, text) in [
@@ -122,7 +122,7 @@ fn what_was_typed_wrong_ends_with_2() {
 }
 
 #[test]
-fn a_ledger_without_the_demo_or_without_a_place_is_refused() {
+fn a_ledger_without_the_demo_or_without_a_directory_is_refused() {
     let place = Place::new();
     place.run(&["agent", "--ledger", "l.txt"]).expect(2, &["--demo"]);
     place.run(&["agent", "--demo", "--ledger", "no/l.txt"]).expect(2, &["no/l.txt"]);

@@ -82,19 +82,19 @@ fn end(agent: Running) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_over_while_its_agent_stood_still_is_not_started() {
+async fn a_call_that_expires_while_its_agent_is_suspended_is_not_started() {
     let timeout = Duration::from_secs(2);
     calls_to_a_stopped_agent(20, timeout, Duration::from_secs(3), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_over_is_not_started_even_if_the_agent_does_not_hear_so() {
+async fn an_expired_call_is_not_started_even_if_the_agent_misses_its_reset() {
     let timeout = Duration::from_secs(2);
     calls_to_a_stopped_agent(20, timeout, Duration::from_secs(3), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_with_less_time_than_a_pause_took_are_soon_taken_again() {
+async fn calls_shorter_than_a_past_suspend_are_soon_accepted_again() {
     let place = Place::new();
     let (_node, at) = place.node();
     let mut agent = place.agent(&at);
@@ -124,7 +124,7 @@ async fn calls_with_less_time_than_a_pause_took_are_soon_taken_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long; make test-long"]
-async fn a_hundred_calls_that_were_over_in_a_pause_of_twenty_seconds_are_not_started() {
+async fn a_hundred_calls_that_expire_in_a_suspend_of_twenty_seconds_are_not_started() {
     let timeout = Duration::from_secs(5);
     calls_to_a_stopped_agent(100, timeout, Duration::from_secs(20), false).await;
     calls_to_a_stopped_agent(100, timeout, Duration::from_secs(20), true).await;
@@ -215,7 +215,7 @@ async fn short_calls_are_taken_again(town: &Town) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_over_http_that_were_over_while_the_node_stood_still_are_not_started() {
+async fn http_calls_that_expire_while_the_node_is_suspended_are_not_started() {
     let town = Town::new();
     let mut known: Vec<_> = (0..10).map(|n| town.known(&format!("known-{n}"))).collect();
     let door = town.door.clone();
@@ -246,7 +246,7 @@ async fn calls_over_http_that_were_over_while_the_node_stood_still_are_not_start
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_http_clients_that_hung_up_while_the_node_stood_still_are_not_started() {
+async fn calls_of_http_clients_that_disconnect_while_the_node_is_suspended_are_not_started() {
     let town = Town::new();
     let known: Vec<_> = (0..10).map(|n| town.known(&format!("known-{n}"))).collect();
     let door = town.door.clone();
@@ -311,6 +311,6 @@ async fn calls_to_a_stopped_node(calls: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_over_a_link_that_were_over_while_the_node_stood_still_are_not_started() {
+async fn link_calls_that_expire_while_the_node_is_suspended_are_not_started() {
     calls_to_a_stopped_node(40).await;
 }

@@ -78,7 +78,7 @@ fn the_first_ca_of_a_bundle_with_a_byte_order_mark_is_trusted() {
 }
 
 #[test]
-fn line_ends_trailing_spaces_remarks_and_headers_are_taken() {
+fn line_ends_trailing_spaces_remarks_and_headers_are_accepted() {
     taken(|whole| whole.replace('\n', "\r\n").into());
     taken(|whole| whole.replace('\n', "\r").into());
     taken(|whole| whole.replace('\n', " \t\n").into());
@@ -90,7 +90,7 @@ fn line_ends_trailing_spaces_remarks_and_headers_are_taken() {
 }
 
 #[test]
-fn a_certificate_and_its_key_may_share_a_file_and_older_labels_are_known() {
+fn a_certificate_and_its_key_may_share_a_file_and_older_labels_are_accepted() {
     let place = Place::new();
     let cert = place.read(CERT).replace(" CERTIFICATE-", " X509 CERTIFICATE-");
     put(&place, "both.pem", (cert + &place.read(KEY)).as_bytes());
@@ -100,7 +100,7 @@ fn a_certificate_and_its_key_may_share_a_file_and_older_labels_are_known() {
 }
 
 #[test]
-fn a_begin_that_does_not_start_its_line_is_named_by_line_and_not_left_out() {
+fn a_begin_that_does_not_start_its_line_is_reported_with_its_line() {
     let changed = |from: &'static str, to: &'static str| {
         // A whole block follows, so that something is found.
         move |whole: &str| (whole.replacen(from, to, 1) + whole).into()
@@ -121,7 +121,7 @@ fn a_begin_that_does_not_start_its_line_is_named_by_line_and_not_left_out() {
 }
 
 #[test]
-fn a_block_without_its_other_end_is_named_by_label_and_line() {
+fn a_block_without_begin_or_end_is_reported_with_label_and_line() {
     let without = |word: &'static str| {
         move |whole: &str| {
             let is_kept = |line: &&str| !line.contains(word);
@@ -137,7 +137,7 @@ fn a_block_without_its_other_end_is_named_by_label_and_line() {
 }
 
 #[test]
-fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
+fn files_that_are_not_pem_are_reported_with_the_command_that_converts_them() {
     let wide = |whole: &str| whole.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     refused(|whole| [&b"\xff\xfe"[..], &wide(whole)].concat(), &["UTF-16", "iconv"]);
     refused(wide, &["UTF-16", "iconv"]);
@@ -176,7 +176,7 @@ fn what_is_not_pem_is_named_with_the_command_that_converts_it() {
 }
 
 #[test]
-fn a_key_that_is_not_supported_is_not_called_damaged() {
+fn an_unsupported_key_is_not_reported_as_damaged() {
     let place = Place::new();
     let judge = |texts: &[&str]| {
         put(&place, KEY, place.read("k").as_bytes());
@@ -217,7 +217,7 @@ fn a_key_that_is_not_supported_is_not_called_damaged() {
 }
 
 #[test]
-fn a_ca_key_under_a_passphrase_is_named_as_such() {
+fn an_encrypted_ca_key_is_reported_as_such() {
     let place = Place::new();
     openssl(&place, "pkcs8 -topk8 -in certs/ca.key -passout pass:x -out k");
     put(&place, "certs/ca.key", place.read("k").as_bytes());
@@ -229,7 +229,7 @@ fn a_ca_key_under_a_passphrase_is_named_as_such() {
 }
 
 #[test]
-fn requests_of_other_tools_are_signed_and_those_of_kinds_that_cannot_be_say_so() {
+fn requests_of_other_tools_are_signed_and_unsupported_kinds_are_reported() {
     let place = Place::new();
     let ec = |curve: &str| format!("-algorithm EC -pkeyopt ec_paramgen_curve:{curve}");
     let request = |key: &str, more: &str| {

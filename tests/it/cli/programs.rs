@@ -98,7 +98,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn the_go_programs_of_the_example_find_each_other_through_the_office() {
+fn the_go_programs_of_the_example_reach_each_other_through_the_node() {
     let go = program("go", "golang-go");
     let dir = tempfile::tempdir().expect("a directory");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
@@ -126,7 +126,7 @@ fn the_go_programs_of_the_example_find_each_other_through_the_office() {
 }
 
 #[test]
-fn the_files_of_the_go_example_are_good() {
+fn the_files_of_the_go_example_are_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
     let [node, agent] = ["node.toml", "agent.toml"].map(|name| example.join(name));
     let [node, agent] = [node.to_str().expect("UTF-8"), agent.to_str().expect("UTF-8")];

@@ -43,7 +43,7 @@ fn started(place: &Place) -> (Running, Running, String) {
 }
 
 #[test]
-fn edited_rules_are_taken_up_and_broken_ones_are_told_with_their_line_and_change_nothing() {
+fn edited_rules_are_reloaded_and_broken_ones_are_reported_with_their_line_and_not_applied() {
     let place = Place::new();
     let (mut node, _agent, at) = started(&place);
     place.write("rules.toml", SHUT);
@@ -60,7 +60,7 @@ fn edited_rules_are_taken_up_and_broken_ones_are_told_with_their_line_and_change
 }
 
 #[test]
-fn an_agent_whose_rules_are_all_gone_keeps_those_that_it_had() {
+fn an_agent_whose_rules_are_all_removed_keeps_the_old_ones() {
     let place = Place::new();
     let (_node, at) = place.node();
     let rule = |caller: &str| {
@@ -82,7 +82,7 @@ fn an_agent_whose_rules_are_all_gone_keeps_those_that_it_had() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_in_place_of_a_file_is_told_and_holds_up_neither_calls_nor_the_end() {
+fn a_pipe_in_place_of_a_file_is_reported_and_delays_neither_calls_nor_the_end() {
     let place = Place::new();
     let (mut node, _agent, at) = started(&place);
     fs::remove_file(place.path("rules.toml")).expect("removed");
@@ -95,7 +95,7 @@ fn a_pipe_in_place_of_a_file_is_told_and_holds_up_neither_calls_nor_the_end() {
 }
 
 #[test]
-fn a_directory_of_secrets_that_is_swapped_by_a_symbolic_link_is_taken_up() {
+fn a_directory_of_secrets_that_is_swapped_by_a_symbolic_link_is_reloaded() {
     let place = Place::new();
     for version in ["one", "two"] {
         fs::create_dir(place.path(version)).expect("made");
@@ -115,7 +115,7 @@ fn a_directory_of_secrets_that_is_swapped_by_a_symbolic_link_is_taken_up() {
 }
 
 #[test]
-fn a_revoked_agent_is_cut_off_by_its_node_and_back_with_a_new_certificate_without_a_restart() {
+fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_without_a_restart() {
     let place = Place::new();
     let (mut node, mut agent, at) = started(&place);
     let now = SystemTime::now();
@@ -140,7 +140,7 @@ fn a_revoked_agent_is_cut_off_by_its_node_and_back_with_a_new_certificate_withou
 }
 
 #[test]
-fn a_key_that_does_not_match_its_certificate_is_told_and_what_was_in_force_stays() {
+fn a_key_that_does_not_match_its_certificate_is_reported_and_not_applied() {
     let place = Place::new();
     let (mut node, _agent, at) = started(&place);
     let (cert, key) = ("certs/node-edge-1.pem", "certs/node-edge-1.key");
@@ -159,7 +159,7 @@ fn a_key_that_does_not_match_its_certificate_is_told_and_what_was_in_force_stays
 }
 
 #[test]
-fn a_revocation_list_that_is_gone_is_told_and_lets_nobody_back_in() {
+fn a_missing_crl_is_reported_and_revoked_peers_stay_rejected() {
     let place = Place::new();
     let (mut node, _agent, at) = started(&place);
     let list = place.read("certs/crl.pem");
@@ -174,7 +174,7 @@ fn a_revocation_list_that_is_gone_is_told_and_lets_nobody_back_in() {
 }
 
 #[test]
-fn another_certificate_of_the_role_beside_its_own_does_not_keep_a_node_from_its_files() {
+fn a_second_certificate_of_the_role_does_not_keep_a_node_from_reloading() {
     let place = Place::new();
     let (mut node, _agent, at) = started(&place);
     place.issue("certs", Role::Node, "edge-2");
@@ -184,7 +184,7 @@ fn another_certificate_of_the_role_beside_its_own_does_not_keep_a_node_from_its_
 }
 
 #[test]
-fn a_key_whose_mode_is_mended_is_taken_up_without_another_change() {
+fn a_key_whose_mode_is_corrected_is_reloaded_without_another_change() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     let (mut node, _agent, at) = started(&place);
@@ -248,7 +248,7 @@ fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usiz
 }
 
 #[test]
-fn no_call_fails_while_certificates_are_replaced_over_and_over() {
+fn no_call_fails_while_certificates_are_replaced_repeatedly() {
     let calls = calls_while_certificates_are_replaced(2, Duration::ZERO);
     assert!(calls > 0);
 }
@@ -261,7 +261,7 @@ fn no_call_fails_while_certificates_are_replaced_every_five_seconds_for_two_minu
 }
 
 #[test]
-fn what_takes_a_restart_is_said() {
+fn changes_that_need_a_restart_are_reported() {
     let place = Place::new();
     place.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{OPEN}"));
     let (mut node, at) = place.listening(&["node", "--config", "node.toml"]);

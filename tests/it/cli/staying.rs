@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::time::Instant;
 
 #[test]
-fn a_node_says_where_it_listens_who_it_is_and_how_many_rules_it_has() {
+fn a_node_logs_its_address_its_identity_and_its_number_of_rules() {
     let place = Place::new();
     let (mut node, _) = place.node();
     node.signal(Signal::TERM);
@@ -17,7 +17,7 @@ fn a_node_says_where_it_listens_who_it_is_and_how_many_rules_it_has() {
 }
 
 #[test]
-fn a_node_without_rules_says_that_callers_can_call_nothing() {
+fn a_node_without_rules_logs_that_callers_can_call_nothing() {
     let place = Place::new();
     let (node, at) = place.listening(&["node", "--listen", "127.0.0.1:0"]);
     let denied = place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
@@ -50,7 +50,7 @@ fn calls_in_flight_finish_before_a_node_and_an_agent_stop() {
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_calls_in_flight() {
+fn a_second_signal_aborts_calls_in_flight() {
     let place = Place::new();
     let (mut node, at) = place.node();
     let _agent = place.agent(&at);
@@ -68,7 +68,7 @@ fn a_second_signal_does_not_wait_for_calls_in_flight() {
 }
 
 #[test]
-fn parties_of_different_cas_refuse_each_other_and_an_agent_stays() {
+fn peers_of_different_cas_reject_each_other_and_an_agent_keeps_running() {
     let place = Place::new();
     let (_node, at) = place.node();
     place.make_ca("other");
@@ -92,7 +92,7 @@ fn parties_of_different_cas_refuse_each_other_and_an_agent_stays() {
 }
 
 #[test]
-fn a_host_name_that_the_certificate_does_not_have_is_refused() {
+fn a_host_name_that_is_not_in_the_certificate_is_rejected() {
     let place = Place::new();
     place.write("rules.toml", "[[host]]\nagent = \"**\"\nservice = \"**\"\n");
     let (_node, at) =
@@ -103,7 +103,7 @@ fn a_host_name_that_the_certificate_does_not_have_is_refused() {
 }
 
 #[test]
-fn log_lines_have_time_level_and_message_in_both_forms() {
+fn log_lines_have_time_level_and_message_in_text_and_json() {
     let place = Place::new();
     let (mut text, _) = place.listening(&["node", "--listen", "127.0.0.1:0"]);
     text.signal(Signal::TERM);
@@ -128,7 +128,7 @@ fn log_lines_have_time_level_and_message_in_both_forms() {
 }
 
 #[test]
-fn a_node_keeps_its_keys_in_the_state_directory_that_flag_environment_or_file_names() {
+fn a_node_keeps_its_keys_in_the_state_directory_of_flag_environment_or_file() {
     let place = Place::new();
     let start = |args: &[&str], variable: Option<&str>| {
         let mut command = place.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
@@ -154,7 +154,7 @@ fn a_node_keeps_its_keys_in_the_state_directory_that_flag_environment_or_file_na
 }
 
 #[test]
-fn a_node_whose_standard_error_nobody_reads_goes_on_and_stops_on_sigterm() {
+fn a_node_whose_stderr_is_not_read_keeps_running_and_stops_on_sigterm() {
     use std::io::{BufRead, BufReader};
     let place = Place::new();
     place.write("rules.toml", super::process::RULES);

@@ -86,7 +86,7 @@ fn expect_reset(stream: &mut impl Read) {
 }
 
 #[test]
-fn a_local_port_ends_at_the_upstream_with_half_closes_and_stops_on_sigterm() {
+fn a_local_port_reaches_the_upstream_with_half_closes_and_stops_on_sigterm() {
     let town = Town::open();
     let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
     let (mut near, mut far) = town.connect(&at);
@@ -129,7 +129,7 @@ fn a_second_signal_does_not_wait_and_resets_both_ends() {
 }
 
 #[test]
-fn a_connection_that_cannot_be_made_is_reset_and_one_line_says_why() {
+fn a_connection_that_cannot_be_made_is_reset_and_logged_in_one_line() {
     let town = Town::open();
     let check = |agent: &str, name: &str, text: &str| {
         let (mut tcp, at) = town.tcp(agent, name, &[]);
@@ -160,7 +160,7 @@ fn a_connection_that_cannot_be_made_is_reset_and_one_line_says_why() {
 }
 
 #[test]
-fn more_connections_than_the_limit_are_reset_and_a_free_place_is_used_again() {
+fn connections_over_the_limit_are_reset_and_a_freed_permit_is_reused() {
     let town = Town::open();
     let (mut tcp, at) = town.tcp("warehouse", "db", &["--connections-max", "1"]);
     let (mut near, far) = town.connect(&at);
@@ -188,7 +188,7 @@ fn a_killed_dialback_tcp_resets_its_connections() {
 }
 
 #[test]
-fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_when_the_node_knows() {
+fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_once_the_node_detects_it() {
     let limits = "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"2s\"\n";
     let mut town = Town::with(limits);
     let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
@@ -202,7 +202,7 @@ fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_when_the_node_kn
 }
 
 #[test]
-fn a_killed_node_resets_the_upstream_when_the_agent_knows() {
+fn a_killed_node_resets_the_upstream_once_the_agent_detects_it() {
     let limits = "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"2s\"\n";
     let town = Town::with(limits);
     let (_tcp, at) = town.tcp("warehouse", "db", &[]);
@@ -212,7 +212,7 @@ fn a_killed_node_resets_the_upstream_when_the_agent_knows() {
 }
 
 #[test]
-fn a_renewed_certificate_is_taken_up_and_cuts_no_connection() {
+fn a_renewed_certificate_is_reloaded_and_breaks_no_connection() {
     let mut town = Town::open();
     let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
     town.node.said("caller ops linked from");
@@ -228,7 +228,7 @@ fn a_renewed_certificate_is_taken_up_and_cuts_no_connection() {
 }
 
 #[test]
-fn a_unix_socket_does_as_well_and_its_file_is_gone_at_the_end() {
+fn a_unix_socket_works_and_its_file_is_removed_at_the_end() {
     let town = Town::open();
     let path = town.place.path("local.sock");
     let listen = format!("unix:{}", path.display());
@@ -249,7 +249,7 @@ fn a_unix_socket_does_as_well_and_its_file_is_gone_at_the_end() {
 }
 
 #[test]
-fn what_cannot_start_says_why_and_ends_with_the_usual_codes() {
+fn start_failures_are_reported_and_end_with_the_usual_codes() {
     let town = Town::open();
     let taken = town.upstream.local_addr().expect("an address").to_string();
     let run = |node: &str, listen: &str| {
@@ -282,7 +282,7 @@ fn a_forward_is_listed_and_rules_are_tried_for_it() {
 }
 
 #[test]
-fn a_flag_replaces_a_forward_of_the_file_and_a_change_of_the_file_takes_a_restart() {
+fn a_flag_replaces_a_forward_of_the_file_and_a_changed_file_needs_a_restart() {
     let mut town = Town::open();
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = other.local_addr().expect("an address");

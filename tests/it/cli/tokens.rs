@@ -24,8 +24,7 @@ fn caller(
 }
 
 #[test]
-fn a_token_is_the_only_line_that_is_printed_and_makes_its_bearer_the_caller_until_its_time_is_over()
-{
+fn a_token_is_the_only_line_printed_and_authenticates_the_caller_until_it_expires() {
     let place = Place::empty();
     let (before, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
     let token = create(&place, &["billing", "--ttl", "2d", "--file", "tokens"]);
@@ -75,7 +74,7 @@ fn tokens_are_listed_with_their_ids_and_revoked_by_name_or_id() {
 }
 
 #[test]
-fn what_is_wrong_with_tokens_is_told_with_its_place_and_the_remedy() {
+fn faults_of_tokens_are_reported_with_line_and_remedy() {
     let place = Place::empty();
     place
         .run(&["token", "list"])
@@ -111,7 +110,7 @@ fn what_is_wrong_with_tokens_is_told_with_its_place_and_the_remedy() {
 }
 
 #[test]
-fn a_token_that_could_not_be_printed_is_revoked() {
+fn a_token_that_cannot_be_printed_is_revoked() {
     let place = Place::new();
     create(&place, &["billing"]);
     let before = place.read("certs/tokens");

@@ -189,7 +189,7 @@ pub(super) fn list(
     waiting.iter().try_for_each(|(peer, key)| {
         let key = show(key);
         print(&format!(
-            "new key of {party} in {key} has no certificate yet; the current key stays in use until then"
+            "new key of {peer} in {key} has no certificate yet; the current key stays in use until then"
         ))
     })
 }
