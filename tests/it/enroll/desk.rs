@@ -34,7 +34,7 @@ fn shown(dir: &Path, pem: &str, args: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_request_with_wishes_gets_only_what_its_token_says() {
+async fn a_request_with_extra_fields_gets_only_what_its_token_grants() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let token = site.token("agent/warehouse");
@@ -67,7 +67,7 @@ async fn a_request_with_wishes_gets_only_what_its_token_says() {
 }
 
 #[tokio::test]
-async fn a_node_cannot_be_had_by_a_token_that_was_made_by_hand_nor_by_a_nodes_own_certificate() {
+async fn neither_a_handmade_token_nor_a_nodes_certificate_obtains_a_node_certificate() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
@@ -88,7 +88,7 @@ async fn a_node_cannot_be_had_by_a_token_that_was_made_by_hand_nor_by_a_nodes_ow
 }
 
 #[tokio::test]
-async fn what_is_no_proof_of_a_key_leaves_the_token_good() {
+async fn a_failed_proof_of_key_possession_does_not_use_up_the_token() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, token) = (enroller.local_addr(), site.token("agent/a"));
@@ -105,7 +105,7 @@ async fn what_is_no_proof_of_a_key_leaves_the_token_good() {
 }
 
 #[tokio::test]
-async fn renewing_and_the_list_take_a_certificate_that_is_good_and_old_enough() {
+async fn renewal_and_the_crl_need_a_valid_certificate_that_is_old_enough() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
@@ -138,7 +138,7 @@ fn again(dir: &Path, form: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_key_of_a_revoked_certificate_gets_no_new_one_by_a_token_and_another_key_does() {
+async fn a_token_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), Raw::new(None));
@@ -162,7 +162,7 @@ async fn the_key_of_a_revoked_certificate_gets_no_new_one_by_a_token_and_another
 }
 
 #[tokio::test]
-async fn a_renewal_does_not_bring_the_key_of_a_revoked_certificate_back_and_takes_another() {
+async fn a_renewal_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
@@ -183,7 +183,7 @@ async fn a_renewal_does_not_bring_the_key_of_a_revoked_certificate_back_and_take
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_request_are_answered_as_such_or_cut_off_and_the_enroller_goes_on() {
+async fn malformed_requests_get_an_error_or_a_close_and_the_enroller_keeps_serving() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), Raw::new(None));
@@ -216,7 +216,7 @@ async fn ask_and_cut(site: &Site, at: SocketAddr, asked: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_token_whose_answer_was_lost_gives_its_key_the_same_certificate_and_another_key_none() {
+async fn a_token_whose_answer_was_lost_repeats_the_certificate_for_the_same_key_only() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let token = site.token("agent/a");
@@ -264,7 +264,7 @@ async fn requests_and_refusals_are_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn while_the_ca_is_changed_the_first_signs_and_leafs_of_both_are_heard() {
+async fn during_a_ca_change_the_first_ca_signs_and_leafs_of_both_are_accepted() {
     let site = Site::new();
     let old = site.issued(Role::Agent, "a");
     let [before, beside] = ["ca/ca.pem", "ca/old.pem"].map(|name| site.path(name));

@@ -15,7 +15,7 @@ fn refused(result: Result<Joined, EnrollError>, wanted: JoinRefusal) {
 }
 
 #[tokio::test]
-async fn a_machine_joins_in_a_directory_without_the_ca_key_and_links_with_what_it_got() {
+async fn a_machine_joins_without_the_ca_key_and_links_with_its_certificate() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let joined = site.join(enroller.local_addr(), &site.token("agent/warehouse"), "machine").await;
@@ -40,7 +40,7 @@ async fn a_machine_joins_in_a_directory_without_the_ca_key_and_links_with_what_i
 }
 
 #[tokio::test]
-async fn the_leaf_says_what_the_token_says_and_is_recorded() {
+async fn the_leaf_has_what_the_token_grants_and_is_recorded() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     for party in ["agent/acme.warehouse-1", "caller/ops"] {
@@ -59,7 +59,7 @@ async fn the_leaf_says_what_the_token_says_and_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_once_also_after_the_enroller_was_started_again() {
+async fn a_token_is_valid_once_even_across_a_restart_of_the_enroller() {
     let site = Site::new();
     let (token, other) = (site.token("agent/a"), site.token("agent/b"));
     let enroller = site.enroller(LONG).await;
@@ -74,7 +74,7 @@ async fn a_token_is_good_once_also_after_the_enroller_was_started_again() {
 }
 
 #[tokio::test]
-async fn of_two_machines_with_one_token_one_joins() {
+async fn only_one_of_two_machines_with_the_same_token_joins() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (token, at) = (site.token("agent/a"), enroller.local_addr());
@@ -89,7 +89,7 @@ async fn of_two_machines_with_one_token_one_joins() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_over_foreign_or_changed_lets_nobody_in() {
+async fn an_expired_foreign_or_altered_token_is_refused() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
@@ -118,7 +118,7 @@ async fn a_token_that_is_over_foreign_or_changed_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn a_machine_that_ended_before_its_answer_came_joins_by_the_same_command() {
+async fn a_machine_that_stopped_before_the_answer_joins_by_the_same_command() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, token) = (enroller.local_addr(), site.token("agent/a"));
@@ -135,7 +135,7 @@ async fn a_machine_that_ended_before_its_answer_came_joins_by_the_same_command()
 }
 
 #[tokio::test]
-async fn a_pending_key_outlives_an_enroller_that_is_not_reached_and_a_wrong_token() {
+async fn a_pending_key_survives_an_unreachable_enroller_and_a_wrong_token() {
     let site = Site::new();
     let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
@@ -157,7 +157,7 @@ async fn a_pending_key_outlives_an_enroller_that_is_not_reached_and_a_wrong_toke
 }
 
 #[tokio::test]
-async fn neither_a_node_nor_another_ca_passes_for_the_enroller() {
+async fn neither_a_node_nor_another_ca_is_accepted_as_the_enroller() {
     let site = Site::new();
     let token = site.token("agent/a");
     let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
@@ -173,7 +173,7 @@ async fn neither_a_node_nor_another_ca_passes_for_the_enroller() {
 }
 
 #[tokio::test]
-async fn a_good_certificate_is_not_replaced_unasked_and_the_token_stays_good() {
+async fn a_valid_certificate_is_not_replaced_unasked_and_the_token_stays_valid() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
@@ -189,7 +189,7 @@ async fn a_good_certificate_is_not_replaced_unasked_and_the_token_stays_good() {
 }
 
 #[tokio::test]
-async fn whom_a_directory_believes_is_not_changed_by_joining() {
+async fn joining_does_not_change_the_trusted_cas_of_a_directory() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let token = site.token("agent/a");
@@ -206,7 +206,7 @@ async fn whom_a_directory_believes_is_not_changed_by_joining() {
 }
 
 #[tokio::test]
-async fn an_enroller_needs_a_ca_that_can_sign_and_leafs_that_hold() {
+async fn an_enroller_needs_a_ca_that_can_sign_and_leafs_that_verify() {
     let site = Site::new();
     let start =
         |dir: CertsDir, life| Enroller::builder(dir).listen("127.0.0.1:0").leaf_life(life).start();

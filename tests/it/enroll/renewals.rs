@@ -24,7 +24,7 @@ fn revoke(site: &Site, serial: &str) {
 }
 
 #[tokio::test]
-async fn a_short_leaf_is_renewed_in_time_again_and_again_with_a_new_key_each_time() {
+async fn a_short_leaf_is_renewed_repeatedly_with_a_new_key_each_time() {
     let site = Site::new();
     let enroller = site.enroller(SHORT).await;
     let first = joined(&site, enroller.local_addr()).await;
@@ -51,7 +51,7 @@ async fn a_short_leaf_is_renewed_in_time_again_and_again_with_a_new_key_each_tim
 }
 
 #[tokio::test]
-async fn a_young_leaf_is_kept_and_the_enroller_is_not_asked() {
+async fn a_young_leaf_is_kept_without_contacting_the_enroller() {
     let site = Site::new();
     let enroller = site.enroller(24 * HOUR).await;
     let at = enroller.local_addr();
@@ -65,7 +65,7 @@ async fn a_young_leaf_is_kept_and_the_enroller_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_gets_nothing_from_the_moment_that_the_list_says_so() {
+async fn a_revoked_certificate_is_not_renewed_as_soon_as_the_crl_lists_it() {
     let site = Site::new();
     let enroller = site.enroller(24 * HOUR).await;
     let at = enroller.local_addr();
@@ -85,7 +85,7 @@ async fn a_revoked_certificate_gets_nothing_from_the_moment_that_the_list_says_s
 }
 
 #[tokio::test]
-async fn a_machine_that_was_off_for_too_long_is_told_the_way_and_a_new_token_helps() {
+async fn after_too_long_offline_a_renewal_is_refused_with_the_remedy_and_a_new_token_works() {
     let site = Site::new();
     let enroller = site.enroller(Duration::from_secs(3)).await;
     let first = joined(&site, enroller.local_addr()).await;
@@ -108,7 +108,7 @@ fn put_old_list(site: &Site) -> PathBuf {
 }
 
 #[tokio::test]
-async fn an_old_list_beside_the_certificate_is_replaced_by_the_enrollers() {
+async fn an_old_crl_next_to_the_certificate_is_replaced_by_the_enrollers() {
     let site = Site::new();
     let enroller = site.enroller(24 * HOUR).await;
     let joined = joined(&site, enroller.local_addr()).await;
@@ -120,7 +120,7 @@ async fn an_old_list_beside_the_certificate_is_replaced_by_the_enrollers() {
 }
 
 #[tokio::test]
-async fn neither_a_node_nor_an_agent_of_the_same_ca_passes_for_the_enroller_of_a_renewal() {
+async fn no_node_or_agent_of_the_same_ca_is_accepted_as_the_enroller_of_a_renewal() {
     let site = Site::new();
     let enroller = site.enroller(24 * HOUR).await;
     let joined = joined(&site, enroller.local_addr()).await;

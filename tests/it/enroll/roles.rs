@@ -31,7 +31,7 @@ fn written(site: &Site, dir: &str, leaf: &LeafPem) -> CredentialFiles {
 }
 
 #[tokio::test]
-async fn only_agents_and_callers_of_the_ca_pass_for_one_whose_certificate_can_be_renewed() {
+async fn only_certificates_of_agents_and_callers_of_the_ca_can_be_renewed() {
     let (site, stranger) = (Site::new(), Site::new());
     let enroller = site.enroller(24 * HOUR).await;
     let (ca, now) = (site.ca().ca().expect("a CA"), SystemTime::now());
@@ -68,7 +68,7 @@ async fn only_agents_and_callers_of_the_ca_pass_for_one_whose_certificate_can_be
 }
 
 #[tokio::test]
-async fn only_the_name_of_an_enroller_passes_for_one_before_a_party_that_renews() {
+async fn only_an_enrollers_name_is_accepted_by_a_renewing_client() {
     let site = Site::new();
     let ca = site.ca().ca().expect("a CA");
     let mut due = dressed("agent/a");

@@ -16,7 +16,7 @@ const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn ten_wrong_tokens_of_an_address_are_looked_at_and_the_next_is_not() {
+async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
@@ -34,7 +34,7 @@ async fn ten_wrong_tokens_of_an_address_are_looked_at_and_the_next_is_not() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_token_whose_secret_is_right_is_not_a_guess_and_locks_nobody_out() {
+async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
@@ -60,7 +60,7 @@ async fn a_token_whose_secret_is_right_is_not_a_guess_and_locks_nobody_out() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn without_a_secret_every_party_is_answered_alike() {
+async fn without_a_secret_every_role_gets_the_same_answer() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
@@ -78,7 +78,7 @@ async fn without_a_secret_every_party_is_answered_alike() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn strangers_that_say_nothing_have_a_bounded_number_of_places_and_make_way() {
+async fn silent_unauthenticated_clients_have_limited_slots_and_are_evicted() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
@@ -95,7 +95,7 @@ async fn strangers_that_say_nothing_have_a_bounded_number_of_places_and_make_way
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_cut_off() {
+async fn a_request_that_never_ends_is_closed() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let raw = Raw::new(None);
