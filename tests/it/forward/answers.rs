@@ -24,7 +24,7 @@ async fn headers_of_a_reply_are_metadata_before_and_after_it() {
 }
 
 #[tokio::test]
-async fn an_error_of_connect_is_the_handlers_own_with_code_message_details_and_metadata() {
+async fn a_connect_error_is_an_application_error_with_code_message_details_and_metadata() {
     let body = r#"{"code":"not_found","message":"no Bob","details":[{"type":"a.B","value":"AQ"}]}"#;
     let failed = answered(reply("404 Not Found", &[JSON, ("x-where", "here")], body)).await;
     let status = check_status(failed, Code::NotFound, Outcome::AppError);
@@ -34,7 +34,7 @@ async fn an_error_of_connect_is_the_handlers_own_with_code_message_details_and_m
 }
 
 #[tokio::test]
-async fn other_errors_of_http_have_the_codes_that_connect_gives_them() {
+async fn plain_http_errors_have_the_codes_that_connect_assigns() {
     for (line, code) in [
         ("400 Bad Request", Code::Internal),
         ("401 Unauthorized", Code::Unauthenticated),
@@ -55,7 +55,7 @@ async fn other_errors_of_http_have_the_codes_that_connect_gives_them() {
 }
 
 #[tokio::test]
-async fn an_error_at_its_limit_is_read_and_one_past_it_is_known_by_its_status() {
+async fn an_error_body_at_the_limit_is_read_and_over_it_the_status_decides() {
     const LIMIT: usize = 64 * 1024;
     for (bytes, code) in [(LIMIT, Code::Aborted), (LIMIT + 1, Code::Unimplemented)] {
         let start = r#"{"code":"aborted","message":"#;
@@ -83,7 +83,7 @@ fn check_broken(failed: Result<String, Status>, code: Code, text: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_reply_is_internal_and_says_why() {
+async fn an_invalid_reply_is_internal_with_the_reason() {
     let html = ("content-type", "text/html");
     for (bytes, text) in [
         (json("{"), "is not JSON"),
@@ -122,7 +122,7 @@ async fn a_head_within_its_limits_passes_and_one_past_them_does_not() {
 }
 
 #[tokio::test]
-async fn a_reply_at_the_limit_passes_and_one_past_it_does_not_however_it_comes() {
+async fn a_reply_at_the_limit_passes_and_over_it_fails_in_every_framing() {
     let chunked = |body: &str| {
         let head =
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked";
@@ -144,7 +144,7 @@ async fn a_reply_at_the_limit_passes_and_one_past_it_does_not_however_it_comes()
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_has_asked_for_is_not_taken_for_that_of_the_next_call() {
+async fn an_unsolicited_response_is_not_taken_as_the_reply_of_the_next_call() {
     let twice = |seen: &super::upstream::Seen| match seen.text() {
         "1" => Does::Answers([json("1"), json("666")].concat()),
         _ => Does::Answers(json("2")),
@@ -162,7 +162,7 @@ async fn an_answer_that_nobody_has_asked_for_is_not_taken_for_that_of_the_next_c
 }
 
 #[tokio::test]
-async fn servers_that_speak_http_1_0_will_do_if_they_say_how_long_a_reply_is() {
+async fn http_1_0_servers_work_if_they_send_a_content_length() {
     let old = json("\"y\"").iter().skip("HTTP/1.1".len()).copied().collect::<Vec<_>>();
     let old = [&b"HTTP/1.0"[..], &old].concat();
     let upstream = Upstream::start(move |_| Does::AnswersAndCloses(old.clone())).await;
@@ -174,7 +174,7 @@ async fn servers_that_speak_http_1_0_will_do_if_they_say_how_long_a_reply_is() {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_cut_short_is_never_taken_for_a_short_one() {
+async fn a_truncated_reply_is_never_a_success() {
     let whole = json("12345678");
     check_broken(answered(whole[..whole.len() - 3].to_vec()).await, Code::Unavailable, "broke off");
     let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n123\r\n".to_vec();

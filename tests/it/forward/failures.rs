@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_was_not_asked() {
+async fn a_call_to_an_absent_upstream_is_not_executed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let gone = listener.local_addr().expect("bound");
     drop(listener);
@@ -22,7 +22,7 @@ async fn an_upstream_that_is_not_there_was_not_asked() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_before_its_reply_may_have_run_and_is_not_asked_again() {
+async fn a_call_whose_upstream_closes_before_its_reply_is_unknown_and_not_retried() {
     for some in ["", "HTTP/1.1 200 O"] {
         let upstream = Upstream::start(|_| Does::AnswersAndCloses(some.into())).await;
         let failed = upstream.callee().call::<String>("HelloService/Hello", "x").await;
@@ -32,7 +32,7 @@ async fn an_upstream_that_breaks_off_before_its_reply_may_have_run_and_is_not_as
 }
 
 #[tokio::test]
-async fn a_connection_that_the_upstream_has_closed_meanwhile_is_not_used() {
+async fn a_connection_closed_by_the_upstream_is_not_reused() {
     let upstream = Upstream::start(|_| Does::AnswersAndCloses(json("1"))).await;
     let callee = upstream.callee();
     for round in 1..=3 {
@@ -65,7 +65,7 @@ async fn all_at_once(upstream: &Upstream, calls: usize) -> Vec<Result<u64, dialb
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_is_unknown_with_an_upstream_that_closes_after_each_answer_and_does_not_say_so() {
+async fn no_call_is_unknown_with_an_upstream_that_closes_unannounced_after_each_answer() {
     let upstream = Upstream::start(|_| Does::AnswersAndCloses(json("1"))).await;
     let answers = all_at_once(&upstream, 50).await;
     let failed: Vec<_> = answers.iter().filter(|answer| **answer != Ok(1)).collect();
@@ -74,7 +74,7 @@ async fn no_call_is_unknown_with_an_upstream_that_closes_after_each_answer_and_d
 }
 
 #[tokio::test]
-async fn a_connection_is_not_used_again_if_the_upstream_says_so() {
+async fn a_connection_is_not_reused_if_the_upstream_announces_its_close() {
     let with = |name, value| {
         let headers = [("content-type", "application/json"), (name, value)];
         reply("200 OK", &headers, "1")
@@ -100,7 +100,7 @@ async fn a_connection_is_not_used_again_if_the_upstream_says_so() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_on_a_connection_in_use_may_have_run_what_it_was_asked() {
+async fn a_call_whose_upstream_dies_on_a_reused_connection_is_unknown() {
     let dies = |seen: &super::upstream::Seen| match seen.text() {
         "1" => Does::Answers(json("1")),
         _ => Does::AnswersAndCloses(vec![]),
@@ -115,7 +115,7 @@ async fn an_upstream_that_dies_on_a_connection_in_use_may_have_run_what_it_was_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_an_upstream_does_no_call_is_asked_twice_and_no_outcome_is_untrue() {
+async fn no_call_is_sent_twice_and_every_outcome_is_true_whatever_the_upstream_does() {
     let (seed, calls) = (seed(), 400);
     let does = move |seen: &super::upstream::Seen| {
         let id: u64 = seen.text().parse().expect("a number");
@@ -163,7 +163,7 @@ async fn whatever_an_upstream_does_no_call_is_asked_twice_and_no_outcome_is_untr
 }
 
 #[tokio::test]
-async fn at_the_deadline_the_upstream_is_hung_up_on() {
+async fn the_upstream_connection_is_closed_at_the_deadline() {
     for some in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\"x"] {
         let upstream = Upstream::start(|_| Does::Hangs(some.into())).await;
         let call = upstream.callee().call::<String>("HelloService/Hello", "x");
@@ -174,7 +174,7 @@ async fn at_the_deadline_the_upstream_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_hangs_up_on_the_upstream() {
+async fn dropping_a_call_closes_the_upstream_connection() {
     for some in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\"x"] {
         let upstream = Upstream::start(|_| Does::Hangs(some.into())).await;
         let call = upstream.callee().call::<String>("HelloService/Hello", "x");
@@ -186,7 +186,7 @@ async fn a_call_that_is_dropped_hangs_up_on_the_upstream() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_takes_no_connection_before_the_deadline_was_not_asked() {
+async fn a_call_whose_upstream_does_not_accept_before_the_deadline_is_not_executed() {
     // Nobody shakes hands here, and TLS waits for it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("bound"));
@@ -199,7 +199,7 @@ async fn an_upstream_that_takes_no_connection_before_the_deadline_was_not_asked(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_takes_no_connection_within_five_seconds_was_not_asked() {
+async fn a_call_whose_upstream_does_not_accept_within_five_seconds_is_not_executed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("bound"));
     let world = crate::world::World::new();

@@ -33,7 +33,7 @@ async fn a_call_is_a_post_of_json_to_the_path_of_its_method() {
 }
 
 #[tokio::test]
-async fn values_come_through_json_as_they_were() {
+async fn values_survive_json_unchanged() {
     let upstream = Upstream::start(|seen| Does::Answers(json(seen.text()))).await;
     let callee = upstream.callee();
     for value in [json!(null), json!([1, {"a": [u64::MAX, i64::MIN, 0.1]}]), json!("é\u{0}\n")] {
@@ -43,7 +43,7 @@ async fn values_come_through_json_as_they_were() {
 }
 
 #[tokio::test]
-async fn cbor_goes_as_it_is() {
+async fn cbor_is_forwarded_unchanged() {
     let answer = [
         &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/cbor\r\n\r\n"[..],
         &[0x61, b'y'],
@@ -59,7 +59,7 @@ async fn cbor_goes_as_it_is() {
 }
 
 #[tokio::test]
-async fn metadata_goes_as_headers_and_cannot_pass_for_the_agents_own_word() {
+async fn metadata_becomes_headers_and_cannot_forge_the_agents_own_headers() {
     let upstream = Upstream::answering(json("1")).await;
     let mut call = upstream.callee().call::<u64>("HelloService/Hello", "x");
     for (key, value) in [
@@ -115,7 +115,7 @@ async fn metadata_that_would_break_the_request_is_refused_and_nothing_is_sent() 
 }
 
 #[tokio::test]
-async fn only_metadata_that_is_named_goes_along_if_some_is_named() {
+async fn an_allowlist_of_metadata_forwards_nothing_else() {
     let upstream = Upstream::answering(json("1")).await;
     let forward = upstream.forward().metadata(["X-Tenant"]);
     let call = joined(forward.service("HelloService")).call::<u64>("HelloService/Hello", "x");
@@ -128,7 +128,7 @@ async fn only_metadata_that_is_named_goes_along_if_some_is_named() {
 }
 
 #[tokio::test]
-async fn calls_one_after_the_other_share_a_connection_and_calls_at_once_do_not() {
+async fn sequential_calls_share_a_connection_and_concurrent_calls_do_not() {
     let upstream = Upstream::answering(json("1")).await;
     let callee = upstream.callee();
     for _ in 0..5 {
@@ -143,7 +143,7 @@ async fn calls_one_after_the_other_share_a_connection_and_calls_at_once_do_not()
 }
 
 #[tokio::test]
-async fn without_keep_alive_each_call_has_a_connection_of_its_own_and_says_that_it_ends() {
+async fn without_keep_alive_each_call_has_its_own_connection_and_announces_the_close() {
     let upstream = Upstream::answering(json("1")).await;
     let callee = joined(upstream.forward().keep_alive(false).service("HelloService"));
     for _ in 0..3 {
@@ -156,14 +156,14 @@ async fn without_keep_alive_each_call_has_a_connection_of_its_own_and_says_that_
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_after_a_while() {
+async fn an_idle_connection_is_closed_after_its_timeout() {
     let upstream = Upstream::answering(json("1")).await;
     assert_eq!(upstream.callee().call::<u64>("HelloService/Hello", "x").await, Ok(1));
     upstream.hung_up(1).await;
 }
 
 #[tokio::test]
-async fn a_path_in_the_address_stands_before_that_of_the_method() {
+async fn a_path_in_the_address_precedes_the_path_of_the_method() {
     let upstream = Upstream::answering(json("1")).await;
     let forward = dialback::Forward::to(format!("{}/api/v1/", upstream.url())).expect("a URL");
     let callee = joined(forward.service("acme.v1.Stock"));
@@ -173,7 +173,7 @@ async fn a_path_in_the_address_stands_before_that_of_the_method() {
 }
 
 #[tokio::test]
-async fn only_named_methods_are_forwarded_if_some_are_named() {
+async fn an_allowlist_of_methods_forwards_no_others() {
     let upstream = Upstream::answering(json("1")).await;
     let callee = joined(upstream.forward().methods(["Hello"]).service("HelloService"));
     assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
@@ -183,7 +183,7 @@ async fn only_named_methods_are_forwarded_if_some_are_named() {
 }
 
 #[tokio::test]
-async fn calls_whose_request_is_a_stream_are_not_forwarded() {
+async fn calls_with_a_request_stream_are_not_forwarded() {
     let upstream = Upstream::answering(json("1")).await;
     let callee = upstream.callee();
     let (values, sum) = callee.client_stream::<u64, u64>("HelloService/Sum").await.expect("begun");

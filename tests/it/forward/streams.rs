@@ -33,7 +33,7 @@ async fn taken(replies: &mut Inbound<Value>) -> (Vec<Value>, Option<Status>) {
 }
 
 #[tokio::test]
-async fn a_stream_is_asked_for_in_an_envelope_and_comes_in_order_to_its_end() {
+async fn a_stream_is_requested_in_an_envelope_and_arrives_in_order() {
     let end = r#"{"metadata":{"cost":["9"]}}"#;
     let upstream = Upstream::answering(stream(&[r#"{"i":1}"#, r#"{"i":2}"#], end)).await;
     let mut replies = opened(&upstream).await;
@@ -46,7 +46,7 @@ async fn a_stream_is_asked_for_in_an_envelope_and_comes_in_order_to_its_end() {
 }
 
 #[tokio::test]
-async fn streams_that_have_ended_leave_their_connection_to_the_next() {
+async fn the_connection_of_an_ended_stream_is_reused() {
     let upstream = Upstream::answering(stream(&["1"], "{}")).await;
     let callee = upstream.callee();
     for _ in 0..3 {
@@ -58,7 +58,7 @@ async fn streams_that_have_ended_leave_their_connection_to_the_next() {
 }
 
 #[tokio::test]
-async fn large_messages_go_both_ways_in_order_and_with_their_lengths() {
+async fn large_messages_travel_both_ways_in_order_with_their_lengths() {
     let large = |n: u64| format!("[{}]", vec![format!("{{\"n\":{n}}}"); 20_000].join(","));
     let replies = [&*large(1), "2", &large(3)];
     let upstream = Upstream::answering(stream(&replies, "{}")).await;
@@ -80,7 +80,7 @@ async fn large_messages_go_both_ways_in_order_and_with_their_lengths() {
 }
 
 #[tokio::test]
-async fn cbor_streams_too() {
+async fn cbor_streams_are_forwarded() {
     let mut bytes = stream_head("application/connect+cbor");
     bytes.extend(chunk(&[envelope(0, &[0x61, b'y']), envelope(2, b"{}")].concat()));
     let upstream = Upstream::answering(bytes).await;
@@ -92,7 +92,7 @@ async fn cbor_streams_too() {
 }
 
 #[tokio::test]
-async fn an_error_at_the_end_comes_after_the_messages_and_is_the_handlers_own() {
+async fn an_error_at_the_end_of_a_stream_is_an_application_error_after_the_messages() {
     let end = r#"{"error":{"code":"aborted","message":"enough"},"metadata":{"k":["v"]}}"#;
     let upstream = Upstream::answering(stream(&["1"], end)).await;
     let (messages, failed) = taken(&mut opened(&upstream).await).await;
@@ -103,7 +103,7 @@ async fn an_error_at_the_end_comes_after_the_messages_and_is_the_handlers_own() 
 }
 
 #[tokio::test]
-async fn an_error_before_the_stream_is_the_handlers_own_too() {
+async fn an_error_before_the_stream_is_an_application_error() {
     let upstream =
         Upstream::answering(super::upstream::reply("503 Service Unavailable", &[], "")).await;
     let call = upstream.callee().server_stream::<_, Value>("HelloService/Count", &1);
@@ -111,7 +111,7 @@ async fn an_error_before_the_stream_is_the_handlers_own_too() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_is_no_short_one() {
+async fn a_truncated_stream_is_never_a_success() {
     let mut cut = stream_head(JSON);
     cut.extend(chunk(&envelope(0, b"1")));
     let half = [&cut[..], &chunk(&envelope(0, b"12345")[..7])].concat();
@@ -127,7 +127,7 @@ async fn a_stream_that_breaks_off_is_no_short_one() {
 }
 
 #[tokio::test]
-async fn what_is_no_stream_of_connect_is_internal() {
+async fn an_invalid_connect_stream_is_internal() {
     let with = |message: Vec<u8>| [stream_head(JSON), chunk(&message)].concat();
     for (bytes, why) in [
         (super::upstream::json("1"), "application/connect+json was expected"),
@@ -150,7 +150,7 @@ async fn what_is_no_stream_of_connect_is_internal() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_dropped_hangs_up_on_the_upstream() {
+async fn dropping_a_stream_closes_the_upstream_connection() {
     let begun = || [stream_head(JSON), chunk(&envelope(0, b"1"))].concat();
     let upstream = Upstream::start(move |_| Does::Hangs(begun())).await;
     let mut replies = opened(&upstream).await;
@@ -160,7 +160,7 @@ async fn a_stream_that_is_dropped_hangs_up_on_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_holds_the_upstream_back() {
+async fn a_reader_that_reads_nothing_throttles_the_upstream() {
     const MESSAGE: usize = 64 * 1024;
     let message = format!("\"{}\"", "a".repeat(MESSAGE));
     let bytes = chunk(&envelope(0, message.as_bytes()));

@@ -42,7 +42,7 @@ async fn called(url: String, ca: &str) -> Result<u64, Status> {
 }
 
 #[tokio::test]
-async fn an_upstream_is_believed_by_the_stated_ca_and_for_its_host_and_otherwise_not_asked() {
+async fn an_upstream_is_trusted_only_by_the_configured_ca_and_for_its_host() {
     let (world, other) = (World::new(), World::new());
     let upstream = Upstream::answering(json("1")).await;
     let (at, _passing) = in_front(&world, "node/edge-1", &upstream).await;
@@ -60,7 +60,7 @@ async fn an_upstream_is_believed_by_the_stated_ca_and_for_its_host_and_otherwise
 }
 
 #[tokio::test]
-async fn calls_one_after_the_other_share_a_connection_with_tls_too() {
+async fn sequential_calls_share_a_tls_connection() {
     let (world, upstream) = (World::new(), Upstream::answering(json("1")).await);
     let (at, _passing) = in_front(&world, "node/edge-1", &upstream).await;
     let forward = Forward::to_tls(format!("https://{at}"), world.ca().pem()).expect("an upstream");
@@ -72,7 +72,7 @@ async fn calls_one_after_the_other_share_a_connection_with_tls_too() {
 }
 
 #[tokio::test]
-async fn an_upstream_without_tls_is_not_asked_by_one_who_expects_it() {
+async fn a_plain_upstream_is_not_called_where_tls_is_expected() {
     let upstream = Upstream::answering(json("1")).await;
     let (at, closing) = (upstream.address(), World::new());
     let failed = called(format!("https://{at}"), closing.ca().pem()).await;
@@ -81,7 +81,7 @@ async fn an_upstream_without_tls_is_not_asked_by_one_who_expects_it() {
 }
 
 #[test]
-fn https_needs_a_stated_trust_and_nothing_else_may_have_one() {
+fn https_needs_configured_cas_and_no_other_scheme_may_have_them() {
     let pem = World::new().ca().pem().to_owned();
     assert!(Forward::to_tls("https://a", &pem).is_ok() && Forward::to("http://a").is_ok());
     assert_eq!(Forward::to("https://a").expect_err("no trust"), UpstreamError::NoTrust);
@@ -95,7 +95,7 @@ fn https_needs_a_stated_trust_and_nothing_else_may_have_one() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn an_upstream_may_be_a_unix_socket_and_one_that_is_not_there_was_not_asked() {
+async fn an_upstream_may_be_a_unix_socket_and_an_absent_one_is_not_executed() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("app.sock");
     let listener = tokio::net::UnixListener::bind(&path).expect("a socket");

@@ -42,7 +42,7 @@ async fn a_forwarded_service_is_called_by_agent_and_by_service_and_is_listed() {
 }
 
 #[tokio::test]
-async fn a_call_of_any_agent_goes_to_another_one_where_an_upstream_is_down() {
+async fn a_call_to_any_agent_is_retried_on_another_where_an_upstream_is_down() {
     let (world, node, caller) = world().await;
     let upstream = Upstream::answering(json("1")).await;
     let down = Forward::to("http://127.0.0.1:1").expect("a URL").service("HelloService");
@@ -61,7 +61,7 @@ async fn a_call_of_any_agent_goes_to_another_one_where_an_upstream_is_down() {
 }
 
 #[tokio::test]
-async fn a_forwarded_call_stands_in_the_audit_log_of_its_agent_like_any_other() {
+async fn a_forwarded_call_is_in_the_audit_log_of_its_agent() {
     let (world, node, caller) = world().await;
     let upstream = Upstream::answering(json("1")).await;
     let book = Book::default();
@@ -74,7 +74,7 @@ async fn a_forwarded_call_stands_in_the_audit_log_of_its_agent_like_any_other() 
 }
 
 #[tokio::test]
-async fn the_owners_rules_hold_for_what_is_forwarded() {
+async fn the_agents_own_rules_apply_to_forwarded_calls() {
     let (world, node, caller) = world().await;
     let upstream = Upstream::answering(json("1")).await;
     let rule = AgentRule::parse("edge-1", "ops", "HelloService/Hello").expect("a rule");
@@ -89,7 +89,7 @@ async fn the_owners_rules_hold_for_what_is_forwarded() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_hangs_holds_its_permit_until_the_call_is_over() {
+async fn a_hanging_upstream_holds_its_permit_until_the_call_ends() {
     let (world, node, caller) = world().await;
     let upstream = Upstream::start(|seen| match seen.text() {
         "1" => Does::Hangs(vec![]),
@@ -111,7 +111,7 @@ async fn an_upstream_that_hangs_holds_its_permit_until_the_call_is_over() {
 }
 
 #[tokio::test]
-async fn a_stream_comes_through_a_node_and_its_reader_and_its_deadline_hang_up_on_the_upstream() {
+async fn a_stream_through_a_node_closes_the_upstream_when_dropped_or_at_the_deadline() {
     use super::upstream::{chunk, envelope, stream_head};
     let (world, node, caller) = world().await;
     let begun = [
@@ -145,7 +145,7 @@ async fn a_stream_comes_through_a_node_and_its_reader_and_its_deadline_hang_up_o
 }
 
 #[tokio::test]
-async fn a_replaced_upstream_gets_the_next_call_and_the_former_keeps_its_own() {
+async fn a_replaced_upstream_gets_the_next_call_and_the_old_one_finishes_its_own() {
     let (world, node, caller) = world().await;
     let (old, new) =
         (Upstream::start(|_| Does::Hangs(vec![])).await, Upstream::answering(json("2")).await);
@@ -164,7 +164,7 @@ async fn a_replaced_upstream_gets_the_next_call_and_the_former_keeps_its_own() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_forwarded_and_hosted_otherwise_is_refused_at_start() {
+async fn a_service_that_is_both_forwarded_and_hosted_is_refused_at_start() {
     let world = World::new();
     let agent = || world.agent("warehouse", "127.0.0.1:1".parse().expect("an address"));
     let coded = Service::new("HelloService").method("Hello", |(): (), _: Context| async { Ok(1) });
