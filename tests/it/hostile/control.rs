@@ -50,7 +50,7 @@ fn hello_with(entries: &[(u64, Cbor)]) -> Does {
 }
 
 #[tokio::test]
-async fn the_first_frame_is_a_good_hello_or_the_link_ends() {
+async fn a_link_whose_first_frame_is_not_a_valid_hello_ends() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let (one, instance) = (Cbor::Uint(1), Cbor::Bytes(vec![9; 16]));
@@ -98,7 +98,7 @@ async fn the_first_frame_is_a_good_hello_or_the_link_ends() {
 }
 
 #[tokio::test]
-async fn versions_that_hold_ours_are_welcomed_and_others_are_refused_with_both_in_the_text() {
+async fn version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_both() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     for [min, max] in [[2, 3], [0, 0], [5, 0], [2, 65_535]] {
@@ -141,7 +141,7 @@ async fn check_later(issuer: &Issuer, node: &Node, party: &str, does: Does, says
 }
 
 #[tokio::test]
-async fn what_a_dialler_must_not_say_later_ends_its_link() {
+async fn frames_that_a_dialler_must_not_send_end_its_link() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     for party in ["agent/raw", "caller/ops"] {
@@ -223,7 +223,7 @@ fn described(key: u64, text: Cbor, is_of_method: bool) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_said_of_services_has_its_limits_and_one_byte_more_ends_the_link() {
+async fn service_descriptions_over_their_limits_end_the_link() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let text = |bytes: usize| Cbor::text(&"x".repeat(bytes));
@@ -246,7 +246,7 @@ async fn what_is_said_of_services_has_its_limits_and_one_byte_more_ends_the_link
 }
 
 #[tokio::test]
-async fn a_later_instance_takes_over_and_the_older_link_is_told_so() {
+async fn a_newer_instance_takes_over_and_the_older_link_is_notified() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let mut links = Vec::new();
@@ -269,7 +269,7 @@ async fn a_later_instance_takes_over_and_the_older_link_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_node_that_dials_a_node_is_turned_away() {
+async fn a_node_that_dials_a_node_is_rejected() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("node/edge-2")).await;
@@ -302,7 +302,7 @@ async fn check_agent(before: &[Vec<u8>], does: Does, code: CloseCode, says: &str
 }
 
 #[tokio::test]
-async fn an_agent_leaves_a_node_that_breaks_the_protocol_and_comes_back() {
+async fn an_agent_closes_the_link_of_a_node_that_breaks_the_protocol_and_redials() {
     let none: [Vec<u8>; 0] = [];
     let (welcomed, done) = ([welcome(1)], [welcome(1), registered(1)]);
     for (before, does, says) in [
@@ -329,7 +329,7 @@ async fn an_agent_leaves_a_node_that_breaks_the_protocol_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_agent_waits_for_welcome_and_registered_but_not_for_ever() {
+async fn an_agent_waits_for_welcome_and_registered_with_a_timeout() {
     let wait = Duration::from_secs(5);
     let (welcomed, began) = ([welcome(1)], Instant::now());
     tokio::join!(
@@ -340,7 +340,7 @@ async fn an_agent_waits_for_welcome_and_registered_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_caller_leaves_a_node_that_breaks_the_protocol() {
+async fn a_caller_closes_the_link_of_a_node_that_breaks_the_protocol() {
     let issuer = Issuer::new();
     let play = async |bytes: Vec<u8>| {
         let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
@@ -373,7 +373,7 @@ async fn a_caller_leaves_a_node_that_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_node_that_closes_the_link_in_the_middle_finds_the_agent_back() {
+async fn an_agent_reconnects_to_a_node_that_closes_the_link() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let (agent, link, _control): (Agent, _, _) = raw_node(&issuer, &ledger).await;
     let mut stream = link.open().await;

@@ -31,7 +31,7 @@ fn in_flight(node: &Node) -> u64 {
 }
 
 #[tokio::test]
-async fn calls_on_an_agent_that_grants_no_stream_end_in_time_and_give_their_places_back() {
+async fn calls_on_an_agent_without_stream_credit_end_in_time_and_return_their_permits() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let settings = Settings { streams: 0, ..Settings::default() };
@@ -84,7 +84,7 @@ async fn answer(stream: &mut crate::raw_peer::RawStream) -> String {
 }
 
 #[tokio::test]
-async fn the_wait_for_a_place_and_the_wait_for_a_stream_are_one_wait() {
+async fn the_waits_for_a_permit_and_for_a_stream_share_one_timeout() {
     // Longer than by default, so that one wait and two are far apart on a busy machine too.
     const QUEUE_WAIT: Duration = Duration::from_secs(4);
     let issuer = Issuer::new();
@@ -112,7 +112,7 @@ async fn the_wait_for_a_place_and_the_wait_for_a_stream_are_one_wait() {
 }
 
 #[tokio::test]
-async fn calls_on_an_agent_that_grants_one_stream_go_one_by_one_in_their_order() {
+async fn calls_on_an_agent_with_one_stream_run_one_by_one_in_order() {
     const CALLS: usize = 20;
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;

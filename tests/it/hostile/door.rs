@@ -59,7 +59,7 @@ fn without_certificate(issuer: &Issuer) -> rustls::ClientConfig {
 }
 
 #[tokio::test]
-async fn strangers_and_speakers_of_other_protocols_get_an_alert_and_nothing_else() {
+async fn unauthenticated_clients_and_other_protocols_get_only_an_alert() {
     const CERTIFICATE_REQUIRED: u64 = 116;
     const NO_APPLICATION_PROTOCOL: u64 = 120;
     const UNKNOWN_CA: u64 = 48;
@@ -94,7 +94,7 @@ async fn check_one_way(link: &RawLink, control: &mut RawStream) {
 }
 
 #[tokio::test]
-async fn one_way_streams_and_datagrams_are_granted_by_nobody() {
+async fn no_role_accepts_unidirectional_streams_or_datagrams() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     for party in ["caller/ops", "agent/raw"] {
@@ -115,7 +115,7 @@ fn fill(stream: &mut RawStream, bytes: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn before_welcome_there_are_two_streams_and_64_kib_and_afterwards_more() {
+async fn before_welcome_the_limits_are_two_streams_and_64_kib_and_afterwards_more() {
     const STREAMS: u32 = 128 + 32;
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
@@ -148,7 +148,7 @@ async fn before_welcome_there_are_two_streams_and_64_kib_and_afterwards_more() {
 }
 
 #[tokio::test]
-async fn however_many_calls_have_ended_every_permitted_one_finds_a_stream() {
+async fn stream_credit_is_returned_however_many_calls_have_ended() {
     // An eighth of 256 + 32: what quinn tells nobody about until one more has ended.
     const ENDED: usize = 36;
     let (issuer, ledger) = (Issuer::new(), Ledger::default());

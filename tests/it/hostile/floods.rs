@@ -32,7 +32,7 @@ async fn expect_up(link: &RawLink) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_calls_that_a_caller_breaks_off_are_borne_and_one_more_closes_its_link() {
+async fn a_caller_may_reset_a_hundred_calls_and_one_more_closes_its_link() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let (other, _control) = linked(&issuer, &node, "caller/other").await;
@@ -52,7 +52,7 @@ async fn a_hundred_calls_that_a_caller_breaks_off_are_borne_and_one_more_closes_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_calls_that_an_agents_link_breaks_off_leave_it_up() {
+async fn two_hundred_calls_reset_by_an_agent_leave_its_link_open() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let (link, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
@@ -63,7 +63,7 @@ async fn two_hundred_calls_that_an_agents_link_breaks_off_leave_it_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_whose_deadlines_pass_are_no_flood() {
+async fn calls_that_pass_their_deadlines_do_not_count_as_resets() {
     let scene = Scene::open().await;
     let callee = scene.by_caller();
     let calls: Vec<_> = (0..120)
@@ -117,7 +117,7 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_status_of_an_agent_is_not_a_break_of_the_caller() {
+async fn a_cancelled_status_of_an_agent_is_not_a_reset_of_the_caller() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let (agent, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
@@ -146,7 +146,7 @@ async fn misbehave(link: &RawLink, bytes: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_malformed_calls_are_borne_and_one_more_closes_the_link() {
+async fn a_peer_may_send_a_hundred_malformed_calls_and_one_more_closes_the_link() {
     let head = Head::here("Echo/Echo").frame();
     for (what, bytes) in [
         ("a first frame that is not HEAD", message("x")),
@@ -199,7 +199,7 @@ async fn streaming_node(issuer: &Issuer) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_break_the_protocol_after_their_first_message_are_counted_too() {
+async fn protocol_errors_after_the_first_message_are_counted() {
     for (method, kind_number) in [("Feed/Sum", 2), ("Feed/Echo", 3)] {
         let head = Head::here(method).with(3, Cbor::Uint(kind_number)).frame();
         let begun = [head, message("x")].concat();

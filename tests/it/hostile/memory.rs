@@ -59,7 +59,7 @@ async fn until_served(link: &RawLink, head: &Head) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_messages_hold_its_share_is_refused_and_another_is_served() {
+async fn a_caller_that_uses_its_share_of_memory_is_refused_and_another_is_served() {
     let issuer = Issuer::new();
     let node = node(&issuer, 800_000).await;
     let (link, _control) = linked(&issuer, &node, "caller/ops").await;
@@ -77,7 +77,7 @@ async fn a_caller_whose_messages_hold_its_share_is_refused_and_another_is_served
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_counts_messages_for_the_caller_that_the_node_names() {
+async fn an_agent_accounts_memory_to_the_caller_that_the_node_names() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
@@ -98,7 +98,7 @@ async fn an_agent_counts_messages_for_the_caller_that_the_node_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_over_the_share_of_its_caller_ends_the_call_unknown() {
+async fn a_reply_over_its_callers_share_of_memory_ends_the_call_unknown() {
     let issuer = Issuer::new();
     // 200,000 bytes for a caller's replies.
     let node = node(&issuer, 400_000).await;

@@ -85,7 +85,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_one_is_unknown_and_never_a_short_success() {
+async fn a_malformed_answer_is_unknown_and_never_a_success() {
     let world = world().await;
     let (m, ok, head) = (message("x"), status(0, 0), frame(kind::HEAD, &[0xa0]));
     let words = |bytes: &[u8]| frame(kind::STATUS, bytes);
@@ -135,7 +135,7 @@ async fn an_answer_that_is_not_one_is_unknown_and_never_a_short_success() {
 }
 
 #[tokio::test]
-async fn good_answers_of_every_form_are_taken() {
+async fn valid_answers_of_every_form_are_accepted() {
     let world = world().await;
     let (m, ok, head) = (message("x"), status(0, 0), frame(kind::HEAD, &[0xa0]));
     let more_keys = frame(kind::STATUS, &[0xa3, 0, 0, 1, 0, 0x18, 99, 0x80]);
@@ -163,7 +163,7 @@ async fn good_answers_of_every_form_are_taken() {
 }
 
 #[tokio::test]
-async fn a_reset_says_by_its_code_whether_anything_was_started() {
+async fn the_code_of_a_reset_decides_whether_the_call_was_executed() {
     use StreamCode as S;
     let world = world().await;
     let not_executed = |code| Err((code, Outcome::NotExecuted));
@@ -191,7 +191,7 @@ async fn a_reset_says_by_its_code_whether_anything_was_started() {
 }
 
 #[tokio::test]
-async fn a_reply_at_the_limit_of_messages_is_taken() {
+async fn a_reply_at_the_message_limit_is_accepted() {
     let world = world().await;
     let text = "x".repeat(MESSAGE_BYTES_MAX - 5);
     let at_limit = [message(&text), status(0, 0)].concat();
@@ -200,7 +200,7 @@ async fn a_reply_at_the_limit_of_messages_is_taken() {
 }
 
 #[tokio::test]
-async fn a_link_that_ends_after_the_request_leaves_it_unknown() {
+async fn a_link_that_ends_after_the_request_makes_the_call_unknown() {
     let mut world = world().await;
     let closed = async {
         let stream = world.read_request().await;
@@ -231,7 +231,7 @@ async fn narrow() -> World {
 }
 
 #[tokio::test]
-async fn what_fails_before_end_was_handed_over_was_not_executed() {
+async fn a_call_that_fails_before_its_end_frame_is_not_executed() {
     // More than quinn's default window of a stream.
     let long = "x".repeat(3 << 20);
     let world = narrow().await;

@@ -146,7 +146,7 @@ async fn a_first_frame_that_is_not_a_head_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn unknown_kinds_are_refused_below_0x80_and_skipped_from_there_on() {
+async fn unknown_frame_kinds_are_refused_below_0x80_and_skipped_above() {
     on_every_side(async |side| {
         let head = (side.head)().frame();
         let skipped = |kind| frame(kind, b"whatever");
@@ -163,7 +163,7 @@ async fn unknown_kinds_are_refused_below_0x80_and_skipped_from_there_on() {
 }
 
 #[tokio::test]
-async fn frames_over_their_limit_are_refused_by_their_header_and_pass_at_it() {
+async fn frames_at_their_limit_pass_and_over_it_are_refused_by_their_header() {
     const HEAD_BYTES_MAX: usize = 16 * 1024;
     on_every_side(async |side| {
         let head = (side.head)();
@@ -211,7 +211,7 @@ async fn frames_over_their_limit_are_refused_by_their_header_and_pass_at_it() {
 }
 
 #[tokio::test]
-async fn cbor_that_lies_nests_or_repeats_itself_is_refused() {
+async fn cbor_with_wrong_lengths_deep_nesting_or_duplicate_keys_is_refused() {
     on_every_side(async |side| {
         let head = (side.head)();
         let with = |bytes: &[u8]| head.clone().and(Cbor::Uint(99), Cbor::Raw(bytes.to_vec()));
@@ -269,7 +269,7 @@ async fn cbor_that_lies_nests_or_repeats_itself_is_refused() {
 }
 
 #[tokio::test]
-async fn keys_stand_once_and_are_unsigned_numbers_and_unknown_ones_are_passed_over() {
+async fn keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored() {
     on_every_side(async |side| {
         let head = (side.head)();
         let plus = |key, value| head.clone().and(key, value);
@@ -302,7 +302,7 @@ async fn keys_stand_once_and_are_unsigned_numbers_and_unknown_ones_are_passed_ov
 }
 
 #[tokio::test]
-async fn a_request_is_one_message_then_end_then_the_end() {
+async fn a_request_is_one_message_then_end_then_fin() {
     on_every_side(async |side| {
         let head = (side.head)();
         let request = |parts: &[Vec<u8>]| [vec![head.frame()], parts.to_vec()].concat().concat();
@@ -476,7 +476,7 @@ async fn null_under_an_optional_key_counts_as_absent() {
 }
 
 #[tokio::test]
-async fn names_of_methods_are_exact_or_refused() {
+async fn malformed_method_names_are_refused() {
     on_every_side(async |side| {
         let head = (side.head)();
         let named = |text: &str| head.clone().with(0, Cbor::text(text));
@@ -494,7 +494,7 @@ async fn names_of_methods_are_exact_or_refused() {
 }
 
 #[tokio::test]
-async fn names_of_agents_are_exact_or_refused() {
+async fn malformed_agent_names_are_refused() {
     let issuer = Issuer::new();
     let side = node_asked_by_caller(&issuer).await;
     let named = |text: &str| Head::agent(ECHO, text);
@@ -511,7 +511,7 @@ async fn names_of_agents_are_exact_or_refused() {
 }
 
 #[tokio::test]
-async fn the_caller_in_a_head_is_the_nodes_word_and_nobody_elses() {
+async fn only_the_node_may_name_a_caller_in_a_head() {
     let issuer = Issuer::new();
     // What a caller claims is not even read.
     let side = node_asked_by_caller(&issuer).await;

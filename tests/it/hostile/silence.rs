@@ -82,12 +82,12 @@ async fn on_an_agent_by_a_node() {
 
 // One test, so that the waits are side by side on a machine of any size.
 #[tokio::test]
-async fn silent_streams_delay_no_other_call_and_are_ended_in_time() {
+async fn silent_streams_delay_no_other_call_and_time_out() {
     tokio::join!(on_a_node_by_a_caller(), on_a_node_by_an_agent(), on_an_agent_by_a_node());
 }
 
 #[tokio::test]
-async fn an_agent_that_never_registers_is_turned_away_in_time() {
+async fn an_agent_that_never_registers_times_out() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
@@ -101,7 +101,7 @@ async fn an_agent_that_never_registers_is_turned_away_in_time() {
 }
 
 #[tokio::test]
-async fn a_reply_that_nobody_reads_is_given_up_and_one_that_is_read_arrives() {
+async fn an_unread_reply_times_out_and_a_read_one_arrives() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let small = Settings { stream_window: 64 << 10, ..Settings::default() };
     let (_agent, link, mut control) = raw_node_with(&issuer, &ledger, small).await;
@@ -147,7 +147,7 @@ async fn keep_alive(control: &mut crate::raw_peer::RawStream, check: impl Future
 }
 
 #[tokio::test]
-async fn a_peer_that_never_says_hello_is_closed_in_time_and_delays_nobody() {
+async fn a_peer_that_never_sends_hello_times_out_and_delays_no_other() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     let credentials = issuer.credentials("caller/ops");
@@ -197,7 +197,7 @@ async fn check_ended(link: &RawLink) {
 }
 
 #[tokio::test]
-async fn a_node_closes_a_link_without_a_heartbeat_although_calls_go_on_over_it() {
+async fn a_node_closes_a_link_without_a_heartbeat_despite_active_calls() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = Node::builder(issuer.credentials("node/edge-1"))
         .listen("127.0.0.1:0")
@@ -219,7 +219,7 @@ async fn a_node_closes_a_link_without_a_heartbeat_although_calls_go_on_over_it()
 }
 
 #[tokio::test]
-async fn an_agent_closes_a_link_without_a_heartbeat_although_calls_go_on_over_it() {
+async fn an_agent_closes_a_link_without_a_heartbeat_despite_active_calls() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))

@@ -58,7 +58,7 @@ async fn next_ping(control: &mut RawStream) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_send_buffer_that_calls_have_filled_has_room_for_the_heartbeat() {
+async fn a_send_buffer_filled_by_calls_has_room_for_the_heartbeat() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let path = OneWay::to(listener.address().parse().expect("an address")).await;

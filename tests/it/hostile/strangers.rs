@@ -188,16 +188,15 @@ async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
 }
 
 #[test]
-fn a_flood_of_strangers_holds_up_neither_calls_nor_an_honest_agent() {
-    let name =
-        "hostile::strangers::a_flood_of_strangers_holds_up_neither_calls_nor_an_honest_agent";
+fn a_handshake_flood_delays_neither_calls_nor_an_honest_agent() {
+    let name = "hostile::strangers::a_handshake_flood_delays_neither_calls_nor_an_honest_agent";
     alone(name, check_flood(1_000, Duration::from_millis(1_500), 4_000));
 }
 
 #[test]
 #[ignore = "the long form; `make test-long` runs it"]
-fn five_thousand_strangers_a_second_hold_up_neither_calls_nor_an_honest_agent() {
-    let name = "hostile::strangers::five_thousand_strangers_a_second_hold_up_neither_calls_nor_an_honest_agent";
+fn five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent() {
+    let name = "hostile::strangers::five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent";
     // Each comes again after eight seconds, when its handshake was given up.
     alone(name, check_flood(5_000, Duration::from_secs(20), 40_000));
 }
@@ -247,7 +246,7 @@ fn dial_in_vain(issuer: &Issuer, to: SocketAddr) -> crate::world::Background<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_not_proved_its_address_gets_at_most_three_times_what_it_sent() {
+async fn an_unvalidated_address_gets_at_most_three_times_what_it_sent() {
     // It records the log.
     let (_world, issuer) = (World::new(), Issuer::new());
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
@@ -341,12 +340,12 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_proves_nothing_holds_half_of_its_share_and_no_other_address_waits() {
+async fn an_unvalidated_address_gets_half_of_its_limit_and_delays_no_other() {
     check_share(false, UNPROVEN, [127, 8, 0, 2]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_proves_itself_begins_what_it_asks_for_and_no_other_address_waits() {
+async fn a_validated_address_gets_its_whole_limit_and_delays_no_other() {
     check_share(true, BEGUN, [127, 8, 0, 3]).await;
 }
 
@@ -411,7 +410,7 @@ async fn joined_beside(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_honest_agent_joins_soon_beside_handshakes_that_many_networks_stall() {
+async fn an_honest_agent_links_soon_while_many_networks_stall_handshakes() {
     let _turn = heavy().await;
     let addresses: Vec<_> = (0..16).map(|n| [127, 40, n, 1]).collect();
     // The last: more than are in progress at once, so that some have made way.
