@@ -21,7 +21,7 @@ async fn post(open: &Open, headers: &[(&str, &str)]) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_token_names_the_caller_and_everything_else_is_refused() {
+async fn a_valid_token_names_the_caller_and_everything_else_is_refused() {
     let open = Open::with(|node| node, |door| door.tokens(judge)).await;
     let good = format!("Bearer {TOKEN}");
     let reply = open.post_with(NOTE, &[("authorization", &good)], "\"good\"").await;
@@ -43,7 +43,7 @@ async fn a_good_token_names_the_caller_and_everything_else_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_token_is_not_taken_for_nobody() {
+async fn a_wrong_token_is_not_treated_as_anonymous() {
     let open = Open::with(
         |node| node,
         |door| door.tokens(judge).anonymous("ops".parse().expect("a name")),
@@ -58,7 +58,7 @@ async fn a_wrong_token_is_not_taken_for_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_other_sites_and_foreign_names_of_this_machine_get_nothing() {
+async fn cross_site_requests_and_unknown_host_names_are_refused() {
     let open = Open::with(
         |node| node,
         |door| {
@@ -95,7 +95,7 @@ async fn pages_of_other_sites_and_foreign_names_of_this_machine_get_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guesses_are_bounded_in_lines_and_change_nothing_for_others() {
+async fn token_guesses_are_limited_in_the_log_and_do_not_affect_others() {
     let book = Book::default();
     let audit = book.audit();
     let open = Open::with(|node| node.audit(audit), |door| door.tokens(judge)).await;
@@ -128,7 +128,7 @@ async fn guesses_are_bounded_in_lines_and_change_nothing_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_revoked_ends_its_calls_and_new_tokens_are_taken_up() {
+async fn revoking_a_token_ends_its_calls_and_new_tokens_are_accepted() {
     let is_good = Arc::new(AtomicBool::new(true));
     let said = is_good.clone();
     let judge = move |token: &str, now: SystemTime| match said.load(Ordering::SeqCst) {
@@ -166,7 +166,7 @@ async fn a_token_that_is_revoked_ends_its_calls_and_new_tokens_are_taken_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_door_that_everybody_or_nobody_could_pass_does_not_open() {
+async fn a_gateway_open_to_everyone_or_to_no_one_does_not_start() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let name = || "ops".parse().expect("a name");
@@ -187,7 +187,7 @@ async fn a_door_that_everybody_or_nobody_could_pass_does_not_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_plain_only_a_trusted_proxy_comes_in_and_it_says_for_whom_it_asks() {
+async fn without_tls_only_a_trusted_proxy_is_accepted_and_names_the_client() {
     let book = Book::default();
     let audit = book.audit();
     let proxied = |range: &str| {
@@ -207,7 +207,7 @@ async fn in_plain_only_a_trusted_proxy_comes_in_and_it_says_for_whom_it_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_breaks_off_too_many_calls_has_to_wait_and_nobody_else() {
+async fn a_caller_that_resets_too_many_calls_is_throttled_and_no_other() {
     let limits = Limits { resets_max: 5, ..Limits::default() };
     let everybody = |token: &str, _: SystemTime| {
         format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
@@ -238,7 +238,7 @@ async fn who_breaks_off_too_many_calls_has_to_wait_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_bodies_hold_its_share_of_memory_is_refused_and_another_is_served() {
+async fn a_caller_whose_bodies_use_its_share_of_memory_is_refused_and_another_is_served() {
     // A share of 4 MiB.
     let limits = Limits { memory_max: Some(16 << 20), ..Limits::default() };
     let everybody = |token: &str, _: SystemTime| {
@@ -280,7 +280,7 @@ async fn a_caller_whose_bodies_hold_its_share_of_memory_is_refused_and_another_i
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes the machine for ten seconds; `make test-long`"]
-async fn a_flood_of_guesses_leaves_others_their_calls() {
+async fn a_flood_of_token_guesses_does_not_block_other_calls() {
     let _turn = heavy().await;
     let book = Book::default();
     let audit = book.audit();

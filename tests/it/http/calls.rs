@@ -12,7 +12,7 @@ use std::{net::SocketAddr, time::Duration};
 const HELLO: &str = "/v1/agents/warehouse/Stage/Note";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_json_body_goes_in_and_the_bare_reply_comes_back() {
+async fn a_json_body_is_answered_with_the_bare_reply() {
     let open = Open::anonymous().await;
     let reply = open.post(HELLO, "\"é \\u0041\"").await;
     assert_eq!((reply.status, reply.text(), reply.outcome()), (200, "\"é A\"", "ok"));
@@ -87,7 +87,7 @@ async fn each_failure_has_its_status_its_code_and_a_true_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_http_itself_refuses_is_said_in_the_same_shape() {
+async fn errors_of_http_itself_have_the_same_shape() {
     let open = Open::anonymous().await;
     let json = ("content-type", "application/json");
     let once = async |method: &str, path: &str, headers: &[(&str, &str)]| {
@@ -156,7 +156,7 @@ async fn claim(at: SocketAddr, path: &str, content_type: &str, bytes: usize) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_no_agent_takes_is_refused_before_its_body_is_sent() {
+async fn a_call_without_an_agent_is_refused_before_its_body_is_sent() {
     let open = Open::anonymous().await;
     let large = 4 * 1024 * 1024;
     for path in ["/v1/agents/nobody/Stage/Note", "/v1/services/Nothing/Note"] {
@@ -211,7 +211,7 @@ async fn metadata_and_trace_reach_the_handler_and_no_header_becomes_an_identity(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_log_has_the_call_under_the_id_that_the_answer_names() {
+async fn the_audit_log_has_the_call_id_of_the_answer() {
     let book = Book::default();
     let audit = book.audit().with_calls(true);
     let open = Open::with(
@@ -235,7 +235,7 @@ async fn the_audit_log_has_the_call_under_the_id_that_the_answer_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_does_not_tell_which_agents_there_are() {
+async fn a_refusal_does_not_reveal_which_agents_exist() {
     let open =
         Open::with(|node| node, |door| door.anonymous("stranger".parse().expect("a name"))).await;
     let texts = ["warehouse", "nowhere"].map(|agent| {
@@ -251,7 +251,7 @@ async fn a_refusal_does_not_tell_which_agents_there_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_cancels_its_call_and_gives_its_place_back() {
+async fn a_client_that_disconnects_cancels_its_call_and_returns_its_permit() {
     let limits = Limits {
         caller_calls_in_flight_max: 1,
         queue_wait_max: Duration::from_millis(50),
@@ -283,7 +283,7 @@ async fn a_client_that_hangs_up_cancels_its_call_and_gives_its_place_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_show_each_caller_what_it_may_call() {
+async fn pages_show_each_caller_only_what_it_may_call() {
     let everybody = |token: &str, _: std::time::SystemTime| {
         format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
     };

@@ -28,7 +28,7 @@ async fn sent(http: &mut Http<TcpStream>, path: &str, lines: &str) -> (u16, bool
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_still_sending_sees_its_answer() {
+async fn a_client_that_is_still_sending_gets_its_answer() {
     let open = Open::with(|node| node, |door| door.tokens(judge)).await;
     let known = format!("authorization: Bearer {TOKEN}\r\n");
     let json = format!("{known}content-type: application/json\r\n");
@@ -71,7 +71,7 @@ async fn a_client_that_is_still_sending_sees_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_guesses_tokens_with_large_bodies_sees_its_answers() {
+async fn a_client_that_guesses_tokens_with_large_bodies_gets_its_answers() {
     let open = Open::with(|node| node, |door| door.tokens(judge)).await;
     let mut statuses = Vec::new();
     for _ in 0..12 {
@@ -82,7 +82,7 @@ async fn a_client_that_guesses_tokens_with_large_bodies_sees_its_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_waits_for_the_word_to_continue_is_answered_at_once() {
+async fn a_client_that_expects_100_continue_is_answered_at_once() {
     let open = Open::anonymous().await;
     let (began, mut http) = (Instant::now(), Http::connect(open.at()).await);
     let head = |path| {
@@ -104,7 +104,7 @@ async fn a_client_that_waits_for_the_word_to_continue_is_answered_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_sends_next_to_nothing_after_its_answer_is_cut_off() {
+async fn a_client_that_sends_too_slowly_after_its_answer_is_closed() {
     let open = Open::anonymous().await;
     for lines in ["content-length: 1000000", "transfer-encoding: chunked"] {
         let mut http = Http::connect(open.at()).await;
@@ -177,7 +177,7 @@ impl Upload {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_http_2_a_refused_body_is_taken_to_its_end() {
+async fn over_http_2_a_refused_body_is_read_to_its_end() {
     let open = Open::anonymous().await;
     let mut upload = Upload::begin(&open).await;
     upload.send(4 << 20).await;
@@ -207,7 +207,7 @@ async fn over_http_2_a_body_that_does_not_end_is_reset_without_an_error_after_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_after_which_the_connection_stays_open_says_for_how_long() {
+async fn a_keep_alive_answer_states_its_timeout() {
     let open = Open::anonymous().await;
     let said = async |version: &str, lines: &str| {
         let mut http = Http::connect(open.at()).await;

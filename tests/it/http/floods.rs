@@ -89,7 +89,7 @@ async fn empty_data_without_end_ends_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_frame_that_is_too_many_is_answered_with_a_reason() {
+async fn one_frame_over_the_limit_gets_goaway_with_a_reason() {
     let open = Open::anonymous().await;
     let mut http = connected(&open).await;
     // Each is answered before the next is sent, so that nothing is on its way when the connection
@@ -126,7 +126,7 @@ async fn a_body_in_many_small_frames_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_gives_room_for_each_piece_of_a_long_answer_sees_its_end() {
+async fn a_long_answer_completes_with_a_window_update_per_chunk() {
     let open = Open::anonymous().await;
     let mut http = Http::connect(open.at()).await;
     http.send(h2::preface()).await;

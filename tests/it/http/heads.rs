@@ -61,7 +61,7 @@ async fn http_1_requests_name_their_host_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absolute_target_goes_before_the_host_header() {
+async fn an_absolute_target_overrides_the_host_header() {
     check(&[
         ("POST http://localhostNOTE HTTP/1.1", "host: localhost\r\n", true),
         ("POST HTTP://localhost:8080NOTE HTTP/1.1", "host: evil.example\r\n", true),
@@ -81,7 +81,7 @@ async fn an_absolute_target_goes_before_the_host_header() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_with_a_fragment_or_of_no_known_form_is_refused() {
+async fn a_target_with_a_fragment_or_of_unknown_form_is_refused() {
     check(&[
         ("POST NOTE HTTP/1.1", "host: localhost\r\n", true),
         ("POST NOTE#x HTTP/1.1", "host: localhost\r\n", false),
@@ -101,7 +101,7 @@ async fn a_target_with_a_fragment_or_of_no_known_form_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_1_0_needs_no_host_and_knows_no_chunks() {
+async fn http_1_0_needs_no_host_and_has_no_chunked_encoding() {
     let open = Open::with(|node| node, |door| door.tokens(super::judge)).await;
     let good = format!("authorization: Bearer {}\r\n", super::TOKEN);
     let first = format!("POST {NOTE} HTTP/1.0");
@@ -118,7 +118,7 @@ async fn http_1_0_needs_no_host_and_knows_no_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chunked_alone_is_the_only_transfer_coding() {
+async fn chunked_is_the_only_transfer_coding() {
     let post = "POST NOTE HTTP/1.1";
     check(&[
         (post, "host: localhost\r\ntransfer-encoding: chunked\r\n", true),

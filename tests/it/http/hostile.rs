@@ -118,18 +118,18 @@ async fn check_trickle(first: &str, byte: &'static [u8], status: Option<u16>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_of_a_byte_a_second_are_cut_off() {
+async fn heads_sent_at_a_byte_a_second_time_out() {
     check_trickle("POST / HTTP/1.1\r\nx", b"x", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_say_nothing_or_half_of_a_preface_are_cut_off() {
+async fn silent_connections_and_half_prefaces_time_out() {
     check_trickle("", b"", None).await;
     check_trickle("PRI", b"", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_of_a_byte_a_second_are_cut_off_and_never_called() {
+async fn bodies_sent_at_a_byte_a_second_time_out_and_are_never_called() {
     let head = format!(
         "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n\"slow\""
     );
@@ -137,7 +137,7 @@ async fn bodies_of_a_byte_a_second_are_cut_off_and_never_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_heads_that_never_end_are_cut_off() {
+async fn http_2_heads_that_never_end_time_out() {
     let open = Open::anonymous().await;
     let honest = Honest::start(open.at());
     let mut http = Http::connect(open.at()).await;
@@ -150,7 +150,7 @@ async fn http_2_heads_that_never_end_are_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_clients_that_begin_and_say_no_more_or_take_no_answer_are_cut_off() {
+async fn http_2_clients_that_stall_or_read_no_answer_time_out() {
     let open = Open::anonymous().await;
     let honest = Honest::start(open.at());
     let began = Instant::now();
@@ -195,7 +195,7 @@ async fn sips(http: &mut Http, bytes: usize) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_slowly_and_all_the_while_is_not_cut_off() {
+async fn a_client_that_reads_slowly_but_steadily_is_not_closed() {
     let open = Open::anonymous().await;
     let path = "/v1/agents/warehouse/Ticks/Endless";
     let headers = [("accept", "text/event-stream"), ("content-type", "application/json")];
@@ -227,7 +227,7 @@ async fn reset(http: &mut Http) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_answer_that_nobody_takes_is_cut_off_and_others_on_its_connection_go_on() {
+async fn an_unread_answer_is_reset_and_others_on_its_connection_continue() {
     let open = Open::anonymous().await;
     let mut http = Http::connect(open.at()).await;
     http.send(h2::preface()).await;
@@ -250,7 +250,7 @@ async fn one_answer_that_nobody_takes_is_cut_off_and_others_on_its_connection_go
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_ends_in_two_ways_is_refused_and_what_it_smuggles_is_not_called() {
+async fn a_request_with_ambiguous_length_is_refused_and_a_smuggled_call_does_not_run() {
     let open = Open::anonymous().await;
     let inner = format!(
         "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n\"smuggled\""

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_in_hand_is_finished_idle_connections_are_closed_and_new_calls_are_refused() {
+async fn a_drain_finishes_calls_closes_idle_connections_and_refuses_new_calls() {
     let open = Open::anonymous().await;
     let (at, stage) = (open.at(), open.stage.clone());
     let mut idle = Http::connect(at).await;
@@ -42,7 +42,7 @@ async fn a_call_in_hand_is_finished_idle_connections_are_closed_and_new_calls_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_outlasts_the_drain_is_cut_and_the_node_stops_in_time() {
+async fn a_call_that_outlasts_the_drain_is_aborted_and_the_node_stops_in_time() {
     let limits = Limits { drain_max: Duration::from_millis(200), ..Limits::default() };
     let open = Open::with(
         |node| node.limits(limits),
@@ -62,7 +62,7 @@ async fn a_call_that_outlasts_the_drain_is_cut_and_the_node_stops_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_door_that_is_dropped_is_closed_and_its_node_goes_on() {
+async fn dropping_a_gateway_closes_it_and_its_node_keeps_running() {
     let open = Open::anonymous().await;
     let at = open.at();
     let Open { node, gateway, agent, stage, .. } = open;
@@ -80,7 +80,7 @@ async fn a_door_that_is_dropped_is_closed_and_its_node_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_connection_is_told_to_go_and_its_call_in_hand_is_finished() {
+async fn an_http_2_connection_gets_goaway_and_its_call_is_finished() {
     let open = Open::anonymous().await;
     let (at, stage) = (open.at(), open.stage.clone());
     let stream = TokioIo::new(TcpStream::connect(at).await.expect("a connection"));

@@ -81,7 +81,7 @@ async fn call_from(open: &Open, ip: [u8; 4]) -> Option<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_an_address_that_has_its_share_the_oldest_silent_connection_makes_room() {
+async fn at_the_limit_of_an_address_its_oldest_silent_connection_is_evicted() {
     let _turn = heavy().await;
     // On a machine that was too busy the silent ones were closed for their silence.
     soon("it is seen in time", async { while !the_oldest_makes_room().await {} }).await;
@@ -107,7 +107,7 @@ async fn the_oldest_makes_room() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_known_callers_hold_the_share_of_an_address_its_next_connection_is_closed() {
+async fn at_the_limit_of_an_address_authenticated_connections_are_kept() {
     let _turn = heavy().await;
     let open = Open::anonymous().await;
     let mut held = known(&open, [127, 0, 0, 2], HTTP_CONNECTIONS_PER_HOST_MAX).await;
@@ -125,7 +125,7 @@ async fn where_known_callers_hold_the_share_of_an_address_its_next_connection_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_has_half_of_the_places_however_many_addresses_it_has() {
+async fn a_network_gets_half_of_the_connections_however_many_addresses_it_has() {
     let _turn = heavy().await;
     let open = Open::anonymous().await;
     let half = HTTP_CONNECTIONS_PER_NETWORK_MAX / 2;
@@ -136,7 +136,7 @@ async fn a_network_has_half_of_the_places_however_many_addresses_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_addresses_that_say_nothing_close_no_honest_caller_out() {
+async fn a_few_silent_addresses_do_not_lock_out_an_honest_caller() {
     let _turn = heavy().await;
     let open = Open::anonymous().await;
     let mut kept = known(&open, [127, 0, 9, 1], 1).await;

@@ -35,7 +35,7 @@ const EVENTS: [(&str, &str); 2] =
     [("accept", "text/event-stream"), ("content-type", "application/json")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envelopes_carry_every_message_and_the_last_one_how_it_ended() {
+async fn envelopes_carry_every_message_and_the_last_one_the_outcome() {
     let open = Open::anonymous().await;
     let reply = connect(&open, "Ticks/Count", "json", &envelope("3")).await;
     assert_eq!(
@@ -63,7 +63,7 @@ async fn envelopes_carry_every_message_and_the_last_one_how_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cbor_goes_through_in_envelopes_as_it_is_and_bad_envelopes_are_refused_in_one() {
+async fn cbor_passes_envelopes_unchanged_and_bad_envelopes_are_refused_in_one() {
     let open = Open::anonymous().await;
     let reply = connect(&open, "Ticks/Count", "cbor", b"\0\0\0\0\x01\x02").await;
     let all = opened(&reply.body);
@@ -86,7 +86,7 @@ async fn cbor_goes_through_in_envelopes_as_it_is_and_bad_envelopes_are_refused_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_come_one_a_message_and_end_with_one_that_says_how() {
+async fn events_carry_one_message_each_and_the_last_one_the_outcome() {
     let open = Open::anonymous().await;
     let post = async |method: &str, body: &str| {
         let path = format!("/v1/agents/warehouse/{method}");
@@ -106,7 +106,7 @@ async fn events_come_one_a_message_and_end_with_one_that_says_how() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_silent_at_first_is_answered_all_the_same() {
+async fn a_stream_without_a_first_message_gets_its_head() {
     let open = Open::anonymous().await;
     let mut http = Http::connect(open.at()).await;
     http.request("POST", "/v1/agents/warehouse/Ticks/Silent", &EVENTS, b"null").await;
@@ -118,7 +118,7 @@ async fn a_stream_that_is_silent_at_first_is_answered_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_waits_holds_the_handler_back_and_one_that_hangs_up_stops_it() {
+async fn a_slow_reader_throttles_the_handler_and_a_disconnect_stops_it() {
     let open = Open::anonymous().await;
     let mut http = Http::connect(open.at()).await;
     http.request("POST", "/v1/agents/warehouse/Ticks/Endless", &EVENTS, b"10000").await;

@@ -56,7 +56,7 @@ async fn once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_names_the_caller_and_who_shows_none_needs_a_token() {
+async fn a_certificate_names_the_caller_and_without_one_a_token_is_needed() {
     let open = Open::with(|node| node, |door| door.tls().tokens(judge)).await;
     let leaf = open.world.leaf("caller/clerk");
     let reply = once(&open, Some(leaf), &[], "by certificate").await.expect("an answer");
@@ -88,7 +88,7 @@ async fn a_certificate_names_the_caller_and_who_shows_none_needs_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_the_handshake_refuses_is_recorded_with_the_name_that_it_claims() {
+async fn a_certificate_rejected_in_the_handshake_is_audited_with_its_claimed_name() {
     let book = Book::default();
     let audit = book.audit();
     let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
@@ -112,7 +112,7 @@ async fn a_certificate_that_the_handshake_refuses_is_recorded_with_the_name_that
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open() {
+async fn a_revoked_certificate_is_rejected_on_an_open_connection() {
     let book = Book::default();
     let audit = book.audit();
     let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
@@ -134,7 +134,7 @@ async fn a_certificate_that_is_revoked_is_refused_on_the_connection_that_is_open
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_refused_on_the_connection_that_is_open_once_its_intermediate_has_ended() {
+async fn a_certificate_with_an_expired_intermediate_is_rejected_on_an_open_connection() {
     let open = Open::with(|node| node, |door| door.tls()).await;
     let pki = Pki::new();
     let node = open.world.leaf("node/edge-1");
@@ -159,7 +159,7 @@ async fn a_certificate_is_refused_on_the_connection_that_is_open_once_its_interm
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_certificate_is_shown_where_one_is_named_and_can_be_replaced() {
+async fn a_configured_server_certificate_is_presented_and_can_be_replaced() {
     let public = World::new();
     let named = |leaf: &LeafPem| {
         ServerCertificate::from_pem(leaf.cert.as_bytes(), leaf.key.as_bytes()).expect("a pair")
@@ -198,7 +198,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_is_spoken_in_plain_by_prior_knowledge_and_in_tls_by_agreement() {
+async fn http_2_works_by_prior_knowledge_without_tls_and_by_alpn_with_tls() {
     let plain = Open::anonymous().await;
     let stream = TcpStream::connect(plain.at()).await.expect("a connection");
     let (status, body) = over_h2(stream, &format!("http://localhost{NOTE}"), &[]).await;
