@@ -60,7 +60,7 @@ async fn linked(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dialler_says_stays_in_its_line() {
+async fn text_from_a_dialler_cannot_break_a_line() {
     // It records the log.
     let (_world, issuer, book) = (World::new(), Issuer::new(), Book::default());
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
@@ -101,7 +101,7 @@ async fn what_a_dialler_says_stays_in_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_node_says_stays_in_its_line() {
+async fn text_from_a_node_cannot_break_a_line() {
     let (_world, issuer, book) = (World::new(), Issuer::new(), Book::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
@@ -172,12 +172,12 @@ async fn check_many_methods(service: &'static str, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_methods_that_are_refused_are_some_lines_of_the_log_and_all_of_the_audit_log() {
+async fn a_thousand_refused_methods_are_limited_in_the_log_and_complete_in_the_audit_log() {
     check_many_methods("ShortFlood", 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
-async fn a_hundred_thousand_methods_that_are_refused_are_some_lines_of_the_log() {
+async fn a_hundred_thousand_refused_methods_are_limited_in_the_log() {
     check_many_methods("LongFlood", 100_000).await;
 }

@@ -20,9 +20,9 @@ const GROWTH_KIB_MAX: u64 = 8 * 1_024;
 const RESERVED_KIB_MAX: u64 = 128 * 1_024;
 
 #[test]
-fn a_hundred_frames_that_claim_four_mebibytes_and_stop_take_no_memory_for_it() {
+fn a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory() {
     const NAME: &str =
-        "faults::claims::a_hundred_frames_that_claim_four_mebibytes_and_stop_take_no_memory_for_it";
+        "faults::claims::a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory";
     alone(NAME, async {
         let issuer = Issuer::new();
         let weigh = Service::new("Scale")

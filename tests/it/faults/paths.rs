@@ -103,17 +103,17 @@ async fn check_handshake(weather: Weather) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_come_about_though_three_in_ten_packets_are_lost() {
+async fn links_are_made_with_30_percent_packet_loss() {
     check_handshake(Weather { loss: 0.3, ..Weather::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_come_about_though_three_in_ten_packets_are_corrupted() {
+async fn links_are_made_with_30_percent_corrupted_packets() {
     check_handshake(Weather { corrupt: 0.3, ..Weather::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transfers_are_whole_though_packets_are_lost_and_corrupted() {
+async fn transfers_are_intact_with_packet_loss_and_corruption() {
     let scene = scene(Weather { loss: 0.02, corrupt: 0.02, ..Weather::default() }).await;
     scene.transfers(20, 100_000).await;
     let Tally { lost, changed, .. } = scene.path.tally();
@@ -121,7 +121,7 @@ async fn transfers_are_whole_though_packets_are_lost_and_corrupted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transfers_are_whole_though_packets_are_lost_in_a_row() {
+async fn transfers_are_intact_with_burst_loss() {
     let burst = Some(Burst { part: 0.02, length: 15 });
     let scene = scene(Weather { burst, ..Weather::default() }).await;
     scene.transfers(20, 100_000).await;
@@ -129,7 +129,7 @@ async fn transfers_are_whole_though_packets_are_lost_in_a_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transfers_are_whole_and_run_once_though_packets_are_doubled_and_overtaken() {
+async fn transfers_are_intact_and_run_once_with_duplicated_and_reordered_packets() {
     let jitter = Duration::from_millis(2);
     let scene = scene(Weather { duplicate: 0.25, reorder: 0.4, jitter, ..Weather::default() });
     let scene = scene.await;
@@ -139,7 +139,7 @@ async fn transfers_are_whole_and_run_once_though_packets_are_doubled_and_overtak
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transfers_are_whole_though_the_path_is_dead_two_seconds_of_every_seven() {
+async fn transfers_are_intact_on_a_path_dead_two_seconds_of_every_seven() {
     let [lasts, every] = [2, 7].map(Duration::from_secs);
     let scene = scene(Weather { dead: Some(Dead { lasts, every }), ..Weather::default() }).await;
     // Whenever it began, two dead times are among them.
@@ -153,7 +153,7 @@ async fn transfers_are_whole_though_the_path_is_dead_two_seconds_of_every_seven(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transfers_are_whole_though_each_way_takes_750_ms() {
+async fn transfers_are_intact_with_750_ms_delay_each_way() {
     let delay = Duration::from_millis(750);
     scene(Weather { delay, ..Weather::default() }).await.transfers(6, 10_000).await;
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const SHORT: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_in_which_no_byte_moves_is_reset_after_its_time_and_one_with_bytes_is_not() {
+async fn an_idle_connection_is_reset_after_its_timeout_and_an_active_one_is_not() {
     let town = Town::with(Limits::default(), |forward| forward.idle_max(SHORT)).await;
     let (mut idle, mut idle_upstream) = town.connect().await;
     let (mut busy, mut busy_upstream) = town.connect().await;
@@ -40,7 +40,7 @@ async fn a_connection_in_which_no_byte_moves_is_reset_after_its_time_and_one_wit
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_idle_time_holds_too_when_the_caller_does_not_read() {
+async fn the_idle_timeout_applies_when_the_caller_does_not_read() {
     let town = Town::with(Limits::default(), |forward| forward.idle_max(SHORT)).await;
     let (stream, mut upstream) = town.connect().await;
     let cut_off = stream.cut_off();
@@ -58,7 +58,7 @@ async fn the_idle_time_holds_too_when_the_caller_does_not_read() {
 /// Longer than a stream of messages may stand still (`STALL_WAIT_MAX`), both ways.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes 12 s"]
-async fn a_reader_of_a_connection_may_stand_still_and_go_on() {
+async fn a_reader_of_a_connection_may_pause_and_resume() {
     let town = Town::open().await;
     let (stream, upstream) = town.connect().await;
     let bytes = vec![7_u8; 8 << 20];
@@ -76,7 +76,7 @@ async fn a_reader_of_a_connection_may_stand_still_and_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_holds_a_place_for_as_long_as_it_lives() {
+async fn a_connection_holds_a_permit_as_long_as_it_is_open() {
     let limits = Limits {
         caller_calls_in_flight_max: 2,
         queue_wait_max: Duration::from_millis(50),
@@ -96,7 +96,7 @@ async fn a_connection_holds_a_place_for_as_long_as_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_of_messages_do_not_count_for_the_pieces_of_a_connection() {
+async fn message_limits_do_not_apply_to_the_chunks_of_a_connection() {
     let (world, upstream) = (World::new(), Upstream::open().await);
     let small = || Limits { message_bytes_max: 1_024, ..Limits::default() };
     let mut rule = AllowRule::parse("ops", "**", "tcp:*").expect("a rule");
@@ -127,7 +127,7 @@ async fn limits_of_messages_do_not_count_for_the_pieces_of_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_reset_once_they_are_open_do_not_count_as_calls_broken_off() {
+async fn resets_of_open_connections_do_not_count_as_call_resets() {
     let limits = Limits { resets_max: 3, ..Limits::default() };
     let town = Town::with(limits, |forward| forward).await;
     let mut linked = town.node.events();
@@ -159,7 +159,7 @@ impl Handler for Says {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_piece_of_64_kib_passes_and_a_byte_more_does_not() {
+async fn a_chunk_of_64_kib_passes_and_one_byte_more_does_not() {
     let town = Town::open().await;
     let own =
         |name: &str, bytes| Service::new("tcp").raw_method_of(CallKind::Tcp, name, Says(bytes));
@@ -175,7 +175,7 @@ async fn a_piece_of_64_kib_passes_and_a_byte_more_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deadline_of_the_call_ends_a_connection_by_a_reset() {
+async fn the_deadline_of_the_call_resets_the_connection() {
     let town = Town::open().await;
     let callee = town.by_caller();
     let call = callee.tcp("db").timeout(Duration::from_millis(500));
@@ -201,7 +201,7 @@ async fn a_connection_may_wait_for_its_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_leaves_lets_a_connection_end_and_cuts_one_that_does_not() {
+async fn a_draining_node_lets_connections_end_and_resets_the_rest() {
     let limits = Limits { drain_max: Duration::from_millis(700), ..Limits::default() };
     let town = Town::with(limits, |forward| forward).await;
     let (mut ends, mut ends_upstream) = town.connect().await;

@@ -37,7 +37,7 @@ async fn check_node(policy: NodePolicy, what: &str, is_open: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_rule_for_the_forward_opens_it_on_the_node() {
+async fn only_a_rule_for_the_forward_allows_it_on_the_node() {
     for (method, is_open) in [
         ("tcp:db", true),
         ("tcp:*", true),
@@ -57,7 +57,7 @@ async fn only_a_rule_for_the_forward_opens_it_on_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_rule_for_the_forward_opens_it_on_the_agent() {
+async fn only_a_rule_for_the_forward_allows_it_on_the_agent() {
     for (method, is_open) in [
         (None, true),
         (Some("tcp:db"), true),
@@ -83,7 +83,7 @@ async fn only_a_rule_for_the_forward_opens_it_on_the_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forward_that_is_not_there_is_unimplemented_and_one_that_is_stands_in_the_list() {
+async fn an_absent_forward_is_unimplemented_and_a_present_one_is_listed() {
     let town = super::place::Town::open().await;
     let callee = town.by_caller();
     let absent = opened(callee.tcp("other")).await;
@@ -98,7 +98,7 @@ async fn a_forward_that_is_not_there_is_unimplemented_and_one_that_is_stands_in_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forward_is_of_one_agent_and_no_other_kind_of_call_goes_there() {
+async fn a_forward_belongs_to_one_agent_and_takes_no_other_kind_of_call() {
     let town = super::place::Town::open().await;
     let any = opened(town.caller.any().tcp("db")).await;
     let status = check_status(any, Code::InvalidArgument, Outcome::NotExecuted);

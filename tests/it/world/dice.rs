@@ -57,7 +57,7 @@ impl Dice {
 }
 
 #[test]
-fn the_same_seed_and_purpose_throw_the_same_and_others_do_not() {
+fn the_same_seed_and_purpose_give_the_same_numbers_and_others_do_not() {
     let row = |seed, purpose| {
         let mut dice = Dice::new(seed, purpose);
         std::array::from_fn::<_, 8, _>(|_| dice.number())
@@ -67,7 +67,7 @@ fn the_same_seed_and_purpose_throw_the_same_and_others_do_not() {
 }
 
 #[test]
-fn throws_are_even() {
+fn random_numbers_are_uniform() {
     let mut dice = Dice::new(7, 0);
     let hits = (0..10_000).filter(|_| dice.hits(0.3)).count();
     assert!((2_800..3_200).contains(&hits), "{hits} of 10,000 at 0.3");

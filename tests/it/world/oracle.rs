@@ -241,7 +241,7 @@ fn a_call_that_never_ends_or_ends_twice_breaks_a_rule() {
 }
 
 #[tokio::test]
-async fn a_call_whose_asker_has_gone_is_judged_by_what_ran() {
+async fn a_call_without_its_caller_is_checked_by_its_runs() {
     let oracle = Oracle::default();
     let asks = oracle.watches("a", std::future::pending::<Result<(), Status>>());
     assert!(tokio::time::timeout(std::time::Duration::ZERO, asks).await.is_err());

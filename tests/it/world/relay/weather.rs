@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn fair_weather_carries_everything_at_once_and_unchanged() {
+    fn a_perfect_path_delivers_everything_at_once_and_unchanged() {
         let at_once =
             Carried { after: NO_TIME, again_after: None, changed: None, is_held_back: false };
         let fates = fates(1, &Weather::default(), Way::Up);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_decides_and_each_way_has_its_own_luck() {
+    fn a_seed_decides_and_each_direction_has_its_own_random_numbers() {
         let bad = Weather { loss: 0.3, reorder: 0.3, duplicate: 0.3, ..Weather::default() };
         assert_eq!(fates(1, &bad, Way::Up), fates(1, &bad, Way::Up));
         assert_ne!(fates(1, &bad, Way::Up), fates(2, &bad, Way::Up));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_lost_held_back_doubled_and_changed_as_was_asked_for() {
+    fn loss_reordering_duplication_and_corruption_occur_at_the_given_rates() {
         let loss = Weather { loss: 0.3, ..Weather::default() };
         let is_lost = |fate: &Fate| *fate == Fate::Lost(Lost::Loss);
         check_part(&fates(1, &loss, Way::Down), 0.3, is_lost);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_take_whole_rows() {
+    fn bursts_lose_consecutive_datagrams() {
         let burst = Some(Burst { part: 0.1, length: 20 });
         let fates = fates(3, &Weather { burst, ..Weather::default() }, Way::Up);
         check_part(&fates, 0.1, |fate| *fate == Fate::Lost(Lost::Burst));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn delay_and_jitter_are_kept_to() {
+    fn delay_and_jitter_stay_in_their_range() {
         let [delay, jitter] = [30, 20].map(Duration::from_millis);
         let late = Weather { delay, jitter, ..Weather::default() };
         let afters: Vec<_> = fates(1, &late, Way::Up)
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_dead_for_its_time_and_alive_for_the_rest() {
+    fn a_path_is_dead_for_its_time_and_delivers_otherwise() {
         let [lasts, every] = [2_000, 7_000].map(Duration::from_millis);
         let dying = Weather { dead: Some(Dead { lasts, every }), ..Weather::default() };
         for (ms, is_dead) in [
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_place_lets_through_its_rate_and_keeps_its_queue() {
+    fn a_bottleneck_delivers_its_rate_and_bounds_its_queue() {
         let rate = Rate { bytes_per_second: 1_000, queue_bytes: 2_000 };
         let mut line = Line::default();
         let second = Duration::from_secs(1);
