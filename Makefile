@@ -20,7 +20,7 @@ test: ## everything the tests need, then all tests
 	@bash scripts/test.sh
 
 test-long: ## the long forms of some tests, which take minutes and `make test` leaves out
-	$(CARGO) test --locked --features cli --test it -- --ignored --nocapture --test-threads 1 --skip pages::a_validator
+	$(CARGO) test --locked --features cli --test it -- --ignored --nocapture --test-threads 1 --skip pages::a_third_party_validator
 
 fuzz-http: ## the HTTP door against schemathesis, by its own OpenAPI document: ten minutes, or SECONDS=60
 	@bash scripts/schemathesis.sh $(or $(SECONDS),600)

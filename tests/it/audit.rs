@@ -195,7 +195,7 @@ fn warehouse(caller: &Caller) -> Callee {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_are_written_down_on_both_sides_with_the_serial_number_and_the_reason_of_their_end() {
+async fn links_are_audited_on_both_sides_with_serial_number_and_end_reason() {
     let town = Town::with(Plan::default()).await;
     let [node_leaf, agent_leaf] = [0, 1].map(|n| serial(&town.leafs[n]));
     let of_node = [("by", "node/edge-1"), ("peer", "agent/warehouse"), ("serial", &agent_leaf)];
@@ -222,7 +222,7 @@ async fn links_are_written_down_on_both_sides_with_the_serial_number_and_the_rea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_links_are_written_down_as_far_as_is_known_who_it_was() {
+async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
     let town = Town::with(Plan::default()).await;
     let (at, good) = (town.node.local_addr(), town.world.credentials("caller/ops"));
     // A stranger, of whom nothing is proved.
@@ -270,7 +270,7 @@ fn leaf_with(signer: &World, uris: &[&str], is_over: bool) -> LeafPem {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_that_tls_refuses_is_recorded_with_the_name_that_its_certificate_claims() {
+async fn a_handshake_that_tls_rejects_is_audited_with_the_name_that_its_certificate_claims() {
     let (world, other, book) = (World::new(), World::new(), Book::default());
     let revoked = world.leaf("agent/revoked");
     let credentials =
@@ -324,7 +324,7 @@ fn with_another_key(world: &World, leaf: &LeafPem) -> rustls::ClientConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_certificate_that_is_shown_without_its_key_is_a_claim_and_no_peer() {
+async fn a_good_certificate_without_its_key_is_audited_as_a_claim_not_as_a_peer() {
     let (world, book) = (World::new(), Book::default());
     let node = world.node().audit(book.audit()).start().await.expect("a node");
     let leaf = world.leaf("caller/victim");
@@ -336,7 +336,7 @@ async fn a_good_certificate_that_is_shown_without_its_key_is_a_claim_and_no_peer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claimed_name_stays_in_its_line_and_is_cut() {
+async fn a_claimed_name_cannot_break_its_line_and_is_truncated() {
     let (world, other, book) = (World::new(), World::new(), Book::default());
     let node = world.node().audit(book.audit()).start().await.expect("a node");
     let injected = "spiffe://dialback.local/agent/a\n{\"event\":\"link_up\",\"by\":\"node/edge-1\"}\u{1b}[2J\"\\";
@@ -371,7 +371,7 @@ async fn refused_from(address: [u8; 4], tls: &rustls::ClientConfig, at: std::net
 // Only Linux has all of 127.0.0.0/8 on its loopback.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_refused_again_and_again_writes_twenty_lines_and_the_next_one_counts() {
+async fn an_address_that_is_rejected_repeatedly_writes_twenty_lines_and_then_a_count() {
     let (world, book) = (World::new(), Book::default());
     let node = world.node().audit(book.audit()).start().await.expect("a node");
     let stranger = Shown::Leaf(World::new().leaf("caller/ops"));
@@ -412,8 +412,7 @@ fn allow(line: u32, caller: &str, method: &str) -> AllowRule {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_calls_are_written_down_with_the_rule_or_its_absence_and_without_having_asked_for_calls()
- {
+async fn refused_calls_are_audited_with_the_rule_or_its_absence_even_where_calls_are_not() {
     let mut rated = allow(9, "slow", "*/*");
     rated.rate = "1/h".parse().ok();
     let mut deny = DenyRule::parse("intern", "**", "*/*").expect("a rule");
@@ -464,7 +463,7 @@ async fn of_call(book: &Book, method: &str, code: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_is_written_down_once_on_each_side_with_its_end() {
+async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
     let town = Town::with(Plan::default()).await;
     let caller = town.caller("ops").await;
     let ops = warehouse(&caller);
@@ -518,7 +517,7 @@ async fn every_call_is_written_down_once_on_each_side_with_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_the_node_itself_and_of_any_agent_say_who_was_asked() {
+async fn calls_by_the_node_itself_and_to_any_agent_name_the_callee() {
     let policy = NodePolicy::allow_all();
     let town = Town::with(Plan { node: policy, ..Plan::default() }).await;
     assert!(town.own().call::<String>("Stage/Note", "own").await.is_ok());
@@ -540,7 +539,7 @@ async fn calls_of_the_node_itself_and_of_any_agent_say_who_was_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_written_down_when_they_have_ended() {
+async fn streams_are_audited_when_they_have_ended() {
     let town = Town::with(Plan::default()).await;
     let caller = town.caller("ops").await;
     for (way, callee) in [("caller/ops", warehouse(&caller)), ("node/edge-1", town.own())] {
@@ -616,7 +615,7 @@ impl Write for Stuck {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_go_on_when_the_audit_log_cannot_be_written() {
+async fn calls_continue_when_the_audit_log_cannot_be_written() {
     let (world, stage) = (World::new(), Stage::default());
     let audit = Audit::to(Stuck).expect("a thread").with_calls(true);
     let node = world.node().audit(audit.clone()).start().await.expect("a node");

@@ -18,7 +18,7 @@ async fn pair(world: &World, limits: Limits) -> (Node, Stage, Agent, Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_and_a_caller_call_what_the_node_hosts() {
+async fn an_agent_and_a_caller_call_services_of_the_node() {
     let world = World::new();
     let (node, stage, agent, _) = pair(&world, Limits::default()).await;
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
@@ -34,7 +34,7 @@ async fn an_agent_and_a_caller_call_what_the_node_hosts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_calls_another_through_the_node_which_says_who_asks() {
+async fn an_agent_calls_another_through_the_node_which_names_the_caller() {
     let scene = Scene::open().await;
     let asker = attached(scene.world.agent("asker", scene.node.local_addr())).await;
     let other = asker.agent("warehouse").expect("a name");
@@ -99,7 +99,7 @@ async fn a_handler_calls_back_over_the_link_that_called_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_agent_asks_at_once_is_bounded_by_the_node() {
+async fn the_node_limits_concurrent_calls_from_an_agent() {
     let world = World::new();
     let limits = Limits { agent_asks_in_flight_max: 3, queue_max: 0, ..Limits::default() };
     let (_node, stage, agent, _) = pair(&world, limits).await;
@@ -116,7 +116,7 @@ async fn what_an_agent_asks_at_once_is_bounded_by_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_without_a_node_asks_until_its_deadline_and_nothing_was_executed() {
+async fn calls_of_an_agent_without_a_node_end_at_the_deadline_not_executed() {
     let world = World::new();
     let port = crate::world::SilentPort::take();
     let agent = world.agent("warehouse", port.address()).start().expect("an agent");

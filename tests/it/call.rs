@@ -35,7 +35,7 @@ impl Shop for Corner {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contract_is_called_by_its_types_and_by_its_names_in_both_spellings() {
+async fn a_contract_is_called_by_type_and_by_name_in_both_spellings() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -58,7 +58,7 @@ async fn a_contract_is_called_by_its_types_and_by_its_names_in_both_spellings() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_mebibytes_come_back_as_they_went() {
+async fn three_mebibytes_are_echoed_unchanged() {
     let scene = Scene::open().await;
     let bytes: Vec<u8> =
         (0..3 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -83,7 +83,7 @@ impl DynHandler for Mirror {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_travels_both_ways_in_its_order() {
+async fn metadata_keeps_its_order_in_both_directions() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let service = Service::new("Mirror").raw_method("Look", Mirror).method(
@@ -111,7 +111,7 @@ async fn metadata_travels_both_ways_in_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_knows_who_asks_until_when_and_under_which_id() {
+async fn a_handler_knows_its_caller_deadline_and_call_id() {
     let scene = Scene::open().await;
     for (way, callee) in scene.ways_in() {
         let ids = [format!("{way}-1"), format!("{way}-2")];
@@ -148,7 +148,7 @@ async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_whose_names_are_alike_are_never_taken_for_one_another() {
+async fn agents_with_similar_names_are_never_confused() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -197,7 +197,7 @@ async fn an_unknown_service_or_method_is_unimplemented_and_nothing_was_executed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_decode_or_is_no_name_is_invalid_and_nothing_was_executed() {
+async fn undecodable_requests_and_bad_names_are_invalid_and_not_executed() {
     let scene = Scene::open().await;
     for (_, callee) in scene.ways_in() {
         let calls: [Call<String>; 5] = [
@@ -226,7 +226,7 @@ async fn an_error_that_a_handler_returns_travels_with_its_code_as_app_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_that_a_handler_got_from_another_call_is_its_own_answer() {
+async fn a_status_that_a_handler_passes_on_is_its_own_answer() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let absent = node.agent("nobody").handle().expect("a name");
@@ -242,7 +242,7 @@ async fn a_status_that_a_handler_got_from_another_call_is_its_own_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_ends_its_own_call_with_internal_unknown_and_nothing_else() {
+async fn a_panic_ends_only_its_own_call_with_internal_unknown() {
     let scene = Scene::open().await;
     for (way, callee) in scene.ways_in() {
         let held = format!("held-{way}");
@@ -260,7 +260,7 @@ async fn a_panic_ends_its_own_call_with_internal_unknown_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handlers_that_panic_give_their_places_back() {
+async fn handlers_that_panic_return_their_permits() {
     let few = Limits { calls_in_flight_max: 2, ..Limits::default() };
     let scene = Scene::with(Bounds { agent: few, ..Bounds::default() }).await;
     for round in 0..50 {
@@ -279,7 +279,7 @@ async fn a_reply_that_does_not_decode_is_internal_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_with_the_code_ok_is_never_taken_for_success() {
+async fn an_error_with_the_code_ok_is_never_a_success() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let service = Service::new("Odd").method("Fail", |(): (), _: Context| async {
@@ -292,7 +292,7 @@ async fn an_error_with_the_code_ok_is_never_taken_for_success() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_nobody_awaits_is_never_made() {
+async fn a_call_that_is_never_polled_is_never_made() {
     let scene = Scene::open().await;
     drop(scene.by_caller().call::<String>("Stage/Note", "never"));
     drop(scene.by_caller().call::<String>("Stage/Note", "never").into_future());

@@ -29,7 +29,7 @@ fn one_place() -> Bounds {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_a_calls_future_stops_its_handler_and_gives_the_place_back() {
+async fn dropping_a_calls_future_stops_its_handler_and_returns_the_permit() {
     let scene = Scene::with(one_place()).await;
     for (way, callee) in scene.ways_in() {
         let call = background(callee.call::<String>("Stage/Hold", way).into_future());
@@ -42,7 +42,7 @@ async fn dropping_a_calls_future_stops_its_handler_and_gives_the_place_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_a_long_path_a_handler_hears_that_its_caller_has_gone_and_not_from_a_heartbeat() {
+async fn over_a_long_path_a_handler_is_cancelled_by_the_reset_not_by_a_heartbeat() {
     let delay = Duration::from_millis(100);
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
@@ -62,7 +62,7 @@ async fn over_a_long_path_a_handler_hears_that_its_caller_has_gone_and_not_from_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_stops_the_handler_and_gives_the_place_back() {
+async fn a_deadline_stops_the_handler_and_returns_the_permit() {
     let scene = Scene::with(one_place()).await;
     for (way, callee) in scene.ways_in() {
         let call = callee.call::<String>("Stage/Hold", way).timeout(Duration::from_millis(200));
@@ -73,7 +73,7 @@ async fn a_deadline_stops_the_handler_and_gives_the_place_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_ended_well_does_not_fire_its_context() {
+async fn a_successful_call_does_not_cancel_its_context() {
     let scene = Scene::open().await;
     scene.stage.open();
     for (way, callee) in scene.ways_in() {
@@ -84,7 +84,7 @@ async fn a_call_that_ended_well_does_not_fire_its_context() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closing_a_caller_stops_what_it_asked_for() {
+async fn closing_a_caller_stops_its_calls() {
     let scene = Scene::open().await;
     let other = scene.world.caller("other", scene.node.local_addr()).connect().await;
     let other = other.expect("a caller");
@@ -102,7 +102,7 @@ async fn closing_a_caller_stops_what_it_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_process_is_gone_stops_what_it_asked_for() {
+async fn a_caller_whose_process_is_gone_has_its_calls_stopped() {
     let limits = watchful();
     let scene = Scene::with(Bounds { node: limits.clone(), ..Bounds::default() }).await;
     let caller = scene.world.caller("doomed", scene.node.local_addr()).limits(limits);
@@ -118,7 +118,7 @@ async fn a_caller_whose_process_is_gone_stops_what_it_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_dropped_before_its_end_was_sent_never_runs() {
+async fn a_call_dropped_before_its_end_frame_was_sent_never_runs() {
     let scene = Scene::with(one_place()).await;
     let callee = scene.by_caller();
     let held = background(callee.call::<String>("Stage/Hold", "held").into_future());
@@ -134,7 +134,7 @@ async fn a_call_that_is_dropped_before_its_end_was_sent_never_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_place_is_held_until_a_cancelled_handler_has_really_ended() {
+async fn the_permit_is_held_until_a_cancelled_handler_has_ended() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     // The handler blocks its thread, so that it cannot be dropped before it goes on.

@@ -74,7 +74,7 @@ fn end(
 }
 
 #[test]
-fn a_chain_ends_with_the_first_of_the_certificates_that_vouch_for_it_and_others_do_not_count() {
+fn a_chain_expires_with_the_first_certificate_that_verifies_it_and_others_do_not_count() {
     let pki = Pki::new();
     let (soon, later, leaf) = (in_seconds(60), in_seconds(600), in_seconds(3_600));
     let middle = |until| pki.intermediate(ago(9 * DAY), until);
@@ -101,7 +101,7 @@ fn a_chain_ends_with_the_first_of_the_certificates_that_vouch_for_it_and_others_
 }
 
 #[test]
-fn the_end_of_a_trusted_ca_does_not_count_because_no_handshake_looks_at_it() {
+fn the_expiry_of_a_trusted_ca_does_not_count() {
     let (leaf, soon) = (in_seconds(3_600), in_seconds(60));
     let pki = Pki::rooted(ago(9 * DAY), soon);
     assert_eq!(end(&pki, leaf, &[&pki.good, &pki.root_pem], &pki.root_pem), (leaf, None));
@@ -111,7 +111,7 @@ fn the_end_of_a_trusted_ca_does_not_count_because_no_handshake_looks_at_it() {
 }
 
 #[test]
-fn where_no_ca_here_vouches_for_the_own_chain_its_signatures_say_what_counts() {
+fn without_its_ca_the_own_chain_is_found_by_its_signatures() {
     let (pki, other) = (Pki::new(), Pki::new());
     let (soon, leaf) = (in_seconds(60), in_seconds(3_600));
     let middle = pki.intermediate(ago(9 * DAY), soon);
@@ -175,7 +175,7 @@ async fn a_renewal_is_due_before_the_first_certificate_of_the_chain_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_stay() {
+async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_remain() {
     let pki = Pki::new();
     let node = node_of(pki.credentials("node/edge-1", &[&pki.good])).await;
     let mut events = node.events();
@@ -197,7 +197,7 @@ async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_stay
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_and_a_caller_leave_a_node_whose_intermediate_ends() {
+async fn an_agent_and_a_caller_close_the_link_to_a_node_whose_intermediate_expires() {
     let pki = Pki::new();
     let brief = pki.intermediate(ago(9 * DAY), in_seconds(4));
     let node = node_of(pki.credentials("node/brief", &[&brief])).await;
@@ -229,7 +229,7 @@ async fn an_agent_and_a_caller_leave_a_node_whose_intermediate_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_link_is_made_before_the_nodes_intermediate_ends_and_only_one() {
+async fn exactly_one_new_link_is_made_before_the_nodes_intermediate_expires() {
     let pki = Pki::new();
     let brief = pki.intermediate(ago(9 * DAY), in_seconds(20));
     let leaf = pki.leaf(&pki.profile("node/edge-1"), &[]);
@@ -255,7 +255,7 @@ async fn another_link_is_made_before_the_nodes_intermediate_ends_and_only_one() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_other_cas_a_link_ends_by_the_intermediates_that_these_need() {
+async fn under_other_cas_a_link_ends_with_the_intermediates_they_need() {
     let pki = Pki::new();
     let ends = in_seconds(4);
     let brief = pki.intermediate(ago(9 * DAY), ends);

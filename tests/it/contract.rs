@@ -26,7 +26,7 @@ fn check(contract: &str, sentence: &str) {
 }
 
 #[test]
-fn a_wrong_contract_is_refused_with_the_correction() {
+fn a_wrong_contract_does_not_compile_and_the_error_has_the_correction() {
     let expected = "expected `pub service Name";
     check("pub trait Hello { fn hello() -> (); }", expected);
     check("service Hello fn hello() -> ();", expected);

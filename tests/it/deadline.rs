@@ -34,7 +34,7 @@ fn hold(callee: &Callee, id: &str, timeout: Duration) -> Call<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_covers_the_handler_which_is_stopped_by_it() {
+async fn the_deadline_covers_the_handler_and_stops_it() {
     let scene = Scene::open().await;
     for (way, callee) in scene.ways_in() {
         let began = Instant::now();
@@ -51,7 +51,7 @@ async fn it_covers_the_handler_which_is_stopped_by_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_covers_the_queue_and_what_waited_there_was_not_executed() {
+async fn the_deadline_covers_the_queue_and_queued_calls_are_not_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
     let held = background(hold(&scene.by_node(), "held", LONG).into_future());
     scene.stage.started("held").await;
@@ -64,7 +64,7 @@ async fn it_covers_the_queue_and_what_waited_there_was_not_executed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_covers_writing_and_before_end_nothing_was_executed() {
+async fn the_deadline_covers_writing_and_a_call_without_end_is_not_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
     let held = background(hold(&scene.by_caller(), "held", LONG).into_future());
     scene.stage.started("held").await;
@@ -80,7 +80,7 @@ async fn it_covers_writing_and_before_end_nothing_was_executed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
+async fn the_deadline_covers_the_wait_for_stream_credit_and_the_call_is_not_executed() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
     let callee = scene.by_caller();
     // More than the streams that the node grants beyond the one call in flight.
@@ -97,7 +97,7 @@ async fn it_covers_the_wait_for_stream_credit_where_nothing_was_executed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_covers_the_reply_which_may_be_lost_on_the_way() {
+async fn the_deadline_covers_the_reply_which_may_be_lost() {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
     let path = Relay::to(node.local_addr()).await;
@@ -117,7 +117,7 @@ async fn it_covers_the_reply_which_may_be_lost_on_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_is_stopped_by_its_own_sides_clock_when_nobody_can_tell_it() {
+async fn a_handler_is_stopped_by_the_clock_of_its_own_side_when_the_link_is_dead() {
     // Nothing else ends the link while the test waits.
     let far = Duration::from_secs(600);
     let patient = Limits { idle_max: far, heartbeat_lost: far, ..Limits::default() };
@@ -156,7 +156,7 @@ async fn check_queued_call(scene: &Scene, callee: Callee) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_queued_has_only_the_rest_of_its_time() {
+async fn a_queued_call_has_only_the_rest_of_its_time() {
     let scene = Scene::with(everybody(one_at_a_time())).await;
     check_queued_call(&scene, scene.by_node()).await;
 }
@@ -170,7 +170,7 @@ async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
 
 /// It waits 600 of 1,000 ms: its handler sees what is left, and is stopped at the end of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_has_what_the_queue_left_and_is_stopped_at_the_end_of_it() {
+async fn a_handler_has_the_time_the_queue_left_and_is_stopped_after_it() {
     let [queued_for, timeout] = [600, 1_000].map(Duration::from_millis);
     // The remote caller's wait is in the node's queue for the agent's place.
     let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
@@ -207,7 +207,7 @@ async fn a_handler_has_what_the_queue_left_and_is_stopped_at_the_end_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timeout_of_0_is_refused_and_one_below_a_millisecond_is_over_at_once() {
+async fn a_timeout_of_0_is_refused_and_one_below_a_millisecond_expires_at_once() {
     let scene = Scene::open().await;
     for (_, callee) in scene.ways_in() {
         let zero = callee.call::<String>("Stage/Note", "no").timeout(Duration::ZERO).await;
@@ -233,7 +233,7 @@ async fn an_endless_timeout_is_a_year() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
+async fn a_call_without_a_timeout_has_the_default_of_its_side() {
     let limits = Limits { timeout_default: SHORT, ..Limits::default() };
     let scene = Scene::with(Bounds { caller: limits, ..Bounds::default() }).await;
     let failed = scene.by_caller().call::<String>("Stage/Hold", "short").await;
@@ -245,7 +245,7 @@ async fn a_call_that_names_no_timeout_has_the_default_of_its_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_of_the_node_cuts_a_longer_deadline_to_its_own() {
+async fn a_rule_of_the_node_caps_a_longer_deadline() {
     let world = World::new();
     let stage = Stage::default();
     let mut rule = AllowRule::parse("ops", "**", "*/*").expect("a rule");

@@ -81,7 +81,7 @@ fn last_stream(words: &[u8]) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_drains_finishes_what_it_has_taken_and_starts_no_stream_above_it() {
+async fn a_draining_node_finishes_accepted_calls_and_starts_none_above_the_last_stream() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     let (link, mut control) = linked(&issuer, &node, "caller/ops", ONE).await;
@@ -108,7 +108,7 @@ async fn a_node_that_drains_finishes_what_it_has_taken_and_starts_no_stream_abov
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_tells_everybody_before_it_waits_and_ends_at_once_when_they_have_closed() {
+async fn a_draining_node_notifies_every_peer_first_and_ends_once_all_have_closed() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     let (agent, mut of_agent) = raw_agent(&issuer, &node, ONE).await;
@@ -150,7 +150,7 @@ async fn calls_above_the_last_stream_of_a_drain_were_not_executed_and_others_may
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_unregisters_gets_no_more_calls_and_keeps_those_it_has() {
+async fn an_agent_that_unregisters_gets_no_new_calls_and_finishes_its_own() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     let mut events = node.events();
@@ -185,7 +185,7 @@ async fn an_agent_that_unregisters_gets_no_more_calls_and_keeps_those_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_only_drains_is_taken_for_one_that_has_unregistered_and_may_register_again() {
+async fn an_agent_that_only_drains_counts_as_unregistered_and_may_register_again() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
@@ -213,7 +213,7 @@ async fn welcomed(listener: &RawListener) -> (RawLink, RawStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_attaches_anew_before_the_link_of_a_node_that_drains_is_closed() {
+async fn an_agent_reattaches_before_the_link_of_a_draining_node_is_closed() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
@@ -248,7 +248,7 @@ async fn an_agent_attaches_anew_before_the_link_of_a_node_that_drains_is_closed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_goes_on_with_its_old_calls_and_makes_new_ones_over_the_next_link() {
+async fn a_caller_finishes_old_calls_and_makes_new_ones_over_the_next_link() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
@@ -283,7 +283,7 @@ async fn a_caller_goes_on_with_its_old_calls_and_makes_new_ones_over_the_next_li
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_drains_again_and_again_gets_two_links_and_not_more() {
+async fn a_node_that_drains_repeatedly_gets_two_links_at_most() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
@@ -308,7 +308,7 @@ async fn a_node_that_drains_again_and_again_gets_two_links_and_not_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_used_twice_is_said_loudly_and_the_one_that_returns_is_held_back() {
+async fn a_certificate_used_twice_is_logged_as_an_error_and_the_returning_agent_backs_off() {
     // Whoever makes a world has the log recorded.
     let _world = World::new();
     let (issuer, stage) = (Issuer::new(), Stage::default());
@@ -378,7 +378,7 @@ async fn the_fifth_link_of_one_instance_closes_the_oldest_and_takes_the_calls() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_closes_while_it_registers_leaves_nobody_behind() {
+async fn a_link_that_closes_while_it_registers_leaves_no_agent_behind() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     for round in 0..30 {
@@ -406,7 +406,7 @@ async fn a_link_that_closes_while_it_registers_leaves_nobody_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_node_does_not_answer_leaves_all_the_same() {
+async fn an_agent_whose_node_does_not_answer_still_shuts_down() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
@@ -478,7 +478,7 @@ async fn renewing(stage: &Stage) -> Renewing {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_routed_before_registered_arrives_is_answered_by_an_agent_that_stops() {
+async fn a_call_routed_before_registered_arrives_is_answered_by_a_stopping_agent() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = agent_of(&issuer, &listener, &stage);
@@ -496,7 +496,7 @@ async fn a_call_routed_before_registered_arrives_is_answered_by_an_agent_that_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_on_the_second_link_of_a_renewal_is_answered_by_an_agent_that_stops() {
+async fn a_call_on_the_second_link_of_a_renewal_is_answered_by_a_stopping_agent() {
     let stage = Stage::default();
     let Renewing { agent, old, _of_old, _listener, new: (new, mut of_new, mut call) } =
         renewing(&stage).await;
@@ -541,7 +541,7 @@ async fn a_node_that_drains_before_it_sends_registered_has_its_calls_answered() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_sends_no_new_call_to_an_agent_that_says_goodbye_without_drain() {
+async fn a_node_sends_no_new_call_to_an_agent_that_sends_goodbye_without_drain() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     let (link, mut control) = raw_agent(&issuer, &node, ONE).await;
@@ -601,7 +601,7 @@ async fn check_goodbye_of_a_node<N: Future<Output = (RawLink, RawStream)>>(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() {
+async fn an_agent_sends_no_new_call_to_a_node_that_sends_goodbye_without_drain() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = agent_of(&issuer, &listener, &stage);
@@ -626,7 +626,7 @@ async fn an_agent_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_closes_the_link_of_a_node_that_says_goodbye_without_drain_before_registered() {
+async fn an_agent_closes_the_link_of_a_node_that_sends_goodbye_before_registered() {
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let _agent = agent_of(&issuer, &listener, &stage);
@@ -637,7 +637,7 @@ async fn an_agent_closes_the_link_of_a_node_that_says_goodbye_without_drain_befo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() {
+async fn a_caller_sends_no_new_call_to_a_node_that_sends_goodbye_without_drain() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
@@ -647,7 +647,7 @@ async fn a_caller_sends_no_new_call_to_a_node_that_says_goodbye_without_drain() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_renews_closes_its_former_link_after_the_last_reply_and_says_why() {
+async fn a_caller_that_renews_closes_its_old_link_after_the_last_reply_with_a_reason() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));

@@ -61,7 +61,7 @@ fn changed(world: &World, party: &str, change: fn(&mut LeafProfile)) -> Shown {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_takes_a_good_certificate_and_refuses_every_other() {
+async fn a_node_accepts_a_good_certificate_and_rejects_every_other() {
     let (world, stranger) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let good = world.credentials("agent/warehouse");
@@ -96,7 +96,7 @@ async fn a_node_takes_a_good_certificate_and_refuses_every_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agents_certificate_registers_and_a_callers_or_nodes_does_not() {
+async fn only_an_agents_certificate_may_register() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let dial = |party| {
@@ -121,7 +121,7 @@ async fn an_agents_certificate_registers_and_a_callers_or_nodes_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_party_starts_with_a_certificate_of_its_own_role_only() {
+async fn each_role_starts_only_with_a_certificate_of_its_own_role() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr().to_string();
@@ -157,7 +157,7 @@ fn was_believed(fault: &LinkFault) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dialling_side_believes_a_nodes_certificate_and_no_other() {
+async fn the_dialling_side_accepts_only_a_nodes_certificate() {
     let (world, stranger) = (World::new(), World::new());
     // Hosts and usage as a node has them: nothing but the role in the name tells them apart.
     let posing = |party: &str| {
@@ -195,7 +195,7 @@ async fn the_dialling_side_believes_a_nodes_certificate_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_refused_says_why_and_never_registers() {
+async fn a_rejected_agent_logs_the_reason_and_never_registers() {
     let (world, stranger) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -223,7 +223,7 @@ async fn an_agent_that_is_refused_says_why_and_never_registers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_found_under_a_name_that_is_not_in_its_certificate_is_refused() {
+async fn a_node_whose_name_is_not_in_its_certificate_is_rejected() {
     let world = World::new();
     for (listens, dialled, is_named) in [
         ("127.0.0.1", "localhost", true),
@@ -242,7 +242,7 @@ async fn a_node_found_under_a_name_that_is_not_in_its_certificate_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_over_a_link_that_is_refused_is_unauthenticated_and_not_executed() {
+async fn a_call_over_a_rejected_link_is_unauthenticated_and_not_executed() {
     let (world, stranger) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -257,7 +257,7 @@ async fn a_call_over_a_link_that_is_refused_is_unauthenticated_and_not_executed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_gives_no_ticket_with_which_a_peer_could_come_back_unjudged() {
+async fn a_node_issues_no_ticket_that_would_skip_verification() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let good = world.credentials("agent/warehouse");
@@ -279,7 +279,7 @@ async fn a_node_gives_no_ticket_with_which_a_peer_could_come_back_unjudged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_takes_no_early_data_even_from_a_peer_that_holds_a_ticket() {
+async fn a_node_accepts_no_early_data_even_from_a_peer_with_a_ticket() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let good = world.credentials("agent/warehouse");
@@ -324,7 +324,7 @@ async fn the_dialling_side_never_offers_to_resume() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_nobody_answers_is_not_taken_for_a_refusal() {
+async fn a_silent_port_is_not_reported_as_a_rejection() {
     let (world, port) = (World::new(), SilentPort::take());
     let caller = world.caller("ops", port.address()).connect_timeout(Duration::from_millis(300));
     let error = caller.connect().await.expect_err("nobody is there");

@@ -19,7 +19,7 @@ fn three_and_no_queue() -> Limits {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_call_in_flight_is_taken_and_one_more_is_refused() {
+async fn the_last_call_in_flight_is_accepted_and_one_more_is_refused() {
     let limits = three_and_no_queue();
     for way in [0, 1] {
         // From the caller its own link is the narrow place, from the node the agent's.
@@ -43,7 +43,7 @@ async fn the_last_call_in_flight_is_taken_and_one_more_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agents_own_limit_holds_for_the_node_that_calls_it() {
+async fn an_agents_own_limit_applies_to_calls_from_its_node() {
     let scene = Scene::with(Bounds {
         agent: Limits { calls_in_flight_max: 2, ..Limits::default() },
         node: Limits { queue_max: 0, ..Limits::default() },
@@ -63,7 +63,7 @@ async fn an_agents_own_limit_holds_for_the_node_that_calls_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_place_in_the_queue_is_taken_one_more_is_refused_and_the_queue_keeps_its_order() {
+async fn the_queue_fills_to_its_limit_refuses_one_more_and_keeps_its_order() {
     let one = Limits {
         calls_in_flight_max: 1,
         queue_max: 2,
@@ -87,7 +87,7 @@ async fn the_last_place_in_the_queue_is_taken_one_more_is_refused_and_the_queue_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_no_place_comes_for_in_time_is_refused() {
+async fn a_call_that_gets_no_permit_in_time_is_refused() {
     let hasty = Limits {
         calls_in_flight_max: 1,
         queue_wait_max: Duration::from_millis(100),
@@ -107,7 +107,7 @@ async fn a_call_that_no_place_comes_for_in_time_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_no_stream_comes_for_in_time_is_refused() {
+async fn a_call_that_gets_no_stream_in_time_is_refused() {
     let narrow = Limits {
         caller_calls_in_flight_max: 1,
         queue_wait_max: Duration::from_secs(20),
@@ -262,7 +262,7 @@ async fn eight_kibibytes_of_metadata_pass_and_one_byte_more_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_link_of_a_caller_is_taken_and_one_more_is_refused_until_one_leaves() {
+async fn the_last_link_of_a_caller_is_accepted_and_one_more_is_refused_until_one_closes() {
     let world = World::new();
     let two = Limits { caller_links_max: 2, ..Limits::default() };
     let node = world.node().limits(two).start().await.expect("a node");
@@ -291,8 +291,7 @@ async fn renew_caller(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_at_its_link_limit_renews_its_certificate_and_its_former_link_ends_with_its_calls()
-{
+async fn a_caller_at_its_link_limit_renews_and_its_old_link_ends_after_its_calls() {
     let one = Limits { caller_links_max: 1, ..Limits::default() };
     let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
     let held = background(scene.by_caller().call::<String>("Stage/Hold", "held").into_future());
@@ -315,7 +314,7 @@ async fn a_caller_at_its_link_limit_renews_its_certificate_and_its_former_link_e
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_link_of_a_caller_whose_limit_is_one_takes_the_place_of_the_first() {
+async fn a_third_link_of_a_caller_whose_limit_is_one_replaces_the_first() {
     let one = Limits { caller_links_max: 1, ..Limits::default() };
     let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
     let mut held = Vec::new();
@@ -338,7 +337,7 @@ async fn a_third_link_of_a_caller_whose_limit_is_one_takes_the_place_of_the_firs
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_calls_at_once_on_one_link_are_all_answered_once() {
+async fn a_thousand_concurrent_calls_on_one_link_are_each_answered_once() {
     let wide = Limits {
         calls_in_flight_max: 1_000,
         caller_calls_in_flight_max: 1_000,

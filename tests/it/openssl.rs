@@ -181,7 +181,7 @@ async fn keys_and_chains_of_openssl_link_agents_to_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leaf_without_its_intermediate_is_refused_and_with_it_taken() {
+async fn a_leaf_is_rejected_without_its_intermediate_and_accepted_with_it() {
     let office = Office::open();
     for (name, party) in [("node", "node/edge-1"), ("caller", "caller/ops")] {
         office.key(name, &["ED25519"]);
@@ -223,7 +223,7 @@ async fn judged(office: &Office, lists: &str, scope: CrlScope) -> [Result<(), St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_intermediate_that_was_revoked_is_refused_when_the_whole_chain_is_looked_up() {
+async fn a_revoked_intermediate_is_rejected_when_the_whole_chain_is_checked() {
     let office = Office::open();
     for (name, party) in [("node", "node/edge-1"), ("caller", "caller/ops")] {
         office.key(name, &["ED25519"]);

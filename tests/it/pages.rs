@@ -98,7 +98,7 @@ async fn each_caller_sees_the_agents_and_methods_that_it_may_call_over_every_way
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pages_have_what_the_caller_sees_and_nothing_else() {
+async fn the_pages_show_only_what_the_caller_may_call() {
     let town = Town::new().await;
     let reader = town.seen_by("caller/reader");
     let agents = agents_page(&reader);
@@ -128,7 +128,7 @@ async fn the_pages_have_what_the_caller_sees_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operation_says_what_goes_in_and_what_comes_out() {
+async fn an_operation_describes_its_request_and_its_reply() {
     let town = Town::new().await;
     let document = openapi(&town.seen_by("caller/ops"));
     assert_eq!(document["openapi"], json!("3.1.0"));
@@ -180,7 +180,7 @@ async fn an_operation_says_what_goes_in_and_what_comes_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_leaves_hosts_nothing_more_and_is_still_seen() {
+async fn a_detached_agent_hosts_nothing_and_is_still_listed() {
     let Scene { node, agent, stage, .. } = Scene::open().await;
     let seen = || node.directory_for(&"caller/ops".parse().expect("a party"));
     assert_eq!(seen().services.len(), 1);
@@ -234,7 +234,7 @@ fn odd() -> Directory {
 }
 
 #[test]
-fn methods_of_unknown_names_of_two_kinds_and_on_many_agents_have_their_place() {
+fn methods_with_odd_names_two_kinds_or_many_agents_are_documented() {
     let document = openapi(&odd());
     let paths = &document["paths"];
     let on_agent = |method: &str| &paths[format!("/v1/agents/{{agent}}/Odd/{method}")];
@@ -269,7 +269,7 @@ fn methods_of_unknown_names_of_two_kinds_and_on_many_agents_have_their_place() {
 }
 
 #[test]
-fn every_reference_in_the_document_leads_somewhere_and_every_operation_has_its_own_name() {
+fn every_reference_resolves_and_every_operation_id_is_unique() {
     fn walk<'a>(value: &'a Value, refs: &mut Vec<&'a str>, ids: &mut Vec<&'a str>) {
         match value {
             Value::Object(members) => {
@@ -304,7 +304,7 @@ fn validator() -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs openapi-spec-validator: `bash scripts/openapi.sh` installs it and runs this"]
-async fn a_validator_of_others_finds_no_fault_with_the_document_and_finds_one_where_there_is_one() {
+async fn a_third_party_validator_accepts_the_document_and_rejects_a_broken_one() {
     let town = Town::new().await;
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("openapi.json");

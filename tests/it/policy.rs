@@ -74,7 +74,7 @@ async fn a_remote_caller_needs_a_rule_for_itself_the_agent_and_the_method() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_rules_nobody_from_outside_may_call_anything() {
+async fn without_rules_remote_callers_may_call_nothing() {
     let town = Town::with(NodePolicy::default()).await;
     let caller = town.caller("ops").await;
     check(&town, &caller.agent("other").expect("a name"), "Stage/Note", "caller", false).await;
@@ -100,7 +100,7 @@ async fn deny_wins_over_allow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_asks_needs_a_rule_that_names_it_as_an_agent() {
+async fn an_agent_that_calls_needs_a_rule_that_names_it_as_an_agent() {
     let policy = NodePolicy::default()
         .allow(allow("agent/acme.a", "other", "Stage/Note"))
         .allow(allow("other", "acme.a", "*/*"));
@@ -113,7 +113,7 @@ async fn an_agent_that_asks_needs_a_rule_that_names_it_as_an_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_node_hosts_is_opened_by_the_nodes_name() {
+async fn services_of_the_node_are_allowed_by_the_nodes_name() {
     let policy = NodePolicy::default()
         .allow(allow("ops", "node/edge-1", "Stage/Note"))
         .allow(allow("agent/acme.a", "node/**", "*/*"))
@@ -130,7 +130,7 @@ async fn what_the_node_hosts_is_opened_by_the_nodes_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_says_the_same_whether_the_agent_exists_or_not() {
+async fn a_refusal_is_the_same_whether_or_not_the_agent_exists() {
     let town = Town::with(NodePolicy::default().allow(allow("ops", "seen", "*/*"))).await;
     let caller = town.caller("ops").await;
     let mut told = Vec::new();
@@ -147,7 +147,7 @@ async fn a_refusal_says_the_same_whether_the_agent_exists_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_directory_shows_each_asker_only_what_it_may_call() {
+async fn the_directory_shows_each_caller_only_what_it_may_call() {
     let policy = NodePolicy::default()
         .allow(allow("billing", "acme.*", "Stage/Note"))
         .allow(allow("ops", "**", "*/*"))
@@ -168,7 +168,7 @@ async fn the_directory_shows_each_asker_only_what_it_may_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_owner_of_an_agent_decides_by_node_caller_and_method() {
+async fn an_agents_own_policy_decides_by_node_caller_and_method() {
     let (world, stage) = (World::new(), Stage::default());
     let [edge, core] = [world.node(), world.node_named("core-1")].map(|node| node.start());
     let [edge, core] = [edge.await.expect("a node"), core.await.expect("a node")];
@@ -196,7 +196,7 @@ async fn the_owner_of_an_agent_decides_by_node_caller_and_method() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_may_bound_messages_below_the_nodes_own_limit() {
+async fn a_rule_may_limit_messages_below_the_nodes_own_limit() {
     let mut bounded = allow("ops", "**", "*/*");
     bounded.message_bytes_max = Some(100);
     let policy = NodePolicy::default().allow(bounded).allow(allow("billing", "**", "*/*"));

@@ -84,7 +84,7 @@ async fn next_request(agents: &[&Raw; 2]) -> (RawStream, Cbor) {
 }
 
 #[tokio::test]
-async fn a_callers_claim_of_an_attempt_is_ignored_and_costs_no_retry() {
+async fn an_attempt_number_sent_by_a_caller_is_ignored_and_costs_no_retry() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let one = raw_agent(&issuer, &node, "agent/one").await;
@@ -109,7 +109,7 @@ async fn a_callers_claim_of_an_attempt_is_ignored_and_costs_no_retry() {
 }
 
 #[tokio::test]
-async fn a_caller_lowers_the_priority_of_its_call_and_does_not_raise_it() {
+async fn a_caller_can_lower_the_priority_of_its_call_but_not_raise_it() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let agent = raw_agent(&issuer, &node, "agent/one").await;
@@ -129,7 +129,7 @@ async fn a_caller_lowers_the_priority_of_its_call_and_does_not_raise_it() {
 }
 
 #[tokio::test]
-async fn a_node_passes_on_what_the_table_of_head_says_and_nothing_else() {
+async fn a_node_forwards_only_the_head_keys_that_the_manual_lists() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let agent = raw_agent(&issuer, &node, "agent/one").await;
@@ -175,7 +175,7 @@ async fn without_fin(parts: &[Vec<u8>], timeout: Duration) -> Result<String, Sta
 }
 
 #[tokio::test]
-async fn a_status_that_came_whole_counts_without_fin() {
+async fn a_complete_status_counts_without_fin() {
     let (m, ok) = (message("x"), status(0, 0));
     for timeout in [LONG, Duration::from_millis(500)] {
         assert_eq!(without_fin(&[m.clone(), ok.clone()], timeout).await, Ok("x".into()));
@@ -195,7 +195,7 @@ async fn a_status_that_came_whole_counts_without_fin() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_lost_after_status_changes_nothing() {
+async fn a_link_lost_after_status_does_not_change_the_outcome() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let agent = raw_agent(&issuer, &node, "agent/one").await;
@@ -214,7 +214,7 @@ async fn a_link_that_is_lost_after_status_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_stream_and_a_connection_end_with_their_status_and_wait_for_no_fin() {
+async fn a_stream_and_a_connection_end_with_their_status_without_fin() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let issuer = Issuer::new();
     let node = node(&issuer).await;
@@ -259,7 +259,7 @@ async fn a_stream_and_a_connection_end_with_their_status_and_wait_for_no_fin() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_at_the_deadline_says_more_than_the_askers_clock() {
+async fn an_answer_at_the_deadline_wins_over_the_requesters_clock() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let caller = caller(&issuer, &node).await;
@@ -399,7 +399,7 @@ async fn an_agent_and_a_caller_honour_the_message_limit_of_welcome() {
 }
 
 #[tokio::test]
-async fn what_a_started_handler_leaves_unread_is_stopped_with_cancelled() {
+async fn request_data_that_a_handler_leaves_unread_is_stopped_with_cancelled() {
     let issuer = Issuer::new();
     let (_agent, node) = agent_of(&issuer, 4 << 20, Limits::default()).await;
     let mut stream = node.link.open().await;
@@ -410,7 +410,7 @@ async fn what_a_started_handler_leaves_unread_is_stopped_with_cancelled() {
 }
 
 #[tokio::test]
-async fn a_time_that_is_over_before_the_handler_is_stopped_with_refused() {
+async fn a_call_that_expires_before_its_handler_is_stopped_with_refused() {
     let issuer = Issuer::new();
     let limits = Limits { stream_idle_max: Duration::from_millis(100), ..Limits::default() };
     let (_agent, node) = agent_of(&issuer, 4 << 20, limits).await;
@@ -426,7 +426,7 @@ async fn a_time_that_is_over_before_the_handler_is_stopped_with_refused() {
 }
 
 #[tokio::test]
-async fn a_registration_that_repeats_itself_is_listed_once_and_any_generation_is_echoed() {
+async fn a_repeated_registration_is_listed_once_and_any_generation_is_echoed() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let Raw { link: _link, mut control } = linked(&issuer, &node, "agent/one", &[]).await;
@@ -468,7 +468,7 @@ async fn a_registration_of_a_reserved_service_ends_the_link() {
 }
 
 #[tokio::test]
-async fn a_call_by_name_reaches_its_agent_whatever_the_agent_has_registered() {
+async fn a_call_by_agent_name_reaches_services_that_are_not_registered() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let agent = raw_agent(&issuer, &node, "agent/one").await;
@@ -564,7 +564,7 @@ async fn the_directory_answers_with_its_own_errors_and_hides_other_services_of_t
 }
 
 #[tokio::test]
-async fn texts_of_a_status_over_their_limits_are_cut_by_the_node_on_their_way() {
+async fn the_node_truncates_status_texts_over_their_limits() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let agent = raw_agent(&issuer, &node, "agent/one").await;
@@ -589,7 +589,7 @@ async fn texts_of_a_status_over_their_limits_are_cut_by_the_node_on_their_way() 
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_stream_is_stopped_with_cancelled_and_a_rules_limit_with_too_large() {
+async fn the_rest_of_a_stream_is_stopped_with_cancelled_or_with_too_large_by_a_rule() {
     let issuer = Issuer::new();
     let wide = AllowRule::parse("ops", "*", "Wide/*").expect("a rule");
     let mut narrow = AllowRule::parse("ops", "*", "Narrow/*").expect("a rule");

@@ -80,7 +80,7 @@ const RATE: &str = "the rule's limit of 3/h calls (rate) is used up; the next on
 const IN_FLIGHT: &str = "the rule's limit of 2 calls in flight (in_flight) is reached";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_caller_may_begin_as_many_calls_as_the_rate_says_and_not_one_more() {
+async fn each_caller_may_begin_exactly_as_many_calls_as_its_rate() {
     let town = Town::with(rules(Some("3/h"), None)).await;
     let [ops, billing] = [town.caller("ops").await, town.caller("billing").await];
     for n in 0..3 {
@@ -107,7 +107,7 @@ async fn each_caller_may_begin_as_many_calls_as_the_rate_says_and_not_one_more()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_node_hosts_and_calls_of_a_service_are_counted_too() {
+async fn calls_to_the_node_and_calls_by_service_count_too() {
     let town = Town::with(rules(Some("3/h"), None)).await;
     let ops = town.caller("ops").await;
     for callee in [ops.node(), ops.any()] {
@@ -123,7 +123,7 @@ async fn what_the_node_hosts_and_calls_of_a_service_are_counted_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_place_in_flight_is_held_until_the_handler_has_ended() {
+async fn a_permit_in_flight_is_held_until_the_handler_has_ended() {
     let town = Town::with(rules(None, Some(2))).await;
     let [ops, billing] = [town.caller("ops").await, town.caller("billing").await];
     for (callee, other) in [(warehouse(&ops), warehouse(&billing)), (ops.node(), billing.node())] {
@@ -143,7 +143,7 @@ async fn a_place_in_flight_is_held_until_the_handler_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_its_caller_gives_up_gives_its_place_back() {
+async fn a_call_that_its_caller_drops_returns_its_permit() {
     let town = Town::with(rules(None, Some(2))).await;
     let ops = warehouse(&town.caller("ops").await);
     let given_up = background(ops.call::<String>("Stage/Hold", "given up").into_future());
@@ -162,7 +162,7 @@ async fn a_call_that_its_caller_gives_up_gives_its_place_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_holds_its_place_until_it_has_ended() {
+async fn a_stream_holds_its_permit_until_it_has_ended() {
     let town = Town::with(rules(None, Some(2))).await;
     let caller = town.caller("ops").await;
     let ops = warehouse(&caller);
@@ -180,7 +180,7 @@ async fn a_stream_holds_its_place_until_it_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_is_used_up_says_the_same_whether_the_agent_exists_or_not() {
+async fn an_exhausted_limit_is_the_same_whether_or_not_the_agent_exists() {
     for policy in [rules(Some("3/h"), None), rules(None, Some(2))] {
         let town = Town::with(policy).await;
         let ops = town.caller("ops").await;

@@ -21,7 +21,7 @@ async fn note(callee: &Callee, id: &str) -> Result<String, dialback::Status> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_there_before_the_node_registers_soon_after_it_comes() {
+async fn an_agent_started_before_its_node_registers_soon_after_the_node_starts() {
     let (world, stage, port) = (World::new(), Stage::default(), SilentPort::take());
     let at = port.address();
     let agent = world.agent("warehouse", at).serve(stage.service()).start().expect("an agent");
@@ -36,7 +36,7 @@ async fn an_agent_that_was_there_before_the_node_registers_soon_after_it_comes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_killed_and_started_again_finds_everybody_back() {
+async fn everyone_reconnects_to_a_node_that_was_killed_and_restarted() {
     let (world, stage) = (World::new(), Stage::default());
     let starting = world.node().limits(watchful());
     let first = Process::start(async { starting.start().await.expect("a node") }).await;
@@ -60,7 +60,7 @@ async fn a_node_that_was_killed_and_started_again_finds_everybody_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_in_order_and_starts_again_finds_everybody_back() {
+async fn everyone_reconnects_to_a_node_that_was_stopped_and_restarted() {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -104,7 +104,7 @@ async fn calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_goes_dead_is_noticed_at_both_ends_and_the_agent_comes_back() {
+async fn a_dead_path_is_detected_at_both_ends_and_the_agent_reconnects() {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().limits(watchful()).start().await.expect("a node");
     let path = Relay::to(node.local_addr()).await;
@@ -152,7 +152,7 @@ async fn a_call_in_flight_survives_a_change_of_the_agents_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_later_instance_takes_over_and_the_old_link_is_superseded() {
+async fn a_newer_instance_takes_over_and_the_old_link_is_superseded() {
     let (world, old_stage, new_stage) = (World::new(), Stage::default(), Stage::default());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -190,7 +190,7 @@ async fn late_goodbye_does_not_evict_the_new_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_is_attached_to_all_its_nodes_and_stays_with_the_rest_when_one_goes() {
+async fn an_agent_attaches_to_all_its_nodes_and_keeps_the_others_when_one_stops() {
     let (world, stage) = (World::new(), Stage::default());
     let mut nodes = Vec::new();
     for name in ["edge-1", "edge-2", "edge-3"] {
@@ -217,7 +217,7 @@ async fn an_agent_is_attached_to_all_its_nodes_and_stays_with_the_rest_when_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_let_go_comes_back_as_another_arrival() {
+async fn an_agent_that_was_detached_reconnects_as_another_arrival() {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
     let mut arrivals = node.arrivals();
@@ -237,7 +237,7 @@ async fn an_agent_that_was_let_go_comes_back_as_another_arrival() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn arrivals_begin_with_those_who_are_there_and_name_nobody_twice() {
+async fn arrivals_begin_with_attached_agents_and_name_each_once() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -255,7 +255,7 @@ async fn arrivals_begin_with_those_who_are_there_and_name_nobody_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_for_an_agent_gets_it_when_it_comes() {
+async fn waiting_for_an_agent_ends_when_it_attaches() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let waiting = background(node.agent("warehouse").connected());

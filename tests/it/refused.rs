@@ -19,7 +19,7 @@ fn living(profile: LeafProfile, from: i64, until: i64) -> LeafProfile {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_nodes_log_has_the_name_and_serial_of_whoever_was_refused_and_the_reason() {
+async fn the_nodes_log_has_name_serial_and_reason_of_a_rejected_peer() {
     let (world, stranger) = (World::new(), World::new());
     let (good, revoked) = (world.leaf("agent/log-good"), world.leaf("agent/log-revoked"));
     let credentials =
@@ -58,7 +58,7 @@ async fn the_nodes_log_has_the_name_and_serial_of_whoever_was_refused_and_the_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_certificate_was_revoked_or_has_ended_says_so_and_stays_away() {
+async fn an_agent_whose_certificate_is_revoked_or_expired_logs_it_and_backs_off() {
     let world = World::new();
     let revoked = world.leaf("agent/away-revoked");
     let crl = world.crl(&[&revoked.serial]);
@@ -88,7 +88,7 @@ async fn an_agent_whose_certificate_was_revoked_or_has_ended_says_so_and_stays_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_tries_a_node_again_soon_whose_certificate_is_not_valid_yet() {
+async fn an_agent_soon_redials_a_node_whose_certificate_is_not_valid_yet() {
     let world = World::new();
     let early = world.ca().leaf(&living(world.profile("node/edge-1"), 1, 900)).expect("a leaf");
     let raw = RawNode::showing(&world.credentials("node/any"), &early);
@@ -114,7 +114,7 @@ async fn an_agent_tries_a_node_again_soon_whose_certificate_is_not_valid_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_by_an_hour_or_a_day_is_named_by_whichever_side_judges() {
+async fn a_clock_off_by_an_hour_or_a_day_is_named_by_the_verifying_side() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     // To whom the certificate is early, its clock is behind; to whom it has ended, ahead.

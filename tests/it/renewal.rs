@@ -71,8 +71,7 @@ fn code(fault: &LinkFault) -> CloseCode {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_agent_is_cut_off_at_once_and_back_with_a_new_certificate_and_others_notice_nothing()
- {
+async fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_unnoticed_by_others() {
     let (world, stage) = (World::new(), Stage::default());
     let (node_leaf, stolen) = (world.leaf("node/edge-1"), world.leaf("agent/warehouse"));
     let ca = world.ca().pem();
@@ -104,7 +103,7 @@ async fn a_revoked_agent_is_cut_off_at_once_and_back_with_a_new_certificate_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_list_is_refused_while_running_and_whoever_was_revoked_stays_out() {
+async fn an_older_crl_is_refused_while_running_and_revoked_peers_stay_rejected() {
     let (world, stage) = (World::new(), Stage::default());
     let leaf = world.leaf("node/edge-1");
     let with = |number, serials: &[&str]| {
@@ -131,7 +130,7 @@ async fn an_older_list_is_refused_while_running_and_whoever_was_revoked_stays_ou
 }
 
 #[test]
-fn lists_of_a_ca_that_is_not_known_and_lists_that_it_did_not_sign_are_refused_when_loaded() {
+fn crls_of_an_unknown_ca_or_with_a_wrong_signature_are_refused_when_loaded() {
     let (world, other) = (World::new(), World::new());
     let leaf = world.leaf("node/edge-1");
     let load = |crl: &str| {
@@ -159,7 +158,7 @@ fn lists_of_a_ca_that_is_not_known_and_lists_that_it_did_not_sign_are_refused_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_has_expired_ends_no_link_except_of_those_whom_it_names() {
+async fn an_expired_crl_ends_only_the_links_that_it_names() {
     let (world, stage) = (World::new(), Stage::default());
     let (node_leaf, named) = (world.leaf("node/edge-1"), world.leaf("agent/named"));
     let ca = world.ca().pem();
@@ -206,7 +205,7 @@ async fn renewed(scene: &Scene, (of_agent, of_node): &mut (Events<AgentEvent>, E
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_of_everybody_change_over_and_over_under_load_and_no_call_fails() {
+async fn certificates_of_every_role_change_repeatedly_under_load_and_no_call_fails() {
     let scene = Scene::open().await;
     let done = Arc::new(AtomicBool::new(false));
     let mut events = (scene.agent.events(), scene.node.events());
@@ -228,7 +227,7 @@ async fn certificates_of_everybody_change_over_and_over_under_load_and_no_call_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ca_is_replaced_by_way_of_a_bundle_and_no_call_fails() {
+async fn a_ca_is_replaced_through_a_bundle_and_no_call_fails() {
     let (scene, next) = (Scene::open().await, World::new());
     let (old_ca, new_ca) = (scene.world.ca().pem(), next.ca().pem());
     let bundle = format!("{old_ca}{new_ca}");
@@ -255,7 +254,7 @@ async fn a_ca_is_replaced_by_way_of_a_bundle_and_no_call_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_on_the_former_link_goes_on_after_a_renewal_and_then_that_link_is_closed() {
+async fn a_call_on_the_old_link_continues_after_a_renewal_and_then_that_link_closes() {
     let scene = Scene::open().await;
     let calls = scene
         .ways_in()
@@ -350,7 +349,7 @@ async fn a_link_ends_with_the_certificate_that_it_was_made_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_and_callers_take_another_link_before_the_nodes_certificate_ends() {
+async fn agents_and_callers_make_a_new_link_before_the_nodes_certificate_expires() {
     let (world, stage) = (World::new(), Stage::default());
     let mut profile = world.profile("node/edge-1");
     profile.not_after = SystemTime::now() + Duration::from_secs(20);
@@ -371,7 +370,7 @@ async fn agents_and_callers_take_another_link_before_the_nodes_certificate_ends(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_trusted_no_more_is_closed_with_trust_changed_by_either_side() {
+async fn either_side_closes_an_untrusted_peer_with_trust_changed() {
     let (scene, stranger) = (Scene::open().await, World::new());
     let mut events = scene.node.events();
     let of_stranger = |party: &str| load(&stranger.leaf(party), stranger.ca().pem(), None);
@@ -403,7 +402,7 @@ async fn half_welcomed(world: &World, node: &Node) -> (RawLink, RawStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_is_judged_by_new_credentials_from_its_welcome_on() {
+async fn a_link_is_verified_by_new_credentials_from_its_welcome_on() {
     let (world, stranger) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let (link, _control) = half_welcomed(&world, &node).await;
@@ -414,7 +413,7 @@ async fn a_link_is_judged_by_new_credentials_from_its_welcome_on() {
 
 /// A caller that was welcomed may leave its former link at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_tells_of_a_link_of_a_caller_before_the_caller_hears_its_welcome() {
+async fn a_node_reports_a_callers_link_before_the_caller_gets_its_welcome() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let mut events = node.events();
@@ -435,7 +434,7 @@ async fn next_hello(listener: &RawListener) -> (RawLink, RawStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_renewed_while_it_dials_makes_its_link_once_more() {
+async fn an_agent_renewed_while_it_dials_makes_its_link_again() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
@@ -451,7 +450,7 @@ async fn an_agent_that_is_renewed_while_it_dials_makes_its_link_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_is_renewed_while_it_dials_makes_its_link_once_more() {
+async fn a_caller_renewed_while_it_dials_makes_its_link_again() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
@@ -473,7 +472,7 @@ async fn a_caller_that_is_renewed_while_it_dials_makes_its_link_once_more() {
 /// A program that has seen a state and listens from then on is told what comes after it, and not
 /// that state once more.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_seen_to_have_happened_is_not_told_afterwards() {
+async fn events_already_seen_are_not_reported_again() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     for round in 0..40 {
@@ -500,7 +499,7 @@ async fn what_was_seen_to_have_happened_is_not_told_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_of_another_party_are_refused_and_nothing_changes() {
+async fn credentials_of_another_identity_are_refused_and_nothing_changes() {
     let scene = Scene::open().await;
     let other = |party: &str| scene.world.credentials(party);
     let before = scene.agent.credentials().identity().serial().to_owned();
@@ -520,7 +519,7 @@ async fn credentials_of_another_party_are_refused_and_nothing_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_of_either_end_hold_from_the_moment_at_which_they_were_put_in_force() {
+async fn rules_of_either_end_apply_as_soon_as_they_are_set() {
     let scene = Scene::open().await;
     let note = || {
         let callee = scene.by_caller();
@@ -543,7 +542,7 @@ async fn rules_of_either_end_hold_from_the_moment_at_which_they_were_put_in_forc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_bounds_hold_for_links_that_are_made_from_then_on() {
+async fn new_limits_apply_to_later_links() {
     let scene = Scene::with(Bounds::default()).await;
     let narrow = Limits { caller_links_max: 1, ..Limits::default() };
     let bounds = ConfigUpdate { limits: Some(narrow), ..ConfigUpdate::default() };

@@ -75,7 +75,7 @@ async fn a_call_that_may_have_run_stays_unknown_when_a_later_attempt_is_not_exec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_always_fail_are_tried_again_ten_times_and_then_once_for_ten_calls() {
+async fn calls_that_always_fail_are_retried_ten_times_and_then_once_per_ten_calls() {
     let world = World::new();
     let node = world.node().policy(policy()).start().await.expect("a node");
     let always = [const { Code::Unavailable }; 3].map(refused);
@@ -119,7 +119,7 @@ async fn another_agent_is_preferred_to_one_that_has_just_failed_the_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_only_link_of_an_agent_is_not_asked_again_for_a_call_of_that_agent() {
+async fn a_call_to_an_agent_is_not_retried_on_its_only_link() {
     let world = World::new();
     let node = world.node().policy(policy()).start().await.expect("a node");
     let (_agent, runs) = failing(&world, &node, "shop.a", &[refused(Code::Unavailable)]).await;
@@ -149,7 +149,7 @@ impl Handler for FailsInStep {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_an_agent_is_tried_again_on_the_newer_link_of_that_agent() {
+async fn a_call_to_an_agent_is_retried_on_its_newer_link() {
     let (world, step) = (World::new(), Arc::new(Barrier::new(2)));
     let node = world.node().start().await.expect("a node");
     let service = Service::new("Who").raw_method("Are", FailsInStep(step.clone()));

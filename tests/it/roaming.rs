@@ -103,13 +103,13 @@ async fn calls_over_a_port_that_changes(changes: usize, every: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_go_on_while_the_port_that_the_node_sees_changes() {
+async fn calls_continue_while_the_agents_port_changes() {
     calls_over_a_port_that_changes(4, Duration::from_secs(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long; make test-long"]
-async fn calls_go_on_for_a_minute_while_the_port_that_the_node_sees_changes_every_five_seconds() {
+async fn calls_continue_for_a_minute_while_the_agents_port_changes_every_five_seconds() {
     calls_over_a_port_that_changes(12, Duration::from_secs(5)).await;
 }
 
@@ -153,7 +153,7 @@ impl Forgetful {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_socket_goes_deaf_takes_another_before_its_link_is_lost() {
+async fn an_agent_whose_socket_becomes_unresponsive_migrates_before_its_link_is_lost() {
     let (world, stage) = (World::new(), Stage::default());
     // The link is not given up within this test.
     let patient = Limits {

@@ -135,7 +135,7 @@ fn expected(party: &str, [dials, is_dialled]: [bool; 2]) -> Passes {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_all_roles_and_kinds_of_certificates_only_the_documented_ones_pass_for_what_they_are() {
+async fn only_the_documented_certificates_are_accepted_for_each_role() {
     let (world, stranger) = (World::new(), World::new());
     let sign = |profile: &LeafProfile| world.ca().leaf(profile).expect("a leaf");
     let mut rows = vec![];
@@ -172,7 +172,7 @@ async fn of_all_roles_and_kinds_of_certificates_only_the_documented_ones_pass_fo
 type Bend = dyn Fn(&str) -> Vec<String>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_is_bent_in_any_way_is_refused_on_both_sides() {
+async fn an_altered_name_is_rejected_on_both_sides() {
     let world = World::new();
     let crl = world.crl(&[]);
     let judges = Judges::minding(world, crl).await;
@@ -224,7 +224,7 @@ fn apart(leaf: &LeafPem, parties: &World, nodes: &World) -> Credentials {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ca_of_agents_and_callers_cannot_make_a_node_nor_the_ca_of_nodes_an_agent() {
+async fn with_separate_cas_neither_ca_can_issue_for_the_others_roles() {
     let (parties, nodes) = (World::new(), World::new());
     let of = |party: &str| {
         let ca = if party.starts_with("node/") { &nodes } else { &parties };
@@ -252,7 +252,7 @@ async fn the_ca_of_agents_and_callers_cannot_make_a_node_nor_the_ca_of_nodes_an_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_ca_is_changed_over_a_bundle_lets_the_leafs_of_both_in() {
+async fn a_bundle_accepts_leafs_of_both_cas_during_a_change() {
     let (old, new) = (World::new(), World::new());
     let bundle = format!("{}{}", old.ca().pem(), new.ca().pem());
     let of = |world: &World, party: &str| {

@@ -40,7 +40,7 @@ async fn shop(world: &World, node: &Node, name: &str) -> Agent {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_a_service_reaches_the_agents_that_may_answer_and_no_other() {
+async fn a_call_by_service_reaches_only_the_agents_that_may_answer() {
     let world = World::new();
     let node = world.node().policy(policy()).start().await.expect("a node");
     let mut agents = Vec::new();
@@ -69,7 +69,7 @@ async fn a_call_of_a_service_reaches_the_agents_that_may_answer_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calling_all_gives_one_outcome_for_each_agent_by_name() {
+async fn calling_all_agents_gives_one_outcome_per_agent() {
     let world = World::new();
     let node = world.node().policy(policy()).start().await.expect("a node");
     let mut agents = Vec::new();
@@ -96,7 +96,7 @@ async fn calling_all_gives_one_outcome_for_each_agent_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_waits_for_its_agent_only_if_it_asks_to() {
+async fn a_call_waits_for_its_agent_only_on_request() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
@@ -136,7 +136,7 @@ fn reluctant(times: usize, code: Code, runs: &Arc<AtomicUsize>) -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_executed_is_tried_again_three_times_in_all() {
+async fn a_not_executed_call_is_attempted_three_times_in_all() {
     for (times, code, wanted) in [
         (0, Code::Unavailable, 1),
         (2, Code::Unavailable, 3),
@@ -160,7 +160,7 @@ async fn what_was_not_executed_is_tried_again_three_times_in_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_run_is_tried_again_only_where_a_rule_says_that_it_is_idempotent() {
+async fn an_unknown_call_is_retried_only_where_a_rule_makes_it_idempotent() {
     for is_idempotent in [false, true] {
         let (world, runs) = (World::new(), Arc::new(AtomicUsize::new(0)));
         let mut allow = AllowRule::parse("ops", "shop.*", "*/*").expect("a rule");
@@ -180,7 +180,7 @@ async fn what_may_have_run_is_tried_again_only_where_a_rule_says_that_it_is_idem
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_that_found_no_room_is_not_asked_for_again_elsewhere() {
+async fn a_reply_that_found_no_memory_is_not_retried_elsewhere() {
     let (world, runs) = (World::new(), Arc::new(AtomicUsize::new(0)));
     let mut allow = AllowRule::parse("ops", "shop.*", "*/*").expect("a rule");
     allow.idempotent = true;
@@ -227,7 +227,7 @@ async fn waiting(call: Call<String>) -> Background<Result<String, Status>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_waits_ends_at_once_when_the_node_stops() {
+async fn a_waiting_call_ends_at_once_when_the_node_stops() {
     let world = World::new();
     let limits = Limits { drain_max: Duration::from_secs(3_600), ..Limits::default() };
     let node = world.node().limits(limits).start().await.expect("a node");
@@ -243,7 +243,7 @@ async fn a_call_that_waits_ends_at_once_when_the_node_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_waits_for_a_service_is_answered_when_new_rules_open_it() {
+async fn a_call_that_waits_for_a_service_is_answered_when_new_rules_allow_it() {
     let world = World::new();
     let node = world.node().policy(NodePolicy::default()).start().await.expect("a node");
     let _agent = shop(&world, &node, "shop.a").await;
@@ -257,7 +257,7 @@ async fn a_call_that_waits_for_a_service_is_answered_when_new_rules_open_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_may_call_one_of_many_hosts_reaches_it_and_the_next_one_under_new_rules() {
+async fn a_caller_reaches_its_one_allowed_host_and_another_under_new_rules() {
     let world = World::new();
     let one = |name: &str| policy().allow(AllowRule::parse("one", name, "*/*").expect("a rule"));
     let node = world.node().policy(one("shop.7")).start().await.expect("a node");

@@ -44,7 +44,7 @@ fn held(callee: &Callee, id: &str) -> Background<Result<String, dialback::Status
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_lets_calls_in_flight_finish_and_refuses_new_ones() {
+async fn a_stopping_node_finishes_calls_in_flight_and_refuses_new_ones() {
     let Scene { world, node, agent, caller, stage } = Scene::open().await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
@@ -71,7 +71,7 @@ async fn a_node_lets_calls_in_flight_finish_and_refuses_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_lets_calls_in_flight_finish_and_refuses_new_ones() {
+async fn a_stopping_agent_finishes_calls_in_flight_and_refuses_new_ones() {
     let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
@@ -114,12 +114,12 @@ async fn check_replies_arrive(leaver: Role) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_cuts_no_reply_short() {
+async fn a_stopping_node_truncates_no_reply() {
     check_replies_arrive(Role::Node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_stops_cuts_no_reply_short() {
+async fn a_stopping_agent_truncates_no_reply() {
     check_replies_arrive(Role::Agent).await;
 }
 
@@ -146,7 +146,7 @@ async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_does_not_end_is_cut_off_after_the_drain_time() {
+async fn a_call_that_does_not_end_is_aborted_after_the_drain_time() {
     let short = Limits { drain_max: Duration::from_millis(200), ..Limits::default() };
     for who in ["node", "agent"] {
         let bounds = Bounds { node: short.clone(), agent: short.clone(), ..Bounds::default() };
@@ -180,7 +180,7 @@ fn steady(callee: Callee, stop: Arc<AtomicBool>) -> Background<(usize, Vec<dialb
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_under_load_leaves_and_comes_back_and_nobody_has_to_doubt_a_call() {
+async fn a_node_restarts_under_load_and_no_call_has_an_unknown_outcome() {
     let (world, stage) = (World::new(), Stage::default());
     let mut first = world.node_named("edge-1").start().await.expect("a node");
     let second = world.node_named("edge-2").start().await.expect("a node");
@@ -221,7 +221,7 @@ async fn a_node_under_load_leaves_and_comes_back_and_nobody_has_to_doubt_a_call(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_under_load_leaves_and_its_successor_goes_on_beside_it() {
+async fn an_agent_drains_under_load_while_its_successor_serves() {
     let Scene { world, node, agent, caller, stage } = Scene::open().await;
     let callee = caller.agent("warehouse").expect("a name");
     let stop = Arc::new(AtomicBool::new(false));
@@ -246,7 +246,7 @@ async fn an_agent_under_load_leaves_and_its_successor_goes_on_beside_it() {
 
 // On one thread nothing runs between the start and the listening, so that no event is missed.
 #[tokio::test]
-async fn an_agent_tells_its_own_program_what_becomes_of_its_links() {
+async fn an_agent_reports_link_events_to_its_program() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let mut node_events = node.events();
@@ -288,7 +288,7 @@ async fn an_agent_tells_its_own_program_what_becomes_of_its_links() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_stays_behind_when_everybody_has_left() {
+async fn no_task_remains_after_every_peer_has_closed() {
     let tasks = Handle::current().metrics();
     let before = tasks.num_alive_tasks();
     let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
@@ -307,7 +307,7 @@ async fn nothing_stays_behind_when_everybody_has_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_stays_behind_when_everybody_was_dropped() {
+async fn no_task_remains_after_every_peer_was_dropped() {
     let tasks = Handle::current().metrics();
     let before = tasks.num_alive_tasks();
     let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
@@ -328,7 +328,7 @@ async fn nothing_stays_behind_when_everybody_was_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_has_left_asks_in_vain_and_at_once() {
+async fn calls_after_close_fail_at_once() {
     const FAR: Duration = Duration::from_secs(3600);
     let Scene { world: _world, node: _node, agent, caller, stage } = Scene::open().await;
     let [by_caller, by_agent] = [caller.agent("warehouse"), agent.agent("warehouse")];

@@ -242,7 +242,7 @@ async fn a_client_stream_is_answered_once_it_was_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_directions_of_a_call_flow_at_once_and_end_apart() {
+async fn both_directions_of_a_call_flow_at_once_and_end_separately() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let meter = MeterCaller::new(&way);
@@ -264,7 +264,7 @@ async fn both_directions_of_a_call_flow_at_once_and_end_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_before_a_failure_arrives_before_it() {
+async fn messages_sent_before_a_failure_arrive_before_it() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let meter = MeterCaller::new(&way);
@@ -281,7 +281,7 @@ async fn what_was_sent_before_a_failure_arrives_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_the_middle_of_a_stream_ends_that_call_alone_and_is_unknown() {
+async fn a_panic_in_the_middle_of_a_stream_ends_only_that_call_as_unknown() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let mut replies = way.server_stream::<u64, u64>("Pipe/Panic", &5).await.expect("a stream");
@@ -294,7 +294,7 @@ async fn a_panic_in_the_middle_of_a_stream_ends_that_call_alone_and_is_unknown()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_holds_the_writer_back_through_the_node() {
+async fn a_slow_reader_throttles_the_writer_through_the_node() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let before = streams.pipe.sent();
@@ -326,7 +326,7 @@ async fn a_slow_reader_holds_the_writer_back_through_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_takes_nothing_holds_the_asking_side_back() {
+async fn a_handler_that_reads_nothing_throttles_the_initiator() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let (mut values, answer) =
@@ -394,7 +394,7 @@ async fn dropping_either_end_of_a_call_drops_its_handler() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_handler_starts_before_the_first_message_and_what_ends_before_was_not_executed() {
+async fn no_handler_starts_before_the_first_message_and_earlier_ends_are_not_executed() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let call = way.bidirectional::<u64, u64>("Pipe/Wait");
@@ -416,7 +416,7 @@ async fn no_handler_starts_before_the_first_message_and_what_ends_before_was_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_method_called_as_another_kind_is_refused_and_named() {
+async fn a_method_called_as_another_kind_is_refused_by_name() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let unary = way.call::<u64>("Meter/Watch", &(1, 2)).await;
@@ -474,7 +474,7 @@ async fn a_wrapper_sees_every_call_of_its_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_asking_side_that_is_dropped_leaves_no_stream_behind() {
+async fn a_dropped_initiator_leaves_no_stream_behind() {
     let scene = Scene::open().await;
     let stage: &Stage = &scene.stage;
     for _ in 0..60 {
@@ -487,7 +487,7 @@ async fn an_asking_side_that_is_dropped_leaves_no_stream_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_whose_readers_stand_still_end_slow_and_disturb_nobody() {
+async fn streams_with_stalled_readers_end_as_slow_and_disturb_no_other() {
     let streams = Streams::open().await;
     for way in streams.ways_in() {
         let mut stalled = Vec::new();
@@ -526,7 +526,7 @@ async fn streams_whose_readers_stand_still_end_slow_and_disturb_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_in_which_nothing_moves_is_ended_before_its_first_message_and_after() {
+async fn an_idle_stream_is_ended_before_and_after_its_first_message() {
     let (world, pipe) = (World::new(), Pipe::default());
     let node = world.node().start().await.expect("a node");
     let idle = std::time::Duration::from_millis(300);

@@ -19,7 +19,7 @@ fn pattern(count: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_go_both_ways_and_either_side_may_speak_first() {
+async fn bytes_flow_both_ways_and_either_side_may_send_first() {
     let town = Town::open().await;
     for callee in town.ways_in() {
         let (mut stream, mut upstream) = town.connect_by(&callee).await;
@@ -35,7 +35,7 @@ async fn bytes_go_both_ways_and_either_side_may_speak_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn megabytes_come_whole_both_ways_at_once() {
+async fn megabytes_arrive_intact_both_ways_at_once() {
     let town = Town::open().await;
     let (stream, upstream) = town.connect().await;
     let (sent, answered) = (pattern(9 << 20), pattern((7 << 20) + 1));
@@ -91,7 +91,7 @@ async fn a_half_close_of_the_upstream_leaves_the_other_direction_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_of_the_upstream_is_a_reset_here_and_what_came_before_it_is_read() {
+async fn a_reset_of_the_upstream_is_passed_on_after_the_bytes_before_it() {
     let town = Town::open().await;
     for callee in town.ways_in() {
         let (mut stream, mut upstream) = town.connect_by(&callee).await;
@@ -149,7 +149,7 @@ async fn an_upstream_that_is_down_was_not_reached_and_the_next_connection_tries_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_agent_node_or_caller_cuts_both_ends_and_neither_sees_an_end() {
+async fn a_lost_agent_node_or_caller_resets_both_ends_and_neither_sees_fin() {
     for who in ["agent", "node", "caller"] {
         let town = Town::open().await;
         let (mut stream, mut upstream) = town.connect().await;
@@ -169,7 +169,7 @@ async fn a_lost_agent_node_or_caller_cuts_both_ends_and_neither_sees_an_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_is_seen_while_nobody_reads_and_more_waits_than_fits() {
+async fn a_lost_peer_is_detected_while_no_one_reads_and_buffers_are_full() {
     let town = Town::open().await;
     let (stream, mut upstream) = town.connect().await;
     let filling = background(async move {
@@ -221,7 +221,7 @@ async fn a_relay_ends_well_with_both_directions_and_counts_their_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_passes_resets_on_in_both_directions_also_while_nobody_reads() {
+async fn a_relay_forwards_resets_in_both_directions_even_while_no_one_reads() {
     let town = Town::open().await;
     for is_full in [false, true] {
         let (mut near, mut upstream, relay) = relayed(&town).await;

@@ -337,7 +337,7 @@ fn layers_point_downwards() {
 }
 
 #[test]
-fn dependencies_stay_in_their_rooms_and_tasks_start_in_one_place() {
+fn dependencies_stay_in_their_modules_and_tasks_start_in_one_file() {
     let tree = project();
     for room in ROOMS.iter().filter(|room| room.places != ["src/bin/"]) {
         let is_named = |(path, text): (&String, &String)| {
@@ -386,7 +386,7 @@ fn rename_faults(tree: &Tree) -> Vec<String> {
 }
 
 #[test]
-fn files_are_renamed_in_one_place_which_syncs_their_directory() {
+fn only_one_file_renames_files_and_it_syncs_their_directory() {
     check_none(&rename_faults(&project()));
     check(rename_faults, "src/low.rs", "fs::rename(a, b)", "durable::rename(a, b)");
 }
@@ -432,7 +432,7 @@ fn comments_are_wrapped() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_starts_with_a_doc_line() {
     check_none(&first_line_faults(&project()));
 }
 
@@ -529,7 +529,7 @@ fn a_module_that_is_not_in_the_list_is_caught() {
 }
 
 #[test]
-fn a_dependency_outside_its_room_is_caught() {
+fn a_dependency_outside_its_modules_is_caught() {
     for (offends, passes) in [
         ("use quinn::Connection;", "use quinny::Connection;"),
         ("use quinn;", "let quinn = 1;"),
@@ -551,7 +551,7 @@ fn a_dependency_outside_its_room_is_caught() {
 }
 
 #[test]
-fn a_file_that_nobody_lists_is_caught() {
+fn a_file_without_a_mod_line_is_caught() {
     for path in ["tests/it/lost.rs", "tests/it/world/lost.rs", "src/middle/lost.rs"] {
         assert_eq!(orphan_faults(&tree_with(path, "")).len(), 1, "{path}");
     }

@@ -118,7 +118,7 @@ async fn golden_node(issuer: &Issuer, service: Service) -> (Agent, RawLink, RawS
 }
 
 #[test]
-fn every_golden_file_stands_in_the_manual_as_it_is() {
+fn every_golden_file_is_in_the_manual_verbatim() {
     let manual =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md"))
             .expect("docs/protocol.md");
@@ -133,7 +133,7 @@ fn every_golden_file_stands_in_the_manual_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_a_program_says_of_its_service_travels_as_the_golden_bytes_and_is_listed() {
+async fn a_service_description_is_sent_as_the_golden_bytes_and_listed() {
     let issuer = Issuer::new();
     let greets = Description::new("Greets.").request(r#"{"type":"string"}"#);
     let service = hello_service().describe("For greeting.").describe_method("Hello", greets);
@@ -210,7 +210,7 @@ async fn a_node_and_an_agent_exchange_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn a_real_agent_says_the_golden_bytes_and_answers_golden_requests() {
+async fn a_real_agent_sends_the_golden_bytes_and_answers_golden_requests() {
     let issuer = Issuer::new();
     let (agent, link, mut control) = golden_node(&issuer, hello_service()).await;
     soon("registration", agent.registered(1)).await;
@@ -275,7 +275,7 @@ async fn metadata_around_a_reply_is_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn a_node_welcomes_a_caller_and_answers_it_with_the_golden_bytes() {
+async fn a_node_welcomes_and_answers_a_caller_with_the_golden_bytes() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/ops")).await;
@@ -297,7 +297,7 @@ async fn a_node_welcomes_a_caller_and_answers_it_with_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn a_real_caller_says_the_golden_bytes() {
+async fn a_real_caller_sends_the_golden_bytes() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let linked = async {
@@ -333,7 +333,7 @@ async fn a_real_caller_says_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn a_real_agent_asks_for_the_heartbeat_with_the_golden_bytes_and_counts_on() {
+async fn a_real_agent_sends_golden_pings_with_increasing_numbers() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let limits = Limits { heartbeat_every: Duration::from_millis(20), ..Limits::default() };
@@ -357,7 +357,7 @@ async fn a_real_agent_asks_for_the_heartbeat_with_the_golden_bytes_and_counts_on
 }
 
 #[tokio::test]
-async fn a_node_that_stops_says_the_golden_bytes() {
+async fn a_stopping_node_sends_the_golden_bytes() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let (link, mut control) = golden_agent(&issuer, &node).await;
@@ -371,7 +371,7 @@ async fn a_node_that_stops_says_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn an_agent_that_stops_says_the_golden_bytes() {
+async fn a_stopping_agent_sends_the_golden_bytes() {
     let issuer = Issuer::new();
     let (agent, link, mut control) = golden_node(&issuer, hello_service()).await;
     soon("registration", agent.registered(1)).await;
@@ -390,7 +390,7 @@ async fn an_agent_that_stops_says_the_golden_bytes() {
 }
 
 #[tokio::test]
-async fn a_real_node_answers_an_agent_that_leaves_with_the_golden_bytes() {
+async fn a_real_node_answers_a_draining_agent_with_the_golden_bytes() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let (link, mut control) = golden_agent(&issuer, &node).await;
@@ -424,7 +424,7 @@ fn quiet() -> Limits {
 // On one thread the transport runs when the writer is done, as it does on a busy machine; on
 // several it may send the FIN after.
 #[tokio::test]
-async fn a_unary_request_of_32_bytes_leaves_in_one_datagram() {
+async fn a_unary_request_of_32_bytes_is_sent_in_one_datagram() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let (link, _control) = golden_agent(&issuer, &node).await;
@@ -447,7 +447,7 @@ async fn a_unary_request_of_32_bytes_leaves_in_one_datagram() {
 }
 
 #[tokio::test]
-async fn a_unary_reply_of_32_bytes_leaves_in_one_datagram() {
+async fn a_unary_reply_of_32_bytes_is_sent_in_one_datagram() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let _agent = Agent::builder(issuer.credentials("agent/warehouse"))
@@ -494,7 +494,7 @@ fn meter() -> Service {
 }
 
 #[tokio::test]
-async fn a_node_asks_for_streams_with_the_golden_bytes() {
+async fn a_node_requests_streams_with_the_golden_bytes() {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let issuer = Issuer::new();
     let node = node(&issuer).await;
@@ -561,7 +561,7 @@ impl DynHandler for Named {
 }
 
 #[tokio::test]
-async fn a_service_that_is_answered_as_a_whole_is_registered_with_the_golden_bytes() {
+async fn a_fallback_service_is_registered_with_the_golden_bytes() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let kinds = [CallKind::Unary, CallKind::ServerStream];
@@ -580,7 +580,7 @@ async fn a_service_that_is_answered_as_a_whole_is_registered_with_the_golden_byt
 }
 
 #[tokio::test]
-async fn a_node_sends_any_method_of_a_service_to_an_agent_that_has_registered_it_whole() {
+async fn a_node_sends_any_method_of_a_service_to_an_agent_with_a_fallback_for_it() {
     let issuer = Issuer::new();
     let host = HostRule::parse("warehouse", "*").expect("a rule");
     let node = Node::builder(issuer.credentials("node/edge-1"))
