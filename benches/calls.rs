@@ -125,11 +125,11 @@ fn row(name: &str, load: Load, rounds: &[Round], raw: &[Round]) {
 }
 
 /// For profilers: one way only, for a while.
-async fn alone(way: String, load: Load, answering: Handle) {
-    let world = world::World::start(&answering).await;
+async fn alone(way: String, load: Load, responder: Handle) {
+    let world = world::World::start(&responder).await;
     let length = Duration::from_secs(5);
     let result = match way.as_str() {
-        "raw" => round(&raw::RawEcho::start(&answering).await, load, length).await,
+        "raw" => round(&raw::RawEcho::start(&responder).await, load, length).await,
         "direct" => round(&world.in_process(), load, length).await,
         _ => round(&world.through_node(), load, length).await,
     };
@@ -146,9 +146,9 @@ fn cpu_us() -> f64 {
     ticks.sum::<f64>() * 10_000.0
 }
 
-async fn compare(load: Load, rounds: usize, length: Duration, answering: Handle) {
-    let raw = raw::RawEcho::start(&answering).await;
-    let world = world::World::start(&answering).await;
+async fn compare(load: Load, rounds: usize, length: Duration, responder: Handle) {
+    let raw = raw::RawEcho::start(&responder).await;
+    let world = world::World::start(&responder).await;
     let (direct, through) = (world.in_process(), world.through_node());
     for warm_up in [Duration::from_millis(200)] {
         round(&raw, load, warm_up).await;
@@ -168,10 +168,10 @@ async fn compare(load: Load, rounds: usize, length: Duration, answering: Handle)
 }
 
 /// The door beside the same call over QUIC: the ratios are to that.
-async fn compare_doors(load: Load, rounds: usize, length: Duration, answering: Handle) {
-    let world = world::World::start(&answering).await;
-    let door = world.door().await;
-    let (quic, http) = (world.through_node(), http::HttpEcho::new(door.local_addr()));
+async fn compare_gateway(load: Load, rounds: usize, length: Duration, responder: Handle) {
+    let world = world::World::start(&responder).await;
+    let gateway = world.gateway().await;
+    let (quic, http) = (world.through_node(), http::HttpEcho::new(gateway.local_addr()));
     round(&quic, load, Duration::from_millis(200)).await;
     round(&http, load, Duration::from_millis(200)).await;
     let (mut quics, mut https) = (Vec::new(), Vec::new());
@@ -182,7 +182,7 @@ async fn compare_doors(load: Load, rounds: usize, length: Duration, answering: H
     row("over QUIC", load, &quics, &quics);
     row("over HTTP, JSON", load, &https, &quics);
     drop(http);
-    drop(door);
+    drop(gateway);
     world.stop().await;
 }
 
@@ -201,23 +201,23 @@ fn main() {
     let only = argument("only").and_then(|text| text.parse::<usize>().ok());
     let (rounds, length) =
         if has("quick") { (5, Duration::from_millis(400)) } else { (9, Duration::from_secs(1)) };
-    let (asking, apart) = if has("shared") {
+    let (initiator, separate) = if has("shared") {
         (runtime("both", 2), None)
     } else {
         (runtime("asking", 1), Some(runtime("answering", 1)))
     };
-    let answering = apart.as_ref().unwrap_or(&asking).handle().clone();
+    let responder = separate.as_ref().unwrap_or(&initiator).handle().clone();
     if let Some(way) = argument("alone") {
-        let task = alone(way, LOADS[only.unwrap_or(1)], answering);
-        return asking.block_on(async move { tokio::spawn(task).await.expect("no panic") });
+        let task = alone(way, LOADS[only.unwrap_or(1)], responder);
+        return initiator.block_on(async move { tokio::spawn(task).await.expect("no panic") });
     }
     if has("http") {
         println!(
             "{rounds} interleaved rounds of {length:?}, medians; ratios are to the call over QUIC"
         );
         for load in [LOADS[0], LOADS[1], LOADS[3]] {
-            let task = compare_doors(load, rounds, length, answering.clone());
-            asking.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
+            let task = compare_gateway(load, rounds, length, responder.clone());
+            initiator.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
         }
         return;
     }
@@ -226,10 +226,10 @@ fn main() {
     );
     for (index, load) in LOADS.into_iter().enumerate() {
         if only.is_none_or(|only| only == index) {
-            let task = compare(load, rounds, length, answering.clone());
+            let task = compare(load, rounds, length, responder.clone());
             // In a spawned task: the thread that blocks here is no worker, and every wake of it
             // costs microseconds.
-            asking.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
+            initiator.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
         }
     }
 }

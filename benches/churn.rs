@@ -26,11 +26,11 @@ use std::{
 
 const SERVICES: usize = 100;
 
-fn leaf(ca: &Ca, party: &str) -> (String, String) {
-    let party: PeerName = party.parse().expect("a party");
-    let hosts: &[&str] = if party.role == Role::Node { &["127.0.0.1"] } else { &[] };
+fn leaf(ca: &Ca, peer: &str) -> (String, String) {
+    let peer: PeerName = peer.parse().expect("a party");
+    let hosts: &[&str] = if peer.role == Role::Node { &["127.0.0.1"] } else { &[] };
     let leaf = ca
-        .leaf(&LeafProfile::new(ca.trust_domain(), &party, hosts, SystemTime::now()))
+        .leaf(&LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now()))
         .expect("a leaf");
     (leaf.cert, leaf.key.to_string())
 }
@@ -45,8 +45,8 @@ fn credentials(cert: &str, key: &str, ca: &str) -> Credentials {
     Credentials::from_pem(&pem).expect("credentials")
 }
 
-fn credentials_of(ca: &Ca, party: &str) -> Credentials {
-    let (cert, key) = leaf(ca, party);
+fn credentials_of(ca: &Ca, peer: &str) -> Credentials {
+    let (cert, key) = leaf(ca, peer);
     credentials(&cert, &key, ca.pem())
 }
 

@@ -17,11 +17,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-fn leaf(ca: &Ca, party: &str) -> (String, String) {
-    let party: PeerName = party.parse().expect("a party");
-    let hosts: &[&str] = if party.role == Role::Node { &["127.0.0.1"] } else { &[] };
+fn leaf(ca: &Ca, peer: &str) -> (String, String) {
+    let peer: PeerName = peer.parse().expect("a party");
+    let hosts: &[&str] = if peer.role == Role::Node { &["127.0.0.1"] } else { &[] };
     let leaf = ca
-        .leaf(&LeafProfile::new(ca.trust_domain(), &party, hosts, SystemTime::now()))
+        .leaf(&LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now()))
         .expect("a leaf");
     (leaf.cert, leaf.key.to_string())
 }

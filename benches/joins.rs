@@ -33,8 +33,8 @@ fn start_node(binary: &str, dir: &std::path::Path) -> (Child, String) {
         .map_while(Result::ok)
         .find_map(|line| line.split("listens on ").nth(1).map(|at| at.trim().to_owned()));
     std::thread::spawn(move || {
-        let said = lines.map_while(Result::ok).filter(|line| line.contains("ignored "));
-        said.for_each(|line| println!("{line}"));
+        let matching = lines.map_while(Result::ok).filter(|line| line.contains("ignored "));
+        matching.for_each(|line| println!("{line}"));
     });
     (child, address.expect("an address"))
 }
@@ -54,8 +54,8 @@ fn main() {
 }
 
 fn credentials(ca: &Ca, number: usize) -> Credentials {
-    let party: PeerName = format!("agent/a{number}").parse().expect("a party");
-    let profile = LeafProfile::new(ca.trust_domain(), &party, &[], SystemTime::now());
+    let peer: PeerName = format!("agent/a{number}").parse().expect("a party");
+    let profile = LeafProfile::new(ca.trust_domain(), &peer, &[], SystemTime::now());
     let leaf = ca.leaf(&profile).expect("a leaf");
     let pem = CredentialPem {
         cert: leaf.cert.as_bytes(),

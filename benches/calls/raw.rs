@@ -29,7 +29,7 @@ fn transport() -> Arc<quinn::TransportConfig> {
 impl RawEcho {
     /// Both ends, linked over loopback with mutual TLS; the dialling one answers, on a runtime of
     /// its own.
-    pub(crate) async fn start(answering: &Handle) -> Self {
+    pub(crate) async fn start(responder: &Handle) -> Self {
         let ca = world::Authority::new();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(
             QuicServerConfig::try_from(ca.accepting()).expect("TLS for QUIC"),
@@ -41,7 +41,7 @@ impl RawEcho {
             QuicClientConfig::try_from(ca.dialling()).expect("TLS for QUIC"),
         ));
         client.transport_config(transport());
-        let entered = answering.enter();
+        let entered = responder.enter();
         let dialler = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
         let dial = dialler
             .connect_with(client, listener.local_addr().expect("an address"), "localhost")
@@ -50,7 +50,7 @@ impl RawEcho {
         let accept = async { listener.accept().await.expect("a peer").await.expect("a handshake") };
         let (dialled, accepted) = tokio::join!(dial, accept);
         let dialled = dialled.expect("a handshake");
-        answering.spawn(async move {
+        responder.spawn(async move {
             while let Ok((send, recv)) = dialled.accept_bi().await {
                 tokio::spawn(answer(send, recv));
             }

@@ -21,12 +21,12 @@ impl Authority {
     }
 
     /// Credentials of a party.
-    pub(crate) fn credentials(&self, party: &str) -> Credentials {
-        let party: PeerName = party.parse().expect("a party");
-        let hosts: &[&str] = if party.role == Role::Node { &["localhost"] } else { &[] };
+    pub(crate) fn credentials(&self, peer: &str) -> Credentials {
+        let peer: PeerName = peer.parse().expect("a party");
+        let hosts: &[&str] = if peer.role == Role::Node { &["localhost"] } else { &[] };
         let leaf = self
             .0
-            .leaf(&LeafProfile::new(self.0.trust_domain(), &party, hosts, SystemTime::now()))
+            .leaf(&LeafProfile::new(self.0.trust_domain(), &peer, hosts, SystemTime::now()))
             .expect("a leaf");
         let pem = CredentialPem {
             cert: leaf.cert.as_bytes(),
@@ -58,7 +58,7 @@ pub(crate) struct World {
 
 impl World {
     /// The node on the runtime at hand, agent and caller on the other.
-    pub(crate) async fn start(answering: &Handle) -> Self {
+    pub(crate) async fn start(responder: &Handle) -> Self {
         let ca = Authority::new();
         let calls = CALLS_IN_FLIGHT as usize;
         let limits = Limits {
@@ -90,16 +90,16 @@ impl World {
                 .await;
             (agent.expect("an agent"), caller.expect("a caller"))
         };
-        let (agent, caller) = answering.spawn(dialled).await.expect("no panic");
+        let (agent, caller) = responder.spawn(dialled).await.expect("no panic");
         let handle = node.agent("a").connected().await.expect("a name");
         Self { node, agent, caller, handle }
     }
 
     /// A door for HTTP, on the runtime at hand.
-    pub(crate) async fn door(&self) -> Gateway {
+    pub(crate) async fn gateway(&self) -> Gateway {
         let name = "c".parse().expect("a name");
-        let door = Gateway::builder(&self.node).listen("127.0.0.1:0").anonymous(name);
-        door.start().await.expect("a door")
+        let gateway = Gateway::builder(&self.node).listen("127.0.0.1:0").anonymous(name);
+        gateway.start().await.expect("a door")
     }
 
     /// Calls from the node's own process.

@@ -1,10 +1,10 @@
 //! The audit log of node and agent: who was linked and who was refused, and every call; and that
 //! nothing that a peer says breaks a line.
 
-mod texts;
+mod peer_text;
 
 use crate::world::{
-    Shown, Stage, World, attached, background, check_status, dial_raw, quic_client, soon, until,
+    Presented, Stage, World, attached, check_status, dial_raw, quic_client, soon, spawn, until,
 };
 use dialback::{
     Agent, AgentPolicy, Audit, Callee, Caller, Code, Context, Inbound, Limits, Node, NodePolicy,
@@ -68,9 +68,9 @@ impl Pipe for Host {
 
 /// Where an audit log goes in these tests.
 #[derive(Clone, Default)]
-pub(crate) struct Book(Arc<watch::Sender<Vec<u8>>>);
+pub(crate) struct AuditLog(Arc<watch::Sender<Vec<u8>>>);
 
-impl Write for Book {
+impl Write for AuditLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.send_modify(|all| all.extend_from_slice(bytes));
         Ok(bytes.len())
@@ -81,7 +81,7 @@ impl Write for Book {
     }
 }
 
-impl Book {
+impl AuditLog {
     pub(crate) fn audit(&self) -> Audit {
         Audit::to(self.clone()).expect("a thread")
     }
@@ -100,12 +100,12 @@ impl Book {
 
     /// Waits for a line of this kind that has these values.
     #[track_caller]
-    pub(crate) fn has(
+    pub(crate) fn wait_for(
         &self,
         event: &str,
         values: &[(&str, &str)],
     ) -> impl Future<Output = Value> + use<> {
-        let (book, event) = (self.clone(), event.to_owned());
+        let (audit_log, event) = (self.clone(), event.to_owned());
         let values: Vec<_> =
             values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let fits =
@@ -114,7 +114,7 @@ impl Book {
         soon(&format!("a line {event}"), async move {
             loop {
                 written.mark_unchanged();
-                if let Some(line) = book.lines(&event).into_iter().find(|line| fits(line)) {
+                if let Some(line) = audit_log.lines(&event).into_iter().find(|line| fits(line)) {
                     return line;
                 }
                 written.changed().await.expect("the book is held");
@@ -124,13 +124,13 @@ impl Book {
 }
 
 /// A node and the agent `warehouse`, each with an audit log of its own.
-struct Town {
+struct AuditSetup {
     world: World,
     node: Node,
     agent: Agent,
     stage: Stage,
-    of_node: Book,
-    of_agent: Book,
+    of_node: AuditLog,
+    of_agent: AuditLog,
     leafs: [LeafPem; 2],
 }
 
@@ -164,11 +164,11 @@ fn serial(leaf: &LeafPem) -> String {
     facts[0].serial.clone()
 }
 
-impl Town {
+impl AuditSetup {
     async fn with(plan: Plan) -> Self {
         let (world, stage) = (World::new(), Stage::default());
-        let [of_node, of_agent] = [Book::default(), Book::default()];
-        let leafs = ["node/edge-1", "agent/warehouse"].map(|party| world.leaf(party));
+        let [of_node, of_agent] = [AuditLog::default(), AuditLog::default()];
+        let leafs = ["node/edge-1", "agent/warehouse"].map(|peer| world.leaf(peer));
         let limits = Limits { caller_links_max: 2, ..Limits::default() };
         let node = Node::builder(known(&world, &leafs[0])).listen("127.0.0.1:0").limits(limits);
         let node = node.policy(plan.node).serve(stage.service());
@@ -196,40 +196,45 @@ fn warehouse(caller: &Caller) -> Callee {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_are_audited_on_both_sides_with_serial_number_and_end_reason() {
-    let town = Town::with(Plan::default()).await;
-    let [node_leaf, agent_leaf] = [0, 1].map(|n| serial(&town.leafs[n]));
+    let setup = AuditSetup::with(Plan::default()).await;
+    let [node_leaf, agent_leaf] = [0, 1].map(|n| serial(&setup.leafs[n]));
     let of_node = [("by", "node/edge-1"), ("peer", "agent/warehouse"), ("serial", &agent_leaf)];
     let of_agent = [("by", "agent/warehouse"), ("peer", "node/edge-1"), ("serial", &node_leaf)];
-    let up = town.of_node.has("link_up", &of_node).await;
+    let up = setup.of_node.wait_for("link_up", &of_node).await;
     assert!(up["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{up}");
-    let at = town.node.local_addr().to_string();
-    assert_eq!(town.of_agent.has("link_up", &of_agent).await["address"], at.as_str());
-    let caller = town.caller("ops").await;
-    town.of_node.has("link_up", &[("peer", "caller/ops")]).await;
+    let at = setup.node.local_addr().to_string();
+    assert_eq!(setup.of_agent.wait_for("link_up", &of_agent).await["address"], at.as_str());
+    let caller = setup.caller("ops").await;
+    setup.of_node.wait_for("link_up", &[("peer", "caller/ops")]).await;
     caller.close().await;
-    let down = town.of_node.has("link_down", &[("peer", "caller/ops")]).await;
+    let down = setup.of_node.wait_for("link_down", &[("peer", "caller/ops")]).await;
     assert!(down["reason"].as_str().expect("text").contains("GOODBYE"), "{down}");
-    let Town { node, agent, of_node: node_book, of_agent: agent_book, .. } = town;
+    let AuditSetup { node, agent, of_node: node_log, of_agent: agent_log, .. } = setup;
     agent.shutdown().await;
-    let down = node_book.has("link_down", &of_node).await;
+    let down = node_log.wait_for("link_down", &of_node).await;
     assert!(down["reason"].as_str().expect("text").contains("the agent stops"), "{down}");
     assert!(down["duration_ms"].as_f64().is_some_and(|millis| millis > 0.0), "{down}");
-    agent_book.has("link_down", &of_agent).await;
+    agent_log.wait_for("link_down", &of_agent).await;
     node.shutdown().await;
-    for book in [node_book, agent_book] {
-        assert_eq!(book.lines("link_up").len(), book.lines("link_down").len());
+    for audit_log in [node_log, agent_log] {
+        assert_eq!(audit_log.lines("link_up").len(), audit_log.lines("link_down").len());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
-    let town = Town::with(Plan::default()).await;
-    let (at, good) = (town.node.local_addr(), town.world.credentials("caller/ops"));
+    let setup = AuditSetup::with(Plan::default()).await;
+    let (at, good) = (setup.node.local_addr(), setup.world.credentials("caller/ops"));
     // A stranger, of whom nothing is proved.
-    let stranger = World::new().leaf("caller/ops");
-    let number = serial(&stranger);
-    drop(dial_raw(quic_client(&good, Shown::Leaf(stranger)), at).await.err().expect("refused"));
-    let line = town.of_node.has("link_refused", &[]).await;
+    let unknown_leaf = World::new().leaf("caller/ops");
+    let number = serial(&unknown_leaf);
+    drop(
+        dial_raw(quic_client(&good, Presented::Leaf(unknown_leaf)), at)
+            .await
+            .err()
+            .expect("refused"),
+    );
+    let line = setup.of_node.wait_for("link_refused", &[]).await;
     assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
     assert!(line["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{line}");
     assert!(line["reason"].as_str().expect("text").contains("no CA that our side knows"), "{line}");
@@ -238,21 +243,21 @@ async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
         (&"caller/ops".into(), &number.into())
     );
     // A node that dials, and a caller with a link too many.
-    let leaf = town.world.leaf("node/edge-2");
+    let leaf = setup.world.leaf("node/edge-2");
     let number = serial(&leaf);
-    drop(dial_raw(quic_client(&good, Shown::Leaf(leaf)), at).await.err().expect("refused"));
-    let who = [("peer", "node/edge-2"), ("serial", number.as_str())];
-    let line = town.of_node.has("link_refused", &who).await;
+    drop(dial_raw(quic_client(&good, Presented::Leaf(leaf)), at).await.err().expect("refused"));
+    let expected = [("peer", "node/edge-2"), ("serial", number.as_str())];
+    let line = setup.of_node.wait_for("link_refused", &expected).await;
     assert!(line["reason"].as_str().expect("text").contains("nodes"), "{line}");
-    let _two = [town.caller("ops").await, town.caller("ops").await];
-    let leaf = town.world.leaf("caller/ops");
-    drop(dial_raw(quic_client(&good, Shown::Leaf(leaf)), at).await.err().expect("refused"));
-    let line = town.of_node.has("link_refused", &[("peer", "caller/ops")]).await;
+    let _two = [setup.caller("ops").await, setup.caller("ops").await];
+    let leaf = setup.world.leaf("caller/ops");
+    drop(dial_raw(quic_client(&good, Presented::Leaf(leaf)), at).await.err().expect("refused"));
+    let line = setup.of_node.wait_for("link_refused", &[("peer", "caller/ops")]).await;
     assert!(line["reason"].as_str().expect("text").contains("limit of 2 links"), "{line}");
     // The agent's side: a node that it does not trust.
-    let (other, book) = (World::new(), Book::default());
-    let agent = other.agent("warehouse", at).audit(book.audit()).start().expect("an agent");
-    let line = book.has("link_refused", &[("address", &at.to_string())]).await;
+    let (other, audit_log) = (World::new(), AuditLog::default());
+    let agent = other.agent("warehouse", at).audit(audit_log.audit()).start().expect("an agent");
+    let line = audit_log.wait_for("link_refused", &[("address", &at.to_string())]).await;
     assert!(line["reason"].as_str().expect("text").contains("CA"), "{line}");
     agent.shutdown().await;
 }
@@ -260,8 +265,8 @@ async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
 /// A leaf of this world's CA, or of another, with these names and this much of its life left.
 fn leaf_with(signer: &World, uris: &[&str], is_over: bool) -> LeafPem {
     let now = SystemTime::now();
-    let party = "agent/warehouse".parse().expect("a party");
-    let mut profile = dialback::certs::LeafProfile::new("dialback.local", &party, &[], now);
+    let peer = "agent/warehouse".parse().expect("a party");
+    let mut profile = dialback::certs::LeafProfile::new("dialback.local", &peer, &[], now);
     profile.uris = uris.iter().map(ToString::to_string).collect();
     if is_over {
         profile.not_after = now - Duration::from_secs(60);
@@ -271,11 +276,11 @@ fn leaf_with(signer: &World, uris: &[&str], is_over: bool) -> LeafPem {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_tls_rejects_is_audited_with_the_name_that_its_certificate_claims() {
-    let (world, other, book) = (World::new(), World::new(), Book::default());
+    let (world, other, audit_log) = (World::new(), World::new(), AuditLog::default());
     let revoked = world.leaf("agent/revoked");
     let credentials =
-        world.showing(&world.leaf("node/edge-1"), Some(&world.crl(&[&serial(&revoked)])));
-    let node = Node::builder(credentials).listen("127.0.0.1:0").audit(book.audit());
+        world.presenting(&world.leaf("node/edge-1"), Some(&world.crl(&[&serial(&revoked)])));
+    let node = Node::builder(credentials).listen("127.0.0.1:0").audit(audit_log.audit());
     let node = node.start().await.expect("a node");
     let ours = "spiffe://dialback.local/agent/late";
     let foreign = "spiffe://elsewhere.test/agent/warehouse";
@@ -294,26 +299,26 @@ async fn a_handshake_that_tls_rejects_is_audited_with_the_name_that_its_certific
         (leaf_with(&world, &[], false), "CN=dialback agent warehouse", "no URI name"),
     ] {
         let number = serial(&leaf);
-        let tls = quic_client(&world.credentials("caller/ops"), Shown::Leaf(leaf));
+        let tls = quic_client(&world.credentials("caller/ops"), Presented::Leaf(leaf));
         drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
-        let line = book.has("link_refused", &[("claimed_serial", &number)]).await;
+        let line = audit_log.wait_for("link_refused", &[("claimed_serial", &number)]).await;
         assert_eq!(line["claimed_peer"], claimed, "{line}");
         assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
         assert!(line["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")), "{line}");
         assert!(line["reason"].as_str().is_some_and(|text| text.contains(reason)), "{line}");
     }
     // Who shows nothing claims nothing.
-    let tls = quic_client(&world.credentials("caller/ops"), Shown::Nothing);
+    let tls = quic_client(&world.credentials("caller/ops"), Presented::Nothing);
     drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
-    until("the seventh line is there", || book.lines("link_refused").len() == 7).await;
-    let lines = book.lines("link_refused");
+    until("the seventh line is there", || audit_log.lines("link_refused").len() == 7).await;
+    let lines = audit_log.lines("link_refused");
     let nobody = lines.iter().filter(|line| line.get("claimed_peer").is_none());
     assert_eq!(nobody.count(), 1, "{lines:?}");
 }
 
 /// A client that shows a certificate and has another key.
 fn with_another_key(world: &World, leaf: &LeafPem) -> rustls::ClientConfig {
-    let mut config = quic_client(&world.credentials("caller/ops"), Shown::Nothing);
+    let mut config = quic_client(&world.credentials("caller/ops"), Presented::Nothing);
     let cert = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("a certificate");
     let key = world.leaf("caller/thief").key;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
@@ -325,33 +330,33 @@ fn with_another_key(world: &World, leaf: &LeafPem) -> rustls::ClientConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_certificate_without_its_key_is_audited_as_a_claim_not_as_a_peer() {
-    let (world, book) = (World::new(), Book::default());
-    let node = world.node().audit(book.audit()).start().await.expect("a node");
+    let (world, audit_log) = (World::new(), AuditLog::default());
+    let node = world.node().audit(audit_log.audit()).start().await.expect("a node");
     let leaf = world.leaf("caller/victim");
     let tls = with_another_key(&world, &leaf);
     drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
-    let line = book.has("link_refused", &[("claimed_peer", "caller/victim")]).await;
+    let line = audit_log.wait_for("link_refused", &[("claimed_peer", "caller/victim")]).await;
     assert_eq!(line["claimed_serial"], serial(&leaf).as_str(), "{line}");
     assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claimed_name_cannot_break_its_line_and_is_truncated() {
-    let (world, other, book) = (World::new(), World::new(), Book::default());
-    let node = world.node().audit(book.audit()).start().await.expect("a node");
+    let (world, other, audit_log) = (World::new(), World::new(), AuditLog::default());
+    let node = world.node().audit(audit_log.audit()).start().await.expect("a node");
     let injected = "spiffe://dialback.local/agent/a\n{\"event\":\"link_up\",\"by\":\"node/edge-1\"}\u{1b}[2J\"\\";
     let long = format!("spiffe://dialback.local/agent/{}", "a".repeat(1_500));
     for name in [injected, &long] {
         let leaf = leaf_with(&other, &[name], false);
         let number = serial(&leaf);
-        let tls = quic_client(&world.credentials("caller/ops"), Shown::Leaf(leaf));
+        let tls = quic_client(&world.credentials("caller/ops"), Presented::Leaf(leaf));
         drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
-        let line = book.has("link_refused", &[("claimed_serial", &number)]).await;
+        let line = audit_log.wait_for("link_refused", &[("claimed_serial", &number)]).await;
         let wanted: String = name.chars().take(300).collect();
         assert_eq!(line["claimed_peer"], wanted.as_str());
     }
-    assert_eq!(book.lines("link_up").len(), 0, "a line of a stranger's making");
-    assert!(book.text().lines().all(|line| !line.contains(char::is_control)));
+    assert_eq!(audit_log.lines("link_up").len(), 0, "a line of a stranger's making");
+    assert!(audit_log.text().lines().all(|line| !line.contains(char::is_control)));
 }
 
 /// Dials from an address of this machine with a certificate of another CA, and is refused.
@@ -372,15 +377,16 @@ async fn refused_from(address: [u8; 4], tls: &rustls::ClientConfig, at: std::net
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_rejected_repeatedly_writes_twenty_lines_and_then_a_count() {
-    let (world, book) = (World::new(), Book::default());
-    let node = world.node().audit(book.audit()).start().await.expect("a node");
-    let stranger = Shown::Leaf(World::new().leaf("caller/ops"));
-    let (tls, at) = (quic_client(&world.credentials("caller/ops"), stranger), node.local_addr());
+    let (world, audit_log) = (World::new(), AuditLog::default());
+    let node = world.node().audit(audit_log.audit()).start().await.expect("a node");
+    let unknown_leaf = Presented::Leaf(World::new().leaf("caller/ops"));
+    let (tls, at) =
+        (quic_client(&world.credentials("caller/ops"), unknown_leaf), node.local_addr());
     for _ in 0..25 {
         refused_from([127, 7, 0, 1], &tls, at).await;
     }
     let left_out = || -> u64 {
-        let lines = book.lines("link_refused");
+        let lines = audit_log.lines("link_refused");
         lines.iter().map(|line| line["left_out"].as_u64().expect("a number")).sum()
     };
     // Another address has lines of its own. A refusal is written down a moment after the peer has
@@ -392,16 +398,16 @@ async fn an_address_that_is_rejected_repeatedly_writes_twenty_lines_and_then_a_c
     })
     .await;
     assert_eq!(left_out(), 5);
-    let lines = book.lines("link_refused");
+    let lines = audit_log.lines("link_refused");
     assert!(lines.iter().all(|line| line["claimed_peer"] == "caller/ops"), "{lines:?}");
     let is_of_first =
         |line: &&Value| line["address"].as_str().is_some_and(|at| at.starts_with("127.7.0.1:"));
     assert_eq!(lines.iter().filter(is_of_first).count(), 20, "{lines:?}");
     assert_eq!(crate::world::lines_with("refused link from 127.7.0.1:").len(), 20);
-    let said = crate::world::lines_with("refused link from 127.7.0.2:");
+    let logged = crate::world::lines_with("refused link from 127.7.0.2:");
     assert!(
-        said.iter().any(|line| line.ends_with("more like it were left out before)")),
-        "{said:?}"
+        logged.iter().any(|line| line.ends_with("more like it were left out before)")),
+        "{logged:?}"
     );
 }
 
@@ -421,13 +427,15 @@ async fn refused_calls_are_audited_with_the_rule_or_its_absence_even_where_calls
     let mut rule = AgentRule::parse("edge-*", "slow", "*/*").expect("a rule");
     rule.origin = Origin::at("agent.toml", 3);
     let plan = Plan { node, agent: AgentPolicy::default().allow(rule), has_calls: false };
-    let town = Town::with(plan).await;
+    let setup = AuditSetup::with(plan).await;
     let refused = |caller: &'static str, code, reason: &'static str| {
-        let (book, callee) = (town.of_node.clone(), town.caller(caller));
+        let (audit_log, callee) = (setup.of_node.clone(), setup.caller(caller));
         async move {
             let called = warehouse(&callee.await).call::<String>("Stage/Note", caller).await;
             check_status(called, code, Outcome::NotExecuted);
-            let line = book.has("call_refused", &[("caller", &format!("caller/{caller}"))]).await;
+            let line = audit_log
+                .wait_for("call_refused", &[("caller", &format!("caller/{caller}"))])
+                .await;
             assert!(line["reason"].as_str().expect("text").contains(reason), "{line}");
             assert_eq!(line["code"], code.as_str());
             assert_eq!(
@@ -438,39 +446,39 @@ async fn refused_calls_are_audited_with_the_rule_or_its_absence_even_where_calls
     };
     refused("intern", Code::PermissionDenied, "denied by the [[deny]] rule at node.toml:5").await;
     refused("nobody", Code::PermissionDenied, "denied: no [[allow]] rule covers it").await;
-    assert!(warehouse(&town.caller("slow").await).call::<String>("Stage/Note", "a").await.is_ok());
+    assert!(warehouse(&setup.caller("slow").await).call::<String>("Stage/Note", "a").await.is_ok());
     refused("slow", Code::ResourceExhausted, "(rate) is used up").await;
     // The owner of the agent has no rule for this one, whom the node lets pass.
-    let ops = warehouse(&town.caller("ops").await).call::<String>("Stage/Note", "ops").await;
+    let ops = warehouse(&setup.caller("ops").await).call::<String>("Stage/Note", "ops").await;
     check_status(ops, Code::PermissionDenied, Outcome::NotExecuted);
-    let line = town.of_agent.has("call_refused", &[("caller", "caller/ops")]).await;
+    let line = setup.of_agent.wait_for("call_refused", &[("caller", "caller/ops")]).await;
     assert_eq!((&line["via"], &line["by"]), (&"node/edge-1".into(), &"agent/warehouse".into()));
     assert!(line["reason"].as_str().expect("text").contains("no [[allow]] rule of the agent"));
     // A call of any agent names none.
-    let any = town.caller("nobody").await;
+    let any = setup.caller("nobody").await;
     let refused = any.any().call::<String>("Stage/Note", "x").await;
     check_status(refused, Code::PermissionDenied, Outcome::NotExecuted);
     until("it was written", || {
-        town.of_node.lines("call_refused").iter().any(|l| l["agent"].is_null())
+        setup.of_node.lines("call_refused").iter().any(|l| l["agent"].is_null())
     })
     .await;
-    assert_eq!(town.of_node.lines("call"), [] as [Value; 0], "calls were not asked for");
+    assert_eq!(setup.of_node.lines("call"), [] as [Value; 0], "calls were not asked for");
 }
 
 /// The one line about a call with this id, on either side.
-async fn of_call(book: &Book, method: &str, code: &str) -> Value {
-    book.has("call", &[("method", method), ("code", code)]).await
+async fn of_call(audit_log: &AuditLog, method: &str, code: &str) -> Value {
+    audit_log.wait_for("call", &[("method", method), ("code", code)]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
-    let town = Town::with(Plan::default()).await;
-    let caller = town.caller("ops").await;
+    let setup = AuditSetup::with(Plan::default()).await;
+    let caller = setup.caller("ops").await;
     let ops = warehouse(&caller);
     assert!(ops.call::<String>("Stage/Note", "abc").await.is_ok());
     let [on_node, on_agent] = [
-        of_call(&town.of_node, "Stage/Note", "OK").await,
-        of_call(&town.of_agent, "Stage/Note", "OK").await,
+        of_call(&setup.of_node, "Stage/Note", "OK").await,
+        of_call(&setup.of_agent, "Stage/Note", "OK").await,
     ];
     for line in [&on_node, &on_agent] {
         assert_eq!(line["caller"], "caller/ops");
@@ -484,31 +492,35 @@ async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
     assert_eq!(on_node["call_id"], on_agent["call_id"]);
     assert_eq!(on_agent["via"], "node/edge-1");
     check_status(ops.call::<()>("Stage/Fail", "x").await, Code::NotFound, Outcome::AppError);
-    assert_eq!(of_call(&town.of_agent, "Stage/Fail", "NOT_FOUND").await["outcome"], "app_error");
+    assert_eq!(of_call(&setup.of_agent, "Stage/Fail", "NOT_FOUND").await["outcome"], "app_error");
     check_status(ops.call::<()>("Stage/Panic", "x").await, Code::Internal, Outcome::Unknown);
-    assert_eq!(of_call(&town.of_agent, "Stage/Panic", "INTERNAL").await["outcome"], "unknown");
+    assert_eq!(of_call(&setup.of_agent, "Stage/Panic", "INTERNAL").await["outcome"], "unknown");
     // A reply that is too large is no success, whatever its handler thinks.
-    town.stage.open();
+    setup.stage.open();
     let huge = ops.call::<serde_bytes::ByteBuf>("Stage/Huge", &("huge", 5 << 20)).await;
     check_status(huge, Code::Internal, Outcome::Unknown);
-    town.stage.close();
-    assert_eq!(of_call(&town.of_agent, "Stage/Huge", "INTERNAL").await["outcome"], "unknown");
+    setup.stage.close();
+    assert_eq!(of_call(&setup.of_agent, "Stage/Huge", "INTERNAL").await["outcome"], "unknown");
     check_status(ops.call::<()>("No/Such", "x").await, Code::Unimplemented, Outcome::NotExecuted);
-    assert_eq!(of_call(&town.of_node, "No/Such", "UNIMPLEMENTED").await["outcome"], "not_executed");
+    assert_eq!(
+        of_call(&setup.of_node, "No/Such", "UNIMPLEMENTED").await["outcome"],
+        "not_executed"
+    );
     // Broken off, and out of time.
-    let held = background(ops.call::<String>("Stage/Hold", "held").into_future());
-    town.stage.started("held").await;
+    let held = spawn(ops.call::<String>("Stage/Hold", "held").into_future());
+    setup.stage.started("held").await;
     held.cancel().await;
-    for book in [&town.of_node, &town.of_agent] {
-        assert_eq!(of_call(book, "Stage/Hold", "CANCELLED").await["outcome"], "unknown");
+    for audit_log in [&setup.of_node, &setup.of_agent] {
+        assert_eq!(of_call(audit_log, "Stage/Hold", "CANCELLED").await["outcome"], "unknown");
     }
     let late = ops.call::<String>("Stage/Linger", "late").timeout(Duration::from_millis(200)).await;
     check_status(late, Code::DeadlineExceeded, Outcome::Unknown);
     let lates =
-        || town.of_agent.lines("call").into_iter().filter(|l| l["method"] == "Stage/Linger");
+        || setup.of_agent.lines("call").into_iter().filter(|l| l["method"] == "Stage/Linger");
     until("the late call was written down", || lates().count() == 1).await;
-    for book in [&town.of_node, &town.of_agent] {
-        let mut ids: Vec<_> = book.lines("call").iter().map(|l| l["call_id"].to_string()).collect();
+    for audit_log in [&setup.of_node, &setup.of_agent] {
+        let mut ids: Vec<_> =
+            audit_log.lines("call").iter().map(|l| l["call_id"].to_string()).collect();
         let all = ids.len();
         ids.sort();
         ids.dedup();
@@ -519,37 +531,38 @@ async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_by_the_node_itself_and_to_any_agent_name_the_callee() {
     let policy = NodePolicy::allow_all();
-    let town = Town::with(Plan { node: policy, ..Plan::default() }).await;
-    assert!(town.own().call::<String>("Stage/Note", "own").await.is_ok());
-    let line = town.of_node.has("call", &[("caller", "node/edge-1")]).await;
+    let setup = AuditSetup::with(Plan { node: policy, ..Plan::default() }).await;
+    assert!(setup.own().call::<String>("Stage/Note", "own").await.is_ok());
+    let line = setup.of_node.wait_for("call", &[("caller", "node/edge-1")]).await;
     assert_eq!(
         (&line["agent"], &line["code"]),
         (&"agent/warehouse".into(), &"OK".into()),
         "{line}"
     );
-    assert!(town.node.any().call::<String>("Stage/Fail", "x").await.is_err());
-    let line = of_call(&town.of_node, "Stage/Fail", "NOT_FOUND").await;
+    assert!(setup.node.any().call::<String>("Stage/Fail", "x").await.is_err());
+    let line = of_call(&setup.of_node, "Stage/Fail", "NOT_FOUND").await;
     assert_eq!(line["agent"], "agent/warehouse", "{line}");
-    let caller = town.caller("ops").await;
+    let caller = setup.caller("ops").await;
     assert!(caller.any().call::<String>("Stage/Note", "any").await.is_ok());
-    let line = town.of_node.has("call", &[("caller", "caller/ops")]).await;
+    let line = setup.of_node.wait_for("call", &[("caller", "caller/ops")]).await;
     assert_eq!(line["agent"], "agent/warehouse", "{line}");
     assert!(caller.node().call::<String>("Stage/Note", "here").await.is_ok());
-    town.of_node.has("call", &[("caller", "caller/ops"), ("agent", "node/edge-1")]).await;
+    setup.of_node.wait_for("call", &[("caller", "caller/ops"), ("agent", "node/edge-1")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_audited_when_they_have_ended() {
-    let town = Town::with(Plan::default()).await;
-    let caller = town.caller("ops").await;
-    for (way, callee) in [("caller/ops", warehouse(&caller)), ("node/edge-1", town.own())] {
+    let setup = AuditSetup::with(Plan::default()).await;
+    let caller = setup.caller("ops").await;
+    for (way, callee) in [("caller/ops", warehouse(&caller)), ("node/edge-1", setup.own())] {
         let pipe = PipeCaller::new(&callee);
-        let (of_node, by) = (&town.of_node, [("caller", way)]);
+        let (of_node, by) = (&setup.of_node, [("caller", way)]);
         let mut stream = pipe.watch(10).await.expect("a stream");
         while let Some(tick) = stream.next().await {
             tick.expect("a tick");
         }
-        let line = of_node.has("call", &[by[0], ("method", "Pipe/Watch"), ("code", "OK")]).await;
+        let line =
+            of_node.wait_for("call", &[by[0], ("method", "Pipe/Watch"), ("code", "OK")]).await;
         assert_eq!(
             (&line["kind"], &line["bytes_out"]),
             (&"server_stream".into(), &10.into()),
@@ -561,41 +574,42 @@ async fn streams_are_audited_when_they_have_ended() {
         };
         assert!(failed, "it went well");
         let failed = [by[0], ("method", "Pipe/Watch"), ("code", "OUT_OF_RANGE")];
-        assert_eq!(of_node.has("call", &failed).await["outcome"], "app_error");
+        assert_eq!(of_node.wait_for("call", &failed).await["outcome"], "app_error");
         let mut stream = pipe.endless().await.expect("a stream");
         assert!(stream.next().await.is_some_and(|tick| tick.is_ok()));
         let endless = |line: &Value| line["method"] == "Pipe/Endless" && line["caller"] == way;
         assert!(!of_node.lines("call").iter().any(endless), "it has not ended");
         drop(stream);
-        of_node.has("call", &[by[0], ("method", "Pipe/Endless"), ("code", "CANCELLED")]).await;
+        of_node.wait_for("call", &[by[0], ("method", "Pipe/Endless"), ("code", "CANCELLED")]).await;
     }
-    let on_agent = town.of_agent.has("call", &[("method", "Pipe/Watch"), ("code", "OK")]).await;
+    let on_agent =
+        setup.of_agent.wait_for("call", &[("method", "Pipe/Watch"), ("code", "OK")]).await;
     assert_eq!((&on_agent["bytes_in"], &on_agent["bytes_out"]), (&1.into(), &10.into()));
     // Both directions are counted.
     let pipe = warehouse(&caller);
-    let (mut values, mut doubled) = PipeCaller::new(&pipe).double().await.expect("a stream");
+    let (mut values, mut duplicated) = PipeCaller::new(&pipe).double().await.expect("a stream");
     for value in 0..5 {
         values.send(&value).await.expect("taken");
     }
     values.finish().await.expect("taken");
-    while let Some(value) = doubled.next().await {
+    while let Some(value) = duplicated.next().await {
         value.expect("a value");
     }
-    for book in [&town.of_node, &town.of_agent] {
-        let line = of_call(book, "Pipe/Double", "OK").await;
+    for audit_log in [&setup.of_node, &setup.of_agent] {
+        let line = of_call(audit_log, "Pipe/Double", "OK").await;
         assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&5.into(), &5.into()), "{line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_may_share_one_audit_log() {
-    let (world, book) = (World::new(), Book::default());
-    let audit = book.audit();
+    let (world, audit_log) = (World::new(), AuditLog::default());
+    let audit = audit_log.audit();
     let [one, two] = ["edge-1", "edge-2"].map(|name| world.node_named(name).audit(audit.clone()));
     let [one, two] = [one.start().await, two.start().await].map(|node| node.expect("a node"));
     for (node, by) in [(&one, "node/edge-1"), (&two, "node/edge-2")] {
         let _caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
-        book.has("link_up", &[("by", by), ("peer", "caller/ops")]).await;
+        audit_log.wait_for("link_up", &[("by", by), ("peer", "caller/ops")]).await;
     }
 }
 

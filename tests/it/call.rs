@@ -1,6 +1,6 @@
 //! What a call brings back: values, metadata, context, and every row of the table of outcomes.
 
-use crate::world::{Bounds, End, Scene, World, attached, background, check_status, soon};
+use crate::world::{RunEnd, Setup, SetupLimits, World, attached, check_status, soon, spawn};
 use bytes::Bytes;
 use dialback::{
     Call, Callee, Code, Context, DynHandler, Limits, Metadata, Name, Outcome, Reply, ReplyFuture,
@@ -42,13 +42,16 @@ async fn a_contract_is_called_by_type_and_by_name_in_both_spellings() {
     let _agent = attached(world.agent("shop", at).serve(Corner.into_service())).await;
     let handle = node.agent("shop").handle().expect("a name");
     let caller = world.caller("ops", at).connect().await.expect("a caller");
-    for (who, callee) in [
+    for (expected_caller, callee) in [
         ("node/edge-1", AsRef::<Callee>::as_ref(&handle).clone()),
         ("caller/ops", caller.agent("shop").expect("a name")),
     ] {
         let shop = ShopCaller::new(&callee);
         assert_eq!(shop.list_all().await, Ok(vec!["tea".into()]));
-        assert_eq!(shop.greet("you".into()).await, Ok(format!("{who} says hello to you")));
+        assert_eq!(
+            shop.greet("you".into()).await,
+            Ok(format!("{expected_caller} says hello to you"))
+        );
         assert_eq!(shop.put_aside("tea".into(), 2).await, Ok(("tea".into(), 2)));
         for method in ["Shop/PutAside", "Shop.PutAside"] {
             let aside: (String, u32) = callee.call(method, &("tea", 3)).await.expect("an answer");
@@ -59,10 +62,10 @@ async fn a_contract_is_called_by_type_and_by_name_in_both_spellings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_mebibytes_are_echoed_unchanged() {
-    let scene = Scene::open().await;
+    let setup = Setup::open().await;
     let bytes: Vec<u8> =
         (0..3 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    for (_, callee) in scene.ways_in() {
+    for (_, callee) in setup.callees() {
         let back: ByteBuf =
             callee.call("Stage/Echo", &ByteBuf::from(bytes.clone())).await.expect("an answer");
         assert!(back == bytes, "something else came back");
@@ -112,17 +115,17 @@ async fn metadata_keeps_its_order_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_knows_its_caller_deadline_and_call_id() {
-    let scene = Scene::open().await;
-    for (way, callee) in scene.ways_in() {
+    let setup = Setup::open().await;
+    for (way, callee) in setup.callees() {
         let ids = [format!("{way}-1"), format!("{way}-2")];
         for id in &ids {
             let call: Call<String> = callee.call("Stage/Note", id);
             let call = call.timeout(Duration::from_secs(20)).traceparent("00-ab-cd-01");
             assert_eq!(call.await.as_ref(), Ok(id));
         }
-        let [one, two] = [scene.stage.started(&ids[0]).await, scene.stage.started(&ids[1]).await];
-        let who = if way == "node" { "node/edge-1" } else { "caller/ops" };
-        assert_eq!(one.caller().to_string(), who);
+        let [one, two] = [setup.stage.started(&ids[0]).await, setup.stage.started(&ids[1]).await];
+        let expected_caller = if way == "node" { "node/edge-1" } else { "caller/ops" };
+        assert_eq!(one.caller().to_string(), expected_caller);
         assert_eq!(one.via().map(Name::as_str), Some("edge-1"), "which node it came by");
         assert!(one.remaining() <= Duration::from_secs(20), "{:?}", one.remaining());
         assert_eq!((one.attempt(), one.traceparent()), (1, Some("00-ab-cd-01")));
@@ -136,15 +139,15 @@ async fn a_handler_knows_its_caller_deadline_and_call_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed() {
-    let scene = Scene::open().await;
-    let absent = scene.node.agent("nobody").handle().expect("a name");
-    let remote = scene.caller.agent("nobody").expect("a name");
+    let setup = Setup::open().await;
+    let absent = setup.node.agent("nobody").handle().expect("a name");
+    let remote = setup.caller.agent("nobody").expect("a name");
     for callee in [absent.as_ref(), &remote] {
         let failed = callee.call::<String>("Stage/Note", "a").await;
         check_status(failed, Code::Unavailable, Outcome::NotExecuted);
     }
-    assert_eq!(scene.stage.all_runs(), 0);
-    assert!(scene.by_caller().call::<String>("Stage/Note", "a").await.is_ok());
+    assert_eq!(setup.stage.all_runs(), 0);
+    assert!(setup.by_caller().call::<String>("Stage/Note", "a").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,11 +162,11 @@ async fn agents_with_similar_names_are_never_confused() {
     let mut agents = Vec::new();
     for name in names {
         let own = name.to_owned();
-        let who = Service::new("Who").method("Are", move |(): (), _: Context| {
+        let named_service = Service::new("Who").method("Are", move |(): (), _: Context| {
             let own = own.clone();
             async move { Ok(own) }
         });
-        agents.push(attached(world.agent(name, at).serve(who)).await);
+        agents.push(attached(world.agent(name, at).serve(named_service)).await);
     }
     let caller = world.caller("ops", at).connect().await.expect("a caller");
     for name in names {
@@ -185,21 +188,21 @@ async fn agents_with_similar_names_are_never_confused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_service_or_method_is_unimplemented_and_nothing_was_executed() {
-    let scene = Scene::open().await;
-    for (_, callee) in scene.ways_in() {
+    let setup = Setup::open().await;
+    for (_, callee) in setup.callees() {
         for method in ["Stage/Nothing", "Nothing/Note"] {
             let failed = callee.call::<String>(method, "a").await;
             check_status(failed, Code::Unimplemented, Outcome::NotExecuted);
         }
         assert!(callee.call::<String>("Stage/Note", "b").await.is_ok());
     }
-    assert_eq!((scene.stage.runs("a"), scene.stage.runs("b")), (0, 2));
+    assert_eq!((setup.stage.runs("a"), setup.stage.runs("b")), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn undecodable_requests_and_bad_names_are_invalid_and_not_executed() {
-    let scene = Scene::open().await;
-    for (_, callee) in scene.ways_in() {
+    let setup = Setup::open().await;
+    for (_, callee) in setup.callees() {
         let calls: [Call<String>; 5] = [
             callee.call("Stage/Note", &7),
             callee.call_encoded("Stage/Note", Bytes::from_static(b"\x61a trailing")),
@@ -211,17 +214,17 @@ async fn undecodable_requests_and_bad_names_are_invalid_and_not_executed() {
             check_status(call.await, Code::InvalidArgument, Outcome::NotExecuted);
         }
     }
-    assert_eq!(scene.stage.all_runs(), 0);
-    assert!(scene.by_caller().call::<String>("Stage/Note", "a").await.is_ok());
+    assert_eq!(setup.stage.all_runs(), 0);
+    assert!(setup.by_caller().call::<String>("Stage/Note", "a").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_that_a_handler_returns_travels_with_its_code_as_app_error() {
-    let scene = Scene::open().await;
-    for (way, callee) in scene.ways_in() {
+    let setup = Setup::open().await;
+    for (way, callee) in setup.callees() {
         let status = callee.call::<()>("Stage/Fail", way).await;
         let status = check_status(status, Code::NotFound, Outcome::AppError);
-        assert_eq!((status.message(), scene.stage.runs(way)), (way, 1));
+        assert_eq!((status.message(), setup.stage.runs(way)), (way, 1));
     }
 }
 
@@ -243,39 +246,39 @@ async fn a_status_that_a_handler_passes_on_is_its_own_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_only_its_own_call_with_internal_unknown() {
-    let scene = Scene::open().await;
-    for (way, callee) in scene.ways_in() {
+    let setup = Setup::open().await;
+    for (way, callee) in setup.callees() {
         let held = format!("held-{way}");
-        let beside = background(callee.call::<String>("Stage/Hold", &held).into_future());
-        scene.stage.started(&held).await;
+        let beside = spawn(callee.call::<String>("Stage/Hold", &held).into_future());
+        setup.stage.started(&held).await;
         let failed = callee.call::<()>("Stage/Panic", way).await;
         check_status(failed, Code::Internal, Outcome::Unknown);
-        assert_eq!(scene.stage.ended(way).await, End::Dropped);
+        assert_eq!(setup.stage.ended(way).await, RunEnd::Dropped);
         assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
-        scene.stage.open();
+        setup.stage.open();
         assert_eq!(soon("the call beside it ends", beside).await, Ok(held));
-        scene.stage.close();
-        assert_eq!(scene.stage.runs(way), 1);
+        setup.stage.close();
+        assert_eq!(setup.stage.runs(way), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_that_panic_return_their_permits() {
     let few = Limits { calls_in_flight_max: 2, ..Limits::default() };
-    let scene = Scene::with(Bounds { agent: few, ..Bounds::default() }).await;
+    let setup = Setup::with(SetupLimits { agent: few, ..SetupLimits::default() }).await;
     for round in 0..50 {
-        let failed = scene.by_node().call::<()>("Stage/Panic", &format!("{round}")).await;
+        let failed = setup.by_node().call::<()>("Stage/Panic", &format!("{round}")).await;
         check_status(failed, Code::Internal, Outcome::Unknown);
     }
-    assert!(scene.by_node().call::<String>("Stage/Note", "after").await.is_ok());
+    assert!(setup.by_node().call::<String>("Stage/Note", "after").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_does_not_decode_is_internal_unknown() {
-    let scene = Scene::open().await;
-    let failed = scene.by_caller().call::<u64>("Stage/Note", "a").await;
+    let setup = Setup::open().await;
+    let failed = setup.by_caller().call::<u64>("Stage/Note", "a").await;
     check_status(failed, Code::Internal, Outcome::Unknown);
-    assert_eq!(scene.stage.runs("a"), 1);
+    assert_eq!(setup.stage.runs("a"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,16 +289,16 @@ async fn an_error_with_the_code_ok_is_never_a_success() {
         Err::<(), _>(Status::new(Code::Ok, "an error that says OK"))
     });
     let _agent = attached(world.agent("odd", node.local_addr()).serve(service)).await;
-    let odd = node.agent("odd").handle().expect("a name");
-    let status = odd.call::<()>("Odd/Fail", &()).await.expect_err("an error");
+    let unusual = node.agent("odd").handle().expect("a name");
+    let status = unusual.call::<()>("Odd/Fail", &()).await.expect_err("an error");
     assert!(!status.is_safe_to_retry() && status.code() != Code::Ok, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_never_polled_is_never_made() {
-    let scene = Scene::open().await;
-    drop(scene.by_caller().call::<String>("Stage/Note", "never"));
-    drop(scene.by_caller().call::<String>("Stage/Note", "never").into_future());
-    assert!(scene.by_caller().call::<String>("Stage/Note", "made").await.is_ok());
-    assert_eq!((scene.stage.runs("never"), scene.stage.runs("made")), (0, 1));
+    let setup = Setup::open().await;
+    drop(setup.by_caller().call::<String>("Stage/Note", "never"));
+    drop(setup.by_caller().call::<String>("Stage/Note", "never").into_future());
+    assert!(setup.by_caller().call::<String>("Stage/Note", "made").await.is_ok());
+    assert_eq!((setup.stage.runs("never"), setup.stage.runs("made")), (0, 1));
 }

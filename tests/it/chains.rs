@@ -1,7 +1,7 @@
 //! A certificate holds no longer than the intermediates that vouch for it: at load, in warnings,
 //! and on every kind of link.
 
-use crate::world::{Pki, said, soon, until};
+use crate::world::{Pki, logged, soon, until};
 use dialback::{
     Agent, AgentEvent, Caller, CloseCode, ConfigUpdate, CredentialFiles, Credentials,
     CredentialsError, Events, LinkFault, Node, NodeEvent, NodePolicy,
@@ -132,14 +132,14 @@ fn an_intermediate_that_has_expired_or_is_not_valid_yet_is_named_when_its_file_i
         Pki::load(&pki.leaf(&pki.profile("agent/a"), others), &pki.root_pem).map(drop)
     };
     let ended = pki.intermediate(ago(9 * DAY), ago(2 * SECOND));
-    let told = load(&[&ended]).expect_err("refused");
-    assert!(matches!(&told, CredentialsError::IntermediateExpired { .. }), "{told}");
-    let told = told.to_string();
-    assert!(told.contains("CN=Issuing") && told.contains("has expired"), "{told}");
+    let error = load(&[&ended]).expect_err("refused");
+    assert!(matches!(&error, CredentialsError::IntermediateExpired { .. }), "{error}");
+    let error = error.to_string();
+    assert!(error.contains("CN=Issuing") && error.contains("has expired"), "{error}");
     let early = pki.intermediate(in_seconds(600), in_seconds(6_000));
-    let told = load(&[&early]).expect_err("refused");
-    assert!(matches!(&told, CredentialsError::NotValidYet { .. }), "{told}");
-    assert!(told.to_string().contains("CN=Issuing"), "{told}");
+    let error = load(&[&early]).expect_err("refused");
+    assert!(matches!(&error, CredentialsError::NotValidYet { .. }), "{error}");
+    assert!(error.to_string().contains("CN=Issuing"), "{error}");
     for others in [&[&pki.good, ended.as_str()][..], &[&ended, &pki.good], &[&early, &pki.good]] {
         load(others).expect("the one that holds counts");
     }
@@ -188,12 +188,12 @@ async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_rema
     let (code, text) = lost(&mut events, "brief").await;
     assert_eq!(code, CloseCode::Expired);
     assert!(text.contains("CN=Issuing"), "{text}");
-    said(&["closed the link of caller/brief", "CN=Issuing", "has expired"]).await;
+    logged(&["closed the link of caller/brief", "CN=Issuing", "has expired"]).await;
     // Our own side said it before.
-    said(&["in the chain of the certificate of agent/brief", "CN=Issuing", "ends in"]).await;
+    logged(&["in the chain of the certificate of agent/brief", "CN=Issuing", "ends in"]).await;
     assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 2);
     assert_eq!(spare.nodes().len(), 1);
-    said(&["refused the certificate that names agent/brief", "CN=Issuing", "has expired"]).await;
+    logged(&["refused the certificate that names agent/brief", "CN=Issuing", "has expired"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +214,7 @@ async fn an_agent_and_a_caller_close_the_link_to_a_node_whose_intermediate_expir
     });
     assert_eq!(closed(reason.await).0, CloseCode::Expired);
     // The next handshake names it, which the TLS alert does not.
-    said(&["refused the certificate that names node/brief", "CN=Issuing", "has expired"]).await;
+    logged(&["refused the certificate that names node/brief", "CN=Issuing", "has expired"]).await;
     // The caller looks at its links at moments of its own, within a second of the agent.
     let refusal = soon("the caller has no link", async {
         loop {
@@ -241,7 +241,7 @@ async fn exactly_one_new_link_is_made_before_the_nodes_intermediate_expires() {
     let at = node.local_addr().to_string();
     let agent = agent_of(pki.credentials("agent/a", &[&pki.good]), &node).await;
     // The leaf lasts for 90 days: it is the intermediate for which a newer chain is looked for.
-    said(&[&at, "it shows no newer one"]).await;
+    logged(&[&at, "it shows no newer one"]).await;
     let mut events = agent.events();
     node.apply(trusting(with(&pki.good))).await.expect("applied");
     let registered = soon("it registers once more", events.next()).await.expect("one");

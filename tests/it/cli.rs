@@ -3,7 +3,7 @@
 
 mod auditing;
 mod calls;
-mod canary;
+mod secrets;
 mod certificates;
 mod clock;
 mod connect;
@@ -14,14 +14,14 @@ mod files;
 mod forwarding;
 mod http;
 mod killed;
-mod lists;
-mod local;
+mod crls;
+mod start_errors;
 mod memory;
-mod paused;
+mod suspended;
 mod pem;
 mod process;
 mod programs;
 mod reload;
-mod staying;
+mod lifecycle;
 mod tcp;
 mod tokens;

@@ -21,8 +21,8 @@ fn compiled(contract: &str) -> String {
 
 #[track_caller]
 fn check(contract: &str, sentence: &str) {
-    let said = compiled(contract);
-    assert!(said.contains(&format!("contract!: {sentence}")), "{contract}\n{said}");
+    let output = compiled(contract);
+    assert!(output.contains(&format!("contract!: {sentence}")), "{contract}\n{output}");
 }
 
 #[test]

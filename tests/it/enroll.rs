@@ -1,12 +1,12 @@
 //! Certificates over the wire: who gets one, for whom, how often, and what strangers can do about
 //! it.
 
-mod desk;
+mod requests;
 mod joins;
 mod raw;
 mod renewals;
 mod roles;
-mod strangers;
+mod unauthenticated;
 
 use crate::world::soon;
 use dialback::{
@@ -41,9 +41,9 @@ impl Site {
         CertsDir::new(self.path("ca"))
     }
 
-    fn token(&self, party: &str) -> JoinToken {
-        let party = party.parse().expect("a party");
-        self.ca().make_token(&party, HOUR, SystemTime::now()).expect("a token")
+    fn token(&self, peer: &str) -> JoinToken {
+        let peer = peer.parse().expect("a party");
+        self.ca().make_token(&peer, HOUR, SystemTime::now()).expect("a token")
     }
 
     /// An enroller on a free port, with leafs that hold for so long.

@@ -8,12 +8,12 @@
 //! | row | fault | tests |
 //! |---|---|---|
 //! | F01 | agent killed at five points | `outcomes`; by SIGKILL and a ledger on disk: `cli::killed`; `reconnect::calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_once` |
-//! | F05 | many agents reconnect at once | `faults::crowd`; that attempts are spread: `backoff` (unit) |
+//! | F05 | many agents reconnect at once | `faults::mass_reconnect`; that attempts are spread: `backoff` (unit) |
 //! | F06 | no stream, one stream granted | `hostile::credit`; waiting in order: `limits::the_queue_fills_to_its_limit_refuses_one_more_and_keeps_its_order` |
 //! | F07 | silent streams | `hostile::silence` |
-//! | | huge claims, deep nesting, lies, trailing bytes, double keys | `hostile::requests::frames_at_their_limit_pass_and_over_it_are_refused_by_their_header`, `cbor_with_wrong_lengths_deep_nesting_or_duplicate_keys_is_refused`, `keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored`; memory: `faults::claims` |
+//! | | huge claims, deep nesting, lies, trailing bytes, double keys | `hostile::requests::frames_at_their_limit_pass_and_over_it_are_refused_by_their_header`, `cbor_with_wrong_lengths_deep_nesting_or_duplicate_keys_is_refused`, `keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored`; memory: `faults::length_claims` |
 //! | | END twice, data after END, unknown kinds | `hostile::requests::a_request_is_one_message_then_end_then_fin`, `unknown_frame_kinds_are_refused_below_0x80_and_skipped_above`, `a_first_frame_that_is_not_a_head_ends_the_stream`; in replies: `hostile::replies`; on the control stream: `hostile::control` |
-//! | F08 | strangers in crowds, stalled handshakes, garbage | `hostile::strangers`; shares and turns: `handshake_limiter`, `fair_queue` (unit) |
+//! | F08 | strangers in crowds, stalled handshakes, garbage | `hostile::unauthenticated`; shares and turns: `handshake_limiter`, `fair_queue` (unit) |
 //! | F09 | loss, corruption, doubles, reordering, dead times, delay | `faults::paths` |
 //! | F10 | the agent's address changes | `reconnect::a_call_in_flight_survives_a_change_of_the_agents_address`, `faults::paths::calls_and_link_survive_an_agents_port_that_changes_every_half_second` |
 //! | F14 | an agent stops under load, over bad paths | `faults::stops`; over good ones: `shutdown`, `cli::draining` |
@@ -23,15 +23,15 @@
 //! | F20 | the caller drops | `cancel` |
 //! | F25 | handlers that panic, block, spin | `faults::handlers`; `call::handlers_that_panic_return_their_permits`, `cancel::the_permit_is_held_until_a_cancelled_handler_has_ended` |
 //! | F26 | one link too many | `limits::the_last_link_of_a_caller_is_accepted_and_one_more_is_refused_until_one_closes`, `a_caller_at_its_link_limit_renews_and_its_old_link_ends_after_its_calls` |
-//! | | handshakes of one address, in a time and at once | `hostile::floods::handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not`, `hostile::strangers::a_validated_address_gets_its_whole_limit_and_delays_no_other`, `an_unvalidated_address_gets_half_of_its_limit_and_delays_no_other` |
+//! | | handshakes of one address, in a time and at once | `hostile::floods::handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not`, `hostile::unauthenticated::a_validated_address_gets_its_whole_limit_and_delays_no_other`, `an_unvalidated_address_gets_half_of_its_limit_and_delays_no_other` |
 //! | | calls over a rule's rate or places | `quotas` |
-//! | F27 | long runs | `faults::drift` |
-//! | F28 | other versions, other protocols, unknown keys | `hostile::door::unauthenticated_clients_and_other_protocols_get_only_an_alert`, `hostile::control::version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_both`, `hostile::requests::keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored` |
-//! | F29 | texts of peers that break lines or steer terminals, 100,000 method names | `audit::texts`; in output of the command line: `bin::dialback::output` (unit) |
+//! | F27 | long runs | `faults::leaks` |
+//! | F28 | other versions, other protocols, unknown keys | `hostile::admission::unauthenticated_clients_and_other_protocols_get_only_an_alert`, `hostile::control::version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_both`, `hostile::requests::keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored` |
+//! | F29 | texts of peers that break lines or steer terminals, 100,000 method names | `audit::peer_text`; in output of the command line: `bin::dialback::output` (unit) |
 
-mod claims;
-mod crowd;
-mod drift;
+mod length_claims;
+mod mass_reconnect;
+mod leaks;
 mod handlers;
 mod paths;
 mod stops;

@@ -2,11 +2,11 @@
 //! can so do what ours never would.
 
 use crate::raw_peer::{
-    Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, drain, end, goodbye,
+    Cbor, Head, Issuer, RawLink, RawListener, RawStream, Settings, StreamEnd, drain, end, goodbye,
     hello_of, kind, message, ping, register, registered, soon, status, welcome,
 };
 use crate::world::{
-    Background, Stage, World, background, check_status, lined_up, said, until_told,
+    Background, Stage, World, check_status, logged, poll_in_order, spawn, until_event,
 };
 use dialback::{
     Agent, AgentEvent, Callee, Caller, CloseCode, Code, ConfigUpdate, Node, NodeEvent, NodePolicy,
@@ -32,10 +32,10 @@ async fn node(issuer: &Issuer, stage: &Stage) -> Node {
 async fn linked(
     issuer: &Issuer,
     node: &Node,
-    party: &str,
+    peer: &str,
     instance: [u8; 16],
 ) -> (RawLink, RawStream) {
-    let link = RawLink::dial(node.local_addr(), &issuer.credentials(party)).await;
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials(peer)).await;
     let mut control = link.open().await;
     control.send(&hello_of(instance, [1, 1], 16)).await;
     control.expect(kind::WELCOME).await;
@@ -72,12 +72,12 @@ async fn answer(stream: &mut RawStream, text: &str) {
 /// A call by the node's own program to the agent `raw`.
 fn call(node: &Node) -> Background<Result<String, Status>> {
     let agent = node.agent("raw").handle().expect("a name");
-    background(agent.call("Echo/Echo", "x").into_future())
+    spawn(agent.call("Echo/Echo", "x").into_future())
 }
 
 /// The last stream that a DRAIN names.
-fn last_stream(words: &[u8]) -> u64 {
-    Cbor::decode(words).key(2).expect("last_stream").as_uint()
+fn last_stream(payload: &[u8]) -> u64 {
+    Cbor::decode(payload).key(2).expect("last_stream").as_uint()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,11 +87,11 @@ async fn a_draining_node_finishes_accepted_calls_and_starts_none_above_the_last_
     let (link, mut control) = linked(&issuer, &node, "caller/ops", ONE).await;
     let mut taken = ask(&link, Head::here("Stage/Hold"), "taken").await;
     stage.started("taken").await;
-    let stopping = background(node.shutdown());
+    let stopping = spawn(node.shutdown());
     assert_eq!(last_stream(&control.expect(kind::DRAIN).await), 4);
     for _ in 0..3 {
         let mut late = ask(&link, Head::here("Stage/Note"), "late").await;
-        assert_eq!(late.frame().await, Err(Ended::Reset(StreamCode::Draining.number())));
+        assert_eq!(late.frame().await, Err(StreamEnd::Reset(StreamCode::Draining.number())));
         assert!(late.stop_code().await.is_none_or(|code| code == StreamCode::Draining.number()));
     }
     is_read(&mut control).await;
@@ -99,8 +99,8 @@ async fn a_draining_node_finishes_accepted_calls_and_starts_none_above_the_last_
     stage.open();
     let reply = taken.reply().await;
     assert_eq!((reply.code, reply.outcome), (0, 0), "{}", reply.text);
-    let words = Cbor::decode(&control.expect(kind::GOODBYE).await);
-    assert_eq!(words.key(0), Some(&Cbor::Uint(CloseCode::Drained.number())));
+    let payload = Cbor::decode(&control.expect(kind::GOODBYE).await);
+    assert_eq!(payload.key(0), Some(&Cbor::Uint(CloseCode::Drained.number())));
     // A peer that does not close the link itself is not waited for any longer.
     assert_eq!(link.closed().await, (CloseCode::Drained.number(), "the node stops".into()));
     soon("the node stops", stopping).await;
@@ -115,7 +115,7 @@ async fn a_draining_node_notifies_every_peer_first_and_ends_once_all_have_closed
     let (caller, mut of_caller) = linked(&issuer, &node, "caller/ops", TWO).await;
     let mut held = ask(&caller, Head::here("Stage/Hold"), "held").await;
     stage.started("held").await;
-    let stopping = background(node.shutdown());
+    let stopping = spawn(node.shutdown());
     assert_eq!(last_stream(&of_agent.expect(kind::DRAIN).await), 0);
     assert_eq!(last_stream(&of_caller.expect(kind::DRAIN).await), 4);
     stage.open();
@@ -172,7 +172,7 @@ async fn an_agent_that_unregisters_gets_no_new_calls_and_finishes_its_own() {
     let reply = soon("the call in flight ends", in_flight).await;
     assert_eq!(reply.as_deref(), Ok("late but whole"));
     assert_eq!(link.closed().await, (0x40, "raw has finished".into()));
-    until_told("the node knows", node.events(), || !node.agents()[0].attached).await;
+    until_event("the node knows", node.events(), || !node.agents()[0].attached).await;
     assert!(!node.agents()[0].draining);
     let mut next = async || soon("an event", events.next()).await.expect("the node runs");
     assert!(matches!(next().await, NodeEvent::Attached { agent, .. } if agent.as_str() == "raw"));
@@ -235,15 +235,15 @@ async fn an_agent_reattaches_before_the_link_of_a_draining_node_is_closed() {
     soon("both are there", agent.registered(2)).await;
     // What the agent asks goes to the successor.
     let node = agent.node();
-    let asked = background(node.call::<String>("Echo/Echo", "x").into_future());
+    let pending = spawn(node.call::<String>("Echo/Echo", "x").into_future());
     answer(&mut new.accept().await, "by the successor").await;
-    assert_eq!(soon("its call ends", asked).await.as_deref(), Ok("by the successor"));
+    assert_eq!(soon("its call ends", pending).await.as_deref(), Ok("by the successor"));
     assert!(old.is_open());
     stage.open();
     assert_eq!(in_flight.reply().await.code, 0);
     of_old.send(&goodbye(0x42)).await;
     assert_eq!(old.closed().await.0, CloseCode::Goodbye.number());
-    until_told("one link is left", agent.events(), || agent.nodes().len() == 1).await;
+    until_event("one link is left", agent.events(), || agent.nodes().len() == 1).await;
     assert!(new.is_open());
 }
 
@@ -254,7 +254,7 @@ async fn a_caller_finishes_old_calls_and_makes_new_ones_over_the_next_link() {
     let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
     let (caller, (old, mut of_old)) = tokio::join!(connect, welcomed(&listener));
     let callee = caller.expect("a caller").node();
-    let call = |text: &str| background(callee.call::<String>("Echo/Echo", text).into_future());
+    let call = |text: &str| spawn(callee.call::<String>("Echo/Echo", text).into_future());
     let before = call("before");
     let mut taken = old.accept().await;
     taken.expect(kind::HEAD).await;
@@ -333,19 +333,19 @@ async fn a_certificate_used_twice_is_logged_as_an_error_and_the_returning_agent_
         assert!(text.contains("give each a certificate of its own"), "{text}");
         assert!(incumbent.0.is_open() && is_shown());
     }
-    said(&["certificate of agent raw is in use twice", "127.0.0.1", "certs issue agent"]).await;
-    let mut told = 0;
+    logged(&["certificate of agent raw is in use twice", "127.0.0.1", "certs issue agent"]).await;
+    let mut takeovers = 0;
     loop {
         match soon("an event", events.next()).await.expect("the node runs") {
             NodeEvent::CertificateUsedTwice { agent } => {
-                assert_eq!((agent.as_str(), told), ("raw", 4));
+                assert_eq!((agent.as_str(), takeovers), ("raw", 4));
                 break;
             }
             NodeEvent::TakenOver { agent, old, new } => {
                 assert!(agent.as_str() == "raw" && old != new);
-                told += 1;
+                takeovers += 1;
             }
-            NodeEvent::Attached { .. } => assert_eq!(told, 0),
+            NodeEvent::Attached { .. } => assert_eq!(takeovers, 0),
             other => panic!("{other:?}"),
         }
     }
@@ -399,7 +399,7 @@ async fn a_link_that_closes_while_it_registers_leaves_no_agent_behind() {
         assert_eq!(soon("the call ends", call).await.as_deref(), Ok("here"));
     }
     link.connection.close(0x40u32.into(), b"done");
-    until_told("nobody is attached", node.events(), || {
+    until_event("nobody is attached", node.events(), || {
         node.agents().iter().all(|agent| !agent.attached)
     })
     .await;
@@ -420,12 +420,12 @@ async fn an_agent_whose_node_does_not_answer_still_shuts_down() {
     soon("registration", agent.registered(1)).await;
     let mut held = ask(&link, Head::here("Stage/Hold"), "held").await;
     stage.started("held").await;
-    let stopping = background(agent.shutdown());
+    let stopping = spawn(agent.shutdown());
     // It is asked for no more calls and does not say that it has heard; nor does it close the link.
     control.expect(kind::REGISTER).await;
     control.expect(kind::DRAIN).await;
     let mut late = ask(&link, Head::here("Stage/Note"), "late").await;
-    assert_eq!(late.frame().await, Err(Ended::Reset(StreamCode::Draining.number())));
+    assert_eq!(late.frame().await, Err(StreamEnd::Reset(StreamCode::Draining.number())));
     stage.open();
     assert_eq!(held.reply().await.code, 0);
     control.expect(kind::GOODBYE).await;
@@ -483,7 +483,7 @@ async fn a_call_routed_before_registered_arrives_is_answered_by_a_stopping_agent
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = agent_of(&issuer, &listener, &stage);
     let (link, mut control, mut call) = unconfirmed(&listener, &stage).await;
-    let stopping = background(agent.shutdown());
+    let stopping = spawn(agent.shutdown());
     // It asks for no more calls at once, not only when the first registration is confirmed.
     control.expect(kind::REGISTER).await;
     control.send(&[registered(1), registered(2)].concat()).await;
@@ -500,7 +500,7 @@ async fn a_call_on_the_second_link_of_a_renewal_is_answered_by_a_stopping_agent(
     let stage = Stage::default();
     let Renewing { agent, old, _of_old, _listener, new: (new, mut of_new, mut call) } =
         renewing(&stage).await;
-    let stopping = background(agent.shutdown());
+    let stopping = spawn(agent.shutdown());
     of_new.expect(kind::REGISTER).await;
     old.connection.close(0x40u32.into(), b"gone");
     of_new.send(&[registered(1), registered(2)].concat()).await;
@@ -583,14 +583,14 @@ async fn check_goodbye_of_a_node<N: Future<Output = (RawLink, RawStream)>>(
     next: impl FnOnce() -> N,
 ) {
     let call = |text: &str| callee.call::<String>("Echo/Echo", text);
-    let before = background(call("before").into_future());
+    let before = spawn(call("before").into_future());
     let mut taken = old.accept().await;
     taken.expect(kind::HEAD).await;
     of_old.send(&goodbye(0x42)).await;
     is_read(&mut of_old).await;
     // Polled here, so that the call chooses its link before the old one can end.
-    let after = lined_up([call("after")]).await.remove(0);
-    let after = background(after);
+    let after = poll_in_order([call("after")]).await.remove(0);
+    let after = spawn(after);
     assert!(old.is_open() && !before.is_finished(), "the reply is not waited for");
     answer(&mut taken, "by the old link").await;
     assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old link"));
@@ -653,7 +653,7 @@ async fn a_caller_that_renews_closes_its_old_link_after_the_last_reply_with_a_re
     let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
     let (caller, (old, _of_old)) = tokio::join!(connect, welcomed(&listener));
     let caller = caller.expect("a caller");
-    let before = background(caller.node().call::<String>("Echo/Echo", "x").into_future());
+    let before = spawn(caller.node().call::<String>("Echo/Echo", "x").into_future());
     let mut taken = old.accept().await;
     taken.expect(kind::HEAD).await;
     caller.apply(issuer.credentials("caller/ops")).await.expect("applied");

@@ -7,4 +7,4 @@ mod requests;
 mod streams;
 mod trust;
 mod upstream;
-mod ways;
+mod through_node;

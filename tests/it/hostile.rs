@@ -2,16 +2,16 @@
 
 mod control;
 mod credit;
-mod door;
+mod admission;
 mod floods;
 mod memory;
 mod replies;
 mod requests;
 mod silence;
-mod slow_line;
+mod slow_path;
 // Only Linux has all of 127.0.0.0/8 on its loopback.
 #[cfg(target_os = "linux")]
-mod strangers;
+mod unauthenticated;
 
 use crate::raw_peer::{
     Issuer, RawLink, RawListener, RawStream, Settings, end, hello, kind, message, register,
@@ -71,8 +71,8 @@ fn agent(issuer: &Issuer, at: &str, ledger: &Ledger) -> Agent {
 }
 
 /// Dials a node and is welcomed.
-async fn linked(issuer: &Issuer, node: &Node, party: &str) -> (RawLink, RawStream) {
-    let link = RawLink::dial(node.local_addr(), &issuer.credentials(party)).await;
+async fn linked(issuer: &Issuer, node: &Node, peer: &str) -> (RawLink, RawStream) {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials(peer)).await;
     let mut control = link.open().await;
     control.send(&hello([1, 1], 16)).await;
     control.expect(kind::WELCOME).await;

@@ -1,21 +1,21 @@
 //! The HTTP door over real sockets: calls, streams, who may ask, what is refused, and what
 //! strangers cannot do to others.
 
-mod asking;
+mod authentication;
 mod calls;
 pub(crate) mod client;
-mod early;
+mod early_answers;
 mod floods;
 mod h2;
 mod heads;
 mod hostile;
-mod leaving;
-mod places;
+mod draining;
+mod connection_limits;
 mod streams;
 mod tls;
 
 use crate::world::{Stage, World, attached, soon};
-use client::{Http, Reply};
+use client::{Http, HttpReply};
 use dialback::{
     Agent, Context, Gateway, GatewayBuilder, Node, NodeBuilder, NodePolicy, Outbound, PeerName,
     Service, Status,
@@ -33,7 +33,7 @@ use std::{
 const TOKEN: &str = "good-token-of-ops";
 
 /// A node with a door, and the agent `warehouse` behind it.
-struct Open {
+struct GatewaySetup {
     world: World,
     node: Node,
     agent: Agent,
@@ -49,9 +49,9 @@ struct Ticks {
     sent: Arc<AtomicUsize>,
 }
 
-struct Running(Arc<AtomicUsize>);
+struct RunningStream(Arc<AtomicUsize>);
 
-impl Drop for Running {
+impl Drop for RunningStream {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -62,9 +62,9 @@ impl Ticks {
         self.running.load(Ordering::SeqCst)
     }
 
-    fn run(&self) -> Running {
+    fn run(&self) -> RunningStream {
         self.running.fetch_add(1, Ordering::SeqCst);
-        Running(self.running.clone())
+        RunningStream(self.running.clone())
     }
 
     fn service(&self) -> Service {
@@ -106,28 +106,28 @@ impl Ticks {
 }
 
 /// The judge of tokens in these tests.
-fn judge(token: &str, _now: std::time::SystemTime) -> Result<PeerName, String> {
+fn verify_token(token: &str, _now: std::time::SystemTime) -> Result<PeerName, String> {
     if token == TOKEN {
         return Ok("caller/ops".parse().expect("a party"));
     }
     Err("the token is not known here".into())
 }
 
-impl Open {
+impl GatewaySetup {
     /// Everybody is the caller `ops`, who may call everything.
     async fn anonymous() -> Self {
-        Self::with(|node| node, |door| door.anonymous("ops".parse().expect("a name"))).await
+        Self::with(|node| node, |gateway| gateway.anonymous("ops".parse().expect("a name"))).await
     }
 
     async fn with(
         node: impl FnOnce(NodeBuilder) -> NodeBuilder,
-        door: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+        gateway: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
     ) -> Self {
         let (world, stage, ticks) = (World::new(), Stage::default(), Ticks::default());
         let node = node(world.node().policy(policy())).start().await.expect("a node");
         let agent = world.agent("warehouse", node.local_addr());
         let agent = attached(agent.serve(stage.service()).serve(ticks.service())).await;
-        let gateway = door(Gateway::builder(&node).listen("127.0.0.1:0"));
+        let gateway = gateway(Gateway::builder(&node).listen("127.0.0.1:0"));
         let gateway = gateway.start().await.expect("a door");
         Self { world, node, agent, stage, ticks, gateway }
     }
@@ -137,11 +137,11 @@ impl Open {
     }
 
     /// A POST of JSON on a connection of its own.
-    async fn post(&self, path: &str, body: &str) -> Reply {
+    async fn post(&self, path: &str, body: &str) -> HttpReply {
         self.post_with(path, &[], body).await
     }
 
-    async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> HttpReply {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
         soon("an answer comes", Http::once(self.at(), "POST", path, &all, body.as_bytes())).await

@@ -2,8 +2,8 @@
 //! alone and is taken.
 
 use crate::world::{
-    RawNode, Shown, SilentPort, TicketBox, World, attached, check_status, dial_early, dial_raw,
-    quic_client, said, soon, start_at,
+    Presented, RawNode, SilentPort, TicketStore, World, attached, check_status, dial_early,
+    dial_raw, logged, quic_client, soon, start_at,
 };
 use dialback::{
     ALPN, Agent, Caller, CloseCode, Code, ConnectError, LinkFault, Node, Outcome, StartError,
@@ -54,21 +54,21 @@ fn for_servers_only(profile: &mut LeafProfile) {
 }
 
 /// A leaf for a party, changed in one point.
-fn changed(world: &World, party: &str, change: fn(&mut LeafProfile)) -> Shown {
-    let mut profile = world.profile(party);
+fn changed(world: &World, peer: &str, change: fn(&mut LeafProfile)) -> Presented {
+    let mut profile = world.profile(peer);
     change(&mut profile);
-    Shown::Leaf(world.ca().leaf(&profile).expect("a leaf"))
+    Presented::Leaf(world.ca().leaf(&profile).expect("a leaf"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_accepts_a_good_certificate_and_rejects_every_other() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let good = world.credentials("agent/warehouse");
-    let dial = |shown| dial_raw(quic_client(&good, shown), node.local_addr());
-    let cases: [(&str, Shown, &[u64]); 7] = [
-        ("no certificate", Shown::Nothing, &[CERTIFICATE_REQUIRED]),
-        ("another CA", Shown::Leaf(stranger.leaf("agent/warehouse")), &[UNKNOWN_CA]),
+    let dial = |presented| dial_raw(quic_client(&good, presented), node.local_addr());
+    let cases: [(&str, Presented, &[u64]); 7] = [
+        ("no certificate", Presented::Nothing, &[CERTIFICATE_REQUIRED]),
+        ("another CA", Presented::Leaf(other_ca.leaf("agent/warehouse")), &[UNKNOWN_CA]),
         ("expired", changed(&world, "agent/warehouse", expired), &[CERTIFICATE_EXPIRED]),
         ("early", changed(&world, "agent/warehouse", not_yet_valid), &[CERTIFICATE_EXPIRED]),
         (
@@ -87,8 +87,8 @@ async fn a_node_accepts_a_good_certificate_and_rejects_every_other() {
             &[BAD_CERTIFICATE, UNSUPPORTED_CERTIFICATE],
         ),
     ];
-    for (what, shown, alerts) in cases {
-        let error = dial(shown).await.err().unwrap_or_else(|| panic!("{what}: was taken"));
+    for (what, presented, alerts) in cases {
+        let error = dial(presented).await.err().unwrap_or_else(|| panic!("{what}: was taken"));
         assert!(alert(&error).is_some_and(|alert| alerts.contains(&alert)), "{what}: {error:?}");
         assert!(dial(changed(&world, "agent/warehouse", |_| ())).await.is_ok(), "beside {what}");
     }
@@ -99,9 +99,9 @@ async fn a_node_accepts_a_good_certificate_and_rejects_every_other() {
 async fn only_an_agents_certificate_may_register() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
-    let dial = |party| {
-        let good = world.credentials(party);
-        dial_raw(quic_client(&good, Shown::Leaf(world.leaf(party))), node.local_addr())
+    let dial = |peer| {
+        let good = world.credentials(peer);
+        dial_raw(quic_client(&good, Presented::Leaf(world.leaf(peer))), node.local_addr())
     };
     let code_of = |error| match error {
         ConnectionError::ApplicationClosed(close) => {
@@ -125,26 +125,26 @@ async fn each_role_starts_only_with_a_certificate_of_its_own_role() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr().to_string();
-    for party in ["node/a", "agent/a", "caller/a"] {
-        let credentials = || world.credentials(party);
+    for peer in ["node/a", "agent/a", "caller/a"] {
+        let credentials = || world.credentials(peer);
         let as_node = Node::builder(credentials()).listen("127.0.0.1:0").start().await;
         let as_agent = Agent::builder(credentials()).node(&at).start();
         let as_caller = Caller::builder(credentials()).node(&at).connect().await;
         let is_wrong = |error: &StartError| matches!(error, StartError::Credentials(_));
-        assert!(as_node.as_ref().map_or_else(is_wrong, |_| party == "node/a"));
-        assert!(as_agent.as_ref().map_or_else(is_wrong, |_| party == "agent/a"));
+        assert!(as_node.as_ref().map_or_else(is_wrong, |_| peer == "node/a"));
+        assert!(as_agent.as_ref().map_or_else(is_wrong, |_| peer == "agent/a"));
         let as_caller = match as_caller {
-            Ok(_) => party == "caller/a",
-            Err(error) => party != "caller/a" && matches!(error, ConnectError::Start(_)),
+            Ok(_) => peer == "caller/a",
+            Err(error) => peer != "caller/a" && matches!(error, ConnectError::Start(_)),
         };
-        assert!(as_caller, "{party} as a caller");
+        assert!(as_caller, "{peer} as a caller");
     }
 }
 
 /// What a caller says of something that listens with this leaf.
-async fn met(world: &World, leaf: &Shown) -> LinkFault {
-    let Shown::Leaf(leaf) = leaf else { panic!("a node shows something") };
-    let node = RawNode::showing(&world.credentials("node/good"), leaf);
+async fn met(world: &World, leaf: &Presented) -> LinkFault {
+    let Presented::Leaf(leaf) = leaf else { panic!("a node shows something") };
+    let node = RawNode::presenting(&world.credentials("node/good"), leaf);
     match world.caller("ops", node.address()).connect().await.expect_err("it never welcomes") {
         ConnectError::Link(fault) => fault,
         error => panic!("{error}"),
@@ -152,23 +152,23 @@ async fn met(world: &World, leaf: &Shown) -> LinkFault {
 }
 
 /// The raw node sends away whoever believes it, with a code that no handshake brings.
-fn was_believed(fault: &LinkFault) -> bool {
+fn was_accepted(fault: &LinkFault) -> bool {
     matches!(fault, LinkFault::Closed { code: CloseCode::Unauthorized, by_peer: true, .. })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dialling_side_accepts_only_a_nodes_certificate() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     // Hosts and usage as a node has them: nothing but the role in the name tells them apart.
-    let posing = |party: &str| {
-        let uris = world.profile(party).uris;
+    let posing = |peer: &str| {
+        let uris = world.profile(peer).uris;
         let profile = LeafProfile { uris, ..world.profile("node/edge-1") };
-        Shown::Leaf(world.ca().leaf(&profile).expect("a leaf"))
+        Presented::Leaf(world.ca().leaf(&profile).expect("a leaf"))
     };
     let cases = [
         ("an agent's role", posing("agent/edge-1")),
         ("a caller's role", posing("caller/edge-1")),
-        ("another CA", Shown::Leaf(stranger.leaf("node/edge-1"))),
+        ("another CA", Presented::Leaf(other_ca.leaf("node/edge-1"))),
         ("expired", changed(&world, "node/edge-1", expired)),
         ("early", changed(&world, "node/edge-1", not_yet_valid)),
         ("another trust domain", changed(&world, "node/edge-1", other_domain)),
@@ -182,26 +182,26 @@ async fn the_dialling_side_accepts_only_a_nodes_certificate() {
             changed(&world, "node/edge-1", |profile| profile.usages = vec![Usage::ClientAuth]),
         ),
     ];
-    for (what, shown) in cases {
-        let fault = met(&world, &shown).await;
+    for (what, presented) in cases {
+        let fault = met(&world, &presented).await;
         assert!(matches!(fault, LinkFault::Handshake { is_identity: true, .. }), "{what}: {fault}");
         let status = ConnectError::Link(fault).to_status();
         check_status::<()>(Err(status), Code::Unauthenticated, Outcome::NotExecuted);
     }
     for twin in [posing("node/edge-1"), changed(&world, "node/edge-1", |_| ())] {
         let fault = met(&world, &twin).await;
-        assert!(was_believed(&fault), "{fault}");
+        assert!(was_accepted(&fault), "{fault}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_agent_logs_the_reason_and_never_registers() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
     // It believes our CA, so that only the node refuses; and the other way round it refuses the
     // node.
-    let leaf = stranger.leaf("agent/warehouse");
+    let leaf = other_ca.leaf("agent/warehouse");
     let refused = dialback::CredentialPem {
         cert: leaf.cert.as_bytes(),
         key: leaf.key.as_bytes(),
@@ -210,11 +210,11 @@ async fn a_rejected_agent_logs_the_reason_and_never_registers() {
     };
     let refused = dialback::Credentials::from_pem(&refused).expect("they load");
     let refused = Agent::builder(refused).node(at.to_string()).start().expect("an agent");
-    let refusing = stranger.agent("warehouse", at).start().expect("an agent");
+    let refusing = other_ca.agent("warehouse", at).start().expect("an agent");
     let port = at.port().to_string();
-    let line = said(&["refused: node", &port, "our certificate"]).await;
+    let line = logged(&["refused: node", &port, "our certificate"]).await;
     assert!(line.contains("CA") && line.contains("trying again, the next time in 1"), "{line}");
-    let line = said(&["refused: node", &port, "the peer's certificate"]).await;
+    let line = logged(&["refused: node", &port, "the peer's certificate"]).await;
     assert!(line.contains("CA"), "{line}");
     assert_eq!((refused.nodes(), refusing.nodes(), node.agents()), (vec![], vec![], vec![]));
     let good = attached(world.agent("warehouse", at)).await;
@@ -243,7 +243,7 @@ async fn a_node_whose_name_is_not_in_its_certificate_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_over_a_rejected_link_is_unauthenticated_and_not_executed() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
     let caller = world.caller("ops", at).connect().await.expect("a caller");
@@ -251,7 +251,7 @@ async fn a_call_over_a_rejected_link_is_unauthenticated_and_not_executed() {
     let absent = callee.call::<()>("Any/Thing", &()).await;
     check_status(absent, Code::Unavailable, Outcome::NotExecuted);
     soon("the node stops", node.shutdown()).await;
-    let _other = start_at(at, || stranger.node()).await;
+    let _other = start_at(at, || other_ca.node()).await;
     let refused = callee.call::<()>("Any/Thing", &()).timeout(Duration::from_secs(40)).await;
     check_status(refused, Code::Unauthenticated, Outcome::NotExecuted);
 }
@@ -261,21 +261,21 @@ async fn a_node_issues_no_ticket_that_would_skip_verification() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let good = world.credentials("agent/warehouse");
-    let tickets = TicketBox::new();
-    let mut config = quic_client(&good, Shown::Leaf(world.leaf("agent/warehouse")));
+    let tickets = TicketStore::new();
+    let mut config = quic_client(&good, Presented::Leaf(world.leaf("agent/warehouse")));
     config.resumption = tickets.resumption();
     config.enable_early_data = true;
     for _ in 0..2 {
         assert!(dial_raw(config.clone(), node.local_addr()).await.is_ok());
     }
-    assert_eq!(tickets.kept(), 0, "the node gave tickets");
+    assert_eq!(tickets.stored(), 0, "the node gave tickets");
     // A server that gives tickets fills the same box.
     let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
     giving.send_tls13_tickets = 2;
-    giving.session_storage = TicketBox::new();
+    giving.session_storage = TicketStore::new();
     let giving = RawNode::start(giving);
     assert!(dial_raw(config, giving.address()).await.is_err());
-    assert!(tickets.kept() > 0, "the box takes no tickets");
+    assert!(tickets.stored() > 0, "the box takes no tickets");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,13 +283,13 @@ async fn a_node_accepts_no_early_data_even_from_a_peer_with_a_ticket() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let good = world.credentials("agent/warehouse");
-    let mut config = quic_client(&good, Shown::Leaf(world.leaf("agent/warehouse")));
-    config.resumption = TicketBox::new().resumption();
+    let mut config = quic_client(&good, Presented::Leaf(world.leaf("agent/warehouse")));
+    config.resumption = TicketStore::new().resumption();
     config.enable_early_data = true;
     assert_eq!(dial_early(config.clone(), node.local_addr()).await, None, "without a ticket");
     let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
     giving.send_tls13_tickets = 4;
-    giving.session_storage = TicketBox::new();
+    giving.session_storage = TicketStore::new();
     giving.max_early_data_size = u32::MAX;
     let giving = RawNode::start(giving);
     assert!(dial_raw(config.clone(), giving.address()).await.is_err());
@@ -304,7 +304,7 @@ async fn a_node_accepts_no_early_data_even_from_a_peer_with_a_ticket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dialling_side_never_offers_to_resume() {
     let world = World::new();
-    let sessions = TicketBox::new();
+    let sessions = TicketStore::new();
     let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
     giving.send_tls13_tickets = 2;
     giving.session_storage = sessions.clone();
@@ -313,10 +313,10 @@ async fn the_dialling_side_never_offers_to_resume() {
     for _ in 0..2 {
         assert!(dial_raw(ours.clone(), giving.address()).await.is_err());
     }
-    assert!(sessions.kept() > 0, "the server gave no tickets");
+    assert!(sessions.stored() > 0, "the server gave no tickets");
     assert_eq!(sessions.offered(), 0, "our side came back with a ticket");
     let mut resuming = ours;
-    resuming.resumption = TicketBox::new().resumption();
+    resuming.resumption = TicketStore::new().resumption();
     for _ in 0..2 {
         assert!(dial_raw(resuming.clone(), giving.address()).await.is_err());
     }

@@ -1,6 +1,6 @@
 //! Every bound: what is at it passes, what is one past it is refused and says which bound it was.
 
-use crate::world::{Bounds, Scene, World, attached, background, check_status, lined_up, soon};
+use crate::world::{Setup, SetupLimits, World, attached, check_status, poll_in_order, soon, spawn};
 use bytes::Bytes;
 use dialback::{
     Body, Call, Caller, Code, ConnectError, Context, DynHandler, Limits, Metadata, NodeEvent,
@@ -25,41 +25,41 @@ async fn the_last_call_in_flight_is_accepted_and_one_more_is_refused() {
         // From the caller its own link is the narrow place, from the node the agent's.
         let wide = Limits { calls_in_flight_max: 256, ..limits.clone() };
         let node = if way == 0 { limits.clone() } else { wide };
-        let scene = Scene::with(Bounds { node, ..Bounds::default() }).await;
-        let (_, callee) = scene.ways_in().into_iter().nth(way).expect("two ways");
-        let held = lined_up(["a", "b", "c"].map(|id| callee.call::<String>("Stage/Hold", id)));
-        let held = held.await.into_iter().map(background).collect::<Vec<_>>();
-        scene.stage.busy(3).await;
+        let setup = Setup::with(SetupLimits { node, ..SetupLimits::default() }).await;
+        let (_, callee) = setup.callees().into_iter().nth(way).expect("two ways");
+        let held = poll_in_order(["a", "b", "c"].map(|id| callee.call::<String>("Stage/Hold", id)));
+        let held = held.await.into_iter().map(spawn).collect::<Vec<_>>();
+        setup.stage.busy(3).await;
         let refused = callee.call::<String>("Stage/Hold", "d").await;
         let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
         assert!(refused.message().contains("limit of 3 calls in flight"), "{refused}");
-        scene.stage.open();
+        setup.stage.open();
         for call in held {
             assert!(soon("a call ends", call).await.is_ok());
         }
         assert!(callee.call::<String>("Stage/Hold", "e").await.is_ok());
-        assert_eq!((scene.stage.runs("d"), scene.stage.all_runs()), (0, 4));
+        assert_eq!((setup.stage.runs("d"), setup.stage.all_runs()), (0, 4));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agents_own_limit_applies_to_calls_from_its_node() {
-    let scene = Scene::with(Bounds {
+    let setup = Setup::with(SetupLimits {
         agent: Limits { calls_in_flight_max: 2, ..Limits::default() },
         node: Limits { queue_max: 0, ..Limits::default() },
-        ..Bounds::default()
+        ..SetupLimits::default()
     })
     .await;
-    let callee = scene.by_node();
-    let held = lined_up(["a", "b"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
-    scene.stage.busy(2).await;
+    let callee = setup.by_node();
+    let held = poll_in_order(["a", "b"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
+    setup.stage.busy(2).await;
     let refused = callee.call::<String>("Stage/Hold", "c").await;
     check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
-    scene.stage.open();
+    setup.stage.open();
     for call in held {
         assert!(soon("a call ends", call).await.is_ok());
     }
-    assert_eq!(scene.stage.all_runs(), 2);
+    assert_eq!(setup.stage.all_runs(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,20 +70,20 @@ async fn the_queue_fills_to_its_limit_refuses_one_more_and_keeps_its_order() {
         queue_wait_max: Duration::from_secs(20),
         ..Limits::default()
     };
-    let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
-    let callee = scene.by_node();
-    let mut calls = lined_up(["1"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
-    scene.stage.started("1").await;
-    calls.extend(lined_up(["2", "3"].map(|id| callee.call::<String>("Stage/Hold", id))).await);
+    let setup = Setup::with(SetupLimits { node: one, ..SetupLimits::default() }).await;
+    let callee = setup.by_node();
+    let mut calls = poll_in_order(["1"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
+    setup.stage.started("1").await;
+    calls.extend(poll_in_order(["2", "3"].map(|id| callee.call::<String>("Stage/Hold", id))).await);
     let refused = callee.call::<String>("Stage/Hold", "4").await;
     let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
     assert!(refused.message().contains("queue of 2 is full"), "{refused}");
-    scene.stage.open();
+    setup.stage.open();
     // Awaited from the last to the first: the order in which they run is the queue's.
-    for call in calls.into_iter().map(background).rev().collect::<Vec<_>>() {
+    for call in calls.into_iter().map(spawn).rev().collect::<Vec<_>>() {
         assert!(soon("a call ends", call).await.is_ok());
     }
-    assert_eq!(scene.stage.order(), ["1", "2", "3"]);
+    assert_eq!(setup.stage.order(), ["1", "2", "3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,17 +93,17 @@ async fn a_call_that_gets_no_permit_in_time_is_refused() {
         queue_wait_max: Duration::from_millis(100),
         ..Limits::default()
     };
-    let scene = Scene::with(Bounds { node: hasty, ..Bounds::default() }).await;
-    for (way, callee) in scene.ways_in() {
-        let held = background(callee.call::<String>("Stage/Hold", way).into_future());
-        scene.stage.started(way).await;
+    let setup = Setup::with(SetupLimits { node: hasty, ..SetupLimits::default() }).await;
+    for (way, callee) in setup.callees() {
+        let held = spawn(callee.call::<String>("Stage/Hold", way).into_future());
+        setup.stage.started(way).await;
         let refused = callee.call::<String>("Stage/Hold", "late").await;
         check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
-        scene.stage.open();
+        setup.stage.open();
         assert!(soon("the call ends", held).await.is_ok());
-        scene.stage.close();
+        setup.stage.close();
     }
-    assert_eq!(scene.stage.runs("late"), 0);
+    assert_eq!(setup.stage.runs("late"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,16 +114,17 @@ async fn a_call_that_gets_no_stream_in_time_is_refused() {
         ..Limits::default()
     };
     let hasty = Limits { queue_wait_max: Duration::from_millis(100), ..Limits::default() };
-    let scene = Scene::with(Bounds { node: narrow, caller: hasty, ..Bounds::default() }).await;
-    let callee = scene.by_caller();
+    let setup =
+        Setup::with(SetupLimits { node: narrow, caller: hasty, ..SetupLimits::default() }).await;
+    let callee = setup.by_caller();
     // One in flight, as many in the node's queue as it has streams for, and the rest before their
     // streams.
     let ids: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
-    let waiting = lined_up(ids.iter().map(|id| callee.call::<String>("Stage/Hold", id))).await;
+    let waiting = poll_in_order(ids.iter().map(|id| callee.call::<String>("Stage/Hold", id))).await;
     let refused = callee.call::<String>("Stage/Hold", "late").await;
     let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
     assert!(refused.message().contains("granted no stream"), "{refused}");
-    scene.stage.open();
+    setup.stage.open();
     let mut answered = 0;
     for call in waiting {
         match soon("a call that waited ends", call).await {
@@ -132,7 +133,7 @@ async fn a_call_that_gets_no_stream_in_time_is_refused() {
         }
     }
     assert!(answered >= 32, "only {answered} had a stream");
-    assert_eq!((scene.stage.runs("late"), scene.stage.all_runs()), (0, answered));
+    assert_eq!((setup.stage.runs("late"), setup.stage.all_runs()), (0, answered));
 }
 
 /// Answers with as many bytes as the text that came says, or with as much metadata.
@@ -160,7 +161,7 @@ struct Sizes {
     ways: [dialback::Callee; 2],
 }
 
-async fn sizes(bounds: Bounds) -> Sizes {
+async fn sizes(bounds: SetupLimits) -> Sizes {
     let world = World::new();
     let node = world.node().limits(bounds.node).start().await.expect("a node");
     let at = node.local_addr();
@@ -185,7 +186,7 @@ fn small() -> Limits {
 
 /// Whoever has the small limit: a request at it passes, one byte more is refused before anything
 /// runs.
-async fn check_request_limit(bounds: Bounds) {
+async fn check_request_limit(bounds: SetupLimits) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
         let reply = send(callee, SMALL).metadata("reply-bytes", "1").raw().await;
@@ -197,17 +198,17 @@ async fn check_request_limit(bounds: Bounds) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_at_the_nodes_limit_passes_and_one_byte_more_does_not() {
-    check_request_limit(Bounds { node: small(), ..Bounds::default() }).await;
+    check_request_limit(SetupLimits { node: small(), ..SetupLimits::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_at_the_agents_limit_passes_and_one_byte_more_does_not() {
-    check_request_limit(Bounds { agent: small(), ..Bounds::default() }).await;
+    check_request_limit(SetupLimits { agent: small(), ..SetupLimits::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_at_the_callers_limit_passes_and_one_byte_more_does_not() {
-    let sizes = sizes(Bounds { caller: small(), ..Bounds::default() }).await;
+    let sizes = sizes(SetupLimits { caller: small(), ..SetupLimits::default() }).await;
     let [node, caller] = &sizes.ways;
     let call = |callee, bytes| send(callee, bytes).metadata("reply-bytes", "1").raw();
     assert!(call(caller, SMALL).await.is_ok() && call(node, SMALL + 1).await.is_ok());
@@ -217,7 +218,7 @@ async fn a_request_at_the_callers_limit_passes_and_one_byte_more_does_not() {
 
 /// Whoever has the small limit: a reply at it arrives; of one byte more nobody can say that nothing
 /// ran.
-async fn check_reply_limit(bounds: Bounds) {
+async fn check_reply_limit(bounds: SetupLimits) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
         let ask = |bytes: usize| send(callee, 1).metadata("reply-bytes", bytes.to_string()).raw();
@@ -228,17 +229,17 @@ async fn check_reply_limit(bounds: Bounds) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_at_the_agents_limit_arrives_and_one_byte_more_does_not() {
-    check_reply_limit(Bounds { agent: small(), ..Bounds::default() }).await;
+    check_reply_limit(SetupLimits { agent: small(), ..SetupLimits::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_at_the_nodes_limit_arrives_and_one_byte_more_does_not() {
-    check_reply_limit(Bounds { node: small(), ..Bounds::default() }).await;
+    check_reply_limit(SetupLimits { node: small(), ..SetupLimits::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_pairs_of_metadata_pass_and_sixty_five_do_not() {
-    let sizes = sizes(Bounds::default()).await;
+    let sizes = sizes(SetupLimits::default()).await;
     for callee in &sizes.ways {
         let with = |pairs: usize| {
             (0..pairs).fold(send(callee, 1), |call, n| call.metadata(format!("{n}"), ""))
@@ -253,7 +254,7 @@ async fn sixty_four_pairs_of_metadata_pass_and_sixty_five_do_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_kibibytes_of_metadata_pass_and_one_byte_more_does_not() {
-    let sizes = sizes(Bounds::default()).await;
+    let sizes = sizes(SetupLimits::default()).await;
     for callee in &sizes.ways {
         let with = |bytes: usize| send(callee, 1).metadata("key", "v".repeat(bytes - 3)).raw();
         assert!(with(8 * 1024).await.is_ok());
@@ -281,9 +282,9 @@ async fn the_last_link_of_a_caller_is_accepted_and_one_more_is_refused_until_one
 }
 
 /// The caller `ops` shows another certificate, and is linked once more.
-async fn renew_caller(scene: &Scene) {
-    let mut events = scene.node.events();
-    scene.caller.apply(scene.world.credentials("caller/ops")).await.expect("applied");
+async fn renew_caller(setup: &Setup) {
+    let mut events = setup.node.events();
+    setup.caller.apply(setup.world.credentials("caller/ops")).await.expect("applied");
     soon("the caller links once more", async {
         while !matches!(events.next().await, Some(NodeEvent::CallerLinked { .. })) {}
     })
@@ -293,46 +294,46 @@ async fn renew_caller(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_at_its_link_limit_renews_and_its_old_link_ends_after_its_calls() {
     let one = Limits { caller_links_max: 1, ..Limits::default() };
-    let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
-    let held = background(scene.by_caller().call::<String>("Stage/Hold", "held").into_future());
-    scene.stage.started("held").await;
-    let mut events = scene.node.events();
-    renew_caller(&scene).await;
-    let note = scene.by_caller().call::<String>("Stage/Note", "after").await;
+    let setup = Setup::with(SetupLimits { node: one, ..SetupLimits::default() }).await;
+    let held = spawn(setup.by_caller().call::<String>("Stage/Hold", "held").into_future());
+    setup.stage.started("held").await;
+    let mut events = setup.node.events();
+    renew_caller(&setup).await;
+    let note = setup.by_caller().call::<String>("Stage/Note", "after").await;
     assert_eq!(note.as_deref(), Ok("after"));
     // Nobody else has a place beside it.
-    let other = scene.world.caller("ops", scene.node.local_addr()).connect().await;
+    let other = setup.world.caller("ops", setup.node.local_addr()).connect().await;
     assert!(other.expect_err("another process").to_string().contains("caller_links_max"));
-    scene.stage.open();
+    setup.stage.open();
     assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
     soon("the former link ends", async {
         while !matches!(events.next().await, Some(NodeEvent::CallerLeft { .. })) {}
     })
     .await;
-    let note = scene.by_caller().call::<String>("Stage/Note", "last").await;
+    let note = setup.by_caller().call::<String>("Stage/Note", "last").await;
     assert_eq!(note.as_deref(), Ok("last"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_link_of_a_caller_whose_limit_is_one_replaces_the_first() {
     let one = Limits { caller_links_max: 1, ..Limits::default() };
-    let scene = Scene::with(Bounds { node: one, ..Bounds::default() }).await;
+    let setup = Setup::with(SetupLimits { node: one, ..SetupLimits::default() }).await;
     let mut held = Vec::new();
     for id in ["first", "second"] {
-        held.push(background(scene.by_caller().call::<String>("Stage/Hold", id).into_future()));
-        scene.stage.started(id).await;
-        renew_caller(&scene).await;
+        held.push(spawn(setup.by_caller().call::<String>("Stage/Hold", id).into_future()));
+        setup.stage.started(id).await;
+        renew_caller(&setup).await;
     }
     let [first, second] = <[_; 2]>::try_from(held).ok().expect("two calls");
     check_status(soon("it is cut", first).await, Code::Unavailable, Outcome::Unknown);
-    scene.stage.open();
+    setup.stage.open();
     // The node knows of the second link before the caller does, so that this call may have gone
     // over the first one.
     match soon("the second call ends", second).await {
         Ok(second) => assert_eq!(second, "second"),
-        cut => drop(check_status(cut, Code::Unavailable, Outcome::Unknown)),
+        failed => drop(check_status(failed, Code::Unavailable, Outcome::Unknown)),
     }
-    let note = scene.by_caller().call::<String>("Stage/Note", "last").await;
+    let note = setup.by_caller().call::<String>("Stage/Note", "last").await;
     assert_eq!(note.as_deref(), Ok("last"));
 }
 
@@ -346,22 +347,22 @@ async fn a_thousand_concurrent_calls_on_one_link_are_each_answered_once() {
     let world = World::new();
     let node = world.node().limits(wide.clone()).start().await.expect("a node");
     let stage = crate::world::Stage::default();
-    let nap = Service::new("Nap").method("Take", |ms: u64, _: Context| async move {
+    let sleeper = Service::new("Nap").method("Take", |ms: u64, _: Context| async move {
         tokio::time::sleep(Duration::from_millis(ms)).await;
         Ok(ms)
     });
     let agent = world.agent("warehouse", node.local_addr()).limits(wide);
-    let _agent = attached(agent.serve(nap).serve(stage.service())).await;
+    let _agent = attached(agent.serve(sleeper).serve(stage.service())).await;
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
-    let naps = (0..1_000).map(|_| callee.call::<u64>("Nap/Take", &300).into_future());
-    for call in naps.map(background).collect::<Vec<_>>() {
+    let sleeping = (0..1_000).map(|_| callee.call::<u64>("Nap/Take", &300).into_future());
+    for call in sleeping.map(spawn).collect::<Vec<_>>() {
         assert_eq!(soon("a nap ends", call).await, Ok(300));
     }
     // And truly at once: nobody leaves before all have come.
     let ids: Vec<String> = (0..1_000).map(|n| format!("{n}")).collect();
     let calls = ids.iter().map(|id| callee.call::<String>("Stage/Hold", id).into_future());
-    let calls: Vec<_> = calls.map(background).collect();
+    let calls: Vec<_> = calls.map(spawn).collect();
     stage.busy(1_000).await;
     stage.open();
     for (id, call) in ids.iter().zip(calls) {

@@ -2,7 +2,7 @@
 //! they share.
 
 mod audit;
-mod both_ways;
+mod bidirectional;
 mod call;
 mod cancel;
 mod chains;
@@ -30,11 +30,11 @@ mod protocol;
 mod quotas;
 mod raw_peer;
 mod reconnect;
-mod refused;
+mod rejections;
 mod renewal;
 mod restart;
 mod retries;
-mod roaming;
+mod migration;
 mod roles;
 mod routing;
 mod shutdown;

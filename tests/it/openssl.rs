@@ -27,19 +27,19 @@ authorityKeyIdentifier=keyid
 ";
 
 /// A directory in which `openssl` works: a root, an intermediate, and what that signs.
-struct Office(tempfile::TempDir);
+struct OpensslPki(tempfile::TempDir);
 
-impl Office {
+impl OpensslPki {
     fn open() -> Self {
-        let office = Self(tempfile::tempdir().expect("a directory"));
-        office.key("root", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"]);
-        office.key("middle", &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-        office.write("ca.ext", CA);
-        office.request("root");
-        office.run("x509 -req -in root.csr -key root.key -days 30 -extfile ca.ext -out root.pem");
-        office.request("middle");
-        office.sign("middle", "root", "ca.ext", 0x1001);
-        office
+        let pki = Self(tempfile::tempdir().expect("a directory"));
+        pki.key("root", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"]);
+        pki.key("middle", &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        pki.write("ca.ext", CA);
+        pki.request("root");
+        pki.run("x509 -req -in root.csr -key root.key -days 30 -extfile ca.ext -out root.pem");
+        pki.request("middle");
+        pki.sign("middle", "root", "ca.ext", 0x1001);
+        pki
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -87,9 +87,9 @@ impl Office {
 
     /// A leaf of the intermediate for a party whose key is there; the file has the leaf and then
     /// the intermediate.
-    fn leaf(&self, name: &str, party: &str) {
-        let hosts = if party.starts_with("node/") { ",IP:127.0.0.1,DNS:localhost" } else { "" };
-        let names = format!("subjectAltName=URI:spiffe://dialback.local/{party}{hosts}\n");
+    fn leaf(&self, name: &str, peer: &str) {
+        let hosts = if peer.starts_with("node/") { ",IP:127.0.0.1,DNS:localhost" } else { "" };
+        let names = format!("subjectAltName=URI:spiffe://dialback.local/{peer}{hosts}\n");
         self.write(&format!("{name}.ext"), format!("{LEAF}{names}"));
         self.request(name);
         self.sign(name, "middle", &format!("{name}.ext"), 0x2001);
@@ -145,7 +145,7 @@ async fn node_of(credentials: Credentials) -> Node {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_and_chains_of_openssl_link_agents_to_nodes() {
-    let office = Office::open();
+    let pki = OpensslPki::open();
     let p256 = ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
     let kinds: [(&str, &[&str]); 5] = [
         ("p256", &p256),
@@ -157,23 +157,23 @@ async fn keys_and_chains_of_openssl_link_agents_to_nodes() {
     let mut names: Vec<String> = kinds.map(|(name, _)| name.to_owned()).into();
     for (name, kind) in kinds {
         for role in ["node", "agent"] {
-            office.key(&format!("{role}-{name}"), kind);
+            pki.key(&format!("{role}-{name}"), kind);
         }
     }
     for role in ["node", "agent"] {
         // The older form of elliptic keys, which many guides still make.
-        office.run(&format!("ecparam -name prime256v1 -genkey -noout -out {role}-sec1.key"));
-        office.close(&format!("{role}-sec1"));
-        assert!(office.read(&format!("{role}-sec1.key")).contains("BEGIN EC PRIVATE KEY"));
+        pki.run(&format!("ecparam -name prime256v1 -genkey -noout -out {role}-sec1.key"));
+        pki.close(&format!("{role}-sec1"));
+        assert!(pki.read(&format!("{role}-sec1.key")).contains("BEGIN EC PRIVATE KEY"));
     }
     names.push("sec1".into());
     for name in &names {
         for role in ["node", "agent"] {
-            office.leaf(&format!("{role}-{name}"), &format!("{role}/{name}"));
+            pki.leaf(&format!("{role}-{name}"), &format!("{role}/{name}"));
         }
-        let node = node_of(office.credentials(&format!("node-{name}"))).await;
+        let node = node_of(pki.credentials(&format!("node-{name}"))).await;
         let at = node.local_addr().to_string();
-        let agent = Agent::builder(office.credentials(&format!("agent-{name}"))).node(&at);
+        let agent = Agent::builder(pki.credentials(&format!("agent-{name}"))).node(&at);
         let agent = attached(agent).await;
         assert_eq!(agent.nodes().len(), 1, "{name}");
         assert_eq!(node.agents()[0].name.as_str(), name);
@@ -182,14 +182,14 @@ async fn keys_and_chains_of_openssl_link_agents_to_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leaf_is_rejected_without_its_intermediate_and_accepted_with_it() {
-    let office = Office::open();
-    for (name, party) in [("node", "node/edge-1"), ("caller", "caller/ops")] {
-        office.key(name, &["ED25519"]);
-        office.leaf(name, party);
+    let pki = OpensslPki::open();
+    for (name, peer) in [("node", "node/edge-1"), ("caller", "caller/ops")] {
+        pki.key(name, &["ED25519"]);
+        pki.leaf(name, peer);
     }
-    let node = node_of(office.credentials("node")).await;
-    let bare = CredentialFiles { cert: office.path("caller.pem"), ..office.files("caller") };
-    for (files, is_taken) in [(office.files("caller"), true), (bare, false)] {
+    let node = node_of(pki.credentials("node")).await;
+    let bare = CredentialFiles { cert: pki.path("caller.pem"), ..pki.files("caller") };
+    for (files, is_taken) in [(pki.files("caller"), true), (bare, false)] {
         let caller = Caller::builder(load(&files)).node(node.local_addr().to_string()).connect();
         match soon("the node decides", caller).await {
             Ok(_) => assert!(is_taken, "half a chain was taken"),
@@ -200,55 +200,56 @@ async fn a_leaf_is_rejected_without_its_intermediate_and_accepted_with_it() {
 
 /// Dials a node of ours that minds these lists, and the other way round: what the one that minds
 /// them says.
-async fn judged(office: &Office, lists: &str, scope: CrlScope) -> [Result<(), String>; 2] {
-    office.write("lists.pem", lists);
-    let minding = |name: &str| {
-        let crl = Some(office.path("lists.pem"));
-        load(&CredentialFiles { crl, crl_scope: scope, ..office.files(name) })
+async fn dial_both_ways(pki: &OpensslPki, lists: &str, scope: CrlScope) -> [Result<(), String>; 2] {
+    pki.write("lists.pem", lists);
+    let with_crls = |name: &str| {
+        let crl = Some(pki.path("lists.pem"));
+        load(&CredentialFiles { crl, crl_scope: scope, ..pki.files(name) })
     };
-    let mut told = vec![];
+    let mut result = vec![];
     for (node, caller) in [
-        (minding("node"), office.credentials("caller")),
-        (office.credentials("node"), minding("caller")),
+        (with_crls("node"), pki.credentials("caller")),
+        (pki.credentials("node"), with_crls("caller")),
     ] {
         let node = node_of(node).await;
         let caller = Caller::builder(caller).node(node.local_addr().to_string()).connect();
-        told.push(match soon("the link is judged", caller).await {
+        result.push(match soon("the link is judged", caller).await {
             Ok(_) => Ok(()),
             Err(ConnectError::Link(fault)) => Err(fault.to_string()),
             Err(error) => panic!("{error}"),
         });
     }
-    told.try_into().expect("two")
+    result.try_into().expect("two")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_intermediate_is_rejected_when_the_whole_chain_is_checked() {
-    let office = Office::open();
-    for (name, party) in [("node", "node/edge-1"), ("caller", "caller/ops")] {
-        office.key(name, &["ED25519"]);
-        office.leaf(name, party);
+    let pki = OpensslPki::open();
+    for (name, peer) in [("node", "node/edge-1"), ("caller", "caller/ops")] {
+        pki.key(name, &["ED25519"]);
+        pki.leaf(name, peer);
     }
-    let (of_middle, of_root) = (office.crl("middle", &[]), office.crl("root", &[]));
-    let revoking = office.crl("root", &[0x1001]);
+    let (of_middle, of_root) = (pki.crl("middle", &[]), pki.crl("root", &[]));
+    let revoking = pki.crl("root", &[0x1001]);
     let clean = format!("{of_middle}{of_root}");
     let revoked = format!("{revoking}{of_middle}");
     // With the scope leaf the intermediate is not asked about, with chain it is, and so its CA
     // needs a list.
-    assert_eq!(judged(&office, &of_middle, CrlScope::Leaf).await, [Ok(()), Ok(())]);
-    assert_eq!(judged(&office, &revoked, CrlScope::Leaf).await, [Ok(()), Ok(())]);
-    assert_eq!(judged(&office, &clean, CrlScope::Chain).await, [Ok(()), Ok(())]);
+    assert_eq!(dial_both_ways(&pki, &of_middle, CrlScope::Leaf).await, [Ok(()), Ok(())]);
+    assert_eq!(dial_both_ways(&pki, &revoked, CrlScope::Leaf).await, [Ok(()), Ok(())]);
+    assert_eq!(dial_both_ways(&pki, &clean, CrlScope::Chain).await, [Ok(()), Ok(())]);
     for (lists, words) in [(&revoked, "revoked"), (&of_middle, "revocation list")] {
-        for told in judged(&office, lists, CrlScope::Chain).await {
-            let told = told.expect_err("a chain with a revoked or unlisted intermediate was taken");
-            assert!(told.contains(words), "{told}");
+        for result in dial_both_ways(&pki, lists, CrlScope::Chain).await {
+            let result =
+                result.expect_err("a chain with a revoked or unlisted intermediate was taken");
+            assert!(result.contains(words), "{result}");
         }
     }
     // A leaf is looked up in either scope.
-    let leaf_gone = format!("{}{of_root}", office.crl("middle", &[0x2001]));
+    let leaf_gone = format!("{}{of_root}", pki.crl("middle", &[0x2001]));
     for scope in [CrlScope::Leaf, CrlScope::Chain] {
-        for told in judged(&office, &leaf_gone, scope).await {
-            assert!(told.expect_err("a revoked leaf was taken").contains("revoked"));
+        for result in dial_both_ways(&pki, &leaf_gone, scope).await {
+            assert!(result.expect_err("a revoked leaf was taken").contains("revoked"));
         }
     }
 }

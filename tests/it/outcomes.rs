@@ -2,8 +2,9 @@
 //! the oracle compares what every asker was told with the ledger. `DIALBACK_SEED` repeats a run.
 
 use crate::world::{
-    Background, Dice, Ledger, Oracle, Process, Rate, Relay, Rest, Stage, Way, Weather, World,
-    attached, background, heavy, lined_up, seed, soon, until, watchful,
+    Background, Baseline, Direction, IsolatedRuntime, Ledger, Oracle, PathConditions, Rate, Relay,
+    Rng, Stage, World, attached, poll_in_order, quick_detection, seed, soon, spawn, take_turn,
+    until,
 };
 use dialback::{Agent, AgentHandle, Callee, Caller, Limits, Node, Outcome, Status};
 use serde::{Serialize, de::IgnoredAny};
@@ -41,25 +42,25 @@ const POINTS: [Point; 5] = [
 ];
 
 /// What all stories share.
-struct Town {
+struct OutcomeSetup {
     world: World,
     node: Node,
     oracle: Arc<Oracle>,
     seed: u64,
 }
 
-impl Town {
-    async fn found(seed: u64) -> Self {
+impl OutcomeSetup {
+    async fn new(seed: u64) -> Self {
         let world = World::new();
         // Whoever waits for a place still waits when the link is lost.
-        let patient = Limits { queue_wait_max: Duration::from_secs(30), ..watchful() };
+        let patient = Limits { queue_wait_max: Duration::from_secs(30), ..quick_detection() };
         let node = world.node().limits(patient).start().await.expect("a node");
         Self { world, node, oracle: Arc::default(), seed }
     }
 
     /// The same point again and again, each time with a new agent.
     async fn story(&self, point: Point, rounds: u64) -> Ledger {
-        let caller = self.world.caller("ops", self.node.local_addr()).limits(watchful());
+        let caller = self.world.caller("ops", self.node.local_addr()).limits(quick_detection());
         let caller = caller.connect().await.expect("a caller");
         let mut ledger = Ledger::default();
         for number in 0..rounds {
@@ -75,18 +76,18 @@ struct Round {
     oracle: Arc<Oracle>,
     stage: Stage,
     path: Relay,
-    agent: Option<Process<Agent>>,
+    agent: Option<IsolatedRuntime<Agent>>,
     handle: AgentHandle,
-    ways: [Callee; 2],
-    dice: Dice,
+    callees: [Callee; 2],
+    rng: Rng,
     prefix: String,
     next_id: usize,
 }
 
-type Asking = Background<()>;
+type PendingCall = Background<()>;
 
 /// So many calls are brought to the point, on either way.
-const EACH_WAY: usize = 20;
+const CALLS_PER_CALLEE: usize = 20;
 
 /// A path on which large messages take their time, and small ones do not.
 const NARROW: Rate = Rate { bytes_per_second: 2_000_000, queue_bytes: 200_000 };
@@ -95,37 +96,37 @@ const NARROW: Rate = Rate { bytes_per_second: 2_000_000, queue_bytes: 200_000 };
 const SIZES: [usize; 2] = [600_000, 20_000];
 
 impl Round {
-    async fn begin(town: &Town, point: Point, caller: &Caller, number: u64) -> Self {
+    async fn begin(setup: &OutcomeSetup, point: Point, caller: &Caller, number: u64) -> Self {
         let prefix = format!("{point:?}-{number}");
-        let dice = Dice::new(town.seed, number << 8 | point as u64);
+        let rng = Rng::new(setup.seed, number << 8 | point as u64);
         // Doubled and late packets must make nothing run twice.
-        let odd = Weather { duplicate: 0.1, reorder: 0.1, ..Weather::default() };
-        let seed = dice.clone().number();
-        let path = Relay::by_seed(town.node.local_addr(), [odd; 2], seed).await;
+        let impaired = PathConditions { duplicate: 0.1, reorder: 0.1, ..PathConditions::default() };
+        let seed = rng.clone().number();
+        let path = Relay::by_seed(setup.node.local_addr(), [impaired; 2], seed).await;
         let (stage, name) = (Stage::default(), format!("{point:?}").to_lowercase());
-        let places = if point == Point::BeforeTheStream { 8 } else { 256 };
-        let limits = Limits { calls_in_flight_max: places, ..watchful() };
-        let agent = town.world.agent(&name, path.address()).limits(limits).serve(stage.service());
-        let agent = Some(Process::start(attached(agent)).await);
-        let handle = town.node.agent(&name).connected();
+        let permits = if point == Point::BeforeTheStream { 8 } else { 256 };
+        let limits = Limits { calls_in_flight_max: permits, ..quick_detection() };
+        let agent = setup.world.agent(&name, path.address()).limits(limits).serve(stage.service());
+        let agent = Some(IsolatedRuntime::start(attached(agent)).await);
+        let handle = setup.node.agent(&name).connected();
         let handle = soon("the node knows it", handle).await.expect("a name");
         let local: &Callee = handle.as_ref();
-        let ways = [local.clone(), caller.agent(&name).expect("a name")];
-        let oracle = town.oracle.clone();
-        Self { point, oracle, stage, path, agent, handle, ways, dice, prefix, next_id: 0 }
+        let callees = [local.clone(), caller.agent(&name).expect("a name")];
+        let oracle = setup.oracle.clone();
+        Self { point, oracle, stage, path, agent, handle, callees, rng, prefix, next_id: 0 }
     }
 
     async fn play(mut self) -> Ledger {
         let ordinary = self.small_calls(8, 6);
         all_end(ordinary).await;
-        let mut asking = self.bring_to_the_point().await;
+        let mut pending = self.reach_point().await;
         let chatter = Chatter::start(&mut self);
         // Any moment will do: what counts is that it is another one each time.
-        tokio::time::sleep(Duration::from_millis(self.dice.below(20))).await;
+        tokio::time::sleep(Duration::from_millis(self.rng.below(20))).await;
         self.agent.take().expect("alive").kill().await;
         // Nobody knows yet.
-        asking.extend(self.small_calls(2, 1));
-        all_end(asking).await;
+        pending.extend(self.small_calls(2, 1));
+        all_end(pending).await;
         chatter.stop().await;
         soon("the node knows that it is gone", self.handle.disconnected()).await;
         let late = self.small_calls(4, 1);
@@ -135,42 +136,42 @@ impl Round {
     }
 
     /// Brings calls to the point, and gives them when they are there.
-    async fn bring_to_the_point(&mut self) -> Vec<Asking> {
+    async fn reach_point(&mut self) -> Vec<PendingCall> {
         match self.point {
             Point::BeforeTheStream => {
-                let mut asking = self.ask_each_way(4, "Stage/Hold");
+                let mut pending = self.call_from_each(4, "Stage/Hold");
                 self.stage.busy(8).await;
-                asking.extend(self.queue().await);
-                asking
+                pending.extend(self.queue().await);
+                pending
             }
             Point::MidRequest => {
-                self.narrow(Way::Down).await;
-                let asking = self.ask_large("Stage/Weigh", |id, bytes| {
+                self.narrow(Direction::Down).await;
+                let pending = self.ask_large("Stage/Weigh", |id, bytes| {
                     (id.to_owned(), ByteBuf::from(vec![7; bytes]))
                 });
-                self.carries(Way::Down, &asking).await;
-                asking
+                self.carries(Direction::Down, &pending).await;
+                pending
             }
             Point::InTheHandler => {
-                let asking = self.ask_each_way(EACH_WAY, "Stage/Hold");
-                self.stage.busy(2 * EACH_WAY).await;
-                asking
+                let pending = self.call_from_each(CALLS_PER_CALLEE, "Stage/Hold");
+                self.stage.busy(2 * CALLS_PER_CALLEE).await;
+                pending
             }
             Point::AfterTheEffect => {
                 let before = self.stage.all_runs();
-                let asking = self.ask_each_way(EACH_WAY, "Stage/Linger");
+                let pending = self.call_from_each(CALLS_PER_CALLEE, "Stage/Linger");
                 let stage = self.stage.clone();
-                let all = before + 2 * EACH_WAY;
+                let all = before + 2 * CALLS_PER_CALLEE;
                 until("all have done their work", move || stage.all_runs() == all).await;
-                asking
+                pending
             }
             Point::MidReply => {
-                self.narrow(Way::Up).await;
-                let asking = self.ask_large("Stage/Huge", |id, bytes| (id.to_owned(), bytes));
-                self.stage.busy(asking.len()).await;
+                self.narrow(Direction::Up).await;
+                let pending = self.ask_large("Stage/Huge", |id, bytes| (id.to_owned(), bytes));
+                self.stage.busy(pending.len()).await;
                 self.stage.open();
-                self.carries(Way::Up, &asking).await;
-                asking
+                self.carries(Direction::Up, &pending).await;
+                pending
             }
         }
     }
@@ -182,22 +183,22 @@ impl Round {
 
     /// Calls that would be answered at once, so many each way: some with a value, some with an
     /// error.
-    fn small_calls(&mut self, good: usize, failing: usize) -> Vec<Asking> {
-        let mut asking = self.ask_each_way(good, "Stage/Note");
-        asking.extend(self.ask_each_way(failing, "Stage/Fail"));
-        asking
+    fn small_calls(&mut self, good: usize, failing: usize) -> Vec<PendingCall> {
+        let mut pending = self.call_from_each(good, "Stage/Note");
+        pending.extend(self.call_from_each(failing, "Stage/Fail"));
+        pending
     }
 
-    fn ask_each_way(&mut self, count: usize, method: &'static str) -> Vec<Asking> {
-        let mut asking = Vec::new();
+    fn call_from_each(&mut self, count: usize, method: &'static str) -> Vec<PendingCall> {
+        let mut pending = Vec::new();
         for _ in 0..count {
-            for way in self.ways.clone() {
+            for direction in self.callees.clone() {
                 let id = self.next_id();
-                let call = way.call::<IgnoredAny>(method, &id);
-                asking.push(self.asking(id, call.into_future()));
+                let call = direction.call::<IgnoredAny>(method, &id);
+                pending.push(self.spawn_call(id, call.into_future()));
             }
         }
-        asking
+        pending
     }
 
     /// Large calls and smaller ones, each way.
@@ -205,63 +206,64 @@ impl Round {
         &mut self,
         method: &'static str,
         message: impl Fn(&str, usize) -> M,
-    ) -> Vec<Asking> {
-        let mut asking = Vec::new();
+    ) -> Vec<PendingCall> {
+        let mut pending = Vec::new();
         for n in 0..16 {
             let (id, bytes) = (self.next_id(), SIZES[n / 2 % 2]);
-            let call = self.ways[n % 2].call::<IgnoredAny>(method, &message(&id, bytes));
-            asking.push(self.asking(id, call.into_future()));
+            let call = self.callees[n % 2].call::<IgnoredAny>(method, &message(&id, bytes));
+            pending.push(self.spawn_call(id, call.into_future()));
         }
-        asking
+        pending
     }
 
-    fn asking<R, F>(&self, id: String, call: F) -> Asking
+    fn spawn_call<R, F>(&self, id: String, call: F) -> PendingCall
     where
         F: Future<Output = Result<R, Status>> + Send + 'static,
     {
         let oracle = self.oracle.clone();
-        background(async move { drop(oracle.watches(&id, call).await) })
+        spawn(async move { drop(oracle.watch(&id, call).await) })
     }
 
     /// The node's own calls stand in the queue once they were polled; those of the caller come when
     /// they come.
-    async fn queue(&mut self) -> Vec<Asking> {
-        let ids: Vec<_> = (0..EACH_WAY).map(|_| self.next_id()).collect();
-        let calls = ids.iter().map(|id| self.ways[0].call::<String>("Stage/Note", id));
-        let calls = lined_up(calls).await;
-        let mut asking: Vec<_> =
-            ids.into_iter().zip(calls).map(|(id, call)| self.asking(id, call)).collect();
-        let remote = self.ways[1].clone();
-        for _ in 0..EACH_WAY {
+    async fn queue(&mut self) -> Vec<PendingCall> {
+        let ids: Vec<_> = (0..CALLS_PER_CALLEE).map(|_| self.next_id()).collect();
+        let calls = ids.iter().map(|id| self.callees[0].call::<String>("Stage/Note", id));
+        let calls = poll_in_order(calls).await;
+        let mut pending: Vec<_> =
+            ids.into_iter().zip(calls).map(|(id, call)| self.spawn_call(id, call)).collect();
+        let remote = self.callees[1].clone();
+        for _ in 0..CALLS_PER_CALLEE {
             let id = self.next_id();
-            asking.push(
-                self.asking(id.clone(), remote.call::<String>("Stage/Note", &id).into_future()),
+            pending.push(
+                self.spawn_call(id.clone(), remote.call::<String>("Stage/Note", &id).into_future()),
             );
         }
-        asking
+        pending
     }
 
-    async fn narrow(&self, way: Way) {
-        let narrow = Weather { rate: Some(NARROW), ..Weather::default() };
-        let mut weather = [Weather::default(); 2];
-        weather[way as usize] = narrow;
-        self.path.weather(weather).await;
+    async fn narrow(&self, direction: Direction) {
+        let narrow = PathConditions { rate: Some(NARROW), ..PathConditions::default() };
+        let mut conditions = [PathConditions::default(); 2];
+        conditions[direction as usize] = narrow;
+        self.path.conditions(conditions).await;
     }
 
     /// Waits until some of what was asked has passed the narrow place, and by far not all. On a
     /// machine that stands still for so long that the link is lost before, the calls end, and what
     /// they were told has to be true all the same.
-    async fn carries(&mut self, way: Way, asking: &[Asking]) {
-        let mark = self.path.tally().carried(way) + 100_000 + self.dice.below(900_000);
+    async fn carries(&mut self, direction: Direction, pending: &[PendingCall]) {
+        let mark = self.path.stats().delivered(direction) + 100_000 + self.rng.below(900_000);
         let path = &self.path;
-        let are_over = || asking.iter().all(Asking::is_finished);
-        until("some of it has passed", || path.tally().carried(way) >= mark || are_over()).await;
+        let are_over = || pending.iter().all(PendingCall::is_finished);
+        until("some of it has passed", || path.stats().delivered(direction) >= mark || are_over())
+            .await;
     }
 }
 
-async fn all_end(asking: Vec<Asking>) {
-    for asked in asking {
-        soon("a call ends", asked).await;
+async fn all_end(pending: Vec<PendingCall>) {
+    for call in pending {
+        soon("a call ends", call).await;
     }
 }
 
@@ -269,7 +271,7 @@ async fn all_end(asking: Vec<Asking>) {
 /// deadline that they may miss, some an asker that may go before they end.
 struct Chatter {
     is_over: Arc<AtomicBool>,
-    talking: [Asking; 2],
+    talking: [PendingCall; 2],
 }
 
 impl Chatter {
@@ -278,19 +280,20 @@ impl Chatter {
 
     fn start(round: &mut Round) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let talking = [0, 1].map(|way| {
+        let talking = [0, 1].map(|direction| {
             let (oracle, over) = (round.oracle.clone(), is_over.clone());
-            let (callee, prefix) = (round.ways[way].clone(), format!("{}-c{way}", round.prefix));
-            let mut dice = Dice::new(round.dice.number(), 0);
-            background(async move {
+            let (callee, prefix) =
+                (round.callees[direction].clone(), format!("{}-c{direction}", round.prefix));
+            let mut rng = Rng::new(round.rng.number(), 0);
+            spawn(async move {
                 for n in 0..Self::CALLS_MAX {
                     let id = format!("{prefix}-{n}");
                     let call = callee.call::<String>("Stage/Note", &id);
-                    let soon = Duration::from_micros(dice.below(10_000) + 1_000);
-                    match dice.below(6) {
-                        0 => drop(oracle.watches(&id, call.timeout(soon)).await),
-                        1 => drop(tokio::time::timeout(soon, oracle.watches(&id, call)).await),
-                        _ => drop(oracle.watches(&id, call).await),
+                    let soon = Duration::from_micros(rng.below(10_000) + 1_000);
+                    match rng.below(6) {
+                        0 => drop(oracle.watch(&id, call.timeout(soon)).await),
+                        1 => drop(tokio::time::timeout(soon, oracle.watch(&id, call)).await),
+                        _ => drop(oracle.watch(&id, call).await),
                     }
                     if over.load(Ordering::Relaxed) {
                         return;
@@ -311,17 +314,17 @@ impl Chatter {
 async fn play(rounds: u64) -> Arc<Oracle> {
     let seed = seed();
     println!("DIALBACK_SEED={seed}");
-    let town = Town::found(seed).await;
-    let rest = Rest::of_now();
-    let [a, b, c, d, e] = POINTS.map(|point| town.story(point, rounds));
+    let setup = OutcomeSetup::new(seed).await;
+    let baseline = Baseline::measure();
+    let [a, b, c, d, e] = POINTS.map(|point| setup.story(point, rounds));
     let ledgers = tokio::join!(a, b, c, d, e);
     let mut ledger = ledgers.0;
     [ledgers.1, ledgers.2, ledgers.3, ledgers.4].into_iter().for_each(|more| ledger.add(more));
-    let verdict = town.oracle.judge(&ledger);
+    let verdict = setup.oracle.verify(&ledger);
     println!("{verdict}");
     verdict.expect_true();
-    rest.comes_back(&town.node).await;
-    town.oracle
+    baseline.wait_until_restored(&setup.node).await;
+    setup.oracle
 }
 
 /// At least so many calls, and so many of each outcome, so that the oracle has had something to
@@ -336,13 +339,13 @@ fn expect_enough(oracle: &Oracle, calls: usize, each: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outcomes_are_true_however_agents_are_killed() {
-    let _turn = heavy().await;
+    let _turn = take_turn().await;
     expect_enough(&*play(6).await, 2_000, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
 async fn outcomes_are_true_however_often_agents_are_killed() {
-    let _turn = heavy().await;
+    let _turn = take_turn().await;
     expect_enough(&*play(60).await, 20_000, 2_000);
 }

@@ -1,7 +1,7 @@
 //! What a node says of what there is to call: the directory that each caller sees, and the pages
 //! that the HTTP door makes of it.
 
-use crate::world::{Scene, Stage, World, attached, background, until_told};
+use crate::world::{Setup, Stage, World, attached, spawn, until_event};
 use dialback::{
     CallKind, Callee, Context, Description, Directory, ListedMethod, ListedService, Node,
     NodePolicy, Outbound, Service, agents_page, openapi,
@@ -28,13 +28,13 @@ fn stock() -> Service {
 
 /// A node with agents `a` and `b` that host the stock, and `c` that hosts the stage; `ops` may call
 /// all, `reader` may read on `a` and `c`.
-struct Town {
+struct PagesSetup {
     world: World,
     node: Node,
     _agents: [dialback::Agent; 3],
 }
 
-impl Town {
+impl PagesSetup {
     async fn new() -> Self {
         let world = World::new();
         let policy = NodePolicy::default()
@@ -53,8 +53,8 @@ impl Town {
         Self { world, node, _agents }
     }
 
-    fn seen_by(&self, party: &str) -> Directory {
-        self.node.directory_for(&party.parse().expect("a party"))
+    fn seen_by(&self, peer: &str) -> Directory {
+        self.node.directory_for(&peer.parse().expect("a party"))
     }
 }
 
@@ -72,21 +72,21 @@ fn lines(services: &[ListedService]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_caller_sees_the_agents_and_methods_that_it_may_call_over_every_way() {
-    let town = Town::new().await;
-    let reader = town.seen_by("caller/reader");
+    let setup = PagesSetup::new().await;
+    let reader = setup.seen_by("caller/reader");
     let names: Vec<_> = reader.agents.iter().map(|agent| agent.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
     assert_eq!(lines(&reader.services), ["Stage/Note c ()", "acme.v1.Stock/Get a ()"]);
-    let ops = lines(&town.seen_by("caller/ops").services);
+    let ops = lines(&setup.seen_by("caller/ops").services);
     assert!(ops.contains(&"acme.v1.Stock/Get a,b (b)".to_owned()), "{ops:?}");
     assert!(!ops.iter().any(|line| line.contains("Drop")), "{ops:?}");
-    assert_eq!(town.seen_by("caller/nobody").services, []);
-    let own = lines(&town.seen_by("node/edge-1").services);
+    assert_eq!(setup.seen_by("caller/nobody").services, []);
+    let own = lines(&setup.seen_by("node/edge-1").services);
     assert!(own.contains(&"acme.v1.Stock/Drop a,b (b)".to_owned()), "{own:?}");
 
     // The same over a link.
-    for (name, expected) in [("reader", reader), ("nobody", town.seen_by("caller/nobody"))] {
-        let caller = town.world.caller(name, town.node.local_addr()).connect().await;
+    for (name, expected) in [("reader", reader), ("nobody", setup.seen_by("caller/nobody"))] {
+        let caller = setup.world.caller(name, setup.node.local_addr()).connect().await;
         let caller = caller.expect("a caller");
         assert_eq!(caller.all_services().await, Ok(expected.services));
         let of_a = caller.services("a").await;
@@ -99,8 +99,8 @@ async fn each_caller_sees_the_agents_and_methods_that_it_may_call_over_every_way
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_show_only_what_the_caller_may_call() {
-    let town = Town::new().await;
-    let reader = town.seen_by("caller/reader");
+    let setup = PagesSetup::new().await;
+    let reader = setup.seen_by("caller/reader");
     let agents = agents_page(&reader);
     assert_eq!((&agents["node"], &agents["agents"][1]["name"]), (&json!("edge-1"), &json!("c")));
     let services = services_page(&reader);
@@ -122,15 +122,15 @@ async fn the_pages_show_only_what_the_caller_may_call() {
         assert!(!text.contains("Drop") && !text.contains("\"b\""), "{text}");
     }
     assert_eq!(
-        openapi(&town.seen_by("caller/nobody"))["paths"].as_object().map(|paths| paths.len()),
+        openapi(&setup.seen_by("caller/nobody"))["paths"].as_object().map(|paths| paths.len()),
         Some(3)
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_describes_its_request_and_its_reply() {
-    let town = Town::new().await;
-    let document = openapi(&town.seen_by("caller/ops"));
+    let setup = PagesSetup::new().await;
+    let document = openapi(&setup.seen_by("caller/ops"));
     assert_eq!(document["openapi"], json!("3.1.0"));
     let get = &document["paths"]["/v1/agents/{agent}/acme.v1.Stock/Get"];
     assert_eq!(get["parameters"][0]["schema"]["enum"], json!(["a", "b"]));
@@ -158,9 +158,9 @@ async fn an_operation_describes_its_request_and_its_reply() {
         kinds,
         ["application/connect+cbor", "application/connect+json", "text/event-stream"]
     );
-    let said = list["requestBody"]["description"].as_str().expect("how to ask for events");
+    let description = list["requestBody"]["description"].as_str().expect("how to ask for events");
     assert!(
-        said.contains("`Accept: text/event-stream`")
+        description.contains("`Accept: text/event-stream`")
             && post["requestBody"]["description"].is_null()
     );
     // The door takes any value and drops what is none, so any value is valid.
@@ -181,21 +181,21 @@ async fn an_operation_describes_its_request_and_its_reply() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_agent_hosts_nothing_and_is_still_listed() {
-    let Scene { node, agent, stage, .. } = Scene::open().await;
+    let Setup { node, agent, stage, .. } = Setup::open().await;
     let seen = || node.directory_for(&"caller/ops".parse().expect("a party"));
     assert_eq!(seen().services.len(), 1);
     let handle = node.agent("warehouse").handle().expect("a name");
     let callee: &Callee = handle.as_ref();
-    let held = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    let held = spawn(callee.call::<String>("Stage/Hold", "a").into_future());
     stage.busy(1).await;
-    let leaving = background(agent.shutdown());
-    until_told("it drains", node.events(), || node.agents()[0].draining).await;
+    let leaving = spawn(agent.shutdown());
+    until_event("it drains", node.events(), || node.agents()[0].draining).await;
     let Directory { agents, services, .. } = seen();
     assert!(services.is_empty() && agents[0].attached, "{services:?}");
     stage.open();
     assert_eq!(held.await, Ok("a".into()));
     leaving.await;
-    until_told("it has left", node.events(), || !node.agents()[0].attached).await;
+    until_event("it has left", node.events(), || !node.agents()[0].attached).await;
     let Directory { agents, services, .. } = seen();
     assert!(services.is_empty() && agents[0].name == "warehouse", "{services:?}");
 }
@@ -218,7 +218,7 @@ fn method(name: &str, kind: CallKind, agents: usize) -> ListedMethod {
 
 /// A method of each kind, one of two kinds, one that nobody knows, one on more agents than are
 /// named.
-fn odd() -> Directory {
+fn edge_cases() -> Directory {
     let methods = vec![
         method("*", CallKind::Unary, 1),
         method("Both", CallKind::Unary, 1),
@@ -235,7 +235,7 @@ fn odd() -> Directory {
 
 #[test]
 fn methods_with_odd_names_two_kinds_or_many_agents_are_documented() {
-    let document = openapi(&odd());
+    let document = openapi(&edge_cases());
     let paths = &document["paths"];
     let on_agent = |method: &str| &paths[format!("/v1/agents/{{agent}}/Odd/{method}")];
     let wild = on_agent("{method}");
@@ -283,7 +283,7 @@ fn every_reference_resolves_and_every_operation_id_is_unique() {
             _ => {}
         }
     }
-    let document = openapi(&odd());
+    let document = openapi(&edge_cases());
     let (mut refs, mut ids) = (Vec::new(), Vec::new());
     walk(&document, &mut refs, &mut ids);
     assert!(refs.len() > 20);
@@ -305,7 +305,7 @@ fn validator() -> Command {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs openapi-spec-validator: `bash scripts/openapi.sh` installs it and runs this"]
 async fn a_third_party_validator_accepts_the_document_and_rejects_a_broken_one() {
-    let town = Town::new().await;
+    let setup = PagesSetup::new().await;
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("openapi.json");
     let check = |document: &Value| {
@@ -315,12 +315,12 @@ async fn a_third_party_validator_accepts_the_document_and_rejects_a_broken_one()
             output.expect("openapi-spec-validator, which `bash scripts/openapi.sh` installs");
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    for seen in [town.seen_by("caller/ops"), town.seen_by("caller/nobody"), odd()] {
-        let (is_good, told) = check(&openapi(&seen));
-        assert!(is_good, "{told}");
+    for seen in [setup.seen_by("caller/ops"), setup.seen_by("caller/nobody"), edge_cases()] {
+        let (is_good, report) = check(&openapi(&seen));
+        assert!(is_good, "{report}");
     }
-    let mut broken = openapi(&odd());
+    let mut broken = openapi(&edge_cases());
     broken["paths"]["/v1/agents"]["get"]["responses"] = json!([]);
-    let (is_good, told) = check(&broken);
-    assert!(!is_good, "{told}");
+    let (is_good, report) = check(&broken);
+    assert!(!is_good, "{report}");
 }

@@ -16,14 +16,14 @@ fn deny(caller: &str, agent: &str, method: &str) -> DenyRule {
 }
 
 /// A node with these rules and a stage of its own; agents `acme.a` and `other` on one stage.
-struct Town {
+struct PolicySetup {
     world: World,
     node: Node,
     agents: Vec<dialback::Agent>,
     stage: Stage,
 }
 
-impl Town {
+impl PolicySetup {
     async fn with(policy: NodePolicy) -> Self {
         let (world, stage) = (World::new(), Stage::default());
         let node = world.node().policy(policy).serve(stage.service()).start().await;
@@ -46,42 +46,42 @@ async fn note(callee: &Callee, id: &str) -> Result<String, Status> {
 }
 
 /// A call is allowed and ran once, or is refused and did not run.
-async fn check(town: &Town, callee: &Callee, method: &str, id: &str, is_allowed: bool) {
-    let before = town.stage.all_runs();
+async fn check(setup: &PolicySetup, callee: &Callee, method: &str, id: &str, is_allowed: bool) {
+    let before = setup.stage.all_runs();
     let result = callee.call::<serde_cbor::Value>(method, id).await;
     if is_allowed {
         assert!(result.is_ok(), "{id}: {result:?}");
     } else {
         check_status(result, Code::PermissionDenied, Outcome::NotExecuted);
     }
-    assert_eq!(town.stage.all_runs() - before, usize::from(is_allowed), "{id}");
+    assert_eq!(setup.stage.all_runs() - before, usize::from(is_allowed), "{id}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_caller_needs_a_rule_for_itself_the_agent_and_the_method() {
     let policy = NodePolicy::default().allow(allow("billing", "acme.*", "Stage/Note"));
-    let town = Town::with(policy).await;
-    let [billing, ops] = [town.caller("billing").await, town.caller("ops").await];
+    let setup = PolicySetup::with(policy).await;
+    let [billing, ops] = [setup.caller("billing").await, setup.caller("ops").await];
     let agent = |caller: &Caller, name: &str| caller.agent(name).expect("a name");
-    check(&town, &agent(&billing, "acme.a"), "Stage/Note", "all three", true).await;
-    check(&town, &agent(&ops, "acme.a"), "Stage/Note", "other caller", false).await;
-    check(&town, &agent(&billing, "other"), "Stage/Note", "other agent", false).await;
-    check(&town, &agent(&billing, "acme.a"), "Stage/Hold", "other method", false).await;
+    check(&setup, &agent(&billing, "acme.a"), "Stage/Note", "all three", true).await;
+    check(&setup, &agent(&ops, "acme.a"), "Stage/Note", "other caller", false).await;
+    check(&setup, &agent(&billing, "other"), "Stage/Note", "other agent", false).await;
+    check(&setup, &agent(&billing, "acme.a"), "Stage/Hold", "other method", false).await;
     // Agents and the node are not opened by a rule about agents for callers.
-    check(&town, &town.agents[1].agent("acme.a").expect("a name"), "Stage/Note", "agent", false)
+    check(&setup, &setup.agents[1].agent("acme.a").expect("a name"), "Stage/Note", "agent", false)
         .await;
-    check(&town, &billing.node(), "Stage/Note", "node", false).await;
+    check(&setup, &billing.node(), "Stage/Note", "node", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rules_remote_callers_may_call_nothing() {
-    let town = Town::with(NodePolicy::default()).await;
-    let caller = town.caller("ops").await;
-    check(&town, &caller.agent("other").expect("a name"), "Stage/Note", "caller", false).await;
-    check(&town, &caller.node(), "Stage/Note", "caller to node", false).await;
-    check(&town, &town.agents[0].node(), "Stage/Note", "agent to node", false).await;
-    let handle = town.node.agent("other").handle().expect("a name");
-    check(&town, handle.as_ref(), "Stage/Note", "the node's own program", true).await;
+    let setup = PolicySetup::with(NodePolicy::default()).await;
+    let caller = setup.caller("ops").await;
+    check(&setup, &caller.agent("other").expect("a name"), "Stage/Note", "caller", false).await;
+    check(&setup, &caller.node(), "Stage/Note", "caller to node", false).await;
+    check(&setup, &setup.agents[0].node(), "Stage/Note", "agent to node", false).await;
+    let handle = setup.node.agent("other").handle().expect("a name");
+    check(&setup, handle.as_ref(), "Stage/Note", "the node's own program", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,12 +91,12 @@ async fn deny_wins_over_allow() {
         "acme.*",
         "*/*",
     ));
-    let town = Town::with(policy).await;
-    let [intern, ops] = [town.caller("intern.bob").await, town.caller("ops").await];
+    let setup = PolicySetup::with(policy).await;
+    let [intern, ops] = [setup.caller("intern.bob").await, setup.caller("ops").await];
     let agent = |caller: &Caller, name: &str| caller.agent(name).expect("a name");
-    check(&town, &agent(&intern, "acme.a"), "Stage/Note", "intern on acme", false).await;
-    check(&town, &agent(&intern, "other"), "Stage/Note", "intern elsewhere", true).await;
-    check(&town, &agent(&ops, "acme.a"), "Stage/Note", "ops on acme", true).await;
+    check(&setup, &agent(&intern, "acme.a"), "Stage/Note", "intern on acme", false).await;
+    check(&setup, &agent(&intern, "other"), "Stage/Note", "intern elsewhere", true).await;
+    check(&setup, &agent(&ops, "acme.a"), "Stage/Note", "ops on acme", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,12 +104,12 @@ async fn an_agent_that_calls_needs_a_rule_that_names_it_as_an_agent() {
     let policy = NodePolicy::default()
         .allow(allow("agent/acme.a", "other", "Stage/Note"))
         .allow(allow("other", "acme.a", "*/*"));
-    let town = Town::with(policy).await;
-    let [acme, other] = &*town.agents else { panic!("two agents") };
-    check(&town, &acme.agent("other").expect("a name"), "Stage/Note", "named", true).await;
-    check(&town, &acme.agent("other").expect("a name"), "Stage/Hold", "method", false).await;
+    let setup = PolicySetup::with(policy).await;
+    let [acme, other] = &*setup.agents else { panic!("two agents") };
+    check(&setup, &acme.agent("other").expect("a name"), "Stage/Note", "named", true).await;
+    check(&setup, &acme.agent("other").expect("a name"), "Stage/Hold", "method", false).await;
     // The second rule is for the caller of that name, not for the agent.
-    check(&town, &other.agent("acme.a").expect("a name"), "Stage/Note", "as caller", false).await;
+    check(&setup, &other.agent("acme.a").expect("a name"), "Stage/Note", "as caller", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,29 +118,29 @@ async fn services_of_the_node_are_allowed_by_the_nodes_name() {
         .allow(allow("ops", "node/edge-1", "Stage/Note"))
         .allow(allow("agent/acme.a", "node/**", "*/*"))
         .allow(allow("billing", "node/edge-2", "*/*"));
-    let town = Town::with(policy).await;
-    let [ops, billing] = [town.caller("ops").await, town.caller("billing").await];
-    check(&town, &ops.node(), "Stage/Note", "ops", true).await;
-    check(&town, &ops.node(), "Stage/Fail", "ops fail", false).await;
-    check(&town, &billing.node(), "Stage/Note", "another node's name", false).await;
-    check(&town, &town.agents[0].node(), "Stage/Note", "acme", true).await;
-    check(&town, &town.agents[1].node(), "Stage/Note", "other", false).await;
-    check(&town, &ops.agent("other").expect("a name"), "Stage/Note", "agents stay shut", false)
+    let setup = PolicySetup::with(policy).await;
+    let [ops, billing] = [setup.caller("ops").await, setup.caller("billing").await];
+    check(&setup, &ops.node(), "Stage/Note", "ops", true).await;
+    check(&setup, &ops.node(), "Stage/Fail", "ops fail", false).await;
+    check(&setup, &billing.node(), "Stage/Note", "another node's name", false).await;
+    check(&setup, &setup.agents[0].node(), "Stage/Note", "acme", true).await;
+    check(&setup, &setup.agents[1].node(), "Stage/Note", "other", false).await;
+    check(&setup, &ops.agent("other").expect("a name"), "Stage/Note", "agents stay shut", false)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_the_same_whether_or_not_the_agent_exists() {
-    let town = Town::with(NodePolicy::default().allow(allow("ops", "seen", "*/*"))).await;
-    let caller = town.caller("ops").await;
-    let mut told = Vec::new();
+    let setup = PolicySetup::with(NodePolicy::default().allow(allow("ops", "seen", "*/*"))).await;
+    let caller = setup.caller("ops").await;
+    let mut refusals = Vec::new();
     for name in ["other", "absent"] {
         let refused = note(&caller.agent(name).expect("a name"), "a").await;
         let status = check_status(refused, Code::PermissionDenied, Outcome::NotExecuted);
         let services = caller.services(name).await.expect_err("not to be seen");
-        told.push([status, services].map(|status| format!("{status}").replace(name, "X")));
+        refusals.push([status, services].map(|status| format!("{status}").replace(name, "X")));
     }
-    assert_eq!(told[0], told[1]);
+    assert_eq!(refusals[0], refusals[1]);
     // Who may call an agent is told that it is not there.
     let absent = note(&caller.agent("seen").expect("a name"), "a").await;
     check_status(absent, Code::Unavailable, Outcome::NotExecuted);
@@ -152,19 +152,24 @@ async fn the_directory_shows_each_caller_only_what_it_may_call() {
         .allow(allow("billing", "acme.*", "Stage/Note"))
         .allow(allow("ops", "**", "*/*"))
         .deny(deny("ops", "acme.a", "*/*"));
-    let town = Town::with(policy).await;
-    for (who, expected) in [("billing", vec!["acme.a"]), ("ops", vec!["other"]), ("nobody", vec![])]
+    let setup = PolicySetup::with(policy).await;
+    for (caller_name, expected) in
+        [("billing", vec!["acme.a"]), ("ops", vec!["other"]), ("nobody", vec![])]
     {
-        let caller = town.caller(who).await;
+        let caller = setup.caller(caller_name).await;
         let agents = caller.agents().await.expect("a list");
         let names: Vec<_> = agents.iter().map(|agent| agent.name.as_str()).collect();
-        assert_eq!(names, expected, "{who}");
+        assert_eq!(names, expected, "{caller_name}");
         for agent in ["acme.a", "other"] {
             let services = caller.services(agent).await;
-            assert_eq!(services.is_ok(), expected.contains(&agent), "{who} {agent}: {services:?}");
+            assert_eq!(
+                services.is_ok(),
+                expected.contains(&agent),
+                "{caller_name} {agent}: {services:?}"
+            );
         }
     }
-    assert_eq!(town.node.agents().len(), 2);
+    assert_eq!(setup.node.agents().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,18 +186,18 @@ async fn an_agents_own_policy_decides_by_node_caller_and_method() {
     let agent = world.agent("warehouse", edge.local_addr()).node(core.local_addr().to_string());
     let agent = attached(agent.policy(policy).serve(stage.service())).await;
     crate::world::soon("it is on both", agent.registered(2)).await;
-    let town = Town { world, node: edge, agents: vec![agent], stage };
+    let setup = PolicySetup { world, node: edge, agents: vec![agent], stage };
     let by_core = core.agent("warehouse").handle().expect("a name");
-    let by_edge = town.node.agent("warehouse").handle().expect("a name");
-    check(&town, by_core.as_ref(), "Stage/Note", "core itself", true).await;
-    check(&town, by_edge.as_ref(), "Stage/Note", "edge itself", false).await;
-    let [ops, billing] = [town.caller("ops").await, town.caller("billing").await];
+    let by_edge = setup.node.agent("warehouse").handle().expect("a name");
+    check(&setup, by_core.as_ref(), "Stage/Note", "core itself", true).await;
+    check(&setup, by_edge.as_ref(), "Stage/Note", "edge itself", false).await;
+    let [ops, billing] = [setup.caller("ops").await, setup.caller("billing").await];
     let of = |caller: &Caller| caller.agent("warehouse").expect("a name");
-    check(&town, &of(&ops), "Stage/Note", "ops by edge", true).await;
-    check(&town, &of(&ops), "Stage/Hold", "ops, method", false).await;
-    check(&town, &of(&billing), "Stage/Note", "billing by edge", false).await;
-    let ops_by_core = town.world.caller("ops", core.local_addr()).connect().await;
-    check(&town, &of(&ops_by_core.expect("a caller")), "Stage/Note", "ops by core", false).await;
+    check(&setup, &of(&ops), "Stage/Note", "ops by edge", true).await;
+    check(&setup, &of(&ops), "Stage/Hold", "ops, method", false).await;
+    check(&setup, &of(&billing), "Stage/Note", "billing by edge", false).await;
+    let ops_by_core = setup.world.caller("ops", core.local_addr()).connect().await;
+    check(&setup, &of(&ops_by_core.expect("a caller")), "Stage/Note", "ops by core", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,13 +205,13 @@ async fn a_rule_may_limit_messages_below_the_nodes_own_limit() {
     let mut bounded = allow("ops", "**", "*/*");
     bounded.message_bytes_max = Some(100);
     let policy = NodePolicy::default().allow(bounded).allow(allow("billing", "**", "*/*"));
-    let town = Town::with(policy).await;
-    let [ops, billing] = [town.caller("ops").await, town.caller("billing").await]
+    let setup = PolicySetup::with(policy).await;
+    let [ops, billing] = [setup.caller("ops").await, setup.caller("billing").await]
         .map(|caller| caller.agent("other").expect("a name"));
     // A text of up to 255 bytes takes two more bytes in CBOR.
     let [fits, exceeds] = [98, 99].map(|bytes| "x".repeat(bytes));
     assert!(note(&ops, &fits).await.is_ok() && note(&billing, &exceeds).await.is_ok());
     let refused = note(&ops, &exceeds).await;
     check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
-    assert_eq!((town.stage.runs(&fits), town.stage.runs(&exceeds)), (1, 1));
+    assert_eq!((setup.stage.runs(&fits), setup.stage.runs(&exceeds)), (1, 1));
 }

@@ -33,21 +33,21 @@ fn hello_with(more: &[(u64, Cbor)]) -> Vec<u8> {
     )
 }
 
-async fn linked(issuer: &Issuer, node: &Node, peer: &str, more: &[(u64, Cbor)]) -> Raw {
+async fn linked(issuer: &Issuer, node: &Node, peer: &str, more: &[(u64, Cbor)]) -> RawPeer {
     let link = RawLink::dial(node.local_addr(), &issuer.credentials(peer)).await;
     let mut control = link.open().await;
     control.send(&hello_with(more)).await;
     control.expect(kind::WELCOME).await;
-    Raw { link, control }
+    RawPeer { link, control }
 }
 
 /// A raw peer on a link that was welcomed.
-struct Raw {
+struct RawPeer {
     link: RawLink,
     control: RawStream,
 }
 
-impl Raw {
+impl RawPeer {
     async fn register(&mut self, services: &[(&str, &[&str])]) {
         self.control.send(&register(1, services)).await;
         self.control.expect(kind::REGISTERED).await;
@@ -62,8 +62,8 @@ impl Raw {
     }
 }
 
-async fn raw_agent(issuer: &Issuer, node: &Node, party: &str) -> Raw {
-    let mut agent = linked(issuer, node, party, &[]).await;
+async fn raw_agent(issuer: &Issuer, node: &Node, peer: &str) -> RawPeer {
+    let mut agent = linked(issuer, node, peer, &[]).await;
     agent.register(&[("Echo", &["Echo"])]).await;
     agent
 }
@@ -74,7 +74,7 @@ async fn caller(issuer: &Issuer, node: &Node) -> Caller {
 }
 
 /// The next request on either link, with its head.
-async fn next_request(agents: &[&Raw; 2]) -> (RawStream, Cbor) {
+async fn next_request(agents: &[&RawPeer; 2]) -> (RawStream, Cbor) {
     let mut stream = tokio::select! {
         stream = agents[0].link.accept() => stream,
         stream = agents[1].link.accept() => stream,
@@ -95,7 +95,7 @@ async fn an_attempt_number_sent_by_a_caller_is_ignored_and_costs_no_retry() {
         if let Some(claimed) = claimed {
             head = head.with(6, Cbor::Uint(claimed));
         }
-        let mut asked = caller.ask(&head, "x").await;
+        let mut request_stream = caller.ask(&head, "x").await;
         let (mut first, head) = next_request(&[&one, &two]).await;
         assert_eq!(head.key(6), None, "claimed {claimed:?}");
         first.send(&status(14, 2)).await;
@@ -104,7 +104,7 @@ async fn an_attempt_number_sent_by_a_caller_is_ignored_and_costs_no_retry() {
         assert_eq!(head.key(6), Some(&Cbor::Uint(2)), "claimed {claimed:?}");
         second.send(&[message("x"), status(0, 0)].concat()).await;
         second.finish();
-        assert_eq!(asked.reply().await.code, 0);
+        assert_eq!(request_stream.reply().await.code, 0);
     }
 }
 
@@ -252,9 +252,9 @@ async fn a_stream_and_a_connection_end_with_their_status_without_fin() {
     let (opened, _kept) =
         tokio::join!(callee.tcp("db").timeout(LONG).into_future(), answered(&parts));
     let mut opened = opened.expect("a connection");
-    let mut said = Vec::new();
-    soon("its end", opened.read_to_end(&mut said)).await.expect("a clean end");
-    assert_eq!(said, b"pong");
+    let mut received = Vec::new();
+    soon("its end", opened.read_to_end(&mut received)).await.expect("a clean end");
+    assert_eq!(received, b"pong");
     drop(opened.shutdown().await);
 }
 
@@ -357,7 +357,7 @@ fn welcome(bytes_max: u64) -> Vec<u8> {
 }
 
 /// A real agent that serves [`services`], linked to a raw node.
-async fn agent_of(issuer: &Issuer, bytes_max: u64, limits: Limits) -> (Agent, Raw) {
+async fn agent_of(issuer: &Issuer, bytes_max: u64, limits: Limits) -> (Agent, RawPeer) {
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(listener.address())
@@ -372,7 +372,7 @@ async fn agent_of(issuer: &Issuer, bytes_max: u64, limits: Limits) -> (Agent, Ra
     control.expect(kind::REGISTER).await;
     control.send(&registered(1)).await;
     soon("registration", agent.registered(1)).await;
-    (agent, Raw { link, control })
+    (agent, RawPeer { link, control })
 }
 
 #[tokio::test]
@@ -429,7 +429,7 @@ async fn a_call_that_expires_before_its_handler_is_stopped_with_refused() {
 async fn a_repeated_registration_is_listed_once_and_any_generation_is_echoed() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
-    let Raw { link: _link, mut control } = linked(&issuer, &node, "agent/one", &[]).await;
+    let RawPeer { link: _link, mut control } = linked(&issuer, &node, "agent/one", &[]).await;
     let twice: [(&str, &[&str]); 2] = [("Echo", &["Echo", "Echo"]), ("Echo", &["Echo", "Other"])];
     for generation in [7, 7, 0, 9] {
         control.send(&register(generation, &twice)).await;
@@ -457,7 +457,7 @@ async fn a_registration_of_a_reserved_service_ends_the_link() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     for name in ["dialback", "dialback.v1.Directory", "dialback.mine", "tcp", "http"] {
-        let Raw { link, mut control } = linked(&issuer, &node, "agent/one", &[]).await;
+        let RawPeer { link, mut control } = linked(&issuer, &node, "agent/one", &[]).await;
         control.send(&register(1, &[("Good", &["Good"]), (name, &["X"])])).await;
         let (code, text) = link.closed().await;
         assert_eq!(code, CloseCode::Protocol.number(), "{name}: {text}");
@@ -475,13 +475,13 @@ async fn a_call_by_agent_name_reaches_services_that_are_not_registered() {
     let caller = linked(&issuer, &node, "caller/ops", &[]).await;
     for (method, call) in [("Echo/Other", 0), ("Elsewhere/At", 0), ("Echo/Echo", 1)] {
         let head = Head::agent(method, "one").with(3, Cbor::Uint(call));
-        let mut asked = caller.ask(&head, "x").await;
+        let mut request_stream = caller.ask(&head, "x").await;
         let mut stream = agent.link.accept().await;
         let head = Cbor::decode(&stream.expect(kind::HEAD).await);
         assert_eq!(head.key(0), Some(&Cbor::text(method)));
         stream.send(&status(12, 2)).await;
         stream.finish();
-        let reply = asked.reply().await;
+        let reply = request_stream.reply().await;
         assert_eq!((reply.code, reply.outcome), (12, 2), "{method}");
     }
 }
@@ -498,7 +498,7 @@ async fn a_status_above_the_last_stream_of_a_drain_counts_and_a_reset_there_is_n
     let caller = linked(&issuer, &node, "caller/ops", &[]).await;
     for (name, is_answered) in [("one", true), ("two", false)] {
         let mut agent = raw_agent(&issuer, &node, &format!("agent/{name}")).await;
-        let mut asked = caller.ask(&Head::agent("Echo/Echo", name), "x").await;
+        let mut request_stream = caller.ask(&Head::agent("Echo/Echo", name), "x").await;
         let mut stream = agent.link.accept().await;
         for part in [kind::HEAD, kind::MESSAGE, kind::END] {
             stream.expect(part).await;
@@ -514,7 +514,7 @@ async fn a_status_above_the_last_stream_of_a_drain_counts_and_a_reset_there_is_n
             // INTERNAL: by the line the call would be unknown.
             stream.reset(0x08);
         }
-        let reply = asked.reply().await;
+        let reply = request_stream.reply().await;
         let wanted = if is_answered { 0 } else { 2 };
         assert_eq!(reply.outcome, wanted, "answered: {is_answered}, {}", reply.text);
     }
@@ -570,18 +570,18 @@ async fn the_node_truncates_status_texts_over_their_limits() {
     let agent = raw_agent(&issuer, &node, "agent/one").await;
     let caller = linked(&issuer, &node, "caller/ops", &[]).await;
     for (text, details) in [(2_048, 4_096), (2_049, 4_097)] {
-        let said = Cbor::map([
+        let received = Cbor::map([
             (0, Cbor::Uint(5)),
             (1, Cbor::Uint(1)),
             (2, Cbor::text(&"x".repeat(text))),
             (3, Cbor::Bytes(vec![7; details])),
         ]);
-        let mut asked = caller.ask(&Head::agent("Echo/Echo", "one"), "x").await;
+        let mut request_stream = caller.ask(&Head::agent("Echo/Echo", "one"), "x").await;
         let mut stream = agent.link.accept().await;
         stream.expect(kind::HEAD).await;
-        stream.send(&frame(kind::STATUS, &said.encode())).await;
+        stream.send(&frame(kind::STATUS, &received.encode())).await;
         stream.finish();
-        let heard = Cbor::decode(&asked.expect(kind::STATUS).await);
+        let heard = Cbor::decode(&request_stream.expect(kind::STATUS).await);
         assert_eq!(heard.key(2).map(|text| text.as_text().len()), Some(2_048));
         let details = (details == 4_096).then(|| Cbor::Bytes(vec![7; 4_096]));
         assert_eq!(heard.key(3), details.as_ref());

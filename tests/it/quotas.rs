@@ -1,6 +1,8 @@
 //! Rules that count: how many calls each caller may begin in a time, and how many may be in flight.
 
-use crate::world::{Stage, World, attached, background, check_status, lined_up, said, soon, until};
+use crate::world::{
+    Stage, World, attached, check_status, logged, poll_in_order, soon, spawn, until,
+};
 use dialback::{
     Agent, Callee, Caller, Code, Context, Node, NodePolicy, Outbound, Outcome, Status,
     policy::{AllowRule, HostRule, Origin, Rate},
@@ -39,14 +41,14 @@ fn rules(rate: Option<&str>, in_flight: Option<u32>) -> NodePolicy {
 }
 
 /// A node with these rules and a stage, and the agent `warehouse` on the same stage.
-struct Town {
+struct QuotaSetup {
     world: World,
     node: Node,
     _agent: Agent,
     stage: Stage,
 }
 
-impl Town {
+impl QuotaSetup {
     async fn with(policy: NodePolicy) -> Self {
         let (world, stage) = (World::new(), Stage::default());
         let node = world.node().policy(policy).serve(stage.service()).start().await;
@@ -81,23 +83,23 @@ const IN_FLIGHT: &str = "the rule's limit of 2 calls in flight (in_flight) is re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_caller_may_begin_exactly_as_many_calls_as_its_rate() {
-    let town = Town::with(rules(Some("3/h"), None)).await;
-    let [ops, billing] = [town.caller("ops").await, town.caller("billing").await];
+    let setup = QuotaSetup::with(rules(Some("3/h"), None)).await;
+    let [ops, billing] = [setup.caller("ops").await, setup.caller("billing").await];
     for n in 0..3 {
         assert!(note(&warehouse(&ops), &format!("{n}")).await.is_ok(), "call {n}");
     }
     check_refused(note(&warehouse(&ops), "one more").await, RATE);
     // A link more is not a caller more.
-    check_refused(note(&warehouse(&town.caller("ops").await), "again").await, RATE);
+    check_refused(note(&warehouse(&setup.caller("ops").await), "again").await, RATE);
     assert!(note(&warehouse(&billing), "of another").await.is_ok());
     // Another rule counts by itself, and the program's own calls are under none.
     assert!(note(&ops.node(), "on the node").await.is_ok());
-    let own = town.node.agent("warehouse").handle().expect("a name");
+    let own = setup.node.agent("warehouse").handle().expect("a name");
     for n in 0..9 {
         assert!(note(own.as_ref(), &format!("own {n}")).await.is_ok());
     }
-    assert_eq!((town.stage.runs("one more"), town.stage.runs("again")), (0, 0));
-    said(&[
+    assert_eq!((setup.stage.runs("one more"), setup.stage.runs("again")), (0, 0));
+    logged(&[
         "refused call by caller/ops: Stage/Note on agent/warehouse: ",
         RATE,
         "; allowed by",
@@ -108,8 +110,8 @@ async fn each_caller_may_begin_exactly_as_many_calls_as_its_rate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_to_the_node_and_calls_by_service_count_too() {
-    let town = Town::with(rules(Some("3/h"), None)).await;
-    let ops = town.caller("ops").await;
+    let setup = QuotaSetup::with(rules(Some("3/h"), None)).await;
+    let ops = setup.caller("ops").await;
     for callee in [ops.node(), ops.any()] {
         for n in 0..3 {
             assert!(note(&callee, &format!("{n}")).await.is_ok(), "call {n}");
@@ -119,52 +121,53 @@ async fn calls_to_the_node_and_calls_by_service_count_too() {
     // A call of the service counts under the first rule that opens it on some agent, which is the
     // warehouse's.
     check_refused(note(&warehouse(&ops), "one more").await, RATE);
-    assert_eq!(town.stage.runs("one more"), 0);
+    assert_eq!(setup.stage.runs("one more"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permit_in_flight_is_held_until_the_handler_has_ended() {
-    let town = Town::with(rules(None, Some(2))).await;
-    let [ops, billing] = [town.caller("ops").await, town.caller("billing").await];
+    let setup = QuotaSetup::with(rules(None, Some(2))).await;
+    let [ops, billing] = [setup.caller("ops").await, setup.caller("billing").await];
     for (callee, other) in [(warehouse(&ops), warehouse(&billing)), (ops.node(), billing.node())] {
-        let held = lined_up(["a", "b"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
-        let held: Vec<_> = held.into_iter().map(background).collect();
-        town.stage.busy(2).await;
+        let held =
+            poll_in_order(["a", "b"].map(|id| callee.call::<String>("Stage/Hold", id))).await;
+        let held: Vec<_> = held.into_iter().map(spawn).collect();
+        setup.stage.busy(2).await;
         check_refused(note(&callee, "one more").await, IN_FLIGHT);
         assert!(note(&other, "of another").await.is_ok());
-        town.stage.open();
+        setup.stage.open();
         for call in held {
             assert!(soon("a call ends", call).await.is_ok());
         }
         assert!(note(&callee, "after").await.is_ok());
-        town.stage.close();
+        setup.stage.close();
     }
-    assert_eq!(town.stage.runs("one more"), 0);
+    assert_eq!(setup.stage.runs("one more"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_its_caller_drops_returns_its_permit() {
-    let town = Town::with(rules(None, Some(2))).await;
-    let ops = warehouse(&town.caller("ops").await);
-    let given_up = background(ops.call::<String>("Stage/Hold", "given up").into_future());
-    let kept = background(ops.call::<String>("Stage/Hold", "kept").into_future());
-    town.stage.busy(2).await;
+    let setup = QuotaSetup::with(rules(None, Some(2))).await;
+    let ops = warehouse(&setup.caller("ops").await);
+    let given_up = spawn(ops.call::<String>("Stage/Hold", "given up").into_future());
+    let kept = spawn(ops.call::<String>("Stage/Hold", "kept").into_future());
+    setup.stage.busy(2).await;
     check_refused(note(&ops, "early").await, IN_FLIGHT);
     given_up.cancel().await;
-    town.stage.ended("given up").await;
+    setup.stage.ended("given up").await;
     soon("there is a place again", async {
         // The node hears of it a moment before the agent or after.
         while note(&ops, "late").await.is_err() {}
     })
     .await;
-    town.stage.open();
+    setup.stage.open();
     assert!(soon("the call ends", kept).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_holds_its_permit_until_it_has_ended() {
-    let town = Town::with(rules(None, Some(2))).await;
-    let caller = town.caller("ops").await;
+    let setup = QuotaSetup::with(rules(None, Some(2))).await;
+    let caller = setup.caller("ops").await;
     let ops = warehouse(&caller);
     let watch = || async { EndlessCaller::new(&ops).watch().await };
     let mut streams = Vec::new();
@@ -182,17 +185,17 @@ async fn a_stream_holds_its_permit_until_it_has_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_limit_is_the_same_whether_or_not_the_agent_exists() {
     for policy in [rules(Some("3/h"), None), rules(None, Some(2))] {
-        let town = Town::with(policy).await;
-        let ops = town.caller("ops").await;
+        let setup = QuotaSetup::with(policy).await;
+        let ops = setup.caller("ops").await;
         let held: Vec<_> = (0..3)
             .map(|n| warehouse(&ops).call::<String>("Stage/Hold", &format!("{n}")))
-            .map(|call| background(call.into_future()))
+            .map(|call| spawn(call.into_future()))
             .collect();
         // Whichever of the limits it is: three are begun, or two are and the third is refused.
         let (begun, refused) =
-            (|| town.stage.all_runs(), || held.iter().filter(|call| call.is_finished()).count());
+            (|| setup.stage.all_runs(), || held.iter().filter(|call| call.is_finished()).count());
         until("all three have been judged", || begun() + refused() == 3).await;
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         for name in ["warehouse", "absent"] {
             let status = check_status(
                 note(&ops.agent(name).expect("a name"), "one more").await,
@@ -200,8 +203,8 @@ async fn an_exhausted_limit_is_the_same_whether_or_not_the_agent_exists() {
                 Outcome::NotExecuted,
             );
             // The time that is left goes on.
-            told.push(status.message().split(" passes in ").next().map(str::to_owned));
+            messages.push(status.message().split(" passes in ").next().map(str::to_owned));
         }
-        assert_eq!(told[0], told[1]);
+        assert_eq!(messages[0], messages[1]);
     }
 }

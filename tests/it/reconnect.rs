@@ -2,8 +2,8 @@
 //! way.
 
 use crate::world::{
-    End, Process, Relay, SilentPort, Stage, World, attached, background, check_status, said, soon,
-    start_at, until, until_told, watchful,
+    IsolatedRuntime, Relay, RunEnd, SilentPort, Stage, World, attached, check_status, logged,
+    quick_detection, soon, spawn, start_at, until, until_event,
 };
 use dialback::{Agent, Callee, Code, Limits, Node, Outcome};
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
@@ -11,9 +11,9 @@ use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 const FAR: Duration = Duration::from_secs(40);
 
 /// An agent that can be killed, with a stage that outlives it.
-async fn doomed_agent(world: &World, at: SocketAddr, stage: &Stage) -> Process<Agent> {
-    let agent = world.agent("warehouse", at).limits(watchful()).serve(stage.service());
-    Process::start(attached(agent)).await
+async fn killable_agent(world: &World, at: SocketAddr, stage: &Stage) -> IsolatedRuntime<Agent> {
+    let agent = world.agent("warehouse", at).limits(quick_detection()).serve(stage.service());
+    IsolatedRuntime::start(attached(agent)).await
 }
 
 async fn note(callee: &Callee, id: &str) -> Result<String, dialback::Status> {
@@ -26,7 +26,7 @@ async fn an_agent_started_before_its_node_registers_soon_after_the_node_starts()
     let at = port.address();
     let agent = world.agent("warehouse", at).serve(stage.service()).start().expect("an agent");
     // The first attempt has come to nothing, so that what follows is a later one.
-    said(&["not linked: node", &at.port().to_string(), "does not answer"]).await;
+    logged(&["not linked: node", &at.port().to_string(), "does not answer"]).await;
     assert!(agent.nodes().is_empty());
     drop(port);
     let node = start_at(at, || world.node()).await;
@@ -38,14 +38,15 @@ async fn an_agent_started_before_its_node_registers_soon_after_the_node_starts()
 #[tokio::test(flavor = "multi_thread")]
 async fn everyone_reconnects_to_a_node_that_was_killed_and_restarted() {
     let (world, stage) = (World::new(), Stage::default());
-    let starting = world.node().limits(watchful());
-    let first = Process::start(async { starting.start().await.expect("a node") }).await;
-    let at = first.who().local_addr();
-    let agent = world.agent("warehouse", at).limits(watchful()).serve(stage.service());
+    let starting = world.node().limits(quick_detection());
+    let first = IsolatedRuntime::start(async { starting.start().await.expect("a node") }).await;
+    let at = first.peer().local_addr();
+    let agent = world.agent("warehouse", at).limits(quick_detection()).serve(stage.service());
     let agent = attached(agent).await;
-    let caller = world.caller("ops", at).limits(watchful()).connect().await.expect("a caller");
+    let caller =
+        world.caller("ops", at).limits(quick_detection()).connect().await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
-    let in_flight = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    let in_flight = spawn(callee.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
     first.kill().await;
     let second = start_at(at, || world.node()).await;
@@ -67,7 +68,7 @@ async fn everyone_reconnects_to_a_node_that_was_stopped_and_restarted() {
     let agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let caller = world.caller("ops", at).connect().await.expect("a caller");
     soon("the node stops", node.shutdown()).await;
-    until_told("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
+    until_event("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
     let second = start_at(at, || world.node()).await;
     soon("the agent is back", agent.registered(1)).await;
     assert!(second.agent("warehouse").handle().expect("a name").is_attached());
@@ -78,14 +79,14 @@ async fn everyone_reconnects_to_a_node_that_was_stopped_and_restarted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_once() {
     let (world, stage) = (World::new(), Stage::default());
-    let node = world.node().limits(watchful()).start().await.expect("a node");
+    let node = world.node().limits(quick_detection()).start().await.expect("a node");
     let at = node.local_addr();
-    let agent = doomed_agent(&world, at, &stage).await;
+    let agent = killable_agent(&world, at, &stage).await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let caller = world.caller("ops", at).connect().await.expect("a caller");
     let remote = caller.agent("warehouse").expect("a name");
     let calls = [("local", handle.as_ref()), ("remote", &remote)]
-        .map(|(id, callee)| background(callee.call::<String>("Stage/Hold", id).into_future()));
+        .map(|(id, callee)| spawn(callee.call::<String>("Stage/Hold", id).into_future()));
     stage.busy(2).await;
     agent.kill().await;
     for call in calls {
@@ -99,27 +100,28 @@ async fn calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_
         check_status(failed, Code::Unavailable, Outcome::NotExecuted);
     }
     assert_eq!((stage.runs("local"), stage.runs("remote"), stage.runs("later")), (1, 1, 0));
-    let _back = doomed_agent(&world, at, &stage).await;
+    let _back = killable_agent(&world, at, &stage).await;
     assert!(note(&remote, "back").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_path_is_detected_at_both_ends_and_the_agent_reconnects() {
     let (world, stage) = (World::new(), Stage::default());
-    let node = world.node().limits(watchful()).start().await.expect("a node");
+    let node = world.node().limits(quick_detection()).start().await.expect("a node");
     let path = Relay::to(node.local_addr()).await;
-    let agent = world.agent("warehouse", path.address()).limits(watchful()).serve(stage.service());
+    let agent =
+        world.agent("warehouse", path.address()).limits(quick_detection()).serve(stage.service());
     let agent = attached(agent).await;
     let handle = node.agent("warehouse").handle().expect("a name");
-    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    let in_flight = spawn(handle.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
-    path.cut().await;
+    path.block().await;
     let failed = soon("the call in flight ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
     soon("the node knows", handle.disconnected()).await;
-    until_told("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
-    assert_eq!(stage.ended("a").await, End::Dropped);
-    path.mend().await;
+    until_event("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
+    assert_eq!(stage.ended("a").await, RunEnd::Dropped);
+    path.restore().await;
     soon("the agent is back", agent.registered(1)).await;
     assert!(note(handle.as_ref(), "b").await.is_ok());
     assert_eq!((stage.runs("a"), stage.runs("b")), (1, 1));
@@ -138,7 +140,7 @@ async fn a_call_in_flight_survives_a_change_of_the_agents_address() {
     let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
     let address = || node.agents()[0].address.clone();
     let before = address();
-    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    let in_flight = spawn(handle.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
     path.rebind().await;
     until("the node sees another address", || address() != before).await;
@@ -159,13 +161,13 @@ async fn a_newer_instance_takes_over_and_the_old_link_is_superseded() {
     let old = attached(world.agent("warehouse", at).serve(old_stage.service())).await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let callee: &Callee = handle.as_ref();
-    let in_flight = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    let in_flight = spawn(callee.call::<String>("Stage/Hold", "a").into_future());
     old_stage.started("a").await;
     let new = attached(world.agent("warehouse", at).serve(new_stage.service())).await;
     let failed = soon("the old one's call ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    until_told("the old one knows", old.events(), || old.nodes().is_empty()).await;
-    said(&["refused: node", &at.port().to_string(), "SUPERSEDED"]).await;
+    until_event("the old one knows", old.events(), || old.nodes().is_empty()).await;
+    logged(&["refused: node", &at.port().to_string(), "SUPERSEDED"]).await;
     assert!(note(callee, "b").await.is_ok());
     assert_eq!((old_stage.runs("b"), new_stage.runs("b"), new.nodes().len()), (0, 1, 1));
 }
@@ -178,7 +180,7 @@ async fn late_goodbye_does_not_evict_the_new_link() {
     let old = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let _new = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let handle = node.agent("warehouse").handle().expect("a name");
-    until_told("the old one knows", old.events(), || old.nodes().is_empty()).await;
+    until_event("the old one knows", old.events(), || old.nodes().is_empty()).await;
     soon("the old one leaves", old.shutdown()).await;
     // The node logs that a link has left before it takes it from the registry, and does so at once
     // after.
@@ -210,7 +212,7 @@ async fn an_agent_attaches_to_all_its_nodes_and_keeps_the_others_when_one_stops(
         assert_eq!(stage.started(&id).await.caller().to_string(), format!("node/{id}"));
     }
     soon("one node stops", nodes.remove(0).shutdown()).await;
-    until_told("the agent knows", agent.events(), || agent.nodes().len() == 2).await;
+    until_event("the agent knows", agent.events(), || agent.nodes().len() == 2).await;
     for node in &nodes {
         assert!(call(node, "after").await.is_ok());
     }
@@ -228,7 +230,7 @@ async fn an_agent_that_was_detached_reconnects_as_another_arrival() {
         assert!(note(arrived.as_ref(), "a").await.is_ok());
         assert_eq!(stage.runs("a"), round + 1);
         let in_flight = arrived.call::<String>("Stage/Hold", &format!("held-{round}"));
-        let in_flight = background(in_flight.into_future());
+        let in_flight = spawn(in_flight.into_future());
         stage.started(&format!("held-{round}")).await;
         arrived.disconnect();
         let failed = soon("its call ends", in_flight).await;
@@ -258,7 +260,7 @@ async fn arrivals_begin_with_attached_agents_and_name_each_once() {
 async fn waiting_for_an_agent_ends_when_it_attaches() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
-    let waiting = background(node.agent("warehouse").connected());
+    let waiting = spawn(node.agent("warehouse").connected());
     let _other = attached(world.agent("other", node.local_addr())).await;
     assert!(!waiting.is_finished(), "another agent was taken for it");
     let _agent = attached(world.agent("warehouse", node.local_addr())).await;

@@ -5,7 +5,7 @@ use crate::{
     raw_peer::{
         Issuer, RawLink, RawListener, RawStream, Settings, hello, kind, registered, welcome,
     },
-    world::{Bounds, Scene, Stage, World, attached, background, check_status, said, soon, until},
+    world::{Setup, SetupLimits, Stage, World, attached, check_status, logged, soon, spawn, until},
 };
 use dialback::{
     Agent, AgentEvent, AgentPolicy, Caller, CloseCode, Code, ConfigUpdate, CredentialPem,
@@ -75,25 +75,26 @@ async fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_unno
     let (world, stage) = (World::new(), Stage::default());
     let (node_leaf, stolen) = (world.leaf("node/edge-1"), world.leaf("agent/warehouse"));
     let ca = world.ca().pem();
-    let minding = |number, serials: &[&str]| {
+    let with_crl = |number, serials: &[&str]| {
         load(&node_leaf, ca, Some(&list(&world, number, serials, 24 * HOUR)))
     };
-    let node = Node::builder(minding(1, &[])).listen("127.0.0.1:0");
+    let node = Node::builder(with_crl(1, &[])).listen("127.0.0.1:0");
     let node = node.policy(NodePolicy::allow_all()).start().await.expect("a node");
     let at = node.local_addr().to_string();
     let agent = Agent::builder(load(&stolen, ca, None)).node(&at).serve(stage.service());
     let agent = attached(agent).await;
     let other = attached(world.agent("other", node.local_addr()).serve(stage.service())).await;
     let held = node.agent("other").handle().expect("a name").call::<String>("Stage/Hold", "held");
-    let held = background(held.into_future());
+    let held = spawn(held.into_future());
     stage.started("held").await;
     let mut events = node.events();
-    let applied = node.apply(trusting(minding(2, &[&stolen.serial]))).await.expect("applied");
+    let applied = node.apply(trusting(with_crl(2, &[&stolen.serial]))).await.expect("applied");
     assert_eq!((applied.generation, applied.closed), (2, 1));
     assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::Revoked);
-    said(&["refused: node", &at, "revoked"]).await;
-    let cut = node.agent("warehouse").handle().expect("a name").call::<String>("Stage/Note", "n");
-    check_status(cut.await, Code::Unavailable, Outcome::NotExecuted);
+    logged(&["refused: node", &at, "revoked"]).await;
+    let failed =
+        node.agent("warehouse").handle().expect("a name").call::<String>("Stage/Note", "n");
+    check_status(failed.await, Code::Unavailable, Outcome::NotExecuted);
     // It waits ten seconds and more by now; another certificate has it dial at once.
     agent.apply(trusting(world.credentials("agent/warehouse"))).await.expect("applied");
     soon("it is back", node.agent("warehouse").connected()).await.expect("back");
@@ -107,7 +108,7 @@ async fn an_older_crl_is_refused_while_running_and_revoked_peers_stay_rejected()
     let (world, stage) = (World::new(), Stage::default());
     let leaf = world.leaf("node/edge-1");
     let with = |number, serials: &[&str]| {
-        world.showing(&leaf, Some(&list(&world, number, serials, 2 * HOUR)))
+        world.presenting(&leaf, Some(&list(&world, number, serials, 2 * HOUR)))
     };
     let node = Node::builder(with(1, &[])).listen("127.0.0.1:0").policy(NodePolicy::allow_all());
     let node = node.start().await.expect("a node");
@@ -174,15 +175,15 @@ async fn an_expired_crl_ends_only_the_links_that_it_names() {
     let good = node.agent("good").handle().expect("a name");
     assert_eq!(good.call::<String>("Stage/Note", "n").await, Ok("n".into()));
     let late = world.agent("late", at).start().expect("an agent");
-    said(&["refused", "revocation list", "expired"]).await;
+    logged(&["refused", "revocation list", "expired"]).await;
     assert!(late.nodes().is_empty());
 }
 
 /// Calls all the while, until told to stop. Gives how many there were; each one succeeds.
-async fn calling(scene: &Scene, done: Arc<AtomicBool>) -> usize {
+async fn calling(setup: &Setup, done: Arc<AtomicBool>) -> usize {
     let mut count = 0;
     while !done.load(Ordering::SeqCst) {
-        for (way, callee) in scene.ways_in() {
+        for (way, callee) in setup.callees() {
             let id = format!("{way}-{count}");
             let reply: Result<String, _> = callee.call("Stage/Note", &id).await;
             assert_eq!(reply, Ok(id), "by the {way}");
@@ -193,7 +194,7 @@ async fn calling(scene: &Scene, done: Arc<AtomicBool>) -> usize {
 }
 
 /// Waits until agent and caller have another link and have left the former one.
-async fn renewed(scene: &Scene, (of_agent, of_node): &mut (Events<AgentEvent>, Events<NodeEvent>)) {
+async fn renewed(setup: &Setup, (of_agent, of_node): &mut (Events<AgentEvent>, Events<NodeEvent>)) {
     let registered = soon("the agent registers once more", of_agent.next()).await;
     assert!(matches!(registered, Some(AgentEvent::Registered { .. })), "{registered:?}");
     soon("the caller links once more and leaves its former link", async {
@@ -201,85 +202,85 @@ async fn renewed(scene: &Scene, (of_agent, of_node): &mut (Events<AgentEvent>, E
         while !matches!(of_node.next().await, Some(NodeEvent::CallerLeft { .. })) {}
     })
     .await;
-    until("the former link is left", || scene.agent.former_links() == 0).await;
+    until("the former link is left", || setup.agent.former_links() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_every_role_change_repeatedly_under_load_and_no_call_fails() {
-    let scene = Scene::open().await;
+    let setup = Setup::open().await;
     let done = Arc::new(AtomicBool::new(false));
-    let mut events = (scene.agent.events(), scene.node.events());
+    let mut events = (setup.agent.events(), setup.node.events());
     let renewing = async {
         for _ in 0..12 {
-            let world = &scene.world;
+            let world = &setup.world;
             let next = [world.credentials("node/edge-1"), world.credentials("agent/warehouse")];
             let [node, agent] = next;
-            scene.node.apply(trusting(node)).await.expect("applied");
-            scene.agent.apply(trusting(agent)).await.expect("applied");
-            scene.caller.apply(world.credentials("caller/ops")).await.expect("applied");
-            renewed(&scene, &mut events).await;
+            setup.node.apply(trusting(node)).await.expect("applied");
+            setup.agent.apply(trusting(agent)).await.expect("applied");
+            setup.caller.apply(world.credentials("caller/ops")).await.expect("applied");
+            renewed(&setup, &mut events).await;
         }
         done.store(true, Ordering::SeqCst);
     };
-    let (calls, ()) = tokio::join!(calling(&scene, done.clone()), renewing);
+    let (calls, ()) = tokio::join!(calling(&setup, done.clone()), renewing);
     assert!(calls > 0);
-    assert_eq!(scene.stage.all_runs(), calls, "a call ran twice, or not");
+    assert_eq!(setup.stage.all_runs(), calls, "a call ran twice, or not");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_is_replaced_through_a_bundle_and_no_call_fails() {
-    let (scene, next) = (Scene::open().await, World::new());
-    let (old_ca, new_ca) = (scene.world.ca().pem(), next.ca().pem());
+    let (setup, next) = (Setup::open().await, World::new());
+    let (old_ca, new_ca) = (setup.world.ca().pem(), next.ca().pem());
     let bundle = format!("{old_ca}{new_ca}");
     let done = Arc::new(AtomicBool::new(false));
-    let mut events = (scene.agent.events(), scene.node.events());
+    let mut events = (setup.agent.events(), setup.node.events());
     let changing = async {
         // Nodes before those who dial them, so that the new links are made with their new
         // certificates.
-        for (signer, ca) in [(&scene.world, &*bundle), (&next, &*bundle), (&next, new_ca)] {
-            let of = |party: &str| load(&signer.leaf(party), ca, None);
-            scene.node.apply(trusting(of("node/edge-1"))).await.expect("applied");
-            scene.agent.apply(trusting(of("agent/warehouse"))).await.expect("applied");
-            scene.caller.apply(of("caller/ops")).await.expect("applied");
-            renewed(&scene, &mut events).await;
+        for (signer, ca) in [(&setup.world, &*bundle), (&next, &*bundle), (&next, new_ca)] {
+            let of = |peer: &str| load(&signer.leaf(peer), ca, None);
+            setup.node.apply(trusting(of("node/edge-1"))).await.expect("applied");
+            setup.agent.apply(trusting(of("agent/warehouse"))).await.expect("applied");
+            setup.caller.apply(of("caller/ops")).await.expect("applied");
+            renewed(&setup, &mut events).await;
         }
         done.store(true, Ordering::SeqCst);
     };
-    let (calls, ()) = tokio::join!(calling(&scene, done.clone()), changing);
-    assert_eq!(scene.stage.all_runs(), calls);
+    let (calls, ()) = tokio::join!(calling(&setup, done.clone()), changing);
+    assert_eq!(setup.stage.all_runs(), calls);
     // Whoever still shows a certificate of the old one is a stranger now.
-    let old = scene.world.agent("late", scene.node.local_addr()).start().expect("an agent");
-    said(&["refused: node", &scene.node.local_addr().to_string(), "CA"]).await;
+    let old = setup.world.agent("late", setup.node.local_addr()).start().expect("an agent");
+    logged(&["refused: node", &setup.node.local_addr().to_string(), "CA"]).await;
     assert!(old.nodes().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_on_the_old_link_continues_after_a_renewal_and_then_that_link_closes() {
-    let scene = Scene::open().await;
-    let calls = scene
-        .ways_in()
-        .map(|(way, callee)| background(callee.call::<String>("Stage/Hold", way).into_future()));
-    scene.stage.busy(2).await;
-    let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
-    scene.agent.apply(trusting(scene.world.credentials("agent/warehouse"))).await.expect("applied");
-    until("it is registered on another link", || scene.agent.former_links() == 1).await;
-    assert_eq!(scene.agent.nodes().len(), 1);
-    let after: Result<String, _> = scene.by_caller().call("Stage/Note", "after").await;
+    let setup = Setup::open().await;
+    let calls = setup
+        .callees()
+        .map(|(way, callee)| spawn(callee.call::<String>("Stage/Hold", way).into_future()));
+    setup.stage.busy(2).await;
+    let (mut of_node, mut of_agent) = (setup.node.events(), setup.agent.events());
+    setup.agent.apply(trusting(setup.world.credentials("agent/warehouse"))).await.expect("applied");
+    until("it is registered on another link", || setup.agent.former_links() == 1).await;
+    assert_eq!(setup.agent.nodes().len(), 1);
+    let after: Result<String, _> = setup.by_caller().call("Stage/Note", "after").await;
     assert_eq!(after, Ok("after".into()));
-    scene.stage.open();
+    setup.stage.open();
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the former link is gone", || scene.agent.former_links() == 0).await;
-    assert_eq!(scene.stage.all_runs(), 3);
+    until("the former link is gone", || setup.agent.former_links() == 0).await;
+    assert_eq!(setup.stage.all_runs(), 3);
     // Nobody was lost, and nobody drains: the agent is where it was.
     let registered = soon("an event", of_agent.next()).await.expect("one");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    scene.agent.shutdown().await;
+    setup.agent.shutdown().await;
     let lost = soon("an event", of_agent.next()).await.expect("one");
     assert!(matches!(lost, AgentEvent::Lost { .. }), "{lost:?}");
-    let told = soon("an event", of_node.next()).await.expect("one");
-    assert!(matches!(told, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{told:?}");
+    let event = soon("an event", of_node.next()).await.expect("one");
+    assert!(matches!(event, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{event:?}");
 }
 
 fn brief_drain() -> Limits {
@@ -288,46 +289,46 @@ fn brief_drain() -> Limits {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_ends_the_oldest() {
-    let scene = Scene::with(Bounds { agent: brief_drain(), ..Bounds::default() }).await;
+    let setup = Setup::with(SetupLimits { agent: brief_drain(), ..SetupLimits::default() }).await;
     let mut calls = Vec::new();
     for (former, id) in ["one", "two", "three", "four"].into_iter().enumerate() {
-        let call = scene.by_node().call::<String>("Stage/Hold", id).into_future();
-        calls.push(background(call));
-        scene.stage.started(id).await;
-        let mut events = scene.agent.events();
-        let next = scene.world.credentials("agent/warehouse");
-        scene.agent.apply(trusting(next)).await.expect("applied");
+        let call = setup.by_node().call::<String>("Stage/Hold", id).into_future();
+        calls.push(spawn(call));
+        setup.stage.started(id).await;
+        let mut events = setup.agent.events();
+        let next = setup.world.credentials("agent/warehouse");
+        setup.agent.apply(trusting(next)).await.expect("applied");
         drop(soon("it registers once more", events.next()).await);
         until("the former links are three at most", || {
-            scene.agent.former_links() == (former + 1).min(3)
+            setup.agent.former_links() == (former + 1).min(3)
         })
         .await;
     }
-    let cut = soon("the first is cut", calls.remove(0)).await;
-    check_status(cut, Code::Unavailable, Outcome::Unknown);
-    scene.stage.open();
+    let failed = soon("the first is cut", calls.remove(0)).await;
+    check_status(failed, Code::Unavailable, Outcome::Unknown);
+    setup.stage.open();
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the former links are gone", || scene.agent.former_links() == 0).await;
-    assert_eq!(scene.stage.all_runs(), 4);
+    until("the former links are gone", || setup.agent.former_links() == 0).await;
+    assert_eq!(setup.stage.all_runs(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_longer_than_the_drain_time_outlives_the_renewals_of_its_caller() {
-    let scene = Scene::with(Bounds { caller: brief_drain(), ..Bounds::default() }).await;
-    let held = background(scene.by_caller().call::<String>("Stage/Hold", "one").into_future());
-    scene.stage.started("one").await;
-    let mut events = scene.node.events();
+    let setup = Setup::with(SetupLimits { caller: brief_drain(), ..SetupLimits::default() }).await;
+    let held = spawn(setup.by_caller().call::<String>("Stage/Hold", "one").into_future());
+    setup.stage.started("one").await;
+    let mut events = setup.node.events();
     for _ in 0..6 {
-        let next = scene.world.credentials("caller/ops");
-        scene.caller.apply(next).await.expect("applied");
+        let next = setup.world.credentials("caller/ops");
+        setup.caller.apply(next).await.expect("applied");
         soon("the caller links once more", async {
             while !matches!(events.next().await, Some(NodeEvent::CallerLinked { .. })) {}
         })
         .await;
     }
-    scene.stage.open();
+    setup.stage.open();
     soon("the call ends", held).await.expect("answered");
 }
 
@@ -359,7 +360,7 @@ async fn agents_and_callers_make_a_new_link_before_the_nodes_certificate_expires
     let at = node.local_addr();
     let agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let caller = world.caller("ops", at).connect().await.expect("a caller");
-    said(&[&at.to_string(), "it shows no newer one"]).await;
+    logged(&[&at.to_string(), "it shows no newer one"]).await;
     let mut events = agent.events();
     node.apply(trusting(world.credentials("node/edge-1"))).await.expect("applied");
     let registered = soon("it registers once more", events.next()).await.expect("one");
@@ -371,18 +372,18 @@ async fn agents_and_callers_make_a_new_link_before_the_nodes_certificate_expires
 
 #[tokio::test(flavor = "multi_thread")]
 async fn either_side_closes_an_untrusted_peer_with_trust_changed() {
-    let (scene, stranger) = (Scene::open().await, World::new());
-    let mut events = scene.node.events();
-    let of_stranger = |party: &str| load(&stranger.leaf(party), stranger.ca().pem(), None);
-    let elsewhere = of_stranger("node/edge-1");
-    let applied = scene.node.apply(trusting(elsewhere)).await.expect("applied");
+    let (setup, other_ca) = (Setup::open().await, World::new());
+    let mut events = setup.node.events();
+    let of_other_ca = |peer: &str| load(&other_ca.leaf(peer), other_ca.ca().pem(), None);
+    let elsewhere = of_other_ca("node/edge-1");
+    let applied = setup.node.apply(trusting(elsewhere)).await.expect("applied");
     assert_eq!(applied.closed, 2, "the agent's link and the caller's");
     assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::TrustChanged);
 
-    let scene = Scene::open().await;
-    let mut events = scene.agent.events();
-    let elsewhere = of_stranger("agent/warehouse");
-    let applied = scene.agent.apply(trusting(elsewhere)).await.expect("applied");
+    let setup = Setup::open().await;
+    let mut events = setup.agent.events();
+    let elsewhere = of_other_ca("agent/warehouse");
+    let applied = setup.agent.apply(trusting(elsewhere)).await.expect("applied");
     assert_eq!(applied.closed, 1);
     let lost = soon("an event", events.next()).await.expect("one");
     let AgentEvent::Lost { reason, .. } = lost else { panic!("{lost:?}") };
@@ -403,10 +404,10 @@ async fn half_welcomed(world: &World, node: &Node) -> (RawLink, RawStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_verified_by_new_credentials_from_its_welcome_on() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let (link, _control) = half_welcomed(&world, &node).await;
-    let elsewhere = trusting(stranger.credentials("node/edge-1"));
+    let elsewhere = trusting(other_ca.credentials("node/edge-1"));
     assert_eq!(node.apply(elsewhere).await.expect("applied").closed, 1);
     assert_eq!(link.closed().await.0, CloseCode::TrustChanged.number());
 }
@@ -418,11 +419,11 @@ async fn a_node_reports_a_callers_link_before_the_caller_gets_its_welcome() {
     let node = world.node().start().await.expect("a node");
     let mut events = node.events();
     let (link, _control) = half_welcomed(&world, &node).await;
-    let told = soon("an event", events.next()).await;
-    assert!(matches!(told, Some(NodeEvent::CallerLinked { .. })), "{told:?}");
+    let event = soon("an event", events.next()).await;
+    assert!(matches!(event, Some(NodeEvent::CallerLinked { .. })), "{event:?}");
     link.connection.close(0x40_u32.into(), b"bye");
-    let told = soon("an event", events.next()).await;
-    assert!(matches!(told, Some(NodeEvent::CallerLeft { .. })), "{told:?}");
+    let event = soon("an event", events.next()).await;
+    assert!(matches!(event, Some(NodeEvent::CallerLeft { .. })), "{event:?}");
 }
 
 /// A raw node takes the next link, and has not said WELCOME yet.
@@ -490,77 +491,77 @@ async fn events_already_seen_are_not_reported_again() {
         );
         let (mut agents_side, mut nodes_side) = (agents_side, nodes_side);
         agent.shutdown().await;
-        let told = soon("an event", agents_side.next()).await;
-        assert!(matches!(told, Some(AgentEvent::Lost { .. })), "round {round}: {told:?}");
-        let told = soon("an event", nodes_side.next()).await;
-        let is_later = matches!(told, Some(NodeEvent::Draining { .. } | NodeEvent::Lost { .. }));
-        assert!(is_later, "round {round}: {told:?}");
+        let event = soon("an event", agents_side.next()).await;
+        assert!(matches!(event, Some(AgentEvent::Lost { .. })), "round {round}: {event:?}");
+        let event = soon("an event", nodes_side.next()).await;
+        let is_later = matches!(event, Some(NodeEvent::Draining { .. } | NodeEvent::Lost { .. }));
+        assert!(is_later, "round {round}: {event:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_another_identity_are_refused_and_nothing_changes() {
-    let scene = Scene::open().await;
-    let other = |party: &str| scene.world.credentials(party);
-    let before = scene.agent.credentials().identity().serial().to_owned();
-    let of_node = scene.node.apply(trusting(other("node/edge-2"))).await;
-    let of_agent = scene.agent.apply(trusting(other("caller/warehouse"))).await;
-    let of_caller = scene.caller.apply(other("caller/boss")).await;
+    let setup = Setup::open().await;
+    let other = |peer: &str| setup.world.credentials(peer);
+    let before = setup.agent.credentials().identity().serial().to_owned();
+    let of_node = setup.node.apply(trusting(other("node/edge-2"))).await;
+    let of_agent = setup.agent.apply(trusting(other("caller/warehouse"))).await;
+    let of_caller = setup.caller.apply(other("caller/boss")).await;
     for refused in [of_node.map(drop), of_agent.map(drop), of_caller] {
         let refused = refused.expect_err("another party was taken");
         let is_other =
             matches!(&refused, StartError::Credentials(CredentialsError::OtherParty { .. }));
         assert!(is_other && refused.to_string().contains("runs here"), "{refused}");
     }
-    assert_eq!(scene.agent.credentials().identity().serial(), before);
-    for (_, callee) in scene.ways_in() {
+    assert_eq!(setup.agent.credentials().identity().serial(), before);
+    for (_, callee) in setup.callees() {
         assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_either_end_apply_as_soon_as_they_are_set() {
-    let scene = Scene::open().await;
+    let setup = Setup::open().await;
     let note = || {
-        let callee = scene.by_caller();
+        let callee = setup.by_caller();
         async move { callee.call::<String>("Stage/Note", "n").await }
     };
     let rules = |policy| ConfigUpdate { policy: Some(policy), ..ConfigUpdate::default() };
     assert!(note().await.is_ok());
-    scene.node.apply(rules(NodePolicy::default())).await.expect("applied");
+    setup.node.apply(rules(NodePolicy::default())).await.expect("applied");
     check_status(note().await, Code::PermissionDenied, Outcome::NotExecuted);
     let allow = AllowRule::parse("ops", "warehouse", "Stage/*").expect("a rule");
-    scene.node.apply(rules(NodePolicy::default().allow(allow))).await.expect("applied");
+    setup.node.apply(rules(NodePolicy::default().allow(allow))).await.expect("applied");
     assert!(note().await.is_ok());
     let rules = |policy| ConfigUpdate { policy: Some(policy), ..ConfigUpdate::default() };
     let strict = AgentRule::parse("edge-1", "boss", "*/*").expect("a rule");
     let strict = AgentPolicy::default().allow(strict);
-    scene.agent.apply(rules(strict)).await.expect("applied");
+    setup.agent.apply(rules(strict)).await.expect("applied");
     check_status(note().await, Code::PermissionDenied, Outcome::NotExecuted);
-    scene.agent.apply(rules(AgentPolicy::default())).await.expect("applied");
+    setup.agent.apply(rules(AgentPolicy::default())).await.expect("applied");
     assert!(note().await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_limits_apply_to_later_links() {
-    let scene = Scene::with(Bounds::default()).await;
+    let setup = Setup::with(SetupLimits::default()).await;
     let narrow = Limits { caller_links_max: 1, ..Limits::default() };
     let bounds = ConfigUpdate { limits: Some(narrow), ..ConfigUpdate::default() };
-    scene.node.apply(bounds).await.expect("applied");
-    let second = scene.world.caller("ops", scene.node.local_addr());
+    setup.node.apply(bounds).await.expect("applied");
+    let second = setup.world.caller("ops", setup.node.local_addr());
     let refused = second.connect().await.expect_err("a second link of one caller");
     assert!(refused.to_string().contains("caller_links_max"), "{refused}");
     // The agent makes its link once more, so that its node hears of them.
     let few = Limits { calls_in_flight_max: 1, queue_max: 0, ..Limits::default() };
-    let mut events = scene.agent.events();
+    let mut events = setup.agent.events();
     let bounds = ConfigUpdate { limits: Some(few), ..ConfigUpdate::default() };
-    scene.agent.apply(bounds).await.expect("applied");
+    setup.agent.apply(bounds).await.expect("applied");
     drop(soon("it registers once more", events.next()).await);
-    until("the former link is left", || scene.agent.former_links() == 0).await;
-    let held = background(scene.by_node().call::<String>("Stage/Hold", "one").into_future());
-    scene.stage.started("one").await;
-    let refused = scene.by_node().call::<String>("Stage/Note", "two").await;
+    until("the former link is left", || setup.agent.former_links() == 0).await;
+    let held = spawn(setup.by_node().call::<String>("Stage/Hold", "one").into_future());
+    setup.stage.started("one").await;
+    let refused = setup.by_node().call::<String>("Stage/Note", "two").await;
     check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
-    scene.stage.open();
+    setup.stage.open();
     soon("the first ends", held).await.expect("answered");
 }

@@ -2,7 +2,8 @@
 //! their next packet, and are back soon.
 
 use crate::world::{
-    Process, Stage, World, attached, background, check_status, said, soon, start_at, watchful,
+    IsolatedRuntime, Stage, World, attached, check_status, logged, quick_detection, soon, spawn,
+    start_at,
 };
 use dialback::{Agent, AgentBuilder, Code, Limits, Node, NodeBuilder, Outcome, StateError};
 use std::{
@@ -13,9 +14,9 @@ use std::{
 };
 
 /// A node that can be killed.
-async fn doomed_node(node: NodeBuilder) -> (Process<Node>, SocketAddr) {
-    let process = Process::start(async { node.start().await.expect("a node") }).await;
-    let at = process.who().local_addr();
+async fn killable_node(node: NodeBuilder) -> (IsolatedRuntime<Node>, SocketAddr) {
+    let process = IsolatedRuntime::start(async { node.start().await.expect("a node") }).await;
+    let at = process.peer().local_addr();
     (process, at)
 }
 
@@ -26,7 +27,7 @@ async fn killed_and_started_again(agents: usize) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let wide = Limits { caller_calls_in_flight_max: agents, ..Limits::default() };
     let node = || world.node().limits(wide.clone()).state_dir(dir.path());
-    let (first, at) = doomed_node(node()).await;
+    let (first, at) = killable_node(node()).await;
     let names: Vec<_> = (0..agents).map(|n| format!("agent-{n}")).collect();
     let hosts: Vec<Agent> = names
         .iter()
@@ -39,21 +40,23 @@ async fn killed_and_started_again(agents: usize) -> Duration {
     let mut calls = Vec::new();
     for name in &names {
         let call = caller.agent(name).expect("a name").call::<String>("Stage/Hold", name);
-        calls.push(background(call.into_future()));
+        calls.push(spawn(call.into_future()));
     }
     stage.busy(agents).await;
     first.kill().await;
     let second = start_at(at, node).await;
     let started = Instant::now();
     let back = || second.agents().iter().filter(|agent| agent.attached).count();
-    crate::world::until_told("95 of 100 are back", second.events(), || back() * 100 >= agents * 95)
-        .await;
+    crate::world::until_event("95 of 100 are back", second.events(), || {
+        back() * 100 >= agents * 95
+    })
+    .await;
     let took = started.elapsed();
     for call in calls {
         let failed = soon("a call in flight ends", call).await;
         check_status(failed, Code::Unavailable, Outcome::Unknown);
     }
-    crate::world::until_told("all are back", second.events(), || back() == agents).await;
+    crate::world::until_event("all are back", second.events(), || back() == agents).await;
     assert_eq!(stage.all_runs(), agents, "a call was repeated");
     took
 }
@@ -81,12 +84,12 @@ async fn notices(agent: Limits, state: Option<&Path>, why: &str) {
         Some(dir) => world.node().state_dir(dir),
         None => world.node(),
     };
-    let (first, at) = doomed_node(node()).await;
+    let (first, at) = killable_node(node()).await;
     let agent: AgentBuilder = world.agent("warehouse", at).limits(agent);
     let agent = attached(agent).await;
     first.kill().await;
     let _second = start_at(at, node).await;
-    said(&["not linked: node", &format!(":{}", at.port()), why]).await;
+    logged(&["not linked: node", &format!(":{}", at.port()), why]).await;
     soon("the agent is back", agent.registered(1)).await;
 }
 
@@ -105,7 +108,7 @@ async fn with_kept_keys_the_next_packet_resets_an_agents_link_without_a_timeout(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_kept_keys_an_agent_waits_for_the_idle_timeout() {
-    let asks = Limits { heartbeat_lost: Duration::from_secs(2), ..watchful() };
+    let asks = Limits { heartbeat_lost: Duration::from_secs(2), ..quick_detection() };
     let asks = Limits { idle_max: Duration::from_secs(60), ..asks };
     notices(asks, None, "no heartbeat came").await;
 }

@@ -1,6 +1,6 @@
 //! Calls that are tried again: how often, on which link, and what their outcome is afterwards.
 
-use crate::world::{Stage, World, attached, background, check_status, soon, until};
+use crate::world::{Stage, World, attached, check_status, soon, spawn, until};
 use dialback::{
     Agent, Code, ConfigUpdate, Context, Handler, Node, NodePolicy, Outcome, Reply, Request,
     Service, Status,
@@ -100,13 +100,14 @@ async fn another_agent_is_preferred_to_one_that_has_just_failed_the_call() {
     let node = world.node().policy(policy()).start().await.expect("a node");
     let faults = [refused(Code::Unavailable)];
     let (_idle, runs) = failing(&world, &node, "shop.idle", &faults).await;
-    let who = Service::new("Who").method("Are", |(): (), ctx: Context| async move {
+    let failing_service = Service::new("Who").method("Are", |(): (), ctx: Context| async move {
         Ok(format!("busy, attempt {}", ctx.attempt()))
     });
-    let busy = world.agent("shop.busy", node.local_addr()).serve(stage.service()).serve(who);
+    let busy =
+        world.agent("shop.busy", node.local_addr()).serve(stage.service()).serve(failing_service);
     let _busy = attached(busy).await;
     let handle = node.agent("shop.busy").handle().expect("a name");
-    let held = background(handle.call::<String>("Stage/Hold", "held").into_future());
+    let held = spawn(handle.call::<String>("Stage/Hold", "held").into_future());
     stage.started("held").await;
     // The idle agent is the better one, but for a call that it has failed.
     for calls in 1..=3 {
@@ -155,7 +156,7 @@ async fn a_call_to_an_agent_is_retried_on_its_newer_link() {
     let service = Service::new("Who").raw_method("Are", FailsInStep(step.clone()));
     let agent = attached(world.agent("shop.a", node.local_addr()).serve(service)).await;
     let handle = node.agent("shop.a").handle().expect("a name");
-    let call = background(handle.call::<String>("Who/Are", "again").into_future());
+    let call = spawn(handle.call::<String>("Who/Are", "again").into_future());
     soon("the first attempt starts", step.wait()).await;
     let next = Some(world.credentials("agent/shop.a"));
     agent

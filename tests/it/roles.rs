@@ -1,7 +1,7 @@
 //! Who passes for whom: every kind of certificate at a node's listener, before an agent that dials
 //! and before a caller that dials. Only the cells that `docs/security.md` documents pass.
 
-use crate::world::{RawNode, Shown, World, attached, dial_raw, quic_client, soon};
+use crate::world::{Presented, RawNode, World, attached, dial_raw, quic_client, soon};
 use dialback::{
     Agent, Caller, ConnectError, CredentialPem, Credentials, LinkFault, Node, NodePolicy,
     certs::{LeafPem, LeafProfile, Usage},
@@ -15,76 +15,76 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The three places at which a certificate is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Passes {
+struct Acceptance {
     listener: bool,
     agent: bool,
     caller: bool,
 }
 
-const NOBODY: Passes = Passes { listener: false, agent: false, caller: false };
+const NOWHERE: Acceptance = Acceptance { listener: false, agent: false, caller: false };
 /// Agents and callers are let in by a node, and taken for a node by nobody.
-const AS_A_PARTY: Passes = Passes { listener: true, ..NOBODY };
+const AS_A_PEER: Acceptance = Acceptance { listener: true, ..NOWHERE };
 /// Nodes are believed by whoever dials them; nodes do not dial nodes.
-const AS_A_NODE: Passes = Passes { listener: false, agent: true, caller: true };
+const AS_A_NODE: Acceptance = Acceptance { listener: false, agent: true, caller: true };
 
 /// The judges: they are of one CA, and mind its list.
-struct Judges {
+struct Verifiers {
     world: World,
     crl: String,
     node: Node,
 }
 
-impl Judges {
-    async fn minding(world: World, crl: String) -> Self {
-        let credentials = world.showing(&world.leaf("node/judge"), Some(&crl));
+impl Verifiers {
+    async fn with_crl(world: World, crl: String) -> Self {
+        let credentials = world.presenting(&world.leaf("node/judge"), Some(&crl));
         let node = Node::builder(credentials).listen("127.0.0.1:0").start().await;
         Self { node: node.expect("a node"), world, crl }
     }
 
-    fn of(&self, party: &str) -> Credentials {
-        self.world.showing(&self.world.leaf(party), Some(&self.crl))
+    fn of(&self, peer: &str) -> Credentials {
+        self.world.presenting(&self.world.leaf(peer), Some(&self.crl))
     }
 
-    async fn judge(&self, shown: &LeafPem) -> Passes {
+    async fn verify(&self, presented: &LeafPem) -> Acceptance {
         let (listener, agent, caller) = tokio::join!(
-            self.at_the_listener(shown),
-            self.by_an_agent(shown),
-            self.by_a_caller(shown)
+            self.at_the_listener(presented),
+            self.by_an_agent(presented),
+            self.by_a_caller(presented)
         );
-        Passes { listener, agent, caller }
+        Acceptance { listener, agent, caller }
     }
 
-    async fn at_the_listener(&self, shown: &LeafPem) -> bool {
-        let config = quic_client(&self.of("agent/any"), Shown::Leaf(shown.clone()));
+    async fn at_the_listener(&self, presented: &LeafPem) -> bool {
+        let config = quic_client(&self.of("agent/any"), Presented::Leaf(presented.clone()));
         dial_raw(config, self.node.local_addr()).await.is_ok()
     }
 
-    async fn by_an_agent(&self, shown: &LeafPem) -> bool {
-        let node = RawNode::showing(&self.of("node/any"), shown);
+    async fn by_an_agent(&self, presented: &LeafPem) -> bool {
+        let node = RawNode::presenting(&self.of("node/any"), presented);
         let agent = Agent::builder(self.of("agent/judge")).node(node.address().to_string());
         let agent = agent.start().expect("an agent");
-        let believed = node.was_believed().await;
+        let accepted = node.was_accepted().await;
         assert!(agent.nodes().is_empty(), "it says that it is registered");
-        believed
+        accepted
     }
 
-    async fn by_a_caller(&self, shown: &LeafPem) -> bool {
-        let node = RawNode::showing(&self.of("node/any"), shown);
+    async fn by_a_caller(&self, presented: &LeafPem) -> bool {
+        let node = RawNode::presenting(&self.of("node/any"), presented);
         let caller = Caller::builder(self.of("caller/judge")).node(node.address().to_string());
         let dialled = caller.connect_timeout(Duration::from_secs(30)).connect().await;
         let ConnectError::Link(fault) = dialled.expect_err("a raw node welcomes nobody") else {
             panic!("the caller did not start")
         };
         let refused = matches!(fault, LinkFault::Handshake { is_identity: true, .. });
-        assert_eq!(node.was_believed().await, !refused, "{fault}");
+        assert_eq!(node.was_accepted().await, !refused, "{fault}");
         !refused
     }
 }
 
 /// A leaf with all that a node's has, so that nothing but what the row changes tells it from one.
-fn dressed(world: &World, party: &str) -> LeafProfile {
+fn node_like(world: &World, peer: &str) -> LeafProfile {
     let hosts = world.profile("node/any").hosts;
-    LeafProfile { hosts, ..world.profile(party) }
+    LeafProfile { hosts, ..world.profile(peer) }
 }
 
 pub(crate) type Change = fn(&mut LeafProfile);
@@ -126,46 +126,46 @@ pub(crate) const KINDS: [(&str, Change, [bool; 2]); 10] = [
 ];
 
 /// What a role may pass for with a certificate that is good for dialling, for being dialled.
-fn expected(party: &str, [dials, is_dialled]: [bool; 2]) -> Passes {
-    match party {
+fn expected(peer: &str, [dials, is_dialled]: [bool; 2]) -> Acceptance {
+    match peer {
         "node/x" if is_dialled => AS_A_NODE,
-        "agent/x" | "caller/x" if dials => AS_A_PARTY,
-        _ => NOBODY,
+        "agent/x" | "caller/x" if dials => AS_A_PEER,
+        _ => NOWHERE,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_documented_certificates_are_accepted_for_each_role() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     let sign = |profile: &LeafProfile| world.ca().leaf(profile).expect("a leaf");
     let mut rows = vec![];
     let mut revoked = vec![];
-    for party in ["agent/x", "caller/x", "node/x"] {
-        let own = if party == "node/x" { AS_A_NODE } else { AS_A_PARTY };
-        rows.push((party, "as it is issued", sign(&world.profile(party)), own));
+    for peer in ["agent/x", "caller/x", "node/x"] {
+        let own = if peer == "node/x" { AS_A_NODE } else { AS_A_PEER };
+        rows.push((peer, "as it is issued", sign(&world.profile(peer)), own));
         for (kind, change, uses) in KINDS {
-            let mut profile = dressed(&world, party);
+            let mut profile = node_like(&world, peer);
             change(&mut profile);
-            rows.push((party, kind, sign(&profile), expected(party, uses)));
+            rows.push((peer, kind, sign(&profile), expected(peer, uses)));
         }
-        let foreign = stranger.ca().leaf(&dressed(&world, party)).expect("a leaf");
-        rows.push((party, "another CA", foreign, NOBODY));
-        let gone = sign(&dressed(&world, party));
-        revoked.push(gone.serial.clone());
-        rows.push((party, "revoked", gone, NOBODY));
+        let foreign = other_ca.ca().leaf(&node_like(&world, peer)).expect("a leaf");
+        rows.push((peer, "another CA", foreign, NOWHERE));
+        let revoked_leaf = sign(&node_like(&world, peer));
+        revoked.push(revoked_leaf.serial.clone());
+        rows.push((peer, "revoked", revoked_leaf, NOWHERE));
     }
     let serials: Vec<&str> = revoked.iter().map(String::as_str).collect();
     let crl = world.crl(&serials);
-    let judges = Judges::minding(world, crl).await;
+    let verifiers = Verifiers::with_crl(world, crl).await;
     let mut wrong = vec![];
-    for (party, kind, shown, expected) in rows {
-        let found = judges.judge(&shown).await;
+    for (peer, kind, presented, expected) in rows {
+        let found = verifiers.verify(&presented).await;
         if found != expected {
-            wrong.push(format!("{party}, {kind}: {found:?} and not {expected:?}"));
+            wrong.push(format!("{peer}, {kind}: {found:?} and not {expected:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(judges.node.agents(), []);
+    assert_eq!(verifiers.node.agents(), []);
 }
 
 /// Makes of the good name the names that a leaf has.
@@ -175,10 +175,10 @@ type Bend = dyn Fn(&str) -> Vec<String>;
 async fn an_altered_name_is_rejected_on_both_sides() {
     let world = World::new();
     let crl = world.crl(&[]);
-    let judges = Judges::minding(world, crl).await;
-    let world = &judges.world;
+    let verifiers = Verifiers::with_crl(world, crl).await;
+    let world = &verifiers.world;
     let leaf = |role: &str, change: &Bend| {
-        let mut profile = dressed(world, &format!("{role}/x"));
+        let mut profile = node_like(world, &format!("{role}/x"));
         profile.uris = change(&profile.uris[0]);
         world.ca().leaf(&profile).expect("a leaf")
     };
@@ -199,24 +199,24 @@ async fn an_altered_name_is_rejected_on_both_sides() {
         ("a common name only", &|_| vec![]),
     ];
     for (what, change) in cases {
-        assert_eq!(judges.judge(&leaf("agent", change)).await, NOBODY, "an agent with {what}");
-        assert_eq!(judges.judge(&leaf("node", change)).await, NOBODY, "a node with {what}");
+        assert_eq!(verifiers.verify(&leaf("agent", change)).await, NOWHERE, "an agent with {what}");
+        assert_eq!(verifiers.verify(&leaf("node", change)).await, NOWHERE, "a node with {what}");
     }
     let unbent = |good: &str| vec![good.to_owned()];
-    assert_eq!(judges.judge(&leaf("agent", &unbent)).await, AS_A_PARTY);
-    assert_eq!(judges.judge(&leaf("node", &unbent)).await, AS_A_NODE);
+    assert_eq!(verifiers.verify(&leaf("agent", &unbent)).await, AS_A_PEER);
+    assert_eq!(verifiers.verify(&leaf("node", &unbent)).await, AS_A_NODE);
     // Many hosts are no fault: it is the URI that names the party.
-    let mut many = dressed(world, "node/x");
+    let mut many = node_like(world, "node/x");
     many.hosts.extend((0..100).map(|at| format!("host-{at}.example.com")));
-    assert_eq!(judges.judge(&world.ca().leaf(&many).expect("a leaf")).await, AS_A_NODE);
+    assert_eq!(verifiers.verify(&world.ca().leaf(&many).expect("a leaf")).await, AS_A_NODE);
 }
 
 /// Credentials where nodes have a CA of their own.
-fn apart(leaf: &LeafPem, parties: &World, nodes: &World) -> Credentials {
+fn apart(leaf: &LeafPem, peers: &World, nodes: &World) -> Credentials {
     let pem = CredentialPem {
         cert: leaf.cert.as_bytes(),
         key: leaf.key.as_bytes(),
-        ca: parties.ca().pem().as_bytes(),
+        ca: peers.ca().pem().as_bytes(),
         node_ca: Some(nodes.ca().pem().as_bytes()),
         ..CredentialPem::default()
     };
@@ -225,10 +225,10 @@ fn apart(leaf: &LeafPem, parties: &World, nodes: &World) -> Credentials {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_separate_cas_neither_ca_can_issue_for_the_others_roles() {
-    let (parties, nodes) = (World::new(), World::new());
-    let of = |party: &str| {
-        let ca = if party.starts_with("node/") { &nodes } else { &parties };
-        apart(&ca.leaf(party), &parties, &nodes)
+    let (peers, nodes) = (World::new(), World::new());
+    let of = |peer: &str| {
+        let ca = if peer.starts_with("node/") { &nodes } else { &peers };
+        apart(&ca.leaf(peer), &peers, &nodes)
     };
     let node = Node::builder(of("node/edge-1")).listen("127.0.0.1:0");
     let node = node.policy(NodePolicy::allow_all()).start().await.expect("a node");
@@ -236,18 +236,18 @@ async fn with_separate_cas_neither_ca_can_issue_for_the_others_roles() {
     attached(Agent::builder(of("agent/warehouse")).node(at.to_string())).await;
     let caller = Caller::builder(of("caller/ops")).node(at.to_string()).connect();
     soon("a caller is linked", caller).await.expect("linked");
-    let shows = |leaf| dial_raw(quic_client(&of("agent/any"), Shown::Leaf(leaf)), at);
-    assert!(shows(parties.leaf("agent/x")).await.is_ok());
+    let shows = |leaf| dial_raw(quic_client(&of("agent/any"), Presented::Leaf(leaf)), at);
+    assert!(shows(peers.leaf("agent/x")).await.is_ok());
     assert!(shows(nodes.leaf("agent/x")).await.is_err(), "the nodes' CA has made an agent");
-    for (made_by, is_believed) in [(&nodes, true), (&parties, false)] {
-        let raw = RawNode::showing(&of("node/any"), &made_by.leaf("node/edge-1"));
+    for (made_by, is_believed) in [(&nodes, true), (&peers, false)] {
+        let raw = RawNode::presenting(&of("node/any"), &made_by.leaf("node/edge-1"));
         let to = raw.address().to_string();
         let _agent = Agent::builder(of("agent/warehouse")).node(&to).start().expect("an agent");
-        assert_eq!(raw.was_believed().await, is_believed, "by an agent");
-        let raw = RawNode::showing(&of("node/any"), &made_by.leaf("node/edge-1"));
+        assert_eq!(raw.was_accepted().await, is_believed, "by an agent");
+        let raw = RawNode::presenting(&of("node/any"), &made_by.leaf("node/edge-1"));
         let caller = Caller::builder(of("caller/ops")).node(raw.address().to_string());
         assert!(caller.connect().await.is_err(), "a raw node welcomes nobody");
-        assert_eq!(raw.was_believed().await, is_believed, "by a caller");
+        assert_eq!(raw.was_accepted().await, is_believed, "by a caller");
     }
 }
 
@@ -255,8 +255,8 @@ async fn with_separate_cas_neither_ca_can_issue_for_the_others_roles() {
 async fn a_bundle_accepts_leafs_of_both_cas_during_a_change() {
     let (old, new) = (World::new(), World::new());
     let bundle = format!("{}{}", old.ca().pem(), new.ca().pem());
-    let of = |world: &World, party: &str| {
-        let leaf = world.leaf(party);
+    let of = |world: &World, peer: &str| {
+        let leaf = world.leaf(peer);
         let pem = CredentialPem {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),

@@ -1,7 +1,7 @@
 //! Calls that name only their service, calls of all agents, calls that wait, and calls that are
 //! tried again.
 
-use crate::world::{Background, World, attached, background, check_status, soon};
+use crate::world::{Background, World, attached, check_status, soon, spawn};
 use dialback::{
     Agent, Call, Code, ConfigUpdate, Context, Limits, Node, NodePolicy, Outcome, Service, Status,
     policy::{AllowRule, DenyRule, HostRule},
@@ -26,7 +26,7 @@ fn policy() -> NodePolicy {
 }
 
 /// Says who it is; `Fail` is UNAVAILABLE of the handler's own making.
-fn who(name: &str) -> Service {
+fn named_service(name: &str) -> Service {
     let (own, failing) = (name.to_owned(), name.to_owned());
     Service::new("Who")
         .method("Are", move |(): (), _: Context| std::future::ready(Ok(own.clone())))
@@ -36,7 +36,7 @@ fn who(name: &str) -> Service {
 }
 
 async fn shop(world: &World, node: &Node, name: &str) -> Agent {
-    attached(world.agent(name, node.local_addr()).serve(who(name))).await
+    attached(world.agent(name, node.local_addr()).serve(named_service(name))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +112,7 @@ async fn a_call_waits_for_its_agent_only_on_request() {
     let by_service = caller.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
     let handle = node.agent("shop.late").handle().expect("a name");
     let in_process = handle.call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
-    let calls = [by_name, by_service, in_process].map(|call| background(call.into_future()));
+    let calls = [by_name, by_service, in_process].map(|call| spawn(call.into_future()));
     let _agent = shop(&world, &node, "shop.late").await;
     for call in calls {
         assert_eq!(soon("the agent came", call).await.as_deref(), Ok("shop.late"));
@@ -223,7 +223,7 @@ async fn waiting(call: Call<String>) -> Background<Result<String, Status>> {
         ended = &mut call => panic!("it did not wait: {ended:?}"),
         () = std::future::ready(()) => {}
     }
-    background(call)
+    spawn(call)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 //! stays behind.
 
 use crate::world::{
-    Background, Bounds, End, Scene, Stage, World, attached, background, check_status, soon,
-    start_at, until, until_told,
+    Background, RunEnd, Setup, SetupLimits, Stage, World, attached, check_status, soon, spawn,
+    start_at, until, until_event,
 };
 use dialback::{AgentEvent, Callee, Code, Limits, NodeEvent, Outcome, Role};
 use serde_bytes::ByteBuf;
@@ -40,19 +40,19 @@ async fn refused_as_leaving(stage: &Stage, callee: &Callee) {
 }
 
 fn held(callee: &Callee, id: &str) -> Background<Result<String, dialback::Status>> {
-    background(callee.call("Stage/Hold", id).into_future())
+    spawn(callee.call("Stage/Hold", id).into_future())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_node_finishes_calls_in_flight_and_refuses_new_ones() {
-    let Scene { world, node, agent, caller, stage } = Scene::open().await;
+    let Setup { world, node, agent, caller, stage } = Setup::open().await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let remote = caller.agent("warehouse").expect("a name");
     let calls = [held(local, "local"), held(&remote, "remote")];
     stage.busy(2).await;
     let at = node.local_addr();
-    let stopping = background(node.shutdown());
+    let stopping = spawn(node.shutdown());
     refused_as_leaving(&stage, local).await;
     refused_as_leaving(&stage, &remote).await;
     assert!(!stopping.is_finished(), "it did not wait for the calls in flight");
@@ -65,20 +65,20 @@ async fn a_stopping_node_finishes_calls_in_flight_and_refuses_new_ones() {
     soon("the node stops", stopping).await;
     assert_eq!(
         (stage.ended("local").await, stage.ended("remote").await),
-        (End::Finished, End::Finished)
+        (RunEnd::Finished, RunEnd::Finished)
     );
-    until_told("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
+    until_event("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_agent_finishes_calls_in_flight_and_refuses_new_ones() {
-    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let Setup { world: _world, node, agent, caller, stage } = Setup::open().await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let remote = caller.agent("warehouse").expect("a name");
     let calls = [held(local, "local"), held(&remote, "remote")];
     stage.busy(2).await;
-    let stopping = background(agent.shutdown());
+    let stopping = spawn(agent.shutdown());
     refused_as_leaving(&stage, local).await;
     refused_as_leaving(&stage, &remote).await;
     assert!(!stopping.is_finished(), "it did not wait for the calls in flight");
@@ -93,16 +93,16 @@ async fn a_stopping_agent_finishes_calls_in_flight_and_refuses_new_ones() {
 }
 
 /// Calls whose replies are still on their way when the side that answers has nothing left to do.
-async fn check_replies_arrive(leaver: Role) {
+async fn check_replies_arrive(stopping_role: Role) {
     const BYTES: usize = 3 << 20;
-    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let Setup { world: _world, node, agent, caller, stage } = Setup::open().await;
     let callee = caller.agent("warehouse").expect("a name");
     let calls = ["1", "2", "3", "4"].map(|id| callee.call::<ByteBuf>("Stage/Huge", &(id, BYTES)));
-    let calls = calls.map(|call| background(call.into_future()));
+    let calls = calls.map(|call| spawn(call.into_future()));
     stage.busy(4).await;
-    let (stopping, _stays) = match leaver {
-        Role::Node => (background(node.shutdown()), Err(agent)),
-        _ => (background(agent.shutdown()), Ok(node)),
+    let (stopping, _stays) = match stopping_role {
+        Role::Node => (spawn(node.shutdown()), Err(agent)),
+        _ => (spawn(agent.shutdown()), Ok(node)),
     };
     refused_as_leaving(&stage, &callee).await;
     stage.open();
@@ -137,7 +137,7 @@ async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
         let call = held(handle.as_ref(), "a");
         stage.started("a").await;
         stage.open();
-        let stopping = background(agent.shutdown());
+        let stopping = spawn(agent.shutdown());
         let reply = soon("the reply comes", call).await;
         assert_eq!(reply.as_deref(), Ok("a"), "in round {round}");
         soon("the agent stops", stopping).await;
@@ -148,25 +148,26 @@ async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_does_not_end_is_aborted_after_the_drain_time() {
     let short = Limits { drain_max: Duration::from_millis(200), ..Limits::default() };
-    for who in ["node", "agent"] {
-        let bounds = Bounds { node: short.clone(), agent: short.clone(), ..Bounds::default() };
-        let Scene { world: _world, node, agent, caller, stage } = Scene::with(bounds).await;
+    for peer in ["node", "agent"] {
+        let bounds =
+            SetupLimits { node: short.clone(), agent: short.clone(), ..SetupLimits::default() };
+        let Setup { world: _world, node, agent, caller, stage } = Setup::with(bounds).await;
         let call = held(&caller.agent("warehouse").expect("a name"), "endless");
         stage.started("endless").await;
-        match who {
+        match peer {
             "node" => soon("the node stops", node.shutdown()).await,
             _ => soon("the agent stops", agent.shutdown()).await,
         }
         let failed = soon("the call ends", call).await;
         let failed = check_status(failed, Code::Unavailable, Outcome::Unknown);
-        assert!(failed.message().contains("DRAINED"), "{who}: {failed}");
-        assert_eq!(stage.ended("endless").await, End::Dropped);
+        assert!(failed.message().contains("DRAINED"), "{peer}: {failed}");
+        assert_eq!(stage.ended("endless").await, RunEnd::Dropped);
     }
 }
 
 /// Calls in the background, until told to stop: how many were answered, and the failures.
 fn steady(callee: Callee, stop: Arc<AtomicBool>) -> Background<(usize, Vec<dialback::Status>)> {
-    background(async move {
+    spawn(async move {
         let (mut answered, mut failed) = (0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
             let call = callee.call::<String>("Stage/Note", "load").timeout(FAR);
@@ -197,9 +198,9 @@ async fn a_node_restarts_under_load_and_no_call_has_an_unknown_outcome() {
         let held = format!("held-{round}");
         let in_flight = self::held(&near.agent("warehouse").expect("a name"), &held);
         stage.started(&held).await;
-        let stopping = background(first.shutdown());
+        let stopping = spawn(first.shutdown());
         // It has told everybody and waits for this call, and the agent is elsewhere all the time.
-        until_told("the agent is attached there", second.events(), || second.agents()[0].attached)
+        until_event("the agent is attached there", second.events(), || second.agents()[0].attached)
             .await;
         stage.open();
         assert_eq!(soon("the call in flight ends", in_flight).await, Ok(held));
@@ -222,14 +223,14 @@ async fn a_node_restarts_under_load_and_no_call_has_an_unknown_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_drains_under_load_while_its_successor_serves() {
-    let Scene { world, node, agent, caller, stage } = Scene::open().await;
+    let Setup { world, node, agent, caller, stage } = Setup::open().await;
     let callee = caller.agent("warehouse").expect("a name");
     let stop = Arc::new(AtomicBool::new(false));
     let load = steady(callee.clone(), stop.clone());
     let in_flight = held(&callee, "held");
     stage.started("held").await;
-    let stopping = background(agent.shutdown());
-    until_told("it drains", node.events(), || node.agents()[0].draining).await;
+    let stopping = spawn(agent.shutdown());
+    until_event("it drains", node.events(), || node.agents()[0].draining).await;
     let next = world.agent("warehouse", node.local_addr()).serve(stage.service());
     let _next = attached(next).await;
     assert!(!node.agents()[0].draining);
@@ -273,9 +274,9 @@ async fn an_agent_reports_link_events_to_its_program() {
     );
     agent.shutdown().await;
     assert!(next().await.is_none());
-    let mut told = Vec::new();
+    let mut seen = Vec::new();
     while let Some(event) = soon("an event", node_events.next()).await {
-        told.push(match event {
+        seen.push(match event {
             NodeEvent::Attached { agent, .. } => format!("attached {agent}"),
             NodeEvent::CallerLinked { caller, .. } => format!("linked {caller}"),
             NodeEvent::CallerLeft { caller, reason } => format!("left {caller}: {reason}"),
@@ -284,14 +285,14 @@ async fn an_agent_reports_link_events_to_its_program() {
         });
     }
     let left = "left ops: the peer closed the link with GOODBYE: the caller has ended";
-    assert_eq!(told, ["attached warehouse", "linked ops", left, "lost warehouse"]);
+    assert_eq!(seen, ["attached warehouse", "linked ops", left, "lost warehouse"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_task_remains_after_every_peer_has_closed() {
     let tasks = Handle::current().metrics();
     let before = tasks.num_alive_tasks();
-    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let Setup { world: _world, node, agent, caller, stage } = Setup::open().await;
     let at = node.local_addr();
     let call = held(&caller.agent("warehouse").expect("a name"), "a");
     stage.started("a").await;
@@ -310,7 +311,7 @@ async fn no_task_remains_after_every_peer_has_closed() {
 async fn no_task_remains_after_every_peer_was_dropped() {
     let tasks = Handle::current().metrics();
     let before = tasks.num_alive_tasks();
-    let Scene { world: _world, node, agent, caller, stage } = Scene::open().await;
+    let Setup { world: _world, node, agent, caller, stage } = Setup::open().await;
     let at = node.local_addr();
     let mut arrivals = node.arrivals();
     assert!(arrivals.next().await.is_some());
@@ -319,7 +320,7 @@ async fn no_task_remains_after_every_peer_was_dropped() {
     drop(agent);
     let failed = soon("the call ends", call).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    assert_eq!(stage.ended("a").await, End::Dropped);
+    assert_eq!(stage.ended("a").await, RunEnd::Dropped);
     drop(node);
     assert!(soon("the arrivals end", arrivals.next()).await.is_none());
     drop((caller, arrivals));
@@ -330,7 +331,7 @@ async fn no_task_remains_after_every_peer_was_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_after_close_fail_at_once() {
     const FAR: Duration = Duration::from_secs(3600);
-    let Scene { world: _world, node: _node, agent, caller, stage } = Scene::open().await;
+    let Setup { world: _world, node: _node, agent, caller, stage } = Setup::open().await;
     let [by_caller, by_agent] = [caller.agent("warehouse"), agent.agent("warehouse")];
     let [by_caller, by_agent] = [by_caller.expect("a name"), by_agent.expect("a name")];
     assert!(by_caller.call::<String>("Stage/Note", "a").await.is_ok());
@@ -352,7 +353,7 @@ async fn waiting_for_an_agent_ends_when_it_attaches_and_when_the_node_stops() {
     let (comes, never) = (node.agent("warehouse"), node.agent("never"));
     let agent = attached(world.agent("warehouse", node.local_addr())).await;
     assert!(soon("the agent", comes.connected()).await.is_ok());
-    let waiting = background(never.connected());
+    let waiting = spawn(never.connected());
     agent.shutdown().await;
     node.shutdown().await;
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Streaming calls: the three kinds with streams, their ends, back-pressure, and what becomes of
 //! them when somebody breaks off.
 
-use crate::world::{Scene, Stage, World, attached, background, check_status, soon, until};
+use crate::world::{Setup, Stage, World, attached, check_status, soon, spawn, until};
 use dialback::{
     Agent, Callee, Caller, Code, Context, Inbound, Node, Outbound, Outcome, Service, Status,
 };
@@ -184,7 +184,7 @@ impl Streams {
         Self { _world: world, node, _agent: agent, caller, pipe }
     }
 
-    fn ways_in(&self) -> [Callee; 2] {
+    fn callees(&self) -> [Callee; 2] {
         let handle = self.node.agent("meter").handle().expect("a name");
         let local: &Callee = handle.as_ref();
         [local.clone(), self.caller.agent("meter").expect("a name")]
@@ -208,7 +208,7 @@ async fn collect<T: serde::de::DeserializeOwned>(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_stream_gives_every_reply_in_order_with_metadata_before_and_after() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let meter = MeterCaller::new(&way);
         let mut ticks = meter.watch(3, 1_003).await.expect("a stream");
         assert_eq!(ticks.metadata().get("unit"), Some("tick"));
@@ -225,7 +225,7 @@ async fn a_server_stream_gives_every_reply_in_order_with_metadata_before_and_aft
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_stream_is_answered_once_it_was_finished() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let meter = MeterCaller::new(&way);
         let (mut values, sum) = meter.sum().await.expect("a call");
         for value in 1..=1_000 {
@@ -244,7 +244,7 @@ async fn a_client_stream_is_answered_once_it_was_finished() {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_directions_of_a_call_flow_at_once_and_end_separately() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let meter = MeterCaller::new(&way);
         let (mut values, mut doubles) = meter.double().await.expect("a call");
         for value in 1..=90 {
@@ -266,7 +266,7 @@ async fn both_directions_of_a_call_flow_at_once_and_end_separately() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_sent_before_a_failure_arrive_before_it() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let meter = MeterCaller::new(&way);
         let (mut values, mut doubles) = meter.double().await.expect("a call");
         for value in [1, 2, 0] {
@@ -283,7 +283,7 @@ async fn messages_sent_before_a_failure_arrive_before_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_the_middle_of_a_stream_ends_only_that_call_as_unknown() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let mut replies = way.server_stream::<u64, u64>("Pipe/Panic", &5).await.expect("a stream");
         assert_eq!(soon("a reply", replies.next()).await, Some(Ok(5)));
         let failed = soon("the failure", replies.next()).await.expect("a failure");
@@ -296,7 +296,7 @@ async fn a_panic_in_the_middle_of_a_stream_ends_only_that_call_as_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_throttles_the_writer_through_the_node() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let before = streams.pipe.sent();
         let stream = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);
         let mut replies = stream.await.expect("a stream");
@@ -328,13 +328,13 @@ async fn a_slow_reader_throttles_the_writer_through_the_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_reads_nothing_throttles_the_initiator() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let (mut values, answer) =
             way.client_stream::<ByteBuf, ()>("Pipe/Swallow").await.expect("a call");
         let chunk = ByteBuf::from(vec![7; CHUNK]);
         let sent = Arc::new(AtomicUsize::new(0));
         let counter = sent.clone();
-        let sending = background(async move {
+        let sending = spawn(async move {
             for _ in 0..4_000 {
                 if values.send(&chunk).await.is_err() {
                     return;
@@ -366,7 +366,7 @@ async fn a_handler_that_reads_nothing_throttles_the_initiator() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_either_end_of_a_call_drops_its_handler() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         for which in ["in", "out", "server stream"] {
             if which == "server stream" {
                 let call = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);
@@ -396,7 +396,7 @@ async fn dropping_either_end_of_a_call_drops_its_handler() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_handler_starts_before_the_first_message_and_earlier_ends_are_not_executed() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let call = way.bidirectional::<u64, u64>("Pipe/Wait");
         let short = std::time::Duration::from_millis(100);
         let (values, mut replies) = call.timeout(short).await.expect("a call");
@@ -418,7 +418,7 @@ async fn no_handler_starts_before_the_first_message_and_earlier_ends_are_not_exe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_method_called_as_another_kind_is_refused_by_name() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let unary = way.call::<u64>("Meter/Watch", &(1, 2)).await;
         let unary = check_status(unary, Code::Unimplemented, Outcome::NotExecuted);
         assert!(unary.message().contains("server_stream"), "{unary}");
@@ -436,7 +436,7 @@ async fn a_lost_agent_ends_its_streams_unknown() {
     let streams = Streams::open().await;
     let Streams { node, _agent: agent, .. } = &streams;
     let mut open = Vec::new();
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let (mut values, mut replies) =
             way.bidirectional::<u64, u64>("Pipe/Wait").await.expect("a call");
         values.send(&7).await.expect("room");
@@ -475,21 +475,21 @@ async fn a_wrapper_sees_every_call_of_its_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_initiator_leaves_no_stream_behind() {
-    let scene = Scene::open().await;
-    let stage: &Stage = &scene.stage;
+    let setup = Setup::open().await;
+    let stage: &Stage = &setup.stage;
     for _ in 0..60 {
-        let call = scene.by_caller().bidirectional::<String, String>("Stage/Hold");
+        let call = setup.by_caller().bidirectional::<String, String>("Stage/Hold");
         drop(call.await.expect("a call"));
     }
     stage.open();
-    let after = scene.by_caller().call::<String>("Stage/Hold", "after");
+    let after = setup.by_caller().call::<String>("Stage/Hold", "after");
     assert!(soon("the call ends", after.into_future()).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_with_stalled_readers_end_as_slow_and_disturb_no_other() {
     let streams = Streams::open().await;
-    for way in streams.ways_in() {
+    for way in streams.callees() {
         let mut stalled = Vec::new();
         for _ in 0..64 {
             let call = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);

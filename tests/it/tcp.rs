@@ -1,13 +1,13 @@
 //! Connections of TCP through agents: bytes, half-closes, resets, and that a cut one never looks
 //! finished.
 
-mod bounds;
-mod place;
+mod limits;
+mod setup;
 mod rules;
 
-use crate::world::{attached, background, check_status, soon};
+use crate::world::{attached, check_status, soon, spawn};
 use dialback::{ByteStream, Code, Outcome};
-use place::{Town, expect_reset, opened, read_all, status_of, write};
+use setup::{ForwardSetup, expect_reset, opened, read_all, status_of, write};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -20,24 +20,24 @@ fn pattern(count: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_flow_both_ways_and_either_side_may_send_first() {
-    let town = Town::open().await;
-    for callee in town.ways_in() {
-        let (mut stream, mut upstream) = town.connect_by(&callee).await;
+    let setup = ForwardSetup::open().await;
+    for callee in setup.callees() {
+        let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut upstream, b"220 ready").await;
         let mut greeting = [0; 9];
         soon("the greeting comes", stream.read_exact(&mut greeting)).await.expect("read");
         assert_eq!(&greeting, b"220 ready");
         write(&mut stream, b"QUIT").await;
-        let mut word = [0; 4];
-        soon("the word comes", upstream.read_exact(&mut word)).await.expect("read");
-        assert_eq!(&word, b"QUIT");
+        let mut greeting = [0; 4];
+        soon("the word comes", upstream.read_exact(&mut greeting)).await.expect("read");
+        assert_eq!(&greeting, b"QUIT");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn megabytes_arrive_intact_both_ways_at_once() {
-    let town = Town::open().await;
-    let (stream, upstream) = town.connect().await;
+    let setup = ForwardSetup::open().await;
+    let (stream, upstream) = setup.connect().await;
     let (sent, answered) = (pattern(9 << 20), pattern((7 << 20) + 1));
     let (mut from_agent, mut to_agent) = tokio::io::split(stream);
     let (mut from_caller, mut to_caller) = tokio::io::split(upstream);
@@ -59,9 +59,9 @@ async fn megabytes_arrive_intact_both_ways_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_close_of_the_caller_leaves_the_other_direction_open() {
-    let town = Town::open().await;
-    for callee in town.ways_in() {
-        let (mut stream, mut upstream) = town.connect_by(&callee).await;
+    let setup = ForwardSetup::open().await;
+    for callee in setup.callees() {
+        let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut stream, b"question").await;
         stream.shutdown().await.expect("a half-close");
         assert_eq!(read_all(&mut upstream).await.expect("a clean end"), b"question");
@@ -74,9 +74,9 @@ async fn a_half_close_of_the_caller_leaves_the_other_direction_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_close_of_the_upstream_leaves_the_other_direction_open() {
-    let town = Town::open().await;
-    for callee in town.ways_in() {
-        let (mut stream, mut upstream) = town.connect_by(&callee).await;
+    let setup = ForwardSetup::open().await;
+    for callee in setup.callees() {
+        let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         upstream.shutdown().await.expect("a half-close");
         assert_eq!(read_all(&mut stream).await.expect("a clean end"), b"");
         let late = pattern(1 << 20);
@@ -92,9 +92,9 @@ async fn a_half_close_of_the_upstream_leaves_the_other_direction_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_of_the_upstream_is_passed_on_after_the_bytes_before_it() {
-    let town = Town::open().await;
-    for callee in town.ways_in() {
-        let (mut stream, mut upstream) = town.connect_by(&callee).await;
+    let setup = ForwardSetup::open().await;
+    for callee in setup.callees() {
+        let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut upstream, b"some").await;
         let mut some = [0; 4];
         soon("it comes", stream.read_exact(&mut some)).await.expect("read");
@@ -112,9 +112,9 @@ async fn a_reset_of_the_upstream_is_passed_on_after_the_bytes_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_dropped_early_resets_the_upstream() {
-    let town = Town::open().await;
-    for callee in town.ways_in() {
-        let (mut stream, mut upstream) = town.connect_by(&callee).await;
+    let setup = ForwardSetup::open().await;
+    for callee in setup.callees() {
+        let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut stream, b"some").await;
         let mut some = [0; 4];
         soon("it comes", upstream.read_exact(&mut some)).await.expect("read");
@@ -122,7 +122,7 @@ async fn a_stream_that_is_dropped_early_resets_the_upstream() {
         expect_reset(read_all(&mut upstream).await);
     }
     // Half of it is not all of it.
-    let (mut stream, mut upstream) = town.connect().await;
+    let (mut stream, mut upstream) = setup.connect().await;
     stream.shutdown().await.expect("a half-close");
     assert_eq!(read_all(&mut upstream).await.expect("a clean end"), b"");
     drop(stream);
@@ -132,12 +132,12 @@ async fn a_stream_that_is_dropped_early_resets_the_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_down_was_not_reached_and_the_next_connection_tries_again() {
-    let town = Town::open().await;
-    let at = town.upstream.0.local_addr().expect("an address");
-    let other = Town::open().await;
-    let Town { upstream, .. } = town;
+    let setup = ForwardSetup::open().await;
+    let at = setup.upstream.0.local_addr().expect("an address");
+    let other = ForwardSetup::open().await;
+    let ForwardSetup { upstream, .. } = setup;
     drop(upstream);
-    let down = town.caller.agent("warehouse").expect("a name");
+    let down = setup.caller.agent("warehouse").expect("a name");
     let status =
         check_status(opened(down.tcp("db")).await, Code::Unavailable, Outcome::NotExecuted);
     assert!(status.message().starts_with("the upstream of tcp:db cannot be reached: "), "{status}");
@@ -150,14 +150,14 @@ async fn an_upstream_that_is_down_was_not_reached_and_the_next_connection_tries_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_agent_node_or_caller_resets_both_ends_and_neither_sees_fin() {
-    for who in ["agent", "node", "caller"] {
-        let town = Town::open().await;
-        let (mut stream, mut upstream) = town.connect().await;
+    for lost in ["agent", "node", "caller"] {
+        let setup = ForwardSetup::open().await;
+        let (mut stream, mut upstream) = setup.connect().await;
         write(&mut stream, b"some").await;
         let mut some = [0; 4];
         soon("it comes", upstream.read_exact(&mut some)).await.expect("read");
-        let Town { node, agent, caller, .. } = town;
-        match who {
+        let ForwardSetup { node, agent, caller, .. } = setup;
+        match lost {
             "agent" => drop(agent),
             "node" => drop(node),
             _ => caller.close().await,
@@ -170,16 +170,16 @@ async fn a_lost_agent_node_or_caller_resets_both_ends_and_neither_sees_fin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_peer_is_detected_while_no_one_reads_and_buffers_are_full() {
-    let town = Town::open().await;
-    let (stream, mut upstream) = town.connect().await;
-    let filling = background(async move {
+    let setup = ForwardSetup::open().await;
+    let (stream, mut upstream) = setup.connect().await;
+    let filling = spawn(async move {
         let chunk = vec![7; 64 << 10];
         while upstream.write_all(&chunk).await.is_ok() {}
     });
     // It stands still when every window is full; nobody here reads.
     let cut_off = stream.cut_off();
-    crate::world::until("the agent is busy", || town.node.agents()[0].calls_in_flight == 1).await;
-    town.node.agent("warehouse").handle().expect("a name").disconnect();
+    crate::world::until("the agent is busy", || setup.node.agents()[0].calls_in_flight == 1).await;
+    setup.node.agent("warehouse").handle().expect("a name").disconnect();
     let status = soon("the cut is seen", cut_off).await;
     assert_eq!(
         (status.code(), status.outcome()),
@@ -200,17 +200,17 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 /// A connection whose end here is joined with a socket, of which the other end is given.
 async fn relayed(
-    town: &Town,
+    setup: &ForwardSetup,
 ) -> (TcpStream, TcpStream, crate::world::Background<Result<[u64; 2], dialback::Status>>) {
-    let (stream, upstream): (ByteStream, _) = town.connect().await;
+    let (stream, upstream): (ByteStream, _) = setup.connect().await;
     let (near, far) = pair().await;
-    (near, upstream, background(stream.relay(far)))
+    (near, upstream, spawn(stream.relay(far)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_ends_well_with_both_directions_and_counts_their_bytes() {
-    let town = Town::open().await;
-    let (mut near, mut upstream, relay) = relayed(&town).await;
+    let setup = ForwardSetup::open().await;
+    let (mut near, mut upstream, relay) = relayed(&setup).await;
     write(&mut near, b"question").await;
     near.shutdown().await.expect("a half-close");
     assert_eq!(read_all(&mut upstream).await.expect("a clean end"), b"question");
@@ -222,9 +222,9 @@ async fn a_relay_ends_well_with_both_directions_and_counts_their_bytes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_forwards_resets_in_both_directions_even_while_no_one_reads() {
-    let town = Town::open().await;
+    let setup = ForwardSetup::open().await;
     for is_full in [false, true] {
-        let (mut near, mut upstream, relay) = relayed(&town).await;
+        let (mut near, mut upstream, relay) = relayed(&setup).await;
         if is_full {
             let full = async { while upstream.write_all(&[7; 1 << 16]).await.is_ok() {} };
             drop(tokio::time::timeout(std::time::Duration::from_millis(300), full).await);
@@ -234,7 +234,7 @@ async fn a_relay_forwards_resets_in_both_directions_even_while_no_one_reads() {
         let failed = soon("the relay ends", relay).await.expect_err("a reset");
         assert!(matches!(failed.code(), Code::Aborted | Code::Internal), "{failed}");
         expect_reset(read_all(&mut near).await);
-        let (near, mut upstream, relay) = relayed(&town).await;
+        let (near, mut upstream, relay) = relayed(&setup).await;
         near.set_zero_linger().expect("set");
         drop(near);
         let failed = soon("the relay ends", relay).await.expect_err("a reset");
@@ -249,11 +249,11 @@ async fn an_upstream_may_be_a_unix_socket() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db.sock");
     let listener = tokio::net::UnixListener::bind(&path).expect("bound");
-    let town = Town::open().await;
+    let setup = ForwardSetup::open().await;
     let forward = format!("local=unix:{}", path.display()).parse().expect("a forward");
-    let at = town.node.local_addr();
-    let _agent = attached(town.world.agent("other", at).tcp(forward)).await;
-    let callee = town.caller.agent("other").expect("a name");
+    let at = setup.node.local_addr();
+    let _agent = attached(setup.world.agent("other", at).tcp(forward)).await;
+    let callee = setup.caller.agent("other").expect("a name");
     let (stream, accepted) = tokio::join!(opened(callee.tcp("local")), listener.accept());
     let (mut stream, mut upstream) = (stream.expect("a connection"), accepted.expect("one").0);
     write(&mut stream, b"question").await;

@@ -1,7 +1,7 @@
 //! What real parties send and take, byte for byte, against `tests/data/wire` and
 //! `docs/protocol.md`.
 
-use crate::raw_peer::{self, Ended, Issuer, RawLink, RawListener, RawStream, Settings, soon};
+use crate::raw_peer::{self, Issuer, RawLink, RawListener, RawStream, Settings, StreamEnd, soon};
 use bytes::Bytes;
 use dialback::*;
 use std::{path::Path, time::Duration};
@@ -24,12 +24,12 @@ impl Golden {
     fn read(name: &'static str) -> Self {
         let text = std::fs::read_to_string(golden_dir().join(format!("{name}.hex")))
             .expect("a file of tests/data/wire");
-        let words = text.lines().filter_map(|line| line.split('#').next());
-        let bytes = words
+        let tokens = text.lines().filter_map(|line| line.split('#').next());
+        let bytes = tokens
             .flat_map(str::split_whitespace)
-            .map(|word| match word {
+            .map(|token| match token {
                 "??" => None,
-                _ => Some(u8::from_str_radix(word, 16).expect("two digits")),
+                _ => Some(u8::from_str_radix(token, 16).expect("two digits")),
             })
             .collect();
         Self { name, bytes }
@@ -406,7 +406,7 @@ async fn a_real_node_answers_a_draining_agent_with_the_golden_bytes() {
 async fn in_one_frame(link: &RawLink, stream: &mut RawStream, frames_before: u64) -> Bytes {
     let chunk = soon("a chunk", stream.recv.read_chunk(usize::MAX, true)).await;
     let bytes = chunk.expect("readable").expect("not the end").bytes;
-    assert_eq!(stream.frame().await, Err(Ended::Fin));
+    assert_eq!(stream.frame().await, Err(StreamEnd::Fin));
     let frames = link.connection.stats().frame_rx.stream - frames_before;
     assert_eq!(frames, 1, "it came in {frames} STREAM frames");
     bytes
@@ -518,8 +518,8 @@ async fn a_node_requests_streams_with_the_golden_bytes() {
     let talk = async {
         let mut stream = opened.await.expect("a connection");
         stream.write_all(b"ping").await.and(stream.shutdown().await).expect("written");
-        let mut said = Vec::new();
-        stream.read_to_end(&mut said).await.map(|_| said).expect("a clean end")
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.map(|_| received).expect("a clean end")
     };
     let answered_by_bytes = async {
         let mut stream = link.accept().await;
@@ -534,8 +534,8 @@ async fn a_node_requests_streams_with_the_golden_bytes() {
         stream.send(&reply[2..]).await;
         stream.finish();
     };
-    let (said, ()) = tokio::join!(talk, answered_by_bytes);
-    assert_eq!(said, b"pong");
+    let (received, ()) = tokio::join!(talk, answered_by_bytes);
+    assert_eq!(received, b"pong");
     let call = callee.bidirectional::<u64, u64>("Meter/Double").timeout(TIMEOUT);
     let (mut values, mut replies) = call.await.expect("a call");
     let sent = async {
@@ -639,9 +639,9 @@ async fn a_real_agent_answers_golden_streams() {
     send(&mut stream, "request-tcp").await;
     stream.finish();
     let mut accepted = soon("it connects", upstream.accept()).await.expect("a connection").0;
-    let mut said = Vec::new();
-    soon("its direction ends", accepted.read_to_end(&mut said)).await.expect("a clean end");
-    assert_eq!(said, b"ping");
+    let mut received = Vec::new();
+    soon("its direction ends", accepted.read_to_end(&mut received)).await.expect("a clean end");
+    assert_eq!(received, b"ping");
     accepted.write_all(b"pong").await.expect("written");
     drop(accepted);
     comes_whole(&mut stream, "reply-tcp").await;

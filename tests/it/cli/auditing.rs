@@ -1,7 +1,7 @@
 //! The audit log as operators have it: by flag, environment and file, on standard output, opened
 //! again on SIGHUP. And rules that count, as `dialback policy` shows them.
 
-use super::process::{Place, Running, until_has};
+use super::process::{DialbackProcess, WorkDir, until_has};
 use rustix::process::Signal;
 use std::fs;
 
@@ -12,17 +12,17 @@ fn events(text: &str) -> Vec<String> {
 
 #[test]
 fn node_and_agent_audit_links_refusals_and_calls_and_reopen_the_file_on_sighup() {
-    let place = Place::new();
-    place.issue("certs", dialback::Role::Caller, "intern");
+    let dir = WorkDir::new();
+    dir.issue("certs", dialback::Role::Caller, "intern");
     let rules = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
-    place.write("node.toml", format!("[audit]\nfile = \"node.log\"\ncalls = true\n\n{rules}"));
+    dir.write("node.toml", format!("[audit]\nfile = \"node.log\"\ncalls = true\n\n{rules}"));
     let listen = ["node", "--listen", "127.0.0.1:0", "--config", "node.toml"];
-    let (node, at) = place.listening(&listen);
-    let mut agent = place.start(&["agent", "--demo", "--node", &at, "--audit", "agent.log"]);
-    agent.said("registered as warehouse");
+    let (node, at) = dir.listening(&listen);
+    let mut agent = dir.start(&["agent", "--demo", "--node", &at, "--audit", "agent.log"]);
+    agent.wait_for_line("registered as warehouse");
     let call = |cert: &str| {
         let cert = format!("certs/caller-{cert}.pem");
-        place.run(&[
+        dir.run(&[
             "call",
             "--node",
             &at,
@@ -36,18 +36,18 @@ fn node_and_agent_audit_links_refusals_and_calls_and_reopen_the_file_on_sighup()
     };
     call("ops").expect_out("\"hello:x\"\n");
     call("intern").expect(71, &["PERMISSION_DENIED (not_executed)"]);
-    until_has(&place.path("node.log"), "\"event\":\"call_refused\"");
-    until_has(&place.path("node.log"), "\"event\":\"call\"");
-    fs::rename(place.path("node.log"), place.path("node.log.1")).expect("renamed");
+    until_has(&dir.path("node.log"), "\"event\":\"call_refused\"");
+    until_has(&dir.path("node.log"), "\"event\":\"call\"");
+    fs::rename(dir.path("node.log"), dir.path("node.log.1")).expect("renamed");
     node.signal(Signal::HUP);
     // The new file is there before anything is written to it.
-    until_has_file(&place, "node.log");
+    until_has_file(&dir, "node.log");
     call("ops").expect_out("\"hello:x\"\n");
     agent.signal(Signal::TERM);
     agent.end().expect(0, &[]);
     node.signal(Signal::TERM);
     node.end().expect(0, &[]);
-    let [old, new, of_agent] = ["node.log.1", "node.log", "agent.log"].map(|name| place.read(name));
+    let [old, new, of_agent] = ["node.log.1", "node.log", "agent.log"].map(|name| dir.read(name));
     for event in ["link_up", "call", "call_refused", "link_down"] {
         assert!(events(&old).iter().any(|have| have == event), "no {event} in {old}");
     }
@@ -59,11 +59,11 @@ fn node_and_agent_audit_links_refusals_and_calls_and_reopen_the_file_on_sighup()
     assert!(of_agent.contains("\"by\":\"agent/warehouse\""), "{of_agent}");
 }
 
-fn until_has_file(place: &Place, name: &str) {
+fn until_has_file(dir: &WorkDir, name: &str) {
     // Every file has the empty text once it is there; one that is not is read as empty too, so its
     // name is looked at.
     let began = std::time::Instant::now();
-    while !place.path(name).exists() {
+    while !dir.path(name).exists() {
         assert!(began.elapsed().as_secs() < 15, "{name} was never opened again");
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
@@ -71,16 +71,16 @@ fn until_has_file(place: &Place, name: &str) {
 
 #[test]
 fn the_audit_log_is_named_by_flag_environment_or_file_in_this_order_and_a_dash_is_stdout() {
-    let place = Place::new();
-    place.write("node.toml", "[audit]\nfile = \"of-file\"\n");
+    let dir = WorkDir::new();
+    dir.write("node.toml", "[audit]\nfile = \"of-file\"\n");
     let start = |args: &[&str], variable: Option<&str>| {
-        let mut command = place.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
+        let mut command = dir.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
         command.envs(variable.map(|file| ("DIALBACK_AUDIT", file)));
-        let mut node = Running::start(command);
-        let line = node.said("listens on ");
+        let mut node = DialbackProcess::start(command);
+        let line = node.wait_for_line("listens on ");
         (node, line.split("listens on ").nth(1).expect("an address").trim().to_owned())
     };
-    let stop = |node: Running| {
+    let stop = |node: DialbackProcess| {
         node.signal(Signal::TERM);
         node.end().expect(0, &[])
     };
@@ -90,10 +90,10 @@ fn the_audit_log_is_named_by_flag_environment_or_file_in_this_order_and_a_dash_i
     for (file, is_there) in
         [("of-file", true), ("of-variable", true), ("of-flag", true), ("unused", false)]
     {
-        assert_eq!(place.path(file).is_file(), is_there, "{file}");
+        assert_eq!(dir.path(file).is_file(), is_there, "{file}");
     }
     let (node, at) = start(&["--audit", "-", "--audit-calls"], None);
-    place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]).expect(71, &[]);
+    dir.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]).expect(71, &[]);
     let stdout = stop(node).stdout;
     for event in ["link_up", "call_refused", "call", "link_down"] {
         assert!(events(&stdout).iter().any(|have| have == event), "no {event} in {stdout}");
@@ -102,62 +102,58 @@ fn the_audit_log_is_named_by_flag_environment_or_file_in_this_order_and_a_dash_i
 
 #[test]
 fn an_audit_log_that_cannot_be_opened_or_has_no_name_ends_the_start_with_2() {
-    let place = Place::new();
-    fs::create_dir(place.path("dir")).expect("made");
+    let dir = WorkDir::new();
+    fs::create_dir(dir.path("dir")).expect("made");
     for role in ["node", "agent"] {
         for file in ["dir", "gone/audit.log"] {
             let place_of_it = format!("cannot open the audit log {file}: ");
-            place.run(&[role, "--audit", file]).expect(2, &["error: ", &place_of_it]);
+            dir.run(&[role, "--audit", file]).expect(2, &["error: ", &place_of_it]);
         }
-        place.run(&[role, "--audit-calls"]).expect(2, &["error: ", "--audit FILE"]);
+        dir.run(&[role, "--audit-calls"]).expect(2, &["error: ", "--audit FILE"]);
     }
-    place.write("node.toml", "[audit]\nfile = \"dir\"\n");
-    place.run(&["node", "--config", "node.toml"]).expect(2, &["audit log dir: "]);
+    dir.write("node.toml", "[audit]\nfile = \"dir\"\n");
+    dir.run(&["node", "--config", "node.toml"]).expect(2, &["audit log dir: "]);
 }
 
 #[test]
 fn policy_check_and_test_show_the_limits_of_rules() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let matchers = "agent = \"**\"\nmethod = \"*/*\"\n";
     let bounded =
         format!("[[allow]]\ncaller = \"ops\"\n{matchers}rate = \"6000/m\"\nin_flight = 4\n");
     let plain = format!("[[allow]]\ncaller = \"billing\"\n{matchers}");
-    place.write("rules.toml", format!("{bounded}\n{plain}"));
-    let test = |caller| {
-        place.run(&["policy", "test", caller, "warehouse", "A/b", "--policy", "rules.toml"])
-    };
+    dir.write("rules.toml", format!("{bounded}\n{plain}"));
+    let test =
+        |caller| dir.run(&["policy", "test", caller, "warehouse", "A/b", "--policy", "rules.toml"]);
     test("ops")
         .expect_out("allowed by the [[allow]] rule at rules.toml:1: rate 6000/m, in_flight 4\n");
     test("billing").expect_out("allowed by the [[allow]] rule at rules.toml:8\n");
-    place.run(&["policy", "check", "rules.toml"]).expect_out(
+    dir.run(&["policy", "check", "rules.toml"]).expect_out(
         "rules.toml: 2 rules: 2 allow, 0 deny, 0 host\n\
          rules.toml:1: ops on ** */*: rate 6000/m, in_flight 4\n",
     );
-    place.write("rules.toml", bounded.replace("6000/m", "6000/d"));
-    place
-        .run(&["policy", "check", "rules.toml"])
-        .expect(2, &["rules.toml:5: `rate`: ", "s, m or h"]);
+    dir.write("rules.toml", bounded.replace("6000/m", "6000/d"));
+    dir.run(&["policy", "check", "rules.toml"]).expect(2, &["rules.toml:5: `rate`: ", "s, m or h"]);
 }
 
 #[test]
 fn a_caller_over_its_rate_ends_with_72_and_the_limit() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let rule = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\nrate = \"1/h\"\n";
-    place.write("rules.toml", rule);
+    dir.write("rules.toml", rule);
     let (mut node, at) =
-        place.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"]);
-    let call = || place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
+        dir.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"]);
+    let call = || dir.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
     call().expect(78, &["agent warehouse is not attached"]);
     call().expect(72, &["RESOURCE_EXHAUSTED (not_executed)", "limit of 1/h calls (rate)"]);
-    node.said("WARN refused call by caller/ops: Demo/Echo on agent/warehouse: the rule's limit of 1/h calls (rate) is used up");
+    node.wait_for_line("WARN refused call by caller/ops: Demo/Echo on agent/warehouse: the rule's limit of 1/h calls (rate) is used up");
 }
 
 #[test]
 fn an_audit_log_that_is_a_fifo_is_refused() {
-    let place = Place::new();
-    let made = std::process::Command::new("mkfifo").arg(place.path("audit")).status();
+    let dir = WorkDir::new();
+    let made = std::process::Command::new("mkfifo").arg(dir.path("audit")).status();
     assert!(made.expect("mkfifo").success());
-    place
-        .run(&["node", "--listen", "127.0.0.1:0", "--audit", "audit"])
+    dir.run(&["node", "--listen", "127.0.0.1:0", "--audit", "audit"])
         .expect(2, &["error: cannot open the audit log audit: it is a named pipe (FIFO)"]);
 }

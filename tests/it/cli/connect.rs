@@ -2,7 +2,7 @@
 //! type-checked and run.
 
 use super::{
-    http::Town,
+    http::CurlSetup,
     programs::{program, run},
 };
 use std::{
@@ -50,14 +50,14 @@ fn the_official_connect_client_calls_streams_and_understands_each_failure() {
     let dir = installed();
     let npm = program("npm", "npm");
     run(Command::new(&npm).args(["run", "--silent", "build"]).current_dir(&dir));
-    let town = Town::new("");
+    let setup = CurlSetup::new("");
     for version in ["1.1", "2"] {
         let mut main = Command::new(program("node", "nodejs"));
         main.arg("out/main.js").current_dir(&dir).env("HTTP", version);
-        main.env("DOOR", &town.door).env("TOKEN", town.place.read("token"));
-        let said = run(&mut main);
+        main.env("DOOR", &setup.gateway).env("TOKEN", setup.work_dir.read("token"));
+        let output = run(&mut main);
         let (late, others): (Vec<_>, Vec<_>) =
-            said.lines().partition(|line| line.starts_with("Sleep: "));
+            output.lines().partition(|line| line.starts_with("Sleep: "));
         assert_eq!(
             others,
             [

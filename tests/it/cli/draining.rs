@@ -1,8 +1,8 @@
 //! Stopping processes that are at work: what is in flight is answered, what is new was not
 //! executed, and the exit code is 0.
 
-use super::process::{Place, Running, until_has};
-use crate::world::{Background, background, check_status, soon};
+use super::process::{DialbackProcess, WorkDir, until_has};
+use crate::world::{Background, check_status, soon, spawn};
 use dialback::{Callee, Caller, Code, Credentials, Outcome, Status};
 use rustix::process::Signal;
 use std::{future::IntoFuture, time::Duration};
@@ -13,9 +13,9 @@ const CALLS: usize = 200;
 /// No call takes longer.
 const CALL_MS: usize = 3_000;
 
-async fn callers(place: &Place, at: &str) -> [Caller; 2] {
+async fn callers(dir: &WorkDir, at: &str) -> [Caller; 2] {
     let connect = async || {
-        let credentials = Credentials::from_dir(place.path("certs"), "caller-ops");
+        let credentials = Credentials::from_dir(dir.path("certs"), "caller-ops");
         let connect = Caller::connect(at, credentials.expect("credentials"));
         soon("a caller links", connect).await.expect("a caller")
     };
@@ -31,15 +31,15 @@ fn append(callee: &Callee, id: &str, ms: usize) -> dialback::Call<()> {
 }
 
 /// Calls of 1 s to 3 s, all of which have started.
-async fn in_flight(place: &Place, callers: &[Caller; 2]) -> Vec<Background<Result<(), Status>>> {
+async fn in_flight(dir: &WorkDir, callers: &[Caller; 2]) -> Vec<Background<Result<(), Status>>> {
     let mut calls = Vec::new();
     for n in 0..CALLS {
         let ms = CALL_MS / 3 + n * (CALL_MS - CALL_MS / 3) / (CALLS - 1);
         let call = append(&warehouse(&callers[n % 2]), &format!("call-{n}"), ms);
-        calls.push(background(call.into_future()));
+        calls.push(spawn(call.into_future()));
     }
     for n in 0..CALLS {
-        until_has(&place.path("ledger.txt"), &format!("started call-{n}\n"));
+        until_has(&dir.path("ledger.txt"), &format!("started call-{n}\n"));
     }
     calls
 }
@@ -66,8 +66,8 @@ async fn all_answered(calls: Vec<Background<Result<(), Status>>>) {
 }
 
 /// Each ran once and to its end, and none that came late ran at all.
-fn check_ledger(place: &Place) {
-    let ledger = place.read("ledger.txt");
+fn check_ledger(dir: &WorkDir) {
+    let ledger = dir.read("ledger.txt");
     for n in 0..CALLS {
         for what in ["started", "done"] {
             let lines = ledger.matches(&format!("{what} call-{n}\n")).count();
@@ -79,70 +79,70 @@ fn check_ledger(place: &Place) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_agent_answers_two_hundred_calls_and_exits_with_0() {
-    let place = Place::new();
-    let (mut node, at) = place.node();
-    let mut agent = place.agent(&at);
-    let callers = callers(&place, &at).await;
-    let calls = in_flight(&place, &callers).await;
+    let dir = WorkDir::new();
+    let (mut node, at) = dir.node();
+    let mut agent = dir.agent(&at);
+    let callers = callers(&dir, &at).await;
+    let calls = in_flight(&dir, &callers).await;
     agent.signal(Signal::TERM);
-    agent.said("SIGTERM received: shutting down");
+    agent.wait_for_line("SIGTERM received: shutting down");
     // The node has heard of it, and the calls are still in flight.
-    node.said("is draining");
+    node.wait_for_line("is draining");
     let agents = soon("a list", callers[0].agents()).await.expect("a list");
     assert!(agents[0].attached && agents[0].draining, "{agents:?}");
     refused(&callers[0]).await;
     all_answered(calls).await;
     agent.end().expect(0, &["stopped"]);
-    check_ledger(&place);
+    check_ledger(&dir);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_node_answers_two_hundred_calls_and_everyone_finds_the_next_node() {
-    let place = Place::new();
-    let (mut node, at) = place.node();
-    let agent = place.agent(&at);
-    let callers = callers(&place, &at).await;
-    let calls = in_flight(&place, &callers).await;
+    let dir = WorkDir::new();
+    let (mut node, at) = dir.node();
+    let agent = dir.agent(&at);
+    let callers = callers(&dir, &at).await;
+    let calls = in_flight(&dir, &callers).await;
     node.signal(Signal::TERM);
-    node.said("SIGTERM received: shutting down");
+    node.wait_for_line("SIGTERM received: shutting down");
     refused(&callers[0]).await;
     let waits = append(&warehouse(&callers[1]), "patient", 0).timeout(Duration::from_secs(40));
-    let waits = background(waits.into_future());
+    let waits = spawn(waits.into_future());
     all_answered(calls).await;
     node.end().expect(0, &["stopped"]);
-    let (_next, _) = place.listening(&["node", "--listen", &at, "--policy", "rules.toml"]);
+    let (_next, _) = dir.listening(&["node", "--listen", &at, "--policy", "rules.toml"]);
     // It was made while the old node was leaving. The new one may have the caller before the agent.
     match soon("the patient call ends", waits).await {
         Ok(()) => {}
         Err(status) => assert!(status.is_safe_to_retry(), "{status}"),
     }
-    check_ledger(&place);
+    check_ledger(&dir);
     drop(agent);
 }
 
 #[test]
 fn a_second_signal_aborts_an_agents_calls() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    let mut agent = place.agent(&at);
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    let mut agent = dir.agent(&at);
     let data = r#"{"id":"long","ms":60000}"#;
-    let _call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
-    until_has(&place.path("ledger.txt"), "started long");
+    let _call = dir.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&dir.path("ledger.txt"), "started long");
     agent.signal(Signal::TERM);
-    agent.said("SIGTERM received: shutting down");
-    agent.signal_until_said(Signal::INT, "error: SIGINT received while shutting down");
+    agent.wait_for_line("SIGTERM received: shutting down");
+    agent.signal_until_line(Signal::INT, "error: SIGINT received while shutting down");
     agent.end().expect(1, &[]);
 }
 
 /// A process that is signalled twice with a call in flight ends with exit code 1, and the waiter
 /// for the call knows at once that it was cut off: not by the silence of the link, 12 s later.
-async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, text: &str) {
-    let [caller, _] = callers(place, at).await;
-    let call = background(append(&warehouse(&caller), "held", 60_000).into_future());
-    until_has(&place.path("ledger.txt"), "started held\n");
+async fn second_signal_cuts_off(dir: &WorkDir, at: &str, mut stops: DialbackProcess, text: &str) {
+    let [caller, _] = callers(dir, at).await;
+    let call = spawn(append(&warehouse(&caller), "held", 60_000).into_future());
+    until_has(&dir.path("ledger.txt"), "started held\n");
     stops.signal(Signal::TERM);
-    stops.said("SIGTERM received: shutting down");
-    stops.signal_until_said(Signal::TERM, "error: SIGTERM received while shutting down");
+    stops.wait_for_line("SIGTERM received: shutting down");
+    stops.signal_until_line(Signal::TERM, "error: SIGTERM received while shutting down");
     stops.end().expect(1, &["calls in flight were aborted"]);
     let ended = tokio::time::timeout(Duration::from_secs(4), call).await;
     let status = ended.expect("the caller was not told").expect_err("it was cut off");
@@ -152,19 +152,19 @@ async fn second_signal_cuts_off(place: &Place, at: &str, mut stops: Running, tex
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_signalled_twice_reports_its_aborted_calls() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    let agent = place.agent(&at);
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    let agent = dir.agent(&at);
     let text = "the link to agent/warehouse was lost: the peer closed the link with DRAINED";
-    second_signal_cuts_off(&place, &at, agent, text).await;
+    second_signal_cuts_off(&dir, &at, agent, text).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_signalled_twice_notifies_callers_and_agents() {
-    let place = Place::new();
-    let (node, at) = place.node();
-    let mut agent = place.agent(&at);
+    let dir = WorkDir::new();
+    let (node, at) = dir.node();
+    let mut agent = dir.agent(&at);
     let text = "the link to node/edge-1 was lost: the peer closed the link with DRAINED";
-    second_signal_cuts_off(&place, &at, node, text).await;
-    agent.said("closed the link with DRAINED: the node stops");
+    second_signal_cuts_off(&dir, &at, node, text).await;
+    agent.wait_for_line("closed the link with DRAINED: the node stops");
 }

@@ -1,7 +1,7 @@
 //! Enrolment as users have it: an enroller beside the CA, a token, a machine that joins, an agent
 //! that renews by itself.
 
-use super::process::{Ended, Place, Running};
+use super::process::{CommandOutput, DialbackProcess, WorkDir};
 use dialback::{
     PeerName, Role,
     certs::{LeafProfile, Usage},
@@ -12,134 +12,133 @@ use std::{
 };
 
 /// An enroller whose CA lies in `ca/`, and where it is dialled.
-fn enroller(place: &Place, leaf_ttl: &str) -> (Running, String) {
-    place.make_ca("ca");
+fn enroller(dir: &WorkDir, leaf_ttl: &str) -> (DialbackProcess, String) {
+    dir.make_ca("ca");
     let args = ["enroll", "--listen", "127.0.0.1:0", "--ca-dir", "ca", "--leaf-ttl", leaf_ttl];
-    place.listening(&args)
+    dir.listening(&args)
 }
 
-fn token(place: &Place, role: &str, name: &str) -> String {
+fn token(dir: &WorkDir, role: &str, name: &str) -> String {
     let args = ["enroll", "token", role, name, "--ttl", "1h", "--ca-dir", "ca"];
-    let ended = place.run(&args).expect(0, &[]);
+    let ended = dir.run(&args).expect(0, &[]);
     assert_eq!((ended.stdout.lines().count(), ended.stderr.as_str()), (1, ""));
     ended.stdout.trim().to_owned()
 }
 
-fn join(place: &Place, role: &str, at: &str, token: &str, more: &[&str]) -> Ended {
-    place.run(&[&[role, "join", "--enroll", at, "--token", token], more].concat())
+fn join(dir: &WorkDir, role: &str, at: &str, token: &str, more: &[&str]) -> CommandOutput {
+    dir.run(&[&[role, "join", "--enroll", at, "--token", token], more].concat())
 }
 
 #[test]
 fn a_machine_joins_once_with_a_token_and_calls_with_its_certificate() {
-    let place = Place::empty();
-    let (mut enroller, at) = enroller(&place, "90d");
-    let (agent, caller) = (token(&place, "agent", "warehouse"), token(&place, "caller", "ops"));
-    let told = join(&place, "agent", &at, &agent, &[]).expect(0, &[]).stdout;
-    assert!(told.contains("agent/warehouse, serial ") && !told.contains(&agent), "{told}");
-    enroller.said("signed agent/warehouse for 127.0.0.1");
-    assert!(!place.path("certs/ca.key").exists());
-    join(&place, "agent", &at, &agent, &["--dir", "other"])
-        .expect(80, &["TOKEN_USED", "new token"]);
-    join(&place, "agent", &at, &agent, &[]).expect(2, &["the token was not used", "--force"]);
-    join(&place, "caller", &at, &caller, &[]).expect(0, &[]);
-    place.issue("ca", Role::Node, "edge-1");
-    place.write("rules.toml", super::process::RULES);
+    let dir = WorkDir::empty();
+    let (mut enroller, at) = enroller(&dir, "90d");
+    let (agent, caller) = (token(&dir, "agent", "warehouse"), token(&dir, "caller", "ops"));
+    let output = join(&dir, "agent", &at, &agent, &[]).expect(0, &[]).stdout;
+    assert!(output.contains("agent/warehouse, serial ") && !output.contains(&agent), "{output}");
+    enroller.wait_for_line("signed agent/warehouse for 127.0.0.1");
+    assert!(!dir.path("certs/ca.key").exists());
+    join(&dir, "agent", &at, &agent, &["--dir", "other"]).expect(80, &["TOKEN_USED", "new token"]);
+    join(&dir, "agent", &at, &agent, &[]).expect(2, &["the token was not used", "--force"]);
+    join(&dir, "caller", &at, &caller, &[]).expect(0, &[]);
+    dir.issue("ca", Role::Node, "edge-1");
+    dir.write("rules.toml", super::process::RULES);
     let cert = ["--cert", "ca/node-edge-1.pem", "--listen", "127.0.0.1:0"];
-    let (_node, node) = place.listening(&[&["node", "--policy", "rules.toml"], &cert[..]].concat());
-    let _agent = place.agent(&node);
+    let (_node, node) = dir.listening(&[&["node", "--policy", "rules.toml"], &cert[..]].concat());
+    let _agent = dir.agent(&node);
     let call = ["call", "warehouse", "HelloService/Hello", "-d", "\"hello\"", "--node", &node];
-    place.run(&call).expect_out("\"hello:hello\"\n");
+    dir.run(&call).expect_out("\"hello:hello\"\n");
     let renew = ["caller", "renew", "--enroll", &at];
-    let kept = place.run(&renew).expect(0, &[]).stdout;
+    let kept = dir.run(&renew).expect(0, &[]).stdout;
     assert!(kept.starts_with("kept  caller/ops, due for renewal at "), "{kept}");
 }
 
 #[test]
 fn faults_are_reported_by_the_side_that_sees_them_without_secrets() {
-    let place = Place::empty();
-    let (mut enroller, at) = enroller(&place, "90d");
-    let good = token(&place, "agent", "warehouse");
+    let dir = WorkDir::empty();
+    let (mut enroller, at) = enroller(&dir, "90d");
+    let good = token(&dir, "agent", "warehouse");
     let secret = good.split(':').nth(3).expect("a secret").to_owned();
     let mut shown = String::new();
-    let mut refused = |ended: Ended, code, text: &str| {
+    let mut refused = |ended: CommandOutput, code, text: &str| {
         let ended = ended.expect(code, &["error: ", text]);
         shown += &(ended.stdout + &ended.stderr);
     };
     refused(
-        place.run(&["enroll", "token", "node", "edge-1", "--ca-dir", "ca"]),
+        dir.run(&["enroll", "token", "node", "edge-1", "--ca-dir", "ca"]),
         2,
         "agents and callers",
     );
     refused(
-        place.run(&["enroll", "token", "agent", "a", "--ttl", "31d", "--ca-dir", "ca"]),
+        dir.run(&["enroll", "token", "agent", "a", "--ttl", "31d", "--ca-dir", "ca"]),
         2,
         "--ttl",
     );
-    refused(place.run(&["enroll", "token", "agent", "a", "--ca-dir", "no"]), 2, "certs init");
-    refused(place.run(&["enroll", "--ca-dir", "no"]), 2, "certs init");
-    refused(place.run(&["enroll", "--ca-dir", "ca", "--leaf-ttl", "1s"]), 2, "--leaf-ttl");
-    refused(join(&place, "agent", &at, &good[..good.len() - 1], &[]), 2, "no whole join token");
-    refused(join(&place, "caller", &at, &good, &[]), 2, "dialback agent join");
-    refused(join(&place, "agent", &at, &good, &["--name", "kiosk"]), 2, "not for agent/kiosk");
+    refused(dir.run(&["enroll", "token", "agent", "a", "--ca-dir", "no"]), 2, "certs init");
+    refused(dir.run(&["enroll", "--ca-dir", "no"]), 2, "certs init");
+    refused(dir.run(&["enroll", "--ca-dir", "ca", "--leaf-ttl", "1s"]), 2, "--leaf-ttl");
+    refused(join(&dir, "agent", &at, &good[..good.len() - 1], &[]), 2, "no whole join token");
+    refused(join(&dir, "caller", &at, &good, &[]), 2, "dialback agent join");
+    refused(join(&dir, "agent", &at, &good, &["--name", "kiosk"]), 2, "not for agent/kiosk");
     let renamed = good.replace("warehouse", "kiosk");
-    refused(join(&place, "agent", &at, &renamed, &[]), 80, "OTHER_PARTY");
+    refused(join(&dir, "agent", &at, &renamed, &[]), 80, "OTHER_PARTY");
     let foreign = format!("{}{}", &good[..good.len() - 64], "ab".repeat(32));
-    refused(join(&place, "agent", &at, &foreign, &[]), 80, "do not trust each other");
-    place.write("file", "where the directory should be");
-    refused(join(&place, "agent", &at, &good, &["--dir", "file"]), 1, "file");
-    join(&place, "agent", &at, &good, &["--name", "warehouse", "--log-level", "trace"])
+    refused(join(&dir, "agent", &at, &foreign, &[]), 80, "do not trust each other");
+    dir.write("file", "where the directory should be");
+    refused(join(&dir, "agent", &at, &good, &["--dir", "file"]), 1, "file");
+    join(&dir, "agent", &at, &good, &["--name", "warehouse", "--log-level", "trace"])
         .expect(0, &[]);
-    let line = enroller.said("signed agent/warehouse");
+    let line = enroller.wait_for_line("signed agent/warehouse");
     assert!(!line.contains(&secret) && !shown.contains(&secret), "{shown}");
 }
 
 #[test]
 fn an_agent_renews_automatically_without_losing_a_call() {
-    let place = Place::empty();
-    let (_enroller, at) = enroller(&place, "8s");
-    join(&place, "agent", &at, &token(&place, "agent", "warehouse"), &[]).expect(0, &[]);
-    place.issue("ca", Role::Node, "edge-1");
-    place.issue("ca", Role::Caller, "ops");
-    place.write("rules.toml", super::process::RULES);
+    let dir = WorkDir::empty();
+    let (_enroller, at) = enroller(&dir, "8s");
+    join(&dir, "agent", &at, &token(&dir, "agent", "warehouse"), &[]).expect(0, &[]);
+    dir.issue("ca", Role::Node, "edge-1");
+    dir.issue("ca", Role::Caller, "ops");
+    dir.write("rules.toml", super::process::RULES);
     let cert = ["--cert", "ca/node-edge-1.pem", "--listen", "127.0.0.1:0"];
-    let (_node, node) = place.listening(&[&["node", "--policy", "rules.toml"], &cert[..]].concat());
-    place.write("agent.toml", format!("nodes = [\"{node}\"]\ndemo = true\nenroll = \"{at}\"\n"));
-    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-    agent.said("registered as warehouse");
-    let first = place.read("certs/agent-warehouse.pem");
+    let (_node, node) = dir.listening(&[&["node", "--policy", "rules.toml"], &cert[..]].concat());
+    dir.write("agent.toml", format!("nodes = [\"{node}\"]\ndemo = true\nenroll = \"{at}\"\n"));
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    agent.wait_for_line("registered as warehouse");
+    let first = dir.read("certs/agent-warehouse.pem");
     let call = ["call", "warehouse", "HelloService/Hello", "-d", "\"hello\"", "--node", &node];
     let call = [&call[..], &["--cert", "ca/caller-ops.pem"]].concat();
     let until = SystemTime::now() + Duration::from_secs(30);
-    while place.read("certs/agent-warehouse.pem") == first {
+    while dir.read("certs/agent-warehouse.pem") == first {
         assert!(SystemTime::now() < until, "it was not renewed");
-        place.run(&call).expect_out("\"hello:hello\"\n");
+        dir.run(&call).expect_out("\"hello:hello\"\n");
     }
-    agent.said("renewed the certificate of agent/warehouse");
-    agent.said("registered as warehouse");
-    place.run(&call).expect_out("\"hello:hello\"\n");
+    agent.wait_for_line("renewed the certificate of agent/warehouse");
+    agent.wait_for_line("registered as warehouse");
+    dir.run(&call).expect_out("\"hello:hello\"\n");
 }
 
 #[test]
 fn a_machine_that_was_off_for_too_long_logs_that_it_needs_a_new_token() {
-    let place = Place::empty();
-    place.make_ca("ca");
+    let dir = WorkDir::empty();
+    dir.make_ca("ca");
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-    let party: PeerName = "agent/warehouse".parse().expect("a party");
-    let ca = place.certs("ca").ca().expect("a CA");
+    let peer: PeerName = "agent/warehouse".parse().expect("a party");
+    let ca = dir.certs("ca").ca().expect("a CA");
     let profile = LeafProfile {
         not_before: now - 2 * hour,
         not_after: now - hour,
         usages: vec![Usage::ClientAuth],
-        ..LeafProfile::new(ca.trust_domain(), &party, &[], now)
+        ..LeafProfile::new(ca.trust_domain(), &peer, &[], now)
     };
     let leaf = ca.leaf(&profile).expect("signed");
-    std::fs::create_dir(place.path("certs")).expect("made");
-    place.write("certs/ca.pem", ca.pem());
-    place.write("certs/agent-warehouse.pem", &leaf.cert);
-    place.write("certs/agent-warehouse.key", leaf.key.as_bytes());
+    std::fs::create_dir(dir.path("certs")).expect("made");
+    dir.write("certs/ca.pem", ca.pem());
+    dir.write("certs/agent-warehouse.pem", &leaf.cert);
+    dir.write("certs/agent-warehouse.key", leaf.key.as_bytes());
     let key = PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(place.path("certs/agent-warehouse.key"), key).expect("changed");
+    std::fs::set_permissions(dir.path("certs/agent-warehouse.key"), key).expect("changed");
     let way = ["dialback enroll token agent warehouse", "dialback agent join --enroll"];
-    place.run(&["agent", "--demo", "--enroll", "ca.example.com"]).expect(2, &way);
-    place.run(&["agent", "renew", "--enroll", "ca.example.com"]).expect(2, &way);
+    dir.run(&["agent", "--demo", "--enroll", "ca.example.com"]).expect(2, &way);
+    dir.run(&["agent", "renew", "--enroll", "ca.example.com"]).expect(2, &way);
 }

@@ -1,44 +1,44 @@
 //! Config files, rules, and what goes before what: flag, environment, file.
 
-use super::process::{Place, Running};
+use super::process::{DialbackProcess, WorkDir};
 
 const BAD_NODE: &str = "lisen = \"x\"\n[tls]\ncert = 3\n[[allow]]\ncaller = \"Ops\"\nagent = \"a\"\nmethod = \"*/*\"\n";
 
 #[test]
 fn all_faults_of_a_file_are_reported_at_once_each_with_its_line() {
-    let place = Place::new();
-    place.write("bad.toml", BAD_NODE);
+    let dir = WorkDir::new();
+    dir.write("bad.toml", BAD_NODE);
     for args in [&["node", "--config", "bad.toml"][..], &["config", "check", "--node", "bad.toml"]]
     {
         let expected = ["error: bad.toml:1: ", "error: bad.toml:3: ", "error: bad.toml:5: "];
-        let ended = place.run(args).expect(2, &expected);
+        let ended = dir.run(args).expect(2, &expected);
         assert_eq!(ended.stderr.lines().count(), 3, "{ended:#?}");
     }
-    place.run(&["agent", "--config", "gone.toml"]).expect(2, &["error: gone.toml: "]);
-    place.run(&["node", "--policy", "gone.toml"]).expect(2, &["error: gone.toml: "]);
+    dir.run(&["agent", "--config", "gone.toml"]).expect(2, &["error: gone.toml: "]);
+    dir.run(&["node", "--policy", "gone.toml"]).expect(2, &["error: gone.toml: "]);
 }
 
 #[test]
 fn a_file_with_faults_is_checked_as_the_role_of_its_good_keys() {
-    let place = Place::new();
-    place.write("n.toml", "listen = \"x\"\nstate = 1\n[gateway]\nlisten = 2\n");
-    let ended = place.run(&["config", "check", "n.toml"]).expect(2, &["n.toml:1: `listen`"]);
+    let dir = WorkDir::new();
+    dir.write("n.toml", "listen = \"x\"\nstate = 1\n[gateway]\nlisten = 2\n");
+    let ended = dir.run(&["config", "check", "n.toml"]).expect(2, &["n.toml:1: `listen`"]);
     assert!(!ended.stderr.contains("belongs in"), "{ended:#?}");
-    place.write("a.toml", "nodes = [1]\ndemo = 1\n[[tcp]]\nname = \"db\"\n");
-    let ended = place.run(&["config", "check", "a.toml"]).expect(2, &["a.toml:1: `nodes`"]);
+    dir.write("a.toml", "nodes = [1]\ndemo = 1\n[[tcp]]\nname = \"db\"\n");
+    let ended = dir.run(&["config", "check", "a.toml"]).expect(2, &["a.toml:1: `nodes`"]);
     assert!(!ended.stderr.contains("belongs in"), "{ended:#?}");
 }
 
 #[test]
 fn the_files_of_the_first_steps_are_valid() {
-    let place = Place::empty();
+    let dir = WorkDir::empty();
     let first = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first/");
     let [node, agent] = ["node.toml", "agent.toml"].map(|name| format!("{first}{name}"));
-    place.run(&["config", "check", "--node", &node, "--agent", &agent]).expect(0, &[]);
-    place.run(&["config", "check", &agent]).expect(0, &[]);
-    place.run(&["config", "check", "--agent", &node]).expect(2, &["node.toml:"]);
+    dir.run(&["config", "check", "--node", &node, "--agent", &agent]).expect(0, &[]);
+    dir.run(&["config", "check", &agent]).expect(0, &[]);
+    dir.run(&["config", "check", "--agent", &node]).expect(2, &["node.toml:"]);
     let test = |caller, agent| {
-        place.run(&["policy", "test", caller, agent, "HelloService/Hello", "--config", &node])
+        dir.run(&["policy", "test", caller, agent, "HelloService/Hello", "--config", &node])
     };
     let allowed = test("ops", "warehouse").expect(0, &[]).stdout;
     assert!(
@@ -57,14 +57,14 @@ fn the_files_of_the_first_steps_are_valid() {
 
 #[test]
 fn a_file_of_rules_replaces_the_rules_of_the_config_file() {
-    let place = Place::empty();
+    let dir = WorkDir::empty();
     let rule = |kind: &str, caller: &str| {
         format!("[[{kind}]]\ncaller = \"{caller}\"\nagent = \"**\"\nmethod = \"*/*\"\n")
     };
-    place.write("node.toml", rule("allow", "ops"));
-    place.write("rules.toml", rule("allow", "billing") + &rule("deny", "intern"));
+    dir.write("node.toml", rule("allow", "ops"));
+    dir.write("rules.toml", rule("allow", "billing") + &rule("deny", "intern"));
     let test = |caller, files: &[&str]| {
-        place.run(&[&["policy", "test", caller, "warehouse", "A/b"], files].concat())
+        dir.run(&[&["policy", "test", caller, "warehouse", "A/b"], files].concat())
     };
     let config = ["--config", "node.toml"];
     let both = ["--config", "node.toml", "--policy", "rules.toml"];
@@ -75,24 +75,23 @@ fn a_file_of_rules_replaces_the_rules_of_the_config_file() {
     assert_eq!(denied.stdout, "denied by the [[deny]] rule at rules.toml:5\n");
     test("ops", &[]).expect(2, &["--config"]);
     test("Ops", &config).expect(2, &["Ops"]);
-    place
-        .run(&["policy", "check", "rules.toml"])
+    dir.run(&["policy", "check", "rules.toml"])
         .expect_out("rules.toml: 2 rules: 1 allow, 1 deny, 0 host\n");
     for (text, fault) in [("", "is empty"), ("# none yet\n", "holds no rules")] {
-        place.write("none.toml", text);
+        dir.write("none.toml", text);
         let fault = format!("error: none.toml: {fault}");
-        place.run(&["policy", "check", "none.toml"]).expect(2, &[&fault]);
+        dir.run(&["policy", "check", "none.toml"]).expect(2, &[&fault]);
     }
 }
 
 #[test]
 fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
-    let place = Place::new();
-    place.write("node.toml", "listen = \"127.0.0.1:0\"\n");
+    let dir = WorkDir::new();
+    dir.write("node.toml", "listen = \"127.0.0.1:0\"\n");
     let listens = |variable: Option<&str>, flags: &[&str], at: &str| {
-        let mut command = place.command(&[&["node", "--config", "node.toml"], flags].concat());
+        let mut command = dir.command(&[&["node", "--config", "node.toml"], flags].concat());
         command.envs(variable.map(|value| ("DIALBACK_LISTEN", value)));
-        let line = Running::start(command).said("listens on ");
+        let line = DialbackProcess::start(command).wait_for_line("listens on ");
         assert!(line.contains(at), "{line}");
     };
     listens(None, &[], "127.0.0.1:");
@@ -102,11 +101,11 @@ fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
 
 #[test]
 fn an_agent_takes_its_nodes_and_its_demo_from_its_file_by_default() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    place.write("agent.toml", format!("nodes = [\"{at}\"]\ndemo = true\nledger = \"l.txt\"\n"));
-    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-    agent.said("registered as warehouse with node edge-1");
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    dir.write("agent.toml", format!("nodes = [\"{at}\"]\ndemo = true\nledger = \"l.txt\"\n"));
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    agent.wait_for_line("registered as warehouse with node edge-1");
     drop(agent);
-    place.run(&["agent", "--config", "agent.toml", "--demo=false"]).expect(2, &["ledger"]);
+    dir.run(&["agent", "--config", "agent.toml", "--demo=false"]).expect(2, &["ledger"]);
 }

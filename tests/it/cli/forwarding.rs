@@ -1,7 +1,7 @@
 //! A Python service behind an agent, all as processes: what callers get of it, and what becomes of
 //! their calls when it is killed or hangs.
 
-use super::process::{Ended, Place, Running, until_has};
+use super::process::{CommandOutput, DialbackProcess, WorkDir, until_has};
 use rustix::process::Signal;
 use std::{
     path::Path,
@@ -11,115 +11,115 @@ use std::{
 const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/hello.py");
 
 /// The service of the example on a port, 0 for a free one, and where it is.
-fn python(port: &str, greeting: &str) -> (Running, String) {
+fn python(port: &str, greeting: &str) -> (DialbackProcess, String) {
     let mut command = Command::new("python3");
     command.args([HELLO, port, greeting]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut service = Running::start(command);
-    let url = service.said("serves ").split_once("serves ").expect("a URL").1.trim().to_owned();
+    let mut service = DialbackProcess::start(command);
+    let url =
+        service.wait_for_line("serves ").split_once("serves ").expect("a URL").1.trim().to_owned();
     (service, url)
 }
 
 /// A node, and an agent that forwards HelloService there.
-fn forwarded(place: &Place, url: &str) -> (Running, Running, String) {
-    let (node, at) = place.node();
+fn forwarded(dir: &WorkDir, url: &str) -> (DialbackProcess, DialbackProcess, String) {
+    let (node, at) = dir.node();
     let flag = format!("HelloService={url}");
-    let mut agent = place.start(&["agent", "--node", &at, "--forward", &flag]);
-    agent.said("registered as warehouse");
+    let mut agent = dir.start(&["agent", "--node", &at, "--forward", &flag]);
+    agent.wait_for_line("registered as warehouse");
     (node, agent, at)
 }
 
-fn call(place: &Place, at: &str, method: &str, data: &str, rest: &[&str]) -> Ended {
+fn call(dir: &WorkDir, at: &str, method: &str, data: &str, rest: &[&str]) -> CommandOutput {
     let path = format!("HelloService/{method}");
-    place.run(&[&["call", "--node", at, "warehouse", &path, "-d", data], rest].concat())
+    dir.run(&[&["call", "--node", at, "warehouse", &path, "-d", data], rest].concat())
 }
 
 #[test]
 fn a_python_service_answers_with_values_errors_and_streams() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (_service, url) = python("0", "hello");
-    let (_node, _agent, at) = forwarded(&place, &url);
-    call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"hello:x\"\n");
-    call(&place, &at, "Hello", "\"nobody\"", &[])
+    let (_node, _agent, at) = forwarded(&dir, &url);
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"hello:x\"\n");
+    call(&dir, &at, "Hello", "\"nobody\"", &[])
         .expect(69, &["error: NOT_FOUND (app_error): nobody is called nobody\n"]);
-    call(&place, &at, "Nope", "1", &[])
-        .expect(76, &["UNIMPLEMENTED (app_error): there is no such"]);
-    call(&place, &at, "Who", "null", &["-H", "dialback-caller: caller/root"])
+    call(&dir, &at, "Nope", "1", &[]).expect(76, &["UNIMPLEMENTED (app_error): there is no such"]);
+    call(&dir, &at, "Who", "null", &["-H", "dialback-caller: caller/root"])
         .expect_out("{\"caller\":\"caller/ops\",\"node\":\"edge-1\"}\n");
-    let listed = place.run(&["services", "--node", &at, "warehouse"]);
+    let listed = dir.run(&["services", "--node", &at, "warehouse"]);
     assert!(listed.stdout.contains("HelloService/*"), "{listed:#?}");
 }
 
 #[test]
 fn a_stream_of_a_python_service_arrives_message_by_message_and_then_its_error() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (_service, url) = python("0", "hello");
-    let (_node, _agent, at) = forwarded(&place, &url);
-    call(&place, &at, "Count", "{\"n\":3}", &["--stream"])
+    let (_node, _agent, at) = forwarded(&dir, &url);
+    call(&dir, &at, "Count", "{\"n\":3}", &["--stream"])
         .expect_out("{\"i\":1}\n{\"i\":2}\n{\"i\":3}\n");
-    let ended = call(&place, &at, "Count", "{\"n\":1,\"then_fail\":true}", &["--stream"])
+    let ended = call(&dir, &at, "Count", "{\"n\":1,\"then_fail\":true}", &["--stream"])
         .expect(74, &["error: ABORTED (app_error): that is enough\n"]);
     assert_eq!(ended.stdout, "{\"i\":1}\n");
 }
 
 #[test]
 fn calls_to_a_stopped_service_are_not_executed_and_succeed_once_it_runs() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (service, url) = python("0", "hello");
-    let (_node, mut agent, at) = forwarded(&place, &url);
-    call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"hello:x\"\n");
+    let (_node, mut agent, at) = forwarded(&dir, &url);
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"hello:x\"\n");
     drop(service);
-    call(&place, &at, "Hello", "\"x\"", &[])
+    call(&dir, &at, "Hello", "\"x\"", &[])
         .expect(78, &["error: UNAVAILABLE (not_executed): the upstream of HelloService cannot be"]);
-    agent.said(&format!("the upstream {url} of HelloService cannot be reached: "));
+    agent.wait_for_line(&format!("the upstream {url} of HelloService cannot be reached: "));
     let port = url.rsplit_once(':').expect("a port").1;
     let (_service, _) = python(port, "again");
-    call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"again:x\"\n");
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"again:x\"\n");
 }
 
 #[test]
 fn a_call_whose_service_is_killed_is_unknown() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (mut service, url) = python("0", "hello");
-    let (_node, _agent, at) = forwarded(&place, &url);
+    let (_node, _agent, at) = forwarded(&dir, &url);
     let sleep = ["call", "--node", &at, "warehouse", "HelloService/Sleep", "-d", "{\"ms\":60000}"];
-    let running = place.start(&sleep);
-    service.said("called: Sleep by caller/ops");
+    let running = dir.start(&sleep);
+    service.wait_for_line("called: Sleep by caller/ops");
     service.signal(Signal::KILL);
     running.end().expect(78, &["error: UNAVAILABLE (unknown): "]);
 }
 
 #[test]
 fn a_stream_whose_service_is_killed_delivers_its_messages_and_then_fails() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (mut service, url) = python("0", "hello");
-    let (_node, _agent, at) = forwarded(&place, &url);
+    let (_node, _agent, at) = forwarded(&dir, &url);
     let data = "{\"n\":2,\"interval_ms\":60000}";
     let count = ["call", "--node", &at, "warehouse", "HelloService/Count", "-d", data];
-    let mut command = place.command(&[&count[..], &["--stream"]].concat());
-    command.stdout(std::fs::File::create(place.path("out.txt")).expect("a file"));
-    let running = Running::start(command);
-    until_has(&place.path("out.txt"), "{\"i\":1}");
-    service.said("called: Count");
+    let mut command = dir.command(&[&count[..], &["--stream"]].concat());
+    command.stdout(std::fs::File::create(dir.path("out.txt")).expect("a file"));
+    let running = DialbackProcess::start(command);
+    until_has(&dir.path("out.txt"), "{\"i\":1}");
+    service.wait_for_line("called: Count");
     service.signal(Signal::KILL);
     running.end().expect(78, &["error: UNAVAILABLE (unknown): the upstream broke off"]);
-    assert_eq!(place.read("out.txt"), "{\"i\":1}\n");
+    assert_eq!(dir.read("out.txt"), "{\"i\":1}\n");
 }
 
 #[test]
 fn a_hanging_service_sees_the_deadline_and_ctrl_c_as_a_closed_connection() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (mut service, url) = python("0", "hello");
-    let (_node, _agent, at) = forwarded(&place, &url);
-    call(&place, &at, "Sleep", "{\"ms\":60000}", &["--timeout", "2s"])
+    let (_node, _agent, at) = forwarded(&dir, &url);
+    call(&dir, &at, "Sleep", "{\"ms\":60000}", &["--timeout", "2s"])
         .expect(68, &["error: DEADLINE_EXCEEDED (unknown): "]);
-    service.said("hung up: Sleep");
+    service.wait_for_line("hung up: Sleep");
     let sleep = ["call", "--node", &at, "warehouse", "HelloService/Sleep", "-d", "{\"ms\":60000}"];
-    let running = place.start(&sleep);
-    service.said("called: Sleep");
+    let running = dir.start(&sleep);
+    service.wait_for_line("called: Sleep");
     running.signal(Signal::INT);
     running.end().expect(130, &[]);
-    service.said("hung up: Sleep");
+    service.wait_for_line("hung up: Sleep");
 }
 
 /// What an agent's file says, of a service that is forwarded there.
@@ -129,44 +129,46 @@ fn file(at: &str, service: &str, url: &str) -> String {
 
 #[test]
 fn a_changed_upstream_is_reloaded_and_a_changed_service_needs_a_restart() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let ((_one, first), (_other, second)) = (python("0", "one"), python("0", "other"));
-    let (_node, at) = place.node();
-    place.write("agent.toml", file(&at, "HelloService", &first));
-    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-    agent.said("registered as warehouse");
-    call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"one:x\"\n");
-    place.write("agent.toml", file(&at, "HelloService", &second));
-    agent.said(&format!("forwarding HelloService to {second}"));
-    call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
-    place.write("agent.toml", file(&at, "HelloService", "127.0.0.1"));
-    agent.said("reload failed, keeping the previous settings: agent.toml:4: `forward`: upstream");
-    place.write("agent.toml", file(&at, "Other", &first));
-    agent.said("which services are forwarded has changed: restart to apply");
-    call(&place, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
+    let (_node, at) = dir.node();
+    dir.write("agent.toml", file(&at, "HelloService", &first));
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    agent.wait_for_line("registered as warehouse");
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"one:x\"\n");
+    dir.write("agent.toml", file(&at, "HelloService", &second));
+    agent.wait_for_line(&format!("forwarding HelloService to {second}"));
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
+    dir.write("agent.toml", file(&at, "HelloService", "127.0.0.1"));
+    agent.wait_for_line(
+        "reload failed, keeping the previous settings: agent.toml:4: `forward`: upstream",
+    );
+    dir.write("agent.toml", file(&at, "Other", &first));
+    agent.wait_for_line("which services are forwarded has changed: restart to apply");
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
 }
 
 #[test]
 fn the_cas_of_an_upstream_are_watched_like_any_other_file() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    place.write("upstream.pem", place.read("certs/ca.pem"));
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    dir.write("upstream.pem", dir.read("certs/ca.pem"));
     let https = file(&at, "HelloService", "https://127.0.0.1:1");
-    place.write("agent.toml", format!("{https}upstream_ca = \"upstream.pem\"\n"));
-    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-    agent.said("registered as warehouse");
-    place.write("upstream.pem", "nothing");
-    agent.said("settings: upstream of HelloService: the CAs of the upstream: there is no");
-    place.make_ca("other");
-    place.write("upstream.pem", place.read("other/ca.pem"));
-    agent.said("forwarding HelloService to https://127.0.0.1:1");
+    dir.write("agent.toml", format!("{https}upstream_ca = \"upstream.pem\"\n"));
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    agent.wait_for_line("registered as warehouse");
+    dir.write("upstream.pem", "nothing");
+    agent.wait_for_line("settings: upstream of HelloService: the CAs of the upstream: there is no");
+    dir.make_ca("other");
+    dir.write("upstream.pem", dir.read("other/ca.pem"));
+    agent.wait_for_line("forwarding HelloService to https://127.0.0.1:1");
 }
 
 #[test]
 fn an_invalid_forward_is_refused_at_start_with_the_fault() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let refused = |rest: &[&str], text: &str| {
-        place.run(&[&["agent", "--node", "localhost:1"], rest].concat()).expect(2, &[text]);
+        dir.run(&[&["agent", "--node", "localhost:1"], rest].concat()).expect(2, &[text]);
     };
     refused(&["--forward", "HelloService"], "expected SERVICE=URL");
     refused(&["--forward", "Hello=ftp://x"], "is not written http://HOST:PORT");
@@ -176,9 +178,9 @@ fn an_invalid_forward_is_refused_at_start_with_the_fault() {
     let twice = "Hello=http://127.0.0.1:1,Hello=http://127.0.0.1:2";
     refused(&["--forward", twice], "the service Hello is hosted twice");
     let text = format!("{}upstream_ca = \"gone.pem\"\n", file("localhost", "Hello", "https://x"));
-    place.write("agent.toml", text);
+    dir.write("agent.toml", text);
     refused(&["--config", "agent.toml"], "upstream of Hello: cannot read CA certificates gone.pem");
-    place.write("gone.pem", "nothing");
+    dir.write("gone.pem", "nothing");
     refused(&["--config", "agent.toml"], "there is no certificate among them");
 }
 
@@ -186,5 +188,5 @@ fn an_invalid_forward_is_refused_at_start_with_the_fault() {
 fn the_file_of_the_example_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python/agent.toml");
     let example = example.to_str().expect("a text");
-    Place::empty().run(&["config", "check", example]).expect(0, &[]);
+    WorkDir::empty().run(&["config", "check", example]).expect(0, &[]);
 }

@@ -1,8 +1,8 @@
 //! A real agent, killed by SIGKILL, with its ledger on disk: what callers are told afterwards is
 //! true.
 
-use super::process::{Place, until_has};
-use crate::world::{Background, Ledger, Oracle, background, soon};
+use super::process::{WorkDir, until_has};
+use crate::world::{Background, Ledger, Oracle, soon, spawn};
 use dialback::{Callee, Caller, Credentials, Outcome};
 use rustix::process::Signal;
 use serde::Serialize;
@@ -20,17 +20,17 @@ fn ask(callee: &Callee, oracle: &Arc<Oracle>, what: &str, ms: u64) -> Vec<Backgr
     ids.map(|id| {
         let call = callee.call::<()>("Demo/Append", &Append { id: &id, ms }).into_future();
         let oracle = oracle.clone();
-        background(async move { drop(oracle.watches(&id, call).await) })
+        spawn(async move { drop(oracle.watch(&id, call).await) })
     })
     .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outcomes_of_calls_on_a_killed_agent_agree_with_its_ledger() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    let agent = place.agent(&at);
-    let credentials = Credentials::from_dir(place.path("certs"), "caller-ops");
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    let agent = dir.agent(&at);
+    let credentials = Credentials::from_dir(dir.path("certs"), "caller-ops");
     let caller = Caller::connect(&at, credentials.expect("credentials")).await.expect("a link");
     let callee = caller.agent("warehouse").expect("a name");
     let oracle = Arc::new(Oracle::default());
@@ -38,7 +38,7 @@ async fn outcomes_of_calls_on_a_killed_agent_agree_with_its_ledger() {
         soon("a call ends", call).await;
     }
     let held = ask(&callee, &oracle, "held", 60_000);
-    let ledger = place.path("ledger.txt");
+    let ledger = dir.path("ledger.txt");
     until_has(&ledger, "started held-19");
     // Some of these have had their effect, some have not begun.
     let racing = ask(&callee, &oracle, "racing", 1);
@@ -51,7 +51,7 @@ async fn outcomes_of_calls_on_a_killed_agent_agree_with_its_ledger() {
     for call in ask(&callee, &oracle, "after", 0) {
         soon("a call ends", call).await;
     }
-    let verdict = oracle.judge(&Ledger::from_lines(&place.read("ledger.txt")));
+    let verdict = oracle.verify(&Ledger::from_lines(&dir.read("ledger.txt")));
     println!("{verdict}");
     verdict.expect_true();
     assert!(oracle.count(Outcome::Ok) >= 20 && oracle.count(Outcome::NotExecuted) >= 20);

@@ -1,6 +1,6 @@
 //! What large messages cost the processes that convert them between JSON and CBOR.
 
-use super::process::{Place, RULES, Running};
+use super::process::{DialbackProcess, RULES, WorkDir};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -53,8 +53,8 @@ fn take(mut stream: TcpStream) -> usize {
 }
 
 /// One POST, and the status of its answer.
-fn post(door: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
-    let at = door.trim_start_matches("http://");
+fn post(gateway: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
+    let at = gateway.trim_start_matches("http://");
     let mut stream = TcpStream::connect(at).expect("a connection");
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -70,7 +70,7 @@ fn post(door: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
 }
 
 /// The most memory that a process has had.
-fn peak_mib(process: &Running) -> u64 {
+fn peak_mib(process: &DialbackProcess) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()));
     let status = status.expect("the status of a process");
     let peak = status.split("VmHWM:").nth(1).expect("a peak").trim_start();
@@ -81,27 +81,27 @@ fn peak_mib(process: &Running) -> u64 {
 #[test]
 #[cfg(target_os = "linux")]
 fn four_mebibytes_of_small_maps_cost_node_and_agent_little_more_than_their_bytes() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let config = "[gateway]\nlisten = \"127.0.0.1:0\"\nanonymous = \"ops\"\n";
-    place.write("node.toml", format!("{RULES}\n{config}"));
+    dir.write("node.toml", format!("{RULES}\n{config}"));
     let (mut node, at) =
-        place.listening(&["node", "--listen", "127.0.0.1:0", "--config", "node.toml"]);
-    let line = node.said("the gateway listens on ");
-    let door = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
+        dir.listening(&["node", "--listen", "127.0.0.1:0", "--config", "node.toml"]);
+    let line = node.wait_for_line("the gateway listens on ");
+    let gateway = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
     let (url, taken) = upstream();
     let forward = format!("Copy={url}");
-    let mut agent = place.start(&["agent", "--node", &at, "--forward", &forward]);
-    agent.said("registered as warehouse");
+    let mut agent = dir.start(&["agent", "--node", &at, "--forward", &forward]);
+    agent.wait_for_line("registered as warehouse");
     let path = "/v1/agents/warehouse/Copy/It";
 
     // [{"": 0}, ...] of an indefinite length, which becomes JSON on its way to the upstream.
     let cbor = [&[0x9f][..], &[0xa1, 0x60, 0x00].repeat(MAPS), &[0xff]].concat();
-    assert_eq!(post(&door, path, "application/cbor", &cbor), 200);
+    assert_eq!(post(&gateway, path, "application/cbor", &cbor), 200);
     assert_eq!(taken.recv().expect("a request"), 1 + 7 * MAPS);
     // And as JSON, which becomes CBOR at the gateway.
     let maps = MAPS * 3 / 7;
     let json = format!("[{}]", vec!["{\"\":0}"; maps].join(","));
-    assert_eq!(post(&door, path, "application/json", json.as_bytes()), 200);
+    assert_eq!(post(&gateway, path, "application/json", json.as_bytes()), 200);
     assert_eq!(taken.recv().expect("a request"), json.len());
 
     for (name, process) in [("node", &node), ("agent", &agent)] {

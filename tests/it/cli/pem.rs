@@ -1,7 +1,7 @@
 //! PEM files as other tools, editors and mail programs leave them: what can be read is read, and of
 //! the rest it is said what it is.
 
-use super::process::{Ended, Place};
+use super::process::{CommandOutput, WorkDir};
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 const CERT: &str = "certs/caller-ops.pem";
@@ -11,26 +11,26 @@ const CRL: &str = "certs/crl.pem";
 const FILES: [&str; 4] = [CERT, KEY, CA, CRL];
 
 /// A call to a port where nobody listens: it gets as far as that if the files could be read.
-fn call(place: &Place) -> Ended {
-    place.run(&["call", "a", "A/b", "--node", "127.0.0.1:1", "--timeout", "100ms"])
+fn call(dir: &WorkDir) -> CommandOutput {
+    dir.run(&["call", "a", "A/b", "--node", "127.0.0.1:1", "--timeout", "100ms"])
 }
 
 /// Writes a file as it is, and private.
-fn put(place: &Place, name: &str, bytes: &[u8]) {
-    place.write(name, bytes);
-    fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o600)).expect("changed");
+fn put(dir: &WorkDir, name: &str, bytes: &[u8]) {
+    dir.write(name, bytes);
+    fs::set_permissions(dir.path(name), fs::Permissions::from_mode(0o600)).expect("changed");
 }
 
 /// What is made of each of the four files, one after the other, and put back.
-fn for_each_file(change: impl Fn(&str) -> Vec<u8>, judge: impl Fn(&str, Ended)) {
-    let place = Place::new();
+fn for_each_file(change: impl Fn(&str) -> Vec<u8>, check: impl Fn(&str, CommandOutput)) {
+    let dir = WorkDir::new();
     for file in FILES {
-        let whole = place.read(file);
-        put(&place, file, &change(&whole));
-        judge(file, call(&place));
-        put(&place, file, whole.as_bytes());
+        let whole = dir.read(file);
+        put(&dir, file, &change(&whole));
+        check(file, call(&dir));
+        put(&dir, file, whole.as_bytes());
     }
-    call(&place).expect(78, &[]);
+    call(&dir).expect(78, &[]);
 }
 
 fn taken(change: impl Fn(&str) -> Vec<u8>) {
@@ -45,36 +45,35 @@ fn refused(change: impl Fn(&str) -> Vec<u8>, texts: &[&str]) {
     });
 }
 
-fn openssl(place: &Place, line: &str) {
+fn openssl(dir: &WorkDir, line: &str) {
     let mut openssl = Command::new("openssl");
-    let ended =
-        openssl.args(line.split(' ')).current_dir(place.path("")).output().expect("openssl");
+    let ended = openssl.args(line.split(' ')).current_dir(dir.path("")).output().expect("openssl");
     assert!(ended.status.success(), "{line}: {}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[test]
 fn a_byte_order_mark_is_skipped_in_every_file() {
     taken(|whole| format!("\u{feff}{whole}").into());
-    let place = Place::new();
-    let two = format!("\u{feff}{0}\u{feff}{0}", place.read(CA));
-    place.write("two.pem", two);
-    let shown = place.run(&["certs", "inspect", "two.pem"]).expect(0, &[]).stdout;
+    let dir = WorkDir::new();
+    let two = format!("\u{feff}{0}\u{feff}{0}", dir.read(CA));
+    dir.write("two.pem", two);
+    let shown = dir.run(&["certs", "inspect", "two.pem"]).expect(0, &[]).stdout;
     assert_eq!(shown.matches("CA certificate").count(), 2, "{shown}");
-    let ca_key = place.read("certs/ca.key");
-    put(&place, "certs/ca.key", format!("\u{feff}{ca_key}").as_bytes());
-    put(&place, CA, format!("\u{feff}{}", place.read(CA)).as_bytes());
-    place.run(&["certs", "issue", "agent", "new"]).expect(0, &[]);
+    let ca_key = dir.read("certs/ca.key");
+    put(&dir, "certs/ca.key", format!("\u{feff}{ca_key}").as_bytes());
+    put(&dir, CA, format!("\u{feff}{}", dir.read(CA)).as_bytes());
+    dir.run(&["certs", "issue", "agent", "new"]).expect(0, &[]);
 }
 
 #[test]
 fn the_first_ca_of_a_bundle_with_a_byte_order_mark_is_trusted() {
-    let place = Place::new();
-    place.make_ca("other");
-    place.write("two.pem", format!("\u{feff}{}{}", place.read(CA), place.read("other/ca.pem")));
+    let dir = WorkDir::new();
+    dir.make_ca("other");
+    dir.write("two.pem", format!("\u{feff}{}{}", dir.read(CA), dir.read("other/ca.pem")));
     let node = ["node", "--listen", "127.0.0.1:0", "--cert", "certs/node-edge-1.pem"];
     let trust = ["--ca", "two.pem", "--crl", CRL];
-    let (_node, at) = place.listening(&[&node[..], &trust].concat());
-    let _agent = place.agent(&at);
+    let (_node, at) = dir.listening(&[&node[..], &trust].concat());
+    let _agent = dir.agent(&at);
 }
 
 #[test]
@@ -91,12 +90,12 @@ fn line_ends_trailing_spaces_remarks_and_headers_are_accepted() {
 
 #[test]
 fn a_certificate_and_its_key_may_share_a_file_and_older_labels_are_accepted() {
-    let place = Place::new();
-    let cert = place.read(CERT).replace(" CERTIFICATE-", " X509 CERTIFICATE-");
-    put(&place, "both.pem", (cert + &place.read(KEY)).as_bytes());
+    let dir = WorkDir::new();
+    let cert = dir.read(CERT).replace(" CERTIFICATE-", " X509 CERTIFICATE-");
+    put(&dir, "both.pem", (cert + &dir.read(KEY)).as_bytes());
     let both = ["--cert", "both.pem", "--key", "both.pem", "--ca", CA, "--crl", CRL];
     let call = ["call", "a", "A/b", "--node", "127.0.0.1:1", "--timeout", "100ms"];
-    place.run(&[&call[..], &both].concat()).expect(78, &[]);
+    dir.run(&[&call[..], &both].concat()).expect(78, &[]);
 }
 
 #[test]
@@ -125,8 +124,8 @@ fn a_block_without_begin_or_end_is_reported_with_label_and_line() {
     let without = |word: &'static str| {
         move |whole: &str| {
             let is_kept = |line: &&str| !line.contains(word);
-            let cut = whole.lines().filter(is_kept).collect::<Vec<_>>().join("\n");
-            format!("{cut}\n{whole}").into()
+            let damaged = whole.lines().filter(is_kept).collect::<Vec<_>>().join("\n");
+            format!("{damaged}\n{whole}").into()
         }
     };
     refused(without("-----END"), &["in line 1 has no END before the next BEGIN in line"]);
@@ -143,13 +142,13 @@ fn files_that_are_not_pem_are_reported_with_the_command_that_converts_them() {
     refused(wide, &["UTF-16", "iconv"]);
     refused(|_| vec![], &["it is empty"]);
     refused(|_| b"nothing".to_vec(), &["no PEM section"]);
-    let place = Place::new();
-    openssl(&place, &format!("x509 -in {CERT} -outform der -out der"));
-    openssl(&place, &format!("pkey -in {KEY} -outform der -out key.der"));
-    openssl(&place, &format!("crl -in {CRL} -outform der -out crl.der"));
-    openssl(&place, &format!("pkcs12 -export -in {CERT} -inkey {KEY} -passout pass: -out p12"));
-    openssl(&place, &format!("crl2pkcs7 -nocrl -certfile {CERT} -out p7.pem"));
-    openssl(&place, &format!("x509 -in {CERT} -trustout -out trusted.pem"));
+    let dir = WorkDir::new();
+    openssl(&dir, &format!("x509 -in {CERT} -outform der -out der"));
+    openssl(&dir, &format!("pkey -in {KEY} -outform der -out key.der"));
+    openssl(&dir, &format!("crl -in {CRL} -outform der -out crl.der"));
+    openssl(&dir, &format!("pkcs12 -export -in {CERT} -inkey {KEY} -passout pass: -out p12"));
+    openssl(&dir, &format!("crl2pkcs7 -nocrl -certfile {CERT} -out p7.pem"));
+    openssl(&dir, &format!("x509 -in {CERT} -trustout -out trusted.pem"));
     for (file, from, texts) in [
         (CERT, "der", ["a certificate in DER", "openssl x509 -inform der"]),
         (CA, "der", ["a certificate in DER", "openssl x509 -inform der"]),
@@ -160,69 +159,69 @@ fn files_that_are_not_pem_are_reported_with_the_command_that_converts_them() {
         (CERT, "p7.pem", ["PKCS7", "openssl pkcs7 -print_certs"]),
         (CERT, "trusted.pem", ["TRUSTED CERTIFICATE", "openssl x509 -in"]),
     ] {
-        let whole = place.read(file);
-        put(&place, file, &fs::read(place.path(from)).expect("read"));
-        call(&place).expect(2, &[&["error: ", file], &texts[..]].concat());
-        put(&place, file, whole.as_bytes());
+        let whole = dir.read(file);
+        put(&dir, file, &fs::read(dir.path(from)).expect("read"));
+        call(&dir).expect(2, &[&["error: ", file], &texts[..]].concat());
+        put(&dir, file, whole.as_bytes());
     }
-    fs::create_dir(place.path("dir")).expect("made");
+    fs::create_dir(dir.path("dir")).expect("made");
     for flag in ["--cert", "--key", "--ca", "--crl"] {
         let rest = ["--cert", CERT, "--ca", CA, "--crl", CRL];
         let others = rest.chunks(2).filter(|pair| pair[0] != flag).flatten().copied();
         let args: Vec<_> = ["call", "a", "A/b", flag, "dir"].into_iter().chain(others).collect();
         let key = if flag == "--cert" { &["--key", KEY][..] } else { &[] };
-        place.run(&[&args[..], key].concat()).expect(2, &["dir", "it is a directory"]);
+        dir.run(&[&args[..], key].concat()).expect(2, &["dir", "it is a directory"]);
     }
 }
 
 #[test]
 fn an_unsupported_key_is_not_reported_as_damaged() {
-    let place = Place::new();
-    let judge = |texts: &[&str]| {
-        put(&place, KEY, place.read("k").as_bytes());
-        let ended = call(&place).expect(2, &[&["error: ", KEY, " cannot be used"], texts].concat());
+    let dir = WorkDir::new();
+    let check = |texts: &[&str]| {
+        put(&dir, KEY, dir.read("k").as_bytes());
+        let ended = call(&dir).expect(2, &[&["error: ", KEY, " cannot be used"], texts].concat());
         assert!(!ended.stderr.contains("damaged"), "{ended:#?}");
         // A command that keeps what is good does not write over it either.
         let issue = ["certs", "issue", "caller", "ops"];
-        place.run(&issue).expect(2, &[&[KEY, "cannot be used"], texts].concat());
-        assert_eq!(place.read(KEY), place.read("k"));
+        dir.run(&issue).expect(2, &[&[KEY, "cannot be used"], texts].concat());
+        assert_eq!(dir.read(KEY), dir.read("k"));
     };
-    openssl(&place, &format!("pkcs8 -topk8 -in {KEY} -passout pass:x -out k"));
-    judge(&["encrypted", "passphrase", "openssl pkey"]);
-    openssl(&place, "genrsa -out plain.key 2048");
-    openssl(&place, "rsa -in plain.key -traditional -aes128 -passout pass:x -out k");
-    assert!(place.read("k").contains("Proc-Type: 4,ENCRYPTED"));
-    judge(&["encrypted", "passphrase", "openssl pkey"]);
-    openssl(&place, "genrsa -out k 1024");
-    judge(&["RSA of 1024 bits", "2048"]);
-    openssl(&place, "genrsa -traditional -out k 1024");
-    judge(&["RSA of 1024 bits", "2048"]);
-    openssl(&place, "genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out k");
-    judge(&["RSA-PSS", "P-256"]);
-    openssl(&place, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp256k1 -out k");
-    judge(&["secp256k1", "P-256"]);
-    openssl(&place, "ecparam -name secp256k1 -genkey -out k");
-    judge(&["secp256k1", "P-256"]);
-    openssl(&place, "genpkey -algorithm ED448 -out k");
-    judge(&["Ed448", "P-256"]);
-    openssl(&place, "genpkey -genparam -algorithm DSA -pkeyopt dsa_paramgen_bits:1024 -out dsa");
-    openssl(&place, "genpkey -paramfile dsa -out k");
-    judge(&["DSA", "P-256"]);
-    place.write("k", place.read("k").replace("PRIVATE", "DSA PRIVATE"));
-    judge(&["DSA", "P-256"]);
-    place.write("k", place.read("k").replace("DSA", "OPENSSH"));
-    judge(&["OPENSSH", "ssh-keygen"]);
-    place.write("k", place.read("plain.key") + &place.read("plain.key"));
-    judge(&["several private keys", "lines 1 and "]);
+    openssl(&dir, &format!("pkcs8 -topk8 -in {KEY} -passout pass:x -out k"));
+    check(&["encrypted", "passphrase", "openssl pkey"]);
+    openssl(&dir, "genrsa -out plain.key 2048");
+    openssl(&dir, "rsa -in plain.key -traditional -aes128 -passout pass:x -out k");
+    assert!(dir.read("k").contains("Proc-Type: 4,ENCRYPTED"));
+    check(&["encrypted", "passphrase", "openssl pkey"]);
+    openssl(&dir, "genrsa -out k 1024");
+    check(&["RSA of 1024 bits", "2048"]);
+    openssl(&dir, "genrsa -traditional -out k 1024");
+    check(&["RSA of 1024 bits", "2048"]);
+    openssl(&dir, "genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out k");
+    check(&["RSA-PSS", "P-256"]);
+    openssl(&dir, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp256k1 -out k");
+    check(&["secp256k1", "P-256"]);
+    openssl(&dir, "ecparam -name secp256k1 -genkey -out k");
+    check(&["secp256k1", "P-256"]);
+    openssl(&dir, "genpkey -algorithm ED448 -out k");
+    check(&["Ed448", "P-256"]);
+    openssl(&dir, "genpkey -genparam -algorithm DSA -pkeyopt dsa_paramgen_bits:1024 -out dsa");
+    openssl(&dir, "genpkey -paramfile dsa -out k");
+    check(&["DSA", "P-256"]);
+    dir.write("k", dir.read("k").replace("PRIVATE", "DSA PRIVATE"));
+    check(&["DSA", "P-256"]);
+    dir.write("k", dir.read("k").replace("DSA", "OPENSSH"));
+    check(&["OPENSSH", "ssh-keygen"]);
+    dir.write("k", dir.read("plain.key") + &dir.read("plain.key"));
+    check(&["several private keys", "lines 1 and "]);
 }
 
 #[test]
 fn an_encrypted_ca_key_is_reported_as_such() {
-    let place = Place::new();
-    openssl(&place, "pkcs8 -topk8 -in certs/ca.key -passout pass:x -out k");
-    put(&place, "certs/ca.key", place.read("k").as_bytes());
+    let dir = WorkDir::new();
+    openssl(&dir, "pkcs8 -topk8 -in certs/ca.key -passout pass:x -out k");
+    put(&dir, "certs/ca.key", dir.read("k").as_bytes());
     for args in [&["init"][..], &["issue", "agent", "b"], &["crl"], &["renew"]] {
-        let ended = place.run(&[&["certs"], args].concat());
+        let ended = dir.run(&[&["certs"], args].concat());
         let ended = ended.expect(2, &["certs/ca.key cannot be used", "encrypted", "openssl pkey"]);
         assert!(!ended.stderr.contains("--force"), "{ended:#?}");
     }
@@ -230,18 +229,18 @@ fn an_encrypted_ca_key_is_reported_as_such() {
 
 #[test]
 fn requests_of_other_tools_are_signed_and_unsupported_kinds_are_reported() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let ec = |curve: &str| format!("-algorithm EC -pkeyopt ec_paramgen_curve:{curve}");
     let request = |key: &str, more: &str| {
-        openssl(&place, &format!("genpkey {key} -out k"));
-        openssl(&place, &format!("req -new -key k -subj /CN=x -out r.csr{more}"));
+        openssl(&dir, &format!("genpkey {key} -out k"));
+        openssl(&dir, &format!("req -new -key k -subj /CN=x -out r.csr{more}"));
     };
-    let sign = || place.run(&["certs", "sign", "r.csr", "agent", "other", "--force"]);
+    let sign = || dir.run(&["certs", "sign", "r.csr", "agent", "other", "--force"]);
     request(&ec("P-256"), "");
-    place.write("r.csr", place.read("r.csr").replace("CERTIFICATE REQ", "NEW CERTIFICATE REQ"));
+    dir.write("r.csr", dir.read("r.csr").replace("CERTIFICATE REQ", "NEW CERTIFICATE REQ"));
     sign().expect(0, &[]);
-    place.run(&["certs", "inspect", "r.csr"]).expect(0, &[]);
-    place.write("r.csr", format!("\u{feff}{}", place.read("r.csr")));
+    dir.run(&["certs", "inspect", "r.csr"]).expect(0, &[]);
+    dir.write("r.csr", format!("\u{feff}{}", dir.read("r.csr")));
     sign().expect(0, &[]);
     for kind in [ec("P-384"), ec("P-521"), "-algorithm ED25519".into()] {
         request(&kind, "");
@@ -267,6 +266,6 @@ fn requests_of_other_tools_are_signed_and_unsupported_kinds_are_reported() {
         let ended = sign().expect(2, &["r.csr cannot be used", name, "supported are"]);
         assert!(!ended.stderr.contains("damaged"), "{ended:#?}");
     }
-    openssl(&place, "req -in r.csr -outform der -out r.csr");
+    openssl(&dir, "req -in r.csr -outform der -out r.csr");
     sign().expect(2, &["a certificate request in DER", "openssl req -inform der"]);
 }

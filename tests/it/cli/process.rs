@@ -16,34 +16,34 @@ use std::{
 };
 
 /// Nothing here takes longer on a machine that is not broken.
-const PATIENCE: Duration = Duration::from_secs(15);
+const WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// Rules as in `examples/first/node.toml`.
 pub(super) const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
 
 /// A working directory with `certs/` for node edge-1, agent warehouse and caller ops.
-pub(super) struct Place(tempfile::TempDir);
+pub(super) struct WorkDir(tempfile::TempDir);
 
 /// How a command ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct CommandOutput {
     pub(super) code: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
 }
 
-impl Place {
+impl WorkDir {
     pub(super) fn empty() -> Self {
         Self(tempfile::tempdir().expect("a directory"))
     }
 
     pub(super) fn new() -> Self {
-        let place = Self::empty();
-        place.make_ca("certs");
-        place.issue("certs", Role::Node, "edge-1");
-        place.issue("certs", Role::Agent, "warehouse");
-        place.issue("certs", Role::Caller, "ops");
-        place
+        let work_dir = Self::empty();
+        work_dir.make_ca("certs");
+        work_dir.issue("certs", Role::Node, "edge-1");
+        work_dir.issue("certs", Role::Agent, "warehouse");
+        work_dir.issue("certs", Role::Caller, "ops");
+        work_dir
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -87,45 +87,45 @@ impl Place {
         command
     }
 
-    pub(super) fn run(&self, args: &[&str]) -> Ended {
-        Running::start(self.command(args)).end()
+    pub(super) fn run(&self, args: &[&str]) -> CommandOutput {
+        DialbackProcess::start(self.command(args)).end()
     }
 
-    pub(super) fn start(&self, args: &[&str]) -> Running {
-        Running::start(self.command(args))
+    pub(super) fn start(&self, args: &[&str]) -> DialbackProcess {
+        DialbackProcess::start(self.command(args))
     }
 
     /// A node on a free port, with the rules of the first steps.
-    pub(super) fn node(&self) -> (Running, String) {
+    pub(super) fn node(&self) -> (DialbackProcess, String) {
         self.write("rules.toml", RULES);
         self.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"])
     }
 
     /// A node with these arguments, and where it is dialled.
-    pub(super) fn listening(&self, args: &[&str]) -> (Running, String) {
+    pub(super) fn listening(&self, args: &[&str]) -> (DialbackProcess, String) {
         let mut node = self.start(args);
-        let line = node.said("listens on ");
+        let line = node.wait_for_line("listens on ");
         let address = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
         (node, address)
     }
 
     /// An agent with the demo and a ledger, registered.
-    pub(super) fn agent(&self, node: &str) -> Running {
+    pub(super) fn agent(&self, node: &str) -> DialbackProcess {
         let mut agent = self.start(&["agent", "--demo", "--ledger", "ledger.txt", "--node", node]);
-        agent.said("registered as warehouse");
+        agent.wait_for_line("registered as warehouse");
         agent
     }
 }
 
 /// A process that was started here, and is ended here whatever happens.
-pub(super) struct Running {
+pub(super) struct DialbackProcess {
     child: Child,
     lines: mpsc::Receiver<String>,
     seen: Vec<String>,
     stdout: Option<thread::JoinHandle<String>>,
 }
 
-impl Running {
+impl DialbackProcess {
     pub(super) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("started");
         let lines = lines_of(child.stderr.take().expect("piped"));
@@ -141,8 +141,8 @@ impl Running {
 
     /// Waits for a line of the log or error output that has this text.
     #[track_caller]
-    pub(super) fn said(&mut self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
+    pub(super) fn wait_for_line(&mut self, text: &str) -> String {
+        let until = Instant::now() + WAIT_MAX;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
@@ -159,8 +159,8 @@ impl Running {
 
     /// Sends a signal again and again until a line has this text.
     #[track_caller]
-    pub(super) fn signal_until_said(&mut self, signal: rustix::process::Signal, text: &str) {
-        let until = Instant::now() + PATIENCE;
+    pub(super) fn signal_until_line(&mut self, signal: rustix::process::Signal, text: &str) {
+        let until = Instant::now() + WAIT_MAX;
         while !self.seen.iter().any(|line| line.contains(text)) {
             assert!(Instant::now() < until, "{text:?} was not said, but: {:#?}", self.seen);
             self.signal(signal);
@@ -197,8 +197,8 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub(super) fn end(mut self) -> Ended {
-        let until = Instant::now() + PATIENCE;
+    pub(super) fn end(mut self) -> CommandOutput {
+        let until = Instant::now() + WAIT_MAX;
         loop {
             // The lines end when the process does.
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -210,11 +210,11 @@ impl Running {
         let code = self.child.wait().expect("ended").code();
         let stdout = self.stdout.take().map(|read| read.join().expect("read"));
         let stderr = self.seen.iter().map(|line| format!("{line}\n")).collect();
-        Ended { code, stdout: stdout.unwrap_or_default(), stderr }
+        CommandOutput { code, stdout: stdout.unwrap_or_default(), stderr }
     }
 }
 
-impl Drop for Running {
+impl Drop for DialbackProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -236,14 +236,14 @@ fn lines_of(stderr: ChildStderr) -> mpsc::Receiver<String> {
 /// Waits until a file has this text: a state, looked at again and again.
 #[track_caller]
 pub(super) fn until_has(path: &Path, text: &str) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + WAIT_MAX;
     while !fs::read_to_string(path).unwrap_or_default().contains(text) {
         assert!(Instant::now() < until, "{} never had {text:?}", path.display());
         thread::park_timeout(Duration::from_millis(5));
     }
 }
 
-impl Ended {
+impl CommandOutput {
     /// It ended with this code, and its error output has each of these texts.
     #[track_caller]
     pub(super) fn expect(self, code: i32, texts: &[&str]) -> Self {

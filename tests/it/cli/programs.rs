@@ -4,7 +4,7 @@
 //! They are installed by `make test`. Where one is missing its test fails and says so: a test that
 //! is skipped looks like one that passed.
 
-use super::process::{Place, Running};
+use super::process::{DialbackProcess, WorkDir};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
@@ -68,26 +68,27 @@ fn until_runs(mut command: impl FnMut() -> Command) {
 }
 
 /// A node and an agent that leads to the upstream, and a local port there.
-struct Town {
-    place: Place,
-    _running: [Running; 3],
+struct ProgramSetup {
+    work_dir: WorkDir,
+    _running: [DialbackProcess; 3],
     port: String,
 }
 
-impl Town {
+impl ProgramSetup {
     fn leading_to(upstream: &str) -> Self {
-        let place = Place::new();
-        place.write("rules.toml", RULES);
+        let work_dir = WorkDir::new();
+        work_dir.write("rules.toml", RULES);
         let (node, at) =
-            place.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"]);
-        let mut agent = place.start(&["agent", "--node", &at, "--tcp", &format!("x={upstream}")]);
-        agent.said("registered as warehouse");
+            work_dir.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"]);
+        let mut agent =
+            work_dir.start(&["agent", "--node", &at, "--tcp", &format!("x={upstream}")]);
+        agent.wait_for_line("registered as warehouse");
         let args = ["tcp", "warehouse", "x", "--node", &at, "--listen", "127.0.0.1:0"];
-        let mut tcp = place.start(&args);
-        let line = tcp.said("listening on 127.0.0.1:");
+        let mut tcp = work_dir.start(&args);
+        let line = tcp.wait_for_line("listening on 127.0.0.1:");
         let port = line.split("listening on 127.0.0.1:").nth(1).expect("a port");
         let port = port.split(';').next().expect("a port").to_owned();
-        Self { place, _running: [node, agent, tcp], port }
+        Self { work_dir, _running: [node, agent, tcp], port }
     }
 }
 
@@ -120,9 +121,10 @@ fn the_go_programs_of_the_example_reach_each_other_through_the_node() {
     let mut line = String::new();
     let stdout = server.0.stdout.take().expect("piped");
     BufReader::new(stdout).read_line(&mut line).expect("a line");
-    let town = Town::leading_to(line.trim().strip_prefix("listening on ").expect("an address"));
-    let said = run(Command::new(client).arg(format!("127.0.0.1:{}", town.port)));
-    assert_eq!(said, "hello:hello\n");
+    let setup =
+        ProgramSetup::leading_to(line.trim().strip_prefix("listening on ").expect("an address"));
+    let output = run(Command::new(client).arg(format!("127.0.0.1:{}", setup.port)));
+    assert_eq!(output, "hello:hello\n");
 }
 
 #[test]
@@ -130,12 +132,12 @@ fn the_files_of_the_go_example_are_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
     let [node, agent] = ["node.toml", "agent.toml"].map(|name| example.join(name));
     let [node, agent] = [node.to_str().expect("UTF-8"), agent.to_str().expect("UTF-8")];
-    let place = Place::empty();
-    place.run(&["config", "check", "--node", node, "--agent", agent]).expect(0, &[]);
-    place
+    let work_dir = WorkDir::empty();
+    work_dir.run(&["config", "check", "--node", node, "--agent", agent]).expect(0, &[]);
+    work_dir
         .run(&["policy", "test", "ops", "warehouse", "tcp:hello", "--config", node])
         .expect(0, &[]);
-    place
+    work_dir
         .run(&["policy", "test", "ops", "warehouse", "tcp:other", "--config", node])
         .expect(1, &[]);
 }
@@ -194,7 +196,7 @@ fn as_postgres(program: &Path) -> Command {
 #[test]
 fn psql_works_on_a_postgresql_behind_an_agent() {
     let postgres = Postgres::start();
-    let town = Town::leading_to(&format!("unix:{}", postgres.socket().display()));
+    let setup = ProgramSetup::leading_to(&format!("unix:{}", postgres.socket().display()));
     let program = program("psql", "postgresql-client");
     let psql = || {
         let mut psql = Command::new(&program);
@@ -202,7 +204,7 @@ fn psql_works_on_a_postgresql_behind_an_agent() {
             "-h",
             "127.0.0.1",
             "-p",
-            &town.port,
+            &setup.port,
             "-U",
             "postgres",
             "-v",
@@ -247,20 +249,20 @@ fn redis_works_behind_an_agent_with_many_connections_at_once() {
         ask
     };
     until_runs(|| ask(&port, &["ping"]));
-    let town = Town::leading_to(&format!("127.0.0.1:{port}"));
-    assert_eq!(run(&mut ask(&town.port, &["set", "k", "v"])), "OK\n");
-    assert_eq!(run(&mut ask(&town.port, &["get", "k"])), "v\n");
-    town.place.write("long", vec![b'y'; 3 << 20]);
-    let mut set = ask(&town.port, &["-x", "set", "long"]);
-    set.stdin(fs::File::open(town.place.path("long")).expect("opened"));
+    let setup = ProgramSetup::leading_to(&format!("127.0.0.1:{port}"));
+    assert_eq!(run(&mut ask(&setup.port, &["set", "k", "v"])), "OK\n");
+    assert_eq!(run(&mut ask(&setup.port, &["get", "k"])), "v\n");
+    setup.work_dir.write("long", vec![b'y'; 3 << 20]);
+    let mut set = ask(&setup.port, &["-x", "set", "long"]);
+    set.stdin(fs::File::open(setup.work_dir.path("long")).expect("opened"));
     assert_eq!(run(&mut set), "OK\n");
-    assert_eq!(run(&mut ask(&town.port, &["strlen", "long"])), "3145728\n");
+    assert_eq!(run(&mut ask(&setup.port, &["strlen", "long"])), "3145728\n");
     let mut many = Command::new(benchmark);
     many.args([
         "-h",
         "127.0.0.1",
         "-p",
-        &town.port,
+        &setup.port,
         "-c",
         "40",
         "-n",
@@ -269,6 +271,6 @@ fn redis_works_behind_an_agent_with_many_connections_at_once() {
         "set,get",
         "-q",
     ]);
-    let said = run(&mut many);
-    assert_eq!(said.matches("requests per second").count(), 2, "{said}");
+    let output = run(&mut many);
+    assert_eq!(output.matches("requests per second").count(), 2, "{output}");
 }

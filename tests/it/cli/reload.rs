@@ -1,7 +1,7 @@
 //! Files that change while a node and an agent run: taken up within two seconds or at SIGHUP, or
 //! not at all and said why.
 
-use super::process::{Ended, Place, Running};
+use super::process::{CommandOutput, DialbackProcess, WorkDir};
 use dialback::{Caller, Credentials, RevokedSerial, Role, certs::LeafRequest};
 use rustix::process::Signal;
 use std::{
@@ -17,14 +17,14 @@ use tokio::task::JoinSet;
 const OPEN: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n";
 const SHUT: &str = "[[allow]]\ncaller = \"nobody\"\nagent = \"**\"\nmethod = \"*/*\"\n";
 
-fn hello(place: &Place, at: &str) -> Ended {
-    place.run(&["call", "--node", at, "warehouse", "HelloService/Hello", "-d", "\"x\""])
+fn hello(dir: &WorkDir, at: &str) -> CommandOutput {
+    dir.run(&["call", "--node", at, "warehouse", "HelloService/Hello", "-d", "\"x\""])
 }
 
 /// Calls until it ends with this code. A change is taken up within two seconds; a busy machine is
 /// given more.
 #[track_caller]
-fn until_ends_with(code: i32, call: impl Fn() -> Ended) {
+fn until_ends_with(code: i32, call: impl Fn() -> CommandOutput) {
     let began = Instant::now();
     loop {
         let ended = call();
@@ -35,91 +35,91 @@ fn until_ends_with(code: i32, call: impl Fn() -> Ended) {
     }
 }
 
-fn started(place: &Place) -> (Running, Running, String) {
-    let (node, at) = place.node();
-    let agent = place.agent(&at);
-    hello(place, &at).expect_out("\"hello:x\"\n");
+fn started(dir: &WorkDir) -> (DialbackProcess, DialbackProcess, String) {
+    let (node, at) = dir.node();
+    let agent = dir.agent(&at);
+    hello(dir, &at).expect_out("\"hello:x\"\n");
     (node, agent, at)
 }
 
 #[test]
 fn edited_rules_are_reloaded_and_broken_ones_are_reported_with_their_line_and_not_applied() {
-    let place = Place::new();
-    let (mut node, _agent, at) = started(&place);
-    place.write("rules.toml", SHUT);
-    until_ends_with(71, || hello(&place, &at));
-    place.write("rules.toml", format!("{OPEN}\n[[allow]]\ncaller = \"ops\"\nagnet = \"**\"\n"));
-    let line = node.said("reload failed, keeping the previous settings");
+    let dir = WorkDir::new();
+    let (mut node, _agent, at) = started(&dir);
+    dir.write("rules.toml", SHUT);
+    until_ends_with(71, || hello(&dir, &at));
+    dir.write("rules.toml", format!("{OPEN}\n[[allow]]\ncaller = \"ops\"\nagnet = \"**\"\n"));
+    let line = node.wait_for_line("reload failed, keeping the previous settings");
     assert!(line.contains("ERROR") && line.contains("rules.toml:"), "{line}");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
-    place.write("rules.toml", "");
-    node.said("rules.toml: is empty");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
-    place.write("rules.toml", OPEN);
-    until_ends_with(0, || hello(&place, &at));
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
+    dir.write("rules.toml", "");
+    node.wait_for_line("rules.toml: is empty");
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
+    dir.write("rules.toml", OPEN);
+    until_ends_with(0, || hello(&dir, &at));
 }
 
 #[test]
 fn an_agent_whose_rules_are_all_removed_keeps_the_old_ones() {
-    let place = Place::new();
-    let (_node, at) = place.node();
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
     let rule = |caller: &str| {
         let rule = "node = \"**\"\nmethod = \"*/*\"\n";
         format!("demo = true\nnodes = [\"{at}\"]\n[[allow]]\ncaller = \"{caller}\"\n{rule}")
     };
-    place.write("agent.toml", rule("nobody"));
-    let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-    agent.said("registered");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
-    place.write("agent.toml", "");
-    agent.said("agent.toml: is empty");
-    place.write("agent.toml", format!("demo = true\nnodes = [\"{at}\"]\n"));
-    agent.said("the config file has no [[allow]] rule any more");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
-    place.write("agent.toml", rule("ops"));
-    until_ends_with(0, || hello(&place, &at));
+    dir.write("agent.toml", rule("nobody"));
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    agent.wait_for_line("registered");
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
+    dir.write("agent.toml", "");
+    agent.wait_for_line("agent.toml: is empty");
+    dir.write("agent.toml", format!("demo = true\nnodes = [\"{at}\"]\n"));
+    agent.wait_for_line("the config file has no [[allow]] rule any more");
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
+    dir.write("agent.toml", rule("ops"));
+    until_ends_with(0, || hello(&dir, &at));
 }
 
 #[cfg(unix)]
 #[test]
 fn a_pipe_in_place_of_a_file_is_reported_and_delays_neither_calls_nor_the_end() {
-    let place = Place::new();
-    let (mut node, _agent, at) = started(&place);
-    fs::remove_file(place.path("rules.toml")).expect("removed");
-    let made = std::process::Command::new("mkfifo").arg(place.path("rules.toml")).status();
+    let dir = WorkDir::new();
+    let (mut node, _agent, at) = started(&dir);
+    fs::remove_file(dir.path("rules.toml")).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(dir.path("rules.toml")).status();
     assert!(made.expect("mkfifo runs").success());
-    node.said("rules.toml: cannot be read: it is no regular file");
-    hello(&place, &at).expect_out("\"hello:x\"\n");
+    node.wait_for_line("rules.toml: cannot be read: it is no regular file");
+    hello(&dir, &at).expect_out("\"hello:x\"\n");
     node.signal(Signal::TERM);
     node.end().expect(0, &[]);
 }
 
 #[test]
 fn a_directory_of_secrets_that_is_swapped_by_a_symbolic_link_is_reloaded() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     for version in ["one", "two"] {
-        fs::create_dir(place.path(version)).expect("made");
-        place.write(&format!("{version}/rules.toml"), if version == "one" { OPEN } else { SHUT });
+        fs::create_dir(dir.path(version)).expect("made");
+        dir.write(&format!("{version}/rules.toml"), if version == "one" { OPEN } else { SHUT });
     }
     let link = |to: &str| {
-        std::os::unix::fs::symlink(to, place.path("next")).expect("linked");
-        fs::rename(place.path("next"), place.path("mounted")).expect("swapped");
+        std::os::unix::fs::symlink(to, dir.path("next")).expect("linked");
+        fs::rename(dir.path("next"), dir.path("mounted")).expect("swapped");
     };
     link("one");
     let args = ["node", "--listen", "127.0.0.1:0", "--policy", "mounted/rules.toml"];
-    let (_node, at) = place.listening(&args);
-    let _agent = place.agent(&at);
-    hello(&place, &at).expect_out("\"hello:x\"\n");
+    let (_node, at) = dir.listening(&args);
+    let _agent = dir.agent(&at);
+    hello(&dir, &at).expect_out("\"hello:x\"\n");
     link("two");
-    until_ends_with(71, || hello(&place, &at));
+    until_ends_with(71, || hello(&dir, &at));
 }
 
 #[test]
 fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_without_a_restart() {
-    let place = Place::new();
-    let (mut node, mut agent, at) = started(&place);
+    let dir = WorkDir::new();
+    let (mut node, mut agent, at) = started(&dir);
     let now = SystemTime::now();
-    let (certs, name) = (place.certs("certs"), "warehouse".parse().expect("a name"));
+    let (certs, name) = (dir.certs("certs"), "warehouse".parse().expect("a name"));
     let issued = certs.list().expect("listed").into_iter();
     let revoked: Vec<_> = issued
         .filter(|leaf| leaf.peer.role == Role::Agent)
@@ -127,86 +127,86 @@ fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_without_a_
         .collect();
     let until = now + Duration::from_secs(3_600);
     let list = certs.ca().expect("a CA").crl(&revoked, 1_000, now, until).expect("signed");
-    place.write("certs/crl.pem", list);
+    dir.write("certs/crl.pem", list);
     node.signal(Signal::HUP);
-    node.said("SIGHUP received: reloading all files");
-    node.said("closed the link of agent/warehouse: the certificate was revoked");
-    agent.said("the peer closed the link with REVOKED");
-    hello(&place, &at).expect(78, &["UNAVAILABLE (not_executed)"]);
+    node.wait_for_line("SIGHUP received: reloading all files");
+    node.wait_for_line("closed the link of agent/warehouse: the certificate was revoked");
+    agent.wait_for_line("the peer closed the link with REVOKED");
+    hello(&dir, &at).expect(78, &["UNAVAILABLE (not_executed)"]);
     let request = LeafRequest { force: true, ..LeafRequest::new(Role::Agent, name) };
     certs.issue(&request, now).expect("issued");
-    agent.said("registered as warehouse");
-    hello(&place, &at).expect_out("\"hello:x\"\n");
+    agent.wait_for_line("registered as warehouse");
+    hello(&dir, &at).expect_out("\"hello:x\"\n");
 }
 
 #[test]
 fn a_key_that_does_not_match_its_certificate_is_reported_and_not_applied() {
-    let place = Place::new();
-    let (mut node, _agent, at) = started(&place);
+    let dir = WorkDir::new();
+    let (mut node, _agent, at) = started(&dir);
     let (cert, key) = ("certs/node-edge-1.pem", "certs/node-edge-1.key");
-    let good = place.read(key);
-    place.write(key, place.read("certs/caller-ops.key"));
+    let good = dir.read(key);
+    dir.write(key, dir.read("certs/caller-ops.key"));
     node.signal(Signal::HUP);
-    let line = node.said("reload failed");
+    let line = node.wait_for_line("reload failed");
     assert!(line.contains(cert) && line.contains(key), "{line}");
-    hello(&place, &at).expect_out("\"hello:x\"\n");
-    place.write(cert, &place.read(cert).as_bytes()[..100]);
-    node.said("reload failed");
-    place.write(key, good);
-    hello(&place, &at).expect_out("\"hello:x\"\n");
+    hello(&dir, &at).expect_out("\"hello:x\"\n");
+    dir.write(cert, &dir.read(cert).as_bytes()[..100]);
+    node.wait_for_line("reload failed");
+    dir.write(key, good);
+    hello(&dir, &at).expect_out("\"hello:x\"\n");
     node.signal(Signal::TERM);
     node.end().expect(0, &[]);
 }
 
 #[test]
 fn a_missing_crl_is_reported_and_revoked_peers_stay_rejected() {
-    let place = Place::new();
-    let (mut node, _agent, at) = started(&place);
-    let list = place.read("certs/crl.pem");
-    fs::remove_file(place.path("certs/crl.pem")).expect("removed");
-    let line = node.said("reload failed, keeping the previous settings");
+    let dir = WorkDir::new();
+    let (mut node, _agent, at) = started(&dir);
+    let list = dir.read("certs/crl.pem");
+    fs::remove_file(dir.path("certs/crl.pem")).expect("removed");
+    let line = node.wait_for_line("reload failed, keeping the previous settings");
     assert!(line.contains("certs/crl.pem"), "{line}");
     let call = ["call", "--node", &at, "warehouse", "HelloService/Hello", "-d", "\"x\""];
-    place.run(&[&call[..], &["--crl", "none"]].concat()).expect_out("\"hello:x\"\n");
-    place.write("certs/crl.pem", list);
-    node.said("applied configuration 2:");
-    node.said("revocation list expires");
+    dir.run(&[&call[..], &["--crl", "none"]].concat()).expect_out("\"hello:x\"\n");
+    dir.write("certs/crl.pem", list);
+    node.wait_for_line("applied configuration 2:");
+    node.wait_for_line("revocation list expires");
 }
 
 #[test]
 fn a_second_certificate_of_the_role_does_not_keep_a_node_from_reloading() {
-    let place = Place::new();
-    let (mut node, _agent, at) = started(&place);
-    place.issue("certs", Role::Node, "edge-2");
-    place.write("rules.toml", SHUT);
-    node.said("applied configuration 2:");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+    let dir = WorkDir::new();
+    let (mut node, _agent, at) = started(&dir);
+    dir.issue("certs", Role::Node, "edge-2");
+    dir.write("rules.toml", SHUT);
+    node.wait_for_line("applied configuration 2:");
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
 }
 
 #[test]
 fn a_key_whose_mode_is_corrected_is_reloaded_without_another_change() {
     use std::os::unix::fs::PermissionsExt;
-    let place = Place::new();
-    let (mut node, _agent, at) = started(&place);
+    let dir = WorkDir::new();
+    let (mut node, _agent, at) = started(&dir);
     let mode = |mode| {
-        let path = place.path("certs/node-edge-1.key");
+        let path = dir.path("certs/node-edge-1.key");
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     };
     mode(0o644);
-    place.write("rules.toml", SHUT);
-    assert!(node.said("reload failed").contains("chmod 600"));
-    hello(&place, &at).expect_out("\"hello:x\"\n");
+    dir.write("rules.toml", SHUT);
+    assert!(node.wait_for_line("reload failed").contains("chmod 600"));
+    hello(&dir, &at).expect_out("\"hello:x\"\n");
     mode(0o600);
-    node.said("applied configuration 2:");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+    node.wait_for_line("applied configuration 2:");
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
 }
 
 /// Row F22 of the faults, with processes: certificates of node and agent are replaced over and over
 /// under 50 calls a second. Gives how many calls there were; each one succeeds.
 fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usize {
-    let place = Place::new();
-    let (mut node, mut agent, at) = started(&place);
-    let credentials = Credentials::from_dir(place.path("certs"), "caller-ops").expect("loaded");
+    let dir = WorkDir::new();
+    let (mut node, mut agent, at) = started(&dir);
+    let credentials = Credentials::from_dir(dir.path("certs"), "caller-ops").expect("loaded");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let replacing = Arc::new(AtomicBool::new(true));
     let is_replacing = replacing.clone();
@@ -235,12 +235,12 @@ fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usiz
             if role == Role::Node {
                 request.sans = vec!["localhost".into(), "127.0.0.1".into()];
             }
-            place.certs("certs").issue(&request, SystemTime::now()).expect("issued");
+            dir.certs("certs").issue(&request, SystemTime::now()).expect("issued");
         }
         // Both have taken it up; the agent has another link for it.
         let generation = format!("applied configuration {}:", round + 2);
-        node.said(&generation);
-        agent.said("registered as warehouse");
+        node.wait_for_line(&generation);
+        agent.wait_for_line("registered as warehouse");
         std::thread::sleep(every.saturating_sub(began.elapsed()));
     }
     replacing.store(false, Ordering::SeqCst);
@@ -262,11 +262,11 @@ fn no_call_fails_while_certificates_are_replaced_every_five_seconds_for_two_minu
 
 #[test]
 fn changes_that_need_a_restart_are_reported() {
-    let place = Place::new();
-    place.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{OPEN}"));
-    let (mut node, at) = place.listening(&["node", "--config", "node.toml"]);
-    place.write("node.toml", format!("listen = \"127.0.0.1:1\"\n{SHUT}"));
-    node.said("applied configuration 2:");
-    node.said("listen has changed: restart to apply");
-    hello(&place, &at).expect(71, &["PERMISSION_DENIED"]);
+    let dir = WorkDir::new();
+    dir.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{OPEN}"));
+    let (mut node, at) = dir.listening(&["node", "--config", "node.toml"]);
+    dir.write("node.toml", format!("listen = \"127.0.0.1:1\"\n{SHUT}"));
+    node.wait_for_line("applied configuration 2:");
+    node.wait_for_line("listen has changed: restart to apply");
+    hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
 }

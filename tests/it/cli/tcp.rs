@@ -1,7 +1,7 @@
 //! `dialback tcp` and `--tcp`: a local port that ends at an agent's upstream, over three processes,
 //! and what becomes of it when one dies.
 
-use super::process::{Place, Running};
+use super::process::{DialbackProcess, WorkDir};
 use dialback::{Role, certs::LeafRequest};
 use rustix::process::Signal;
 use std::{
@@ -12,44 +12,44 @@ use std::{
 };
 
 /// Nothing here takes longer on a machine that is not broken.
-const PATIENCE: Duration = Duration::from_secs(15);
+const WAIT_MAX: Duration = Duration::from_secs(15);
 
 const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"tcp:*\"\n";
 
 /// A node, an agent that forwards `db`, and its upstream.
-struct Town {
-    place: Place,
-    node: Running,
+struct TcpSetup {
+    dir: WorkDir,
+    node: DialbackProcess,
     at: String,
-    agent: Running,
+    agent: DialbackProcess,
     upstream: TcpListener,
 }
 
-impl Town {
+impl TcpSetup {
     fn open() -> Self {
         Self::with("")
     }
 
     /// With these lines in the config of node and agent.
     fn with(lines: &str) -> Self {
-        let place = Place::new();
+        let dir = WorkDir::new();
         let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
-        place.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{lines}\n{RULES}"));
-        let (node, at) = place.listening(&["node", "--config", "node.toml"]);
+        dir.write("node.toml", format!("listen = \"127.0.0.1:0\"\n{lines}\n{RULES}"));
+        let (node, at) = dir.listening(&["node", "--config", "node.toml"]);
         let to = upstream.local_addr().expect("an address");
         let forward = format!("[[tcp]]\nname = \"db\"\nupstream = \"{to}\"\n");
-        place.write("agent.toml", format!("nodes = [\"{at}\"]\n{lines}\n{forward}"));
-        let mut agent = place.start(&["agent", "--config", "agent.toml"]);
-        agent.said(&format!("forwarding tcp:db to {to}"));
-        agent.said("registered as warehouse");
-        Self { place, node, at, agent, upstream }
+        dir.write("agent.toml", format!("nodes = [\"{at}\"]\n{lines}\n{forward}"));
+        let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+        agent.wait_for_line(&format!("forwarding tcp:db to {to}"));
+        agent.wait_for_line("registered as warehouse");
+        Self { dir, node, at, agent, upstream }
     }
 
     /// `dialback tcp` with these further arguments, and where it listens.
-    fn tcp(&self, agent: &str, name: &str, rest: &[&str]) -> (Running, String) {
+    fn tcp(&self, agent: &str, name: &str, rest: &[&str]) -> (DialbackProcess, String) {
         let args = ["tcp", agent, name, "--node", &self.at, "--listen", "127.0.0.1:0"];
-        let mut tcp = self.place.start(&[&args, rest].concat());
-        let line = tcp.said("listening on ");
+        let mut tcp = self.dir.start(&[&args, rest].concat());
+        let line = tcp.wait_for_line("listening on ");
         let at = line.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
         (tcp, at.expect("an address").to_owned())
     }
@@ -59,7 +59,7 @@ impl Town {
         let mut near = dial(at);
         near.write_all(b"?").expect("written");
         let (mut far, _) = self.upstream.accept().expect("a connection");
-        far.set_read_timeout(Some(PATIENCE)).expect("set");
+        far.set_read_timeout(Some(WAIT_MAX)).expect("set");
         let mut byte = [0];
         far.read_exact(&mut byte).expect("the first byte");
         (near, far)
@@ -68,7 +68,7 @@ impl Town {
 
 fn dial(at: &str) -> TcpStream {
     let stream = TcpStream::connect(at).expect("connected");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream.set_read_timeout(Some(WAIT_MAX)).expect("set");
     stream
 }
 
@@ -87,10 +87,10 @@ fn expect_reset(stream: &mut impl Read) {
 
 #[test]
 fn a_local_port_reaches_the_upstream_with_half_closes_and_stops_on_sigterm() {
-    let town = Town::open();
-    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
-    let (mut near, mut far) = town.connect(&at);
-    let (mut other_near, mut other_far) = town.connect(&at);
+    let setup = TcpSetup::open();
+    let (mut tcp, at) = setup.tcp("warehouse", "db", &[]);
+    let (mut near, mut far) = setup.connect(&at);
+    let (mut other_near, mut other_far) = setup.connect(&at);
     near.write_all(b"question").and_then(|()| near.shutdown(Shutdown::Write)).expect("written");
     assert_eq!(read_all(&mut far).expect("a clean end"), b"question");
     other_far
@@ -102,7 +102,7 @@ fn a_local_port_reaches_the_upstream_with_half_closes_and_stops_on_sigterm() {
     drop(far);
     assert_eq!(read_all(&mut near).expect("a clean end"), b"answer");
     tcp.signal(Signal::TERM);
-    tcp.said("SIGTERM received: shutting down");
+    tcp.wait_for_line("SIGTERM received: shutting down");
     // What is open may go on until its end; nobody new comes in.
     assert!(TcpStream::connect(&at).is_err(), "it still listens");
     other_near
@@ -115,12 +115,12 @@ fn a_local_port_reaches_the_upstream_with_half_closes_and_stops_on_sigterm() {
 
 #[test]
 fn a_second_signal_does_not_wait_and_resets_both_ends() {
-    let town = Town::open();
-    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
-    let (mut near, mut far) = town.connect(&at);
+    let setup = TcpSetup::open();
+    let (mut tcp, at) = setup.tcp("warehouse", "db", &[]);
+    let (mut near, mut far) = setup.connect(&at);
     tcp.signal(Signal::TERM);
-    tcp.said("SIGTERM received: shutting down");
-    tcp.signal_until_said(Signal::INT, "SIGINT received while shutting down");
+    tcp.wait_for_line("SIGTERM received: shutting down");
+    tcp.signal_until_line(Signal::INT, "SIGINT received while shutting down");
     tcp.end().expect(1, &[]);
     // The goodbye tells the node, which need not wait for a heartbeat that does not come (12 s).
     far.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
@@ -130,42 +130,42 @@ fn a_second_signal_does_not_wait_and_resets_both_ends() {
 
 #[test]
 fn a_connection_that_cannot_be_made_is_reset_and_logged_in_one_line() {
-    let town = Town::open();
+    let setup = TcpSetup::open();
     let check = |agent: &str, name: &str, text: &str| {
-        let (mut tcp, at) = town.tcp(agent, name, &[]);
+        let (mut tcp, at) = setup.tcp(agent, name, &[]);
         expect_reset(&mut dial(&at));
-        tcp.said(text);
+        tcp.wait_for_line(text);
     };
     check("nobody", "db", "failed: UNAVAILABLE (not_executed): agent nobody is not attached");
     check("warehouse", "nope", "UNIMPLEMENTED (not_executed): no forward tcp:nope is hosted here");
-    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
-    let (near, far) = town.connect(&at);
+    let (mut tcp, at) = setup.tcp("warehouse", "db", &[]);
+    let (near, far) = setup.connect(&at);
     drop((near, far));
-    let Town { place, node: _node, at: node, mut agent, upstream } = town;
+    let TcpSetup { dir, node: _node, at: node, mut agent, upstream } = setup;
     drop(upstream);
     expect_reset(&mut dial(&at));
-    tcp.said(
+    tcp.wait_for_line(
         "UNAVAILABLE (not_executed): the upstream of tcp:db cannot be reached: connection refused",
     );
-    agent.said("tcp:db: the upstream 127.0.0.1:");
+    agent.wait_for_line("tcp:db: the upstream 127.0.0.1:");
     // Somebody whom no rule names, beside ops above.
-    place.issue("certs", Role::Caller, "guest");
+    dir.issue("certs", Role::Caller, "guest");
     let cert = ["--cert", "certs/caller-guest.pem"];
     let args = ["tcp", "warehouse", "db", "--node", &node, "--listen", "127.0.0.1:0"];
-    let mut guest = place.start(&[&args[..], &cert].concat());
-    let line = guest.said("listening on ");
+    let mut denied = dir.start(&[&args[..], &cert].concat());
+    let line = denied.wait_for_line("listening on ");
     let at = line.split("listening on ").nth(1).and_then(|rest| rest.split(';').next());
     expect_reset(&mut dial(at.expect("an address")));
-    guest.said("PERMISSION_DENIED (not_executed): caller/guest may not call tcp:db");
+    denied.wait_for_line("PERMISSION_DENIED (not_executed): caller/guest may not call tcp:db");
 }
 
 #[test]
 fn connections_over_the_limit_are_reset_and_a_freed_permit_is_reused() {
-    let town = Town::open();
-    let (mut tcp, at) = town.tcp("warehouse", "db", &["--connections-max", "1"]);
-    let (mut near, far) = town.connect(&at);
+    let setup = TcpSetup::open();
+    let (mut tcp, at) = setup.tcp("warehouse", "db", &["--connections-max", "1"]);
+    let (mut near, far) = setup.connect(&at);
     expect_reset(&mut dial(&at));
-    tcp.said("limit of 1 connections reached (--connections-max)");
+    tcp.wait_for_line("limit of 1 connections reached (--connections-max)");
     near.shutdown(Shutdown::Write).expect("a half-close");
     drop(far);
     assert_eq!(read_all(&mut near).expect("a clean end"), b"");
@@ -180,9 +180,9 @@ fn connections_over_the_limit_are_reset_and_a_freed_permit_is_reused() {
 
 #[test]
 fn a_killed_dialback_tcp_resets_its_connections() {
-    let town = Town::open();
-    let (tcp, at) = town.tcp("warehouse", "db", &[]);
-    let (mut near, _far) = town.connect(&at);
+    let setup = TcpSetup::open();
+    let (tcp, at) = setup.tcp("warehouse", "db", &[]);
+    let (mut near, _far) = setup.connect(&at);
     tcp.signal(Signal::KILL);
     expect_reset(&mut near);
 }
@@ -190,59 +190,59 @@ fn a_killed_dialback_tcp_resets_its_connections() {
 #[test]
 fn a_killed_agent_resets_its_upstream_at_once_and_the_local_end_once_the_node_detects_it() {
     let limits = "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"2s\"\n";
-    let mut town = Town::with(limits);
-    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
-    let (mut near, mut far) = town.connect(&at);
-    town.agent.signal(Signal::KILL);
+    let mut setup = TcpSetup::with(limits);
+    let (mut tcp, at) = setup.tcp("warehouse", "db", &[]);
+    let (mut near, mut far) = setup.connect(&at);
+    setup.agent.signal(Signal::KILL);
     expect_reset(&mut far);
-    town.node.said("agent/warehouse disconnected: ");
+    setup.node.wait_for_line("agent/warehouse disconnected: ");
     near.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
     expect_reset(&mut near);
-    tcp.said("aborted: UNAVAILABLE (unknown): ");
+    tcp.wait_for_line("aborted: UNAVAILABLE (unknown): ");
 }
 
 #[test]
 fn a_killed_node_resets_the_upstream_once_the_agent_detects_it() {
     let limits = "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"2s\"\n";
-    let town = Town::with(limits);
-    let (_tcp, at) = town.tcp("warehouse", "db", &[]);
-    let (_near, mut far) = town.connect(&at);
-    town.node.signal(Signal::KILL);
+    let setup = TcpSetup::with(limits);
+    let (_tcp, at) = setup.tcp("warehouse", "db", &[]);
+    let (_near, mut far) = setup.connect(&at);
+    setup.node.signal(Signal::KILL);
     expect_reset(&mut far);
 }
 
 #[test]
 fn a_renewed_certificate_is_reloaded_and_breaks_no_connection() {
-    let mut town = Town::open();
-    let (mut tcp, at) = town.tcp("warehouse", "db", &[]);
-    town.node.said("caller ops linked from");
-    let (mut near, mut far) = town.connect(&at);
+    let mut setup = TcpSetup::open();
+    let (mut tcp, at) = setup.tcp("warehouse", "db", &[]);
+    setup.node.wait_for_line("caller ops linked from");
+    let (mut near, mut far) = setup.connect(&at);
     let mut request = LeafRequest::new(Role::Caller, "ops".parse().expect("a name"));
     request.force = true;
-    town.place.certs("certs").issue(&request, SystemTime::now()).expect("issued");
-    tcp.said("certificate caller/ops of");
-    town.node.said("caller ops linked from");
+    setup.dir.certs("certs").issue(&request, SystemTime::now()).expect("issued");
+    tcp.wait_for_line("certificate caller/ops of");
+    setup.node.wait_for_line("caller ops linked from");
     far.write_all(b"still").and_then(|()| far.shutdown(Shutdown::Write)).expect("written");
     assert_eq!(read_all(&mut near).expect("a clean end"), b"still");
-    drop(town.connect(&at));
+    drop(setup.connect(&at));
 }
 
 #[test]
 fn a_unix_socket_works_and_its_file_is_removed_at_the_end() {
-    let town = Town::open();
-    let path = town.place.path("local.sock");
+    let setup = TcpSetup::open();
+    let path = setup.dir.path("local.sock");
     let listen = format!("unix:{}", path.display());
-    let args = ["tcp", "warehouse", "db", "--node", &town.at, "--listen", &listen];
-    let mut tcp = town.place.start(&args);
-    tcp.said("listening on unix:");
+    let args = ["tcp", "warehouse", "db", "--node", &setup.at, "--listen", &listen];
+    let mut tcp = setup.dir.start(&args);
+    tcp.wait_for_line("listening on unix:");
     let mut near = UnixStream::connect(&path).expect("connected");
     near.write_all(b"question").and_then(|()| near.shutdown(Shutdown::Write)).expect("written");
-    let (mut far, _) = town.upstream.accept().expect("a connection");
+    let (mut far, _) = setup.upstream.accept().expect("a connection");
     assert_eq!(read_all(&mut far).expect("a clean end"), b"question");
     far.write_all(b"answer").expect("written");
     drop(far);
     assert_eq!(read_all(&mut near).expect("a clean end"), b"answer");
-    town.place.run(&args).expect(1, &["cannot listen on unix:", "remove the file"]);
+    setup.dir.run(&args).expect(1, &["cannot listen on unix:", "remove the file"]);
     tcp.signal(Signal::TERM);
     tcp.end().expect(0, &[]);
     assert!(!path.exists(), "the socket's file was left behind");
@@ -250,47 +250,48 @@ fn a_unix_socket_works_and_its_file_is_removed_at_the_end() {
 
 #[test]
 fn start_failures_are_reported_and_end_with_the_usual_codes() {
-    let town = Town::open();
-    let taken = town.upstream.local_addr().expect("an address").to_string();
+    let setup = TcpSetup::open();
+    let taken = setup.upstream.local_addr().expect("an address").to_string();
     let run = |node: &str, listen: &str| {
-        town.place.run(&["tcp", "warehouse", "db", "--node", node, "--listen", listen])
+        setup.dir.run(&["tcp", "warehouse", "db", "--node", node, "--listen", listen])
     };
-    run(&town.at, &taken).expect(1, &[&format!("cannot listen on {taken}: ")]);
+    run(&setup.at, &taken).expect(1, &[&format!("cannot listen on {taken}: ")]);
     run("127.0.0.1:1", "127.0.0.1:0").expect(78, &["error: UNAVAILABLE (not_executed): "]);
-    run(&town.at, "5432").expect(2, &["is not an IP address and a port"]);
-    let call = ["call", "warehouse", "tcp:db", "--node", &town.at];
-    town.place.run(&call).expect(2, &["tcp:db is a TCP forward, not a method", "dialback tcp"]);
+    run(&setup.at, "5432").expect(2, &["is not an IP address and a port"]);
+    let call = ["call", "warehouse", "tcp:db", "--node", &setup.at];
+    setup.dir.run(&call).expect(2, &["tcp:db is a TCP forward, not a method", "dialback tcp"]);
     let twice = ["agent", "--tcp", "db=127.0.0.1:1", "--tcp", "db=127.0.0.1:2"];
-    town.place.run(&twice).expect(2, &["--tcp names db twice"]);
+    setup.dir.run(&twice).expect(2, &["--tcp names db twice"]);
 }
 
 #[test]
 fn a_forward_is_listed_and_rules_are_tried_for_it() {
-    let town = Town::open();
-    let listed = town.place.run(&["services", "warehouse", "--node", &town.at]);
+    let setup = TcpSetup::open();
+    let listed = setup.dir.run(&["services", "warehouse", "--node", &setup.at]);
     listed.expect_out("tcp:db  tcp\n");
     let test = |method: &str| {
-        town.place.run(&["policy", "test", "ops", "warehouse", method, "--config", "node.toml"])
+        setup.dir.run(&["policy", "test", "ops", "warehouse", method, "--config", "node.toml"])
     };
     test("tcp:db").expect(0, &[]);
     let denied = test("Demo/Echo").expect(1, &[]);
     assert_eq!(denied.stdout, "denied: no [[allow]] rule covers it\n");
-    town.place
+    setup
+        .dir
         .write("methods.toml", "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"*/*\"\n");
     let args = ["policy", "test", "ops", "warehouse", "tcp:db", "--policy", "methods.toml"];
-    town.place.run(&args).expect(1, &[]);
+    setup.dir.run(&args).expect(1, &[]);
 }
 
 #[test]
 fn a_flag_replaces_a_forward_of_the_file_and_a_changed_file_needs_a_restart() {
-    let mut town = Town::open();
+    let mut setup = TcpSetup::open();
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = other.local_addr().expect("an address");
     let mut second =
-        town.place.start(&["agent", "--config", "agent.toml", "--tcp", &format!("db={to}")]);
-    second.said(&format!("forwarding tcp:db to {to}"));
+        setup.dir.start(&["agent", "--config", "agent.toml", "--tcp", &format!("db={to}")]);
+    second.wait_for_line(&format!("forwarding tcp:db to {to}"));
     drop(second);
-    let text = town.place.read("agent.toml").replace("\"db\"", "\"base\"");
-    town.place.write("agent.toml", text);
-    town.agent.said("what the agent hosts");
+    let text = setup.dir.read("agent.toml").replace("\"db\"", "\"base\"");
+    setup.dir.write("agent.toml", text);
+    setup.agent.wait_for_line("what the agent hosts");
 }

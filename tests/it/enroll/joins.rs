@@ -43,18 +43,18 @@ async fn a_machine_joins_without_the_ca_key_and_links_with_its_certificate() {
 async fn the_leaf_has_what_the_token_grants_and_is_recorded() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    for party in ["agent/acme.warehouse-1", "caller/ops"] {
-        let joined = site.join(enroller.local_addr(), &site.token(party), "machine").await;
+    for peer in ["agent/acme.warehouse-1", "caller/ops"] {
+        let joined = site.join(enroller.local_addr(), &site.token(peer), "machine").await;
         let joined = joined.expect("joined");
         let leaf = leaf_of(&joined.files);
-        assert_eq!(leaf.uri_sans, [format!("spiffe://dialback.local/{party}")]);
+        assert_eq!(leaf.uri_sans, [format!("spiffe://dialback.local/{peer}")]);
         assert!(!leaf.is_ca && leaf.dns_sans.is_empty() && leaf.ip_sans.is_empty());
         assert_eq!(leaf.extended_key_usages, ["client authentication"]);
         assert_eq!(leaf.key_usages, ["Digital Signature"]);
         let left = leaf.not_after.duration_since(SystemTime::now()).expect("not over");
         assert!(left > LONG - HOUR && left <= LONG);
         let recorded = site.ca().list().expect("a record").pop().expect("a line");
-        assert_eq!((recorded.serial, recorded.peer.to_string()), (leaf.serial, party.into()));
+        assert_eq!((recorded.serial, recorded.peer.to_string()), (leaf.serial, peer.into()));
     }
 }
 
@@ -93,13 +93,13 @@ async fn an_expired_foreign_or_altered_token_is_refused() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
-    let party = "agent/a".parse().expect("a party");
+    let peer = "agent/a".parse().expect("a party");
     // Made two hours ago for one: the machine's own clock would say so first, so its text claims
     // more time than the enroller knows of.
     let then = SystemTime::now() - 2 * HOUR;
-    let over = site.ca().make_token(&party, HOUR, then).expect("a token");
-    let told = site.join(at, &over, "m").await.expect_err("refused");
-    assert!(matches!(told, EnrollError::TokenOver { .. }), "{told}");
+    let over = site.ca().make_token(&peer, HOUR, then).expect("a token");
+    let error = site.join(at, &over, "m").await.expect_err("refused");
+    assert!(matches!(error, EnrollError::TokenOver { .. }), "{error}");
     refused(site.join(at, &changed(&over, 2, "9999999999"), "m").await, JoinRefusal::TokenExpired);
     let token = site.token("agent/a");
     for (part, text, wanted) in [
@@ -110,9 +110,9 @@ async fn an_expired_foreign_or_altered_token_is_refused() {
     ] {
         refused(site.join(at, &changed(&token, part, text), "m").await, wanted);
     }
-    let told = site.join(at, &changed(&token, 4, &"ab".repeat(32)), "m").await;
-    let told = told.expect_err("refused");
-    assert!(matches!(&told, EnrollError::Untrusted { .. }), "{told}");
+    let error = site.join(at, &changed(&token, 4, &"ab".repeat(32)), "m").await;
+    let error = error.expect_err("refused");
+    assert!(matches!(&error, EnrollError::Untrusted { .. }), "{error}");
     assert_eq!(names_in(&site.path("m")), [] as [String; 0]);
     site.join(at, &token, "m").await.expect("the token as it was is still good");
 }
@@ -140,8 +140,8 @@ async fn a_pending_key_survives_an_unreachable_enroller_and_a_wrong_token() {
     let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
     let token = site.token("agent/a");
-    let told = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
-    assert!(told.contains("run the same command again"), "{told}");
+    let error = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
+    assert!(error.contains("run the same command again"), "{error}");
     let read = || fs::read_to_string(site.path("m/.agent-a.key.pending")).expect("kept");
     let kept = read();
     site.join(node.local_addr(), &token, "m").await.expect_err("refused");
@@ -162,12 +162,12 @@ async fn neither_a_node_nor_another_ca_is_accepted_as_the_enroller() {
     let token = site.token("agent/a");
     let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
-    let told = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
-    assert!(told.contains("was not reached") && told.contains("port"), "{told}");
+    let error = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
+    assert!(error.contains("was not reached") && error.contains("port"), "{error}");
     let other = Site::new();
     let foreign = other.enroller(LONG).await;
-    let told = site.join(foreign.local_addr(), &token, "m").await.expect_err("refused");
-    assert!(matches!(&told, EnrollError::Untrusted { .. }), "{told}");
+    let error = site.join(foreign.local_addr(), &token, "m").await.expect_err("refused");
+    assert!(matches!(&error, EnrollError::Untrusted { .. }), "{error}");
     let enroller = site.enroller(LONG).await;
     site.join(enroller.local_addr(), &token, "m").await.expect("the right one gets the token");
 }
@@ -179,8 +179,8 @@ async fn a_valid_certificate_is_not_replaced_unasked_and_the_token_stays_valid()
     let at = enroller.local_addr();
     let first = site.join(at, &site.token("agent/a"), "m").await.expect("joined");
     let token = site.token("agent/a");
-    let told = site.join(at, &token, "m").await.expect_err("refused");
-    assert!(matches!(told, EnrollError::AlreadyThere { .. }), "{told}");
+    let error = site.join(at, &token, "m").await.expect_err("refused");
+    assert!(matches!(error, EnrollError::AlreadyThere { .. }), "{error}");
     assert_eq!(leaf_of(&first.files).serial, first.serial);
     let forced = Join::new(address(at), token, site.path("m")).force(true).run().await;
     let forced = forced.expect("joined again");
@@ -197,8 +197,8 @@ async fn joining_does_not_change_the_trusted_cas_of_a_directory() {
     let other = Site::new();
     let foreign = fs::read(other.path("ca/ca.pem")).expect("a CA");
     fs::write(site.path("m/ca.pem"), &foreign).expect("written");
-    let told = site.join(enroller.local_addr(), &token, "m").await.expect_err("refused");
-    assert!(matches!(told, EnrollError::OtherCa { .. }), "{told}");
+    let error = site.join(enroller.local_addr(), &token, "m").await.expect_err("refused");
+    assert!(matches!(error, EnrollError::OtherCa { .. }), "{error}");
     let bundle = [foreign, fs::read(site.path("ca/ca.pem")).expect("a CA")].concat();
     fs::write(site.path("m/ca.pem"), &bundle).expect("written");
     site.join(enroller.local_addr(), &token, "m").await.expect("joined");
@@ -211,16 +211,16 @@ async fn an_enroller_needs_a_ca_that_can_sign_and_leafs_that_verify() {
     let start =
         |dir: CertsDir, life| Enroller::builder(dir).listen("127.0.0.1:0").leaf_life(life).start();
     assert!(start(site.ca(), Duration::from_secs(3)).await.is_ok());
-    let told = start(site.ca(), Duration::from_secs(2)).await.err().expect("refused").to_string();
-    assert!(told.contains("--leaf-ttl"), "{told}");
-    let told =
+    let error = start(site.ca(), Duration::from_secs(2)).await.err().expect("refused").to_string();
+    assert!(error.contains("--leaf-ttl"), "{error}");
+    let error =
         start(CertsDir::new(site.path("no")), LONG).await.err().expect("refused").to_string();
-    assert!(told.contains("certs init"), "{told}");
+    assert!(error.contains("certs init"), "{error}");
     fs::write(site.path("ca/crl.pem"), "half a list").expect("written");
     assert!(start(site.ca(), LONG).await.is_err(), "a damaged list would let the revoked in");
     fs::remove_file(site.path("ca/crl.pem")).expect("removed");
-    let told = start(site.ca(), LONG).await.err().expect("refused").to_string();
-    assert!(told.contains("crl.pem does not exist") && told.contains("certs crl"), "{told}");
+    let error = start(site.ca(), LONG).await.err().expect("refused").to_string();
+    assert!(error.contains("crl.pem does not exist") && error.contains("certs crl"), "{error}");
     site.ca().crl(SystemTime::now()).expect("made again");
     assert!(start(site.ca(), LONG).await.is_ok());
 }

@@ -17,25 +17,25 @@ use std::{
 };
 
 /// A socket of its own.
-pub(super) struct Raw {
+pub(super) struct RawClient {
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
 }
 
 /// What an enroller answered.
 #[derive(Debug)]
-pub(super) struct Reply(BTreeMap<Value, Value>);
+pub(super) struct EnrollReply(BTreeMap<Value, Value>);
 
 /// A request as a map: what, certificate request, party, secret.
-pub(super) fn request(ask: i128, csr: &[u8], party: &str, secret: &[u8]) -> Vec<u8> {
-    let words = [
+pub(super) fn request(ask: i128, csr: &[u8], peer: &str, secret: &[u8]) -> Vec<u8> {
+    let fields = [
         (0, Value::Integer(ask)),
         (1, Value::Bytes(csr.into())),
-        (2, Value::Text(party.into())),
+        (2, Value::Text(peer.into())),
         (3, Value::Bytes(secret.into())),
     ];
-    let words = words.map(|(key, value)| (Value::Integer(key), value));
-    serde_cbor::to_vec(&Value::Map(words.into())).expect("encodes")
+    let fields = fields.map(|(key, value)| (Value::Integer(key), value));
+    serde_cbor::to_vec(&Value::Map(fields.into())).expect("encodes")
 }
 
 /// The secret of a token, as its bearer can read it from the line.
@@ -46,15 +46,15 @@ pub(super) fn secret(token: &JoinToken) -> Vec<u8> {
     hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
 
-impl Raw {
+impl RawClient {
     /// Shows this certificate, or none.
-    pub(super) fn new(shown: Option<&CredentialFiles>) -> Self {
-        Self::from(Ipv4Addr::LOCALHOST.into(), shown)
+    pub(super) fn new(presented: Option<&CredentialFiles>) -> Self {
+        Self::from(Ipv4Addr::LOCALHOST.into(), presented)
     }
 
     /// The same from another address of this machine.
-    pub(super) fn from(address: IpAddr, shown: Option<&CredentialFiles>) -> Self {
-        let quic = QuicClientConfig::try_from(tls(shown)).expect("TLS for QUIC");
+    pub(super) fn from(address: IpAddr, presented: Option<&CredentialFiles>) -> Self {
+        let quic = QuicClientConfig::try_from(tls(presented)).expect("TLS for QUIC");
         Self {
             endpoint: quinn::Endpoint::client((address, 0).into()).expect("a socket"),
             config: quinn::ClientConfig::new(Arc::new(quic)),
@@ -81,15 +81,15 @@ impl Raw {
     }
 
     /// The answer as a map.
-    pub(super) async fn ask(&self, at: SocketAddr, bytes: &[u8]) -> Reply {
-        Reply::read(&self.send(at, bytes).await.expect("an answer"))
+    pub(super) async fn ask(&self, at: SocketAddr, bytes: &[u8]) -> EnrollReply {
+        EnrollReply::read(&self.send(at, bytes).await.expect("an answer"))
     }
 }
 
-impl Reply {
+impl EnrollReply {
     pub(super) fn read(answer: &[u8]) -> Self {
         match serde_cbor::from_slice(answer).expect("CBOR") {
-            Value::Map(words) => Self(words),
+            Value::Map(fields) => Self(fields),
             other => panic!("no map: {other:?}"),
         }
     }
@@ -110,14 +110,14 @@ impl Reply {
     }
 }
 
-fn tls(shown: Option<&CredentialFiles>) -> ClientConfig {
+fn tls(presented: Option<&CredentialFiles>) -> ClientConfig {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Credulous(provider)));
-    let mut config = match shown {
+    let mut config = match presented {
         None => builder.with_no_client_auth(),
         Some(files) => {
             let cert = CertificateDer::from_pem_file(&files.cert).expect("a certificate");
@@ -176,9 +176,9 @@ impl ServerCertVerifier for Credulous {
 }
 
 /// Somebody who listens like an enroller and shows another party's certificate.
-pub(super) fn impostor(shown: &CredentialFiles) -> quinn::Endpoint {
-    let cert = CertificateDer::from_pem_file(&shown.cert).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_file(&shown.key).expect("a key");
+pub(super) fn impostor(presented: &CredentialFiles) -> quinn::Endpoint {
+    let cert = CertificateDer::from_pem_file(&presented.cert).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(&presented.key).expect("a key");
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")

@@ -71,8 +71,8 @@ async fn a_revoked_certificate_is_not_renewed_as_soon_as_the_crl_lists_it() {
     let at = enroller.local_addr();
     let (joined, other) = (joined(&site, at).await, site.issued(Role::Agent, "b"));
     let (renew, list) = (raw::request(2, b"csr", "", &[]), raw::request(3, &[], "", &[]));
-    let code = |shown: CredentialFiles, asked: Vec<u8>| async move {
-        raw::Raw::new(Some(&shown)).ask(at, &asked).await.code()
+    let code = |presented: CredentialFiles, request_body: Vec<u8>| async move {
+        raw::RawClient::new(Some(&presented)).ask(at, &request_body).await.code()
     };
     assert_eq!(code(joined.files.clone(), renew.clone()).await, JoinRefusal::TooEarly.number());
     revoke(&site, &joined.serial);
@@ -91,9 +91,9 @@ async fn after_too_long_offline_a_renewal_is_refused_with_the_remedy_and_a_new_t
     let first = joined(&site, enroller.local_addr()).await;
     until("it has ended", || SystemTime::now() > first.not_after).await;
     let renewal = Renewal::new(address(enroller.local_addr()), first.files.clone());
-    let told = renewal.once().await.expect_err("too late").to_string();
+    let error = renewal.once().await.expect_err("too late").to_string();
     for part in ["agent-a.pem", "dialback enroll token agent a", "dialback agent join --enroll"] {
-        assert!(told.contains(part), "no {part:?} in {told}");
+        assert!(error.contains(part), "no {part:?} in {error}");
     }
     assert_ne!(joined(&site, enroller.local_addr()).await.serial, first.serial);
 }
@@ -126,12 +126,12 @@ async fn no_node_or_agent_of_the_same_ca_is_accepted_as_the_enroller_of_a_renewa
     let joined = joined(&site, enroller.local_addr()).await;
     let path = put_old_list(&site);
     let old = fs::read(&path).expect("a list");
-    for shown in [site.issued(Role::Node, "edge-1"), site.issued(Role::Agent, "b")] {
-        let impostor = raw::impostor(&shown);
+    for presented in [site.issued(Role::Node, "edge-1"), site.issued(Role::Agent, "b")] {
+        let impostor = raw::impostor(&presented);
         let at = impostor.local_addr().expect("an address");
-        let told = Renewal::new(address(at), joined.files.clone()).once().await;
-        let told = told.expect_err("refused");
-        assert!(matches!(told, EnrollError::Untrusted { .. }), "{told}");
+        let error = Renewal::new(address(at), joined.files.clone()).once().await;
+        let error = error.expect_err("refused");
+        assert!(matches!(error, EnrollError::Untrusted { .. }), "{error}");
         assert_eq!(fs::read(&path).expect("a list"), old);
     }
     let renewal = Renewal::new(address(enroller.local_addr()), joined.files.clone());

@@ -10,10 +10,10 @@ use dialback::{
 };
 
 /// A leaf of a party, with all that a node's has, made without a record.
-fn dressed(party: &str) -> LeafProfile {
-    let party = party.parse().expect("a party");
+fn node_like(peer: &str) -> LeafProfile {
+    let peer = peer.parse().expect("a party");
     let hosts = ["localhost", "127.0.0.1"];
-    LeafProfile::new("dialback.local", &party, &hosts, SystemTime::now())
+    LeafProfile::new("dialback.local", &peer, &hosts, SystemTime::now())
 }
 
 /// Writes a leaf and its key, and the CA beside them, as `dir/x.pem` and so on.
@@ -32,36 +32,37 @@ fn written(site: &Site, dir: &str, leaf: &LeafPem) -> CredentialFiles {
 
 #[tokio::test]
 async fn only_certificates_of_agents_and_callers_of_the_ca_can_be_renewed() {
-    let (site, stranger) = (Site::new(), Site::new());
+    let (site, other_ca) = (Site::new(), Site::new());
     let enroller = site.enroller(24 * HOUR).await;
     let (ca, now) = (site.ca().ca().expect("a CA"), SystemTime::now());
-    let foreign = stranger.ca().ca().expect("a CA");
+    let foreign = other_ca.ca().ca().expect("a CA");
     let mut rows = vec![];
     let mut revoked = vec![];
-    for party in ["agent/x", "caller/x", "node/x"] {
-        let is_party = party != "node/x";
+    for peer in ["agent/x", "caller/x", "node/x"] {
+        let is_peer = peer != "node/x";
         for (kind, change, [dials, _]) in KINDS {
-            let mut profile = dressed(party);
+            let mut profile = node_like(peer);
             change(&mut profile);
-            rows.push((party, kind, ca.leaf(&profile).expect("a leaf"), is_party && dials));
+            rows.push((peer, kind, ca.leaf(&profile).expect("a leaf"), is_peer && dials));
         }
-        let other = foreign.leaf(&dressed(party)).expect("a leaf");
-        rows.push((party, "another CA", other, false));
-        let gone = ca.leaf(&dressed(party)).expect("a leaf");
-        revoked.push(RevokedSerial { serial: gone.serial.clone(), since: now });
-        rows.push((party, "revoked", gone, false));
+        let other = foreign.leaf(&node_like(peer)).expect("a leaf");
+        rows.push((peer, "another CA", other, false));
+        let revoked_leaf = ca.leaf(&node_like(peer)).expect("a leaf");
+        revoked.push(RevokedSerial { serial: revoked_leaf.serial.clone(), since: now });
+        rows.push((peer, "revoked", revoked_leaf, false));
     }
     let list = ca.crl(&revoked, 2, now, now + 24 * HOUR).expect("signed");
     fs::write(site.path("ca/crl.pem"), list).expect("written");
     let renewal = raw::request(2, b"csr", "", &[]);
     let mut wrong = vec![];
-    for (party, kind, leaf, passes) in rows {
-        let shown = written(&site, "shown", &leaf);
-        let answer = raw::Raw::new(Some(&shown)).send(enroller.local_addr(), &renewal).await;
+    for (peer, kind, leaf, passes) in rows {
+        let presented = written(&site, "shown", &leaf);
+        let answer =
+            raw::RawClient::new(Some(&presented)).send(enroller.local_addr(), &renewal).await;
         // A young leaf of somebody who may renew it is told so, and nobody else is.
-        let code = answer.map(|answer| raw::Reply::read(&answer).code());
+        let code = answer.map(|answer| raw::EnrollReply::read(&answer).code());
         if (code == Some(JoinRefusal::TooEarly.number())) != passes {
-            wrong.push(format!("{party}, {kind}: {code:?}"));
+            wrong.push(format!("{peer}, {kind}: {code:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -71,33 +72,33 @@ async fn only_certificates_of_agents_and_callers_of_the_ca_can_be_renewed() {
 async fn only_an_enrollers_name_is_accepted_by_a_renewing_client() {
     let site = Site::new();
     let ca = site.ca().ca().expect("a CA");
-    let mut due = dressed("agent/a");
+    let mut due = node_like("agent/a");
     due.not_before = SystemTime::now() - 9 * HOUR;
     due.not_after = SystemTime::now() + HOUR;
     let files = written(&site, "a", &ca.leaf(&due).expect("a leaf"));
-    let is_believed = async |shown: &LeafPem| {
-        let shown = written(&site, "shown", shown);
-        let at = raw::impostor(&shown);
+    let is_believed = async |presented: &LeafPem| {
+        let presented = written(&site, "shown", presented);
+        let at = raw::impostor(&presented);
         let renewal = Renewal::new(address(at.local_addr().expect("an address")), files.clone());
-        let told = soon("it ends", renewal.once()).await.expect_err("nobody answers it");
-        assert!(!matches!(told, EnrollError::Credentials(_)), "nothing was asked: {told}");
-        !matches!(told, EnrollError::Untrusted { .. })
+        let error = soon("it ends", renewal.once()).await.expect_err("nobody answers it");
+        assert!(!matches!(error, EnrollError::Credentials(_)), "nothing was asked: {error}");
+        !matches!(error, EnrollError::Untrusted { .. })
     };
     let mut wrong = vec![];
-    for party in ["agent/x", "caller/x", "node/x"] {
+    for peer in ["agent/x", "caller/x", "node/x"] {
         for (kind, change, _) in KINDS {
-            let mut profile = dressed(party);
+            let mut profile = node_like(peer);
             change(&mut profile);
             let is_one = profile.uris == ["spiffe://dialback.local/enroller"];
             let is_good = is_one && profile.usages.contains(&Usage::ServerAuth);
             if is_believed(&ca.leaf(&profile).expect("a leaf")).await != is_good {
-                wrong.push(format!("{party}, {kind}"));
+                wrong.push(format!("{peer}, {kind}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     let named = |uri: &str| {
-        let mut profile = dressed("node/x");
+        let mut profile = node_like("node/x");
         profile.usages = vec![Usage::ServerAuth];
         profile.uris = vec![uri.into()];
         ca.leaf(&profile).expect("a leaf")

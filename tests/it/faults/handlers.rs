@@ -1,7 +1,9 @@
 //! Handlers that misbehave: they panic, block their thread, or spin. Only their own call fails, and
 //! its place comes back.
 
-use crate::world::{Process, Rest, Stage, World, attached, background, check_status, soon, until};
+use crate::world::{
+    Baseline, IsolatedRuntime, Stage, World, attached, check_status, soon, spawn, until,
+};
 use dialback::{Agent, Callee, Code, Context, Limits, Outcome, Service, Status};
 use std::{
     future::IntoFuture,
@@ -61,23 +63,23 @@ fn on_purpose() -> Result<(), Status> {
 /// One such call beside others: the others are answered while it misbehaves, it alone fails, and
 /// its place comes back, on the agent too.
 async fn check(method: &'static str, code: Code) {
-    const PLACES: usize = 4;
+    const PERMITS: usize = 4;
     let (world, stage, bad) = (World::new(), Stage::default(), Bad::default());
     let node = world.node().start().await.expect("a node");
-    let limits = Limits { calls_in_flight_max: PLACES, ..Limits::default() };
+    let limits = Limits { calls_in_flight_max: PERMITS, ..Limits::default() };
     let agent = world.agent("warehouse", node.local_addr()).limits(limits);
     let agent = agent.serve(stage.service()).serve(bad.service());
-    let agent: Process<Agent> = Process::start(attached(agent)).await;
+    let agent: IsolatedRuntime<Agent> = IsolatedRuntime::start(attached(agent)).await;
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
-    let rest = Rest::of_now();
+    let baseline = Baseline::measure();
     for (way, callee) in
         [local.clone(), caller.agent("warehouse").expect("a name")].iter().enumerate()
     {
         bad.is_let_go.store(false, SeqCst);
         let call = callee.call::<()>(method, &()).timeout(Duration::from_secs(3)).into_future();
-        let call = background(call);
+        let call = spawn(call);
         if code != Code::Internal {
             until("the handler runs", || bad.running.load(SeqCst) == 1).await;
         }
@@ -90,13 +92,13 @@ async fn check(method: &'static str, code: Code) {
         check_status(soon("the bad call ends", call).await, code, Outcome::Unknown);
         bad.is_let_go.store(true, SeqCst);
         until("the handler has ended", || bad.running.load(SeqCst) == 0).await;
-        rest.comes_back(&node).await;
+        baseline.wait_until_restored(&node).await;
     }
     // All places of the agent are free: so many are in its handlers at once.
-    let held: Vec<_> = (0..PLACES)
-        .map(|n| background(local.call::<String>("Stage/Hold", &format!("{n}")).into_future()))
+    let held: Vec<_> = (0..PERMITS)
+        .map(|n| spawn(local.call::<String>("Stage/Hold", &format!("{n}")).into_future()))
         .collect();
-    stage.busy(PLACES).await;
+    stage.busy(PERMITS).await;
     stage.open();
     for call in held {
         assert!(soon("a held call ends", call).await.is_ok());

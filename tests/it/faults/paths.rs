@@ -1,8 +1,8 @@
 //! Bad paths: what is lost, late, doubled, changed or cut on the way costs time and nothing else.
 
 use crate::world::{
-    Background, Burst, Dead, Dice, Oracle, Relay, Rest, Stage, Tally, Weather, World, attached,
-    background, seed, soon,
+    Background, Baseline, Burst, Dead, Oracle, PathConditions, PathStats, Relay, Rng, Stage, World,
+    attached, seed, soon, spawn,
 };
 use dialback::{Agent, Callee, Caller, Limits, Node};
 use serde_bytes::ByteBuf;
@@ -16,10 +16,10 @@ use std::{
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longer than any handshake takes on a bad path. Lost handshakes are tried again.
-const PATIENCE: Duration = Duration::from_secs(150);
+const WAIT_MAX: Duration = Duration::from_secs(150);
 
 /// Node, agent and caller, with the path between the node and both of the others.
-struct Scene {
+struct PathSetup {
     _world: World,
     node: Node,
     path: Relay,
@@ -28,19 +28,19 @@ struct Scene {
     ways: [Callee; 2],
     stage: Stage,
     oracle: Arc<Oracle>,
-    rest: Rest,
+    baseline: Baseline,
 }
 
-async fn scene(weather: Weather) -> Scene {
+async fn path_setup(conditions: PathConditions) -> PathSetup {
     println!("DIALBACK_SEED={}", seed());
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
-    let path = Relay::in_weather(node.local_addr(), weather).await;
+    let path = Relay::with_conditions(node.local_addr(), conditions).await;
     let agent = world.agent("warehouse", path.address()).serve(stage.service()).start();
     let agent = agent.expect("an agent");
-    let caller = world.caller("ops", path.address()).connect_timeout(PATIENCE);
+    let caller = world.caller("ops", path.address()).connect_timeout(WAIT_MAX);
     let linked = async { tokio::join!(agent.registered(1), caller.connect()).1 };
-    let linked = tokio::time::timeout(PATIENCE, linked).await;
+    let linked = tokio::time::timeout(WAIT_MAX, linked).await;
     let caller = linked.expect("both are linked in time").expect("a caller");
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
@@ -51,19 +51,29 @@ async fn scene(weather: Weather) -> Scene {
         let call = way.call::<ByteBuf>("Stage/Echo", &ByteBuf::new()).timeout(DEADLINE);
         soon("the way is open", call.into_future()).await.expect("an echo");
     }
-    let (oracle, rest) = (Arc::default(), Rest::of_now());
-    Scene { _world: world, node, path, _agent: agent, _caller: caller, ways, stage, oracle, rest }
+    let (oracle, baseline) = (Arc::default(), Baseline::measure());
+    PathSetup {
+        _world: world,
+        node,
+        path,
+        _agent: agent,
+        _caller: caller,
+        ways,
+        stage,
+        oracle,
+        baseline,
+    }
 }
 
-impl Scene {
+impl PathSetup {
     /// Starts one transfer of so many bytes there and back, which has to succeed and to come back
     /// unchanged.
     fn transfer(&self, number: usize, bytes: usize) -> Background<()> {
-        let (id, bytes) = (format!("transfer-{number}"), noise(number, bytes));
+        let (id, bytes) = (format!("transfer-{number}"), pseudo_random_bytes(number, bytes));
         let call = self.ways[number % 2].call::<ByteBuf>("Stage/Copy", &(&id, &bytes));
         let (call, oracle) = (call.timeout(DEADLINE).into_future(), self.oracle.clone());
-        background(async move {
-            let copy = oracle.watches(&id, call).await;
+        spawn(async move {
+            let copy = oracle.watch(&id, call).await;
             // Not `assert_eq`, which would print them.
             assert!(copy.expect("a transfer") == bytes, "{id} came back changed");
         })
@@ -80,82 +90,95 @@ impl Scene {
         for transfer in transfers {
             soon("a transfer ends", transfer).await;
         }
-        self.oracle.judge(&self.stage.ledger()).expect_true();
+        self.oracle.verify(&self.stage.ledger()).expect_true();
         // A dialling side that hears nothing for long takes a new socket, for which the relay has a
         // task.
-        let new_sockets = self.path.tally().diallers.load(Relaxed) - 2;
-        self.rest.with_more_tasks(new_sockets).comes_back(&self.node).await;
-        println!("{:?}", self.path.tally());
+        let new_sockets = self.path.stats().diallers.load(Relaxed) - 2;
+        self.baseline.with_more_tasks(new_sockets).wait_until_restored(&self.node).await;
+        println!("{:?}", self.path.stats());
     }
 }
 
-fn noise(number: usize, bytes: usize) -> ByteBuf {
-    let mut dice = Dice::new(seed(), number as u64);
-    let bytes = (0..bytes.div_ceil(8)).flat_map(|_| dice.number().to_be_bytes()).take(bytes);
+fn pseudo_random_bytes(number: usize, bytes: usize) -> ByteBuf {
+    let mut rng = Rng::new(seed(), number as u64);
+    let bytes = (0..bytes.div_ceil(8)).flat_map(|_| rng.number().to_be_bytes()).take(bytes);
     ByteBuf::from(bytes.collect::<Vec<u8>>())
 }
 
 /// The handshakes in this weather, and small transfers when it is over.
-async fn check_handshake(weather: Weather) {
-    let scene = scene(weather).await;
-    scene.path.weather(Default::default()).await;
-    scene.transfers(2, 100).await;
+async fn check_handshake(conditions: PathConditions) {
+    let setup = path_setup(conditions).await;
+    setup.path.conditions(Default::default()).await;
+    setup.transfers(2, 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_are_made_with_30_percent_packet_loss() {
-    check_handshake(Weather { loss: 0.3, ..Weather::default() }).await;
+    check_handshake(PathConditions { loss: 0.3, ..PathConditions::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_are_made_with_30_percent_corrupted_packets() {
-    check_handshake(Weather { corrupt: 0.3, ..Weather::default() }).await;
+    check_handshake(PathConditions { corrupt: 0.3, ..PathConditions::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transfers_are_intact_with_packet_loss_and_corruption() {
-    let scene = scene(Weather { loss: 0.02, corrupt: 0.02, ..Weather::default() }).await;
-    scene.transfers(20, 100_000).await;
-    let Tally { lost, changed, .. } = scene.path.tally();
-    assert!(lost.load(Relaxed) > 0 && changed.load(Relaxed) > 0);
+    let setup =
+        path_setup(PathConditions { loss: 0.02, corrupt: 0.02, ..PathConditions::default() }).await;
+    setup.transfers(20, 100_000).await;
+    let PathStats { lost, corrupted, .. } = setup.path.stats();
+    assert!(lost.load(Relaxed) > 0 && corrupted.load(Relaxed) > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transfers_are_intact_with_burst_loss() {
     let burst = Some(Burst { part: 0.02, length: 15 });
-    let scene = scene(Weather { burst, ..Weather::default() }).await;
-    scene.transfers(20, 100_000).await;
-    assert!(scene.path.tally().lost.load(Relaxed) >= 15);
+    let setup = path_setup(PathConditions { burst, ..PathConditions::default() }).await;
+    setup.transfers(20, 100_000).await;
+    assert!(setup.path.stats().lost.load(Relaxed) >= 15);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transfers_are_intact_and_run_once_with_duplicated_and_reordered_packets() {
     let jitter = Duration::from_millis(2);
-    let scene = scene(Weather { duplicate: 0.25, reorder: 0.4, jitter, ..Weather::default() });
-    let scene = scene.await;
-    scene.transfers(20, 100_000).await;
-    let Tally { doubled, held_back, .. } = scene.path.tally();
-    assert!(doubled.load(Relaxed) > 0 && held_back.load(Relaxed) > 0);
+    let setup = path_setup(PathConditions {
+        duplicate: 0.25,
+        reorder: 0.4,
+        jitter,
+        ..PathConditions::default()
+    })
+    .await;
+    setup.transfers(20, 100_000).await;
+    let PathStats { duplicated, reordered, .. } = setup.path.stats();
+    assert!(duplicated.load(Relaxed) > 0 && reordered.load(Relaxed) > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transfers_are_intact_on_a_path_dead_two_seconds_of_every_seven() {
     let [lasts, every] = [2, 7].map(Duration::from_secs);
-    let scene = scene(Weather { dead: Some(Dead { lasts, every }), ..Weather::default() }).await;
+    let setup = path_setup(PathConditions {
+        dead: Some(Dead { lasts, every }),
+        ..PathConditions::default()
+    })
+    .await;
     // Whenever it began, two dead times are among them.
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     let mut transfers = Vec::new();
     for number in 0..150 {
         ticks.tick().await;
-        transfers.push(scene.transfer(number, 20_000));
+        transfers.push(setup.transfer(number, 20_000));
     }
-    scene.all_succeed(transfers).await;
+    setup.all_succeed(transfers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transfers_are_intact_with_750_ms_delay_each_way() {
     let delay = Duration::from_millis(750);
-    scene(Weather { delay, ..Weather::default() }).await.transfers(6, 10_000).await;
+    path_setup(PathConditions { delay, ..PathConditions::default() })
+        .await
+        .transfers(6, 10_000)
+        .await;
 }
 
 /// A call that is in flight all the time, and many short ones, while the agent gets another port
@@ -168,11 +191,11 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_n
     let agent = world.agent("warehouse", path.address()).limits(limits).serve(stage.service());
     let agent = attached(agent).await;
     let handle = node.agent("warehouse").handle().expect("a name");
-    let (rest, before) = (Rest::of_now(), node.agents());
+    let (baseline, before) = (Baseline::measure(), node.agents());
     let ask = |id: String, method| {
         let call = handle.call::<String>(method, &id).timeout(2 * DEADLINE + lasts).into_future();
         let oracle = oracle.clone();
-        background(async move { oracle.watches(&id, call).await })
+        spawn(async move { oracle.watch(&id, call).await })
     };
     let held = ask("held".into(), "Stage/Hold");
     stage.started("held").await;
@@ -191,9 +214,9 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_n
     }
     stage.open();
     assert_eq!(soon("the long call ends", held).await.as_deref(), Ok("held"));
-    let rebinds = path.tally().rebinds.load(Relaxed);
+    let rebinds = path.stats().rebinds.load(Relaxed);
     assert!(u128::from(rebinds) >= lasts.as_millis() / every.as_millis() / 2, "{rebinds} rebinds");
-    let verdict = oracle.judge(&stage.ledger());
+    let verdict = oracle.verify(&stage.ledger());
     println!("{rebinds} rebinds\n{verdict}");
     verdict.expect_true();
     let after = node.agents();
@@ -201,9 +224,9 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_n
     assert_ne!(after[0].address, before[0].address, "it was the same address");
     // An agent that hears nothing for two seconds after a PING takes a new socket, for which the
     // relay has a task.
-    let new_sockets = path.tally().diallers.load(Relaxed) - 1;
+    let new_sockets = path.stats().diallers.load(Relaxed) - 1;
     assert!(!takes_new_socket || new_sockets > 0, "it sends from the same socket");
-    rest.with_more_tasks(new_sockets).comes_back(&node).await;
+    baseline.with_more_tasks(new_sockets).wait_until_restored(&node).await;
 }
 
 fn lively() -> Limits {

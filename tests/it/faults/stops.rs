@@ -2,8 +2,8 @@
 //! what did not run is told as not executed, but for one in a thousand.
 
 use crate::world::{
-    Background, Ledger, Oracle, Relay, Stage, Weather, World, attached, background, heavy, seed,
-    soon,
+    Background, Ledger, Oracle, PathConditions, Relay, Stage, World, attached, seed, soon, spawn,
+    take_turn,
 };
 use dialback::{Callee, Outcome, Status};
 use std::{
@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Two hops of it are between a caller and its agent.
-const WEATHER: Weather = Weather {
+const CONDITIONS: PathConditions = PathConditions {
     loss: 0.02,
     burst: None,
     delay: Duration::from_millis(10),
@@ -38,32 +38,32 @@ const BEFORE: usize = 120;
 
 /// What the askers were told, and the texts where it may have run.
 #[derive(Default)]
-struct Told {
+struct Results {
     oracle: Oracle,
     ended: AtomicUsize,
     unknown: Mutex<BTreeMap<String, Status>>,
 }
 
 /// Makes one call after the other, until it is over.
-fn asker(
+fn spawn_caller(
     callee: Callee,
     name: String,
-    told: &Arc<Told>,
+    results: &Arc<Results>,
     is_over: &Arc<AtomicBool>,
 ) -> Background<()> {
-    let (told, is_over) = (told.clone(), is_over.clone());
-    background(async move {
+    let (results, is_over) = (results.clone(), is_over.clone());
+    spawn(async move {
         for n in 0.. {
             if is_over.load(Ordering::Relaxed) {
                 return;
             }
             let id = format!("{name}-{n}");
             let call = callee.call::<String>("Stage/Note", &id).timeout(Duration::from_secs(20));
-            let answered = told.oracle.watches(&id, call.into_future()).await;
-            told.ended.fetch_add(1, Ordering::Relaxed);
+            let answered = results.oracle.watch(&id, call.into_future()).await;
+            results.ended.fetch_add(1, Ordering::Relaxed);
             match answered {
                 Err(status) if status.outcome() == Outcome::Unknown => {
-                    told.unknown.lock().expect("whole").insert(id, status);
+                    results.unknown.lock().expect("whole").insert(id, status);
                 }
                 Err(_refused) => tokio::time::sleep(Duration::from_millis(100)).await,
                 Ok(_) => {}
@@ -73,9 +73,9 @@ fn asker(
 }
 
 /// One agent, from its start to its stop. Gives what ran.
-async fn round(world: &World, told: &Arc<Told>, number: u64) -> Ledger {
+async fn round(world: &World, results: &Arc<Results>, number: u64) -> Ledger {
     let (node, stage) = (world.node().start().await.expect("a node"), Stage::default());
-    let path = Relay::by_seed(node.local_addr(), [WEATHER; 2], seed() + number).await;
+    let path = Relay::by_seed(node.local_addr(), [CONDITIONS; 2], seed() + number).await;
     let agent = attached(world.agent("warehouse", path.address()).serve(stage.service())).await;
     let caller = soon("a caller links", world.caller("ops", path.address()).connect()).await;
     let caller = caller.expect("a caller");
@@ -83,19 +83,19 @@ async fn round(world: &World, told: &Arc<Told>, number: u64) -> Ledger {
     let handle = handle.expect("a name");
     let local: &Callee = handle.as_ref();
     let remote = caller.agent("warehouse").expect("a name");
-    let (is_over, before) = (Arc::<AtomicBool>::default(), told.ended.load(Ordering::Relaxed));
-    let askers: Vec<_> = (0..AT_ONCE)
+    let (is_over, before) = (Arc::<AtomicBool>::default(), results.ended.load(Ordering::Relaxed));
+    let callers: Vec<_> = (0..AT_ONCE)
         .map(|n| {
             let callee = if n % 2 == 0 { local } else { &remote };
-            asker(callee.clone(), format!("{number}-{n}"), told, &is_over)
+            spawn_caller(callee.clone(), format!("{number}-{n}"), results, &is_over)
         })
         .collect();
-    let has_begun = || told.ended.load(Ordering::Relaxed) >= before + BEFORE;
+    let has_begun = || results.ended.load(Ordering::Relaxed) >= before + BEFORE;
     crate::world::until("calls are under way", has_begun).await;
     soon("the agent stops", agent.shutdown()).await;
     is_over.store(true, Ordering::Relaxed);
-    for asker in askers {
-        soon("an asker ends", asker).await;
+    for spawn_caller in callers {
+        soon("an asker ends", spawn_caller).await;
     }
     soon("the node stops", node.shutdown()).await;
     stage.ledger()
@@ -103,21 +103,21 @@ async fn round(world: &World, told: &Arc<Told>, number: u64) -> Ledger {
 
 /// So many calls at least; of them one in so many may be told as unknown although it did not run.
 async fn check_stops(calls: usize, one_in: usize) {
-    let _turn = heavy().await;
+    let _turn = take_turn().await;
     println!("DIALBACK_SEED={}", seed());
-    let (world, told, mut ledger) = (World::new(), Arc::<Told>::default(), Ledger::default());
+    let (world, results, mut ledger) = (World::new(), Arc::<Results>::default(), Ledger::default());
     let mut rounds = 0;
-    while told.ended.load(Ordering::Relaxed) < calls {
-        ledger.add(round(&world, &told, rounds).await);
+    while results.ended.load(Ordering::Relaxed) < calls {
+        ledger.add(round(&world, &results, rounds).await);
         rounds += 1;
     }
-    let verdict = told.oracle.judge(&ledger);
+    let verdict = results.oracle.verify(&ledger);
     let (unknown, idle) = verdict.ended(Outcome::Unknown);
-    let ended = told.ended.load(Ordering::Relaxed);
+    let ended = results.ended.load(Ordering::Relaxed);
     println!(
         "{rounds} stops, {ended} calls, {unknown} unknown, {idle} of them never ran\n{verdict}"
     );
-    for (id, status) in &*told.unknown.lock().expect("whole") {
+    for (id, status) in &*results.unknown.lock().expect("whole") {
         println!("{id}: {status}");
     }
     verdict.expect_true();

@@ -1,13 +1,14 @@
 //! What becomes of an upstream's answers: replies, its errors, and what is neither.
 
-use super::upstream::{Does, Upstream, joined, json, noticed, reply};
+use super::upstream::{HttpUpstream, ServerAction, joined, json, noticed, reply};
 use crate::world::check_status;
 use dialback::{Code, Outcome, Status};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 async fn answered(bytes: Vec<u8>) -> Result<String, Status> {
-    let upstream = Upstream::start(move |_| Does::AnswersAndCloses(bytes.clone())).await;
+    let upstream =
+        HttpUpstream::start(move |_| ServerAction::AnswersAndCloses(bytes.clone())).await;
     let answered = upstream.callee().call::<String>("HelloService/Hello", "x").await;
     assert_eq!(upstream.seen().len(), 1, "it was asked more than once");
     answered
@@ -16,7 +17,7 @@ async fn answered(bytes: Vec<u8>) -> Result<String, Status> {
 #[tokio::test]
 async fn headers_of_a_reply_are_metadata_before_and_after_it() {
     let headers = [JSON, ("etag", "7"), ("trailer-cost", "9"), ("server", "s"), ("date", "d")];
-    let upstream = Upstream::answering(reply("200 OK", &headers, "1")).await;
+    let upstream = HttpUpstream::answering(reply("200 OK", &headers, "1")).await;
     let reply = upstream.callee().call::<u64>("HelloService/Hello", "x").raw().await;
     let reply = reply.expect("a reply");
     assert_eq!(reply.metadata.iter().collect::<Vec<_>>(), [("etag", "7")]);
@@ -68,7 +69,7 @@ async fn an_error_body_at_the_limit_is_read_and_over_it_the_status_decides() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let target = Upstream::answering(json("\"got\"")).await;
+    let target = HttpUpstream::answering(json("\"got\"")).await;
     let location = target.url();
     let failed = answered(reply("307 Temporary Redirect", &[("location", &location)], "")).await;
     let status = check_status(failed, Code::Unknown, Outcome::AppError);
@@ -131,7 +132,7 @@ async fn a_reply_at_the_limit_passes_and_over_it_fails_in_every_framing() {
     for whole in [json, chunked as fn(&str) -> Vec<u8>] {
         for (bytes, fits) in [(1_000, true), (1_001, false)] {
             let text = "a".repeat(bytes - 2);
-            let upstream = Upstream::answering(whole(&format!("{text:?}"))).await;
+            let upstream = HttpUpstream::answering(whole(&format!("{text:?}"))).await;
             let forward = upstream.forward().message_bytes_max(1_000);
             let callee = joined(forward.service("HelloService"));
             let answered = callee.call::<String>("HelloService/Hello", "x").await;
@@ -146,11 +147,11 @@ async fn a_reply_at_the_limit_passes_and_over_it_fails_in_every_framing() {
 #[tokio::test]
 async fn an_unsolicited_response_is_not_taken_as_the_reply_of_the_next_call() {
     let twice = |seen: &super::upstream::Seen| match seen.text() {
-        "1" => Does::Answers([json("1"), json("666")].concat()),
-        _ => Does::Answers(json("2")),
+        "1" => ServerAction::Answers([json("1"), json("666")].concat()),
+        _ => ServerAction::Answers(json("2")),
     };
     for is_noticed in [false, true] {
-        let upstream = Upstream::start(twice).await;
+        let upstream = HttpUpstream::start(twice).await;
         let callee = upstream.callee();
         assert_eq!(callee.call::<u64>("HelloService/Hello", &1).await, Ok(1));
         if is_noticed {
@@ -165,7 +166,7 @@ async fn an_unsolicited_response_is_not_taken_as_the_reply_of_the_next_call() {
 async fn http_1_0_servers_work_if_they_send_a_content_length() {
     let old = json("\"y\"").iter().skip("HTTP/1.1".len()).copied().collect::<Vec<_>>();
     let old = [&b"HTTP/1.0"[..], &old].concat();
-    let upstream = Upstream::start(move |_| Does::AnswersAndCloses(old.clone())).await;
+    let upstream = HttpUpstream::start(move |_| ServerAction::AnswersAndCloses(old.clone())).await;
     let callee = upstream.callee();
     for _ in 0..2 {
         let answered = callee.call::<String>("HelloService/Hello", "x").await;

@@ -1,8 +1,8 @@
 //! Upstreams that are not there, break off or hang: which outcome each failure has, and that
 //! nothing is asked twice.
 
-use super::upstream::{Does, Upstream, joined, json, noticed, reply};
-use crate::world::{Dice, background, check_status, seed, soon};
+use super::upstream::{HttpUpstream, ServerAction, joined, json, noticed, reply};
+use crate::world::{Rng, check_status, seed, soon, spawn};
 use dialback::{Code, Forward, Outcome};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ async fn a_call_to_an_absent_upstream_is_not_executed() {
 #[tokio::test]
 async fn a_call_whose_upstream_closes_before_its_reply_is_unknown_and_not_retried() {
     for some in ["", "HTTP/1.1 200 O"] {
-        let upstream = Upstream::start(|_| Does::AnswersAndCloses(some.into())).await;
+        let upstream = HttpUpstream::start(|_| ServerAction::AnswersAndCloses(some.into())).await;
         let failed = upstream.callee().call::<String>("HelloService/Hello", "x").await;
         check_status(failed, Code::Unavailable, Outcome::Unknown);
         assert_eq!(upstream.only().connection, 0);
@@ -33,11 +33,11 @@ async fn a_call_whose_upstream_closes_before_its_reply_is_unknown_and_not_retrie
 
 #[tokio::test]
 async fn a_connection_closed_by_the_upstream_is_not_reused() {
-    let upstream = Upstream::start(|_| Does::AnswersAndCloses(json("1"))).await;
+    let upstream = HttpUpstream::start(|_| ServerAction::AnswersAndCloses(json("1"))).await;
     let callee = upstream.callee();
     for round in 1..=3 {
         assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
-        upstream.until("it has closed", move |book| book.closed == round).await;
+        upstream.until("it has closed", move |server_log| server_log.closed == round).await;
         noticed().await;
     }
     let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
@@ -45,11 +45,11 @@ async fn a_connection_closed_by_the_upstream_is_not_reused() {
 }
 
 /// Eight callers, each with so many calls one after the other. Whether each was answered.
-async fn all_at_once(upstream: &Upstream, calls: usize) -> Vec<Result<u64, dialback::Status>> {
+async fn all_at_once(upstream: &HttpUpstream, calls: usize) -> Vec<Result<u64, dialback::Status>> {
     let callee = upstream.callee();
     let callers = (0..8).map(|_| {
         let callee = callee.clone();
-        background(async move {
+        spawn(async move {
             let mut answers = Vec::new();
             for _ in 0..calls {
                 answers.push(callee.call::<u64>("HelloService/Hello", "x").await);
@@ -66,7 +66,7 @@ async fn all_at_once(upstream: &Upstream, calls: usize) -> Vec<Result<u64, dialb
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_is_unknown_with_an_upstream_that_closes_unannounced_after_each_answer() {
-    let upstream = Upstream::start(|_| Does::AnswersAndCloses(json("1"))).await;
+    let upstream = HttpUpstream::start(|_| ServerAction::AnswersAndCloses(json("1"))).await;
     let answers = all_at_once(&upstream, 50).await;
     let failed: Vec<_> = answers.iter().filter(|answer| **answer != Ok(1)).collect();
     assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), answers.len());
@@ -87,7 +87,7 @@ async fn a_connection_is_not_reused_if_the_upstream_announces_its_close() {
         with("keep-alive", "timeout=0"),
         old,
     ] {
-        let upstream = Upstream::answering(answer.clone()).await;
+        let upstream = HttpUpstream::answering(answer.clone()).await;
         let callee = upstream.callee();
         for _ in 0..2 {
             assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
@@ -102,16 +102,16 @@ async fn a_connection_is_not_reused_if_the_upstream_announces_its_close() {
 #[tokio::test]
 async fn a_call_whose_upstream_dies_on_a_reused_connection_is_unknown() {
     let dies = |seen: &super::upstream::Seen| match seen.text() {
-        "1" => Does::Answers(json("1")),
-        _ => Does::AnswersAndCloses(vec![]),
+        "1" => ServerAction::Answers(json("1")),
+        _ => ServerAction::AnswersAndCloses(vec![]),
     };
-    let upstream = Upstream::start(dies).await;
+    let upstream = HttpUpstream::start(dies).await;
     let callee = upstream.callee();
     assert_eq!(callee.call::<u64>("HelloService/Hello", &1).await, Ok(1));
     let failed = callee.call::<u64>("HelloService/Hello", &2).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    let asked: Vec<_> = upstream.seen().iter().map(|seen| seen.text().to_owned()).collect();
-    assert_eq!(asked, ["1", "2"], "nothing is repeated");
+    let requests: Vec<_> = upstream.seen().iter().map(|seen| seen.text().to_owned()).collect();
+    assert_eq!(requests, ["1", "2"], "nothing is repeated");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,21 +119,23 @@ async fn no_call_is_sent_twice_and_every_outcome_is_true_whatever_the_upstream_d
     let (seed, calls) = (seed(), 400);
     let does = move |seen: &super::upstream::Seen| {
         let id: u64 = seen.text().parse().expect("a number");
-        match Dice::new(seed, id).below(5) {
-            0 | 1 => Does::Answers(json(seen.text())),
+        match Rng::new(seed, id).below(5) {
+            0 | 1 => ServerAction::Answers(json(seen.text())),
             // Nobody was told that the connection ends here, so that the next call may be on its
             // way over it.
-            2 => Does::AnswersAndCloses(json(seen.text())),
-            3 => Does::AnswersAndCloses(vec![]),
-            _ => Does::AnswersAndCloses(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1".to_vec()),
+            2 => ServerAction::AnswersAndCloses(json(seen.text())),
+            3 => ServerAction::AnswersAndCloses(vec![]),
+            _ => ServerAction::AnswersAndCloses(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1".to_vec(),
+            ),
         }
     };
-    let upstream = Upstream::start(does).await;
+    let upstream = HttpUpstream::start(does).await;
     let callee = upstream.callee();
     let mut outcomes = Vec::new();
     for first in (0..calls).step_by(8) {
         let at_once = (first..first + 8)
-            .map(|id| background(callee.call::<u64>("HelloService/Hello", &id).into_future()));
+            .map(|id| spawn(callee.call::<u64>("HelloService/Hello", &id).into_future()));
         for (id, call) in (first..).zip(at_once.collect::<Vec<_>>()) {
             outcomes.push((id, soon("a call ends", call).await));
         }
@@ -141,15 +143,15 @@ async fn no_call_is_sent_twice_and_every_outcome_is_true_whatever_the_upstream_d
     let seen = upstream.seen();
     let mut counts = [0; 3];
     for (id, answered) in outcomes {
-        let asked = seen.iter().filter(|seen| seen.text() == id.to_string()).count();
-        assert!(asked <= 1, "{id} was asked {asked} times");
+        let requests = seen.iter().filter(|seen| seen.text() == id.to_string()).count();
+        assert!(requests <= 1, "{id} was asked {requests} times");
         match answered {
             Ok(back) => {
-                assert_eq!((back, asked), (id, 1));
+                assert_eq!((back, requests), (id, 1));
                 counts[0] += 1;
             }
             Err(status) if status.outcome() == Outcome::NotExecuted => {
-                assert_eq!(asked, 0, "{id}: {status}");
+                assert_eq!(requests, 0, "{id}: {status}");
                 counts[1] += 1;
             }
             Err(status) => {
@@ -165,7 +167,7 @@ async fn no_call_is_sent_twice_and_every_outcome_is_true_whatever_the_upstream_d
 #[tokio::test]
 async fn the_upstream_connection_is_closed_at_the_deadline() {
     for some in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\"x"] {
-        let upstream = Upstream::start(|_| Does::Hangs(some.into())).await;
+        let upstream = HttpUpstream::start(|_| ServerAction::Hangs(some.into())).await;
         let call = upstream.callee().call::<String>("HelloService/Hello", "x");
         let failed = call.timeout(Duration::from_millis(300)).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
@@ -176,10 +178,10 @@ async fn the_upstream_connection_is_closed_at_the_deadline() {
 #[tokio::test]
 async fn dropping_a_call_closes_the_upstream_connection() {
     for some in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\"x"] {
-        let upstream = Upstream::start(|_| Does::Hangs(some.into())).await;
+        let upstream = HttpUpstream::start(|_| ServerAction::Hangs(some.into())).await;
         let call = upstream.callee().call::<String>("HelloService/Hello", "x");
-        let calling = background(call.timeout(Duration::from_secs(600)).into_future());
-        upstream.until("it is asked", |book| book.seen.len() == 1).await;
+        let calling = spawn(call.timeout(Duration::from_secs(600)).into_future());
+        upstream.until("it is asked", |server_log| server_log.seen.len() == 1).await;
         calling.cancel().await;
         upstream.hung_up(1).await;
     }

@@ -1,6 +1,6 @@
 //! What an upstream sees of a call.
 
-use super::upstream::{Does, Upstream, joined, json};
+use super::upstream::{HttpUpstream, ServerAction, joined, json};
 use crate::world::check_status;
 use dialback::{Code, ForwardFormat, Outcome};
 use serde_json::json;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn a_call_is_a_post_of_json_to_the_path_of_its_method() {
-    let upstream = Upstream::answering(json(r#""hello:x""#)).await;
+    let upstream = HttpUpstream::answering(json(r#""hello:x""#)).await;
     let call = upstream.callee().call::<String>("HelloService/Hello", "x");
     let call = call.timeout(Duration::from_secs(20)).traceparent("00-ab-cd-01");
     let call_id = call.call_id().to_string();
@@ -34,7 +34,7 @@ async fn a_call_is_a_post_of_json_to_the_path_of_its_method() {
 
 #[tokio::test]
 async fn values_survive_json_unchanged() {
-    let upstream = Upstream::start(|seen| Does::Answers(json(seen.text()))).await;
+    let upstream = HttpUpstream::start(|seen| ServerAction::Answers(json(seen.text()))).await;
     let callee = upstream.callee();
     for value in [json!(null), json!([1, {"a": [u64::MAX, i64::MIN, 0.1]}]), json!("é\u{0}\n")] {
         let back = callee.call::<serde_json::Value>("HelloService/Echo", &value).await;
@@ -48,7 +48,7 @@ async fn cbor_is_forwarded_unchanged() {
         &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/cbor\r\n\r\n"[..],
         &[0x61, b'y'],
     ];
-    let upstream = Upstream::answering(answer.concat()).await;
+    let upstream = HttpUpstream::answering(answer.concat()).await;
     let forward = upstream.forward().format(ForwardFormat::Cbor);
     let callee = joined(forward.service("HelloService"));
     let bytes = serde_bytes::ByteBuf::from(vec![1, 2]);
@@ -60,7 +60,7 @@ async fn cbor_is_forwarded_unchanged() {
 
 #[tokio::test]
 async fn metadata_becomes_headers_and_cannot_forge_the_agents_own_headers() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let mut call = upstream.callee().call::<u64>("HelloService/Hello", "x");
     for (key, value) in [
         ("X-Tenant", "acme"),
@@ -105,7 +105,7 @@ async fn metadata_becomes_headers_and_cannot_forge_the_agents_own_headers() {
 
 #[tokio::test]
 async fn metadata_that_would_break_the_request_is_refused_and_nothing_is_sent() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     for (key, value) in [("a", "x\r\nb: c"), ("a b", "x"), ("a", "J\u{f6}rg"), ("\u{fc}", "x")] {
         let call = upstream.callee().call::<u64>("HelloService/Hello", "x");
         let failed = call.metadata(key, value).await;
@@ -116,7 +116,7 @@ async fn metadata_that_would_break_the_request_is_refused_and_nothing_is_sent() 
 
 #[tokio::test]
 async fn an_allowlist_of_metadata_forwards_nothing_else() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let forward = upstream.forward().metadata(["X-Tenant"]);
     let call = joined(forward.service("HelloService")).call::<u64>("HelloService/Hello", "x");
     let call = call.metadata("x-tenant", "acme").metadata("x-name", "J\u{f6}rg");
@@ -129,7 +129,7 @@ async fn an_allowlist_of_metadata_forwards_nothing_else() {
 
 #[tokio::test]
 async fn sequential_calls_share_a_connection_and_concurrent_calls_do_not() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let callee = upstream.callee();
     for _ in 0..5 {
         assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
@@ -139,12 +139,12 @@ async fn sequential_calls_share_a_connection_and_concurrent_calls_do_not() {
     let calls = || callee.call::<u64>("HelloService/Hello", "x").into_future();
     let (one, other) = tokio::join!(calls(), calls());
     assert_eq!((one, other), (Ok(1), Ok(1)));
-    upstream.until("a second connection", |book| book.connections == 2).await;
+    upstream.until("a second connection", |server_log| server_log.connections == 2).await;
 }
 
 #[tokio::test]
 async fn without_keep_alive_each_call_has_its_own_connection_and_announces_the_close() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let callee = joined(upstream.forward().keep_alive(false).service("HelloService"));
     for _ in 0..3 {
         assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
@@ -157,14 +157,14 @@ async fn without_keep_alive_each_call_has_its_own_connection_and_announces_the_c
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_its_timeout() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     assert_eq!(upstream.callee().call::<u64>("HelloService/Hello", "x").await, Ok(1));
     upstream.hung_up(1).await;
 }
 
 #[tokio::test]
 async fn a_path_in_the_address_precedes_the_path_of_the_method() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let forward = dialback::Forward::to(format!("{}/api/v1/", upstream.url())).expect("a URL");
     let callee = joined(forward.service("acme.v1.Stock"));
     assert_eq!(callee.call::<u64>("acme.v1.Stock/List", "x").await, Ok(1));
@@ -174,7 +174,7 @@ async fn a_path_in_the_address_precedes_the_path_of_the_method() {
 
 #[tokio::test]
 async fn an_allowlist_of_methods_forwards_no_others() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let callee = joined(upstream.forward().methods(["Hello"]).service("HelloService"));
     assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
     let other = callee.call::<u64>("HelloService/Other", "x").await;
@@ -184,7 +184,7 @@ async fn an_allowlist_of_methods_forwards_no_others() {
 
 #[tokio::test]
 async fn calls_with_a_request_stream_are_not_forwarded() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let callee = upstream.callee();
     let (values, sum) = callee.client_stream::<u64, u64>("HelloService/Sum").await.expect("begun");
     drop(values.finish().await);

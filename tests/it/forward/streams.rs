@@ -1,6 +1,6 @@
 //! Streams of replies from an upstream: their messages, their ends, and what holds them back.
 
-use super::upstream::{Does, Upstream, chunk, envelope, joined, noticed, stream_head};
+use super::upstream::{HttpUpstream, ServerAction, chunk, envelope, joined, noticed, stream_head};
 use crate::world::{check_status, soon, until};
 use dialback::{Code, ForwardFormat, Inbound, Outcome, Status};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn stream(messages: &[&str], end: &str) -> Vec<u8> {
     bytes
 }
 
-async fn opened(upstream: &Upstream) -> Inbound<Value> {
+async fn opened(upstream: &HttpUpstream) -> Inbound<Value> {
     let call = upstream.callee().server_stream("HelloService/Count", &json!({"n": 2}));
     call.await.expect("a stream")
 }
@@ -35,7 +35,7 @@ async fn taken(replies: &mut Inbound<Value>) -> (Vec<Value>, Option<Status>) {
 #[tokio::test]
 async fn a_stream_is_requested_in_an_envelope_and_arrives_in_order() {
     let end = r#"{"metadata":{"cost":["9"]}}"#;
-    let upstream = Upstream::answering(stream(&[r#"{"i":1}"#, r#"{"i":2}"#], end)).await;
+    let upstream = HttpUpstream::answering(stream(&[r#"{"i":1}"#, r#"{"i":2}"#], end)).await;
     let mut replies = opened(&upstream).await;
     assert_eq!(taken(&mut replies).await, (vec![json!({"i": 1}), json!({"i": 2})], None));
     assert_eq!(replies.trailing().get("cost"), Some("9"));
@@ -47,7 +47,7 @@ async fn a_stream_is_requested_in_an_envelope_and_arrives_in_order() {
 
 #[tokio::test]
 async fn the_connection_of_an_ended_stream_is_reused() {
-    let upstream = Upstream::answering(stream(&["1"], "{}")).await;
+    let upstream = HttpUpstream::answering(stream(&["1"], "{}")).await;
     let callee = upstream.callee();
     for _ in 0..3 {
         let call = callee.server_stream("HelloService/Count", &());
@@ -61,7 +61,7 @@ async fn the_connection_of_an_ended_stream_is_reused() {
 async fn large_messages_travel_both_ways_in_order_with_their_lengths() {
     let large = |n: u64| format!("[{}]", vec![format!("{{\"n\":{n}}}"); 20_000].join(","));
     let replies = [&*large(1), "2", &large(3)];
-    let upstream = Upstream::answering(stream(&replies, "{}")).await;
+    let upstream = HttpUpstream::answering(stream(&replies, "{}")).await;
     let sent: Value = serde_json::from_str(&large(4)).expect("JSON");
     let callee = upstream.callee();
     let call = callee.server_stream("HelloService/Count", &sent);
@@ -72,7 +72,7 @@ async fn large_messages_travel_both_ways_in_order_with_their_lengths() {
     assert_eq!(seen.header("content-length"), Some(&*seen.body.len().to_string()));
     // One that is large and bad ends the stream where it stands.
     let bad = format!("{}]", large(5));
-    let upstream = Upstream::answering(stream(&["1", &bad, "2"], "{}")).await;
+    let upstream = HttpUpstream::answering(stream(&["1", &bad, "2"], "{}")).await;
     let (messages, ended) = taken(&mut opened(&upstream).await).await;
     let ended = ended.expect("a failure");
     assert_eq!((messages, ended.outcome()), (vec![json!(1)], Outcome::Unknown));
@@ -83,7 +83,7 @@ async fn large_messages_travel_both_ways_in_order_with_their_lengths() {
 async fn cbor_streams_are_forwarded() {
     let mut bytes = stream_head("application/connect+cbor");
     bytes.extend(chunk(&[envelope(0, &[0x61, b'y']), envelope(2, b"{}")].concat()));
-    let upstream = Upstream::answering(bytes).await;
+    let upstream = HttpUpstream::answering(bytes).await;
     let callee = joined(upstream.forward().format(ForwardFormat::Cbor).service("HelloService"));
     let mut replies =
         callee.server_stream::<_, Value>("HelloService/Count", &1).await.expect("a stream");
@@ -94,7 +94,7 @@ async fn cbor_streams_are_forwarded() {
 #[tokio::test]
 async fn an_error_at_the_end_of_a_stream_is_an_application_error_after_the_messages() {
     let end = r#"{"error":{"code":"aborted","message":"enough"},"metadata":{"k":["v"]}}"#;
-    let upstream = Upstream::answering(stream(&["1"], end)).await;
+    let upstream = HttpUpstream::answering(stream(&["1"], end)).await;
     let (messages, failed) = taken(&mut opened(&upstream).await).await;
     assert_eq!(messages, [json!(1)]);
     let failed = failed.expect("a failure");
@@ -105,19 +105,20 @@ async fn an_error_at_the_end_of_a_stream_is_an_application_error_after_the_messa
 #[tokio::test]
 async fn an_error_before_the_stream_is_an_application_error() {
     let upstream =
-        Upstream::answering(super::upstream::reply("503 Service Unavailable", &[], "")).await;
+        HttpUpstream::answering(super::upstream::reply("503 Service Unavailable", &[], "")).await;
     let call = upstream.callee().server_stream::<_, Value>("HelloService/Count", &1);
     check_status(call.await, Code::Unavailable, Outcome::AppError);
 }
 
 #[tokio::test]
 async fn a_truncated_stream_is_never_a_success() {
-    let mut cut = stream_head(JSON);
-    cut.extend(chunk(&envelope(0, b"1")));
-    let half = [&cut[..], &chunk(&envelope(0, b"12345")[..7])].concat();
-    let ended = [&cut[..], b"0\r\n\r\n"].concat();
-    for bytes in [cut, half, ended] {
-        let upstream = Upstream::start(move |_| Does::AnswersAndCloses(bytes.clone())).await;
+    let mut truncated = stream_head(JSON);
+    truncated.extend(chunk(&envelope(0, b"1")));
+    let half = [&truncated[..], &chunk(&envelope(0, b"12345")[..7])].concat();
+    let ended = [&truncated[..], b"0\r\n\r\n"].concat();
+    for bytes in [truncated, half, ended] {
+        let upstream =
+            HttpUpstream::start(move |_| ServerAction::AnswersAndCloses(bytes.clone())).await;
         let (messages, failed) = taken(&mut opened(&upstream).await).await;
         assert_eq!(messages, [json!(1)]);
         let failed = Err::<(), _>(failed.expect("a failure"));
@@ -137,7 +138,7 @@ async fn an_invalid_connect_stream_is_internal() {
         (with(envelope(64, b"{")), "flags"),
         (with(vec![0, 0xff, 0, 0, 0]), "message_bytes_max"),
     ] {
-        let upstream = Upstream::answering(bytes).await;
+        let upstream = HttpUpstream::answering(bytes).await;
         let call = upstream.callee().server_stream::<_, Value>("HelloService/Count", &1);
         let failed = match call.await {
             Ok(mut replies) => taken(&mut replies).await.1.expect("a failure"),
@@ -152,7 +153,7 @@ async fn an_invalid_connect_stream_is_internal() {
 #[tokio::test]
 async fn dropping_a_stream_closes_the_upstream_connection() {
     let begun = || [stream_head(JSON), chunk(&envelope(0, b"1"))].concat();
-    let upstream = Upstream::start(move |_| Does::Hangs(begun())).await;
+    let upstream = HttpUpstream::start(move |_| ServerAction::Hangs(begun())).await;
     let mut replies = opened(&upstream).await;
     assert_eq!(replies.next().await, Some(Ok(json!(1))));
     drop(replies);
@@ -164,7 +165,8 @@ async fn a_reader_that_reads_nothing_throttles_the_upstream() {
     const MESSAGE: usize = 64 * 1024;
     let message = format!("\"{}\"", "a".repeat(MESSAGE));
     let bytes = chunk(&envelope(0, message.as_bytes()));
-    let upstream = Upstream::start(move |_| Does::Pours(stream_head(JSON), bytes.clone())).await;
+    let upstream =
+        HttpUpstream::start(move |_| ServerAction::Pours(stream_head(JSON), bytes.clone())).await;
     let mut replies = opened(&upstream).await;
     assert!(replies.next().await.expect("a message").is_ok());
     // What the sockets hold is written soon; then nothing more.

@@ -1,7 +1,7 @@
 //! Upstreams with certificates, and on Unix sockets.
 
-use super::upstream::{Does, Upstream, joined, json};
-use crate::world::{Background, World, background, check_status};
+use super::upstream::{HttpUpstream, ServerAction, joined, json};
+use crate::world::{Background, World, check_status, spawn};
 use dialback::{Code, Forward, Outcome, Status, UpstreamError};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -10,8 +10,12 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 /// The way to a server in plain, with the certificate of a party of this world in front of it.
-async fn in_front(world: &World, party: &str, upstream: &Upstream) -> (SocketAddr, Background<()>) {
-    let leaf = world.leaf(party);
+async fn in_front(
+    world: &World,
+    peer: &str,
+    upstream: &HttpUpstream,
+) -> (SocketAddr, Background<()>) {
+    let leaf = world.leaf(peer);
     let certs = CertificateDer::pem_slice_iter(leaf.cert.as_bytes());
     let certs = certs.collect::<Result<Vec<_>, _>>().expect("certificates");
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("a key");
@@ -25,7 +29,7 @@ async fn in_front(world: &World, party: &str, upstream: &Upstream) -> (SocketAdd
     let (acceptor, behind) = (TlsAcceptor::from(Arc::new(config)), upstream.address());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("bound");
-    let passing = background(async move {
+    let passing = spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
@@ -44,7 +48,7 @@ async fn called(url: String, ca: &str) -> Result<u64, Status> {
 #[tokio::test]
 async fn an_upstream_is_trusted_only_by_the_configured_ca_and_for_its_host() {
     let (world, other) = (World::new(), World::new());
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let (at, _passing) = in_front(&world, "node/edge-1", &upstream).await;
     for host in ["localhost", "127.0.0.1"] {
         let answered = called(format!("https://{host}:{}", at.port()), world.ca().pem()).await;
@@ -61,7 +65,7 @@ async fn an_upstream_is_trusted_only_by_the_configured_ca_and_for_its_host() {
 
 #[tokio::test]
 async fn sequential_calls_share_a_tls_connection() {
-    let (world, upstream) = (World::new(), Upstream::answering(json("1")).await);
+    let (world, upstream) = (World::new(), HttpUpstream::answering(json("1")).await);
     let (at, _passing) = in_front(&world, "node/edge-1", &upstream).await;
     let forward = Forward::to_tls(format!("https://{at}"), world.ca().pem()).expect("an upstream");
     let callee = joined(forward.service("HelloService"));
@@ -73,7 +77,7 @@ async fn sequential_calls_share_a_tls_connection() {
 
 #[tokio::test]
 async fn a_plain_upstream_is_not_called_where_tls_is_expected() {
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let (at, closing) = (upstream.address(), World::new());
     let failed = called(format!("https://{at}"), closing.ca().pem()).await;
     check_status(failed, Code::Unavailable, Outcome::NotExecuted);
@@ -99,14 +103,14 @@ async fn an_upstream_may_be_a_unix_socket_and_an_absent_one_is_not_executed() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("app.sock");
     let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
-    let book = Arc::default();
-    let served = background({
-        let book = Arc::clone(&book);
+    let audit_log = Arc::default();
+    let served = spawn({
+        let audit_log = Arc::clone(&audit_log);
         async move {
-            let script: Arc<dyn Fn(&super::upstream::Seen) -> Does + Send + Sync> =
-                Arc::new(|_| Does::Answers(json("1")));
+            let script: Arc<dyn Fn(&super::upstream::Seen) -> ServerAction + Send + Sync> =
+                Arc::new(|_| ServerAction::Answers(json("1")));
             let (stream, _) = listener.accept().await.expect("a connection");
-            super::upstream::attend(stream, script, book).await;
+            super::upstream::attend(stream, script, audit_log).await;
         }
     });
     let callee = |path: &std::path::Path| {
@@ -114,7 +118,7 @@ async fn an_upstream_may_be_a_unix_socket_and_an_absent_one_is_not_executed() {
         joined(Forward::to(url).expect("a socket").service("HelloService"))
     };
     assert_eq!(callee(&path).call::<u64>("HelloService/Hello", "x").await, Ok(1));
-    let head = book.borrow().seen[0].head.clone();
+    let head = audit_log.borrow().seen[0].head.clone();
     assert!(head.starts_with("POST /api/HelloService/Hello HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("host: localhost\r\n"), "{head}");
     drop(served);

@@ -1,7 +1,7 @@
 //! An HTTP server for these tests that answers what it is told, byte for byte, and tells what it
 //! has seen.
 
-use crate::world::{Background, background, soon};
+use crate::world::{Background, soon, spawn};
 use dialback::{Callee, Forward, Service, testing};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
 
 /// What is done about a request once it has come.
 #[derive(Clone)]
-pub(super) enum Does {
+pub(super) enum ServerAction {
     /// Writes these bytes and waits for the next request.
     Answers(Vec<u8>),
     /// Writes these bytes and closes the connection.
@@ -52,7 +52,7 @@ impl Seen {
 
 /// What the server knows of itself.
 #[derive(Default)]
-pub(super) struct Book {
+pub(super) struct ServerLog {
     pub(super) seen: Vec<Seen>,
     pub(super) connections: usize,
     /// Connections that the other side has ended.
@@ -63,26 +63,28 @@ pub(super) struct Book {
     pub(super) written: usize,
 }
 
-type Script = Arc<dyn Fn(&Seen) -> Does + Send + Sync>;
+type Script = Arc<dyn Fn(&Seen) -> ServerAction + Send + Sync>;
 
-pub(super) struct Upstream {
+pub(super) struct HttpUpstream {
     address: SocketAddr,
-    book: Arc<watch::Sender<Book>>,
+    server_log: Arc<watch::Sender<ServerLog>>,
     _serving: Background<()>,
 }
 
-impl Upstream {
+impl HttpUpstream {
     /// A server in plain that does this about each request.
-    pub(super) async fn start(script: impl Fn(&Seen) -> Does + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(
+        script: impl Fn(&Seen) -> ServerAction + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (address, book) = (listener.local_addr().expect("bound"), Arc::default());
-        let serving = background(serve(listener, Arc::new(script), Arc::clone(&book)));
-        Self { address, book, _serving: serving }
+        let (address, server_log) = (listener.local_addr().expect("bound"), Arc::default());
+        let serving = spawn(serve(listener, Arc::new(script), Arc::clone(&server_log)));
+        Self { address, server_log, _serving: serving }
     }
 
     /// The same that answers every request with this reply.
     pub(super) async fn answering(reply: Vec<u8>) -> Self {
-        Self::start(move |_| Does::Answers(reply.clone())).await
+        Self::start(move |_| ServerAction::Answers(reply.clone())).await
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -103,7 +105,7 @@ impl Upstream {
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
-        self.book.borrow().seen.clone()
+        self.server_log.borrow().seen.clone()
     }
 
     /// The only request that there was.
@@ -115,7 +117,7 @@ impl Upstream {
     }
 
     pub(super) fn written(&self) -> usize {
-        self.book.borrow().written
+        self.server_log.borrow().written
     }
 
     /// Waits until its book says so.
@@ -123,18 +125,18 @@ impl Upstream {
     pub(super) fn until(
         &self,
         what: &str,
-        mut holds: impl FnMut(&Book) -> bool,
+        mut holds: impl FnMut(&ServerLog) -> bool,
     ) -> impl Future<Output = ()> {
-        let mut book = self.book.subscribe();
+        let mut server_log = self.server_log.subscribe();
         soon(what, async move {
-            drop(book.wait_for(|book| holds(book)).await.expect("it serves"));
+            drop(server_log.wait_for(|server_log| holds(server_log)).await.expect("it serves"));
         })
     }
 
     /// Waits until so many connections were ended by the other side.
     #[track_caller]
     pub(super) fn hung_up(&self, count: usize) -> impl Future<Output = ()> {
-        self.until("the agent hangs up", move |book| book.hung_up >= count)
+        self.until("the agent hangs up", move |server_log| server_log.hung_up >= count)
     }
 }
 
@@ -142,11 +144,11 @@ pub(super) fn joined(service: Service) -> Callee {
     testing::join([service]).expect("a service")
 }
 
-async fn serve(listener: TcpListener, script: Script, book: Arc<watch::Sender<Book>>) {
+async fn serve(listener: TcpListener, script: Script, server_log: Arc<watch::Sender<ServerLog>>) {
     let mut connections = Vec::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        connections.push(background(attend(stream, script.clone(), book.clone())));
+        connections.push(spawn(attend(stream, script.clone(), server_log.clone())));
     }
 }
 
@@ -154,32 +156,32 @@ async fn serve(listener: TcpListener, script: Script, book: Arc<watch::Sender<Bo
 pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     script: Script,
-    book: Arc<watch::Sender<Book>>,
+    server_log: Arc<watch::Sender<ServerLog>>,
 ) {
     let mut connection = 0;
-    book.send_modify(|book| {
-        connection = book.connections;
-        book.connections += 1;
+    server_log.send_modify(|server_log| {
+        connection = server_log.connections;
+        server_log.connections += 1;
     });
     while let Some(seen) = read(&mut stream, connection).await {
         let does = script(&seen);
-        book.send_modify(|book| book.seen.push(seen));
+        server_log.send_modify(|server_log| server_log.seen.push(seen));
         let done = match does {
-            Does::Answers(bytes) => {
-                write(&mut stream, &bytes, &book).await;
+            ServerAction::Answers(bytes) => {
+                write(&mut stream, &bytes, &server_log).await;
                 continue;
             }
-            Does::AnswersAndCloses(bytes) => {
-                write(&mut stream, &bytes, &book).await;
+            ServerAction::AnswersAndCloses(bytes) => {
+                write(&mut stream, &bytes, &server_log).await;
                 drop(stream);
-                book.send_modify(|book| book.closed += 1);
+                server_log.send_modify(|server_log| server_log.closed += 1);
                 return;
             }
-            Does::Hangs(bytes) => write(&mut stream, &bytes, &book).await,
-            Does::Pours(head, again) => {
-                let mut goes_on = write(&mut stream, &head, &book).await;
+            ServerAction::Hangs(bytes) => write(&mut stream, &bytes, &server_log).await,
+            ServerAction::Pours(head, again) => {
+                let mut goes_on = write(&mut stream, &head, &server_log).await;
                 while goes_on {
-                    goes_on = write(&mut stream, &again, &book).await;
+                    goes_on = write(&mut stream, &again, &server_log).await;
                 }
                 false
             }
@@ -190,16 +192,16 @@ pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
         }
         break;
     }
-    book.send_modify(|book| book.hung_up += 1);
+    server_log.send_modify(|server_log| server_log.hung_up += 1);
 }
 
 async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     bytes: &[u8],
-    book: &watch::Sender<Book>,
+    server_log: &watch::Sender<ServerLog>,
 ) -> bool {
     let is_written = stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok();
-    book.send_modify(|book| book.written += bytes.len());
+    server_log.send_modify(|server_log| server_log.written += bytes.len());
     is_written
 }
 

@@ -3,21 +3,21 @@
 
 use super::{Ledger, linked, node, raw_node};
 use crate::raw_peer::{
-    Cbor, Ended, Head, Issuer, RawLink, RawListener, RawStream, Settings, end, frame, header,
+    Cbor, Head, Issuer, RawLink, RawListener, RawStream, Settings, StreamEnd, end, frame, header,
     hello, hello_of, kind, message, ping, register, registered, soon, status, welcome,
 };
-use crate::world::until_told;
+use crate::world::until_event;
 use dialback::{Agent, Caller, CloseCode, Node};
 use std::time::{Duration, Instant};
 
 /// What a peer does on its control stream.
-enum Does {
+enum PeerAction {
     Sends(Vec<u8>),
     Ends,
     Resets,
 }
 
-impl Does {
+impl PeerAction {
     async fn run(self, control: &mut RawStream) {
         match self {
             Self::Sends(bytes) => control.send(&bytes).await,
@@ -35,18 +35,18 @@ async fn check_closed(what: &str, link: &RawLink, code: CloseCode, says: &str) {
 
 /// Does something as the first thing on a link to a node; then a good peer of the same name is
 /// welcomed.
-async fn check_first(issuer: &Issuer, node: &Node, does: Does, code: CloseCode, says: &str) {
+async fn check_first(issuer: &Issuer, node: &Node, does: PeerAction, code: CloseCode, says: &str) {
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
     let mut control = link.open().await;
     does.run(&mut control).await;
     check_closed("a first word", &link, code, says).await;
-    assert_eq!(control.frame().await, Err(Ended::Lost), "it was answered all the same");
+    assert_eq!(control.frame().await, Err(StreamEnd::Lost), "it was answered all the same");
     linked(issuer, node, "agent/raw").await;
 }
 
-fn hello_with(entries: &[(u64, Cbor)]) -> Does {
+fn hello_with(entries: &[(u64, Cbor)]) -> PeerAction {
     let entries = entries.iter().map(|(key, value)| (Cbor::Uint(*key), value.clone()));
-    Does::Sends(frame(kind::HELLO, &Cbor::Map(entries.collect()).encode()))
+    PeerAction::Sends(frame(kind::HELLO, &Cbor::Map(entries.collect()).encode()))
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_link_whose_first_frame_is_not_a_valid_hello_ends() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let (one, instance) = (Cbor::Uint(1), Cbor::Bytes(vec![9; 16]));
-    let good = |bytes: Vec<u8>| Does::Sends([bytes, hello([1, 1], 1)].concat());
+    let good = |bytes: Vec<u8>| PeerAction::Sends([bytes, hello([1, 1], 1)].concat());
     for (does, says) in [
         (good(register(1, &[])), "not HELLO"),
         (good(welcome(1)), "not HELLO"),
@@ -69,13 +69,13 @@ async fn a_link_whose_first_frame_is_not_a_valid_hello_ends() {
         (good(frame(0x00, &[])), "unknown frame kind"),
         (good(frame(0x0a, &[])), "unknown frame kind"),
         (good(frame(0x7f, &[])), "unknown frame kind"),
-        (Does::Sends(header(kind::HELLO, 16 * 1024 + 1)), "limit"),
-        (Does::Sends(header(kind::HELLO, (1 << 62) - 1)), "limit"),
-        (Does::Sends(header(kind::MESSAGE, (1 << 62) - 1)), "limit"),
-        (Does::Sends(header(0x80, 1 << 30)), "limit"),
-        (Does::Sends(frame(kind::HELLO, &Cbor::nested(16_000).encode())), "malformed"),
-        (Does::Sends(frame(kind::HELLO, &[])), "malformed"),
-        (Does::Sends(frame(kind::HELLO, &[0xa0, 0x00])), "malformed"),
+        (PeerAction::Sends(header(kind::HELLO, 16 * 1024 + 1)), "limit"),
+        (PeerAction::Sends(header(kind::HELLO, (1 << 62) - 1)), "limit"),
+        (PeerAction::Sends(header(kind::MESSAGE, (1 << 62) - 1)), "limit"),
+        (PeerAction::Sends(header(0x80, 1 << 30)), "limit"),
+        (PeerAction::Sends(frame(kind::HELLO, &Cbor::nested(16_000).encode())), "malformed"),
+        (PeerAction::Sends(frame(kind::HELLO, &[])), "malformed"),
+        (PeerAction::Sends(frame(kind::HELLO, &[0xa0, 0x00])), "malformed"),
         (hello_with(&[(0, one.clone()), (1, one.clone())]), ""),
         (hello_with(&[(0, one.clone()), (3, instance.clone())]), ""),
         (hello_with(&[(0, Cbor::Uint(65_536)), (1, one.clone()), (3, instance.clone())]), ""),
@@ -90,8 +90,8 @@ async fn a_link_whose_first_frame_is_not_a_valid_hello_ends() {
             ]),
             "twice",
         ),
-        (Does::Ends, "ended"),
-        (Does::Resets, "ended"),
+        (PeerAction::Ends, "ended"),
+        (PeerAction::Resets, "ended"),
     ] {
         check_first(&issuer, &node, does, CloseCode::Protocol, says).await;
     }
@@ -102,7 +102,7 @@ async fn version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_bot
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     for [min, max] in [[2, 3], [0, 0], [5, 0], [2, 65_535]] {
-        let does = Does::Sends(hello([min, max], 1));
+        let does = PeerAction::Sends(hello([min, max], 1));
         let says = format!("versions {min} to {max}, this node speaks 1");
         check_first(&issuer, &node, does, CloseCode::Version, &says).await;
     }
@@ -128,12 +128,12 @@ async fn version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_bot
 }
 
 /// Does something on a link that was welcomed.
-async fn check_later(issuer: &Issuer, node: &Node, party: &str, does: Does, says: &str) {
-    let (link, mut control) = linked(issuer, node, party).await;
+async fn check_later(issuer: &Issuer, node: &Node, peer: &str, does: PeerAction, says: &str) {
+    let (link, mut control) = linked(issuer, node, peer).await;
     does.run(&mut control).await;
     check_closed(says, &link, CloseCode::Protocol, says).await;
     // The twin: a link of the same party that only asks for the heartbeat.
-    let (link, mut control) = linked(issuer, node, party).await;
+    let (link, mut control) = linked(issuer, node, peer).await;
     control.send(&[frame(0x90, b"skipped"), frame(kind::VIEW, &[0xa0]), ping(7)].concat()).await;
     let pong = Cbor::decode(&control.expect(kind::PONG).await);
     assert_eq!(pong.key(0), Some(&Cbor::Uint(7)));
@@ -144,23 +144,23 @@ async fn check_later(issuer: &Issuer, node: &Node, party: &str, does: Does, says
 async fn frames_that_a_dialler_must_not_send_end_its_link() {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
-    for party in ["agent/raw", "caller/ops"] {
+    for peer in ["agent/raw", "caller/ops"] {
         for (does, says) in [
-            (Does::Sends(hello([1, 1], 1)), "only a node sends"),
-            (Does::Sends(welcome(1)), "only a node sends"),
-            (Does::Sends(registered(1)), "only a node sends"),
-            (Does::Sends(message("x")), "message"),
-            (Does::Sends(Head::here("Echo/Echo").frame()), "call"),
-            (Does::Sends(frame(0x14, &[])), "unknown frame kind"),
-            (Does::Sends(frame(kind::PING, &[0xa0])), "number"),
-            (Does::Sends(header(kind::REGISTER, 256 * 1024 + 1)), "limit"),
-            (Does::Ends, "ended"),
-            (Does::Resets, "ended"),
+            (PeerAction::Sends(hello([1, 1], 1)), "only a node sends"),
+            (PeerAction::Sends(welcome(1)), "only a node sends"),
+            (PeerAction::Sends(registered(1)), "only a node sends"),
+            (PeerAction::Sends(message("x")), "message"),
+            (PeerAction::Sends(Head::here("Echo/Echo").frame()), "call"),
+            (PeerAction::Sends(frame(0x14, &[])), "unknown frame kind"),
+            (PeerAction::Sends(frame(kind::PING, &[0xa0])), "number"),
+            (PeerAction::Sends(header(kind::REGISTER, 256 * 1024 + 1)), "limit"),
+            (PeerAction::Ends, "ended"),
+            (PeerAction::Resets, "ended"),
         ] {
-            check_later(&issuer, &node, party, does, says).await;
+            check_later(&issuer, &node, peer, does, says).await;
         }
     }
-    let does = Does::Sends(register(1, &[("Echo", &["Echo"])]));
+    let does = PeerAction::Sends(register(1, &[("Echo", &["Echo"])]));
     check_later(&issuer, &node, "caller/ops", does, "a caller registers nothing").await;
 }
 
@@ -186,22 +186,22 @@ async fn registrations_follow_the_grammar_of_names_or_end_the_link() {
     ];
     for case in cases {
         let bytes = register(1, &[("Good", &["Good"]), case]);
-        check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "bad name").await;
+        check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "bad name").await;
     }
     assert!(!node.agents().iter().any(|agent| agent.attached), "{:?}", node.agents());
     let kind = Cbor::map([(0, Cbor::text("M")), (1, Cbor::Uint(6))]);
     let service = Cbor::map([(0, Cbor::text("S")), (1, Cbor::Array(vec![kind]))]);
-    let words = Cbor::map([(0, Cbor::Uint(1)), (1, Cbor::Array(vec![service]))]);
-    let bytes = frame(kind::REGISTER, &words.encode());
-    check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "kind").await;
+    let fields = Cbor::map([(0, Cbor::Uint(1)), (1, Cbor::Array(vec![service]))]);
+    let bytes = frame(kind::REGISTER, &fields.encode());
+    check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "kind").await;
     let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
     let (long_service, long_method) = ("s".repeat(200), "m".repeat(100));
     let good: [(&str, &[&str]); 3] =
         [("a.b.C", &["_m"]), (&long_service, &[&long_method]), ("E", &[])];
     for generation in 1..=2 {
         control.send(&register(generation, &good)).await;
-        let words = Cbor::decode(&control.expect(kind::REGISTERED).await);
-        assert_eq!(words.key(0), Some(&Cbor::Uint(generation)));
+        let fields = Cbor::decode(&control.expect(kind::REGISTERED).await);
+        assert_eq!(fields.key(0), Some(&Cbor::Uint(generation)));
     }
     assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 1);
 }
@@ -230,14 +230,14 @@ async fn service_descriptions_over_their_limits_end_the_link() {
     let rows = [(2, false, 1024), (2, true, 1024), (3, true, 4096), (4, true, 4096)];
     for (key, is_of_method, most) in rows {
         let bytes = described(key, text(most + 1), is_of_method);
-        check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "are the most").await;
+        check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "are the most").await;
         let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
         control.send(&described(key, text(most), is_of_method)).await;
         control.expect(kind::REGISTERED).await;
     }
     for (key, is_of_method) in rows.map(|(key, is_of_method, _)| (key, is_of_method)) {
         let bytes = described(key, Cbor::Uint(7), is_of_method);
-        check_later(&issuer, &node, "agent/raw", Does::Sends(bytes), "").await;
+        check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "").await;
     }
     // Keys that nobody knows yet are passed over.
     let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
@@ -278,7 +278,7 @@ async fn a_node_that_dials_a_node_is_rejected() {
 }
 
 /// Plays a node towards a real agent up to some place, and then something else.
-async fn check_agent(before: &[Vec<u8>], does: Does, code: CloseCode, says: &str) {
+async fn check_agent(before: &[Vec<u8>], does: PeerAction, code: CloseCode, says: &str) {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let _agent = super::agent(&issuer, &listener.address(), &ledger);
@@ -306,23 +306,23 @@ async fn an_agent_closes_the_link_of_a_node_that_breaks_the_protocol_and_redials
     let none: [Vec<u8>; 0] = [];
     let (welcomed, done) = ([welcome(1)], [welcome(1), registered(1)]);
     for (before, does, says) in [
-        (&none[..], Does::Sends(welcome(2)), "version 2"),
-        (&none, Does::Sends(welcome(0)), "version 0"),
-        (&none, Does::Sends(registered(1)), "not WELCOME"),
-        (&none, Does::Sends(ping(1)), "not WELCOME"),
-        (&none, Does::Sends(frame(kind::WELCOME, &[0xa0])), ""),
-        (&none, Does::Sends(message("x")), "message"),
-        (&none, Does::Sends(frame(0x0b, &[])), "unknown frame kind"),
-        (&none, Does::Ends, "ended"),
-        (&welcomed, Does::Sends(registered(2)), "confirm"),
-        (&welcomed, Does::Sends(welcome(1)), "confirm"),
-        (&done, Does::Sends(welcome(1)), "only an agent"),
-        (&done, Does::Sends(register(1, &[])), "only an agent"),
-        (&done, Does::Sends(hello([1, 1], 1)), "only an agent"),
-        (&done, Does::Sends(status(0, 0)), "call"),
-        (&done, Does::Sends(header(kind::WELCOME, 1 << 40)), "limit"),
-        (&done, Does::Ends, "ended"),
-        (&done, Does::Resets, "ended"),
+        (&none[..], PeerAction::Sends(welcome(2)), "version 2"),
+        (&none, PeerAction::Sends(welcome(0)), "version 0"),
+        (&none, PeerAction::Sends(registered(1)), "not WELCOME"),
+        (&none, PeerAction::Sends(ping(1)), "not WELCOME"),
+        (&none, PeerAction::Sends(frame(kind::WELCOME, &[0xa0])), ""),
+        (&none, PeerAction::Sends(message("x")), "message"),
+        (&none, PeerAction::Sends(frame(0x0b, &[])), "unknown frame kind"),
+        (&none, PeerAction::Ends, "ended"),
+        (&welcomed, PeerAction::Sends(registered(2)), "confirm"),
+        (&welcomed, PeerAction::Sends(welcome(1)), "confirm"),
+        (&done, PeerAction::Sends(welcome(1)), "only an agent"),
+        (&done, PeerAction::Sends(register(1, &[])), "only an agent"),
+        (&done, PeerAction::Sends(hello([1, 1], 1)), "only an agent"),
+        (&done, PeerAction::Sends(status(0, 0)), "call"),
+        (&done, PeerAction::Sends(header(kind::WELCOME, 1 << 40)), "limit"),
+        (&done, PeerAction::Ends, "ended"),
+        (&done, PeerAction::Resets, "ended"),
     ] {
         check_agent(before, does, CloseCode::Protocol, says).await;
     }
@@ -333,8 +333,8 @@ async fn an_agent_waits_for_welcome_and_registered_with_a_timeout() {
     let wait = Duration::from_secs(5);
     let (welcomed, began) = ([welcome(1)], Instant::now());
     tokio::join!(
-        check_agent(&[], Does::Sends(vec![]), CloseCode::Protocol, "no WELCOME"),
-        check_agent(&welcomed, Does::Sends(vec![]), CloseCode::Idle, "did not confirm"),
+        check_agent(&[], PeerAction::Sends(vec![]), CloseCode::Protocol, "no WELCOME"),
+        check_agent(&welcomed, PeerAction::Sends(vec![]), CloseCode::Idle, "did not confirm"),
     );
     assert!(began.elapsed() >= wait, "it gave up too early");
 }
@@ -379,6 +379,6 @@ async fn an_agent_reconnects_to_a_node_that_closes_the_link() {
     let mut stream = link.open().await;
     stream.send(&Head::here("Echo/Echo").frame()).await;
     link.connection.close(0x42u32.into(), b"drained");
-    until_told("the registration ends", agent.events(), || agent.nodes().is_empty()).await;
+    until_event("the registration ends", agent.events(), || agent.nodes().is_empty()).await;
     assert_eq!(ledger.count(), 0);
 }

@@ -3,11 +3,11 @@
 
 use super::{Ledger, linked, node, raw_agent};
 use crate::{
-    audit::Book,
+    audit::AuditLog,
     raw_peer::{
         Cbor, Head, Issuer, RawLink, Settings, end, frame, header, kind, message, soon, status,
     },
-    world::{Background, Scene, World, background, check_status, said},
+    world::{Background, Setup, World, check_status, logged, spawn},
 };
 use dialback::{
     CloseCode, Code, Context, Inbound, Limits, Node, NodePolicy, Outbound, Outcome, Service,
@@ -64,11 +64,11 @@ async fn two_hundred_calls_reset_by_an_agent_leave_its_link_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_pass_their_deadlines_do_not_count_as_resets() {
-    let scene = Scene::open().await;
-    let callee = scene.by_caller();
+    let setup = Setup::open().await;
+    let callee = setup.by_caller();
     let calls: Vec<_> = (0..120)
         .map(|n| callee.call::<String>("Stage/Hold", &format!("{n}")))
-        .map(|call| background(call.timeout(Duration::from_secs(2)).into_future()))
+        .map(|call| spawn(call.timeout(Duration::from_secs(2)).into_future()))
         .collect();
     for call in calls {
         let failed = soon("a deadline passes", call).await;
@@ -78,13 +78,13 @@ async fn calls_that_pass_their_deadlines_do_not_count_as_resets() {
 }
 
 /// Dials from an address of this machine until it gets through, and beside the test.
-fn knock(issuer: &Issuer, from: [u8; 4], to: SocketAddr) -> Background<()> {
+fn dial_until_accepted(issuer: &Issuer, from: [u8; 4], to: SocketAddr) -> Background<()> {
     let tls = issuer.credentials("caller/raw").dialling_config(dialback::ALPN).expect("TLS");
     let tls = QuicClientConfig::try_from(tls).expect("a suite for QUIC");
     let endpoint = quinn::Endpoint::client((from, 0).into()).expect("a socket");
     let config = quinn::ClientConfig::new(Arc::new(tls));
     let connecting = endpoint.connect_with(config, to, "127.0.0.1").expect("an address");
-    background(async move { drop((connecting.await.expect("a handshake"), endpoint)) })
+    spawn(async move { drop((connecting.await.expect("a handshake"), endpoint)) })
 }
 
 // Only Linux has all of 127.0.0.0/8 on its loopback.
@@ -95,21 +95,22 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
     let (_world, issuer) = (World::new(), Issuer::new());
     let credentials = issuer.credentials("node/edge-1");
     let slow = Limits { handshakes_per_address: 1, handshakes_burst: 3, ..Limits::default() };
-    let book = Book::default();
+    let audit_log = AuditLog::default();
     let node = Node::builder(credentials).listen("127.0.0.1:0").limits(slow);
-    let node = node.audit(book.audit()).start().await.expect("a node");
+    let node = node.audit(audit_log.audit()).start().await.expect("a node");
     let at = node.local_addr();
     for n in 0..3 {
-        soon(&format!("handshake {n} passes"), knock(&issuer, [127, 0, 0, 2], at)).await;
+        soon(&format!("handshake {n} passes"), dial_until_accepted(&issuer, [127, 0, 0, 2], at))
+            .await;
     }
     // One a second comes in, however slow this machine is; all of these at once do not.
-    let late: Vec<_> = (0..4).map(|_| knock(&issuer, [127, 0, 0, 2], at)).collect();
-    said(&["ignored 1 handshakes, the last from 127.0.0.2:", "handshakes_per_address"]).await;
-    let line = book.has("handshakes_ignored", &[]).await;
+    let late: Vec<_> = (0..4).map(|_| dial_until_accepted(&issuer, [127, 0, 0, 2], at)).collect();
+    logged(&["ignored 1 handshakes, the last from 127.0.0.2:", "handshakes_per_address"]).await;
+    let line = audit_log.wait_for("handshakes_ignored", &[]).await;
     assert!(
         line["count"] == 1 && line["address"].as_str().expect("text").starts_with("127.0.0.2:")
     );
-    soon("another address passes", knock(&issuer, [127, 0, 0, 3], at)).await;
+    soon("another address passes", dial_until_accepted(&issuer, [127, 0, 0, 3], at)).await;
     // Whoever was ignored asks again, and has its turn.
     for late in late {
         soon("a late handshake passes", late).await;

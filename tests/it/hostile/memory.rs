@@ -104,7 +104,7 @@ async fn a_reply_over_its_callers_share_of_memory_ends_the_call_unknown() {
     let node = node(&issuer, 400_000).await;
     let (agent, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
     let (link, _its_control) = linked(&issuer, &node, "caller/ops").await;
-    let asked = async || {
+    let begin_answer = async || {
         let mut call = link.open().await;
         call.send(&[Head::agent("Echo/Echo", "raw").frame(), message("x"), end()].concat()).await;
         call.finish();
@@ -117,9 +117,9 @@ async fn a_reply_over_its_callers_share_of_memory_ends_the_call_unknown() {
     let refused = soon("its memory is counted", async {
         loop {
             // A reply that has begun, and another one beside it.
-            let (_call, mut begun) = asked().await;
+            let (_call, mut begun) = begin_answer().await;
             begun.send(&header(kind::MESSAGE, 190_000)).await;
-            let (mut call, mut answering) = asked().await;
+            let (mut call, mut answering) = begin_answer().await;
             answering.send(&reply).await;
             answering.finish();
             let reply = soon("the answer", call.reply()).await;

@@ -3,25 +3,25 @@
 
 use super::{Ledger, MESSAGE_BYTES_MAX, node, raw_agent};
 use crate::raw_peer::{
-    Cbor, Ended, Issuer, RawLink, RawStream, Settings, end, frame, header, kind, message, ping,
+    Cbor, Issuer, RawLink, RawStream, Settings, StreamEnd, end, frame, header, kind, message, ping,
     soon, status,
 };
 use dialback::{AgentHandle, Code, Node, Outcome, Status, StreamCode};
 use std::{future::IntoFuture, time::Duration};
 
-struct World {
+struct ReplySetup {
     node: Node,
     link: RawLink,
     control: RawStream,
     agent: AgentHandle,
 }
 
-async fn world() -> World {
+async fn world() -> ReplySetup {
     let issuer = Issuer::new();
     let node = node(&issuer, &Ledger::default()).await;
     let (link, control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
     let agent = soon("the agent", node.agent("raw").connected()).await.expect("a name");
-    World { node, link, control, agent }
+    ReplySetup { node, link, control, agent }
 }
 
 /// How an agent ends what it sends.
@@ -37,7 +37,7 @@ type Wanted = Result<(), (Code, Outcome)>;
 
 const BROKEN: Wanted = Err((Code::Internal, Outcome::Unknown));
 
-impl World {
+impl ReplySetup {
     async fn call(&self, text: &str) -> Result<String, Status> {
         let call = self.agent.call("Echo/Echo", text).timeout(Duration::from_secs(20));
         soon("the call's end", call.into_future()).await
@@ -48,7 +48,7 @@ impl World {
         stream.expect(kind::HEAD).await;
         stream.expect(kind::MESSAGE).await;
         stream.expect(kind::END).await;
-        assert_eq!(stream.frame().await, Err(Ended::Fin));
+        assert_eq!(stream.frame().await, Err(StreamEnd::Fin));
         stream
     }
 
@@ -88,7 +88,7 @@ impl World {
 async fn a_malformed_answer_is_unknown_and_never_a_success() {
     let world = world().await;
     let (m, ok, head) = (message("x"), status(0, 0), frame(kind::HEAD, &[0xa0]));
-    let words = |bytes: &[u8]| frame(kind::STATUS, bytes);
+    let status_frame = |bytes: &[u8]| frame(kind::STATUS, bytes);
     for (what, parts) in [
         ("nothing", vec![]),
         ("no STATUS", vec![m.clone()]),
@@ -112,11 +112,14 @@ async fn a_malformed_answer_is_unknown_and_never_a_success() {
         ("INTERNAL with outcome ok", vec![m.clone(), status(13, 0)]),
         ("an outcome of no meaning", vec![status(13, 4)]),
         ("a code over a byte", vec![status(256, 1)]),
-        ("a STATUS of no keys", vec![m.clone(), words(&[0xa0])]),
-        ("a STATUS with a key twice", vec![m.clone(), words(&[0xa3, 0, 0, 1, 0, 0, 0])]),
-        ("a STATUS with trailing bytes", vec![m.clone(), words(&[0xa2, 0, 0, 1, 0, 0])]),
-        ("a STATUS of text keys", vec![m.clone(), words(b"\xa2\x64code\x00\x67outcome\x00")]),
-        ("a deep STATUS", vec![m.clone(), words(&Cbor::nested(16_000).encode())]),
+        ("a STATUS of no keys", vec![m.clone(), status_frame(&[0xa0])]),
+        ("a STATUS with a key twice", vec![m.clone(), status_frame(&[0xa3, 0, 0, 1, 0, 0, 0])]),
+        ("a STATUS with trailing bytes", vec![m.clone(), status_frame(&[0xa2, 0, 0, 1, 0, 0])]),
+        (
+            "a STATUS of text keys",
+            vec![m.clone(), status_frame(b"\xa2\x64code\x00\x67outcome\x00")],
+        ),
+        ("a deep STATUS", vec![m.clone(), status_frame(&Cbor::nested(16_000).encode())]),
         ("a MESSAGE of another type", vec![frame(kind::MESSAGE, &[0x01]), ok.clone()]),
         ("a deep MESSAGE", vec![frame(kind::MESSAGE, &Cbor::nested(100_000).encode()), ok.clone()]),
     ] {
@@ -210,14 +213,14 @@ async fn a_link_that_ends_after_the_request_makes_the_call_unknown() {
     let (result, _stream) = tokio::join!(world.call("x"), closed);
     let status = result.expect_err("the link ended");
     assert_eq!((status.code(), status.outcome()), (Code::Unavailable, Outcome::Unknown));
-    assert_eq!(world.control.frame().await, Err(Ended::Lost));
+    assert_eq!(world.control.frame().await, Err(StreamEnd::Lost));
     let status = world.call("x").await.expect_err("the agent is gone");
     assert_eq!((status.code(), status.outcome()), (Code::Unavailable, Outcome::NotExecuted));
 }
 
 /// An agent whose stream windows are too small for the request, so that END is not handed over
 /// before it reads.
-async fn narrow() -> World {
+async fn narrow() -> ReplySetup {
     let issuer = Issuer::new();
     let node = Node::builder(issuer.credentials("node/edge-1"))
         .listen("127.0.0.1:0")
@@ -227,7 +230,7 @@ async fn narrow() -> World {
     let (link, control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
     link.connection.set_receive_window(0u32.into());
     let agent = soon("the agent", node.agent("raw").connected()).await.expect("a name");
-    World { node, link, control, agent }
+    ReplySetup { node, link, control, agent }
 }
 
 #[tokio::test]
@@ -246,7 +249,7 @@ async fn a_call_that_fails_before_its_end_frame_is_not_executed() {
     let not_executed = Outcome::NotExecuted;
     assert_eq!((status.code(), status.outcome()), (Code::DeadlineExceeded, not_executed));
     let ended = stream.frame().await;
-    assert_eq!(ended, Err(Ended::Reset(StreamCode::Deadline.number())));
+    assert_eq!(ended, Err(StreamEnd::Reset(StreamCode::Deadline.number())));
     // Refused in the middle: STOP_SENDING, and the reply says why.
     let refused = async {
         let mut stream = world.link.accept().await;

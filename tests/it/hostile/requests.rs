@@ -10,7 +10,7 @@ use dialback::{Code, Outcome, StreamCode};
 use std::any::Any;
 
 /// Somebody who answers: over `link`, to requests that begin with `head`.
-struct Side {
+struct Responder {
     name: &'static str,
     link: RawLink,
     head: fn() -> Head,
@@ -21,7 +21,7 @@ struct Side {
 const ECHO: &str = "Echo/Echo";
 
 /// A real node, asked by a caller for an agent's service.
-async fn node_asked_by_caller(issuer: &Issuer) -> Side {
+async fn node_called_by_caller(issuer: &Issuer) -> Responder {
     let (ledger, not_counted) = (Ledger::default(), Ledger::default());
     let node = node(issuer, &not_counted).await;
     let agent = agent(issuer, &node.local_addr().to_string(), &ledger);
@@ -29,24 +29,24 @@ async fn node_asked_by_caller(issuer: &Issuer) -> Side {
     let (link, control) = linked(issuer, &node, "caller/ops").await;
     let head = || Head::agent(ECHO, "warehouse");
     let name = "a node that a caller asks";
-    Side { name, link, head, ledger, _kept: Box::new((node, agent, control)) }
+    Responder { name, link, head, ledger, _kept: Box::new((node, agent, control)) }
 }
 
 /// A real node, asked by an agent for its own service.
-async fn node_asked_by_agent(issuer: &Issuer) -> Side {
+async fn node_called_by_agent(issuer: &Issuer) -> Responder {
     let ledger = Ledger::default();
     let node = node(issuer, &ledger).await;
     let (link, control) = linked(issuer, &node, "agent/raw").await;
     let name = "a node that an agent asks";
-    Side { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((node, control)) }
+    Responder { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((node, control)) }
 }
 
 /// A real agent, asked by a node.
-async fn agent_asked_by_node(issuer: &Issuer) -> Side {
+async fn agent_called_by_node(issuer: &Issuer) -> Responder {
     let ledger = Ledger::default();
     let (agent, link, control) = raw_node(issuer, &ledger).await;
     let name = "an agent that a node asks";
-    Side { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((agent, control)) }
+    Responder { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((agent, control)) }
 }
 
 /// What is sent on a stream, and whether it ends there.
@@ -63,8 +63,8 @@ fn whole(bytes: impl Into<Vec<u8>>) -> Sent {
     Sent { bytes: bytes.into(), fin: true }
 }
 
-async fn send(side: &Side, sent: Sent) -> RawStream {
-    let mut stream = side.link.open().await;
+async fn send(responder: &Responder, sent: Sent) -> RawStream {
+    let mut stream = responder.link.open().await;
     stream.send(&sent.bytes).await;
     if sent.fin {
         stream.finish();
@@ -74,15 +74,15 @@ async fn send(side: &Side, sent: Sent) -> RawStream {
 
 /// Sends what is to be refused, and then its good twin on the same link.
 async fn check(
-    side: &Side,
+    responder: &Responder,
     what: &str,
     refused: Sent,
     (code, stop): (Code, Option<StreamCode>),
     twin: Vec<u8>,
 ) {
-    let (ran, at) = (side.ledger.count(), format!("{what}, to {}", side.name));
+    let (ran, at) = (responder.ledger.count(), format!("{what}, to {}", responder.name));
     let fin = refused.fin;
-    let mut stream = send(side, refused).await;
+    let mut stream = send(responder, refused).await;
     let reply = soon(&at, stream.reply()).await;
     let wanted = (u64::from(code.number()), u64::from(Outcome::NotExecuted.number()), None);
     assert_eq!((reply.code, reply.outcome, reply.message), wanted, "{at}: {}", reply.text);
@@ -91,23 +91,23 @@ async fn check(
     if let Some(stop) = stop {
         assert_eq!(stream.stop_code().await, Some(stop.number()), "{at}: the stop code");
     }
-    assert_eq!(side.ledger.count(), ran, "{at}: a handler ran");
-    check_good(side, &at, twin).await;
+    assert_eq!(responder.ledger.count(), ran, "{at}: a handler ran");
+    check_good(responder, &at, twin).await;
 }
 
-async fn check_good(side: &Side, at: &str, request: Vec<u8>) {
-    let ran = side.ledger.count();
-    let reply = soon(at, send(side, whole(request)).await.reply()).await;
+async fn check_good(responder: &Responder, at: &str, request: Vec<u8>) {
+    let ran = responder.ledger.count();
+    let reply = soon(at, send(responder, whole(request)).await.reply()).await;
     assert_eq!((reply.code, reply.outcome), (0, 0), "the good twin of {at}: {}", reply.text);
-    assert_eq!(side.ledger.count(), ran + 1, "the good twin of {at} ran otherwise than once");
-    assert!(side.link.is_open(), "{at}: the link died");
+    assert_eq!(responder.ledger.count(), ran + 1, "the good twin of {at} ran otherwise than once");
+    assert!(responder.link.is_open(), "{at}: the link died");
 }
 
-async fn on_every_side(run: impl AsyncFn(&Side)) {
+async fn on_every_responder(run: impl AsyncFn(&Responder)) {
     let issuer = Issuer::new();
-    run(&node_asked_by_caller(&issuer).await).await;
-    run(&node_asked_by_agent(&issuer).await).await;
-    run(&agent_asked_by_node(&issuer).await).await;
+    run(&node_called_by_caller(&issuer).await).await;
+    run(&node_called_by_agent(&issuer).await).await;
+    run(&agent_called_by_node(&issuer).await).await;
 }
 
 const REFUSED: (Code, Option<StreamCode>) = (Code::InvalidArgument, Some(StreamCode::Refused));
@@ -120,14 +120,14 @@ fn good(head: &Head) -> Vec<u8> {
 }
 
 /// A head with some key wrong against the same with that key right.
-async fn check_head(side: &Side, what: &str, wrong: Head, right: Head) {
-    check(side, what, open(wrong.frame()), REFUSED, good(&right)).await;
+async fn check_head(responder: &Responder, what: &str, wrong: Head, right: Head) {
+    check(responder, what, open(wrong.frame()), REFUSED, good(&right)).await;
 }
 
 #[tokio::test]
 async fn a_first_frame_that_is_not_a_head_ends_the_stream() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         for (what, first) in [
             ("MESSAGE first", message("x")),
             ("END first", end()),
@@ -136,27 +136,29 @@ async fn a_first_frame_that_is_not_a_head_ends_the_stream() {
             ("PING on a call's stream", crate::raw_peer::ping(1)),
         ] {
             let bytes = [first, good(&head)].concat();
-            check(side, what, open(bytes), REFUSED, good(&head)).await;
+            check(responder, what, open(bytes), REFUSED, good(&head)).await;
         }
-        check(side, "FIN at once", whole([]), AT_ITS_END, good(&head)).await;
-        let cut = head.frame()[..9].to_vec();
-        check(side, "FIN inside HEAD", whole(cut), AT_ITS_END, good(&head)).await;
+        check(responder, "FIN at once", whole([]), AT_ITS_END, good(&head)).await;
+        let truncated = head.frame()[..9].to_vec();
+        check(responder, "FIN inside HEAD", whole(truncated), AT_ITS_END, good(&head)).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn unknown_frame_kinds_are_refused_below_0x80_and_skipped_above() {
-    on_every_side(async |side| {
-        let head = (side.head)().frame();
+    on_every_responder(async |responder| {
+        let head = (responder.head)().frame();
         let skipped = |kind| frame(kind, b"whatever");
         for (wrong, right) in [(0x00, 0x80), (0x0a, 0x81), (0x14, 0xc0), (0x7f, 0xff)] {
             let at = |kind| [skipped(kind), head.clone(), good_body()].concat();
-            check(side, "an unknown kind first", open(at(wrong)), REFUSED, at(right)).await;
+            check(responder, "an unknown kind first", open(at(wrong)), REFUSED, at(right)).await;
             let at = |kind| [head.clone(), skipped(kind), good_body()].concat();
-            check(side, "an unknown kind after HEAD", open(at(wrong)), MALFORMED, at(right)).await;
+            check(responder, "an unknown kind after HEAD", open(at(wrong)), MALFORMED, at(right))
+                .await;
             let at = |kind| [head.clone(), good_body(), skipped(kind)].concat();
-            check(side, "an unknown kind after END", open(at(wrong)), MALFORMED, at(right)).await;
+            check(responder, "an unknown kind after END", open(at(wrong)), MALFORMED, at(right))
+                .await;
         }
     })
     .await;
@@ -165,8 +167,8 @@ async fn unknown_frame_kinds_are_refused_below_0x80_and_skipped_above() {
 #[tokio::test]
 async fn frames_at_their_limit_pass_and_over_it_are_refused_by_their_header() {
     const HEAD_BYTES_MAX: usize = 16 * 1024;
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let padded = |bytes: usize| {
             // Three bytes for the key and for the start of the padding each.
             let padding = bytes - head.payload().len() - 5;
@@ -177,20 +179,21 @@ async fn frames_at_their_limit_pass_and_over_it_are_refused_by_their_header() {
         let too_large = |stop| (Code::ResourceExhausted, Some(stop));
         let over = open(padded(HEAD_BYTES_MAX + 1));
         let at_limit = padded(HEAD_BYTES_MAX);
-        check(side, "a long HEAD", over, too_large(StreamCode::Refused), at_limit).await;
+        check(responder, "a long HEAD", over, too_large(StreamCode::Refused), at_limit).await;
         for claims in [16 * 1024 + 1, 1 << 30, (1 << 62) - 1] {
             let claim = open(header(kind::HEAD, claims));
             let refused = too_large(StreamCode::Refused);
-            check(side, "HEAD that claims much", claim, refused, good(&head)).await;
+            check(responder, "HEAD that claims much", claim, refused, good(&head)).await;
             let claim = open([head.frame(), header(kind::MESSAGE, claims.max(1 << 20))].concat());
             let refused = too_large(StreamCode::TooLarge);
-            check(side, "MESSAGE that claims much", claim, refused, good(&head)).await;
+            check(responder, "MESSAGE that claims much", claim, refused, good(&head)).await;
             let claim = open(header(0x80, claims));
             let refused = too_large(StreamCode::Refused);
-            check(side, "an optional frame that claims much", claim, refused, good(&head)).await;
+            check(responder, "an optional frame that claims much", claim, refused, good(&head))
+                .await;
             let claim = open([head.frame(), header(0x80, claims)].concat());
             let refused = too_large(StreamCode::TooLarge);
-            check(side, "an optional frame after HEAD", claim, refused, good(&head)).await;
+            check(responder, "an optional frame after HEAD", claim, refused, good(&head)).await;
         }
         let sized = |bytes: usize| {
             let message = message(&"x".repeat(bytes - 5));
@@ -199,33 +202,33 @@ async fn frames_at_their_limit_pass_and_over_it_are_refused_by_their_header() {
         };
         let over = open(sized(MESSAGE_BYTES_MAX + 1));
         let at_limit = sized(MESSAGE_BYTES_MAX);
-        check(side, "a long MESSAGE", over, too_large(StreamCode::TooLarge), at_limit).await;
+        check(responder, "a long MESSAGE", over, too_large(StreamCode::TooLarge), at_limit).await;
         let end_with_payload = [head.frame(), message("x"), frame(kind::END, &[0])].concat();
         let refused = too_large(StreamCode::TooLarge);
-        check(side, "END with a payload", open(end_with_payload), refused, good(&head)).await;
+        check(responder, "END with a payload", open(end_with_payload), refused, good(&head)).await;
         let end_first = open(frame(kind::END, &[0]));
         let refused = too_large(StreamCode::Refused);
-        check(side, "END with a payload as the first", end_first, refused, good(&head)).await;
+        check(responder, "END with a payload as the first", end_first, refused, good(&head)).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn cbor_with_wrong_lengths_deep_nesting_or_duplicate_keys_is_refused() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let with = |bytes: &[u8]| head.clone().and(Cbor::Uint(99), Cbor::Raw(bytes.to_vec()));
         // The map itself is one level of the 32.
         let nested = |levels| with(&Cbor::nested(levels).encode());
-        check_head(side, "33 levels", nested(32), nested(31)).await;
+        check_head(responder, "33 levels", nested(32), nested(31)).await;
         let deep = frame(kind::HEAD, &Cbor::nested(16_000).encode());
-        check(side, "16,000 levels", open(deep), REFUSED, good(&head)).await;
+        check(responder, "16,000 levels", open(deep), REFUSED, good(&head)).await;
         let deep = frame(kind::HEAD, &Cbor::nested(100_000).encode());
         let too_large = (Code::ResourceExhausted, Some(StreamCode::Refused));
-        check(side, "100,000 levels in HEAD", open(deep), too_large, good(&head)).await;
+        check(responder, "100,000 levels in HEAD", open(deep), too_large, good(&head)).await;
         let deep = frame(kind::MESSAGE, &Cbor::nested(100_000).encode());
         let deep = [head.frame(), deep, end()].concat();
-        check(side, "100,000 levels in MESSAGE", whole(deep), AT_ITS_END, good(&head)).await;
+        check(responder, "100,000 levels in MESSAGE", whole(deep), AT_ITS_END, good(&head)).await;
         for (what, lie) in [
             ("bytes that claim 2^60", &[0x5b, 0x10, 0, 0, 0, 0, 0, 0, 0][..]),
             ("a text that claims 2^60", &[0x7b, 0x10, 0, 0, 0, 0, 0, 0, 0]),
@@ -241,7 +244,7 @@ async fn cbor_with_wrong_lengths_deep_nesting_or_duplicate_keys_is_refused() {
             ("a map with a text as key", &[0xa1, 0x61, b'a', 0x00]),
             ("a tag within an array", &[0x81, 0xc0, 0x00]),
         ] {
-            check_head(side, what, with(lie), with(&[0x82, 0x61, b'a', 0x20])).await;
+            check_head(responder, what, with(lie), with(&[0x82, 0x61, b'a', 0x20])).await;
         }
         for good_value in [
             &[0xf6][..],
@@ -250,38 +253,50 @@ async fn cbor_with_wrong_lengths_deep_nesting_or_duplicate_keys_is_refused() {
             &[0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0],
             &[0xa1, 0x00, 0xf5],
         ] {
-            check_good(side, "an unknown key", good(&with(good_value))).await;
+            check_good(responder, "an unknown key", good(&with(good_value))).await;
         }
         let no_text = head.clone().with(0, Cbor::Raw(vec![0x61, 0xff]));
-        check_head(side, "a method that is not UTF-8", no_text, head.clone()).await;
+        check_head(responder, "a method that is not UTF-8", no_text, head.clone()).await;
         let entries = head.payload();
         let mut one_more = entries.clone();
         one_more[0] += 1;
-        check(side, "an entry too few", open(frame(kind::HEAD, &one_more)), REFUSED, good(&head))
-            .await;
+        check(
+            responder,
+            "an entry too few",
+            open(frame(kind::HEAD, &one_more)),
+            REFUSED,
+            good(&head),
+        )
+        .await;
         let trailing = [entries, vec![0]].concat();
-        check(side, "trailing bytes", open(frame(kind::HEAD, &trailing)), REFUSED, good(&head))
-            .await;
+        check(
+            responder,
+            "trailing bytes",
+            open(frame(kind::HEAD, &trailing)),
+            REFUSED,
+            good(&head),
+        )
+        .await;
         let empty = open(frame(kind::HEAD, &[]));
-        check(side, "an empty HEAD", empty, REFUSED, good(&head)).await;
+        check(responder, "an empty HEAD", empty, REFUSED, good(&head)).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let plus = |key, value| head.clone().and(key, value);
         let unknown = plus(Cbor::Uint(99), Cbor::Array(vec![]));
         let wrong = plus(Cbor::Uint(4), Cbor::Uint(1_000));
-        check_head(side, "timeout twice", wrong, unknown.clone()).await;
+        check_head(responder, "timeout twice", wrong, unknown.clone()).await;
         let wrong = plus(Cbor::Raw(vec![0x18, 4]), Cbor::Uint(1_000));
-        check_head(side, "timeout twice, once in a longer form", wrong, unknown.clone()).await;
+        check_head(responder, "timeout twice, once in a longer form", wrong, unknown.clone()).await;
         let wrong = unknown.clone().and(Cbor::Uint(99), Cbor::Uint(1));
-        check_head(side, "an unknown key twice", wrong, unknown.clone()).await;
+        check_head(responder, "an unknown key twice", wrong, unknown.clone()).await;
         let far = plus(Cbor::Uint(u64::MAX), Cbor::Uint(1));
-        check_head(side, "a negative key", plus(Cbor::Negative(0), Cbor::Uint(1)), far).await;
+        check_head(responder, "a negative key", plus(Cbor::Negative(0), Cbor::Uint(1)), far).await;
         for key in [
             Cbor::text("x"),
             Cbor::text("method"),
@@ -290,21 +305,21 @@ async fn keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored() {
             Cbor::Raw(vec![0xf5]),
         ] {
             let what = format!("the key {key:?}");
-            check_head(side, &what, plus(key, Cbor::Uint(1)), unknown.clone()).await;
+            check_head(responder, &what, plus(key, Cbor::Uint(1)), unknown.clone()).await;
         }
         // The names of fields are the library's own affair: they are no keys.
         let named = head.clone().without(4).and(Cbor::text("timeout_ms"), Cbor::Uint(5_000));
-        check_head(side, "a timeout under its name", named, head.clone()).await;
+        check_head(responder, "a timeout under its name", named, head.clone()).await;
         let array = frame(kind::HEAD, &head.as_array());
-        check(side, "an array for HEAD", open(array), REFUSED, good(&head)).await;
+        check(responder, "an array for HEAD", open(array), REFUSED, good(&head)).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_request_is_one_message_then_end_then_fin() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let request = |parts: &[Vec<u8>]| [vec![head.frame()], parts.to_vec()].concat().concat();
         let (m, e) = (message("x"), end());
         for (what, parts) in [
@@ -320,12 +335,12 @@ async fn a_request_is_one_message_then_end_then_fin() {
         ] {
             let expected = if what == "no message" || what.starts_with("half") {
                 // These are only wrong because the stream ends there.
-                check(side, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
+                check(responder, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
                 continue;
             } else {
                 MALFORMED
             };
-            check(side, what, open(request(&parts)), expected, good(&head)).await;
+            check(responder, what, open(request(&parts)), expected, good(&head)).await;
         }
         for (what, parts) in [
             ("FIN after HEAD", vec![]),
@@ -338,7 +353,7 @@ async fn a_request_is_one_message_then_end_then_fin() {
             ("MESSAGE of another type", vec![frame(kind::MESSAGE, &[0x01]), e.clone()]),
             ("an empty MESSAGE", vec![frame(kind::MESSAGE, &[]), e.clone()]),
         ] {
-            check(side, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
+            check(responder, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
         }
     })
     .await;
@@ -346,24 +361,24 @@ async fn a_request_is_one_message_then_end_then_fin() {
 
 #[tokio::test]
 async fn a_request_without_its_fin_starts_no_handler() {
-    on_every_side(async |side| {
-        let head = (side.head)();
-        let mut stream = send(side, open(good(&head))).await;
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
+        let mut stream = send(responder, open(good(&head))).await;
         // Other calls come and go meanwhile.
-        check_good(side, "another call", good(&head)).await;
-        let ran = side.ledger.count();
+        check_good(responder, "another call", good(&head)).await;
+        let ran = responder.ledger.count();
         stream.reset(StreamCode::Cancelled.number() as u32);
         let reply = stream.reply().await;
         assert_eq!((reply.code, reply.outcome), (1, 2), "{}", reply.text);
-        assert_eq!(side.ledger.count(), ran, "a handler ran without FIN");
+        assert_eq!(responder.ledger.count(), ran, "a handler ran without FIN");
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_timeout_is_a_number_of_at_least_one() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let with = |value| head.clone().with(4, value);
         for (what, value) in [
             ("a timeout of 0", Cbor::Uint(0)),
@@ -375,25 +390,25 @@ async fn a_timeout_is_a_number_of_at_least_one() {
             ("a timeout of null", Cbor::Raw(vec![0xf6])),
             ("a timeout that is true", Cbor::Raw(vec![0xf5])),
         ] {
-            check_head(side, what, with(value), with(Cbor::Uint(u64::MAX))).await;
+            check_head(responder, what, with(value), with(Cbor::Uint(u64::MAX))).await;
         }
         let year = with(Cbor::Uint(365 * 24 * 3_600 * 1_000));
-        check_head(side, "no timeout", head.clone().without(4), year).await;
+        check_head(responder, "no timeout", head.clone().without(4), year).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_timeout_of_one_millisecond_is_kept_or_never_started() {
-    on_every_side(async |side| {
+    on_every_responder(async |responder| {
         for _ in 0..20 {
-            let ran = side.ledger.count();
-            let head = (side.head)().with(4, Cbor::Uint(1));
-            let reply = send(side, whole(good(&head))).await.reply().await;
+            let ran = responder.ledger.count();
+            let head = (responder.head)().with(4, Cbor::Uint(1));
+            let reply = send(responder, whole(good(&head))).await.reply().await;
             match (reply.code, reply.outcome) {
-                (0, 0) => assert_eq!(side.ledger.count(), ran + 1),
-                (4, 2) => assert_eq!(side.ledger.count(), ran, "not executed, and yet it ran"),
-                (4, 3) => assert!(side.ledger.count() <= ran + 1),
+                (0, 0) => assert_eq!(responder.ledger.count(), ran + 1),
+                (4, 2) => assert_eq!(responder.ledger.count(), ran, "not executed, and yet it ran"),
+                (4, 3) => assert!(responder.ledger.count() <= ran + 1),
                 other => panic!("{other:?}: {}", reply.text),
             }
         }
@@ -403,24 +418,24 @@ async fn a_timeout_of_one_millisecond_is_kept_or_never_started() {
 
 #[tokio::test]
 async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let with = |key, value| head.clone().with(key, value);
         let id = |bytes: usize| with(5, Cbor::Bytes(vec![1; bytes]));
-        check_head(side, "a call id of 15 bytes", id(15), id(16)).await;
-        check_head(side, "a call id of 17 bytes", id(17), id(16)).await;
-        check_head(side, "no call id", head.clone().without(5), id(16)).await;
-        check_head(side, "no method", head.clone().without(0), head.clone()).await;
-        check_head(side, "no kind", head.clone().without(3), head.clone()).await;
-        check_head(side, "a kind of no meaning", with(3, Cbor::Uint(6)), head.clone()).await;
-        check_head(side, "a route of no meaning", with(1, Cbor::Uint(3)), head.clone()).await;
+        check_head(responder, "a call id of 15 bytes", id(15), id(16)).await;
+        check_head(responder, "a call id of 17 bytes", id(17), id(16)).await;
+        check_head(responder, "no call id", head.clone().without(5), id(16)).await;
+        check_head(responder, "no method", head.clone().without(0), head.clone()).await;
+        check_head(responder, "no kind", head.clone().without(3), head.clone()).await;
+        check_head(responder, "a kind of no meaning", with(3, Cbor::Uint(6)), head.clone()).await;
+        check_head(responder, "a route of no meaning", with(1, Cbor::Uint(3)), head.clone()).await;
         let here_and_agent = head.clone().without(1).with(2, Cbor::text("warehouse"));
-        check_head(side, "an agent without its route", here_and_agent, head.clone()).await;
+        check_head(responder, "an agent without its route", here_and_agent, head.clone()).await;
         let agent_of_no_name = with(1, Cbor::Uint(1)).without(2);
-        check_head(side, "a route without its agent", agent_of_no_name, head.clone()).await;
+        check_head(responder, "a route without its agent", agent_of_no_name, head.clone()).await;
         let priority = |value| with(7, value);
         check_head(
-            side,
+            responder,
             "a priority of 128",
             priority(Cbor::Uint(128)),
             priority(Cbor::Negative(127)),
@@ -430,20 +445,20 @@ async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
             let pair = Cbor::Array(vec![Cbor::text("k"), Cbor::text(&"v".repeat(bytes))]);
             with(10, Cbor::Array(vec![pair; count]))
         };
-        check_head(side, "65 pairs", pairs(65, 1), pairs(64, 1)).await;
-        check_head(side, "8 KiB and some of metadata", pairs(32, 256), pairs(32, 255)).await;
+        check_head(responder, "65 pairs", pairs(65, 1), pairs(64, 1)).await;
+        check_head(responder, "8 KiB and some of metadata", pairs(32, 256), pairs(32, 255)).await;
         let unimplemented = (Code::Unimplemented, Some(StreamCode::Refused));
         let reserved = open(with(3, Cbor::Uint(4)).frame());
-        check(side, "a reserved kind", reserved, unimplemented, good(&head)).await;
+        check(responder, "a reserved kind", reserved, unimplemented, good(&head)).await;
         // Rules go by the name, so the name has to say what kind of call it is; and a forward is of
         // one agent.
         let named = |text: &str| with(0, Cbor::text(text));
         let tcp = |head: Head| head.with(3, Cbor::Uint(5));
-        check_head(side, "a method as tcp", tcp(head.clone()), head.clone()).await;
-        check_head(side, "a forward as unary", named("tcp:db"), head.clone()).await;
-        check_head(side, "another forward as tcp", tcp(named("http:db")), head.clone()).await;
+        check_head(responder, "a method as tcp", tcp(head.clone()), head.clone()).await;
+        check_head(responder, "a forward as unary", named("tcp:db"), head.clone()).await;
+        check_head(responder, "another forward as tcp", tcp(named("http:db")), head.clone()).await;
         let any = tcp(named("tcp:db")).with(1, Cbor::Uint(2)).without(2);
-        check_head(side, "a forward of any agent", any, head.clone()).await;
+        check_head(responder, "a forward of any agent", any, head.clone()).await;
     })
     .await;
 }
@@ -460,16 +475,16 @@ fn bad_names() -> Vec<String> {
 
 #[tokio::test]
 async fn null_under_an_optional_key_counts_as_absent() {
-    on_every_side(async |side| {
+    on_every_responder(async |responder| {
         let null = || Cbor::Raw(vec![0xf6]);
-        let head = (side.head)();
+        let head = (responder.head)();
         for key in [6, 7, 8, 9, 10, 11, 12, 13] {
             let what = format!("null under key {key}");
-            check_good(side, &what, good(&head.clone().with(key, null()))).await;
+            check_good(responder, &what, good(&head.clone().with(key, null()))).await;
         }
         for key in [0, 3, 4, 5] {
             let what = format!("null under the required key {key}");
-            check_head(side, &what, head.clone().with(key, null()), head.clone()).await;
+            check_head(responder, &what, head.clone().with(key, null()), head.clone()).await;
         }
     })
     .await;
@@ -477,17 +492,18 @@ async fn null_under_an_optional_key_counts_as_absent() {
 
 #[tokio::test]
 async fn malformed_method_names_are_refused() {
-    on_every_side(async |side| {
-        let head = (side.head)();
+    on_every_responder(async |responder| {
+        let head = (responder.head)();
         let named = |text: &str| head.clone().with(0, Cbor::text(text));
         for name in bad_names().iter().map(String::as_str).chain(["a", "a1", "Echo", "Echo/"]) {
-            check_head(side, &format!("the method {name:?}"), named(name), named("Echo.Echo"))
+            check_head(responder, &format!("the method {name:?}"), named(name), named("Echo.Echo"))
                 .await;
         }
         let unimplemented = (Code::Unimplemented, None);
         for name in ["a/b", "Echo/Ech", "Echo/Echo1", "echo/Echo", "Echo/echo", "E.Echo/Echo"] {
             let request = whole(good(&named(name)));
-            check(side, &format!("the method {name:?}"), request, unimplemented, good(&head)).await;
+            check(responder, &format!("the method {name:?}"), request, unimplemented, good(&head))
+                .await;
         }
     })
     .await;
@@ -496,17 +512,18 @@ async fn malformed_method_names_are_refused() {
 #[tokio::test]
 async fn malformed_agent_names_are_refused() {
     let issuer = Issuer::new();
-    let side = node_asked_by_caller(&issuer).await;
+    let responder = node_called_by_caller(&issuer).await;
     let named = |text: &str| Head::agent(ECHO, text);
     for name in bad_names().iter().map(String::as_str).chain(["a/b", "A", "-a", "agent/warehouse"])
     {
-        check_head(&side, &format!("the agent {name:?}"), named(name), named("warehouse")).await;
+        check_head(&responder, &format!("the agent {name:?}"), named(name), named("warehouse"))
+            .await;
     }
     let unavailable = (Code::Unavailable, None);
     for name in ["a", "a1", "warehous", "warehouse1", "warehouse.a", "a.warehouse"] {
         let request = whole(good(&named(name)));
         let what = format!("the agent {name:?}");
-        check(&side, &what, request, unavailable, good(&named("warehouse"))).await;
+        check(&responder, &what, request, unavailable, good(&named("warehouse"))).await;
     }
 }
 
@@ -514,32 +531,32 @@ async fn malformed_agent_names_are_refused() {
 async fn only_the_node_may_name_a_caller_in_a_head() {
     let issuer = Issuer::new();
     // What a caller claims is not even read.
-    let side = node_asked_by_caller(&issuer).await;
+    let responder = node_called_by_caller(&issuer).await;
     for claimed in ["caller/root", "nonsense", "caller/a/b\0"] {
-        let head = (side.head)().with(8, Cbor::text(claimed));
-        check_good(&side, "a claim of a caller", good(&head)).await;
+        let head = (responder.head)().with(8, Cbor::text(claimed));
+        check_good(&responder, "a claim of a caller", good(&head)).await;
     }
     let node = node(&issuer, &Ledger::default()).await;
     let (agent, _agent_control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
-    for party in ["caller/ops", "agent/other"] {
-        let (link, _control) = linked(&issuer, &node, party).await;
+    for peer in ["caller/ops", "agent/other"] {
+        let (link, _control) = linked(&issuer, &node, peer).await;
         for claimed in [None, Some("caller/root"), Some("node/edge-1"), Some("agent/raw")] {
             let mut head = Head::agent(ECHO, "raw");
             if let Some(text) = claimed {
                 head = head.with(8, Cbor::text(text));
             }
-            let mut asked = link.open().await;
-            asked.send(&good(&head)).await;
-            asked.finish();
+            let mut request_stream = link.open().await;
+            request_stream.send(&good(&head)).await;
+            request_stream.finish();
             let mut seen = agent.accept().await;
             let head = Cbor::decode(&seen.expect(kind::HEAD).await);
-            assert_eq!(head.key(8), Some(&Cbor::text(party)), "the claim was {claimed:?}");
+            assert_eq!(head.key(8), Some(&Cbor::text(peer)), "the claim was {claimed:?}");
             seen.send(&[message("x"), status(0, 0)].concat()).await;
             seen.finish();
-            assert_eq!(asked.reply().await.code, 0);
+            assert_eq!(request_stream.reply().await.code, 0);
         }
     }
-    let side = agent_asked_by_node(&issuer).await;
+    let responder = agent_called_by_node(&issuer).await;
     let named = |text: &str| Head::here(ECHO).with(8, Cbor::text(text));
     for name in bad_names().iter().map(String::as_str).chain([
         "",
@@ -549,11 +566,11 @@ async fn only_the_node_may_name_a_caller_in_a_head() {
         "enroller/x",
     ]) {
         let what = format!("the asker {name:?}");
-        check_head(&side, &what, named(name), named("caller/ops")).await;
+        check_head(&responder, &what, named(name), named("caller/ops")).await;
     }
-    for party in ["node/edge-1", "agent/other", "caller/ops"] {
-        check_good(&side, "a party as the asker", good(&named(party))).await;
+    for peer in ["node/edge-1", "agent/other", "caller/ops"] {
+        check_good(&responder, "a party as the asker", good(&named(peer))).await;
     }
     let passed_on = Head::agent(ECHO, "other");
-    check_head(&side, "a call for another agent", passed_on, named("agent/other")).await;
+    check_head(&responder, "a call for another agent", passed_on, named("agent/other")).await;
 }

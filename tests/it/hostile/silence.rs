@@ -5,7 +5,7 @@ use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node,
 use crate::raw_peer::{
     Head, Issuer, RawLink, RawListener, Settings, end, header, hello, kind, message, soon,
 };
-use crate::world::watchful;
+use crate::world::quick_detection;
 use dialback::{Agent, CloseCode, Code, Limits, Node, NodePolicy, Outcome, StreamCode};
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,7 @@ async fn a_peer_that_never_sends_hello_times_out_and_delays_no_other() {
     let node = node(&issuer, &ledger).await;
     let credentials = issuer.credentials("caller/ops");
     let (at, began) = (node.local_addr(), Instant::now());
-    let mute = RawLink::dial(at, &credentials).await;
+    let silent = RawLink::dial(at, &credentials).await;
     let empty = RawLink::dial(at, &credentials).await;
     let mut half = RawLink::dial(at, &credentials).await;
     let mut control = half.open().await;
@@ -160,7 +160,7 @@ async fn a_peer_that_never_sends_hello_times_out_and_delays_no_other() {
     let _empty_stream = empty.open().await;
     linked(&issuer, &node, "caller/other").await;
     assert!(began.elapsed() < HEAD_WAIT, "a good caller waited for the mute ones");
-    for link in [&mute, &empty, &mut half] {
+    for link in [&silent, &empty, &mut half] {
         let (code, text) = link.closed().await;
         assert_eq!(code, CloseCode::Protocol.number(), "{text}");
         assert!(text.contains("no HELLO"), "{text}");
@@ -171,13 +171,13 @@ async fn a_peer_that_never_sends_hello_times_out_and_delays_no_other() {
 /// Limits under which a heartbeat is missed soon and a connection that carries nothing is kept.
 fn alert() -> Limits {
     let heartbeat_lost = Duration::from_secs(2);
-    Limits { heartbeat_lost, idle_max: Duration::from_secs(600), ..watchful() }
+    Limits { heartbeat_lost, idle_max: Duration::from_secs(600), ..quick_detection() }
 }
 
 /// Makes one call after the other on a link without a heartbeat, until the peer closes it.
 async fn check_ended(link: &RawLink) {
     let mut answered = 0;
-    let asking = async {
+    let calls = async {
         loop {
             let mut stream = link.open().await;
             stream.send(&[Head::here("Echo/Echo").frame(), good_body()].concat()).await;
@@ -189,7 +189,7 @@ async fn check_ended(link: &RawLink) {
     let (code, text) = tokio::select! {
         biased;
         closed = soon("the close", link.closed()) => closed,
-        () = asking => unreachable!("it asks for as long as it is polled"),
+        () = calls => unreachable!("it asks for as long as it is polled"),
     };
     assert_eq!(code, CloseCode::Idle.number(), "{text}");
     assert!(text.contains("no heartbeat came"), "{text}");

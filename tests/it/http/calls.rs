@@ -1,9 +1,9 @@
 //! Unary calls: what becomes of them, in JSON and in CBOR.
 
-use super::{Http, Open, Reply};
+use super::{GatewaySetup, Http, HttpReply};
 use crate::{
-    audit::Book,
-    world::{End, background, soon},
+    audit::AuditLog,
+    world::{RunEnd, soon, spawn},
 };
 use dialback::{Limits, NodePolicy, json, policy::AllowRule};
 use serde_json::json;
@@ -13,43 +13,43 @@ const HELLO: &str = "/v1/agents/warehouse/Stage/Note";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_json_body_is_answered_with_the_bare_reply() {
-    let open = Open::anonymous().await;
-    let reply = open.post(HELLO, "\"é \\u0041\"").await;
+    let setup = GatewaySetup::anonymous().await;
+    let reply = setup.post(HELLO, "\"é \\u0041\"").await;
     assert_eq!((reply.status, reply.text(), reply.outcome()), (200, "\"é A\"", "ok"));
     assert_eq!(reply.header("content-type"), Some("application/json"));
     reply.expect_usual();
-    assert_eq!(open.stage.runs("é A"), 1);
+    assert_eq!(setup.stage.runs("é A"), 1);
     // Any agent that hosts it will do.
-    let reply = open.post("/v1/services/Stage/Note", "\"any\"").await;
+    let reply = setup.post("/v1/services/Stage/Note", "\"any\"").await;
     assert_eq!((reply.status, reply.text()), (200, "\"any\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cbor_body_is_answered_in_cbor_and_bytes_come_as_base64url_in_json() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let cbor = json::to_cbor(&json!("as cbor")).expect("CBOR");
     let headers = [("content-type", "application/cbor")];
-    let reply = Http::once(open.at(), "POST", HELLO, &headers, &cbor).await;
+    let reply = Http::once(setup.at(), "POST", HELLO, &headers, &cbor).await;
     assert_eq!((reply.status, &*reply.body), (200, &*cbor));
     assert_eq!(reply.header("content-type"), Some("application/cbor"));
     // ["b", h'fbff']
     let pair = [0x82, 0x61, b'b', 0x42, 0xfb, 0xff];
     let copy = "/v1/agents/warehouse/Stage/Copy";
-    let reply = Http::once(open.at(), "POST", copy, &headers, &pair).await;
+    let reply = Http::once(setup.at(), "POST", copy, &headers, &pair).await;
     assert_eq!((reply.status, &*reply.body), (200, &[0x42, 0xfb, 0xff][..]));
-    open.stage.open();
-    let reply = open.post("/v1/agents/warehouse/Stage/Huge", "[\"huge\", 2]").await;
+    setup.stage.open();
+    let reply = setup.post("/v1/agents/warehouse/Stage/Huge", "[\"huge\", 2]").await;
     assert_eq!((reply.status, reply.text()), (200, "\"Bwc\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_reply_is_written_in_pieces_and_has_its_length() {
-    let open = Open::anonymous().await;
-    open.stage.open();
+    let setup = GatewaySetup::anonymous().await;
+    setup.stage.open();
     // Bytes of 7, three of which become four characters of base64url.
     let bytes = 3 * 100_000;
     let path = "/v1/agents/warehouse/Stage/Huge";
-    let reply = open.post(path, &format!("[\"huge\", {bytes}]")).await;
+    let reply = setup.post(path, &format!("[\"huge\", {bytes}]")).await;
     assert_eq!(reply.status, 200);
     assert!(reply.text() == format!("\"{}\"", "BwcH".repeat(bytes / 3)), "another text");
     let length = reply.body.len().to_string();
@@ -58,8 +58,8 @@ async fn a_large_reply_is_written_in_pieces_and_has_its_length() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_failure_has_its_status_its_code_and_a_true_outcome() {
-    let open = Open::anonymous().await;
-    let post = async |path: &str, body: &str| open.post(path, body).await;
+    let setup = GatewaySetup::anonymous().await;
+    let post = async |path: &str, body: &str| setup.post(path, body).await;
     let at = |rest: &str| format!("/v1/agents/{rest}");
     let text = post(HELLO, "{\"a\":").await.expect_error(400, "invalid_argument", "not_executed");
     assert!(text.contains("is not one JSON value"), "{text}");
@@ -73,25 +73,25 @@ async fn each_failure_has_its_status_its_code_and_a_true_outcome() {
     let broken = post(&at("warehouse/Stage/Panic"), "\"panics\"").await;
     broken.expect_error(500, "internal", "unknown");
     let slow = [("connect-timeout-ms", "50")];
-    let late = open.post_with(&at("warehouse/Stage/Hold"), &slow, "\"late\"").await;
+    let late = setup.post_with(&at("warehouse/Stage/Hold"), &slow, "\"late\"").await;
     late.expect_error(504, "deadline_exceeded", "unknown");
-    assert_eq!(open.stage.ended("late").await, End::Dropped);
-    let zero = open.post_with(HELLO, &[("connect-timeout-ms", "0")], "\"zero\"").await;
+    assert_eq!(setup.stage.ended("late").await, RunEnd::Dropped);
+    let zero = setup.post_with(HELLO, &[("connect-timeout-ms", "0")], "\"zero\"").await;
     zero.expect_error(400, "invalid_argument", "not_executed");
     let streaming = post(&at("warehouse/Ticks/Count"), "1").await;
     streaming.expect_error(501, "unimplemented", "not_executed");
     assert_eq!(
-        (open.stage.runs("zero"), open.stage.runs("panics"), open.stage.runs("gone")),
+        (setup.stage.runs("zero"), setup.stage.runs("panics"), setup.stage.runs("gone")),
         (0, 1, 1)
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_http_itself_have_the_same_shape() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let json = ("content-type", "application/json");
     let once = async |method: &str, path: &str, headers: &[(&str, &str)]| {
-        soon("an answer", Http::once(open.at(), method, path, headers, b"\"x\"")).await
+        soon("an answer", Http::once(setup.at(), method, path, headers, b"\"x\"")).await
     };
     once("POST", "/v1/nothing", &[json]).await.expect_error(404, "not_found", "not_executed");
     let dots = once("POST", "/v1/agents/..%2f..%2fx/Stage/Note", &[json]).await;
@@ -116,37 +116,37 @@ async fn errors_of_http_itself_have_the_same_shape() {
     packed.expect_error(501, "unimplemented", "not_executed");
     let long = once("POST", &format!("/{}", "x".repeat(5_000)), &[json]).await;
     long.expect_error(414, "invalid_argument", "not_executed");
-    assert_eq!(open.stage.all_runs(), 0);
+    assert_eq!(setup.stage.all_runs(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_at_the_limit_passes_and_one_over_it_is_refused_before_it_is_sent() {
     let limits = Limits { message_bytes_max: 2_000, ..Limits::default() };
-    let open = Open::with(
+    let setup = GatewaySetup::with(
         |node| node.limits(limits),
-        |door| door.anonymous("ops".parse().expect("a name")),
+        |gateway| gateway.anonymous("ops".parse().expect("a name")),
     )
     .await;
     let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
     // The two quotes become three bytes in CBOR, where the limit holds too.
-    assert_eq!(open.post(HELLO, &text(1_999)).await.status, 200);
-    let encoded = open.post(HELLO, &text(2_000)).await;
+    assert_eq!(setup.post(HELLO, &text(1_999)).await.status, 200);
+    let encoded = setup.post(HELLO, &text(2_000)).await;
     encoded.expect_error(429, "resource_exhausted", "not_executed");
-    let over = open.post(HELLO, &text(2_001)).await;
+    let over = setup.post(HELLO, &text(2_001)).await;
     let text = over.expect_error(429, "resource_exhausted", "not_executed");
     assert!(text.contains("message_bytes_max"), "{text}");
-    let mut http = Http::connect(open.at()).await;
+    let mut http = Http::connect(setup.at()).await;
     let head = format!(
         "POST {HELLO} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n"
     );
     http.send(head).await;
     let claimed = soon("an answer to the claim alone", http.reply()).await.expect("an answer");
     claimed.expect_error(429, "resource_exhausted", "not_executed");
-    assert_eq!(open.stage.all_runs(), 1);
+    assert_eq!(setup.stage.all_runs(), 1);
 }
 
 /// The head of a call with a body of this size, of which nothing is sent.
-async fn claim(at: SocketAddr, path: &str, content_type: &str, bytes: usize) -> Reply {
+async fn claim(at: SocketAddr, path: &str, content_type: &str, bytes: usize) -> HttpReply {
     let mut http = Http::connect(at).await;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {bytes}\r\n\r\n"
@@ -157,16 +157,16 @@ async fn claim(at: SocketAddr, path: &str, content_type: &str, bytes: usize) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_without_an_agent_is_refused_before_its_body_is_sent() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let large = 4 * 1024 * 1024;
     for path in ["/v1/agents/nobody/Stage/Note", "/v1/services/Nothing/Note"] {
         for _ in 0..100 {
-            let absent = claim(open.at(), path, "application/json", large).await;
+            let absent = claim(setup.at(), path, "application/json", large).await;
             absent.expect_error(503, "unavailable", "not_executed");
         }
     }
     // One that is taken waits for its body.
-    let mut http = Http::connect(open.at()).await;
+    let mut http = Http::connect(setup.at()).await;
     http.send(format!("POST {HELLO} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n")).await;
     http.send("\"x\"").await;
     assert_eq!(soon("an answer", http.reply()).await.expect("an answer").status, 200);
@@ -176,21 +176,21 @@ async fn a_call_without_an_agent_is_refused_before_its_body_is_sent() {
 async fn a_message_over_the_limit_of_its_rule_is_refused_before_it_is_sent() {
     let mut rule = AllowRule::parse("ops", "**", "*/*").expect("a rule");
     rule.message_bytes_max = Some(1_000);
-    let open = Open::with(
+    let setup = GatewaySetup::with(
         |node| node.policy(NodePolicy::default().allow(rule)),
-        |door| door.anonymous("ops".parse().expect("a name")),
+        |gateway| gateway.anonymous("ops".parse().expect("a name")),
     )
     .await;
-    let over = claim(open.at(), HELLO, "application/cbor", 1_001).await;
+    let over = claim(setup.at(), HELLO, "application/cbor", 1_001).await;
     let text = over.expect_error(429, "resource_exhausted", "not_executed");
     assert!(text.contains("message_max"), "{text}");
     let text = format!("\"{}\"", "x".repeat(997 - 2));
-    assert_eq!(open.post(HELLO, &text).await.status, 200);
+    assert_eq!(setup.post(HELLO, &text).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_and_trace_reach_the_handler_and_no_header_becomes_an_identity() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [
         ("traceparent", trace),
@@ -200,9 +200,9 @@ async fn metadata_and_trace_reach_the_handler_and_no_header_becomes_an_identity(
         ("dialback-caller", "caller/root"),
         ("cookie", "a=b"),
     ];
-    let reply = open.post_with(HELLO, &headers, "\"meta\"").await;
+    let reply = setup.post_with(HELLO, &headers, "\"meta\"").await;
     assert_eq!(reply.status, 200);
-    let ctx = open.stage.started("meta").await;
+    let ctx = setup.stage.started("meta").await;
     assert_eq!(ctx.traceparent(), Some(trace));
     let pairs: Vec<_> = ctx.metadata().iter().collect();
     assert_eq!(pairs, [("tracestate", "vendor=1"), ("tenant", "acme")]);
@@ -212,42 +212,47 @@ async fn metadata_and_trace_reach_the_handler_and_no_header_becomes_an_identity(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_log_has_the_call_id_of_the_answer() {
-    let book = Book::default();
-    let audit = book.audit().with_calls(true);
-    let open = Open::with(
+    let audit_log = AuditLog::default();
+    let audit = audit_log.audit().with_calls(true);
+    let setup = GatewaySetup::with(
         |node| node.audit(audit),
-        |door| door.anonymous("clerk".parse().expect("a name")),
+        |gateway| gateway.anonymous("clerk".parse().expect("a name")),
     )
     .await;
-    let good = open.post(HELLO, "\"one\"").await;
+    let good = setup.post(HELLO, "\"one\"").await;
     let id = good.header("dialback-call-id").expect("an id").to_owned();
-    let line = book.has("call", &[("call_id", &id), ("outcome", "ok")]).await;
+    let line = audit_log.wait_for("call", &[("call_id", &id), ("outcome", "ok")]).await;
     assert_eq!(
         (line["caller"].as_str(), line["agent"].as_str()),
         (Some("caller/clerk"), Some("agent/warehouse"))
     );
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(4), Some(4)));
-    let refused = open.post("/v1/agents/other/Stage/Note", "\"x\"").await;
+    let refused = setup.post("/v1/agents/other/Stage/Note", "\"x\"").await;
     refused.expect_error(403, "permission_denied", "not_executed");
     let id = refused.header("dialback-call-id").expect("an id").to_owned();
-    book.has("call_refused", &[("caller", "caller/clerk"), ("agent", "agent/other")]).await;
-    book.has("call", &[("call_id", &id), ("code", "PERMISSION_DENIED")]).await;
+    audit_log
+        .wait_for("call_refused", &[("caller", "caller/clerk"), ("agent", "agent/other")])
+        .await;
+    audit_log.wait_for("call", &[("call_id", &id), ("code", "PERMISSION_DENIED")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_reveal_which_agents_exist() {
-    let open =
-        Open::with(|node| node, |door| door.anonymous("stranger".parse().expect("a name"))).await;
+    let setup = GatewaySetup::with(
+        |node| node,
+        |gateway| gateway.anonymous("stranger".parse().expect("a name")),
+    )
+    .await;
     let texts = ["warehouse", "nowhere"].map(|agent| {
-        let (open, path) = (&open, format!("/v1/agents/{agent}/Stage/Note"));
+        let (setup, path) = (&setup, format!("/v1/agents/{agent}/Stage/Note"));
         async move {
-            let refused = open.post(&path, "\"x\"").await;
+            let refused = setup.post(&path, "\"x\"").await;
             refused.expect_error(403, "permission_denied", "not_executed").replace(agent, "AGENT")
         }
     });
     let [there, nowhere] = texts;
     assert_eq!(there.await, nowhere.await);
-    assert_eq!(open.stage.all_runs(), 0);
+    assert_eq!(setup.stage.all_runs(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,12 +262,12 @@ async fn a_client_that_disconnects_cancels_its_call_and_returns_its_permit() {
         queue_wait_max: Duration::from_millis(50),
         ..Limits::default()
     };
-    let open = Open::with(
+    let setup = GatewaySetup::with(
         |node| node.limits(limits),
-        |door| door.anonymous("ops".parse().expect("a name")),
+        |gateway| gateway.anonymous("ops".parse().expect("a name")),
     )
     .await;
-    let mut http = Http::connect(open.at()).await;
+    let mut http = Http::connect(setup.at()).await;
     http.request(
         "POST",
         "/v1/agents/warehouse/Stage/Hold",
@@ -270,16 +275,18 @@ async fn a_client_that_disconnects_cancels_its_call_and_returns_its_permit() {
         b"\"held\"",
     )
     .await;
-    let ctx = open.stage.started("held").await;
-    let full = open.post(HELLO, "\"one more\"").await;
+    let ctx = setup.stage.started("held").await;
+    let full = setup.post(HELLO, "\"one more\"").await;
     full.expect_error(429, "resource_exhausted", "not_executed");
-    let waits = background(async move { ctx.cancelled().await });
+    let waits = spawn(async move { ctx.cancelled().await });
     drop(http);
     soon("the handler hears of it", waits).await;
-    assert_eq!(open.stage.ended("held").await, End::Dropped);
-    soon("the place is free", async { while open.post(HELLO, "\"after\"").await.status != 200 {} })
-        .await;
-    assert_eq!((open.stage.runs("held"), open.stage.runs("one more")), (1, 0));
+    assert_eq!(setup.stage.ended("held").await, RunEnd::Dropped);
+    soon("the place is free", async {
+        while setup.post(HELLO, "\"after\"").await.status != 200 {}
+    })
+    .await;
+    assert_eq!((setup.stage.runs("held"), setup.stage.runs("one more")), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,10 +294,10 @@ async fn pages_show_each_caller_only_what_it_may_call() {
     let everybody = |token: &str, _: std::time::SystemTime| {
         format!("caller/{token}").parse().map_err(|_| "no name".to_owned())
     };
-    let open = Open::with(|node| node, |door| door.tokens(everybody)).await;
-    let page = async |path: &str, who: &str| {
-        let token = format!("Bearer {who}");
-        let reply = Http::once(open.at(), "GET", path, &[("authorization", &token)], b"").await;
+    let setup = GatewaySetup::with(|node| node, |gateway| gateway.tokens(everybody)).await;
+    let page = async |path: &str, identity: &str| {
+        let token = format!("Bearer {identity}");
+        let reply = Http::once(setup.at(), "GET", path, &[("authorization", &token)], b"").await;
         assert_eq!((reply.status, reply.outcome()), (200, "ok"), "{reply:?}");
         reply.expect_usual();
         reply.json()
@@ -306,9 +313,9 @@ async fn pages_show_each_caller_only_what_it_may_call() {
     let paths = page("/v1/openapi.json", "clerk").await["paths"].clone();
     assert!(paths["/v1/agents/{agent}/Stage/Note"].is_object(), "{paths}");
     assert!(paths.get("/v1/agents/{agent}/Ticks/Count").is_none(), "{paths}");
-    let nobody = Http::once(open.at(), "GET", "/v1/agents", &[], b"").await;
+    let nobody = Http::once(setup.at(), "GET", "/v1/agents", &[], b"").await;
     nobody.expect_error(401, "unauthenticated", "not_executed");
-    let posted = open.post("/v1/agents", "1").await;
+    let posted = setup.post("/v1/agents", "1").await;
     assert_eq!(posted.header("allow"), Some("GET"));
     posted.expect_error(405, "unimplemented", "not_executed");
 }

@@ -8,13 +8,13 @@ use tokio::{
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub(crate) struct Reply {
+pub(crate) struct HttpReply {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-impl Reply {
+impl HttpReply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
@@ -68,7 +68,7 @@ impl Http {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Reply {
+    ) -> HttpReply {
         let mut http = Self::connect(at).await;
         let close = [headers, &[("connection", "close")]].concat();
         http.request(method, path, &close, body).await;
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
     }
 
     /// The next answer, whole; none if the connection ends before.
-    pub(crate) async fn reply(&mut self) -> Option<Reply> {
+    pub(crate) async fn reply(&mut self) -> Option<HttpReply> {
         let mut reply = self.head().await?;
         while let Some(piece) = self.piece(&reply).await {
             reply.body.extend(piece);
@@ -118,14 +118,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
     }
 
     /// The head of the next answer.
-    pub(crate) async fn head(&mut self) -> Option<Reply> {
+    pub(crate) async fn head(&mut self) -> Option<HttpReply> {
         let first = self.line().await?;
         let status = first.split(' ').nth(1)?.parse().ok()?;
         let mut headers = Vec::new();
         loop {
             let line = self.line().await?;
             if line.is_empty() {
-                return Some(Reply { status, headers, body: Vec::new() });
+                return Some(HttpReply { status, headers, body: Vec::new() });
             }
             let (name, value) = line.split_once(": ").expect("a header");
             headers.push((name.to_ascii_lowercase(), value.to_owned()));
@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
     }
 
     /// The next chunk of an answer with this head, or all of it if it has no chunks.
-    pub(crate) async fn piece(&mut self, head: &Reply) -> Option<Vec<u8>> {
+    pub(crate) async fn piece(&mut self, head: &HttpReply) -> Option<Vec<u8>> {
         let is_chunked = head.header("transfer-encoding") == Some("chunked");
         let length = if is_chunked {
             usize::from_str_radix(&self.line().await?, 16).ok()?

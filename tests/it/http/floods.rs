@@ -1,7 +1,7 @@
 //! Frames of HTTP/2 that carry no request forward: a connection that sends them without end is
 //! ended, and busy clients are not.
 
-use super::{Http, Open, h2};
+use super::{GatewaySetup, Http, h2};
 use crate::world::soon;
 use dialback::limits::HTTP2_FRAMES_UNASKED_MAX;
 use tokio::net::TcpStream;
@@ -11,8 +11,8 @@ const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A connection on which stream 1 was answered and stream 3 has begun a body.
-async fn connected(open: &Open) -> Http<TcpStream> {
-    let mut http = Http::connect(open.at()).await;
+async fn connected(setup: &GatewaySetup) -> Http<TcpStream> {
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     call(&mut http, 1).await;
     http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 3, &h2::head(NOTE))).await;
@@ -32,8 +32,8 @@ async fn check(name: &str, frame: Vec<u8>) {
 }
 
 async fn check_after(few: usize, name: &str, frame: Vec<u8>) {
-    let open = Open::anonymous().await;
-    let mut http = connected(&open).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = connected(&setup).await;
     http.send(frame.repeat(few)).await;
     call(&mut http, 5).await;
     // Time gives some back, and this is sent faster than that.
@@ -51,7 +51,7 @@ async fn check_after(few: usize, name: &str, frame: Vec<u8>) {
     assert!(matches!(code, None | Some(ENHANCE_YOUR_CALM)), "{name}: {code:?}");
     soon("the connection is closed", http.closed()).await;
     // Others go on, and it may come again.
-    call(&mut connected(&open).await, 5).await;
+    call(&mut connected(&setup).await, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +90,8 @@ async fn empty_data_without_end_ends_its_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_frame_over_the_limit_gets_goaway_with_a_reason() {
-    let open = Open::anonymous().await;
-    let mut http = connected(&open).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = connected(&setup).await;
     // Each is answered before the next is sent, so that nothing is on its way when the connection
     // is closed.
     let code = soon("it is sent away", async {
@@ -113,8 +113,8 @@ async fn one_frame_over_the_limit_gets_goaway_with_a_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_in_many_small_frames_is_read() {
-    let open = Open::anonymous().await;
-    let mut http = connected(&open).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = connected(&setup).await;
     // Of those that nobody has read yet the library takes about two thousand.
     let pieces = HTTP2_FRAMES_UNASKED_MAX * 3 / 2;
     http.send(h2::frame(h2::DATA, 0, 3, b"\"")).await;
@@ -122,13 +122,13 @@ async fn a_body_in_many_small_frames_is_read() {
     http.send(h2::frame(h2::DATA, h2::END_STREAM, 3, b"\"")).await;
     let answered = soon("an answer", h2::answered(&mut http, 3)).await;
     assert_eq!(answered, h2::Answered::Status(200));
-    assert_eq!(open.stage.runs(&"abcdefghij".repeat(pieces)), 1);
+    assert_eq!(setup.stage.runs(&"abcdefghij".repeat(pieces)), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_answer_completes_with_a_window_update_per_chunk() {
-    let open = Open::anonymous().await;
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     let mut head = h2::head("/v1/agents/warehouse/Ticks/Count");
     head.extend(h2::pair("accept", "text/event-stream"));

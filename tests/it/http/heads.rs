@@ -1,14 +1,14 @@
 //! Heads that RFC 9112 and RFC 9113 have refused, beside heads that look like them and are right.
 
-use super::{Http, Open, h2};
+use super::{GatewaySetup, Http, h2};
 use crate::world::soon;
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 
 /// Sends a request of HTTP/1 with this first line and these lines. Gives the status, and whether
 /// the connection was closed after it.
-async fn status(open: &Open, first: &str, lines: &str) -> u16 {
-    let mut http = Http::connect(open.at()).await;
+async fn status(setup: &GatewaySetup, first: &str, lines: &str) -> u16 {
+    let mut http = Http::connect(setup.at()).await;
     let rest = "content-type: application/json\r\n";
     let length = if lines.contains("ncoding") { "" } else { "content-length: 3\r\n" };
     let body = if lines.contains("ncoding") { "3\r\n\"x\"\r\n0\r\n\r\n" } else { "\"x\"" };
@@ -23,12 +23,12 @@ async fn status(open: &Open, first: &str, lines: &str) -> u16 {
 
 /// Each line of the table: the first line, the lines, whether it is taken.
 async fn check(table: &[(&str, &str, bool)]) {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     for (first, lines, is_good) in table {
-        let (first, before) = (first.replace("NOTE", NOTE), open.stage.all_runs());
-        let status = status(&open, &first, lines).await;
+        let (first, before) = (first.replace("NOTE", NOTE), setup.stage.all_runs());
+        let status = status(&setup, &first, lines).await;
         let expected = if *is_good { (200, 1) } else { (400, 0) };
-        assert_eq!((status, open.stage.all_runs() - before), expected, "{first} {lines:?}");
+        assert_eq!((status, setup.stage.all_runs() - before), expected, "{first} {lines:?}");
     }
 }
 
@@ -75,9 +75,9 @@ async fn an_absolute_target_overrides_the_host_header() {
     ])
     .await;
     // Whose name it is decides who asks.
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let first = format!("POST http://evil.example{NOTE} HTTP/1.1");
-    assert_eq!(status(&open, &first, "host: localhost\r\n").await, 401);
+    assert_eq!(status(&setup, &first, "host: localhost\r\n").await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,16 +93,17 @@ async fn a_target_with_a_fragment_or_of_unknown_form_is_refused() {
         ("POST localhostNOTE HTTP/1.1", "host: localhost\r\n", false),
     ])
     .await;
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     // Nothing is done for these, and nothing is wrong with them.
     for first in ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1"] {
-        assert_eq!(status(&open, first, "host:\r\n").await, 404, "{first}");
+        assert_eq!(status(&setup, first, "host:\r\n").await, 404, "{first}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_0_needs_no_host_and_has_no_chunked_encoding() {
-    let open = Open::with(|node| node, |door| door.tokens(super::judge)).await;
+    let setup =
+        GatewaySetup::with(|node| node, |gateway| gateway.tokens(super::verify_token)).await;
     let good = format!("authorization: Bearer {}\r\n", super::TOKEN);
     let first = format!("POST {NOTE} HTTP/1.0");
     for (lines, expected) in [
@@ -112,7 +113,7 @@ async fn http_1_0_needs_no_host_and_has_no_chunked_encoding() {
         ("host: u@a\r\n", 400),
         ("transfer-encoding: chunked\r\n", 400),
     ] {
-        let status = status(&open, &first, &(good.clone() + lines)).await;
+        let status = status(&setup, &first, &(good.clone() + lines)).await;
         assert_eq!(status, expected, "{lines:?}");
     }
 }
@@ -150,8 +151,8 @@ const PROTOCOL_ERROR: u32 = 1;
 
 /// How a request of HTTP/2 with these fields is answered, on a connection of its own, and whether
 /// the connection takes another.
-async fn answered(open: &Open, fields: &[(&str, &str)]) -> h2::Answered {
-    let mut http = Http::connect(open.at()).await;
+async fn answered(setup: &GatewaySetup, fields: &[(&str, &str)]) -> h2::Answered {
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     let head: Vec<u8> = fields.iter().flat_map(|(name, value)| h2::pair(name, value)).collect();
     http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &head)).await;
@@ -166,7 +167,7 @@ async fn answered(open: &Open, fields: &[(&str, &str)]) -> h2::Answered {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_requests_name_one_host() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let with = |authority: Option<&'static str>, more: &[(&'static str, &'static str)]| {
         let authority = authority.map(|authority| (":authority", authority));
         [METHOD, SCHEME, PATH].into_iter().chain(authority).chain(more.iter().copied()).collect()
@@ -189,16 +190,16 @@ async fn http_2_requests_name_one_host() {
         (with(Some("localhost"), &[TYPE, ("content-length", "3"), ("content-length", "3")]), 400),
     ];
     for (fields, expected) in fields {
-        let answered = answered(&open, &fields).await;
+        let answered = answered(&setup, &fields).await;
         assert_eq!(answered, h2::Answered::Status(expected), "{fields:?}");
     }
-    assert_eq!(open.stage.runs("x"), 4);
+    assert_eq!(setup.stage.runs("x"), 4);
 }
 
 /// What the library refuses by itself has to stay refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_heads_that_are_malformed_are_reset() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     for fields in [
         &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("connection", "close")][..],
         &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, ("keep-alive", "timeout=5")],
@@ -221,17 +222,17 @@ async fn http_2_heads_that_are_malformed_are_reset() {
         &[METHOD, SCHEME, AUTHORITY, (":path", ""), TYPE],
         &[METHOD, SCHEME, AUTHORITY, PATH, TYPE, (":status", "200")],
     ] {
-        let answered = answered(&open, fields).await;
+        let answered = answered(&setup, fields).await;
         assert_eq!(answered, h2::Answered::Reset(PROTOCOL_ERROR), "{fields:?}");
     }
-    assert_eq!(open.stage.runs("x"), 0);
+    assert_eq!(setup.stage.runs("x"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_field_names_with_capital_letters_end_the_connection() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     for name in ["Content-Type", "x y", "x:y", ":unknown"] {
-        let mut http = Http::connect(open.at()).await;
+        let mut http = Http::connect(setup.at()).await;
         http.send(h2::preface()).await;
         let head = [h2::head(NOTE), h2::pair(name, "x")].concat();
         http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &head)).await;
@@ -240,5 +241,5 @@ async fn http_2_field_names_with_capital_letters_end_the_connection() {
         let is_refused = matches!(answered, h2::Answered::Reset(_) | h2::Answered::Closed);
         assert!(is_refused, "{name}: {answered:?}");
     }
-    assert_eq!(open.stage.runs("x"), 0);
+    assert_eq!(setup.stage.runs("x"), 0);
 }

@@ -1,8 +1,8 @@
 //! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not
 //! notice.
 
-use super::{Http, Open, h2};
-use crate::world::{Background, background, soon, until};
+use super::{GatewaySetup, Http, h2};
+use crate::world::{Background, soon, spawn, until};
 use std::{
     net::SocketAddr,
     sync::{
@@ -38,7 +38,7 @@ impl Drop for EndOnDrop {
 impl Honest {
     fn start(at: SocketAddr) -> Self {
         let is_done = Arc::<AtomicBool>::default();
-        let slowest = background(slowest_call(at, is_done.clone()));
+        let slowest = spawn(slowest_call(at, is_done.clone()));
         let slowest_elsewhere = slowest_call_elsewhere(is_done.clone());
         Self { is_done: EndOnDrop(is_done), slowest, slowest_elsewhere }
     }
@@ -81,8 +81,8 @@ fn slowest_call_elsewhere(is_done: Arc<AtomicBool>) -> oneshot::Receiver<Duratio
     thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let open = Open::anonymous().await;
-            done.send(slowest_call(open.at(), is_done).await).ok();
+            let setup = GatewaySetup::anonymous().await;
+            done.send(slowest_call(setup.at(), is_done).await).ok();
         });
     });
     slowest
@@ -104,17 +104,17 @@ async fn trickle(at: SocketAddr, first: String, byte: &'static [u8]) -> (Duratio
 }
 
 async fn check_trickle(first: &str, byte: &'static [u8], status: Option<u16>) {
-    let open = Open::anonymous().await;
-    let honest = Honest::start(open.at());
+    let setup = GatewaySetup::anonymous().await;
+    let honest = Honest::start(setup.at());
     let slow: Vec<_> =
-        (0..32).map(|_| background(trickle(open.at(), first.to_owned(), byte))).collect();
+        (0..32).map(|_| spawn(trickle(setup.at(), first.to_owned(), byte))).collect();
     for one in slow {
         let (took, answered) = soon("a slow one is cut off", one).await;
         assert!(took < CUT_WITHIN, "it took {took:?}");
         assert_eq!(answered, status, "of {first:?}");
     }
     honest.was_served().await;
-    assert_eq!(open.stage.runs("slow"), 0);
+    assert_eq!(setup.stage.runs("slow"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,9 +138,9 @@ async fn bodies_sent_at_a_byte_a_second_time_out_and_are_never_called() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_heads_that_never_end_time_out() {
-    let open = Open::anonymous().await;
-    let honest = Honest::start(open.at());
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let honest = Honest::start(setup.at());
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     http.send(h2::frame(h2::HEADERS, 0, 1, &h2::head(NOTE)[..8])).await;
     let began = Instant::now();
@@ -151,32 +151,32 @@ async fn http_2_heads_that_never_end_time_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_clients_that_stall_or_read_no_answer_time_out() {
-    let open = Open::anonymous().await;
-    let honest = Honest::start(open.at());
+    let setup = GatewaySetup::anonymous().await;
+    let honest = Honest::start(setup.at());
     let began = Instant::now();
-    let mut half = Http::connect(open.at()).await;
+    let mut half = Http::connect(setup.at()).await;
     half.send(&h2::preface()[..12]).await;
-    let mut silent = Http::connect(open.at()).await;
+    let mut silent = Http::connect(setup.at()).await;
     silent.send(h2::preface()).await;
     // A window of nothing: what is answered cannot go.
-    let mut deaf = Http::connect(open.at()).await;
-    deaf.send(h2::preface()).await;
-    deaf.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+    let mut not_reading = Http::connect(setup.at()).await;
+    not_reading.send(h2::preface()).await;
+    not_reading.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
     for (stream, method) in [(1, "Stage/Note"), (3, "Ticks/Endless")] {
         let mut head = h2::head(&format!("/v1/agents/warehouse/{method}"));
         let body = if stream == 3 { &b"1000"[..] } else { b"\"deaf\"" };
         if stream == 3 {
             head.extend(h2::pair("accept", "text/event-stream"));
         }
-        deaf.send(h2::frame(h2::HEADERS, h2::END_HEADERS, stream, &head)).await;
-        deaf.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
+        not_reading.send(h2::frame(h2::HEADERS, h2::END_HEADERS, stream, &head)).await;
+        not_reading.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
     }
-    open.stage.started("deaf").await;
-    for (name, mut http) in [("half", half), ("silent", silent), ("deaf", deaf)] {
+    setup.stage.started("deaf").await;
+    for (name, mut http) in [("half", half), ("silent", silent), ("deaf", not_reading)] {
         soon(name, http.closed()).await;
         assert!(began.elapsed() < CUT_WITHIN, "{name} took {:?}", began.elapsed());
     }
-    until("the handler is stopped", || open.ticks.running() == 0).await;
+    until("the handler is stopped", || setup.ticks.running() == 0).await;
     honest.was_served().await;
 }
 
@@ -196,17 +196,17 @@ async fn sips(http: &mut Http, bytes: usize) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_slowly_but_steadily_is_not_closed() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let path = "/v1/agents/warehouse/Ticks/Endless";
     let headers = [("accept", "text/event-stream"), ("content-type", "application/json")];
-    let [mut slow, mut slower] = [Http::connect(open.at()).await, Http::connect(open.at()).await];
+    let [mut slow, mut slower] = [Http::connect(setup.at()).await, Http::connect(setup.at()).await];
     for http in [&mut slow, &mut slower] {
         http.request("POST", path, &headers, b"10000").await;
     }
     let go_on = tokio::join!(sips(&mut slow, 4_000), sips(&mut slower, 3_000));
-    assert_eq!((go_on, open.ticks.running()), ((true, true), 2));
+    assert_eq!((go_on, setup.ticks.running()), ((true, true), 2));
     drop((slow, slower));
-    until("the handlers are stopped", || open.ticks.running() == 0).await;
+    until("the handlers are stopped", || setup.ticks.running() == 0).await;
 }
 
 /// The stream that the other side resets next. PINGs are answered meanwhile, and nothing gives it
@@ -228,8 +228,8 @@ async fn reset(http: &mut Http) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_answer_is_reset_and_others_on_its_connection_continue() {
-    let open = Open::anonymous().await;
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     // Little room for each stream, and enough for the connection.
     http.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0x10, 0])).await;
@@ -240,18 +240,18 @@ async fn an_unread_answer_is_reset_and_others_on_its_connection_continue() {
         http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, stream, &head)).await;
         http.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
     }
-    until("both run", || open.ticks.running() == 2).await;
+    until("both run", || setup.ticks.running() == 2).await;
     assert_eq!(soon("one is cut off", reset(&mut http)).await, 3);
-    until("its handler is stopped", || open.ticks.running() < 2).await;
+    until("its handler is stopped", || setup.ticks.running() < 2).await;
     http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 5, &h2::head(NOTE))).await;
     http.send(h2::frame(h2::DATA, h2::END_STREAM, 5, b"\"later\"")).await;
-    open.stage.started("later").await;
-    assert_eq!(open.ticks.running(), 1, "the silent one has done nothing");
+    setup.stage.started("later").await;
+    assert_eq!(setup.ticks.running(), 1, "the silent one has done nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_ambiguous_length_is_refused_and_a_smuggled_call_does_not_run() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let inner = format!(
         "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n\"smuggled\""
     );
@@ -274,15 +274,15 @@ async fn a_request_with_ambiguous_length_is_refused_and_a_smuggled_call_does_not
         ),
         ("transfer-encoding : chunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n"),
     ] {
-        let mut http = Http::connect(open.at()).await;
+        let mut http = Http::connect(setup.at()).await;
         http.send(outer(lines, body)).await;
         let reply = soon("an answer", http.reply()).await.expect("an answer");
         assert_eq!(reply.status, 400, "{lines:?}: {reply:?}");
         soon("the connection is closed", http.closed()).await;
     }
-    assert_eq!(open.stage.all_runs(), 0);
+    assert_eq!(setup.stage.all_runs(), 0);
     // Chunks alone are a body like any other; nothing after them is answered.
-    let mut http = Http::connect(open.at()).await;
+    let mut http = Http::connect(setup.at()).await;
     http.send(outer("transfer-encoding: chunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n")).await;
     let reply = soon("an answer", http.reply()).await.expect("an answer");
     assert_eq!(
@@ -290,12 +290,12 @@ async fn a_request_with_ambiguous_length_is_refused_and_a_smuggled_call_does_not
         (200, "\"five\"", Some("close"))
     );
     soon("the connection is closed", http.closed()).await;
-    assert_eq!((open.stage.runs("five"), open.stage.runs("smuggled")), (1, 0));
+    assert_eq!((setup.stage.runs("five"), setup.stage.runs("smuggled")), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_is_too_large_is_refused() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let headers = |count: usize, bytes: usize| {
         let lines = (0..count).map(|n| format!("x-{n}: {}\r\n", "x".repeat(bytes)));
         let lines: String = lines.collect();
@@ -304,7 +304,7 @@ async fn a_head_that_is_too_large_is_refused() {
         )
     };
     for (count, bytes, status) in [(100, 100, 200), (1, 40_000, 431), (200, 1, 431)] {
-        let mut http = Http::connect(open.at()).await;
+        let mut http = Http::connect(setup.at()).await;
         http.send(headers(count, bytes)).await;
         let reply = soon("an answer", http.reply()).await.expect("an answer");
         assert_eq!(reply.status, status, "{count} headers of {bytes} bytes");
@@ -313,9 +313,9 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_resets_end_their_connection_and_start_few_handlers() {
-    let open = Open::anonymous().await;
-    let honest = Honest::start(open.at());
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let honest = Honest::start(setup.at());
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     let mut bytes = Vec::new();
     for n in 0..5_000 {
@@ -339,15 +339,15 @@ async fn rapid_resets_end_their_connection_and_start_few_handlers() {
     soon("it is sent, or refused", sends).await;
     soon("the connection is ended", http.closed()).await;
     honest.was_served().await;
-    let runs = open.stage.runs("reset");
+    let runs = setup.stage.runs("reset");
     assert!(runs <= 250, "{runs} handlers were started");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_continuations_ends_its_connection() {
-    let open = Open::anonymous().await;
-    let honest = Honest::start(open.at());
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let honest = Honest::start(setup.at());
+    let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
     http.send(h2::frame(h2::HEADERS, 0, 1, &h2::head(NOTE))).await;
     let more = h2::frame(h2::CONTINUATION, 0, 1, &h2::pair("x", &"x".repeat(100)));

@@ -1,7 +1,7 @@
 //! Streams of replies: in Connect's envelopes, as server-sent events, and at the pace of whoever
 //! reads.
 
-use super::{Http, Open, Reply};
+use super::{GatewaySetup, Http, HttpReply};
 use crate::world::{soon, until};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
@@ -24,11 +24,11 @@ fn opened(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     all
 }
 
-async fn connect(open: &Open, method: &str, codec: &str, body: &[u8]) -> Reply {
+async fn connect(setup: &GatewaySetup, method: &str, codec: &str, body: &[u8]) -> HttpReply {
     let kind = format!("application/connect+{codec}");
     let headers = [("content-type", kind.as_str()), ("connect-protocol-version", "1")];
     let path = format!("/v1/agents/warehouse/{method}");
-    soon("an answer", Http::once(open.at(), "POST", &path, &headers, body)).await
+    soon("an answer", Http::once(setup.at(), "POST", &path, &headers, body)).await
 }
 
 const EVENTS: [(&str, &str); 2] =
@@ -36,8 +36,8 @@ const EVENTS: [(&str, &str); 2] =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envelopes_carry_every_message_and_the_last_one_the_outcome() {
-    let open = Open::anonymous().await;
-    let reply = connect(&open, "Ticks/Count", "json", &envelope("3")).await;
+    let setup = GatewaySetup::anonymous().await;
+    let reply = connect(&setup, "Ticks/Count", "json", &envelope("3")).await;
     assert_eq!(
         (reply.status, reply.header("content-type")),
         (200, Some("application/connect+json"))
@@ -54,7 +54,7 @@ async fn envelopes_carry_every_message_and_the_last_one_the_outcome() {
         end,
         json!({"metadata": {"dialback-metadata-last": ["3"], "dialback-outcome": ["ok"]}})
     );
-    let reply = connect(&open, "Ticks/Fail", "json", &envelope("null")).await;
+    let reply = connect(&setup, "Ticks/Fail", "json", &envelope("null")).await;
     let all = opened(&reply.body);
     let end: Value = serde_json::from_slice(&all[1].1).expect("JSON");
     assert_eq!((reply.status, all.len(), &*all[0].1), (200, 2, &b"7"[..]));
@@ -64,14 +64,14 @@ async fn envelopes_carry_every_message_and_the_last_one_the_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cbor_passes_envelopes_unchanged_and_bad_envelopes_are_refused_in_one() {
-    let open = Open::anonymous().await;
-    let reply = connect(&open, "Ticks/Count", "cbor", b"\0\0\0\0\x01\x02").await;
+    let setup = GatewaySetup::anonymous().await;
+    let reply = connect(&setup, "Ticks/Count", "cbor", b"\0\0\0\0\x01\x02").await;
     let all = opened(&reply.body);
     assert_eq!((all.len(), &all[1]), (3, &(0, vec![1])));
     for bad in
         [&b"2"[..], b"\0\0\0\0\x02\x02", b"\0\0\0\0\x01\x02\0\0\0\0\x01\x02", b"\x01\0\0\0\x01\x02"]
     {
-        let reply = connect(&open, "Ticks/Count", "cbor", bad).await;
+        let reply = connect(&setup, "Ticks/Count", "cbor", bad).await;
         let all = opened(&reply.body);
         assert_eq!(
             (reply.status, reply.outcome(), all.len(), all[0].0),
@@ -87,10 +87,10 @@ async fn cbor_passes_envelopes_unchanged_and_bad_envelopes_are_refused_in_one() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_carry_one_message_each_and_the_last_one_the_outcome() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     let post = async |method: &str, body: &str| {
         let path = format!("/v1/agents/warehouse/{method}");
-        soon("an answer", Http::once(open.at(), "POST", &path, &EVENTS, body.as_bytes())).await
+        soon("an answer", Http::once(setup.at(), "POST", &path, &EVENTS, body.as_bytes())).await
     };
     let reply = post("Ticks/Count", "2").await;
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/event-stream")));
@@ -107,20 +107,20 @@ async fn events_carry_one_message_each_and_the_last_one_the_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_a_first_message_gets_its_head() {
-    let open = Open::anonymous().await;
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = Http::connect(setup.at()).await;
     http.request("POST", "/v1/agents/warehouse/Ticks/Silent", &EVENTS, b"null").await;
     let head = soon("the head comes before any message", http.head()).await.expect("a head");
     assert_eq!((head.status, head.outcome()), (200, "unknown"));
-    assert_eq!(open.ticks.running(), 1);
+    assert_eq!(setup.ticks.running(), 1);
     drop(http);
-    until("the handler is stopped", || open.ticks.running() == 0).await;
+    until("the handler is stopped", || setup.ticks.running() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_throttles_the_handler_and_a_disconnect_stops_it() {
-    let open = Open::anonymous().await;
-    let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut http = Http::connect(setup.at()).await;
     http.request("POST", "/v1/agents/warehouse/Ticks/Endless", &EVENTS, b"10000").await;
     let head = soon("a head", http.head()).await.expect("a head");
     soon("the first piece", http.piece(&head)).await.expect("a piece");
@@ -129,16 +129,16 @@ async fn a_slow_reader_throttles_the_handler_and_a_disconnect_stops_it() {
     loop {
         for _ in 0..50 {
             let path = "/v1/agents/warehouse/Stage/Note";
-            assert_eq!(open.post(path, "\"meanwhile\"").await.status, 200);
+            assert_eq!(setup.post(path, "\"meanwhile\"").await.status, 200);
         }
-        let now = open.ticks.sent.load(Ordering::SeqCst);
+        let now = setup.ticks.sent.load(Ordering::SeqCst);
         if now == before {
             break;
         }
         assert!(now < 64 << 20, "{now} bytes were sent to nobody");
         before = now;
     }
-    assert_eq!(open.ticks.running(), 1);
+    assert_eq!(setup.ticks.running(), 1);
     drop(http);
-    until("the handler is stopped", || open.ticks.running() == 0).await;
+    until("the handler is stopped", || setup.ticks.running() == 0).await;
 }

@@ -1,9 +1,9 @@
 //! The door with TLS: callers by certificate, judged as on links, and certificates of a public
 //! name.
 
-use super::{Http, Open, Reply, TOKEN, judge};
-use crate::audit::Book;
-use crate::world::{Pki, Shown, World, background, quic_client, soon, until};
+use super::{GatewaySetup, Http, HttpReply, TOKEN, verify_token};
+use crate::audit::AuditLog;
+use crate::world::{Pki, Presented, World, quic_client, soon, spawn, until};
 use bytes::Bytes;
 use dialback::{ConfigUpdate, ServerCertificate, certs::LeafPem};
 use http_body_util::{BodyExt, Full};
@@ -26,7 +26,7 @@ async fn tls(
     leaf: Option<LeafPem>,
     alpn: &[u8],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let shown = leaf.map_or(Shown::Nothing, Shown::Leaf);
+    let shown = leaf.map_or(Presented::Nothing, Presented::Leaf);
     let mut config = quic_client(&world.credentials("caller/ops"), shown);
     config.alpn_protocols = vec![alpn.to_vec()];
     let tcp = TcpStream::connect(at).await?;
@@ -34,7 +34,7 @@ async fn tls(
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
-async fn post<S>(http: &mut Http<S>, headers: &[(&str, &str)], id: &str) -> Option<Reply>
+async fn post<S>(http: &mut Http<S>, headers: &[(&str, &str)], id: &str) -> Option<HttpReply>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -46,107 +46,107 @@ where
 /// Asks once with this certificate, or none. `None` if the handshake, or the connection, was
 /// refused.
 async fn once(
-    open: &Open,
+    setup: &GatewaySetup,
     leaf: Option<LeafPem>,
     headers: &[(&str, &str)],
     id: &str,
-) -> Option<Reply> {
-    let stream = tls(&open.world, open.at(), leaf, b"http/1.1").await.ok()?;
+) -> Option<HttpReply> {
+    let stream = tls(&setup.world, setup.at(), leaf, b"http/1.1").await.ok()?;
     post(&mut Http::over(stream), headers, id).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_names_the_caller_and_without_one_a_token_is_needed() {
-    let open = Open::with(|node| node, |door| door.tls().tokens(judge)).await;
-    let leaf = open.world.leaf("caller/clerk");
-    let reply = once(&open, Some(leaf), &[], "by certificate").await.expect("an answer");
+    let setup = GatewaySetup::with(|node| node, |gateway| gateway.tls().tokens(verify_token)).await;
+    let leaf = setup.world.leaf("caller/clerk");
+    let reply = once(&setup, Some(leaf), &[], "by certificate").await.expect("an answer");
     assert_eq!((reply.status, reply.text()), (200, "\"by certificate\""));
-    assert_eq!(open.stage.started("by certificate").await.caller().to_string(), "caller/clerk");
-    let nothing = once(&open, None, &[], "nothing").await.expect("an answer");
+    assert_eq!(setup.stage.started("by certificate").await.caller().to_string(), "caller/clerk");
+    let nothing = once(&setup, None, &[], "nothing").await.expect("an answer");
     nothing.expect_error(401, "unauthenticated", "not_executed");
     let good = format!("Bearer {TOKEN}");
     let token =
-        once(&open, None, &[("authorization", &good)], "by token").await.expect("an answer");
+        once(&setup, None, &[("authorization", &good)], "by token").await.expect("an answer");
     assert_eq!(token.status, 200);
-    assert_eq!(open.stage.started("by token").await.caller().to_string(), "caller/ops");
+    assert_eq!(setup.stage.started("by token").await.caller().to_string(), "caller/ops");
     let node =
-        once(&open, Some(open.world.leaf("node/edge-1")), &[], "node").await.expect("an answer");
+        once(&setup, Some(setup.world.leaf("node/edge-1")), &[], "node").await.expect("an answer");
     node.expect_error(401, "unauthenticated", "not_executed");
-    let agent = once(&open, Some(open.world.leaf("agent/warehouse")), &[], "agent")
+    let agent = once(&setup, Some(setup.world.leaf("agent/warehouse")), &[], "agent")
         .await
         .expect("an answer");
     agent.expect_error(403, "permission_denied", "not_executed");
     let foreign = World::new().leaf("caller/ops");
     assert!(
-        once(&open, Some(foreign), &[], "foreign").await.is_none(),
+        once(&setup, Some(foreign), &[], "foreign").await.is_none(),
         "another CA's caller was heard"
     );
-    assert_eq!(open.stage.all_runs(), 2);
+    assert_eq!(setup.stage.all_runs(), 2);
     // Plain HTTP gets nothing there.
-    let mut plain = Http::connect(open.at()).await;
+    let mut plain = Http::connect(setup.at()).await;
     assert!(post(&mut plain, &[], "plain").await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_rejected_in_the_handshake_is_audited_with_its_claimed_name() {
-    let book = Book::default();
-    let audit = book.audit();
-    let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
+    let audit_log = AuditLog::default();
+    let audit = audit_log.audit();
+    let setup = GatewaySetup::with(|node| node.audit(audit), |gateway| gateway.tls()).await;
     let foreign = World::new().leaf("caller/stranger");
     let facts = dialback::CertificateInfo::all_from_pem(foreign.cert.as_bytes()).expect("facts");
-    assert!(once(&open, Some(foreign), &[], "foreign").await.is_none());
+    assert!(once(&setup, Some(foreign), &[], "foreign").await.is_none());
     let claimed = [("claimed_peer", "caller/stranger"), ("claimed_serial", &facts[0].serial)];
-    let line = book.has("http_refused", &claimed).await;
+    let line = audit_log.wait_for("http_refused", &claimed).await;
     let reason = line["reason"].as_str().expect("text");
     assert!(reason.contains("handshake") && reason.contains("UnknownIssuer"), "{line}");
     assert_eq!(line["address"], "127.0.0.1", "{line}");
     // Who shows none claims nothing, and is refused by the request.
-    once(&open, None, &[], "nothing").await.expect("an answer").expect_error(
+    once(&setup, None, &[], "nothing").await.expect("an answer").expect_error(
         401,
         "unauthenticated",
         "not_executed",
     );
-    until("its line is there", || book.lines("http_refused").len() == 2).await;
-    assert_eq!(book.lines("http_refused")[1].get("claimed_peer"), None);
-    assert_eq!(open.stage.all_runs(), 0);
+    until("its line is there", || audit_log.lines("http_refused").len() == 2).await;
+    assert_eq!(audit_log.lines("http_refused")[1].get("claimed_peer"), None);
+    assert_eq!(setup.stage.all_runs(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_is_rejected_on_an_open_connection() {
-    let book = Book::default();
-    let audit = book.audit();
-    let open = Open::with(|node| node.audit(audit), |door| door.tls()).await;
-    let leaf = open.world.leaf("caller/ops");
+    let audit_log = AuditLog::default();
+    let audit = audit_log.audit();
+    let setup = GatewaySetup::with(|node| node.audit(audit), |gateway| gateway.tls()).await;
+    let leaf = setup.world.leaf("caller/ops");
     let facts = dialback::CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("facts");
-    let stream = tls(&open.world, open.at(), Some(leaf), b"http/1.1").await.expect("a handshake");
+    let stream = tls(&setup.world, setup.at(), Some(leaf), b"http/1.1").await.expect("a handshake");
     let mut http = Http::over(stream);
     assert_eq!(post(&mut http, &[], "before").await.expect("an answer").status, 200);
-    let crl = open.world.crl(&[&facts[0].serial]);
-    let next = open.world.showing(&open.world.leaf("node/edge-1"), Some(&crl));
+    let crl = setup.world.crl(&[&facts[0].serial]);
+    let next = setup.world.presenting(&setup.world.leaf("node/edge-1"), Some(&crl));
     let next = ConfigUpdate { credentials: Some(next), ..ConfigUpdate::default() };
-    open.node.apply(next).await.expect("applied");
+    setup.node.apply(next).await.expect("applied");
     let refused = post(&mut http, &[], "after").await.expect("an answer");
     refused.expect_error(401, "unauthenticated", "not_executed");
     let claimed = [("claimed_peer", "caller/ops"), ("claimed_serial", &facts[0].serial)];
-    let line = book.has("http_refused", &claimed).await;
+    let line = audit_log.wait_for("http_refused", &claimed).await;
     assert!(line["reason"].as_str().is_some_and(|text| text.contains("revoked")), "{line}");
-    assert_eq!((open.stage.runs("before"), open.stage.runs("after")), (1, 0));
+    assert_eq!((setup.stage.runs("before"), setup.stage.runs("after")), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_with_an_expired_intermediate_is_rejected_on_an_open_connection() {
-    let open = Open::with(|node| node, |door| door.tls()).await;
+    let setup = GatewaySetup::with(|node| node, |gateway| gateway.tls()).await;
     let pki = Pki::new();
-    let node = open.world.leaf("node/edge-1");
-    let both = Pki::load(&node, &(open.world.ca().pem().to_owned() + &pki.root_pem));
+    let node = setup.world.leaf("node/edge-1");
+    let both = Pki::load(&node, &(setup.world.ca().pem().to_owned() + &pki.root_pem));
     let both = ConfigUpdate { credentials: Some(both.expect("loaded")), ..ConfigUpdate::default() };
-    open.node.apply(both).await.expect("applied");
+    setup.node.apply(both).await.expect("applied");
     let now = SystemTime::now();
     let ends = now + Duration::from_secs(3);
     let brief = pki.intermediate(now - Duration::from_secs(3_600), ends);
     let connect = async |others: &[&str]| {
         let leaf = pki.leaf(&pki.profile("caller/ops"), others);
-        let stream = tls(&open.world, open.at(), Some(leaf), b"http/1.1").await;
+        let stream = tls(&setup.world, setup.at(), Some(leaf), b"http/1.1").await;
         Http::over(stream.expect("a handshake"))
     };
     let (mut brief, mut spare) = (connect(&[&brief]).await, connect(&[&brief, &pki.good]).await);
@@ -155,7 +155,7 @@ async fn a_certificate_with_an_expired_intermediate_is_rejected_on_an_open_conne
     let refused = post(&mut brief, &[], "after").await.expect("an answer");
     refused.expect_error(401, "unauthenticated", "not_executed");
     assert_eq!(post(&mut spare, &[], "spare").await.expect("an answer").status, 200);
-    assert_eq!(open.stage.runs("after"), 0);
+    assert_eq!(setup.stage.runs("after"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,17 +165,21 @@ async fn a_configured_server_certificate_is_presented_and_can_be_replaced() {
         ServerCertificate::from_pem(leaf.cert.as_bytes(), leaf.key.as_bytes()).expect("a pair")
     };
     let (first, second) = (public.leaf("node/public"), public.leaf("node/public"));
-    let open = Open::with(|node| node, |door| door.certificate(named(&first)).tokens(judge)).await;
+    let setup = GatewaySetup::with(
+        |node| node,
+        |gateway| gateway.certificate(named(&first)).tokens(verify_token),
+    )
+    .await;
     let shown = async |world: &World| {
-        let stream = tls(world, open.at(), None, b"http/1.1").await.ok()?;
+        let stream = tls(world, setup.at(), None, b"http/1.1").await.ok()?;
         stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec())
     };
-    assert!(shown(&open.world).await.is_none(), "the node's own certificate was shown");
+    assert!(shown(&setup.world).await.is_none(), "the node's own certificate was shown");
     let before = shown(&public).await.expect("a certificate");
-    open.gateway.set_certificate(Some(named(&second)));
+    setup.gateway.set_certificate(Some(named(&second)));
     assert_ne!(shown(&public).await.expect("a certificate"), before);
-    open.gateway.set_certificate(None);
-    assert!(shown(&open.world).await.is_some(), "the node's own certificate was not shown");
+    setup.gateway.set_certificate(None);
+    assert!(shown(&setup.world).await.is_some(), "the node's own certificate was not shown");
 }
 
 /// One call over HTTP/2.
@@ -186,7 +190,7 @@ where
     let io = TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
-    let _connection = background(async move { drop(connection.await) });
+    let _connection = spawn(async move { drop(connection.await) });
     let mut request = hyper::Request::post(uri).header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -199,13 +203,13 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_works_by_prior_knowledge_without_tls_and_by_alpn_with_tls() {
-    let plain = Open::anonymous().await;
+    let plain = GatewaySetup::anonymous().await;
     let stream = TcpStream::connect(plain.at()).await.expect("a connection");
     let (status, body) = over_h2(stream, &format!("http://localhost{NOTE}"), &[]).await;
     assert_eq!((status, &*body), (200, &b"\"h2\""[..]));
-    let open = Open::with(|node| node, |door| door.tls().tokens(judge)).await;
-    let leaf = open.world.leaf("caller/ops");
-    let stream = tls(&open.world, open.at(), Some(leaf), b"h2").await.expect("a handshake");
+    let setup = GatewaySetup::with(|node| node, |gateway| gateway.tls().tokens(verify_token)).await;
+    let leaf = setup.world.leaf("caller/ops");
+    let stream = tls(&setup.world, setup.at(), Some(leaf), b"h2").await.expect("a handshake");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let (status, body) = over_h2(stream, &format!("https://localhost{NOTE}"), &[]).await;
     assert_eq!((status, &*body), (200, &b"\"h2\""[..]));

@@ -1,7 +1,7 @@
 //! First packets of strangers, made by hand: QUIC Initials that decrypt, and whose handshake never
 //! goes on (RFC 9000, section 17.2.2).
 
-use crate::world::Dice;
+use crate::world::Rng;
 use rustls::{
     CipherSuite, Side,
     quic::{Keys, Suite, Version},
@@ -13,25 +13,25 @@ const TAG_BYTES: usize = 16;
 const NUMBER_BYTES: usize = 4;
 
 /// Makes first packets, each for a connection of its own.
-pub(crate) struct Strangers {
+pub(crate) struct InitialFactory {
     suite: Suite,
-    dice: Dice,
+    rng: Rng,
 }
 
 /// What such a packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stranger {
+pub(crate) enum InitialKind {
     /// The beginning of a ClientHello, the rest of which never comes.
-    Stalls,
+    StalledHello,
     /// What is no TLS.
-    Babbles,
+    NotTls,
     /// A packet that was damaged: it does not decrypt.
     Damaged,
     /// No packet at all.
-    Noise,
+    RandomBytes,
 }
 
-impl Strangers {
+impl InitialFactory {
     /// Takes the suite from somebody's TLS.
     pub(crate) fn new(tls: &rustls::ClientConfig, seed: u64) -> Self {
         let suites = &tls.crypto_provider().cipher_suites;
@@ -40,49 +40,49 @@ impl Strangers {
             .find(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
             .and_then(|suite| suite.tls13())
             .and_then(|suite| suite.quic_suite());
-        Self { suite: suite.expect("the suite of first packets"), dice: Dice::new(seed, 5) }
+        Self { suite: suite.expect("the suite of first packets"), rng: Rng::new(seed, 5) }
     }
 
     /// One more datagram.
-    pub(crate) fn datagram(&mut self, what: Stranger) -> Vec<u8> {
+    pub(crate) fn datagram(&mut self, what: InitialKind) -> Vec<u8> {
         match what {
-            Stranger::Stalls => {
+            InitialKind::StalledHello => {
                 // ClientHello, 1,024 bytes long, of which these are the first.
                 let mut hello = vec![1, 0, 4, 0];
-                hello.extend_from_slice(&self.noise(300));
+                hello.extend_from_slice(&self.random_bytes(300));
                 self.initial(&hello)
             }
-            Stranger::Babbles => {
-                let babble = self.noise(200);
-                self.initial(&babble)
+            InitialKind::NotTls => {
+                let garbage = self.random_bytes(200);
+                self.initial(&garbage)
             }
-            Stranger::Damaged => {
+            InitialKind::Damaged => {
                 let mut packet = self.initial(&[1, 0, 4, 0]);
                 packet[600] ^= 1;
                 packet
             }
-            Stranger::Noise => self.noise(DATAGRAM_BYTES),
+            InitialKind::RandomBytes => self.random_bytes(DATAGRAM_BYTES),
         }
     }
 
-    fn noise(&mut self, bytes: usize) -> Vec<u8> {
-        let mut noise = Vec::with_capacity(bytes + 8);
-        while noise.len() < bytes {
-            noise.extend_from_slice(&self.dice.number().to_be_bytes());
+    fn random_bytes(&mut self, bytes: usize) -> Vec<u8> {
+        let mut random_bytes = Vec::with_capacity(bytes + 8);
+        while random_bytes.len() < bytes {
+            random_bytes.extend_from_slice(&self.rng.number().to_be_bytes());
         }
-        noise.truncate(bytes);
-        noise
+        random_bytes.truncate(bytes);
+        random_bytes
     }
 
     fn initial(&mut self, crypto: &[u8]) -> Vec<u8> {
-        let [to, from] = [self.noise(8), self.noise(8)];
+        let [to, from] = [self.random_bytes(8), self.random_bytes(8)];
         self.initial_of(&to, &from, &[], crypto)
     }
 
     /// A stalled handshake of the connection that its sender calls `from`; with what a Retry said,
     /// that of an address that was proved.
-    pub(crate) fn stalled(&mut self, from: [u8; 8], retry: Option<&Answer>) -> Vec<u8> {
-        let to = retry.map_or_else(|| self.noise(8), |retry| retry.from.clone());
+    pub(crate) fn stalled(&mut self, from: [u8; 8], retry: Option<&LongHeader>) -> Vec<u8> {
+        let to = retry.map_or_else(|| self.random_bytes(8), |retry| retry.from.clone());
         let token = retry.map_or(&[][..], |retry| &retry.token);
         self.initial_of(&to, &from, token, &[1, 0, 4, 0])
     }
@@ -120,7 +120,7 @@ impl Strangers {
 }
 
 /// What the head of an answer says, as far as it can be read without keys.
-pub(crate) struct Answer {
+pub(crate) struct LongHeader {
     /// It is a Retry, and not the beginning of a handshake.
     pub(crate) is_retry: bool,
     /// The connection that it is for, by our name of it.
@@ -131,7 +131,7 @@ pub(crate) struct Answer {
     token: Vec<u8>,
 }
 
-impl Answer {
+impl LongHeader {
     /// Reads a packet with a long header; others are for connections that are made.
     pub(crate) fn read(packet: &[u8]) -> Option<Self> {
         let (first, rest) = packet.split_first()?;

@@ -10,13 +10,13 @@ use quinn::{
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Longer than any limit of the library that a test waits for, shorter than anybody's patience.
-const PATIENCE: Duration = Duration::from_secs(25);
+const WAIT_MAX: Duration = Duration::from_secs(25);
 
 /// Waits for a state that has to come.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(WAIT_MAX, future).await {
         Ok(output) => output,
-        Err(_elapsed) => panic!("this did not come within {PATIENCE:?}: {what}"),
+        Err(_elapsed) => panic!("this did not come within {WAIT_MAX:?}: {what}"),
     }
 }
 
@@ -138,7 +138,7 @@ impl RawListener {
 
 /// How a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum StreamEnd {
     Fin,
     Reset(u64),
     Lost,
@@ -173,9 +173,9 @@ impl RawStream {
     }
 
     /// The next frame, or how the stream ended.
-    pub(crate) async fn frame(&mut self) -> Result<(u8, Vec<u8>), Ended> {
+    pub(crate) async fn frame(&mut self) -> Result<(u8, Vec<u8>), StreamEnd> {
         loop {
-            if let Some((kind, payload, bytes)) = cut(&self.received) {
+            if let Some((kind, payload, bytes)) = parse_frame(&self.received) {
                 self.received.drain(..bytes);
                 return Ok((kind, payload));
             }
@@ -184,10 +184,10 @@ impl RawStream {
                 Ok(Some(chunk)) => self.received.extend_from_slice(&chunk.bytes),
                 Ok(None) => {
                     assert!(self.received.is_empty(), "a frame was cut: {:02x?}", self.received);
-                    return Err(Ended::Fin);
+                    return Err(StreamEnd::Fin);
                 }
-                Err(ReadError::Reset(code)) => return Err(Ended::Reset(code.into_inner())),
-                Err(_) => return Err(Ended::Lost),
+                Err(ReadError::Reset(code)) => return Err(StreamEnd::Reset(code.into_inner())),
+                Err(_) => return Err(StreamEnd::Lost),
             }
         }
     }
@@ -216,17 +216,17 @@ impl RawStream {
 
     /// The reply: its message if there is one, and code, outcome and text of its status. It has to
     /// end with FIN.
-    pub(crate) async fn reply(&mut self) -> Reply {
+    pub(crate) async fn reply(&mut self) -> RawReply {
         let mut message = None;
         loop {
             match self.frame().await {
                 Ok((kind::HEAD, _)) => {}
                 Ok((kind::MESSAGE, payload)) => message = Some(payload),
                 Ok((kind::STATUS, payload)) => {
-                    assert_eq!(self.frame().await, Err(Ended::Fin), "after STATUS");
+                    assert_eq!(self.frame().await, Err(StreamEnd::Fin), "after STATUS");
                     let status = Cbor::decode(&payload);
                     let number = |key| status.key(key).expect("a required key").as_uint();
-                    return Reply {
+                    return RawReply {
                         message,
                         code: number(0),
                         outcome: number(1),
@@ -247,7 +247,7 @@ impl RawStream {
 
 /// A reply as it came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub(crate) struct RawReply {
     pub(crate) message: Option<Vec<u8>>,
     pub(crate) code: u64,
     pub(crate) outcome: u64,
@@ -255,7 +255,7 @@ pub(crate) struct Reply {
 }
 
 /// One frame: kind, payload, bytes taken.
-fn cut(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
+fn parse_frame(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (kind, rest) = bytes.split_first()?;
     let width = 1usize << (rest.first()? >> 6);
     let length = rest.get(..width)?;

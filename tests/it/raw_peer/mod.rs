@@ -6,8 +6,8 @@ mod initial;
 mod link;
 
 pub(crate) use cbor::Cbor;
-pub(crate) use initial::{Answer, Stranger, Strangers};
-pub(crate) use link::{Ended, RawLink, RawListener, RawStream, Settings, soon};
+pub(crate) use initial::{InitialFactory, InitialKind, LongHeader};
+pub(crate) use link::{RawLink, RawListener, RawStream, Settings, StreamEnd, soon};
 
 use dialback::{
     CredentialPem, Credentials, PeerName, Role,
@@ -28,11 +28,11 @@ impl Issuer {
     }
 
     /// `agent/warehouse`; a node's certificate is good for this machine.
-    pub(crate) fn credentials(&self, party: &str) -> Credentials {
-        let party: PeerName = party.parse().expect("a party");
+    pub(crate) fn credentials(&self, peer: &str) -> Credentials {
+        let peer: PeerName = peer.parse().expect("a party");
         let hosts: &[&str] =
-            if party.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
-        let profile = LeafProfile::new(self.0.trust_domain(), &party, hosts, SystemTime::now());
+            if peer.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
+        let profile = LeafProfile::new(self.0.trust_domain(), &peer, hosts, SystemTime::now());
         let leaf = self.0.leaf(&profile).expect("a leaf");
         Credentials::from_pem(&CredentialPem {
             cert: leaf.cert.as_bytes(),
@@ -184,15 +184,15 @@ pub(crate) fn ping(number: u64) -> Vec<u8> {
 
 /// DRAIN: streams up to this one were taken.
 pub(crate) fn drain(last_stream: u64) -> Vec<u8> {
-    let words =
+    let fields =
         [(0, Cbor::text("raw drains")), (1, Cbor::Uint(5_000)), (2, Cbor::Uint(last_stream))];
-    frame(kind::DRAIN, &Cbor::map(words).encode())
+    frame(kind::DRAIN, &Cbor::map(fields).encode())
 }
 
 /// GOODBYE with a link code.
 pub(crate) fn goodbye(code: u64) -> Vec<u8> {
-    let words = [(0, Cbor::Uint(code)), (1, Cbor::text("raw has finished"))];
-    frame(kind::GOODBYE, &Cbor::map(words).encode())
+    let fields = [(0, Cbor::Uint(code)), (1, Cbor::text("raw has finished"))];
+    frame(kind::GOODBYE, &Cbor::map(fields).encode())
 }
 
 /// MESSAGE with a text.

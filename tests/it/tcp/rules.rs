@@ -1,7 +1,7 @@
 //! Who may reach a forward: rules for methods open none, on the node and on the agent; and who
 //! learns of it.
 
-use super::place::{Upstream, opened};
+use super::setup::{TcpUpstream, opened};
 use crate::world::{World, attached, check_status, soon};
 use dialback::{
     AgentPolicy, CallKind, Callee, Code, NodePolicy, Outcome, Status,
@@ -13,14 +13,14 @@ fn allow(method: &str) -> AllowRule {
 }
 
 /// What becomes of a connection; the upstream sees one if and only if it was let through.
-async fn reaches(callee: &Callee, upstream: &Upstream) -> Result<(), Status> {
+async fn reaches(callee: &Callee, upstream: &TcpUpstream) -> Result<(), Status> {
     let stream = opened(callee.tcp("db")).await?;
     drop((stream, upstream.next().await));
     Ok(())
 }
 
 async fn check_node(policy: NodePolicy, what: &str, is_open: bool) {
-    let (world, upstream) = (World::new(), Upstream::open().await);
+    let (world, upstream) = (World::new(), TcpUpstream::open().await);
     let node = world.node().policy(policy).start().await.expect("a node");
     let agent = world.agent("warehouse", node.local_addr()).tcp(upstream.forward("db"));
     let _agent = attached(agent).await;
@@ -65,8 +65,9 @@ async fn only_a_rule_for_the_forward_allows_it_on_the_agent() {
         (Some("*/*"), false),
         (Some("tcp:other"), false),
     ] {
-        let (world, upstream) = (World::new(), Upstream::open().await);
-        let node = world.node().policy(super::place::open_to_all()).start().await.expect("a node");
+        let (world, upstream) = (World::new(), TcpUpstream::open().await);
+        let node =
+            world.node().policy(super::setup::allow_all_with_tcp()).start().await.expect("a node");
         let rule = |method| AgentRule::parse("edge-1", "ops", method).expect("a rule");
         let policy = method
             .map_or_else(AgentPolicy::default, |method| AgentPolicy::default().allow(rule(method)));
@@ -84,13 +85,13 @@ async fn only_a_rule_for_the_forward_allows_it_on_the_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absent_forward_is_unimplemented_and_a_present_one_is_listed() {
-    let town = super::place::Town::open().await;
-    let callee = town.by_caller();
+    let setup = super::setup::ForwardSetup::open().await;
+    let callee = setup.by_caller();
     let absent = opened(callee.tcp("other")).await;
     let status = check_status(absent, Code::Unimplemented, Outcome::NotExecuted);
     assert_eq!(status.message(), "no forward tcp:other is hosted here");
     check_status(opened(callee.tcp("no/name")).await, Code::InvalidArgument, Outcome::NotExecuted);
-    let services = town.caller.services("warehouse").await.expect("a list");
+    let services = setup.caller.services("warehouse").await.expect("a list");
     let [tcp] = &*services else { panic!("{services:?}") };
     let paths: Vec<_> =
         tcp.methods.iter().map(|method| (method.path(&tcp.name), method.kind)).collect();
@@ -99,15 +100,15 @@ async fn an_absent_forward_is_unimplemented_and_a_present_one_is_listed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forward_belongs_to_one_agent_and_takes_no_other_kind_of_call() {
-    let town = super::place::Town::open().await;
-    let any = opened(town.caller.any().tcp("db")).await;
+    let setup = super::setup::ForwardSetup::open().await;
+    let any = opened(setup.caller.any().tcp("db")).await;
     let status = check_status(any, Code::InvalidArgument, Outcome::NotExecuted);
     assert!(status.message().contains("has to name the agent"), "{status}");
-    for callee in town.ways_in() {
+    for callee in setup.callees() {
         let unary = soon("it is refused", async { callee.call::<()>("tcp:db", &()).await }).await;
         let status = unary.expect_err("a call of another kind");
         assert!(status.is_safe_to_retry(), "{status}");
     }
-    let own = town.caller.node();
+    let own = setup.caller.node();
     check_status(opened(own.tcp("db")).await, Code::PermissionDenied, Outcome::NotExecuted);
 }

@@ -15,7 +15,7 @@ use tracing::{
 
 static LINES: LazyLock<watch::Sender<Vec<Arc<str>>>> = LazyLock::new(|| {
     // Fails only if somebody else records; the tests that wait for lines would then say so.
-    drop(tracing::subscriber::set_global_default(Recorder));
+    drop(tracing::subscriber::set_global_default(LogRecorder));
     watch::Sender::default()
 });
 
@@ -26,7 +26,7 @@ pub(super) fn record() {
 
 /// Waits for a line that has all of these parts, whether it comes or has come.
 #[track_caller]
-pub(crate) fn said(parts: &[&str]) -> impl Future<Output = Arc<str>> + use<> {
+pub(crate) fn logged(parts: &[&str]) -> impl Future<Output = Arc<str>> + use<> {
     let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
     super::soon(&format!("the log has {parts:?}"), async move {
         let has_all = |line: &Arc<str>| parts.iter().all(|part| line.contains(part));
@@ -41,9 +41,9 @@ pub(crate) fn lines_with(text: &str) -> Vec<Arc<str>> {
     LINES.borrow().iter().filter(|line| line.contains(text)).cloned().collect()
 }
 
-struct Recorder;
+struct LogRecorder;
 
-impl Subscriber for Recorder {
+impl Subscriber for LogRecorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("dialback") && *metadata.level() <= Level::INFO
     }
@@ -53,7 +53,7 @@ impl Subscriber for Recorder {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
+        let mut line = MessageVisitor(String::new());
         event.record(&mut line);
         LINES.send_modify(|lines| lines.push(line.0.into()));
     }
@@ -71,9 +71,9 @@ impl Subscriber for Recorder {
     fn exit(&self, _: &span::Id) {}
 }
 
-struct Line(String);
+struct MessageVisitor(String);
 
-impl Visit for Line {
+impl Visit for MessageVisitor {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         use fmt::Write;
         if field.name() == "message" {

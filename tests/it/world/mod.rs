@@ -2,31 +2,31 @@
 //! callers, and handlers that tell what becomes of them. Nothing is shared between two worlds, so
 //! tests run in any order and at once.
 
-mod dice;
+mod rng;
 mod ledger;
 mod log;
 mod oracle;
 mod pki;
-mod process;
+mod isolated_runtime;
 mod raw;
 mod relay;
-mod rest;
+mod baseline;
 mod stage;
 mod wait;
 
-pub(crate) use dice::{Dice, seed};
+pub(crate) use baseline::{Baseline, Memory, run_in_own_process};
+pub(crate) use isolated_runtime::IsolatedRuntime;
 pub(crate) use ledger::Ledger;
-pub(crate) use log::{lines_with, said};
+pub(crate) use log::{lines_with, logged};
 pub(crate) use oracle::Oracle;
 pub(crate) use pki::Pki;
-pub(crate) use process::Process;
 pub(crate) use raw::{
-    RawNode, Shown, TicketBox, dial_early, dial_raw, dial_raw_from, quic_client, raw_endpoint,
+    Presented, RawNode, TicketStore, dial_early, dial_raw, dial_raw_from, quic_client, raw_endpoint,
 };
-pub(crate) use relay::{Burst, Dead, Rate, Relay, Tally, Way, Weather};
-pub(crate) use rest::{Memory, Rest, alone};
-pub(crate) use stage::{End, Stage};
-pub(crate) use wait::{Background, background, heavy, lined_up, soon, until, until_told};
+pub(crate) use relay::{Burst, Dead, Direction, PathConditions, PathStats, Rate, Relay};
+pub(crate) use rng::{Rng, seed};
+pub(crate) use stage::{RunEnd, Stage};
+pub(crate) use wait::{Background, poll_in_order, soon, spawn, take_turn, until, until_event};
 
 use dialback::{
     Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,
@@ -54,23 +54,23 @@ impl World {
     }
 
     /// What a good leaf of the party says; nodes are found under every name of this machine.
-    pub(crate) fn profile(&self, party: &str) -> LeafProfile {
-        let party: PeerName = party.parse().expect("a party");
+    pub(crate) fn profile(&self, peer: &str) -> LeafProfile {
+        let peer: PeerName = peer.parse().expect("a party");
         let hosts: &[&str] =
-            if party.role == Role::Node { &["localhost", "127.0.0.1", "::1"] } else { &[] };
-        LeafProfile::new(self.ca.trust_domain(), &party, hosts, SystemTime::now())
+            if peer.role == Role::Node { &["localhost", "127.0.0.1", "::1"] } else { &[] };
+        LeafProfile::new(self.ca.trust_domain(), &peer, hosts, SystemTime::now())
     }
 
-    pub(crate) fn leaf(&self, party: &str) -> LeafPem {
-        self.ca.leaf(&self.profile(party)).expect("a leaf")
+    pub(crate) fn leaf(&self, peer: &str) -> LeafPem {
+        self.ca.leaf(&self.profile(peer)).expect("a leaf")
     }
 
-    pub(crate) fn credentials(&self, party: &str) -> Credentials {
-        self.showing(&self.leaf(party), None)
+    pub(crate) fn credentials(&self, peer: &str) -> Credentials {
+        self.presenting(&self.leaf(peer), None)
     }
 
     /// Credentials with this leaf, which mind the lists.
-    pub(crate) fn showing(&self, leaf: &LeafPem, crl: Option<&str>) -> Credentials {
+    pub(crate) fn presenting(&self, leaf: &LeafPem, crl: Option<&str>) -> Credentials {
         let pem = CredentialPem {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
@@ -107,12 +107,12 @@ impl World {
     pub(crate) fn caller(&self, name: &str, node: SocketAddr) -> CallerBuilder {
         Caller::builder(self.credentials(&format!("caller/{name}")))
             .node(node.to_string())
-            .connect_timeout(wait::GENEROUS)
+            .connect_timeout(wait::WAIT_MAX)
     }
 }
 
 /// The usual cast: a node, the agent `warehouse` with a [`Stage`], and the caller `ops`.
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     pub(crate) world: World,
     pub(crate) node: Node,
     pub(crate) agent: Agent,
@@ -122,18 +122,18 @@ pub(crate) struct Scene {
 
 /// Everybody's bounds in a scene.
 #[derive(Clone, Default)]
-pub(crate) struct Bounds {
+pub(crate) struct SetupLimits {
     pub(crate) node: Limits,
     pub(crate) agent: Limits,
     pub(crate) caller: Limits,
 }
 
-impl Scene {
+impl Setup {
     pub(crate) async fn open() -> Self {
-        Self::with(Bounds::default()).await
+        Self::with(SetupLimits::default()).await
     }
 
-    pub(crate) async fn with(bounds: Bounds) -> Self {
+    pub(crate) async fn with(bounds: SetupLimits) -> Self {
         let (world, stage) = (World::new(), Stage::default());
         let node = world.node().limits(bounds.node).start().await.expect("a node");
         let at = node.local_addr();
@@ -156,7 +156,7 @@ impl Scene {
     }
 
     /// Both of them: most promises hold for either.
-    pub(crate) fn ways_in(&self) -> [(&'static str, Callee); 2] {
+    pub(crate) fn callees(&self) -> [(&'static str, Callee); 2] {
         [("node", self.by_node()), ("caller", self.by_caller())]
     }
 
@@ -174,7 +174,7 @@ pub(crate) async fn attached(agent: AgentBuilder) -> Agent {
 }
 
 /// Bounds under which a dead peer is noticed soon.
-pub(crate) fn watchful() -> Limits {
+pub(crate) fn quick_detection() -> Limits {
     Limits {
         idle_max: Duration::from_millis(1_000),
         heartbeat_every: Duration::from_millis(200),

@@ -11,21 +11,21 @@ use std::{
 
 /// What becomes of a call on the asking side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum CallState {
     /// It has not ended.
-    Nothing,
+    Pending,
     /// It has ended so.
     Outcome(Outcome),
     /// It has ended more than once.
-    Twice,
+    EndedTwice,
     /// Its asker has gone before it ended. Only what ran can be judged.
-    Nobody,
+    CallerGone,
 }
 
 /// Collects what askers are told, call by call. Ids are those of the ledger, and each is asked
 /// once.
 #[derive(Debug, Default)]
-pub(crate) struct Oracle(Mutex<BTreeMap<String, Told>>);
+pub(crate) struct Oracle(Mutex<BTreeMap<String, CallState>>);
 
 /// A rule that an outcome, or the ledger, can break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ pub(crate) enum Rule {
     /// Each call ends in exactly one outcome.
     NotOneOutcome,
     /// Nothing runs that nobody asked for.
-    RanUnasked,
+    UnexpectedRun,
 }
 
 const RULES: [Rule; 6] = [
@@ -50,85 +50,89 @@ const RULES: [Rule; 6] = [
     Rule::FalseAppError,
     Rule::DoubleRun,
     Rule::NotOneOutcome,
-    Rule::RanUnasked,
+    Rule::UnexpectedRun,
 ];
 
 const OUTCOMES: [Outcome; 4] =
     [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown];
 
 /// The row of the calls whose askers have gone.
-const ASKER_GONE: &str = "(asker gone)";
+const CALLER_GONE: &str = "(asker gone)";
 
 impl Oracle {
     /// Somebody asks.
-    pub(crate) fn asked(&self, id: &str) {
-        let before = self.0.lock().expect("whole").insert(id.to_owned(), Told::Nothing);
+    pub(crate) fn record_call(&self, id: &str) {
+        let before = self.0.lock().expect("whole").insert(id.to_owned(), CallState::Pending);
         assert_eq!(before, None, "the id {id} was asked twice: name each call by an id of its own");
     }
 
     /// The asker of this call is told.
-    pub(crate) fn told(&self, id: &str, outcome: Outcome) {
+    pub(crate) fn record_outcome(&self, id: &str, outcome: Outcome) {
         let mut calls = self.0.lock().expect("whole");
-        let told = calls.get_mut(id).expect("it was asked");
-        *told = if *told == Told::Nothing { Told::Outcome(outcome) } else { Told::Twice };
+        let state = calls.get_mut(id).expect("it was asked");
+        *state = if *state == CallState::Pending {
+            CallState::Outcome(outcome)
+        } else {
+            CallState::EndedTwice
+        };
     }
 
     /// Asks, and writes down what is told. Whoever drops it has gone before the end.
-    pub(crate) async fn watches<R>(
+    pub(crate) async fn watch<R>(
         &self,
         id: &str,
         call: impl IntoFuture<Output = Result<R, Status>>,
     ) -> Result<R, Status> {
-        self.asked(id);
-        let gone = Gone { oracle: self, id };
+        self.record_call(id);
+        let guard = DropGuard { oracle: self, id };
         let result = call.await;
-        std::mem::forget(gone);
-        self.told(id, result.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok));
+        std::mem::forget(guard);
+        self.record_outcome(id, result.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok));
         result
     }
 
     /// How many calls have ended so.
     pub(crate) fn count(&self, outcome: Outcome) -> usize {
         let calls = self.0.lock().expect("whole");
-        calls.values().filter(|told| **told == Told::Outcome(outcome)).count()
+        calls.values().filter(|state| **state == CallState::Outcome(outcome)).count()
     }
 
     /// Judges all calls, once nothing runs any more.
-    pub(crate) fn judge(&self, ledger: &Ledger) -> Verdict {
+    pub(crate) fn verify(&self, ledger: &Ledger) -> Verdict {
         let calls = self.0.lock().expect("whole");
         let mut verdict = Verdict::default();
-        for (id, told) in &*calls {
+        for (id, state) in &*calls {
             let count = ledger.count(id);
-            verdict.add(*told, &count);
-            broken_by(*told, &count).for_each(|rule| verdict.breaks(rule, id));
+            verdict.add(*state, &count);
+            broken_by(*state, &count).for_each(|rule| verdict.breaks(rule, id));
         }
         let unasked = ledger.ids().filter(|id| !calls.contains_key(*id));
-        unasked.for_each(|id| verdict.breaks(Rule::RanUnasked, id));
+        unasked.for_each(|id| verdict.breaks(Rule::UnexpectedRun, id));
         verdict
     }
 }
 
 /// Dropped when the asker goes.
-struct Gone<'a> {
+struct DropGuard<'a> {
     oracle: &'a Oracle,
     id: &'a str,
 }
 
-impl Drop for Gone<'_> {
+impl Drop for DropGuard<'_> {
     fn drop(&mut self) {
-        self.oracle.0.lock().expect("whole").insert(self.id.to_owned(), Told::Nobody);
+        self.oracle.0.lock().expect("whole").insert(self.id.to_owned(), CallState::CallerGone);
     }
 }
 
 /// The rules that one call breaks.
-fn broken_by(told: Told, count: &Count) -> impl Iterator<Item = Rule> + use<> {
+fn broken_by(state: CallState, count: &Count) -> impl Iterator<Item = Rule> + use<> {
     let (started, finished) = (count.started(), count.finished);
-    let outcome = match told {
-        Told::Outcome(Outcome::NotExecuted) => (started > 0).then_some(Rule::FalseNotExecuted),
-        Told::Outcome(Outcome::Ok) => ((started, finished) != (1, 1)).then_some(Rule::FalseOk),
-        Told::Outcome(Outcome::AppError) => (started != 1).then_some(Rule::FalseAppError),
-        Told::Outcome(Outcome::Unknown) | Told::Nobody => None,
-        Told::Nothing | Told::Twice => Some(Rule::NotOneOutcome),
+    let outcome = match state {
+        CallState::Outcome(Outcome::NotExecuted) => (started > 0).then_some(Rule::FalseNotExecuted),
+        CallState::Outcome(Outcome::Ok) => ((started, finished) != (1, 1)).then_some(Rule::FalseOk),
+        CallState::Outcome(Outcome::AppError) => (started != 1).then_some(Rule::FalseAppError),
+        CallState::Outcome(Outcome::Unknown) | CallState::CallerGone => None,
+        CallState::Pending | CallState::EndedTwice => Some(Rule::NotOneOutcome),
     };
     let double = (count.most_for_one_attempt() > 1).then_some(Rule::DoubleRun);
     outcome.into_iter().chain(double)
@@ -143,16 +147,16 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    fn add(&mut self, told: Told, count: &Count) {
-        let name = match told {
-            Told::Outcome(outcome) => outcome.as_str(),
-            Told::Nobody => ASKER_GONE,
-            Told::Nothing | Told::Twice => return,
+    fn add(&mut self, state: CallState, count: &Count) {
+        let name = match state {
+            CallState::Outcome(outcome) => outcome.as_str(),
+            CallState::CallerGone => CALLER_GONE,
+            CallState::Pending | CallState::EndedTwice => return,
         };
         let row = self.rows.entry(name).or_default();
         let started = count.started();
-        let facts = [true, started == 0, started > 0, count.finished > 0];
-        row.iter_mut().zip(facts).for_each(|(sum, holds)| *sum += usize::from(holds));
+        let columns = [true, started == 0, started > 0, count.finished > 0];
+        row.iter_mut().zip(columns).for_each(|(sum, holds)| *sum += usize::from(holds));
     }
 
     fn breaks(&mut self, rule: Rule, id: &str) {
@@ -179,7 +183,7 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "outcome       calls  not started   started  finished")?;
-        for name in OUTCOMES.map(Outcome::as_str).into_iter().chain([ASKER_GONE]) {
+        for name in OUTCOMES.map(Outcome::as_str).into_iter().chain([CALLER_GONE]) {
             let [calls, idle, started, finished] = self.rows.get(name).copied().unwrap_or_default();
             writeln!(f, "{name:12} {calls:6} {idle:12} {started:9} {finished:9}")?;
         }
@@ -196,13 +200,13 @@ impl fmt::Display for Verdict {
 /// Calls with these outcomes against this ledger, and the rules that they break.
 #[cfg(test)]
 #[track_caller]
-fn check(told: &[(&str, Outcome)], ledger: &str, broken: &[Rule]) {
+fn check(state: &[(&str, Outcome)], ledger: &str, broken: &[Rule]) {
     let oracle = Oracle::default();
-    for (id, outcome) in told {
-        oracle.asked(id);
-        oracle.told(id, *outcome);
+    for (id, outcome) in state {
+        oracle.record_call(id);
+        oracle.record_outcome(id, *outcome);
     }
-    let verdict = oracle.judge(&Ledger::from_lines(ledger));
+    let verdict = oracle.verify(&Ledger::from_lines(ledger));
     assert_eq!(verdict.broken.keys().copied().collect::<Vec<_>>(), broken, "{verdict}");
 }
 
@@ -226,27 +230,27 @@ fn every_untrue_outcome_breaks_its_rule() {
     let twice = "started a\nstarted a\n";
     check(&[("a", Outcome::Unknown)], twice, &[Rule::DoubleRun]);
     check(&[("a", Outcome::Ok)], twice, &[Rule::FalseOk, Rule::DoubleRun]);
-    check(&[("a", Outcome::Ok)], "started a\ndone a\nstarted b\n", &[Rule::RanUnasked]);
+    check(&[("a", Outcome::Ok)], "started a\ndone a\nstarted b\n", &[Rule::UnexpectedRun]);
 }
 
 #[test]
 fn a_call_that_never_ends_or_ends_twice_breaks_a_rule() {
     let oracle = Oracle::default();
-    oracle.asked("endless");
-    oracle.asked("twice");
-    oracle.told("twice", Outcome::Ok);
-    oracle.told("twice", Outcome::Ok);
-    let verdict = oracle.judge(&Ledger::from_lines("started twice\ndone twice\n"));
+    oracle.record_call("endless");
+    oracle.record_call("twice");
+    oracle.record_outcome("twice", Outcome::Ok);
+    oracle.record_outcome("twice", Outcome::Ok);
+    let verdict = oracle.verify(&Ledger::from_lines("started twice\ndone twice\n"));
     assert_eq!(verdict.broken(Rule::NotOneOutcome), 2, "{verdict}");
 }
 
 #[tokio::test]
 async fn a_call_without_its_caller_is_checked_by_its_runs() {
     let oracle = Oracle::default();
-    let asks = oracle.watches("a", std::future::pending::<Result<(), Status>>());
-    assert!(tokio::time::timeout(std::time::Duration::ZERO, asks).await.is_err());
+    let watched = oracle.watch("a", std::future::pending::<Result<(), Status>>());
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, watched).await.is_err());
     for (ledger, double) in [("", 0), ("started a\n", 0), ("started a\nstarted a\n", 1)] {
-        let verdict = oracle.judge(&Ledger::from_lines(ledger));
+        let verdict = oracle.verify(&Ledger::from_lines(ledger));
         assert_eq!(verdict.broken(Rule::DoubleRun), double, "{verdict}");
         assert_eq!(verdict.broken.values().map(BTreeSet::len).sum::<usize>(), double, "{verdict}");
     }

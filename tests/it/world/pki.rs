@@ -69,11 +69,11 @@ impl Pki {
     }
 
     /// What a good leaf of the party says.
-    pub(crate) fn profile(&self, party: &str) -> LeafProfile {
-        let party: PeerName = party.parse().expect("a party");
+    pub(crate) fn profile(&self, peer: &str) -> LeafProfile {
+        let peer: PeerName = peer.parse().expect("a party");
         let hosts: &[&str] =
-            if party.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
-        LeafProfile::new("dialback.local", &party, hosts, SystemTime::now())
+            if peer.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
+        LeafProfile::new("dialback.local", &peer, hosts, SystemTime::now())
     }
 
     /// A leaf of the intermediate; its file goes on with these certificates.
@@ -90,8 +90,8 @@ impl Pki {
     }
 
     /// Credentials of a party whose file goes on with these certificates.
-    pub(crate) fn credentials(&self, party: &str, others: &[&str]) -> Credentials {
-        let leaf = self.leaf(&self.profile(party), others);
+    pub(crate) fn credentials(&self, peer: &str, others: &[&str]) -> Credentials {
+        let leaf = self.leaf(&self.profile(peer), others);
         Self::load(&leaf, &self.root_pem).expect("credentials")
     }
 }

@@ -27,7 +27,7 @@ use std::{
 use tokio::sync::watch;
 
 /// What a raw peer shows.
-pub(crate) enum Shown {
+pub(crate) enum Presented {
     /// No certificate.
     Nothing,
     /// This one.
@@ -35,11 +35,11 @@ pub(crate) enum Shown {
 }
 
 /// A client's TLS that believes what `good` believes and shows something else.
-pub(crate) fn quic_client(good: &Credentials, shown: Shown) -> rustls::ClientConfig {
+pub(crate) fn quic_client(good: &Credentials, presented: Presented) -> rustls::ClientConfig {
     let mut config = good.dialling_config(ALPN).expect("a config");
-    config.client_auth_cert_resolver = match shown {
-        Shown::Nothing => Arc::new(ShowsNothing),
-        Shown::Leaf(leaf) => pair(&leaf, config.crypto_provider()),
+    config.client_auth_cert_resolver = match presented {
+        Presented::Nothing => Arc::new(NoCertificate),
+        Presented::Leaf(leaf) => pair(&leaf, config.crypto_provider()),
     };
     config
 }
@@ -53,9 +53,9 @@ fn pair(leaf: &LeafPem, provider: &CryptoProvider) -> Arc<SingleCertAndKey> {
 }
 
 #[derive(Debug)]
-struct ShowsNothing;
+struct NoCertificate;
 
-impl ResolvesClientCert for ShowsNothing {
+impl ResolvesClientCert for NoCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         None
     }
@@ -66,7 +66,7 @@ impl ResolvesClientCert for ShowsNothing {
 }
 
 /// One raw link to a node, and what came of its words.
-pub(crate) struct RawLink {
+pub(crate) struct WelcomedLink {
     _endpoint: quinn::Endpoint,
     pub(crate) connection: quinn::Connection,
     send: quinn::SendStream,
@@ -77,7 +77,7 @@ pub(crate) struct RawLink {
 pub(crate) async fn dial_raw(
     config: rustls::ClientConfig,
     to: SocketAddr,
-) -> Result<RawLink, quinn::ConnectionError> {
+) -> Result<WelcomedLink, quinn::ConnectionError> {
     dial_raw_from(raw_endpoint(), config, to).await
 }
 
@@ -91,16 +91,16 @@ pub(crate) async fn dial_raw_from(
     endpoint: quinn::Endpoint,
     config: rustls::ClientConfig,
     to: SocketAddr,
-) -> Result<RawLink, quinn::ConnectionError> {
+) -> Result<WelcomedLink, quinn::ConnectionError> {
     let quic = QuicClientConfig::try_from(config).expect("TLS for QUIC");
     let config = quinn::ClientConfig::new(Arc::new(quic));
     let connecting = endpoint.connect_with(config, to, "localhost").expect("dialled");
     let connection = soon("the handshake ends", connecting).await?;
     let (send, recv) = connection.open_bi().await?;
-    let mut link = RawLink { _endpoint: endpoint, connection, send, recv };
+    let mut link = WelcomedLink { _endpoint: endpoint, connection, send, recv };
     let instance = Value::Bytes(vec![7; 16]);
-    let words = [(0, Value::Integer(1)), (1, Value::Integer(1)), (3, instance)];
-    match link.ask(0x01, words).await {
+    let fields = [(0, Value::Integer(1)), (1, Value::Integer(1)), (3, instance)];
+    match link.ask(0x01, fields).await {
         Some(0x02) => Ok(link),
         Some(kind) => panic!("the answer to HELLO was {kind:#x}"),
         None => Err(link.ended().await),
@@ -114,20 +114,20 @@ pub(crate) async fn dial_early(config: rustls::ClientConfig, to: SocketAddr) -> 
     let config = quinn::ClientConfig::new(Arc::new(quic));
     let endpoint = raw_endpoint();
     let connecting = endpoint.connect_with(config, to, "localhost").expect("dialled");
-    let (connection, taken) = connecting.into_0rtt().ok()?;
+    let (connection, is_accepted) = connecting.into_0rtt().ok()?;
     let (mut send, _recv) = connection.open_bi().await.expect("a stream");
     send.write_all(&[0x01]).await.expect("sent");
-    Some(soon("the handshake ends", taken).await)
+    Some(soon("the handshake ends", is_accepted).await)
 }
 
-impl RawLink {
+impl WelcomedLink {
     /// Sends one short control frame and gives the kind of the frame that answers it.
-    async fn ask<const N: usize>(&mut self, kind: u8, words: [(i128, Value); N]) -> Option<u8> {
-        let words: BTreeMap<_, _> =
-            words.into_iter().map(|(key, value)| (Value::Integer(key), value)).collect();
-        let words = serde_cbor::to_vec(&Value::Map(words)).expect("encodes");
-        let length = u16::try_from(words.len()).expect("a short frame") | 0x4000;
-        let frame = [&[kind], &length.to_be_bytes()[..], &words].concat();
+    async fn ask<const N: usize>(&mut self, kind: u8, fields: [(i128, Value); N]) -> Option<u8> {
+        let fields: BTreeMap<_, _> =
+            fields.into_iter().map(|(key, value)| (Value::Integer(key), value)).collect();
+        let fields = serde_cbor::to_vec(&Value::Map(fields)).expect("encodes");
+        let length = u16::try_from(fields.len()).expect("a short frame") | 0x4000;
+        let frame = [&[kind], &length.to_be_bytes()[..], &fields].concat();
         self.send.write_all(&frame).await.ok()?;
         let mut head = [0; 3];
         soon("an answer comes", self.recv.read_exact(&mut head)).await.ok()?;
@@ -140,8 +140,8 @@ impl RawLink {
 
     /// Registers without services: whether the node has confirmed it.
     pub(crate) async fn register(&mut self) -> bool {
-        let words = [(0, Value::Integer(1)), (1, Value::Array(vec![]))];
-        self.ask(0x03, words).await == Some(0x04)
+        let fields = [(0, Value::Integer(1)), (1, Value::Array(vec![]))];
+        self.ask(0x03, fields).await == Some(0x04)
     }
 
     /// How the link ended.
@@ -154,7 +154,7 @@ impl RawLink {
 /// it for a node is sent away with `UNAUTHORIZED`, which no handshake that failed can bring.
 pub(crate) struct RawNode {
     endpoint: quinn::Endpoint,
-    met: watch::Sender<Vec<bool>>,
+    handshakes: watch::Sender<Vec<bool>>,
     _task: super::Background<()>,
 }
 
@@ -165,23 +165,26 @@ impl RawNode {
         let config = quinn::ServerConfig::with_crypto(Arc::new(quic));
         let at = (Ipv4Addr::LOCALHOST, 0).into();
         let endpoint = quinn::Endpoint::server(config, at).expect("a socket");
-        let met = watch::Sender::default();
-        let task = super::background(send_away(endpoint.clone(), met.clone()));
-        Self { endpoint, met, _task: task }
+        let handshakes = watch::Sender::default();
+        let task = super::spawn(reject_all(endpoint.clone(), handshakes.clone()));
+        Self { endpoint, handshakes, _task: task }
     }
 
     /// Waits until somebody has dialled, and says whether the first one took this for a node.
     #[track_caller]
-    pub(crate) fn was_believed(&self) -> impl Future<Output = bool> + use<> {
-        let mut met = self.met.subscribe();
+    pub(crate) fn was_accepted(&self) -> impl Future<Output = bool> + use<> {
+        let mut handshakes = self.handshakes.subscribe();
         soon("somebody dials and judges", async move {
-            let met = met.wait_for(|met| !met.is_empty()).await.expect("the raw node lives");
-            met[0]
+            let handshakes = handshakes
+                .wait_for(|handshakes| !handshakes.is_empty())
+                .await
+                .expect("the raw node lives");
+            handshakes[0]
         })
     }
 
     /// Shows this leaf.
-    pub(crate) fn showing(good: &Credentials, leaf: &LeafPem) -> Self {
+    pub(crate) fn presenting(good: &Credentials, leaf: &LeafPem) -> Self {
         let mut config = good.accepting_config(ALPN).expect("a config");
         config.cert_resolver = pair(leaf, config.crypto_provider());
         Self::start(config)
@@ -193,10 +196,10 @@ impl RawNode {
 }
 
 /// Takes links one after the other, waits for the first word on each, and closes it.
-async fn send_away(endpoint: quinn::Endpoint, met: watch::Sender<Vec<bool>>) {
+async fn reject_all(endpoint: quinn::Endpoint, handshakes: watch::Sender<Vec<bool>>) {
     while let Some(incoming) = endpoint.accept().await {
         let handshake = incoming.await;
-        met.send_modify(|met| met.push(handshake.is_ok()));
+        handshakes.send_modify(|handshakes| handshakes.push(handshake.is_ok()));
         let Ok(connection) = handshake else { continue };
         if let Ok((_send, mut recv)) = connection.accept_bi().await {
             drop(recv.read_chunk(1, true).await);
@@ -210,26 +213,26 @@ async fn send_away(endpoint: quinn::Endpoint, met: watch::Sender<Vec<bool>>) {
 /// Where a raw client keeps session tickets, and a raw server its sessions: counts what is kept and
 /// what is asked for.
 #[derive(Debug)]
-pub(crate) struct TicketBox {
+pub(crate) struct TicketStore {
     client: ClientSessionMemoryCache,
     server: Arc<dyn StoresServerSessions>,
-    kept: AtomicUsize,
+    stored: AtomicUsize,
     offered: AtomicUsize,
 }
 
-impl TicketBox {
+impl TicketStore {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             client: ClientSessionMemoryCache::new(8),
             server: rustls::server::ServerSessionMemoryCache::new(8),
-            kept: AtomicUsize::new(0),
+            stored: AtomicUsize::new(0),
             offered: AtomicUsize::new(0),
         })
     }
 
     /// Sessions that were kept for later.
-    pub(crate) fn kept(&self) -> usize {
-        self.kept.load(Ordering::SeqCst)
+    pub(crate) fn stored(&self) -> usize {
+        self.stored.load(Ordering::SeqCst)
     }
 
     /// Times that somebody came back with one.
@@ -243,7 +246,7 @@ impl TicketBox {
     }
 }
 
-impl ClientSessionStore for TicketBox {
+impl ClientSessionStore for TicketStore {
     fn set_kx_hint(&self, server: ServerName<'static>, group: rustls::NamedGroup) {
         self.client.set_kx_hint(server, group);
     }
@@ -261,7 +264,7 @@ impl ClientSessionStore for TicketBox {
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 
     fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        self.kept.fetch_add(1, Ordering::SeqCst);
+        self.stored.fetch_add(1, Ordering::SeqCst);
         self.client.insert_tls13_ticket(server, ticket);
     }
 
@@ -270,9 +273,9 @@ impl ClientSessionStore for TicketBox {
     }
 }
 
-impl StoresServerSessions for TicketBox {
+impl StoresServerSessions for TicketStore {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.kept.fetch_add(1, Ordering::SeqCst);
+        self.stored.fetch_add(1, Ordering::SeqCst);
         self.server.put(key, value)
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// How a handler's future ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum RunEnd {
     /// It returned.
     Finished,
     /// It was dropped before it returned, or it panicked.
@@ -20,7 +20,7 @@ pub(crate) enum End {
 struct Run {
     id: String,
     context: Context,
-    end: Option<End>,
+    end: Option<RunEnd>,
 }
 
 /// The ledger, and the gate at which `Stage/Hold` waits.
@@ -71,7 +71,7 @@ impl Stage {
 
     async fn hold(self, id: String, ctx: Context) -> Result<String, Status> {
         let run = self.enter(&id, ctx);
-        self.pass_gate().await;
+        self.wait_for_gate().await;
         run.finish();
         Ok(id)
     }
@@ -79,7 +79,7 @@ impl Stage {
     /// Waits for the gate, then gives so many bytes.
     async fn huge(self, id: String, bytes: usize, ctx: Context) -> Result<ByteBuf, Status> {
         let run = self.enter(&id, ctx);
-        self.pass_gate().await;
+        self.wait_for_gate().await;
         run.finish();
         Ok(ByteBuf::from(vec![7; bytes]))
     }
@@ -87,11 +87,11 @@ impl Stage {
     /// Has done all its work when it waits for the gate: whoever kills it then cannot undo that.
     async fn linger(self, id: String, ctx: Context) -> Result<String, Status> {
         self.enter(&id, ctx).finish();
-        self.pass_gate().await;
+        self.wait_for_gate().await;
         Ok(id)
     }
 
-    async fn pass_gate(&self) {
+    async fn wait_for_gate(&self) {
         drop(self.is_open.subscribe().wait_for(|is_open| *is_open).await);
     }
 
@@ -105,13 +105,13 @@ impl Stage {
         self.is_open.send_replace(false);
     }
 
-    fn enter(&self, id: &str, context: Context) -> Running {
-        let mut place = 0;
+    fn enter(&self, id: &str, context: Context) -> ActiveRun {
+        let mut index = 0;
         self.runs.send_modify(|runs| {
-            place = runs.len();
+            index = runs.len();
             runs.push(Run { id: id.to_owned(), context, end: None });
         });
-        Running { stage: self.clone(), place }
+        ActiveRun { stage: self.clone(), index }
     }
 
     /// How many runs there were under this id.
@@ -129,7 +129,7 @@ impl Stage {
         let mut ledger = Ledger::default();
         for run in &*self.runs.borrow() {
             ledger.started(&run.id, run.context.attempt());
-            if run.end == Some(End::Finished) {
+            if run.end == Some(RunEnd::Finished) {
                 ledger.finished(&run.id);
             }
         }
@@ -165,7 +165,7 @@ impl Stage {
 
     /// Waits until the first run with this id has ended, and says how.
     #[track_caller]
-    pub(crate) fn ended(&self, id: &str) -> impl Future<Output = End> + use<> {
+    pub(crate) fn ended(&self, id: &str) -> impl Future<Output = RunEnd> + use<> {
         let (mut runs, id) = (self.runs.subscribe(), id.to_owned());
         soon(&format!("the handler of {id} ends"), async move {
             let end_of =
@@ -177,27 +177,27 @@ impl Stage {
 }
 
 /// A run in progress. Dropped before it has finished, it says so.
-struct Running {
+struct ActiveRun {
     stage: Stage,
-    place: usize,
+    index: usize,
 }
 
-impl Running {
+impl ActiveRun {
     fn finish(self) {
-        self.stage.runs.send_modify(|runs| runs[self.place].end = Some(End::Finished));
+        self.stage.runs.send_modify(|runs| runs[self.index].end = Some(RunEnd::Finished));
     }
 }
 
-impl Drop for Running {
+impl Drop for ActiveRun {
     fn drop(&mut self) {
         self.stage.runs.send_if_modified(|runs| {
-            let end = &mut runs[self.place].end;
-            end.is_none().then(|| *end = Some(End::Dropped)).is_some()
+            let end = &mut runs[self.index].end;
+            end.is_none().then(|| *end = Some(RunEnd::Dropped)).is_some()
         });
     }
 }
 
 #[expect(clippy::panic, reason = "that is what the method is for")]
-fn on_purpose(_run: Running) -> Result<(), Status> {
+fn on_purpose(_run: ActiveRun) -> Result<(), Status> {
     panic!("a handler panics on purpose")
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// No state in these tests takes longer, even on a machine that is busy with other things.
-pub(crate) const GENEROUS: Duration = Duration::from_secs(45);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(45);
 
 /// Between two looks at a state that cannot be subscribed to.
 pub(super) const STEP: Duration = Duration::from_millis(2);
@@ -25,7 +25,7 @@ pub(super) const STEP: Duration = Duration::from_millis(2);
 pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> + use<F> {
     let (what, at) = (what.to_owned(), Location::caller());
     async move {
-        match tokio::time::timeout(GENEROUS, future).await {
+        match tokio::time::timeout(WAIT_MAX, future).await {
             Ok(output) => output,
             Err(_elapsed) => panic!("it did not happen that {what}, awaited at {at}"),
         }
@@ -34,7 +34,7 @@ pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::
 
 /// Waits until a state holds that can only be looked at: calls in flight, tasks and former links,
 /// which have no event; files, ports and clocks, which are the system's. Where there is an event,
-/// [`until_told`] waits for it.
+/// [`until_event`] waits for it.
 #[track_caller]
 pub(crate) fn until<H>(what: &str, mut holds: H) -> impl Future<Output = ()> + use<H>
 where
@@ -50,7 +50,7 @@ where
 /// Waits until a state of a node or an agent holds that changes with its events only: who is
 /// attached, drains, or is lost. It is looked at after each event.
 #[track_caller]
-pub(crate) fn until_told<E, H>(
+pub(crate) fn until_event<E, H>(
     what: &str,
     mut events: Events<E>,
     mut holds: H,
@@ -68,7 +68,7 @@ where
 
 /// A turn for a test that needs the whole machine for a while: one such test runs at a time. The
 /// others go on beside it.
-pub(crate) async fn heavy() -> SemaphorePermit<'static> {
+pub(crate) async fn take_turn() -> SemaphorePermit<'static> {
     static TURNS: Semaphore = Semaphore::const_new(1);
     TURNS.acquire().await.expect("never closed")
 }
@@ -77,7 +77,7 @@ pub(crate) async fn heavy() -> SemaphorePermit<'static> {
 pub(crate) struct Background<T>(JoinHandle<T>);
 
 /// Starts it.
-pub(crate) fn background<F>(future: F) -> Background<F::Output>
+pub(crate) fn spawn<F>(future: F) -> Background<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
@@ -112,7 +112,7 @@ impl<T> Drop for Background<T> {
 
 /// Polls each call once, in order, so that they stand in line in this order. They go on when they
 /// are awaited.
-pub(crate) async fn lined_up<F: IntoFuture>(
+pub(crate) async fn poll_in_order<F: IntoFuture>(
     calls: impl IntoIterator<Item = F>,
 ) -> Vec<Pin<Box<F::IntoFuture>>> {
     let mut calls: Vec<_> = calls.into_iter().map(|call| Box::pin(call.into_future())).collect();

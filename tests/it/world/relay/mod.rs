@@ -2,11 +2,11 @@
 //! the node sees, and have any weather.
 
 mod path;
-mod weather;
+mod conditions;
 
-pub(crate) use weather::{Burst, Dead, Rate, Way, Weather};
+pub(crate) use conditions::{Burst, Dead, Direction, PathConditions, Rate};
 
-use super::{Background, background, dice};
+use super::{Background, rng, spawn};
 use path::Path;
 use std::{
     net::SocketAddr,
@@ -19,43 +19,43 @@ use std::{
 use tokio::sync::mpsc;
 
 /// What the path is to do from now on.
-enum Order {
+enum PathCommand {
     /// Swallow everything.
-    Cut,
+    Block,
     /// Carry again.
-    Mend,
+    Restore,
     /// Carry from other ports, and other addresses where there are any, as after a NAT has
     /// forgotten its bindings.
     Rebind,
     /// The same again and again.
     RebindEvery(Duration),
     /// Another weather, up and down.
-    Weather(Box<[Weather; 2]>),
+    PathConditions(Box<[PathConditions; 2]>),
 }
 
 /// What has become of the datagrams so far, for tests that want to know that the weather was bad.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct PathStats {
     /// By way: bytes that came and were not lost.
     pub(crate) bytes: [AtomicU64; 2],
     pub(crate) lost: AtomicU64,
-    pub(crate) held_back: AtomicU64,
-    pub(crate) doubled: AtomicU64,
-    pub(crate) changed: AtomicU64,
+    pub(crate) reordered: AtomicU64,
+    pub(crate) duplicated: AtomicU64,
+    pub(crate) corrupted: AtomicU64,
     pub(crate) rebinds: AtomicU64,
     /// Addresses that have dialled; the relay has a task for each. A party that takes a new socket
     /// is one more.
     pub(crate) diallers: AtomicU64,
 }
 
-impl Tally {
+impl PathStats {
     fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Bytes that were carried this way.
-    pub(crate) fn carried(&self, way: Way) -> u64 {
-        self.bytes[way as usize].load(Ordering::Relaxed)
+    pub(crate) fn delivered(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -63,29 +63,33 @@ impl Tally {
 /// port of its own towards the node.
 pub(crate) struct Relay {
     address: SocketAddr,
-    orders: mpsc::Sender<Order>,
-    tally: Arc<Tally>,
+    commands: mpsc::Sender<PathCommand>,
+    stats: Arc<PathStats>,
     _task: Background<()>,
 }
 
 impl Relay {
     /// A path in fair weather.
     pub(crate) async fn to(node: SocketAddr) -> Self {
-        Self::in_weather(node, Weather::default()).await
+        Self::with_conditions(node, PathConditions::default()).await
     }
 
     /// A path with this weather both ways, by the seed of the run.
-    pub(crate) async fn in_weather(node: SocketAddr, weather: Weather) -> Self {
-        Self::by_seed(node, [weather; 2], dice::seed()).await
+    pub(crate) async fn with_conditions(node: SocketAddr, conditions: PathConditions) -> Self {
+        Self::by_seed(node, [conditions; 2], rng::seed()).await
     }
 
     /// A path with this weather up and down, by a seed.
-    pub(crate) async fn by_seed(node: SocketAddr, weather: [Weather; 2], seed: u64) -> Self {
-        let tally = Arc::new(Tally::default());
-        let path = Path::lay(node, weather, seed, tally.clone()).await;
+    pub(crate) async fn by_seed(
+        node: SocketAddr,
+        conditions: [PathConditions; 2],
+        seed: u64,
+    ) -> Self {
+        let stats = Arc::new(PathStats::default());
+        let path = Path::new(node, conditions, seed, stats.clone()).await;
         let address = path.address();
-        let (orders, heard) = mpsc::channel(8);
-        Self { address, orders, tally, _task: background(path.carry(heard)) }
+        let (commands, heard) = mpsc::channel(8);
+        Self { address, commands, stats, _task: spawn(path.run(heard)) }
     }
 
     /// Where to dial.
@@ -94,32 +98,32 @@ impl Relay {
     }
 
     /// What has become of the datagrams so far.
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(crate) fn stats(&self) -> &PathStats {
+        &self.stats
     }
 
-    pub(crate) async fn cut(&self) {
-        self.order(Order::Cut).await;
+    pub(crate) async fn block(&self) {
+        self.command(PathCommand::Block).await;
     }
 
-    pub(crate) async fn mend(&self) {
-        self.order(Order::Mend).await;
+    pub(crate) async fn restore(&self) {
+        self.command(PathCommand::Restore).await;
     }
 
     pub(crate) async fn rebind(&self) {
-        self.order(Order::Rebind).await;
+        self.command(PathCommand::Rebind).await;
     }
 
     pub(crate) async fn rebind_every(&self, interval: Duration) {
-        self.order(Order::RebindEvery(interval)).await;
+        self.command(PathCommand::RebindEvery(interval)).await;
     }
 
     /// The weather changes, up and down.
-    pub(crate) async fn weather(&self, weather: [Weather; 2]) {
-        self.order(Order::Weather(Box::new(weather))).await;
+    pub(crate) async fn conditions(&self, conditions: [PathConditions; 2]) {
+        self.command(PathCommand::PathConditions(Box::new(conditions))).await;
     }
 
-    async fn order(&self, order: Order) {
-        assert!(self.orders.send(order).await.is_ok(), "the relay has ended");
+    async fn command(&self, command: PathCommand) {
+        assert!(self.commands.send(command).await.is_ok(), "the relay has ended");
     }
 }

@@ -2,8 +2,9 @@
 //! of a datagram is decided in `weather`.
 
 use super::{
-    Background, Order, Tally, background,
-    weather::{Carried, Fate, Line, Passing, Way, Weather, fate},
+    Background, PathCommand, PathStats,
+    conditions::{Bottleneck, Datagram, Decision, Delivery, Direction, PathConditions, decide},
+    spawn,
 };
 use std::{
     cmp::Reverse,
@@ -39,14 +40,14 @@ async fn other_socket(rebinds: u64) -> Arc<UdpSocket> {
 type FromNode = (SocketAddr, Vec<u8>);
 
 /// The port that the node sees of one dialling party, and who listens on it.
-struct Outer {
+struct NodeSocket {
     socket: Arc<UdpSocket>,
     _listens: Background<()>,
 }
 
-impl Outer {
+impl NodeSocket {
     fn of(socket: Arc<UdpSocket>, dialler: SocketAddr, from_node: mpsc::Sender<FromNode>) -> Self {
-        let listens = background(listen(socket.clone(), dialler, from_node));
+        let listens = spawn(listen(socket.clone(), dialler, from_node));
         Self { socket, _listens: listens }
     }
 }
@@ -64,176 +65,177 @@ async fn listen(socket: Arc<UdpSocket>, dialler: SocketAddr, from_node: mpsc::Se
 }
 
 /// A datagram that leaves later. Ordered by when, then by which came first.
-type Leaving = Reverse<(Instant, u64, Parcel)>;
+type Queued = Reverse<(Instant, u64, QueuedDatagram)>;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Parcel {
-    way: u8,
+struct QueuedDatagram {
+    direction: u8,
     dialler: SocketAddr,
     bytes: Vec<u8>,
 }
 
 /// The path. One task owns it.
 pub(super) struct Path {
-    near: Arc<UdpSocket>,
+    dialler_socket: Arc<UdpSocket>,
     node: SocketAddr,
-    outers: HashMap<SocketAddr, Outer>,
+    node_sockets: HashMap<SocketAddr, NodeSocket>,
     from_node: (mpsc::Sender<FromNode>, mpsc::Receiver<FromNode>),
-    weather: [Weather; 2],
-    lines: [Line; 2],
+    conditions: [PathConditions; 2],
+    bottlenecks: [Bottleneck; 2],
     numbers: [u64; 2],
     seed: u64,
-    laid_at: Instant,
-    leaving: BinaryHeap<Leaving>,
+    started_at: Instant,
+    queue: BinaryHeap<Queued>,
     sequence: u64,
-    is_cut: bool,
+    is_blocked: bool,
     rebinds: Option<Interval>,
-    tally: Arc<Tally>,
+    stats: Arc<PathStats>,
 }
 
 impl Path {
-    pub(super) async fn lay(
+    pub(super) async fn new(
         node: SocketAddr,
-        weather: [Weather; 2],
+        conditions: [PathConditions; 2],
         seed: u64,
-        tally: Arc<Tally>,
+        stats: Arc<PathStats>,
     ) -> Self {
         Self {
-            near: socket().await,
+            dialler_socket: socket().await,
             node,
-            outers: HashMap::new(),
+            node_sockets: HashMap::new(),
             from_node: mpsc::channel(WAITING_MAX),
-            weather,
-            lines: Default::default(),
+            conditions,
+            bottlenecks: Default::default(),
             numbers: [0; 2],
             seed,
-            laid_at: Instant::now(),
-            leaving: BinaryHeap::new(),
+            started_at: Instant::now(),
+            queue: BinaryHeap::new(),
             sequence: 0,
-            is_cut: false,
+            is_blocked: false,
             rebinds: None,
-            tally,
+            stats,
         }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.near.local_addr().expect("an address")
+        self.dialler_socket.local_addr().expect("an address")
     }
 
-    pub(super) async fn carry(mut self, mut orders: mpsc::Receiver<Order>) {
-        let near = self.near.clone();
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<PathCommand>) {
+        let dialler_socket = self.dialler_socket.clone();
         let mut bytes = vec![0; 65_536];
         loop {
-            let next_leaves = self.leaving.peek().map(|Reverse((when, ..))| *when);
+            let next_due = self.queue.peek().map(|Reverse((when, ..))| *when);
             tokio::select! {
                 biased;
-                order = orders.recv() => match order {
-                    Some(order) => self.obey(order).await,
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command).await,
                     None => return,
                 },
                 () = tick(self.rebinds.as_mut()) => self.rebind().await,
-                () = sleep_until(next_leaves) => self.let_leave().await,
+                () = sleep_until(next_due) => self.send_due().await,
                 // What cannot be carried is lost, as on any path.
-                Ok((count, dialler)) = near.recv_from(&mut bytes) => {
-                    self.take(Way::Up, dialler, bytes[..count].to_vec()).await;
+                Ok((count, dialler)) = dialler_socket.recv_from(&mut bytes) => {
+                    self.receive(Direction::Up, dialler, bytes[..count].to_vec()).await;
                 }
                 Some((dialler, bytes)) = self.from_node.1.recv() => {
-                    self.take(Way::Down, dialler, bytes).await;
+                    self.receive(Direction::Down, dialler, bytes).await;
                 }
             }
         }
     }
 
-    async fn obey(&mut self, order: Order) {
-        match order {
-            Order::Cut => self.is_cut = true,
-            Order::Mend => self.is_cut = false,
-            Order::Rebind => self.rebind().await,
-            Order::RebindEvery(interval) => {
+    async fn handle(&mut self, command: PathCommand) {
+        match command {
+            PathCommand::Block => self.is_blocked = true,
+            PathCommand::Restore => self.is_blocked = false,
+            PathCommand::Rebind => self.rebind().await,
+            PathCommand::RebindEvery(interval) => {
                 let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.rebinds = Some(ticks);
             }
-            Order::Weather(weather) => self.weather = *weather,
+            PathCommand::PathConditions(conditions) => self.conditions = *conditions,
         }
     }
 
     /// Every dialling party gets another address; what was on its way to the old ones is lost.
     async fn rebind(&mut self) {
-        Tally::add(&self.tally.rebinds, 1);
-        let rebinds = self.tally.rebinds.load(Ordering::Relaxed);
-        for (dialler, outer) in &mut self.outers {
+        PathStats::add(&self.stats.rebinds, 1);
+        let rebinds = self.stats.rebinds.load(Ordering::Relaxed);
+        for (dialler, node_socket) in &mut self.node_sockets {
             let socket = other_socket(rebinds).await;
-            *outer = Outer::of(socket, *dialler, self.from_node.0.clone());
+            *node_socket = NodeSocket::of(socket, *dialler, self.from_node.0.clone());
         }
     }
 
-    async fn take(&mut self, way: Way, dialler: SocketAddr, bytes: Vec<u8>) {
-        let (weather, at) = (self.weather[way as usize], self.laid_at.elapsed());
-        let number = self.numbers[way as usize];
-        self.numbers[way as usize] += 1;
-        let passing = Passing { way, number, at, bytes: bytes.len() };
-        let carried = match fate(self.seed, &weather, passing) {
-            Fate::Carried(carried) if !self.is_cut => carried,
-            _ => return Tally::add(&self.tally.lost, 1),
+    async fn receive(&mut self, direction: Direction, dialler: SocketAddr, bytes: Vec<u8>) {
+        let (conditions, at) = (self.conditions[direction as usize], self.started_at.elapsed());
+        let number = self.numbers[direction as usize];
+        self.numbers[direction as usize] += 1;
+        let datagram = Datagram { direction, number, at, bytes: bytes.len() };
+        let delivery = match decide(self.seed, &conditions, datagram) {
+            Decision::Delivered(delivery) if !self.is_blocked => delivery,
+            _ => return PathStats::add(&self.stats.lost, 1),
         };
-        let waits = match weather.rate {
-            Some(rate) => self.lines[way as usize].takes(rate, at, bytes.len()),
+        let waits = match conditions.rate {
+            Some(rate) => self.bottlenecks[direction as usize].admit(rate, at, bytes.len()),
             None => Some(Duration::ZERO),
         };
-        let Some(waits) = waits else { return Tally::add(&self.tally.lost, 1) };
-        self.count(way, &carried, bytes.len());
-        self.send(Parcel { way: way as u8, dialler, bytes }, carried, waits).await;
+        let Some(waits) = waits else { return PathStats::add(&self.stats.lost, 1) };
+        self.count(direction, &delivery, bytes.len());
+        self.send(QueuedDatagram { direction: direction as u8, dialler, bytes }, delivery, waits)
+            .await;
     }
 
-    fn count(&self, way: Way, carried: &Carried, bytes: usize) {
-        let Tally { held_back, doubled, changed, .. } = &*self.tally;
-        Tally::add(&self.tally.bytes[way as usize], bytes as u64);
-        Tally::add(held_back, carried.is_held_back.into());
-        Tally::add(doubled, carried.again_after.is_some().into());
-        Tally::add(changed, carried.changed.is_some().into());
+    fn count(&self, direction: Direction, delivery: &Delivery, bytes: usize) {
+        let PathStats { reordered, duplicated, corrupted, .. } = &*self.stats;
+        PathStats::add(&self.stats.bytes[direction as usize], bytes as u64);
+        PathStats::add(reordered, delivery.is_reordered.into());
+        PathStats::add(duplicated, delivery.duplicate_after.is_some().into());
+        PathStats::add(corrupted, delivery.corrupted.is_some().into());
     }
 
-    async fn send(&mut self, mut parcel: Parcel, carried: Carried, waits: Duration) {
-        if let Some((at, bits)) = carried.changed {
-            parcel.bytes[at] ^= bits;
+    async fn send(&mut self, mut queued: QueuedDatagram, delivery: Delivery, waits: Duration) {
+        if let Some((at, bits)) = delivery.corrupted {
+            queued.bytes[at] ^= bits;
         }
-        if let Some(again_after) = carried.again_after {
-            let Parcel { way, dialler, ref bytes } = parcel;
-            let again = Parcel { way, dialler, bytes: bytes.clone() };
-            self.later(again, waits + again_after).await;
+        if let Some(duplicate_after) = delivery.duplicate_after {
+            let QueuedDatagram { direction, dialler, ref bytes } = queued;
+            let again = QueuedDatagram { direction, dialler, bytes: bytes.clone() };
+            self.send_later(again, waits + duplicate_after).await;
         }
-        self.later(parcel, waits + carried.after).await;
+        self.send_later(queued, waits + delivery.after).await;
     }
 
-    async fn later(&mut self, parcel: Parcel, after: Duration) {
+    async fn send_later(&mut self, queued: QueuedDatagram, after: Duration) {
         if after.is_zero() {
-            return self.deliver(parcel).await;
+            return self.deliver(queued).await;
         }
         self.sequence += 1;
-        self.leaving.push(Reverse((Instant::now() + after, self.sequence, parcel)));
+        self.queue.push(Reverse((Instant::now() + after, self.sequence, queued)));
     }
 
-    async fn let_leave(&mut self) {
+    async fn send_due(&mut self) {
         let now = Instant::now();
-        while self.leaving.peek().is_some_and(|Reverse((when, ..))| *when <= now) {
-            let Some(Reverse((_, _, parcel))) = self.leaving.pop() else { return };
-            if !self.is_cut {
-                self.deliver(parcel).await;
+        while self.queue.peek().is_some_and(|Reverse((when, ..))| *when <= now) {
+            let Some(Reverse((_, _, queued))) = self.queue.pop() else { return };
+            if !self.is_blocked {
+                self.deliver(queued).await;
             }
         }
     }
 
-    async fn deliver(&mut self, Parcel { way, dialler, bytes }: Parcel) {
-        if way == Way::Down as u8 {
-            return drop(self.near.send_to(&bytes, dialler).await);
+    async fn deliver(&mut self, QueuedDatagram { direction, dialler, bytes }: QueuedDatagram) {
+        if direction == Direction::Down as u8 {
+            return drop(self.dialler_socket.send_to(&bytes, dialler).await);
         }
-        if !self.outers.contains_key(&dialler) {
-            Tally::add(&self.tally.diallers, 1);
-            let outer = Outer::of(socket().await, dialler, self.from_node.0.clone());
-            self.outers.insert(dialler, outer);
+        if !self.node_sockets.contains_key(&dialler) {
+            PathStats::add(&self.stats.diallers, 1);
+            let node_socket = NodeSocket::of(socket().await, dialler, self.from_node.0.clone());
+            self.node_sockets.insert(dialler, node_socket);
         }
-        drop(self.outers[&dialler].socket.send_to(&bytes, self.node).await);
+        drop(self.node_sockets[&dialler].socket.send_to(&bytes, self.node).await);
     }
 }
 

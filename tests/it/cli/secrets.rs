@@ -1,13 +1,13 @@
 //! Secrets stay where they belong: whatever is done with keys and whatever goes wrong with them, no
 //! line of one is ever shown.
 
-use super::process::{Ended, Place};
+use super::process::{CommandOutput, WorkDir};
 use rustix::process::Signal;
 
 /// What must not be seen: every line of the key's text but for its frame, and its ends, in case a
 /// line is cut.
-fn canaries(place: &Place, key: &str) -> Vec<String> {
-    let text = place.read(key);
+fn canaries(dir: &WorkDir, key: &str) -> Vec<String> {
+    let text = dir.read(key);
     let body: Vec<&str> = text.lines().filter(|line| !line.starts_with('-')).collect();
     assert!(body.len() > 1 && body[0].len() > 40, "{key} is no key");
     // The first bytes of a key in DER are the same in every key: a type and a curve.
@@ -16,12 +16,12 @@ fn canaries(place: &Place, key: &str) -> Vec<String> {
 
 /// Each key with another's certificate, as a certificate, a CA, a list and a config; cut short, and
 /// with a mark in the middle.
-fn misused(place: &Place, level: &[&str]) -> Vec<Ended> {
+fn misused(dir: &WorkDir, level: &[&str]) -> Vec<CommandOutput> {
     let key = "certs/node-edge-1.key";
-    let whole = place.read(key);
-    place.write("cut.key", &whole[..whole.len() / 2]);
-    place.write("marked.key", whole.replacen("A", "!", 3));
-    place.write("bare.key", whole.lines().skip(1).collect::<Vec<_>>().join("\n"));
+    let whole = dir.read(key);
+    dir.write("cut.key", &whole[..whole.len() / 2]);
+    dir.write("marked.key", whole.replacen("A", "!", 3));
+    dir.write("bare.key", whole.lines().skip(1).collect::<Vec<_>>().join("\n"));
     let mut ended = Vec::new();
     for wrong in [key, "cut.key", "marked.key", "bare.key"] {
         for args in [
@@ -35,7 +35,7 @@ fn misused(place: &Place, level: &[&str]) -> Vec<Ended> {
             vec!["policy", "check", wrong],
             vec!["config", "check", wrong],
         ] {
-            ended.push(place.run(&[level, &args].concat()));
+            ended.push(dir.run(&[level, &args].concat()));
         }
     }
     ended
@@ -43,21 +43,21 @@ fn misused(place: &Place, level: &[&str]) -> Vec<Ended> {
 
 #[test]
 fn no_key_is_in_any_log_error_or_output_at_trace_level() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let level = ["--log-level", "trace"];
     let keys =
         ["node-edge-1", "agent-warehouse", "caller-ops"].map(|one| format!("certs/{one}.key"));
     let secrets: Vec<String> = keys
         .iter()
         .chain([&"certs/ca.key".to_owned()])
-        .flat_map(|key| canaries(&place, key))
+        .flat_map(|key| canaries(&dir, key))
         .collect();
     let (mut node, at) =
-        place.listening(&[&level[..], &["node", "--listen", "127.0.0.1:0"]].concat());
-    let mut agent = place.start(&[&level[..], &["agent", "--demo", "--node", &at]].concat());
-    agent.said("registered as warehouse");
+        dir.listening(&[&level[..], &["node", "--listen", "127.0.0.1:0"]].concat());
+    let mut agent = dir.start(&[&level[..], &["agent", "--demo", "--node", &at]].concat());
+    agent.wait_for_line("registered as warehouse");
     let mut ended = vec![
-        place.run(
+        dir.run(
             &[
                 &level[..],
                 &["call", "--node", &at, "warehouse", "HelloService/Hello", "-d", "\"x\""],
@@ -66,10 +66,10 @@ fn no_key_is_in_any_log_error_or_output_at_trace_level() {
         ),
     ];
     // What a running node makes of a key in the place of its certificate, and of one cut short.
-    place.write("certs/node-edge-1.pem", place.read(&keys[0]));
+    dir.write("certs/node-edge-1.pem", dir.read(&keys[0]));
     node.signal(Signal::HUP);
-    node.said("reload failed");
-    ended.extend(misused(&place, &level));
+    node.wait_for_line("reload failed");
+    ended.extend(misused(&dir, &level));
     for running in [agent, node] {
         running.signal(Signal::TERM);
         ended.push(running.end());
@@ -80,38 +80,38 @@ fn no_key_is_in_any_log_error_or_output_at_trace_level() {
         assert!(!shown.contains(secret.as_str()), "a line of a key was shown");
     }
     // The canary is where it was written: it would have been found.
-    assert!(place.read(&keys[0]).contains(&secrets[0]));
+    assert!(dir.read(&keys[0]).contains(&secrets[0]));
 }
 
 #[test]
 fn no_join_token_secret_is_in_any_log_error_or_output_at_trace_level() {
-    let place = Place::empty();
-    place.make_ca("ca");
+    let dir = WorkDir::empty();
+    dir.make_ca("ca");
     let level = ["--log-level", "trace"];
     let listen = ["enroll", "--listen", "127.0.0.1:0", "--ca-dir", "ca"];
-    let (enroller, at) = place.listening(&[&level[..], &listen].concat());
+    let (enroller, at) = dir.listening(&[&level[..], &listen].concat());
     let token = |name| {
-        let made = place.run(&["enroll", "token", "agent", name, "--ca-dir", "ca"]).expect(0, &[]);
+        let made = dir.run(&["enroll", "token", "agent", name, "--ca-dir", "ca"]).expect(0, &[]);
         made.stdout.trim().to_owned()
     };
     let (good, other) = (token("warehouse"), token("other"));
     let secrets = [&good, &other].map(|line| line.split(':').nth(3).expect("a secret").to_owned());
-    let cut = &good[..good.len() - 2];
+    let truncated = &good[..good.len() - 2];
     let renamed = other.replace("agent/other", "agent/evil");
     let mut ended = vec![];
-    for (token, code) in [(cut, 2), (&renamed, 80), (&good, 0), (&good, 2), (&other, 0)] {
+    for (token, code) in [(truncated, 2), (&renamed, 80), (&good, 0), (&good, 2), (&other, 0)] {
         let join = ["agent", "join", "--enroll", &at, "--token", token];
-        let joined = place.run(&[&level[..], &join].concat());
+        let joined = dir.run(&[&level[..], &join].concat());
         ended.push(joined.expect(code, &[]));
     }
     let again = ["agent", "join", "--enroll", &at, "--token", &good, "--dir", "again"];
-    ended.push(place.run(&[&level[..], &again].concat()).expect(80, &["TOKEN_USED"]));
+    ended.push(dir.run(&[&level[..], &again].concat()).expect(80, &["TOKEN_USED"]));
     let renew = ["agent", "renew", "--enroll", &at, "--cert", "certs/agent-other.pem"];
-    ended.push(place.run(&[&level[..], &renew].concat()).expect(0, &[]));
-    ended.push(place.run(&["certs", "list", "--dir", "ca"]).expect(0, &[]));
+    ended.push(dir.run(&[&level[..], &renew].concat()).expect(0, &[]));
+    ended.push(dir.run(&["certs", "list", "--dir", "ca"]).expect(0, &[]));
     enroller.signal(Signal::TERM);
     ended.push(enroller.end());
-    let kept = ["ca/join-tokens.jsonl", "ca/issued.jsonl"].map(|file| place.read(file)).concat();
+    let kept = ["ca/join-tokens.jsonl", "ca/issued.jsonl"].map(|file| dir.read(file)).concat();
     let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
     assert!(shown.contains("TRACE"), "traces were not on");
     for secret in &secrets {
@@ -123,15 +123,15 @@ fn no_join_token_secret_is_in_any_log_error_or_output_at_trace_level() {
 
 #[test]
 fn a_bearer_token_is_printed_only_by_the_command_that_creates_it() {
-    let place = Place::empty();
+    let dir = WorkDir::empty();
     let level = ["--log-level", "trace"];
-    let made = place.run(&[&level[..], &["token", "create", "billing"]].concat()).expect(0, &[]);
+    let made = dir.run(&[&level[..], &["token", "create", "billing"]].concat()).expect(0, &[]);
     assert_eq!(made.stderr, "");
     let token = made.stdout.trim().to_owned();
-    let kept = place.read("certs/tokens");
+    let kept = dir.read("certs/tokens");
     let mut ended = vec![];
     let mut run = |code, args: &[&str]| {
-        ended.push(place.run(&[&level[..], args].concat()).expect(code, &[]));
+        ended.push(dir.run(&[&level[..], args].concat()).expect(code, &[]));
     };
     run(0, &["token", "list"]);
     run(0, &["token", "list", "--json"]);
@@ -146,7 +146,7 @@ fn a_bearer_token_is_printed_only_by_the_command_that_creates_it() {
         token.clone(),
         token[..70].to_owned(),
     ] {
-        place.write("certs/tokens", wrong);
+        dir.write("certs/tokens", wrong);
         run(2, &["token", "list"]);
         run(2, &["token", "create", "ops"]);
         run(2, &["config", "check", "certs/tokens"]);

@@ -5,27 +5,27 @@ use std::future::Future;
 use tokio::runtime::{Builder, Runtime};
 
 /// A runtime with somebody in it, like a process of its own.
-pub(crate) struct Process<T> {
+pub(crate) struct IsolatedRuntime<T> {
     runtime: Option<Runtime>,
-    who: Option<T>,
+    peer: Option<T>,
 }
 
-impl<T: Send + 'static> Process<T> {
+impl<T: Send + 'static> IsolatedRuntime<T> {
     /// Starts the party in a new runtime.
-    pub(crate) async fn start(who: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) async fn start(peer: impl Future<Output = T> + Send + 'static) -> Self {
         let runtime =
             Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let who = runtime.spawn(who).await.expect("it started");
-        Self { runtime: Some(runtime), who: Some(who) }
+        let peer = runtime.spawn(peer).await.expect("it started");
+        Self { runtime: Some(runtime), peer: Some(peer) }
     }
 
     /// Who lives there.
-    pub(crate) fn who(&self) -> &T {
-        self.who.as_ref().expect("alive")
+    pub(crate) fn peer(&self) -> &T {
+        self.peer.as_ref().expect("alive")
     }
 
     /// Something that it does, beside what the test does.
-    pub(crate) fn runs<F>(&self, future: F)
+    pub(crate) fn spawn<F>(&self, future: F)
     where
         F: Future<Output: Send> + Send + 'static,
     {
@@ -35,18 +35,18 @@ impl<T: Send + 'static> Process<T> {
     /// Ends every task where it stands. Nothing is sent, as with SIGKILL; returns when the socket
     /// is closed.
     pub(crate) async fn kill(mut self) {
-        let (runtime, who) = (self.runtime.take(), self.who.take());
+        let (runtime, peer) = (self.runtime.take(), self.peer.take());
         // A runtime may not be dropped inside another. The party goes after it: what it says then
         // nobody carries.
         let dead = tokio::task::spawn_blocking(move || {
             drop(runtime);
-            drop(who);
+            drop(peer);
         });
         dead.await.expect("it ended");
     }
 }
 
-impl<T> Drop for Process<T> {
+impl<T> Drop for IsolatedRuntime<T> {
     fn drop(&mut self) {
         // Only when a test fails half way.
         if let Some(runtime) = self.runtime.take() {

@@ -1,6 +1,6 @@
 //! Faults that can be seen without a peer: they end at once with 2, and say what to do.
 
-use super::process::Place;
+use super::process::WorkDir;
 use dialback::{PeerName, certs::LeafProfile};
 use std::{
     fs,
@@ -13,26 +13,26 @@ const CALL: [&str; 3] = ["call", "warehouse", "Demo/Echo"];
 
 #[test]
 fn without_certificates_every_role_names_the_command_that_creates_them() {
-    let place = Place::empty();
+    let dir = WorkDir::empty();
     for command in [&["node"][..], &["agent"], &CALL, &["agents"], &["services", "warehouse"]] {
-        place.run(command).expect(2, &["error: certs does not exist", "make certs"]);
+        dir.run(command).expect(2, &["error: certs does not exist", "make certs"]);
     }
-    fs::create_dir(place.path("certs")).expect("made");
-    place.run(&CALL).expect(2, &["no certificate of role caller", "dialback certs issue"]);
+    fs::create_dir(dir.path("certs")).expect("made");
+    dir.run(&CALL).expect(2, &["no certificate of role caller", "dialback certs issue"]);
 }
 
 #[test]
 fn several_certificates_of_a_role_are_named_and_one_must_be_chosen() {
-    let place = Place::new();
-    place.issue("certs", dialback::Role::Caller, "intern");
-    place.run(&CALL).expect(2, &["caller-intern, caller-ops", "--cert"]);
+    let dir = WorkDir::new();
+    dir.issue("certs", dialback::Role::Caller, "intern");
+    dir.run(&CALL).expect(2, &["caller-intern, caller-ops", "--cert"]);
 }
 
 #[test]
 fn a_certificate_of_another_role_is_refused_before_anything_is_sent() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let cert = |command: &[&str], cert: &str, wanted: &str| {
-        let ended = place.run(&[command, &["--cert", cert]].concat());
+        let ended = dir.run(&[command, &["--cert", cert]].concat());
         ended.expect(2, &["role", wanted]);
     };
     cert(&["node"], "certs/agent-warehouse.pem", "wanted here is node");
@@ -43,9 +43,9 @@ fn a_certificate_of_another_role_is_refused_before_anything_is_sent() {
 
 #[test]
 fn unusable_files_are_named_with_the_remedy() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let with = |flags: &[&str], texts: &[&str]| {
-        let ended = place.run(&[&CALL, flags].concat()).expect(2, texts);
+        let ended = dir.run(&[&CALL, flags].concat()).expect(2, texts);
         assert!(ended.stderr.starts_with("error: ") && ended.stderr.lines().count() == 1);
     };
     let ops = "certs/caller-ops.pem";
@@ -59,46 +59,45 @@ fn unusable_files_are_named_with_the_remedy() {
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     };
-    fs::copy(place.path(ops), place.path("no.key")).expect("copied");
-    mode(&place.path("no.key"), 0o600);
+    fs::copy(dir.path(ops), dir.path("no.key")).expect("copied");
+    mode(&dir.path("no.key"), 0o600);
     with(&["--cert", ops, "--key", "no.key"], &["holds no private key", "it holds a certificate"]);
-    place.write("certs/note.pem", "not PEM");
+    dir.write("certs/note.pem", "not PEM");
     let ops_key = "certs/caller-ops.key";
     let note = ["--cert", "certs/note.pem", "--key", ops_key];
     with(&note, &["certs/note.pem holds no certificate"]);
-    mode(&place.path(ops_key), 0o644);
+    mode(&dir.path(ops_key), 0o644);
     with(&[], &["mode 0644", "chmod 600"]);
-    mode(&place.path(ops_key), 0o600);
-    fs::rename(place.path("certs/ca.pem"), place.path("ca.pem")).expect("moved");
+    mode(&dir.path(ops_key), 0o600);
+    fs::rename(dir.path("certs/ca.pem"), dir.path("ca.pem")).expect("moved");
     with(&["--cert", ops], &["ca is not given"]);
 }
 
 #[test]
 fn certificates_outside_their_validity_are_refused_with_both_dates() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let day = Duration::from_secs(24 * 3600);
     let now = SystemTime::now();
-    let ca = place.certs("certs").ca().expect("a CA");
+    let ca = dir.certs("certs").ca().expect("a CA");
     let make = |role: &str, not_before, not_after| {
         let file = format!("certs/{role}");
-        let party: PeerName = role.replace('-', "/").parse().expect("a party");
-        let profile = LeafProfile::new(ca.trust_domain(), &party, &[], now);
+        let peer: PeerName = role.replace('-', "/").parse().expect("a party");
+        let profile = LeafProfile::new(ca.trust_domain(), &peer, &[], now);
         let leaf = ca.leaf(&LeafProfile { not_before, not_after, ..profile }).expect("signed");
-        place.write(&format!("{file}.pem"), leaf.cert);
-        place.write(&format!("{file}.key"), leaf.key.as_bytes());
+        dir.write(&format!("{file}.pem"), leaf.cert);
+        dir.write(&format!("{file}.key"), leaf.key.as_bytes());
     };
     make("agent-warehouse", now - 9 * day, now - day);
-    place
-        .run(&["agent", "--node", "127.0.0.1:1"])
+    dir.run(&["agent", "--node", "127.0.0.1:1"])
         .expect(2, &["has expired", "certs issue agent warehouse", "clock"]);
     make("caller-ops", now + day, now + 9 * day);
-    place.run(&["agents", "--node", "127.0.0.1:1"]).expect(2, &["not valid yet", "clock"]);
+    dir.run(&["agents", "--node", "127.0.0.1:1"]).expect(2, &["not valid yet", "clock"]);
 }
 
 #[test]
 fn usage_errors_end_with_2() {
-    let place = Place::new();
-    place.write("latin1.json", b"\"\xe9\"");
+    let dir = WorkDir::new();
+    dir.write("latin1.json", b"\"\xe9\"");
     for (args, text) in [
         (&["-d", "hello"][..], "is not JSON"),
         (&["-d", "{"], "is not JSON"),
@@ -112,18 +111,18 @@ fn usage_errors_end_with_2() {
         (&["-H", "x"], "key: value"),
         (&["--nod", "x"], "--nod"),
     ] {
-        place.run(&[&CALL, args].concat()).expect(2, &["error: ", text]);
+        dir.run(&[&CALL, args].concat()).expect(2, &["error: ", text]);
     }
-    place.run(&["call", "Ware", "Demo/Echo"]).expect(2, &["error: ", "Ware"]);
-    place.run(&["call", "warehouse", "Echo"]).expect(2, &["error: ", "Echo"]);
-    place.run(&["call"]).expect(2, &["error: "]);
-    place.run(&["tcp"]).expect(2, &["error: "]);
-    place.run(&[]).expect(2, &["Usage"]);
+    dir.run(&["call", "Ware", "Demo/Echo"]).expect(2, &["error: ", "Ware"]);
+    dir.run(&["call", "warehouse", "Echo"]).expect(2, &["error: ", "Echo"]);
+    dir.run(&["call"]).expect(2, &["error: "]);
+    dir.run(&["tcp"]).expect(2, &["error: "]);
+    dir.run(&[]).expect(2, &["Usage"]);
 }
 
 #[test]
 fn a_ledger_without_the_demo_or_without_a_directory_is_refused() {
-    let place = Place::new();
-    place.run(&["agent", "--ledger", "l.txt"]).expect(2, &["--demo"]);
-    place.run(&["agent", "--demo", "--ledger", "no/l.txt"]).expect(2, &["no/l.txt"]);
+    let dir = WorkDir::new();
+    dir.run(&["agent", "--ledger", "l.txt"]).expect(2, &["--demo"]);
+    dir.run(&["agent", "--demo", "--ledger", "no/l.txt"]).expect(2, &["no/l.txt"]);
 }

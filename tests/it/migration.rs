@@ -1,7 +1,7 @@
 //! Parties that move: the link stays, and so do the calls on it.
 
 use crate::world::{
-    Background, Relay, Rest, Stage, World, attached, background, said, soon, until,
+    Background, Baseline, Relay, Stage, World, attached, logged, soon, spawn, until,
 };
 use dialback::{Arrivals, Limits, Node};
 use std::{
@@ -28,12 +28,12 @@ async fn an_agent_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     let address = || node.agents()[0].address.clone().expect("attached");
     for round in 0..3 {
         let id = format!("{round}");
-        let in_flight = background(handle.call::<String>("Stage/Hold", &id).into_future());
+        let in_flight = spawn(handle.call::<String>("Stage/Hold", &id).into_future());
         stage.started(&id).await;
         let before = address();
         agent.rebind().expect("a socket");
         until("the node sees another address", || address() != before).await;
-        said(&["agent/nomad moved from ", &before, &address(), "on the same link"]).await;
+        logged(&["agent/nomad moved from ", &before, &address(), "on the same link"]).await;
         stage.open();
         assert_eq!(soon("the call ends", in_flight).await.as_ref(), Ok(&id));
         stage.close();
@@ -50,7 +50,7 @@ async fn an_agent_that_takes_new_sockets_leaves_no_task_behind() {
     let handle = node.agent("nomad").handle().expect("a name");
     let note = || handle.call::<String>("Stage/Note", "n").into_future();
     assert!(soon("a call ends", note()).await.is_ok());
-    let rest = Rest::of_now();
+    let baseline = Baseline::measure();
     for _ in 0..5 {
         let address = || node.agents()[0].address.clone().expect("attached");
         let before = address();
@@ -58,7 +58,7 @@ async fn an_agent_that_takes_new_sockets_leaves_no_task_behind() {
         until("the node sees another address", || address() != before).await;
         assert!(soon("a call ends", note()).await.is_ok());
     }
-    rest.comes_back(&node).await;
+    baseline.wait_until_restored(&node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,10 +68,10 @@ async fn a_caller_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     let _agent = attached(world.agent("warehouse", node.local_addr()).serve(stage.service())).await;
     let caller = world.caller("nomad", node.local_addr()).connect().await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
-    let in_flight = background(callee.call::<String>("Stage/Hold", "a").into_future());
+    let in_flight = spawn(callee.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
     caller.rebind().expect("a socket");
-    said(&["caller/nomad moved from ", "on the same link"]).await;
+    logged(&["caller/nomad moved from ", "on the same link"]).await;
     stage.open();
     assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
     assert_eq!(callee.call::<String>("Stage/Note", "b").await.as_deref(), Ok("b"));
@@ -90,7 +90,7 @@ async fn calls_over_a_port_that_changes(changes: usize, every: Duration) {
     let mut calls = Vec::new();
     for n in 0..changes * per_change {
         ticks.tick().await;
-        calls.push(background(handle.call::<String>("Stage/Note", &format!("{n}")).into_future()));
+        calls.push(spawn(handle.call::<String>("Stage/Note", &format!("{n}")).into_future()));
         if n % per_change == per_change / 2 {
             path.rebind().await;
         }
@@ -127,7 +127,7 @@ impl Forgetful {
         let (near, far) = (bind().await.expect("a socket"), bind().await.expect("a socket"));
         let address = near.local_addr().expect("an address");
         let (forget, mut heard) = mpsc::channel(1);
-        let task = background(async move {
+        let task = spawn(async move {
             let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
             let (mut dialler, mut forgotten): (Option<SocketAddr>, Option<SocketAddr>) =
                 (None, None);
@@ -168,7 +168,7 @@ async fn an_agent_whose_socket_becomes_unresponsive_migrates_before_its_link_is_
     let agent = world.agent("nomad", path.address).limits(patient).serve(stage.service());
     let _agent = attached(agent).await;
     let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
-    let in_flight = background(handle.call::<String>("Stage/Hold", "a").into_future());
+    let in_flight = spawn(handle.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
     path.forget.send(()).await.expect("the path is there");
     stage.open();

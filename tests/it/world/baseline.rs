@@ -8,16 +8,16 @@ use tokio::runtime::{Builder, Handle};
 
 /// What there is while nothing happens.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rest {
+pub(crate) struct Baseline {
     tasks: usize,
     /// Only where nobody else opens files.
     files: Option<usize>,
 }
 
-impl Rest {
+impl Baseline {
     /// As it is now.
-    pub(crate) fn of_now() -> Self {
-        Self { tasks: tasks(), files: is_alone().then(open_files) }
+    pub(crate) fn measure() -> Self {
+        Self { tasks: tasks(), files: is_own_process().then(open_files) }
     }
 
     /// The same with so many tasks more, which have a reason.
@@ -26,7 +26,7 @@ impl Rest {
     }
 
     /// Waits until there is no more than that, and no call in flight at the node.
-    pub(crate) async fn comes_back(self, node: &Node) {
+    pub(crate) async fn wait_until_restored(self, node: &Node) {
         let in_flight = || node.agents().iter().map(|agent| agent.calls_in_flight).sum::<u64>();
         until("every place was given back", || in_flight() == 0).await;
         let Self { tasks: before, files } = self;
@@ -56,7 +56,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn of_now() -> Self {
+    pub(crate) fn measure() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kib = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -68,7 +68,7 @@ impl Memory {
     /// It has grown by no more than this since.
     #[track_caller]
     pub(crate) fn expect_growth(self, resident_max: u64, data_max: u64) {
-        let now = Self::of_now();
+        let now = Self::measure();
         println!("{self:?} before, {now:?} after");
         let [resident, data] =
             [now.resident.saturating_sub(self.resident), now.data.saturating_sub(self.data)];
@@ -77,29 +77,29 @@ impl Memory {
 }
 
 /// Says to a process that it was started for one test.
-const ALONE: &str = "DIALBACK_TEST_ALONE";
+const OWN_PROCESS: &str = "DIALBACK_TEST_ALONE";
 
-fn is_alone() -> bool {
-    std::env::var_os(ALONE).is_some()
+fn is_own_process() -> bool {
+    std::env::var_os(OWN_PROCESS).is_some()
 }
 
 /// Runs a test in a process of its own, whose files and memory are then those of the test. `name`
 /// is the test's own, with its path.
 #[track_caller]
-pub(crate) fn alone(name: &str, test: impl Future<Output = ()>) {
-    if is_alone() {
+pub(crate) fn run_in_own_process(name: &str, test: impl Future<Output = ()>) {
+    if is_own_process() {
         let runtime = Builder::new_multi_thread().enable_all().build().expect("a runtime");
         return runtime.block_on(test);
     }
-    let mut own = Command::new(std::env::current_exe().expect("a path"));
-    own.args([name, "--exact", "--include-ignored", "--nocapture"]).env(ALONE, "1");
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.args([name, "--exact", "--include-ignored", "--nocapture"]).env(OWN_PROCESS, "1");
     // What is freed goes back to the system at once, also where the C library would keep it, so
     // that what is read is what is in use.
-    own.envs([("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "262144")]);
-    let ended = own.output().expect("started");
-    let [said, faults] =
+    command.envs([("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "262144")]);
+    let ended = command.output().expect("started");
+    let [stdout, stderr] =
         [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(ended.status.success(), "{name} failed in its own process:\n{said}\n{faults}");
-    assert!(said.contains("1 passed"), "no test has the name {name}:\n{said}");
-    println!("{said}");
+    assert!(ended.status.success(), "{name} failed in its own process:\n{stdout}\n{stderr}");
+    assert!(stdout.contains("1 passed"), "no test has the name {name}:\n{stdout}");
+    println!("{stdout}");
 }

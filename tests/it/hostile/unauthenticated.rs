@@ -3,8 +3,10 @@
 //! back more than three times what it sent.
 
 use crate::{
-    raw_peer::{Answer, Issuer, RawLink, Stranger, Strangers, soon},
-    world::{Memory, Stage, World, alone, attached, background, heavy, said, seed, until},
+    raw_peer::{InitialFactory, InitialKind, Issuer, LongHeader, RawLink, soon},
+    world::{
+        Memory, Stage, World, attached, logged, run_in_own_process, seed, spawn, take_turn, until,
+    },
 };
 use dialback::{ALPN, Callee, Node, limits::HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX};
 use std::{
@@ -22,15 +24,15 @@ use std::{
 const SOURCES: u8 = 250;
 
 /// Of eight packets: stalled handshakes above all, and some of everything else.
-const MIX: [Stranger; 8] = [
-    Stranger::Stalls,
-    Stranger::Stalls,
-    Stranger::Babbles,
-    Stranger::Stalls,
-    Stranger::Noise,
-    Stranger::Stalls,
-    Stranger::Damaged,
-    Stranger::Stalls,
+const MIX: [InitialKind; 8] = [
+    InitialKind::StalledHello,
+    InitialKind::StalledHello,
+    InitialKind::NotTls,
+    InitialKind::StalledHello,
+    InitialKind::RandomBytes,
+    InitialKind::StalledHello,
+    InitialKind::Damaged,
+    InitialKind::StalledHello,
 ];
 
 /// What went each way between the strangers and the node.
@@ -147,23 +149,23 @@ async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
     let caller = world.caller("ops", at).connect().await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
     let tls = world.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
-    let mut strangers = Strangers::new(&tls, seed());
-    let packets = (0..packets).map(|n| strangers.datagram(MIX[n % MIX.len()])).collect();
+    let mut initials = InitialFactory::new(&tls, seed());
+    let packets = (0..packets).map(|n| initials.datagram(MIX[n % MIX.len()])).collect();
 
     let before = call_on(&callee, "before", |calls| calls == 500).await;
-    let (memory, began) = (Memory::of_now(), Instant::now());
+    let (memory, began) = (Memory::measure(), Instant::now());
     let flood = Flood::start(at, packets, per_second);
     until("the node asks strangers to prove themselves", || {
         Traffic::get(&flood.traffic.retries) > 0
     })
     .await;
     let called = callee.clone();
-    let during = background(async move {
+    let during = spawn(async move {
         call_on(&called, "during", |calls| calls >= 100 && began.elapsed() >= lasts).await
     });
-    let asked = Instant::now();
+    let started_at = Instant::now();
     let _late = attached(world.agent("late", at).serve(stage.service())).await;
-    let joined = asked.elapsed();
+    let joined = started_at.elapsed();
     let during = during.await;
     let (took, traffic) = (began.elapsed(), flood.traffic.clone());
     memory.expect_growth(64 * 1024, u64::MAX);
@@ -189,27 +191,28 @@ async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
 
 #[test]
 fn a_handshake_flood_delays_neither_calls_nor_an_honest_agent() {
-    let name = "hostile::strangers::a_handshake_flood_delays_neither_calls_nor_an_honest_agent";
-    alone(name, check_flood(1_000, Duration::from_millis(1_500), 4_000));
+    let name =
+        "hostile::unauthenticated::a_handshake_flood_delays_neither_calls_nor_an_honest_agent";
+    run_in_own_process(name, check_flood(1_000, Duration::from_millis(1_500), 4_000));
 }
 
 #[test]
 #[ignore = "the long form; `make test-long` runs it"]
 fn five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent() {
-    let name = "hostile::strangers::five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent";
+    let name = "hostile::unauthenticated::five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent";
     // Each comes again after eight seconds, when its handshake was given up.
-    alone(name, check_flood(5_000, Duration::from_secs(20), 40_000));
+    run_in_own_process(name, check_flood(5_000, Duration::from_secs(20), 40_000));
 }
 
 /// Passes on what a dialler sends and swallows what it is answered: the address proves nothing.
-struct Deaf {
+struct ReplyDropper {
     at: SocketAddr,
     outside: SocketAddr,
     traffic: Arc<Traffic>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Deaf {
+impl ReplyDropper {
     fn start(to: SocketAddr) -> Self {
         let [inside, outside] = [[127, 0, 0, 1], [127, 8, 0, 1]].map(|address| {
             let socket = open(address);
@@ -232,7 +235,7 @@ impl Deaf {
     }
 }
 
-impl Drop for Deaf {
+impl Drop for ReplyDropper {
     fn drop(&mut self) {
         self.traffic.is_over.store(true, Ordering::Relaxed);
         drop(self.thread.take().map(thread::JoinHandle::join));
@@ -240,9 +243,9 @@ impl Drop for Deaf {
 }
 
 /// Dials by way of the deaf one, for as long as it is not dropped.
-fn dial_in_vain(issuer: &Issuer, to: SocketAddr) -> crate::world::Background<()> {
+fn dial_unanswered(issuer: &Issuer, to: SocketAddr) -> crate::world::Background<()> {
     let credentials = issuer.credentials("caller/raw");
-    background(async move { drop(RawLink::dial(to, &credentials).await) })
+    spawn(async move { drop(RawLink::dial(to, &credentials).await) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,12 +254,13 @@ async fn an_unvalidated_address_gets_at_most_three_times_what_it_sent() {
     let (_world, issuer) = (World::new(), Issuer::new());
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
-    let deaf = Deaf::start(node.local_addr());
-    let dial = dial_in_vain(&issuer, deaf.at);
+    let reply_dropper = ReplyDropper::start(node.local_addr());
+    let dial = dial_unanswered(&issuer, reply_dropper.at);
     // The node has repeated itself for as long as it would.
-    said(&[&format!("refused link from {}", deaf.outside), "did not end in time"]).await;
+    logged(&[&format!("refused link from {}", reply_dropper.outside), "did not end in time"]).await;
     drop(dial);
-    let [sent, answered] = [&deaf.traffic.sent, &deaf.traffic.answered].map(Traffic::get);
+    let [sent, answered] =
+        [&reply_dropper.traffic.sent, &reply_dropper.traffic.answered].map(Traffic::get);
     println!("{sent} bytes sent, {answered} answered");
     assert!(answered > 2 * 1_200, "the node did not try to send its certificate: {answered}");
     assert!(answered <= 3 * sent, "{answered} bytes for {sent}");
@@ -265,7 +269,7 @@ async fn an_unvalidated_address_gets_at_most_three_times_what_it_sent() {
 /// One address that stalls many handshakes, and proves that it is itself when it is asked to.
 struct Staller {
     socket: UdpSocket,
-    strangers: Strangers,
+    initials: InitialFactory,
     to: SocketAddr,
     /// Handshakes that the node has taken up, by our names of them.
     taken_up: BTreeSet<Vec<u8>>,
@@ -273,10 +277,10 @@ struct Staller {
 }
 
 impl Staller {
-    fn start(from: [u8; 4], to: SocketAddr, strangers: Strangers) -> Self {
+    fn start(from: [u8; 4], to: SocketAddr, initials: InitialFactory) -> Self {
         let socket = open(from);
         socket.set_nonblocking(true).expect("set");
-        Self { socket, strangers, to, taken_up: BTreeSet::new(), asked_to_prove: 0 }
+        Self { socket, initials, to, taken_up: BTreeSet::new(), asked_to_prove: 0 }
     }
 
     fn begin(&mut self, handshakes: u64) {
@@ -285,7 +289,7 @@ impl Staller {
 
     fn begin_from(&mut self, first: u64, handshakes: u64) {
         for n in first..first + handshakes {
-            let packet = self.strangers.stalled(n.to_be_bytes(), None);
+            let packet = self.initials.stalled(n.to_be_bytes(), None);
             self.socket.send_to(&packet, self.to).expect("sent");
         }
     }
@@ -294,7 +298,7 @@ impl Staller {
     fn read(&mut self, proves: bool) {
         let mut buffer = [0; 2_048];
         while let Ok(bytes) = self.socket.recv(&mut buffer) {
-            let Some(answer) = Answer::read(&buffer[..bytes]) else { continue };
+            let Some(answer) = LongHeader::read(&buffer[..bytes]) else { continue };
             if !answer.is_retry {
                 self.taken_up.insert(answer.to);
                 continue;
@@ -302,7 +306,7 @@ impl Staller {
             self.asked_to_prove += 1;
             if proves {
                 let own = answer.to.as_slice().try_into().expect("a name of ours");
-                let packet = self.strangers.stalled(own, Some(&answer));
+                let packet = self.initials.stalled(own, Some(&answer));
                 self.socket.send_to(&packet, self.to).expect("sent");
             }
         }
@@ -322,7 +326,7 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
     let tls = world.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
-    let mut staller = Staller::start(address, at, Strangers::new(&tls, seed()));
+    let mut staller = Staller::start(address, at, InitialFactory::new(&tls, seed()));
     staller.begin(BEGUN as u64);
     until("the address has its share and has to prove itself for the rest", || {
         staller.read(proves);
@@ -331,9 +335,13 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
     .await;
     // Another address gets in, and not after the five seconds that a handshake has; what was sent
     // before has been judged by then.
-    let asked = Instant::now();
+    let started_at = Instant::now();
     let _agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
-    assert!(asked.elapsed() < Duration::from_secs(3), "it waited for {:?}", asked.elapsed());
+    assert!(
+        started_at.elapsed() < Duration::from_secs(3),
+        "it waited for {:?}",
+        started_at.elapsed()
+    );
     soon("a caller gets in", world.caller("ops", at).connect()).await.expect("a caller");
     staller.read(false);
     assert_eq!(staller.taken_up.len(), taken_up, "more than its share");
@@ -376,7 +384,7 @@ fn stall(
 
 /// How long honest agents take to join, one after the other, beside so many stalled handshakes a
 /// second, after so many were taken up.
-async fn joined_beside(
+async fn join_during_flood(
     addresses: &[[u8; 4]],
     handshakes: usize,
     taken_up_before: u64,
@@ -386,7 +394,7 @@ async fn joined_beside(
     let at = node.local_addr();
     let tls = world.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
     let start = |(n, address): (u64, &[u8; 4])| {
-        Staller::start(*address, at, Strangers::new(&tls, seed() + n))
+        Staller::start(*address, at, InitialFactory::new(&tls, seed() + n))
     };
     let stallers = (0..).zip(addresses).map(start).collect();
     let (taken_up, is_over) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
@@ -395,10 +403,10 @@ async fn joined_beside(
     until("handshakes stall", || taken_up.load(Ordering::Relaxed) >= taken_up_before).await;
     let mut joined = Vec::new();
     for n in 0..5 {
-        let asked = Instant::now();
+        let started_at = Instant::now();
         let agent = world.agent(&format!("honest-{n}"), at).serve(stage.service());
         drop(attached(agent).await);
-        joined.push(asked.elapsed());
+        joined.push(started_at.elapsed());
     }
     is_over.store(true, Ordering::Relaxed);
     stalling.join().expect("no panic");
@@ -411,12 +419,12 @@ async fn joined_beside(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_agent_links_soon_while_many_networks_stall_handshakes() {
-    let _turn = heavy().await;
+    let _turn = take_turn().await;
     let addresses: Vec<_> = (0..16).map(|n| [127, 40, n, 1]).collect();
     // The last: more than are in progress at once, so that some have made way.
     for (handshakes, taken_up) in [(8, 8), (64, 64), (512, 120), (640, 600)] {
         let addresses = &addresses[..handshakes.min(16)];
-        let joined = joined_beside(addresses, handshakes, taken_up).await;
+        let joined = join_during_flood(addresses, handshakes, taken_up).await;
         // A first packet that a busy machine loses comes again after 1 s and 3 s. Where a stalled
         // handshake keeps its place for 5 s, the five take 20 s and more.
         let all: Duration = joined.iter().sum();

@@ -2,10 +2,10 @@
 //! while.
 
 use super::{
-    raw::{Raw, request, secret},
+    raw::{RawClient, request, secret},
     *,
 };
-use crate::world::said;
+use crate::world::logged;
 use dialback::{JoinRefusal, limits::JOINS_AT_ONCE_MAX};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,7 +19,7 @@ const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
+    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
     let guess = |n: u8| request(1, b"csr", "agent/a", &[n; 16]);
     for n in 0..10 {
         assert_eq!(raw.ask(at, &guess(n)).await.code(), JoinRefusal::TokenUnknown.number());
@@ -29,7 +29,7 @@ async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
     let good = request(1, b"csr", "agent/a", &secret(&site.token("agent/a")));
     assert_eq!(raw.ask(at, &good).await.code(), JoinRefusal::TooMany.number());
     site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
-    said(&["refused a request from 127.0.0.2", "TOKEN_UNKNOWN"]).await;
+    logged(&["refused a request from 127.0.0.2", "TOKEN_UNKNOWN"]).await;
 }
 
 #[cfg(target_os = "linux")]
@@ -37,25 +37,25 @@ async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
 async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
-    let party = "agent/a".parse().expect("a party");
+    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
+    let peer = "agent/a".parse().expect("a party");
     let then = SystemTime::now() - 2 * HOUR;
-    let expired = site.ca().make_token(&party, HOUR, then).expect("a token");
+    let expired = site.ca().make_token(&peer, HOUR, then).expect("a token");
     let (used, unused) = (site.token("agent/a"), site.token("agent/a"));
     site.join(at, &used, "m").await.expect("joined");
-    for (token, party, wanted) in [
+    for (token, peer, wanted) in [
         (&used, "agent/a", JoinRefusal::TokenUsed),
         (&expired, "agent/a", JoinRefusal::TokenExpired),
         (&unused, "agent/b", JoinRefusal::OtherParty),
     ] {
-        let asked = request(1, b"csr", party, &secret(token));
+        let request_body = request(1, b"csr", peer, &secret(token));
         for _ in 0..11 {
-            assert_eq!(raw.ask(at, &asked).await.code(), wanted.number(), "{wanted}");
+            assert_eq!(raw.ask(at, &request_body).await.code(), wanted.number(), "{wanted}");
         }
     }
     // A neighbour behind the same address is still looked at.
-    let asked = request(1, b"csr", "agent/a", &secret(&unused));
-    assert_eq!(raw.ask(at, &asked).await.code(), JoinRefusal::Malformed.number());
+    let request_body = request(1, b"csr", "agent/a", &secret(&unused));
+    assert_eq!(raw.ask(at, &request_body).await.code(), JoinRefusal::Malformed.number());
 }
 
 #[cfg(target_os = "linux")]
@@ -63,15 +63,15 @@ async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
 async fn without_a_secret_every_role_gets_the_same_answer() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
-    let party = "agent/expired".parse().expect("a party");
+    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
+    let peer = "agent/expired".parse().expect("a party");
     let then = SystemTime::now() - 2 * HOUR;
-    site.ca().make_token(&party, HOUR, then).expect("a token");
+    site.ca().make_token(&peer, HOUR, then).expect("a token");
     let (used, _unused) = (site.token("agent/used"), site.token("agent/unused"));
     site.join(at, &used, "m").await.expect("joined");
     let mut answers = Vec::new();
-    for party in ["agent/used", "agent/expired", "agent/unused", "agent/nobody"] {
-        answers.push(raw.send(at, &request(1, b"csr", party, &[7; 16])).await);
+    for peer in ["agent/used", "agent/expired", "agent/unused", "agent/nobody"] {
+        answers.push(raw.send(at, &request(1, b"csr", peer, &[7; 16])).await);
     }
     assert!(answers[0].is_some() && answers.iter().all(|answer| *answer == answers[0]));
 }
@@ -81,7 +81,7 @@ async fn without_a_secret_every_role_gets_the_same_answer() {
 async fn silent_unauthenticated_clients_have_limited_slots_and_are_evicted() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::from(ELSEWHERE, None));
+    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
     let mut silent = Vec::new();
     for _ in 0..JOINS_AT_ONCE_MAX / 4 {
         silent.push(raw.dial(at).await.expect("within its share"));
@@ -98,7 +98,7 @@ async fn silent_unauthenticated_clients_have_limited_slots_and_are_evicted() {
 async fn a_request_that_never_ends_is_closed() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let raw = Raw::new(None);
+    let raw = RawClient::new(None);
     let connection = raw.dial(enroller.local_addr()).await.expect("linked");
     let (mut send, _recv) = connection.open_bi().await.expect("a stream");
     send.write_all(&[0xa1]).await.expect("sent");

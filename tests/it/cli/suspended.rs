@@ -1,8 +1,8 @@
 //! An agent or a node process that stands still while calls come: what was over when it continues
 //! does not start.
 
-use super::process::{Place, Running};
-use crate::world::{Relay, Way, background, check_status, soon, until};
+use super::process::{DialbackProcess, WorkDir};
+use crate::world::{Direction, Relay, check_status, soon, spawn, until};
 use dialback::{AgentInfo, Caller, Code, Credentials, Outcome};
 use rustix::process::Signal;
 use serde::Serialize;
@@ -25,18 +25,18 @@ fn append(id: impl ToString) -> Append {
 
 /// Stops an agent, has so many calls sent to it, and lets it go on after so long: with its path to
 /// the node dead, so that it has the requests and does not hear that they were given up, or alive.
-async fn calls_to_a_stopped_agent(
+async fn check_calls_to_a_suspended_agent(
     calls: usize,
     timeout: Duration,
     pause: Duration,
     is_path_dead: bool,
 ) {
-    let place = Place::new();
-    let (_node, at) = place.node();
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
     let node: SocketAddr = at.parse().expect("an address");
     let path = Relay::to(node).await;
-    let mut agent = place.agent(&path.address().to_string());
-    let credentials = Credentials::from_dir(place.path("certs"), "caller-ops").expect("loaded");
+    let mut agent = dir.agent(&path.address().to_string());
+    let credentials = Credentials::from_dir(dir.path("certs"), "caller-ops").expect("loaded");
     let caller = Caller::connect(&at, credentials).await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
     let call = |id: String, timeout| {
@@ -45,15 +45,14 @@ async fn calls_to_a_stopped_agent(
     assert_eq!(call("before".into(), timeout).await, Ok(()));
     agent.stop();
     let stopped = Instant::now();
-    let sent: Vec<_> =
-        (0..calls).map(|n| background(call(format!("stale-{n}"), timeout))).collect();
+    let sent: Vec<_> = (0..calls).map(|n| spawn(call(format!("stale-{n}"), timeout))).collect();
     // The node has asked the agent, which does not answer.
     let is = async |what: &str, holds: &dyn Fn(&AgentInfo) -> bool| {
         soon(what, async { while !holds(&caller.agents().await.expect("a list")[0]) {} }).await;
     };
     is("all calls are in flight", &|agent| agent.calls_in_flight == calls as u64).await;
     if is_path_dead {
-        path.cut().await;
+        path.block().await;
     }
     for call in sent {
         let failed = soon("a call ends", call).await;
@@ -63,20 +62,17 @@ async fn calls_to_a_stopped_agent(
     assert!(in_time < timeout + Duration::from_secs(5), "the callers waited for {in_time:?}");
     until("the pause is over", || stopped.elapsed() >= pause).await;
     agent.signal(Signal::CONT);
-    agent.said("stood still");
-    path.mend().await;
+    agent.wait_for_line("stood still");
+    path.restore().await;
     // After a long pause the node has let it go, and it comes back.
     is("the agent is attached", &|agent| agent.attached).await;
     let after = soon("a later call", call("after".into(), Duration::from_secs(40))).await;
     assert_eq!(after, Ok(()));
-    assert_eq!(
-        place.read("ledger.txt"),
-        "started before\ndone before\nstarted after\ndone after\n"
-    );
+    assert_eq!(dir.read("ledger.txt"), "started before\ndone before\nstarted after\ndone after\n");
     end(agent);
 }
 
-fn end(agent: Running) {
+fn end(agent: DialbackProcess) {
     agent.signal(Signal::TERM);
     agent.end().expect(0, &[]);
 }
@@ -84,28 +80,28 @@ fn end(agent: Running) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_expires_while_its_agent_is_suspended_is_not_started() {
     let timeout = Duration::from_secs(2);
-    calls_to_a_stopped_agent(20, timeout, Duration::from_secs(3), false).await;
+    check_calls_to_a_suspended_agent(20, timeout, Duration::from_secs(3), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_call_is_not_started_even_if_the_agent_misses_its_reset() {
     let timeout = Duration::from_secs(2);
-    calls_to_a_stopped_agent(20, timeout, Duration::from_secs(3), true).await;
+    check_calls_to_a_suspended_agent(20, timeout, Duration::from_secs(3), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_shorter_than_a_past_suspend_are_soon_accepted_again() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    let mut agent = place.agent(&at);
-    let credentials = Credentials::from_dir(place.path("certs"), "caller-ops").expect("loaded");
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    let mut agent = dir.agent(&at);
+    let credentials = Credentials::from_dir(dir.path("certs"), "caller-ops").expect("loaded");
     let caller = Caller::connect(&at, credentials).await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
     agent.stop();
     let stopped = Instant::now();
     until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
     agent.signal(Signal::CONT);
-    agent.said("stood still");
+    agent.wait_for_line("stood still");
     // None of them has the three seconds that a call may have lain unread.
     let taken = async {
         for n in 0.. {
@@ -126,35 +122,35 @@ async fn calls_shorter_than_a_past_suspend_are_soon_accepted_again() {
 #[ignore = "long; make test-long"]
 async fn a_hundred_calls_that_expire_in_a_suspend_of_twenty_seconds_are_not_started() {
     let timeout = Duration::from_secs(5);
-    calls_to_a_stopped_agent(100, timeout, Duration::from_secs(20), false).await;
-    calls_to_a_stopped_agent(100, timeout, Duration::from_secs(20), true).await;
+    check_calls_to_a_suspended_agent(100, timeout, Duration::from_secs(20), false).await;
+    check_calls_to_a_suspended_agent(100, timeout, Duration::from_secs(20), true).await;
 }
 
 /// A node with a gateway for everybody on this machine, and an agent behind it.
-struct Town {
-    place: Place,
-    node: Running,
+struct SuspendSetup {
+    dir: WorkDir,
+    node: DialbackProcess,
     at: String,
-    door: String,
-    _agent: Running,
+    gateway: String,
+    _agent: DialbackProcess,
 }
 
-impl Town {
+impl SuspendSetup {
     fn new() -> Self {
-        let place = Place::new();
+        let dir = WorkDir::new();
         let gateway = "[gateway]\nlisten = \"127.0.0.1:0\"\nanonymous = \"ops\"\n";
-        place.write("node.toml", format!("{}\n{gateway}", super::process::RULES));
+        dir.write("node.toml", format!("{}\n{gateway}", super::process::RULES));
         let args = ["node", "--listen", "127.0.0.1:0", "--config", "node.toml"];
-        let (mut node, at) = place.listening(&args);
-        let line = node.said("the gateway listens on ");
-        let door = line.split("http://").nth(1).expect("an address").trim().to_owned();
-        let agent = place.agent(&at);
-        Self { place, node, at, door, _agent: agent }
+        let (mut node, at) = dir.listening(&args);
+        let line = node.wait_for_line("the gateway listens on ");
+        let gateway = line.split("http://").nth(1).expect("an address").trim().to_owned();
+        let agent = dir.agent(&at);
+        Self { dir, node, at, gateway, _agent: agent }
     }
 
     /// A connection to the gateway over which a call went well, so that it is known and idle.
     fn known(&self, id: &str) -> TcpStream {
-        let mut client = TcpStream::connect(&self.door).expect("connected");
+        let mut client = TcpStream::connect(&self.gateway).expect("connected");
         client.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
         ask(&mut client, id, 10_000, &[]);
         assert!(answer(&mut client).starts_with("HTTP/1.1 200 "), "{id}");
@@ -187,7 +183,7 @@ fn answer(client: &mut TcpStream) -> String {
 }
 
 /// Has a node stand still for three seconds, in which this is done.
-async fn pausing<T>(node: &Running, meanwhile: impl FnOnce() -> T) -> T {
+async fn while_suspended<T>(node: &DialbackProcess, meanwhile: impl FnOnce() -> T) -> T {
     node.stop();
     let stopped = Instant::now();
     let done = meanwhile();
@@ -197,17 +193,17 @@ async fn pausing<T>(node: &Running, meanwhile: impl FnOnce() -> T) -> T {
 }
 
 /// What has started, in order, without what `known` and `again` have called.
-fn started(place: &Place) -> Vec<String> {
-    let ledger = place.read("ledger.txt");
+fn started(dir: &WorkDir) -> Vec<String> {
+    let ledger = dir.read("ledger.txt");
     let ids = ledger.lines().filter_map(|line| line.strip_prefix("started "));
     ids.filter(|id| !id.starts_with("known") && *id != "again").map(Into::into).collect()
 }
 
 /// A call with little time over a new connection is answered, at the latest some time after the
 /// pause.
-async fn short_calls_are_taken_again(town: &Town) {
+async fn wait_until_short_calls_are_accepted(setup: &SuspendSetup) {
     let mut is_taken = || {
-        let mut client = TcpStream::connect(&town.door).expect("connected");
+        let mut client = TcpStream::connect(&setup.gateway).expect("connected");
         ask(&mut client, "again", 1_000, &[]);
         answer(&mut client).starts_with("HTTP/1.1 200 ")
     };
@@ -216,13 +212,13 @@ async fn short_calls_are_taken_again(town: &Town) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_calls_that_expire_while_the_node_is_suspended_are_not_started() {
-    let town = Town::new();
-    let mut known: Vec<_> = (0..10).map(|n| town.known(&format!("known-{n}"))).collect();
-    let door = town.door.clone();
-    let mut waiting = pausing(&town.node, || {
+    let setup = SuspendSetup::new();
+    let mut known: Vec<_> = (0..10).map(|n| setup.known(&format!("known-{n}"))).collect();
+    let gateway = setup.gateway.clone();
+    let mut waiting = while_suspended(&setup.node, || {
         let mut waiting: Vec<_> = (0..20)
             .map(|n| {
-                let mut client = TcpStream::connect(&door).expect("connected");
+                let mut client = TcpStream::connect(&gateway).expect("connected");
                 client.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
                 // Some are longer than what is read at once.
                 ask(&mut client, &format!("new-{n}"), 300, &vec![b' '; n * 10_000]);
@@ -241,24 +237,24 @@ async fn http_calls_that_expire_while_the_node_is_suspended_are_not_started() {
         assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
         assert!(head.contains("dialback-outcome: not_executed"), "{head}");
     }
-    short_calls_are_taken_again(&town).await;
-    assert_eq!(started(&town.place), [""; 0]);
+    wait_until_short_calls_are_accepted(&setup).await;
+    assert_eq!(started(&setup.dir), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_http_clients_that_disconnect_while_the_node_is_suspended_are_not_started() {
-    let town = Town::new();
-    let known: Vec<_> = (0..10).map(|n| town.known(&format!("known-{n}"))).collect();
-    let door = town.door.clone();
-    let mut stays = pausing(&town.node, || {
+    let setup = SuspendSetup::new();
+    let known: Vec<_> = (0..10).map(|n| setup.known(&format!("known-{n}"))).collect();
+    let gateway = setup.gateway.clone();
+    let mut stays = while_suspended(&setup.node, || {
         for (n, mut client) in known.into_iter().enumerate() {
             ask(&mut client, &format!("idle-{n}"), 30_000, &[]);
         }
         for n in 0..110 {
-            let mut client = TcpStream::connect(&door).expect("connected");
+            let mut client = TcpStream::connect(&gateway).expect("connected");
             ask(&mut client, &format!("new-{n}"), 30_000, &vec![b' '; n * 100]);
         }
-        let mut stays = TcpStream::connect(&door).expect("connected");
+        let mut stays = TcpStream::connect(&gateway).expect("connected");
         stays.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
         ask(&mut stays, "stays", 30_000, &[]);
         stays
@@ -268,17 +264,17 @@ async fn calls_of_http_clients_that_disconnect_while_the_node_is_suspended_are_n
     // (`resets_max` is 100).
     let head = answer(&mut stays);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    short_calls_are_taken_again(&town).await;
-    assert_eq!(started(&town.place), ["stays"]);
+    wait_until_short_calls_are_accepted(&setup).await;
+    assert_eq!(started(&setup.dir), ["stays"]);
 }
 
 /// Has so many calls sent to a stopped node over a link that is dead before the node hears that
 /// they were given up.
-async fn calls_to_a_stopped_node(calls: usize) {
-    let town = Town::new();
-    let at: SocketAddr = town.at.parse().expect("an address");
+async fn check_calls_to_a_suspended_node(calls: usize) {
+    let setup = SuspendSetup::new();
+    let at: SocketAddr = setup.at.parse().expect("an address");
     let path = Relay::to(at).await;
-    let credentials = || Credentials::from_dir(town.place.path("certs"), "caller-ops");
+    let credentials = || Credentials::from_dir(setup.dir.path("certs"), "caller-ops");
     let caller = Caller::connect(path.address().to_string(), credentials().expect("loaded"));
     let caller = caller.await.expect("a caller");
     let callee = caller.agent("warehouse").expect("a name");
@@ -287,30 +283,30 @@ async fn calls_to_a_stopped_node(calls: usize) {
         call.timeout(Duration::from_secs(1)).into_future()
     };
     assert_eq!(call("known".into()).await, Ok(()));
-    town.node.stop();
+    setup.node.stop();
     let stopped = Instant::now();
-    let before = path.tally().carried(Way::Up);
-    let sent: Vec<_> = (0..calls).map(|n| background(call(format!("stale-{n}")))).collect();
+    let before = path.stats().delivered(Direction::Up);
+    let sent: Vec<_> = (0..calls).map(|n| spawn(call(format!("stale-{n}")))).collect();
     // A request has more than 60 bytes, and none of them waits for an answer of the node.
     let are_sent = || {
-        let bytes = path.tally().carried(Way::Up) - before;
+        let bytes = path.stats().delivered(Direction::Up) - before;
         bytes > 60 * calls as u64 && stopped.elapsed() > Duration::from_millis(300)
     };
     until("the requests are with the node", are_sent).await;
-    path.cut().await;
+    path.block().await;
     for call in sent {
         let failed = soon("a call ends", call).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
     }
     until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
-    town.node.signal(Signal::CONT);
-    path.mend().await;
+    setup.node.signal(Signal::CONT);
+    path.restore().await;
     let again = soon("a later call", async { while call("again".into()).await.is_err() {} });
     again.await;
-    assert_eq!(started(&town.place), [""; 0]);
+    assert_eq!(started(&setup.dir), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn link_calls_that_expire_while_the_node_is_suspended_are_not_started() {
-    calls_to_a_stopped_node(40).await;
+    check_calls_to_a_suspended_node(40).await;
 }

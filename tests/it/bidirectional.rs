@@ -1,7 +1,7 @@
 //! The link carries calls in both directions: agents call services of the node, and each other
 //! through it.
 
-use crate::world::{Scene, Stage, World, attached, background, check_status, lined_up, soon};
+use crate::world::{Setup, Stage, World, attached, check_status, poll_in_order, soon, spawn};
 use dialback::{Agent, AgentHandle, Callee, Code, Context, Limits, Node, Outcome, Service};
 use std::{
     future::IntoFuture,
@@ -22,30 +22,34 @@ async fn an_agent_and_a_caller_call_services_of_the_node() {
     let world = World::new();
     let (node, stage, agent, _) = pair(&world, Limits::default()).await;
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
-    for (who, callee) in [("agent/warehouse", agent.node()), ("caller/ops", caller.node())] {
-        assert_eq!(callee.call::<String>("Stage/Note", who).await.as_deref(), Ok(who));
-        let context = stage.started(who).await;
-        assert_eq!((context.caller().to_string().as_str(), context.via()), (who, None));
-        let failed = callee.call::<()>("Stage/Fail", who).await;
+    for (caller_name, callee) in [("agent/warehouse", agent.node()), ("caller/ops", caller.node())]
+    {
+        assert_eq!(
+            callee.call::<String>("Stage/Note", caller_name).await.as_deref(),
+            Ok(caller_name)
+        );
+        let context = stage.started(caller_name).await;
+        assert_eq!((context.caller().to_string().as_str(), context.via()), (caller_name, None));
+        let failed = callee.call::<()>("Stage/Fail", caller_name).await;
         check_status(failed, Code::NotFound, Outcome::AppError);
-        let failed = callee.call::<()>("Stage/Nothing", who).await;
+        let failed = callee.call::<()>("Stage/Nothing", caller_name).await;
         check_status(failed, Code::Unimplemented, Outcome::NotExecuted);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_calls_another_through_the_node_which_names_the_caller() {
-    let scene = Scene::open().await;
-    let asker = attached(scene.world.agent("asker", scene.node.local_addr())).await;
-    let other = asker.agent("warehouse").expect("a name");
+    let setup = Setup::open().await;
+    let requester = attached(setup.world.agent("asker", setup.node.local_addr())).await;
+    let other = requester.agent("warehouse").expect("a name");
     assert!(other.call::<String>("Stage/Note", "a").await.is_ok());
-    assert_eq!(scene.stage.started("a").await.caller().to_string(), "agent/asker");
-    let absent = asker.agent("nobody").expect("a name").call::<String>("Stage/Note", "b").await;
+    assert_eq!(setup.stage.started("a").await.caller().to_string(), "agent/asker");
+    let absent = requester.agent("nobody").expect("a name").call::<String>("Stage/Note", "b").await;
     check_status(absent, Code::Unavailable, Outcome::NotExecuted);
     // Through the node and back over the very link on which it asks.
-    let itself = scene.agent.agent("warehouse").expect("a name");
+    let itself = setup.agent.agent("warehouse").expect("a name");
     assert!(itself.call::<String>("Stage/Note", "c").await.is_ok());
-    assert_eq!(scene.stage.started("c").await.caller().to_string(), "agent/warehouse");
+    assert_eq!(setup.stage.started("c").await.caller().to_string(), "agent/warehouse");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +61,7 @@ async fn both_directions_carry_calls_at_once() {
     let ids: Vec<String> = (0..20).map(|n| format!("{n}")).collect();
     let downwards = ids.iter().map(|id| down.call::<String>("Stage/Hold", id));
     let calls = downwards.chain(ids.iter().map(|id| up.call("Stage/Hold", id)));
-    let calls: Vec<_> = calls.map(|call| background(call.into_future())).collect();
+    let calls: Vec<_> = calls.map(|call| spawn(call.into_future())).collect();
     // All of them are in their handlers before the first one ends.
     of_node.busy(20).await;
     of_agent.busy(20).await;
@@ -104,7 +108,7 @@ async fn the_node_limits_concurrent_calls_from_an_agent() {
     let limits = Limits { agent_asks_in_flight_max: 3, queue_max: 0, ..Limits::default() };
     let (_node, stage, agent, _) = pair(&world, limits).await;
     let up = agent.node();
-    let held = lined_up(["a", "b", "c"].map(|id| up.call::<String>("Stage/Hold", id))).await;
+    let held = poll_in_order(["a", "b", "c"].map(|id| up.call::<String>("Stage/Hold", id))).await;
     stage.busy(3).await;
     let fourth = up.call::<String>("Stage/Hold", "d").await;
     check_status(fourth, Code::ResourceExhausted, Outcome::NotExecuted);

@@ -12,9 +12,9 @@ use tokio::{
 };
 
 /// A listener that takes connections when the test says so.
-pub(super) struct Upstream(pub(super) TcpListener);
+pub(super) struct TcpUpstream(pub(super) TcpListener);
 
-impl Upstream {
+impl TcpUpstream {
     pub(super) async fn open() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.expect("a port"))
     }
@@ -31,28 +31,29 @@ impl Upstream {
 }
 
 /// Everybody may call every method and every forward of TCP.
-pub(super) fn open_to_all() -> NodePolicy {
+pub(super) fn allow_all_with_tcp() -> NodePolicy {
     NodePolicy::allow_all().allow(AllowRule::parse("**", "**", "tcp:**").expect("a rule"))
 }
 
 /// A node, an agent with the forward `db`, and the caller `ops`.
-pub(super) struct Town {
+pub(super) struct ForwardSetup {
     pub(super) world: World,
     pub(super) node: Node,
     pub(super) agent: Agent,
     pub(super) caller: Caller,
-    pub(super) upstream: Upstream,
+    pub(super) upstream: TcpUpstream,
 }
 
-impl Town {
+impl ForwardSetup {
     pub(super) async fn open() -> Self {
         Self::with(Limits::default(), |forward| forward).await
     }
 
     /// The limits are the node's.
     pub(super) async fn with(limits: Limits, edit: fn(TcpForward) -> TcpForward) -> Self {
-        let (world, upstream) = (World::new(), Upstream::open().await);
-        let node = world.node().policy(open_to_all()).limits(limits).start().await.expect("a node");
+        let (world, upstream) = (World::new(), TcpUpstream::open().await);
+        let node =
+            world.node().policy(allow_all_with_tcp()).limits(limits).start().await.expect("a node");
         let at = node.local_addr();
         let agent = world.agent("warehouse", at).tcp(edit(upstream.forward("db")));
         let agent = attached(agent).await;
@@ -61,7 +62,7 @@ impl Town {
     }
 
     /// The agent as the node's own program and as the remote caller call it.
-    pub(super) fn ways_in(&self) -> [Callee; 2] {
+    pub(super) fn callees(&self) -> [Callee; 2] {
         let handle = self.node.agent("warehouse").handle().expect("a name");
         let by_node: &Callee = handle.as_ref();
         [by_node.clone(), self.by_caller()]

@@ -4,7 +4,7 @@ use crate::{
     raw_peer::{
         Cbor, Head, Issuer, RawListener, RawStream, Settings, end, frame, kind, registered, welcome,
     },
-    world::{Background, Stage, background, soon},
+    world::{Background, Stage, soon, spawn},
 };
 use dialback::{Agent, Limits};
 use std::{
@@ -31,7 +31,7 @@ impl OneWay {
         let (near, far) = (bind().await.expect("a socket"), bind().await.expect("a socket"));
         let (address, is_one_way) = (near.local_addr().expect("an address"), Arc::default());
         let is_cut: Arc<AtomicBool> = Arc::clone(&is_one_way);
-        let task = background(async move {
+        let task = spawn(async move {
             let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
             let mut dialler = None;
             loop {

@@ -1,7 +1,7 @@
 //! A node that stops: its door takes nothing new, and what is in hand is finished.
 
-use super::{Http, Open};
-use crate::world::{background, soon};
+use super::{GatewaySetup, Http};
+use crate::world::{soon, spawn};
 use bytes::Bytes;
 use dialback::Limits;
 use http_body_util::{BodyExt, Full};
@@ -13,16 +13,16 @@ const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_finishes_calls_closes_idle_connections_and_refuses_new_calls() {
-    let open = Open::anonymous().await;
-    let (at, stage) = (open.at(), open.stage.clone());
+    let setup = GatewaySetup::anonymous().await;
+    let (at, stage) = (setup.at(), setup.stage.clone());
     let mut idle = Http::connect(at).await;
     idle.request("POST", "/v1/agents/warehouse/Stage/Note", &JSON, b"\"warm\"").await;
     assert_eq!(soon("an answer", idle.reply()).await.expect("an answer").status, 200);
     let mut busy = Http::connect(at).await;
     busy.request("POST", "/v1/agents/warehouse/Stage/Hold", &JSON, b"\"held\"").await;
     stage.started("held").await;
-    let Open { node, gateway, agent, .. } = open;
-    let stopping = background(node.shutdown());
+    let GatewaySetup { node, gateway, agent, .. } = setup;
+    let stopping = spawn(node.shutdown());
     soon("the idle connection is closed", idle.closed()).await;
     let late = soon(
         "an answer",
@@ -44,28 +44,28 @@ async fn a_drain_finishes_calls_closes_idle_connections_and_refuses_new_calls() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_outlasts_the_drain_is_aborted_and_the_node_stops_in_time() {
     let limits = Limits { drain_max: Duration::from_millis(200), ..Limits::default() };
-    let open = Open::with(
+    let setup = GatewaySetup::with(
         |node| node.limits(limits),
-        |door| door.anonymous("ops".parse().expect("a name")),
+        |gateway| gateway.anonymous("ops".parse().expect("a name")),
     )
     .await;
-    let mut busy = Http::connect(open.at()).await;
+    let mut busy = Http::connect(setup.at()).await;
     busy.request("POST", "/v1/agents/warehouse/Stage/Hold", &JSON, b"\"held\"").await;
-    open.stage.started("held").await;
-    let Open { node, gateway, agent, .. } = open;
+    setup.stage.started("held").await;
+    let GatewaySetup { node, gateway, agent, .. } = setup;
     soon("the node stops", node.shutdown()).await;
-    let cut = soon("the connection ends", busy.reply()).await;
-    if let Some(cut) = cut {
-        cut.expect_error(503, "unavailable", "unknown");
+    let aborted = soon("the connection ends", busy.reply()).await;
+    if let Some(aborted) = aborted {
+        aborted.expect_error(503, "unavailable", "unknown");
     }
     drop((gateway, agent));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_a_gateway_closes_it_and_its_node_keeps_running() {
-    let open = Open::anonymous().await;
-    let at = open.at();
-    let Open { node, gateway, agent, stage, .. } = open;
+    let setup = GatewaySetup::anonymous().await;
+    let at = setup.at();
+    let GatewaySetup { node, gateway, agent, stage, .. } = setup;
     drop(gateway);
     soon("the port is closed", async {
         while TcpStream::connect(at).await.is_ok() {
@@ -81,22 +81,22 @@ async fn dropping_a_gateway_closes_it_and_its_node_keeps_running() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http_2_connection_gets_goaway_and_its_call_is_finished() {
-    let open = Open::anonymous().await;
-    let (at, stage) = (open.at(), open.stage.clone());
+    let setup = GatewaySetup::anonymous().await;
+    let (at, stage) = (setup.at(), setup.stage.clone());
     let stream = TokioIo::new(TcpStream::connect(at).await.expect("a connection"));
     let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
     let (mut sender, connection) = client.await.expect("HTTP/2");
-    let connection = background(connection);
+    let connection = spawn(connection);
     let request = |method: &str, id: &str| {
         hyper::Request::post(format!("http://localhost/v1/agents/warehouse/Stage/{method}"))
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(format!("\"{id}\""))))
             .expect("a request")
     };
-    let held = background(sender.send_request(request("Hold", "held")));
+    let held = spawn(sender.send_request(request("Hold", "held")));
     stage.started("held").await;
-    let Open { node, gateway, agent, .. } = open;
-    let stopping = background(node.shutdown());
+    let GatewaySetup { node, gateway, agent, .. } = setup;
+    let stopping = spawn(node.shutdown());
     // After GOAWAY the client itself sends no more; what it sent just before is answered.
     soon("it is told to go", async {
         while let Ok(reply) = sender.send_request(request("Note", "late")).await {

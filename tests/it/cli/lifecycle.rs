@@ -1,16 +1,16 @@
 //! Nodes and agents that stay: what they log, how they are stopped, whom they refuse.
 
-use super::process::{Place, until_has};
+use super::process::{WorkDir, until_has};
 use dialback::Role;
 use rustix::process::Signal;
 use std::time::Instant;
 
 #[test]
 fn a_node_logs_its_address_its_identity_and_its_number_of_rules() {
-    let place = Place::new();
-    let (mut node, _) = place.node();
+    let work_dir = WorkDir::new();
+    let (mut node, _) = work_dir.node();
     node.signal(Signal::TERM);
-    node.said("stopped");
+    node.wait_for_line("stopped");
     let log = node.end().expect(0, &["1 rule: 1 allow, 0 deny, 0 host"]).stderr;
     assert!(log.contains("INFO certificate node/edge-1 of dialback.local, expires "), "{log}");
     assert!(!log.contains("WARN"), "{log}");
@@ -18,9 +18,9 @@ fn a_node_logs_its_address_its_identity_and_its_number_of_rules() {
 
 #[test]
 fn a_node_without_rules_logs_that_callers_can_call_nothing() {
-    let place = Place::new();
-    let (node, at) = place.listening(&["node", "--listen", "127.0.0.1:0"]);
-    let denied = place.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
+    let work_dir = WorkDir::new();
+    let (node, at) = work_dir.listening(&["node", "--listen", "127.0.0.1:0"]);
+    let denied = work_dir.run(&["call", "--node", &at, "warehouse", "Demo/Echo"]);
     denied.expect(71, &["PERMISSION_DENIED (not_executed)"]);
     node.signal(Signal::INT);
     node.end().expect(0, &["WARN no [[allow]] rule: every remote call is denied"]);
@@ -28,54 +28,56 @@ fn a_node_without_rules_logs_that_callers_can_call_nothing() {
 
 #[test]
 fn a_port_in_use_ends_with_1_and_names_the_flag() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    place.run(&["node", "--listen", &at]).expect(1, &["error: cannot listen on UDP", "--listen"]);
+    let work_dir = WorkDir::new();
+    let (_node, at) = work_dir.node();
+    work_dir
+        .run(&["node", "--listen", &at])
+        .expect(1, &["error: cannot listen on UDP", "--listen"]);
 }
 
 #[test]
 fn calls_in_flight_finish_before_a_node_and_an_agent_stop() {
-    let place = Place::new();
-    let (node, at) = place.node();
-    let agent = place.agent(&at);
+    let work_dir = WorkDir::new();
+    let (node, at) = work_dir.node();
+    let agent = work_dir.agent(&at);
     let data = r#"{"id":"last","ms":700}"#;
-    let call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
-    until_has(&place.path("ledger.txt"), "started last");
+    let call = work_dir.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&work_dir.path("ledger.txt"), "started last");
     node.signal(Signal::TERM);
     agent.signal(Signal::TERM);
     call.end().expect_out("null\n");
     node.end().expect(0, &[]);
     agent.end().expect(0, &[]);
-    assert_eq!(place.read("ledger.txt"), "started last\ndone last\n");
+    assert_eq!(work_dir.read("ledger.txt"), "started last\ndone last\n");
 }
 
 #[test]
 fn a_second_signal_aborts_calls_in_flight() {
-    let place = Place::new();
-    let (mut node, at) = place.node();
-    let _agent = place.agent(&at);
+    let work_dir = WorkDir::new();
+    let (mut node, at) = work_dir.node();
+    let _agent = work_dir.agent(&at);
     let data = r#"{"id":"long","ms":60000}"#;
-    let _call = place.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
-    until_has(&place.path("ledger.txt"), "started long");
+    let _call = work_dir.start(&["call", "--node", &at, "warehouse", "Demo/Append", "-d", data]);
+    until_has(&work_dir.path("ledger.txt"), "started long");
     node.signal(Signal::INT);
-    node.said("SIGINT received: shutting down");
-    let asked = Instant::now();
+    node.wait_for_line("SIGINT received: shutting down");
+    let started_at = Instant::now();
     // At once it is the same signal, as from a terminal and a supervisor; later it is a second one.
-    node.signal_until_said(Signal::TERM, "error: SIGTERM received while shutting down");
-    assert!(asked.elapsed().as_millis() >= 200, "{:?}", asked.elapsed());
+    node.signal_until_line(Signal::TERM, "error: SIGTERM received while shutting down");
+    assert!(started_at.elapsed().as_millis() >= 200, "{:?}", started_at.elapsed());
     node.end().expect(1, &[]);
-    assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
+    assert!(started_at.elapsed().as_secs() < 10, "{:?}", started_at.elapsed());
 }
 
 #[test]
 fn peers_of_different_cas_reject_each_other_and_an_agent_keeps_running() {
-    let place = Place::new();
-    let (_node, at) = place.node();
-    place.make_ca("other");
-    place.issue("other", Role::Caller, "ops");
-    place.issue("other", Role::Agent, "warehouse");
+    let work_dir = WorkDir::new();
+    let (_node, at) = work_dir.node();
+    work_dir.make_ca("other");
+    work_dir.issue("other", Role::Caller, "ops");
+    work_dir.issue("other", Role::Agent, "warehouse");
     let call = |cert: &str, ca: &str| {
-        place.run(&["call", "--node", &at, "--cert", cert, "--ca", ca, "warehouse", "Demo/Echo"])
+        work_dir.run(&["call", "--node", &at, "--cert", cert, "--ca", ca, "warehouse", "Demo/Echo"])
     };
     let (good, foreign) = ("certs/caller-ops.pem", "other/caller-ops.pem");
     call(good, "certs/ca.pem").expect(78, &["agent warehouse is not attached"]);
@@ -83,36 +85,36 @@ fn peers_of_different_cas_reject_each_other_and_an_agent_keeps_running() {
     call(foreign, "certs/ca.pem")
         .expect(80, &["UNAUTHENTICATED (not_executed)", "the peer's ca.pem"]);
     let foreign = ["--cert", "other/agent-warehouse.pem", "--ca", "certs/ca.pem"];
-    let mut agent = place.start(&[&["agent", "--node", &at], &foreign[..]].concat());
-    agent.said("WARN refused: ");
-    let asked = Instant::now();
+    let mut agent = work_dir.start(&[&["agent", "--node", &at], &foreign[..]].concat());
+    agent.wait_for_line("WARN refused: ");
+    let started_at = Instant::now();
     agent.signal(Signal::TERM);
     agent.end().expect(0, &["stopped"]);
-    assert!(asked.elapsed().as_secs() < 3, "{:?}", asked.elapsed());
+    assert!(started_at.elapsed().as_secs() < 3, "{:?}", started_at.elapsed());
 }
 
 #[test]
 fn a_host_name_that_is_not_in_the_certificate_is_rejected() {
-    let place = Place::new();
-    place.write("rules.toml", "[[host]]\nagent = \"**\"\nservice = \"**\"\n");
+    let work_dir = WorkDir::new();
+    work_dir.write("rules.toml", "[[host]]\nagent = \"**\"\nservice = \"**\"\n");
     let (_node, at) =
-        place.listening(&["node", "--listen", "127.0.0.2:0", "--policy", "rules.toml"]);
-    place
+        work_dir.listening(&["node", "--listen", "127.0.0.2:0", "--policy", "rules.toml"]);
+    work_dir
         .run(&["call", "--node", &at, "warehouse", "Demo/Echo"])
         .expect(80, &["error: UNAUTHENTICATED (not_executed): ", "127.0.0.2", "--san"]);
 }
 
 #[test]
 fn log_lines_have_time_level_and_message_in_text_and_json() {
-    let place = Place::new();
-    let (mut text, _) = place.listening(&["node", "--listen", "127.0.0.1:0"]);
+    let work_dir = WorkDir::new();
+    let (mut text, _) = work_dir.listening(&["node", "--listen", "127.0.0.1:0"]);
     text.signal(Signal::TERM);
-    let line = text.said("stopped");
+    let line = text.wait_for_line("stopped");
     let (time, rest) = line.split_once(' ').expect("a time");
     assert_eq!((time.len(), time.ends_with('Z'), rest), (20, true, "INFO stopped"));
 
-    let mut json = place.start(&["node", "--listen", "127.0.0.1:0", "--log", "json"]);
-    json.said("listens on");
+    let mut json = work_dir.start(&["node", "--listen", "127.0.0.1:0", "--log", "json"]);
+    json.wait_for_line("listens on");
     json.signal(Signal::TERM);
     for line in json.end().expect(0, &[]).stderr.lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
@@ -122,46 +124,50 @@ fn log_lines_have_time_level_and_message_in_text_and_json() {
         );
     }
 
-    let (_node, at) = place.node();
-    let quiet = place.run(&["node", "--listen", &at, "--log-level", "error"]).expect(1, &[]);
+    let (_node, at) = work_dir.node();
+    let quiet = work_dir.run(&["node", "--listen", &at, "--log-level", "error"]).expect(1, &[]);
     assert_eq!(quiet.stderr.lines().count(), 1, "only the fault itself: {quiet:#?}");
 }
 
 #[test]
 fn a_node_keeps_its_keys_in_the_state_directory_of_flag_environment_or_file() {
-    let place = Place::new();
+    let work_dir = WorkDir::new();
     let start = |args: &[&str], variable: Option<&str>| {
-        let mut command = place.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
+        let mut command = work_dir.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
         command.envs(variable.map(|dir| ("DIALBACK_STATE", dir)));
-        let mut node = super::process::Running::start(command);
-        node.said("listens on");
+        let mut node = super::process::DialbackProcess::start(command);
+        node.wait_for_line("listens on");
         node.signal(Signal::TERM);
         node.end().expect(0, &[]);
     };
-    place.write("node.toml", "state = \"of-file\"\n");
+    work_dir.write("node.toml", "state = \"of-file\"\n");
     start(&["--config", "node.toml"], None);
     start(&["--config", "node.toml"], Some("of-variable"));
     start(&["--config", "node.toml", "--state", "of-flag"], Some("unused"));
     for (dir, is_there) in
         [("of-file", true), ("of-variable", true), ("of-flag", true), ("unused", false)]
     {
-        assert_eq!(place.path(dir).join("reset.keys").is_file(), is_there, "{dir}");
+        assert_eq!(work_dir.path(dir).join("reset.keys").is_file(), is_there, "{dir}");
     }
-    place.write("of-file/reset.keys", "nonsense");
-    place.run(&["node", "--state", "of-file"]).expect(2, &["error: ", "reset.keys", "remove it"]);
-    place.write("plain", "");
-    place.run(&["node", "--state", "plain"]).expect(1, &["error: the state directory: ", "plain"]);
+    work_dir.write("of-file/reset.keys", "nonsense");
+    work_dir
+        .run(&["node", "--state", "of-file"])
+        .expect(2, &["error: ", "reset.keys", "remove it"]);
+    work_dir.write("plain", "");
+    work_dir
+        .run(&["node", "--state", "plain"])
+        .expect(1, &["error: the state directory: ", "plain"]);
 }
 
 #[test]
 fn a_node_whose_stderr_is_not_read_keeps_running_and_stops_on_sigterm() {
     use std::io::{BufRead, BufReader};
-    let place = Place::new();
-    place.write("rules.toml", super::process::RULES);
+    let work_dir = WorkDir::new();
+    work_dir.write("rules.toml", super::process::RULES);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let args =
         ["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml", "--log-level", "trace"];
-    let mut command = place.command(&args);
+    let mut command = work_dir.command(&args);
     command.stdout(std::process::Stdio::null()).stderr(writer);
     let mut node = Unread(command.spawn().expect("started"));
     drop(command);
@@ -173,10 +179,10 @@ fn a_node_whose_stderr_is_not_read_keeps_running_and_stops_on_sigterm() {
     }
     let at = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
     // From here on nobody reads.
-    let _agent = place.agent(&at);
+    let _agent = work_dir.agent(&at);
     let call = || {
         let hello = ["warehouse", "HelloService/Hello", "-d", "\"x\"", "--timeout", "10s"];
-        place.run(&[&["call", "--node", &at], &hello[..]].concat()).expect_out("\"hello:x\"\n");
+        work_dir.run(&[&["call", "--node", &at], &hello[..]].concat()).expect_out("\"hello:x\"\n");
     };
     let until = Instant::now() + std::time::Duration::from_secs(15);
     while rustix::io::ioctl_fionread(reader.get_ref()).expect("a pipe") < 60_000 {
@@ -186,12 +192,12 @@ fn a_node_whose_stderr_is_not_read_keeps_running_and_stops_on_sigterm() {
     (0..3).for_each(|_| call());
     let pid = rustix::process::Pid::from_child(&node.0);
     rustix::process::kill_process(pid, Signal::TERM).expect("sent");
-    let asked = Instant::now();
+    let started_at = Instant::now();
     let code = loop {
         if let Some(status) = node.0.try_wait().expect("waited") {
             break status.code();
         }
-        assert!(asked.elapsed().as_secs() < 10, "it runs on after SIGTERM");
+        assert!(started_at.elapsed().as_secs() < 10, "it runs on after SIGTERM");
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     };
     assert_eq!(code, Some(0));

@@ -1,10 +1,10 @@
 //! Forwards behind a real agent and node: rules, routing, permits, the audit log, and what is
 //! replaced while it runs.
 
-use super::upstream::{Does, Upstream, json};
+use super::upstream::{HttpUpstream, ServerAction, json};
 use crate::{
-    audit::Book,
-    world::{World, attached, background, check_status, soon},
+    audit::AuditLog,
+    world::{World, attached, check_status, soon, spawn},
 };
 use dialback::{
     AgentPolicy, Caller, Code, Context, Forward, Limits, Node, NodePolicy, Outcome, Service,
@@ -25,7 +25,7 @@ async fn world() -> (World, Node, Caller) {
 #[tokio::test]
 async fn a_forwarded_service_is_called_by_agent_and_by_service_and_is_listed() {
     let (world, node, caller) = world().await;
-    let upstream = Upstream::answering(json("\"hello:x\"")).await;
+    let upstream = HttpUpstream::answering(json("\"hello:x\"")).await;
     let agent = world.agent("warehouse", node.local_addr());
     let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
     for callee in [caller.agent("warehouse").expect("a name"), caller.any()] {
@@ -44,7 +44,7 @@ async fn a_forwarded_service_is_called_by_agent_and_by_service_and_is_listed() {
 #[tokio::test]
 async fn a_call_to_any_agent_is_retried_on_another_where_an_upstream_is_down() {
     let (world, node, caller) = world().await;
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let down = Forward::to("http://127.0.0.1:1").expect("a URL").service("HelloService");
     let _up = attached(
         world.agent("up", node.local_addr()).serve(upstream.forward().service("HelloService")),
@@ -63,20 +63,20 @@ async fn a_call_to_any_agent_is_retried_on_another_where_an_upstream_is_down() {
 #[tokio::test]
 async fn a_forwarded_call_is_in_the_audit_log_of_its_agent() {
     let (world, node, caller) = world().await;
-    let upstream = Upstream::answering(json("1")).await;
-    let book = Book::default();
+    let upstream = HttpUpstream::answering(json("1")).await;
+    let audit_log = AuditLog::default();
     let agent = world.agent("warehouse", node.local_addr());
-    let agent = agent.audit(book.audit().with_calls(true));
+    let agent = agent.audit(audit_log.audit().with_calls(true));
     let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
     let callee = caller.agent("warehouse").expect("a name");
     assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
-    book.has("call", &[("method", "HelloService/Hello"), ("outcome", "ok")]).await;
+    audit_log.wait_for("call", &[("method", "HelloService/Hello"), ("outcome", "ok")]).await;
 }
 
 #[tokio::test]
 async fn the_agents_own_rules_apply_to_forwarded_calls() {
     let (world, node, caller) = world().await;
-    let upstream = Upstream::answering(json("1")).await;
+    let upstream = HttpUpstream::answering(json("1")).await;
     let rule = AgentRule::parse("edge-1", "ops", "HelloService/Hello").expect("a rule");
     let agent = world.agent("warehouse", node.local_addr());
     let agent = agent.policy(AgentPolicy { allow: vec![rule] });
@@ -91,17 +91,17 @@ async fn the_agents_own_rules_apply_to_forwarded_calls() {
 #[tokio::test]
 async fn a_hanging_upstream_holds_its_permit_until_the_call_ends() {
     let (world, node, caller) = world().await;
-    let upstream = Upstream::start(|seen| match seen.text() {
-        "1" => Does::Hangs(vec![]),
-        _ => Does::Answers(json("2")),
+    let upstream = HttpUpstream::start(|seen| match seen.text() {
+        "1" => ServerAction::Hangs(vec![]),
+        _ => ServerAction::Answers(json("2")),
     })
     .await;
     let limits = Limits { calls_in_flight_max: 1, queue_max: 1, ..Limits::default() };
     let agent = world.agent("warehouse", node.local_addr()).limits(limits);
     let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
     let callee = caller.agent("warehouse").expect("a name");
-    let first = background(callee.call::<u64>("HelloService/Hello", &1).into_future());
-    upstream.until("the first is asked", |book| book.seen.len() == 1).await;
+    let first = spawn(callee.call::<u64>("HelloService/Hello", &1).into_future());
+    upstream.until("the first is asked", |audit_log| audit_log.seen.len() == 1).await;
     let full = callee.call::<u64>("HelloService/Hello", &2).await;
     check_status(full, Code::ResourceExhausted, Outcome::NotExecuted);
     first.cancel().await;
@@ -120,7 +120,7 @@ async fn a_stream_through_a_node_closes_the_upstream_when_dropped_or_at_the_dead
         chunk(&envelope(0, br#"{"i":2}"#)),
     ];
     let begun = begun.concat();
-    let upstream = Upstream::start(move |_| Does::Hangs(begun.clone())).await;
+    let upstream = HttpUpstream::start(move |_| ServerAction::Hangs(begun.clone())).await;
     let agent = world.agent("warehouse", node.local_addr());
     let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
     let callee = caller.agent("warehouse").expect("a name");
@@ -147,14 +147,16 @@ async fn a_stream_through_a_node_closes_the_upstream_when_dropped_or_at_the_dead
 #[tokio::test]
 async fn a_replaced_upstream_gets_the_next_call_and_the_old_one_finishes_its_own() {
     let (world, node, caller) = world().await;
-    let (old, new) =
-        (Upstream::start(|_| Does::Hangs(vec![])).await, Upstream::answering(json("2")).await);
+    let (old, new) = (
+        HttpUpstream::start(|_| ServerAction::Hangs(vec![])).await,
+        HttpUpstream::answering(json("2")).await,
+    );
     let (service, handle) = old.forward().replaceable("HelloService");
     let _agent = attached(world.agent("warehouse", node.local_addr()).serve(service)).await;
     let callee = caller.agent("warehouse").expect("a name");
     let first = callee.call::<u64>("HelloService/Hello", "x").timeout(Duration::from_secs(60));
-    let first = background(first.into_future());
-    old.until("the first is asked", |book| book.seen.len() == 1).await;
+    let first = spawn(first.into_future());
+    old.until("the first is asked", |audit_log| audit_log.seen.len() == 1).await;
     handle.replace(new.forward());
     assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(2));
     assert!(!first.is_finished(), "the call in flight was cut off");

@@ -1,7 +1,7 @@
 //! Answers that are ready before a request is whole: the client sees them, though it is still
 //! sending.
 
-use super::{Http, Open, TOKEN, h2, judge};
+use super::{GatewaySetup, Http, TOKEN, h2, verify_token};
 use crate::world::soon;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -29,7 +29,7 @@ async fn sent(http: &mut Http<TcpStream>, path: &str, lines: &str) -> (u16, bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_still_sending_gets_its_answer() {
-    let open = Open::with(|node| node, |door| door.tokens(judge)).await;
+    let setup = GatewaySetup::with(|node| node, |gateway| gateway.tokens(verify_token)).await;
     let known = format!("authorization: Bearer {TOKEN}\r\n");
     let json = format!("{known}content-type: application/json\r\n");
     let chunked = "transfer-encoding: chunked\r\n";
@@ -51,7 +51,7 @@ async fn a_client_that_is_still_sending_gets_its_answer() {
         (NOTE, format!("{json}a b: c\r\n"), 400, false),
         (NOTE, format!("{json}host: localhost\r\n"), 400, false),
     ] {
-        let mut http = Http::connect(open.at()).await;
+        let mut http = Http::connect(setup.at()).await;
         let found = sent(&mut http, path, &lines).await;
         assert_eq!(found, (status, stays), "{path} {lines:?}");
         if stays {
@@ -67,15 +67,15 @@ async fn a_client_that_is_still_sending_gets_its_answer() {
             soon("the connection is closed", http.closed()).await;
         }
     }
-    assert_eq!(open.stage.all_runs(), 6, "of the large ones none was called");
+    assert_eq!(setup.stage.all_runs(), 6, "of the large ones none was called");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_guesses_tokens_with_large_bodies_gets_its_answers() {
-    let open = Open::with(|node| node, |door| door.tokens(judge)).await;
+    let setup = GatewaySetup::with(|node| node, |gateway| gateway.tokens(verify_token)).await;
     let mut statuses = Vec::new();
     for _ in 0..12 {
-        let mut http = Http::connect(open.at()).await;
+        let mut http = Http::connect(setup.at()).await;
         statuses.push(sent(&mut http, NOTE, "authorization: Bearer wrong\r\n").await.0);
     }
     assert_eq!(statuses, [[401; 10].as_slice(), &[429, 429]].concat());
@@ -83,8 +83,8 @@ async fn a_client_that_guesses_tokens_with_large_bodies_gets_its_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_expects_100_continue_is_answered_at_once() {
-    let open = Open::anonymous().await;
-    let (began, mut http) = (Instant::now(), Http::connect(open.at()).await);
+    let setup = GatewaySetup::anonymous().await;
+    let (began, mut http) = (Instant::now(), Http::connect(setup.at()).await);
     let head = |path| {
         format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n"
@@ -95,7 +95,7 @@ async fn a_client_that_expects_100_continue_is_answered_at_once() {
     assert_eq!((reply.status, reply.header("connection")), (404, Some("close")));
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     // And one that is to be read is asked for.
-    let mut http = Http::connect(open.at()).await;
+    let mut http = Http::connect(setup.at()).await;
     http.send(head(NOTE)).await;
     assert_eq!(soon("it is asked for", http.head()).await.expect("a head").status, 100);
     http.send("\"x\"").await;
@@ -105,9 +105,9 @@ async fn a_client_that_expects_100_continue_is_answered_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_too_slowly_after_its_answer_is_closed() {
-    let open = Open::anonymous().await;
+    let setup = GatewaySetup::anonymous().await;
     for lines in ["content-length: 1000000", "transfer-encoding: chunked"] {
-        let mut http = Http::connect(open.at()).await;
+        let mut http = Http::connect(setup.at()).await;
         http.send(format!("POST /nowhere HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n\r\n")).await;
         let began = Instant::now();
         let reply = soon("an answer", http.reply()).await.expect("an answer");
@@ -136,8 +136,8 @@ struct Upload {
 
 impl Upload {
     /// Begins a request that is refused before its body has come.
-    async fn begin(open: &Open) -> Self {
-        let mut http = Http::connect(open.at()).await;
+    async fn begin(setup: &GatewaySetup) -> Self {
+        let mut http = Http::connect(setup.at()).await;
         http.send(h2::preface()).await;
         http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &h2::head("/nowhere"))).await;
         Self { http, stream: 65_535, connection: 65_535, answered: None, reset: None }
@@ -178,8 +178,8 @@ impl Upload {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_a_refused_body_is_read_to_its_end() {
-    let open = Open::anonymous().await;
-    let mut upload = Upload::begin(&open).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut upload = Upload::begin(&setup).await;
     upload.send(4 << 20).await;
     upload.http.send(h2::frame(h2::DATA, h2::END_STREAM, 1, b"")).await;
     while upload.answered.is_none() {
@@ -195,8 +195,8 @@ async fn over_http_2_a_refused_body_is_read_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_a_body_that_does_not_end_is_reset_without_an_error_after_the_answer() {
-    let open = Open::anonymous().await;
-    let mut upload = Upload::begin(&open).await;
+    let setup = GatewaySetup::anonymous().await;
+    let mut upload = Upload::begin(&setup).await;
     upload.send(1 << 20).await;
     let began = Instant::now();
     while upload.reset.is_none() {
@@ -208,9 +208,9 @@ async fn over_http_2_a_body_that_does_not_end_is_reset_without_an_error_after_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keep_alive_answer_states_its_timeout() {
-    let open = Open::anonymous().await;
-    let said = async |version: &str, lines: &str| {
-        let mut http = Http::connect(open.at()).await;
+    let setup = GatewaySetup::anonymous().await;
+    let keep_alive = async |version: &str, lines: &str| {
+        let mut http = Http::connect(setup.at()).await;
         let head = "host: localhost\r\ncontent-type: application/json\r\n";
         let (length, body) = match lines.contains("chunked") {
             true => ("", "3\r\n\"x\"\r\n0\r\n\r\n"),
@@ -219,28 +219,31 @@ async fn a_keep_alive_answer_states_its_timeout() {
         http.send(format!("POST {NOTE} {version}\r\n{head}{length}{lines}\r\n{body}")).await;
         let reply = soon("an answer", http.reply()).await.expect("an answer");
         assert_eq!(reply.status, 200, "{version} {lines:?}");
-        let said = reply.header("keep-alive").map(str::to_owned);
+        let keep_alive = reply.header("keep-alive").map(str::to_owned);
         let is_closed = reply.header("connection") != Some("keep-alive");
         if is_closed {
             soon("the connection is closed", http.closed()).await;
-            return said;
+            return keep_alive;
         }
         let began = Instant::now();
         soon("the connection is closed", http.closed()).await;
-        let seconds = said.as_deref().and_then(|said| said.strip_prefix("timeout="));
-        let told = Duration::from_secs(seconds.expect("a time").parse().expect("seconds"));
-        assert!(began.elapsed() > told, "it was closed after {:?}", began.elapsed());
-        said
+        let seconds =
+            keep_alive.as_deref().and_then(|keep_alive| keep_alive.strip_prefix("timeout="));
+        let timeout = Duration::from_secs(seconds.expect("a time").parse().expect("seconds"));
+        assert!(began.elapsed() > timeout, "it was closed after {:?}", began.elapsed());
+        keep_alive
     };
-    let told = Some("timeout=6".to_owned());
-    let (one, other) =
-        tokio::join!(said("HTTP/1.1", ""), said("HTTP/1.0", "connection: keep-alive\r\n"));
-    assert_eq!((one, other), (told.clone(), told));
+    let timeout = Some("timeout=6".to_owned());
+    let (one, other) = tokio::join!(
+        keep_alive("HTTP/1.1", ""),
+        keep_alive("HTTP/1.0", "connection: keep-alive\r\n")
+    );
+    assert_eq!((one, other), (timeout.clone(), timeout));
     for (version, lines) in [
         ("HTTP/1.1", "connection: close\r\n"),
         ("HTTP/1.1", "transfer-encoding: chunked\r\n"),
         ("HTTP/1.0", ""),
     ] {
-        assert_eq!(said(version, lines).await, None, "{version} {lines:?}");
+        assert_eq!(keep_alive(version, lines).await, None, "{version} {lines:?}");
     }
 }

@@ -2,7 +2,7 @@
 //! meanwhile.
 
 use crate::world::{
-    RawNode, Shown, World, attached, dial_raw_from, quic_client, raw_endpoint, said, until,
+    Presented, RawNode, World, attached, dial_raw_from, logged, quic_client, raw_endpoint, until,
 };
 use dialback::{Agent, Caller, ConnectError, certs::LeafProfile};
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A leaf whose life begins after this and ends after that, which may lie in the past.
-fn living(profile: LeafProfile, from: i64, until: i64) -> LeafProfile {
+fn with_validity(profile: LeafProfile, from: i64, until: i64) -> LeafProfile {
     let moment = |hours: i64| match u32::try_from(hours) {
         Ok(ahead) => SystemTime::now() + HOUR * ahead,
         Err(_) => SystemTime::now() - HOUR * u32::try_from(-hours).expect("hours"),
@@ -20,20 +20,25 @@ fn living(profile: LeafProfile, from: i64, until: i64) -> LeafProfile {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_nodes_log_has_name_serial_and_reason_of_a_rejected_peer() {
-    let (world, stranger) = (World::new(), World::new());
+    let (world, other_ca) = (World::new(), World::new());
     let (good, revoked) = (world.leaf("agent/log-good"), world.leaf("agent/log-revoked"));
     let credentials =
-        world.showing(&world.leaf("node/edge-1"), Some(&world.crl(&[&revoked.serial])));
+        world.presenting(&world.leaf("node/edge-1"), Some(&world.crl(&[&revoked.serial])));
     let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").start().await;
     let node = node.expect("a node");
     let sign = |profile: LeafProfile| world.ca().leaf(&profile).expect("a leaf");
     let mut foreign = world.profile("agent/log-domain");
     foreign.uris = vec!["spiffe://other.local/agent/log-domain".into()];
     let cases = [
-        (stranger.leaf("agent/log-ca"), "log-ca", "UnknownIssuer", "of no CA"),
-        (sign(living(world.profile("agent/log-old"), -9, -1)), "log-old", "expired", "expired"),
+        (other_ca.leaf("agent/log-ca"), "log-ca", "UnknownIssuer", "of no CA"),
         (
-            sign(living(world.profile("agent/log-early"), 1, 9)),
+            sign(with_validity(world.profile("agent/log-old"), -9, -1)),
+            "log-old",
+            "expired",
+            "expired",
+        ),
+        (
+            sign(with_validity(world.profile("agent/log-early"), 1, 9)),
             "log-early",
             "not valid yet",
             "not valid yet",
@@ -42,17 +47,17 @@ async fn the_nodes_log_has_name_serial_and_reason_of_a_rejected_peer() {
         (sign(foreign), "log-domain", "trust domain", "trust domain"),
     ];
     let any = world.credentials("agent/any");
-    for (leaf, name, why, told) in cases {
+    for (leaf, name, why, error) in cases {
         let serial = leaf.serial.clone();
         let endpoint = raw_endpoint();
         let port = endpoint.local_addr().expect("an address").port().to_string();
-        let config = quic_client(&any, Shown::Leaf(leaf));
+        let config = quic_client(&any, Presented::Leaf(leaf));
         assert!(dial_raw_from(endpoint, config, node.local_addr()).await.is_err(), "{name}");
-        let line = said(&["refused the certificate that names", name]).await;
+        let line = logged(&["refused the certificate that names", name]).await;
         assert!(line.contains(&serial) && line.contains(why), "{line}");
-        said(&["refused link from", &port, told]).await;
+        logged(&["refused link from", &port, error]).await;
     }
-    let config = quic_client(&any, Shown::Leaf(good));
+    let config = quic_client(&any, Presented::Leaf(good));
     assert!(dial_raw_from(raw_endpoint(), config, node.local_addr()).await.is_ok());
     assert_eq!(node.agents(), []);
 }
@@ -62,7 +67,7 @@ async fn an_agent_whose_certificate_is_revoked_or_expired_logs_it_and_backs_off(
     let world = World::new();
     let revoked = world.leaf("agent/away-revoked");
     let crl = world.crl(&[&revoked.serial]);
-    let credentials = world.showing(&world.leaf("node/edge-1"), Some(&crl));
+    let credentials = world.presenting(&world.leaf("node/edge-1"), Some(&crl));
     let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").start().await;
     let node = node.expect("a node");
     let at = node.local_addr().to_string();
@@ -70,31 +75,34 @@ async fn an_agent_whose_certificate_is_revoked_or_expired_logs_it_and_backs_off(
     // long.
     let mut short = world.profile("agent/away-old");
     short.not_after = SystemTime::now() + Duration::from_secs(2);
-    let short = world.showing(&world.ca().leaf(&short).expect("a leaf"), None);
+    let short = world.presenting(&world.ca().leaf(&short).expect("a leaf"), None);
     let end = short.identity().not_after();
-    let gone = Agent::builder(world.showing(&revoked, None)).node(&at).start().expect("an agent");
-    let gone_line = said(&["refused: node", &at, "revoked"]).await;
+    let revoked_agent =
+        Agent::builder(world.presenting(&revoked, None)).node(&at).start().expect("an agent");
+    let revoked_line = logged(&["refused: node", &at, "revoked"]).await;
     until("the certificate's time is over", || SystemTime::now() > end + Duration::from_secs(1))
         .await;
     let old = Agent::builder(short).node(&at).start().expect("an agent");
-    let old_line = said(&["refused: node", &at, "expired"]).await;
-    for (line, remedy) in [(gone_line, "new certificate"), (old_line, "check the peer's clock")] {
+    let old_line = logged(&["refused: node", &at, "expired"]).await;
+    for (line, remedy) in [(revoked_line, "new certificate"), (old_line, "check the peer's clock")]
+    {
         assert!(line.contains(remedy) && line.contains("the next time in 1"), "{line}");
     }
-    assert_eq!((gone.nodes(), old.nodes(), node.agents()), (vec![], vec![], vec![]));
+    assert_eq!((revoked_agent.nodes(), old.nodes(), node.agents()), (vec![], vec![], vec![]));
     let good = attached(world.agent("away-good", node.local_addr())).await;
     assert_eq!((good.nodes().len(), node.agents().len()), (1, 1));
-    assert_eq!((gone.nodes(), old.nodes()), (vec![], vec![]));
+    assert_eq!((revoked_agent.nodes(), old.nodes()), (vec![], vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_soon_redials_a_node_whose_certificate_is_not_valid_yet() {
     let world = World::new();
-    let early = world.ca().leaf(&living(world.profile("node/edge-1"), 1, 900)).expect("a leaf");
-    let raw = RawNode::showing(&world.credentials("node/any"), &early);
+    let early =
+        world.ca().leaf(&with_validity(world.profile("node/edge-1"), 1, 900)).expect("a leaf");
+    let raw = RawNode::presenting(&world.credentials("node/any"), &early);
     let at = raw.address().to_string();
     let _agent = world.agent("early", raw.address()).start().expect("an agent");
-    let line = said(&["refused: node", &at, "not valid yet"]).await;
+    let line = logged(&["refused: node", &at, "not valid yet"]).await;
     for part in ["the clock here may be behind", "trying again, the next time in 1"] {
         assert!(line.contains(part), "{line}");
     }
@@ -105,8 +113,9 @@ async fn an_agent_soon_redials_a_node_whose_certificate_is_not_valid_yet() {
     };
     assert!(fault.is_not_valid_yet() && fault.is_refusal(), "{fault}");
     // What has expired is no matter of a clock that is set soon.
-    let old = world.ca().leaf(&living(world.profile("node/edge-1"), -9, -1)).expect("a leaf");
-    let raw = RawNode::showing(&world.credentials("node/any"), &old);
+    let old =
+        world.ca().leaf(&with_validity(world.profile("node/edge-1"), -9, -1)).expect("a leaf");
+    let raw = RawNode::presenting(&world.credentials("node/any"), &old);
     match world.caller("ops", raw.address()).connect().await {
         Err(ConnectError::Link(fault)) => assert!(!fault.is_not_valid_yet(), "{fault}"),
         other => panic!("{other:?}"),
@@ -119,29 +128,30 @@ async fn a_clock_off_by_an_hour_or_a_day_is_named_by_the_verifying_side() {
     let node = world.node().start().await.expect("a node");
     // To whom the certificate is early, its clock is behind; to whom it has ended, ahead.
     for (from, until) in [(1, 900), (24, 900), (-900, -1), (-900, -24)] {
-        let leaf = |party: &str| {
-            world.ca().leaf(&living(world.profile(party), from, until)).expect("a leaf")
+        let leaf = |peer: &str| {
+            world.ca().leaf(&with_validity(world.profile(peer), from, until)).expect("a leaf")
         };
         let endpoint = raw_endpoint();
         let port = endpoint.local_addr().expect("an address").port().to_string();
-        let config = quic_client(&world.credentials("agent/any"), Shown::Leaf(leaf("agent/any")));
+        let config =
+            quic_client(&world.credentials("agent/any"), Presented::Leaf(leaf("agent/any")));
         let refused = dial_raw_from(endpoint, config, node.local_addr()).await.err();
         assert!(refused.is_some(), "the node took a leaf of hours {from} to {until}");
-        said(&["refused link from", &port, "clock"]).await;
-        let raw = RawNode::showing(&world.credentials("node/any"), &leaf("node/any"));
+        logged(&["refused link from", &port, "clock"]).await;
+        let raw = RawNode::presenting(&world.credentials("node/any"), &leaf("node/any"));
         let caller = world.caller("ops", raw.address()).connect().await;
-        let told = caller.expect_err("refused").to_string();
-        assert!(told.contains("clock") && !raw.was_believed().await, "{told}");
-        let told = dialback::Credentials::from_pem(&dialback::CredentialPem {
+        let error = caller.expect_err("refused").to_string();
+        assert!(error.contains("clock") && !raw.was_accepted().await, "{error}");
+        let error = dialback::Credentials::from_pem(&dialback::CredentialPem {
             cert: leaf("caller/ops").cert.as_bytes(),
             key: b"",
             ca: world.ca().pem().as_bytes(),
             ..Default::default()
         });
-        let told = told.expect_err("refused").to_string();
-        assert!(told.contains("clock"), "{told}");
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains("clock"), "{error}");
     }
-    let good = world.ca().leaf(&living(world.profile("caller/ops"), -1, 1)).expect("a leaf");
-    let good = Caller::builder(world.showing(&good, None)).node(node.local_addr().to_string());
+    let good = world.ca().leaf(&with_validity(world.profile("caller/ops"), -1, 1)).expect("a leaf");
+    let good = Caller::builder(world.presenting(&good, None)).node(node.local_addr().to_string());
     assert!(good.connect().await.is_ok());
 }

@@ -1,6 +1,6 @@
 //! Many agents that were all sent away at the same moment: all come back, and nobody else notices.
 
-use crate::world::{Background, Rest, Stage, World, attached, background, heavy};
+use crate::world::{Background, Baseline, Stage, World, attached, spawn, take_turn};
 use dialback::{Agent, Callee, Node};
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ impl Bystander {
     fn start(callee: Callee) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = is_over.clone();
-        let calling = background(async move {
+        let calling = spawn(async move {
             let (mut calls, mut longest) = (0, Duration::ZERO);
             while !over.load(Ordering::Relaxed) {
                 let began = Instant::now();
@@ -58,21 +58,21 @@ impl Bystander {
     }
 }
 
-async fn check_crowd(size: usize, time: Duration) {
-    let _turn = heavy().await;
+async fn check_mass_reconnect(size: usize, time: Duration) {
+    let _turn = take_turn().await;
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
     let _quiet = attached(world.agent("quiet", at).serve(stage.service())).await;
     let start = |n| world.agent(&format!("crowd-{n}"), at).start().expect("an agent");
-    let crowd: Vec<Agent> = (0..size).map(start).collect();
+    let all: Vec<Agent> = (0..size).map(start).collect();
     within(2 * time, "all attach", &node, || attached_since(&node).len() == size + 1).await;
-    let (rest, before) = (Rest::of_now(), attached_since(&node));
+    let (baseline, before) = (Baseline::measure(), attached_since(&node));
     let quiet = node.agent("quiet").handle().expect("a name");
     let quiet: &Callee = quiet.as_ref();
     let beside = Bystander::start(quiet.clone());
     let began = Instant::now();
-    for agent in &crowd {
+    for agent in &all {
         node.agent(agent.name().as_str()).handle().expect("a name").disconnect();
     }
     within(time, "all are back", &node, || {
@@ -88,16 +88,16 @@ async fn check_crowd(size: usize, time: Duration) {
     );
     assert!(calls > 0);
     assert_eq!(stage.all_runs(), calls, "each call beside the crowd ran once");
-    rest.comes_back(&node).await;
+    baseline.wait_until_restored(&node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_agents_reconnect_at_once_while_other_calls_continue() {
-    check_crowd(100, Duration::from_secs(60)).await;
+    check_mass_reconnect(100, Duration::from_secs(60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
 async fn five_hundred_agents_reconnect_at_once_while_other_calls_continue() {
-    check_crowd(500, Duration::from_secs(60)).await;
+    check_mass_reconnect(500, Duration::from_secs(60)).await;
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// splitmix64's finaliser: every bit of the number changes about half of those that come out.
-pub(crate) const fn mixed(number: u64) -> u64 {
+pub(crate) const fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -26,16 +26,16 @@ pub(crate) fn seed() -> u64 {
 
 /// A row of throws that the seed decides.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// The throws of one seed for one purpose.
     pub(crate) const fn new(seed: u64, purpose: u64) -> Self {
-        Self(mixed(seed ^ mixed(purpose)))
+        Self(mix(seed ^ mix(purpose)))
     }
 
     pub(crate) const fn number(&mut self) -> u64 {
-        self.0 = mixed(self.0);
+        self.0 = mix(self.0);
         self.0
     }
 
@@ -45,22 +45,22 @@ impl Dice {
     }
 
     /// From 0.0 up to but without 1.0.
-    pub(crate) fn chance(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         (self.number() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// True so often.
-    pub(crate) fn hits(&mut self, probability: f64) -> bool {
+    pub(crate) fn happens(&mut self, probability: f64) -> bool {
         // Thrown in any case, so that one setting does not move the throws of the next.
-        self.chance() < probability
+        self.fraction() < probability
     }
 }
 
 #[test]
 fn the_same_seed_and_purpose_give_the_same_numbers_and_others_do_not() {
     let row = |seed, purpose| {
-        let mut dice = Dice::new(seed, purpose);
-        std::array::from_fn::<_, 8, _>(|_| dice.number())
+        let mut rng = Rng::new(seed, purpose);
+        std::array::from_fn::<_, 8, _>(|_| rng.number())
     };
     assert_eq!(row(1, 1), row(1, 1));
     assert!(row(1, 1) != row(2, 1) && row(1, 1) != row(1, 2));
@@ -68,8 +68,8 @@ fn the_same_seed_and_purpose_give_the_same_numbers_and_others_do_not() {
 
 #[test]
 fn random_numbers_are_uniform() {
-    let mut dice = Dice::new(7, 0);
-    let hits = (0..10_000).filter(|_| dice.hits(0.3)).count();
-    assert!((2_800..3_200).contains(&hits), "{hits} of 10,000 at 0.3");
-    assert!((0..1_000).all(|_| dice.below(5) < 5 && !dice.hits(0.0) && dice.hits(1.0)));
+    let mut rng = Rng::new(7, 0);
+    let happens = (0..10_000).filter(|_| rng.happens(0.3)).count();
+    assert!((2_800..3_200).contains(&happens), "{happens} of 10,000 at 0.3");
+    assert!((0..1_000).all(|_| rng.below(5) < 5 && !rng.happens(0.0) && rng.happens(1.0)));
 }

@@ -2,7 +2,7 @@
 //! signs.
 
 use super::{
-    raw::{Raw, request, secret},
+    raw::{RawClient, request, secret},
     *,
 };
 use crate::world::until;
@@ -12,11 +12,11 @@ use std::process::Command;
 const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// A certificate request with wishes, made by OpenSSL with a key of its own.
-fn wishful(dir: &Path, party: &str, extensions: &[&str]) -> Vec<u8> {
+fn wishful(dir: &Path, peer: &str, extensions: &[&str]) -> Vec<u8> {
     let mut command = Command::new("openssl");
     command.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
     command.args(["-nodes", "-keyout", "wish.key", "-outform", "DER", "-subj"]);
-    command.arg(format!("/CN=dialback {}", party.replace('/', " ")));
+    command.arg(format!("/CN=dialback {}", peer.replace('/', " ")));
     for extension in extensions {
         command.args(["-addext", extension]);
     }
@@ -26,7 +26,7 @@ fn wishful(dir: &Path, party: &str, extensions: &[&str]) -> Vec<u8> {
 }
 
 /// What OpenSSL says of a certificate.
-fn shown(dir: &Path, pem: &str, args: &[&str]) -> String {
+fn openssl_output(dir: &Path, pem: &str, args: &[&str]) -> String {
     fs::write(dir.join("shown.pem"), pem).expect("written");
     let mut command = Command::new("openssl");
     let out = command.args(args).arg("shown.pem").current_dir(dir).output().expect("openssl");
@@ -45,10 +45,10 @@ async fn a_request_with_extra_fields_gets_only_what_its_token_grants() {
         "extendedKeyUsage=serverAuth,clientAuth",
     ];
     let csr = wishful(&site.path(""), "node/edge-1", &wishes);
-    let asked = request(1, &csr, "agent/warehouse", &secret(&token));
-    let reply = Raw::new(None).ask(enroller.local_addr(), &asked).await;
+    let request_body = request(1, &csr, "agent/warehouse", &secret(&token));
+    let reply = RawClient::new(None).ask(enroller.local_addr(), &request_body).await;
     assert_eq!(reply.code(), 0, "{}", reply.text(1));
-    let text = shown(&site.path(""), reply.text(2), &["x509", "-noout", "-text", "-in"]);
+    let text = openssl_output(&site.path(""), reply.text(2), &["x509", "-noout", "-text", "-in"]);
     for wanted in [
         "URI:spiffe://dialback.local/agent/warehouse",
         "CA:FALSE",
@@ -62,7 +62,8 @@ async fn a_request_with_extra_fields_gets_only_what_its_token_grants() {
     }
     let ca = site.path("ca/ca.pem");
     let ca = ca.to_str().expect("UTF-8");
-    let verified = shown(&site.path(""), reply.text(2), &["verify", "-x509_strict", "-CAfile", ca]);
+    let verified =
+        openssl_output(&site.path(""), reply.text(2), &["verify", "-x509_strict", "-CAfile", ca]);
     assert!(verified.contains("shown.pem: OK"), "{verified}");
 }
 
@@ -78,11 +79,12 @@ async fn neither_a_handmade_token_nor_a_nodes_certificate_obtains_a_node_certifi
     let path = site.path("ca/join-tokens.jsonl");
     let text = fs::read_to_string(&path).expect("read");
     fs::write(&path, text.replace("agent/edge-1", "node/edge-1")).expect("written");
-    let reply = Raw::new(None).ask(at, &request(1, &csr, "node/edge-1", &secret(&token))).await;
+    let reply =
+        RawClient::new(None).ask(at, &request(1, &csr, "node/edge-1", &secret(&token))).await;
     assert_eq!(reply.code(), JoinRefusal::Role.number(), "{}", reply.text(1));
     let node = site.issued(Role::Node, "edge-1");
     let before = site.ca().list().expect("a record").len();
-    let reply = Raw::new(Some(&node)).ask(at, &request(2, &csr, "", &[])).await;
+    let reply = RawClient::new(Some(&node)).ask(at, &request(2, &csr, "", &[])).await;
     assert_eq!(reply.code(), JoinRefusal::Role.number(), "{}", reply.text(1));
     assert_eq!(site.ca().list().expect("a record").len(), before);
 }
@@ -95,7 +97,7 @@ async fn a_failed_proof_of_key_possession_does_not_use_up_the_token() {
     let good = wishful(&site.path(""), "agent/a", &[]);
     let mut forged = good.clone();
     *forged.last_mut().expect("bytes") ^= 1;
-    let raw = Raw::new(None);
+    let raw = RawClient::new(None);
     for csr in [&[][..], b"no request", &forged, &good[..good.len() / 2]] {
         let reply = raw.ask(at, &request(1, csr, "agent/a", &secret(&token))).await;
         assert_eq!(reply.code(), JoinRefusal::Malformed.number(), "{}", reply.text(1));
@@ -112,17 +114,17 @@ async fn renewal_and_the_crl_need_a_valid_certificate_that_is_old_enough() {
     let csr = wishful(&site.path(""), "agent/a", &[]);
     let (renew, list) = (request(2, &csr, "", &[]), request(3, &[], "", &[]));
     let agent = site.issued(Role::Agent, "a");
-    for asked in [&renew, &list] {
-        let reply = Raw::new(None).ask(at, asked).await;
+    for request_body in [&renew, &list] {
+        let reply = RawClient::new(None).ask(at, request_body).await;
         assert_eq!(reply.code(), JoinRefusal::NoCertificate.number());
         assert_eq!(reply.text(4), "", "no list for strangers");
     }
-    let raw = Raw::new(Some(&agent));
+    let raw = RawClient::new(Some(&agent));
     assert_eq!(raw.ask(at, &renew).await.code(), JoinRefusal::TooEarly.number());
     let reply = raw.ask(at, &list).await;
     assert_eq!((reply.code(), reply.text(4).contains("BEGIN X509 CRL")), (0, true));
     let other = Site::new();
-    let foreign = Raw::new(Some(&other.issued(Role::Agent, "a")));
+    let foreign = RawClient::new(Some(&other.issued(Role::Agent, "a")));
     assert_eq!(foreign.send(at, &list).await, None, "another CA's agent gets no answer at all");
 }
 
@@ -141,9 +143,9 @@ fn again(dir: &Path, form: &str) -> Vec<u8> {
 async fn a_token_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::new(None));
+    let (at, raw) = (enroller.local_addr(), RawClient::new(None));
     let stolen = wishful(&site.path(""), "agent/a", &[]);
-    let join = |csr: &[u8], party: &str, token: &JoinToken| request(1, csr, party, &secret(token));
+    let join = |csr: &[u8], peer: &str, token: &JoinToken| request(1, csr, peer, &secret(token));
     let first = raw.ask(at, &join(&stolen, "agent/a", &site.token("agent/a"))).await;
     assert_eq!(first.code(), 0, "{}", first.text(1));
     let again = again(&site.path(""), "compressed");
@@ -152,11 +154,11 @@ async fn a_token_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     assert_eq!(second.code(), 0, "{}", second.text(1));
     site.ca().revoke(&"agent/a".parse().expect("a party"), SystemTime::now()).expect("revoked");
     // Under its own name and another, in the same request and another.
-    for (csr, party) in [(&stolen, "agent/a"), (&again, "agent/a"), (&stolen, "caller/b")] {
-        let token = site.token(party);
-        let reply = raw.ask(at, &join(csr, party, &token)).await;
-        assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{party}: {}", reply.text(1));
-        let reply = raw.ask(at, &join(&other, party, &token)).await;
+    for (csr, peer) in [(&stolen, "agent/a"), (&again, "agent/a"), (&stolen, "caller/b")] {
+        let token = site.token(peer);
+        let reply = raw.ask(at, &join(csr, peer, &token)).await;
+        assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{peer}: {}", reply.text(1));
+        let reply = raw.ask(at, &join(&other, peer, &token)).await;
         assert_eq!(reply.code(), 0, "the token stays good for another key: {}", reply.text(1));
     }
 }
@@ -168,13 +170,13 @@ async fn a_renewal_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     let at = enroller.local_addr();
     let stolen = wishful(&site.path(""), "agent/a", &[]);
     let joined = request(1, &stolen, "agent/a", &secret(&site.token("agent/a")));
-    assert_eq!(Raw::new(None).ask(at, &joined).await.code(), 0);
+    assert_eq!(RawClient::new(None).ask(at, &joined).await.code(), 0);
     site.ca().revoke(&"agent/a".parse().expect("a party"), SystemTime::now()).expect("revoked");
     // In the second half of its life, as renewals take it.
     let then = SystemTime::now() - 50 * 24 * HOUR;
     let due = LeafRequest::new(Role::Agent, "b".parse().expect("a name"));
     site.ca().issue(&due, then).expect("issued");
-    let raw = Raw::new(Some(&CredentialFiles::in_dir(site.path("ca"), "agent-b")));
+    let raw = RawClient::new(Some(&CredentialFiles::in_dir(site.path("ca"), "agent-b")));
     let reply = raw.ask(at, &request(2, &stolen, "", &[])).await;
     assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{}", reply.text(1));
     let other = wishful(&site.path(""), "agent/b", &[]);
@@ -186,7 +188,7 @@ async fn a_renewal_certifies_no_key_of_a_revoked_certificate_but_another_key() {
 async fn malformed_requests_get_an_error_or_a_close_and_the_enroller_keeps_serving() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::new(None));
+    let (at, raw) = (enroller.local_addr(), RawClient::new(None));
     let mut deep = vec![0xa1, 0x00];
     deep.extend([0x81; 1_000]);
     for bytes in
@@ -203,11 +205,11 @@ async fn malformed_requests_get_an_error_or_a_close_and_the_enroller_keeps_servi
 
 /// Sends a request and cuts the connection once the enroller has recorded the use of its token. No
 /// answer is read.
-async fn ask_and_cut(site: &Site, at: SocketAddr, asked: &[u8]) {
-    let raw = Raw::new(None);
+async fn ask_and_disconnect(site: &Site, at: SocketAddr, request_body: &[u8]) {
+    let raw = RawClient::new(None);
     let connection = raw.dial(at).await.expect("connected");
     let (mut send, _recv) = connection.open_bi().await.expect("a stream");
-    send.write_all(asked).await.expect("sent");
+    send.write_all(request_body).await.expect("sent");
     send.finish().expect("finished");
     let path = site.path("ca/join-tokens.jsonl");
     let is_used = || fs::read_to_string(&path).is_ok_and(|text| text.contains("\"used\":\""));
@@ -221,45 +223,47 @@ async fn a_token_whose_answer_was_lost_repeats_the_certificate_for_the_same_key_
     let enroller = site.enroller(LONG).await;
     let token = site.token("agent/a");
     let [csr, other] = [(); 2].map(|()| wishful(&site.path(""), "agent/a", &[]));
-    let asked = request(1, &csr, "agent/a", &secret(&token));
-    ask_and_cut(&site, enroller.local_addr(), &asked).await;
+    let request_body = request(1, &csr, "agent/a", &secret(&token));
+    ask_and_disconnect(&site, enroller.local_addr(), &request_body).await;
     // A restart forgets nothing.
     enroller.shutdown().await;
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), Raw::new(None));
+    let (at, raw) = (enroller.local_addr(), RawClient::new(None));
     let used = JoinRefusal::TokenUsed.number();
-    for (csr, party) in [(&other, "agent/a"), (&csr, "agent/b"), (&b"csr".to_vec(), "agent/a")] {
-        let reply = raw.ask(at, &request(1, csr, party, &secret(&token))).await;
-        assert_eq!((reply.code(), reply.text(2)), (used, ""), "{party}");
+    for (csr, peer) in [(&other, "agent/a"), (&csr, "agent/b"), (&b"csr".to_vec(), "agent/a")] {
+        let reply = raw.ask(at, &request(1, csr, peer, &secret(&token))).await;
+        assert_eq!((reply.code(), reply.text(2)), (used, ""), "{peer}");
     }
-    let [first, second] = [raw.ask(at, &asked).await, raw.ask(at, &asked).await];
+    let [first, second] = [raw.ask(at, &request_body).await, raw.ask(at, &request_body).await];
     assert_eq!(first.code(), 0, "{}", first.text(1));
     assert_eq!(first.text(2), second.text(2), "the same certificate");
     let given = CertificateInfo::all_from_pem(first.text(2).as_bytes()).expect("readable");
     let recorded = site.ca().list().expect("a record");
     let serials: Vec<_> = recorded.iter().map(|leaf| leaf.serial.as_str()).collect();
     assert_eq!(serials, [given[0].serial.as_str()], "one certificate was ever signed");
-    let party = "agent/a".parse().expect("a party");
-    site.ca().revoke(&party, SystemTime::now()).expect("revoked");
-    assert_eq!(raw.ask(at, &asked).await.code(), JoinRefusal::Revoked.number());
+    let peer = "agent/a".parse().expect("a party");
+    site.ca().revoke(&peer, SystemTime::now()).expect("revoked");
+    assert_eq!(raw.ask(at, &request_body).await.code(), JoinRefusal::Revoked.number());
 }
 
 /// The bytes of a file of `tests/data/wire`.
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/wire/{name}.hex"));
     let text = fs::read_to_string(path).expect("a file of tests/data/wire");
-    let words = text.lines().filter_map(|line| line.split('#').next());
-    let words = words.flat_map(str::split_whitespace);
-    words.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect()
+    let tokens = text.lines().filter_map(|line| line.split('#').next());
+    let tokens = tokens.flat_map(str::split_whitespace);
+    tokens.map(|token| u8::from_str_radix(token, 16).expect("two digits")).collect()
 }
 
 #[tokio::test]
 async fn requests_and_refusals_are_the_golden_bytes() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    for (asked, answered) in [("join-request", "join-refused"), ("list-request", "list-refused")] {
-        let answer = Raw::new(None).send(enroller.local_addr(), &golden(asked)).await;
-        assert_eq!(answer, Some(golden(answered)), "{asked}");
+    for (request_body, answered) in
+        [("join-request", "join-refused"), ("list-request", "list-refused")]
+    {
+        let answer = RawClient::new(None).send(enroller.local_addr(), &golden(request_body)).await;
+        assert_eq!(answer, Some(golden(answered)), "{request_body}");
     }
 }
 
@@ -276,9 +280,9 @@ async fn during_a_ca_change_the_first_ca_signs_and_leafs_of_both_are_accepted() 
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
     let list = request(3, &[], "", &[]);
-    assert_eq!(Raw::new(Some(&old)).ask(at, &list).await.code(), 0, "a leaf of the old CA");
+    assert_eq!(RawClient::new(Some(&old)).ask(at, &list).await.code(), 0, "a leaf of the old CA");
     let joined = site.join(at, &site.token("agent/b"), "m").await.expect("joined");
-    assert_eq!(Raw::new(Some(&joined.files)).ask(at, &list).await.code(), 0);
+    assert_eq!(RawClient::new(Some(&joined.files)).ask(at, &list).await.code(), 0);
     assert_eq!(fs::read_to_string(&joined.files.ca).expect("CAs"), bundle);
     assert_ne!(leaf_of(&joined.files).issuer, leaf_of(&old).issuer);
 }

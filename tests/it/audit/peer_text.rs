@@ -1,13 +1,13 @@
 //! What peers say, in the log and in the audit log: it stays in its line, steers no terminal, and
 //! is bounded.
 
-use super::Book;
+use super::AuditLog;
 use crate::{
     raw_peer::{
         Cbor, Head, Issuer, RawLink, RawListener, Settings, end, frame, hello, kind, message,
         register, registered, soon, welcome,
     },
-    world::{Background, World, background, heavy, lines_with, said, until},
+    world::{Background, World, lines_with, logged, spawn, take_turn, until},
 };
 use dialback::{Agent, CloseCode, Code, Node, NodePolicy, Outcome};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
@@ -29,8 +29,8 @@ fn check_plain(line: &str) {
 
 /// Every line is one object, plain, and of an event that was asked for.
 #[track_caller]
-fn check_book(book: &Book) {
-    for line in book.text().lines() {
+fn check_audit_log(audit_log: &AuditLog) {
+    for line in audit_log.text().lines() {
         check_plain(line);
         let line: serde_json::Value = serde_json::from_str(line).expect(line);
         assert!(
@@ -47,12 +47,8 @@ fn check_log(mark: &str) {
     lines.iter().for_each(|line| check_plain(line));
 }
 
-async fn linked(
-    issuer: &Issuer,
-    node: &Node,
-    party: &str,
-) -> (RawLink, crate::raw_peer::RawStream) {
-    let link = RawLink::dial(node.local_addr(), &issuer.credentials(party)).await;
+async fn linked(issuer: &Issuer, node: &Node, peer: &str) -> (RawLink, crate::raw_peer::RawStream) {
+    let link = RawLink::dial(node.local_addr(), &issuer.credentials(peer)).await;
     let mut control = link.open().await;
     control.send(&hello([1, 1], 16)).await;
     control.expect(kind::WELCOME).await;
@@ -62,9 +58,9 @@ async fn linked(
 #[tokio::test(flavor = "multi_thread")]
 async fn text_from_a_dialler_cannot_break_a_line() {
     // It records the log.
-    let (_world, issuer, book) = (World::new(), Issuer::new(), Book::default());
+    let (_world, issuer, audit_log) = (World::new(), Issuer::new(), AuditLog::default());
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
-    let node = node.policy(NodePolicy::allow_all()).audit(book.audit().with_calls(true));
+    let node = node.policy(NodePolicy::allow_all()).audit(audit_log.audit().with_calls(true));
     let node = node.start().await.expect("a node");
     // An agent that registers bad names, one that drains with a bad reason, and one that closes
     // with one.
@@ -74,18 +70,18 @@ async fn text_from_a_dialler_cannot_break_a_line() {
     let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
     control.send(&register(1, &[("Echo", &["Echo"])])).await;
     control.expect(kind::REGISTERED).await;
-    let words =
+    let payload =
         Cbor::map([(0, Cbor::text(&evil("bad-drain"))), (1, Cbor::Uint(9)), (2, Cbor::Uint(0))]);
-    control.send(&frame(kind::DRAIN, &words.encode())).await;
-    said(&["is draining", "bad-drain"]).await;
+    control.send(&frame(kind::DRAIN, &payload.encode())).await;
+    logged(&["is draining", "bad-drain"]).await;
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
     link.connection.close(0x41u32.into(), evil("bad-close").as_bytes());
-    book.has("link_down", &[("peer", "caller/raw")]).await;
-    said(&["caller/raw disconnected", "bad-close"]).await;
+    audit_log.wait_for("link_down", &[("peer", "caller/raw")]).await;
+    logged(&["caller/raw disconnected", "bad-close"]).await;
     // A stranger that says something before it was welcomed.
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/early")).await;
     link.connection.close(0x41u32.into(), evil("bad-early").as_bytes());
-    book.has("link_refused", &[("peer", "caller/early")]).await;
+    audit_log.wait_for("link_refused", &[("peer", "caller/early")]).await;
     // A caller that calls what is no name.
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
     for head in [Head::here(&evil("x/Y")), Head::agent("Echo/Echo", &evil("x"))] {
@@ -97,15 +93,15 @@ async fn text_from_a_dialler_cannot_break_a_line() {
     for mark in ["bad-name", "bad-drain", "bad-close", "bad-early"] {
         check_log(mark);
     }
-    check_book(&book);
+    check_audit_log(&audit_log);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_from_a_node_cannot_break_a_line() {
-    let (_world, issuer, book) = (World::new(), Issuer::new(), Book::default());
+    let (_world, issuer, audit_log) = (World::new(), Issuer::new(), AuditLog::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
-    let agent = agent.audit(book.audit().with_calls(true)).start().expect("an agent");
+    let agent = agent.audit(audit_log.audit().with_calls(true)).start().expect("an agent");
     let link = listener.accept().await;
     let mut control = link.accept().await;
     control.expect(kind::HELLO).await;
@@ -119,31 +115,31 @@ async fn text_from_a_node_cannot_break_a_line() {
     stream.send(&[head.frame(), message("x"), end()].concat()).await;
     stream.finish();
     assert_eq!(stream.reply().await.code, u64::from(Code::InvalidArgument.number()));
-    let line = book.has("call", &[("method", "Echo/Echo")]).await;
+    let line = audit_log.wait_for("call", &[("method", "Echo/Echo")]).await;
     assert!(line["caller"].as_str().expect("text").starts_with("bad-caller\n"), "{line}");
     let code = CloseCode::Protocol.number() as u32;
     link.connection.close(code.into(), evil("bad-node-close").as_bytes());
-    book.has("link_down", &[("peer", "node/raw")]).await;
-    said(&["not linked: node", "bad-node-close"]).await;
+    audit_log.wait_for("link_down", &[("peer", "node/raw")]).await;
+    logged(&["not linked: node", "bad-node-close"]).await;
     check_log("bad-node-close");
-    check_book(&book);
+    check_audit_log(&audit_log);
 }
 
 /// Calls so many different methods, all of which are refused; the log says some of it, the audit
 /// log all.
 async fn check_many_methods(service: &'static str, count: usize) {
-    let _turn = heavy().await;
-    let (world, book) = (World::new(), Book::default());
-    let node = world.node().policy(NodePolicy::default()).audit(book.audit()).start().await;
+    let _turn = take_turn().await;
+    let (world, audit_log) = (World::new(), AuditLog::default());
+    let node = world.node().policy(NodePolicy::default()).audit(audit_log.audit()).start().await;
     let node = node.expect("a node");
     let caller =
         Arc::new(world.caller("ops", node.local_addr()).connect().await.expect("a caller"));
     let began = Instant::now();
-    let calls = |lane: usize| {
+    let calls = |worker: usize| {
         let caller = caller.clone();
-        background(async move {
+        spawn(async move {
             let agent = caller.agent("warehouse").expect("a name");
-            for n in (lane..count).step_by(16) {
+            for n in (worker..count).step_by(16) {
                 let refused = agent.call::<()>(format!("{service}/M{n}").as_str(), &n).await;
                 let status = refused.expect_err("refused");
                 assert_eq!(
@@ -153,22 +149,24 @@ async fn check_many_methods(service: &'static str, count: usize) {
             }
         })
     };
-    let lanes: Vec<Background<()>> = (0..16).map(calls).collect();
-    for lane in lanes {
-        lane.await;
+    let workers: Vec<Background<()>> = (0..16).map(calls).collect();
+    for worker in workers {
+        worker.await;
     }
     let took = began.elapsed();
-    until("all of them are in the audit log", || book.text().matches(service).count() >= count)
-        .await;
+    until("all of them are in the audit log", || {
+        audit_log.text().matches(service).count() >= count
+    })
+    .await;
     let methods: BTreeSet<_> =
-        book.lines("call_refused").iter().map(|line| line["method"].to_string()).collect();
+        audit_log.lines("call_refused").iter().map(|line| line["method"].to_string()).collect();
     assert_eq!(methods.len(), count);
-    let said = lines_with(&format!("{service}/"));
+    let logged = lines_with(&format!("{service}/"));
     // Twenty at once, and one every ten seconds.
     let most = 20 + 1 + took.as_secs() as usize / 10;
-    println!("{count} methods in {took:?}: {} lines of the log", said.len());
-    assert!((20..=most).contains(&said.len()), "{} lines of the log in {took:?}", said.len());
-    check_book(&book);
+    println!("{count} methods in {took:?}: {} lines of the log", logged.len());
+    assert!((20..=most).contains(&logged.len()), "{} lines of the log in {took:?}", logged.len());
+    check_audit_log(&audit_log);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,8 +97,8 @@ async fn check_one_way(link: &RawLink, control: &mut RawStream) {
 async fn no_role_accepts_unidirectional_streams_or_datagrams() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
-    for party in ["caller/ops", "agent/raw"] {
-        let (link, mut control) = linked(&issuer, &node, party).await;
+    for peer in ["caller/ops", "agent/raw"] {
+        let (link, mut control) = linked(&issuer, &node, peer).await;
         check_one_way(&link, &mut control).await;
     }
     let (_agent, link, mut control) = raw_node(&issuer, &ledger).await;

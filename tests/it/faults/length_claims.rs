@@ -3,7 +3,7 @@
 
 use crate::{
     raw_peer::{Cbor, Head, Issuer, RawLink, end, frame, header, hello, kind},
-    world::{Memory, alone},
+    world::{Memory, run_in_own_process},
 };
 use dialback::{Context, Node, NodePolicy, Service};
 use serde_bytes::ByteBuf;
@@ -21,9 +21,8 @@ const RESERVED_KIB_MAX: u64 = 128 * 1_024;
 
 #[test]
 fn a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory() {
-    const NAME: &str =
-        "faults::claims::a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory";
-    alone(NAME, async {
+    const NAME: &str = "faults::length_claims::a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory";
+    run_in_own_process(NAME, async {
         let issuer = Issuer::new();
         let weigh = Service::new("Scale")
             .method("Weigh", |bytes: ByteBuf, _: Context| async move { Ok(bytes.len()) });
@@ -38,7 +37,7 @@ fn a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory() {
         let mut control = link.open().await;
         control.send(&hello([1, 1], 0)).await;
         control.expect(kind::WELCOME).await;
-        let before = Memory::of_now();
+        let before = Memory::measure();
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
             let mut stream = link.open().await;
