@@ -9,8 +9,8 @@ use crate::{
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
     link::{
-        ActiveLink, BindError, ControlStream, Dialler, EndReason, HelloWords, KeeperHooks,
-        KeeperSignals, Leave, Link, LinkFault, REPLACED, keep,
+        ActiveLink, BindError, CloseSequence, ControlStream, Dialler, EndReason, HelloWords,
+        KeeperHooks, KeeperSignals, Link, LinkFault, REPLACED, keep,
     },
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, PeerName, Role},
     net::{self, SharedNet},
@@ -214,7 +214,7 @@ struct Held {
 
 impl Held {
     fn new(link: Link, mut control: ControlStream) -> Self {
-        control.start_leaving_by(Leave::unsaid(link.clone()));
+        control.close_by(CloseSequence::passive(link.clone()));
         Self { link, control }
     }
 }

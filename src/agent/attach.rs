@@ -5,8 +5,8 @@ use crate::{
     drain::{Signal, SignalListener, Tasks},
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{
-        ActiveLink, ControlStream, EndReason, KeeperHooks, KeeperSignals, Leave, Link, LinkFault,
-        keep,
+        ActiveLink, CloseSequence, ControlStream, EndReason, KeeperHooks, KeeperSignals, Link,
+        LinkFault, keep,
     },
     name::{Name, NodeAddress},
     observe::Event,
@@ -125,10 +125,10 @@ impl Attachment {
         let signals = [
             shared.drain.listen().or(own.drain.listen()),
             shared.goodbye.listen().or(own.goodbye.listen()),
-            shared.cut.listen(),
+            shared.abort.listen(),
         ];
-        let leave = Leave::on(link.clone(), signals, CloseCode::Goodbye, STOPS);
-        control.start_leaving_by(leave.within(limits.drain_max));
+        let sequence = CloseSequence::new(link.clone(), signals, CloseCode::Goodbye, STOPS);
+        control.close_by(sequence.within(limits.drain_max));
         Self {
             shared: shared.clone(),
             link,

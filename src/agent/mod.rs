@@ -72,7 +72,7 @@ pub(crate) struct Shared {
     /// On this one that nothing is left to do: the node is to close it.
     goodbye: Signal,
     /// And on this one that the time is over: it is closed, and its calls break off.
-    cut: Signal,
+    abort: Signal,
     /// One task a node address.
     links: Tasks,
     /// One task a call.
@@ -170,7 +170,7 @@ impl AgentBuilder {
             keeper: KeeperSignals::default(),
             drain: Signal::default(),
             goodbye: Signal::default(),
-            cut: Signal::default(),
+            abort: Signal::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
         });
@@ -374,7 +374,7 @@ impl Agent {
     }
 
     async fn close_gracefully(&self) {
-        let Shared { keeper, drain, goodbye, cut, calls, links, dialler, .. } = &*self.shared;
+        let Shared { keeper, drain, goodbye, abort, calls, links, dialler, .. } = &*self.shared;
         let limits = self.shared.limits.get();
         let finish_by = Instant::now() + limits.drain_max;
         keeper.stop.notify();
@@ -389,8 +389,8 @@ impl Agent {
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
             self.shared.observer.tell(Event::CallsCutOff { after: limits.drain_max });
-            cut.notify();
-            cut.done(limits::GOODBYE_WAIT_MAX).await;
+            abort.notify();
+            abort.done(limits::GOODBYE_WAIT_MAX).await;
         }
         self.close(CloseCode::Goodbye);
         links.stop();

@@ -1,34 +1,30 @@
-//! The control stream of a link: its frames, the heartbeat that travels with them, and the words of
-//! those who leave.
+//! The control stream of a link: its frames, the heartbeat that travels with them, and the frames
+//! of a graceful close.
 
 use super::{
-    LinkFault, endpoint,
-    leave::{Leave, LeaveStep},
-    migration::PeerAddress,
-    stream::{CallStream, FrameReader, ReadFault},
+    close_sequence::{CloseSequence, CloseStep},
+    endpoint,
+    fault::LinkFault,
+    peer_address::PeerAddress,
+    pulse::Pulse,
+    stream::{CallStream, Frame, FrameReader, ReadFault},
 };
 use crate::{
     limits::{self, CONTROL_BYTES_MAX, CONTROL_RESERVE_BYTES, Limits},
-    wire::{Control, Kind, Ping},
+    wire::{Control, Kind},
 };
 use bytes::{Buf, BytesMut};
 use quinn::SendStream;
 use std::{
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, Interval, MissedTickBehavior},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-/// Who keeps the link alive. The dialling side asks, because the NAT binding is on its side; the
-/// accepting side only listens.
+/// The side of the heartbeat. The dialling side sends PING, because the NAT binding is on its side;
+/// the accepting side answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Heartbeat {
     /// Sends a PING this often.
@@ -37,78 +33,20 @@ pub(crate) enum Heartbeat {
     Listens,
 }
 
-/// The long-lived first stream of a link. Whoever holds it keeps the link up by calling
+/// The long-lived first stream of a link. Its holder keeps the link up by calling
 /// [`ControlStream::next`] in a loop.
 pub(crate) struct ControlStream {
     send: SendStream,
-    /// What was said and is not yet with the transport: whoever stops waiting for that cuts no
-    /// frame.
+    /// Frames that are not yet with the transport. A caller that stops waiting for that breaks no
+    /// frame off.
     unsent: BytesMut,
-    leave: Option<Leave>,
+    close: Option<CloseSequence>,
     reader: FrameReader,
     ticks: Option<Interval>,
     pulse: Arc<Pulse>,
     peer: Option<PeerAddress>,
     reserve: Option<Reserve>,
     silence_max: Duration,
-}
-
-/// The heartbeat as others may follow it, and ask for one more beat.
-pub(super) struct Pulse {
-    /// When the last frame of the peer came.
-    heard_at: Mutex<Instant>,
-    /// PINGs sent; the number of the last one.
-    sent: AtomicU64,
-    /// The highest number that came back in a PONG.
-    answered: watch::Sender<u64>,
-    wanted: Notify,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self {
-            heard_at: Mutex::new(Instant::now()),
-            sent: AtomicU64::new(0),
-            answered: watch::Sender::default(),
-            wanted: Notify::new(),
-        }
-    }
-}
-
-impl Pulse {
-    /// When the last frame of the peer came.
-    pub(super) fn heard_at(&self) -> Instant {
-        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has a PING sent soon, without waiting for anything.
-    pub(super) fn want_ping(&self) {
-        self.wanted.notify_one();
-    }
-
-    /// Ends when a PING that is sent from now on was answered. Never ends if the link is lost.
-    pub(super) async fn fresh(&self) {
-        let next = self.sent.load(Ordering::Acquire) + 1;
-        let mut answered = self.answered.subscribe();
-        self.want_ping();
-        // The sender is at hand, so it ends only when it is true.
-        drop(answered.wait_for(|number| *number >= next).await);
-    }
-
-    fn next(&self) -> Ping {
-        Ping { number: self.sent.fetch_add(1, Ordering::AcqRel) + 1 }
-    }
-
-    /// A PONG to what was never asked says nothing.
-    fn heard(&self, pong: &Ping) {
-        if pong.number <= self.sent.load(Ordering::Acquire) {
-            self.answered.send_if_modified(|highest| {
-                let is_news = pong.number > *highest;
-                *highest = pong.number.max(*highest);
-                is_news
-            });
-        }
-    }
 }
 
 /// Above every call, so that a full send buffer does not hold the heartbeat back.
@@ -121,7 +59,7 @@ impl ControlStream {
         Self {
             send,
             unsent: BytesMut::new(),
-            leave: None,
+            close: None,
             reader: CallStream::reader_of(recv, CONTROL_BYTES_MAX),
             ticks: None,
             pulse: Arc::default(),
@@ -131,29 +69,29 @@ impl ControlStream {
         }
     }
 
-    /// The heartbeat, for the link.
+    /// Returns the heartbeat, for the link.
     pub(super) fn pulse(&self) -> Arc<Pulse> {
         self.pulse.clone()
     }
 
-    /// From now on control frames have room in the send buffer also when calls have filled it.
+    /// Reserves room in the send buffer for control frames, for when calls have filled it.
     pub(super) fn reserve(&mut self, connection: quinn::Connection, limits: &Limits) {
         self.reserve = Some(Reserve { connection, call_window: endpoint::call_window(limits) });
     }
 
-    /// From now on it is said when the peer has moved.
+    /// Logs from now on when the peer has moved.
     pub(super) fn watch(&mut self, peer: PeerAddress) {
         self.peer = Some(peer);
     }
 
     fn heard(&mut self) {
-        *self.pulse.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.pulse.heard();
         if let Some(peer) = &mut self.peer {
             peer.look();
         }
     }
 
-    /// From now on the link is lost when nothing was heard for `silence_max`.
+    /// Starts the heartbeat. The link is lost when nothing was heard for `silence_max`.
     pub(super) fn start_heartbeat(&mut self, heartbeat: Heartbeat, silence_max: Duration) {
         self.heard();
         self.silence_max = silence_max;
@@ -168,25 +106,25 @@ impl ControlStream {
         };
     }
 
-    /// From now on the words of leaving are said and heard here.
-    pub(crate) fn start_leaving_by(&mut self, leave: Leave) {
-        self.leave = Some(leave);
+    /// Sends and heeds DRAIN and GOODBYE from now on.
+    pub(crate) fn close_by(&mut self, sequence: CloseSequence) {
+        self.close = Some(sequence);
     }
 
     /// Sends a frame. Dropped before its end, the frame is sent with the next one, or by
     /// [`ControlStream::next`].
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
-        self.say(control)?;
+        self.queue(control)?;
         self.flush().await
     }
 
-    fn say(&mut self, control: &Control) -> Result<(), LinkFault> {
+    fn queue(&mut self, control: &Control) -> Result<(), LinkFault> {
         let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
         self.unsent.extend_from_slice(&bytes);
         Ok(())
     }
 
-    /// Hands all that was said to the transport.
+    /// Hands all frames to the transport.
     async fn flush(&mut self) -> Result<(), LinkFault> {
         while !self.unsent.is_empty() {
             let wait_max = self.silence_max.min(Duration::from_secs(60));
@@ -207,29 +145,28 @@ impl ControlStream {
                 }
             }
         }
-        if let Some(leave) = &mut self.leave {
-            leave.handed_over();
+        if let Some(sequence) = &mut self.close {
+            sequence.handed_over();
         }
         Ok(())
     }
 
-    /// The peer's first frame, whatever it is: before the first words there is no heartbeat to keep
-    /// going.
+    /// Reads the peer's first frame. There is no heartbeat before it.
     pub(super) async fn first(&mut self) -> Result<Control, LinkFault> {
         read(self.reader.next().await)
     }
 
     /// Returns the next frame that is not part of the heartbeat, which is kept going meanwhile, nor
-    /// of leaving, except for a DRAIN of the peer and a GOODBYE without a DRAIN before it. An error
-    /// ends the link.
+    /// of a graceful close, except for a DRAIN of the peer and a GOODBYE without a DRAIN before it.
+    /// An error ends the link.
     ///
     /// May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
         loop {
             self.flush().await?;
             match self.step().await? {
-                Step::Frame(Control::Ping(ping)) => self.say(&Control::Pong(ping))?,
-                Step::Frame(Control::Pong(pong)) => self.pulse.heard(&pong),
+                Step::Frame(Control::Ping(ping)) => self.queue(&Control::Pong(ping))?,
+                Step::Frame(Control::Pong(pong)) => self.pulse.answered(&pong),
                 Step::Frame(Control::Reserved) => {}
                 Step::Frame(control) => {
                     if let Some(control) = self.heed(control) {
@@ -238,19 +175,19 @@ impl ControlStream {
                 }
                 Step::Tick => {
                     let ping = self.pulse.next();
-                    self.say(&Control::Ping(ping))?;
+                    self.queue(&Control::Ping(ping))?;
                 }
-                Step::Leave(step) => self.leave(step)?,
+                Step::Close(step) => self.close_step(step)?,
             }
         }
     }
 
-    /// Takes a frame's part in leaving; gives what its owner has to know.
+    /// Takes a frame's part in the graceful close; returns what its owner has to know.
     fn heed(&mut self, control: Control) -> Option<Control> {
-        match (&control, &mut self.leave) {
-            (Control::Drain(words), Some(leave)) => leave.peer_drains(words),
-            (Control::Goodbye(words), Some(leave)) => {
-                let is_news = leave.peer_says_goodbye(words);
+        match (&control, &mut self.close) {
+            (Control::Drain(frame), Some(sequence)) => sequence.peer_drains(frame),
+            (Control::Goodbye(frame), Some(sequence)) => {
+                let is_news = sequence.peer_says_goodbye(frame);
                 return is_news.then_some(control);
             }
             _ => {}
@@ -258,17 +195,17 @@ impl ControlStream {
         Some(control)
     }
 
-    fn leave(&mut self, step: LeaveStep) -> Result<(), LinkFault> {
-        let Some(leave) = &mut self.leave else { return Ok(()) };
-        let words = match step {
-            LeaveStep::SayDrain => Control::Drain(leave.drain()),
-            LeaveStep::SayGoodbye => Control::Goodbye(leave.goodbye()),
-            LeaveStep::Close(fault) => return Err(fault),
+    fn close_step(&mut self, step: CloseStep) -> Result<(), LinkFault> {
+        let Some(sequence) = &mut self.close else { return Ok(()) };
+        let frame = match step {
+            CloseStep::SendDrain => Control::Drain(sequence.drain()),
+            CloseStep::SendGoodbye => Control::Goodbye(sequence.goodbye()),
+            CloseStep::Close(fault) => return Err(fault),
         };
-        self.say(&words)
+        self.queue(&frame)
     }
 
-    /// What happens next.
+    /// Waits for the next step.
     async fn step(&mut self) -> Result<Step, LinkFault> {
         let silent_at = self.pulse.heard_at().checked_add(self.silence_max);
         tokio::select! {
@@ -278,21 +215,21 @@ impl ControlStream {
                 read(frame).map(Step::Frame)
             }
             () = tick(self.ticks.as_mut()) => Ok(Step::Tick),
-            () = self.pulse.wanted.notified() => Ok(Step::Tick),
+            () = self.pulse.wanted() => Ok(Step::Tick),
             () = sleep_until(silent_at) => Err(LinkFault::Silent("no heartbeat came")),
-            step = leave_step(self.leave.as_mut()) => Ok(Step::Leave(step)),
+            step = next_close_step(self.close.as_mut()) => Ok(Step::Close(step)),
         }
     }
 }
 
-/// The room in the send buffer that calls leave free.
+/// Room in the send buffer that calls do not use.
 struct Reserve {
     connection: quinn::Connection,
     call_window: u64,
 }
 
 /// Polls a write and, where calls have filled the send buffer, again with the reserve opened. It is
-/// open for that one poll, because quinn gives room to whoever asks first.
+/// open for that one poll, because quinn gives room to the first that asks.
 async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>) -> F::Output {
     std::future::poll_fn(|cx| {
         let first = write.as_mut().poll(cx);
@@ -310,17 +247,17 @@ enum Step {
     Frame(Control),
     /// It is time for a PING.
     Tick,
-    Leave(LeaveStep),
+    Close(CloseStep),
 }
 
-async fn leave_step(leave: Option<&mut Leave>) -> LeaveStep {
-    match leave {
-        Some(leave) => leave.next().await,
+async fn next_close_step(sequence: Option<&mut CloseSequence>) -> CloseStep {
+    match sequence {
+        Some(sequence) => sequence.next().await,
         None => std::future::pending().await,
     }
 }
 
-fn read(frame: Result<Option<super::stream::Frame>, ReadFault>) -> Result<Control, LinkFault> {
+fn read(frame: Result<Option<Frame>, ReadFault>) -> Result<Control, LinkFault> {
     match frame {
         Ok(Some(frame)) if frame.kind != Kind::Message => {
             Control::decode(frame.kind, &frame.payload)

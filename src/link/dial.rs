@@ -1,10 +1,11 @@
 //! Dialling: resolve the name anew, race its addresses, handshake, hello.
 
 use super::{
-    BindError, Link, LinkFault,
+    connection::Link,
     control::{ControlStream, Heartbeat},
-    endpoint::{self, DiallingSockets},
-    greet,
+    endpoint::{self, BindError, DiallingSockets},
+    fault::LinkFault,
+    peer_chain,
     trust::Trust,
 };
 use crate::{
@@ -150,7 +151,7 @@ impl Dialler {
         let credentials = self.trust.credentials();
         let settings = self.settings.get();
         let connection = self.race(address, &settings.config).await?;
-        let verified = greet::verified(&connection, &credentials)?;
+        let verified = peer_chain::verified(&connection, &credentials)?;
         if newer_than.is_some_and(|end| verified.1.at() <= end) {
             endpoint::close(&connection, CloseCode::Goodbye, LOOKED);
             return Err(LinkFault::NotNewer);
@@ -159,7 +160,7 @@ impl Dialler {
             Ok(Ok((control, welcome))) => {
                 let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
                 let net = self.net().clone();
-                let link = Link::new(net, connection, verified, host, &control, bytes_max);
+                let link = Link::new(net, connection, verified, host, control.pulse(), bytes_max);
                 self.trust.add(&link, &credentials);
                 Ok((link, control, welcome))
             }

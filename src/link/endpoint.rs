@@ -1,12 +1,9 @@
 //! UDP sockets and transport settings: where links come from.
 
-use super::greet::{self, Greeted, NotGreeted};
-use super::{canonical, resets::ResetKeys, trust::Trust};
+use super::resets::ResetKeys;
 use crate::{
-    handshake_limiter::Incoming,
     limits::{self, Limits},
     net::{Net, SharedNet},
-    shared_value::SharedValue,
     system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
@@ -21,7 +18,6 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 /// Why an endpoint could not be made.
@@ -120,7 +116,7 @@ pub(super) fn no_quic_suite<E>(_: E) -> BindError {
 
 /// How the accepting side meets packets of links that it does not know: with a reset, at most so
 /// often. With keys of an earlier run the peers of that run understand it.
-fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
+pub(super) fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
     let mut config = EndpointConfig::default();
     config.min_reset_interval(limits::RESET_EVERY_MIN);
     if let Some(keys) = keys {
@@ -149,74 +145,8 @@ impl HmacKey for ResetMac {
     }
 }
 
-/// The accepting side's endpoint.
-pub(crate) struct Listener {
-    endpoint: quinn::Endpoint,
-    /// How the endpoint accepts, for the handshakes that take a copy with a verifier of their own.
-    server: SharedValue<quinn::ServerConfig>,
-    trust: Arc<Trust>,
-}
-
-impl Listener {
-    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by
-    /// the silence.
-    pub(crate) fn bind(
-        net: &SharedNet,
-        address: SocketAddr,
-        credentials: &Credentials,
-        limits: &Limits,
-        keys: Option<&ResetKeys>,
-    ) -> Result<Self, BindError> {
-        let server = server_config(credentials, limits)?;
-        let endpoint = open(&**net, address, accepting_endpoint(keys)?, Some(server.clone()))?;
-        let trust = Arc::new(Trust::new(net.clone(), credentials.clone()));
-        Ok(Self { endpoint, server: SharedValue::new(server), trust })
-    }
-
-    /// Accepts with these from now on. The links that are up stay until they are judged.
-    pub(crate) fn replace(
-        &self,
-        credentials: &Credentials,
-        limits: &Limits,
-    ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with those before, and is
-        // judged again.
-        let server = server_config(credentials, limits)?;
-        self.endpoint.set_server_config(Some(server.clone()));
-        self.server.set(server);
-        self.trust.replace(credentials.clone());
-        Ok(())
-    }
-
-    /// Whom it trusts, and the links that were made with it.
-    pub(crate) fn trust(&self) -> &Arc<Trust> {
-        &self.trust
-    }
-
-    /// Where it listens, with the real port.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
-    }
-
-    /// The next stranger; `None` once the endpoint is closed.
-    pub(crate) async fn knock(&self) -> Option<Knock> {
-        let incoming = self.endpoint.accept().await?;
-        Some(Knock { incoming, server: self.server.get(), trust: self.trust.clone() })
-    }
-
-    /// Closes all links and takes no more.
-    pub(crate) fn close(&self, code: CloseCode, text: &str) {
-        self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
-    }
-
-    /// Waits until the other sides have heard that they were closed, but not for longer.
-    pub(crate) async fn wait_idle(&self, wait_max: Duration) {
-        drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
-    }
-}
-
 /// How strangers are met.
-fn server_config(
+pub(super) fn server_config(
     credentials: &Credentials,
     limits: &Limits,
 ) -> Result<quinn::ServerConfig, BindError> {
@@ -247,38 +177,6 @@ pub(super) fn server_config_of_one(
     let mut server = server.clone();
     server.crypto = Arc::new(tls);
     Ok(Arc::new(server))
-}
-
-/// A stranger's first packet.
-pub(crate) struct Knock {
-    incoming: quinn::Incoming,
-    server: Arc<quinn::ServerConfig>,
-    trust: Arc<Trust>,
-}
-
-impl Incoming for Knock {
-    fn remote_address(&self) -> SocketAddr {
-        canonical(self.incoming.remote_address())
-    }
-
-    fn is_validated(&self) -> bool {
-        self.incoming.remote_address_validated()
-    }
-
-    fn retry(self) {
-        drop(self.incoming.retry());
-    }
-
-    fn ignore(self) {
-        self.incoming.ignore();
-    }
-}
-
-impl Knock {
-    /// Handshake and HELLO, each within its time.
-    pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
-        greet::greet(self.incoming, &self.server, self.trust).await
-    }
 }
 
 /// The dialling side's sockets, one a family, each made when first needed.
@@ -366,6 +264,11 @@ pub(super) fn dialling_config(
     let (streams, window) = (streams_for(calls), window_for(calls, 0));
     config.transport_config(Arc::new(transport(limits, streams, window)));
     Ok(config)
+}
+
+/// An IPv4 address as itself, not as the IPv6 form in which a dual-stack socket shows it.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Closes a connection with one of our codes. One that has ended keeps its own reason: quinn would

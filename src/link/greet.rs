@@ -1,10 +1,12 @@
 //! The accepting side of a handshake: certificate, HELLO, and then WELCOME or a refusal.
 
 use super::{
-    Link, LinkFault, canonical,
+    connection::Link,
     control::{ControlStream, Heartbeat},
-    endpoint,
-    migration::PeerAddress,
+    endpoint::{self, canonical},
+    fault::LinkFault,
+    peer_address::PeerAddress,
+    peer_chain::verified,
     trust::Trust,
 };
 use crate::{
@@ -12,7 +14,6 @@ use crate::{
     tls::{ChainBound, Claim, ClaimSlot, Credentials, Identity},
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION},
 };
-use rustls_pki_types::CertificateDer;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// A peer whose certificate was verified and that has said HELLO. It may not open calls before it
@@ -102,40 +103,6 @@ async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream,
     Ok(ControlStream::new(send, recv))
 }
 
-/// Who the peer is, and how long its chain holds by these credentials, which have verified it.
-pub(super) fn verified(
-    connection: &quinn::Connection,
-    credentials: &Credentials,
-) -> Result<(Identity, ChainBound), LinkFault> {
-    let identity = identity_of(connection, credentials.trust_domain())?;
-    let ends = credentials.end_of(&chain_of(connection));
-    let ends = ends.ok_or_else(|| LinkFault::Broken("the peer's chain cannot be read".into()))?;
-    Ok((identity, ends))
-}
-
-/// The certificates that the peer has shown, its own first.
-pub(super) fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<_>>().ok());
-    chain.map(|chain| *chain).unwrap_or_default()
-}
-
-/// Who the peer is: from the certificate that TLS has verified, and from nothing else.
-pub(super) fn identity_of(
-    connection: &quinn::Connection,
-    trust_domain: &str,
-) -> Result<Identity, LinkFault> {
-    let chain = chain_of(connection);
-    if chain.is_empty() {
-        return Err(LinkFault::Broken("the peer showed no certificate".into()));
-    }
-    Identity::from_verified_chain(&chain, trust_domain).map_err(|fault| LinkFault::Handshake {
-        is_identity: true,
-        is_not_valid_yet: false,
-        reason: fault.to_string(),
-        remedy: "issue it anew with `dialback certs issue`".into(),
-    })
-}
-
 impl Greeted {
     fn check_version(self) -> Result<Self, NotGreeted> {
         let (min, max) = (self.hello.protocol_min, self.hello.protocol_max);
@@ -185,7 +152,7 @@ impl Greeted {
         control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
-        let link = Link::new(net, connection, (identity, ends), None, &control, bytes_max);
+        let link = Link::new(net, connection, (identity, ends), None, control.pulse(), bytes_max);
         trust.add(&link, &credentials);
         (link, control)
     }

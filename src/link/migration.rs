@@ -6,8 +6,8 @@
 //! system. And when no link hears anything any more, a new socket is tried before the links are
 //! given up.
 
-use super::{Link, dial::Dialler};
-use crate::{limits::ROAM_LOOK_EVERY, name::PeerName, net::Net};
+use super::{connection::Link, dial::Dialler};
+use crate::{limits::ROAM_LOOK_EVERY, net::Net};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -81,31 +81,6 @@ impl Dialler {
                     Err(error) => tracing::warn!("{why}, and there is no new socket: {error}"),
                 }
             }
-        }
-    }
-}
-
-/// Where the other end of a link is, looked at whenever something was heard from it.
-pub(super) struct PeerAddress {
-    connection: quinn::Connection,
-    peer: PeerName,
-    last: SocketAddr,
-}
-
-impl PeerAddress {
-    /// Begins where it is now.
-    pub(super) fn of(connection: quinn::Connection, peer: PeerName) -> Self {
-        let last = connection.remote_address();
-        Self { connection, peer, last }
-    }
-
-    /// Says so if it has moved.
-    pub(super) fn look(&mut self) {
-        let now = self.connection.remote_address();
-        if now != self.last {
-            let before = super::canonical(std::mem::replace(&mut self.last, now));
-            let now = super::canonical(now);
-            tracing::info!("{} moved from {before} to {now}, on the same link", self.peer);
         }
     }
 }

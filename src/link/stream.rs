@@ -4,7 +4,7 @@
 //! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an
 //! abandoned call from a finished one.
 
-use super::LinkFault;
+use super::fault::LinkFault;
 use crate::{
     limits::MEMORY_COUNTED_BYTES_MIN,
     memory::{Exhausted, Held, MemoryAccount},

@@ -1,7 +1,11 @@
 //! Whom one endpoint trusts at the moment, and the links that were made under it: they are judged
 //! again when that changes, and end with the certificates that they were made with.
 
-use super::{Inner, Link, LinkFault, greet};
+use super::{
+    connection::{Link, LinkState},
+    fault::LinkFault,
+    peer_chain,
+};
 use crate::{
     limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
     net::SharedNet,
@@ -24,7 +28,7 @@ pub(crate) struct Trust {
 
 #[derive(Default)]
 struct Links {
-    all: Vec<Weak<Inner>>,
+    all: Vec<Weak<LinkState>>,
     /// With so many, those that have ended are taken out: so a link costs the same however many
     /// there are.
     tidy_at: usize,
@@ -129,7 +133,7 @@ impl Trust {
 impl Link {
     /// Judges the peer again, and closes the link if it does not pass. Says whether it passed.
     fn judge(&self, credentials: &Credentials, now: SystemTime) -> bool {
-        let chain = greet::chain_of(&self.0.connection);
+        let chain = peer_chain::chain_of(&self.0.connection);
         match credentials.revalidate(&chain, self.0.dialled.as_deref(), now) {
             Ok(()) => {
                 // Other CAs may vouch for it by other intermediates.

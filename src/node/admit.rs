@@ -124,7 +124,7 @@ async fn stay_with_caller(
     mut control: ControlStream,
     evicted: &Signal,
 ) -> LinkFault {
-    control.start_leaving_by(shared.leave(link));
+    control.close_by(shared.close_sequence(link));
     let fault = stay(&mut control, None, |frame| match frame {
         Control::Drain(_) | Control::Goodbye(_) => Ok(None),
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
@@ -172,7 +172,7 @@ async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result
     control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
     shared.link_up(&link);
     serve(shared, &link, grants, &limits);
-    control.start_leaving_by(shared.leave(&link));
+    control.close_by(shared.close_sequence(&link));
     let permits = Permits::new(asked_max, limits.queue_max);
     let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
     let mut admitted = Admitted::new(shared, name, admission, instance, agent);

@@ -11,7 +11,7 @@ use crate::{
     call::{Permits, RetryBudget},
     drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{Leave, Link, LinkFault},
+    link::{CloseSequence, Link, LinkFault},
     memory::MessageMemory,
     name::{CallIds, Name, PeerName},
     net::SharedNet,
@@ -151,9 +151,9 @@ impl NodeState {
     }
 
     /// Close sequence of one of this node's links.
-    pub(super) fn leave(&self, link: &Link) -> Leave {
+    pub(super) fn close_sequence(&self, link: &Link) -> CloseSequence {
         let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
-        Leave::on(link.clone(), words, CloseCode::Drained, STOPS)
+        CloseSequence::new(link.clone(), words, CloseCode::Drained, STOPS)
             .within(self.limits.get().drain_max)
     }
 }

@@ -3,7 +3,7 @@
 use super::hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink};
 use crate::{
     drain::Tasks,
-    link::LinkFault,
+    link::fault::LinkFault,
     name::{NodeAddress, PeerName},
     wire::CloseCode,
 };

@@ -2,7 +2,7 @@
 
 use crate::{
     drain::{Signal, Tasks},
-    link::{Link, LinkFault},
+    link::{connection::Link, fault::LinkFault},
     name::{NodeAddress, PeerName},
     wire::CloseCode,
 };

@@ -13,7 +13,7 @@ mod tests;
 
 pub(crate) use hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink};
 
-use super::LinkFault;
+use super::fault::LinkFault;
 use redial::Redial;
 use replacement::replacement;
 use retiring::{DrainingLink, RetiringLinks, RetiringSlot};

@@ -4,7 +4,7 @@
 use crate::{
     backoff,
     limits::{NEWER_LOOK_EVERY, STEADY_LINK_MIN},
-    link::LinkFault,
+    link::fault::LinkFault,
     wire::CloseCode,
 };
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::{
     hooks::{ActiveLink, EndReason, KeeperHooks},
     redial::Redial,
 };
-use crate::link::LinkFault;
+use crate::link::fault::LinkFault;
 use std::{pin::pin, time::SystemTime};
 
 /// Dials until there is another link, or until the active one ends or is drained. Dropping it drops

@@ -1,7 +1,7 @@
 //! Tests of the keeper with fake links on paused time.
 
 use super::fakes::{DRAIN_MAX, FakeRole, closed_with, silence};
-use crate::{link::LinkFault, wire::CloseCode};
+use crate::{link::fault::LinkFault, wire::CloseCode};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,102 +1,17 @@
 //! Tests of links between the two ends of a connection, without a node, an agent or a caller.
 
-use super::*;
-use crate::{
-    certs::{Ca, LeafProfile},
-    limits::Limits,
-    name::{NodeAddress, Role},
-    net,
-    tls::{CredentialPem, Credentials},
-    wire::{Control, PROTOCOL_VERSION, Welcome},
+use super::{
+    CallStream, Link, LinkFault, OpenFault,
+    ends::{Ends, MESSAGE_BYTES_MAX, WORDS, credentials, new_ca, soon},
 };
-use std::{future::Future, pin::Pin, time::SystemTime};
-
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
-const WORDS: HelloWords = HelloWords { instance: [1; 16], calls_in_flight_max: 0 };
-
-fn new_ca() -> Ca {
-    Ca::generate("dialback.local", SystemTime::now()).expect("a CA")
-}
-
-/// New credentials of a peer, whose certificate this CA has signed and which trusts this CA.
-fn credentials(ca: &Ca, peer: &str) -> Credentials {
-    let peer: PeerName = peer.parse().expect("a peer");
-    let hosts: &[&str] = if peer.role == Role::Node { &["127.0.0.1"] } else { &[] };
-    let profile = LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now());
-    let leaf = ca.leaf(&profile).expect("a leaf");
-    let pem = CredentialPem {
-        cert: leaf.cert.as_bytes(),
-        key: leaf.key.as_bytes(),
-        ca: ca.pem().as_bytes(),
-        ..CredentialPem::default()
-    };
-    Credentials::from_pem(&pem).expect("credentials")
-}
-
-/// A listener and a dialler that trust each other.
-struct Ends {
-    ca: Ca,
-    limits: Arc<Limits>,
-    listener: Listener,
-    dialler: Dialler,
-}
-
-impl Ends {
-    fn new() -> Self {
-        let (ca, limits) = (new_ca(), Arc::new(Limits::default()));
-        let of_node = credentials(&ca, "node/edge-1");
-        let net = net::system();
-        let loopback = ([127, 0, 0, 1], 0).into();
-        let listener = Listener::bind(&net, loopback, &of_node, &limits, None).expect("a listener");
-        let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), WORDS, limits.clone());
-        Self { ca, limits, listener, dialler: dialler.expect("a dialler") }
-    }
-
-    fn address(&self) -> NodeAddress {
-        self.listener.local_addr().to_string().parse().expect("an address")
-    }
-
-    /// Dials until WELCOME.
-    async fn dialled(&self) -> (Link, ControlStream) {
-        let dialled = self.dialler.dial(&self.address(), None).await;
-        let (link, control, _welcome) = dialled.expect("a welcome");
-        (link, control)
-    }
-
-    /// Accepts the next peer up to HELLO.
-    async fn greeted(&self) -> Greeted {
-        let knock = self.listener.knock().await.expect("the listener is open");
-        knock.greet().await.unwrap_or_else(|refused| unreachable!("{}", refused.fault))
-    }
-
-    /// Answers HELLO with WELCOME.
-    async fn welcomed(&self, greeted: Greeted) -> (Link, ControlStream) {
-        let welcome = Welcome {
-            protocol: PROTOCOL_VERSION,
-            node: "edge-1".into(),
-            admission: 1,
-            calls_in_flight_max: 0,
-            message_bytes_max: MESSAGE_BYTES_MAX as u64,
-            view_version: 0,
-        };
-        let grants = Grants { calls_in_flight_max: 0 };
-        let (link, mut control) = greeted.into_link(grants, &self.limits);
-        // A link that was judged and closed meanwhile has nobody to welcome.
-        drop(control.send(&Control::Welcome(welcome)).await);
-        (link, control)
-    }
-
-    /// Both ends of a new link, the dialled one first.
-    async fn linked(&self) -> [(Link, ControlStream); 2] {
-        let accepted = async { self.welcomed(self.greeted().await).await };
-        let (dialled, accepted) = soon(async { tokio::join!(self.dialled(), accepted) }).await;
-        [dialled, accepted]
-    }
-}
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(45), future).await.expect("it ends in time")
-}
+use crate::{certs::Ca, lazy_timeout::poll_once, tls::Credentials, wire::CloseCode};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+use tokio::time::Instant;
 
 fn opening(link: &Link) -> Pin<Box<impl Future<Output = Result<CallStream, OpenFault>> + use<'_>>> {
     let until = || Instant::now() + Duration::from_secs(600);
@@ -112,6 +27,7 @@ async fn all_streams(link: &Link) -> Vec<CallStream> {
     streams
 }
 
+// Not on paused time: it polls without a pause, and time would not advance.
 #[tokio::test]
 async fn streams_go_to_those_who_wait_in_their_order_and_nobody_overtakes_them() {
     let ends = Ends::new();
@@ -143,7 +59,7 @@ async fn streams_go_to_those_who_wait_in_their_order_and_nobody_overtakes_them()
     soon(opening(&link)).await.expect("a stream for a newcomer, once nobody waits");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replaced_link_opens_no_stream_and_keeps_those_it_has() {
     let ends = Ends::new();
     let [(link, _control), (peer, _its_control)] = ends.linked().await;
@@ -175,7 +91,7 @@ fn check_outlives(link: &Link, outlives: bool) {
     assert!(ended.is_none_or(distrusts), "{ended:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_link_that_is_accepted_while_credentials_are_replaced_is_verified_with_the_new_ones() {
     let ends = Ends::new();
     for (next, outlives) in replacements(&ends.ca, "node/edge-1") {
@@ -194,7 +110,7 @@ async fn a_link_that_is_accepted_while_credentials_are_replaced_is_verified_with
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_link_that_is_dialled_while_credentials_are_replaced_is_verified_with_the_new_ones() {
     let ends = Ends::new();
     for (next, outlives) in replacements(&ends.ca, "agent/a") {

@@ -2,9 +2,10 @@
 //! it has an end.
 
 use super::{
-    BindError, LinkFault, canonical, dial,
-    endpoint::{self, DiallingSockets},
-    greet,
+    dial,
+    endpoint::{self, BindError, DiallingSockets, canonical},
+    fault::LinkFault,
+    peer_chain,
 };
 use crate::{
     handshake_limiter::Incoming,
@@ -145,7 +146,7 @@ impl JoinKnock {
 async fn hear(connection: &quinn::Connection, trust_domain: &str) -> Result<Asked, LinkFault> {
     // Who shows a certificate has to be somebody by it.
     let identity = match connection.peer_identity() {
-        Some(_) => Some(greet::identity_of(connection, trust_domain)?),
+        Some(_) => Some(peer_chain::identity_of(connection, trust_domain)?),
         None => None,
     };
     let (send, mut recv) = connection.accept_bi().await.map_err(|error| LinkFault::lost(&error))?;

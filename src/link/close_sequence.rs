@@ -1,0 +1,144 @@
+//! The graceful close of a link. A side that leaves sends DRAIN, finishes what it has taken, and
+//! sends GOODBYE; the other side, which is the last to receive, closes the link when it waits for no
+//! reply any more.
+
+use super::{connection::Link, fault::LinkFault};
+use crate::{
+    drain::SignalListener,
+    wire::{CloseCode, Drain, Goodbye},
+};
+use std::{future::pending, time::Duration};
+
+/// The reason of a side that closes a link and stays linked by another one.
+pub(crate) const REPLACED: &str = "another link has taken its place";
+
+/// The graceful close of one link, and how far this side and its peer have come.
+pub(crate) struct CloseSequence {
+    link: Link,
+    /// Calls are not taken any more. Done when DRAIN was handed to the transport.
+    drain: SignalListener,
+    /// Nothing is left to do. Done when the link is dropped.
+    goodbye: SignalListener,
+    /// The time is over and something is left.
+    abort: SignalListener,
+    code: CloseCode,
+    text: &'static str,
+    /// Sent with DRAIN.
+    time: Duration,
+    stage: Stage,
+    /// Why the peer has finished, once it has sent GOODBYE.
+    peer_finished: Option<LinkFault>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Open,
+    Draining,
+    Finished,
+}
+
+/// The next step of a graceful close.
+#[derive(Debug)]
+pub(super) enum CloseStep {
+    SendDrain,
+    SendGoodbye,
+    /// The peer has finished and all its replies are here, or the time of this side is over.
+    Close(LinkFault),
+}
+
+impl CloseSequence {
+    /// A sequence for a side that answers no calls: it sends neither DRAIN nor GOODBYE, and only
+    /// follows the peer's.
+    pub(crate) fn passive(link: Link) -> Self {
+        Self::new(link, Default::default(), CloseCode::Goodbye, "")
+    }
+
+    /// Sends DRAIN on the first signal and GOODBYE on the second, with this code and text; on the
+    /// third it closes the link with DRAINED.
+    pub(crate) fn new(
+        link: Link,
+        [drain, goodbye, abort]: [SignalListener; 3],
+        code: CloseCode,
+        text: &'static str,
+    ) -> Self {
+        let (time, stage) = (Duration::ZERO, Stage::Open);
+        Self { link, drain, goodbye, abort, code, text, time, stage, peer_finished: None }
+    }
+
+    /// Sets how long the peer's calls have to finish. It is told to the peer.
+    pub(crate) fn within(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Waits for the next step. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> CloseStep {
+        let (drain, goodbye, link) = (&mut self.drain, &mut self.goodbye, &self.link);
+        tokio::select! {
+            biased;
+            () = drain.notified(), if self.stage == Stage::Open => CloseStep::SendDrain,
+            () = goodbye.notified(), if self.stage < Stage::Finished => CloseStep::SendGoodbye,
+            () = self.abort.notified() => CloseStep::Close(LinkFault::Closed {
+                code: CloseCode::Drained,
+                text: self.text.into(),
+                by_peer: false,
+            }),
+            fault = finished(link, self.peer_finished.as_ref()) => CloseStep::Close(fault),
+        }
+    }
+
+    /// Stops taking the peer's streams, and returns the frame that says so.
+    pub(super) fn drain(&mut self) -> Drain {
+        self.stage = Stage::Draining;
+        // A replaced link stays up for as long as calls are on it.
+        let (reason, time) = match self.link.is_replaced() {
+            true => (REPLACED, Duration::MAX),
+            false => (self.text, self.time),
+        };
+        Drain {
+            reason: reason.into(),
+            time_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            last_stream: self.link.stop_taking(),
+        }
+    }
+
+    /// Returns the last frame of this side.
+    pub(super) fn goodbye(&mut self) -> Goodbye {
+        self.stage = Stage::Finished;
+        let text = if self.link.is_replaced() { REPLACED } else { self.text };
+        Goodbye { code: self.code.number(), text: text.into() }
+    }
+
+    /// Notes that all frames are with the transport.
+    pub(super) fn handed_over(&mut self) {
+        if self.stage > Stage::Open {
+            self.drain.done();
+        }
+    }
+
+    /// Notes the peer's DRAIN.
+    pub(super) fn peer_drains(&self, frame: &Drain) {
+        self.link.note_drain(frame.last_stream);
+    }
+
+    /// Notes the peer's GOODBYE: it takes no calls and answers none. Returns whether no DRAIN came
+    /// before it.
+    pub(super) fn peer_says_goodbye(&mut self, frame: &Goodbye) -> bool {
+        let is_news = !self.link.is_peer_leaving();
+        // Without a DRAIN before it, any call that was not answered may have been taken.
+        self.link.note_drain(u64::MAX);
+        self.peer_finished = Some(LinkFault::closed_by_peer(frame.code, frame.text.as_bytes()));
+        is_news
+    }
+}
+
+/// Resolves when the peer has finished and its replies are here.
+async fn finished(link: &Link, fault: Option<&LinkFault>) -> LinkFault {
+    match fault {
+        Some(fault) => {
+            link.quiet().await;
+            fault.clone()
+        }
+        None => pending().await,
+    }
+}

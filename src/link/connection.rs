@@ -1,0 +1,369 @@
+//! A [`Link`]: one QUIC connection with a verified peer, which opens and accepts the streams of
+//! calls. Its control stream is held by whoever keeps the link up.
+
+use super::{
+    endpoint::{self, canonical},
+    fault::LinkFault,
+    pulse::Pulse,
+    stream::CallStream,
+};
+use crate::{
+    drain::UnderWay,
+    lazy_timeout::{Waiting, poll_once},
+    name::PeerName,
+    net::SharedNet,
+    tls::{ChainBound, Identity},
+    wire::{CloseCode, StreamCode},
+};
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex as StdMutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::Instant};
+
+/// Names one link within this process. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LinkId(u64);
+
+impl LinkId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One authenticated connection. Cloning shares it; it ends by [`Link::close`] or when the peer or
+/// the path ends it.
+#[derive(Clone)]
+pub(crate) struct Link(pub(super) Arc<LinkState>);
+
+pub(super) struct LinkState {
+    net: SharedNet,
+    id: LinkId,
+    pub(super) connection: quinn::Connection,
+    identity: Identity,
+    /// How long the peer's chain holds, by the credentials that it was judged by last.
+    pub(super) ends: StdMutex<ChainBound>,
+    /// The host name by which the peer was dialled; none if it was the peer who dialled.
+    pub(super) dialled: Option<Box<str>>,
+    made_at: Instant,
+    pulse: Arc<Pulse>,
+    /// Held while waiting for stream credit. tokio's mutex is first come first served, which
+    /// quinn's own wait is not.
+    turn: Mutex<()>,
+    /// How many wait for their turn: whoever comes later must not overtake them.
+    waiting: AtomicUsize,
+    /// Why it has ended, once this side has closed it or knows.
+    pub(super) ended: OnceLock<LinkFault>,
+    taken: StdMutex<Taken>,
+    /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says
+    /// so.
+    peer_took: AtomicU64,
+    /// The largest message that the peer takes.
+    peer_message_bytes_max: usize,
+    /// Replies that this side waits for.
+    awaited: UnderWay,
+    /// Calls of the peer's that this side answers.
+    answered: UnderWay,
+    /// Another link has taken its place: it opens no stream any more.
+    is_replaced: AtomicBool,
+}
+
+/// The peer's streams that this side has taken.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The number of the last one; 0, which is the control stream's, if there was none.
+    last: u64,
+    /// There will be no more.
+    is_over: bool,
+}
+
+/// No stream has this number: they have 62 bits.
+const NOT_LEAVING: u64 = u64::MAX;
+
+type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
+
+/// Why no stream was opened.
+#[derive(Debug)]
+pub(crate) enum OpenFault {
+    /// The peer granted no stream in time.
+    NoCredit,
+    /// Another link has taken its place.
+    Replaced,
+    /// The link is gone.
+    Lost(LinkFault),
+}
+
+impl Link {
+    pub(super) fn new(
+        net: SharedNet,
+        connection: quinn::Connection,
+        (identity, ends): (Identity, ChainBound),
+        dialled: Option<&str>,
+        pulse: Arc<Pulse>,
+        peer_message_bytes_max: u64,
+    ) -> Self {
+        // What is not said, as by peers that are older than the key, is no limit.
+        let said = usize::try_from(peer_message_bytes_max).ok().filter(|said| *said > 0);
+        Self(Arc::new(LinkState {
+            net,
+            peer_message_bytes_max: said.unwrap_or(usize::MAX),
+            dialled: dialled.map(Into::into),
+            id: LinkId::next(),
+            connection,
+            identity,
+            ends: StdMutex::new(ends),
+            made_at: Instant::now(),
+            pulse,
+            turn: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
+            ended: OnceLock::new(),
+            taken: StdMutex::default(),
+            peer_took: AtomicU64::new(NOT_LEAVING),
+            awaited: UnderWay::default(),
+            answered: UnderWay::default(),
+            is_replaced: AtomicBool::new(false),
+        }))
+    }
+
+    /// The network that it was made on.
+    pub(crate) fn net(&self) -> &SharedNet {
+        &self.0.net
+    }
+
+    /// Which link of this process it is.
+    pub(crate) fn id(&self) -> LinkId {
+        self.0.id
+    }
+
+    /// The verified certificate of the other end.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// How long that holds: no longer than the intermediates that vouch for it.
+    pub(crate) fn ends(&self) -> ChainBound {
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who is at the other end, by its verified certificate.
+    pub(crate) fn peer(&self) -> &PeerName {
+        self.0.identity.peer_name()
+    }
+
+    /// The largest message that the peer takes, as far as it has said so.
+    pub(crate) fn peer_message_bytes_max(&self) -> usize {
+        self.0.peer_message_bytes_max
+    }
+
+    /// How long there has been a link.
+    pub(crate) fn age(&self) -> Duration {
+        self.0.made_at.elapsed()
+    }
+
+    /// Where the other end is now; it may roam.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        canonical(self.0.connection.remote_address())
+    }
+
+    /// Whether the link has ended. Checked before anything is started on it: quinn still yields
+    /// buffered streams afterwards.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.connection.close_reason().is_some()
+    }
+
+    /// Opens a stream, first come first served among all who wait, until the given moment.
+    pub(crate) async fn open(
+        &self,
+        until: impl FnOnce() -> Instant,
+        message_bytes_max: usize,
+    ) -> Result<CallStream, OpenFault> {
+        // Counted before the look at whether it was replaced: whoever replaces it waits for what is
+        // counted after that.
+        let awaited = self.0.awaited.count();
+        if self.is_replaced() {
+            return Err(OpenFault::Replaced);
+        }
+        let opened = match self.open_at_once().await {
+            Some(opened) => Ok(opened),
+            None => tokio::time::timeout_at(until(), self.open_in_turn()).await,
+        };
+        match opened {
+            Ok(Ok((send, recv))) => {
+                Ok(CallStream::new(send, recv, message_bytes_max).awaited(awaited))
+            }
+            Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(&error)))),
+            Err(_elapsed) => Err(OpenFault::NoCredit),
+        }
+    }
+
+    /// The usual case: nobody waits, and the peer has granted a stream.
+    async fn open_at_once(&self) -> Option<OpenResult> {
+        if self.0.waiting.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        match poll_once(pin!(self.0.connection.open_bi())).await {
+            Poll::Ready(opened) => Some(opened),
+            Poll::Pending => None,
+        }
+    }
+
+    async fn open_in_turn(&self) -> OpenResult {
+        let _waiting = Waiting::new(&self.0.waiting);
+        let _turn = self.0.turn.lock().await;
+        self.0.connection.open_bi().await
+    }
+
+    /// The next stream that the peer opened; `None` once the link has ended. Those that come after
+    /// [`Link::stop_taking`] are broken off with DRAINING, and nobody sees them.
+    pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
+        loop {
+            let (send, recv) = self.0.connection.accept_bi().await.ok()?;
+            // Our own note, because asking quinn takes the connection's lock once more for every
+            // call.
+            if self.0.ended.get().is_some() {
+                return None;
+            }
+            let is_taken = self.take(recv.id().into());
+            let mut stream = CallStream::new(send, recv, message_bytes_max);
+            if is_taken {
+                return Some(stream.answered(self.0.answered.count()));
+            }
+            stream.set_code_on_drop(StreamCode::Draining);
+        }
+    }
+
+    /// Notes a stream as taken, unless there are to be no more.
+    fn take(&self, stream_id: u64) -> bool {
+        let mut taken = self.taken();
+        if !taken.is_over {
+            taken.last = taken.last.max(stream_id);
+        }
+        !taken.is_over
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no stream of the peer's is taken. Gives the number of the last one that was.
+    pub(crate) fn stop_taking(&self) -> u64 {
+        let mut taken = self.taken();
+        taken.is_over = true;
+        taken.last
+    }
+
+    /// The peer is leaving, and this was the last stream of ours that it took. Said twice, the
+    /// lower one counts.
+    pub(crate) fn note_drain(&self, last_stream: u64) {
+        self.0.peer_took.fetch_min(last_stream.min(NOT_LEAVING - 1), Ordering::AcqRel);
+    }
+
+    /// Whether the peer has said that it is leaving: a new call had better go elsewhere.
+    pub(crate) fn is_peer_leaving(&self) -> bool {
+        self.0.peer_took.load(Ordering::Acquire) != NOT_LEAVING
+    }
+
+    /// Whether the peer has said that it did not take this stream of ours and never will: nothing
+    /// was started for it.
+    pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
+        stream_id > self.0.peer_took.load(Ordering::Acquire)
+    }
+
+    /// Another link has taken its place: nothing more is asked over this one.
+    pub(crate) fn replace(&self) {
+        self.0.is_replaced.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether another link has taken its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.0.is_replaced.load(Ordering::SeqCst)
+    }
+
+    /// Ends when this side waits for no reply on it.
+    pub(crate) async fn quiet(&self) {
+        self.0.awaited.nothing().await;
+    }
+
+    /// Ends when this side answers no call on it.
+    pub(crate) async fn idle(&self) {
+        self.0.answered.nothing().await;
+    }
+
+    /// Ends when the link has ended.
+    pub(crate) async fn closed(&self) {
+        self.0.connection.closed().await;
+    }
+
+    /// Ends the link at once: streams in flight break off. The text goes to the peer.
+    pub(crate) fn close(&self, code: CloseCode, text: &str) {
+        self.end(LinkFault::Closed { code, text: text.into(), by_peer: false });
+    }
+
+    /// Ends the link for a reason, unless it has ended already; gives the reason that counts, which
+    /// is the first.
+    pub(crate) fn end(&self, fault: LinkFault) -> LinkFault {
+        let first = self.0.ended.get_or_init(|| fault);
+        let text = match first {
+            LinkFault::Closed { text, .. } => text.clone(),
+            other => other.to_string(),
+        };
+        endpoint::close(&self.0.connection, first.close_code(), &text);
+        first.clone()
+    }
+
+    /// What streams see of an end that came from this side, as the reason for it.
+    pub(crate) fn reason(&self, seen: LinkFault) -> LinkFault {
+        match seen {
+            LinkFault::Closed { by_peer: false, .. } => self.0.ended.get().cloned().unwrap_or(seen),
+            other => other,
+        }
+    }
+
+    /// Sends a PING now, by way of whoever keeps the link up, and waits for the answer: what the
+    /// peer had said before has then arrived.
+    ///
+    /// # Errors
+    /// The link is lost.
+    pub(crate) async fn ping(&self) -> Result<(), LinkFault> {
+        tokio::select! {
+            biased;
+            () = self.0.pulse.fresh() => Ok(()),
+            error = self.0.connection.closed() => Err(self.reason(LinkFault::lost(&error))),
+        }
+    }
+
+    /// Has a PING sent soon.
+    pub(super) fn want_ping(&self) {
+        self.0.pulse.want_ping();
+    }
+
+    /// When the peer was last heard on the control stream.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.0.pulse.heard_at()
+    }
+
+    /// The present estimate of the round-trip time.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.0.connection.rtt()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({} {} at {})", self.0.id, self.peer(), self.remote_address())
+    }
+}

@@ -1,0 +1,103 @@
+//! Both ends of links on a network in memory, for tests on paused time.
+
+use super::{ControlStream, Dialler, Grants, Greeted, HelloWords, Link, Listener};
+use crate::{
+    certs::{Ca, LeafProfile},
+    limits::Limits,
+    name::{NodeAddress, PeerName, Role},
+    net::memory::MemoryNet,
+    tls::{CredentialPem, Credentials},
+    wire::{Control, PROTOCOL_VERSION, Welcome},
+};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
+pub(super) const WORDS: HelloWords = HelloWords { instance: [1; 16], calls_in_flight_max: 0 };
+
+pub(super) fn new_ca() -> Ca {
+    Ca::generate("dialback.local", SystemTime::now()).expect("a CA")
+}
+
+/// New credentials of a peer, whose certificate this CA has signed and which trusts this CA.
+pub(super) fn credentials(ca: &Ca, peer: &str) -> Credentials {
+    let peer: PeerName = peer.parse().expect("a peer");
+    let hosts: &[&str] = if peer.role == Role::Node { &["192.0.2.1"] } else { &[] };
+    let profile = LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now());
+    let leaf = ca.leaf(&profile).expect("a leaf");
+    let pem = CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: ca.pem().as_bytes(),
+        ..CredentialPem::default()
+    };
+    Credentials::from_pem(&pem).expect("credentials")
+}
+
+/// A listener and a dialler that trust each other.
+pub(crate) struct Ends {
+    pub(super) ca: Ca,
+    pub(super) limits: Arc<Limits>,
+    pub(super) listener: Listener,
+    pub(super) dialler: Dialler,
+}
+
+impl Ends {
+    pub(crate) fn new() -> Self {
+        let (ca, limits) = (new_ca(), Arc::new(Limits::default()));
+        let of_node = credentials(&ca, "node/edge-1");
+        let net = MemoryNet::new(1).shared();
+        let address = ([192, 0, 2, 1], 0).into();
+        let listener = Listener::bind(&net, address, &of_node, &limits, None).expect("a listener");
+        let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), WORDS, limits.clone());
+        Self { ca, limits, listener, dialler: dialler.expect("a dialler") }
+    }
+
+    pub(crate) fn address(&self) -> NodeAddress {
+        self.listener.local_addr().to_string().parse().expect("an address")
+    }
+
+    /// Dials until WELCOME.
+    pub(crate) async fn dialled(&self) -> (Link, ControlStream) {
+        let dialled = self.dialler.dial(&self.address(), None).await;
+        let (link, control, _welcome) = dialled.expect("a welcome");
+        (link, control)
+    }
+
+    /// Accepts the next peer up to HELLO.
+    pub(crate) async fn greeted(&self) -> Greeted {
+        let knock = self.listener.knock().await.expect("the listener is open");
+        knock.greet().await.unwrap_or_else(|refused| unreachable!("{}", refused.fault))
+    }
+
+    /// Answers HELLO with WELCOME.
+    pub(crate) async fn welcomed(&self, greeted: Greeted) -> (Link, ControlStream) {
+        let welcome = Welcome {
+            protocol: PROTOCOL_VERSION,
+            node: "edge-1".into(),
+            admission: 1,
+            calls_in_flight_max: 0,
+            message_bytes_max: MESSAGE_BYTES_MAX as u64,
+            view_version: 0,
+        };
+        let grants = Grants { calls_in_flight_max: 0 };
+        let (link, mut control) = greeted.into_link(grants, &self.limits);
+        // A link that was judged and closed meanwhile has nobody to welcome.
+        drop(control.send(&Control::Welcome(welcome)).await);
+        (link, control)
+    }
+
+    /// Both ends of a new link, the dialled one first.
+    pub(crate) async fn linked(&self) -> [(Link, ControlStream); 2] {
+        let accepted = async { self.welcomed(self.greeted().await).await };
+        let (dialled, accepted) = soon(async { tokio::join!(self.dialled(), accepted) }).await;
+        [dialled, accepted]
+    }
+}
+
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(45), future).await.expect("it ends in time")
+}

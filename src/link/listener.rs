@@ -1,0 +1,121 @@
+//! The accepting side of links: its endpoint, and the connections that come.
+
+use super::{
+    endpoint::{self, BindError, canonical},
+    greet::{self, Greeted, NotGreeted},
+    resets::ResetKeys,
+    trust::Trust,
+};
+use crate::{
+    handshake_limiter::Incoming, limits::Limits, net::SharedNet, shared_value::SharedValue,
+    tls::Credentials, wire::CloseCode,
+};
+use quinn::VarInt;
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+/// The accepting side's endpoint.
+pub(crate) struct Listener {
+    endpoint: quinn::Endpoint,
+    /// How the endpoint accepts, for the handshakes that take a copy with a verifier of their own.
+    server: SharedValue<quinn::ServerConfig>,
+    trust: Arc<Trust>,
+}
+
+impl Listener {
+    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by
+    /// the silence.
+    pub(crate) fn bind(
+        net: &SharedNet,
+        address: SocketAddr,
+        credentials: &Credentials,
+        limits: &Limits,
+        keys: Option<&ResetKeys>,
+    ) -> Result<Self, BindError> {
+        let server = endpoint::server_config(credentials, limits)?;
+        let endpoint = endpoint::open(
+            &**net,
+            address,
+            endpoint::accepting_endpoint(keys)?,
+            Some(server.clone()),
+        )?;
+        let trust = Arc::new(Trust::new(net.clone(), credentials.clone()));
+        Ok(Self { endpoint, server: SharedValue::new(server), trust })
+    }
+
+    /// Accepts with these from now on. The links that are up stay until they are judged.
+    pub(crate) fn replace(
+        &self,
+        credentials: &Credentials,
+        limits: &Limits,
+    ) -> Result<(), BindError> {
+        // In this order: a link that is made meanwhile counts as made with those before, and is
+        // judged again.
+        let server = endpoint::server_config(credentials, limits)?;
+        self.endpoint.set_server_config(Some(server.clone()));
+        self.server.set(server);
+        self.trust.replace(credentials.clone());
+        Ok(())
+    }
+
+    /// Whom it trusts, and the links that were made with it.
+    pub(crate) fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Where it listens, with the real port.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// The next stranger; `None` once the endpoint is closed.
+    pub(crate) async fn knock(&self) -> Option<Knock> {
+        let incoming = self.endpoint.accept().await?;
+        Some(Knock { incoming, server: self.server.get(), trust: self.trust.clone() })
+    }
+
+    /// Closes all links and takes no more.
+    pub(crate) fn close(&self, code: CloseCode, text: &str) {
+        self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
+    }
+
+    /// Waits until the other sides have heard that they were closed, but not for longer.
+    pub(crate) async fn wait_idle(&self, wait_max: Duration) {
+        drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
+    }
+}
+
+/// A stranger's first packet.
+pub(crate) struct Knock {
+    incoming: quinn::Incoming,
+    server: Arc<quinn::ServerConfig>,
+    trust: Arc<Trust>,
+}
+
+impl Incoming for Knock {
+    fn remote_address(&self) -> SocketAddr {
+        canonical(self.incoming.remote_address())
+    }
+
+    fn is_validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    fn retry(self) {
+        drop(self.incoming.retry());
+    }
+
+    fn ignore(self) {
+        self.incoming.ignore();
+    }
+}
+
+impl Knock {
+    /// Handshake and HELLO, each within its time.
+    pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
+        greet::greet(self.incoming, &self.server, self.trust).await
+    }
+}

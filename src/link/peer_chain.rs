@@ -1,0 +1,39 @@
+//! The certificates that a peer has shown, and who it is by them.
+
+use super::fault::LinkFault;
+use crate::tls::{ChainBound, Credentials, Identity};
+use rustls_pki_types::CertificateDer;
+
+/// Who the peer is, and how long its chain holds by these credentials, which have verified it.
+pub(super) fn verified(
+    connection: &quinn::Connection,
+    credentials: &Credentials,
+) -> Result<(Identity, ChainBound), LinkFault> {
+    let identity = identity_of(connection, credentials.trust_domain())?;
+    let ends = credentials.end_of(&chain_of(connection));
+    let ends = ends.ok_or_else(|| LinkFault::Broken("the peer's chain cannot be read".into()))?;
+    Ok((identity, ends))
+}
+
+/// The certificates that the peer has shown, its own first.
+pub(super) fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<_>>().ok());
+    chain.map(|chain| *chain).unwrap_or_default()
+}
+
+/// Who the peer is: from the certificate that TLS has verified, and from nothing else.
+pub(super) fn identity_of(
+    connection: &quinn::Connection,
+    trust_domain: &str,
+) -> Result<Identity, LinkFault> {
+    let chain = chain_of(connection);
+    if chain.is_empty() {
+        return Err(LinkFault::Broken("the peer showed no certificate".into()));
+    }
+    Identity::from_verified_chain(&chain, trust_domain).map_err(|fault| LinkFault::Handshake {
+        is_identity: true,
+        is_not_valid_yet: false,
+        reason: fault.to_string(),
+        remedy: "issue it anew with `dialback certs issue`".into(),
+    })
+}

@@ -1,0 +1,80 @@
+//! The heartbeat of a link, as others may follow it and ask for one more beat.
+
+use crate::wire::Ping;
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+/// The heartbeat as others may follow it, and ask for one more beat.
+pub(super) struct Pulse {
+    /// When the last frame of the peer came.
+    heard_at: Mutex<Instant>,
+    /// PINGs sent; the number of the last one.
+    sent: AtomicU64,
+    /// The highest number that came back in a PONG.
+    answered: watch::Sender<u64>,
+    wanted: Notify,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            heard_at: Mutex::new(Instant::now()),
+            sent: AtomicU64::new(0),
+            answered: watch::Sender::default(),
+            wanted: Notify::new(),
+        }
+    }
+}
+
+impl Pulse {
+    /// When the last frame of the peer came.
+    pub(super) fn heard_at(&self) -> Instant {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a frame of the peer came.
+    pub(super) fn heard(&self) {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Resolves when a PING is wanted.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Has a PING sent soon, without waiting for anything.
+    pub(super) fn want_ping(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Ends when a PING that is sent from now on was answered. Never ends if the link is lost.
+    pub(super) async fn fresh(&self) {
+        let next = self.sent.load(Ordering::Acquire) + 1;
+        let mut answered = self.answered.subscribe();
+        self.want_ping();
+        // The sender is at hand, so it ends only when it is true.
+        drop(answered.wait_for(|number| *number >= next).await);
+    }
+
+    /// The next PING.
+    pub(super) fn next(&self) -> Ping {
+        Ping { number: self.sent.fetch_add(1, Ordering::AcqRel) + 1 }
+    }
+
+    /// A PONG to what was never asked says nothing.
+    pub(super) fn answered(&self, pong: &Ping) {
+        if pong.number <= self.sent.load(Ordering::Acquire) {
+            self.answered.send_if_modified(|highest| {
+                let is_news = pong.number > *highest;
+                *highest = pong.number.max(*highest);
+                is_news
+            });
+        }
+    }
+}
