@@ -1,5 +1,7 @@
 //! Tests of links between the two ends of a connection, without a node, an agent or a caller.
 
+mod close;
+
 use super::{
     CallStream, Link, LinkFault, OpenFault,
     ends::{Ends, MESSAGE_BYTES_MAX, WORDS, credentials, new_ca, soon},
