@@ -1,0 +1,27 @@
+//! The calls of a caller, over its link of the moment.
+
+use super::state::{CallerGuard, CallerState};
+use crate::{
+    call::{Handler, Reply, Request, ask, is_for_the_next_link},
+    status::Status,
+};
+use std::sync::Arc;
+
+/// Sends calls over the link of the moment.
+pub(super) struct CallerHandler {
+    pub(super) state: Arc<CallerState>,
+    pub(super) _guard: Arc<CallerGuard>,
+}
+
+impl Handler for CallerHandler {
+    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
+        loop {
+            let link = self.state.link_by(request.meta.deadline).await?;
+            let limits = (&*self.state.limits).into();
+            let reply = ask(&link, &mut request, limits, None, None).await;
+            if !is_for_the_next_link(&reply, &link) || request.is_spent() {
+                return reply;
+            }
+        }
+    }
+}

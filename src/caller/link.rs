@@ -1,0 +1,123 @@
+//! The link of a caller to its node, kept up by a keeper.
+
+use super::state::{CallerState, LinkState};
+use crate::{
+    drain::Tasks,
+    link::{
+        ActiveLink, CloseSequence, ControlStream, EndReason, KeeperHooks, KeeperSignals, Link,
+        LinkFault, REPLACED,
+    },
+    name::NodeAddress,
+    wire::{CloseCode, Control},
+};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// The link of a caller to its node.
+pub(super) struct NodeLink(pub(super) Arc<CallerState>);
+
+impl KeeperHooks for NodeLink {
+    type Dialled = CallerLink;
+    type Active = CallerLink;
+
+    fn address(&self) -> &NodeAddress {
+        &self.0.address
+    }
+
+    fn signals(&self) -> &KeeperSignals {
+        &self.0.keeper
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    fn chance(&self) -> f64 {
+        self.0.dialler.net().chance()
+    }
+
+    fn drain_max(&self) -> Duration {
+        self.0.limits.drain_max
+    }
+
+    async fn dial(&self, newer_than: Option<SystemTime>) -> Result<CallerLink, LinkFault> {
+        let (link, control, _welcome) = self.0.dialler.dial(&self.0.address, newer_than).await?;
+        Ok(CallerLink::new(link, control))
+    }
+
+    /// A caller registers nothing: no peer uses its link before it does.
+    async fn establish(&self, active: CallerLink) -> Result<CallerLink, LinkFault> {
+        Ok(active)
+    }
+
+    fn publish(&self, active: &mut CallerLink) {
+        self.0.link.send_replace(LinkState::Up(active.link.clone()));
+    }
+
+    fn down(&self, fault: &LinkFault) {
+        self.0.link.send_replace(LinkState::Down(Some(fault.clone())));
+    }
+
+    fn log_retry(&self, line: fmt::Arguments<'_>) {
+        tracing::debug!("{line}");
+    }
+}
+
+/// A link that is kept up. Dropping it closes it.
+pub(super) struct CallerLink {
+    link: Link,
+    control: ControlStream,
+}
+
+impl CallerLink {
+    fn new(link: Link, mut control: ControlStream) -> Self {
+        control.close_by(CloseSequence::passive(link.clone()));
+        Self { link, control }
+    }
+}
+
+impl ActiveLink for CallerLink {
+    type Link = Link;
+
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    async fn maintain(&mut self) -> EndReason {
+        loop {
+            let fault = match self.control.next().await {
+                Ok(Control::Drain(words)) if !self.link.is_closed() => {
+                    return EndReason::Draining(LinkFault::leaving(&words.reason));
+                }
+                Ok(Control::Drain(words)) => {
+                    return EndReason::Ended(LinkFault::leaving(&words.reason));
+                }
+                // Without a DRAIN before it. New calls wait for the next link; this one ends when
+                // the last reply is here.
+                Ok(Control::Goodbye(_)) => continue,
+                Ok(_) => LinkFault::Broken("a control frame that a caller has no use for".into()),
+                Err(fault) => fault,
+            };
+            return EndReason::Ended(self.link.end(fault));
+        }
+    }
+
+    /// Closes the link when this side waits for no reply on it.
+    async fn drain_and_close(mut self) {
+        let link = self.link.clone();
+        tokio::select! {
+            () = link.quiet() => {}
+            _fault = self.maintain_to_end() => {}
+        }
+    }
+}
+
+impl Drop for CallerLink {
+    fn drop(&mut self) {
+        let text = if self.link.is_replaced() { REPLACED } else { "the caller has ended" };
+        self.link.close(CloseCode::Goodbye, text);
+    }
+}

@@ -1,0 +1,310 @@
+//! Reaching agents through a node from anywhere else. A caller comes back by itself when its link
+//! is lost.
+
+mod calls;
+mod link;
+mod state;
+
+use crate::{
+    call::{CallOrigin, Callee, IntoMethod, Reply, SharedHandler, Target, ToMany},
+    drain::Tasks,
+    limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
+    link::{BindError, Dialler, HelloWords, KeeperSignals, LinkFault, keep},
+    name::{CallIds, MethodPath, Name, NameError, NodeAddress, Role},
+    net::{self, SharedNet},
+    node::{AgentInfo, DIRECTORY, ListedService, StartError},
+    status::{Code, Status},
+    tls::Credentials,
+    wire::ServiceInfo,
+};
+use bytes::Bytes;
+use calls::CallerHandler;
+use link::NodeLink;
+use serde::{Serialize, de::DeserializeOwned};
+use state::{CallerGuard, CallerState, LinkState, no_link};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// Why there is no caller.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Nothing was tried.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The node does not answer or has refused.
+    #[error("{0}")]
+    Link(LinkFault),
+}
+
+impl ConnectError {
+    /// The failure as a call would have it: `UNAUTHENTICATED`, `RESOURCE_EXHAUSTED` or
+    /// `UNAVAILABLE`, not executed.
+    pub fn to_status(&self) -> Status {
+        match self {
+            Self::Start(error) => Status::not_executed(Code::FailedPrecondition, error.to_string()),
+            Self::Link(fault) => no_link(Some(fault)),
+        }
+    }
+}
+
+/// Configures a caller. Made by [`Caller::builder`].
+#[must_use = "a caller dials once it is told to connect"]
+pub struct CallerBuilder {
+    credentials: Credentials,
+    node: Option<Result<NodeAddress, NameError>>,
+    limits: Limits,
+    connect_timeout: Duration,
+    net: SharedNet,
+}
+
+impl CallerBuilder {
+    /// Sets the node to dial: `"edge-1.example.com:4433"`.
+    pub fn node(mut self, address: impl AsRef<str>) -> Self {
+        self.node = Some(address.as_ref().parse());
+        self
+    }
+
+    /// Sets the limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how long [`CallerBuilder::connect`] may take. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets the network. Default: the system's.
+    #[cfg(test)]
+    pub(crate) fn net(mut self, net: SharedNet) -> Self {
+        self.net = net;
+        self
+    }
+
+    /// Dials, and returns once the node has welcomed this caller.
+    ///
+    /// # Errors
+    /// A certificate that is not a caller's, an address that is none; at once a refusal, a name
+    /// that does not resolve, a port that nobody listens on, and a network without a way there; a
+    /// node that does not answer in time.
+    pub async fn connect(self) -> Result<Caller, ConnectError> {
+        let (caller, timeout) = self.start()?;
+        caller.state.first_link(timeout).await.map_err(ConnectError::Link)?;
+        Ok(caller)
+    }
+
+    fn start(self) -> Result<(Caller, Duration), StartError> {
+        self.credentials.expect_role(Role::Caller)?;
+        let address = self.node.ok_or(StartError::NoNode)??;
+        let limits = Arc::new(self.limits);
+        let instance = self.net.random_bytes();
+        let hello = hello(instance);
+        let state = Arc::new(CallerState {
+            peer: self.credentials.peer_name().clone(),
+            instance,
+            address,
+            dialler: Dialler::new(&self.net, &self.credentials, hello, limits.clone())?,
+            limits,
+            call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
+            link: watch::Sender::new(LinkState::Down(None)),
+            keeper: KeeperSignals::default(),
+            tasks: Tasks::default(),
+        });
+        state.tasks.spawn_until_stopped(keep(NodeLink(state.clone())));
+        state.tasks.spawn_until_stopped(state.dialler.clone().roam());
+        let trust = state.dialler.trust().clone();
+        state.tasks.spawn_until_stopped(async move {
+            trust.watch_expiry(|text| tracing::warn!("{text}")).await;
+        });
+        let guard = Arc::new(CallerGuard(state.clone()));
+        Ok((Caller { state, guard }, self.connect_timeout))
+    }
+}
+
+/// The HELLO of a caller, which answers no calls.
+const fn hello(instance: [u8; 16]) -> HelloWords {
+    HelloWords { instance, calls_in_flight_max: 0 }
+}
+
+/// A program that asks for calls, linked to a node. Cloning shares the link; the last one dropped
+/// closes it.
+#[derive(Clone)]
+pub struct Caller {
+    state: Arc<CallerState>,
+    guard: Arc<CallerGuard>,
+}
+
+impl Caller {
+    /// Dials a node and returns once it has welcomed this caller.
+    ///
+    /// # Errors
+    /// As [`CallerBuilder::connect`].
+    pub async fn connect(
+        node: impl AsRef<str>,
+        credentials: Credentials,
+    ) -> Result<Self, ConnectError> {
+        Self::builder(credentials).node(node).connect().await
+    }
+
+    /// Starts to describe a caller that has this certificate.
+    pub fn builder(credentials: Credentials) -> CallerBuilder {
+        CallerBuilder {
+            credentials,
+            node: None,
+            limits: Limits::default(),
+            connect_timeout: DIAL_WAIT_MAX + Duration::from_secs(1),
+            net: net::system(),
+        }
+    }
+
+    /// The agent of this name, through the node. Calls made while the link is down wait for it
+    /// within their deadline, or end not executed.
+    ///
+    /// # Errors
+    /// The text is no name.
+    pub fn agent(&self, name: impl AsRef<str>) -> Result<Callee, NameError> {
+        Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
+    }
+
+    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]`
+    /// rule of the node says which may.
+    pub fn any(&self) -> Callee {
+        self.callee(Target::Service)
+    }
+
+    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome
+    /// for each, by name.
+    ///
+    /// # Errors
+    /// The agents could not be listed. What became of a call stands with its agent.
+    pub async fn call_all<R: DeserializeOwned + Send + 'static>(
+        &self,
+        method: impl IntoMethod,
+        message: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
+        let call = ToMany::new(method, message, timeout)?;
+        let hosts = self.hosts(&call.method).await?;
+        Ok(call.call(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
+    }
+
+    /// The same with a message that is CBOR already, and replies as they came.
+    ///
+    /// # Errors
+    /// As [`Caller::call_all`].
+    pub async fn call_all_encoded(
+        &self,
+        method: impl IntoMethod,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Vec<(Name, Result<Reply, Status>)>, Status> {
+        let call = ToMany::encoded(method, message, timeout)?;
+        let hosts = self.hosts(&call.method).await?;
+        Ok(call.call_raw(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
+    }
+
+    /// The agents that may answer for the method's service and that this caller may call, attached
+    /// now, by name.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn hosts(&self, method: &MethodPath) -> Result<Vec<Name>, Status> {
+        let hosts: Vec<String> =
+            self.node().call(format!("{DIRECTORY}/Hosts").as_str(), method.as_str()).await?;
+        Ok(hosts.iter().filter_map(|host| host.parse().ok()).collect())
+    }
+
+    /// The node's own services.
+    pub fn node(&self) -> Callee {
+        self.callee(Target::Here)
+    }
+
+    /// The agents that this caller may see, attached or not, by name.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn agents(&self) -> Result<Vec<AgentInfo>, Status> {
+        self.node().call(format!("{DIRECTORY}/Agents").as_str(), &()).await
+    }
+
+    /// The services of an agent that this caller may see, with the methods that it may call.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn services(&self, agent: &str) -> Result<Vec<ServiceInfo>, Status> {
+        self.node().call(format!("{DIRECTORY}/Services").as_str(), agent).await
+    }
+
+    /// The services that this caller may call, each method with the agents on which: of those that
+    /// are attached and take calls.
+    ///
+    /// # Errors
+    /// As any call; `UNIMPLEMENTED` from a node that is older than this method.
+    pub async fn all_services(&self) -> Result<Vec<ListedService>, Status> {
+        self.node().call(format!("{DIRECTORY}/AllServices").as_str(), &()).await
+    }
+
+    fn callee(&self, target: Target) -> Callee {
+        let handler: SharedHandler =
+            Arc::new(CallerHandler { state: self.state.clone(), _guard: self.guard.clone() });
+        let CallerState { peer, call_ids, limits, tasks, .. } = &*self.state;
+        Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
+    }
+
+    /// Sends from a new socket from now on: to be called by a program that knows that the network
+    /// has changed. The link and calls in flight stay. By itself the caller notices within some
+    /// seconds.
+    ///
+    /// # Errors
+    /// The system gives no socket.
+    pub fn rebind(&self) -> Result<(), BindError> {
+        self.state.dialler.rebind()
+    }
+
+    /// Shows other credentials from now on, or trusts others, while the caller runs.
+    ///
+    /// The link is judged by them before this returns, and closed if a handshake would now refuse
+    /// the node. With another certificate of its own the caller then dials once more, and leaves
+    /// the former link when all replies have come over it, however long that takes: three such
+    /// links may be up, and with so many the next one waits for the drain time and then ends the
+    /// oldest. It dials again at once if it was refused.
+    ///
+    /// # Errors
+    /// Credentials of another party, or none that make a TLS configuration. Nothing has changed
+    /// then.
+    pub async fn apply(&self, credentials: Credentials) -> Result<(), StartError> {
+        let state = &self.state;
+        let now = self.credentials();
+        now.expect_successor(&credentials)?;
+        state.dialler.replace(&credentials, hello(state.instance), state.limits.clone())?;
+        if !credentials.shows_the_same(&now) {
+            state.keeper.request_replacement();
+        }
+        state.keeper.request_reconnect();
+        state.dialler.trust().judge_all().await;
+        Ok(())
+    }
+
+    /// The certificate, key and trust that are in force.
+    pub fn credentials(&self) -> Credentials {
+        self.state.dialler.trust().credentials()
+    }
+
+    /// Closes the link and waits until the node knows.
+    pub async fn close(self) {
+        self.state.close();
+        self.state.dialler.wait_idle(CLOSE_WAIT_MAX).await;
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("name", &self.state.peer.name)
+            .field("node", &self.state.address)
+            .finish()
+    }
+}
