@@ -1,6 +1,6 @@
 //! Calls that come to the agent: the owner's rules, a permit, and then the handler.
 
-use super::Shared;
+use super::state::AgentState;
 use crate::{
     call::{CallAcceptor, Head, Pending, Permits, Reply, Requester, Target},
     limits::Limits,
@@ -15,33 +15,33 @@ use tokio::time::Instant;
 
 /// Receives the calls of one link.
 pub(super) struct AgentAcceptor {
-    shared: Arc<Shared>,
-    /// Who is at the other end, by its certificate.
+    state: Arc<AgentState>,
+    /// The node at the other end, by its certificate.
     node: Name,
     permits: Permits,
-    fence: SuspendGuard,
-    /// Those of when its link was made.
+    suspend_guard: SuspendGuard,
+    /// The limits at the time when the link was made.
     limits: Arc<Limits>,
 }
 
 impl AgentAcceptor {
-    pub(super) fn new(shared: Arc<Shared>, link: Link, limits: Arc<Limits>) -> Self {
+    pub(super) fn new(state: Arc<AgentState>, link: Link, limits: Arc<Limits>) -> Self {
         let permits = Permits::new(limits.calls_in_flight_max, limits.queue_max);
         Self {
-            shared,
+            state,
             node: link.peer().name.clone(),
             permits,
-            fence: SuspendGuard::new(link, "agent"),
+            suspend_guard: SuspendGuard::new(link, "agent"),
             limits,
         }
     }
 
-    /// Does what is owed to calls after this process stood still, until the link ends.
+    /// Watches for suspends of this process until the link ends.
     pub(super) async fn watch_suspends(&self) {
-        self.fence.mind().await;
+        self.suspend_guard.mind().await;
     }
 
-    /// Who asks: the node's word. A call without one is the node's own.
+    /// Returns the requester, which the node asserts. A call without one is the node's own.
     fn requester(&self, claimed: Option<&str>) -> Result<PeerName, Status> {
         match claimed {
             Some(text) => text.parse().map_err(|fault: crate::name::NameError| {
@@ -55,14 +55,14 @@ impl AgentAcceptor {
     }
 
     fn authorise(&self, requester: &PeerName, head: &Head) -> Result<(), Status> {
-        let policy = self.shared.policy.get();
+        let policy = self.state.policy.get();
         let decision = policy.decide(&self.node, requester, &head.meta.method);
         if decision.is_allowed() {
             return Ok(());
         }
-        self.shared.observer.tell(Event::CallRefused {
+        self.state.observer.tell(Event::CallRefused {
             caller: requester,
-            target: Some(&self.shared.peer),
+            target: Some(&self.state.peer),
             via: Some(&self.node),
             method: &head.meta.method,
             code: Code::PermissionDenied,
@@ -78,8 +78,8 @@ impl AgentAcceptor {
 
 impl CallAcceptor for AgentAcceptor {
     async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
-        let entered = self.fence.enter();
-        if self.shared.calls.is_draining() {
+        let entered = self.suspend_guard.enter();
+        if self.state.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));
         }
         if head.meta.target != Target::Here {
@@ -90,26 +90,26 @@ impl CallAcceptor for AgentAcceptor {
         }
         let requester = self.requester(head.claimed.as_deref())?;
         self.authorise(&requester, &head)?;
-        let handler = self.shared.services.find(&head.meta.method, head.meta.kind)?.clone();
+        let handler = self.state.services.find(&head.meta.method, head.meta.kind)?.clone();
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
-        let pending = pending.counted_in(self.shared.memory.account(&requester));
+        let pending = pending.counted_in(self.state.memory.account(&requester));
         let body = pending.body(None).await?;
-        head.meta.deadline = self.fence.pass(entered, head.meta.deadline).await?;
+        head.meta.deadline = self.suspend_guard.pass(entered, head.meta.deadline).await?;
         let requester = Requester::AssertedBy { node: self.node.clone(), peer: requester };
         let reply = handler.call_boxed(head.into_request(requester, body)).await?;
         Ok(reply.holding(permit))
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
-        self.shared.observer.call(|| {
-            // What is no name was said by the node all the same.
+        self.state.observer.call(|| {
+            // A text that is not a name comes from the node all the same.
             let node = || format!("node/{}", self.node);
             let caller = head.claimed.as_deref().map_or_else(node, str::to_owned);
-            head.meta.facts(caller, Some(&self.shared.peer), Some(self.node.clone()), began)
+            head.meta.facts(caller, Some(&self.state.peer), Some(self.node.clone()), began)
         })
     }
 
     fn is_leaving(&self) -> bool {
-        self.shared.calls.is_draining()
+        self.state.calls.is_draining()
     }
 }

@@ -1,11 +1,12 @@
-//! The party inside: dials out to its nodes, stays linked, and answers calls. It listens on
-//! nothing.
+//! The agent: dials out to its nodes, stays linked, and answers calls. It listens on nothing.
 
-mod attach;
+mod acceptor;
+mod calls;
 #[cfg(feature = "cli")]
 pub mod demo;
 pub(crate) mod forward;
-mod acceptor;
+mod registration;
+mod state;
 
 #[cfg(feature = "forward")]
 pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
@@ -13,26 +14,25 @@ pub use forward::{TcpForward, Upstream};
 
 use crate::{
     audit::Audit,
-    call::{
-        CallOrigin, Callee, Handler, Reply, Request, SharedHandler, Target, ask,
-        is_for_the_next_link,
-    },
+    call::{CallOrigin, Callee, SharedHandler, Target},
     config_update::{Applied, Changed, ConfigUpdate},
     drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{BindError, Dialler, HelloWords, KeeperSignals, Link},
+    link::{BindError, Dialler, HelloWords, KeeperSignals, keep},
     memory::MessageMemory,
-    name::{CallIds, Name, NameError, NodeAddress, PeerName, Role},
+    name::{CallIds, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
     node::StartError,
     observe::{AgentEvent, Event, Events, Observer},
     policy::AgentPolicy,
     serve::{Service, Services},
     shared_value::SharedValue,
-    status::{Code, Status},
     tls::Credentials,
     wire::CloseCode,
 };
+use calls::AgentHandler;
+use registration::Registration;
+use state::{AgentState, in_use};
 use std::{
     fmt,
     future::Future,
@@ -41,45 +41,7 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// A link on which this agent is registered.
-#[derive(Clone)]
-pub(crate) struct Attached {
-    node: Name,
-    link: Link,
-    /// Nothing more is asked over it: the node is leaving, or another link has taken its place.
-    is_being_left: bool,
-}
-
-/// What the parts of an agent share.
-pub(crate) struct Shared {
-    net: SharedNet,
-    peer: PeerName,
-    dialler: Dialler,
-    services: Services,
-    policy: SharedValue<AgentPolicy>,
-    /// What it says of calls that it refuses, by who asks.
-    observer: Observer<AgentEvent>,
-    /// What callers have held for them.
-    memory: MessageMemory,
-    limits: SharedValue<Limits>,
-    call_ids: Arc<CallIds>,
-    /// The links on which it is registered, oldest first.
-    attached: watch::Sender<Vec<Attached>>,
-    /// Its `stop` also asks every node for no more calls.
-    keeper: KeeperSignals,
-    /// On this one every link says that it takes no more calls.
-    drain: Signal,
-    /// On this one that nothing is left to do: the node is to close it.
-    goodbye: Signal,
-    /// And on this one that the time is over: it is closed, and its calls break off.
-    abort: Signal,
-    /// One task a node address.
-    links: Tasks,
-    /// One task a call.
-    calls: Tasks,
-}
-
-/// How an agent is to be. Made by [`Agent::builder`].
+/// Configures an agent. Made by [`Agent::builder`].
 #[must_use = "an agent dials once it is started"]
 pub struct AgentBuilder {
     credentials: Credentials,
@@ -111,21 +73,21 @@ impl AgentBuilder {
         self.serve(forward.into_service())
     }
 
-    /// Sets the owner's say over who may call what. Default: verified nodes may call what is
-    /// hosted.
+    /// Sets the owner's rules for who may call what. Default: verified nodes may call every service
+    /// that is hosted.
     pub fn policy(mut self, policy: AgentPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Sets the bounds.
+    /// Sets the limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
     /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are
-    /// written down. Default: nowhere.
+    /// recorded. Default: nowhere.
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
         self
@@ -153,13 +115,13 @@ impl AgentBuilder {
             return Err(StartError::NoNode);
         }
         let (limits, instance) = (Arc::new(self.limits), self.net.random_bytes());
-        let words = words(instance, &limits);
+        let hello = hello(instance, &limits);
         let services = Services::new(self.services)?;
         services.expect_registrable()?;
-        let shared = Arc::new(Shared {
+        let state = Arc::new(AgentState {
             net: self.net.clone(),
             peer: self.credentials.peer_name().clone(),
-            dialler: Dialler::new(&self.net, &self.credentials, words, limits.clone())?,
+            dialler: Dialler::new(&self.net, &self.credentials, hello, limits.clone())?,
             services,
             policy: SharedValue::new(self.policy),
             observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
@@ -174,32 +136,34 @@ impl AgentBuilder {
             links: Tasks::default(),
             calls: Tasks::default(),
         });
-        let net = shared.net.clone();
-        shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
-        shared.links.spawn_until_stopped(shared.dialler.clone().roam());
-        let trust = shared.dialler.trust().clone();
-        let watching = shared.clone();
-        shared.links.spawn_until_stopped(async move {
+        let net = state.net.clone();
+        state.links.spawn_until_stopped(async move { net.suspend().tick().await });
+        state.links.spawn_until_stopped(state.dialler.clone().roam());
+        let trust = state.dialler.trust().clone();
+        let watching = state.clone();
+        state.links.spawn_until_stopped(async move {
             let warn = |text: &str| watching.observer.tell(Event::CredentialsWarning { text });
             trust.watch_expiry(warn).await;
         });
         for node in nodes {
-            shared.links.spawn_until_stopped(attach::attach(shared.clone(), node));
+            state
+                .links
+                .spawn_until_stopped(keep(Registration { state: state.clone(), address: node }));
         }
-        Ok(Agent { shared, instance, generation: Mutex::new(1) })
+        Ok(Agent { state, instance, generation: Mutex::new(1) })
     }
 }
 
 /// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets work in hand
 /// finish.
 pub struct Agent {
-    shared: Arc<Shared>,
+    state: Arc<AgentState>,
     instance: [u8; 16],
-    /// Which one is in force.
+    /// The number of the configuration that is applied.
     generation: Mutex<u64>,
 }
 
-fn words(instance: [u8; 16], limits: &Limits) -> HelloWords {
+fn hello(instance: [u8; 16], limits: &Limits) -> HelloWords {
     HelloWords { instance, calls_in_flight_max: limits.calls_in_flight_max }
 }
 
@@ -219,26 +183,25 @@ impl Agent {
 
     /// The agent's name, from its certificate.
     pub fn name(&self) -> &Name {
-        &self.shared.peer.name
+        &self.state.peer.name
     }
 
     /// The nodes on which it is registered now.
     pub fn nodes(&self) -> Vec<Name> {
-        let attached = self.shared.attached.borrow();
+        let attached = self.state.attached.borrow();
         in_use(&attached).map(|attached| attached.node.clone()).collect()
     }
 
-    /// Links whose place another one has taken and that are still up, because calls are on them.
+    /// The number of links that were replaced and are still up, because calls are on them.
     pub fn former_links(&self) -> usize {
-        let attached = self.shared.attached.borrow();
+        let attached = self.state.attached.borrow();
         attached.len() - in_use(&attached).count()
     }
 
-    /// Waits until it is registered on at least `count` links, not counting those whose place
-    /// another one has taken.
+    /// Waits until it is registered on at least `count` links. Replaced links do not count.
     pub async fn registered(&self, count: usize) {
-        let mut attached = self.shared.attached.subscribe();
-        // The sender lives in `shared`, so this ends only when it is true.
+        let mut attached = self.state.attached.subscribe();
+        // The sender is in `state`, so this ends only when it is true.
         drop(attached.wait_for(|attached| in_use(attached).count() >= count).await);
     }
 
@@ -258,79 +221,78 @@ impl Agent {
     }
 
     fn callee(&self, target: Target) -> Callee {
-        let handler: SharedHandler = Arc::new(Asks { shared: self.shared.clone() });
-        let Shared { peer, call_ids, calls: tasks, .. } = &*self.shared;
-        let limits = &self.shared.limits.get();
+        let handler: SharedHandler = Arc::new(AgentHandler { state: self.state.clone() });
+        let AgentState { peer, call_ids, calls: tasks, .. } = &*self.state;
+        let limits = &self.state.limits.get();
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
-    /// Sends from a new socket from now on: to be called by a program that knows that the network
-    /// has changed. Links and calls in flight stay. By itself the agent notices within some
-    /// seconds.
+    /// Sends from a new socket from now on. For programs that know that the network has changed: the
+    /// agent itself notices within some seconds. Links and calls in flight stay.
     ///
     /// # Errors
     /// The system gives no socket.
     pub fn rebind(&self) -> Result<(), BindError> {
-        self.shared.dialler.rebind()
+        self.state.dialler.rebind()
     }
 
-    /// Puts another generation in force while the agent runs: certificate, trust, policy, bounds.
-    /// Nothing changes if it does not fit.
+    /// Applies another configuration while the agent runs: certificate, trust, policy, limits.
+    /// Changes nothing if it is not valid.
     ///
-    /// Every link is judged by the new credentials before this returns, and closed if a handshake
-    /// would now refuse its node. With another certificate of its own, or other bounds, the agent
-    /// then makes each link once more, and leaves the former one only when the node has registered
-    /// it on the new one and the calls that were on it have ended, however long they take: three
-    /// such links to a node may be up, and with so many the next one waits for the drain time and
-    /// then ends the oldest. It dials again at once where it was refused.
+    /// Every link is verified with the new credentials before this returns, and closed if a
+    /// handshake would now refuse its node. With another certificate of its own, or other limits,
+    /// the agent then replaces each link, and closes the former one only when the node has
+    /// registered it on the new one and the calls that were on it have ended, however long they
+    /// take: three such links to a node may be up, and with three the next one waits for the drain
+    /// time and then closes the oldest. It dials again at once where it was refused.
     ///
     /// # Errors
-    /// Credentials of another party, or none that make a TLS configuration.
+    /// Credentials of another peer, or none that make a TLS configuration.
     pub async fn apply(&self, next: ConfigUpdate<AgentPolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let (generation, changed) = self.put_in_force(next)?;
-        let trust = self.shared.dialler.trust();
+        let (generation, changed) = self.update(next)?;
+        let trust = self.state.dialler.trust();
         let closed = if has_credentials { trust.judge_all().await } else { 0 };
-        self.shared.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
+        self.state.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
         Ok(Applied { generation, closed })
     }
 
-    fn put_in_force(&self, next: ConfigUpdate<AgentPolicy>) -> Result<(u64, Changed), StartError> {
+    fn update(&self, next: ConfigUpdate<AgentPolicy>) -> Result<(u64, Changed), StartError> {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         let ConfigUpdate { credentials, policy, limits } = next;
-        let (shared, now) = (&self.shared, self.credentials());
-        let limits = limits.filter(|limits| *limits != *shared.limits.get());
+        let (state, now) = (&self.state, self.credentials());
+        let limits = limits.filter(|limits| *limits != *state.limits.get());
         if let Some(credentials) = &credentials {
             now.expect_successor(credentials)?;
         }
         let mut changed = Changed::between(&now, credentials.as_ref());
         changed.bounds = limits.is_some();
-        let (is_tried_anew, is_renewed) =
+        let (may_reconnect, needs_replacement) =
             (credentials.is_some(), changed.certificate || changed.bounds);
         if credentials.is_some() || limits.is_some() {
-            let limits = limits.map_or_else(|| shared.limits.get(), Arc::new);
-            let words = words(self.instance, &limits);
-            shared.dialler.replace(credentials.as_ref().unwrap_or(&now), words, limits.clone())?;
-            shared.memory.apply(&limits);
-            shared.limits.set_shared(limits);
+            let limits = limits.map_or_else(|| state.limits.get(), Arc::new);
+            let hello = hello(self.instance, &limits);
+            state.dialler.replace(credentials.as_ref().unwrap_or(&now), hello, limits.clone())?;
+            state.memory.apply(&limits);
+            state.limits.set_shared(limits);
         }
         if let Some(policy) = policy {
-            changed.rules = policy != *shared.policy.get();
-            shared.policy.set(policy);
+            changed.rules = policy != *state.policy.get();
+            state.policy.set(policy);
         }
-        if is_renewed {
-            shared.keeper.request_replacement();
+        if needs_replacement {
+            state.keeper.request_replacement();
         }
-        if is_tried_anew {
-            shared.keeper.request_reconnect();
+        if may_reconnect {
+            state.keeper.request_reconnect();
         }
         *generation += 1;
         Ok((*generation, changed))
     }
 
-    /// The certificate, key and trust that are in force.
+    /// The certificate, key and trust of the moment.
     pub fn credentials(&self) -> Credentials {
-        self.shared.dialler.trust().credentials()
+        self.state.dialler.trust().credentials()
     }
 
     /// Runs until the future ends, then stops as [`Agent::shutdown`] does.
@@ -339,21 +301,21 @@ impl Agent {
         self.shutdown().await;
     }
 
-    /// What happens to links from now on: who registered this agent, who was lost and why, who
-    /// drains.
+    /// What happens to links from now on: the nodes that registered this agent, that were lost and
+    /// why, and that drain.
     pub fn events(&self) -> Events<AgentEvent> {
-        self.shared.observer.events(&self.shared.links)
+        self.state.observer.events(&self.state.links)
     }
 
-    /// Leaves in good order. Asks its nodes for no more calls and waits until they know; refuses
-    /// those that come all the same; lets those in flight finish within the drain time; then the
+    /// Closes its links gracefully. Asks its nodes for no more calls and waits until they know;
+    /// refuses those that still come; lets those in flight finish within the drain time; then the
     /// nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
         self.close_gracefully().await;
     }
 
     /// As [`Agent::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
-    /// calls in flight end with unknown outcome, and this returns when the nodes were told, after
+    /// calls in flight end with unknown outcome, and this returns when the nodes were notified, after
     /// 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
@@ -363,9 +325,9 @@ impl Agent {
     }
 
     async fn abort(&self) {
-        let Shared { calls, links, dialler, .. } = &*self.shared;
+        let AgentState { calls, links, dialler, .. } = &*self.state;
         let was_linked = dialler.trust().is_any_up();
-        self.close(CloseCode::Drained);
+        self.state.close(CloseCode::Drained);
         links.stop();
         calls.stop();
         if was_linked {
@@ -374,8 +336,8 @@ impl Agent {
     }
 
     async fn close_gracefully(&self) {
-        let Shared { keeper, drain, goodbye, abort, calls, links, dialler, .. } = &*self.shared;
-        let limits = self.shared.limits.get();
+        let AgentState { keeper, drain, goodbye, abort, calls, links, dialler, .. } = &*self.state;
+        let limits = self.state.limits.get();
         let finish_by = Instant::now() + limits.drain_max;
         keeper.stop.notify();
         keeper.stop.done(limits.drain_max.min(limits::GOODBYE_WAIT_MAX)).await;
@@ -388,11 +350,11 @@ impl Agent {
             goodbye.notify();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            self.shared.observer.tell(Event::CallsCutOff { after: limits.drain_max });
+            self.state.observer.tell(Event::CallsCutOff { after: limits.drain_max });
             abort.notify();
             abort.done(limits::GOODBYE_WAIT_MAX).await;
         }
-        self.close(CloseCode::Goodbye);
+        self.state.close(CloseCode::Goodbye);
         links.stop();
         calls.stop();
         links.wait(left_until(close_by)).await;
@@ -401,15 +363,7 @@ impl Agent {
             dialler.wait_idle(left_until(close_by)).await;
         }
     }
-
-    /// Closes what links there still are.
-    fn close(&self, code: CloseCode) {
-        self.shared.attached.borrow().iter().for_each(|attached| attached.link.close(code, STOPS));
-    }
 }
-
-/// Why an agent leaves.
-const STOPS: &str = "the agent stops";
 
 fn left_until(moment: Instant) -> Duration {
     moment.saturating_duration_since(Instant::now())
@@ -417,9 +371,9 @@ fn left_until(moment: Instant) -> Duration {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.close(CloseCode::Goodbye);
-        self.shared.links.stop();
-        self.shared.calls.stop();
+        self.state.close(CloseCode::Goodbye);
+        self.state.links.stop();
+        self.state.calls.stop();
     }
 }
 
@@ -427,47 +381,4 @@ impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent").field("name", self.name()).field("nodes", &self.nodes()).finish()
     }
-}
-
-/// What this agent asks of others, over its newest link.
-struct Asks {
-    shared: Arc<Shared>,
-}
-
-impl Handler for Asks {
-    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
-        loop {
-            let link = self.link_by(request.meta.deadline).await?;
-            let limits = self.shared.limits.get();
-            let reply = ask(&link, &mut request, (&*limits).into(), None, None).await;
-            if !is_for_the_next_link(&reply, &link) || request.is_spent() {
-                return reply;
-            }
-        }
-    }
-}
-
-impl Asks {
-    async fn link_by(&self, deadline: Instant) -> Result<Link, Status> {
-        let mut attached = self.shared.attached.subscribe();
-        let some = attached.wait_for(|attached| newest(attached).is_some());
-        // In time or not: what counts is whether there is one now.
-        tokio::select! {
-            () = self.shared.links.stopped() => {}
-            some = tokio::time::timeout_at(deadline, some) => drop(some),
-        }
-        newest(&self.shared.attached.borrow()).ok_or_else(|| {
-            Status::not_executed(Code::Unavailable, "this agent is registered on no node")
-        })
-    }
-}
-
-/// Those whose place no other link has taken.
-fn in_use(attached: &[Attached]) -> impl Iterator<Item = &Attached> {
-    attached.iter().filter(|attached| !attached.link.is_replaced())
-}
-
-/// The link over which to ask. A node that is leaving would only refuse.
-fn newest(attached: &[Attached]) -> Option<Link> {
-    attached.iter().rfind(|attached| !attached.is_being_left).map(|attached| attached.link.clone())
 }

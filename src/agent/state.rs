@@ -1,0 +1,74 @@
+//! The state that the parts of an agent share, and the links on which it is registered.
+
+use crate::{
+    drain::{Signal, Tasks},
+    limits::Limits,
+    link::{Dialler, KeeperSignals, Link},
+    memory::MessageMemory,
+    name::{CallIds, Name, PeerName},
+    net::SharedNet,
+    observe::{AgentEvent, Observer},
+    policy::AgentPolicy,
+    serve::Services,
+    shared_value::SharedValue,
+    wire::CloseCode,
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The reason of an agent that leaves.
+pub(super) const STOPS: &str = "the agent stops";
+
+/// A link on which this agent is registered.
+#[derive(Clone)]
+pub(super) struct AttachedLink {
+    pub(super) node: Name,
+    pub(super) link: Link,
+    /// New calls do not use it: the node is leaving, or the link was replaced.
+    pub(super) is_retiring: bool,
+}
+
+/// The state that the parts of an agent share.
+pub(super) struct AgentState {
+    pub(super) net: SharedNet,
+    pub(super) peer: PeerName,
+    pub(super) dialler: Dialler,
+    pub(super) services: Services,
+    pub(super) policy: SharedValue<AgentPolicy>,
+    pub(super) observer: Observer<AgentEvent>,
+    /// Message memory, by caller.
+    pub(super) memory: MessageMemory,
+    pub(super) limits: SharedValue<Limits>,
+    pub(super) call_ids: Arc<CallIds>,
+    /// The links on which it is registered, oldest first.
+    pub(super) attached: watch::Sender<Vec<AttachedLink>>,
+    /// Its `stop` also asks every node for no more calls.
+    pub(super) keeper: KeeperSignals,
+    /// Every link sends DRAIN: it takes no more calls.
+    pub(super) drain: Signal,
+    /// Every link sends GOODBYE: nothing is left to do, and the node closes it.
+    pub(super) goodbye: Signal,
+    /// Every link is closed at once, and its calls break off.
+    pub(super) abort: Signal,
+    /// A keeper for each node address, and a task for each link.
+    pub(super) links: Tasks,
+    /// One task per call.
+    pub(super) calls: Tasks,
+}
+
+impl AgentState {
+    /// Closes the links that there still are.
+    pub(super) fn close(&self, code: CloseCode) {
+        self.attached.borrow().iter().for_each(|attached| attached.link.close(code, STOPS));
+    }
+}
+
+/// The links that were not replaced.
+pub(super) fn in_use(attached: &[AttachedLink]) -> impl Iterator<Item = &AttachedLink> {
+    attached.iter().filter(|attached| !attached.link.is_replaced())
+}
+
+/// The newest link for calls. A node that is leaving would only refuse them.
+pub(super) fn newest(attached: &[AttachedLink]) -> Option<Link> {
+    attached.iter().rfind(|attached| !attached.is_retiring).map(|attached| attached.link.clone())
+}
