@@ -3,6 +3,7 @@
 
 mod calls;
 mod close;
+mod initiator;
 mod links;
 
 use crate::{
