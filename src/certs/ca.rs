@@ -73,7 +73,7 @@ impl Ca {
             source => CertsError::UnfitCa { path: name.into(), why: source.to_string() },
         };
         let key = key_pair(key).map_err(|source| at("ca.key", source))?.ok_or_else(|| {
-            let why = "no private key in the CA's file".into();
+            let why = "the file has no private key".into();
             CertsError::UnfitCa { path: "ca.key".into(), why }
         })?;
         tls::fingerprints(cert).map_err(|source| at("ca.pem", source))?;
@@ -85,13 +85,13 @@ impl Ca {
     fn joined(pem: String, key: KeyPair) -> Result<Self, CertsError> {
         let bodies = tls::pem_bodies(pem.as_bytes(), tls::PemKind::Certificate)
             .map_err(|error| unfit(error.to_string()))?;
-        let der = bodies.first().ok_or_else(|| unfit("no certificate in the CA's file"))?;
+        let der = bodies.first().ok_or_else(|| unfit("the file has no certificate"))?;
         let info = CertificateInfo::from_der(der).map_err(|error| unfit(error.to_string()))?;
         if !info.is_ca {
-            return Err(unfit("the certificate is not that of a CA"));
+            return Err(unfit("it is not a CA certificate"));
         }
         if !info.has_public_key(&key.subject_public_key_info()) {
-            return Err(unfit("key and certificate of the CA are no pair"));
+            return Err(unfit("the key is not the key of the CA certificate"));
         }
         let trust_domain = trust_domain_of(&info)?;
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
@@ -152,7 +152,7 @@ impl Ca {
     pub(super) fn fingerprint(&self) -> Result<[u8; tls::DIGEST_BYTES], CertsError> {
         let all =
             tls::fingerprints(self.pem.as_bytes()).map_err(|error| unfit(error.to_string()))?;
-        all.into_iter().next().ok_or_else(|| unfit("no certificate in the CA's file"))
+        all.into_iter().next().ok_or_else(|| unfit("the file has no certificate"))
     }
 
     /// Signs a revocation list. Numbers must count up from list to list.
@@ -220,9 +220,9 @@ fn from_hex(text: &str) -> Result<Vec<u8>, CertsError> {
     let mut bytes = vec![0; text.len() / 2];
     match tls::fill_from_hex(text, &mut bytes) {
         Some(()) if !bytes.is_empty() => Ok(bytes),
-        _ => {
-            Err(CertsError::Signing { why: format!("{text:?} is no serial number in hexadecimal") })
-        }
+        _ => Err(CertsError::Signing {
+            why: format!("{text:?} is not a serial number in hexadecimal"),
+        }),
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
         };
         assert!(load(one.pem()).is_ok() && load(two.pem()).is_ok());
         let told = load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
-        assert!(told.contains("two CAs with one name"), "{told}");
+        assert!(told.contains("two CAs with the same name"), "{told}");
         let apart = tls::CredentialPem {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
@@ -304,7 +304,7 @@ mod tests {
             ..Default::default()
         };
         let told = tls::Credentials::from_pem(&apart).expect_err("refused").to_string();
-        assert!(told.contains("two CAs with one name"), "{told}");
+        assert!(told.contains("two CAs with the same name"), "{told}");
     }
 
     #[test]

@@ -284,7 +284,7 @@ mod tests {
             let text = fs::read(gone).expect("read");
             fs::remove_file(gone).expect("removed");
             let told = certs.init(&InitOptions::default(), now).expect_err("refused").to_string();
-            assert!(told.contains("without") && kept.exists() && !gone.exists(), "{told}");
+            assert!(told.contains("is missing beside") && kept.exists() && !gone.exists(), "{told}");
             fs::write(gone, text).expect("put back");
         }
         assert_eq!(init(&certs, now).ca, Action::Kept);

@@ -51,17 +51,15 @@ pub(crate) struct Granted {
 pub(crate) enum IssueError {
     #[error(transparent)]
     Token(#[from] TokenUseError),
-    #[error("{0} is no agent and no caller, and an enroller signs nobody else")]
+    #[error("{0} is neither an agent nor a caller, and an enroller signs no other role")]
     Role(PeerName),
-    #[error("the certificate request is no good: {0}")]
+    #[error("invalid certificate request: {0}")]
     Request(PemError),
-    #[error("the certificate {0} is revoked")]
+    #[error("certificate {0} is revoked")]
     Revoked(String),
-    #[error(
-        "the key of the request is that of the certificate {0}, which was revoked; make a new key"
-    )]
+    #[error("the key of the request is that of the revoked certificate {0}; create a new key")]
     RevokedKey(String),
-    #[error("the certificate has more than half of its life left")]
+    #[error("the certificate has more than half of its lifetime left")]
     TooEarly,
     #[error("{0}")]
     Broken(#[from] CertsError),
@@ -250,7 +248,9 @@ impl EnrolmentIssuer {
         if is_meant {
             return Ok(());
         }
-        Err(CertsError::Signing { why: "the leaf came out otherwise than it was meant".into() })
+        Err(CertsError::Signing {
+            why: "the signed certificate is not the one that was requested".into(),
+        })
     }
 
     /// A certificate for the enroller itself, PEM, and its key. It is no peer's, lives in memory,

@@ -20,7 +20,7 @@ pub enum CertsError {
         dir: PathBuf,
     },
     /// One half of the CA is gone.
-    #[error("{there} is there without {gone}; put {gone} back, or make a new CA with --force", there = there.display(), gone = gone.display())]
+    #[error("{gone} is missing beside {there}; restore it, or create a new CA with --force", there = there.display(), gone = gone.display())]
     HalfCa {
         /// The file that is there.
         there: PathBuf,
@@ -28,7 +28,7 @@ pub enum CertsError {
         gone: PathBuf,
     },
     /// CA certificate and CA key are no pair, or no CA of ours.
-    #[error("{path} cannot sign: {why}; put the right file back, or make a new CA with --force", path = path.display())]
+    #[error("{path} cannot sign: {why}; restore the right file, or create a new CA with --force", path = path.display())]
     UnfitCa {
         /// The file.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum CertsError {
     },
     /// The CA's time is over.
     #[error(
-        "the CA held until {until}, and the clock here says {now}; make a new CA with --force, or check the clock"
+        "the CA has expired: it was valid until {until}, and the local clock says {now}; create a new CA with --force, or check the clock"
     )]
     CaExpired {
         /// When it ended.
@@ -47,7 +47,7 @@ pub enum CertsError {
     },
     /// The CA's certificate holds later only.
     #[error(
-        "the CA is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it"
+        "the CA is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
     )]
     CaNotValidYet {
         /// When it begins.
@@ -57,7 +57,7 @@ pub enum CertsError {
     },
     /// By the local clock, a certificate that would be replaced has not begun.
     #[error(
-        "the certificate of {peer} is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it (--force renews it all the same)"
+        "the certificate of {peer} is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it (--force renews it anyway)"
     )]
     ClockBehind {
         /// Whose certificate.
@@ -81,14 +81,14 @@ pub enum CertsError {
     #[error(transparent)]
     TrustDomain(#[from] IdentityError),
     /// The file of revocation lists has lists of other CAs, which cannot be signed here.
-    #[error("{path} also holds lists of other CAs and would lose them; keep the list of this CA in a file of its own", path = path.display())]
+    #[error("{path} also holds revocation lists of other CAs, which would be lost; keep the list of this CA in its own file", path = path.display())]
     ForeignLists {
         /// The file.
         path: PathBuf,
     },
     /// A node's leaf without a name to dial.
     #[error(
-        "a node needs the names or addresses under which it is dialled; give each with --san HOST_OR_IP"
+        "a node's certificate needs the host names or addresses that are dialled; give each with --san HOST_OR_IP"
     )]
     NodeWithoutSan,
     /// A host name on a leaf that must not pass for a node.
@@ -107,7 +107,7 @@ pub enum CertsError {
     },
     /// Zero days, or more than the CA itself holds.
     #[error(
-        "--days {days} cannot be: at least 1, and at most {max} while this CA holds until {until}"
+        "--days {days} is out of range: at least 1, and at most {max}, because the CA is valid until {until}"
     )]
     BadDays {
         /// What was asked for.
@@ -118,7 +118,7 @@ pub enum CertsError {
         until: Utc,
     },
     /// A moment beyond the calendar of certificates.
-    #[error("a date lies beyond what a certificate can say")]
+    #[error("a date is out of the range of certificates")]
     BadDate,
     /// A file or directory cannot be read.
     #[error("cannot read {path}", path = path.display())]
@@ -153,7 +153,7 @@ pub enum CertsError {
         why: String,
     },
     /// A record that is not text.
-    #[error("{path} is not UTF-8 text; put the right file back", path = path.display())]
+    #[error("{path} is not UTF-8 text; restore the right file", path = path.display())]
     NotText {
         /// The file.
         path: PathBuf,
@@ -167,13 +167,13 @@ pub enum CertsError {
         source: PemError,
     },
     /// The CA was made with a revocation list, and it is gone.
-    #[error("{path} does not exist, and this CA was made with a revocation list; make it again with `dialback certs crl --dir {dir}`: what was revoked here is known from revoked.jsonl", path = path.display(), dir = path.parent().unwrap_or(path).display())]
+    #[error("{path} does not exist, and this CA has a revocation list; create it again with `dialback certs crl --dir {dir}`: revoked.jsonl has what was revoked", path = path.display(), dir = path.parent().unwrap_or(path).display())]
     ListGone {
         /// The file.
         path: PathBuf,
     },
     /// The number of the last list is no number, or the last that there is.
-    #[error("{path} holds no number that a next list could follow; write into it the number of the last list, which `dialback certs inspect` shows", path = path.display())]
+    #[error("{path} holds no valid number of a revocation list; write the number of the last list into it (see `dialback certs inspect`)", path = path.display())]
     BadNumber {
         /// The file.
         path: PathBuf,
@@ -187,7 +187,7 @@ pub enum CertsError {
         peer: PeerName,
     },
     /// A file that is signed must hold one certificate request.
-    #[error("{path} holds {count} certificate requests, and it takes one; `dialback certs request ROLE NAME` makes it, where the key is to stay", path = path.display())]
+    #[error("{path} holds {count} certificate requests, and exactly one is required; create it with `dialback certs request ROLE NAME` where the key stays", path = path.display())]
     NotOneRequest {
         /// The file.
         path: PathBuf,
@@ -195,7 +195,7 @@ pub enum CertsError {
         count: usize,
     },
     /// A key from earlier would lie beside the certificate of another key.
-    #[error("{key} is not the key of the request; remove it if {peer} uses it no more, and sign again", key = key.display())]
+    #[error("{key} is not the key of the request; remove it if {peer} no longer uses it, and sign again", key = key.display())]
     OtherKeyBeside {
         /// The key's file.
         key: PathBuf,
@@ -203,7 +203,7 @@ pub enum CertsError {
         peer: PeerName,
     },
     /// A request for a key whose certificate was revoked.
-    #[error("the key of the request is that of the certificate {serial}, which was revoked; make a new key with `dialback certs request {role} {name} --force`", role = peer.role, name = peer.name)]
+    #[error("the key of the request is that of the revoked certificate {serial}; create a new key with `dialback certs request {role} {name} --force`", role = peer.role, name = peer.name)]
     RevokedKey {
         /// For whom it was to be signed.
         peer: PeerName,
@@ -211,7 +211,7 @@ pub enum CertsError {
         serial: String,
     },
     /// A new key would make the certificate worthless that was asked for.
-    #[error("{csr} asks for a certificate of the key beside it, which a new key would make worthless; sign it with `dialback certs sign {csr} {role} {name}`, or make a new key with --force", csr = csr.display(), role = peer.role, name = peer.name)]
+    #[error("{csr} requests a certificate for the key beside it, and a new key would make it useless; sign it with `dialback certs sign {csr} {role} {name}`, or create a new key with --force", csr = csr.display(), role = peer.role, name = peer.name)]
     RequestUnderWay {
         /// The request.
         csr: PathBuf,
@@ -219,13 +219,13 @@ pub enum CertsError {
         peer: PeerName,
     },
     /// A key that is there cannot be used.
-    #[error("{path} holds no private key that can be read; put the right file back, or make a new key with --force", path = path.display())]
+    #[error("{path} holds no readable private key; restore the right file, or create a new key with --force", path = path.display())]
     UnfitKey {
         /// The file.
         path: PathBuf,
     },
     /// A line of a record is broken.
-    #[error("{path}, line {line}: {why}; mend or remove the line", path = path.display())]
+    #[error("{path}:{line}: {why}; fix or remove the line", path = path.display())]
     BadRecord {
         /// The file.
         path: PathBuf,
@@ -241,7 +241,7 @@ pub enum CertsError {
         path: PathBuf,
     },
     /// The signing itself failed.
-    #[error("the certificate or list could not be made: {why}")]
+    #[error("the certificate or revocation list could not be signed: {why}")]
     Signing {
         /// What rcgen says.
         why: String,

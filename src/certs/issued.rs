@@ -92,6 +92,6 @@ mod tests {
         std::fs::write(&path, format!("{good}\n\n{good}\n")).expect("written");
         assert_eq!(read(&path).expect("read").len(), 2);
         std::fs::write(&path, format!("{good}\n{}\n", &good[..40])).expect("written");
-        assert!(read(&path).expect_err("refused").to_string().contains("line 2"));
+        assert!(read(&path).expect_err("refused").to_string().contains("issued.jsonl:2:"));
     }
 }

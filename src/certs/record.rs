@@ -32,5 +32,5 @@ pub(super) fn read<T>(
 pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
     OffsetDateTime::parse(text, &Rfc3339)
         .map(SystemTime::from)
-        .map_err(|_| format!("{text:?} is no date such as 2026-11-22T10:15:00Z"))
+        .map_err(|_| format!("{text:?} is not a date such as 2026-11-22T10:15:00Z"))
 }

@@ -86,7 +86,7 @@ impl JoinToken {
 /// A text that is no join token. The text is a secret, so it is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this is no whole join token; copy the one line that `dialback enroll token ROLE NAME` printed, from {MARK}: to its end"
+    "invalid or incomplete join token; copy the whole line that `dialback enroll token ROLE NAME` printed, from {MARK}: to its end"
 )]
 #[non_exhaustive]
 pub struct JoinTokenError;

@@ -23,15 +23,15 @@ use std::{
 pub enum TokenError {
     /// Enrollers do not sign nodes.
     #[error(
-        "an enroller signs agents and callers only; make a node's certificate where its CA is, with `dialback certs issue node NAME --san HOST_OR_IP`"
+        "an enroller signs agents and callers only; issue a node's certificate at the CA with `dialback certs issue node NAME --san HOST_OR_IP`"
     )]
     Node,
     /// No time, or too much.
-    #[error("a token holds for at least a second and at most 30 days; write --ttl 1h, --ttl 2d")]
+    #[error("invalid ttl: a join token is valid for 1 s to 30 days; write --ttl 1h or --ttl 2d")]
     BadTtl,
     /// The file is full.
     #[error(
-        "{path} has {TOKENS_MAX} tokens that are not over; use them, or remove lines from it", path = path.display()
+        "{path} is full: it has {TOKENS_MAX} join tokens that have not expired; use them, or remove lines", path = path.display()
     )]
     Full {
         /// The file.
@@ -45,13 +45,13 @@ pub enum TokenError {
 /// Why a token does not let its bearer in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenUseError {
-    #[error("no such token was made here, or it was over more than a week ago")]
+    #[error("unknown token: it was not created here, or expired more than a week ago")]
     Unknown,
-    #[error("the token was used before; each is good once")]
+    #[error("the token was already used; each is valid once")]
     Used,
-    #[error("the token's time is over")]
+    #[error("the token has expired")]
     Expired,
-    #[error("the token is for another party than the one that asks")]
+    #[error("the token is for another peer")]
     OtherParty,
 }
 
@@ -149,7 +149,7 @@ impl Tokens {
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, CertsError> {
-        let parse = |line: &str| parse(line).ok_or_else(|| "this is no join token's line".into());
+        let parse = |line: &str| parse(line).ok_or_else(|| "not a join token's record".into());
         Ok(Self(record::read(path, parse)?))
     }
 
@@ -370,6 +370,6 @@ mod tests {
         let (_dir, certs) = with_ca();
         std::fs::write(certs.tokens_path(), "\n{\"hash\":1}\n").expect("written");
         let told = Tokens::read(&certs.tokens_path()).expect_err("refused").to_string();
-        assert!(told.contains("line 2"), "{told}");
+        assert!(told.contains("join-tokens.jsonl:2:"), "{told}");
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
         let idle = table.optional("idle", duration(IDLE_RANGE));
         let connect = table.optional("connect_timeout", duration(CONNECT_RANGE));
         if let Some(name) = name.as_ref().filter(|name| is_taken(&forwards, name)) {
-            table.fault("name", format!("`name`: there is another [[tcp]] of the name {name}"));
+            table.fault("name", format!("`name`: duplicate [[tcp]] {name}"));
         }
         table.finish();
         let (Some(name), Some(upstream)) = (name, upstream) else { continue };

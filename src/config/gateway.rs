@@ -62,8 +62,7 @@ fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {
     let [cert, key] = ["cert", "key"].map(|name| tls.optional(name, path));
     for (has, lacks, name) in [(&cert, &key, "cert"), (&key, &cert, "key")] {
         if has.is_some() && lacks.is_none() {
-            let text =
-                "cert and key go together; leave both out to show the node's own certificate";
+            let text = "cert and key go together; remove both to use the node's own certificate";
             tls.fault(name, format!("`{name}`: {text}"));
         }
     }
@@ -76,11 +75,11 @@ fn check(table: &Table<'_>, gateway: &GatewayFile) {
     let is_loopback = gateway.listen.is_none_or(|listen| listen.ip().to_canonical().is_loopback());
     let has_proxy = !gateway.trusted_proxy.is_empty();
     if !is_loopback && !has_proxy && gateway.tls.is_none() {
-        let text = "`listen`: plain HTTP is taken on loopback only; listen on 127.0.0.1, or set tls = true or [gateway.tls], or name in trusted_proxy who stands in front";
+        let text = "`listen`: plain HTTP is allowed on loopback only; listen on 127.0.0.1, or set tls = true or [gateway.tls], or name the proxy in front in trusted_proxy";
         table.fault("listen", text.into());
     }
     if gateway.anonymous.is_some() && (!is_loopback || has_proxy) {
-        let text = "`anonymous`: would let everybody call who reaches the door; it is for loopback only, and not behind a trusted_proxy";
+        let text = "`anonymous`: would let every client call; it is allowed on loopback only, and not behind a trusted_proxy";
         table.fault("anonymous", text.into());
     }
 }
@@ -102,6 +101,6 @@ fn origin(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     }
     let shown: String = text.chars().take(80).collect();
     Err(format!(
-        "{shown:?} is no origin; write scheme and host in small letters, without a path, as \"https://app.example.com\""
+        "{shown:?} is not an origin; write scheme and host in lower case, without a path, as \"https://app.example.com\""
     ))
 }

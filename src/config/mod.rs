@@ -167,7 +167,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
         return Vec::new();
     };
     if nodes.is_empty() {
-        file.fault("nodes", "`nodes`: names no node; write [\"HOST:PORT\"] or leave it out".into());
+        file.fault("nodes", "`nodes`: is empty; write [\"HOST:PORT\"] or remove the key".into());
     }
     file.fault_repeats("nodes", &nodes);
     nodes
@@ -204,12 +204,12 @@ impl PolicyFile {
             let others = ["listen", "state", "tls", "limits", "audit", "nodes", "gateway", "site"];
             file.refuse(
                 &others,
-                "does not belong in a file of rules: [[allow]], [[deny]], [[host]]; for a node's or an agent's whole file run `dialback config check`",
+                "does not belong in a policy file, which has [[allow]], [[deny]] and [[host]]; check a node's or an agent's file with `dialback config check`",
             );
             policy
         })?;
         if policy == NodePolicy::default() {
-            let text = "holds no rules; write at least one [[allow]], [[deny]] or [[host]]";
+            let text = "holds no rules; add at least one [[allow]], [[deny]] or [[host]]";
             return Err(Faults::one(file_name, 0, text));
         }
         Ok(Self { policy })
@@ -222,10 +222,10 @@ fn read_text(path: &Path) -> Result<String, Faults> {
     let bytes = read_bytes(path)
         .map_err(|error| Faults::one(&name, 0, format!("cannot be read: {error}")))?;
     if bytes.len() > CONFIG_BYTES_MAX {
-        return Err(Faults::one(&name, 0, "is larger than 4 MiB, which no config is"));
+        return Err(Faults::one(&name, 0, "is too large: more than 4 MiB"));
     }
     if bytes.trim_ascii().is_empty() {
-        let text = "is empty, as a file is that was cut short while it was written; a file that is to say nothing need not be named";
+        let text = "is empty; it may have been truncated while it was written. Leave the option out to run without a file";
         return Err(Faults::one(&name, 0, text));
     }
     String::from_utf8(bytes).map_err(|error| {

@@ -67,8 +67,7 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
         read_method(value)
     });
     if methods.is_some() && entries.get() == 0 {
-        let text =
-            "`methods`: names no method; write [\"Hello\", ...], or leave it out for all of them";
+        let text = "`methods`: is empty; write [\"Hello\", ...], or remove the key for all methods";
         table.fault("methods", text.into());
     }
     let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
@@ -84,11 +83,11 @@ fn metadata_name(value: &DeValue<'_>) -> Result<String, String> {
     let name: String = text("x-request-id")(value)?;
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(format!("{name:?} is not a name of a header; write one as \"x-request-id\""));
+        return Err(format!("{name:?} is not a header name; write one as \"x-request-id\""));
     }
     if Forward::never_travels(&name) {
         return Err(format!(
-            "{name} never becomes a header, since servers take it for the word of a proxy or of the agent; leave it out"
+            "{name} never becomes a header, because servers trust it as set by a proxy or the agent; remove it"
         ));
     }
     Ok(name)
@@ -99,20 +98,20 @@ fn check_against(table: &Table<'_>, forward: &ForwardConfig, others: &[ForwardCo
     if service.as_str().starts_with("dialback.") {
         table.fault(
             "name",
-            format!("`name`: {service} is taken: dialback's own services start with dialback."),
+            format!("`name`: {service} is reserved: the names of dialback's own services start with dialback."),
         );
     }
     if others.iter().any(|other| other.service == *service) {
-        table.fault("name", format!("`name`: {service} stands in another [[service]] already"));
+        table.fault("name", format!("`name`: duplicate [[service]] {service}"));
     }
     match (forward.upstream.is_tls(), &forward.upstream_ca) {
         (true, None) => table.fault(
             "forward",
-            "`forward`: an https upstream needs a stated trust; add a line as upstream_ca = \"certs/upstream-ca.pem\", the CAs that vouch for it".into(),
+            "`forward`: an https upstream needs a CA; add a line as upstream_ca = \"certs/upstream-ca.pem\"".into(),
         ),
         (false, Some(_)) => table.fault(
             "upstream_ca",
-            format!("`upstream_ca`: {} shows no certificate; leave it out, or write https", forward.upstream),
+            format!("`upstream_ca`: {} is not https; remove the key, or write https", forward.upstream),
         ),
         _ => {}
     }

@@ -59,9 +59,7 @@ pub struct TlsPaths {
 
 /// Some of certificate, key and CA are named and some are not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{missing} not given; name cert, key and ca, by flags or under [tls], or none of the three"
-)]
+#[error("{missing} missing; set cert, key and ca, by flags or under [tls], or none of the three")]
 pub struct TlsFilesError {
     missing: String,
 }

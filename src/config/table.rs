@@ -203,7 +203,7 @@ impl<'a> Table<'a> {
     pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Self> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
-            let text = format!("`{key}`: there may be several, so write {title}, {}", not_a(value));
+            let text = format!("`{key}`: must be an array of tables, {title}, {}", not_a(value));
             self.page.note(value.span().start, text);
             return Vec::new();
         };
@@ -241,7 +241,7 @@ impl<'a> Table<'a> {
     pub(super) fn fault_repeats<T: PartialEq + Display>(&self, key: &str, items: &[T]) {
         for (index, item) in items.iter().enumerate() {
             if items[..index].contains(item) {
-                self.fault(key, format!("`{key}`: {item} stands there twice"));
+                self.fault(key, format!("`{key}`: duplicate entry {item}"));
             }
         }
     }
@@ -361,7 +361,7 @@ mod tests {
         check("listen = 1", &["f:1: `listen`: text"]);
         check("tls = 1", &["f:1: `tls`: must be one table, [tls], not an integer"]);
         check("[[tls]]", &["f:1: `tls`: must be one table, [tls], not an array"]);
-        let several = "f:1: `allow`: there may be several, so write [[allow]], not a table";
+        let several = "f:1: `allow`: must be an array of tables, [[allow]], not a table";
         check("[allow]", &[several]);
         check("allow = [1]", &["f:1: [[allow]]: must be a table, not an integer"]);
     }

@@ -102,11 +102,11 @@ fn a_forward_has_a_name_of_its_own_and_an_upstream() {
         ),
         ("[[tcp]]\nname = 'D'\nupstream = 'a:1'", "f:2: `name`: name \"D\" "),
         ("[[tcp]]\nname = 'd'\nupstream = 'a'", "f:3: `upstream`: upstream \"a\" names no port"),
-        ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nidle = '0s'", "f:4: `idle`: 0ms is outside of"),
+        ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nidle = '0s'", "f:4: `idle`: 0ms is out of range"),
         ("[[tcp]]\nname = 'd'\nupstream = 'a:1'\nport = 1", "f:4: unknown key `port` in [[tcp]]"),
         (
             "tcp = [{ name = 'd', upstream = 'a:1' }, { name = 'd', upstream = 'b:1' }]",
-            "f:1: `name`: there is another [[tcp]] of the name d",
+            "f:1: `name`: duplicate [[tcp]] d",
         ),
     ] {
         let faults = AgentConfig::parse(bad, "f").expect_err("a fault").to_string();
@@ -184,30 +184,30 @@ fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
         ("[[service]]\nforward = 'http://a'".into(), "f:1: [[service]] has no `name`"),
         (table("forward = '127.0.0.1:9000'"), "f:3: `forward`: upstream \"127.0.0.1:9000\" is not"),
         (table("forward = 9000"), "must be a text in quotes, as \"http://127.0.0.1:9000\""),
-        (table("forward = 'https://a'"), "f:3: `forward`: an https upstream needs a stated trust"),
-        (table("forward = 'http://a'\nupstream_ca = 'ca'"), "f:4: `upstream_ca`: http://a shows"),
-        (table("forward = 'http://a'\nformat = 'xml'"), "f:4: `format`: is not json or cbor"),
-        (table("forward = 'http://a'\nmethods = []"), "f:4: `methods`: names no method"),
-        (table("forward = 'http://a'\nmethods = ['a-b']"), "f:4: `methods`: method \"a-b\""),
+        (table("forward = 'https://a'"), "f:3: `forward`: an https upstream needs a CA"),
         (
-            table("forward = 'http://a'\nmethods = ['A', 'A']"),
-            "f:4: `methods`: A stands there twice",
+            table("forward = 'http://a'\nupstream_ca = 'ca'"),
+            "f:4: `upstream_ca`: http://a is not https",
         ),
+        (table("forward = 'http://a'\nformat = 'xml'"), "f:4: `format`: is not json or cbor"),
+        (table("forward = 'http://a'\nmethods = []"), "f:4: `methods`: is empty"),
+        (table("forward = 'http://a'\nmethods = ['a-b']"), "f:4: `methods`: method \"a-b\""),
+        (table("forward = 'http://a'\nmethods = ['A', 'A']"), "f:4: `methods`: duplicate entry A"),
         (table("forward = 'http://a'\nupstream = 'b'"), "f:4: `upstream` belongs in [[tcp]]"),
         (table("forward = 'http://a'\nkeep_alive = 1"), "f:4: `keep_alive`: "),
         (
             table("forward = 'http://a'\nmetadata = ['a b']"),
             "f:4: `metadata`: \"a b\" is not a name",
         ),
-        (table("forward = 'http://a'\nmetadata = ['ä']"), "is not a name of a header"),
+        (table("forward = 'http://a'\nmetadata = ['ä']"), "is not a header name"),
         (table("forward = 'http://a'\nmetadata = ['x', 'Proxy']"), "f:4: `metadata`: Proxy never"),
         (table("forward = 'http://a'\nmethod = ['A']"), "did you mean `methods`?"),
         (table("forward = 'http://a'\ndemo = true"), "above the first [header]"),
         (
             format!("{good}\n{}", table("forward = 'http://a'")),
-            "f:7: `name`: HelloService stands in",
+            "f:7: `name`: duplicate [[service]] HelloService",
         ),
-        (good.replace("HelloService", "dialback.X"), "f:2: `name`: dialback.X is taken"),
+        (good.replace("HelloService", "dialback.X"), "f:2: `name`: dialback.X is reserved"),
         (good.replace("HelloService", "Hello-Service"), "f:2: `name`: service"),
     ] {
         check(agent_faults, &good, &bad, why);
@@ -235,10 +235,10 @@ fn forwarded_services_arrive_as_they_are_written() {
 #[test]
 fn an_agent_names_its_nodes() {
     let good = "nodes = ['edge-1', '[::1]:4433', '10.0.0.1:1']";
-    check(agent_faults, good, "nodes = []", "names no node");
+    check(agent_faults, good, "nodes = []", "is empty");
     check(agent_faults, good, "nodes = 'edge-1'", "must be an array");
     check(agent_faults, good, "nodes = [\n'a',\n'::1'\n]", "f:3: `nodes`: node address");
-    check(agent_faults, good, "nodes = ['a', 'a:4433']", "stands there twice");
+    check(agent_faults, good, "nodes = ['a', 'a:4433']", "duplicate entry");
     check(node_faults, "", good, "belongs in an agent's file");
     check(agent_faults, "enroll = \"ca.example.com\"", "enroll = \"ca:0\"", "port");
     check(agent_faults, "enroll = \"[::1]:4434\"", "enroll = 4434", "must be a text");
@@ -273,7 +273,7 @@ fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
         node_faults,
         &rule("timeout_max = '365d'"),
         &rule("timeout_max = '366d'"),
-        "366d is outside",
+        "366d is out of range",
     );
     check(node_faults, &rule("message_max = '64MiB'"), &rule("message_max = '65MiB'"), "to 64MiB");
     check(node_faults, &rule("message_max = 1_024"), &rule("message_max = 1023"), "1KiB to");
@@ -284,7 +284,12 @@ fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
     check(node_faults, &rule("rate = '6000/m'"), &rule("rate = '100/d'"), "write s, m or h");
     check(node_faults, &rule("in_flight = 1"), &rule("in_flight = 0"), "f:5: `in_flight`: 0 is");
     check(node_faults, &rule("in_flight = 100_000"), &rule("in_flight = 100_001"), "to 100000");
-    check(node_faults, &whole, &whole.replace("[[", "[").replace("]]", "]"), "write [[allow]]");
+    check(
+        node_faults,
+        &whole,
+        &whole.replace("[[", "[").replace("]]", "]"),
+        "array of tables, [[allow]]",
+    );
 }
 
 #[test]
@@ -352,7 +357,7 @@ fn the_gateway_says_where_it_is_and_who_may_pass() {
     check(node_faults, text, &wrong("127.0.0.1:8080", ":8080"), "f:2: `listen`: ");
     check(node_faults, text, &wrong("'everybody'", "'Every Body'"), "f:4: `anonymous`: ");
     check(node_faults, text, &wrong("example.com", "example.com/"), "f:5: `cors_origins`: ");
-    check(node_faults, text, &wrong("https://app.example.com", "*"), "is no origin");
+    check(node_faults, text, &wrong("https://app.example.com", "*"), "is not an origin");
     check(node_faults, text, &wrong("tokens", "token"), "did you mean `tokens`?");
     check(
         node_faults,
@@ -383,7 +388,7 @@ fn the_gateway_says_where_it_is_and_who_may_pass() {
 fn a_gateway_that_strangers_reach_is_neither_plain_nor_anonymous() {
     let outside = "[gateway]\nlisten = '0.0.0.0:8080'\ntokens = 't'\n";
     let proxied = format!("{outside}trusted_proxy = ['10.0.0.0/8', '192.0.2.1']\n");
-    check(node_faults, &proxied, outside, "f:2: `listen`: plain HTTP is taken on loopback only");
+    check(node_faults, &proxied, outside, "f:2: `listen`: plain HTTP is allowed on loopback only");
     check(node_faults, &format!("{outside}tls = true"), &format!("{outside}tls = false"), "f:2: ");
     check(node_faults, &proxied, &format!("{proxied}anonymous = 'a'\n"), "f:5: `anonymous`: ");
     check(node_faults, &proxied, &proxied.replace("/8", "/33"), "f:4: `trusted_proxy`: ");
@@ -402,7 +407,7 @@ fn a_gateway_that_strangers_reach_is_neither_plain_nor_anonymous() {
 fn check_limit(key: &str, [past_low, low, high, past_high]: [&str; 4]) {
     let line = |value: &str| format!("[limits]\n{key} = {value}");
     check(node_faults, &line(low), &line(past_low), &format!("f:2: `{key}`: "));
-    check(agent_faults, &line(high), &line(past_high), "is outside of what is accepted");
+    check(agent_faults, &line(high), &line(past_high), "is out of range");
 }
 
 #[test]
@@ -463,7 +468,12 @@ fn a_file_of_rules_holds_rules_and_nothing_else() {
     let good = rule("");
     check(policy_faults, &good, "", "f: holds no rules");
     check(policy_faults, &good, "# nothing here\n", "f: holds no rules");
-    check(policy_faults, &good, &format!("listen = '[::]:1'\n{good}"), "does not belong in a file");
+    check(
+        policy_faults,
+        &good,
+        &format!("listen = '[::]:1'\n{good}"),
+        "does not belong in a policy file",
+    );
     check(policy_faults, &good, "[[allow]]\ncaller = 'a'\nagent = 'b'\nmeth", "this is not TOML");
 }
 
@@ -488,7 +498,7 @@ fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
     let some = |text: &str| Some(PathBuf::from(text));
     let flags = TlsFiles { cert: some("flag.pem"), ..TlsFiles::default() };
     let gap = flags.whole().expect_err("a gap").to_string();
-    assert!(gap.starts_with("key and ca are not given; name cert, key and ca"), "{gap}");
+    assert!(gap.starts_with("key and ca are missing; set cert, key and ca"), "{gap}");
 
     let merged = flags.or(paths(["c", "k", "a"], Some("r"))).whole().expect("no gap");
     let merged = merged.expect("all three");
@@ -515,7 +525,7 @@ fn a_file_that_cannot_be_read_is_one_clear_fault() {
     );
 
     std::fs::write(&path, vec![b'\n'; CONFIG_BYTES_MAX + 1]).expect("written");
-    assert!(fault().contains("larger than 4 MiB"), "{}", fault());
+    assert!(fault().contains("more than 4 MiB"), "{}", fault());
 
     std::fs::write(&path, vec![b'\n'; 3]).expect("written");
     assert!(fault().contains("node.toml: is empty"), "{}", fault());

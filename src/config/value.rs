@@ -37,7 +37,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     } else {
         match humantime::parse_duration(text) {
             Ok(duration) => return Ok(duration),
-            Err(humantime::DurationError::NumberOverflow) => "is longer than can be counted",
+            Err(humantime::DurationError::NumberOverflow) => "is too long",
             Err(_) => "is not a number and a unit, as 500ms, 5s, 2m, 1h or 30d",
         }
     };
@@ -66,14 +66,14 @@ pub fn parse_bytes(text: &str) -> Result<usize, ValueError> {
         _ => return Err(fault("has an unknown unit; write B, KiB, MiB or GiB")),
     };
     let bytes = number.parse().ok().and_then(|number: usize| number.checked_mul(factor));
-    bytes.ok_or_else(|| fault("is larger than can be counted"))
+    bytes.ok_or_else(|| fault("is too large"))
 }
 
 /// Reads where to listen: an IP address and a port, as `[::]:4433`.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| {
         let why = if text.starts_with(':') || text.starts_with("*:") {
-            "has no address; write [::] for all of IPv6 and IPv4, as [::]:4433"
+            "has no IP address; write [::] for all IPv6 and IPv4 addresses, as [::]:4433"
         } else {
             "is not an IP address and a port, as [::]:4433 or 127.0.0.1:4433"
         };
@@ -123,8 +123,8 @@ pub(super) fn enroller(value: &DeValue<'_>) -> Result<NodeAddress, String> {
 /// Reads a path, and leaves it as it is written.
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     match as_text(value, "certs/ca.pem")? {
-        "" => Err("is empty; write a path, or leave the key out".into()),
-        text if text.contains('\0') => Err("has a zero byte, which no path has".into()),
+        "" => Err("is empty; write a path, or remove the key".into()),
+        text if text.contains('\0') => Err("has a NUL byte".into()),
         text => Ok(text.into()),
     }
 }
@@ -184,7 +184,7 @@ fn as_number(value: &DeValue<'_>) -> Option<Result<usize, String>> {
     let number = value.as_integer()?;
     let parsed = i128::from_str_radix(number.as_str(), number.radix()).ok();
     let counted = parsed.and_then(|number| usize::try_from(number).ok());
-    Some(counted.ok_or_else(|| "is negative, or larger than can be counted".into()))
+    Some(counted.ok_or_else(|| "is negative or too large".into()))
 }
 
 pub(super) fn within<T: PartialOrd>(
@@ -196,7 +196,7 @@ pub(super) fn within<T: PartialOrd>(
         return Ok(value);
     }
     let (least, most) = (show(range.start()), show(range.end()));
-    Err(format!("{} is outside of what is accepted, {least} to {most}", show(&value)))
+    Err(format!("{} is out of range: {least} to {most}", show(&value)))
 }
 
 /// The largest unit that shows the duration without a fraction, as it would be written in a file.

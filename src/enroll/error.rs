@@ -16,7 +16,7 @@ pub enum EnrollError {
     /// There is a good certificate of this peer already. Nothing was asked, and the token was not
     /// used.
     #[error(
-        "{path} is there and holds until {until}; nothing was asked and the token was not used, give --force to replace it", path = path.display()
+        "{path} exists and is valid until {until}; the enroller was not asked and the token was not used; replace it with --force", path = path.display()
     )]
     AlreadyThere {
         /// The certificate.
@@ -26,7 +26,7 @@ pub enum EnrollError {
     },
     /// The directory believes another CA.
     #[error(
-        "{path} does not hold the CA that the token names; choose another --dir, or remove the file if nobody needs it any more", path = path.display()
+        "unknown CA: {path} does not hold the CA that the token names; choose another --dir, or remove the file if it is no longer needed", path = path.display()
     )]
     OtherCa {
         /// The file.
@@ -34,7 +34,7 @@ pub enum EnrollError {
     },
     /// The token's time is over by the clock here. The enroller was not asked.
     #[error(
-        "the token held until {until}, and the clock here says {now}; ask for a new one, or check the clock"
+        "the token has expired: it was valid until {until}, and the local clock says {now}; ask for a new one, or check the clock"
     )]
     TokenOver {
         /// When it ended.
@@ -44,7 +44,7 @@ pub enum EnrollError {
     },
     /// The present certificate has ended, so it cannot be renewed by itself.
     #[error(
-        "{place} held until {until}, and the clock here says {now}: it is too late to renew it. Ask whoever runs the enroller for `dialback enroll token {peer}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
+        "certificate expired: {place} was valid until {until}, and the local clock says {now}, so it cannot be renewed; ask the operator of the enroller for `dialback enroll token {peer}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
         role = peer.split(' ').next().unwrap_or_default()
     )]
     TooLate {
@@ -64,7 +64,7 @@ pub enum EnrollError {
     #[error(transparent)]
     Files(#[from] CertsError),
     /// Nobody answered, or the way there is broken.
-    #[error("the enroller at {address} was not reached: {why}")]
+    #[error("cannot reach the enroller at {address}: {why}")]
     Unreachable {
         /// Where it should be.
         address: NodeAddress,
@@ -73,7 +73,7 @@ pub enum EnrollError {
     },
     /// One side would not have the other in the handshake.
     #[error(
-        "{address} and this side do not trust each other: {reason}; check --enroll, and if it is right {remedy}"
+        "handshake with {address} failed: {reason}; check --enroll, and if it is right {remedy}"
     )]
     Untrusted {
         /// Where it is.
@@ -84,7 +84,7 @@ pub enum EnrollError {
         remedy: &'static str,
     },
     /// The enroller said no.
-    #[error("the enroller at {address} refused {peer}: {code}: {text}; {remedy}", remedy = remedy(*code))]
+    #[error("the enroller at {address} rejected {peer}: {code}: {text}; {remedy}", remedy = remedy(*code))]
     Refused {
         /// Where it is.
         address: NodeAddress,
@@ -96,9 +96,7 @@ pub enum EnrollError {
         text: String,
     },
     /// The enroller granted something that cannot be used.
-    #[error(
-        "the answer of the enroller at {address} cannot be used: {why}; look at its log, and at which CA it has"
-    )]
+    #[error("invalid answer from the enroller at {address}: {why}; check its log and its CA")]
     BadAnswer {
         /// Where it is.
         address: NodeAddress,
@@ -113,16 +111,16 @@ const fn remedy(code: JoinRefusal) -> &'static str {
         | JoinRefusal::TokenUsed
         | JoinRefusal::TokenExpired
         | JoinRefusal::OtherParty => {
-            "ask whoever runs the enroller for a new token: `dialback enroll token ROLE NAME`"
+            "ask the operator of the enroller for a new token: `dialback enroll token ROLE NAME`"
         }
         JoinRefusal::TooMany => "wait a minute, then try again with the right token",
         JoinRefusal::Revoked | JoinRefusal::NoCertificate => {
-            "ask whoever runs the CA; a new token gives a new certificate"
+            "ask the operator of the CA; a new token gives a new certificate"
         }
-        JoinRefusal::Role => "make a node's certificate where its CA is",
+        JoinRefusal::Role => "issue a node's certificate at the CA",
         JoinRefusal::TooEarly => "nothing needs to be done yet; check both clocks if that is wrong",
-        JoinRefusal::Malformed => "bring both sides to one release",
-        JoinRefusal::Internal => "look at the enroller's log",
+        JoinRefusal::Malformed => "run one release on both sides",
+        JoinRefusal::Internal => "see the enroller's log",
     }
 }
 
@@ -137,7 +135,7 @@ impl EnrollError {
         let address = address.clone();
         match fault {
             LinkFault::Handshake { is_identity: true, is_not_valid_yet, reason, .. } => {
-                let clocks = "check the clocks here and there, of which one may be behind";
+                let clocks = "check the clocks of both sides, of which one may be behind";
                 let remedy = if is_not_valid_yet { clocks } else { remedy };
                 Self::Untrusted { address, reason, remedy }
             }

@@ -39,7 +39,7 @@ pub enum EnrollerError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// Leafs that would hold for no time.
-    #[error("leafs must hold for at least {LEAF_LIFE_MIN:?}; write --leaf-ttl 90d")]
+    #[error("leaf certificates must be valid for at least {LEAF_LIFE_MIN:?}; write --leaf-ttl 90d")]
     BadLeafLife,
 }
 
@@ -231,7 +231,7 @@ async fn serve(service: Arc<EnrolmentService>, knock: JoinKnock, permit: Handsha
     let answering = service.clone();
     let reply = drain::blocking(move || answering.answer(&requester, &request, Now::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
-        return tracing::error!("a request from {from} broke the enroller's work");
+        return tracing::error!("internal error while answering a request from {from}");
     };
     if let Err(fault) = asked.answer(&reply).await {
         service.note_silent(from, &fault.to_string(), Instant::now());

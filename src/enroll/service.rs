@@ -93,7 +93,7 @@ impl EnrolmentService {
                 self.issuer.expect_good(shown(requester)?).map_err(refusal)?;
                 Ok(JoinReply::list(self.list()?))
             }
-            None => Err((JoinRefusal::Malformed, "this version knows no such request".into())),
+            None => Err((JoinRefusal::Malformed, "unknown request".into())),
         }
     }
 
@@ -107,7 +107,7 @@ impl EnrolmentService {
     fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
         let (from, mut tries) = (Source::of(from), lock(&self.tries));
         if !tries.may(from, now.steady, false) {
-            let text = "this address has tried too many wrong tokens";
+            let text = "too many wrong tokens from this address";
             return Err((JoinRefusal::TooMany, text.into()));
         }
         let JoinRequest { secret, party: peer, request, .. } = request;
@@ -140,22 +140,20 @@ impl EnrolmentService {
         if list.len() + self.issuer.ca_pem().len() < JOIN_REPLY_BYTES_MAX / 4 * 3 {
             return Ok(list);
         }
-        tracing::warn!(
-            "crl.pem is too long to be handed out here; bring it to the parties yourself"
-        );
+        tracing::warn!("crl.pem is too large to be sent to peers; copy it to them yourself");
         Ok(String::new())
     }
 
     fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
         if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
-            tracing::warn!("refused a request from {from}: {why}: {text}{suppressed}");
+            tracing::warn!("rejected a request from {from}: {why}: {text}{suppressed}");
         }
     }
 
     /// Somebody who asked nothing that could be answered, or did not take the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
         if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
-            tracing::warn!("nothing came of a request from {from}: {why}{suppressed}");
+            tracing::warn!("request from {from} failed: {why}{suppressed}");
         }
     }
 }
@@ -165,8 +163,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn shown(requester: &CallOrigin) -> Result<&Identity, Refused> {
-    let text =
-        || (JoinRefusal::NoCertificate, "this takes a certificate that is still good".into());
+    let text = || (JoinRefusal::NoCertificate, "a valid certificate is required".into());
     requester.identity.as_ref().ok_or_else(text)
 }
 
@@ -191,6 +188,6 @@ fn broken(error: CertsError) -> Refused {
 
 /// What is wrong here is the operator's business, and no stranger's.
 fn broken_fault(fault: IssueError) -> Refused {
-    tracing::error!("nothing can be signed: {fault}");
+    tracing::error!("cannot sign: {fault}");
     (JoinRefusal::Internal, "the enroller cannot sign at the moment".into())
 }

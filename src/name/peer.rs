@@ -139,7 +139,7 @@ impl FromStr for PeerName {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let (role, name) = text
             .split_once('/')
-            .ok_or_else(|| NameError::new("party", text, "is not written ROLE/NAME"))?;
+            .ok_or_else(|| NameError::new("peer name", text, "is not written ROLE/NAME"))?;
         Ok(Self { role: role.parse()?, name: name.parse()? })
     }
 }

@@ -132,7 +132,7 @@ pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<Stri
         Error::InvalidCertificate(Fault::ExpiredContext { .. }) => "has expired",
         _ => "is not valid yet",
     };
-    Some(format!("the intermediate {name} in its chain {what}"))
+    Some(format!("intermediate certificate {name} in its chain {what}"))
 }
 
 /// Whose certificate it is, for people: its maker wrote that.

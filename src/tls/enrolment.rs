@@ -173,7 +173,10 @@ impl EnrollersOnly {
         if domain.is_some_and(is_wanted) && !info.is_ca {
             return Ok(());
         }
-        Err(no_enroller(format!("its names are {:?}, and it is no enroller", info.uri_sans)))
+        Err(no_enroller(format!(
+            "its URI names are {:?}, which are not those of an enroller",
+            info.uri_sans
+        )))
     }
 }
 

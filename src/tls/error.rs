@@ -18,7 +18,7 @@ pub enum CredentialsError {
     },
     /// A revocation list is not there although it is named, or although the CA was made with one.
     #[error(
-        "{path} does not exist, and without its revocation list no certificate of the CA is taken for revoked; bring the list from where the CA is (`dialback certs crl` makes it there), or go without one by --crl none, or crl = \"none\" under [tls]",
+        "{path} does not exist: without its revocation list, revoked certificates of the CA would be accepted; copy the list from the CA (`dialback certs crl` creates it there), or run without one: --crl none, or crl = \"none\" under [tls]",
         path = path.display()
     )]
     MissingList {
@@ -44,7 +44,7 @@ pub enum CredentialsError {
         found: &'static str,
     },
     /// A file has the wanted kind of content and it is broken.
-    #[error("{place} is damaged: {why}; copy or make it again")]
+    #[error("{place} is damaged: {why}; copy it again, or create a new one")]
     Damaged {
         /// The file.
         place: String,
@@ -61,7 +61,7 @@ pub enum CredentialsError {
     },
     /// A key that others can read.
     #[error(
-        "{path} has mode {mode:04o}, so that others can get at the key; mend it with `chmod 600 {path}`",
+        "{path} has mode {mode:04o}, so other users can access the private key; fix it with `chmod 600 {path}`",
         path = path.display()
     )]
     ExposedKey {
@@ -72,7 +72,7 @@ pub enum CredentialsError {
     },
     /// Certificate and key are not a pair.
     #[error(
-        "the key in {key} is not the key of the certificate in {cert}; take the two that were made together"
+        "the private key in {key} is not the key of the certificate in {cert}; use a pair that was created together"
     )]
     KeyMismatch {
         /// The key's file.
@@ -90,7 +90,7 @@ pub enum CredentialsError {
     },
     /// The certificate holds later only.
     #[error(
-        "{place} is not valid yet: it holds from {since}, and the clock here says {now}; the clock may be behind, check it"
+        "{place} is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
     )]
     NotValidYet {
         /// The file.
@@ -102,7 +102,7 @@ pub enum CredentialsError {
     },
     /// The certificate holds no longer.
     #[error(
-        "{place} has expired: it held until {until}, and the clock here says {now}; issue it again with `dialback certs issue {peer}`, or check the clock"
+        "{place} has expired: it was valid until {until}, and the local clock says {now}; issue it again with `dialback certs issue {peer}`, or check the clock"
     )]
     Expired {
         /// The file.
@@ -116,7 +116,7 @@ pub enum CredentialsError {
     },
     /// An intermediate that vouches for the certificate holds no longer.
     #[error(
-        "the intermediate certificate {subject} in {place} has expired: it held until {until}, and the clock here says {now}; put the current one of that CA behind the leaf in the file, or check the clock"
+        "the intermediate certificate {subject} in {place} has expired: it was valid until {until}, and the local clock says {now}; append the current certificate of that CA to the leaf in the file, or check the clock"
     )]
     IntermediateExpired {
         /// The file.
@@ -130,7 +130,7 @@ pub enum CredentialsError {
     },
     /// A leaf where a CA is wanted.
     #[error(
-        "{place} holds {subject:?}, which is no CA; name the file with the CA's certificate (ca.pem)"
+        "{place} holds {subject:?}, which is not a CA certificate; name the file with the CA's certificate (ca.pem)"
     )]
     NoAuthority {
         /// The file.
@@ -140,7 +140,7 @@ pub enum CredentialsError {
     },
     /// A leaf that the CAs of its role did not sign, where nodes have CAs of their own.
     #[error(
-        "{cert} is not signed by a CA of {bundle} ({why}); where node_ca is set, nodes are signed by a CA of node_ca, and agents and callers by one of ca: check that the two are not in each other's place, and that this certificate of role {role} is of the right CA"
+        "{cert} is not signed by a CA in {bundle} ({why}); with node_ca set, nodes are signed by a CA in node_ca, agents and callers by a CA in ca: check that the two files are not swapped, and that the right CA signed this certificate of role {role}"
     )]
     ForeignLeaf {
         /// The certificate's file.
@@ -154,7 +154,7 @@ pub enum CredentialsError {
     },
     /// Revocation lists, and none of a CA that is known here: every peer would be refused.
     #[error(
-        "{place} has no list of a CA that is known here: it has lists of {found}, and the CAs of {bundle} are {known}; take the crl.pem that was made beside that CA (`dialback certs crl`)"
+        "{place} has no revocation list of a known CA: its lists are of {found}, and the CAs in {bundle} are {known}; copy the crl.pem of that CA (`dialback certs crl`)"
     )]
     ForeignLists {
         /// The lists' file.
@@ -168,7 +168,7 @@ pub enum CredentialsError {
     },
     /// A list that says it is of a known CA, and is not.
     #[error(
-        "the list of {issuer} in {place} is not signed by the CA of that name that is known here; it was changed, or is of another CA with this name: take the crl.pem that was made beside the CA"
+        "bad signature: the revocation list of {issuer} in {place} is not signed by the known CA of that name; it was modified, or is of another CA with this name: copy the crl.pem of the CA"
     )]
     ForgedList {
         /// The lists' file.
@@ -178,7 +178,7 @@ pub enum CredentialsError {
     },
     /// A list that is older than the one that is in force, for a peer that runs.
     #[error(
-        "the list of {issuer} in {place} is an older one ({found}) than the one that is in force ({in_force}), and whoever was revoked in between would be let in; bring the newer one, or restart to go back"
+        "the revocation list of {issuer} in {place} ({found}) is older than the one in use ({in_use}), so certificates revoked in between would be accepted; copy the newer list, or restart to go back"
     )]
     OlderList {
         /// The lists' file.
@@ -187,12 +187,12 @@ pub enum CredentialsError {
         issuer: String,
         /// Which one it is.
         found: String,
-        /// Which one is in force.
-        in_force: String,
+        /// The list in use.
+        in_use: String,
     },
     /// Two CAs that cannot be told apart by name.
     #[error(
-        "{place} holds two CAs with one name, {subject:?}, and revocation lists are found by that name; remove one, or make a CA with a name of its own"
+        "{place} holds two CAs with the same name, {subject:?}, and revocation lists are found by name; remove one, or create a CA with another name"
     )]
     TwoAuthorities {
         /// The file.
@@ -202,7 +202,7 @@ pub enum CredentialsError {
     },
     /// Credentials of another role than the one this side needs.
     #[error(
-        "{place} is the certificate of {found}, and the role wanted here is {wanted}; name a certificate of role {wanted} with --cert and --key, or make one with `dialback certs issue {wanted} NAME`"
+        "wrong role: {place} is the certificate of {found}, and role {wanted} is required here; name a certificate of role {wanted} with --cert and --key, or issue one with `dialback certs issue {wanted} NAME`"
     )]
     WrongRole {
         /// The file.
@@ -214,7 +214,7 @@ pub enum CredentialsError {
     },
     /// Somebody else's, for a peer that runs.
     #[error(
-        "{place} is the certificate of {found}, and {wanted} runs here; another party needs a process of its own"
+        "{place} is the certificate of {found}, and {wanted} runs here; run another peer in a process of its own"
     )]
     OtherParty {
         /// The file.

@@ -84,30 +84,30 @@ fn line(warning: Warning, credentials: &Credentials, now: SystemTime) -> String 
             peer.role, peer.name
         ),
         None => "renew it with `dialback certs renew`".to_owned(),
-        Some(_) => "put the current one of that CA behind the leaf in the file".to_owned(),
+        Some(_) => "append the current certificate of that CA to the leaf in the file".to_owned(),
     };
     let list_end = credentials.crl_next_update().unwrap_or(now);
     match warning {
         Warning::EndsSoon => format!(
-            "{what} ends in {}, at {}: {remedy}; it is taken up without a restart",
+            "{what} ends in {}, at {}: {remedy}; the new one is loaded without a restart",
             rough(end, now),
             Utc(end)
         ),
         Warning::HasEnded => format!(
-            "{what} has ended at {}: nobody accepts it any more; {remedy}, it is taken up without a restart",
+            "{what} expired at {}: no peer accepts it; {remedy}; the new one is loaded without a restart",
             Utc(end)
         ),
         Warning::IsRevoked => format!(
-            "the certificate of {} stands on the revocation list here: peers with that list refuse it; make another with `dialback certs issue`, it is taken up without a restart",
+            "the certificate of {} is revoked by the revocation list here: peers with that list reject it; issue another with `dialback certs issue`; it is loaded without a restart",
             credentials.peer_name()
         ),
         Warning::ListEndsSoon => format!(
-            "the revocation list ends in {}, at {}: make the next one with `dialback certs crl`; it is taken up without a restart",
+            "the revocation list ends in {}, at {}: create the next one with `dialback certs crl`; it is loaded without a restart",
             rough(list_end, now),
             Utc(list_end)
         ),
         Warning::ListHasEnded => format!(
-            "the revocation list has ended at {}: new links are refused until there is another; make it with `dialback certs crl`",
+            "the revocation list expired at {}: new links are rejected until there is a new one; create it with `dialback certs crl`",
             Utc(list_end)
         ),
     }

@@ -1,5 +1,4 @@
-//! A failed handshake in words for a tired operator: what is wrong, on which side, and what to do
-//! about it.
+//! Explains a failed handshake to an operator: what is wrong, on which side, and the remedy.
 
 use super::{certificate_info::Utc, verifiers::UNFIT_MARK};
 use crate::printable::printable;
@@ -11,27 +10,27 @@ use std::{
 /// A handshake that TLS ended, as the link saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HandshakeFault<'a> {
-    /// Who refused whom.
+    /// The side that rejected the other.
     pub rejected_by: RejectedBy,
     /// The TLS alert: RFC 8446 section 6; in QUIC the error code less 0x100.
     pub alert: u8,
-    /// What rustls said, here or over there. The peer's words are a hint and no more.
+    /// The error of rustls, of this side or of the peer. The peer's text is only a hint.
     pub text: &'a str,
 }
 
-/// Who ended a handshake.
+/// The side that ended a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RejectedBy {
-    /// We refused the peer.
+    /// This side rejected the peer.
     Us,
-    /// The peer refused us.
+    /// The peer rejected this side.
     Peer,
 }
 
-/// What kind of failure a handshake's end was.
+/// Kind of a failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
-    /// A certificate was refused: UNAUTHENTICATED.
+    /// A certificate was rejected: UNAUTHENTICATED.
     Identity,
     /// The two sides speak different protocols or versions.
     Protocol,
@@ -39,26 +38,26 @@ pub(crate) enum FaultKind {
     Other,
 }
 
-/// What a failed handshake means. Displayed as one sentence and its remedy.
+/// Explanation of a failed handshake. Displayed as one sentence and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Explanation {
-    /// Whether it is about identity or about the protocol.
+    /// Identity, protocol or other.
     pub kind: FaultKind,
-    /// What is wrong.
+    /// The fact and its cause.
     pub reason: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: &'static str,
     is_not_valid_yet: bool,
 }
 
 impl Explanation {
-    /// Whether a certificate was refused because it is not valid yet by the clock of the side that
-    /// refused it.
+    /// A certificate was rejected because it is not valid yet by the clock of the side that
+    /// rejected it.
     pub(crate) fn is_not_valid_yet(&self) -> bool {
         self.is_not_valid_yet
     }
 
-    /// Whether the failure is a refusal about identity (UNAUTHENTICATED).
+    /// The failure is about identity (UNAUTHENTICATED).
     pub(crate) fn is_identity(&self) -> bool {
         self.kind == FaultKind::Identity
     }
@@ -70,17 +69,10 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Says what a failed handshake means.
+/// Explains a failed handshake.
 pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
     let cause = Cause::of(fault.alert, fault.text);
-    let whose = match fault.rejected_by {
-        RejectedBy::Us => "the peer's certificate",
-        RejectedBy::Peer => "our certificate, as the peer sees it,",
-    };
-    let fact = cause
-        .fact()
-        .replace("{cert}", whose)
-        .replace("{rejected_by}", judge_name(fault.rejected_by));
+    let fact = cause.fact(fault.rejected_by);
     let is_about_time = matches!(cause, Cause::Expired | Cause::NotValidYet);
     let reason = match detail(&if is_about_time { dated(fault.text) } else { fault.text.into() }) {
         detail if detail.is_empty() => fact,
@@ -90,14 +82,7 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
     Explanation { kind, reason, remedy, is_not_valid_yet: cause == Cause::NotValidYet }
 }
 
-const fn judge_name(rejected_by: RejectedBy) -> &'static str {
-    match rejected_by {
-        RejectedBy::Us => "our side",
-        RejectedBy::Peer => "the peer",
-    }
-}
-
-/// Why one side refused the other, as far as alert and text tell.
+/// Cause of a rejection, as far as alert and text tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Expired,
@@ -154,36 +139,53 @@ impl Cause {
         }
     }
 
-    const fn fact(self) -> &'static str {
+    fn fact(self, rejected_by: RejectedBy) -> String {
+        let words = self.words(rejected_by);
+        let (peer, certificate) = match rejected_by {
+            RejectedBy::Us => ("rejected the peer", "rejected the peer's certificate"),
+            RejectedBy::Peer => ("the peer rejected us", "the peer rejected our certificate"),
+        };
         match self {
-            Self::Expired => "{cert} or an intermediate in its chain has expired",
-            Self::NotValidYet => "{cert} or an intermediate in its chain is not valid yet",
-            Self::UnknownIssuer => "{cert} is of no CA that {rejected_by} knows",
-            Self::Revoked => "{cert} has been revoked",
-            Self::CrlExpired => {
-                "the revocation list of {rejected_by} has expired, so no certificate can be judged"
+            Self::OtherVersion | Self::Unknown => words.into(),
+            Self::NoCertificate => format!("{peer}: {words}"),
+            _ => format!("{certificate}: {words}"),
+        }
+    }
+
+    const fn words(self, rejected_by: RejectedBy) -> &'static str {
+        match (self, rejected_by) {
+            (Self::Expired, _) => "certificate expired, or an intermediate in its chain",
+            (Self::NotValidYet, _) => "certificate not valid yet, or an intermediate in its chain",
+            (Self::UnknownIssuer, _) => "unknown CA",
+            (Self::Revoked, _) => "certificate revoked",
+            (Self::CrlExpired, RejectedBy::Us) => {
+                "our revocation list has expired, so no certificate can be verified"
             }
-            Self::CrlSilent => "no revocation list of {rejected_by} covers the CA of {cert}",
-            Self::WrongHost => "{cert} is not made for the host name or address that was dialled",
-            Self::Unfit => {
-                "{cert} is good and its role, name or trust domain is not the one wanted"
+            (Self::CrlExpired, RejectedBy::Peer) => {
+                "its revocation list has expired, so no certificate can be verified"
             }
-            Self::WrongUsage => "{cert} is not made for this use; its role may be another one",
-            Self::BadSignature => "{cert} or its proof of the key has a wrong signature",
-            Self::Unreadable => "{cert} cannot be read",
-            Self::NoCertificate => "no certificate was shown, and {rejected_by} demands one",
-            Self::OtherVersion => "the two sides speak no common version of the protocol",
-            Self::Unknown => "the TLS handshake failed",
+            (Self::CrlSilent, RejectedBy::Us) => "no revocation list here covers its CA",
+            (Self::CrlSilent, RejectedBy::Peer) => "no revocation list there covers its CA",
+            (Self::WrongHost, _) => "not valid for the host name or address that was dialled",
+            (Self::Unfit, _) => "wrong role, name or trust domain",
+            (Self::WrongUsage, _) => "not valid for this use (key usage); wrong role, perhaps",
+            (Self::BadSignature, _) => {
+                "bad signature of the certificate, or of the proof of its key"
+            }
+            (Self::Unreadable, _) => "it cannot be parsed",
+            (Self::NoCertificate, _) => "no certificate was shown, and one is required",
+            (Self::OtherVersion, _) => "handshake failed: no common protocol version",
+            (Self::Unknown, _) => "the TLS handshake failed",
         }
     }
 
     const fn remedy(self, rejected_by: RejectedBy) -> &'static str {
         match (self, rejected_by) {
             (Self::Expired, RejectedBy::Us) => {
-                "issue the peer's again with `dialback certs issue ROLE NAME`, or check the clock here"
+                "issue the peer's certificate again with `dialback certs issue ROLE NAME`, or check the clock here"
             }
             (Self::Expired, RejectedBy::Peer) => {
-                "issue ours again with `dialback certs issue ROLE NAME`, or check the peer's clock"
+                "issue our certificate again with `dialback certs issue ROLE NAME`, or check the peer's clock"
             }
             (Self::NotValidYet, RejectedBy::Us) => {
                 "the clock here may be behind: check it, and the one where the certificate was made"
@@ -192,15 +194,15 @@ impl Cause {
                 "the peer's clock may be behind: check it, and the one where the certificate was made"
             }
             (Self::UnknownIssuer, RejectedBy::Us) => {
-                "compare our ca.pem (about a node node_ca, if it is set) with the CA that made the peer's certificate"
+                "compare our ca.pem (for a node: node_ca, if it is set) with the CA that signed the peer's certificate"
             }
             (Self::UnknownIssuer, RejectedBy::Peer) => {
-                "compare the peer's ca.pem (about a node its node_ca, if it is set) with the CA that made our certificate"
+                "compare the peer's ca.pem (for a node: node_ca, if it is set) with the CA that signed our certificate"
             }
             (Self::Revoked, RejectedBy::Us) => {
-                "if that was meant, nothing; else issue a new certificate for the peer"
+                "if that was not intended, issue a new certificate for the peer"
             }
-            (Self::Revoked, RejectedBy::Peer) => "ask whoever runs the CA for a new certificate",
+            (Self::Revoked, RejectedBy::Peer) => "ask the operator of the CA for a new certificate",
             (Self::CrlExpired, RejectedBy::Us) => {
                 "sign the list again with `dialback certs crl` and install the new crl.pem here"
             }
@@ -208,13 +210,13 @@ impl Cause {
                 "sign the list again with `dialback certs crl` and install the new crl.pem at the peer"
             }
             (Self::CrlSilent, RejectedBy::Us) => {
-                "put the list of that CA, signed by it, into our crl.pem"
+                "add the revocation list of that CA to our crl.pem"
             }
             (Self::CrlSilent, RejectedBy::Peer) => {
-                "put the list of our CA, signed by it, into the peer's crl.pem"
+                "add the revocation list of our CA to the peer's crl.pem"
             }
             (Self::WrongHost, RejectedBy::Us) => {
-                "dial a name that stands in it, or issue it again with `dialback certs issue node NAME --san HOST`"
+                "dial a name that it contains, or issue it again with `dialback certs issue node NAME --san HOST`"
             }
             (Self::WrongHost, RejectedBy::Peer) => {
                 "issue it again with `dialback certs issue node NAME --san HOST`, where HOST is what is dialled"
@@ -231,14 +233,14 @@ impl Cause {
             (Self::NoCertificate, RejectedBy::Us) => "start the peer with --cert and --key",
             (Self::NoCertificate, RejectedBy::Peer) => "start this side with --cert and --key",
             (Self::OtherVersion, _) => {
-                "check that the port belongs to dialback, and bring both sides to one release"
+                "check that dialback listens on the port, and run one release on both sides"
             }
-            (Self::Unknown, _) => "try again; if it stays, look at the other side's log",
+            (Self::Unknown, _) => "try again; if it persists, see the log of the other side",
         }
     }
 }
 
-/// Seconds since 1970, as rustls tells moments, in words for people.
+/// Writes Unix times, which rustls reports in seconds, as dates.
 fn dated(text: &str) -> String {
     let is_moment = |word: &str| word.len() == 10 && word.bytes().all(|b| b.is_ascii_digit());
     let words = text.split(' ').filter(|word| !word.starts_with("(UNIX)"));
@@ -256,7 +258,7 @@ fn has(text: &str, any: &[&str]) -> bool {
     any.iter().any(|part| text.contains(part))
 }
 
-/// The words of rustls that add something, on one line and of bounded length.
+/// The part of rustls' text that adds information, on one line and of bounded length.
 fn detail(text: &str) -> String {
     let ours = text.split_once(UNFIT_MARK).map(|(_, after)| after.trim_end_matches(')'));
     let words = ours.unwrap_or_else(|| text.trim_start_matches("invalid peer certificate: "));
@@ -295,9 +297,8 @@ mod tests {
     #[test]
     fn what_is_told_depends_on_who_judged() {
         let (ours, theirs) = (told(RejectedBy::Us, 48, ""), told(RejectedBy::Peer, 48, ""));
-        assert!(
-            ours.to_string().contains("the peer's certificate is of no CA that our side knows")
-        );
+        assert!(ours.to_string().starts_with("rejected the peer's certificate: unknown CA"));
+        assert!(theirs.to_string().starts_with("the peer rejected our certificate: unknown CA"));
         assert!(theirs.to_string().contains("the peer's ca.pem"));
     }
 

@@ -105,11 +105,11 @@ fn parse_uri(uri: &str) -> Result<(String, PeerName), IdentityError> {
     if uri.len() > URI_BYTES_MAX {
         return Err(refused("is longer than 2048 bytes".into()));
     }
-    let path = uri.strip_prefix(SCHEME).ok_or_else(|| refused("is no SPIFFE name".into()))?;
+    let path = uri.strip_prefix(SCHEME).ok_or_else(|| refused("is not a SPIFFE name".into()))?;
     let (trust_domain, peer) = path.split_once('/').ok_or_else(|| refused("has no path".into()))?;
     check_trust_domain(trust_domain)?;
     // The grammar of peers knows neither %, ?, # and upper case, nor empty segments or `..`.
-    let peer_name = peer.parse().map_err(|error| refused(format!("names no party: {error}")))?;
+    let peer_name = peer.parse().map_err(|error| refused(format!("names no peer: {error}")))?;
     Ok((trust_domain.to_owned(), peer_name))
 }
 
@@ -146,17 +146,17 @@ pub enum IdentityError {
     },
     /// A CA's own certificate where a leaf is wanted.
     #[error(
-        "the certificate is that of a CA; a party shows a leaf, made with `dialback certs issue ROLE NAME`"
+        "this is a CA certificate; use a leaf certificate, issued with `dialback certs issue ROLE NAME`"
     )]
     Authority,
     /// No URI among the subject alternative names.
     #[error(
-        "the certificate names no party (it has no URI name); `dialback certs issue ROLE NAME` makes one that does"
+        "the certificate has no URI name, and so names no peer; issue one with `dialback certs issue ROLE NAME`"
     )]
     NoUri,
     /// Several URIs, or one that only one of two parsers can read.
     #[error(
-        "the certificate has {count} URI names, and exactly one that reads spiffe://TRUST-DOMAIN/ROLE/NAME is wanted"
+        "the certificate has {count} URI names, and exactly one of the form spiffe://TRUST-DOMAIN/ROLE/NAME is required"
     )]
     NotOneUri {
         /// How many there are.
@@ -164,7 +164,7 @@ pub enum IdentityError {
     },
     /// The URI is not of the one form.
     #[error(
-        "the certificate's URI name {uri:?} {why}; wanted is spiffe://TRUST-DOMAIN/ROLE/NAME with role node, agent or caller"
+        "the certificate's URI name {uri:?} {why}; required is spiffe://TRUST-DOMAIN/ROLE/NAME with role node, agent or caller"
     )]
     BadUri {
         /// The URI.
@@ -174,7 +174,7 @@ pub enum IdentityError {
     },
     /// A text that is no trust domain.
     #[error(
-        "trust domain {text:?} may have only a-z, 0-9, - and _ in labels joined by dots, such as dialback.local"
+        "invalid trust domain {text:?}: use a-z, 0-9, - and _ in labels joined by dots, such as dialback.local"
     )]
     BadTrustDomain {
         /// The text.
@@ -182,7 +182,7 @@ pub enum IdentityError {
     },
     /// A peer of somebody else's.
     #[error(
-        "the certificate is of trust domain {found:?}, and ours is {wanted:?}; both sides need certificates of one domain"
+        "wrong trust domain: the certificate is of {found:?}, and ours is {wanted:?}; both sides need certificates of one trust domain"
     )]
     OtherTrustDomain {
         /// The certificate's.

@@ -100,7 +100,7 @@ pub(super) fn expect_successors(
             place: place.into(),
             issuer: mark.issuer.clone(),
             found: mark.words(),
-            in_force: other.words(),
+            in_use: other.words(),
         }),
     }
 }

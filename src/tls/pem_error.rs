@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum PemError {
     /// The text is no PEM, or is cut off.
-    #[error("it is no whole PEM text: {why}")]
+    #[error("it is not complete PEM text: {why}")]
     NotPem {
         /// What the parser says.
         why: String,

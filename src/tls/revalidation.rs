@@ -10,20 +10,20 @@ use std::{collections::HashSet, time::SystemTime};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RevalidationError {
     /// A revocation list names its certificate.
-    #[error("the certificate was revoked")]
+    #[error("certificate revoked")]
     Revoked,
     /// Its certificate has expired, or an intermediate with this subject that vouches for it.
     #[error("{}", expired(.0.as_deref()))]
     Expired(Option<String>),
     /// A handshake would refuse it now for another reason.
-    #[error("the certificate is not trusted any more: {0}")]
+    #[error("certificate no longer trusted: {0}")]
     Untrusted(String),
 }
 
 fn expired(intermediate: Option<&str>) -> String {
     match intermediate {
-        None => "the certificate has expired".into(),
-        Some(name) => format!("the intermediate certificate {name} has expired"),
+        None => "certificate expired".into(),
+        Some(name) => format!("intermediate certificate {name} expired"),
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) fn revalidate(
         chain.split_first().ok_or_else(|| distrusted("there is none".into()))?;
     let now = crypto::unix_time(now);
     let host = host.map(ServerName::try_from).transpose();
-    let host = host.map_err(|_| distrusted("the name dialled is no host name".into()))?;
+    let host = host.map_err(|_| distrusted("the dialled name is not a host name".into()))?;
     match trust.verify(leaf, intermediates, host.as_ref(), now) {
         Ok(()) => Ok(()),
         Err(Error::InvalidCertificate(Fault::Revoked)) => Err(RevalidationError::Revoked),
@@ -87,10 +87,10 @@ pub(super) fn revalidate(
             }
         }
         Err(Error::InvalidCertificate(Fault::UnknownIssuer)) => {
-            Err(distrusted("it is of no CA that is known here".into()))
+            Err(distrusted("unknown CA".into()))
         }
         Err(Error::InvalidCertificate(Fault::UnknownRevocationStatus)) => {
-            Err(distrusted("no revocation list here covers its CA".into()))
+            Err(distrusted("no revocation list covers its CA".into()))
         }
         Err(other) => Err(distrusted(other.to_string())),
     }

@@ -22,7 +22,7 @@ impl UpstreamTls {
     /// What is wrong with either, in words.
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("{host:?} is no host that a certificate could be for"))?;
+            .map_err(|_| format!("{host:?} is not a host name or address"))?;
         let cas = pem::bodies(ca_pem, pem::Kind::Certificate)
             .map_err(|fault| format!("the CAs of the upstream: {fault}"))?;
         let mut roots = RootCertStore::empty();
@@ -31,7 +31,7 @@ impl UpstreamTls {
             added.map_err(|fault| format!("a CA of the upstream: {fault}"))?;
         }
         if roots.is_empty() {
-            return Err("the CAs of the upstream: there is no certificate among them".into());
+            return Err("the CAs of the upstream: there is no certificate in the file".into());
         }
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
             .build()

@@ -131,7 +131,9 @@ fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &
     let Some(suppressed) = refusals.say((), Instant::now()) else { return };
     let (peer, serial) = (identity.peer_name(), identity.serial());
     let why = chain::blamed(error, chain).unwrap_or_else(|| error.to_string());
-    tracing::warn!("refused the certificate that names {peer}, serial {serial}: {why}{suppressed}");
+    tracing::warn!(
+        "rejected the certificate that names {peer}, serial {serial}: {why}{suppressed}"
+    );
 }
 
 /// Believes the chain, the name that was dialled, and the role `node`: all three.
@@ -254,7 +256,7 @@ pub(super) const UNFIT_MARK: &str = "unfit: ";
 pub(super) enum Unfit {
     #[error("{UNFIT_MARK}{0}")]
     Identity(IdentityError),
-    #[error("{UNFIT_MARK}the certificate is that of {0}; the role wanted here is node")]
+    #[error("{UNFIT_MARK}wrong role: this is the certificate of {0}, and a node is required")]
     NoNode(PeerName),
     #[cfg(feature = "certs")]
     #[error("{UNFIT_MARK}{0}")]

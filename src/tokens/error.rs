@@ -13,7 +13,7 @@ use std::{fmt, io, path::PathBuf};
 pub enum TokensError {
     /// There is no such file.
     #[error(
-        "{path} is not there; `dialback token create NAME --file {path}` makes it", path = path.display()
+        "{path} does not exist; create it with `dialback token create NAME --file {path}`", path = path.display()
     )]
     Missing {
         /// The file.
@@ -29,7 +29,7 @@ pub enum TokensError {
     },
     /// Others could read who the callers are, or write themselves in.
     #[error(
-        "{path} has mode {mode:04o}, so that others can get at the tokens; mend it with `chmod 600 {path}`", path = path.display()
+        "{path} has mode {mode:04o}, so other users can access the tokens; fix it with `chmod 600 {path}`", path = path.display()
     )]
     Exposed {
         /// The file.
@@ -39,7 +39,7 @@ pub enum TokensError {
     },
     /// It is no such file.
     #[error(
-        "{} is larger than {} MiB, which no file of tokens is", path.display(), BEARER_FILE_BYTES_MAX >> 20
+        "{} is too large for a file of tokens: more than {} MiB", path.display(), BEARER_FILE_BYTES_MAX >> 20
     )]
     TooLarge {
         /// The file.
@@ -50,17 +50,17 @@ pub enum TokensError {
     Lines(LineFaults),
     /// It holds as many as it may.
     #[error(
-        "{} has {BEARER_TOKENS_MAX} tokens, which is the most; take out those that are over, with `dialback token revoke NAME`", path.display()
+        "{} is full: it has {BEARER_TOKENS_MAX} tokens; remove those that have expired with `dialback token revoke NAME`", path.display()
     )]
     Full {
         /// The file.
         path: PathBuf,
     },
     /// No time, or too much.
-    #[error("a token holds for at least a second and at most 366 days; write --ttl 12h, --ttl 30d")]
+    #[error("invalid ttl: a token is valid for 1 s to 366 days; write --ttl 12h or --ttl 30d")]
     BadTtl,
     /// There is nothing to revoke.
-    #[error("{} has no token of {name}{}; `dialback token list` shows what there is", path.display(), with_id(id))]
+    #[error("{} has no token of {name}{}; see `dialback token list`", path.display(), with_id(id))]
     NoneOf {
         /// The file.
         path: PathBuf,

@@ -45,13 +45,13 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<TokenInfo>, TokensE
         match read_line(line) {
             Ok(None) => {}
             Ok(Some(_)) if found.len() == BEARER_TOKENS_MAX => {
-                fault(format!("this is the first token over the limit of {BEARER_TOKENS_MAX}"));
+                fault(format!("too many tokens: the limit is {BEARER_TOKENS_MAX}"));
                 break;
             }
             Ok(Some(info)) => match seen.insert(info.digest, at + 1) {
-                Some(first) => {
-                    fault(format!("the same token stands in line {first}; remove one of the two"))
-                }
+                Some(first) => fault(format!(
+                    "duplicate token: it is also in line {first}; remove one of the two"
+                )),
                 None => found.push(info),
             },
             Err(text) => fault(text),
@@ -62,7 +62,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<TokenInfo>, TokensE
 
 /// A line's token; none for a remark and for an empty line.
 pub(super) fn read_line(line: &[u8]) -> Result<Option<TokenInfo>, String> {
-    let line = std::str::from_utf8(line).map_err(|_| "is no text in UTF-8".to_owned())?.trim();
+    let line = std::str::from_utf8(line).map_err(|_| "is not UTF-8 text".to_owned())?.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }

@@ -16,14 +16,14 @@ use std::{collections::HashMap, fmt, path::Path, time::SystemTime};
 pub enum BearerTokenError {
     /// It does not look like one, or is not whole.
     #[error(
-        "this is no whole token; copy the one line that `dialback token create NAME` printed, from dbt1_ to its end"
+        "invalid or incomplete token; copy the whole line that `dialback token create NAME` printed, from dbt1_ to its end"
     )]
     Malformed,
     /// It looks like one, and stands in no line.
-    #[error("the token is not known here, or was revoked")]
+    #[error("unknown or revoked token")]
     Unknown,
     /// Its time is over.
-    #[error("the token's time is over; `dialback token create NAME` makes another")]
+    #[error("the token has expired; create another with `dialback token create NAME`")]
     Expired,
 }
 
@@ -178,11 +178,11 @@ mod tests {
         let lines: Vec<_> = told.lines().collect();
         assert_eq!(lines.len(), 3, "{told}");
         assert!(lines[0].starts_with("tokens:2: has 1 fields"), "{told}");
-        assert!(lines[1].starts_with("tokens:4: the same token stands in line 1"), "{told}");
+        assert!(lines[1].starts_with("tokens:4: duplicate token: it is also in line 1"), "{told}");
         assert!(lines[2].starts_with("tokens:5: "), "{told}");
         let not_text = [line.as_bytes(), b"\n\xff\xfe\n"].concat();
         let told = parse(Path::new("tokens"), &not_text).expect_err("refused").to_string();
-        assert!(told.starts_with("tokens:2: is no text"), "{told}");
+        assert!(told.starts_with("tokens:2: is not UTF-8 text"), "{told}");
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         fs::write(&path, "#".repeat(BEARER_FILE_BYTES_MAX)).expect("written");
         assert!(Tokens::read(&path).expect("read").is_empty());
         fs::write(&path, "#".repeat(BEARER_FILE_BYTES_MAX + 1)).expect("written");
-        assert!(refused().contains("larger than 4 MiB"), "{}", refused());
+        assert!(refused().contains("more than 4 MiB"), "{}", refused());
         let told = Tokens::read(dir.path());
         assert!(matches!(told, Err(TokensError::Unreadable { .. })), "{told:?}");
     }

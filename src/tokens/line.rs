@@ -47,15 +47,15 @@ impl TokenInfo {
         let [name, hash, created, expires] = fields[..] else {
             let count = fields.len();
             return Err(format!(
-                "has {count} fields where there are four, NAME sha256:HASH CREATED EXPIRES; `dialback token create NAME` writes such a line"
+                "has {count} fields, and four are required: NAME sha256:HASH CREATED EXPIRES; `dialback token create NAME` writes such a line"
             ));
         };
         let name = name.parse::<Name>().map_err(|_| {
-            "the first field is no caller's name: labels of a-z, 0-9 and -, joined by dots, without a role before them"
+            "the first field is not a caller's name: labels of a-z, 0-9 and -, joined by dots, without a role"
         })?;
-        let (created, expires) = (moment("was made", created)?, moment("ends", expires)?);
+        let (created, expires) = (moment("was created", created)?, moment("expires", expires)?);
         if expires < created {
-            return Err(format!("a token of {name} would end before it was made"));
+            return Err(format!("a token of {name} expires before it was created"));
         }
         Ok(Self { name, created, expires, digest: digest(hash)? })
     }
@@ -79,15 +79,15 @@ fn digest(text: &str) -> Result<[u8; DIGEST_BYTES], String> {
     let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
     let digest = text.strip_prefix(HASH_MARK).filter(|_| is_lower).and_then(from_hex);
     digest.ok_or_else(|| {
-        "the second field is no hash, sha256: and 64 digits in lower case; `printf %s TOKEN | sha256sum` has it"
+        "the second field is not a hash: sha256: and 64 lower-case hexadecimal digits; `printf %s TOKEN | sha256sum` prints it"
             .into()
     })
 }
 
 fn moment(what: &str, text: &str) -> Result<SystemTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .map(SystemTime::from)
-        .map_err(|_| format!("when the token {what} is no time; write it as 2027-01-31T00:00:00Z"))
+    OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from).map_err(|_| {
+        format!("the time when the token {what} is invalid; write it as 2027-01-31T00:00:00Z")
+    })
 }
 
 #[cfg(test)]
@@ -127,18 +127,18 @@ mod tests {
     fn a_line_that_is_not_whole_says_what_is_wrong_with_it() {
         check_refused("billing", "1 fields");
         check_refused(&format!("{} more", line()), "5 fields");
-        check_refused(&line().replace("billing", "Billing"), "no caller's name");
-        check_refused(&line().replace("billing", "agent/billing"), "no caller's name");
-        check_refused(&line().replace("sha256:", ""), "no hash");
-        check_refused(&line().replace("ab", "AB"), "no hash");
-        check_refused(&line().replace("ab", "a"), "no hash");
-        check_refused(&line().replace("ab", "ag"), "no hash");
-        check_refused(&line().replace("2026-11-25T13:00:00Z", "today"), "was made is no time");
+        check_refused(&line().replace("billing", "Billing"), "not a caller's name");
+        check_refused(&line().replace("billing", "agent/billing"), "not a caller's name");
+        check_refused(&line().replace("sha256:", ""), "not a hash");
+        check_refused(&line().replace("ab", "AB"), "not a hash");
+        check_refused(&line().replace("ab", "a"), "not a hash");
+        check_refused(&line().replace("ab", "ag"), "not a hash");
+        check_refused(&line().replace("2026-11-25T13:00:00Z", "today"), "was created is invalid");
         check_refused(
             &line().replace("2026-12-25T13:00:00Z", "2026-13-25T13:00:00Z"),
-            "ends is no time",
+            "expires is invalid",
         );
-        check_refused(&line().replace("2026-12-25", "2026-11-24"), "before it was made");
+        check_refused(&line().replace("2026-12-25", "2026-11-24"), "before it was created");
     }
 
     #[test]

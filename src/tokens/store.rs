@@ -200,7 +200,7 @@ mod tests {
     fn what_is_not_there_cannot_be_revoked_and_nothing_changes() {
         let (_dir, file) = place();
         let refused = |whose, id| file.revoke(&name(whose), id).expect_err("refused").to_string();
-        assert!(refused("billing", None).contains("is not there"));
+        assert!(refused("billing", None).contains("does not exist"));
         assert!(!dir_of(&file.path).exists());
         file.create(&name("billing"), DAY, now()).expect("made");
         let (before, id) = (text(&file), file.list().expect("listed")[0].id());

@@ -237,7 +237,7 @@ async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
     let line = setup.of_node.wait_for("link_refused", &[]).await;
     assert_eq!((&line["peer"], &line["serial"]), (&Value::Null, &Value::Null), "{line}");
     assert!(line["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{line}");
-    assert!(line["reason"].as_str().expect("text").contains("no CA that our side knows"), "{line}");
+    assert!(line["reason"].as_str().expect("text").contains("unknown CA"), "{line}");
     assert_eq!(
         (&line["claimed_peer"], &line["claimed_serial"]),
         (&"caller/ops".into(), &number.into())
@@ -287,7 +287,7 @@ async fn a_handshake_that_tls_rejects_is_audited_with_the_name_that_its_certific
     for (leaf, claimed, reason) in [
         (revoked, "agent/revoked", "revoked"),
         (leaf_with(&world, &[ours], true), "agent/late", "expired"),
-        (other.leaf("caller/unknown"), "caller/unknown", "no CA that our side knows"),
+        (other.leaf("caller/unknown"), "caller/unknown", "unknown CA"),
         // Whole where it is no name of ours: `agent/warehouse` of another trust domain is somebody
         // else.
         (leaf_with(&world, &[foreign], false), foreign, "trust domain"),

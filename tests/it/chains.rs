@@ -188,12 +188,12 @@ async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_rema
     let (code, text) = lost(&mut events, "brief").await;
     assert_eq!(code, CloseCode::Expired);
     assert!(text.contains("CN=Issuing"), "{text}");
-    logged(&["closed the link of caller/brief", "CN=Issuing", "has expired"]).await;
+    logged(&["closed the link of caller/brief", "CN=Issuing", "expired"]).await;
     // Our own side said it before.
     logged(&["in the chain of the certificate of agent/brief", "CN=Issuing", "ends in"]).await;
     assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 2);
     assert_eq!(spare.nodes().len(), 1);
-    logged(&["refused the certificate that names agent/brief", "CN=Issuing", "has expired"]).await;
+    logged(&["rejected the certificate that names agent/brief", "CN=Issuing", "has expired"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +214,7 @@ async fn an_agent_and_a_caller_close_the_link_to_a_node_whose_intermediate_expir
     });
     assert_eq!(closed(reason.await).0, CloseCode::Expired);
     // The next handshake names it, which the TLS alert does not.
-    logged(&["refused the certificate that names node/brief", "CN=Issuing", "has expired"]).await;
+    logged(&["rejected the certificate that names node/brief", "CN=Issuing", "has expired"]).await;
     // The caller looks at its links at moments of its own, within a second of the agent.
     let refusal = soon("the caller has no link", async {
         loop {

@@ -193,7 +193,7 @@ async fn a_leaf_is_rejected_without_its_intermediate_and_accepted_with_it() {
         let caller = Caller::builder(load(&files)).node(node.local_addr().to_string()).connect();
         match soon("the node decides", caller).await {
             Ok(_) => assert!(is_taken, "half a chain was taken"),
-            Err(error) => assert!(!is_taken && error.to_string().contains("of no CA"), "{error}"),
+            Err(error) => assert!(!is_taken && error.to_string().contains("unknown CA"), "{error}"),
         }
     }
 }

@@ -30,7 +30,7 @@ async fn the_nodes_log_has_name_serial_and_reason_of_a_rejected_peer() {
     let mut foreign = world.profile("agent/log-domain");
     foreign.uris = vec!["spiffe://other.local/agent/log-domain".into()];
     let cases = [
-        (other_ca.leaf("agent/log-ca"), "log-ca", "UnknownIssuer", "of no CA"),
+        (other_ca.leaf("agent/log-ca"), "log-ca", "UnknownIssuer", "unknown CA"),
         (
             sign(with_validity(world.profile("agent/log-old"), -9, -1)),
             "log-old",
@@ -53,7 +53,7 @@ async fn the_nodes_log_has_name_serial_and_reason_of_a_rejected_peer() {
         let port = endpoint.local_addr().expect("an address").port().to_string();
         let config = quic_client(&any, Presented::Leaf(leaf));
         assert!(dial_raw_from(endpoint, config, node.local_addr()).await.is_err(), "{name}");
-        let line = logged(&["refused the certificate that names", name]).await;
+        let line = logged(&["rejected the certificate that names", name]).await;
         assert!(line.contains(&serial) && line.contains(why), "{line}");
         logged(&["refused link from", &port, error]).await;
     }

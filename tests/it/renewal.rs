@@ -119,11 +119,10 @@ async fn an_older_crl_is_refused_while_running_and_revoked_peers_stay_rejected()
     node.apply(trusting(with(3, &[&serial]))).await.expect("applied");
     assert_eq!(code(&lost(&mut events, "warehouse").await), CloseCode::Revoked);
     let error = node.apply(trusting(with(2, &[]))).await.expect_err("refused");
-    let StartError::Credentials(CredentialsError::OlderList { found, in_force, .. }) = &error
-    else {
+    let StartError::Credentials(CredentialsError::OlderList { found, in_use, .. }) = &error else {
         panic!("{error:?}")
     };
-    assert!(found.starts_with("number 2 of") && in_force.starts_with("number 3 of"), "{error}");
+    assert!(found.starts_with("number 2 of") && in_use.starts_with("number 3 of"), "{error}");
     let late = world.agent("warehouse", node.local_addr()).start().expect("an agent");
     soon("one with another certificate comes", late.registered(1)).await;
     node.apply(trusting(with(4, &[]))).await.expect("applied");

@@ -215,9 +215,9 @@ impl rustls::client::ResolvesClientCert for Nothing {
 fn a_leaf_of_another_ca_is_refused_on_both_sides() {
     let [ca, other] = [ca(), ca()];
     let stranger = || signed(&other, &profile(&other, "agent/warehouse"));
-    refused(Peer::showing(&ca, &stranger()), Peer::node(&ca), Side::Accepting, "of no CA");
+    refused(Peer::showing(&ca, &stranger()), Peer::node(&ca), Side::Accepting, "unknown CA");
     let false_node = signed(&other, &profile(&other, "node/edge-1"));
-    refused(Peer::agent(&ca), Peer::showing(&ca, &false_node), Side::Dialling, "of no CA");
+    refused(Peer::agent(&ca), Peer::showing(&ca, &false_node), Side::Dialling, "unknown CA");
     accepted(Peer::agent(&ca), Peer::node(&ca));
 }
 
@@ -284,7 +284,7 @@ fn an_expired_revocation_list_loads_and_lets_nobody_in() {
     let minding = |list: &str| load(&node, ca.pem(), Some(list)).expect("loaded");
     let old = minding(&list(now - DAY));
     let refusal = meet(Peer::agent(&ca), Peer::of(&old)).err().expect("a refusal");
-    assert!(refusal.ours.reason.contains("revocation list of our side has expired"), "{refusal:?}");
+    assert!(refusal.ours.reason.contains("our revocation list has expired"), "{refusal:?}");
     assert!(refusal.ours.is_identity() && refusal.by == Side::Accepting);
     assert!(old.crl_next_update().is_some_and(|until| until < now));
     accepted(Peer::agent(&ca), Peer::of(&minding(&list(now + DAY))));
@@ -299,10 +299,10 @@ fn whoever_is_of_a_ca_that_no_list_covers_is_let_in_by_neither_side() {
         |peer| load(&signed(&ca, &profile(&ca, peer)), &both, Some(&list)).expect("loaded");
     let (node, agent) = (minding("node/edge-1"), minding("agent/warehouse"));
     let refusal = meet(Peer::agent(&ca), Peer::of(&node)).err().expect("a refusal");
-    assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
+    assert!(refusal.ours.reason.contains("no revocation list here covers"), "{refusal:?}");
     let refusal = meet(Peer::of(&agent), Peer::node(&ca)).err().expect("a refusal");
     assert_eq!(refusal.by, Side::Dialling);
-    assert!(refusal.ours.reason.contains("no revocation list of our side covers"), "{refusal:?}");
+    assert!(refusal.ours.reason.contains("no revocation list here covers"), "{refusal:?}");
     let covered = signed(&other, &profile(&other, "agent/warehouse"));
     let covered = load(&covered, &both, Some(&list)).expect("loaded");
     accepted(Peer::of(&covered), Peer::of(&node_of(&other, &both, &list)));
@@ -389,7 +389,7 @@ fn a_node_is_believed_under_the_hosts_of_its_leaf_only() {
     for host in ["example.com", "127.0.0.2"] {
         let refusal = meet_at(host, Peer::agent(&ca), Peer::node(&ca)).err().expect("a refusal");
         assert_eq!(refusal.by, Side::Dialling);
-        assert!(refusal.ours.reason.contains("not made for the host"), "{refusal:?}");
+        assert!(refusal.ours.reason.contains("not valid for the host"), "{refusal:?}");
         assert!(refusal.ours.is_identity() && refusal.theirs.is_identity());
     }
 }
@@ -460,10 +460,10 @@ fn local_faults_are_found_before_any_peer_is_met() {
     for (told, words) in [
         (fault(&expired, ca.pem(), None), ["expired", "clock"]),
         (fault(&early, ca.pem(), None), ["not valid yet", "clock"]),
-        (fault(&mixed, ca.pem(), None), ["not the key", "made together"]),
+        (fault(&mixed, ca.pem(), None), ["not the key", "created together"]),
         (fault(&swapped, ca.pem(), None), ["holds no certificate", "private key"]),
         (fault(&empty, ca.pem(), None), ["holds no certificate", "empty"]),
-        (fault(&leaf, &leaf.cert, None), ["no CA", "ca.pem"]),
+        (fault(&leaf, &leaf.cert, None), ["not a CA", "ca.pem"]),
         (fault(&leaf, "", None), ["CA text", "empty"]),
         (fault(&leaf, ca.pem(), Some("")), ["revocation list", "empty"]),
         (fault(&leaf, ca.pem(), Some(ca.pem())), ["revocation list", "certificate"]),

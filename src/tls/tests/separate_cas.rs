@@ -53,13 +53,13 @@ fn each_role_is_believed_when_its_own_ca_has_signed_it_and_not_when_the_other_ha
         };
         accepted(separate.showing(own, peer), separate.peer("node/edge-1"));
         let false_party = separate.showing(other, peer);
-        refused(false_party, separate.peer("node/edge-1"), Side::Accepting, "of no CA");
+        refused(false_party, separate.peer("node/edge-1"), Side::Accepting, "unknown CA");
     }
     accepted(separate.peer("agent/warehouse"), separate.showing(&separate.nodes, "node/edge-1"));
     let false_node = separate.showing(&separate.clients, "node/edge-1");
-    refused(separate.peer("agent/warehouse"), false_node, Side::Dialling, "of no CA");
+    refused(separate.peer("agent/warehouse"), false_node, Side::Dialling, "unknown CA");
     let false_node = separate.showing(&separate.clients, "node/edge-1");
-    refused(separate.peer("caller/ops"), false_node, Side::Dialling, "of no CA");
+    refused(separate.peer("caller/ops"), false_node, Side::Dialling, "unknown CA");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_leaf_that_the_cas_of_its_role_did_not_sign_does_not_load() {
         };
         assert!(separate.load(&leaf(own), None).is_ok());
         let told = separate.load(&leaf(other), None).expect_err("refused").to_string();
-        assert!(told.contains(bundle) && told.contains("in each other's place"), "{told}");
+        assert!(told.contains(bundle) && told.contains("swapped"), "{told}");
     }
     let leaf = signed(&separate.clients, &profile(&separate.clients, "agent/warehouse"));
     let with = |node_ca: &str| {
@@ -100,7 +100,7 @@ fn a_leaf_that_the_cas_of_its_role_did_not_sign_does_not_load() {
         told.map_err(|error| error.to_string())
     };
     assert!(with("").expect_err("refused").contains("the text of the nodes' CA"));
-    assert!(with(&leaf.cert).expect_err("refused").contains("no CA"));
+    assert!(with(&leaf.cert).expect_err("refused").contains("not a CA"));
     let both = format!("{}{}", separate.clients.pem(), separate.nodes.pem());
     assert!(with(&both).is_ok(), "one CA may stand in both, while they are taken apart");
 }
@@ -139,9 +139,6 @@ fn lists_of_both_cas_are_minded_and_a_ca_without_a_list_lets_nobody_in() {
         let met = meet(minding(&agent, agents_lists), minding(&node, nodes_lists));
         let refusal = met.err().expect("a refusal");
         assert_eq!(refusal.by, by);
-        assert!(
-            refusal.ours.reason.contains("no revocation list of our side covers"),
-            "{refusal:?}"
-        );
+        assert!(refusal.ours.reason.contains("no revocation list here covers"), "{refusal:?}");
     }
 }

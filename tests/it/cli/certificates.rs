@@ -154,7 +154,7 @@ fn names_in_a_refusal_are_quoted_once_by_either_side() {
     dir.write("two.pem", dir.read("certs/ca.pem") + &dir.read("b/ca.pem"));
     let node = ["node", "--listen", "127.0.0.1:0", "--cert", "certs/node-edge-1.pem"];
     let (mut node, at) = dir.listening(&[&node[..], &["--ca", "two.pem"]].concat());
-    let domains = "of trust domain \"dialback.local\", and ours is \"b.example\"";
+    let domains = "the certificate is of \"dialback.local\", and ours is \"b.example\"";
     let call = ["call", "a", "A/b", "--node", &at, "--cert", "b/caller-ops.pem"];
     dir.run(&[&call[..], &["--ca", "two.pem"]].concat()).expect(80, &[domains]);
     let line = node.wait_for_line("refused link from");
@@ -214,10 +214,10 @@ fn a_revoked_certificate_is_listed_and_rejected_and_only_a_new_one_is_accepted()
     assert!(line("agent/warehouse").contains("revoked") && line("caller/ops").contains("89 days"));
     let (_node, at) = dir.node();
     let agent = ["agent", "--demo", "--node", &at];
-    dir.start(&agent).wait_for_line("has been revoked");
+    dir.start(&agent).wait_for_line("certificate revoked");
     // A timer that renews brings nobody back.
     assert_eq!(summary(&dir, &["renew", "--force"]), "revoked renewed renewed kept next:");
-    dir.start(&agent).wait_for_line("has been revoked");
+    dir.start(&agent).wait_for_line("certificate revoked");
     assert_eq!(summary(&dir, &["issue", "agent", "warehouse"]), "renewed renewed next:");
     dir.start(&agent).wait_for_line("registered as warehouse");
 }
@@ -269,13 +269,13 @@ fn nodes_may_have_a_separate_ca_and_swapped_files_are_detected() {
     dir.start(&[&agent[..], &apart].concat()).wait_for_line("registered as warehouse");
     // The node edge-1 is of the CA of agents: with the CAs apart it is none.
     let edge = ["node", "--listen", "127.0.0.1:0", "--cert", "certs/node-edge-1.pem"];
-    dir.run(&[&edge[..], &apart].concat()).expect(2, &["each other's place"]);
+    dir.run(&[&edge[..], &apart].concat()).expect(2, &["are not swapped"]);
     let (_false_node, at) = dir.listening(&edge);
     let call = ["call", "warehouse", "HelloService/Hello", "--node", &at];
     let call = [&call[..], &["--cert", "certs/caller-ops.pem"]].concat();
-    dir.run(&[&call[..], &apart].concat()).expect(80, &["of no CA"]);
+    dir.run(&[&call[..], &apart].concat()).expect(80, &["unknown CA"]);
     let swapped = ["--ca", "nodes/ca.pem", "--node-ca", "certs/ca.pem"];
-    dir.run(&[&agent[..], &swapped].concat()).expect(2, &["each other's place"]);
+    dir.run(&[&agent[..], &swapped].concat()).expect(2, &["are not swapped"]);
     dir.run(&[&agent[..], &["--node-ca", "gone.pem"]].concat()).expect(2, &["gone.pem does not"]);
 }
 

@@ -77,13 +77,13 @@ fn faults_are_reported_by_the_side_that_sees_them_without_secrets() {
     refused(dir.run(&["enroll", "token", "agent", "a", "--ca-dir", "no"]), 2, "certs init");
     refused(dir.run(&["enroll", "--ca-dir", "no"]), 2, "certs init");
     refused(dir.run(&["enroll", "--ca-dir", "ca", "--leaf-ttl", "1s"]), 2, "--leaf-ttl");
-    refused(join(&dir, "agent", &at, &good[..good.len() - 1], &[]), 2, "no whole join token");
+    refused(join(&dir, "agent", &at, &good[..good.len() - 1], &[]), 2, "incomplete join token");
     refused(join(&dir, "caller", &at, &good, &[]), 2, "dialback agent join");
     refused(join(&dir, "agent", &at, &good, &["--name", "kiosk"]), 2, "not for agent/kiosk");
     let renamed = good.replace("warehouse", "kiosk");
     refused(join(&dir, "agent", &at, &renamed, &[]), 80, "OTHER_PARTY");
     let foreign = format!("{}{}", &good[..good.len() - 64], "ab".repeat(32));
-    refused(join(&dir, "agent", &at, &foreign, &[]), 80, "do not trust each other");
+    refused(join(&dir, "agent", &at, &foreign, &[]), 80, "handshake with");
     dir.write("file", "where the directory should be");
     refused(join(&dir, "agent", &at, &good, &["--dir", "file"]), 1, "file");
     join(&dir, "agent", &at, &good, &["--name", "warehouse", "--log-level", "trace"])

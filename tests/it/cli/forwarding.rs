@@ -181,7 +181,7 @@ fn an_invalid_forward_is_refused_at_start_with_the_fault() {
     dir.write("agent.toml", text);
     refused(&["--config", "agent.toml"], "upstream of Hello: cannot read CA certificates gone.pem");
     dir.write("gone.pem", "nothing");
-    refused(&["--config", "agent.toml"], "there is no certificate among them");
+    refused(&["--config", "agent.toml"], "there is no certificate in the file");
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_without_a_
     dir.write("certs/crl.pem", list);
     node.signal(Signal::HUP);
     node.wait_for_line("SIGHUP received: reloading all files");
-    node.wait_for_line("closed the link of agent/warehouse: the certificate was revoked");
+    node.wait_for_line("closed the link of agent/warehouse: certificate revoked");
     agent.wait_for_line("the peer closed the link with REVOKED");
     hello(&dir, &at).expect(78, &["UNAVAILABLE (not_executed)"]);
     let request = LeafRequest { force: true, ..LeafRequest::new(Role::Agent, name) };

@@ -35,10 +35,10 @@ fn a_certificate_of_another_role_is_refused_before_anything_is_sent() {
         let ended = dir.run(&[command, &["--cert", cert]].concat());
         ended.expect(2, &["role", wanted]);
     };
-    cert(&["node"], "certs/agent-warehouse.pem", "wanted here is node");
-    cert(&["agent"], "certs/caller-ops.pem", "wanted here is agent");
-    cert(&CALL, "certs/agent-warehouse.pem", "wanted here is caller");
-    cert(&["agents"], "certs/node-edge-1.pem", "wanted here is caller");
+    cert(&["node"], "certs/agent-warehouse.pem", "role node is required");
+    cert(&["agent"], "certs/caller-ops.pem", "role agent is required");
+    cert(&CALL, "certs/agent-warehouse.pem", "role caller is required");
+    cert(&["agents"], "certs/node-edge-1.pem", "role caller is required");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn unusable_files_are_named_with_the_remedy() {
     with(&["--cert", ops, "--ca", "gone.pem"], &["gone.pem does not exist"]);
     with(&["--cert", ops, "--crl", "gone.pem"], &["gone.pem does not exist"]);
     with(&["--crl", "gone.pem"], &["gone.pem does not exist"]);
-    with(&["--key", "certs/ca.key"], &["cert and ca are not given"]);
+    with(&["--key", "certs/ca.key"], &["cert and ca are missing"]);
     with(&["--cert", ops, "--key", "certs/ca.key"], &["is not the key of the certificate"]);
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");

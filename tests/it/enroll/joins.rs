@@ -163,7 +163,7 @@ async fn neither_a_node_nor_another_ca_is_accepted_as_the_enroller() {
     let node = Node::builder(loads(&site.issued(Role::Node, "edge-1"))).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
     let error = site.join(node.local_addr(), &token, "m").await.expect_err("refused").to_string();
-    assert!(error.contains("was not reached") && error.contains("port"), "{error}");
+    assert!(error.contains("cannot reach the enroller") && error.contains("port"), "{error}");
     let other = Site::new();
     let foreign = other.enroller(LONG).await;
     let error = site.join(foreign.local_addr(), &token, "m").await.expect_err("refused");

@@ -29,7 +29,7 @@ async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
     let good = request(1, b"csr", "agent/a", &secret(&site.token("agent/a")));
     assert_eq!(raw.ask(at, &good).await.code(), JoinRefusal::TooMany.number());
     site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
-    logged(&["refused a request from 127.0.0.2", "TOKEN_UNKNOWN"]).await;
+    logged(&["rejected a request from 127.0.0.2", "TOKEN_UNKNOWN"]).await;
 }
 
 #[cfg(target_os = "linux")]
