@@ -16,7 +16,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// How long a new CA holds.
+/// Lifetime of a new CA.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const TRUST_DOMAIN_SCHEME: &str = "spiffe://";
@@ -113,7 +113,7 @@ impl Ca {
         &self.trust_domain
     }
 
-    /// What stands in its certificate.
+    /// Information in its certificate.
     pub fn info(&self) -> &CertificateInfo {
         &self.info
     }
@@ -181,7 +181,7 @@ impl Ca {
         stated.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)
     }
 
-    /// Whether a certificate names this CA and this CA's key as its signer.
+    /// True if a certificate names this CA and this CA's key as its signer.
     pub(super) fn is_issuer_of(&self, leaf: &CertificateInfo) -> bool {
         leaf.issuer == self.info.subject && leaf.authority_key_id == self.info.subject_key_id
     }
@@ -286,7 +286,7 @@ mod tests {
         let now = SystemTime::now();
         let namesake = || Ca::of_subject("CA", "d", new_key().expect("a key"), now).expect("made");
         let (one, two) = (namesake(), namesake());
-        let peer = "agent/a".parse().expect("a party");
+        let peer = "agent/a".parse().expect("a peer");
         let leaf = one.leaf(&LeafProfile::new("d", &peer, &[], now)).expect("signed");
         let load = |ca: &str| {
             let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());

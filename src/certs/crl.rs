@@ -17,32 +17,32 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How long a revocation list holds. It is signed again before a third of that is left.
+/// Lifetime of a revocation list. It is signed again in its last third.
 const CRL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What was done about the revocation list.
+/// Action on the revocation list.
 #[derive(Debug, Clone)]
 pub struct CrlReport {
-    /// Whether it was signed.
+    /// True if it was signed.
     pub action: Action,
     /// The list.
     pub path: PathBuf,
     /// Its number, which counts up from list to list.
     pub number: u64,
-    /// How many certificates are on it.
+    /// Number of certificates on it.
     pub revoked: usize,
-    /// When it ends.
+    /// End of its validity.
     pub next_update: Option<SystemTime>,
 }
 
-/// What [`CertsDir::revoke`] did.
+/// Report of [`CertsDir::revoke`].
 #[derive(Debug, Clone)]
 pub struct RevokeReport {
-    /// Whose certificates they were.
+    /// The peer that they named.
     pub peer: PeerName,
     /// The serial numbers that were revoked now.
     pub revoked: Vec<String>,
-    /// How many had been revoked before.
+    /// Number of those revoked before.
     pub before: usize,
     /// The list they stand on.
     pub crl: CrlReport,
@@ -106,7 +106,7 @@ impl CertsDir {
         if present.foreign > 0 && present.newest.is_some() {
             return Err(CertsError::ForeignLists { path: self.crl_path() });
         }
-        // What only the list knew goes into the record too.
+        // Entries that only the list has are recorded too.
         for entry in &present.unrecorded {
             revoked::append(&self.revoked_path(), &ca.info().subject, None, entry)?;
         }
@@ -127,7 +127,7 @@ impl CertsDir {
         })
     }
 
-    /// Whether a certificate was revoked, whichever CA it is of: serial numbers are drawn by chance
+    /// True if a certificate was revoked, whichever CA it is of: serial numbers are drawn at random
     /// and never meet.
     pub(super) fn is_revoked(&self, serial: &str) -> Result<bool, CertsError> {
         Ok(self.revoked_serials()?.contains(serial))
@@ -239,7 +239,7 @@ impl CertsDir {
         self.dir.join("revoked.jsonl")
     }
 
-    /// Whether a list was ever signed here.
+    /// True if a list was ever signed here.
     pub(super) fn has_list_number(&self) -> bool {
         self.number_path().exists()
     }
@@ -249,15 +249,15 @@ impl CertsDir {
     }
 }
 
-/// What is there before a list is signed.
+/// State before a list is signed.
 struct PresentList {
     /// The newest list of this CA.
     newest: Option<CrlInfo>,
-    /// How many lists of other CAs stand beside it.
+    /// Number of lists of other CAs in the file.
     foreign: usize,
     /// Everything that is revoked, by the record and by the lists.
     entries: Vec<RevokedSerial>,
-    /// What of it only the lists know.
+    /// Those that only the lists have.
     unrecorded: Vec<RevokedSerial>,
     /// The highest number that was ever given.
     number: u64,
@@ -293,7 +293,7 @@ mod tests {
     }
 
     fn peer(text: &str) -> PeerName {
-        text.parse().expect("a party")
+        text.parse().expect("a peer")
     }
 
     fn issue(certs: &CertsDir, who: &str, force: bool) -> (Action, String) {

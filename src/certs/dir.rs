@@ -15,7 +15,7 @@ use std::{fmt, path::PathBuf, time::SystemTime};
 /// The trust domain of a CA for which none was named.
 const TRUST_DOMAIN_DEFAULT: &str = "dialback.local";
 
-/// How to make a CA.
+/// Options of a new CA.
 #[derive(Debug, Clone, Default)]
 pub struct InitOptions {
     /// The trust domain. `None`: that of the CA that is there, or `dialback.local` for a new one.
@@ -24,7 +24,7 @@ pub struct InitOptions {
     pub force: bool,
 }
 
-/// What was done about a file.
+/// Action on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// There was none, or it was replaced by force.
@@ -45,12 +45,12 @@ impl fmt::Display for Action {
     }
 }
 
-/// What [`CertsDir::init`] did.
+/// Report of [`CertsDir::init`].
 #[derive(Debug, Clone)]
 pub struct InitReport {
-    /// What was done about the CA.
+    /// Action on the CA.
     pub ca: Action,
-    /// What was done about the revocation list.
+    /// Action on the revocation list.
     pub crl: Action,
     /// The CA's trust domain.
     pub trust_domain: String,
@@ -60,9 +60,9 @@ pub struct InitReport {
     pub ca_key_path: PathBuf,
     /// The revocation list.
     pub crl_path: PathBuf,
-    /// When the CA ends.
+    /// End of the CA's validity.
     pub ca_not_after: SystemTime,
-    /// When the revocation list ends; run `init` again before.
+    /// End of the revocation list; run `init` again before.
     pub crl_next_update: Option<SystemTime>,
 }
 
@@ -198,7 +198,7 @@ pub(super) fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
     expect_holding(ca, now)
 }
 
-/// Whether something holds now and has more than a third of its life left.
+/// True if something holds now and has more than a third of its life left.
 pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
     let life = until.duration_since(from).unwrap_or_default();
     let left = until.duration_since(now).unwrap_or_default();
@@ -284,7 +284,10 @@ mod tests {
             let text = fs::read(gone).expect("read");
             fs::remove_file(gone).expect("removed");
             let told = certs.init(&InitOptions::default(), now).expect_err("refused").to_string();
-            assert!(told.contains("is missing beside") && kept.exists() && !gone.exists(), "{told}");
+            assert!(
+                told.contains("is missing beside") && kept.exists() && !gone.exists(),
+                "{told}"
+            );
             fs::write(gone, text).expect("put back");
         }
         assert_eq!(init(&certs, now).ca, Action::Kept);

@@ -1,4 +1,4 @@
-//! Why a certificate was not made, with the way out.
+//! Errors of certificate commands, with the remedy.
 
 use crate::{
     name::{PeerName, Role},
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why `dialback certs` did not do what it was asked.
+/// Error of `dialback certs`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertsError {
@@ -32,7 +32,7 @@ pub enum CertsError {
     UnfitCa {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// The CA's time is over.
@@ -40,7 +40,7 @@ pub enum CertsError {
         "the CA has expired: it was valid until {until}, and the local clock says {now}; create a new CA with --force, or check the clock"
     )]
     CaExpired {
-        /// When it ended.
+        /// End of its validity.
         until: Utc,
         /// The local clock.
         now: Utc,
@@ -50,7 +50,7 @@ pub enum CertsError {
         "the CA is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
     )]
     CaNotValidYet {
-        /// When it begins.
+        /// Start of its validity.
         since: Utc,
         /// The local clock.
         now: Utc,
@@ -60,9 +60,9 @@ pub enum CertsError {
         "the certificate of {peer} is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it (--force renews it anyway)"
     )]
     ClockBehind {
-        /// Whose certificate.
+        /// The peer that it names.
         peer: PeerName,
-        /// When it begins.
+        /// Start of its validity.
         since: Utc,
         /// The local clock.
         now: Utc,
@@ -74,7 +74,7 @@ pub enum CertsError {
         dir: PathBuf,
         /// The CA's.
         found: String,
-        /// What was asked for.
+        /// The requested value.
         wanted: String,
     },
     /// The text given is no trust domain.
@@ -110,9 +110,9 @@ pub enum CertsError {
         "--days {days} is out of range: at least 1, and at most {max}, because the CA is valid until {until}"
     )]
     BadDays {
-        /// What was asked for.
+        /// The requested value.
         days: u32,
-        /// What the CA allows.
+        /// The maximum by the CA.
         max: u64,
         /// The CA's end.
         until: Utc,
@@ -125,7 +125,7 @@ pub enum CertsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A file or directory cannot be written.
@@ -133,7 +133,7 @@ pub enum CertsError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A file is broken.
@@ -141,7 +141,7 @@ pub enum CertsError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         source: PemError,
     },
     /// A file that is whole and not supported: UTF-16, DER, an encrypted key, DSA.
@@ -149,7 +149,7 @@ pub enum CertsError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What it is, and the remedy.
+        /// The fault and the remedy.
         why: String,
     },
     /// A record that is not text.
@@ -163,7 +163,7 @@ pub enum CertsError {
     DamagedList {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         source: PemError,
     },
     /// The CA was made with a revocation list, and it is gone.
@@ -183,7 +183,7 @@ pub enum CertsError {
     NeverIssued {
         /// The directory.
         dir: PathBuf,
-        /// Who was named.
+        /// The peer.
         peer: PeerName,
     },
     /// A file that is signed must hold one certificate request.
@@ -191,7 +191,7 @@ pub enum CertsError {
     NotOneRequest {
         /// The file.
         path: PathBuf,
-        /// How many there are.
+        /// Their number.
         count: usize,
     },
     /// A key from earlier would lie beside the certificate of another key.
@@ -199,7 +199,7 @@ pub enum CertsError {
     OtherKeyBeside {
         /// The key's file.
         key: PathBuf,
-        /// Whose it was.
+        /// The peer that it names.
         peer: PeerName,
     },
     /// A request for a key whose certificate was revoked.
@@ -215,7 +215,7 @@ pub enum CertsError {
     RequestUnderWay {
         /// The request.
         csr: PathBuf,
-        /// Whose it is.
+        /// The peer that it names.
         peer: PeerName,
     },
     /// A key that is there cannot be used.
@@ -231,7 +231,7 @@ pub enum CertsError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// A file without anything that can be shown.
@@ -243,7 +243,7 @@ pub enum CertsError {
     /// The signing itself failed.
     #[error("the certificate or revocation list could not be signed: {why}")]
     Signing {
-        /// What rcgen says.
+        /// The error of rcgen.
         why: String,
     },
 }

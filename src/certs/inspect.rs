@@ -1,5 +1,4 @@
-//! What is in a PEM file, for people: certificates, lists, requests, and keys, of which only the
-//! kind is said.
+//! Shows the contents of a PEM file: certificates, lists, requests, and the kind of keys.
 
 use super::{CertsError, files};
 use crate::tls::{CertificateInfo, CrlInfo, CsrInfo, PemError, PemKind, pem_blocks};

@@ -29,14 +29,14 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Which leaf to make.
 #[derive(Debug, Clone)]
 pub struct LeafRequest {
-    /// What the peer is.
+    /// The role.
     pub role: Role,
-    /// How it is called.
+    /// The name.
     pub name: Name,
     /// Host names and IP addresses under which a node is dialled. For nodes at least one, for
     /// others none.
     pub sans: Vec<String>,
-    /// How long it holds. 90 is a good value.
+    /// Days of validity; 90 is a good value.
     pub days: u32,
     /// Makes a new one even if the present one is good.
     pub force: bool,
@@ -49,22 +49,22 @@ impl LeafRequest {
     }
 }
 
-/// What [`CertsDir::issue`] did.
+/// Report of [`CertsDir::issue`].
 #[derive(Debug, Clone)]
 pub struct IssueReport {
-    /// What was done about the leaf.
+    /// Action on the leaf.
     pub action: Action,
-    /// Whose it is.
+    /// The peer that it names.
     pub peer: PeerName,
     /// The leaf.
     pub cert_path: PathBuf,
     /// Its key, or where it would lie: [`has_key`](Self::has_key).
     pub key_path: PathBuf,
-    /// Whether the key is here. What was signed from a request has its key elsewhere.
+    /// True if the key is here. What was signed from a request has its key elsewhere.
     pub has_key: bool,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
-    /// When the leaf ends.
+    /// End of the leaf's validity.
     pub not_after: SystemTime,
 }
 
@@ -501,7 +501,7 @@ mod tests {
         let now = SystemTime::now();
         let (_dir, certs) = with_ca(now);
         let request = asked(Role::Agent, "a", &[]);
-        let peer: PeerName = "agent/a".parse().expect("a party");
+        let peer: PeerName = "agent/a".parse().expect("a peer");
         let key_path = certs.request(&peer, false).expect("made").key_path;
         let key = fs::read(&key_path).expect("read");
         let told = certs.issue(&request, now).expect_err("refused").to_string();

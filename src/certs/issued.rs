@@ -13,7 +13,7 @@ use std::{path::Path, time::SystemTime};
 pub struct ListedCertificate {
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
-    /// Whose it is.
+    /// The peer that it names.
     pub peer: PeerName,
     /// It holds from here on.
     pub not_before: SystemTime,
@@ -29,7 +29,7 @@ pub struct ListedCertificate {
 
 /// The line as it stands in the file.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct IssuedRecord {
     serial: String,
     role: String,
     name: String,
@@ -48,7 +48,7 @@ pub(super) fn append(
     leaf: &CertificateInfo,
     sans: &[String],
 ) -> Result<(), CertsError> {
-    let line = Line {
+    let line = IssuedRecord {
         serial: leaf.serial.clone(),
         role: peer.role.to_string(),
         name: peer.name.to_string(),
@@ -66,7 +66,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<ListedCertificate>, CertsError> {
 }
 
 fn parse(line: &str) -> Result<ListedCertificate, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let line: IssuedRecord = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let peer = format!("{}/{}", line.role, line.name);
     Ok(ListedCertificate {
         serial: line.serial,

@@ -1,4 +1,4 @@
-//! What a machine makes that joins or renews: a key that stays, and a request that proves it.
+//! A new key and the certificate request for it.
 
 use super::{
     CertsError,

@@ -1,4 +1,4 @@
-//! What stands in a leaf: the one URI name of a peer, hosts for nodes, dates and uses.
+//! Contents of a leaf: the URI name of a peer, hosts for nodes, dates and usages.
 
 use super::{
     CertsError,
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What a leaf may be shown for.
+/// Extended key usage of a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
     /// By the side that dials.
@@ -42,7 +42,7 @@ pub struct LeafProfile {
     pub uris: Vec<String>,
     /// Host names and IP addresses. Nodes have them.
     pub hosts: Vec<String>,
-    /// What the leaf may be shown for.
+    /// The extended key usages.
     pub usages: Vec<Usage>,
     /// It holds from here on.
     pub not_before: SystemTime,
@@ -165,7 +165,7 @@ mod tests {
     fn facts_of(peer: &str, hosts: &[&str]) -> CertificateInfo {
         let now = SystemTime::now();
         let ca = Ca::generate("d.example", now).expect("made");
-        let peer = peer.parse().expect("a party");
+        let peer = peer.parse().expect("a peer");
         let leaf = ca.leaf(&LeafProfile::new("d.example", &peer, hosts, now)).expect("signed");
         let info = CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("read").remove(0);
         assert!(ca.is_issuer_of(&info));

@@ -78,7 +78,7 @@ pub(crate) fn replace_public(path: &Path, pem: &str) -> Result<(), CertsError> {
     files::replace(path, pem, Audience::All)
 }
 
-/// What [`mend_pair`] did.
+/// Report of [`mend_pair`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mended {
@@ -149,7 +149,7 @@ mod tests {
     fn leafs() -> (Ca, [LeafPem; 2]) {
         let now = SystemTime::now();
         let ca = Ca::generate("d", now).expect("made");
-        let profile = LeafProfile::new("d", &"agent/a".parse().expect("a party"), &[], now);
+        let profile = LeafProfile::new("d", &"agent/a".parse().expect("a peer"), &[], now);
         let leafs = std::array::from_fn(|_| ca.leaf(&profile).expect("signed"));
         (ca, leafs)
     }

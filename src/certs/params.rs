@@ -37,7 +37,7 @@ pub(super) fn key_pair(text: &[u8]) -> Result<Option<KeyPair>, PemError> {
     KeyPair::try_from(&key).map(Some).map_err(|_| tls::key_fault(key.secret_der()))
 }
 
-/// Sixteen bytes by chance, positive, and of one length so that they compare as texts.
+/// Sixteen bytes at random, positive, and of one length so that they compare as texts.
 pub(super) fn new_serial() -> SerialNumber {
     let mut bytes = tls::random_bytes::<16>();
     bytes[0] = bytes[0] & 0x7f | 0x40;

@@ -1,4 +1,4 @@
-//! What was issued here, made again before its time is over.
+//! Renews the certificates that were issued here.
 
 use super::{
     CertsDir, CertsError, CrlReport,
@@ -14,9 +14,9 @@ use crate::{
 };
 use std::time::{Duration, SystemTime};
 
-/// What became of one peer's certificate.
+/// Result of a renewal for one peer.
 #[derive(Debug, Clone)]
-pub enum Renewal {
+pub enum PeerRenewal {
     /// It was kept or made again.
     Done(IssueReport),
     /// It was revoked, or its key was with another certificate, and is left alone: only issuing it
@@ -25,9 +25,9 @@ pub enum Renewal {
     /// It expired and is left alone, because a peer that is retired expires too.
     /// [`RenewOptions::expired`] renews it.
     Expired {
-        /// Whose it is.
+        /// The peer that it names.
         peer: PeerName,
-        /// When it expired.
+        /// End of its validity.
         not_after: SystemTime,
     },
 }
@@ -43,16 +43,16 @@ pub struct RenewOptions {
     pub expired: bool,
 }
 
-/// What [`CertsDir::renew`] did.
+/// Report of [`CertsDir::renew`].
 #[derive(Debug, Clone)]
 pub struct RenewReport {
     /// Every peer whose certificate lies here, in the order of their names.
-    pub peers: Vec<Renewal>,
-    /// What was done about the revocation list.
+    pub peers: Vec<PeerRenewal>,
+    /// Action on the revocation list.
     pub crl: CrlReport,
-    /// When the CA ends.
+    /// End of the CA's validity.
     pub ca_not_after: SystemTime,
-    /// Whether the CA is in the last third of its life, and a change-over is due.
+    /// True if the CA is in the last third of its life, and a change-over is due.
     pub is_ca_old: bool,
 }
 
@@ -61,8 +61,8 @@ impl CertsDir {
     /// the length of life that they have, and signs the revocation list if that is due. Revoked
     /// certificates are left alone, and expired ones unless the options name them.
     ///
-    /// Where the key lies beside the certificate, it is made anew too; where it is elsewhere, the
-    /// same public key is signed again.
+    /// A key beside the certificate is replaced too; for a key that is elsewhere, the same public
+    /// key is signed again.
     pub fn renew(
         &self,
         options: &RenewOptions,
@@ -104,14 +104,14 @@ impl CertsDir {
         peer: &PeerName,
         options: &RenewOptions,
         now: SystemTime,
-    ) -> Result<Option<Renewal>, CertsError> {
+    ) -> Result<Option<PeerRenewal>, CertsError> {
         let Some((info, has_key)) = self.present_leaf(peer)? else { return Ok(None) };
         if self.is_revoked(&info.serial)? {
-            return Ok(Some(Renewal::Revoked(peer.clone())));
+            return Ok(Some(PeerRenewal::Revoked(peer.clone())));
         }
         if now > info.not_after && !options.expired {
             let (peer, not_after) = (peer.clone(), info.not_after);
-            return Ok(Some(Renewal::Expired { peer, not_after }));
+            return Ok(Some(PeerRenewal::Expired { peer, not_after }));
         }
         if now < info.not_before && !options.force {
             let (peer, since, now) = (peer.clone(), Utc(info.not_before), Utc(now));
@@ -119,10 +119,10 @@ impl CertsDir {
         }
         let is_due = !ca.is_issuer_of(&info) || !is_fresh(info.not_before, info.not_after, now);
         if !is_due && !options.force {
-            return Ok(Some(Renewal::Done(self.report(Action::Kept, peer, &info))));
+            return Ok(Some(PeerRenewal::Done(self.report(Action::Kept, peer, &info))));
         }
         if !has_key && self.revoked_serial_of_key(peer, info.public_key_der())?.is_some() {
-            return Ok(Some(Renewal::Revoked(peer.clone())));
+            return Ok(Some(PeerRenewal::Revoked(peer.clone())));
         }
         let hosts = hosts_of(&info);
         let not_after = (now + life_of(&info)).min(ca.info().not_after);
@@ -131,11 +131,11 @@ impl CertsDir {
             true => self.make_pair(ca, &plan, now)?,
             false => self.make_cert(ca, &plan, info.public_key_der(), now)?,
         };
-        Ok(Some(Renewal::Done(self.report(Action::Renewed, peer, &renewed))))
+        Ok(Some(PeerRenewal::Done(self.report(Action::Renewed, peer, &renewed))))
     }
 }
 
-/// How long it was made for. It began an hour before it was made.
+/// Lifetime that was requested: the certificate began an hour before it was signed.
 fn life_of(info: &CertificateInfo) -> Duration {
     let whole = info.not_after.duration_since(info.not_before).unwrap_or_default();
     whole.saturating_sub(BACKDATED)
@@ -175,7 +175,7 @@ mod tests {
             until.duration_since(now() + after).expect("later").as_secs() / 86_400
         };
         let peers = report.peers.into_iter().map(|one| match one {
-            Renewal::Done(r) => (r.peer.to_string(), r.action, days(r.not_after)),
+            PeerRenewal::Done(r) => (r.peer.to_string(), r.action, days(r.not_after)),
             other => panic!("not renewed: {other:?}"),
         });
         peers.collect()
@@ -198,7 +198,7 @@ mod tests {
         );
         assert_eq!(renewed(&certs, 45 * DAY)[0].1, Action::Renewed);
         assert_eq!(renewed(&certs, 61 * DAY)[1], (n, Action::Renewed, 90));
-        let peer = "node/n".parse().expect("a party");
+        let peer = "node/n".parse().expect("a peer");
         let (info, has_key) = certs.present_leaf(&peer).expect("read").expect("there");
         assert!(has_key);
         assert_eq!(
@@ -211,7 +211,7 @@ mod tests {
     fn a_certificate_whose_key_is_elsewhere_is_signed_again_for_the_same_key() {
         let (dir, certs) = with_ca();
         let site = CertsDir::new(dir.path().join("site"));
-        let peer: PeerName = "agent/a".parse().expect("a party");
+        let peer: PeerName = "agent/a".parse().expect("a peer");
         let csr = site.request(&peer, false).expect("made").csr_path;
         certs.sign(csr, &request(Role::Agent, "a", 90), now()).expect("signed");
         let leaf = || certs.present_leaf(&peer).expect("read").expect("there").0;
@@ -228,7 +228,7 @@ mod tests {
             certs.issue(&request(Role::Agent, name, 90), now()).expect("issued");
         }
         let [a, b, c] =
-            ["agent/a", "agent/b", "agent/c"].map(|p| p.parse::<PeerName>().expect("a party"));
+            ["agent/a", "agent/b", "agent/c"].map(|p| p.parse::<PeerName>().expect("a peer"));
         let only = |peer: &PeerName| RenewOptions {
             only: Some(peer.clone()),
             force: true,
@@ -236,7 +236,7 @@ mod tests {
         };
         let report = certs.renew(&only(&a), now()).expect("renewed");
         assert!(
-            matches!(&report.peers[..], [Renewal::Done(r)] if r.action == Action::Renewed && r.peer == a)
+            matches!(&report.peers[..], [PeerRenewal::Done(r)] if r.action == Action::Renewed && r.peer == a)
         );
         assert!(
             certs.renew(&only(&c), now()).expect_err("refused").to_string().contains("agent/c")
@@ -244,13 +244,15 @@ mod tests {
         certs.revoke(&b, now()).expect("revoked");
         let all = RenewOptions { force: true, ..RenewOptions::default() };
         let report = certs.renew(&all, now()).expect("renewed");
-        assert!(matches!(&report.peers[..], [Renewal::Done(_), Renewal::Revoked(p)] if *p == b));
+        assert!(
+            matches!(&report.peers[..], [PeerRenewal::Done(_), PeerRenewal::Revoked(p)] if *p == b)
+        );
         let late = now() + 3_640 * DAY;
         let expired = RenewOptions { only: Some(a.clone()), force: false, expired: true };
         let report = certs.renew(&expired, late).expect("renewed");
         assert!(report.is_ca_old);
         assert!(
-            matches!(&report.peers[..], [Renewal::Done(r)] if r.not_after == report.ca_not_after)
+            matches!(&report.peers[..], [PeerRenewal::Done(r)] if r.not_after == report.ca_not_after)
         );
         fs::remove_file(certs.leaf_path(&a, "pem")).expect("removed");
         assert!(certs.renew(&only(&a), now()).is_err());
@@ -262,7 +264,7 @@ mod tests {
         certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
         certs.issue(&request(Role::Agent, "b", 90), now()).expect("issued");
         let serial = |peer: &str| {
-            let peer = peer.parse().expect("a party");
+            let peer = peer.parse().expect("a peer");
             certs.present_leaf(&peer).expect("read").expect("there").0.serial
         };
         let (before, end) = (serial("agent/a"), now() + 30 * DAY);
@@ -272,7 +274,7 @@ mod tests {
             assert!(
                 matches!(
                     &report.peers[..],
-                    [Renewal::Expired { peer, not_after }, Renewal::Done(_)]
+                    [PeerRenewal::Expired { peer, not_after }, PeerRenewal::Done(_)]
                         if peer.name.as_str() == "a" && *not_after == end
                 ),
                 "{report:?}"
@@ -282,7 +284,7 @@ mod tests {
         let expired = RenewOptions { expired: true, ..RenewOptions::default() };
         let report = certs.renew(&expired, end + DAY).expect("renewed");
         assert!(
-            matches!(&report.peers[0], Renewal::Done(r) if r.action == Action::Renewed),
+            matches!(&report.peers[0], PeerRenewal::Done(r) if r.action == Action::Renewed),
             "{report:?}"
         );
         assert_ne!(serial("agent/a"), before);
@@ -293,13 +295,13 @@ mod tests {
         let (dir, certs) = with_ca();
         let key = |name: &str| {
             let site = CertsDir::new(dir.path().join(name));
-            site.request(&"agent/a".parse().expect("a party"), false).expect("made").csr_path
+            site.request(&"agent/a".parse().expect("a peer"), false).expect("made").csr_path
         };
         let (stolen, other) = (key("stolen"), key("other"));
         let sign = |csr, name| certs.sign(csr, &request(Role::Agent, name, 90), now());
         sign(&stolen, "a").expect("signed");
         sign(&stolen, "shared").expect("one key may have two names");
-        certs.revoke(&"agent/a".parse().expect("a party"), now()).expect("revoked");
+        certs.revoke(&"agent/a".parse().expect("a peer"), now()).expect("revoked");
         sign(&other, "a").expect("another key is signed");
         for name in ["a", "b", "shared"] {
             let told = sign(&stolen, name).expect_err("refused").to_string();
@@ -318,18 +320,21 @@ mod tests {
         let options = RenewOptions { force: true, ..RenewOptions::default() };
         let report = certs.renew(&options, now()).expect("renewed");
         assert!(
-            matches!(&report.peers[..], [Renewal::Done(_), Renewal::Revoked(peer)] if peer.name.as_str() == "shared"),
+            matches!(&report.peers[..], [PeerRenewal::Done(_), PeerRenewal::Revoked(peer)] if peer.name.as_str() == "shared"),
             "{report:?}"
         );
         certs.issue(&request(Role::Agent, "shared", 90), now()).expect("a new key");
         let report = certs.renew(&options, now()).expect("renewed");
-        assert!(matches!(&report.peers[..], [Renewal::Done(_), Renewal::Done(_)]), "{report:?}");
+        assert!(
+            matches!(&report.peers[..], [PeerRenewal::Done(_), PeerRenewal::Done(_)]),
+            "{report:?}"
+        );
     }
 
     #[test]
     fn a_revoked_key_that_an_older_record_does_not_hold_is_known_by_its_certificate_file() {
         let (dir, certs) = with_ca();
-        let peer: PeerName = "agent/a".parse().expect("a party");
+        let peer: PeerName = "agent/a".parse().expect("a peer");
         let site = CertsDir::new(dir.path().join("site"));
         let csr = site.request(&peer, false).expect("made").csr_path;
         let sign = || certs.sign(&csr, &request(Role::Agent, "a", 90), now());

@@ -15,18 +15,18 @@ use rcgen::{KeyPair, PublicKeyData};
 use std::{fs, path::PathBuf};
 use zeroize::Zeroizing;
 
-/// What [`CertsDir::request`] did.
+/// Report of [`CertsDir::request`].
 #[derive(Debug, Clone)]
 pub struct RequestReport {
-    /// Whose they are.
+    /// The peer that they name.
     pub peer: PeerName,
-    /// What was done about the key.
+    /// Action on the key.
     pub key: Action,
     /// The key, which stays here.
     pub key_path: PathBuf,
     /// The key waits for its certificate beside another one, which stays in use until then.
     pub is_waiting: bool,
-    /// What was done about the request.
+    /// Action on the request.
     pub csr: Action,
     /// The request, which goes to the CA.
     pub csr_path: PathBuf,
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn warehouse() -> (PeerName, LeafRequest) {
-        let peer: PeerName = "agent/warehouse".parse().expect("a party");
+        let peer: PeerName = "agent/warehouse".parse().expect("a peer");
         (peer.clone(), LeafRequest::new(peer.role, peer.name))
     }
 

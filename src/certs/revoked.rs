@@ -14,9 +14,9 @@ use std::path::Path;
 
 /// The line as it stands in the file.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct RevokedRecord {
     serial: String,
-    /// Whose it was, if that is known here.
+    /// The peer that it named, if known.
     #[serde(default)]
     party: Option<String>,
     since: String,
@@ -31,7 +31,7 @@ pub(super) fn append(
     peer: Option<&PeerName>,
     entry: &RevokedSerial,
 ) -> Result<(), CertsError> {
-    let line = Line {
+    let line = RevokedRecord {
         serial: entry.serial.clone(),
         party: peer.map(ToString::to_string),
         since: Utc(entry.since).to_string(),
@@ -44,7 +44,7 @@ pub(super) fn append(
 /// file: none.
 pub(super) fn read(path: &Path, ca: Option<&str>) -> Result<Vec<RevokedSerial>, CertsError> {
     let lines = record::read(path, |line| {
-        let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        let line: RevokedRecord = serde_json::from_str(line).map_err(|error| error.to_string())?;
         let since = record::moment(&line.since)?;
         Ok((line.ca, RevokedSerial { serial: line.serial, since }))
     })?;

@@ -12,13 +12,12 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// What every token begins with, so that one is known for what it is.
+/// Prefix of every token, so that tokens can be recognised.
 const MARK: &str = "djt1";
 
 pub(super) const SECRET_BYTES: usize = 16;
 
-/// What lets one machine join once, as one peer. Whoever has it is that machine: it travels like a
-/// password.
+/// Lets one machine join once, as one peer. It is a secret like a password.
 ///
 /// It has no `Display`, and `Debug` shows no secret; [`JoinToken::to_line`] gives the text, and
 /// `parse` reads it.
@@ -40,7 +39,7 @@ impl JoinToken {
         Self { peer, not_after, secret: Zeroizing::new(tls::random_bytes()), ca_fingerprint }
     }
 
-    /// Whom it makes of its bearer.
+    /// The peer that its bearer becomes.
     pub fn peer(&self) -> &PeerName {
         &self.peer
     }
@@ -116,7 +115,7 @@ mod tests {
 
     fn token() -> JoinToken {
         let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        JoinToken::new("agent/acme.warehouse-1".parse().expect("a party"), until, [0xab; 32])
+        JoinToken::new("agent/acme.warehouse-1".parse().expect("a peer"), until, [0xab; 32])
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Why no token was made.
+/// Error of creating a join token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -42,10 +42,10 @@ pub enum TokenError {
     Certs(#[from] CertsError),
 }
 
-/// Why a token does not let its bearer in.
+/// Error of using a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenUseError {
-    #[error("unknown token: it was not created here, or expired more than a week ago")]
+    #[error("no such token was made here, or it was over more than a week ago")]
     Unknown,
     #[error("the token was already used; each is valid once")]
     Used,
@@ -57,7 +57,7 @@ pub(crate) enum TokenUseError {
 
 /// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
+struct JoinTokenEntry {
     hash: [u8; tls::DIGEST_BYTES],
     peer: PeerName,
     not_after: SystemTime,
@@ -74,13 +74,13 @@ pub(super) enum GoodToken {
     Unused {
         /// Its place among the tokens.
         at: usize,
-        /// Whose it is.
+        /// The peer that it names.
         peer: PeerName,
     },
     /// It was used by the peer that asks, and is not over. The certificate is for the holder of
     /// its key.
-    Granted {
-        /// Whose it is.
+    GrantedLeaf {
+        /// The peer that it names.
         peer: PeerName,
         /// The certificate that was signed for it, PEM.
         leaf_pem: String,
@@ -89,7 +89,7 @@ pub(super) enum GoodToken {
 
 /// The line as it stands in the file.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct JoinTokenRecord {
     hash: String,
     party: String,
     not_after: String,
@@ -100,10 +100,10 @@ struct Line {
 
 /// All tokens of a directory.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tokens(Vec<Entry>);
+pub(super) struct JoinTokens(Vec<JoinTokenEntry>);
 
-impl Tokens {
-    /// Whose token this is. The secret decides; what its bearer says of itself has to fit.
+impl JoinTokens {
+    /// Finds the token of a secret, for the peer that its bearer claims to be.
     ///
     /// Every entry is compared, each in the same time.
     pub(super) fn check(
@@ -121,7 +121,7 @@ impl Tokens {
         let peer = entry.peer.clone();
         match &entry.leaf_pem {
             Some(leaf_pem) if is_own && !is_over => {
-                Ok(GoodToken::Granted { peer, leaf_pem: leaf_pem.clone() })
+                Ok(GoodToken::GrantedLeaf { peer, leaf_pem: leaf_pem.clone() })
             }
             _ if entry.used.is_some() => Err(TokenUseError::Used),
             _ if is_over => Err(TokenUseError::Expired),
@@ -163,9 +163,9 @@ impl Tokens {
     }
 }
 
-fn line_of(entry: &Entry) -> Result<String, CertsError> {
-    let Entry { hash, peer, not_after, used, leaf_pem } = entry;
-    let line = Line {
+fn line_of(entry: &JoinTokenEntry) -> Result<String, CertsError> {
+    let JoinTokenEntry { hash, peer, not_after, used, leaf_pem } = entry;
+    let line = JoinTokenRecord {
         hash: hex(hash),
         party: peer.to_string(),
         not_after: Utc(*not_after).to_string(),
@@ -175,9 +175,9 @@ fn line_of(entry: &Entry) -> Result<String, CertsError> {
     record::line(&line)
 }
 
-fn parse(line: &str) -> Option<Entry> {
-    let line: Line = serde_json::from_str(line).ok()?;
-    Some(Entry {
+fn parse(line: &str) -> Option<JoinTokenEntry> {
+    let line: JoinTokenRecord = serde_json::from_str(line).ok()?;
+    Some(JoinTokenEntry {
         hash: from_hex(&line.hash)?,
         peer: line.party.parse().ok()?,
         not_after: record::moment(&line.not_after).ok()?,
@@ -210,14 +210,14 @@ impl CertsDir {
         let _held = self.hold()?;
         let token = JoinToken::new(peer.clone(), now + ttl, self.ca()?.fingerprint()?);
         let (path, hash) = (self.tokens_path(), tls::sha256(token.secret()));
-        let mut tokens = Tokens::read(&path)?;
+        let mut tokens = JoinTokens::read(&path)?;
         tokens.forget(now);
         if tokens.0.len() >= TOKENS_MAX {
             return Err(TokenError::Full { path });
         }
         let not_after = token.not_after();
         let peer = peer.clone();
-        tokens.0.push(Entry { hash, peer, not_after, used: None, leaf_pem: None });
+        tokens.0.push(JoinTokenEntry { hash, peer, not_after, used: None, leaf_pem: None });
         tokens.write(&path)?;
         Ok(token)
     }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn peer(text: &str) -> PeerName {
-        text.parse().expect("a party")
+        text.parse().expect("a peer")
     }
 
     fn with_ca() -> (tempfile::TempDir, CertsDir) {
@@ -254,11 +254,11 @@ mod tests {
     }
 
     fn granted() -> Result<GoodToken, TokenUseError> {
-        Ok(GoodToken::Granted { peer: peer("agent/a"), leaf_pem: LEAF.into() })
+        Ok(GoodToken::GrantedLeaf { peer: peer("agent/a"), leaf_pem: LEAF.into() })
     }
 
-    fn tokens(certs: &CertsDir) -> Tokens {
-        Tokens::read(&certs.tokens_path()).expect("read")
+    fn tokens(certs: &CertsDir) -> JoinTokens {
+        JoinTokens::read(&certs.tokens_path()).expect("read")
     }
 
     #[test]
@@ -359,7 +359,7 @@ mod tests {
         certs.make_token(&agent, HOUR, later).expect("made");
         assert_eq!(tokens(&certs).0.len(), 2, "the first one is forgotten");
         let entry = tokens(&certs).0.remove(0);
-        let full = Tokens(vec![entry; TOKENS_MAX]);
+        let full = JoinTokens(vec![entry; TOKENS_MAX]);
         full.write(&certs.tokens_path()).expect("written");
         let told = certs.make_token(&agent, HOUR, later).expect_err("full").to_string();
         assert!(told.contains("join-tokens.jsonl"), "{told}");
@@ -369,7 +369,7 @@ mod tests {
     fn a_broken_line_is_named_and_lets_nobody_in() {
         let (_dir, certs) = with_ca();
         std::fs::write(certs.tokens_path(), "\n{\"hash\":1}\n").expect("written");
-        let told = Tokens::read(&certs.tokens_path()).expect_err("refused").to_string();
+        let told = JoinTokens::read(&certs.tokens_path()).expect_err("refused").to_string();
         assert!(told.contains("join-tokens.jsonl:2:"), "{told}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a file, all of it at once, each with its line.
+//! All faults of a file, each with its line.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ pub struct Fault {
     pub file: Arc<str>,
     /// The line, from 1; 0 where the file as a whole is at fault.
     pub line: u32,
-    /// What is wrong, and the remedy where there is one to name.
+    /// The fault, and the remedy if there is one.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! What an agent forwards: `[[tcp]]`.
+//! `[[tcp]]` of an agent's file: TCP forwards.
 
 use super::{table::Table, value::duration};
 use crate::{

@@ -1,4 +1,4 @@
-//! `[gateway]` of a node's file: where the HTTP door is, and who may pass it.
+//! `[gateway]` of a node's file: where the gateway is, and who may pass it.
 
 use super::{
     table::Table,
@@ -7,11 +7,11 @@ use super::{
 use crate::{gateway::IpRange, name::Name};
 use std::{net::SocketAddr, path::PathBuf};
 
-/// What a node's file says of its HTTP door.
+/// The `[gateway]` table of a node's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GatewayFile {
-    /// Where to listen, TCP.
+    /// TCP address to listen on.
     pub listen: Option<SocketAddr>,
     /// The file of bearer tokens.
     pub tokens: Option<PathBuf>,
@@ -21,14 +21,14 @@ pub struct GatewayFile {
     pub trusted_proxy: Vec<IpRange>,
     /// Origins whose pages may ask.
     pub cors_origins: Vec<String>,
-    /// Whether it speaks TLS, and with what.
+    /// True if it speaks TLS, and with what.
     pub tls: Option<GatewayTls>,
 }
 
-/// What a door shows in TLS: the certificate that is named, or the node's own.
+/// TLS certificate of the gateway: a named one, or the node's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GatewayTls {
-    /// A chain that clients believe who do not know the node's CA, the leaf first, and its key.
+    /// A chain that clients trust who do not know the node's CA, the leaf first, and its key.
     pub certificate: Option<[PathBuf; 2]>,
 }
 
@@ -70,7 +70,7 @@ fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {
     Some(GatewayTls { certificate: cert.zip(key).map(|(cert, key)| [cert, key]) })
 }
 
-/// What the door itself would refuse, with its line.
+/// Notes what the gateway would reject, with its line.
 fn check(table: &Table<'_>, gateway: &GatewayFile) {
     let is_loopback = gateway.listen.is_none_or(|listen| listen.ip().to_canonical().is_loopback());
     let has_proxy = !gateway.trusted_proxy.is_empty();

@@ -39,23 +39,23 @@ use table::{Table, read_document};
 /// Said of keys that the documentation knows and this version does not.
 const NOT_YET: &str = "is not supported by this version of dialback";
 
-/// What a node's file says. `Default` is an empty file.
+/// Settings of a node's file. `Default` is an empty file.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct NodeConfig {
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: Option<SocketAddr>,
     /// The files of the node's credentials.
     pub tls: TlsFiles,
-    /// Who may call what, and who may host what.
+    /// Rules for calls and for hosts.
     pub policy: NodePolicy,
     /// The bounds, defaults where the file names none.
     pub limits: Limits,
     /// The directory for what outlasts a restart.
     pub state: Option<PathBuf>,
-    /// Where links, refusals and calls are written down.
+    /// The audit log.
     pub audit: AuditFile,
-    /// The HTTP door.
+    /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
 }
@@ -93,7 +93,7 @@ impl NodeConfig {
     }
 }
 
-/// What an agent's file says. `Default` is an empty file.
+/// Settings of an agent's file. `Default` is an empty file.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct AgentConfig {
@@ -107,16 +107,16 @@ pub struct AgentConfig {
     pub limits: Limits,
     /// The forwards of TCP connections to host.
     pub tcp: Vec<TcpForward>,
-    /// Whether to host the demo services.
+    /// True if to host the demo services.
     pub demo: bool,
-    /// Where `Demo/Append` writes.
+    /// File of `Demo/Append`.
     pub ledger: Option<PathBuf>,
     /// The services that are forwarded to local HTTP servers.
     #[cfg(feature = "forward")]
     pub forwards: Vec<ForwardConfig>,
     /// The enroller that renews the agent's certificate.
     pub enroll: Option<NodeAddress>,
-    /// Where links, refusals and calls are written down.
+    /// The audit log.
     pub audit: AuditFile,
 }
 
@@ -173,7 +173,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
     nodes
 }
 
-/// Doors that are written down and not built yet.
+/// Doors that are recorded and not built yet.
 fn refuse_doors(file: &mut Table<'_>) {
     file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);

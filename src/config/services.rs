@@ -18,15 +18,15 @@ use toml::de::DeValue;
 pub struct ForwardConfig {
     /// The service's name.
     pub service: ServiceName,
-    /// Where its calls go.
+    /// The upstream.
     pub upstream: UpstreamAddress,
     /// The CAs that vouch for an `https` upstream, and for no other.
     pub upstream_ca: Option<PathBuf>,
-    /// What the upstream takes.
+    /// Format of requests.
     pub format: ForwardFormat,
     /// The methods that are forwarded; `None` is all of them.
     pub methods: Option<Vec<MethodName>>,
-    /// Whether connections to the upstream are used for further calls.
+    /// True if connections to the upstream are used for further calls.
     pub keep_alive: bool,
     /// The names of metadata that become headers; `None` is all that may.
     pub metadata: Option<Vec<String>>,

@@ -36,7 +36,7 @@ pub struct TlsFiles {
     /// The revocation list, or `none` for no list: then nothing is taken for revoked. A file of
     /// that name is `./none`.
     pub crl: Option<PathBuf>,
-    /// What of a chain is looked up in the list.
+    /// Certificates of a chain that are looked up in the list.
     pub crl_scope: Option<CrlScope>,
 }
 
@@ -53,7 +53,7 @@ pub struct TlsPaths {
     pub node_ca: Option<PathBuf>,
     /// The revocation list.
     pub crl: Option<PathBuf>,
-    /// What of a chain is looked up in the list.
+    /// Certificates of a chain that are looked up in the list.
     pub crl_scope: CrlScope,
 }
 
@@ -78,7 +78,7 @@ impl TlsFiles {
         }
     }
 
-    /// Whether it is said that there is no revocation list.
+    /// True if it is said that there is no revocation list.
     pub fn is_without_list(&self) -> bool {
         self.crl.as_deref() == Some(Path::new(NO_LIST))
     }
@@ -109,12 +109,12 @@ impl TlsFiles {
     }
 }
 
-/// Where links, refusals and calls are written down, as far as one source (file, flags) says.
+/// The audit log, as far as one source (file, flags) says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFile {
     /// The file; `-` is standard output.
     pub file: Option<PathBuf>,
-    /// Whether every call is written down too.
+    /// True if every call is recorded too.
     pub calls: Option<bool>,
 }
 
@@ -155,7 +155,7 @@ pub(super) fn refuse_misplaced(table: &mut Table<'_>) {
     );
 }
 
-/// What the size of a message may be set to: less would not hold a useful message.
+/// Range of message sizes. Less would not hold a useful message.
 pub(super) const fn message_range() -> RangeInclusive<usize> {
     1_024..=MESSAGE_BYTES_CEILING
 }
@@ -169,8 +169,8 @@ pub fn parse_memory_max(text: &str) -> Result<usize, String> {
     within(&memory_range(), size, |bound| show_bytes(*bound))
 }
 
-/// What the memory for messages may be set to: less would hold no message of the default size in a
-/// caller's share.
+/// Range of the memory for messages. Less would hold no message of the default size in a caller's
+/// share.
 pub(super) const fn memory_range() -> RangeInclusive<usize> {
     16 * 1_024 * 1_024..=1 << 40
 }

@@ -23,7 +23,7 @@ pub(super) fn read_document<T>(
     read: impl FnOnce(&mut Table<'_>) -> T,
 ) -> Result<T, Faults> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let page = Page::new(text, file, &errors);
+    let page = SourceFile::new(text, file, &errors);
     let mut table = Table::new(&page, "", 0..0, document.get_ref());
     let settings = read(&mut table);
     table.finish();
@@ -32,7 +32,7 @@ pub(super) fn read_document<T>(
 }
 
 /// One file while it is read: where its lines start, and what was found wrong so far.
-struct Page {
+struct SourceFile {
     file: Arc<str>,
     line_starts: Vec<usize>,
     faults: RefCell<Vec<Fault>>,
@@ -41,7 +41,7 @@ struct Page {
     is_broken: bool,
 }
 
-impl Page {
+impl SourceFile {
     fn new(text: &str, file: &str, errors: &[SyntaxError]) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
@@ -107,7 +107,7 @@ fn cut(key: &str) -> String {
 
 /// One table of the file, and which of its keys were asked for.
 pub(super) struct Table<'a> {
-    page: &'a Page,
+    page: &'a SourceFile,
     /// `[tls]`, `[[allow]]`, or nothing for the file itself.
     title: &'static str,
     header: Range<usize>,
@@ -118,7 +118,7 @@ pub(super) struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn new(
-        page: &'a Page,
+        page: &'a SourceFile,
         title: &'static str,
         header: Range<usize>,
         entries: &'a DeTable<'a>,
@@ -193,7 +193,7 @@ impl<'a> Table<'a> {
         Some(Table::new(self.page, title, value.span(), table?))
     }
 
-    /// Whether a key is there and is a table.
+    /// True if a key is there and is a table.
     #[cfg(feature = "gateway")]
     pub(super) fn is_table(&self, key: &str) -> bool {
         self.entries.get(key).is_some_and(|value| value.get_ref().as_table().is_some())
@@ -282,7 +282,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// How a refused key is written in the file: `[gateway]`, `[[http]]`, `` `rate` ``.
+/// Spelling of a refused key in the file: `[gateway]`, `[[http]]`, `` `rate` ``.
 fn as_written(key: &str, value: &DeValue<'_>) -> String {
     match value {
         DeValue::Table(_) => format!("[{key}]"),

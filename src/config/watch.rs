@@ -23,8 +23,7 @@ pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'st
     blocking(read).await
 }
 
-/// What all files together hold, in short. A file that cannot be read counts as one that holds its
-/// error.
+/// Hash of the contents of all files. A file that cannot be read counts as its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Contents(u64);
 
@@ -54,17 +53,17 @@ fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
     }
 }
 
-/// What has been seen of the files, and when that is worth reading them anew.
+/// Contents that were seen, and the decision to read the files again.
 #[derive(Debug)]
-struct Seen {
+struct SeenContents {
     /// Told already.
     told: Contents,
     /// At the last look.
     last: Contents,
 }
 
-impl Seen {
-    /// Whether there is something new that holds still: a certificate and its key are two files,
+impl SeenContents {
+    /// True if there is something new that holds still: a certificate and its key are two files,
     /// and are not written at one moment.
     fn look(&mut self, now: Contents) -> bool {
         let holds_still = std::mem::replace(&mut self.last, now) == now;
@@ -83,14 +82,14 @@ impl Seen {
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<PathBuf>,
-    seen: Seen,
+    seen: SeenContents,
 }
 
 impl Watch {
     /// Begins with what is there now.
     pub fn new(files: Vec<PathBuf>) -> Self {
         let now = Contents::of(&files);
-        Self { files, seen: Seen { told: now, last: now } }
+        Self { files, seen: SeenContents { told: now, last: now } }
     }
 
     /// Ends when the files hold something else than was told before, and held still for half a
@@ -107,7 +106,7 @@ impl Watch {
         }
     }
 
-    /// What is there now counts as told: it is about to be read anyhow.
+    /// Takes the present contents as reported; the caller is about to read them.
     pub async fn take(&mut self) {
         self.begin(self.files.clone()).await;
     }
@@ -137,7 +136,7 @@ mod tests {
     #[test]
     fn what_changes_is_told_once_it_holds_still_and_only_once() {
         let [a, b, c] = [1, 2, 3].map(Contents);
-        let mut seen = Seen { told: a, last: a };
+        let mut seen = SeenContents { told: a, last: a };
         let told: Vec<bool> = [a, b, c, c, c, b, c, c, a, a].map(|now| seen.look(now)).into();
         assert_eq!(told, [false, false, false, true, false, false, false, false, false, true]);
     }

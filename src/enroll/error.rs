@@ -1,4 +1,4 @@
-//! Why a machine did not get a certificate, with the way out.
+//! Errors of joining and renewing, with the remedy.
 
 use crate::{
     certs::CertsError,
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::path::PathBuf;
 
-/// Why joining or renewing failed.
+/// Error of joining or renewing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrollError {
@@ -21,10 +21,10 @@ pub enum EnrollError {
     AlreadyThere {
         /// The certificate.
         path: PathBuf,
-        /// When it ends.
+        /// End of its validity.
         until: Utc,
     },
-    /// The directory believes another CA.
+    /// The directory trusts another CA.
     #[error(
         "unknown CA: {path} does not hold the CA that the token names; choose another --dir, or remove the file if it is no longer needed", path = path.display()
     )]
@@ -37,7 +37,7 @@ pub enum EnrollError {
         "the token has expired: it was valid until {until}, and the local clock says {now}; ask for a new one, or check the clock"
     )]
     TokenOver {
-        /// When it ended.
+        /// End of its validity.
         until: Utc,
         /// The local clock.
         now: Utc,
@@ -50,7 +50,7 @@ pub enum EnrollError {
     TooLate {
         /// The certificate.
         place: String,
-        /// When it ended.
+        /// End of its validity.
         until: Utc,
         /// The local clock.
         now: Utc,
@@ -66,9 +66,9 @@ pub enum EnrollError {
     /// Nobody answered, or the way there is broken.
     #[error("cannot reach the enroller at {address}: {why}")]
     Unreachable {
-        /// Where it should be.
+        /// Its address.
         address: NodeAddress,
-        /// What happened, for people.
+        /// The cause.
         why: String,
     },
     /// One side would not have the other in the handshake.
@@ -76,19 +76,19 @@ pub enum EnrollError {
         "handshake with {address} failed: {reason}; check --enroll, and if it is right {remedy}"
     )]
     Untrusted {
-        /// Where it is.
+        /// Its address.
         address: NodeAddress,
-        /// What is wrong.
+        /// The fault.
         reason: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The enroller said no.
     #[error("the enroller at {address} rejected {peer}: {code}: {text}; {remedy}", remedy = remedy(*code))]
     Refused {
-        /// Where it is.
+        /// Its address.
         address: NodeAddress,
-        /// Who asked.
+        /// The peer that asked.
         peer: PeerName,
         /// Why.
         code: JoinRefusal,
@@ -98,9 +98,9 @@ pub enum EnrollError {
     /// The enroller granted something that cannot be used.
     #[error("invalid answer from the enroller at {address}: {why}; check its log and its CA")]
     BadAnswer {
-        /// Where it is.
+        /// Its address.
         address: NodeAddress,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
 }
@@ -125,7 +125,7 @@ const fn remedy(code: JoinRefusal) -> &'static str {
 }
 
 impl EnrollError {
-    /// Whether the enroller, or this side, judged the other and said no: asking again soon is only
+    /// True if the enroller, or this side, judged the other and said no: asking again soon is only
     /// noise.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Untrusted { .. })

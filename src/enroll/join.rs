@@ -39,13 +39,13 @@ pub struct Join {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Joined {
-    /// Who it is now.
+    /// Its name.
     pub peer: PeerName,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
     /// The certificate holds up to here, its intermediates included.
     pub not_after: SystemTime,
-    /// What was written: certificate and key, and `ca.pem` and `crl.pem` beside them.
+    /// The files: certificate and key, and `ca.pem` and `crl.pem` beside them.
     pub files: CredentialFiles,
 }
 
@@ -120,7 +120,7 @@ impl Join {
         Ok(files)
     }
 
-    /// A `ca.pem` that is there is whom others in this directory believe: it is never replaced.
+    /// A `ca.pem` that is there is whom others in this directory trust: it is never replaced.
     fn check_ca(&self, path: &Path) -> Result<(), EnrollError> {
         match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -133,7 +133,7 @@ impl Join {
         }
     }
 
-    /// Whether the CA that the token names is among these.
+    /// True if the CA that the token names is among these.
     fn names_ca(&self, pem: &[u8]) -> bool {
         fingerprints(pem).is_ok_and(|found| found.contains(self.token.ca_fingerprint()))
     }
@@ -176,7 +176,7 @@ impl Join {
     }
 }
 
-/// Whether there is no certificate for a key after this: the enroller has refused it or its token,
+/// True if there is no certificate for a key after this: the enroller has refused it or its token,
 /// or was never asked for one. Otherwise its answer may have been lost.
 fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
     use JoinRefusal::{Internal, Malformed, Revoked, TooMany};
@@ -205,7 +205,7 @@ fn expect_replaceable(files: &CredentialFiles) -> Result<(), EnrollError> {
     }
 }
 
-/// What was granted, if it is the certificate of our key and loads with these CAs.
+/// Checks that the granted certificate is for our key and loads with these CAs.
 pub(super) fn checked(
     key: &KeyRequest,
     reply: &JoinReply,

@@ -1,6 +1,6 @@
 //! The enroller's port: who comes is heard within bounds, answered once, and gone.
 
-use super::service::{CallOrigin, EnrolmentService, Now};
+use super::service::{Clocks, EnrolmentService, RequestOrigin};
 use crate::{
     certs::{CertsDir, CertsError, EnrolmentIssuer},
     drain::{self, Tasks},
@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Why an enroller did not start.
+/// Error of starting an enroller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrollerError {
@@ -43,7 +43,7 @@ pub enum EnrollerError {
     BadLeafLife,
 }
 
-/// How an enroller is to be. Made by [`Enroller::builder`].
+/// Configures an enroller. Made by [`Enroller::builder`].
 #[must_use = "an enroller listens once it is started"]
 #[derive(Debug, Clone)]
 pub struct EnrollerBuilder {
@@ -114,7 +114,7 @@ impl Enroller {
         }
     }
 
-    /// Where it listens, with the real port.
+    /// Local address, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }
@@ -135,14 +135,14 @@ impl Enroller {
 
     async fn close_gracefully(&self) {
         let finish_by = Instant::now() + CLOSE_WAIT_MAX;
-        // That ends the loop that takes strangers; those who were taken end by themselves.
+        // Ends the accept loop; requests in progress end by themselves.
         self.tasks.stop();
         self.tasks.wait(CLOSE_WAIT_MAX).await;
         self.listener.close(STOPS, finish_by.saturating_duration_since(Instant::now())).await;
     }
 }
 
-/// Why an enroller leaves.
+/// Reason of a close.
 const STOPS: &str = "the enroller stops";
 
 impl Drop for Enroller {
@@ -152,13 +152,13 @@ impl Drop for Enroller {
     }
 }
 
-/// The enroller's own certificate, made anew.
+/// The enroller's own certificate, made again.
 fn own_tls(issuer: &EnrolmentIssuer, now: SystemTime) -> Result<EnrollerTls, EnrollerError> {
     let leaf = issuer.enroller_leaf(now)?;
     Ok(EnrollerTls::new(&leaf.cert, &leaf.key, issuer.ca_pem(), JOIN_ALPN)?)
 }
 
-/// The loop that takes strangers, and only that.
+/// The loop that takes unauthenticated clients, and only that.
 struct AcceptLoop {
     service: Arc<EnrolmentService>,
     listener: Arc<JoinListener>,
@@ -226,10 +226,11 @@ async fn serve(service: Arc<EnrolmentService>, knock: JoinKnock, permit: Handsha
         Err(fault) => return service.note_silent(from, &fault.to_string(), Instant::now()),
     };
     let requester =
-        CallOrigin { from: asked.remote_address(), identity: asked.identity().cloned() };
+        RequestOrigin { from: asked.remote_address(), identity: asked.identity().cloned() };
     let request = asked.take_request();
     let answering = service.clone();
-    let reply = drain::blocking(move || answering.answer(&requester, &request, Now::read())).await;
+    let reply =
+        drain::blocking(move || answering.answer(&requester, &request, Clocks::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
         return tracing::error!("internal error while answering a request from {from}");
     };

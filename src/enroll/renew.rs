@@ -31,20 +31,20 @@ pub struct Renewal {
     files: CredentialFiles,
 }
 
-/// What a look at the certificate led to.
+/// Result of a renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewed {
     /// It is good, and due at this time.
     Kept {
-        /// Whose it is.
+        /// The peer that it names.
         peer: PeerName,
         /// From then on it is renewed.
         due: SystemTime,
     },
     /// There is a new one.
     Renewed {
-        /// Whose it is.
+        /// The peer that it names.
         peer: PeerName,
         /// Its serial number in lower-case hexadecimal.
         serial: String,
@@ -104,7 +104,7 @@ impl Renewal {
         Renewing { tasks }
     }
 
-    /// Where certificate, key and the rest lie.
+    /// The files: certificate, key and CAs.
     pub fn files(&self) -> &CredentialFiles {
         &self.files
     }
@@ -112,7 +112,7 @@ impl Renewal {
     /// Loads the files.
     ///
     /// # Errors
-    /// What is wrong with them; a certificate that has ended is [`EnrollError::TooLate`].
+    /// Faults of the files; a certificate that has ended is [`EnrollError::TooLate`].
     pub fn credentials(&self) -> Result<Credentials, EnrollError> {
         Ok(Credentials::from_files(&self.files)?)
     }
@@ -162,7 +162,7 @@ impl Renewal {
     }
 
     async fn keep_young(self) {
-        let (mut said, mut list_from) = (Said::default(), SystemTime::UNIX_EPOCH);
+        let (mut said, mut list_from) = (LastLogged::default(), SystemTime::UNIX_EPOCH);
         loop {
             let looked = self.look(list_from).await;
             let now = SystemTime::now();
@@ -172,7 +172,7 @@ impl Renewal {
             }
             let wait = match looked {
                 Ok(done) => {
-                    said = Said::default();
+                    said = LastLogged::default();
                     self.after(&done, now)
                 }
                 Err(error) => {
@@ -240,11 +240,11 @@ impl std::fmt::Debug for Renewing {
     }
 }
 
-/// What was said last, so that a log shows that the waiting goes on and does not fill up.
+/// The last log line, so that waiting is logged without filling the log.
 #[derive(Debug, Default)]
-struct Said(Option<(String, Instant)>);
+struct LastLogged(Option<(String, Instant)>);
 
-impl Said {
+impl LastLogged {
     fn is_worth_saying(&mut self, error: &EnrollError, now: Instant) -> bool {
         let text = error.to_string();
         let was_said = self.0.as_ref().is_some_and(|(said, when)| {

@@ -1,14 +1,14 @@
-//! When to renew, and when to try again. Decides only: time and chance are arguments.
+//! Schedule of renewals and retries. Pure: time and randomness are arguments.
 
 use crate::limits::{RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN};
 use std::time::{Duration, SystemTime};
 
-/// Who was refused waits at least this long.
+/// Shortest wait after a rejection.
 const REFUSED_MIN: Duration = Duration::from_secs(10);
 
-/// When something that holds from one moment to another is to be renewed: just before two thirds of
-/// its life, from which on its holder is warned that it ends; by chance up to a twentieth sooner,
-/// so that machines that joined together do not come back together.
+/// Time of a renewal: just before two thirds of its life, from which on its holder is warned that
+/// it ends; at random up to a twentieth sooner, so that machines that joined together do not come
+/// back together.
 pub(super) fn due(from: SystemTime, until: SystemTime, chance: f64) -> SystemTime {
     let life = until.duration_since(from).unwrap_or_default();
     from + life.mul_f64(0.66 - chance.clamp(0.0, 1.0) / 20.0)

@@ -1,7 +1,7 @@
-//! What an enroller makes of one request: a certificate, a list, or a refusal. Knows no sockets.
+//! Answers enrolment requests with a certificate, a list or a rejection. No sockets here.
 
 use crate::{
-    certs::{CertsError, EnrolmentIssuer, Granted, IssueError, TokenUseError},
+    certs::{CertsError, EnrolmentIssuer, GrantedLeaf, IssueError, TokenUseError},
     limits::{JOIN_REPLY_BYTES_MAX, KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     rate_limit::{Buckets, LogLimits, Pace},
     source_address::Source,
@@ -23,9 +23,9 @@ pub(super) struct EnrolmentService {
     refused: LogLimits<Source>,
 }
 
-/// Who asks, as far as that is known.
+/// Origin of a request.
 #[derive(Debug, Clone)]
-pub(super) struct CallOrigin {
+pub(super) struct RequestOrigin {
     pub(super) from: SocketAddr,
     /// By the certificate that it has shown, if it has shown one.
     pub(super) identity: Option<Identity>,
@@ -33,18 +33,18 @@ pub(super) struct CallOrigin {
 
 /// The clocks: the one by which certificates are judged, and the one that never goes back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub(super) struct Clocks {
     pub(super) wall: SystemTime,
     pub(super) steady: Instant,
 }
 
-impl Now {
+impl Clocks {
     pub(super) fn read() -> Self {
         Self { wall: SystemTime::now(), steady: Instant::now() }
     }
 }
 
-type Refused = (JoinRefusal, String);
+type Rejection = (JoinRefusal, String);
 
 impl EnrolmentService {
     pub(super) fn new(issuer: EnrolmentIssuer) -> Self {
@@ -59,7 +59,12 @@ impl EnrolmentService {
 
     /// Judges a request. What was granted and what was refused is logged; of refusals so many lines
     /// and no more.
-    pub(super) fn answer(&self, requester: &CallOrigin, request: &[u8], now: Now) -> JoinReply {
+    pub(super) fn answer(
+        &self,
+        requester: &RequestOrigin,
+        request: &[u8],
+        now: Clocks,
+    ) -> JoinReply {
         let decided = match JoinRequest::decode(request) {
             Ok(mut request) => {
                 let decided = self.decide(requester, &request, now);
@@ -76,10 +81,10 @@ impl EnrolmentService {
 
     fn decide(
         &self,
-        requester: &CallOrigin,
+        requester: &RequestOrigin,
         request: &JoinRequest,
-        now: Now,
-    ) -> Result<JoinReply, Refused> {
+        now: Clocks,
+    ) -> Result<JoinReply, Rejection> {
         match request.ask() {
             Some(Ask::Join) => {
                 let granted = self.join(requester.from.ip(), request, now)?;
@@ -104,7 +109,12 @@ impl EnrolmentService {
     /// not lock out its neighbours behind the same address. That is not an oracle: without one of
     /// the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever peer is named, and beyond the
     /// limit every answer is TOO_MANY, whatever the secret.
-    fn join(&self, from: IpAddr, request: &JoinRequest, now: Now) -> Result<Granted, Refused> {
+    fn join(
+        &self,
+        from: IpAddr,
+        request: &JoinRequest,
+        now: Clocks,
+    ) -> Result<GrantedLeaf, Rejection> {
         let (from, mut tries) = (Source::of(from), lock(&self.tries));
         if !tries.may(from, now.steady, false) {
             let text = "too many wrong tokens from this address";
@@ -120,11 +130,11 @@ impl EnrolmentService {
 
     fn grant(
         &self,
-        requester: &CallOrigin,
-        granted: &Granted,
+        requester: &RequestOrigin,
+        granted: &GrantedLeaf,
         why: &str,
-    ) -> Result<JoinReply, Refused> {
-        let Granted { is_new, peer, serial, not_after, leaf_pem } = granted;
+    ) -> Result<JoinReply, Rejection> {
+        let GrantedLeaf { is_new, peer, serial, not_after, leaf_pem } = granted;
         let until = Utc(*not_after);
         let done = if *is_new { "signed" } else { "handed out again, for the same key," };
         tracing::info!(
@@ -135,7 +145,7 @@ impl EnrolmentService {
     }
 
     /// The list, if there is one that fits an answer beside the certificates.
-    fn list(&self) -> Result<String, Refused> {
+    fn list(&self) -> Result<String, Rejection> {
         let list = self.issuer.crl().map_err(broken)?.unwrap_or_default();
         if list.len() + self.issuer.ca_pem().len() < JOIN_REPLY_BYTES_MAX / 4 * 3 {
             return Ok(list);
@@ -150,7 +160,7 @@ impl EnrolmentService {
         }
     }
 
-    /// Somebody who asked nothing that could be answered, or did not take the answer.
+    /// Logs a client that sent no valid request, or did not read the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
         if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
             tracing::warn!("request from {from} failed: {why}{suppressed}");
@@ -162,12 +172,13 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn shown(requester: &CallOrigin) -> Result<&Identity, Refused> {
-    let text = || (JoinRefusal::NoCertificate, "a valid certificate is required".into());
+fn shown(requester: &RequestOrigin) -> Result<&Identity, Rejection> {
+    let text =
+        || (JoinRefusal::NoCertificate, "this takes a certificate that is still good".into());
     requester.identity.as_ref().ok_or_else(text)
 }
 
-fn refusal(fault: IssueError) -> Refused {
+fn refusal(fault: IssueError) -> Rejection {
     let why = match &fault {
         IssueError::Token(TokenUseError::Unknown) => JoinRefusal::TokenUnknown,
         IssueError::Token(TokenUseError::Used) => JoinRefusal::TokenUsed,
@@ -182,12 +193,12 @@ fn refusal(fault: IssueError) -> Refused {
     (why, fault.to_string())
 }
 
-fn broken(error: CertsError) -> Refused {
+fn broken(error: CertsError) -> Rejection {
     broken_fault(IssueError::Broken(error))
 }
 
-/// What is wrong here is the operator's business, and no stranger's.
-fn broken_fault(fault: IssueError) -> Refused {
+/// Logs a local fault, which is not shown to clients.
+fn broken_fault(fault: IssueError) -> Rejection {
     tracing::error!("cannot sign: {fault}");
     (JoinRefusal::Internal, "the enroller cannot sign at the moment".into())
 }

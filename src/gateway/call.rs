@@ -9,7 +9,7 @@ use super::{
         Answer, AnswerBody, METADATA, Refusal, add_metadata, of_type, set_content_type,
         set_outcome, whole,
     },
-    stream::{RevalidationError, StreamBody, Wording, ending, lapsed, no_stream},
+    stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
 };
 use crate::{
     call::{Body, CallMeta, Reply, ReplyFuture, Target},
@@ -152,7 +152,7 @@ impl Inner {
     }
 
     /// Ends when whoever asks may not ask any more.
-    fn lapse(self: &Arc<Self>, who: Who) -> RevalidationError {
+    fn lapse(self: &Arc<Self>, who: Who) -> Lapse {
         if !who.can_lapse() {
             return Box::pin(std::future::pending());
         }

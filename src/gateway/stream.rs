@@ -30,10 +30,10 @@ pub(super) enum Wording {
 }
 
 /// Ends when whoever asks may not ask any more.
-pub(super) type RevalidationError = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Lapse = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The requester: how its messages are converted, and when it may not ask any more.
-pub(super) type Asking = (Converter, RevalidationError);
+pub(super) type Asking = (Converter, Lapse);
 
 /// A message on its way to what it is written as.
 type Encoding = Pin<Box<dyn Future<Output = Result<Text, Status>> + Send>>;
@@ -53,7 +53,7 @@ pub(super) struct StreamBody {
     encoding: Option<Encoding>,
     /// A message of which some may be sent: nothing else may come in between.
     text: Option<Text>,
-    lapse: RevalidationError,
+    lapse: Lapse,
     /// Pairs of the reply that came after the head of the answer had gone.
     late: Metadata,
     /// When nothing was sent for so long that a sign of life is due.

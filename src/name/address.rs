@@ -1,4 +1,4 @@
-//! Where a node is dialled: a host and a port, as people write them.
+//! Addresses of nodes: host and port, as people write them.
 
 use super::NameError;
 use std::{
@@ -10,7 +10,7 @@ use std::{
 const HOST_BYTES_MAX: usize = 253;
 const HOST_LABEL_BYTES_MAX: usize = 63;
 
-/// Where a node listens: a DNS name or an IP address, and a UDP port.
+/// Address of a node: a DNS name or an IP address, and a UDP port.
 ///
 /// Written `HOST` or `HOST:PORT`; an IPv6 address stands in brackets, as `[::1]:4433`. The host is
 /// kept in lower case and is also the name that the node's certificate must carry.

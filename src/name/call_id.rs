@@ -32,8 +32,8 @@ impl fmt::Debug for CallId {
     }
 }
 
-/// Counts ids up from a start drawn by chance: unique within a process by the count,
-/// between processes by the start, and cheap enough to stand on every call.
+/// Counts ids up from a start drawn at random: unique within a process by the count, between
+/// processes by the start, and cheap enough to stand on every call.
 #[derive(Debug)]
 pub(crate) struct CallIds {
     prefix: u64,

@@ -1,4 +1,4 @@
-//! Why a text is not a name.
+//! Error of parsing a name.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub struct NameError {
     what: &'static str,
     text: String,
     why: &'static str,
-    /// How it is written, if that can be guessed.
+    /// The likely spelling, if there is one.
     spelling: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 const SERVICE_BYTES_MAX: usize = 200;
 const METHOD_BYTES_MAX: usize = 100;
 
-/// Whether a text is one identifier: `[A-Za-z_][A-Za-z0-9_]*`.
+/// True if a text is one identifier: `[A-Za-z_][A-Za-z0-9_]*`.
 pub(super) fn is_identifier(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
@@ -76,13 +76,13 @@ macro_rules! text_name {
 }
 
 impl ServiceName {
-    /// Whether the name is kept for the services that every node hosts, now and later: `dialback`
+    /// True if the name is kept for the services that every node hosts, now and later: `dialback`
     /// and all below it.
     pub(crate) fn is_of_nodes(&self) -> bool {
         self.0.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
-    /// Whether the name is kept for forwards, which stand under their kind.
+    /// True if the name is kept for forwards, which stand under their kind.
     pub(crate) fn is_of_forwards(&self) -> bool {
         FORWARDS.contains(&&*self.0)
     }
@@ -91,7 +91,7 @@ impl ServiceName {
 text_name!(ServiceName, "service", service_fault);
 text_name!(MethodName, "method", method_fault);
 
-/// What stands before the name of a forward, and tells it from an RPC method.
+/// Prefix of the names of forwards.
 const FORWARDS: [&str; 2] = ["http", "tcp"];
 
 /// A service and a method together: `HelloService/Hello`, one text with a place to split it. Or a
@@ -131,7 +131,7 @@ impl MethodPath {
         &self.text[self.split + 1..]
     }
 
-    /// Whether it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the
+    /// True if it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the
     /// other.
     pub fn is_forward(&self) -> bool {
         self.text.as_bytes()[self.split] == b':'

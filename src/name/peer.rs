@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 const LABEL_BYTES_MAX: usize = 63;
 const NAME_BYTES_MAX: usize = 200;
 
-/// What a peer is. It stands in its certificate and decides what it may do.
+/// Role of a peer, from its certificate. It decides what the peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// The public peer. Listens, and opens a stream per call towards agents.
@@ -61,7 +61,7 @@ impl Name {
     }
 }
 
-/// Why `text` is no dotted name, if it is none.
+/// The fault of a text that is not a dotted name.
 pub(super) fn name_fault(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         return Some("is empty");
@@ -120,9 +120,9 @@ impl fmt::Debug for Name {
 /// A peer in full: `agent/warehouse`. What a verified certificate says, and what rules match.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerName {
-    /// What the peer is.
+    /// The role.
     pub role: Role,
-    /// How it is called among its kind.
+    /// The name.
     pub name: Name,
 }
 
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_party_is_written_role_slash_name() {
-        let peer: PeerName = "agent/acme.warehouse-1".parse().expect("a party");
+        let peer: PeerName = "agent/acme.warehouse-1".parse().expect("a peer");
         assert_eq!((peer.role, peer.name.as_str()), (Role::Agent, "acme.warehouse-1"));
         assert_eq!(peer.to_string(), "agent/acme.warehouse-1");
         for bad in ["agent", "Agent/a", "boss/a", "agent/", "/a", "agent/a/b"] {

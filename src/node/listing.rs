@@ -3,7 +3,7 @@
 
 use crate::{
     name::{MethodPath, Name, PeerName},
-    policy::{NodePolicy, Target, View},
+    policy::{NodePolicy, PolicyView, Target},
     wire::{CallKind, MethodInfo, ServiceInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -60,12 +60,12 @@ impl ListedMethod {
 pub(super) struct Viewer<'a> {
     /// The rules that speak of the requester; none for the node's own program, which no rule speaks
     /// of.
-    view: Option<View<'a>>,
+    view: Option<PolicyView<'a>>,
     policy: &'a NodePolicy,
 }
 
 /// The same eyes on one agent.
-pub(super) struct OnAgent<'a>(Option<View<'a>>);
+pub(super) struct OnAgent<'a>(Option<PolicyView<'a>>);
 
 impl<'a> Viewer<'a> {
     pub(super) fn new(policy: &'a NodePolicy, requester: &PeerName) -> Self {
@@ -85,7 +85,7 @@ impl<'a> Viewer<'a> {
 impl OnAgent<'_> {
     /// Whether some rule opens something of the agent.
     pub(super) fn sees_it(&self) -> bool {
-        self.0.as_ref().is_none_or(View::allows_something)
+        self.0.as_ref().is_none_or(PolicyView::allows_something)
     }
 
     fn sees_method(&self, service: &str, method: &MethodInfo) -> bool {

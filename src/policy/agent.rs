@@ -4,14 +4,14 @@ use super::AgentRule;
 use crate::name::{MethodPath, Name, PeerName};
 use std::fmt;
 
-/// What an agent answers. Without a rule every verified node may call what is hosted; with any rule
-/// the rest is denied.
+/// Rules of an agent. Without a rule every verified node may call what is hosted; with any rule the
+/// rest is denied.
 ///
 /// The caller's name is the node's word: a node that was taken over may claim any caller, but
 /// cannot reach methods that no rule opens to that node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentPolicy {
-    /// What is open. Where several cover a call, the first is named as the one that decided.
+    /// Allow rules. Where several cover a call, the first is named as the one that decided.
     pub allow: Vec<AgentRule>,
 }
 
@@ -40,7 +40,7 @@ impl AgentPolicy {
     }
 }
 
-/// What an agent's policy says of one call. Shown as a sentence that names the rule.
+/// Decision of an agent's policy on one call. Displayed as a sentence that names the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentDecision<'a> {
     /// This rule opens it.
@@ -52,7 +52,7 @@ pub enum AgentDecision<'a> {
 }
 
 impl AgentDecision<'_> {
-    /// Whether the call may go on.
+    /// True if the call may go on.
     pub const fn is_allowed(&self) -> bool {
         !matches!(self, Self::Denied)
     }
@@ -78,7 +78,7 @@ mod tests {
     #[track_caller]
     fn check(policy: &AgentPolicy, [node, requester, method]: [&str; 3], expected: &str) {
         let node = node.parse().expect("a name");
-        let requester = requester.parse().expect("a party");
+        let requester = requester.parse().expect("a peer");
         let method = method.parse().expect("a method");
         let decision = policy.decide(&node, &requester, &method);
         assert_eq!(decision.to_string(), expected);

@@ -1,10 +1,9 @@
-//! Who asks and what is asked, as rules write them: a pattern over names, and the role it speaks
-//! of.
+//! Patterns of rules over requesters and targets: a pattern over names, and a role.
 
 use crate::name::{Name, NameError, NameGlob, PeerName, Role};
 use std::{fmt, str::FromStr};
 
-/// Who asks, in a rule: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say
+/// Pattern over requesters: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say
 /// their role.
 ///
 /// A pattern speaks of one role only: `**` is every caller, and neither an agent nor a node.
@@ -20,7 +19,7 @@ impl RequesterGlob {
         Self { role, names }
     }
 
-    /// Whether the pattern covers the peer.
+    /// True if the pattern covers the peer.
     pub fn matches(&self, requester: &PeerName) -> bool {
         self.role == requester.role && self.names.matches(&requester.name)
     }
@@ -47,7 +46,7 @@ impl fmt::Display for RequesterGlob {
     }
 }
 
-/// What a call is for: an agent's services, or those that the node hosts itself.
+/// Target of a call: an agent's services, or those of the node itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
     /// The agent of this name.
@@ -65,7 +64,7 @@ impl fmt::Display for Target<'_> {
     }
 }
 
-/// What is asked, in a rule: `acme.*` are agents, `node/NAME` is what the node itself hosts.
+/// Pattern over targets: `acme.*` are agents, `node/NAME` is what the node itself hosts.
 ///
 /// `**` is every agent and never a node, so that a rule for agents does not open the node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -77,7 +76,7 @@ pub enum TargetGlob {
 }
 
 impl TargetGlob {
-    /// Whether the pattern covers the target.
+    /// True if the pattern covers the target.
     pub fn matches(&self, target: Target<'_>) -> bool {
         match (self, target) {
             (Self::Agents(names), Target::Agent(name)) => names.matches(name),
@@ -121,13 +120,13 @@ mod tests {
         let glob: RequesterGlob = pattern.parse().expect("a pattern");
         for requester in yes {
             assert!(
-                glob.matches(&requester.parse().expect("a party")),
+                glob.matches(&requester.parse().expect("a peer")),
                 "{pattern} missed {requester}"
             );
         }
         for requester in no {
             assert!(
-                !glob.matches(&requester.parse().expect("a party")),
+                !glob.matches(&requester.parse().expect("a peer")),
                 "{pattern} took {requester}"
             );
         }
@@ -145,7 +144,7 @@ mod tests {
     #[track_caller]
     fn check_target(pattern: &str, target: &str, expected: bool) {
         let glob: TargetGlob = pattern.parse().expect("a pattern");
-        let peer: PeerName = target.parse().expect("a party");
+        let peer: PeerName = target.parse().expect("a peer");
         let target = match peer.role {
             Role::Node => Target::Node(&peer.name),
             _ => Target::Agent(&peer.name),

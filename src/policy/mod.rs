@@ -1,4 +1,4 @@
-//! Who may call what, and who may host what. Pure: no clock, no socket, no file; it speaks of
+//! Rules for calls and for hosts. Pure: no clock, no socket, no file; it speaks of
 //! [`PeerName`](crate::name::PeerName), never of certificates.
 //!
 //! Both ends have their say. A [`NodePolicy`] lets nothing pass that no rule allows; an
@@ -16,4 +16,4 @@ pub use agent::{AgentDecision, AgentPolicy};
 pub use glob::{RequesterGlob, Target, TargetGlob};
 pub use node::{Decision, Denied, Grant, NodePolicy};
 pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};
-pub use view::View;
+pub use view::PolicyView;

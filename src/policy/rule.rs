@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// Where a rule was written, so that a decision can be explained. `Default` is the program itself.
+/// Place of a rule, for explaining a decision. `Default` is the program itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The file as it was named to us; none for a rule that a program made.
@@ -47,7 +47,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How many calls may begin in a time: `100/s`, `6000/m`, `10000/h`.
+/// Rate limit of calls: `100/s`, `6000/m`, `10000/h`.
 ///
 /// It is a bucket that holds `calls` when it is full and fills once in the time. So as many may
 /// come at once, and then as many in each such time for ever: `100/s` lets 100 come at once and
@@ -86,7 +86,7 @@ impl Rate {
         Self { calls: calls.clamp(1, RATE_CALLS_MAX), per: RateUnit::Second }
     }
 
-    /// How many may begin in the time, and at once.
+    /// Number of calls per unit of time, and the burst.
     pub const fn calls(&self) -> u32 {
         self.calls
     }
@@ -149,7 +149,7 @@ impl fmt::Display for Rate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AllowRule {
-    /// Who may ask.
+    /// Requesters.
     pub caller: RequesterGlob,
     /// On what.
     pub agent: TargetGlob,
@@ -157,15 +157,15 @@ pub struct AllowRule {
     pub method: MethodGlob,
     /// The longest deadline that a call under this rule may have; longer ones are cut to it.
     pub timeout_max: Option<Duration>,
-    /// Whether an attempt that may have run may be repeated. Only the operator can know.
+    /// True if an attempt that may have run may be repeated. Only the operator can know.
     pub idempotent: bool,
     /// The largest message, in bytes, where it is to be smaller than the node's own bound.
     pub message_bytes_max: Option<usize>,
-    /// How many calls each caller may begin under this rule in a time.
+    /// Rate limit of each caller under this rule.
     pub rate: Option<Rate>,
-    /// How many calls of each caller may be in flight under this rule.
+    /// Calls of each caller that may be in flight under this rule.
     pub in_flight: Option<u32>,
-    /// Where the rule was written.
+    /// Place of the rule.
     pub origin: Origin,
 }
 
@@ -200,7 +200,7 @@ impl AllowRule {
         self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
     }
 
-    /// Whether it bounds the calls that it allows, or lets them be repeated.
+    /// True if it bounds the calls that it allows, or lets them be repeated.
     pub const fn has_bounds(&self) -> bool {
         self.counts_calls()
             || self.timeout_max.is_some()
@@ -208,7 +208,7 @@ impl AllowRule {
             || self.idempotent
     }
 
-    /// Whether it counts calls: only then is anything remembered of them.
+    /// True if it counts calls: only then is anything remembered of them.
     pub(crate) const fn counts_calls(&self) -> bool {
         self.rate.is_some() || self.in_flight.is_some()
     }
@@ -224,14 +224,14 @@ impl AllowRule {
 /// Shows the patterns and the bounds: `billing on acme.* HelloService/*: rate 100/s, in_flight 4`.
 impl fmt::Display for AllowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {} {}{}", self.caller, self.agent, self.method, Bounds(self))
+        write!(f, "{} on {} {}{}", self.caller, self.agent, self.method, RuleLimits(self))
     }
 }
 
-/// What a rule bounds, as the end of a sentence; nothing for a rule that bounds nothing.
-pub(super) struct Bounds<'a>(pub(super) &'a AllowRule);
+/// Limits of a rule, as the end of a sentence; empty for a rule without limits.
+pub(super) struct RuleLimits<'a>(pub(super) &'a AllowRule);
 
-impl fmt::Display for Bounds<'_> {
+impl fmt::Display for RuleLimits<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AllowRule { timeout_max, idempotent, message_bytes_max, rate, in_flight, .. } = self.0;
         let bounds = [
@@ -250,13 +250,13 @@ impl fmt::Display for Bounds<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DenyRule {
-    /// Who may not ask.
+    /// Requesters.
     pub caller: RequesterGlob,
     /// On what.
     pub agent: TargetGlob,
     /// For which methods.
     pub method: MethodGlob,
-    /// Where the rule was written.
+    /// Place of the rule.
     pub origin: Origin,
 }
 
@@ -290,7 +290,7 @@ pub struct HostRule {
     pub agent: NameGlob,
     /// For which services.
     pub service: ServiceGlob,
-    /// Where the rule was written.
+    /// Place of the rule.
     pub origin: Origin,
 }
 
@@ -316,11 +316,11 @@ impl HostRule {
 pub struct AgentRule {
     /// Nodes that may bring the call.
     pub node: NameGlob,
-    /// Who may ask, by the node's word.
+    /// Requesters, as the node states them.
     pub caller: RequesterGlob,
     /// For which methods.
     pub method: MethodGlob,
-    /// Where the rule was written.
+    /// Place of the rule.
     pub origin: Origin,
 }
 

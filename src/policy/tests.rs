@@ -4,7 +4,7 @@
 use super::{AgentPolicy, AgentRule, AllowRule, DenyRule, NodePolicy, Origin, Target};
 use crate::name::{MethodPath, Name, PeerName};
 
-/// What the rules on one side say: the line of the rule that decides, or nothing.
+/// Decision of the rules on one side: the line of the rule that decides, or nothing.
 type Deciding = Result<u32, &'static str>;
 
 fn node(policy: &NodePolicy, requester: &PeerName, on: &Name, method: &MethodPath) -> Deciding {
@@ -30,7 +30,7 @@ fn name(text: &str) -> Name {
 /// One rule on each side with these patterns; whether it lets the call pass on both.
 #[track_caller]
 fn check_both([caller, place, method]: [&str; 3], [requester, at, asked]: [&str; 3], passes: bool) {
-    let (requester, at) = (requester.parse().expect("a party"), name(at));
+    let (requester, at) = (requester.parse().expect("a peer"), name(at));
     let asked = asked.parse().expect("a method");
     let mut on_node = AllowRule::parse(caller, place, method).expect("a rule");
     let mut on_agent = AgentRule::parse(place, caller, method).expect("a rule");
@@ -87,7 +87,7 @@ fn every_rpc_method_is_no_forward_and_a_forward_is_no_rpc_method() {
     ] {
         check_both(["ops", "store", forward], ["caller/ops", "store", "tcp:db"], passes);
     }
-    // What a rule for all methods would have to cover in order to open a forward.
+    // A rule for all methods would have to cover these to open a forward.
     let every: crate::name::MethodGlob = "*/*".parse().expect("a pattern");
     for forward in ["tcp:db", "tcp:**"] {
         assert!(!every.covers(&forward.parse().expect("a pattern")), "{forward} is opened by */*");
@@ -115,7 +115,7 @@ fn of_several_rules_the_first_that_covers_a_call_decides_on_both_sides() {
         ("agent/ops", "Stock/Drop", Err("no rule")),
     ] {
         let (requester, method) =
-            (requester.parse().expect("a party"), method.parse().expect("a method"));
+            (requester.parse().expect("a peer"), method.parse().expect("a method"));
         let at = name("store");
         assert_eq!(
             node(&nodes, &requester, &at, &method),

@@ -4,28 +4,28 @@
 use super::{AllowRule, DenyRule, NodePolicy, Target};
 use crate::name::{MethodPath, PeerName};
 
-/// The rules that speak of one requester, and after [`View::on`] of one target. It says what
+/// The rules that speak of one requester, and after [`PolicyView::on`] of one target. It says what
 /// [`NodePolicy::decide`] says, and no more: a call is judged by the policy itself.
 ///
 /// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each
 /// rule that is left.
 #[derive(Debug, Clone)]
-pub struct View<'a> {
+pub struct PolicyView<'a> {
     allow: Vec<&'a AllowRule>,
     deny: Vec<&'a DenyRule>,
 }
 
 impl NodePolicy {
     /// The rules that speak of this requester.
-    pub fn view(&self, requester: &PeerName) -> View<'_> {
-        View {
+    pub fn view(&self, requester: &PeerName) -> PolicyView<'_> {
+        PolicyView {
             allow: self.allow.iter().filter(|rule| rule.caller.matches(requester)).collect(),
             deny: self.deny.iter().filter(|rule| rule.caller.matches(requester)).collect(),
         }
     }
 }
 
-impl View<'_> {
+impl PolicyView<'_> {
     /// Those of them that speak of this target.
     #[must_use]
     pub fn on(&self, target: Target<'_>) -> Self {
@@ -36,13 +36,13 @@ impl View<'_> {
         }
     }
 
-    /// Whether the method is open.
+    /// True if the method is open.
     pub fn allows(&self, method: &MethodPath) -> bool {
         !self.deny.iter().any(|rule| rule.method.matches(method))
             && self.allow.iter().any(|rule| rule.method.matches(method))
     }
 
-    /// Whether something is open, RPC or forward, as far as patterns show: some rule opens it, and
+    /// True if something is open, RPC or forward, as far as patterns show: some rule opens it, and
     /// no single rule takes all of that away.
     pub fn allows_something(&self) -> bool {
         self.allow.iter().any(|rule| !self.is_closed(rule))
@@ -72,7 +72,7 @@ mod tests {
     const METHODS: [&str; 5] = ["*/*", "S/*", "S/A", "acme.**/Get*", "tcp:x"];
 
     fn peer(text: &str) -> PeerName {
-        text.parse().expect("a party")
+        text.parse().expect("a peer")
     }
 
     proptest! {

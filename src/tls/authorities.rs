@@ -1,11 +1,11 @@
-//! The CAs that a peer believes, and about whom.
+//! The CAs that a peer trusts, and about whom.
 
 use super::{
     certificate_info::CertificateInfo,
     chain::Validity,
     crypto,
     error::CredentialsError,
-    files::{CredentialPem, Places},
+    files::{CredentialPem, SourceNames},
     identity::Identity,
     sections::{certificates, damaged},
     trust,
@@ -14,7 +14,7 @@ use crate::name::Role;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use std::{sync::Arc, time::SystemTime};
 
-/// Who vouches for whom.
+/// The trusted CAs, by role.
 pub(super) struct Authorities {
     pub(super) clients: Arc<RootCertStore>,
     pub(super) nodes: Arc<RootCertStore>,
@@ -26,7 +26,10 @@ pub(super) struct Authorities {
 impl Authorities {
     /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are
     /// the same.
-    pub(super) fn read(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
+    pub(super) fn read(
+        pem: &CredentialPem<'_>,
+        places: &SourceNames,
+    ) -> Result<Self, CredentialsError> {
         // One record for both, because the revocation lists of both stand in one file and are found
         // by name.
         let mut known = vec![];
@@ -38,7 +41,7 @@ impl Authorities {
         Ok(Self { clients, nodes, known, are_separate: pem.node_ca.is_some() })
     }
 
-    /// When our own chain holds, by the CAs of our role.
+    /// Validity of our own chain, by the CAs of our role.
     pub(super) fn validity_of(&self, own: &CertifiedKey, identity: &Identity) -> Option<Validity> {
         let role = identity.peer_name().role;
         let roots = if role == Role::Node { &self.nodes } else { &self.clients };
@@ -49,12 +52,12 @@ impl Authorities {
 
     /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same
     /// settings would refuse us, and two files in each other's place would go unnoticed. With one
-    /// bundle this is the peers' to judge: they may believe others.
+    /// bundle this is the peers' to judge: they may trust others.
     pub(super) fn expect_own(
         &self,
         own: &CertifiedKey,
         identity: &Identity,
-        places: &Places,
+        places: &SourceNames,
         at: SystemTime,
     ) -> Result<(), CredentialsError> {
         if !self.are_separate {

@@ -1,4 +1,4 @@
-//! What stands in a certificate or a revocation list, unjudged: for people, and for dates, serials
+//! Information in certificates and revocation lists, unverified: for people, and for dates, serials
 //! and numbers.
 
 use super::{hex::hex, pem, pem_error::PemError};
@@ -14,12 +14,12 @@ use x509_parser::{
     prelude::{ASN1Time, FromDer, X509Certificate},
 };
 
-/// What stands in one certificate. Nothing here says that the certificate is to be believed.
+/// Information in one certificate, unverified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateInfo {
-    /// Whom it was made for: `CN=dialback agent warehouse`.
+    /// Subject: `CN=dialback agent warehouse`.
     pub subject: String,
-    /// Who signed it.
+    /// Issuer.
     pub issuer: String,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
@@ -33,13 +33,13 @@ pub struct CertificateInfo {
     pub dns_sans: Vec<String>,
     /// Its addresses; nodes may have them.
     pub ip_sans: Vec<IpAddr>,
-    /// Whether it may sign others.
+    /// True if it may sign others.
     pub is_ca: bool,
-    /// How many CAs may stand below it.
+    /// Path length: number of CAs that may stand below it.
     pub path_len: Option<u32>,
-    /// What its key may be used for: `Digital Signature`.
+    /// Key usages: `Digital Signature`.
     pub key_usages: Vec<String>,
-    /// What it may be shown for: `client authentication`, `server authentication`, or a number.
+    /// Extended key usages: `client authentication`, `server authentication`, or a number.
     pub extended_key_usages: Vec<String>,
     /// The subject key identifier in hexadecimal; CAs have one.
     pub subject_key_id: Option<String>,
@@ -71,15 +71,18 @@ impl CertificateInfo {
 
     /// Reads every certificate of a PEM file, in order. Other sections are passed over.
     pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, PemError> {
-        pem::bodies(text, pem::Kind::Certificate)?.iter().map(|der| Self::from_der(der)).collect()
+        pem::bodies(text, pem::PemKind::Certificate)?
+            .iter()
+            .map(|der| Self::from_der(der))
+            .collect()
     }
 
-    /// Whether the certificate is about this public key, given as SubjectPublicKeyInfo in DER.
+    /// True if the certificate is about this public key, given as SubjectPublicKeyInfo in DER.
     pub fn has_public_key(&self, public_key_der: &[u8]) -> bool {
         self.public_key_der == public_key_der
     }
 
-    /// Whether this is a CA that `dialback certs` made, which makes a revocation list with it: by
+    /// True if this is a CA that `dialback certs` made, which makes a revocation list with it: by
     /// its subject, its trust domain and its right to sign lists.
     pub(crate) fn is_ca_with_list(&self) -> bool {
         let is_domain = |uri: &String| {
@@ -179,14 +182,14 @@ impl fmt::Display for CertificateInfo {
     }
 }
 
-/// What stands in one certificate revocation list.
+/// Information in one certificate revocation list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrlInfo {
     /// The CA that signed it.
     pub issuer: String,
     /// Counts up with every list of one CA.
     pub number: Option<u64>,
-    /// When it was made.
+    /// Time of its creation.
     pub this_update: SystemTime,
     /// It holds up to here. Past it new links are refused.
     pub next_update: Option<SystemTime>,
@@ -228,7 +231,7 @@ impl CrlInfo {
 
     /// Reads every list of a PEM file, in order. Other sections are passed over.
     pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, PemError> {
-        pem::bodies(text, pem::Kind::Crl)?.iter().map(|der| Self::from_der(der)).collect()
+        pem::bodies(text, pem::PemKind::Crl)?.iter().map(|der| Self::from_der(der)).collect()
     }
 }
 
@@ -246,7 +249,7 @@ impl fmt::Display for CrlInfo {
     }
 }
 
-/// Whether a list in DER is signed with this key (a `SubjectPublicKeyInfo`), by any of the
+/// True if a list in DER is signed with this key (a `SubjectPublicKeyInfo`), by any of the
 /// algorithms.
 pub(super) fn is_list_signed_by(
     list: &[u8],
@@ -328,8 +331,7 @@ pub(super) fn line(
     label: &str,
     value: impl fmt::Display,
 ) -> fmt::Result {
-    // What stands in a certificate was written by somebody else: no control characters on a
-    // terminal.
+    // The text is untrusted: no control characters on a terminal.
     let value: String =
         value.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     writeln!(f, "  {:<14}{value}", format!("{label}:"))

@@ -1,5 +1,5 @@
-//! When a chain of certificates starts and ends to hold: a leaf is good for no longer than the
-//! intermediates that it is verified by.
+//! Validity of certificate chains: a leaf is valid for no longer than the intermediates that it is
+//! verified by.
 
 use super::{
     certificate_info::{self, CertificateInfo, Utc},
@@ -45,8 +45,8 @@ impl ChainBound {
         self.intermediate
     }
 
-    /// What decides it, of the certificate that is named: `the certificate of agent/a`, or an
-    /// intermediate of its chain.
+    /// Names the certificate that decides it: `the certificate of agent/a`, or an intermediate of
+    /// its chain.
     pub(super) fn subject(&self, certificate: &str) -> String {
         match &self.intermediate {
             None => certificate.to_owned(),
@@ -65,14 +65,14 @@ impl fmt::Display for ChainBound {
     }
 }
 
-/// When a peer's own chain holds.
+/// Validity of a peer's own chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validity {
     /// From here on.
     pub starts: ChainBound,
     /// Up to here.
     pub ends: ChainBound,
-    /// Whether it leads to a CA that is known here. Without, the intermediates that signed it are
+    /// True if it leads to a CA that is known here. Without, the intermediates that signed it are
     /// taken from the chain itself.
     pub(super) is_known: bool,
 }
@@ -100,7 +100,7 @@ impl Validity {
     }
 }
 
-/// When a peer's chain ends, which `holds_at` verifies for a moment.
+/// End of a peer's chain, which `holds_at` verifies for a moment.
 pub(super) fn end_of(
     chain: &[CertificateDer<'_>],
     holds_at: impl Fn(SystemTime) -> bool,
@@ -135,7 +135,7 @@ pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<Stri
     Some(format!("intermediate certificate {name} in its chain {what}"))
 }
 
-/// Whose certificate it is, for people: its maker wrote that.
+/// Subject of a certificate, for people. Its issuer chose the text.
 fn name_of(info: &CertificateInfo) -> String {
     let shown = |c: char| if c.is_control() { '?' } else { c };
     info.subject.chars().take(SUBJECT_CHARS_MAX).map(shown).collect()
@@ -180,7 +180,7 @@ impl<'a> Chain<'a> {
             Some(Certificate { der, info, is_leaf: at == 0 })
         });
         let leaf = certificates.next()??;
-        // What cannot be parsed verifies nothing.
+        // Unparsable certificates verify nothing.
         Some(Self { leaf, others: certificates.flatten().collect() })
     }
 

@@ -1,6 +1,5 @@
-//! What a certificate that was refused says of itself. TLS hands on the reason and not the name,
-//! and a name that nobody vouches for is worth recording all the same, as long as it is never taken
-//! for proof.
+//! Claims of rejected certificates. TLS reports the reason and not the name; an unverified name is
+//! worth recording, as long as it is never taken for proof.
 
 use super::{certificate_info::CertificateInfo, identity::Identity};
 use crate::limits::CLAIM_CHARS_MAX;
@@ -8,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use std::sync::{Arc, OnceLock};
 
 /// Name and serial number in a certificate that a handshake refused. Proof of nothing, and text of
-/// a stranger's choice.
+/// an unauthenticated client's choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it stands
@@ -42,7 +41,7 @@ impl From<&Identity> for Claim {
     }
 }
 
-/// Where the claim of one handshake is kept. Cloning shares it.
+/// Slot for the claim of one handshake. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClaimSlot(Arc<OnceLock<Claim>>);
 

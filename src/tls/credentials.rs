@@ -1,5 +1,4 @@
-//! What a peer shows and whom it believes: certificate, key, CAs and revocation lists, checked
-//! together.
+//! Credentials of a peer: certificate, key, CAs and revocation lists, checked together.
 
 use super::{
     authorities::Authorities,
@@ -8,12 +7,12 @@ use super::{
     claim::ClaimSlot,
     config,
     error::CredentialsError,
-    files::{self, CredentialFiles, CredentialPem, CrlScope, Places},
+    files::{self, CredentialFiles, CredentialPem, CrlScope, SourceNames},
     identity::{Identity, IdentityError},
     lists::{self, Lists, Mark},
     revalidation::{self, RevalidationError, Revoked},
     sections::{certificates, certified_key, damaged},
-    trust::{Trust, TrustParts},
+    trust::{CaTrust, CaTrustParts},
 };
 use crate::name::{PeerName, Role};
 use rustls::{ClientConfig, ServerConfig, server::VerifierBuilderError, sign::CertifiedKey};
@@ -26,7 +25,7 @@ use std::{
     time::SystemTime,
 };
 
-/// One peer's certificate and key, the CAs it believes and the revocation lists it minds.
+/// One peer's certificate and key, the CAs it trusts and the revocation lists it minds.
 ///
 /// Loading checks everything that can be seen locally, so that a fault ends a start and not the
 /// first link. Cloning is cheap. `Debug` shows the peer and no key.
@@ -40,14 +39,14 @@ struct Material {
     own: Arc<CertifiedKey>,
     identity: Identity,
     validity: Validity,
-    trust: Trust,
+    trust: CaTrust,
     cert_place: String,
     crl: OwnLists,
     /// Of the texts that trust was built of, in short.
     trust_mark: u64,
 }
 
-/// What is known of the lists, beside the lists.
+/// Information about the revocation lists.
 struct OwnLists {
     place: String,
     next_update: Option<SystemTime>,
@@ -99,22 +98,22 @@ impl Credentials {
             crl: None,
             crl_scope: at.crl_scope,
         };
-        let Some(crl) = &at.crl else { return Self::load(&pem, &Places::of(at)) };
+        let Some(crl) = &at.crl else { return Self::load(&pem, &SourceNames::of(at)) };
         let crl = match files::read_lists(crl) {
             // A certificate that has expired is the first to tell of: a new one brings its list
             // with it.
             Err(missing @ CredentialsError::MissingList { .. }) => {
-                return Self::load(&pem, &Places::of(at)).and(Err(missing));
+                return Self::load(&pem, &SourceNames::of(at)).and(Err(missing));
             }
             read => read?,
         };
         pem.crl = Some(&crl);
-        Self::load(&pem, &Places::of(at))
+        Self::load(&pem, &SourceNames::of(at))
     }
 
     /// Loads PEM texts in memory.
     pub fn from_pem(pem: &CredentialPem<'_>) -> Result<Self, CredentialsError> {
-        Self::load(pem, &Places::in_memory())
+        Self::load(pem, &SourceNames::in_memory())
     }
 
     /// Finds the only leaf of a role in a directory. Several: the error lists them.
@@ -125,7 +124,7 @@ impl Credentials {
         CredentialFiles::of_only(dir.as_ref(), role)
     }
 
-    fn load(pem: &CredentialPem<'_>, places: &Places) -> Result<Self, CredentialsError> {
+    fn load(pem: &CredentialPem<'_>, places: &SourceNames) -> Result<Self, CredentialsError> {
         let chain = certificates(pem.cert, &places.cert)?;
         let identity = own_identity(&chain, &places.cert)?;
         let own = certified_key(chain, pem.key, &places.cert, &places.key)?;
@@ -139,14 +138,14 @@ impl Credentials {
         let Lists { all, next_update, revoked, marks } =
             Lists::read(pem, places, &authorities, &own.cert)?;
         let is_listed = revoked.names(&own.cert);
-        let parts = TrustParts {
+        let parts = CaTrustParts {
             clients: authorities.clients,
             nodes: authorities.nodes,
             crls: all,
             crl_scope: pem.crl_scope,
             trust_domain: identity.trust_domain(),
         };
-        let trust = Trust::new(&parts).map_err(|error| match error {
+        let trust = CaTrust::new(&parts).map_err(|error| match error {
             VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
             error => damaged(&places.ca, error.to_string()),
         })?;
@@ -157,7 +156,7 @@ impl Credentials {
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
-    /// Who we are.
+    /// Our identity.
     pub fn identity(&self) -> &Identity {
         &self.material.identity
     }
@@ -172,23 +171,22 @@ impl Credentials {
         self.identity().trust_domain()
     }
 
-    /// When our certificate holds: no longer than the intermediates in its file that vouch for it.
+    /// Validity of our certificate: no longer than the intermediates in its file that vouch for it.
     pub fn validity(&self) -> &Validity {
         &self.material.validity
     }
 
-    /// When the chain of a verified peer ends, by the CAs that we believe. `None`: it cannot be
-    /// read.
+    /// End of the chain of a verified peer, by the CAs that we trust. `None`: it cannot be read.
     pub(crate) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
         self.material.trust.end_of(chain)
     }
 
-    /// When the first of our revocation lists ends. From then on new links are refused.
+    /// End of the first of our revocation lists to expire. From then on new links are rejected.
     pub fn crl_next_update(&self) -> Option<SystemTime> {
         self.material.crl.next_update
     }
 
-    /// Whether our own lists say that our own certificate is revoked. Peers that have the same
+    /// True if our own lists say that our own certificate is revoked. Peers that have the same
     /// lists refuse it.
     pub fn is_revoked(&self) -> bool {
         self.material.crl.is_listed
@@ -206,17 +204,17 @@ impl Credentials {
         revalidation::revalidate(trust, &crl.revoked, chain, dialled, now)
     }
 
-    /// Whether these are the very ones, and not others that may say the same.
+    /// True if these are the very ones, and not others that may say the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.material, &other.material)
     }
 
-    /// Whether both show the same certificate to a peer.
+    /// True if both show the same certificate to a peer.
     pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
         self.material.own.cert == other.material.own.cert
     }
 
-    /// Whether both believe the same CAs and mind the same lists.
+    /// True if both trust the same CAs and mind the same lists.
     pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
         self.material.trust_mark == other.material.trust_mark
     }

@@ -30,7 +30,7 @@ pub(super) fn unix_time(at: SystemTime) -> UnixTime {
 /// Random bytes of the system, by way of the TLS provider.
 ///
 /// # Panics
-/// When the system has no randomness to give; nothing safe can be done without it.
+/// The system has no randomness, without which nothing is safe.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     fill_random(&mut bytes);

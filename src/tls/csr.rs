@@ -1,5 +1,4 @@
-//! What stands in a certificate request: whose key it is, and what it asks for, which nobody is
-//! bound to give.
+//! Information in certificate requests: the key, and what is requested, which the CA may ignore.
 
 use super::{certificate_info, crypto::algorithms, key_kind, pem, pem_error::PemError};
 use std::fmt;
@@ -12,9 +11,9 @@ use x509_parser::{
 /// in it is a wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsrInfo {
-    /// Whom it names: `CN=dialback agent warehouse`.
+    /// Subject: `CN=dialback agent warehouse`.
     pub subject: String,
-    /// What it asks to stand in the certificate, by kind. `dialback certs sign` gives none of it.
+    /// Requested contents of the certificate, by kind. `dialback certs sign` gives none of it.
     pub wishes: Vec<String>,
     public_key_der: Vec<u8>,
 }
@@ -40,7 +39,7 @@ impl CsrInfo {
 
     /// Reads every request of a PEM file, in order. Other sections are passed over.
     pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, PemError> {
-        pem::bodies(text, pem::Kind::Csr)?.iter().map(|der| Self::from_der(der)).collect()
+        pem::bodies(text, pem::PemKind::Csr)?.iter().map(|der| Self::from_der(der)).collect()
     }
 
     /// The public key, as SubjectPublicKeyInfo in DER.
@@ -73,7 +72,7 @@ fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), Pe
     Err(PemError::Damaged { why: "its signature does not prove that it is of its own key".into() })
 }
 
-/// Whether signatures of this algorithm can be verified here: a failure then is the signature's.
+/// True if signatures of this algorithm can be verified here: a failure then is the signature's.
 fn is_known_signature(algorithm: &AlgorithmIdentifier<'_>) -> bool {
     match algorithm.algorithm.to_id_string().as_str() {
         // RSA with SHA-1, 256, 384, 512; ECDSA with SHA-256, 384, 512; Ed25519.

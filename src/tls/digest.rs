@@ -9,14 +9,14 @@ pub(crate) const DIGEST_BYTES: usize = 32;
 /// The SHA-256 of some bytes.
 ///
 /// # Panics
-/// When the provider has no SHA-256, without which no link could be made either.
+/// The provider has no SHA-256, without which no link could be made either.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     #[expect(clippy::expect_used, reason = "documented; QUIC could not work either")]
     let digest = sha256_suite().expect("a provider for QUIC").common.hash_provider.hash(bytes);
     std::array::from_fn(|at| digest.as_ref().get(at).copied().unwrap_or_default())
 }
 
-/// Whether two digests are the same, in a time that does not depend on where they differ.
+/// True if two digests are the same, in a time that does not depend on where they differ.
 pub(crate) fn is_same(one: &[u8; DIGEST_BYTES], other: &[u8; DIGEST_BYTES]) -> bool {
     one.ct_eq(other).into()
 }

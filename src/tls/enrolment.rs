@@ -13,7 +13,7 @@ use super::{
     error::CredentialsError,
     files::{self, CredentialFiles},
     identity::check_trust_domain,
-    pem::{self, Kind},
+    pem::{self, PemKind},
     pem_error::PemError,
     sections::{certificates, certified_key, damaged},
     verifiers::{ServerChains, ServerVerifier, Unfit},
@@ -27,23 +27,23 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{path::Path, sync::Arc};
 
-/// What an enroller's certificate says in place of a peer.
+/// URI name of an enroller's certificate.
 pub(crate) fn enroller_uri(trust_domain: &str) -> String {
     format!("spiffe://{trust_domain}/enroller")
 }
 
 /// The fingerprints (SHA-256 of the DER) of the certificates of a PEM text, in order.
 pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, PemError> {
-    let found = pem::bodies(text, Kind::Certificate)?;
+    let found = pem::bodies(text, PemKind::Certificate)?;
     Ok(found.iter().map(|der| sha256(der)).collect())
 }
 
-/// What an enroller shows, and whose certificates it takes for a renewal.
+/// TLS of an enroller.
 pub(crate) struct EnrollerTls(Arc<ServerConfig>);
 
 impl EnrollerTls {
-    /// Shows the leaf and the CAs behind it; believes certificates of these CAs, and hears peers
-    /// that show none.
+    /// Shows the leaf and the CAs behind it; trusts certificates of these CAs, and hears peers that
+    /// show none.
     pub(crate) fn new(
         leaf_pem: &str,
         key_pem: &str,
@@ -73,7 +73,7 @@ impl EnrollerTls {
     }
 }
 
-/// What the other side shows an enroller, and by what it knows one.
+/// TLS of a side that dials an enroller.
 pub(crate) struct ToEnroller(Arc<ClientConfig>);
 
 impl ToEnroller {
@@ -83,7 +83,7 @@ impl ToEnroller {
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
         let enrollers =
-            EnrollersOnly { known: Known::Fingerprint(ca_fingerprint), trust_domain: None };
+            EnrollersOnly { known: KnownCa::Fingerprint(ca_fingerprint), trust_domain: None };
         Self::with(enrollers, None, alpn)
     }
 
@@ -99,7 +99,7 @@ impl ToEnroller {
         let (cas, chain) = (read(&at.ca)?, read(&at.cert)?);
         let key = files::read_key(&at.key)?;
         let own = certified_key(chain, &key, &name(&at.cert), &name(&at.key))?;
-        let known = Known::Roots(roots(cas)?);
+        let known = KnownCa::Roots(roots(cas)?);
         let enrollers = EnrollersOnly { known, trust_domain: Some(trust_domain.into()) };
         Self::with(enrollers, Some(own), alpn)
     }
@@ -129,7 +129,7 @@ fn roots(cas: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Credentials
 
 /// By what an enroller is known.
 #[derive(Debug)]
-enum Known {
+enum KnownCa {
     /// Its CA has this fingerprint.
     Fingerprint([u8; DIGEST_BYTES]),
     /// Its CA is one of these.
@@ -141,15 +141,15 @@ enum Known {
 /// signs one enroller's name only.
 #[derive(Debug)]
 struct EnrollersOnly {
-    known: Known,
+    known: KnownCa,
     trust_domain: Option<String>,
 }
 
 impl EnrollersOnly {
     fn roots(&self, shown: &[CertificateDer<'_>]) -> Result<RootCertStore, Error> {
         let wanted = match &self.known {
-            Known::Roots(roots) => return Ok(roots.clone()),
-            Known::Fingerprint(wanted) => wanted,
+            KnownCa::Roots(roots) => return Ok(roots.clone()),
+            KnownCa::Fingerprint(wanted) => wanted,
         };
         let ca = shown.iter().find(|ca| is_same(&sha256(ca), wanted));
         let ca = ca.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;

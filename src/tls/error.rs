@@ -1,10 +1,10 @@
-//! Why credentials cannot be used: the file, what is wrong with it, and the way out.
+//! Errors of credentials, with the file and the remedy.
 
 use super::{certificate_info::Utc, identity::IdentityError, pem_error::PemError};
 use crate::name::{PeerName, Role};
 use std::{io, path::PathBuf};
 
-/// Why credentials were not loaded, with the file and the way out.
+/// Error of loading credentials, with the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
@@ -13,7 +13,7 @@ pub enum CredentialsError {
     Missing {
         /// The file.
         path: PathBuf,
-        /// What makes one.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A revocation list is not there although it is named, or although the CA was made with one.
@@ -30,7 +30,7 @@ pub enum CredentialsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A file is readable and has nothing of the wanted kind in it.
@@ -38,9 +38,9 @@ pub enum CredentialsError {
     Lacking {
         /// The file.
         place: String,
-        /// What was wanted.
+        /// The kind that is required.
         wanted: &'static str,
-        /// What is there.
+        /// The kind that was found.
         found: &'static str,
     },
     /// A file has the wanted kind of content and it is broken.
@@ -48,7 +48,7 @@ pub enum CredentialsError {
     Damaged {
         /// The file.
         place: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// A file that is whole and not supported: UTF-16, DER, an encrypted key, DSA.
@@ -56,7 +56,7 @@ pub enum CredentialsError {
     Unusable {
         /// The file.
         place: String,
-        /// What it is, and the remedy.
+        /// The fault and the remedy.
         why: String,
     },
     /// A key that others can read.
@@ -85,7 +85,7 @@ pub enum CredentialsError {
     NoParty {
         /// The file.
         place: String,
-        /// Why not.
+        /// The reason.
         source: IdentityError,
     },
     /// The certificate holds later only.
@@ -95,7 +95,7 @@ pub enum CredentialsError {
     NotValidYet {
         /// The file.
         place: String,
-        /// When it begins.
+        /// Start of its validity.
         since: Utc,
         /// The local clock.
         now: Utc,
@@ -107,7 +107,7 @@ pub enum CredentialsError {
     Expired {
         /// The file.
         place: String,
-        /// When it ended.
+        /// End of its validity.
         until: Utc,
         /// The local clock.
         now: Utc,
@@ -121,9 +121,9 @@ pub enum CredentialsError {
     IntermediateExpired {
         /// The file.
         place: String,
-        /// Whose certificate the intermediate is.
+        /// Subject of the intermediate.
         subject: String,
-        /// When it ended.
+        /// End of its validity.
         until: Utc,
         /// The local clock.
         now: Utc,
@@ -149,7 +149,7 @@ pub enum CredentialsError {
         role: Role,
         /// The CAs that should have signed it.
         bundle: String,
-        /// What the check of the chain says.
+        /// The error of the verification.
         why: String,
     },
     /// Revocation lists, and none of a CA that is known here: every peer would be refused.
@@ -159,7 +159,7 @@ pub enum CredentialsError {
     ForeignLists {
         /// The lists' file.
         place: String,
-        /// Whose lists they are.
+        /// Issuers of the lists.
         found: String,
         /// The CAs' file.
         bundle: String,
@@ -173,19 +173,19 @@ pub enum CredentialsError {
     ForgedList {
         /// The lists' file.
         place: String,
-        /// Whose list it says it is.
+        /// Issuer of the list.
         issuer: String,
     },
-    /// A list that is older than the one that is in force, for a peer that runs.
+    /// A list that is older than the one that is in use, for a peer that runs.
     #[error(
         "the revocation list of {issuer} in {place} ({found}) is older than the one in use ({in_use}), so certificates revoked in between would be accepted; copy the newer list, or restart to go back"
     )]
     OlderList {
         /// The lists' file.
         place: String,
-        /// Whose list it is.
+        /// Issuer of the list.
         issuer: String,
-        /// Which one it is.
+        /// Number and date of the list.
         found: String,
         /// The list in use.
         in_use: String,
@@ -207,21 +207,21 @@ pub enum CredentialsError {
     WrongRole {
         /// The file.
         place: String,
-        /// Whose it is.
+        /// The peer that it names.
         found: PeerName,
-        /// What is wanted.
+        /// The role that is required.
         wanted: Role,
     },
-    /// Somebody else's, for a peer that runs.
+    /// Credentials of another peer than the running one.
     #[error(
         "{place} is the certificate of {found}, and {wanted} runs here; run another peer in a process of its own"
     )]
     OtherParty {
         /// The file.
         place: String,
-        /// Whose it is.
+        /// The peer that it names.
         found: String,
-        /// Who runs.
+        /// The running peer.
         wanted: String,
     },
     /// A directory without a leaf of the role.
@@ -231,7 +231,7 @@ pub enum CredentialsError {
         dir: PathBuf,
         /// The role.
         role: Role,
-        /// What makes one.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A directory with several leafs of the role.
@@ -247,7 +247,7 @@ pub enum CredentialsError {
     /// TLS did not take the settings.
     #[error("TLS cannot be set up with these credentials")]
     Tls {
-        /// What rustls says.
+        /// The error of rustls.
         source: rustls::Error,
     },
 }

@@ -1,11 +1,10 @@
-//! What an operator has to know of credentials before it is too late: certificates and lists that
-//! are about to end.
+//! Warnings about certificates and revocation lists near expiry.
 
 use super::{Credentials, Utc};
 use crate::limits::{CRL_ENDS_SOON, EXPIRY_WARNING_EVERY};
 use std::time::{Duration, SystemTime};
 
-/// What to worry about.
+/// PemKind of a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Warning {
     /// Less than a third of the life of the certificate, or of its chain, is left.
@@ -41,12 +40,12 @@ fn warnings(
 }
 
 /// Which certificate, chain and list it is about: reading the same ones anew is no news.
-type Marks = (String, SystemTime, Option<SystemTime>);
+type CredentialMarks = (String, SystemTime, Option<SystemTime>);
 
 /// Says each worry when it is new, and again after a while.
 #[derive(Debug, Default)]
 pub(crate) struct ExpiryWarnings {
-    said: Option<(Marks, Vec<Warning>, SystemTime)>,
+    said: Option<(CredentialMarks, Vec<Warning>, SystemTime)>,
 }
 
 impl ExpiryWarnings {
@@ -58,7 +57,7 @@ impl ExpiryWarnings {
         if credentials.is_revoked() {
             found.push(Warning::IsRevoked);
         }
-        let marks: Marks =
+        let marks: CredentialMarks =
             (identity.serial().into(), validity.ends.at(), credentials.crl_next_update());
         let was_said = self.said.as_ref().is_some_and(|(of, said, when)| {
             let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < EXPIRY_WARNING_EVERY);

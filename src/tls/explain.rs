@@ -27,7 +27,7 @@ pub(crate) enum RejectedBy {
     Peer,
 }
 
-/// Kind of a failed handshake.
+/// PemKind of a failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     /// A certificate was rejected: UNAUTHENTICATED.
@@ -71,20 +71,20 @@ impl fmt::Display for Explanation {
 
 /// Explains a failed handshake.
 pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
-    let cause = Cause::of(fault.alert, fault.text);
+    let cause = RejectionCause::of(fault.alert, fault.text);
     let fact = cause.fact(fault.rejected_by);
-    let is_about_time = matches!(cause, Cause::Expired | Cause::NotValidYet);
+    let is_about_time = matches!(cause, RejectionCause::Expired | RejectionCause::NotValidYet);
     let reason = match detail(&if is_about_time { dated(fault.text) } else { fault.text.into() }) {
         detail if detail.is_empty() => fact,
         detail => format!("{fact} ({detail})"),
     };
     let (kind, remedy) = (cause.kind(), cause.remedy(fault.rejected_by));
-    Explanation { kind, reason, remedy, is_not_valid_yet: cause == Cause::NotValidYet }
+    Explanation { kind, reason, remedy, is_not_valid_yet: cause == RejectionCause::NotValidYet }
 }
 
-/// Cause of a rejection, as far as alert and text tell.
+/// RejectionCause of a rejection, as far as alert and text tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+enum RejectionCause {
     Expired,
     NotValidYet,
     UnknownIssuer,
@@ -101,7 +101,7 @@ enum Cause {
     Unknown,
 }
 
-impl Cause {
+impl RejectionCause {
     /// The alert decides the class, which the text can only make finer: a peer's words are not
     /// proof.
     ///

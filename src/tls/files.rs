@@ -16,21 +16,21 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const HOW_TO_MAKE: &str = "make certificates with `make certs`, or with `dialback certs init` and \
                            `dialback certs issue ROLE NAME`; a relative path starts where the command is started";
 
-/// Where the credentials of one peer lie.
+/// Files of the credentials of one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialFiles {
     /// The leaf, then intermediates if there are any. PEM.
     pub cert: PathBuf,
     /// The leaf's private key. PEM; others may not read it.
     pub key: PathBuf,
-    /// The CAs to believe. PEM.
+    /// The CAs to trust. PEM.
     pub ca: PathBuf,
-    /// The CAs to believe about nodes; `ca` is then believed about agents and callers only. PEM.
+    /// The CAs to trust about nodes; `ca` is then trusted about agents and callers only. PEM.
     pub node_ca: Option<PathBuf>,
     /// The revocation lists to mind. PEM. A file that is named must be there. `None`: no
     /// certificate is taken for revoked.
     pub crl: Option<PathBuf>,
-    /// How much of a chain the lists are asked about.
+    /// Certificates of a chain that are looked up in the lists.
     pub crl_scope: CrlScope,
 }
 
@@ -108,7 +108,7 @@ impl CredentialFiles {
     }
 }
 
-/// Where a key that was requested waits beside the one in use until its certificate is here:
+/// Path of a requested key beside the one in use until its certificate is here:
 /// `.agent-warehouse.key.requested`.
 pub(crate) fn requested_key(key: &Path) -> PathBuf {
     let name = key.file_name().unwrap_or_default().to_string_lossy();
@@ -145,20 +145,20 @@ fn stem_of(file_name: &str, role: Role) -> Option<String> {
 
 /// The credentials of one peer as PEM texts in memory.
 ///
-/// What may be left out is left to `..CredentialPem::default()`.
+/// Optional fields are left to `..CredentialPem::default()`.
 #[derive(Clone, Copy, Default)]
 pub struct CredentialPem<'a> {
     /// The leaf, then intermediates if there are any.
     pub cert: &'a [u8],
     /// The leaf's private key.
     pub key: &'a [u8],
-    /// The CAs to believe.
+    /// The CAs to trust.
     pub ca: &'a [u8],
-    /// The CAs to believe about nodes; `ca` is then believed about agents and callers only.
+    /// The CAs to trust about nodes; `ca` is then trusted about agents and callers only.
     pub node_ca: Option<&'a [u8]>,
     /// The revocation lists to mind.
     pub crl: Option<&'a [u8]>,
-    /// How much of a chain the lists are asked about.
+    /// Certificates of a chain that are looked up in the lists.
     pub crl_scope: CrlScope,
 }
 
@@ -240,8 +240,8 @@ fn unreadable(path: &Path, source: io::Error) -> CredentialsError {
     CredentialsError::Unreadable { path: path.into(), source }
 }
 
-/// What to call each part in an error: the file, or what it is when there is none.
-pub(super) struct Places {
+/// Names of the parts in errors: the file, or a description.
+pub(super) struct SourceNames {
     pub(super) cert: String,
     pub(super) key: String,
     pub(super) ca: String,
@@ -249,7 +249,7 @@ pub(super) struct Places {
     pub(super) crl: String,
 }
 
-impl Places {
+impl SourceNames {
     pub(super) fn of(at: &CredentialFiles) -> Self {
         let name = |path: &PathBuf| path.display().to_string();
         Self {

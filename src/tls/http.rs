@@ -1,5 +1,5 @@
-//! TLS of the HTTP door: callers may show a certificate, which is judged as on links; who shows
-//! none has to show a token.
+//! TLS of the gateway: callers may show a certificate, which is judged as on links; who shows none
+//! has to show a token.
 
 use super::{
     chain::ChainBound,
@@ -25,8 +25,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const H2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
-/// A certificate that a node shows at its HTTP door and nowhere else: one that browsers believe,
-/// for the node's public name.
+/// A certificate that a node shows at its gateway and nowhere else: one that browsers trust, for
+/// the node's public name.
 ///
 /// Cloning is cheap. `Debug` shows where it was read and no key.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ impl fmt::Debug for ServerCertificate {
 
 /// TLS of one door.
 pub(crate) struct HttpTls {
-    /// Where it is not the node's own.
+    /// Certificate of the gateway, unless it uses the node's own.
     certificate: Option<ServerCertificate>,
 }
 
@@ -136,7 +136,7 @@ pub(crate) struct Accepted<S> {
     pub(crate) stream: TlsStream<S>,
     /// The caller's certificate, if it has shown one.
     pub(crate) shown: Option<ClientCertificate>,
-    /// Whether the two agreed on HTTP/2.
+    /// True if the two agreed on HTTP/2.
     pub(crate) is_h2: bool,
 }
 
@@ -173,16 +173,16 @@ impl ClientCertificate {
         Ok(Self { chain, identity, verified })
     }
 
-    /// Whose it is.
+    /// The peer that it names.
     pub(crate) const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Whether it still is as good as in a handshake of this moment. Costs a verified chain where
+    /// True if it still is as good as in a handshake of this moment. Costs a verified chain where
     /// trust has changed.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason.
     pub(crate) fn revalidate(
         &self,
         credentials: &Credentials,

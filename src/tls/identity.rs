@@ -1,4 +1,4 @@
-//! Who a certificate says its holder is: a strict reading of its one SPIFFE name.
+//! Identity in a certificate: strict parsing of its one SPIFFE ID.
 //!
 //! Source: <https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>.
 
@@ -16,10 +16,10 @@ const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// For a peer there is one way to get it, [`Identity::from_verified_chain`], so that nothing
 /// but a verified leaf can say who somebody is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity(Arc<Parts>);
+pub struct Identity(Arc<IdentityParts>);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Parts {
+struct IdentityParts {
     peer_name: PeerName,
     trust_domain: String,
     serial: String,
@@ -52,7 +52,7 @@ impl Identity {
             return Err(IdentityError::Authority);
         }
         let (trust_domain, peer_name) = parse_uri(&only_uri(leaf, &info)?)?;
-        Ok(Self(Arc::new(Parts {
+        Ok(Self(Arc::new(IdentityParts {
             peer_name,
             trust_domain,
             serial: info.serial,
@@ -131,7 +131,7 @@ pub(crate) fn spiffe_uri(trust_domain: &str, peer: &PeerName) -> String {
     format!("{SCHEME}{trust_domain}/{peer}")
 }
 
-/// Why a certificate names no peer of ours.
+/// Error of reading an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -141,7 +141,7 @@ pub enum IdentityError {
     /// The certificate cannot be parsed.
     #[error("the certificate cannot be read: {why}")]
     Unreadable {
-        /// What the parser says.
+        /// The parser's error.
         why: String,
     },
     /// A CA's own certificate where a leaf is wanted.
@@ -159,7 +159,7 @@ pub enum IdentityError {
         "the certificate has {count} URI names, and exactly one of the form spiffe://TRUST-DOMAIN/ROLE/NAME is required"
     )]
     NotOneUri {
-        /// How many there are.
+        /// Their number.
         count: usize,
     },
     /// The URI is not of the one form.
@@ -169,7 +169,7 @@ pub enum IdentityError {
     BadUri {
         /// The URI.
         uri: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// A text that is no trust domain.

@@ -9,7 +9,7 @@ use x509_parser::{
 #[cfg(feature = "certs")]
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 
-/// How to come by a key that is supported.
+/// Remedy: a supported key.
 pub(super) const NEW_KEY: &str = "make a new key, for example with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out NEW`";
 
 #[cfg(feature = "aws-lc-rs")]
@@ -46,7 +46,7 @@ pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Pem
     }
 }
 
-/// Why a private key in DER was not taken: of a kind that is not supported, or damaged.
+/// Error of a private key in DER: of a kind that is not supported, or damaged.
 pub(crate) fn fault_of(private_key_der: &[u8]) -> PemError {
     match KeyKind::of_private(private_key_der) {
         Some(kind) if !kind.is_supported => kind.fault(),
@@ -176,7 +176,7 @@ fn modulus_bits(numbers: &[Any<'_>]) -> Option<usize> {
 
 const WORDS_OF_OTHERS: &str = "it is binary, and PEM is wanted; if it is DER, `openssl x509`, `openssl req`, `openssl crl` or `openssl pkey` with `-inform der -in FILE -out NEW` makes PEM of it";
 
-/// What a file is that is no text, with the command that makes PEM of it.
+/// Format of a binary file, with the command that converts it to PEM.
 pub(super) fn words_of_binary(bytes: &[u8]) -> String {
     let Some(parts) = parts(bytes) else {
         return WORDS_OF_OTHERS.into();

@@ -6,7 +6,7 @@ use super::{
     certificate_info::{self, CertificateInfo, CrlInfo},
     crypto,
     error::CredentialsError,
-    files::{CredentialPem, CrlScope, Places},
+    files::{CredentialPem, CrlScope, SourceNames},
     pem,
     revalidation::Revoked,
     sections::{damaged, wanted_sections},
@@ -58,13 +58,13 @@ impl Lists {
     /// The lists of some credentials, if they have any; `chain` is their own.
     pub(super) fn read(
         pem: &CredentialPem<'_>,
-        places: &Places,
+        places: &SourceNames,
         authorities: &Authorities,
         chain: &[CertificateDer<'_>],
     ) -> Result<Self, CredentialsError> {
         let Some(text) = pem.crl else { return Ok(Self::default()) };
         let mut found = vec![];
-        for list in wanted_sections(text, pem::Kind::Crl, "revocation list", &places.crl)? {
+        for list in wanted_sections(text, pem::PemKind::Crl, "revocation list", &places.crl)? {
             let info = CrlInfo::from_der(&list)
                 .map_err(|error| damaged(&places.crl, error.to_string()))?;
             found.push((info, CertificateRevocationListDer::from(list)));
@@ -83,8 +83,8 @@ impl Lists {
     }
 }
 
-/// Refuses lists in whose place older ones were in force: whoever was revoked in between would be
-/// let in.
+/// Refuses lists in whose place older ones were in use: whoever was revoked in between would be let
+/// in.
 pub(super) fn expect_successors(
     before: &[Mark],
     next: &[Mark],
@@ -112,7 +112,7 @@ fn expect_known(
     found: &[(CrlInfo, CertificateRevocationListDer<'_>)],
     authorities: &Authorities,
     chain: &[CertificateDer<'_>],
-    places: &Places,
+    places: &SourceNames,
 ) -> Result<(), CredentialsError> {
     let intermediates = chain.iter().skip(1).filter_map(|one| CertificateInfo::from_der(one).ok());
     let intermediates: Vec<CertificateInfo> = intermediates.collect();

@@ -30,7 +30,7 @@ impl MacKey {
         std::array::from_fn(|at| tag.as_ref().get(at).copied().unwrap_or_default())
     }
 
-    /// Whether a tag is that of the text, in a time that does not depend on where it differs.
+    /// True if a tag is that of the text, in a time that does not depend on where it differs.
     pub(crate) fn verify(&self, text: &[u8], tag: &[u8]) -> bool {
         self.sign(text).ct_eq(tag).into()
     }

@@ -1,4 +1,4 @@
-//! Who a peer is, by its certificate, and the two TLS settings that make a peer prove it.
+//! Credentials, certificates and TLS configurations.
 //!
 //! The only room that says rustls, webpki and x509-parser. QUIC is the link's.
 
@@ -79,7 +79,7 @@ pub(crate) use key_digest::key_digest;
 pub(crate) use key_kind::fault_of as key_fault;
 pub(crate) use mac::MacKey;
 #[cfg(feature = "certs")]
-pub(crate) use pem::{Kind as PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
+pub(crate) use pem::{PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
 pub use pem_error::PemError;
 pub(crate) use revalidation::RevalidationError;
 #[cfg(feature = "forward")]

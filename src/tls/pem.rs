@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Kind of a block, by its label.
+/// PemKind of a block, by its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PemKind {
     /// `CERTIFICATE`, or `X509 CERTIFICATE` of older tools.
     Certificate,
     /// `X509 CRL`.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-impl Kind {
+impl PemKind {
     fn of(label: &str) -> Self {
         match label {
             "CERTIFICATE" | "X509 CERTIFICATE" => Self::Certificate,
@@ -58,7 +58,7 @@ impl Kind {
         matches!(self, Self::Key(_) | Self::EncryptedKey | Self::ForeignKey)
     }
 
-    /// What stands in its place where another kind is wanted.
+    /// Description in place of the required kind.
     const fn words(self) -> &'static str {
         match self {
             Self::Certificate => "it holds a certificate",
@@ -73,9 +73,9 @@ impl Kind {
 
 /// One block, not decoded yet.
 #[derive(Debug)]
-pub(crate) struct Block<'a> {
-    /// Kind of its contents.
-    pub(crate) kind: Kind,
+pub(crate) struct PemBlock<'a> {
+    /// PemKind of its contents.
+    pub(crate) kind: PemKind,
     label: &'a str,
     /// Line of its BEGIN, from 1.
     line: usize,
@@ -87,7 +87,7 @@ pub(crate) struct Block<'a> {
 /// # Errors
 /// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at
 /// odds with the other.
-pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
+pub(crate) fn blocks(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
     if let Some(encoding) = wide_encoding(text) {
         return Err(unusable(format!(
             "it is {encoding} text, and UTF-8 is wanted; convert it with `iconv -f {encoding} -t UTF-8 FILE > NEW`, or save it again as UTF-8"
@@ -104,12 +104,12 @@ pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
 ///
 /// # Errors
 /// As [`blocks`], or a body is not base64.
-pub(crate) fn bodies(text: &[u8], wanted: Kind) -> Result<Vec<Vec<u8>>, PemError> {
+pub(crate) fn bodies(text: &[u8], wanted: PemKind) -> Result<Vec<Vec<u8>>, PemError> {
     let mut found = vec![];
     for block in blocks(text)? {
         match block.kind {
             kind if kind == wanted => found.push(std::mem::take(&mut *block.decode()?)),
-            Kind::ForeignCertificate if wanted == Kind::Certificate => {
+            PemKind::ForeignCertificate if wanted == PemKind::Certificate => {
                 return Err(foreign_certificate(&block));
             }
             _ => {}
@@ -135,8 +135,8 @@ pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>,
     }
     let line = first.line;
     match first.kind {
-        Kind::Key(_) => {}
-        Kind::EncryptedKey => return Err(encrypted(line)),
+        PemKind::Key(_) => {}
+        PemKind::EncryptedKey => return Err(encrypted(line)),
         _ => {
             let label = first.label;
             let remedy = match label {
@@ -158,7 +158,7 @@ pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>,
     }
 }
 
-/// What a text holds that lacks what is wanted.
+/// Description of a text without the required kind.
 pub(crate) fn what_is_there(text: &[u8]) -> &'static str {
     match blocks(text) {
         _ if text.is_empty() => "it is empty",
@@ -169,11 +169,11 @@ pub(crate) fn what_is_there(text: &[u8]) -> &'static str {
     }
 }
 
-impl Block<'_> {
+impl PemBlock<'_> {
     fn decode(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
         let label = match self.kind {
-            Kind::Crl => "X509 CRL",
-            Kind::Csr => "CERTIFICATE REQUEST",
+            PemKind::Crl => "X509 CRL",
+            PemKind::Csr => "CERTIFICATE REQUEST",
             // The library takes more care with what it knows to be secret.
             kind if kind.is_key() => "PRIVATE KEY",
             _ => "CERTIFICATE",
@@ -241,7 +241,7 @@ fn label_of(bytes: &[u8]) -> Option<&str> {
     (!text.is_empty() && text.trim() == text && bytes.iter().all(is_fit)).then_some(text)
 }
 
-/// How the labels begin that matter here.
+/// Prefixes of the labels that are recognised.
 const LABEL_WORDS: [&str; 10] = [
     "CERT",
     "X509",
@@ -255,7 +255,7 @@ const LABEL_WORDS: [&str; 10] = [
     "PKCS",
 ];
 
-/// What is wrong with a line that looks like the start or the end of a block.
+/// Fault of a line that looks like the start or the end of a block.
 fn malformed(line: &[u8]) -> Option<&'static str> {
     let text = String::from_utf8_lossy(line).to_uppercase();
     let is_dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
@@ -283,7 +283,7 @@ fn malformed(line: &[u8]) -> Option<&'static str> {
     })
 }
 
-fn framed(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
+fn framed(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
     let mut found = vec![];
     let mut open: Option<(&str, usize, usize)> = None;
     for (index, line) in lines(text).enumerate() {
@@ -330,15 +330,15 @@ fn framed(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
     }
 }
 
-fn block<'a>(label: &'a str, line: usize, body: &'a [u8]) -> Block<'a> {
-    let mut kind = Kind::of(label);
+fn block<'a>(label: &'a str, line: usize, body: &'a [u8]) -> PemBlock<'a> {
+    let mut kind = PemKind::of(label);
     // The older form of encryption leaves the label as it is and says so in a header (RFC 1421).
     let is_encrypted =
         |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
     if kind.is_key() && lines(body).any(|line| is_encrypted(line.trim_ascii())) {
-        kind = Kind::EncryptedKey;
+        kind = PemKind::EncryptedKey;
     }
-    Block { kind, label, line, body }
+    PemBlock { kind, label, line, body }
 }
 
 fn without_marks(mut line: &[u8]) -> &[u8] {
@@ -382,7 +382,7 @@ fn encrypted(line: usize) -> PemError {
     ))
 }
 
-fn foreign_certificate(block: &Block<'_>) -> PemError {
+fn foreign_certificate(block: &PemBlock<'_>) -> PemError {
     let (label, line) = (block.label, block.line);
     let remedy = match label {
         "TRUSTED CERTIFICATE" => {
@@ -411,7 +411,7 @@ mod tests {
     const ONE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
     fn count(text: &str) -> Result<usize, String> {
-        let found = bodies(text.as_bytes(), Kind::Certificate);
+        let found = bodies(text.as_bytes(), PemKind::Certificate);
         found.map(|all| all.len()).map_err(|error| error.to_string())
     }
 

@@ -1,26 +1,26 @@
-//! Why a certificate, list, request or key could not be read.
+//! Error of reading a certificate, list, request or key.
 
-/// Why information could not be read.
+/// Error of reading PEM or DER.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
     /// The text is no PEM, or is cut off.
     #[error("it is not complete PEM text: {why}")]
     NotPem {
-        /// What the parser says.
+        /// The parser's error.
         why: String,
     },
     /// The text or what is in it is whole and of a kind that is not supported: UTF-16, DER, an
     /// encrypted key, DSA.
     #[error("{why}")]
     Unusable {
-        /// What it is, and the remedy.
+        /// The fault and the remedy.
         why: String,
     },
     /// The bytes are no certificate or list.
     #[error("it cannot be parsed: {why}")]
     Damaged {
-        /// What the parser says.
+        /// The parser's error.
         why: String,
     },
 }

@@ -1,12 +1,12 @@
 //! A peer that was good when its link was made, judged again: after a change of trust, and at the
 //! end of its certificate.
 
-use super::{certificate_info::CertificateInfo, chain::ChainBound, crypto, trust::Trust};
+use super::{certificate_info::CertificateInfo, chain::ChainBound, crypto, trust::CaTrust};
 use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{collections::HashSet, time::SystemTime};
 
-/// Why a peer is good no longer.
+/// Error of revalidating a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RevalidationError {
     /// A revocation list names its certificate.
@@ -27,8 +27,7 @@ fn expired(intermediate: Option<&str>) -> String {
     }
 }
 
-/// What revocation lists say, for lists that have expired: those let nobody in, and webpki then
-/// says no more than that.
+/// Entries of revocation lists, for lists that have expired: webpki then reports nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Revoked {
     /// Issuers with serials.
@@ -43,7 +42,7 @@ impl Revoked {
         Self { entries: entries.collect(), is_of_chain }
     }
 
-    /// Whether they name a certificate of the chain that is looked up.
+    /// True if they name a certificate of the chain that is looked up.
     pub(super) fn names(&self, chain: &[CertificateDer<'_>]) -> bool {
         let is_named = |one: &CertificateDer<'_>| {
             CertificateInfo::from_der(one)
@@ -59,7 +58,7 @@ impl Revoked {
 /// A revocation list that has expired refuses new links and ends none: nobody has said anything
 /// against those who are here.
 pub(super) fn revalidate(
-    trust: &Trust,
+    trust: &CaTrust,
     revoked: &Revoked,
     chain: &[CertificateDer<'_>],
     host: Option<&str>,

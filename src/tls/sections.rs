@@ -1,4 +1,4 @@
-//! What stands in the PEM texts of credentials, or what is there instead.
+//! Reads the PEM texts of credentials.
 
 use super::{crypto, error::CredentialsError, key_kind, pem, pem_error::PemError};
 use rustls::sign::CertifiedKey;
@@ -10,13 +10,13 @@ pub(super) fn certificates(
     text: &[u8],
     place: &str,
 ) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let found = wanted_sections(text, pem::Kind::Certificate, "certificate", place)?;
+    let found = wanted_sections(text, pem::PemKind::Certificate, "certificate", place)?;
     Ok(found.into_iter().map(CertificateDer::from).collect())
 }
 
 pub(super) fn wanted_sections(
     text: &[u8],
-    kind: pem::Kind,
+    kind: pem::PemKind,
     wanted: &'static str,
     place: &str,
 ) -> Result<Vec<Vec<u8>>, CredentialsError> {

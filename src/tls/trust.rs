@@ -1,4 +1,4 @@
-//! Trust in CAs: which chain is vouched for, by whom, at which moment.
+//! CaTrust in CAs: which chain is vouched for, by whom, at which moment.
 
 use super::{
     chain::{self, ChainBound},
@@ -22,32 +22,32 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// What trust is built of.
-pub(super) struct TrustParts<'a> {
+/// IdentityParts of a trust.
+pub(super) struct CaTrustParts<'a> {
     /// The CAs of agents and callers.
     pub(super) clients: Arc<RootCertStore>,
     /// The CAs of nodes: the same ones, unless they are kept apart.
     pub(super) nodes: Arc<RootCertStore>,
     /// The revocation lists of all of them, the newest of each issuer first.
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
-    /// What of a chain is looked up in them.
+    /// Certificates of a chain that are looked up in them.
     pub(super) crl_scope: CrlScope,
     /// The domain in which names hold.
     pub(super) trust_domain: &'a str,
 }
 
-/// Whom both sides believe: built once when credentials are loaded, shared by every config.
+/// CaTrust of both sides: built once when credentials are loaded, shared by every configuration.
 #[derive(Clone, Debug)]
-pub(super) struct Trust {
+pub(super) struct CaTrust {
     accepting: Arc<ClientChains>,
     dialling: Arc<ServerVerifier<NodesOnly>>,
     clients: Arc<RootCertStore>,
     nodes: Arc<RootCertStore>,
 }
 
-impl Trust {
+impl CaTrust {
     /// Believes the CAs and nobody else, within one trust domain, and minds the revocation lists.
-    pub(super) fn new(parts: &TrustParts<'_>) -> Result<Self, VerifierBuilderError> {
+    pub(super) fn new(parts: &CaTrustParts<'_>) -> Result<Self, VerifierBuilderError> {
         let provider = provider();
         let trust_domain: Arc<str> = parts.trust_domain.into();
         let accepting = ClientChains {
@@ -66,7 +66,7 @@ impl Trust {
         Ok(Self { accepting, dialling, clients, nodes })
     }
 
-    /// Whether the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
+    /// True if the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
     pub(super) fn vouches_for(
         &self,
         chain: &[CertificateDer<'_>],
@@ -91,7 +91,7 @@ impl Trust {
         self.dialling.clone()
     }
 
-    /// When a chain of a peer ends. `None`: its leaf cannot be read.
+    /// End of a peer's chain. `None`: its leaf cannot be read.
     pub(super) fn end_of(&self, chain: &[CertificateDer<'_>]) -> Option<ChainBound> {
         let role = || Some(Identity::of_leaf(chain.first()?).ok()?.peer_name().role);
         chain::end_of(chain, |at| {
@@ -116,7 +116,7 @@ impl Trust {
 }
 
 /// rustls by itself would check the whole chain, and take an expired list for a good one.
-impl TrustParts<'_> {
+impl CaTrustParts<'_> {
     fn accepting_from(
         &self,
         roots: &Arc<RootCertStore>,
@@ -148,7 +148,7 @@ impl TrustParts<'_> {
     }
 }
 
-/// Whether a chain leads to one of these CAs at a moment, for what its role has to show it for.
+/// True if a chain leads to one of these CAs at a moment, for what its role has to show it for.
 /// Lists and hosts are not asked.
 pub(super) fn expect_signed_by(
     roots: &Arc<RootCertStore>,

@@ -1,5 +1,5 @@
 //! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else
-//! that this machine may believe.
+//! that this machine may trust.
 
 use super::{config, crypto::provider, pem};
 use rustls::{RootCertStore, client::WebPkiServerVerifier};
@@ -8,7 +8,7 @@ use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-/// Dials one host, and believes the CAs that were stated for it.
+/// Dials one host, and trusts the CAs that were stated for it.
 #[derive(Clone)]
 pub(crate) struct UpstreamTls {
     connector: TlsConnector,
@@ -19,11 +19,11 @@ impl UpstreamTls {
     /// Believes the CAs of a PEM text for a host, which may be a name or an IP address.
     ///
     /// # Errors
-    /// What is wrong with either, in words.
+    /// The fault of either.
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is not a host name or address"))?;
-        let cas = pem::bodies(ca_pem, pem::Kind::Certificate)
+        let cas = pem::bodies(ca_pem, pem::PemKind::Certificate)
             .map_err(|fault| format!("the CAs of the upstream: {fault}"))?;
         let mut roots = RootCertStore::empty();
         for ca in cas {
@@ -44,7 +44,7 @@ impl UpstreamTls {
     /// Shakes hands over a connection. Nothing of a request was written when it fails.
     ///
     /// # Errors
-    /// Why the host's certificate was refused, or what the connection said.
+    /// The host's certificate was rejected, or the connection failed.
     pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
         &self,
         stream: S,

@@ -248,7 +248,7 @@ impl<C: ServerChains> ServerCertVerifier for ServerVerifier<C> {
     }
 }
 
-/// What rustls prints, around our own words, when a verifier of ours refuses.
+/// Mark before our text in errors that rustls prints.
 pub(super) const UNFIT_MARK: &str = "unfit: ";
 
 /// A leaf whose chain is good and whose holder is not the one wanted.

@@ -5,7 +5,7 @@ use crate::tls::{self, push_hex};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// What every token begins with, so that people and scanners of secrets know one for what it is.
+/// Prefix of every token, so that tokens can be recognised.
 const MARK: &str = "dbt1_";
 
 const SECRET_BYTES: usize = 32;
@@ -46,7 +46,7 @@ impl BearerToken {
         super::line::id_of(&self.digest())
     }
 
-    /// What is kept of it.
+    /// Its hash, which the file keeps.
     pub(super) fn digest(&self) -> [u8; tls::DIGEST_BYTES] {
         tls::sha256(self.0.as_bytes())
     }

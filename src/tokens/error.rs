@@ -1,4 +1,4 @@
-//! Why a file of tokens is not believed, or a token was not made.
+//! Errors of the file of tokens.
 
 use crate::{
     limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
@@ -7,7 +7,7 @@ use crate::{
 };
 use std::{fmt, io, path::PathBuf};
 
-/// What went wrong with a file of tokens, with the place and the remedy.
+/// Error of a file of tokens, with the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokensError {
@@ -24,7 +24,7 @@ pub enum TokensError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Others could read who the callers are, or write themselves in.
@@ -74,7 +74,7 @@ pub enum TokensError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -90,7 +90,7 @@ pub struct LineFault {
     pub file: PathBuf,
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong, and how it is written. It never has a token in it.
+    /// The fault and the remedy. It never contains a token.
     pub text: String,
 }
 

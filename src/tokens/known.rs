@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{collections::HashMap, fmt, path::Path, time::SystemTime};
 
-/// Why a token that was shown lets nobody in. It says nothing of what was shown.
+/// Error of a bearer token. It contains nothing of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BearerTokenError {
@@ -35,12 +35,12 @@ pub enum BearerTokenError {
 pub struct Tokens {
     /// By the first eight bytes of the hash: whoever shows a token cannot choose them, and the map
     /// hashes them again with a key of its own.
-    by_start: HashMap<[u8; 8], Vec<Known>>,
+    by_start: HashMap<[u8; 8], Vec<KnownToken>>,
     count: usize,
 }
 
 #[derive(Clone)]
-struct Known {
+struct KnownToken {
     digest: [u8; DIGEST_BYTES],
     caller: PeerName,
     expires: SystemTime,
@@ -60,13 +60,13 @@ impl Tokens {
     fn of(lines: Vec<TokenInfo>) -> Self {
         let mut tokens = Self { by_start: HashMap::with_capacity(lines.len()), count: lines.len() };
         for TokenInfo { name, created: _, expires, digest } in lines {
-            let known = Known { digest, caller: PeerName::new(Role::Caller, name), expires };
+            let known = KnownToken { digest, caller: PeerName::new(Role::Caller, name), expires };
             tokens.by_start.entry(start_of(&digest)).or_default().push(known);
         }
         tokens
     }
 
-    /// Whose token this is, now.
+    /// Finds the caller of a token.
     ///
     /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are
     /// and however near the one that was shown comes to one of them; what is found is compared in
@@ -85,12 +85,12 @@ impl Tokens {
         }
     }
 
-    /// How many there are, those whose time is over included.
+    /// Number of tokens, expired ones included.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -8,17 +8,17 @@ use crate::{
 use std::{fmt, time::SystemTime};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// How many digits of the hash name a token among others.
+/// Digits of the hash in an id.
 const ID_DIGITS: usize = 12;
 
 const HASH_MARK: &str = "sha256:";
 
-/// What is known of one token. The token itself is not: only its hash is kept.
+/// Record of one token, with its hash and without the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenInfo {
     /// The caller that it makes of its bearer.
     pub name: Name,
-    /// When it was made.
+    /// Time of its creation.
     pub created: SystemTime,
     /// It is good up to here, to the second.
     pub expires: SystemTime,
@@ -32,7 +32,7 @@ impl TokenInfo {
         id_of(&self.digest)
     }
 
-    /// Whether its time is over.
+    /// True if its time is over.
     pub fn is_expired(&self, now: SystemTime) -> bool {
         now > self.expires
     }
@@ -40,8 +40,8 @@ impl TokenInfo {
     /// Reads a line that is neither empty nor a remark.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is written. It never repeats what stands there: a token
-    /// that was put in the wrong place must not come into a log.
+    /// The fault and the remedy, without the text of the line: a token that was put in the wrong
+    /// place must not come into a log.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hash, created, expires] = fields[..] else {

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What a new file begins with.
+/// Header of a new file.
 const HEAD: &str = "\
 # Bearer tokens of callers: NAME SHA-256 CREATED EXPIRES, one a line. `dialback token create` adds one.
 # The tokens are not in here: only their hashes are.
@@ -38,7 +38,7 @@ impl TokenFile {
     /// directory if need be, for their owner alone; a file that is there keeps its owner, its mode,
     /// and every other line.
     ///
-    /// What is returned is the only copy: the file holds its hash.
+    /// The returned token is the only copy: the file holds its hash.
     ///
     /// # Errors
     /// No time or more than 366 days, a file that is full or faulty, or one that cannot be written.
@@ -77,7 +77,7 @@ impl TokenFile {
         Ok(token)
     }
 
-    /// What is known of its tokens, in the order of their lines.
+    /// Lists its tokens, in the order of their lines.
     ///
     /// # Errors
     /// As [`Tokens::read`](super::Tokens::read).

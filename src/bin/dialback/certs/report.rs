@@ -7,8 +7,8 @@ use crate::{
 use dialback::{
     PeerName, Role, Utc,
     certs::{
-        self, Action, CrlReport, InitReport, IssueReport, ListedCertificate, RenewReport, Renewal,
-        RequestReport, RevokeReport,
+        self, Action, CrlReport, InitReport, IssueReport, ListedCertificate, PeerRenewal,
+        RenewReport, RequestReport, RevokeReport,
     },
 };
 use std::{
@@ -103,8 +103,8 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
     let mut rows = vec![];
     for one in &report.peers {
         match one {
-            Renewal::Done(report) => rows.extend(rows_of(report).into_iter().take(1)),
-            Renewal::Revoked(peer) => rows.push(vec![
+            PeerRenewal::Done(report) => rows.extend(rows_of(report).into_iter().take(1)),
+            PeerRenewal::Revoked(peer) => rows.push(vec![
                 "revoked".into(),
                 peer.to_string(),
                 format!(
@@ -112,7 +112,7 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
                     peer.role, peer.name
                 ),
             ]),
-            Renewal::Expired { peer, not_after } => rows.push(vec![
+            PeerRenewal::Expired { peer, not_after } => rows.push(vec![
                 "expired".into(),
                 peer.to_string(),
                 format!(
@@ -128,7 +128,8 @@ pub(super) fn renew(report: &RenewReport, dir: &Path) -> Result<(), Failure> {
         let until = Utc(report.ca_not_after);
         print(&format!("the CA expires {until}: replace it, see docs/operations.md"))?;
     }
-    let is_renewed = |one: &&Renewal| matches!(one, Renewal::Done(r) if r.action != Action::Kept);
+    let is_renewed =
+        |one: &&PeerRenewal| matches!(one, PeerRenewal::Done(r) if r.action != Action::Kept);
     match report.peers.iter().filter(is_renewed).count() {
         0 => Ok(()),
         _ => {
