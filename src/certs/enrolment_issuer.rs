@@ -7,7 +7,7 @@ use super::{
     dir::expect_valid,
     files, issued,
     params::BACKDATED,
-    tokens::{GoodToken, Tokens},
+    tokens::{GoodToken, JoinTokens},
 };
 use crate::{
     limits::ENROLLER_LEAF_LIFE,
@@ -28,7 +28,7 @@ pub(crate) struct EnrolmentIssuer {
     dir: CertsDir,
     ca: Ca,
     leaf_life: Duration,
-    /// Whether there was ever a revocation list: one that vanishes must not let the revoked in.
+    /// True if there was ever a revocation list: one that vanishes must not let the revoked in.
     has_list: AtomicBool,
     /// File locks hold other processes off; this holds off other threads where files cannot be
     /// locked.
@@ -37,8 +37,8 @@ pub(crate) struct EnrolmentIssuer {
 
 /// A leaf that was signed.
 #[derive(Debug, Clone)]
-pub(crate) struct Granted {
-    /// Whether it was signed now, and not for the same key before.
+pub(crate) struct GrantedLeaf {
+    /// True if it was signed now, and not for the same key before.
     pub(crate) is_new: bool,
     pub(crate) peer: PeerName,
     pub(crate) serial: String,
@@ -46,7 +46,7 @@ pub(crate) struct Granted {
     pub(crate) leaf_pem: String,
 }
 
-/// Why nothing was signed.
+/// Error of signing for a peer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IssueError {
     #[error(transparent)]
@@ -110,16 +110,16 @@ impl EnrolmentIssuer {
         peer: &str,
         request: &[u8],
         now: SystemTime,
-    ) -> Result<Granted, IssueError> {
+    ) -> Result<GrantedLeaf, IssueError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _held = self.dir.hold()?;
         let path = self.dir.tokens_path();
-        let mut tokens = Tokens::read(&path)?;
+        let mut tokens = JoinTokens::read(&path)?;
         let good = tokens.check(secret, peer, now)?;
-        // Strangers do not get as far as this parser.
+        // unauthenticated clients do not get as far as this parser.
         let key = CsrInfo::from_der(request).map_err(IssueError::Request);
         match good {
-            GoodToken::Granted { peer, leaf_pem } => {
+            GoodToken::GrantedLeaf { peer, leaf_pem } => {
                 self.grant_again(peer, leaf_pem, key.ok().as_ref(), now)
             }
             GoodToken::Unused { at, peer } => {
@@ -140,7 +140,7 @@ impl EnrolmentIssuer {
         leaf_pem: String,
         key: Option<&CsrInfo>,
         now: SystemTime,
-    ) -> Result<Granted, IssueError> {
+    ) -> Result<GrantedLeaf, IssueError> {
         let info = first_of(&leaf_pem)?;
         let is_same_key = key.is_some_and(|key| info.has_public_key(key.public_key_der()));
         if !is_same_key || now > info.not_after {
@@ -150,7 +150,7 @@ impl EnrolmentIssuer {
             return Err(IssueError::Revoked(info.serial));
         }
         let (serial, not_after) = (info.serial, info.not_after);
-        Ok(Granted { is_new: false, peer, serial, not_after, leaf_pem })
+        Ok(GrantedLeaf { is_new: false, peer, serial, not_after, leaf_pem })
     }
 
     /// The next leaf of a peer that has shown its present one, in the second half of that one's
@@ -160,7 +160,7 @@ impl EnrolmentIssuer {
         present: &Identity,
         request: &[u8],
         now: SystemTime,
-    ) -> Result<Granted, IssueError> {
+    ) -> Result<GrantedLeaf, IssueError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _held = self.dir.hold()?;
         let peer = Enrollable::new(present.peer_name().clone())?;
@@ -217,7 +217,7 @@ impl EnrolmentIssuer {
         peer: Enrollable,
         key: &CsrInfo,
         now: SystemTime,
-    ) -> Result<Granted, IssueError> {
+    ) -> Result<GrantedLeaf, IssueError> {
         let Enrollable(peer) = peer;
         expect_valid(&self.ca, now)?;
         let profile = self.profile(&peer, now);
@@ -227,7 +227,7 @@ impl EnrolmentIssuer {
         self.expect_as_meant(&info, &peer)?;
         issued::append(&self.dir.record_path(), &peer, &info, &[])?;
         let (serial, not_after) = (info.serial, info.not_after);
-        Ok(Granted { is_new: true, peer, serial, not_after, leaf_pem })
+        Ok(GrantedLeaf { is_new: true, peer, serial, not_after, leaf_pem })
     }
 
     fn profile(&self, peer: &PeerName, now: SystemTime) -> LeafProfile {
@@ -272,4 +272,64 @@ fn first_of(pem: &str) -> Result<CertificateInfo, CertsError> {
         .map_err(|source| CertsError::of_file("the new leaf".as_ref(), source))?;
     let first = info.into_iter().next();
     first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::{InitOptions, JoinToken, KeyRequest};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn opened(leaf_life: Duration) -> (tempfile::TempDir, EnrolmentIssuer) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = CertsDir::new(dir.path());
+        certs.init(&InitOptions::default(), now()).expect("a CA");
+        (dir, EnrolmentIssuer::open(certs, leaf_life, now()).expect("opened"))
+    }
+
+    fn token(issuer: &EnrolmentIssuer) -> JoinToken {
+        let peer = "agent/a".parse().expect("a peer");
+        issuer.dir.make_token(&peer, 24 * HOUR, now()).expect("made")
+    }
+
+    fn identity(leaf_pem: &str) -> Identity {
+        let der = tls::pem_bodies(leaf_pem.as_bytes(), tls::PemKind::Certificate).expect("PEM");
+        let chain: Vec<_> = der.into_iter().map(Into::into).collect();
+        Identity::from_verified_chain(&chain, "dialback.local").expect("an identity")
+    }
+
+    #[test]
+    fn a_leaf_is_renewed_from_the_middle_of_its_lifetime_on() {
+        let ((_dir, issuer), key) = (opened(240 * HOUR), KeyRequest::generate().expect("made"));
+        let token = token(&issuer);
+        let granted = issuer.join(token.secret(), "agent/a", &key.request, now()).expect("joined");
+        let present = identity(&granted.leaf_pem);
+        let life = present.not_after().duration_since(present.not_before()).expect("later");
+        let middle = present.not_before() + life / 2;
+        let renew = |at| issuer.renew(&present, &key.request, at).map(|granted| granted.is_new);
+        assert!(matches!(renew(middle - SECOND), Err(IssueError::TooEarly)));
+        assert!(matches!(renew(middle), Ok(true)));
+    }
+
+    #[test]
+    fn a_lost_answer_is_repeated_for_the_same_key_until_its_leaf_ends() {
+        let ((_dir, issuer), key) = (opened(HOUR), KeyRequest::generate().expect("made"));
+        let token = token(&issuer);
+        let join = |key: &KeyRequest, at| {
+            let granted = issuer.join(token.secret(), "agent/a", &key.request, at);
+            granted.map(|granted| (granted.is_new, granted.serial, granted.not_after))
+        };
+        let (is_new, serial, end) = join(&key, now()).expect("joined");
+        assert!(is_new);
+        assert_eq!(join(&key, end).expect("repeated"), (false, serial, end));
+        let is_used = |joined| matches!(joined, Err(IssueError::Token(TokenUseError::Used)));
+        assert!(is_used(join(&key, end + SECOND)));
+        assert!(is_used(join(&KeyRequest::generate().expect("made"), now())));
+    }
 }

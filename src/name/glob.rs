@@ -90,7 +90,7 @@ pub struct NameGlob {
 }
 
 impl NameGlob {
-    /// Whether the pattern covers the name.
+    /// True if the pattern covers the name.
     pub fn matches(&self, name: &Name) -> bool {
         labels_match(&self.labels, name.as_str().split('.'))
     }
@@ -120,7 +120,7 @@ pub struct ServiceGlob {
 }
 
 impl ServiceGlob {
-    /// Whether the pattern covers the service.
+    /// True if the pattern covers the service.
     pub fn matches(&self, service: &str) -> bool {
         labels_match(&self.labels, service.split('.'))
     }
@@ -143,7 +143,7 @@ impl FromStr for ServiceGlob {
     }
 }
 
-/// What a method pattern speaks of: RPC methods or forwards, never both.
+/// Subject of a method pattern: RPC methods or forwards, never both.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Rpc {
@@ -169,7 +169,7 @@ pub struct MethodGlob {
 }
 
 impl MethodGlob {
-    /// Whether the pattern covers the RPC method, or the forward. A pattern of methods covers no
+    /// True if the pattern covers the RPC method, or the forward. A pattern of methods covers no
     /// forward, and the reverse.
     pub fn matches(&self, path: &MethodPath) -> bool {
         match &self.subject {
@@ -184,7 +184,7 @@ impl MethodGlob {
         }
     }
 
-    /// Whether this pattern surely covers all that `other` covers: it is the same pattern, or this
+    /// True if this pattern surely covers all that `other` covers: it is the same pattern, or this
     /// one is every RPC method and `other` speaks of some. May say no where a closer look would say
     /// yes.
     pub fn covers(&self, other: &Self) -> bool {
@@ -192,12 +192,12 @@ impl MethodGlob {
             || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))
     }
 
-    /// Whether the pattern covers some method of the service, whatever methods that has.
+    /// True if the pattern covers some method of the service, whatever methods that has.
     pub fn matches_some_of(&self, service: &str) -> bool {
         matches!(&self.subject, Subject::Rpc { service: labels, .. } if labels_match(labels, service.split('.')))
     }
 
-    /// Whether the pattern covers every method of the service.
+    /// True if the pattern covers every method of the service.
     pub fn matches_all_of(&self, service: &str) -> bool {
         matches!(&self.subject, Subject::Rpc { method: Label::Prefix(start), .. } if start.is_empty())
             && self.matches_some_of(service)
@@ -247,7 +247,7 @@ fn dotted((service, method): (&str, &str)) -> String {
     format!("{}/{method}", service.replace('/', "."))
 }
 
-/// What a text that is no pattern over methods may have been meant for, the likeliest first.
+/// Likely spellings of a text that is not a method pattern, the likeliest first.
 fn spellings(text: &str) -> Vec<String> {
     match text.split_once(['/', ':']) {
         // Go's `Service.Method`, every method, or all of one service.
@@ -310,6 +310,13 @@ mod tests {
         for name in no {
             assert!(!glob.matches(&name.parse().expect("a name")), "{pattern} took {name}");
         }
+    }
+
+    #[test]
+    fn a_pattern_of_300_bytes_passes_and_one_of_301_does_not() {
+        let pattern = |bytes: usize| "a".repeat(bytes).parse::<NameGlob>();
+        assert!(pattern(300).is_ok());
+        assert!(pattern(301).expect_err("refused").to_string().contains("longer than 300 bytes"));
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! The node's rules: who may call what through it, and which agents may answer for a service.
 
-use super::{AllowRule, DenyRule, HostRule, RequesterGlob, Target, TargetGlob, rule::Bounds};
+use super::{AllowRule, DenyRule, HostRule, RequesterGlob, Target, TargetGlob, rule::RuleLimits};
 use crate::name::{MethodPath, Name, NameError, PeerName, Role};
 use std::{fmt, time::Duration};
 
-/// What a node lets through. `Default` has no rules and lets nothing through.
+/// Rules of a node. `Default` has no rules and denies everything.
 ///
 /// A decision walks the rules in their order and allocates nothing: its cost is one comparison of
 /// patterns per rule, on every call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePolicy {
-    /// What is open. Where several cover a call, the **first** decides and its bounds hold.
+    /// Allow rules. Where several cover a call, the **first** decides and its bounds hold.
     pub allow: Vec<AllowRule>,
-    /// What is closed all the same. Deny wins, whatever stands before or after it.
+    /// Deny rules, which override allow rules in any order.
     pub deny: Vec<DenyRule>,
-    /// Who may answer calls that name only the service.
+    /// Agents that may answer calls that name only the service.
     pub host: Vec<HostRule>,
 }
 
@@ -87,20 +87,20 @@ impl NodePolicy {
         self.allow.iter().find(covers).map(|rule| Grant { rule })
     }
 
-    /// Whether the requester may know that the target is there: some allow rule could let it call
+    /// True if the requester may know that the target is there: some allow rule could let it call
     /// something there, and no deny rule takes all of that away. Nobody else learns which agents
     /// exist.
     pub fn may_see(&self, requester: &PeerName, target: Target<'_>) -> bool {
         self.view(requester).on(target).allows_something()
     }
 
-    /// Whether the agent may answer calls that name only this service.
+    /// True if the agent may answer calls that name only this service.
     pub fn may_host(&self, agent: &Name, service: &str) -> bool {
         self.host.iter().any(|rule| rule.covers(agent, service))
     }
 }
 
-/// What a policy says of one call. Shown as a sentence that names the rule.
+/// Decision of a policy on one call. Displayed as a sentence that names the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision<'a> {
     /// It may go on, within the grant.
@@ -110,7 +110,7 @@ pub enum Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// Whether the call may go on.
+    /// True if the call may go on.
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
@@ -143,7 +143,7 @@ impl<'a> Grant<'a> {
         self.rule.timeout_max
     }
 
-    /// Whether an attempt that may have run may be repeated.
+    /// True if an attempt that may have run may be repeated.
     pub const fn is_idempotent(&self) -> bool {
         self.rule.idempotent
     }
@@ -158,11 +158,11 @@ impl fmt::Display for Grant<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("allowed by ")?;
         self.rule.origin.cite(f, "allow")?;
-        Bounds(self.rule).fmt(f)
+        RuleLimits(self.rule).fmt(f)
     }
 }
 
-/// Why a call is refused. For the operator; the requester is not told which rule it was.
+/// Cause of a denial. For the operator; the requester is not told which rule it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied<'a> {
     /// A deny rule covers it.
@@ -209,16 +209,14 @@ mod tests {
     /// `requester target method`, as `policy test` has them.
     #[track_caller]
     fn check(policy: &NodePolicy, [requester, on, method]: [&str; 3], expected: &str) {
-        let [requester, on] =
-            [requester, on].map(|text| text.parse::<PeerName>().expect("a party"));
+        let [requester, on] = [requester, on].map(|text| text.parse::<PeerName>().expect("a peer"));
         let method = method.parse().expect("a method");
         assert_eq!(policy.decide(&requester, target(&on), &method).to_string(), expected);
     }
 
     #[track_caller]
     fn check_sees(policy: &NodePolicy, requester: &str, on: &str, expected: bool) {
-        let [requester, on] =
-            [requester, on].map(|text| text.parse::<PeerName>().expect("a party"));
+        let [requester, on] = [requester, on].map(|text| text.parse::<PeerName>().expect("a peer"));
         assert_eq!(policy.may_see(&requester, target(&on)), expected, "{requester} sees {on}");
     }
 
@@ -242,6 +240,17 @@ mod tests {
         check(&policy, ["caller/billing", "agent/other", "Hello/Hi"], NO_RULE);
         check(&policy, ["caller/billing", "node/acme.a", "Hello/Hi"], NO_RULE);
         check(&policy, ["caller/billing", "agent/acme.a", "Bye/Hi"], NO_RULE);
+    }
+
+    #[test]
+    fn a_rule_on_nodes_grants_no_call_to_any_agent() {
+        let requester = "caller/billing".parse().expect("a peer");
+        let method = "A/b".parse().expect("a method");
+        let line = |agent: &str| {
+            let policy = NodePolicy::default().allow(allow(3, "billing", agent, "A/*"));
+            policy.grant_anywhere(&requester, &method).map(|grant| grant.rule().origin.line)
+        };
+        assert_eq!((line("acme.*"), line("node/**")), (Some(3), None));
     }
 
     #[test]
@@ -319,7 +328,7 @@ mod tests {
             .deny(deny(7, "intern.eve", "a", "Web/*"));
         let sees = |requester: &str, agent: &str, service: &str| {
             let (requester, agent) =
-                (requester.parse().expect("a party"), agent.parse().expect("a name"));
+                (requester.parse().expect("a peer"), agent.parse().expect("a name"));
             policy.view(&requester).on(Target::Agent(&agent)).allows_some_of(service)
         };
         assert!(sees("caller/billing", "a", "acme.v1.Stock"));

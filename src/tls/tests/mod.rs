@@ -1,5 +1,6 @@
 //! Proves in TLS handshakes, in memory, whom each side takes and whom it refuses, always in pairs.
 
+mod chains;
 mod separate_cas;
 
 use super::explain::{Explanation, FaultKind};
@@ -31,7 +32,7 @@ fn ca() -> Ca {
 
 /// A good leaf of a peer; nodes are called localhost.
 fn profile(ca: &Ca, peer: &str) -> LeafProfile {
-    let peer: PeerName = peer.parse().expect("a party");
+    let peer: PeerName = peer.parse().expect("a peer");
     let hosts: &[&str] = if peer.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
     LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now())
 }
@@ -181,7 +182,7 @@ fn agents_and_callers_and_nodes_are_let_in_and_known_by_their_leafs() {
     for peer in ["agent/warehouse", "caller/ops", "node/edge-2"] {
         let met = accepted(Peer::of(&credentials(&ca, peer)), Peer::node(&ca));
         let chain = met.accepting.peer_certificates().expect("a chain");
-        let identity = Identity::from_verified_chain(chain, "dialback.local").expect("a party");
+        let identity = Identity::from_verified_chain(chain, "dialback.local").expect("a peer");
         assert_eq!(identity.peer_name().to_string(), peer);
         assert!(Identity::from_verified_chain(chain, "acme.example").is_err());
         assert_eq!(met.accepting.protocol_version(), Some(ProtocolVersion::TLSv1_3));

@@ -32,7 +32,7 @@ impl SeparateCas {
         Peer::of(&self.load(&leaf, None).expect("loaded"))
     }
 
-    /// A peer that believes the same and shows a leaf of the CA named.
+    /// A peer that trusts the same and shows a leaf of the CA named.
     fn showing(&self, ca: &Ca, peer: &str) -> Peer {
         let shown = Peer::showing(ca, &signed(ca, &profile(ca, peer)));
         let mut peer = self.peer("node/any");
