@@ -1,8 +1,8 @@
 //! One call: one request and its reply, on one stream. Who can be called has one shape,
 //! [`Handler`].
 
-mod answering;
-mod asking;
+mod responder;
+mod initiator;
 mod batch;
 mod fan_out;
 mod callee;
@@ -12,16 +12,14 @@ mod head;
 mod message;
 mod messages;
 mod permits;
-mod receiving;
+mod request_body;
 mod retry;
 mod shapes;
 mod steady;
-mod streaming;
+mod initiator_stream;
 mod tcp;
 mod typed;
 
-pub(crate) use answering::{CallAcceptor, answer};
-pub(crate) use asking::{AskLimits, ask, is_for_the_next_link};
 pub(crate) use callee::CallOrigin;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]
@@ -29,11 +27,13 @@ pub use contract::{pascal, pascal_len};
 pub use ends::{Inbound, Outbound};
 pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
+pub(crate) use initiator::{AskLimits, ask, is_for_the_next_link};
 pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
 pub use messages::{Body, MessageSender, Messages};
 pub(crate) use messages::{Next, Source};
 pub(crate) use permits::{Permit, Permits};
-pub(crate) use receiving::Pending;
+pub(crate) use request_body::Pending;
+pub(crate) use responder::{CallAcceptor, answer};
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};
 pub use tcp::{ByteStream, Socket, Tcp};

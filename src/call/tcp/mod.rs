@@ -8,8 +8,8 @@
 mod relay;
 mod socket;
 mod stream;
-mod towards;
+mod socket_writer;
 
 pub use socket::Socket;
+pub(crate) use socket_writer::{EndMark, SocketWriter, broken};
 pub use stream::{ByteStream, Tcp};
-pub(crate) use towards::{EndMark, SocketWriter, broken};

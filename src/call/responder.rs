@@ -5,7 +5,7 @@ use super::{
     head::Head,
     message::Reply,
     messages::{Body, beside},
-    receiving::{AskerFault, Moves, Pending, RequestFault, read_failed},
+    request_body::{AskerFault, Moves, Pending, RequestFault, read_failed},
     steady::{Pace, Stall, write_at, write_steadily},
 };
 use crate::{

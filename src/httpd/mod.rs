@@ -7,7 +7,7 @@ mod frames;
 mod guarded;
 mod head;
 mod persistence;
-mod places;
+mod slots;
 mod request_body;
 mod watched;
 
@@ -35,7 +35,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use persistence::Persistence;
-use places::{Places, Standing, Taken};
+use slots::{Places, Standing, Taken};
 use std::{
     convert::Infallible,
     fmt,

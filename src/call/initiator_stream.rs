@@ -5,11 +5,11 @@
 //! starts a handler when it has received one, or END, and not before.
 
 use super::{
-    asking::{
+    batch::{End, Gathered, Gatherer},
+    initiator::{
         AskLimits, Progress, begin, broken, end_unseen, expect_end, read_failed, send_request,
         too_slow, unavailable,
     },
-    batch::{End, Gathered, Gatherer},
     message::{Reply, Request},
     messages::{Body, Messages, Next, Source},
     steady::{Pace, Stall, Steady, write_at},

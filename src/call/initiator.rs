@@ -6,11 +6,11 @@
 //! transport, with the stream reset, means that nothing ran.
 
 use super::{
+    initiator_stream::ask_stream,
     message::{Reply, Request, Target},
     messages::Body,
     permits::Permit,
     steady::{Stall, write_steadily},
-    streaming::ask_stream,
 };
 use crate::{
     lazy_timeout::ready_by,
