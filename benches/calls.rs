@@ -1,12 +1,12 @@
-//! A call through dialback beside the same echo on raw quinn, one stream per call, interleaved in
+//! A call through dialback next to the same echo on raw quinn, one stream per call, interleaved in
 //! one run: only the ratios count.
 //!
 //! `cargo bench --features cli --bench calls` prints the table; `-- quick` runs fewer rounds. The
-//! side that asks (with the load) and the side that answers have a runtime of one thread each, as
-//! two processes would; `-- shared` puts both on one runtime of two threads, where a call may or
-//! may not wake the other thread and single calls take one of two times. `-- http` compares the
-//! HTTP door with the same call over QUIC. Both ways use mutual TLS and the same transport
-//! settings, and dialback's calls are typed, with head, permit and deadline.
+//! initiator (with the load) and the responder have a runtime of one thread each, like two
+//! processes; `-- shared` puts both on one runtime of two threads, where a call may or may not wake
+//! the other thread and single calls take one of two times. `-- http` compares the HTTP gateway
+//! with the same call over QUIC. Both use mutual TLS and the same transport settings, and
+//! dialback's calls are typed, with head, permit and deadline.
 
 #![expect(
     clippy::disallowed_methods,
@@ -30,12 +30,12 @@ use std::{
 };
 use tokio::runtime::{Handle, Runtime};
 
-/// One way of making an echo call.
+/// One implementation of an echo call.
 trait Echo: Clone + Send + Sync + 'static {
     fn echo(&self, message: &serde_bytes::ByteBuf) -> impl Future<Output = ()> + Send;
 }
 
-/// A load: how large, how many at once.
+/// A load: message size and concurrency.
 #[derive(Clone, Copy)]
 struct Load {
     bytes: usize,
@@ -51,7 +51,7 @@ const LOADS: [Load; 6] = [
     Load { bytes: 1024 * 1024, in_flight: 16 },
 ];
 
-/// What one round measured.
+/// The measurements of one round.
 #[derive(Clone, Copy, Default)]
 struct Round {
     per_second: f64,
@@ -60,7 +60,7 @@ struct Round {
     cpu_us: f64,
 }
 
-/// Keeps `in_flight` calls going for a while.
+/// Keeps `in_flight` calls in progress for a while.
 async fn round<E: Echo>(echo: &E, load: Load, length: Duration) -> Round {
     let end = Instant::now() + length;
     let count = Arc::new(AtomicU64::new(0));
@@ -124,7 +124,7 @@ fn row(name: &str, load: Load, rounds: &[Round], raw: &[Round]) {
     );
 }
 
-/// For profilers: one way only, for a while.
+/// For profilers: one implementation only, for a while.
 async fn alone(way: String, load: Load, responder: Handle) {
     let world = world::World::start(&responder).await;
     let length = Duration::from_secs(5);
@@ -167,7 +167,7 @@ async fn compare(load: Load, rounds: usize, length: Duration, responder: Handle)
     world.stop().await;
 }
 
-/// The door beside the same call over QUIC: the ratios are to that.
+/// The gateway next to the same call over QUIC, which is the base of the ratios.
 async fn compare_gateway(load: Load, rounds: usize, length: Duration, responder: Handle) {
     let world = world::World::start(&responder).await;
     let gateway = world.gateway().await;
@@ -186,7 +186,7 @@ async fn compare_gateway(load: Load, rounds: usize, length: Duration, responder:
     world.stop().await;
 }
 
-/// The word after `name` on the command line.
+/// The argument after `name` on the command line.
 fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }
@@ -227,8 +227,8 @@ fn main() {
     for (index, load) in LOADS.into_iter().enumerate() {
         if only.is_none_or(|only| only == index) {
             let task = compare(load, rounds, length, responder.clone());
-            // In a spawned task: the thread that blocks here is no worker, and every wake of it
-            // costs microseconds.
+            // In a spawned task: the thread that blocks here is not a worker, and every wake-up of
+            // it costs microseconds.
             initiator.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
         }
     }

@@ -1,10 +1,9 @@
-//! Calls that name only their service while agents come and go: 1,000 agents register and leave
-//! without a pause, over 100 services, under 1,000 calls a second of `any`. Prints the latency of
-//! calls.
+//! Calls by service while agents attach and detach: 1,000 agents register and close without a
+//! pause, over 100 services, under 1,000 calls a second of `any`. Prints the latency of calls.
 //!
 //! `cargo bench --bench churn -- [AGENTS] [CALLS_PER_SECOND] [SECONDS] [EXTRA_HOSTS]`. The node is
-//! a process of its own; agents and caller live in this one. With EXTRA_HOSTS, so many agents that
-//! the caller may not call host each service too: a node without an index judges them all.
+//! a separate process; agents and caller run in this one. With EXTRA_HOSTS, this many agents that
+//! the caller may not call host each service too: a node without an index checks them all.
 
 #![expect(clippy::disallowed_methods, reason = "a bench starts its own tasks and reads the clock")]
 
@@ -27,7 +26,7 @@ use std::{
 const SERVICES: usize = 100;
 
 fn leaf(ca: &Ca, peer: &str) -> (String, String) {
-    let peer: PeerName = peer.parse().expect("a party");
+    let peer: PeerName = peer.parse().expect("a peer name");
     let hosts: &[&str] = if peer.role == Role::Node { &["127.0.0.1"] } else { &[] };
     let leaf = ca
         .leaf(&LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now()))
@@ -63,7 +62,7 @@ fn read_credentials() -> Credentials {
     credentials(&parts[0], &parts[1], &parts[2])
 }
 
-/// The node's process: prints its address, and stays until its input ends.
+/// The node's process: prints its address, and runs until its input ends.
 async fn node() {
     let policy = NodePolicy::default()
         .allow(AllowRule::parse("bench", "open.*", "*/*").expect("a rule"))
@@ -112,8 +111,13 @@ async fn attach(credentials: Credentials, address: &str, services: Vec<Service>)
     agent
 }
 
-/// One agent that registers two services, stays a moment and leaves, again and again.
-async fn come_and_go(credentials: Credentials, address: String, n: usize, turns: Arc<AtomicU64>) {
+/// One agent that registers two services, stays for a moment and closes, repeatedly.
+async fn attach_and_detach(
+    credentials: Credentials,
+    address: String,
+    n: usize,
+    turns: Arc<AtomicU64>,
+) {
     tokio::time::sleep(stay(n) / 2).await;
     loop {
         let services = vec![service(n % SERVICES), service((n + 1) % SERVICES)];
@@ -124,8 +128,8 @@ async fn come_and_go(credentials: Credentials, address: String, n: usize, turns:
     }
 }
 
-/// How long an agent stays: so that with 1,000 of them some 65 come and as many leave a second, and
-/// the cores are not full of handshakes.
+/// The time that an agent stays: with 1,000 of them about 65 attach and detach a second, and the
+/// cores are not saturated by handshakes.
 const fn stay(n: usize) -> Duration {
     Duration::from_millis(10_000 + n as u64 * 10 % 10_000)
 }
@@ -149,7 +153,7 @@ async fn measure([agents, rate, seconds, extra]: [usize; 4]) {
     let turns = Arc::new(AtomicU64::new(0));
     for n in 0..agents {
         let credentials = credentials_of(&ca, &format!("agent/open.a{n}"));
-        tokio::spawn(come_and_go(credentials, address.clone(), n, turns.clone()));
+        tokio::spawn(attach_and_detach(credentials, address.clone(), n, turns.clone()));
     }
     let caller = Caller::connect(&address, credentials_of(&ca, "caller/bench")).await;
     let caller = caller.expect("a caller");

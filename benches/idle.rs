@@ -1,8 +1,8 @@
-//! What an idle agent costs its node: resident memory of a node's process before and after so many
-//! agents have attached.
+//! The memory cost of an idle agent at its node: resident memory of a node's process before and
+//! after this many agents have attached.
 //!
-//! `cargo bench --features cli --bench idle -- 1000`. The node is a process of its own; the agents
-//! live in this one, each with its own certificate and its own socket. Linux only: the figures are
+//! `cargo bench --features cli --bench idle -- 1000`. The node is a separate process; the agents
+//! run in this one, each with its own certificate and its own socket. Linux only: the figures are
 //! `VmRSS` of `/proc/PID/status`.
 
 #![expect(clippy::disallowed_methods, reason = "a bench waits for its own tasks")]
@@ -18,7 +18,7 @@ use std::{
 };
 
 fn leaf(ca: &Ca, peer: &str) -> (String, String) {
-    let peer: PeerName = peer.parse().expect("a party");
+    let peer: PeerName = peer.parse().expect("a peer name");
     let hosts: &[&str] = if peer.role == Role::Node { &["127.0.0.1"] } else { &[] };
     let leaf = ca
         .leaf(&LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now()))
@@ -49,7 +49,7 @@ fn read_credentials() -> Credentials {
     credentials(&parts[0], &parts[1], &parts[2])
 }
 
-/// The node's process: prints its address, and stays until its input ends.
+/// The node's process: prints its address, and runs until its input ends.
 async fn node() {
     let node = Node::builder(read_credentials())
         .listen("127.0.0.1:0")
@@ -100,7 +100,7 @@ async fn attach(ca: &Ca, address: &str, number: usize) -> Agent {
 async fn measure(count: usize) {
     let ca = Ca::generate("bench.local", SystemTime::now()).expect("a CA");
     let (mut child, address) = start_node(&ca);
-    // The first ones pay for what all share.
+    // The first agents pay for shared memory.
     let mut agents = Vec::new();
     for number in 0..10 {
         agents.push(attach(&ca, &address, number).await);

@@ -1,8 +1,8 @@
-//! How long so many agents take until all are attached, when they start at once from one address.
+//! The time until this many agents are attached, when they start at once from one address.
 //!
 //! `cargo bench --features cli --bench joins -- 5000`; with a path after the number, the node is
-//! that binary (an older one, to compare). The node is a process of its own; the agents live in
-//! this one, each with its own certificate and its own socket.
+//! that binary (an older one, to compare). The node is a separate process; the agents run in this
+//! one, each with its own certificate and its own socket.
 
 #![expect(clippy::disallowed_methods, reason = "a bench waits for its own tasks")]
 
@@ -54,7 +54,7 @@ fn main() {
 }
 
 fn credentials(ca: &Ca, number: usize) -> Credentials {
-    let peer: PeerName = format!("agent/a{number}").parse().expect("a party");
+    let peer: PeerName = format!("agent/a{number}").parse().expect("a peer name");
     let profile = LeafProfile::new(ca.trust_domain(), &peer, &[], SystemTime::now());
     let leaf = ca.leaf(&profile).expect("a leaf");
     let pem = CredentialPem {
@@ -77,7 +77,7 @@ async fn join_all(ca: &Ca, address: &str, count: usize) {
             (agent, began.elapsed())
         })
     });
-    // Held until all are there.
+    // Kept until all are attached.
     let (mut agents, mut took) = (Vec::new(), Vec::new());
     for joining in joining.collect::<Vec<_>>() {
         let (agent, after) = joining.await.expect("no panic");

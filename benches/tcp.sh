@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A TCP connection through dialback (caller, node, agent: three processes, two encrypted links) beside others on the same machine, interleaved
+# A TCP connection through dialback (caller, node, agent: three processes, two encrypted links) next to others on the same machine, interleaved
 # in one run: only the ratios count.
 #
-#   direct   no relay at all: what the machine can do
+#   direct   no relay at all: the limit of the machine
 #   socat    one process that copies, without encryption
 #   rathole  two processes; its Noise transport, so that it encrypts too (once). Only if `rathole` is in the PATH or RATHOLE names it
 #
@@ -20,23 +20,23 @@ rathole=${RATHOLE:-$(command -v rathole || true)}
 
 work=$(mktemp -d) pids=()
 clean_up() {
-    # The shell would name each process that it ends.
+    # The shell would report each process that it kills.
     exec 2>/dev/null
     for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
     rm -rf "$work"
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
-beside() { "$@" >>"$work/log" 2>&1 </dev/null & pids+=($!); }
-# Until a log says so.
+in_background() { "$@" >>"$work/log" 2>&1 </dev/null & pids+=($!); }
+# Waits until a log has a text.
 wait_for() { for _ in $(seq 200); do grep -q "$2" "$work/$1" 2>/dev/null && return; sleep 0.1; done; cat "$work/$1" >&2; exit 1; }
 
 free=41000
 port() { free=$((free + 1)); while ss -Hltn "sport = :$free" 2>/dev/null | grep -q .; do free=$((free + 1)); done; printf -v "$1" %s "$free"; }
 port iperf; port redis; port socat_iperf; port socat_redis; port control; port rat_iperf; port rat_redis
 
-beside iperf3 -s -B 127.0.0.1 -p "$iperf"
-beside redis-server --port "$redis" --bind 127.0.0.1 --save '' --dir "$work"
+in_background iperf3 -s -B 127.0.0.1 -p "$iperf"
+in_background redis-server --port "$redis" --bind 127.0.0.1 --save '' --dir "$work"
 
 cd "$work"
 for name in $(env | sed -n 's/^\(DIALBACK_[A-Z_]*\)=.*/\1/p'); do unset "$name"; done
@@ -56,12 +56,12 @@ for name in iperf redis; do
     printf -v "dialback_$name" %s "$(sed -n 's/^listening on 127.0.0.1:\([0-9]*\)$/\1/p' "tcp-$name.log" | head -n 1)"
 done
 
-beside socat "TCP-LISTEN:$socat_iperf,bind=127.0.0.1,fork,reuseaddr" "TCP:127.0.0.1:$iperf"
-beside socat "TCP-LISTEN:$socat_redis,bind=127.0.0.1,fork,reuseaddr" "TCP:127.0.0.1:$redis"
+in_background socat "TCP-LISTEN:$socat_iperf,bind=127.0.0.1,fork,reuseaddr" "TCP:127.0.0.1:$iperf"
+in_background socat "TCP-LISTEN:$socat_redis,bind=127.0.0.1,fork,reuseaddr" "TCP:127.0.0.1:$redis"
 
-ways=(direct socat dialback)
+paths=(direct socat dialback)
 if [ -n "$rathole" ]; then
-    ways=(direct socat rathole dialback)
+    paths=(direct socat rathole dialback)
     keys=$("$rathole" --genkey)
     private=$(printf '%s\n' "$keys" | sed -n '2p') public=$(printf '%s\n' "$keys" | sed -n '5p')
     cat >rathole.toml <<TOML
@@ -103,37 +103,37 @@ port_of() {
 }
 # Mbit/s that arrived.
 throughput() {
-    local way=$1
+    local path=$1
     shift
-    iperf3 -J -c 127.0.0.1 -p "$(port_of "$way" iperf)" -t "$seconds" "$@" |
+    iperf3 -J -c 127.0.0.1 -p "$(port_of "$path" iperf)" -t "$seconds" "$@" |
         sed -n '/"sum_received"/,/}/s/.*"bits_per_second":[[:space:]]*\([0-9.e+]*\).*/\1/p' | awk '{ printf "%.0f\n", $1 / 1e6 }'
 }
-# Microseconds of a round trip, the median; requests a second.
+# The median round trip in microseconds; requests per second.
 requests() { redis-benchmark -h 127.0.0.1 -p "$(port_of "$1" redis)" -t get -d 32 --csv -c "$2" -n "$3" | tail -n 1 | tr -d '"'; }
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 for ((round = 1; round <= rounds; round++)); do
-    for way in "${ways[@]}"; do
-        throughput "$way" >>"up.$way"
-        throughput "$way" -R >>"down.$way"
-        throughput "$way" -P 8 >>"eight.$way"
-        requests "$way" 1 3000 | awk -F, '{ print $5 * 1000 }' >>"one.$way"
-        requests "$way" 50 20000 | awk -F, '{ print $2 }' >>"fifty.$way"
-        echo "round $round: $way done" >&2
+    for path in "${paths[@]}"; do
+        throughput "$path" >>"up.$path"
+        throughput "$path" -R >>"down.$path"
+        throughput "$path" -P 8 >>"eight.$path"
+        requests "$path" 1 3000 | awk -F, '{ print $5 * 1000 }' >>"one.$path"
+        requests "$path" 50 20000 | awk -F, '{ print $2 }' >>"fifty.$path"
+        echo "round $round: $path done" >&2
     done
 done
 
 printf '%-10s %12s %12s %14s %14s %14s\n' '' 'up Mbit/s' 'down Mbit/s' '8 up Mbit/s' 'GET p50 us' '50 conns GET/s'
-for way in "${ways[@]}"; do
-    printf '%-10s' "$way"
-    for what in up down eight one fifty; do printf ' %12s ' "$(median "$what.$way")"; done
+for path in "${paths[@]}"; do
+    printf '%-10s' "$path"
+    for what in up down eight one fifty; do printf ' %12s ' "$(median "$what.$path")"; done
     echo
 done
-for way in "${ways[@]}"; do
-    [ "$way" = dialback ] && continue
-    printf 'dialback / %-8s' "$way"
+for path in "${paths[@]}"; do
+    [ "$path" = dialback ] && continue
+    printf 'dialback / %-8s' "$path"
     for what in up down eight one fifty; do
-        awk -v a="$(median "$what.dialback")" -v b="$(median "$what.$way")" 'BEGIN { printf " %11.2fx ", a / b }'
+        awk -v a="$(median "$what.dialback")" -v b="$(median "$what.$path")" 'BEGIN { printf " %11.2fx ", a / b }'
     done
     echo
 done

@@ -1,5 +1,5 @@
-//! What it costs to look at a bearer token, right or wrong, among few and among many. It prints; it
-//! judges nothing.
+//! The cost of checking a bearer token, valid or invalid, in a small and in a large file. It prints
+//! and asserts nothing.
 
 use dialback::tokens::{TokenFile, Tokens};
 use std::{
@@ -15,7 +15,7 @@ fn main() {
     }
 }
 
-/// A file of so many tokens, the last of them good.
+/// A file of this many tokens, the last of them valid.
 fn file_of(count: usize, dir: &std::path::Path) -> (Tokens, String) {
     let path = dir.join("tokens");
     let file = TokenFile::new(&path);

@@ -6,7 +6,7 @@
 
 use dialback::{Agent, Context, Credentials, Status};
 
-// In a program of your own the contract stands in a crate that both sides use.
+// In a real program the contract is in a crate that both sides use.
 dialback::contract! {
     service HelloService {
         fn hello(name: String) -> String;            // on the wire: HelloService/Hello
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     agent.registered(1).await;
     println!("{} is registered with {:?}; Ctrl-C ends it", agent.name(), agent.nodes());
 
-    // Lost links are dialled again for as long as this runs.
+    // Lost links are redialled as long as this runs.
     let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
     agent.run_until(ctrl_c).await;
     Ok(())

@@ -1,4 +1,4 @@
-//! A node that calls every agent that arrives, prints the reply and lets the agent go.
+//! A node that calls every agent that attaches, prints the reply and closes the link.
 //!
 //!     make certs
 //!     cargo run --example hello_node       # in one shell
@@ -6,7 +6,7 @@
 
 use dialback::{Credentials, Node};
 
-// In a program of your own the contract stands in a crate that both sides use.
+// In a real program the contract is in a crate that both sides use.
 dialback::contract! {
     service HelloService {
         fn hello(name: String) -> String;            // on the wire: HelloService/Hello
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder(credentials).listen("[::]:4433").start().await?;
     println!("{} listens on {}; Ctrl-C ends it", node.name(), node.local_addr());
 
-    // An agent comes again after it was let go: it dials for as long as it runs.
+    // An agent reconnects after its link is closed: it dials as long as it runs.
     let mut arrivals = node.arrivals();
     loop {
         let agent = tokio::select! {

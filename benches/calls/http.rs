@@ -1,4 +1,4 @@
-//! The same call over HTTP/1.1 and JSON: connections that stay open, one for each call in flight.
+//! The same call over HTTP/1.1 and JSON: kept connections, one for each call in flight.
 
 use super::Echo;
 use std::{
@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// An echo call through the HTTP door.
+/// An echo call through the HTTP gateway.
 #[derive(Clone)]
 pub(crate) struct HttpEcho {
     at: SocketAddr,
@@ -54,7 +54,7 @@ impl Echo for HttpEcho {
 }
 
 impl Connection {
-    /// The body of the next answer, which has to be a good one.
+    /// The body of the next answer, which must be a success.
     async fn reply(&mut self) -> Vec<u8> {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|part| part == b"\r\n\r\n") {

@@ -27,8 +27,8 @@ fn transport() -> Arc<quinn::TransportConfig> {
 }
 
 impl RawEcho {
-    /// Both ends, linked over loopback with mutual TLS; the dialling one answers, on a runtime of
-    /// its own.
+    /// Both ends, linked over loopback with mutual TLS; the dialling one answers, on its own
+    /// runtime.
     pub(crate) async fn start(responder: &Handle) -> Self {
         let ca = world::Authority::new();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(

@@ -20,9 +20,9 @@ impl Authority {
         Self(Ca::generate("bench.local", SystemTime::now()).expect("a CA"))
     }
 
-    /// Credentials of a party.
+    /// Credentials of a peer.
     pub(crate) fn credentials(&self, peer: &str) -> Credentials {
-        let peer: PeerName = peer.parse().expect("a party");
+        let peer: PeerName = peer.parse().expect("a peer name");
         let hosts: &[&str] = if peer.role == Role::Node { &["localhost"] } else { &[] };
         let leaf = self
             .0
@@ -48,7 +48,7 @@ impl Authority {
     }
 }
 
-/// The parties.
+/// The peers.
 pub(crate) struct World {
     node: Node,
     agent: Agent,
@@ -57,7 +57,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The node on the runtime at hand, agent and caller on the other.
+    /// The node on the current runtime, agent and caller on the other.
     pub(crate) async fn start(responder: &Handle) -> Self {
         let ca = Authority::new();
         let calls = CALLS_IN_FLIGHT as usize;
@@ -95,7 +95,7 @@ impl World {
         Self { node, agent, caller, handle }
     }
 
-    /// A door for HTTP, on the runtime at hand.
+    /// An HTTP gateway on the current runtime.
     pub(crate) async fn gateway(&self) -> Gateway {
         let name = "c".parse().expect("a name");
         let gateway = Gateway::builder(&self.node).listen("127.0.0.1:0").anonymous(name);

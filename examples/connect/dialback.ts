@@ -1,6 +1,6 @@
-// The services behind the agent, as Connect knows services: without a .proto file and without generated code.
+// Describes the agent's services for Connect, without a .proto file and without generated code.
 //
-// dialback's messages are plain JSON. `google.protobuf.Value` is the message whose JSON form is just that: any value, bare.
+// dialback's messages are plain JSON. `google.protobuf.Value` is the message whose JSON form is any bare value.
 
 import { create, createFileRegistry, fromJson, toJson } from "@bufbuild/protobuf";
 import type { JsonValue } from "@bufbuild/protobuf";
@@ -10,7 +10,7 @@ import type { Value } from "@bufbuild/protobuf/wkt";
 
 type Kind = "unary" | "server_streaming";
 
-/** What a typed client needs to know of a service: its methods by their local names. */
+/** The type of a service for a typed client: its methods by their local names. */
 type ServiceOf<Methods extends Record<string, Kind>> = GenService<{
   [Name in keyof Methods & string as Uncapitalize<Name>]: {
     methodKind: Methods[Name];
@@ -42,8 +42,8 @@ export function service<const Methods extends Record<string, Kind>>(name: string
   return found as ServiceOf<Methods>;
 }
 
-/** A JSON value as the message that carries it. */
+/** Wraps a JSON value in a message. */
 export const message = (json: JsonValue): Value => fromJson(ValueSchema, json);
 
-/** The JSON value that a message carries. */
+/** Returns the JSON value of a message. */
 export const json = (message: Value): JsonValue => toJson(ValueSchema, message);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""HelloService for a dialback agent, with Python's standard library and nothing else.
+"""HelloService for a dialback agent, with Python's standard library only.
 
-    python3 hello.py [PORT [GREETING]]        port 0 takes a free one
+    python3 hello.py [PORT [GREETING]]        port 0 picks a free one
 
 The agent sends each call as POST /HelloService/METHOD: a JSON value in, a JSON value out. An error is a status that is not 200 and an object
-with code and message. A stream comes as messages behind five bytes each, and ends with one that says so. That is the Connect protocol.
+with code and message. A stream is a sequence of messages with a five-byte header each; the last one is marked. This is the Connect protocol.
 """
 
 import json
@@ -27,7 +27,7 @@ class Refusal(Exception):
 
 
 class HangUp(Exception):
-    """Nobody waits for the answer any more: the call was dropped, or its deadline has passed."""
+    """The caller no longer waits for the answer: the call was dropped, or its deadline has passed."""
 
 
 def hello(name, call):
@@ -39,7 +39,7 @@ def hello(name, call):
 
 
 def who(_, call):
-    """Who asks, as the agent says. Nobody else can: it takes such headers out of what the caller sends."""
+    """Returns the caller as named by the agent, which removes such headers from a caller's metadata."""
     return {"caller": call.headers["dialback-caller"], "node": call.headers["dialback-node"]}
 
 
@@ -61,7 +61,7 @@ STREAMS = {"Count": count}
 
 
 class Call(BaseHTTPRequestHandler):
-    # Without it each call is a connection of its own.
+    # Without it each call uses a new connection.
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
@@ -115,7 +115,7 @@ class Call(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
 
     def wait(self, seconds):
-        """Waits, but not for one who has gone: the agent closes the connection when nobody waits for the answer."""
+        """Waits, or raises HangUp: the agent closes the connection when the caller no longer waits for the answer."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             readable, _, _ = select.select([self.connection], [], [], left)
@@ -123,7 +123,7 @@ class Call(BaseHTTPRequestHandler):
                 raise HangUp
 
     def log_message(self, *_):
-        """One line a call is enough, and do_POST writes it."""
+        """do_POST already logs one line per call."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// Whoever calls the service: net/rpc over TCP, as if the service were on this machine. It knows nothing of dialback.
+// Command client calls the service with net/rpc over TCP, as if it were on this machine. It contains no dialback code.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// The service in the office: net/rpc over TCP, on a port that only its own machine sees. It knows nothing of dialback.
+// Command server is the service in the office: net/rpc over TCP, on a local port. It contains no dialback code.
 package main
 
 import (
@@ -19,7 +19,7 @@ func (*HelloService) Hello(request string, reply *string) error {
 }
 
 func main() {
-	address := flag.String("listen", "127.0.0.1:1234", "where to listen")
+	address := flag.String("listen", "127.0.0.1:1234", "listen address")
 	flag.Parse()
 	if err := rpc.Register(new(HelloService)); err != nil {
 		log.Fatal(err)

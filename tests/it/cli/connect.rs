@@ -1,5 +1,5 @@
-//! Connect's own client, as npm has it, asks the HTTP door: the TypeScript of `examples/connect`,
-//! type-checked and run.
+//! The official Connect client from npm calls the HTTP gateway: the TypeScript of
+//! `examples/connect`, type-checked and run.
 
 use super::{
     http::CurlSetup,
@@ -11,12 +11,12 @@ use std::{
     process::Command,
 };
 
-/// All that the example is made of.
+/// All files of the example.
 const FILES: [&str; 5] =
     ["package.json", "package-lock.json", "tsconfig.json", "dialback.ts", "main.ts"];
 
-/// The example with what it needs of npm, below the target directory: installed once, and again
-/// when the lock file changes.
+/// The example with its npm packages, below the target directory: installed once, and again when
+/// the lock file changes.
 fn installed() -> PathBuf {
     let npm = program("npm", "npm");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/connect");
@@ -54,7 +54,7 @@ fn the_official_connect_client_calls_streams_and_understands_each_failure() {
     for version in ["1.1", "2"] {
         let mut main = Command::new(program("node", "nodejs"));
         main.arg("out/main.js").current_dir(&dir).env("HTTP", version);
-        main.env("DOOR", &setup.gateway).env("TOKEN", setup.work_dir.read("token"));
+        main.env("GATEWAY", &setup.gateway).env("TOKEN", setup.work_dir.read("token"));
         let output = run(&mut main);
         let (late, others): (Vec<_>, Vec<_>) =
             output.lines().partition(|line| line.starts_with("Sleep: "));
@@ -73,7 +73,7 @@ fn the_official_connect_client_calls_streams_and_understands_each_failure() {
                 "a wrong token: Unauthenticated, \"the token or certificate is not good; the node's log says why\" (not_executed)",
             ]
         );
-        // Whichever clock is first says so: the client's own, or the node's.
+        // Either clock may report it first: the client's own or the node's.
         let is_late = |line: &str| line.starts_with("Sleep: DeadlineExceeded, ");
         assert!(late.len() == 1 && is_late(late[0]) && late[0].contains("(unknown"), "{late:?}");
     }
