@@ -1,5 +1,5 @@
-//! The command line as users have it: the real binary, separate processes, certificates in a
-//! directory of their own.
+//! The command line as users run it: the real binary, separate processes, certificates in a
+//! temporary directory.
 
 mod auditing;
 mod calls;

@@ -1,5 +1,5 @@
-//! The audit log as operators have it: by flag, environment and file, on standard output, opened
-//! again on SIGHUP. And rules that count, as `dialback policy` shows them.
+//! The audit log as operators use it: by flag, environment and file, on standard output, reopened
+//! on SIGHUP. Also rules with quotas, as `dialback policy` shows them.
 
 use super::process::{DialbackProcess, WorkDir, until_has};
 use rustix::process::Signal;
@@ -40,7 +40,7 @@ fn node_and_agent_audit_links_refusals_and_calls_and_reopen_the_file_on_sighup()
     until_has(&dir.path("node.log"), "\"event\":\"call\"");
     fs::rename(dir.path("node.log"), dir.path("node.log.1")).expect("renamed");
     node.signal(Signal::HUP);
-    // The new file is there before anything is written to it.
+    // The new file exists before anything is written to it.
     until_has_file(&dir, "node.log");
     call("ops").expect_out("\"hello:x\"\n");
     agent.signal(Signal::TERM);
@@ -54,17 +54,21 @@ fn node_and_agent_audit_links_refusals_and_calls_and_reopen_the_file_on_sighup()
     for event in ["link_up", "call", "link_down"] {
         assert!(events(&new).iter().any(|have| have == event), "no {event} in {new}");
     }
-    assert!(!new.contains("caller/intern"), "what came before went to the old file: {new}");
-    assert_eq!(events(&of_agent), ["link_up", "link_down"], "calls were not asked for: {of_agent}");
+    assert!(!new.contains("caller/intern"), "earlier events went to the old file: {new}");
+    assert_eq!(
+        events(&of_agent),
+        ["link_up", "link_down"],
+        "calls are not audited by default: {of_agent}"
+    );
     assert!(of_agent.contains("\"by\":\"agent/warehouse\""), "{of_agent}");
 }
 
 fn until_has_file(dir: &WorkDir, name: &str) {
-    // Every file has the empty text once it is there; one that is not is read as empty too, so its
-    // name is looked at.
+    // Every existing file contains the empty text; a missing file also reads as empty, so its
+    // existence is checked.
     let began = std::time::Instant::now();
     while !dir.path(name).exists() {
-        assert!(began.elapsed().as_secs() < 15, "{name} was never opened again");
+        assert!(began.elapsed().as_secs() < 15, "{name} was never reopened");
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
 }

@@ -1,4 +1,4 @@
-//! Calls through three processes: what is printed, and which code they end with.
+//! Calls through three processes: their output and exit codes.
 
 use super::process::{DialbackProcess, RULES, WorkDir, until_has};
 use dialback::{Agent, Context, Credentials, Outbound, Service, Status};
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::{net::UdpSocket, process::Stdio, time::Instant};
 
-/// A node, an agent with the demo, and where the node is.
+/// A node, an agent with the demo, and the address of the node.
 fn world() -> (WorkDir, DialbackProcess, DialbackProcess, String) {
     let dir = WorkDir::new();
     let (node, at) = dir.node();
@@ -170,8 +170,7 @@ fn a_node_that_does_not_answer_ends_with_78_and_the_hint() {
     assert_eq!((&ended.json()["code"], ended.stderr.as_str()), (&json!("UNAVAILABLE"), ""));
 }
 
-/// A UDP port of loopback that refuses what comes from any other address, for as long as the socket
-/// lives.
+/// A UDP port of loopback that refuses packets from any other address while the socket is open.
 fn refusing_port() -> (UdpSocket, String) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.connect("127.0.0.1:9").expect("a peer");
@@ -179,7 +178,7 @@ fn refusing_port() -> (UdpSocket, String) {
     (socket, at)
 }
 
-/// Ends with 78 before the 5 s of silence are over, with one line of ours that holds this text.
+/// Ends with 78 before the idle timeout of 5 s, with one log line of ours that has this text.
 #[track_caller]
 fn ends_at_once(dir: &WorkDir, args: &[&str], text: &str) {
     let started_at = Instant::now();
@@ -253,7 +252,7 @@ fn lists_show_agents_and_their_services() {
     let hello = &one["methods"][0];
     assert_eq!((&hello["name"], &hello["kind"]), (&json!("Hello"), &json!("unary")));
     assert_eq!((&hello["request_schema"]["type"], hello.get("agents")), (&json!("string"), None));
-    // Without an agent: what all of them host, and which.
+    // Without an agent: the methods of all agents, and their hosts.
     let ended = dir.run(&["services", "--node", &at]).expect(0, &[]);
     assert!(
         ended.stdout.contains("Demo/Count          server_stream  warehouse  Streams "),
@@ -264,7 +263,7 @@ fn lists_show_agents_and_their_services() {
     assert_eq!((&hello["name"], &hello["agents"]), (&json!("Hello"), &json!(["warehouse"])));
 }
 
-/// A stream of replies that never ends within the patience of a test.
+/// A stream of replies that lasts longer than any test waits.
 const ENDLESS: [&str; 3] = ["Demo/Count", "-d", r#"{"n":100000000,"interval_ms":0}"#];
 
 #[test]
@@ -304,8 +303,8 @@ fn a_full_pipe_delays_neither_signals_nor_the_deadline() {
     running.end().expect(68, &["error: DEADLINE_EXCEEDED (unknown): "]);
 }
 
-/// Waits until a pipe takes no more. How many bytes it holds by then depends on how they were cut
-/// into writes, each of which may leave the rest of a page empty.
+/// Waits until a pipe is full. Its capacity depends on the sizes of the writes, each of which may
+/// leave the rest of a page empty.
 fn until_full(reader: &std::io::PipeReader) {
     let held = || rustix::io::ioctl_fionread(reader).expect("a pipe");
     let until = Instant::now() + std::time::Duration::from_secs(15);
@@ -351,8 +350,8 @@ fn a_failed_wait_names_the_agent() {
     late.end().expect_out("{\"i\":1}\n{\"i\":2}\n");
 }
 
-/// A service with something beside its messages, before, after and in place of them.
-fn talkative() -> Service {
+/// A service with metadata before, after and in place of its messages.
+fn metadata_service() -> Service {
     fn add(ctx: &Context) {
         ctx.add_reply_metadata("k", "v\u{1b}");
         ctx.add_reply_metadata("k", "w");
@@ -383,7 +382,7 @@ async fn details_metadata_and_trailers_are_printed() {
     let credentials = Credentials::from_dir(dir.path("certs"), "agent-warehouse");
     let agent = Agent::builder(credentials.expect("credentials"))
         .node(at.as_str())
-        .serve(talkative())
+        .serve(metadata_service())
         .start()
         .expect("an agent");
     agent.registered(1).await;

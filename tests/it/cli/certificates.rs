@@ -1,4 +1,4 @@
-//! `dialback certs`: what it says is what it did, and keys are never shown.
+//! `dialback certs`: its output matches its effect, and keys are never printed.
 
 use super::process::WorkDir;
 use dialback::Role;
@@ -52,7 +52,7 @@ fn keys_are_never_printed() {
     }
 }
 
-/// The first words of each line, in one line.
+/// The first word of each line, in one line.
 fn summary(dir: &WorkDir, args: &[&str]) -> String {
     let out = dir.run(&[&["certs"], args].concat()).expect(0, &[]).stdout;
     let summary = out.lines().filter_map(|line| line.split_whitespace().next());
@@ -94,7 +94,7 @@ fn a_new_key_waits_for_its_certificate_while_the_old_one_is_in_use() {
     // A restart before the certificate is back.
     assert_eq!(dir.read(key), before);
     dir.start(&agent).wait_for_line("registered as warehouse");
-    // Signed elsewhere, and copied over the one in use while the agent runs.
+    // Signed elsewhere and copied over the one in use while the agent runs.
     for file in ["ca.pem", "ca.key", "issued.jsonl"] {
         std::fs::create_dir_all(dir.path("office")).expect("made");
         dir.write(&format!("office/{file}"), dir.read(&format!("certs/{file}")));
@@ -121,7 +121,7 @@ fn a_certificate_copied_by_hand_is_paired_with_its_requested_key_at_the_next_sta
         summary(&dir, &["sign", "certs/caller-ops.csr", "caller", "ops"]),
         "renewed renewed next:"
     );
-    // As if the certificate had been signed elsewhere and only it had been brought.
+    // As if the certificate had been signed elsewhere and only it had been copied back.
     dir.write("certs/.caller-ops.key.requested", waiting);
     dir.write("certs/caller-ops.key", old_key);
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -161,7 +161,7 @@ fn names_in_a_refusal_are_quoted_once_by_either_side() {
     assert!(line.contains(domains), "{line}");
 }
 
-/// Runs the script of `make certs-clean` on `certs/` of a place.
+/// Runs the script of `make certs-clean` on `certs/` of a working directory.
 fn clean(dir: &WorkDir) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/certs-clean.sh");
     std::fs::create_dir_all(dir.path("scripts")).expect("made");
@@ -188,7 +188,7 @@ fn certs_clean_removes_only_created_files_tokens_and_pending_keys() {
     }
     std::fs::remove_file(dir.path("certs/agent-warehouse.csr")).expect("removed");
     dir.write("certs/.caller-ops.pem.next", "cut off");
-    // Somebody else's.
+    // A file of another tool.
     let kept =
         ["README.md", ".gitignore", "agent-bought.pem", "agent-bought.key", "my-tokens", "notes"];
     kept.iter().for_each(|name| dir.write(&format!("certs/{name}"), "# Tokens of another kind\n"));
@@ -215,15 +215,15 @@ fn a_revoked_certificate_is_listed_and_rejected_and_only_a_new_one_is_accepted()
     let (_node, at) = dir.node();
     let agent = ["agent", "--demo", "--node", &at];
     dir.start(&agent).wait_for_line("certificate revoked");
-    // A timer that renews brings nobody back.
+    // A renewal timer does not restore a revoked certificate.
     assert_eq!(summary(&dir, &["renew", "--force"]), "revoked renewed renewed kept next:");
     dir.start(&agent).wait_for_line("certificate revoked");
     assert_eq!(summary(&dir, &["issue", "agent", "warehouse"]), "renewed renewed next:");
     dir.start(&agent).wait_for_line("registered as warehouse");
 }
 
-/// Issues a certificate that expired before now: the record and the file of a party that was
-/// retired, or was forgotten.
+/// Issues a certificate that has expired: the record and the file of a peer that was retired or
+/// forgotten.
 fn issue_expired(dir: &WorkDir, name: &str) {
     use dialback::certs::{CertsDir, LeafRequest};
     let then = SystemTime::now() - Duration::from_secs(10 * 24 * 3600);
@@ -246,7 +246,7 @@ fn renew_names_an_expired_certificate_and_renews_it_only_with_expired() {
     let renew = ["renew", "agent", "retired", "--expired"];
     assert_eq!(summary(&dir, &renew), "renewed kept next:");
     assert_ne!(dir.read("certs/agent-retired.pem"), before);
-    // Removing the certificate retires the party: nothing is said of it any more.
+    // Removing the certificate retires the peer: it is not mentioned any more.
     std::fs::remove_file(dir.path("certs/agent-retired.pem")).expect("removed");
     let output = dir.run(&["certs", "renew"]).expect(0, &[]).stdout;
     assert!(!output.contains("retired"), "{output}");
@@ -267,7 +267,7 @@ fn nodes_may_have_a_separate_ca_and_swapped_files_are_detected() {
     let (_node, at) = dir.listening(&[&node[..], &apart].concat());
     let agent = ["agent", "--demo", "--node", &at, "--cert", "certs/agent-warehouse.pem"];
     dir.start(&[&agent[..], &apart].concat()).wait_for_line("registered as warehouse");
-    // The node edge-1 is of the CA of agents: with the CAs apart it is none.
+    // The node edge-1 is of the CA of agents: with separate CAs it is not a node.
     let edge = ["node", "--listen", "127.0.0.1:0", "--cert", "certs/node-edge-1.pem"];
     dir.run(&[&edge[..], &apart].concat()).expect(2, &["are not swapped"]);
     let (_false_node, at) = dir.listening(&edge);

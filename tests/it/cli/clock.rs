@@ -1,5 +1,5 @@
-//! Machines whose clock is behind when they start: a certificate that is not valid yet makes
-//! commands that stay wait, and ends others.
+//! Machines with a slow clock at start: a certificate that is not valid yet makes long-running
+//! commands wait and ends others.
 
 use super::process::{DialbackProcess, WorkDir};
 use crate::world::{RawNode, World};
@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 const HOUR: Duration = Duration::from_secs(3_600);
 const WAITS: &str = "not started yet, retrying";
 
-/// Replaces the certificate and the key of a party by ones that are valid from now on, or later.
+/// Replaces the certificate and the key of a peer by ones that are valid from now on, or later.
 fn valid_in(dir: &WorkDir, peer: &str, later: Duration) {
     let ca = dir.certs("certs").ca().expect("a CA");
     let (now, file) = (SystemTime::now(), peer.replace('/', "-"));
-    let peer: PeerName = peer.parse().expect("a party");
+    let peer: PeerName = peer.parse().expect("a peer name");
     let hosts: &[&str] = if file.starts_with("node") { &["localhost", "127.0.0.1"] } else { &[] };
     let profile = LeafProfile::new(ca.trust_domain(), &peer, hosts, now);
     let not_before = if later.is_zero() { now - HOUR } else { now + later };
@@ -27,7 +27,7 @@ fn valid_in(dir: &WorkDir, peer: &str, later: Duration) {
     dir.write(&format!("certs/{file}.pem"), leaf.cert);
 }
 
-/// It waits, and says why.
+/// It waits and logs the reason.
 #[track_caller]
 fn waits(command: &mut DialbackProcess) {
     let line = command.wait_for_line(WAITS);
@@ -111,7 +111,7 @@ fn files_replaced_while_an_agent_waits_are_reloaded_with_and_without_sighup() {
         valid_in(&dir, "agent/warehouse", HOUR);
         let mut agent = dir.start(&["agent", "--demo", "--node", &at]);
         waits(&mut agent);
-        // What does not fit does not end the wait: somebody may be about to write the other half.
+        // A mismatching pair does not end the wait: the other file may be about to be written.
         dir.write("certs/agent-warehouse.pem", "");
         agent.signal(Signal::HUP);
         agent.wait_for_line("agent-warehouse.pem holds no certificate");
@@ -134,7 +134,7 @@ fn a_file_with_another_fault_still_ends_a_start() {
 #[test]
 fn an_enroller_waits_until_its_ca_is_valid() {
     let dir = WorkDir::empty();
-    // A CA begins an hour before it is made.
+    // The validity of a CA begins an hour before its creation.
     let then = SystemTime::now() + HOUR + Duration::from_secs(3);
     dir.certs("ca").init(&InitOptions::default(), then).expect("a CA");
     let mut enroller = dir.start(&["enroll", "--ca-dir", "ca", "--listen", "127.0.0.1:0"]);
@@ -148,7 +148,7 @@ fn an_enroller_waits_until_its_ca_is_valid() {
 async fn a_tcp_port_waits_until_the_nodes_certificate_is_valid_and_a_call_does_not() {
     let (dir, world) = (WorkDir::new(), World::new());
     let (ca, now) = (dir.certs("certs").ca().expect("a CA"), SystemTime::now());
-    let node = "node/edge-1".parse().expect("a party");
+    let node = "node/edge-1".parse().expect("a peer name");
     let profile = LeafProfile::new(ca.trust_domain(), &node, &["127.0.0.1"], now);
     let early = ca.leaf(&LeafProfile { not_before: now + HOUR, ..profile }).expect("signed");
     let raw = RawNode::presenting(&world.credentials("node/any"), &early);

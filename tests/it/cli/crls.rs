@@ -1,5 +1,4 @@
-//! Revocation lists that are missing: refused where there was one, unless it is said that there is
-//! none.
+//! Missing CRLs: an error where there was one, unless the configuration says that there is none.
 
 use super::process::{DialbackProcess, WorkDir};
 use std::{fs, process::Command};
@@ -62,7 +61,7 @@ fn every_role_starts_without_a_crl_where_flag_environment_or_file_say_so() {
     dir.listening(&[&node[..], &["--config", "gone.toml", "--crl", "none"]].concat());
     let call = ["call", "a", "A/b", "--timeout", "100ms", "--node", &at];
     dir.run(&[&call[..], &["--crl", "none"]].concat()).expect(78, &["UNAVAILABLE"]);
-    // A flag goes before the file in this as well, and a scope needs a list.
+    // The flag overrides the file here as well, and a scope needs a CRL.
     dir.run(&[&node[..], &["--config", "none.toml", "--crl", "gone.pem"]].concat())
         .expect(2, &["gone.pem does not exist"]);
     dir.run(&[&node[..], &["--crl", "none", "--crl-scope", "chain"]].concat())

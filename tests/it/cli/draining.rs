@@ -1,5 +1,5 @@
-//! Stopping processes that are at work: what is in flight is answered, what is new was not
-//! executed, and the exit code is 0.
+//! Stopping processes under load: calls in flight are answered, new ones are not executed, and the
+//! exit code is 0.
 
 use super::process::{DialbackProcess, WorkDir, until_has};
 use crate::world::{Background, check_status, soon, spawn};
@@ -7,7 +7,7 @@ use dialback::{Callee, Caller, Code, Credentials, Outcome, Status};
 use rustix::process::Signal;
 use std::{future::IntoFuture, time::Duration};
 
-/// Calls in flight when the signal comes, on two links: a caller link has room for 128.
+/// Calls in flight at the signal, on two links: a caller link has room for 128.
 const CALLS: usize = 200;
 
 /// No call takes longer.
@@ -44,8 +44,8 @@ async fn in_flight(dir: &WorkDir, callers: &[Caller; 2]) -> Vec<Background<Resul
     calls
 }
 
-/// A call that comes too late ends with UNAVAILABLE and was not executed. Those that come before
-/// the side has begun to leave are answered.
+/// A call that arrives too late ends with UNAVAILABLE and is not executed. Calls that arrive before
+/// the side has begun to drain are answered.
 async fn refused(caller: &Caller) {
     loop {
         let call = append(&warehouse(caller), "early", 0).timeout(Duration::from_secs(1));
@@ -65,7 +65,7 @@ async fn all_answered(calls: Vec<Background<Result<(), Status>>>) {
     }
 }
 
-/// Each ran once and to its end, and none that came late ran at all.
+/// Each ran once and to its end, and no late call ran at all.
 fn check_ledger(dir: &WorkDir) {
     let ledger = dir.read("ledger.txt");
     for n in 0..CALLS {
@@ -86,7 +86,7 @@ async fn a_stopped_agent_answers_two_hundred_calls_and_exits_with_0() {
     let calls = in_flight(&dir, &callers).await;
     agent.signal(Signal::TERM);
     agent.wait_for_line("SIGTERM received: shutting down");
-    // The node has heard of it, and the calls are still in flight.
+    // The node knows of it, and the calls are still in flight.
     node.wait_for_line("is draining");
     let agents = soon("a list", callers[0].agents()).await.expect("a list");
     assert!(agents[0].attached && agents[0].draining, "{agents:?}");
@@ -111,8 +111,9 @@ async fn a_stopped_node_answers_two_hundred_calls_and_everyone_finds_the_next_no
     all_answered(calls).await;
     node.end().expect(0, &["stopped"]);
     let (_next, _) = dir.listening(&["node", "--listen", &at, "--policy", "rules.toml"]);
-    // It was made while the old node was leaving. The new one may have the caller before the agent.
-    match soon("the patient call ends", waits).await {
+    // It was made while the old node was draining. The new one may have the caller before the
+    // agent.
+    match soon("the long-waiting call ends", waits).await {
         Ok(()) => {}
         Err(status) => assert!(status.is_safe_to_retry(), "{status}"),
     }
@@ -134,9 +135,9 @@ fn a_second_signal_aborts_an_agents_calls() {
     agent.end().expect(1, &[]);
 }
 
-/// A process that is signalled twice with a call in flight ends with exit code 1, and the waiter
-/// for the call knows at once that it was cut off: not by the silence of the link, 12 s later.
-async fn second_signal_cuts_off(dir: &WorkDir, at: &str, mut stops: DialbackProcess, text: &str) {
+/// A process that is signalled twice with a call in flight ends with exit code 1, and the caller
+/// learns at once that the call was aborted, not by the idle timeout of the link 12 s later.
+async fn second_signal_aborts(dir: &WorkDir, at: &str, mut stops: DialbackProcess, text: &str) {
     let [caller, _] = callers(dir, at).await;
     let call = spawn(append(&warehouse(&caller), "held", 60_000).into_future());
     until_has(&dir.path("ledger.txt"), "started held\n");
@@ -145,7 +146,7 @@ async fn second_signal_cuts_off(dir: &WorkDir, at: &str, mut stops: DialbackProc
     stops.signal_until_line(Signal::TERM, "error: SIGTERM received while shutting down");
     stops.end().expect(1, &["calls in flight were aborted"]);
     let ended = tokio::time::timeout(Duration::from_secs(4), call).await;
-    let status = ended.expect("the caller was not told").expect_err("it was cut off");
+    let status = ended.expect("the caller got no outcome").expect_err("it was aborted");
     assert!(status.message().contains(text), "{status}");
     check_status::<()>(Err(status), Code::Unavailable, Outcome::Unknown);
 }
@@ -156,7 +157,7 @@ async fn an_agent_that_is_signalled_twice_reports_its_aborted_calls() {
     let (_node, at) = dir.node();
     let agent = dir.agent(&at);
     let text = "the link to agent/warehouse was lost: the peer closed the link with DRAINED";
-    second_signal_cuts_off(&dir, &at, agent, text).await;
+    second_signal_aborts(&dir, &at, agent, text).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,6 +166,6 @@ async fn a_node_that_is_signalled_twice_notifies_callers_and_agents() {
     let (node, at) = dir.node();
     let mut agent = dir.agent(&at);
     let text = "the link to node/edge-1 was lost: the peer closed the link with DRAINED";
-    second_signal_cuts_off(&dir, &at, node, text).await;
+    second_signal_aborts(&dir, &at, node, text).await;
     agent.wait_for_line("closed the link with DRAINED: the node stops");
 }

@@ -1,5 +1,5 @@
-//! Enrolment as users have it: an enroller beside the CA, a token, a machine that joins, an agent
-//! that renews by itself.
+//! Enrolment as users have it: an enroller at the CA, a token, a machine that joins, an agent that
+//! renews automatically.
 
 use super::process::{CommandOutput, DialbackProcess, WorkDir};
 use dialback::{
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// An enroller whose CA lies in `ca/`, and where it is dialled.
+/// An enroller with the CA in `ca/`, and its address.
 fn enroller(dir: &WorkDir, leaf_ttl: &str) -> (DialbackProcess, String) {
     dir.make_ca("ca");
     let args = ["enroll", "--listen", "127.0.0.1:0", "--ca-dir", "ca", "--leaf-ttl", leaf_ttl];
@@ -123,7 +123,7 @@ fn a_machine_that_was_off_for_too_long_logs_that_it_needs_a_new_token() {
     let dir = WorkDir::empty();
     dir.make_ca("ca");
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-    let peer: PeerName = "agent/warehouse".parse().expect("a party");
+    let peer: PeerName = "agent/warehouse".parse().expect("a peer name");
     let ca = dir.certs("ca").ca().expect("a CA");
     let profile = LeafProfile {
         not_before: now - 2 * hour,

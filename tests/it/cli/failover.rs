@@ -1,6 +1,6 @@
-//! Two agents behind one service of the HTTP door, as processes with their ledgers on disk. One is
-//! killed under load: the calls that were with it fail, all others do not, and what each asker was
-//! told is true.
+//! Two agents behind one service of the HTTP gateway, as processes with their ledgers on disk. One
+//! is killed under load: its calls in flight fail, all others do not, and every reported outcome is
+//! true.
 
 use super::process::{DialbackProcess, WorkDir};
 use crate::{
@@ -19,13 +19,13 @@ use std::{
     time::Duration,
 };
 
-/// Between two requests: 50 in a second.
+/// The time between two requests: 50 in a second.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a handler works, so that some calls are always in flight on either agent.
+/// The run time of a handler, so that some calls are always in flight on either agent.
 const CALL_MS: u64 = 200;
 
-/// A link is known to be lost within five seconds.
+/// A lost link is detected within five seconds.
 const LIMITS: &str =
     "[limits]\nheartbeat_every = \"1s\"\nheartbeat_lost = \"4s\"\nidle_max = \"5s\"\n";
 
@@ -44,7 +44,7 @@ agent = \"warehouse-*\"
 service = \"Demo\"
 ";
 
-/// A node with a door, and two agents that answer for one service.
+/// A node with a gateway, and two agents that answer for one service.
 struct FailoverSetup {
     dir: WorkDir,
     node: DialbackProcess,
@@ -82,7 +82,7 @@ impl FailoverSetup {
     }
 }
 
-/// Requests at a steady pace, each on a connection of its own, and what became of them.
+/// Requests at a steady rate, each on its own connection, and their outcomes.
 struct Load {
     gateway: SocketAddr,
     token: String,
@@ -112,7 +112,7 @@ impl Load {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
-    /// Asks until it is told to end, and waits until all are answered.
+    /// Sends requests until `end`, and waits until all are answered.
     async fn run(self: Arc<Self>) {
         let mut interval = tokio::time::interval(REQUEST_INTERVAL);
         let mut requests: Vec<Background<()>> = Vec::new();
@@ -147,19 +147,19 @@ impl Load {
     }
 }
 
-/// Kills one of the agents when so many were asked, and ends the load when so many were and the
-/// node knows of it.
-async fn play(killed_at: usize, ends_at: usize) {
+/// Kills one of the agents after `killed_at` requests, and ends the load after `ends_at` once the
+/// node has detected the loss.
+async fn run_failover(killed_at: usize, ends_at: usize) {
     let _turn = take_turn().await;
     let mut setup = FailoverSetup::new();
     let load = setup.load.clone();
     let running = spawn(load.clone().run());
-    until("the load is on", || load.sent() >= killed_at).await;
+    until("the load runs", || load.sent() >= killed_at).await;
     setup.agents[0].signal(Signal::KILL);
     println!("killed after {} requests", load.sent());
     setup.node.wait_for_line("agent/warehouse-1 disconnected");
     let known = load.sent();
-    until("it goes on", || load.sent() >= ends_at.max(known + 25)).await;
+    until("the load continues", || load.sent() >= ends_at.max(known + 25)).await;
     load.end();
     soon("all are answered", running).await;
 
@@ -170,10 +170,10 @@ async fn play(killed_at: usize, ends_at: usize) {
     for number in &failed {
         let id = format!("call-{number}");
         assert_eq!(of_the_other.count(&id).started(), 0, "{id} failed, but not on the killed one");
-        assert!(*number <= known, "{id} was asked when the loss was known");
+        assert!(*number <= known, "{id} was sent after the loss was detected");
     }
     let (killed_ran, other_ran) = (of_the_killed.ids().count(), of_the_other.ids().count());
-    assert!(killed_ran >= killed_at / 4 && other_ran >= killed_at / 4, "both have had their part");
+    assert!(killed_ran >= killed_at / 4 && other_ran >= killed_at / 4, "both have had calls");
     let mut ledger = of_the_killed;
     ledger.add(of_the_other);
     let verdict = load.oracle.verify(&ledger);
@@ -181,16 +181,16 @@ async fn play(killed_at: usize, ends_at: usize) {
     verdict.expect_true();
     let [ok, unknown] = [Outcome::Ok, Outcome::Unknown].map(|outcome| load.oracle.count(outcome));
     assert!(unknown > 0, "nothing was in flight when it was killed");
-    assert_eq!(ok + unknown, load.sent(), "what was not executed went to the other agent");
+    assert_eq!(ok + unknown, load.sent(), "calls that were not executed moved to the other agent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_calls_on_a_killed_agent_fail_and_the_other_agent_takes_the_rest() {
-    play(50, 100).await;
+    run_failover(50, 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
 async fn only_calls_on_a_killed_agent_fail_in_twenty_seconds_of_load() {
-    play(500, 1_000).await;
+    run_failover(500, 1_000).await;
 }

@@ -1,4 +1,4 @@
-//! Config files, rules, and what goes before what: flag, environment, file.
+//! Config files, rules, and precedence: flag, environment, file.
 
 use super::process::{DialbackProcess, WorkDir};
 

@@ -1,5 +1,5 @@
-//! A Python service behind an agent, all as processes: what callers get of it, and what becomes of
-//! their calls when it is killed or hangs.
+//! A Python service behind an agent, all as processes: the results for callers, also when it is
+//! killed or hangs.
 
 use super::process::{CommandOutput, DialbackProcess, WorkDir, until_has};
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use std::{
 
 const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/hello.py");
 
-/// The service of the example on a port, 0 for a free one, and where it is.
+/// The service of the example on a port, 0 for a free one, and its address.
 fn python(port: &str, greeting: &str) -> (DialbackProcess, String) {
     let mut command = Command::new("python3");
     command.args([HELLO, port, greeting]);
@@ -122,7 +122,7 @@ fn a_hanging_service_sees_the_deadline_and_ctrl_c_as_a_closed_connection() {
     service.wait_for_line("hung up: Sleep");
 }
 
-/// What an agent's file says, of a service that is forwarded there.
+/// The agent's config for a service that is forwarded there.
 fn file(at: &str, service: &str, url: &str) -> String {
     format!("nodes = [\"{at}\"]\n[[service]]\nname = \"{service}\"\nforward = \"{url}\"\n")
 }

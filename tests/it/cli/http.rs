@@ -1,4 +1,4 @@
-//! The HTTP door of the real binary, asked by a real curl.
+//! The HTTP gateway of the real binary, called by a real curl.
 
 use super::process::{DialbackProcess, WorkDir, until_has};
 use rustix::process::Signal;
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What curl says of one request.
+/// The result of one request by curl.
 #[derive(Debug)]
 struct CurlReply {
     status: u16,
@@ -28,7 +28,7 @@ impl CurlReply {
         self
     }
 
-    /// The code of an error in Connect's shape.
+    /// The code of an error in Connect's format.
     #[track_caller]
     fn code(&self) -> String {
         let error: Value = serde_json::from_slice(&self.body).expect("JSON");
@@ -36,7 +36,7 @@ impl CurlReply {
     }
 }
 
-/// A node with a door, and an agent behind it.
+/// A node with a gateway and an agent.
 pub(super) struct CurlSetup {
     pub(super) work_dir: WorkDir,
     node: DialbackProcess,
@@ -45,7 +45,7 @@ pub(super) struct CurlSetup {
     client: Client,
 }
 
-/// Where curl runs, and what it asks.
+/// The directory and the URL for curl.
 #[derive(Clone)]
 pub(super) struct Client {
     dir: PathBuf,
@@ -61,7 +61,8 @@ impl std::ops::Deref for CurlSetup {
 }
 
 impl CurlSetup {
-    /// The door lets in whoever has a token, and on loopback also whoever shows nothing: as `ops`.
+    /// The gateway accepts every client with a token, and on loopback also clients without one as
+    /// `ops`.
     pub(super) fn new(gateway: &str) -> Self {
         let work_dir = WorkDir::new();
         let created = work_dir.run(&["token", "create", "ops", "--ttl", "1h", "--file", "tokens"]);
@@ -87,7 +88,7 @@ impl CurlSetup {
 }
 
 impl Client {
-    /// One request by curl, to a path of the agent's.
+    /// One request by curl to a path of the agent.
     fn curl(&self, path: &str, args: &[&str]) -> CurlReply {
         let url = format!("{}/v1/agents/warehouse/{path}", self.gateway);
         let mut command = Command::new("curl");
@@ -206,7 +207,7 @@ fn tokens_are_reloaded_while_the_node_runs_and_a_broken_file_changes_nothing() {
     let until = |setup: &CurlSetup, status| {
         let began = Instant::now();
         while hello(setup) != status {
-            assert!(began.elapsed() < Duration::from_secs(20), "it did not come to {status}");
+            assert!(began.elapsed() < Duration::from_secs(20), "it never reached {status}");
         }
     };
     until(&setup, 401);
@@ -279,7 +280,7 @@ fn no_token_is_in_any_log_at_trace_level_nor_in_the_audit_log() {
     let shown = format!("{}{}{}", ended.stdout, ended.stderr, work_dir.read("audit.log"));
     assert!(shown.contains("http_refused"), "{shown}");
     for secret in [&token, &wrong] {
-        // A digest or a part would do somebody good, too.
-        assert!(!shown.contains(&secret[5..20]), "a token was shown");
+        // A digest or a part of it would be useful to an attacker, too.
+        assert!(!shown.contains(&secret[5..20]), "a token was printed");
     }
 }

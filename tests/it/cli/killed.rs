@@ -1,4 +1,4 @@
-//! A real agent, killed by SIGKILL, with its ledger on disk: what callers are told afterwards is
+//! A real agent, killed by SIGKILL, with its ledger on disk: every outcome that callers get is
 //! true.
 
 use super::process::{WorkDir, until_has};
@@ -14,7 +14,7 @@ struct Append<'a> {
     ms: u64,
 }
 
-/// Starts calls of `Demo/Append` that take so long.
+/// Starts calls of `Demo/Append` that take this long.
 fn ask(callee: &Callee, oracle: &Arc<Oracle>, what: &str, ms: u64) -> Vec<Background<()>> {
     let ids = (0..20).map(|n| format!("{what}-{n}"));
     ids.map(|id| {

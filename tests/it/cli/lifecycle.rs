@@ -1,4 +1,4 @@
-//! Nodes and agents that stay: what they log, how they are stopped, whom they refuse.
+//! Long-running nodes and agents: their logs, how they stop, and which peers they reject.
 
 use super::process::{WorkDir, until_has};
 use dialback::Role;
@@ -62,7 +62,8 @@ fn a_second_signal_aborts_calls_in_flight() {
     node.signal(Signal::INT);
     node.wait_for_line("SIGINT received: shutting down");
     let started_at = Instant::now();
-    // At once it is the same signal, as from a terminal and a supervisor; later it is a second one.
+    // A repeated signal at once counts as the same, as from a terminal and a supervisor; later it
+    // counts as a second one.
     node.signal_until_line(Signal::TERM, "error: SIGTERM received while shutting down");
     assert!(started_at.elapsed().as_millis() >= 200, "{:?}", started_at.elapsed());
     node.end().expect(1, &[]);
@@ -178,7 +179,7 @@ fn a_node_whose_stderr_is_not_read_keeps_running_and_stops_on_sigterm() {
         reader.read_line(&mut line).expect("a line");
     }
     let at = line.split("listens on ").nth(1).expect("an address").trim().to_owned();
-    // From here on nobody reads.
+    // From here on nothing reads the pipe.
     let _agent = work_dir.agent(&at);
     let call = || {
         let hello = ["warehouse", "HelloService/Hello", "-d", "\"x\"", "--timeout", "10s"];
@@ -203,7 +204,7 @@ fn a_node_whose_stderr_is_not_read_keeps_running_and_stops_on_sigterm() {
     assert_eq!(code, Some(0));
 }
 
-/// A process whose error output nobody reads.
+/// A process whose standard error is not read.
 struct Unread(std::process::Child);
 
 impl Drop for Unread {

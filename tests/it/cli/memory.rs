@@ -1,4 +1,4 @@
-//! What large messages cost the processes that convert them between JSON and CBOR.
+//! Memory use of the processes that convert large messages between JSON and CBOR.
 
 use super::process::{DialbackProcess, RULES, WorkDir};
 use std::{
@@ -11,10 +11,10 @@ use std::{
 /// 4 MiB of the smallest maps, which were 900 MiB as a tree of values.
 const MAPS: usize = 1_398_000;
 
-/// More than a process has at rest, and three times the bytes of a message.
+/// The memory of an idle process plus three times the bytes of a message.
 const PEAK_MIB_MAX: u64 = 64;
 
-/// A local HTTP server that answers each request with `null`, and tells the bytes of its body.
+/// A local HTTP server that answers each request with `null` and counts the bytes of its body.
 fn upstream() -> (String, mpsc::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -29,7 +29,7 @@ fn upstream() -> (String, mpsc::Receiver<usize>) {
     (url, taken)
 }
 
-/// Takes one request, and gives the bytes of its body.
+/// Reads one request and returns the bytes of its body.
 fn take(mut stream: TcpStream) -> usize {
     let (mut bytes, mut piece) = (Vec::new(), vec![0; 1 << 20]);
     let (head, length) = loop {
@@ -52,7 +52,7 @@ fn take(mut stream: TcpStream) -> usize {
     length
 }
 
-/// One POST, and the status of its answer.
+/// One POST and the status of its answer.
 fn post(gateway: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
     let at = gateway.trim_start_matches("http://");
     let mut stream = TcpStream::connect(at).expect("a connection");
@@ -69,7 +69,7 @@ fn post(gateway: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
     status.parse().unwrap_or_else(|_| panic!("{answer}"))
 }
 
-/// The most memory that a process has had.
+/// The peak memory of a process.
 fn peak_mib(process: &DialbackProcess) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()));
     let status = status.expect("the status of a process");

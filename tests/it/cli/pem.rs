@@ -1,5 +1,5 @@
-//! PEM files as other tools, editors and mail programs leave them: what can be read is read, and of
-//! the rest it is said what it is.
+//! PEM files as other tools, editors and mail programs write them: readable files are read, and
+//! others are described.
 
 use super::process::{CommandOutput, WorkDir};
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
@@ -10,18 +10,18 @@ const CA: &str = "certs/ca.pem";
 const CRL: &str = "certs/crl.pem";
 const FILES: [&str; 4] = [CERT, KEY, CA, CRL];
 
-/// A call to a port where nobody listens: it gets as far as that if the files could be read.
+/// A call to a port without a listener: it gets that far if the files could be read.
 fn call(dir: &WorkDir) -> CommandOutput {
     dir.run(&["call", "a", "A/b", "--node", "127.0.0.1:1", "--timeout", "100ms"])
 }
 
-/// Writes a file as it is, and private.
+/// Writes a file unchanged and private.
 fn put(dir: &WorkDir, name: &str, bytes: &[u8]) {
     dir.write(name, bytes);
     fs::set_permissions(dir.path(name), fs::Permissions::from_mode(0o600)).expect("changed");
 }
 
-/// What is made of each of the four files, one after the other, and put back.
+/// Changes each of the four files, one after the other, checks the result, and restores the file.
 fn for_each_file(change: impl Fn(&str) -> Vec<u8>, check: impl Fn(&str, CommandOutput)) {
     let dir = WorkDir::new();
     for file in FILES {
@@ -101,7 +101,7 @@ fn a_certificate_and_its_key_may_share_a_file_and_older_labels_are_accepted() {
 #[test]
 fn a_begin_that_does_not_start_its_line_is_reported_with_its_line() {
     let changed = |from: &'static str, to: &'static str| {
-        // A whole block follows, so that something is found.
+        // A complete block follows, so that something is found.
         move |whole: &str| (whole.replacen(from, to, 1) + whole).into()
     };
     refused(changed("-----BEGIN", " -----BEGIN"), &["line 1", "indented"]);
@@ -181,7 +181,7 @@ fn an_unsupported_key_is_not_reported_as_damaged() {
         put(&dir, KEY, dir.read("k").as_bytes());
         let ended = call(&dir).expect(2, &[&["error: ", KEY, " cannot be used"], texts].concat());
         assert!(!ended.stderr.contains("damaged"), "{ended:#?}");
-        // A command that keeps what is good does not write over it either.
+        // A command that keeps valid files does not overwrite it either.
         let issue = ["certs", "issue", "caller", "ops"];
         dir.run(&issue).expect(2, &[&[KEY, "cannot be used"], texts].concat());
         assert_eq!(dir.read(KEY), dir.read("k"));

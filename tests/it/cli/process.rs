@@ -1,5 +1,4 @@
-//! Runs the binary in a directory of its own, and waits for what it says rather than for time to
-//! pass.
+//! Runs the binary in a temporary directory and waits for its output, never for time to pass.
 
 use dialback::{
     Name, Role,
@@ -15,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Nothing here takes longer on a machine that is not broken.
+/// Nothing here takes longer on a working machine.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// Rules as in `examples/first/node.toml`.
@@ -24,7 +23,7 @@ pub(super) const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmet
 /// A working directory with `certs/` for node edge-1, agent warehouse and caller ops.
 pub(super) struct WorkDir(tempfile::TempDir);
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(super) struct CommandOutput {
     pub(super) code: Option<i32>,
@@ -75,7 +74,7 @@ impl WorkDir {
         self.certs(dir).issue(&request, SystemTime::now()).expect("issued");
     }
 
-    /// The binary in this directory, with nothing of ours in its environment.
+    /// The binary in this directory, without our variables in its environment.
     pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dialback"));
         let foreign = std::env::vars_os().map(|(name, _)| name);
@@ -101,7 +100,7 @@ impl WorkDir {
         self.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"])
     }
 
-    /// A node with these arguments, and where it is dialled.
+    /// A node with these arguments, and its address.
     pub(super) fn listening(&self, args: &[&str]) -> (DialbackProcess, String) {
         let mut node = self.start(args);
         let line = node.wait_for_line("listens on ");
@@ -117,7 +116,7 @@ impl WorkDir {
     }
 }
 
-/// A process that was started here, and is ended here whatever happens.
+/// A process that is killed when it is dropped.
 pub(super) struct DialbackProcess {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -152,17 +151,17 @@ impl DialbackProcess {
                         return line;
                     }
                 }
-                Err(_) => panic!("{text:?} was not said, but: {:#?}", self.seen),
+                Err(_) => panic!("{text:?} was not logged, but: {:#?}", self.seen),
             }
         }
     }
 
-    /// Sends a signal again and again until a line has this text.
+    /// Sends a signal repeatedly until a line has this text.
     #[track_caller]
     pub(super) fn signal_until_line(&mut self, signal: rustix::process::Signal, text: &str) {
         let until = Instant::now() + WAIT_MAX;
         while !self.seen.iter().any(|line| line.contains(text)) {
-            assert!(Instant::now() < until, "{text:?} was not said, but: {:#?}", self.seen);
+            assert!(Instant::now() < until, "{text:?} was not logged, but: {:#?}", self.seen);
             self.signal(signal);
             if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(10)) {
                 self.seen.push(line);
@@ -170,7 +169,7 @@ impl DialbackProcess {
         }
     }
 
-    /// The number of the process.
+    /// The process id.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -185,8 +184,8 @@ impl DialbackProcess {
         rustix::process::kill_process(self.pid(), signal).expect("sent");
     }
 
-    /// Has it stand still, until SIGCONT; returns once every thread of it does, which SIGSTOP alone
-    /// does not wait for.
+    /// Suspends it until SIGCONT; returns once every thread is suspended, which SIGSTOP alone does
+    /// not wait for.
     pub(super) fn stop(&self) {
         use rustix::process::{Signal, WaitOptions, waitpid};
         self.signal(Signal::STOP);
@@ -233,7 +232,7 @@ fn lines_of(stderr: ChildStderr) -> mpsc::Receiver<String> {
     receive
 }
 
-/// Waits until a file has this text: a state, looked at again and again.
+/// Polls until a file has this text.
 #[track_caller]
 pub(super) fn until_has(path: &Path, text: &str) {
     let until = Instant::now() + WAIT_MAX;
@@ -254,7 +253,7 @@ impl CommandOutput {
         self
     }
 
-    /// It ended well and printed exactly this.
+    /// It succeeded and printed exactly this.
     #[track_caller]
     pub(super) fn expect_out(self, stdout: &str) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(0), stdout), "{}", self.stderr);

@@ -1,8 +1,8 @@
-//! Programs that know nothing of dialback, over `[[tcp]]` and `dialback tcp`: Go's net/rpc,
+//! Programs without support for dialback, over `[[tcp]]` and `dialback tcp`: Go's net/rpc,
 //! PostgreSQL and Redis.
 //!
-//! They are installed by `make test`. Where one is missing its test fails and says so: a test that
-//! is skipped looks like one that passed.
+//! `make test` installs them. Where one is missing its test fails and names it: a skipped test
+//! looks like one that passed.
 
 use super::process::{DialbackProcess, WorkDir};
 use std::{
@@ -17,7 +17,7 @@ use std::{
 
 const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"tcp:*\"\n";
 
-/// A program of the system, or the end of the test with what to install.
+/// A program of the system; fails the test with the package to install.
 #[track_caller]
 pub(super) fn program(name: &str, package: &str) -> PathBuf {
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -46,7 +46,7 @@ impl Drop for Beside {
     }
 }
 
-/// Runs a command to its end, which has to be a good one, and gives what it printed.
+/// Runs a command, expects success and returns its output.
 #[track_caller]
 pub(super) fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("started");
@@ -55,9 +55,8 @@ pub(super) fn run(command: &mut Command) -> String {
     stdout
 }
 
-/// Tries until it works: a program that has just been started needs a moment. Programs that are not
-/// ours say nothing that could be waited for, so that each is asked again, not too often because
-/// that is a process each time.
+/// Retries until it succeeds: a program needs a moment to start. These programs print nothing to
+/// wait for, so each is polled, at a low rate because every poll is a process.
 #[track_caller]
 fn until_runs(mut command: impl FnMut() -> Command) {
     let began = Instant::now();
@@ -67,7 +66,7 @@ fn until_runs(mut command: impl FnMut() -> Command) {
     }
 }
 
-/// A node and an agent that leads to the upstream, and a local port there.
+/// A node and an agent with a forward to the upstream, and a local port for it.
 struct ProgramSetup {
     work_dir: WorkDir,
     _running: [DialbackProcess; 3],
@@ -103,8 +102,8 @@ fn the_go_programs_of_the_example_reach_each_other_through_the_node() {
     let go = program("go", "golang-go");
     let dir = tempfile::tempdir().expect("a directory");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/go");
-    // Without its stamp: for that it would run git in this repository, which may be in use or
-    // another user's.
+    // Without its VCS stamp: for that it would run git in this repository, which may be in use or
+    // belong to another user.
     let flags = "-mod=mod -buildvcs=false";
     let built = |name: &str| {
         let path = dir.path().join(name);
@@ -142,8 +141,8 @@ fn the_files_of_the_go_example_are_valid() {
         .expect(1, &[]);
 }
 
-/// A PostgreSQL of its own that listens on a Unix socket only. It refuses to run as root, so root
-/// becomes the user that its package made.
+/// A separate PostgreSQL that listens only on a Unix socket. It refuses to run as root, so root
+/// becomes the user that its package created.
 struct Postgres {
     dir: tempfile::TempDir,
     _running: Beside,
@@ -224,7 +223,7 @@ fn psql_works_on_a_postgresql_behind_an_agent() {
     copy.stdin.take().expect("piped").write_all(rows.as_bytes()).expect("written");
     assert!(copy.wait().expect("ended").success());
     assert_eq!(run(psql().args(["-c", "select count(*), sum(n) from t"])), "200000|19999900000\n");
-    // What a server ends by itself is no clean end of a session either.
+    // A session that the server ends is not a clean end either.
     let ended = psql().args(["-c", "select pg_terminate_backend(pg_backend_pid())"]).output();
     assert!(!ended.expect("started").status.success());
     assert_eq!(run(psql().args(["-c", "select 1"])), "1\n");

@@ -1,5 +1,5 @@
-//! Files that change while a node and an agent run: taken up within two seconds or at SIGHUP, or
-//! not at all and said why.
+//! Files that change while a node and an agent run: reloaded within two seconds or at SIGHUP, or
+//! rejected with a log line.
 
 use super::process::{CommandOutput, DialbackProcess, WorkDir};
 use dialback::{Caller, Credentials, RevokedSerial, Role, certs::LeafRequest};
@@ -21,8 +21,8 @@ fn hello(dir: &WorkDir, at: &str) -> CommandOutput {
     dir.run(&["call", "--node", at, "warehouse", "HelloService/Hello", "-d", "\"x\""])
 }
 
-/// Calls until it ends with this code. A change is taken up within two seconds; a busy machine is
-/// given more.
+/// Calls until it ends with this code. A change is reloaded within two seconds; a busy machine gets
+/// more.
 #[track_caller]
 fn until_ends_with(code: i32, call: impl Fn() -> CommandOutput) {
     let began = Instant::now();
@@ -31,7 +31,7 @@ fn until_ends_with(code: i32, call: impl Fn() -> CommandOutput) {
         if ended.code == Some(code) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "it did not come to {code}: {ended:?}");
+        assert!(began.elapsed() < Duration::from_secs(20), "it never reached {code}: {ended:?}");
     }
 }
 
@@ -201,8 +201,8 @@ fn a_key_whose_mode_is_corrected_is_reloaded_without_another_change() {
     hello(&dir, &at).expect(71, &["PERMISSION_DENIED"]);
 }
 
-/// Row F22 of the faults, with processes: certificates of node and agent are replaced over and over
-/// under 50 calls a second. Gives how many calls there were; each one succeeds.
+/// Row F22 of the faults, with processes: certificates of node and agent are replaced repeatedly
+/// under 50 calls a second. Returns the number of calls; each one succeeds.
 fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usize {
     let dir = WorkDir::new();
     let (mut node, mut agent, at) = started(&dir);
@@ -237,7 +237,7 @@ fn calls_while_certificates_are_replaced(rounds: usize, every: Duration) -> usiz
             }
             dir.certs("certs").issue(&request, SystemTime::now()).expect("issued");
         }
-        // Both have taken it up; the agent has another link for it.
+        // Both have reloaded it; the agent has another link for it.
         let generation = format!("applied configuration {}:", round + 2);
         node.wait_for_line(&generation);
         agent.wait_for_line("registered as warehouse");

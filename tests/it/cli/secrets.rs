@@ -1,20 +1,20 @@
-//! Secrets stay where they belong: whatever is done with keys and whatever goes wrong with them, no
-//! line of one is ever shown.
+//! Secrets never leak: whatever is done with keys and whatever fails, no line of one is ever
+//! printed or logged.
 
 use super::process::{CommandOutput, WorkDir};
 use rustix::process::Signal;
 
-/// What must not be seen: every line of the key's text but for its frame, and its ends, in case a
-/// line is cut.
+/// The texts that must not appear: every line of the key except its frame, and the ends of each, in
+/// case a line is truncated.
 fn canaries(dir: &WorkDir, key: &str) -> Vec<String> {
     let text = dir.read(key);
     let body: Vec<&str> = text.lines().filter(|line| !line.starts_with('-')).collect();
     assert!(body.len() > 1 && body[0].len() > 40, "{key} is no key");
-    // The first bytes of a key in DER are the same in every key: a type and a curve.
+    // The first bytes of every key in DER are the same: a type and a curve.
     body.iter().map(|line| (*line).to_owned()).chain([body[0][36..].to_owned()]).collect()
 }
 
-/// Each key with another's certificate, as a certificate, a CA, a list and a config; cut short, and
+/// Each key with another's certificate, as a certificate, a CA, a CRL and a config; truncated, and
 /// with a mark in the middle.
 fn misused(dir: &WorkDir, level: &[&str]) -> Vec<CommandOutput> {
     let key = "certs/node-edge-1.key";
@@ -65,7 +65,7 @@ fn no_key_is_in_any_log_error_or_output_at_trace_level() {
             .concat(),
         ),
     ];
-    // What a running node makes of a key in the place of its certificate, and of one cut short.
+    // A running node gets a key in place of its certificate, and a truncated one.
     dir.write("certs/node-edge-1.pem", dir.read(&keys[0]));
     node.signal(Signal::HUP);
     node.wait_for_line("reload failed");
@@ -77,9 +77,9 @@ fn no_key_is_in_any_log_error_or_output_at_trace_level() {
     let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
     assert!(shown.contains("TRACE"), "traces were not on");
     for secret in &secrets {
-        assert!(!shown.contains(secret.as_str()), "a line of a key was shown");
+        assert!(!shown.contains(secret.as_str()), "a line of a key was printed");
     }
-    // The canary is where it was written: it would have been found.
+    // The canary is in its own file, so the search would have found it.
     assert!(dir.read(&keys[0]).contains(&secrets[0]));
 }
 
@@ -115,8 +115,8 @@ fn no_join_token_secret_is_in_any_log_error_or_output_at_trace_level() {
     let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
     assert!(shown.contains("TRACE"), "traces were not on");
     for secret in &secrets {
-        assert!(!shown.contains(secret.as_str()), "a token's secret was shown");
-        assert!(!kept.contains(secret.as_str()), "a token's secret was kept");
+        assert!(!shown.contains(secret.as_str()), "a token's secret was printed");
+        assert!(!kept.contains(secret.as_str()), "a token's secret was stored");
     }
     assert!(good.contains(&secrets[0]) && other.contains(&secrets[1]));
 }
@@ -136,8 +136,8 @@ fn a_bearer_token_is_printed_only_by_the_command_that_creates_it() {
     run(0, &["token", "list"]);
     run(0, &["token", "list", "--json"]);
     run(2, &["token", "revoke", "billing", "--id", "3f2a91c07b5d"]);
-    // The token where its hash should be, where a name should be, alone, cut, and as a file of
-    // other things.
+    // The token in place of its hash, in place of a name, alone, truncated, and as another kind of
+    // file.
     let hash = kept.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a hash");
     for wrong in [
         kept.replace(hash, &token),
@@ -154,7 +154,7 @@ fn a_bearer_token_is_printed_only_by_the_command_that_creates_it() {
     }
     let shown: String = ended.iter().map(|one| format!("{}{}", one.stdout, one.stderr)).collect();
     for part in [&token[5..37], &token[37..69]] {
-        assert!(!shown.contains(part), "a part of a token was shown: {shown}");
-        assert!(!kept.contains(part), "a part of a token was kept");
+        assert!(!shown.contains(part), "a part of a token was printed: {shown}");
+        assert!(!kept.contains(part), "a part of a token was stored");
     }
 }

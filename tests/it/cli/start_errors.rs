@@ -1,4 +1,4 @@
-//! Faults that can be seen without a peer: they end at once with 2, and say what to do.
+//! Faults that can be detected without a peer: they end at once with 2 and name a remedy.
 
 use super::process::WorkDir;
 use dialback::{PeerName, certs::LeafProfile};
@@ -81,7 +81,7 @@ fn certificates_outside_their_validity_are_refused_with_both_dates() {
     let ca = dir.certs("certs").ca().expect("a CA");
     let make = |role: &str, not_before, not_after| {
         let file = format!("certs/{role}");
-        let peer: PeerName = role.replace('-', "/").parse().expect("a party");
+        let peer: PeerName = role.replace('-', "/").parse().expect("a peer name");
         let profile = LeafProfile::new(ca.trust_domain(), &peer, &[], now);
         let leaf = ca.leaf(&LeafProfile { not_before, not_after, ..profile }).expect("signed");
         dir.write(&format!("{file}.pem"), leaf.cert);

@@ -1,5 +1,5 @@
-//! An agent or a node process that stands still while calls come: what was over when it continues
-//! does not start.
+//! An agent or a node process that is suspended while calls arrive: calls that have expired when it
+//! resumes do not start.
 
 use super::process::{DialbackProcess, WorkDir};
 use crate::world::{Direction, Relay, check_status, soon, spawn, until};
@@ -23,8 +23,8 @@ fn append(id: impl ToString) -> Append {
     Append { id: id.to_string(), ms: 0 }
 }
 
-/// Stops an agent, has so many calls sent to it, and lets it go on after so long: with its path to
-/// the node dead, so that it has the requests and does not hear that they were given up, or alive.
+/// Suspends an agent, makes this many calls to it, and resumes it after `pause`. With a dead path
+/// to the node it has the requests but misses their resets.
 async fn check_calls_to_a_suspended_agent(
     calls: usize,
     timeout: Duration,
@@ -46,7 +46,7 @@ async fn check_calls_to_a_suspended_agent(
     agent.stop();
     let stopped = Instant::now();
     let sent: Vec<_> = (0..calls).map(|n| spawn(call(format!("stale-{n}"), timeout))).collect();
-    // The node has asked the agent, which does not answer.
+    // The node has sent the requests to the agent, which does not answer.
     let is = async |what: &str, holds: &dyn Fn(&AgentInfo) -> bool| {
         soon(what, async { while !holds(&caller.agents().await.expect("a list")[0]) {} }).await;
     };
@@ -60,11 +60,11 @@ async fn check_calls_to_a_suspended_agent(
     }
     let in_time = stopped.elapsed();
     assert!(in_time < timeout + Duration::from_secs(5), "the callers waited for {in_time:?}");
-    until("the pause is over", || stopped.elapsed() >= pause).await;
+    until("the suspend is over", || stopped.elapsed() >= pause).await;
     agent.signal(Signal::CONT);
     agent.wait_for_line("stood still");
     path.restore().await;
-    // After a long pause the node has let it go, and it comes back.
+    // After a long suspend the node has closed the link, and the agent reconnects.
     is("the agent is attached", &|agent| agent.attached).await;
     let after = soon("a later call", call("after".into(), Duration::from_secs(40))).await;
     assert_eq!(after, Ok(()));
@@ -99,10 +99,10 @@ async fn calls_shorter_than_a_past_suspend_are_soon_accepted_again() {
     let callee = caller.agent("warehouse").expect("a name");
     agent.stop();
     let stopped = Instant::now();
-    until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
+    until("the suspend is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
     agent.signal(Signal::CONT);
     agent.wait_for_line("stood still");
-    // None of them has the three seconds that a call may have lain unread.
+    // None of them has the three seconds that a call may have been unread.
     let taken = async {
         for n in 0.. {
             let call = callee.call::<()>("Demo/Append", &append(n));
@@ -114,7 +114,7 @@ async fn calls_shorter_than_a_past_suspend_are_soon_accepted_again() {
             }
         }
     };
-    soon("a short call is taken", taken).await;
+    soon("a short call is accepted", taken).await;
     end(agent);
 }
 
@@ -126,7 +126,7 @@ async fn a_hundred_calls_that_expire_in_a_suspend_of_twenty_seconds_are_not_star
     check_calls_to_a_suspended_agent(100, timeout, Duration::from_secs(20), true).await;
 }
 
-/// A node with a gateway for everybody on this machine, and an agent behind it.
+/// A node with a gateway for every client on this machine, and an agent.
 struct SuspendSetup {
     dir: WorkDir,
     node: DialbackProcess,
@@ -148,8 +148,8 @@ impl SuspendSetup {
         Self { dir, node, at, gateway, _agent: agent }
     }
 
-    /// A connection to the gateway over which a call went well, so that it is known and idle.
-    fn known(&self, id: &str) -> TcpStream {
+    /// An idle connection to the gateway over which one call has succeeded.
+    fn idle_connection(&self, id: &str) -> TcpStream {
         let mut client = TcpStream::connect(&self.gateway).expect("connected");
         client.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
         ask(&mut client, id, 10_000, &[]);
@@ -158,7 +158,7 @@ impl SuspendSetup {
     }
 }
 
-/// Sends a whole call of `Demo/Append` over HTTP, its body in so many bytes at least.
+/// Sends a complete call of `Demo/Append` over HTTP, with padding in its body.
 fn ask(client: &mut TcpStream, id: &str, timeout_ms: u64, padding: &[u8]) {
     let body = [b"{\"id\":\"", id.as_bytes(), b"\",\"ms\":0}", padding].concat();
     let head = format!(
@@ -182,53 +182,53 @@ fn answer(client: &mut TcpStream) -> String {
     head
 }
 
-/// Has a node stand still for three seconds, in which this is done.
+/// Suspends a node for three seconds and runs `meanwhile` in that time.
 async fn while_suspended<T>(node: &DialbackProcess, meanwhile: impl FnOnce() -> T) -> T {
     node.stop();
     let stopped = Instant::now();
     let done = meanwhile();
-    until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
+    until("the suspend is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
     node.signal(Signal::CONT);
     done
 }
 
-/// What has started, in order, without what `known` and `again` have called.
+/// The ids of started calls in order, except those of `known` and `again`.
 fn started(dir: &WorkDir) -> Vec<String> {
     let ledger = dir.read("ledger.txt");
     let ids = ledger.lines().filter_map(|line| line.strip_prefix("started "));
     ids.filter(|id| !id.starts_with("known") && *id != "again").map(Into::into).collect()
 }
 
-/// A call with little time over a new connection is answered, at the latest some time after the
-/// pause.
+/// Waits until a short call over a new connection is answered after the suspend.
 async fn wait_until_short_calls_are_accepted(setup: &SuspendSetup) {
     let mut is_taken = || {
         let mut client = TcpStream::connect(&setup.gateway).expect("connected");
         ask(&mut client, "again", 1_000, &[]);
         answer(&mut client).starts_with("HTTP/1.1 200 ")
     };
-    until("a short call is taken", &mut is_taken).await;
+    until("a short call is accepted", &mut is_taken).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_calls_that_expire_while_the_node_is_suspended_are_not_started() {
     let setup = SuspendSetup::new();
-    let mut known: Vec<_> = (0..10).map(|n| setup.known(&format!("known-{n}"))).collect();
+    let mut idle_connection: Vec<_> =
+        (0..10).map(|n| setup.idle_connection(&format!("known-{n}"))).collect();
     let gateway = setup.gateway.clone();
     let mut waiting = while_suspended(&setup.node, || {
         let mut waiting: Vec<_> = (0..20)
             .map(|n| {
                 let mut client = TcpStream::connect(&gateway).expect("connected");
                 client.set_read_timeout(Some(Duration::from_secs(15))).expect("set");
-                // Some are longer than what is read at once.
+                // Some are longer than one read.
                 ask(&mut client, &format!("new-{n}"), 300, &vec![b' '; n * 10_000]);
                 client
             })
             .collect();
-        for (n, client) in known.iter_mut().enumerate() {
+        for (n, client) in idle_connection.iter_mut().enumerate() {
             ask(client, &format!("idle-{n}"), 300, &[]);
         }
-        waiting.append(&mut known);
+        waiting.append(&mut idle_connection);
         waiting
     })
     .await;
@@ -244,10 +244,11 @@ async fn http_calls_that_expire_while_the_node_is_suspended_are_not_started() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_http_clients_that_disconnect_while_the_node_is_suspended_are_not_started() {
     let setup = SuspendSetup::new();
-    let known: Vec<_> = (0..10).map(|n| setup.known(&format!("known-{n}"))).collect();
+    let idle_connection: Vec<_> =
+        (0..10).map(|n| setup.idle_connection(&format!("known-{n}"))).collect();
     let gateway = setup.gateway.clone();
     let mut stays = while_suspended(&setup.node, || {
-        for (n, mut client) in known.into_iter().enumerate() {
+        for (n, mut client) in idle_connection.into_iter().enumerate() {
             ask(&mut client, &format!("idle-{n}"), 30_000, &[]);
         }
         for n in 0..110 {
@@ -260,16 +261,16 @@ async fn calls_of_http_clients_that_disconnect_while_the_node_is_suspended_are_n
         stays
     })
     .await;
-    // One that is still there and has time is called, and the others were no misbehaviour
-    // (`resets_max` is 100).
+    // A client that is still connected and has time left is served; the others do not count as
+    // misbehaviour (`resets_max` is 100).
     let head = answer(&mut stays);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     wait_until_short_calls_are_accepted(&setup).await;
     assert_eq!(started(&setup.dir), ["stays"]);
 }
 
-/// Has so many calls sent to a stopped node over a link that is dead before the node hears that
-/// they were given up.
+/// Makes this many calls to a suspended node over a link that is dead before the node receives
+/// their resets.
 async fn check_calls_to_a_suspended_node(calls: usize) {
     let setup = SuspendSetup::new();
     let at: SocketAddr = setup.at.parse().expect("an address");
@@ -298,7 +299,7 @@ async fn check_calls_to_a_suspended_node(calls: usize) {
         let failed = soon("a call ends", call).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
     }
-    until("the pause is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
+    until("the suspend is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
     setup.node.signal(Signal::CONT);
     path.restore().await;
     let again = soon("a later call", async { while call("again".into()).await.is_err() {} });

@@ -1,5 +1,5 @@
 //! `dialback tcp` and `--tcp`: a local port that ends at an agent's upstream, over three processes,
-//! and what becomes of it when one dies.
+//! also when one of them dies.
 
 use super::process::{DialbackProcess, WorkDir};
 use dialback::{Role, certs::LeafRequest};
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Nothing here takes longer on a machine that is not broken.
+/// Nothing here takes longer on a working machine.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
 const RULES: &str = "[[allow]]\ncaller = \"ops\"\nagent = \"**\"\nmethod = \"tcp:*\"\n";
@@ -45,7 +45,7 @@ impl TcpSetup {
         Self { dir, node, at, agent, upstream }
     }
 
-    /// `dialback tcp` with these further arguments, and where it listens.
+    /// `dialback tcp` with these further arguments, and its address.
     fn tcp(&self, agent: &str, name: &str, rest: &[&str]) -> (DialbackProcess, String) {
         let args = ["tcp", agent, name, "--node", &self.at, "--listen", "127.0.0.1:0"];
         let mut tcp = self.dir.start(&[&args, rest].concat());
@@ -54,7 +54,7 @@ impl TcpSetup {
         (tcp, at.expect("an address").to_owned())
     }
 
-    /// Both ends of a connection over a local port, known to be one.
+    /// Both ends of a connection over a local port, verified to be connected.
     fn connect(&self, at: &str) -> (TcpStream, TcpStream) {
         let mut near = dial(at);
         near.write_all(b"?").expect("written");
@@ -72,16 +72,16 @@ fn dial(at: &str) -> TcpStream {
     stream
 }
 
-/// All up to the end.
+/// Reads to the end.
 fn read_all(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map(|_| bytes)
 }
 
-/// That a connection was reset, and did not end.
+/// The connection was reset and did not end cleanly.
 #[track_caller]
 fn expect_reset(stream: &mut impl Read) {
-    let error = read_all(stream).expect_err("it ended as if nothing had happened");
+    let error = read_all(stream).expect_err("it ended cleanly");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
 }
 
@@ -103,7 +103,7 @@ fn a_local_port_reaches_the_upstream_with_half_closes_and_stops_on_sigterm() {
     assert_eq!(read_all(&mut near).expect("a clean end"), b"answer");
     tcp.signal(Signal::TERM);
     tcp.wait_for_line("SIGTERM received: shutting down");
-    // What is open may go on until its end; nobody new comes in.
+    // Open connections may continue to their end; new ones are refused.
     assert!(TcpStream::connect(&at).is_err(), "it still listens");
     other_near
         .write_all(b"more")
@@ -122,7 +122,7 @@ fn a_second_signal_does_not_wait_and_resets_both_ends() {
     tcp.wait_for_line("SIGTERM received: shutting down");
     tcp.signal_until_line(Signal::INT, "SIGINT received while shutting down");
     tcp.end().expect(1, &[]);
-    // The goodbye tells the node, which need not wait for a heartbeat that does not come (12 s).
+    // GOODBYE notifies the node, which does not have to wait for a missing heartbeat (12 s).
     far.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
     expect_reset(&mut near);
     expect_reset(&mut far);
@@ -148,7 +148,7 @@ fn a_connection_that_cannot_be_made_is_reset_and_logged_in_one_line() {
         "UNAVAILABLE (not_executed): the upstream of tcp:db cannot be reached: connection refused",
     );
     agent.wait_for_line("tcp:db: the upstream 127.0.0.1:");
-    // Somebody whom no rule names, beside ops above.
+    // A caller without a rule, next to ops above.
     dir.issue("certs", Role::Caller, "guest");
     let cert = ["--cert", "certs/caller-guest.pem"];
     let args = ["tcp", "warehouse", "db", "--node", &node, "--listen", "127.0.0.1:0"];
@@ -169,13 +169,13 @@ fn connections_over_the_limit_are_reset_and_a_freed_permit_is_reused() {
     near.shutdown(Shutdown::Write).expect("a half-close");
     drop(far);
     assert_eq!(read_all(&mut near).expect("a clean end"), b"");
-    // The place is free a moment after the end was seen.
+    // The permit is returned shortly after the end was seen.
     let freed = (0..200).any(|_| {
         let mut near = dial(&at);
         near.set_read_timeout(Some(Duration::from_millis(50))).expect("set");
         matches!(near.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     });
-    assert!(freed, "nobody was let in any more");
+    assert!(freed, "a new connection was accepted");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_unix_socket_works_and_its_file_is_removed_at_the_end() {
     setup.dir.run(&args).expect(1, &["cannot listen on unix:", "remove the file"]);
     tcp.signal(Signal::TERM);
     tcp.end().expect(0, &[]);
-    assert!(!path.exists(), "the socket's file was left behind");
+    assert!(!path.exists(), "the socket's file was not removed");
 }
 
 #[test]

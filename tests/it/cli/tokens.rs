@@ -1,4 +1,4 @@
-//! Bearer tokens as operators have them: made, listed, revoked, in a file that has none of them.
+//! Bearer tokens as operators use them: created, listed, revoked, in a file that contains no token.
 
 use super::process::WorkDir;
 use dialback::tokens::{BearerTokenError, Tokens};
@@ -30,7 +30,7 @@ fn a_token_is_the_only_line_printed_and_authenticates_the_caller_until_it_expire
     let token = create(&dir, &["billing", "--ttl", "2d", "--file", "tokens"]);
     assert!(token.starts_with("dbt1_") && token.len() == 77, "{token}");
     assert_eq!(caller(&dir, "tokens", &token, before), Ok("caller/billing".into()));
-    // The file counts whole seconds.
+    // The file has a resolution of whole seconds.
     let end = before + 2 * day;
     assert_eq!(
         caller(&dir, "tokens", &token, end - Duration::from_secs(2)),
@@ -86,7 +86,7 @@ fn faults_of_tokens_are_reported_with_line_and_remedy() {
     assert!(!dir.path("certs").exists(), "nothing was made");
     let token = create(&dir, &["billing"]);
     let good = dir.read("certs/tokens");
-    // A token in the place of its hash is not repeated.
+    // A token in place of its hash is not printed.
     dir.write(
         "certs/tokens",
         format!("{good}ops {token} 2026-01-01T00:00:00Z 2026-01-02T00:00:00Z\nops\n"),
