@@ -1,5 +1,5 @@
-//! Certificates over the wire: who gets one, for whom, how often, and what strangers can do about
-//! it.
+//! Enrolment over the network: who gets which certificate, how often, and the limits for
+//! unauthenticated clients.
 
 mod requests;
 mod joins;
@@ -23,7 +23,7 @@ use std::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A directory with a CA in `ca/`, and room for machines that have none.
+/// A directory with a CA in `ca/` and subdirectories for machines without one.
 struct Site(tempfile::TempDir);
 
 impl Site {
@@ -42,17 +42,17 @@ impl Site {
     }
 
     fn token(&self, peer: &str) -> JoinToken {
-        let peer = peer.parse().expect("a party");
+        let peer = peer.parse().expect("a peer name");
         self.ca().make_token(&peer, HOUR, SystemTime::now()).expect("a token")
     }
 
-    /// An enroller on a free port, with leafs that hold for so long.
+    /// An enroller on a free port whose leafs have this lifetime.
     async fn enroller(&self, leaf_life: Duration) -> Enroller {
         let builder = Enroller::builder(self.ca()).listen("127.0.0.1:0").leaf_life(leaf_life);
         builder.start().await.expect("an enroller")
     }
 
-    /// A leaf that was made at the CA, as by `dialback certs issue`.
+    /// A leaf issued at the CA, as by `dialback certs issue`.
     fn issued(&self, role: Role, name: &str) -> CredentialFiles {
         let mut request = LeafRequest::new(role, name.parse().expect("a name"));
         if role == Role::Node {

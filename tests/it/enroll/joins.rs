@@ -1,5 +1,4 @@
-//! A machine without a certificate: it joins once, as the party that the token names, and as nobody
-//! else.
+//! A machine without a certificate: it joins once, only as the peer that the token names.
 
 use super::*;
 use dialback::{Agent, JoinRefusal, Node, NodePolicy};
@@ -10,7 +9,7 @@ const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 fn refused(result: Result<Joined, EnrollError>, wanted: JoinRefusal) {
     match result {
         Err(EnrollError::Refused { code, .. }) => assert_eq!(code, wanted),
-        other => panic!("{wanted} was expected, and it was {other:?}"),
+        other => panic!("{wanted} was expected, but it was {other:?}"),
     }
 }
 
@@ -68,8 +67,8 @@ async fn a_token_is_valid_once_even_across_a_restart_of_the_enroller() {
     enroller.shutdown().await;
     let enroller = site.enroller(LONG).await;
     refused(site.join(enroller.local_addr(), &token, "two").await, JoinRefusal::TokenUsed);
-    assert_eq!(names_in(&site.path("two")), [] as [String; 0], "nothing stays of a refusal");
-    site.join(enroller.local_addr(), &other, "two").await.expect("another token is good");
+    assert_eq!(names_in(&site.path("two")), [] as [String; 0], "a refusal leaves nothing");
+    site.join(enroller.local_addr(), &other, "two").await.expect("another token is valid");
     assert_eq!(site.ca().list().expect("a record").len(), 2);
 }
 
@@ -93,9 +92,9 @@ async fn an_expired_foreign_or_altered_token_is_refused() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
-    let peer = "agent/a".parse().expect("a party");
-    // Made two hours ago for one: the machine's own clock would say so first, so its text claims
-    // more time than the enroller knows of.
+    let peer = "agent/a".parse().expect("a peer name");
+    // Created two hours ago for one hour. The machine's own clock would detect that first, so its
+    // text claims more time than the enroller knows of.
     let then = SystemTime::now() - 2 * HOUR;
     let over = site.ca().make_token(&peer, HOUR, then).expect("a token");
     let error = site.join(at, &over, "m").await.expect_err("refused");
@@ -114,7 +113,7 @@ async fn an_expired_foreign_or_altered_token_is_refused() {
     let error = error.expect_err("refused");
     assert!(matches!(&error, EnrollError::Untrusted { .. }), "{error}");
     assert_eq!(names_in(&site.path("m")), [] as [String; 0]);
-    site.join(at, &token, "m").await.expect("the token as it was is still good");
+    site.join(at, &token, "m").await.expect("the unchanged token is still valid");
 }
 
 #[tokio::test]
@@ -123,14 +122,14 @@ async fn a_machine_that_stopped_before_the_answer_joins_by_the_same_command() {
     let enroller = site.enroller(LONG).await;
     let (at, token) = (enroller.local_addr(), site.token("agent/a"));
     let first = site.join(at, &token, "first").await.expect("joined");
-    // As the process leaves it that asked and did not live to hear the answer.
+    // The state that a process leaves when it stops before the answer.
     fs::create_dir(site.path("again")).expect("made");
     fs::copy(&first.files.key, site.path("again/.agent-a.key.pending")).expect("copied");
     let again = site.join(at, &token, "again").await.expect("joined by the same token");
     assert_eq!((&again.serial, &again.peer), (&first.serial, &first.peer));
     loads(&again.files);
     let wanted = ["agent-a.key", "agent-a.pem", "ca.pem", "crl.pem"];
-    assert_eq!(names_in(&site.path("again")), wanted, "no pending key stays");
+    assert_eq!(names_in(&site.path("again")), wanted, "no pending key remains");
     assert_eq!(site.ca().list().expect("a record").len(), 1);
 }
 
@@ -153,7 +152,7 @@ async fn a_pending_key_survives_an_unreachable_enroller_and_a_wrong_token() {
     site.join(enroller.local_addr(), &token, "m").await.expect("joined");
     assert!(!names_in(&site.path("m")).iter().any(|name| name.ends_with(".pending")));
     refused(site.join(enroller.local_addr(), &unknown, "n").await, JoinRefusal::TokenUnknown);
-    assert_eq!(names_in(&site.path("n")), [] as [String; 0], "a key that nobody has seen");
+    assert_eq!(names_in(&site.path("n")), [] as [String; 0], "an unknown key");
 }
 
 #[tokio::test]
@@ -169,7 +168,7 @@ async fn neither_a_node_nor_another_ca_is_accepted_as_the_enroller() {
     let error = site.join(foreign.local_addr(), &token, "m").await.expect_err("refused");
     assert!(matches!(&error, EnrollError::Untrusted { .. }), "{error}");
     let enroller = site.enroller(LONG).await;
-    site.join(enroller.local_addr(), &token, "m").await.expect("the right one gets the token");
+    site.join(enroller.local_addr(), &token, "m").await.expect("the right secret is accepted");
 }
 
 #[tokio::test]
@@ -217,10 +216,10 @@ async fn an_enroller_needs_a_ca_that_can_sign_and_leafs_that_verify() {
         start(CertsDir::new(site.path("no")), LONG).await.err().expect("refused").to_string();
     assert!(error.contains("certs init"), "{error}");
     fs::write(site.path("ca/crl.pem"), "half a list").expect("written");
-    assert!(start(site.ca(), LONG).await.is_err(), "a damaged list would let the revoked in");
+    assert!(start(site.ca(), LONG).await.is_err(), "a damaged CRL would accept revoked peers");
     fs::remove_file(site.path("ca/crl.pem")).expect("removed");
     let error = start(site.ca(), LONG).await.err().expect("refused").to_string();
     assert!(error.contains("crl.pem does not exist") && error.contains("certs crl"), "{error}");
-    site.ca().crl(SystemTime::now()).expect("made again");
+    site.ca().crl(SystemTime::now()).expect("created again");
     assert!(start(site.ca(), LONG).await.is_ok());
 }

@@ -1,4 +1,4 @@
-//! Somebody who speaks to an enroller without dialback: any bytes, with or without a certificate.
+//! A client that speaks to an enroller without dialback: any bytes, with or without a certificate.
 
 use crate::world::soon;
 use dialback::{CredentialFiles, JOIN_ALPN, certs::JoinToken};
@@ -16,17 +16,17 @@ use std::{
     sync::Arc,
 };
 
-/// A socket of its own.
+/// A client with its own socket.
 pub(super) struct RawClient {
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
 }
 
-/// What an enroller answered.
+/// The answer of an enroller.
 #[derive(Debug)]
 pub(super) struct EnrollReply(BTreeMap<Value, Value>);
 
-/// A request as a map: what, certificate request, party, secret.
+/// A request as a map: kind, certificate request, peer, secret.
 pub(super) fn request(ask: i128, csr: &[u8], peer: &str, secret: &[u8]) -> Vec<u8> {
     let fields = [
         (0, Value::Integer(ask)),
@@ -47,7 +47,7 @@ pub(super) fn secret(token: &JoinToken) -> Vec<u8> {
 }
 
 impl RawClient {
-    /// Shows this certificate, or none.
+    /// Presents this certificate, or none.
     pub(super) fn new(presented: Option<&CredentialFiles>) -> Self {
         Self::from(Ipv4Addr::LOCALHOST.into(), presented)
     }
@@ -75,7 +75,7 @@ impl RawClient {
         let (mut send, mut recv) = connection.open_bi().await.ok()?;
         send.write_all(bytes).await.ok()?;
         send.finish().ok()?;
-        let answer = soon("an answer comes", recv.read_to_end(1 << 20)).await.ok();
+        let answer = soon("an answer arrives", recv.read_to_end(1 << 20)).await.ok();
         connection.close(0x40_u8.into(), b"");
         answer
     }
@@ -101,7 +101,7 @@ impl EnrollReply {
         }
     }
 
-    /// 1 the text, 2 the leaf, 3 the CA, 4 the list.
+    /// 1 the text, 2 the leaf, 3 the CA, 4 the CRL.
     pub(super) fn text(&self, key: i128) -> &str {
         match self.0.get(&Value::Integer(key)) {
             Some(Value::Text(text)) => text,
@@ -129,14 +129,14 @@ fn tls(presented: Option<&CredentialFiles>) -> ClientConfig {
     config
 }
 
-/// The cryptography that the crate was built with.
+/// The cryptography provider that the crate was built with.
 fn provider() -> Arc<CryptoProvider> {
     let world = crate::world::World::new();
     let config = world.credentials("agent/a").dialling_config(JOIN_ALPN).expect("a config");
     config.crypto_provider().clone()
 }
 
-/// Believes anybody: who is spoken to is not what these tests are about.
+/// Accepts any server: these tests do not verify it.
 #[derive(Debug)]
 struct Credulous(Arc<CryptoProvider>);
 
@@ -175,7 +175,7 @@ impl ServerCertVerifier for Credulous {
     }
 }
 
-/// Somebody who listens like an enroller and shows another party's certificate.
+/// A listener like an enroller that presents another peer's certificate.
 pub(super) fn impostor(presented: &CredentialFiles) -> quinn::Endpoint {
     let cert = CertificateDer::from_pem_file(&presented.cert).expect("a certificate");
     let key = PrivateKeyDer::from_pem_file(&presented.key).expect("a key");

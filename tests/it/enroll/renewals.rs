@@ -1,4 +1,4 @@
-//! A party that renews: by itself, with a new key, as long as its certificate is good.
+//! Renewal: automatic, with a new key, as long as the certificate is valid.
 
 use super::*;
 use crate::world::until;
@@ -47,7 +47,7 @@ async fn a_short_leaf_is_renewed_repeatedly_with_a_new_key_each_time() {
     let recorded = site.ca().list().expect("a record");
     assert!(serials.iter().all(|serial| recorded.iter().any(|one| one.serial == *serial)));
     let names = names_in(&site.path("m"));
-    assert_eq!(names, ["agent-a.key", "agent-a.pem", "ca.pem", "crl.pem"], "nothing stays beside");
+    assert_eq!(names, ["agent-a.key", "agent-a.pem", "ca.pem", "crl.pem"], "nothing else remains");
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_revoked_certificate_is_not_renewed_as_soon_as_the_crl_lists_it() {
     assert_eq!(code(joined.files.clone(), renew.clone()).await, JoinRefusal::Revoked.number());
     assert_eq!(code(joined.files, list.clone()).await, JoinRefusal::Revoked.number());
     assert_eq!(code(other.clone(), list.clone()).await, 0);
-    // A list that vanishes must not let the revoked back in.
+    // A missing CRL must not accept revoked peers again.
     fs::remove_file(site.path("ca/crl.pem")).expect("removed");
     assert_eq!(code(other, list).await, JoinRefusal::Internal.number());
 }
@@ -98,7 +98,7 @@ async fn after_too_long_offline_a_renewal_is_refused_with_the_remedy_and_a_new_t
     assert_ne!(joined(&site, enroller.local_addr()).await.serial, first.serial);
 }
 
-/// Puts a list beside the machine's certificate that is due to be fetched anew.
+/// Puts a CRL that is due for an update next to the machine's certificate.
 fn put_old_list(site: &Site) -> PathBuf {
     let (now, path) = (SystemTime::now(), site.path("m/crl.pem"));
     let ca = site.ca().ca().expect("a CA");
@@ -136,5 +136,5 @@ async fn no_node_or_agent_of_the_same_ca_is_accepted_as_the_enroller_of_a_renewa
     }
     let renewal = Renewal::new(address(enroller.local_addr()), joined.files.clone());
     assert!(renewal.once().await.is_ok());
-    assert_ne!(fs::read(&path).expect("a list"), old, "the enroller itself is believed");
+    assert_ne!(fs::read(&path).expect("a list"), old, "the enroller itself is accepted");
 }

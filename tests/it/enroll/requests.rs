@@ -1,5 +1,4 @@
-//! What can be asked of an enroller, and that no wish makes a node, another name or a CA of what it
-//! signs.
+//! Requests to an enroller: no request obtains a node, another name or a CA certificate.
 
 use super::{
     raw::{RawClient, request, secret},
@@ -11,8 +10,8 @@ use std::process::Command;
 
 const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// A certificate request with wishes, made by OpenSSL with a key of its own.
-fn wishful(dir: &Path, peer: &str, extensions: &[&str]) -> Vec<u8> {
+/// A certificate request with extra fields, made by OpenSSL with a new key.
+fn request_with_extras(dir: &Path, peer: &str, extensions: &[&str]) -> Vec<u8> {
     let mut command = Command::new("openssl");
     command.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
     command.args(["-nodes", "-keyout", "wish.key", "-outform", "DER", "-subj"]);
@@ -25,7 +24,7 @@ fn wishful(dir: &Path, peer: &str, extensions: &[&str]) -> Vec<u8> {
     made.stdout
 }
 
-/// What OpenSSL says of a certificate.
+/// The output of OpenSSL for a certificate.
 fn openssl_output(dir: &Path, pem: &str, args: &[&str]) -> String {
     fs::write(dir.join("shown.pem"), pem).expect("written");
     let mut command = Command::new("openssl");
@@ -44,7 +43,7 @@ async fn a_request_with_extra_fields_gets_only_what_its_token_grants() {
         "keyUsage=critical,keyCertSign,cRLSign",
         "extendedKeyUsage=serverAuth,clientAuth",
     ];
-    let csr = wishful(&site.path(""), "node/edge-1", &wishes);
+    let csr = request_with_extras(&site.path(""), "node/edge-1", &wishes);
     let request_body = request(1, &csr, "agent/warehouse", &secret(&token));
     let reply = RawClient::new(None).ask(enroller.local_addr(), &request_body).await;
     assert_eq!(reply.code(), 0, "{}", reply.text(1));
@@ -58,7 +57,7 @@ async fn a_request_with_extra_fields_gets_only_what_its_token_grants() {
         assert!(text.contains(wanted), "no {wanted:?} in {text}");
     }
     for wish in ["edge-1", "CA:TRUE", "DNS:", "IP Address:", "TLS Web Server", "Certificate Sign"] {
-        assert!(!text.contains(wish), "{wish:?} came true in {text}");
+        assert!(!text.contains(wish), "{wish:?} was granted in {text}");
     }
     let ca = site.path("ca/ca.pem");
     let ca = ca.to_str().expect("UTF-8");
@@ -72,10 +71,10 @@ async fn neither_a_handmade_token_nor_a_nodes_certificate_obtains_a_node_certifi
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
-    let csr = wishful(&site.path(""), "node/edge-1", &[]);
+    let csr = request_with_extras(&site.path(""), "node/edge-1", &[]);
     let token = site.token("agent/edge-1");
-    // Whoever can write in the CA's directory has the CA; a slip of an editor there must still make
-    // no node.
+    // A user with write access to the CA's directory owns the CA; even so, an editing mistake there
+    // must not create a node.
     let path = site.path("ca/join-tokens.jsonl");
     let text = fs::read_to_string(&path).expect("read");
     fs::write(&path, text.replace("agent/edge-1", "node/edge-1")).expect("written");
@@ -94,7 +93,7 @@ async fn a_failed_proof_of_key_possession_does_not_use_up_the_token() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, token) = (enroller.local_addr(), site.token("agent/a"));
-    let good = wishful(&site.path(""), "agent/a", &[]);
+    let good = request_with_extras(&site.path(""), "agent/a", &[]);
     let mut forged = good.clone();
     *forged.last_mut().expect("bytes") ^= 1;
     let raw = RawClient::new(None);
@@ -111,13 +110,13 @@ async fn renewal_and_the_crl_need_a_valid_certificate_that_is_old_enough() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
-    let csr = wishful(&site.path(""), "agent/a", &[]);
+    let csr = request_with_extras(&site.path(""), "agent/a", &[]);
     let (renew, list) = (request(2, &csr, "", &[]), request(3, &[], "", &[]));
     let agent = site.issued(Role::Agent, "a");
     for request_body in [&renew, &list] {
         let reply = RawClient::new(None).ask(at, request_body).await;
         assert_eq!(reply.code(), JoinRefusal::NoCertificate.number());
-        assert_eq!(reply.text(4), "", "no list for strangers");
+        assert_eq!(reply.text(4), "", "no CRL for unauthenticated clients");
     }
     let raw = RawClient::new(Some(&agent));
     assert_eq!(raw.ask(at, &renew).await.code(), JoinRefusal::TooEarly.number());
@@ -128,7 +127,7 @@ async fn renewal_and_the_crl_need_a_valid_certificate_that_is_old_enough() {
     assert_eq!(foreign.send(at, &list).await, None, "another CA's agent gets no answer at all");
 }
 
-/// Another request for the key of [`wishful`], with its point written in this form.
+/// Another request for the key of [`request_with_extras`], with its point in this encoding.
 fn again(dir: &Path, form: &str) -> Vec<u8> {
     let openssl = |args: &[&str]| {
         let made = Command::new("openssl").args(args).current_dir(dir).output().expect("openssl");
@@ -144,22 +143,22 @@ async fn a_token_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), RawClient::new(None));
-    let stolen = wishful(&site.path(""), "agent/a", &[]);
+    let stolen = request_with_extras(&site.path(""), "agent/a", &[]);
     let join = |csr: &[u8], peer: &str, token: &JoinToken| request(1, csr, peer, &secret(token));
     let first = raw.ask(at, &join(&stolen, "agent/a", &site.token("agent/a"))).await;
     assert_eq!(first.code(), 0, "{}", first.text(1));
     let again = again(&site.path(""), "compressed");
-    let other = wishful(&site.path(""), "agent/a", &[]);
+    let other = request_with_extras(&site.path(""), "agent/a", &[]);
     let second = raw.ask(at, &join(&other, "agent/c", &site.token("agent/c"))).await;
     assert_eq!(second.code(), 0, "{}", second.text(1));
-    site.ca().revoke(&"agent/a".parse().expect("a party"), SystemTime::now()).expect("revoked");
+    site.ca().revoke(&"agent/a".parse().expect("a peer name"), SystemTime::now()).expect("revoked");
     // Under its own name and another, in the same request and another.
     for (csr, peer) in [(&stolen, "agent/a"), (&again, "agent/a"), (&stolen, "caller/b")] {
         let token = site.token(peer);
         let reply = raw.ask(at, &join(csr, peer, &token)).await;
         assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{peer}: {}", reply.text(1));
         let reply = raw.ask(at, &join(&other, peer, &token)).await;
-        assert_eq!(reply.code(), 0, "the token stays good for another key: {}", reply.text(1));
+        assert_eq!(reply.code(), 0, "the token stays valid for another key: {}", reply.text(1));
     }
 }
 
@@ -168,18 +167,18 @@ async fn a_renewal_certifies_no_key_of_a_revoked_certificate_but_another_key() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();
-    let stolen = wishful(&site.path(""), "agent/a", &[]);
+    let stolen = request_with_extras(&site.path(""), "agent/a", &[]);
     let joined = request(1, &stolen, "agent/a", &secret(&site.token("agent/a")));
     assert_eq!(RawClient::new(None).ask(at, &joined).await.code(), 0);
-    site.ca().revoke(&"agent/a".parse().expect("a party"), SystemTime::now()).expect("revoked");
-    // In the second half of its life, as renewals take it.
+    site.ca().revoke(&"agent/a".parse().expect("a peer name"), SystemTime::now()).expect("revoked");
+    // In the second half of its lifetime, as renewals require.
     let then = SystemTime::now() - 50 * 24 * HOUR;
     let due = LeafRequest::new(Role::Agent, "b".parse().expect("a name"));
     site.ca().issue(&due, then).expect("issued");
     let raw = RawClient::new(Some(&CredentialFiles::in_dir(site.path("ca"), "agent-b")));
     let reply = raw.ask(at, &request(2, &stolen, "", &[])).await;
     assert_eq!(reply.code(), JoinRefusal::Revoked.number(), "{}", reply.text(1));
-    let other = wishful(&site.path(""), "agent/b", &[]);
+    let other = request_with_extras(&site.path(""), "agent/b", &[]);
     let reply = raw.ask(at, &request(2, &other, "", &[])).await;
     assert_eq!(reply.code(), 0, "{}", reply.text(1));
 }
@@ -203,8 +202,8 @@ async fn malformed_requests_get_an_error_or_a_close_and_the_enroller_keeps_servi
     site.join(at, &site.token("agent/a"), "m").await.expect("joined");
 }
 
-/// Sends a request and cuts the connection once the enroller has recorded the use of its token. No
-/// answer is read.
+/// Sends a request and disconnects once the enroller has recorded the use of its token. No answer
+/// is read.
 async fn ask_and_disconnect(site: &Site, at: SocketAddr, request_body: &[u8]) {
     let raw = RawClient::new(None);
     let connection = raw.dial(at).await.expect("connected");
@@ -222,10 +221,10 @@ async fn a_token_whose_answer_was_lost_repeats_the_certificate_for_the_same_key_
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let token = site.token("agent/a");
-    let [csr, other] = [(); 2].map(|()| wishful(&site.path(""), "agent/a", &[]));
+    let [csr, other] = [(); 2].map(|()| request_with_extras(&site.path(""), "agent/a", &[]));
     let request_body = request(1, &csr, "agent/a", &secret(&token));
     ask_and_disconnect(&site, enroller.local_addr(), &request_body).await;
-    // A restart forgets nothing.
+    // A restart keeps the record.
     enroller.shutdown().await;
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), RawClient::new(None));
@@ -240,8 +239,8 @@ async fn a_token_whose_answer_was_lost_repeats_the_certificate_for_the_same_key_
     let given = CertificateInfo::all_from_pem(first.text(2).as_bytes()).expect("readable");
     let recorded = site.ca().list().expect("a record");
     let serials: Vec<_> = recorded.iter().map(|leaf| leaf.serial.as_str()).collect();
-    assert_eq!(serials, [given[0].serial.as_str()], "one certificate was ever signed");
-    let peer = "agent/a".parse().expect("a party");
+    assert_eq!(serials, [given[0].serial.as_str()], "only one certificate was signed");
+    let peer = "agent/a".parse().expect("a peer name");
     site.ca().revoke(&peer, SystemTime::now()).expect("revoked");
     assert_eq!(raw.ask(at, &request_body).await.code(), JoinRefusal::Revoked.number());
 }
@@ -271,11 +270,11 @@ async fn requests_and_refusals_are_the_golden_bytes() {
 async fn during_a_ca_change_the_first_ca_signs_and_leafs_of_both_are_accepted() {
     let site = Site::new();
     let old = site.issued(Role::Agent, "a");
-    let [before, beside] = ["ca/ca.pem", "ca/old.pem"].map(|name| site.path(name));
-    fs::copy(&before, &beside).expect("copied");
+    let [before, other] = ["ca/ca.pem", "ca/old.pem"].map(|name| site.path(name));
+    fs::copy(&before, &other).expect("copied");
     let options = InitOptions { force: true, ..InitOptions::default() };
     site.ca().init(&options, SystemTime::now()).expect("a new CA");
-    let bundle = [&before, &beside].map(|path| fs::read_to_string(path).expect("a CA")).concat();
+    let bundle = [&before, &other].map(|path| fs::read_to_string(path).expect("a CA")).concat();
     fs::write(&before, &bundle).expect("written");
     let enroller = site.enroller(LONG).await;
     let at = enroller.local_addr();

@@ -1,5 +1,5 @@
-//! Who passes for whom at an enroller: every kind of certificate as that of a party that renews,
-//! and before a party that dials one. The rest of the matrix is in `roles.rs`.
+//! The role matrix at an enroller: every kind of certificate of a renewing peer, and of a listener
+//! that a renewing peer dials. The rest of the matrix is in `roles.rs`.
 
 use super::*;
 use crate::roles::KINDS;
@@ -9,14 +9,14 @@ use dialback::{
     enroll::Renewal,
 };
 
-/// A leaf of a party, with all that a node's has, made without a record.
+/// A leaf of a peer with all extensions of a node's, signed without a record.
 fn node_like(peer: &str) -> LeafProfile {
-    let peer = peer.parse().expect("a party");
+    let peer = peer.parse().expect("a peer name");
     let hosts = ["localhost", "127.0.0.1"];
     LeafProfile::new("dialback.local", &peer, &hosts, SystemTime::now())
 }
 
-/// Writes a leaf and its key, and the CA beside them, as `dir/x.pem` and so on.
+/// Writes a leaf and its key, and the CA next to them, as `dir/x.pem` and so on.
 fn written(site: &Site, dir: &str, leaf: &LeafPem) -> CredentialFiles {
     let dir = site.path(dir);
     fs::create_dir_all(&dir).expect("made");
@@ -59,7 +59,7 @@ async fn only_certificates_of_agents_and_callers_of_the_ca_can_be_renewed() {
         let presented = written(&site, "shown", &leaf);
         let answer =
             raw::RawClient::new(Some(&presented)).send(enroller.local_addr(), &renewal).await;
-        // A young leaf of somebody who may renew it is told so, and nobody else is.
+        // Only a peer that may renew learns that its leaf is too young.
         let code = answer.map(|answer| raw::EnrollReply::read(&answer).code());
         if (code == Some(JoinRefusal::TooEarly.number())) != passes {
             wrong.push(format!("{peer}, {kind}: {code:?}"));
@@ -80,8 +80,9 @@ async fn only_an_enrollers_name_is_accepted_by_a_renewing_client() {
         let presented = written(&site, "shown", presented);
         let at = raw::impostor(&presented);
         let renewal = Renewal::new(address(at.local_addr().expect("an address")), files.clone());
-        let error = soon("it ends", renewal.once()).await.expect_err("nobody answers it");
-        assert!(!matches!(error, EnrollError::Credentials(_)), "nothing was asked: {error}");
+        let error =
+            soon("it ends", renewal.once()).await.expect_err("the impostor does not answer");
+        assert!(!matches!(error, EnrollError::Credentials(_)), "no request was sent: {error}");
         !matches!(error, EnrollError::Untrusted { .. })
     };
     let mut wrong = vec![];

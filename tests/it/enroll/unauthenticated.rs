@@ -1,5 +1,5 @@
-//! Strangers that guess, stall and flood: each within bounds, and machines elsewhere join all the
-//! while.
+//! Unauthenticated clients that guess, stall and flood: each is limited, and machines elsewhere can
+//! join all the while.
 
 use super::{
     raw::{RawClient, request, secret},
@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// Another machine, as far as the enroller can see. All of 127.0.0.0/8 is loopback on Linux.
+/// Another machine in the view of the enroller. All of 127.0.0.0/8 is loopback on Linux.
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 #[cfg(target_os = "linux")]
@@ -25,7 +25,7 @@ async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
         assert_eq!(raw.ask(at, &guess(n)).await.code(), JoinRefusal::TokenUnknown.number());
     }
     assert_eq!(raw.ask(at, &guess(10)).await.code(), JoinRefusal::TooMany.number());
-    // Beyond the limit a good secret and a bad one get the same answer.
+    // Beyond the limit a right secret and a wrong one get the same answer.
     let good = request(1, b"csr", "agent/a", &secret(&site.token("agent/a")));
     assert_eq!(raw.ask(at, &good).await.code(), JoinRefusal::TooMany.number());
     site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
@@ -38,7 +38,7 @@ async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
-    let peer = "agent/a".parse().expect("a party");
+    let peer = "agent/a".parse().expect("a peer name");
     let then = SystemTime::now() - 2 * HOUR;
     let expired = site.ca().make_token(&peer, HOUR, then).expect("a token");
     let (used, unused) = (site.token("agent/a"), site.token("agent/a"));
@@ -53,7 +53,7 @@ async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
             assert_eq!(raw.ask(at, &request_body).await.code(), wanted.number(), "{wanted}");
         }
     }
-    // A neighbour behind the same address is still looked at.
+    // Another client behind the same address is still checked.
     let request_body = request(1, b"csr", "agent/a", &secret(&unused));
     assert_eq!(raw.ask(at, &request_body).await.code(), JoinRefusal::Malformed.number());
 }
@@ -64,7 +64,7 @@ async fn without_a_secret_every_role_gets_the_same_answer() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
     let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
-    let peer = "agent/expired".parse().expect("a party");
+    let peer = "agent/expired".parse().expect("a peer name");
     let then = SystemTime::now() - 2 * HOUR;
     site.ca().make_token(&peer, HOUR, then).expect("a token");
     let (used, _unused) = (site.token("agent/used"), site.token("agent/unused"));
@@ -87,11 +87,10 @@ async fn silent_unauthenticated_clients_have_limited_slots_and_are_evicted() {
         silent.push(raw.dial(at).await.expect("within its share"));
     }
     site.join(at, &site.token("agent/a"), "m").await.expect("another address joins");
-    // One past the share of an address waits until the one that has said nothing for longest has
-    // made way.
-    let one_more = soon("one more has its turn", raw.dial(at)).await.expect("in its turn");
-    soon("the first one makes way", silent[0].closed()).await;
-    assert!(one_more.close_reason().is_none(), "the newest made way");
+    // One connection over the limit of an address waits until the longest-silent one is evicted.
+    let one_more = soon("one more is accepted", raw.dial(at)).await.expect("in its turn");
+    soon("the first one is evicted", silent[0].closed()).await;
+    assert!(one_more.close_reason().is_none(), "the newest was evicted");
 }
 
 #[tokio::test]
@@ -102,7 +101,7 @@ async fn a_request_that_never_ends_is_closed() {
     let connection = raw.dial(enroller.local_addr()).await.expect("linked");
     let (mut send, _recv) = connection.open_bi().await.expect("a stream");
     send.write_all(&[0xa1]).await.expect("sent");
-    let ended = soon("it is cut off", connection.closed()).await;
+    let ended = soon("it is closed", connection.closed()).await;
     assert!(ended.to_string().contains("no request came in time"), "{ended}");
     assert!(connection.open_uni().await.is_err());
 }
