@@ -1,5 +1,5 @@
-//! Services that an agent forwards to a local HTTP server: what the server sees, what becomes of
-//! its answers, and which outcome a failure has.
+//! Services that an agent forwards to a local HTTP server: the requests that the server sees, the
+//! handling of its answers, and the outcome of each failure.
 
 mod answers;
 mod failures;

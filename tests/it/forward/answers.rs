@@ -1,4 +1,4 @@
-//! What becomes of an upstream's answers: replies, its errors, and what is neither.
+//! Answers of an upstream: replies, its errors, and invalid ones.
 
 use super::upstream::{HttpUpstream, ServerAction, joined, json, noticed, reply};
 use crate::world::check_status;
@@ -10,7 +10,7 @@ async fn answered(bytes: Vec<u8>) -> Result<String, Status> {
     let upstream =
         HttpUpstream::start(move |_| ServerAction::AnswersAndCloses(bytes.clone())).await;
     let answered = upstream.callee().call::<String>("HelloService/Hello", "x").await;
-    assert_eq!(upstream.seen().len(), 1, "it was asked more than once");
+    assert_eq!(upstream.seen().len(), 1, "it was called more than once");
     answered
 }
 
@@ -105,14 +105,14 @@ async fn an_invalid_reply_is_internal_with_the_reason() {
     let ok =
         answered(reply("200 OK", &[("content-type", "application/json;charset=utf-8")], "\"y\""));
     assert_eq!(ok.await.as_deref(), Ok("y"));
-    // One that does not say what it is was asked for JSON.
+    // A reply without a content type counts as JSON, as requested.
     assert_eq!(answered(reply("200 OK", &[], "\"y\"")).await.as_deref(), Ok("y"));
 }
 
 #[tokio::test]
 async fn a_head_within_its_limits_passes_and_one_past_them_does_not() {
     let long = |bytes: usize| reply("200 OK", &[("x-long", &"a".repeat(bytes))], "\"y\"");
-    // There is a content-length beside them.
+    // There is also a content-length.
     let many = |count: usize| reply("200 OK", &vec![("x-many", "a"); count - 1], "\"y\"");
     for good in [long(60_000), many(100)] {
         assert_eq!(answered(good).await.as_deref(), Ok("y"));
@@ -182,6 +182,6 @@ async fn a_truncated_reply_is_never_a_success() {
     check_broken(answered(chunks).await, Code::Unavailable, "broke off");
     let error = reply("404 Not Found", &[JSON], r#"{"code":"aborted","message":"m"}"#);
     let failed = answered(error[..error.len() - 3].to_vec()).await;
-    // That it was refused is known from the status all the same.
+    // The status alone shows that it was refused.
     check_status(failed, Code::Unimplemented, Outcome::AppError);
 }

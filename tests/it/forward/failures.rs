@@ -1,5 +1,5 @@
-//! Upstreams that are not there, break off or hang: which outcome each failure has, and that
-//! nothing is asked twice.
+//! Upstreams that are absent, disconnect or hang: the outcome of each failure, and that nothing is
+//! sent twice.
 
 use super::upstream::{HttpUpstream, ServerAction, joined, json, noticed, reply};
 use crate::world::{Rng, check_status, seed, soon, spawn};
@@ -17,7 +17,7 @@ async fn a_call_to_an_absent_upstream_is_not_executed() {
         let failed = callee.call::<String>("HelloService/Hello", "x").await;
         let status = check_status(failed, Code::Unavailable, Outcome::NotExecuted);
         assert!(status.message().contains("the upstream of HelloService cannot be reached"));
-        assert!(!status.message().contains("127.0.0.1"), "where it is stays inside: {status}");
+        assert!(!status.message().contains("127.0.0.1"), "the address is not disclosed: {status}");
     }
 }
 
@@ -44,7 +44,7 @@ async fn a_connection_closed_by_the_upstream_is_not_reused() {
     assert_eq!(connections, [0, 1, 2]);
 }
 
-/// Eight callers, each with so many calls one after the other. Whether each was answered.
+/// Eight callers with this many sequential calls each. Returns whether each was answered.
 async fn all_at_once(upstream: &HttpUpstream, calls: usize) -> Vec<Result<u64, dialback::Status>> {
     let callee = upstream.callee();
     let callers = (0..8).map(|_| {
@@ -70,7 +70,7 @@ async fn no_call_is_unknown_with_an_upstream_that_closes_unannounced_after_each_
     let answers = all_at_once(&upstream, 50).await;
     let failed: Vec<_> = answers.iter().filter(|answer| **answer != Ok(1)).collect();
     assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), answers.len());
-    assert_eq!(upstream.seen().len(), answers.len(), "each was asked once");
+    assert_eq!(upstream.seen().len(), answers.len(), "each was sent once");
 }
 
 #[tokio::test]
@@ -95,17 +95,17 @@ async fn a_connection_is_not_reused_if_the_upstream_announces_its_close() {
         let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
         let answer = String::from_utf8_lossy(&answer);
         assert_eq!(connections, [0, 1], "{answer}");
-        upstream.hung_up(2).await;
+        upstream.disconnected(2).await;
     }
 }
 
 #[tokio::test]
 async fn a_call_whose_upstream_dies_on_a_reused_connection_is_unknown() {
-    let dies = |seen: &super::upstream::Seen| match seen.text() {
+    let upstream_dies = |seen: &super::upstream::Seen| match seen.text() {
         "1" => ServerAction::Answers(json("1")),
         _ => ServerAction::AnswersAndCloses(vec![]),
     };
-    let upstream = HttpUpstream::start(dies).await;
+    let upstream = HttpUpstream::start(upstream_dies).await;
     let callee = upstream.callee();
     assert_eq!(callee.call::<u64>("HelloService/Hello", &1).await, Ok(1));
     let failed = callee.call::<u64>("HelloService/Hello", &2).await;
@@ -121,8 +121,7 @@ async fn no_call_is_sent_twice_and_every_outcome_is_true_whatever_the_upstream_d
         let id: u64 = seen.text().parse().expect("a number");
         match Rng::new(seed, id).below(5) {
             0 | 1 => ServerAction::Answers(json(seen.text())),
-            // Nobody was told that the connection ends here, so that the next call may be on its
-            // way over it.
+            // The close was not announced, so the next call may already be using the connection.
             2 => ServerAction::AnswersAndCloses(json(seen.text())),
             3 => ServerAction::AnswersAndCloses(vec![]),
             _ => ServerAction::AnswersAndCloses(
@@ -144,7 +143,7 @@ async fn no_call_is_sent_twice_and_every_outcome_is_true_whatever_the_upstream_d
     let mut counts = [0; 3];
     for (id, answered) in outcomes {
         let requests = seen.iter().filter(|seen| seen.text() == id.to_string()).count();
-        assert!(requests <= 1, "{id} was asked {requests} times");
+        assert!(requests <= 1, "{id} was sent {requests} times");
         match answered {
             Ok(back) => {
                 assert_eq!((back, requests), (id, 1));
@@ -171,7 +170,7 @@ async fn the_upstream_connection_is_closed_at_the_deadline() {
         let call = upstream.callee().call::<String>("HelloService/Hello", "x");
         let failed = call.timeout(Duration::from_millis(300)).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
-        upstream.hung_up(1).await;
+        upstream.disconnected(1).await;
     }
 }
 
@@ -181,15 +180,15 @@ async fn dropping_a_call_closes_the_upstream_connection() {
         let upstream = HttpUpstream::start(|_| ServerAction::Hangs(some.into())).await;
         let call = upstream.callee().call::<String>("HelloService/Hello", "x");
         let calling = spawn(call.timeout(Duration::from_secs(600)).into_future());
-        upstream.until("it is asked", |server_log| server_log.seen.len() == 1).await;
+        upstream.until("it is called", |server_log| server_log.seen.len() == 1).await;
         calling.cancel().await;
-        upstream.hung_up(1).await;
+        upstream.disconnected(1).await;
     }
 }
 
 #[tokio::test]
 async fn a_call_whose_upstream_does_not_accept_before_the_deadline_is_not_executed() {
-    // Nobody shakes hands here, and TLS waits for it.
+    // No TLS handshake takes place here, and the client waits for it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("bound"));
     let world = crate::world::World::new();

@@ -1,4 +1,4 @@
-//! What an upstream sees of a call.
+//! Requests as an upstream sees them.
 
 use super::upstream::{HttpUpstream, ServerAction, joined, json};
 use crate::world::check_status;
@@ -149,7 +149,7 @@ async fn without_keep_alive_each_call_has_its_own_connection_and_announces_the_c
     for _ in 0..3 {
         assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
     }
-    upstream.hung_up(3).await;
+    upstream.disconnected(3).await;
     let seen = upstream.seen();
     assert_eq!(seen.iter().map(|seen| seen.connection).collect::<Vec<_>>(), [0, 1, 2]);
     assert!(seen.iter().all(|seen| seen.header("connection") == Some("close")), "{seen:#?}");
@@ -159,7 +159,7 @@ async fn without_keep_alive_each_call_has_its_own_connection_and_announces_the_c
 async fn an_idle_connection_is_closed_after_its_timeout() {
     let upstream = HttpUpstream::answering(json("1")).await;
     assert_eq!(upstream.callee().call::<u64>("HelloService/Hello", "x").await, Ok(1));
-    upstream.hung_up(1).await;
+    upstream.disconnected(1).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Streams of replies from an upstream: their messages, their ends, and what holds them back.
+//! Streams of replies from an upstream: their messages, their ends, and back-pressure.
 
 use super::upstream::{HttpUpstream, ServerAction, chunk, envelope, joined, noticed, stream_head};
 use crate::world::{check_status, soon, until};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const JSON: &str = "application/connect+json";
 
-/// A whole stream in chunks of its own: one an envelope, and the end.
+/// A whole stream in chunks: one per envelope, and the end.
 fn stream(messages: &[&str], end: &str) -> Vec<u8> {
     let mut bytes = stream_head(JSON);
     messages.iter().for_each(|message| bytes.extend(chunk(&envelope(0, message.as_bytes()))));
@@ -70,7 +70,7 @@ async fn large_messages_travel_both_ways_in_order_with_their_lengths() {
     let seen = upstream.only();
     assert_eq!(seen.body, envelope(0, large(4).as_bytes()));
     assert_eq!(seen.header("content-length"), Some(&*seen.body.len().to_string()));
-    // One that is large and bad ends the stream where it stands.
+    // A large invalid message ends the stream at once.
     let bad = format!("{}]", large(5));
     let upstream = HttpUpstream::answering(stream(&["1", &bad, "2"], "{}")).await;
     let (messages, ended) = taken(&mut opened(&upstream).await).await;
@@ -123,7 +123,7 @@ async fn a_truncated_stream_is_never_a_success() {
         assert_eq!(messages, [json!(1)]);
         let failed = Err::<(), _>(failed.expect("a failure"));
         check_status(failed, Code::Unavailable, Outcome::Unknown);
-        assert_eq!(upstream.seen().len(), 1, "it was asked again");
+        assert_eq!(upstream.seen().len(), 1, "it was sent again");
     }
 }
 
@@ -146,7 +146,7 @@ async fn an_invalid_connect_stream_is_internal() {
         };
         let status = check_status(Err::<(), _>(failed), Code::Internal, Outcome::Unknown);
         assert!(status.message().contains(why), "no {why:?} in {status}");
-        upstream.hung_up(1).await;
+        upstream.disconnected(1).await;
     }
 }
 
@@ -157,7 +157,7 @@ async fn dropping_a_stream_closes_the_upstream_connection() {
     let mut replies = opened(&upstream).await;
     assert_eq!(replies.next().await, Some(Ok(json!(1))));
     drop(replies);
-    upstream.hung_up(1).await;
+    upstream.disconnected(1).await;
 }
 
 #[tokio::test]
@@ -169,17 +169,17 @@ async fn a_reader_that_reads_nothing_throttles_the_upstream() {
         HttpUpstream::start(move |_| ServerAction::Pours(stream_head(JSON), bytes.clone())).await;
     let mut replies = opened(&upstream).await;
     assert!(replies.next().await.expect("a message").is_ok());
-    // What the sockets hold is written soon; then nothing more.
+    // The capacity of the sockets is written soon; then nothing more.
     let mut before = 0;
     let mut still = 0;
-    until("it stands still", || {
+    until("it blocks", || {
         let now = upstream.written();
         still = if now == before { still + 1 } else { 0 };
         before = now;
         still == 100
     })
     .await;
-    assert!(before < 32 << 20, "{before} bytes were taken that nobody has asked for");
+    assert!(before < 32 << 20, "{before} bytes were written unread");
     drop(replies);
-    upstream.hung_up(1).await;
+    upstream.disconnected(1).await;
 }

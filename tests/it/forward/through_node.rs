@@ -1,5 +1,5 @@
-//! Forwards behind a real agent and node: rules, routing, permits, the audit log, and what is
-//! replaced while it runs.
+//! Forwards behind a real agent and node: rules, routing, permits, the audit log, and replacement
+//! at run time.
 
 use super::upstream::{HttpUpstream, ServerAction, json};
 use crate::{
@@ -101,13 +101,15 @@ async fn a_hanging_upstream_holds_its_permit_until_the_call_ends() {
     let _agent = attached(agent.serve(upstream.forward().service("HelloService"))).await;
     let callee = caller.agent("warehouse").expect("a name");
     let first = spawn(callee.call::<u64>("HelloService/Hello", &1).into_future());
-    upstream.until("the first is asked", |audit_log| audit_log.seen.len() == 1).await;
+    upstream
+        .until("the first upstream gets the request", |audit_log| audit_log.seen.len() == 1)
+        .await;
     let full = callee.call::<u64>("HelloService/Hello", &2).await;
     check_status(full, Code::ResourceExhausted, Outcome::NotExecuted);
     first.cancel().await;
-    upstream.hung_up(1).await;
+    upstream.disconnected(1).await;
     let next = callee.call::<u64>("HelloService/Hello", &2).wait(true);
-    assert_eq!(soon("the permit comes back", next.into_future()).await, Ok(2));
+    assert_eq!(soon("the permit is returned", next.into_future()).await, Ok(2));
 }
 
 #[tokio::test]
@@ -130,7 +132,7 @@ async fn a_stream_through_a_node_closes_the_upstream_when_dropped_or_at_the_dead
         assert_eq!(replies.next().await, Some(Ok(serde_json::json!({"i": i}))));
     }
     drop(replies);
-    upstream.hung_up(1).await;
+    upstream.disconnected(1).await;
     let call = callee.server_stream::<_, serde_json::Value>("HelloService/Count", &2);
     let mut late = call.timeout(Duration::from_millis(500)).await.expect("a stream");
     let failed = soon("the deadline", async {
@@ -141,7 +143,7 @@ async fn a_stream_through_a_node_closes_the_upstream_when_dropped_or_at_the_dead
         }
     });
     check_status(Err::<(), _>(failed.await), Code::DeadlineExceeded, Outcome::Unknown);
-    upstream.hung_up(2).await;
+    upstream.disconnected(2).await;
 }
 
 #[tokio::test]
@@ -156,13 +158,13 @@ async fn a_replaced_upstream_gets_the_next_call_and_the_old_one_finishes_its_own
     let callee = caller.agent("warehouse").expect("a name");
     let first = callee.call::<u64>("HelloService/Hello", "x").timeout(Duration::from_secs(60));
     let first = spawn(first.into_future());
-    old.until("the first is asked", |audit_log| audit_log.seen.len() == 1).await;
+    old.until("the first upstream gets the request", |audit_log| audit_log.seen.len() == 1).await;
     handle.replace(new.forward());
     assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(2));
-    assert!(!first.is_finished(), "the call in flight was cut off");
+    assert!(!first.is_finished(), "the call in flight was aborted");
     assert_eq!((old.seen().len(), new.seen().len()), (1, 1));
     first.cancel().await;
-    old.hung_up(1).await;
+    old.disconnected(1).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// The way to a server in plain, with the certificate of a party of this world in front of it.
+/// A TLS proxy in front of a plain server, with the certificate of a peer of this world.
 async fn in_front(
     world: &World,
     peer: &str,
@@ -110,7 +110,7 @@ async fn an_upstream_may_be_a_unix_socket_and_an_absent_one_is_not_executed() {
             let script: Arc<dyn Fn(&super::upstream::Seen) -> ServerAction + Send + Sync> =
                 Arc::new(|_| ServerAction::Answers(json("1")));
             let (stream, _) = listener.accept().await.expect("a connection");
-            super::upstream::attend(stream, script, audit_log).await;
+            super::upstream::answer_requests(stream, script, audit_log).await;
         }
     });
     let callee = |path: &std::path::Path| {

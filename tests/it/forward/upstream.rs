@@ -1,5 +1,5 @@
-//! An HTTP server for these tests that answers what it is told, byte for byte, and tells what it
-//! has seen.
+//! An HTTP server for these tests that answers as scripted, byte for byte, and records the
+//! requests.
 
 use crate::world::{Background, soon, spawn};
 use dialback::{Callee, Forward, Service, testing};
@@ -10,38 +10,38 @@ use tokio::{
     sync::watch,
 };
 
-/// What is done about a request once it has come.
+/// The reaction to a request.
 #[derive(Clone)]
 pub(super) enum ServerAction {
     /// Writes these bytes and waits for the next request.
     Answers(Vec<u8>),
     /// Writes these bytes and closes the connection.
     AnswersAndCloses(Vec<u8>),
-    /// Writes these bytes, nothing more, and waits until the other side hangs up.
+    /// Writes these bytes, nothing more, and waits until the other side disconnects.
     Hangs(Vec<u8>),
-    /// Writes the first of these bytes, and then the others over and over, until the other side
-    /// hangs up.
+    /// Writes the first of these bytes, and then the others repeatedly, until the other side
+    /// disconnects.
     Pours(Vec<u8>, Vec<u8>),
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
-    /// Which connection it came on, from 0.
+    /// The connection it came on, from 0.
     pub(super) connection: usize,
     pub(super) head: String,
     pub(super) body: Vec<u8>,
 }
 
 impl Seen {
-    /// The value of a header, names in lower case; panics if it came twice.
+    /// The value of a header, names in lower case; panics if it occurs twice.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.head.lines().skip(1).filter_map(|line| {
             let (have, value) = line.split_once(':')?;
             (have == name).then_some(value.trim())
         });
         let value = values.next();
-        assert_eq!(values.next(), None, "{name} came twice in {}", self.head);
+        assert_eq!(values.next(), None, "{name} occurs twice in {}", self.head);
         value
     }
 
@@ -50,13 +50,13 @@ impl Seen {
     }
 }
 
-/// What the server knows of itself.
+/// The records of the server.
 #[derive(Default)]
 pub(super) struct ServerLog {
     pub(super) seen: Vec<Seen>,
     pub(super) connections: usize,
     /// Connections that the other side has ended.
-    pub(super) hung_up: usize,
+    pub(super) disconnected: usize,
     /// Connections that it has closed itself.
     pub(super) closed: usize,
     /// Bytes that it could write.
@@ -72,7 +72,7 @@ pub(super) struct HttpUpstream {
 }
 
 impl HttpUpstream {
-    /// A server in plain that does this about each request.
+    /// A plain server that reacts in this way to each request.
     pub(super) async fn start(
         script: impl Fn(&Seen) -> ServerAction + Send + Sync + 'static,
     ) -> Self {
@@ -82,7 +82,7 @@ impl HttpUpstream {
         Self { address, server_log, _serving: serving }
     }
 
-    /// The same that answers every request with this reply.
+    /// The same, answering every request with this reply.
     pub(super) async fn answering(reply: Vec<u8>) -> Self {
         Self::start(move |_| ServerAction::Answers(reply.clone())).await
     }
@@ -95,7 +95,7 @@ impl HttpUpstream {
         format!("http://{}", self.address)
     }
 
-    /// The service HelloService in front of it, called in memory.
+    /// The service HelloService forwarded to it, called in memory.
     pub(super) fn callee(&self) -> Callee {
         joined(self.forward().service("HelloService"))
     }
@@ -108,7 +108,7 @@ impl HttpUpstream {
         self.server_log.borrow().seen.clone()
     }
 
-    /// The only request that there was.
+    /// The only request that was received.
     #[track_caller]
     pub(super) fn only(&self) -> Seen {
         let seen = self.seen();
@@ -120,7 +120,7 @@ impl HttpUpstream {
         self.server_log.borrow().written
     }
 
-    /// Waits until its book says so.
+    /// Waits until the record fulfils a condition.
     #[track_caller]
     pub(super) fn until(
         &self,
@@ -133,10 +133,12 @@ impl HttpUpstream {
         })
     }
 
-    /// Waits until so many connections were ended by the other side.
+    /// Waits until the other side has ended this many connections.
     #[track_caller]
-    pub(super) fn hung_up(&self, count: usize) -> impl Future<Output = ()> {
-        self.until("the agent hangs up", move |server_log| server_log.hung_up >= count)
+    pub(super) fn disconnected(&self, count: usize) -> impl Future<Output = ()> {
+        self.until("the agent closes the connection", move |server_log| {
+            server_log.disconnected >= count
+        })
     }
 }
 
@@ -148,12 +150,12 @@ async fn serve(listener: TcpListener, script: Script, server_log: Arc<watch::Sen
     let mut connections = Vec::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        connections.push(spawn(attend(stream, script.clone(), server_log.clone())));
+        connections.push(spawn(answer_requests(stream, script.clone(), server_log.clone())));
     }
 }
 
 /// Serves one connection until either side ends it.
-pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn answer_requests<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     script: Script,
     server_log: Arc<watch::Sender<ServerLog>>,
@@ -187,12 +189,12 @@ pub(super) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
             }
         };
         if done {
-            // Nothing more is asked on this connection: what comes is its end.
+            // No more requests follow on this connection; the next event is its end.
             drop(stream.read(&mut [0]).await);
         }
         break;
     }
-    server_log.send_modify(|server_log| server_log.hung_up += 1);
+    server_log.send_modify(|server_log| server_log.disconnected += 1);
 }
 
 async fn write<S: AsyncWrite + Unpin>(
@@ -205,7 +207,7 @@ async fn write<S: AsyncWrite + Unpin>(
     is_written
 }
 
-/// The next request, or `None` if the other side has hung up.
+/// The next request, or `None` if the other side has disconnected.
 async fn read<S: AsyncRead + Unpin>(stream: &mut S, connection: usize) -> Option<Seen> {
     let mut bytes = Vec::new();
     let head_ends = loop {
@@ -233,13 +235,12 @@ pub(super) fn reply(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8
     [head.as_bytes(), b"\r\n", body].concat()
 }
 
-/// A good reply of JSON.
+/// A valid JSON reply.
 pub(super) fn json(body: &str) -> Vec<u8> {
     reply("200 OK", &[("content-type", "application/json")], body)
 }
 
-/// The head of a stream of this media type, whose end is that of the connection unless it is cut in
-/// chunks.
+/// The head of a stream of this media type, which ends with the connection unless it is chunked.
 pub(super) fn stream_head(media_type: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: {media_type}\r\n\r\n")
         .into_bytes()
@@ -256,8 +257,8 @@ pub(super) fn envelope(flags: u8, bytes: &[u8]) -> Vec<u8> {
     [&[flags][..], &length.to_be_bytes(), bytes].concat()
 }
 
-/// Makes sure that what has happened to sockets until now has been noticed by this runtime: a byte
-/// goes through it after all that.
+/// Makes sure that this runtime has processed all socket events up to now: a byte passes through it
+/// after them.
 pub(super) async fn noticed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut one = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it");
