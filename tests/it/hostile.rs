@@ -1,4 +1,5 @@
-//! Peers that break the protocol: each gets what `docs/protocol.md` says, and nobody else notices.
+//! Peers that break the protocol: each is handled as `docs/protocol.md` says, and no other peer is
+//! affected.
 
 mod control;
 mod credit;
@@ -9,7 +10,7 @@ mod replies;
 mod requests;
 mod silence;
 mod slow_path;
-// Only Linux has all of 127.0.0.0/8 on its loopback.
+// Only Linux has all of 127.0.0.0/8 on its loopback interface.
 #[cfg(target_os = "linux")]
 mod unauthenticated;
 
@@ -23,7 +24,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// How often handlers ran.
+/// Counts the runs of handlers.
 #[derive(Clone, Default)]
 struct Ledger(Arc<AtomicUsize>);
 
@@ -32,7 +33,7 @@ impl Ledger {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// `Echo/Echo` gives back its text, and is counted.
+    /// `Echo/Echo` returns its text and counts the run.
     fn service(&self) -> Service {
         let ledger = self.clone();
         Service::new("Echo").method("Echo", move |text: String, _: Context| {
@@ -119,7 +120,7 @@ async fn raw_node_with(
     (agent, link, control)
 }
 
-/// MESSAGE and END of a good request.
+/// MESSAGE and END of a valid request.
 fn good_body() -> Vec<u8> {
     [message("x"), end()].concat()
 }

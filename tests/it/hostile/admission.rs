@@ -1,4 +1,4 @@
-//! Before the first word: who gets a link, and how little a link is worth until it was welcomed.
+//! Links before WELCOME: which clients get one, and how little they may do with it.
 
 use super::{Ledger, agent, good_body, linked, node, raw_node};
 use crate::raw_peer::{Head, Issuer, RawLink, RawStream, Settings, frame, hello, kind, ping, soon};
@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// What a future gives at once, if it does.
+/// The output of a future that is ready at once.
 fn at_once<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -21,7 +21,7 @@ fn at_once<F: Future>(future: F) -> Option<F::Output> {
 /// The TLS alert with which the peer ended a link.
 async fn alert(result: Result<RawLink, ConnectionError>) -> u64 {
     let error = match result {
-        // The dialler's handshake is over before the other side has judged it.
+        // The dialler's handshake completes before the other side has verified it.
         Ok(link) => {
             let error = soon("the refusal", link.connection.closed()).await;
             assert!(at_once(link.connection.accept_bi()).is_none_or(|got| got.is_err()));
@@ -35,14 +35,14 @@ async fn alert(result: Result<RawLink, ConnectionError>) -> u64 {
     }
 }
 
-/// The TLS of a party, changed.
+/// The TLS configuration of a peer, changed.
 fn tls(issuer: &Issuer, change: impl FnOnce(&mut rustls::ClientConfig)) -> rustls::ClientConfig {
     let mut tls = issuer.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
     change(&mut tls);
     tls
 }
 
-/// Trusts the CA and shows nothing.
+/// Trusts the CA and presents no certificate.
 fn without_certificate(issuer: &Issuer) -> rustls::ClientConfig {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
@@ -71,11 +71,11 @@ async fn unauthenticated_clients_and_other_protocols_get_only_an_alert() {
         let tls = tls(&issuer, |tls| tls.alpn_protocols = alpn);
         assert_eq!(alert(dial(tls).await).await, NO_APPLICATION_PROTOCOL);
     }
-    // The same name by another CA; it believes ours, or it would hang up itself.
+    // The same name by another CA; it trusts ours, or it would reject the handshake itself.
     let other = tls(&Issuer::new(), |_| {}).client_auth_cert_resolver;
     let tls_of_other = tls(&issuer, |tls| tls.client_auth_cert_resolver = other);
     assert_eq!(alert(dial(tls_of_other).await).await, UNKNOWN_CA);
-    // The twin, with our protocol as one of several.
+    // For comparison: with our protocol as one of several.
     let tls = tls(&issuer, |tls| tls.alpn_protocols = vec![b"h3".to_vec(), ALPN.to_vec()]);
     let link = dial(tls).await.expect("a handshake");
     let mut control = link.open().await;
@@ -83,11 +83,11 @@ async fn unauthenticated_clients_and_other_protocols_get_only_an_alert() {
     control.expect(kind::WELCOME).await;
 }
 
-/// Streams of one way and datagrams cannot be opened; the other streams can.
+/// Unidirectional streams and datagrams are not granted; the other streams are.
 async fn check_one_way(link: &RawLink, control: &mut RawStream) {
     control.send(&ping(1)).await;
     control.expect(kind::PONG).await;
-    assert!(at_once(link.connection.open_uni()).is_none(), "a one-way stream was granted");
+    assert!(at_once(link.connection.open_uni()).is_none(), "a unidirectional stream was granted");
     let datagram = link.connection.send_datagram(b"x"[..].into());
     assert_eq!(datagram, Err(SendDatagramError::UnsupportedByPeer));
     assert!(at_once(link.connection.open_bi()).is_some(), "a stream was not granted");
@@ -125,7 +125,7 @@ async fn before_welcome_the_limits_are_two_streams_and_64_kib_and_afterwards_mor
     assert!(at_once(link.connection.open_bi()).is_none(), "a third stream was granted");
     let words = hello([1, 1], 0);
     control.send(&words).await;
-    // Optional frames: the node could read them for ever.
+    // Optional frames: the node could read them forever.
     let filling = frame(0x80, &[0; 16_000]);
     let written = fill(&mut spare, &filling);
     // HELLO may have been read by now, but then the node has not run since: this is one thread.
@@ -140,16 +140,16 @@ async fn before_welcome_the_limits_are_two_streams_and_64_kib_and_afterwards_mor
         let stream = soon("stream credit", link.connection.open_bi()).await;
         streams.push(stream.expect("the link is up"));
     }
-    // An eighth more at the most, and one.
+    // An eighth more at most, plus one.
     while let Some(stream) = at_once(link.connection.open_bi()) {
         streams.push(stream.expect("the link is up"));
-        assert!(streams.len() < 200, "there is no end of streams");
+        assert!(streams.len() < 200, "the streams are unlimited");
     }
 }
 
 #[tokio::test]
 async fn stream_credit_is_returned_however_many_calls_have_ended() {
-    // An eighth of 256 + 32: what quinn tells nobody about until one more has ended.
+    // An eighth of 256 + 32: credit that quinn does not announce until one more stream has ended.
     const ENDED: usize = 36;
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let (_agent, link, mut control) = raw_node(&issuer, &ledger).await;
@@ -159,7 +159,7 @@ async fn stream_credit_is_returned_however_many_calls_have_ended() {
         stream.finish();
         assert_eq!(stream.reply().await.code, 0);
     }
-    // Whatever the agent had to say about credit came before its PONG.
+    // All credit that the agent granted arrived before its PONG.
     control.send(&ping(1)).await;
     control.expect(kind::PONG).await;
     let mut open = Vec::new();

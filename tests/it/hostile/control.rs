@@ -1,5 +1,5 @@
-//! Control streams that break the rules: the link ends with the documented code, and the next link
-//! is as good as any.
+//! Control streams that break the protocol: the link ends with the documented code, and the next
+//! link is unaffected.
 
 use super::{Ledger, linked, node, raw_node};
 use crate::raw_peer::{
@@ -10,7 +10,7 @@ use crate::world::until_event;
 use dialback::{Agent, Caller, CloseCode, Node};
 use std::time::{Duration, Instant};
 
-/// What a peer does on its control stream.
+/// The actions of a peer on its control stream.
 enum PeerAction {
     Sends(Vec<u8>),
     Ends,
@@ -33,14 +33,14 @@ async fn check_closed(what: &str, link: &RawLink, code: CloseCode, says: &str) {
     assert!(text.contains(says), "{what}: {says:?} is not in {text:?}");
 }
 
-/// Does something as the first thing on a link to a node; then a good peer of the same name is
+/// Performs an action as the first thing on a link to a node; then a valid peer of the same name is
 /// welcomed.
 async fn check_first(issuer: &Issuer, node: &Node, does: PeerAction, code: CloseCode, says: &str) {
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
     let mut control = link.open().await;
     does.run(&mut control).await;
-    check_closed("a first word", &link, code, says).await;
-    assert_eq!(control.frame().await, Err(StreamEnd::Lost), "it was answered all the same");
+    check_closed("a first frame", &link, code, says).await;
+    assert_eq!(control.frame().await, Err(StreamEnd::Lost), "it was answered");
     linked(issuer, node, "agent/raw").await;
 }
 
@@ -115,7 +115,7 @@ async fn version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_bot
     }
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/raw")).await;
     let mut control = link.open().await;
-    // Optional frames and unknown keys are nobody's fault.
+    // Optional frames and unknown keys are not a fault.
     let newer = Cbor::map([
         (0, Cbor::Uint(1)),
         (1, Cbor::Uint(2)),
@@ -127,12 +127,12 @@ async fn version_ranges_with_ours_are_welcomed_and_others_are_refused_naming_bot
     control.expect(kind::WELCOME).await;
 }
 
-/// Does something on a link that was welcomed.
+/// Performs an action on a welcomed link.
 async fn check_later(issuer: &Issuer, node: &Node, peer: &str, does: PeerAction, says: &str) {
     let (link, mut control) = linked(issuer, node, peer).await;
     does.run(&mut control).await;
     check_closed(says, &link, CloseCode::Protocol, says).await;
-    // The twin: a link of the same party that only asks for the heartbeat.
+    // For comparison: a link of the same peer that only sends a heartbeat.
     let (link, mut control) = linked(issuer, node, peer).await;
     control.send(&[frame(0x90, b"skipped"), frame(kind::VIEW, &[0xa0]), ping(7)].concat()).await;
     let pong = Cbor::decode(&control.expect(kind::PONG).await);
@@ -180,7 +180,7 @@ async fn registrations_follow_the_grammar_of_names_or_end_the_link() {
         ("Echo", &["a.b"]),
         ("Echo", &["Echo", "é"]),
         ("Echo", &[&long_method]),
-        // A service without methods has a name all the same.
+        // A service without methods still has a name.
         ("a b", &[]),
         ("\u{1b}[31m", &[]),
     ];
@@ -239,7 +239,7 @@ async fn service_descriptions_over_their_limits_end_the_link() {
         let bytes = described(key, Cbor::Uint(7), is_of_method);
         check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "").await;
     }
-    // Keys that nobody knows yet are passed over.
+    // Keys that are not defined yet are ignored.
     let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
     control.send(&described(9, text(9_000), true)).await;
     control.expect(kind::REGISTERED).await;
@@ -277,7 +277,7 @@ async fn a_node_that_dials_a_node_is_rejected() {
     check_closed("a node", &link, CloseCode::Unauthorized, "nodes").await;
 }
 
-/// Plays a node towards a real agent up to some place, and then something else.
+/// Plays a node towards a real agent up to a point, and then performs an action.
 async fn check_agent(before: &[Vec<u8>], does: PeerAction, code: CloseCode, says: &str) {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
@@ -290,7 +290,7 @@ async fn check_agent(before: &[Vec<u8>], does: PeerAction, code: CloseCode, says
     }
     does.run(&mut control).await;
     check_closed(says, &link, code, says).await;
-    // It comes back, and is registered by a node that keeps the rules.
+    // It reconnects and registers at a node that follows the protocol.
     let again = listener.accept().await;
     let mut control = again.accept().await;
     control.expect(kind::HELLO).await;
@@ -345,7 +345,7 @@ async fn a_caller_closes_the_link_of_a_node_that_breaks_the_protocol() {
     let play = async |bytes: Vec<u8>| {
         let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
         let connect = Caller::connect(listener.address(), issuer.credentials("caller/ops"));
-        // A caller that left comes back by itself; here it is dropped with its set.
+        // A caller whose link is closed redials automatically; here it is dropped with its set.
         let mut connecting = tokio::task::JoinSet::new();
         connecting.spawn(connect);
         let link = listener.accept().await;

@@ -1,5 +1,5 @@
-//! Agents that grant no stream, or one at a time: calls end in time, wait in order, and give their
-//! places back.
+//! Agents that grant no stream, or one at a time: calls end in time, wait in order, and return
+//! their permits.
 
 use super::{Ledger, node, raw_agent};
 use crate::raw_peer::{Cbor, Issuer, Settings, kind, message, soon, status};
@@ -58,11 +58,11 @@ async fn calls_on_an_agent_without_stream_credit_end_in_time_and_return_their_pe
     }
     let took = began.elapsed();
     assert!(took >= QUEUE_WAIT && took < QUEUE_WAIT + Duration::from_secs(3), "it took {took:?}");
-    assert_eq!(in_flight(&node), 0, "places were not given back");
-    // A shorter deadline is not stretched.
+    assert_eq!(in_flight(&node), 0, "permits were not returned");
+    // A shorter deadline is not extended.
     let short = echo(&agent, "4", Duration::from_millis(50)).await.expect_err("no stream");
     assert_eq!((short.code(), short.outcome()), (Code::DeadlineExceeded, Outcome::NotExecuted));
-    // The twin: the same link, now with credit.
+    // For comparison: the same link, now with credit.
     link.connection.set_max_concurrent_bi_streams(1u32.into());
     let answered = async {
         let mut stream = link.accept().await;
@@ -73,7 +73,7 @@ async fn calls_on_an_agent_without_stream_credit_end_in_time_and_return_their_pe
     assert_eq!(result, Ok("5".into()));
 }
 
-/// Reads a request and echoes its message; gives the text.
+/// Reads a request and echoes its message; returns the text.
 async fn answer(stream: &mut crate::raw_peer::RawStream) -> String {
     stream.expect(kind::HEAD).await;
     let text = Cbor::decode(&stream.expect(kind::MESSAGE).await);
@@ -85,7 +85,8 @@ async fn answer(stream: &mut crate::raw_peer::RawStream) -> String {
 
 #[tokio::test]
 async fn the_waits_for_a_permit_and_for_a_stream_share_one_timeout() {
-    // Longer than by default, so that one wait and two are far apart on a busy machine too.
+    // Longer than the default, so that one wait and two are clearly different on a busy machine
+    // too.
     const QUEUE_WAIT: Duration = Duration::from_secs(4);
     let issuer = Issuer::new();
     let node = Node::builder(issuer.credentials("node/edge-1"))
@@ -98,7 +99,7 @@ async fn the_waits_for_a_permit_and_for_a_stream_share_one_timeout() {
     let (_link, _control) = raw_agent(&issuer, &node, settings, 1).await;
     let agent = handle(&node).await;
     let began = Instant::now();
-    // The first has the only place until its deadline; the second gets it late in its own wait.
+    // The first has the only permit until its deadline; the second gets it late in its own wait.
     let (first, second) = tokio::join!(
         echo(&agent, "1", QUEUE_WAIT * 7 / 8),
         echo(&agent, "2", Duration::from_secs(60)),
@@ -106,7 +107,7 @@ async fn the_waits_for_a_permit_and_for_a_stream_share_one_timeout() {
     let took = began.elapsed();
     assert_eq!(first.expect_err("no stream").code(), Code::DeadlineExceeded);
     assert_eq!(second.expect_err("no stream").code(), Code::ResourceExhausted);
-    // Two waits one after the other would be 7.5 s.
+    // Two consecutive waits would be 7.5 s.
     assert!(took >= QUEUE_WAIT && took < QUEUE_WAIT * 7 / 4, "it took {took:?}");
     assert_eq!(in_flight(&node), 0);
 }
@@ -122,7 +123,7 @@ async fn calls_on_an_agent_with_one_stream_run_one_by_one_in_order() {
     let mut calls: Vec<_> = (0..CALLS)
         .map(|n| Box::pin(echo(&agent, &n.to_string(), Duration::from_secs(60))))
         .collect();
-    // Each takes its place in the queue when it is polled first.
+    // Each is queued when it is polled first.
     for call in &mut calls {
         let first = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(first.is_pending());
@@ -132,7 +133,7 @@ async fn calls_on_an_agent_with_one_stream_run_one_by_one_in_order() {
         for _ in 0..CALLS {
             let mut stream = link.accept().await;
             order.push(answer(&mut stream).await);
-            // Only when it is over may the next be opened.
+            // The next one may be opened only after this one has ended.
             drop(soon("the end of the stream", stream.send.stopped()).await);
         }
         order

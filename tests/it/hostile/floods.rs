@@ -1,5 +1,5 @@
-//! Peers that do what is allowed, and far too often: handshakes without end, calls that are broken
-//! off as soon as they are begun.
+//! Peers that do allowed things far too often: endless handshakes, calls that are reset as soon as
+//! they are begun.
 
 use super::{Ledger, linked, node, raw_agent};
 use crate::{
@@ -15,15 +15,15 @@ use dialback::{
 use quinn::crypto::rustls::QuicClientConfig;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 
-/// Begins a call and breaks it off. The node cannot have answered it: the message is missing.
-async fn begin_and_break(link: &RawLink) {
+/// Begins a call and resets it. The node cannot have answered it: the message is missing.
+async fn begin_and_reset(link: &RawLink) {
     let mut stream = link.open().await;
     stream.send(&Head::here("Echo/Echo").frame()).await;
     stream.reset(4);
     drop(stream.recv.stop(4u8.into()));
 }
 
-/// The link is up: a call on it is answered.
+/// The link is open: a call on it is answered.
 async fn expect_up(link: &RawLink) {
     let mut stream = link.open().await;
     stream.send(&[Head::here("Echo/Echo").frame(), message("x"), end()].concat()).await;
@@ -38,15 +38,15 @@ async fn a_caller_may_reset_a_hundred_calls_and_one_more_closes_its_link() {
     let (other, _control) = linked(&issuer, &node, "caller/other").await;
     let (link, _its_control) = linked(&issuer, &node, "caller/raw").await;
     for _ in 0..100 {
-        begin_and_break(&link).await;
+        begin_and_reset(&link).await;
     }
     expect_up(&link).await;
-    begin_and_break(&link).await;
+    begin_and_reset(&link).await;
     let (code, text) = soon("the node closes the link", link.closed()).await;
     assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{text}");
     assert!(text.contains("more than 100 calls were broken off in 10 s (resets_max)"), "{text}");
     expect_up(&other).await;
-    // It is the link that is closed, and not the caller.
+    // Only the link is closed; the caller is not blocked.
     let (again, _control) = linked(&issuer, &node, "caller/raw").await;
     expect_up(&again).await;
 }
@@ -57,7 +57,7 @@ async fn two_hundred_calls_reset_by_an_agent_leave_its_link_open() {
     let node = node(&issuer, &Ledger::default()).await;
     let (link, _control) = raw_agent(&issuer, &node, Settings::default(), 16).await;
     for _ in 0..200 {
-        begin_and_break(&link).await;
+        begin_and_reset(&link).await;
     }
     expect_up(&link).await;
 }
@@ -77,7 +77,7 @@ async fn calls_that_pass_their_deadlines_do_not_count_as_resets() {
     assert_eq!(callee.call::<String>("Stage/Note", "after").await.as_deref(), Ok("after"));
 }
 
-/// Dials from an address of this machine until it gets through, and beside the test.
+/// Dials from an address of this machine until it is accepted, in the background.
 fn dial_until_accepted(issuer: &Issuer, from: [u8; 4], to: SocketAddr) -> Background<()> {
     let tls = issuer.credentials("caller/raw").dialling_config(dialback::ALPN).expect("TLS");
     let tls = QuicClientConfig::try_from(tls).expect("a suite for QUIC");
@@ -87,11 +87,11 @@ fn dial_until_accepted(issuer: &Issuer, from: [u8; 4], to: SocketAddr) -> Backgr
     spawn(async move { drop((connecting.await.expect("a handshake"), endpoint)) })
 }
 
-// Only Linux has all of 127.0.0.0/8 on its loopback.
+// Only Linux has all of 127.0.0.0/8 on its loopback interface.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not() {
-    // It records the log.
+    // Creating a world starts the log recorder.
     let (_world, issuer) = (World::new(), Issuer::new());
     let credentials = issuer.credentials("node/edge-1");
     let slow = Limits { handshakes_per_address: 1, handshakes_burst: 3, ..Limits::default() };
@@ -103,7 +103,7 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
         soon(&format!("handshake {n} passes"), dial_until_accepted(&issuer, [127, 0, 0, 2], at))
             .await;
     }
-    // One a second comes in, however slow this machine is; all of these at once do not.
+    // One a second is accepted, however slow this machine is; all of these at once are not.
     let late: Vec<_> = (0..4).map(|_| dial_until_accepted(&issuer, [127, 0, 0, 2], at)).collect();
     logged(&["ignored 1 handshakes, the last from 127.0.0.2:", "handshakes_per_address"]).await;
     let line = audit_log.wait_for("handshakes_ignored", &[]).await;
@@ -111,7 +111,7 @@ async fn handshakes_over_the_rate_of_an_address_wait_and_other_addresses_do_not(
         line["count"] == 1 && line["address"].as_str().expect("text").starts_with("127.0.0.2:")
     );
     soon("another address passes", dial_until_accepted(&issuer, [127, 0, 0, 3], at)).await;
-    // Whoever was ignored asks again, and has its turn.
+    // An ignored client retries and is accepted in turn.
     for late in late {
         soon("a late handshake passes", late).await;
     }
@@ -129,7 +129,7 @@ async fn a_cancelled_status_of_an_agent_is_not_a_reset_of_the_caller() {
         call.finish();
         let mut answering = soon("the call", agent.accept()).await;
         assert!(!answering.all().await.is_empty(), "call {n}");
-        // CANCELLED, not executed: what a node once took for a reset of the caller's own.
+        // CANCELLED, not executed: the node once took this for a reset by the caller.
         answering.send(&status(1, 2)).await;
         answering.finish();
         assert_eq!(soon("the answer", call.reply()).await.code, 1, "call {n}");
@@ -137,12 +137,12 @@ async fn a_cancelled_status_of_an_agent_is_not_a_reset_of_the_caller() {
     expect_up(&caller).await;
 }
 
-/// A call that the node has to break off, and its answer.
-async fn misbehave(link: &RawLink, bytes: &[u8]) {
+/// A call that the node has to reset, and its answer.
+async fn call_and_be_reset(link: &RawLink, bytes: &[u8]) {
     let mut stream = link.open().await;
     stream.send(bytes).await;
     stream.finish();
-    // To the end, so that it is the node that breaks off.
+    // To the end, so that the node resets it.
     while soon("the answer", stream.frame()).await.is_ok() {}
 }
 
@@ -163,10 +163,10 @@ async fn a_peer_may_send_a_hundred_malformed_calls_and_one_more_closes_the_link(
         let (other, _control) = linked(&issuer, &node, "caller/other").await;
         let (link, _its_control) = linked(&issuer, &node, "caller/raw").await;
         for _ in 0..100 {
-            misbehave(&link, &bytes).await;
+            call_and_be_reset(&link, &bytes).await;
         }
         expect_up(&link).await;
-        misbehave(&link, &bytes).await;
+        call_and_be_reset(&link, &bytes).await;
         let (code, text) = soon(what, link.closed()).await;
         assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{what}: {text}");
         expect_up(&other).await;
@@ -215,10 +215,10 @@ async fn protocol_errors_after_the_first_message_are_counted() {
             let (link, _control) = linked(&issuer, &node, "caller/raw").await;
             let bytes = [&begun[..], &rest].concat();
             for _ in 0..100 {
-                misbehave(&link, &bytes).await;
+                call_and_be_reset(&link, &bytes).await;
             }
             expect_up(&link).await;
-            misbehave(&link, &bytes).await;
+            call_and_be_reset(&link, &bytes).await;
             let (code, text) = soon(&format!("{method}, {what}"), link.closed()).await;
             assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{method}, {what}: {text}");
         }
@@ -230,11 +230,11 @@ async fn streams_that_a_handler_ends_early_are_not_counted() {
     let issuer = Issuer::new();
     let node = streaming_node(&issuer).await;
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
-    // The message is not a text: the handler breaks off, and the protocol is kept.
+    // The message is not a text: the handler ends early, which is allowed by the protocol.
     let bytes =
         [Head::here("Feed/Echo").with(3, Cbor::Uint(3)).frame(), frame(kind::MESSAGE, &[1]), end()];
     for _ in 0..120 {
-        misbehave(&link, &bytes.concat()).await;
+        call_and_be_reset(&link, &bytes.concat()).await;
     }
     expect_up(&link).await;
 }

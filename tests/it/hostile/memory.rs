@@ -1,4 +1,4 @@
-//! Callers for whom messages are held: each within its share of the memory, and refused beyond it.
+//! Memory held for callers: each has a share, and is refused beyond it.
 
 use super::{Ledger, limits, linked, raw_agent};
 use crate::raw_peer::{
@@ -7,7 +7,7 @@ use crate::raw_peer::{
 };
 use dialback::{Agent, Code, Limits, Node, NodePolicy, Outcome, StreamCode};
 
-/// With 800,000 a share of 200,000 bytes: one message of the largest size.
+/// With 800,000 bytes a share is 200,000: one message of the largest size.
 fn scarce(memory_max: usize) -> Limits {
     Limits { memory_max: Some(memory_max), ..limits() }
 }
@@ -18,8 +18,8 @@ async fn node(issuer: &Issuer, memory_max: usize) -> Node {
     node.serve(Ledger::default().service()).start().await.expect("a node")
 }
 
-/// Code and outcome of a call with a message of about so many bytes, and with which code it was
-/// stopped.
+/// Code and outcome of a call with a message of about this many bytes, and the code with which it
+/// was stopped.
 async fn call(link: &RawLink, head: &Head, bytes: usize) -> (u64, u64, Option<u64>) {
     let mut stream = link.open().await;
     stream.send(&[head.frame(), message(&"x".repeat(bytes)), end()].concat()).await;
@@ -31,9 +31,9 @@ async fn call(link: &RawLink, head: &Head, bytes: usize) -> (u64, u64, Option<u6
 
 const OK: (u64, u64, Option<u64>) = (0, 0, None);
 
-/// Begins a call whose message has a header and no more, on one link, and calls on another until
-/// that is refused. One that came too late, when such a call was in progress, is begun again.
-async fn begun(link: &RawLink, other: &RawLink, head: &Head) -> RawStream {
+/// Begins a call on one link whose message has only a header, and calls on another until that is
+/// refused. A call that arrived too late, while such a call was in progress, is begun again.
+async fn begin_call(link: &RawLink, other: &RawLink, head: &Head) -> RawStream {
     let (held, refused) = soon("its memory is counted", async {
         loop {
             let mut stream = link.open().await;
@@ -55,7 +55,7 @@ fn exhausted(outcome: Outcome) -> (u64, u64) {
 }
 
 async fn until_served(link: &RawLink, head: &Head) {
-    soon("it is given back", async { while call(link, head, 20_000).await != OK {} }).await;
+    soon("it is returned", async { while call(link, head, 20_000).await != OK {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,13 +63,13 @@ async fn a_caller_that_uses_its_share_of_memory_is_refused_and_another_is_served
     let issuer = Issuer::new();
     let node = node(&issuer, 800_000).await;
     let (link, _control) = linked(&issuer, &node, "caller/ops").await;
-    // Its share is one, however many links it has.
+    // A caller has one share, however many links it has.
     let (again, _its_control) = linked(&issuer, &node, "caller/ops").await;
     let (other, _others_control) = linked(&issuer, &node, "caller/other").await;
     let head = Head::here("Echo/Echo");
     assert_eq!(call(&link, &head, 190_000).await, OK);
-    let held = begun(&link, &again, &head).await;
-    assert_eq!(call(&link, &head, 1_000).await, OK, "few bytes are not counted");
+    let held = begin_call(&link, &again, &head).await;
+    assert_eq!(call(&link, &head, 1_000).await, OK, "small messages are not counted");
     assert_eq!(call(&other, &head, 190_000).await, OK);
     drop(held);
     until_served(&link, &head).await;
@@ -91,7 +91,7 @@ async fn an_agent_accounts_memory_to_the_caller_that_the_node_names() {
     control.send(&registered(1)).await;
     soon("registration", agent.registered(1)).await;
     let by = |caller| Head::here("Echo/Echo").with(8, Cbor::text(caller));
-    let held = begun(&link, &link, &by("caller/ops")).await;
+    let held = begin_call(&link, &link, &by("caller/ops")).await;
     assert_eq!(call(&link, &by("caller/other"), 190_000).await, OK);
     drop(held);
     until_served(&link, &by("caller/ops")).await;
@@ -116,9 +116,9 @@ async fn a_reply_over_its_callers_share_of_memory_ends_the_call_unknown() {
     let reply = [reply, status(0, 0)].concat();
     let refused = soon("its memory is counted", async {
         loop {
-            // A reply that has begun, and another one beside it.
-            let (_call, mut begun) = begin_answer().await;
-            begun.send(&header(kind::MESSAGE, 190_000)).await;
+            // A reply that has begun, and another one next to it.
+            let (_call, mut begin_call) = begin_answer().await;
+            begin_call.send(&header(kind::MESSAGE, 190_000)).await;
             let (mut call, mut answering) = begin_answer().await;
             answering.send(&reply).await;
             answering.finish();
@@ -126,7 +126,7 @@ async fn a_reply_over_its_callers_share_of_memory_ends_the_call_unknown() {
             if reply.code != 0 {
                 return (reply.code, reply.outcome);
             }
-            begun.reset(4);
+            begin_call.reset(4);
         }
     })
     .await;

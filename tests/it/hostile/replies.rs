@@ -1,5 +1,5 @@
 //! Agents that answer wrongly: the caller gets the true outcome, and the next call on the same link
-//! is good.
+//! works.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, node, raw_agent};
 use crate::raw_peer::{
@@ -24,7 +24,7 @@ async fn world() -> ReplySetup {
     ReplySetup { node, link, control, agent }
 }
 
-/// How an agent ends what it sends.
+/// The way in which an agent ends its answer.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Fin,
@@ -66,7 +66,7 @@ impl ReplySetup {
         tokio::join!(self.call("x"), answered)
     }
 
-    /// One wrong answer, then a good one.
+    /// One wrong answer, then a valid one.
     async fn check(&self, what: &str, bytes: &[u8], then: Then, wanted: Wanted) {
         let (result, _stream) = self.exchange(bytes, then).await;
         let have = result.map(drop).map_err(|status| (status.code(), status.outcome()));
@@ -79,7 +79,7 @@ impl ReplySetup {
         let (result, _stream) = self.exchange(&good, Then::Fin).await;
         assert_eq!(result, Ok("x".into()), "the call after: {what}");
         let in_flight: u64 = self.node.agents().iter().map(|agent| agent.calls_in_flight).sum();
-        assert_eq!(in_flight, 0, "{what} kept a place");
+        assert_eq!(in_flight, 0, "{what} kept a permit");
         assert!(self.link.is_open(), "{what} ended the link");
     }
 }
@@ -132,7 +132,7 @@ async fn a_malformed_answer_is_unknown_and_never_a_success() {
         ("an optional frame that claims 2^40", vec![header(0x80, 1 << 40)]),
         ("a MESSAGE one over", vec![header(kind::MESSAGE, MESSAGE_BYTES_MAX as u64 + 1)]),
     ] {
-        // It is refused by its header: nobody waits for the rest.
+        // It is refused by its header, without waiting for the rest.
         world.check(what, &parts.concat(), Then::Waits, BROKEN).await;
     }
 }
@@ -183,7 +183,7 @@ async fn the_code_of_a_reset_decides_whether_the_call_was_executed() {
         (S::Slow.number(), unknown(Code::ResourceExhausted)),
         (0, BROKEN),
         (0x0a, BROKEN),
-        // A link's code has no meaning here.
+        // A link code has no meaning here.
         (0x42, BROKEN),
         (0x3fff_ffff, BROKEN),
     ] {
@@ -218,8 +218,8 @@ async fn a_link_that_ends_after_the_request_makes_the_call_unknown() {
     assert_eq!((status.code(), status.outcome()), (Code::Unavailable, Outcome::NotExecuted));
 }
 
-/// An agent whose stream windows are too small for the request, so that END is not handed over
-/// before it reads.
+/// An agent whose stream windows are too small for the request, so that END is not sent before the
+/// agent reads.
 async fn narrow() -> ReplySetup {
     let issuer = Issuer::new();
     let node = Node::builder(issuer.credentials("node/edge-1"))
@@ -245,12 +245,12 @@ async fn a_call_that_fails_before_its_end_frame_is_not_executed() {
         stream
     };
     let (result, mut stream) = tokio::join!(timed.into_future(), waits);
-    let status = result.expect_err("END was not taken");
+    let status = result.expect_err("END was not read");
     let not_executed = Outcome::NotExecuted;
     assert_eq!((status.code(), status.outcome()), (Code::DeadlineExceeded, not_executed));
     let ended = stream.frame().await;
     assert_eq!(ended, Err(StreamEnd::Reset(StreamCode::Deadline.number())));
-    // Refused in the middle: STOP_SENDING, and the reply says why.
+    // Refused in the middle: STOP_SENDING, and the reply has the reason.
     let refused = async {
         let mut stream = world.link.accept().await;
         stream.expect(kind::HEAD).await;
@@ -263,7 +263,7 @@ async fn a_call_that_fails_before_its_end_frame_is_not_executed() {
     let (result, _stream) = tokio::join!(world.call(&long), refused);
     let status = result.expect_err("refused");
     assert_eq!((status.code(), status.outcome()), (Code::PermissionDenied, not_executed));
-    // A reset by the peer in the middle, with a code that says nothing.
+    // A reset by the peer in the middle, with a code without meaning.
     let reset = async {
         let mut stream = world.link.accept().await;
         stream.expect(kind::HEAD).await;
@@ -274,7 +274,7 @@ async fn a_call_that_fails_before_its_end_frame_is_not_executed() {
     let (result, _stream) = tokio::join!(world.call(&long), reset);
     let status = result.expect_err("reset");
     assert_eq!((status.code(), status.outcome()), (Code::Internal, not_executed));
-    world.check_good("requests that were not taken").await;
+    world.check_good("requests that were not read").await;
     // The link ends in the middle.
     let closed = async {
         let mut stream = world.link.accept().await;

@@ -1,5 +1,5 @@
-//! Requests that break the rules, towards everybody who answers calls: each is refused with its
-//! code, and only its stream dies.
+//! Requests that break the protocol, towards every role that answers calls: each is refused with
+//! its code, and only its stream ends.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_agent, raw_node};
 use crate::raw_peer::{
@@ -9,7 +9,7 @@ use crate::raw_peer::{
 use dialback::{Code, Outcome, StreamCode};
 use std::any::Any;
 
-/// Somebody who answers: over `link`, to requests that begin with `head`.
+/// A responder: over `link`, to requests that begin with `head`.
 struct Responder {
     name: &'static str,
     link: RawLink,
@@ -20,7 +20,7 @@ struct Responder {
 
 const ECHO: &str = "Echo/Echo";
 
-/// A real node, asked by a caller for an agent's service.
+/// A real node, called by a caller for an agent's service.
 async fn node_called_by_caller(issuer: &Issuer) -> Responder {
     let (ledger, not_counted) = (Ledger::default(), Ledger::default());
     let node = node(issuer, &not_counted).await;
@@ -32,7 +32,7 @@ async fn node_called_by_caller(issuer: &Issuer) -> Responder {
     Responder { name, link, head, ledger, _kept: Box::new((node, agent, control)) }
 }
 
-/// A real node, asked by an agent for its own service.
+/// A real node, called by an agent for its own service.
 async fn node_called_by_agent(issuer: &Issuer) -> Responder {
     let ledger = Ledger::default();
     let node = node(issuer, &ledger).await;
@@ -41,7 +41,7 @@ async fn node_called_by_agent(issuer: &Issuer) -> Responder {
     Responder { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((node, control)) }
 }
 
-/// A real agent, asked by a node.
+/// A real agent, called by a node.
 async fn agent_called_by_node(issuer: &Issuer) -> Responder {
     let ledger = Ledger::default();
     let (agent, link, control) = raw_node(issuer, &ledger).await;
@@ -49,7 +49,7 @@ async fn agent_called_by_node(issuer: &Issuer) -> Responder {
     Responder { name, link, head: || Head::here(ECHO), ledger, _kept: Box::new((agent, control)) }
 }
 
-/// What is sent on a stream, and whether it ends there.
+/// The bytes sent on a stream, and whether it ends there.
 struct Sent {
     bytes: Vec<u8>,
     fin: bool,
@@ -72,13 +72,13 @@ async fn send(responder: &Responder, sent: Sent) -> RawStream {
     stream
 }
 
-/// Sends what is to be refused, and then its good twin on the same link.
+/// Sends an invalid request, and then its valid counterpart on the same link.
 async fn check(
     responder: &Responder,
     what: &str,
     refused: Sent,
     (code, stop): (Code, Option<StreamCode>),
-    twin: Vec<u8>,
+    counterpart: Vec<u8>,
 ) {
     let (ran, at) = (responder.ledger.count(), format!("{what}, to {}", responder.name));
     let fin = refused.fin;
@@ -87,20 +87,25 @@ async fn check(
     let wanted = (u64::from(code.number()), u64::from(Outcome::NotExecuted.number()), None);
     assert_eq!((reply.code, reply.outcome, reply.message), wanted, "{at}: {}", reply.text);
     assert!(!reply.text.is_empty(), "{at}: no reason was given");
-    assert!(stop.is_none() || !fin, "{at}: whoever has ended is not stopped");
+    assert!(stop.is_none() || !fin, "{at}: an ended stream is not stopped");
     if let Some(stop) = stop {
         assert_eq!(stream.stop_code().await, Some(stop.number()), "{at}: the stop code");
     }
     assert_eq!(responder.ledger.count(), ran, "{at}: a handler ran");
-    check_good(responder, &at, twin).await;
+    check_good(responder, &at, counterpart).await;
 }
 
 async fn check_good(responder: &Responder, at: &str, request: Vec<u8>) {
     let ran = responder.ledger.count();
     let reply = soon(at, send(responder, whole(request)).await.reply()).await;
-    assert_eq!((reply.code, reply.outcome), (0, 0), "the good twin of {at}: {}", reply.text);
-    assert_eq!(responder.ledger.count(), ran + 1, "the good twin of {at} ran otherwise than once");
-    assert!(responder.link.is_open(), "{at}: the link died");
+    assert_eq!(
+        (reply.code, reply.outcome),
+        (0, 0),
+        "the valid counterpart of {at}: {}",
+        reply.text
+    );
+    assert_eq!(responder.ledger.count(), ran + 1, "the valid counterpart of {at} did not run once");
+    assert!(responder.link.is_open(), "{at}: the link ended");
 }
 
 async fn on_every_responder(run: impl AsyncFn(&Responder)) {
@@ -119,7 +124,7 @@ fn good(head: &Head) -> Vec<u8> {
     [head.frame(), good_body()].concat()
 }
 
-/// A head with some key wrong against the same with that key right.
+/// A head with one invalid key, and the same with that key valid.
 async fn check_head(responder: &Responder, what: &str, wrong: Head, right: Head) {
     check(responder, what, open(wrong.frame()), REFUSED, good(&right)).await;
 }
@@ -307,7 +312,7 @@ async fn keys_are_unique_unsigned_numbers_and_unknown_ones_are_ignored() {
             let what = format!("the key {key:?}");
             check_head(responder, &what, plus(key, Cbor::Uint(1)), unknown.clone()).await;
         }
-        // The names of fields are the library's own affair: they are no keys.
+        // The names of fields are internal to the library: they are not keys.
         let named = head.clone().without(4).and(Cbor::text("timeout_ms"), Cbor::Uint(5_000));
         check_head(responder, "a timeout under its name", named, head.clone()).await;
         let array = frame(kind::HEAD, &head.as_array());
@@ -334,7 +339,7 @@ async fn a_request_is_one_message_then_end_then_fin() {
             ("PING in a request", vec![crate::raw_peer::ping(1)]),
         ] {
             let expected = if what == "no message" || what.starts_with("half") {
-                // These are only wrong because the stream ends there.
+                // These are only invalid because the stream ends there.
                 check(responder, what, whole(request(&parts)), AT_ITS_END, good(&head)).await;
                 continue;
             } else {
@@ -364,7 +369,7 @@ async fn a_request_without_its_fin_starts_no_handler() {
     on_every_responder(async |responder| {
         let head = (responder.head)();
         let mut stream = send(responder, open(good(&head))).await;
-        // Other calls come and go meanwhile.
+        // Other calls begin and end meanwhile.
         check_good(responder, "another call", good(&head)).await;
         let ran = responder.ledger.count();
         stream.reset(StreamCode::Cancelled.number() as u32);
@@ -450,7 +455,7 @@ async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
         let unimplemented = (Code::Unimplemented, Some(StreamCode::Refused));
         let reserved = open(with(3, Cbor::Uint(4)).frame());
         check(responder, "a reserved kind", reserved, unimplemented, good(&head)).await;
-        // Rules go by the name, so the name has to say what kind of call it is; and a forward is of
+        // Rules use the name, so the name has to state the kind of call; and a forward belongs to
         // one agent.
         let named = |text: &str| with(0, Cbor::text(text));
         let tcp = |head: Head| head.with(3, Cbor::Uint(5));
@@ -463,7 +468,7 @@ async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
     .await;
 }
 
-/// Texts that are neither the name of a method nor that of a party.
+/// Texts that are neither the name of a method nor that of a peer.
 fn bad_names() -> Vec<String> {
     let mut names: Vec<String> =
         ["", "..", ".", "a..b", "/", "a//b", "a/b/c", "../b", "é/b", "a/é", "a/b\0", "\0", "a b"]
@@ -530,7 +535,7 @@ async fn malformed_agent_names_are_refused() {
 #[tokio::test]
 async fn only_the_node_may_name_a_caller_in_a_head() {
     let issuer = Issuer::new();
-    // What a caller claims is not even read.
+    // A caller's claim is not even read.
     let responder = node_called_by_caller(&issuer).await;
     for claimed in ["caller/root", "nonsense", "caller/a/b\0"] {
         let head = (responder.head)().with(8, Cbor::text(claimed));
@@ -565,11 +570,11 @@ async fn only_the_node_may_name_a_caller_in_a_head() {
         "caller/",
         "enroller/x",
     ]) {
-        let what = format!("the asker {name:?}");
+        let what = format!("the caller {name:?}");
         check_head(&responder, &what, named(name), named("caller/ops")).await;
     }
     for peer in ["node/edge-1", "agent/other", "caller/ops"] {
-        check_good(&responder, "a party as the asker", good(&named(peer))).await;
+        check_good(&responder, "a peer as the caller", good(&named(peer))).await;
     }
     let passed_on = Head::agent(ECHO, "other");
     check_head(&responder, "a call for another agent", passed_on, named("agent/other")).await;

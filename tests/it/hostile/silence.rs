@@ -1,5 +1,5 @@
-//! Peers that begin something and then say nothing. These tests wait for the real end of a limit,
-//! side by side.
+//! Peers that begin something and then go silent. These tests wait for the real timeout of a limit,
+//! concurrently.
 
 use super::{Ledger, MESSAGE_BYTES_MAX, agent, good_body, linked, node, raw_node, raw_node_with};
 use crate::raw_peer::{
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 const STALL_WAIT: Duration = Duration::from_secs(10);
 
-/// Opens a silent stream after these bytes; other calls go on, and it is ended after its time and
-/// not before.
+/// Opens a silent stream after these bytes; other calls continue, and it is ended after its timeout
+/// and not before.
 async fn check_silent(link: &RawLink, head: &Head, after: Vec<u8>, wait: Duration) {
     let began = Instant::now();
     let mut silent = Vec::new();
@@ -46,7 +46,7 @@ async fn check_all(link: &RawLink, head: Head) {
     let bytes = head.frame();
     let began = |rest: &[u8]| [&bytes[..], rest].concat();
     tokio::join!(
-        // QUIC tells the peer of a stream with its first byte; a kind is the least that can be
+        // QUIC announces a stream to the peer with its first byte; a kind is the least that can be
         // sent.
         check_silent(link, &head, vec![kind::HEAD], HEAD_WAIT),
         check_silent(link, &head, bytes[..bytes.len() - 1].to_vec(), HEAD_WAIT),
@@ -68,7 +68,7 @@ async fn on_a_node_by_an_agent() {
     let (issuer, ledger) = (Issuer::new(), Ledger::default());
     let node = node(&issuer, &ledger).await;
     let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
-    // An agent that does not register is turned away before these waits are over.
+    // An agent that does not register is closed before these waits are over.
     control.send(&crate::raw_peer::register(1, &[])).await;
     control.expect(kind::REGISTERED).await;
     keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
@@ -80,7 +80,7 @@ async fn on_an_agent_by_a_node() {
     keep_alive(&mut control, check_all(&link, Head::here("Echo/Echo"))).await;
 }
 
-// One test, so that the waits are side by side on a machine of any size.
+// One test, so that the waits are concurrent on a machine of any size.
 #[tokio::test]
 async fn silent_streams_delay_no_other_call_and_time_out() {
     tokio::join!(on_a_node_by_a_caller(), on_a_node_by_an_agent(), on_an_agent_by_a_node());
@@ -121,8 +121,7 @@ async fn an_unread_reply_times_out_and_a_read_one_arrives() {
     keep_alive(&mut control, check).await;
 }
 
-/// Keeps the heartbeat of a link going while something is checked on it: asks, and answers what is
-/// asked.
+/// Keeps the heartbeat of a link alive while a check runs on it: sends PINGs and answers them.
 async fn keep_alive(control: &mut crate::raw_peer::RawStream, check: impl Future<Output = ()>) {
     let heartbeat = async {
         let mut ticks = tokio::time::interval(Duration::from_secs(3));
@@ -159,7 +158,7 @@ async fn a_peer_that_never_sends_hello_times_out_and_delays_no_other() {
     control.send(&hello([1, 1], 1)[..9]).await;
     let _empty_stream = empty.open().await;
     linked(&issuer, &node, "caller/other").await;
-    assert!(began.elapsed() < HEAD_WAIT, "a good caller waited for the mute ones");
+    assert!(began.elapsed() < HEAD_WAIT, "a valid caller waited for the silent ones");
     for link in [&silent, &empty, &mut half] {
         let (code, text) = link.closed().await;
         assert_eq!(code, CloseCode::Protocol.number(), "{text}");
@@ -168,7 +167,7 @@ async fn a_peer_that_never_sends_hello_times_out_and_delays_no_other() {
     }
 }
 
-/// Limits under which a heartbeat is missed soon and a connection that carries nothing is kept.
+/// Limits under which a missing heartbeat is detected soon and an idle connection is kept.
 fn alert() -> Limits {
     let heartbeat_lost = Duration::from_secs(2);
     Limits { heartbeat_lost, idle_max: Duration::from_secs(600), ..quick_detection() }
@@ -189,7 +188,7 @@ async fn check_ended(link: &RawLink) {
     let (code, text) = tokio::select! {
         biased;
         closed = soon("the close", link.closed()) => closed,
-        () = calls => unreachable!("it asks for as long as it is polled"),
+        () = calls => unreachable!("it never returns"),
     };
     assert_eq!(code, CloseCode::Idle.number(), "{text}");
     assert!(text.contains("no heartbeat came"), "{text}");

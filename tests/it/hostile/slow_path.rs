@@ -1,4 +1,4 @@
-//! A line that takes less than calls want to send: the heartbeat goes on beside them.
+//! A path slower than calls want to send: the heartbeat continues next to them.
 
 use crate::{
     raw_peer::{
@@ -17,8 +17,8 @@ use std::{
 };
 use tokio::net::UdpSocket;
 
-/// A path that carries all from the dialler to the node and, once it is told so, nothing back: no
-/// acknowledgement frees the send buffer.
+/// A path that carries all packets from the dialler to the node and, once `is_one_way` is set, none
+/// back: no acknowledgement frees the send buffer.
 struct OneWay {
     address: SocketAddr,
     is_one_way: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ impl OneWay {
     }
 }
 
-/// The number of the next PING, all other frames passed over.
+/// The number of the next PING; all other frames are ignored.
 async fn next_ping(control: &mut RawStream) -> u64 {
     Cbor::decode(&control.expect(kind::PING).await).key(0).expect("a number").as_uint()
 }
@@ -81,7 +81,7 @@ async fn a_send_buffer_filled_by_calls_has_room_for_the_heartbeat() {
     control.expect(kind::REGISTER).await;
     control.send(&registered(1)).await;
 
-    // A reply of which four times the send buffer could be sent, if only it were acknowledged.
+    // A reply of four times the size of the send buffer, which is never acknowledged.
     let mut call = link.open().await;
     let bytes = Cbor::Array(vec![Cbor::text("a"), Cbor::Uint(1 << 20)]).encode();
     call.send(&[Head::here("Stage/Huge").frame(), frame(kind::MESSAGE, &bytes), end()].concat())
@@ -90,10 +90,10 @@ async fn a_send_buffer_filled_by_calls_has_room_for_the_heartbeat() {
     stage.started("a").await;
     path.is_one_way.store(true, Ordering::Release);
     stage.open();
-    // The first byte of it is sent after the buffer is full.
+    // Its first byte is sent after the buffer is full.
     soon("the reply begins", call.bytes(1)).await;
     let last = next_ping(&mut control).await;
-    // One may have been written before, and one that is on its way now; the others came into a full
+    // One may have been written before, and one may be in flight now; the others found a full
     // buffer.
     let heartbeat = async { while next_ping(&mut control).await < last + 3 {} };
     tokio::select! {

@@ -1,6 +1,6 @@
-//! Strangers in crowds: first packets from many addresses whose handshakes never go on, garbage,
-//! and handshakes of one address that stall. Calls go on, an honest agent gets in, and nobody gets
-//! back more than three times what it sent.
+//! Floods by unauthenticated clients: first packets from many addresses whose handshakes never
+//! continue, garbage, and handshakes of one address that stall. Calls continue, an honest agent
+//! gets a link, and no address gets back more than three times what it sent.
 
 use crate::{
     raw_peer::{InitialFactory, InitialKind, Issuer, LongHeader, RawLink, soon},
@@ -20,10 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Addresses that strangers send from: so many that none is over its rate.
+/// Source addresses: so many that none exceeds its rate.
 const SOURCES: u8 = 250;
 
-/// Of eight packets: stalled handshakes above all, and some of everything else.
+/// Of eight packets: mostly stalled handshakes, and some of everything else.
 const MIX: [InitialKind; 8] = [
     InitialKind::StalledHello,
     InitialKind::StalledHello,
@@ -35,13 +35,13 @@ const MIX: [InitialKind; 8] = [
     InitialKind::StalledHello,
 ];
 
-/// What went each way between the strangers and the node.
+/// The traffic in each direction between the clients and the node.
 #[derive(Debug, Default)]
 struct Traffic {
     packets: AtomicU64,
     sent: AtomicU64,
     answered: AtomicU64,
-    /// Packets with which the node asks an address to prove itself.
+    /// Retry packets, with which the node validates an address.
     retries: AtomicU64,
     is_over: AtomicBool,
 }
@@ -64,7 +64,7 @@ struct Flood {
 }
 
 impl Flood {
-    /// The packets are made before: making one costs more than refusing it.
+    /// The packets are built in advance: building one costs more than refusing it.
     fn start(to: SocketAddr, packets: Vec<Vec<u8>>, per_second: u32) -> Self {
         let traffic = Arc::<Traffic>::default();
         let shared = traffic.clone();
@@ -117,7 +117,7 @@ fn receive(traffic: &Traffic, socket: &UdpSocket) {
     }
 }
 
-/// Calls one after the other, until it is enough; how long each took.
+/// Makes calls one after the other until it is stopped; returns the duration of each.
 async fn call_on(
     callee: &Callee,
     name: &str,
@@ -139,8 +139,8 @@ fn p99(took: &[Duration]) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// Floods a node for so long; an honest link goes on being called, and another agent joins in the
-/// middle of it.
+/// Floods a node for this long; an honest link is called all the while, and another agent links in
+/// the middle of it.
 async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
@@ -155,10 +155,8 @@ async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
     let before = call_on(&callee, "before", |calls| calls == 500).await;
     let (memory, began) = (Memory::measure(), Instant::now());
     let flood = Flood::start(at, packets, per_second);
-    until("the node asks strangers to prove themselves", || {
-        Traffic::get(&flood.traffic.retries) > 0
-    })
-    .await;
+    until("the node requires address validation", || Traffic::get(&flood.traffic.retries) > 0)
+        .await;
     let called = callee.clone();
     let during = spawn(async move {
         call_on(&called, "during", |calls| calls >= 100 && began.elapsed() >= lasts).await
@@ -186,7 +184,7 @@ async fn check_flood(per_second: u32, lasts: Duration, packets: usize) {
     assert!(joined < Duration::from_secs(10), "an honest agent joined after {joined:?}");
     assert!(answered <= 3 * sent, "{answered} bytes for {sent}");
     assert_eq!(stage.all_runs(), before.len() + during.len(), "each call ran once");
-    assert_eq!(node.agents().len(), 2, "a stranger is in the registry");
+    assert_eq!(node.agents().len(), 2, "an unauthenticated client is in the registry");
 }
 
 #[test]
@@ -200,11 +198,11 @@ fn a_handshake_flood_delays_neither_calls_nor_an_honest_agent() {
 #[ignore = "the long form; `make test-long` runs it"]
 fn five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent() {
     let name = "hostile::unauthenticated::five_thousand_handshakes_a_second_delay_neither_calls_nor_an_honest_agent";
-    // Each comes again after eight seconds, when its handshake was given up.
+    // Each repeats after eight seconds, when its handshake was given up.
     run_in_own_process(name, check_flood(5_000, Duration::from_secs(20), 40_000));
 }
 
-/// Passes on what a dialler sends and swallows what it is answered: the address proves nothing.
+/// Forwards the packets of a dialler and drops the answers: the address is never validated.
 struct ReplyDropper {
     at: SocketAddr,
     outside: SocketAddr,
@@ -242,7 +240,7 @@ impl Drop for ReplyDropper {
     }
 }
 
-/// Dials by way of the deaf one, for as long as it is not dropped.
+/// Dials through the reply dropper until it is dropped.
 fn dial_unanswered(issuer: &Issuer, to: SocketAddr) -> crate::world::Background<()> {
     let credentials = issuer.credentials("caller/raw");
     spawn(async move { drop(RawLink::dial(to, &credentials).await) })
@@ -250,13 +248,13 @@ fn dial_unanswered(issuer: &Issuer, to: SocketAddr) -> crate::world::Background<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unvalidated_address_gets_at_most_three_times_what_it_sent() {
-    // It records the log.
+    // Creating a world starts the log recorder.
     let (_world, issuer) = (World::new(), Issuer::new());
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
     let node = node.start().await.expect("a node");
     let reply_dropper = ReplyDropper::start(node.local_addr());
     let dial = dial_unanswered(&issuer, reply_dropper.at);
-    // The node has repeated itself for as long as it would.
+    // The node has retransmitted as long as it does.
     logged(&[&format!("refused link from {}", reply_dropper.outside), "did not end in time"]).await;
     drop(dial);
     let [sent, answered] =
@@ -266,12 +264,12 @@ async fn an_unvalidated_address_gets_at_most_three_times_what_it_sent() {
     assert!(answered <= 3 * sent, "{answered} bytes for {sent}");
 }
 
-/// One address that stalls many handshakes, and proves that it is itself when it is asked to.
+/// One address that stalls many handshakes, and answers a Retry if it validates.
 struct Staller {
     socket: UdpSocket,
     initials: InitialFactory,
     to: SocketAddr,
-    /// Handshakes that the node has taken up, by our names of them.
+    /// Handshakes that the node has accepted, by our connection ids.
     taken_up: BTreeSet<Vec<u8>>,
     asked_to_prove: usize,
 }
@@ -294,7 +292,7 @@ impl Staller {
         }
     }
 
-    /// Reads what has come, and answers each question for a proof, if it proves.
+    /// Reads the received packets, and answers each Retry if it validates.
     fn read(&mut self, proves: bool) {
         let mut buffer = [0; 2_048];
         while let Ok(bytes) = self.socket.recv(&mut buffer) {
@@ -305,7 +303,7 @@ impl Staller {
             }
             self.asked_to_prove += 1;
             if proves {
-                let own = answer.to.as_slice().try_into().expect("a name of ours");
+                let own = answer.to.as_slice().try_into().expect("our connection id");
                 let packet = self.initials.stalled(own, Some(&answer));
                 self.socket.send_to(&packet, self.to).expect("sent");
             }
@@ -313,14 +311,14 @@ impl Staller {
     }
 }
 
-/// Handshakes that one address begins at once: more than it may without a proof, and no more than
-/// the socket of a node holds that has not run yet.
+/// Handshakes that one address begins at once: more than allowed without validation, and no more
+/// than the socket of an idle node buffers.
 const BEGUN: usize = 60;
 
-/// Without a proof.
+/// Without validation.
 const UNPROVEN: usize = HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX;
 
-/// A node, and somebody at one address that stalls many handshakes there.
+/// A node, and one address that stalls many handshakes there.
 async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
@@ -328,13 +326,13 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
     let tls = world.credentials("caller/ops").dialling_config(ALPN).expect("TLS");
     let mut staller = Staller::start(address, at, InitialFactory::new(&tls, seed()));
     staller.begin(BEGUN as u64);
-    until("the address has its share and has to prove itself for the rest", || {
+    until("the address is at its limit and must validate for the rest", || {
         staller.read(proves);
         (staller.taken_up.len(), staller.asked_to_prove) == (taken_up, BEGUN - UNPROVEN)
     })
     .await;
-    // Another address gets in, and not after the five seconds that a handshake has; what was sent
-    // before has been judged by then.
+    // Another address is accepted, and sooner than the five seconds of a handshake; earlier packets
+    // have been handled by then.
     let started_at = Instant::now();
     let _agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
     assert!(
@@ -342,9 +340,9 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
         "it waited for {:?}",
         started_at.elapsed()
     );
-    soon("a caller gets in", world.caller("ops", at).connect()).await.expect("a caller");
+    soon("a caller is accepted", world.caller("ops", at).connect()).await.expect("a caller");
     staller.read(false);
-    assert_eq!(staller.taken_up.len(), taken_up, "more than its share");
+    assert_eq!(staller.taken_up.len(), taken_up, "more than its limit");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,8 +355,8 @@ async fn a_validated_address_gets_its_whole_limit_and_delays_no_other() {
     check_share(true, BEGUN, [127, 8, 0, 3]).await;
 }
 
-/// Stalls so many handshakes a second, of each address in turn, until it is over. Counts those that
-/// were taken up.
+/// Stalls this many handshakes a second, of each address in turn, until it is stopped. Counts the
+/// accepted ones.
 fn stall(
     mut stallers: Vec<Staller>,
     handshakes: usize,
@@ -369,7 +367,7 @@ fn stall(
     let mut begun = 0;
     while !is_over.load(Ordering::Relaxed) {
         let wanted = (each * began.elapsed().as_secs_f64()) as usize;
-        // No more at once than the socket of a node holds.
+        // No more at once than the socket of a node buffers.
         let count = wanted.saturating_sub(begun).min(1);
         for staller in &mut stallers {
             staller.begin_from(begun as u64, count as u64);
@@ -382,8 +380,8 @@ fn stall(
     }
 }
 
-/// How long honest agents take to join, one after the other, beside so many stalled handshakes a
-/// second, after so many were taken up.
+/// The time that honest agents take to link, one after the other, next to this many stalled
+/// handshakes a second, after this many were accepted.
 async fn join_during_flood(
     addresses: &[[u8; 4]],
     handshakes: usize,
@@ -412,7 +410,7 @@ async fn join_during_flood(
     stalling.join().expect("no panic");
     let taken_up = taken_up.load(Ordering::Relaxed);
     println!(
-        "beside {handshakes} stalled a second ({taken_up} taken up) agents joined after {joined:?}"
+        "next to {handshakes} stalled a second ({taken_up} accepted) agents linked after {joined:?}"
     );
     joined
 }
@@ -421,12 +419,12 @@ async fn join_during_flood(
 async fn an_honest_agent_links_soon_while_many_networks_stall_handshakes() {
     let _turn = take_turn().await;
     let addresses: Vec<_> = (0..16).map(|n| [127, 40, n, 1]).collect();
-    // The last: more than are in progress at once, so that some have made way.
+    // The last case: more than the limit in progress, so that some have been evicted.
     for (handshakes, taken_up) in [(8, 8), (64, 64), (512, 120), (640, 600)] {
         let addresses = &addresses[..handshakes.min(16)];
         let joined = join_during_flood(addresses, handshakes, taken_up).await;
-        // A first packet that a busy machine loses comes again after 1 s and 3 s. Where a stalled
-        // handshake keeps its place for 5 s, the five take 20 s and more.
+        // A first packet that a busy machine loses is repeated after 1 s and 3 s. If stalled
+        // handshakes kept their slots for 5 s, the five links would take 20 s and more.
         let all: Duration = joined.iter().sum();
         assert!(all < Duration::from_secs(12), "{joined:?}");
     }
