@@ -1,5 +1,5 @@
-//! The HTTP door over real sockets: calls, streams, who may ask, what is refused, and what
-//! strangers cannot do to others.
+//! The HTTP gateway over real sockets: calls, streams, authentication, refusals, and isolation of
+//! clients from each other.
 
 mod authentication;
 mod calls;
@@ -29,10 +29,10 @@ use std::{
     },
 };
 
-/// The token that the tests' judge knows, and whose it is.
+/// The token that the tests accept, of the caller `ops`.
 const TOKEN: &str = "good-token-of-ops";
 
-/// A node with a door, and the agent `warehouse` behind it.
+/// A node with a gateway, and the agent `warehouse`.
 struct GatewaySetup {
     world: World,
     node: Node,
@@ -42,7 +42,7 @@ struct GatewaySetup {
     gateway: Gateway,
 }
 
-/// Streams that tell how many of their handlers are at work, and how much they have sent.
+/// A streaming service that counts its running handlers and the bytes sent.
 #[derive(Clone, Default)]
 struct Ticks {
     running: Arc<AtomicUsize>,
@@ -105,16 +105,16 @@ impl Ticks {
     }
 }
 
-/// The judge of tokens in these tests.
+/// Verifies tokens in these tests.
 fn verify_token(token: &str, _now: std::time::SystemTime) -> Result<PeerName, String> {
     if token == TOKEN {
-        return Ok("caller/ops".parse().expect("a party"));
+        return Ok("caller/ops".parse().expect("a peer name"));
     }
     Err("the token is not known here".into())
 }
 
 impl GatewaySetup {
-    /// Everybody is the caller `ops`, who may call everything.
+    /// Every client is the caller `ops`, who may call everything.
     async fn anonymous() -> Self {
         Self::with(|node| node, |gateway| gateway.anonymous("ops".parse().expect("a name"))).await
     }
@@ -136,7 +136,7 @@ impl GatewaySetup {
         self.gateway.local_addr()
     }
 
-    /// A POST of JSON on a connection of its own.
+    /// Sends a JSON POST on its own connection.
     async fn post(&self, path: &str, body: &str) -> HttpReply {
         self.post_with(path, &[], body).await
     }
@@ -144,11 +144,11 @@ impl GatewaySetup {
     async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> HttpReply {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
-        soon("an answer comes", Http::once(self.at(), "POST", path, &all, body.as_bytes())).await
+        soon("an answer arrives", Http::once(self.at(), "POST", path, &all, body.as_bytes())).await
     }
 }
 
-/// `ops` may call everything, `clerk` may call Stage on warehouse, nobody else anything; any agent
+/// `ops` may call everything, `clerk` may call Stage on warehouse, other callers nothing; any agent
 /// answers for any service.
 fn policy() -> NodePolicy {
     let rule = |caller, agent, method| AllowRule::parse(caller, agent, method).expect("a rule");

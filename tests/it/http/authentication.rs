@@ -1,4 +1,4 @@
-//! Who asks: by a token, by the name for everybody, and never by what a request says of itself.
+//! Authentication: by a token or as the anonymous caller, never by a claim of the request.
 
 use super::{GatewaySetup, Http, HttpReply, TOKEN, verify_token};
 use crate::{
@@ -116,7 +116,7 @@ async fn token_guesses_are_limited_in_the_log_and_do_not_affect_others() {
         }
     }
     assert_eq!(statuses[..10], [401; 10]);
-    // A bucket may have gained a try or two meanwhile.
+    // A bucket may have regained an attempt or two meanwhile.
     assert!(statuses.iter().filter(|status| **status == 429).count() > 20, "{statuses:?}");
     audit_log
         .wait_for(
@@ -130,7 +130,7 @@ async fn token_guesses_are_limited_in_the_log_and_do_not_affect_others() {
         audit_log.lines("http_refused").len()
     );
     let text = format!("{:?}", audit_log.lines("http_refused"));
-    assert!(!text.contains("guess-"), "what was guessed is written down: {text}");
+    assert!(!text.contains("guess-"), "a guessed token is logged: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +234,7 @@ async fn a_caller_that_resets_too_many_calls_is_throttled_and_no_other() {
         drop(http);
         setup.stage.ended(&format!("hold-{n}")).await;
     }
-    soon("the breaks are counted", async {
+    soon("the resets are counted", async {
         while post(&setup, &[("authorization", "Bearer ops")]).await.status == 200 {}
     })
     .await;
@@ -267,8 +267,8 @@ async fn a_caller_whose_bodies_use_its_share_of_memory_is_refused_and_another_is
     );
     let (slow, refused) = soon("its memory is counted", async {
         loop {
-            // A slow client that has sent little of what it declared. It comes again if it was
-            // refused for the other one.
+            // A slow client that has sent little of its declared body. It retries if it was refused
+            // for the other one.
             let mut slow = Http::connect(setup.at()).await;
             slow.send(&head).await;
             let reply = note("ops", 1 << 20).await;
@@ -280,10 +280,10 @@ async fn a_caller_whose_bodies_use_its_share_of_memory_is_refused_and_another_is
     .await;
     let text = refused.expect_error(429, "resource_exhausted", "not_executed");
     assert!(text.contains("memory_max"), "{text}");
-    assert_eq!(note("ops", 1_000).await.status, 200, "few bytes are not counted");
+    assert_eq!(note("ops", 1_000).await.status, 200, "small messages are not counted");
     assert_eq!(note("clerk", 1 << 20).await.status, 200);
     drop(slow);
-    soon("it is given back", async { while note("ops", 1 << 20).await.status != 200 {} }).await;
+    soon("it is returned", async { while note("ops", 1 << 20).await.status != 200 {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

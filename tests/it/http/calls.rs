@@ -1,4 +1,4 @@
-//! Unary calls: what becomes of them, in JSON and in CBOR.
+//! Unary calls in JSON and in CBOR.
 
 use super::{GatewaySetup, Http, HttpReply};
 use crate::{
@@ -19,7 +19,7 @@ async fn a_json_body_is_answered_with_the_bare_reply() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     reply.expect_usual();
     assert_eq!(setup.stage.runs("é A"), 1);
-    // Any agent that hosts it will do.
+    // Any agent that hosts it may answer.
     let reply = setup.post("/v1/services/Stage/Note", "\"any\"").await;
     assert_eq!((reply.status, reply.text()), (200, "\"any\""));
 }
@@ -128,7 +128,7 @@ async fn a_body_at_the_limit_passes_and_one_over_it_is_refused_before_it_is_sent
     )
     .await;
     let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-    // The two quotes become three bytes in CBOR, where the limit holds too.
+    // The two quotes become three bytes in CBOR, where the limit applies too.
     assert_eq!(setup.post(HELLO, &text(1_999)).await.status, 200);
     let encoded = setup.post(HELLO, &text(2_000)).await;
     encoded.expect_error(429, "resource_exhausted", "not_executed");
@@ -165,7 +165,7 @@ async fn a_call_without_an_agent_is_refused_before_its_body_is_sent() {
             absent.expect_error(503, "unavailable", "not_executed");
         }
     }
-    // One that is taken waits for its body.
+    // An accepted one waits for its body.
     let mut http = Http::connect(setup.at()).await;
     http.send(format!("POST {HELLO} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n")).await;
     http.send("\"x\"").await;
@@ -280,9 +280,9 @@ async fn a_client_that_disconnects_cancels_its_call_and_returns_its_permit() {
     full.expect_error(429, "resource_exhausted", "not_executed");
     let waits = spawn(async move { ctx.cancelled().await });
     drop(http);
-    soon("the handler hears of it", waits).await;
+    soon("the handler is notified", waits).await;
     assert_eq!(setup.stage.ended("held").await, RunEnd::Dropped);
-    soon("the place is free", async {
+    soon("the permit is free", async {
         while setup.post(HELLO, "\"after\"").await.status != 200 {}
     })
     .await;

@@ -1,4 +1,4 @@
-//! An HTTP client that sends what it is told, well-formed or not, and reads answers piece by piece.
+//! An HTTP client that sends any bytes, well-formed or not, and reads answers chunk by chunk.
 
 use std::net::SocketAddr;
 use tokio::{
@@ -31,8 +31,8 @@ impl HttpReply {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// It is an error of this status, code and outcome, in Connect's shape, with what every answer
-    /// says.
+    /// It is an error of this status, code and outcome, in Connect's format, with the headers of
+    /// every answer.
     #[track_caller]
     pub(crate) fn expect_error(&self, status: u16, code: &str, outcome: &str) -> String {
         assert_eq!((self.status, self.outcome()), (status, outcome), "{self:?}");
@@ -61,7 +61,7 @@ impl Http {
         Self::over(TcpStream::connect(at).await.expect("a connection"))
     }
 
-    /// One request on a connection of its own.
+    /// One request on its own connection.
     pub(crate) async fn once(
         at: SocketAddr,
         method: &str,
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
         Self(BufReader::new(stream))
     }
 
-    /// Sends bytes as they are. The other side may have closed.
+    /// Sends bytes unchanged. The other side may have closed.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let stream = self.0.get_mut();
         stream.write_all(bytes.as_ref()).await.is_ok() && stream.flush().await.is_ok()
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
         self.send([head.as_bytes(), body].concat()).await;
     }
 
-    /// The next answer, whole; none if the connection ends before.
+    /// The next complete answer; none if the connection ends before.
     pub(crate) async fn reply(&mut self) -> Option<HttpReply> {
         let mut reply = self.head().await?;
         while let Some(piece) = self.piece(&reply).await {
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
         }
     }
 
-    /// The next chunk of an answer with this head, or all of it if it has no chunks.
+    /// The next chunk of an answer with this head, or all of it if it is not chunked.
     pub(crate) async fn piece(&mut self, head: &HttpReply) -> Option<Vec<u8>> {
         let is_chunked = head.header("transfer-encoding") == Some("chunked");
         let length = if is_chunked {
@@ -154,12 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http<S> {
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// Fills the buffer with whatever comes. False if the connection ends before.
+    /// Reads more bytes into the buffer. False if the connection ends before.
     pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> bool {
         self.0.read_exact(buffer).await.is_ok()
     }
 
-    /// Ends when the other side has closed.
+    /// Returns when the other side has closed.
     pub(crate) async fn closed(&mut self) {
         let mut rest = Vec::new();
         drop(self.0.read_to_end(&mut rest).await);

@@ -1,5 +1,5 @@
-//! Places for connections: those of one block of addresses are bounded, and connections that show
-//! no caller make room for new ones.
+//! Connection limits: each block of addresses is limited, and unauthenticated connections are
+//! evicted for new ones.
 
 use super::{GatewaySetup, Http, h2};
 use crate::world::{soon, spawn, take_turn};
@@ -26,15 +26,15 @@ async fn connect(at: SocketAddr, ip: [u8; 4]) -> Http<TcpStream> {
     Http::over(socket.connect(at).await.expect("a connection"))
 }
 
-/// Both ends of a thousand connections are in this process, which is more than some systems let it
-/// open unasked.
+/// Both ends of a thousand connections are in this process, which exceeds the default file limit of
+/// some systems.
 fn may_open_many_files() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the most");
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the limit");
 }
 
-/// Connections that say nothing.
+/// Silent connections.
 async fn silent(setup: &GatewaySetup, ip: [u8; 4], count: usize) -> Vec<Http<TcpStream>> {
     may_open_many_files();
     let mut all = Vec::new();
@@ -44,7 +44,7 @@ async fn silent(setup: &GatewaySetup, ip: [u8; 4], count: usize) -> Vec<Http<Tcp
     all
 }
 
-/// A connection over which a caller has asked.
+/// A connection with one authenticated call.
 async fn authenticated(at: SocketAddr, ip: [u8; 4]) -> Http<TcpStream> {
     let mut http = connect(at, ip).await;
     http.send(h2::preface()).await;
@@ -55,8 +55,8 @@ async fn authenticated(at: SocketAddr, ip: [u8; 4]) -> Http<TcpStream> {
     http
 }
 
-/// Connections over which a caller has asked. Some at a time, because one that is silent for 5 s
-/// or does not answer the PINGs of the server is closed.
+/// Connections with one authenticated call each. They are opened in batches, because one that is
+/// silent for 5 s or does not answer the PINGs of the server is closed.
 async fn known(setup: &GatewaySetup, ip: [u8; 4], count: usize) -> Vec<Http<TcpStream>> {
     may_open_many_files();
     let mut all = Vec::new();
@@ -83,8 +83,8 @@ async fn call_from(setup: &GatewaySetup, ip: [u8; 4]) -> Option<u16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_limit_of_an_address_its_oldest_silent_connection_is_evicted() {
     let _turn = take_turn().await;
-    // On a machine that was too busy the silent ones were closed for their silence.
-    soon("it is seen in time", async { while !the_oldest_makes_room().await {} }).await;
+    // On an overloaded machine the silent ones were closed for their silence.
+    soon("it is detected in time", async { while !the_oldest_makes_room().await {} }).await;
 }
 
 /// False if it took so long that connections were closed for their silence.
@@ -99,8 +99,8 @@ async fn the_oldest_makes_room() -> bool {
     let kept = [call(&mut held[1]).await, call(&mut elsewhere).await];
     let is_in_time = began.elapsed() < HTTP_FIRST_BYTES_WAIT_MAX;
     if is_in_time {
-        assert_eq!(last, Some(200), "at its share none is closed");
-        assert_eq!(next, Some(200), "one makes room");
+        assert_eq!(last, Some(200), "at the limit none is closed");
+        assert_eq!(next, Some(200), "one is evicted");
         assert_eq!(kept, [Some(200); 2], "the second is not closed, nor one of another address");
     }
     is_in_time
@@ -116,9 +116,9 @@ async fn at_the_limit_of_an_address_authenticated_connections_are_kept() {
     held[0].send(h2::frame(h2::HEADERS, h2::END_HEADERS, 3, &h2::head(NOTE))).await;
     held[0].send(h2::frame(h2::DATA, h2::END_STREAM, 3, b"\"x\"")).await;
     let answered = soon("an answer", h2::answered(&mut held[0], 3)).await;
-    assert_eq!(answered, h2::Answered::Status(200), "a known one stays");
+    assert_eq!(answered, h2::Answered::Status(200), "an authenticated one stays");
     drop(held);
-    soon("places are given back", async {
+    soon("the slots are free", async {
         while call_from(&setup, [127, 0, 0, 2]).await != Some(200) {}
     })
     .await;
@@ -151,5 +151,5 @@ async fn a_few_silent_addresses_do_not_lock_out_an_honest_caller() {
     kept[0].send(h2::frame(h2::HEADERS, h2::END_HEADERS, 3, &h2::head(NOTE))).await;
     kept[0].send(h2::frame(h2::DATA, h2::END_STREAM, 3, b"\"x\"")).await;
     let answered = soon("an answer", h2::answered(&mut kept[0], 3)).await;
-    assert_eq!(answered, h2::Answered::Status(200), "the one that has asked before stays");
+    assert_eq!(answered, h2::Answered::Status(200), "the authenticated one stays");
 }

@@ -1,4 +1,4 @@
-//! A node that stops: its door takes nothing new, and what is in hand is finished.
+//! A node that stops: its gateway accepts nothing new, and calls in flight are finished.
 
 use super::{GatewaySetup, Http};
 use crate::world::{soon, spawn};
@@ -37,7 +37,7 @@ async fn a_drain_finishes_calls_closes_idle_connections_and_refuses_new_calls() 
     assert_eq!(held.header("connection"), Some("close"));
     soon("the node has stopped", stopping).await;
     assert_eq!(stage.runs("late"), 0);
-    assert!(TcpStream::connect(at).await.is_err(), "the door is still open");
+    assert!(TcpStream::connect(at).await.is_err(), "the gateway still accepts");
     drop((gateway, agent));
 }
 
@@ -97,8 +97,8 @@ async fn an_http_2_connection_gets_goaway_and_its_call_is_finished() {
     stage.started("held").await;
     let GatewaySetup { node, gateway, agent, .. } = setup;
     let stopping = spawn(node.shutdown());
-    // After GOAWAY the client itself sends no more; what it sent just before is answered.
-    soon("it is told to go", async {
+    // After GOAWAY the client itself sends no more; a request sent just before is answered.
+    soon("GOAWAY arrives", async {
         while let Ok(reply) = sender.send_request(request("Note", "late")).await {
             let (status, outcome) = (reply.status().as_u16(), &reply.headers()["dialback-outcome"]);
             assert!(status == 200 || (status == 503 && outcome == "not_executed"), "{reply:?}");
@@ -113,7 +113,7 @@ async fn an_http_2_connection_gets_goaway_and_its_call_is_finished() {
         (200, &"ok".parse().expect("a value"))
     );
     assert_eq!(held.into_body().collect().await.expect("a body").to_bytes(), "\"held\"");
-    soon("the connection ends", connection).await.expect("in good order");
+    soon("the connection ends", connection).await.expect("a clean shutdown");
     soon("the node has stopped", stopping).await;
     drop((gateway, agent));
 }

@@ -1,4 +1,4 @@
-//! Answers that are ready before a request is whole: the client sees them, though it is still
+//! Answers that are ready before a request is complete: the client gets them although it is still
 //! sending.
 
 use super::{GatewaySetup, Http, TOKEN, h2, verify_token};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
-/// More than the system takes of a client before anybody reads it.
+/// More than the system buffers for a client before it is read.
 const LARGE: usize = 24 << 20;
 
-/// Sends a whole request and only then reads, as simple clients do. Gives the status and whether
-/// the connection stays open.
+/// Sends a complete request and only then reads, as simple clients do. Returns the status and
+/// whether the connection stays open.
 async fn sent(http: &mut Http<TcpStream>, path: &str, lines: &str) -> (u16, bool) {
     let body = vec![b'a'; LARGE];
     let (head, body) = if lines.contains("chunked") {
@@ -55,7 +55,7 @@ async fn a_client_that_is_still_sending_gets_its_answer() {
         let found = sent(&mut http, path, &lines).await;
         assert_eq!(found, (status, stays), "{path} {lines:?}");
         if stays {
-            // What was discarded was the body and nothing more.
+            // Only the body was discarded.
             let headers = [
                 ("content-type", "application/json"),
                 ("authorization", &format!("Bearer {TOKEN}")),
@@ -67,7 +67,7 @@ async fn a_client_that_is_still_sending_gets_its_answer() {
             soon("the connection is closed", http.closed()).await;
         }
     }
-    assert_eq!(setup.stage.all_runs(), 6, "of the large ones none was called");
+    assert_eq!(setup.stage.all_runs(), 6, "none of the large ones was called");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,10 +94,10 @@ async fn a_client_that_expects_100_continue_is_answered_at_once() {
     let reply = soon("an answer", http.reply()).await.expect("an answer");
     assert_eq!((reply.status, reply.header("connection")), (404, Some("close")));
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    // And one that is to be read is asked for.
+    // A body that will be read is requested with 100 Continue.
     let mut http = Http::connect(setup.at()).await;
     http.send(head(NOTE)).await;
-    assert_eq!(soon("it is asked for", http.head()).await.expect("a head").status, 100);
+    assert_eq!(soon("100 Continue arrives", http.head()).await.expect("a head").status, 100);
     http.send("\"x\"").await;
     let reply = soon("an answer", http.reply()).await.expect("an answer");
     assert_eq!((reply.status, reply.header("connection")), (200, Some("keep-alive")));
@@ -125,7 +125,7 @@ async fn a_client_that_sends_too_slowly_after_its_answer_is_closed() {
     }
 }
 
-/// How much a client of HTTP/2 may send on stream 1, and what came meanwhile.
+/// The flow-control window of an HTTP/2 client on stream 1, and the received answer.
 struct Upload {
     http: Http<TcpStream>,
     stream: usize,
@@ -135,7 +135,7 @@ struct Upload {
 }
 
 impl Upload {
-    /// Begins a request that is refused before its body has come.
+    /// Begins a request that is refused before its body has arrived.
     async fn begin(setup: &GatewaySetup) -> Self {
         let mut http = Http::connect(setup.at()).await;
         http.send(h2::preface()).await;
@@ -143,7 +143,7 @@ impl Upload {
         Self { http, stream: 65_535, connection: 65_535, answered: None, reset: None }
     }
 
-    /// Takes what comes next.
+    /// Handles the next frame.
     async fn take(&mut self) {
         let frame = soon("a frame", h2::next(&mut self.http)).await.expect("the connection stays");
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
@@ -159,7 +159,7 @@ impl Upload {
         }
     }
 
-    /// Sends so many bytes as there is room for them.
+    /// Sends this many bytes as the window allows.
     async fn send(&mut self, mut bytes: usize) {
         let piece = vec![b'a'; 16_384];
         while bytes > 0 {

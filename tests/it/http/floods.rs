@@ -1,5 +1,5 @@
-//! Frames of HTTP/2 that carry no request forward: a connection that sends them without end is
-//! ended, and busy clients are not.
+//! HTTP/2 frames without progress: a connection that sends them endlessly is ended, and busy
+//! clients are not.
 
 use super::{GatewaySetup, Http, h2};
 use crate::world::soon;
@@ -26,7 +26,7 @@ async fn call(http: &mut Http<TcpStream>, stream: u32) {
     assert_eq!(answered, h2::Answered::Status(200));
 }
 
-/// Such frames, one at a time: a few are taken, and no end of them is not.
+/// These frames one at a time: a few are accepted, an endless number is not.
 async fn check(name: &str, frame: Vec<u8>) {
     check_after(HTTP2_FRAMES_UNASKED_MAX / 2, name, frame).await;
 }
@@ -36,7 +36,7 @@ async fn check_after(few: usize, name: &str, frame: Vec<u8>) {
     let mut http = connected(&setup).await;
     http.send(frame.repeat(few)).await;
     call(&mut http, 5).await;
-    // Time gives some back, and this is sent faster than that.
+    // The budget refills over time; this is sent faster.
     http.send(frame.repeat(HTTP2_FRAMES_UNASKED_MAX * 5)).await;
     let ended = soon("the connection is ended", async {
         while let Some(frame) = h2::next(&mut http).await {
@@ -46,11 +46,11 @@ async fn check_after(few: usize, name: &str, frame: Vec<u8>) {
         }
         None
     });
-    // With more on its way than was read, the word may be lost.
+    // With more in flight than was read, the GOAWAY may be lost.
     let code = ended.await;
     assert!(matches!(code, None | Some(ENHANCE_YOUR_CALM)), "{name}: {code:?}");
     soon("the connection is closed", http.closed()).await;
-    // Others go on, and it may come again.
+    // Other connections continue, and the client may reconnect.
     call(&mut connected(&setup).await, 5).await;
 }
 
@@ -83,7 +83,7 @@ async fn priorities_resets_and_unknown_frames_without_end_end_their_connection()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_data_without_end_ends_its_connection() {
-    // The library takes a hundred of them.
+    // The library accepts a hundred of them.
     check_after(100, "DATA", h2::frame(h2::DATA, 0, 3, &[])).await;
     check_after(100, "DATA, all padding", h2::frame(h2::DATA, h2::PADDED, 3, &[3, 0, 0, 0])).await;
 }
@@ -92,9 +92,9 @@ async fn empty_data_without_end_ends_its_connection() {
 async fn one_frame_over_the_limit_gets_goaway_with_a_reason() {
     let setup = GatewaySetup::anonymous().await;
     let mut http = connected(&setup).await;
-    // Each is answered before the next is sent, so that nothing is on its way when the connection
-    // is closed.
-    let code = soon("it is sent away", async {
+    // Each is answered before the next is sent, so that nothing is in flight when the connection is
+    // closed.
+    let code = soon("it is rejected", async {
         loop {
             http.send(h2::frame(h2::PING, 0, 0, &[7; 8])).await;
             let frame = loop {
@@ -115,7 +115,7 @@ async fn one_frame_over_the_limit_gets_goaway_with_a_reason() {
 async fn a_body_in_many_small_frames_is_read() {
     let setup = GatewaySetup::anonymous().await;
     let mut http = connected(&setup).await;
-    // Of those that nobody has read yet the library takes about two thousand.
+    // The library accepts about two thousand unread ones.
     let pieces = HTTP2_FRAMES_UNASKED_MAX * 3 / 2;
     http.send(h2::frame(h2::DATA, 0, 3, b"\"")).await;
     http.send(h2::frame(h2::DATA, 0, 3, b"abcdefghij").repeat(pieces)).await;

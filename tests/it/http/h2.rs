@@ -1,4 +1,4 @@
-//! Frames of HTTP/2, written and read by hand.
+//! HTTP/2 frames, written and read by hand.
 
 use super::Http;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,7 +27,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header that is named in full and not remembered.
+/// A literal header field without indexing.
 pub(crate) fn pair(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| {
         let length = u8::try_from(text.len()).expect("short");
@@ -48,7 +48,7 @@ pub(crate) fn head(path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// A frame that came.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -85,7 +85,7 @@ pub(crate) async fn next<S: AsyncRead + AsyncWrite + Unpin>(http: &mut Http<S>) 
     }
 }
 
-/// How a stream was answered.
+/// The answer on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answered {
     /// With this status, of those that HPACK has a number for.

@@ -1,11 +1,11 @@
-//! Heads that RFC 9112 and RFC 9113 have refused, beside heads that look like them and are right.
+//! Heads that RFC 9112 and RFC 9113 reject, next to similar heads that are valid.
 
 use super::{GatewaySetup, Http, h2};
 use crate::world::soon;
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 
-/// Sends a request of HTTP/1 with this first line and these lines. Gives the status, and whether
+/// Sends an HTTP/1 request with this first line and these lines. Returns the status, and whether
 /// the connection was closed after it.
 async fn status(setup: &GatewaySetup, first: &str, lines: &str) -> u16 {
     let mut http = Http::connect(setup.at()).await;
@@ -21,7 +21,7 @@ async fn status(setup: &GatewaySetup, first: &str, lines: &str) -> u16 {
     reply.status
 }
 
-/// Each line of the table: the first line, the lines, whether it is taken.
+/// Each row of the table: the first line, the lines, whether it is accepted.
 async fn check(table: &[(&str, &str, bool)]) {
     let setup = GatewaySetup::anonymous().await;
     for (first, lines, is_good) in table {
@@ -74,7 +74,7 @@ async fn an_absolute_target_overrides_the_host_header() {
         ("POST http:NOTE HTTP/1.1", "host: localhost\r\n", false),
     ])
     .await;
-    // Whose name it is decides who asks.
+    // The host name decides whether the anonymous caller applies.
     let setup = GatewaySetup::anonymous().await;
     let first = format!("POST http://evil.example{NOTE} HTTP/1.1");
     assert_eq!(status(&setup, &first, "host: localhost\r\n").await, 401);
@@ -94,7 +94,7 @@ async fn a_target_with_a_fragment_or_of_unknown_form_is_refused() {
     ])
     .await;
     let setup = GatewaySetup::anonymous().await;
-    // Nothing is done for these, and nothing is wrong with them.
+    // These are valid requests for something that the gateway does not have.
     for first in ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1"] {
         assert_eq!(status(&setup, first, "host:\r\n").await, 404, "{first}");
     }
@@ -149,8 +149,8 @@ const TYPE: (&str, &str) = ("content-type", "application/json");
 /// RFC 9113 section 7.
 const PROTOCOL_ERROR: u32 = 1;
 
-/// How a request of HTTP/2 with these fields is answered, on a connection of its own, and whether
-/// the connection takes another.
+/// The answer to an HTTP/2 request with these fields on its own connection, and whether the
+/// connection accepts another.
 async fn answered(setup: &GatewaySetup, fields: &[(&str, &str)]) -> h2::Answered {
     let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
@@ -196,7 +196,7 @@ async fn http_2_requests_name_one_host() {
     assert_eq!(setup.stage.runs("x"), 4);
 }
 
-/// What the library refuses by itself has to stay refused.
+/// Heads that the library rejects itself must stay rejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_heads_that_are_malformed_are_reset() {
     let setup = GatewaySetup::anonymous().await;

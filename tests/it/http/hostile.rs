@@ -1,5 +1,5 @@
-//! Clients that are slow, ambiguous or too many: each is cut off within 15 s, and others do not
-//! notice.
+//! Clients that are slow, ambiguous or too many: each is closed within 15 s, and others are not
+//! affected.
 
 use super::{GatewaySetup, Http, h2};
 use crate::world::{Background, soon, spawn, until};
@@ -16,10 +16,10 @@ use tokio::{runtime::Builder, sync::oneshot};
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
-const CUT_WITHIN: Duration = Duration::from_secs(15);
+const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 
-/// An honest client that calls all the while, and another one at a gateway that nobody troubles,
-/// which shows how slow the machine is.
+/// An honest client that calls all the while, and another one at an idle gateway, which measures
+/// the speed of the machine.
 struct Honest {
     is_done: EndOnDrop,
     slowest: Background<Duration>,
@@ -43,7 +43,7 @@ impl Honest {
         Self { is_done: EndOnDrop(is_done), slowest, slowest_elsewhere }
     }
 
-    /// No call was slow, apart from what the machine costs.
+    /// No call was slow, apart from the delay of the machine.
     async fn was_served(self) {
         let Self { is_done, slowest, slowest_elsewhere } = self;
         drop(is_done);
@@ -51,13 +51,13 @@ impl Honest {
         let elsewhere = soon("the other one ends", slowest_elsewhere).await.expect("a time");
         assert!(
             slowest < elsewhere + Duration::from_secs(3),
-            "a call of others took {slowest:?}, and {elsewhere:?} at another gateway"
+            "a call of another client took {slowest:?}, and {elsewhere:?} at another gateway"
         );
     }
 }
 
-/// Calls until it is enough, each time on a new connection and on one that stays. Returns the
-/// time that the slowest calls took.
+/// Calls until it is stopped, each time on a new connection and on a kept one. Returns the duration
+/// of the slowest calls.
 async fn slowest_call(at: SocketAddr, is_done: Arc<AtomicBool>) -> Duration {
     let (mut slowest, mut calls) = (Duration::ZERO, 0);
     let mut kept = Http::connect(at).await;
@@ -69,13 +69,13 @@ async fn slowest_call(at: SocketAddr, is_done: Arc<AtomicBool>) -> Duration {
         assert_eq!((once.status, same.status), (200, 200));
         slowest = slowest.max(began.elapsed());
         calls += 1;
-        // Its pace, not a wait: 50 requests a second.
+        // A rate, not a wait: 50 requests a second.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     slowest
 }
 
-/// The same at another gateway, on a runtime of its own: it shares only the machine.
+/// The same at another gateway, on its own runtime: it shares only the machine.
 fn slowest_call_elsewhere(is_done: Arc<AtomicBool>) -> oneshot::Receiver<Duration> {
     let (done, slowest) = oneshot::channel();
     thread::spawn(move || {
@@ -88,9 +88,13 @@ fn slowest_call_elsewhere(is_done: Arc<AtomicBool>) -> oneshot::Receiver<Duratio
     slowest
 }
 
-/// Sends a byte a second until the other side has closed, and gives how long that took, and what
-/// was answered.
-async fn trickle(at: SocketAddr, first: String, byte: &'static [u8]) -> (Duration, Option<u16>) {
+/// Sends a byte a second until the other side has closed; returns the time that took, and the
+/// answer.
+async fn send_slowly(
+    at: SocketAddr,
+    first: String,
+    byte: &'static [u8],
+) -> (Duration, Option<u16>) {
     let (mut http, began) = (Http::connect(at).await, Instant::now());
     http.send(first).await;
     let mut every = tokio::time::interval(Duration::from_secs(1));
@@ -103,14 +107,14 @@ async fn trickle(at: SocketAddr, first: String, byte: &'static [u8]) -> (Duratio
     }
 }
 
-async fn check_trickle(first: &str, byte: &'static [u8], status: Option<u16>) {
+async fn check_slow_sender(first: &str, byte: &'static [u8], status: Option<u16>) {
     let setup = GatewaySetup::anonymous().await;
     let honest = Honest::start(setup.at());
     let slow: Vec<_> =
-        (0..32).map(|_| spawn(trickle(setup.at(), first.to_owned(), byte))).collect();
+        (0..32).map(|_| spawn(send_slowly(setup.at(), first.to_owned(), byte))).collect();
     for one in slow {
-        let (took, answered) = soon("a slow one is cut off", one).await;
-        assert!(took < CUT_WITHIN, "it took {took:?}");
+        let (took, answered) = soon("a slow client is closed", one).await;
+        assert!(took < CLOSED_WITHIN, "it took {took:?}");
         assert_eq!(answered, status, "of {first:?}");
     }
     honest.was_served().await;
@@ -119,13 +123,13 @@ async fn check_trickle(first: &str, byte: &'static [u8], status: Option<u16>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_sent_at_a_byte_a_second_time_out() {
-    check_trickle("POST / HTTP/1.1\r\nx", b"x", None).await;
+    check_slow_sender("POST / HTTP/1.1\r\nx", b"x", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_and_half_prefaces_time_out() {
-    check_trickle("", b"", None).await;
-    check_trickle("PRI", b"", None).await;
+    check_slow_sender("", b"", None).await;
+    check_slow_sender("PRI", b"", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +137,7 @@ async fn bodies_sent_at_a_byte_a_second_time_out_and_are_never_called() {
     let head = format!(
         "POST {NOTE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n\"slow\""
     );
-    check_trickle(&head, b" ", Some(408)).await;
+    check_slow_sender(&head, b" ", Some(408)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,8 +148,8 @@ async fn http_2_heads_that_never_end_time_out() {
     http.send(h2::preface()).await;
     http.send(h2::frame(h2::HEADERS, 0, 1, &h2::head(NOTE)[..8])).await;
     let began = Instant::now();
-    soon("it is cut off", http.closed()).await;
-    assert!(began.elapsed() < CUT_WITHIN, "it took {:?}", began.elapsed());
+    soon("it is closed", http.closed()).await;
+    assert!(began.elapsed() < CLOSED_WITHIN, "it took {:?}", began.elapsed());
     honest.was_served().await;
 }
 
@@ -158,7 +162,7 @@ async fn http_2_clients_that_stall_or_read_no_answer_time_out() {
     half.send(&h2::preface()[..12]).await;
     let mut silent = Http::connect(setup.at()).await;
     silent.send(h2::preface()).await;
-    // A window of nothing: what is answered cannot go.
+    // A window of zero: the answer cannot be sent.
     let mut not_reading = Http::connect(setup.at()).await;
     not_reading.send(h2::preface()).await;
     not_reading.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
@@ -174,18 +178,18 @@ async fn http_2_clients_that_stall_or_read_no_answer_time_out() {
     setup.stage.started("deaf").await;
     for (name, mut http) in [("half", half), ("silent", silent), ("deaf", not_reading)] {
         soon(name, http.closed()).await;
-        assert!(began.elapsed() < CUT_WITHIN, "{name} took {:?}", began.elapsed());
+        assert!(began.elapsed() < CLOSED_WITHIN, "{name} took {:?}", began.elapsed());
     }
     until("the handler is stopped", || setup.ticks.running() == 0).await;
     honest.was_served().await;
 }
 
-/// Reads so many bytes a tenth of a second for longer than anybody may stand still. Whether the
-/// other side goes on.
-async fn sips(http: &mut Http, bytes: usize) -> bool {
+/// Reads this many bytes every tenth of a second for longer than a client may stall. Returns
+/// whether the other side continues.
+async fn reads_slowly(http: &mut Http, bytes: usize) -> bool {
     let (mut every, began) = (tokio::time::interval(Duration::from_millis(100)), Instant::now());
     let mut some = vec![0; bytes];
-    while began.elapsed() < CUT_WITHIN {
+    while began.elapsed() < CLOSED_WITHIN {
         every.tick().await;
         if !http.read(&mut some).await {
             return false;
@@ -203,21 +207,21 @@ async fn a_client_that_reads_slowly_but_steadily_is_not_closed() {
     for http in [&mut slow, &mut slower] {
         http.request("POST", path, &headers, b"10000").await;
     }
-    let go_on = tokio::join!(sips(&mut slow, 4_000), sips(&mut slower, 3_000));
+    let go_on = tokio::join!(reads_slowly(&mut slow, 4_000), reads_slowly(&mut slower, 3_000));
     assert_eq!((go_on, setup.ticks.running()), ((true, true), 2));
     drop((slow, slower));
     until("the handlers are stopped", || setup.ticks.running() == 0).await;
 }
 
-/// The stream that the other side resets next. PINGs are answered meanwhile, and nothing gives it
-/// more room.
+/// The stream that the other side resets next. PINGs are answered meanwhile, and no window is
+/// opened.
 async fn reset(http: &mut Http) -> u32 {
     loop {
         let mut head = [0; 9];
-        assert!(http.read(&mut head).await, "the connection was cut");
+        assert!(http.read(&mut head).await, "the connection was closed");
         let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        assert!(http.read(&mut payload).await, "the connection was cut");
+        assert!(http.read(&mut payload).await, "the connection was closed");
         match (kind, flags) {
             (h2::RST_STREAM, _) => return u32::from_be_bytes(stream),
             (h2::PING, 0) => drop(http.send(h2::frame(h2::PING, 1, 0, &payload)).await),
@@ -231,7 +235,7 @@ async fn an_unread_answer_is_reset_and_others_on_its_connection_continue() {
     let setup = GatewaySetup::anonymous().await;
     let mut http = Http::connect(setup.at()).await;
     http.send(h2::preface()).await;
-    // Little room for each stream, and enough for the connection.
+    // A small window for each stream, and a large one for the connection.
     http.send(h2::frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0x10, 0])).await;
     for (stream, method, body) in [(1, "Ticks/Silent", &b"null"[..]), (3, "Ticks/Endless", b"1000")]
     {
@@ -241,7 +245,7 @@ async fn an_unread_answer_is_reset_and_others_on_its_connection_continue() {
         http.send(h2::frame(h2::DATA, h2::END_STREAM, stream, body)).await;
     }
     until("both run", || setup.ticks.running() == 2).await;
-    assert_eq!(soon("one is cut off", reset(&mut http)).await, 3);
+    assert_eq!(soon("one answer is reset", reset(&mut http)).await, 3);
     until("its handler is stopped", || setup.ticks.running() < 2).await;
     http.send(h2::frame(h2::HEADERS, h2::END_HEADERS, 5, &h2::head(NOTE))).await;
     http.send(h2::frame(h2::DATA, h2::END_STREAM, 5, b"\"later\"")).await;
@@ -281,7 +285,7 @@ async fn a_request_with_ambiguous_length_is_refused_and_a_smuggled_call_does_not
         soon("the connection is closed", http.closed()).await;
     }
     assert_eq!(setup.stage.all_runs(), 0);
-    // Chunks alone are a body like any other; nothing after them is answered.
+    // A chunked body alone is valid; nothing after it is answered.
     let mut http = Http::connect(setup.at()).await;
     http.send(outer("transfer-encoding: chunked\r\n", "6\r\n\"five\"\r\n0\r\n\r\n")).await;
     let reply = soon("an answer", http.reply()).await.expect("an answer");
@@ -359,6 +363,6 @@ async fn a_flood_of_continuations_ends_its_connection() {
         }
         false
     };
-    assert!(soon("the flood ends", flood).await, "100,000 frames were taken");
+    assert!(soon("the flood ends", flood).await, "100,000 frames were accepted");
     honest.was_served().await;
 }

@@ -1,5 +1,5 @@
-//! Streams of replies: in Connect's envelopes, as server-sent events, and at the pace of whoever
-//! reads.
+//! Streams of replies: in Connect's envelopes, as server-sent events, and with back-pressure of the
+//! reader.
 
 use super::{GatewaySetup, Http, HttpReply};
 use crate::world::{soon, until};
@@ -100,7 +100,7 @@ async fn events_carry_one_message_each_and_the_last_one_the_outcome() {
     let reply = post("Ticks/Fail", "null").await;
     assert!(reply.text().starts_with("data: 7\n\nevent: error\n"), "{}", reply.text());
     assert!(reply.text().contains("\"outcome\":\"app_error\""), "{}", reply.text());
-    // What is refused before the first message is no stream.
+    // An error before the first message is a plain answer, not a stream.
     post("Ticks/Nothing", "1").await.expect_error(501, "unimplemented", "not_executed");
     post("Ticks/Count", "{").await.expect_error(400, "invalid_argument", "not_executed");
 }
@@ -110,7 +110,7 @@ async fn a_stream_without_a_first_message_gets_its_head() {
     let setup = GatewaySetup::anonymous().await;
     let mut http = Http::connect(setup.at()).await;
     http.request("POST", "/v1/agents/warehouse/Ticks/Silent", &EVENTS, b"null").await;
-    let head = soon("the head comes before any message", http.head()).await.expect("a head");
+    let head = soon("the head arrives before any message", http.head()).await.expect("a head");
     assert_eq!((head.status, head.outcome()), (200, "unknown"));
     assert_eq!(setup.ticks.running(), 1);
     drop(http);
@@ -124,7 +124,7 @@ async fn a_slow_reader_throttles_the_handler_and_a_disconnect_stops_it() {
     http.request("POST", "/v1/agents/warehouse/Ticks/Endless", &EVENTS, b"10000").await;
     let head = soon("a head", http.head()).await.expect("a head");
     soon("the first piece", http.piece(&head)).await.expect("a piece");
-    // It comes to a stand once the sockets and the windows are full, while other calls go on.
+    // It blocks once the sockets and the windows are full, while other calls continue.
     let mut before = 0;
     loop {
         for _ in 0..50 {
@@ -135,7 +135,7 @@ async fn a_slow_reader_throttles_the_handler_and_a_disconnect_stops_it() {
         if now == before {
             break;
         }
-        assert!(now < 64 << 20, "{now} bytes were sent to nobody");
+        assert!(now < 64 << 20, "{now} bytes were sent unread");
         before = now;
     }
     assert_eq!(setup.ticks.running(), 1);

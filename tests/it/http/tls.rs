@@ -1,4 +1,4 @@
-//! The door with TLS: callers by certificate, judged as on links, and certificates of a public
+//! The gateway with TLS: callers by certificate, verified as on links, and certificates of a public
 //! name.
 
 use super::{GatewaySetup, Http, HttpReply, TOKEN, verify_token};
@@ -19,7 +19,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const NOTE: &str = "/v1/agents/warehouse/Stage/Note";
 
-/// A TLS connection that shows a leaf, or nothing, and believes the nodes of this world.
+/// A TLS connection that presents a leaf, or none, and trusts the nodes of this world.
 async fn tls(
     world: &World,
     at: SocketAddr,
@@ -43,8 +43,8 @@ where
     soon("an answer or an end", http.reply()).await
 }
 
-/// Asks once with this certificate, or none. `None` if the handshake, or the connection, was
-/// refused.
+/// Makes one call with this certificate, or none. `None` if the handshake or the connection was
+/// rejected.
 async fn once(
     setup: &GatewaySetup,
     leaf: Option<LeafPem>,
@@ -79,10 +79,10 @@ async fn a_certificate_names_the_caller_and_without_one_a_token_is_needed() {
     let foreign = World::new().leaf("caller/ops");
     assert!(
         once(&setup, Some(foreign), &[], "foreign").await.is_none(),
-        "another CA's caller was heard"
+        "another CA's caller was accepted"
     );
     assert_eq!(setup.stage.all_runs(), 2);
-    // Plain HTTP gets nothing there.
+    // Plain HTTP gets no answer there.
     let mut plain = Http::connect(setup.at()).await;
     assert!(post(&mut plain, &[], "plain").await.is_none());
 }
@@ -100,13 +100,13 @@ async fn a_certificate_rejected_in_the_handshake_is_audited_with_its_claimed_nam
     let reason = line["reason"].as_str().expect("text");
     assert!(reason.contains("handshake") && reason.contains("UnknownIssuer"), "{line}");
     assert_eq!(line["address"], "127.0.0.1", "{line}");
-    // Who shows none claims nothing, and is refused by the request.
+    // A client without a certificate claims nothing, and its request is refused.
     once(&setup, None, &[], "nothing").await.expect("an answer").expect_error(
         401,
         "unauthenticated",
         "not_executed",
     );
-    until("its line is there", || audit_log.lines("http_refused").len() == 2).await;
+    until("its line is written", || audit_log.lines("http_refused").len() == 2).await;
     assert_eq!(audit_log.lines("http_refused")[1].get("claimed_peer"), None);
     assert_eq!(setup.stage.all_runs(), 0);
 }
@@ -174,12 +174,12 @@ async fn a_configured_server_certificate_is_presented_and_can_be_replaced() {
         let stream = tls(world, setup.at(), None, b"http/1.1").await.ok()?;
         stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec())
     };
-    assert!(shown(&setup.world).await.is_none(), "the node's own certificate was shown");
+    assert!(shown(&setup.world).await.is_none(), "the node's own certificate was presented");
     let before = shown(&public).await.expect("a certificate");
     setup.gateway.set_certificate(Some(named(&second)));
     assert_ne!(shown(&public).await.expect("a certificate"), before);
     setup.gateway.set_certificate(None);
-    assert!(shown(&setup.world).await.is_some(), "the node's own certificate was not shown");
+    assert!(shown(&setup.world).await.is_some(), "the node's own certificate was not presented");
 }
 
 /// One call over HTTP/2.
