@@ -1,6 +1,6 @@
-//! The little CBOR that the protocol needs, right and wrong: RFC 8949 section 3.
+//! The subset of CBOR that the protocol needs, valid and invalid: RFC 8949 section 3.
 
-/// An item. `Raw` is whatever bytes a test wants there.
+/// An item. `Raw` has any bytes that a test needs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Cbor {
     Uint(u64),
@@ -22,7 +22,7 @@ impl Cbor {
         Self::Map(entries.into_iter().map(|(key, value)| (Self::Uint(key), value)).collect())
     }
 
-    /// So many arrays, one in the other.
+    /// This many nested arrays.
     pub(crate) fn nested(levels: usize) -> Self {
         Self::Raw([vec![0x81; levels], vec![0x00]].concat())
     }
@@ -60,7 +60,8 @@ impl Cbor {
         }
     }
 
-    /// Reads one item; panics on what the protocol forbids, for the library must not send that.
+    /// Reads one item; panics on encodings that the protocol forbids, because the library must not
+    /// send them.
     pub(crate) fn decode(bytes: &[u8]) -> Self {
         let (item, rest) = item(bytes);
         assert!(rest.is_empty(), "trailing bytes {rest:02x?}");
@@ -69,17 +70,17 @@ impl Cbor {
 
     /// The value of a key of a map.
     pub(crate) fn key(&self, key: u64) -> Option<&Self> {
-        let Self::Map(entries) = self else { panic!("{self:?} is no map") };
+        let Self::Map(entries) = self else { panic!("{self:?} is not a map") };
         entries.iter().find(|(have, _)| *have == Self::Uint(key)).map(|(_, value)| value)
     }
 
     pub(crate) fn as_uint(&self) -> u64 {
-        let Self::Uint(value) = self else { panic!("{self:?} is no number") };
+        let Self::Uint(value) = self else { panic!("{self:?} is not a number") };
         *value
     }
 
     pub(crate) fn as_text(&self) -> &str {
-        let Self::Text(text) = self else { panic!("{self:?} is no text") };
+        let Self::Text(text) = self else { panic!("{self:?} is not a text") };
         text
     }
 }

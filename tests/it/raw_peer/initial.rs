@@ -1,5 +1,5 @@
-//! First packets of strangers, made by hand: QUIC Initials that decrypt, and whose handshake never
-//! goes on (RFC 9000, section 17.2.2).
+//! Hand-made first packets of unauthenticated clients: QUIC Initials that decrypt and whose
+//! handshake never continues (RFC 9000, section 17.2.2).
 
 use crate::world::Rng;
 use rustls::{
@@ -7,32 +7,32 @@ use rustls::{
     quic::{Keys, Suite, Version},
 };
 
-/// What a datagram of a client that begins must be at least.
+/// The minimum size of a datagram with a client's Initial.
 const DATAGRAM_BYTES: usize = 1_200;
 const TAG_BYTES: usize = 16;
 const NUMBER_BYTES: usize = 4;
 
-/// Makes first packets, each for a connection of its own.
+/// Builds first packets, each for a new connection.
 pub(crate) struct InitialFactory {
     suite: Suite,
     rng: Rng,
 }
 
-/// What such a packet carries.
+/// The content of such a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InitialKind {
-    /// The beginning of a ClientHello, the rest of which never comes.
+    /// The beginning of a ClientHello, the rest of which never arrives.
     StalledHello,
-    /// What is no TLS.
+    /// Not TLS.
     NotTls,
-    /// A packet that was damaged: it does not decrypt.
+    /// A damaged packet: it does not decrypt.
     Damaged,
-    /// No packet at all.
+    /// Not a packet at all.
     RandomBytes,
 }
 
 impl InitialFactory {
-    /// Takes the suite from somebody's TLS.
+    /// Takes the cipher suite from a TLS configuration.
     pub(crate) fn new(tls: &rustls::ClientConfig, seed: u64) -> Self {
         let suites = &tls.crypto_provider().cipher_suites;
         let suite = suites
@@ -47,7 +47,7 @@ impl InitialFactory {
     pub(crate) fn datagram(&mut self, what: InitialKind) -> Vec<u8> {
         match what {
             InitialKind::StalledHello => {
-                // ClientHello, 1,024 bytes long, of which these are the first.
+                // The first bytes of a ClientHello with a length of 1,024.
                 let mut hello = vec![1, 0, 4, 0];
                 hello.extend_from_slice(&self.random_bytes(300));
                 self.initial(&hello)
@@ -79,15 +79,15 @@ impl InitialFactory {
         self.initial_of(&to, &from, &[], crypto)
     }
 
-    /// A stalled handshake of the connection that its sender calls `from`; with what a Retry said,
-    /// that of an address that was proved.
+    /// A stalled handshake with the connection id `from` of its sender; with the token of a Retry,
+    /// from a validated address.
     pub(crate) fn stalled(&mut self, from: [u8; 8], retry: Option<&LongHeader>) -> Vec<u8> {
         let to = retry.map_or_else(|| self.random_bytes(8), |retry| retry.from.clone());
         let token = retry.map_or(&[][..], |retry| &retry.token);
         self.initial_of(&to, &from, token, &[1, 0, 4, 0])
     }
 
-    /// An Initial with a CRYPTO frame, padded to the least size.
+    /// An Initial with a CRYPTO frame, padded to the minimum size.
     fn initial_of(&self, to: &[u8], from: &[u8], token: &[u8], crypto: &[u8]) -> Vec<u8> {
         let mut packet = vec![0xc0 | (NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
         for id in [to, from] {
@@ -96,7 +96,7 @@ impl InitialFactory {
         }
         packet.extend_from_slice(&(0x4000 | token.len() as u16).to_be_bytes());
         packet.extend_from_slice(token);
-        // The length of what follows, in two bytes.
+        // The length of the rest, in two bytes.
         let rest = DATAGRAM_BYTES - packet.len() - 2;
         packet.extend_from_slice(&(0x4000 | rest as u16).to_be_bytes());
         let number_at = packet.len();
@@ -119,20 +119,20 @@ impl InitialFactory {
     }
 }
 
-/// What the head of an answer says, as far as it can be read without keys.
+/// The fields of a long header that can be read without keys.
 pub(crate) struct LongHeader {
-    /// It is a Retry, and not the beginning of a handshake.
+    /// It is a Retry, not the beginning of a handshake.
     pub(crate) is_retry: bool,
-    /// The connection that it is for, by our name of it.
+    /// The destination connection id, which is ours.
     pub(crate) to: Vec<u8>,
-    /// The node's name of it.
+    /// The node's connection id.
     from: Vec<u8>,
-    /// What proves our address; of a Retry only.
+    /// The token of a Retry, which validates our address.
     token: Vec<u8>,
 }
 
 impl LongHeader {
-    /// Reads a packet with a long header; others are for connections that are made.
+    /// Reads a packet with a long header; short headers belong to established connections.
     pub(crate) fn read(packet: &[u8]) -> Option<Self> {
         let (first, rest) = packet.split_first()?;
         let (to, rest) = id(rest.get(4..)?)?;
@@ -144,7 +144,7 @@ impl LongHeader {
     }
 }
 
-/// A connection id with its length before it, and what follows.
+/// A connection id with its length before it, and the rest.
 fn id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first()?;
     rest.split_at_checked(usize::from(*length))

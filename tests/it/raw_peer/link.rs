@@ -1,4 +1,4 @@
-//! Bare connections and streams, with an end to every wait.
+//! Bare connections and streams, with a timeout for every wait.
 
 use super::{Cbor, kind};
 use dialback::{ALPN, Credentials};
@@ -9,14 +9,14 @@ use quinn::{
 };
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-/// Longer than any limit of the library that a test waits for, shorter than anybody's patience.
+/// Longer than any limit of the library that a test waits for.
 const WAIT_MAX: Duration = Duration::from_secs(25);
 
-/// Waits for a state that has to come.
+/// Waits for a state that must be reached.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(WAIT_MAX, future).await {
         Ok(output) => output,
-        Err(_elapsed) => panic!("this did not come within {WAIT_MAX:?}: {what}"),
+        Err(_elapsed) => panic!("this did not happen within {WAIT_MAX:?}: {what}"),
     }
 }
 
@@ -24,12 +24,12 @@ fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-/// What the raw side grants and asks for.
+/// The limits that the raw side grants and requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) alpn: &'static [u8],
     pub(crate) streams: u32,
-    /// What the other side may send on a stream ahead of its reading.
+    /// The bytes that the other side may send on a stream before they are read.
     pub(crate) stream_window: u32,
 }
 
@@ -49,7 +49,7 @@ impl Settings {
     }
 }
 
-/// A connection, and nothing said on it yet.
+/// A connection without any frame sent yet.
 pub(crate) struct RawLink {
     pub(crate) connection: Connection,
     _endpoint: Endpoint,
@@ -96,14 +96,14 @@ impl RawLink {
         RawStream::new(send, recv)
     }
 
-    /// Waits for the peer's application close: its code and sentence.
+    /// Waits for the peer's application close: its code and reason.
     pub(crate) async fn closed(&self) -> (u64, String) {
         match soon("the peer's close", self.connection.closed()).await {
             ConnectionError::ApplicationClosed(close) => (
                 close.error_code.into_inner(),
                 String::from_utf8(close.reason.to_vec()).expect("the reason is UTF-8"),
             ),
-            other => panic!("the link ended otherwise: {other:?}"),
+            other => panic!("the link ended differently: {other:?}"),
         }
     }
 
@@ -124,19 +124,19 @@ impl RawListener {
         Self(Endpoint::server(config, loopback()).expect("a socket"))
     }
 
-    /// Where it listens, as people write it.
+    /// The address it listens on, as text.
     pub(crate) fn address(&self) -> String {
         self.0.local_addr().expect("an address").to_string()
     }
 
     pub(crate) async fn accept(&self) -> RawLink {
-        let incoming = soon("somebody who dials", self.0.accept()).await.expect("open");
+        let incoming = soon("a dialling peer", self.0.accept()).await.expect("open");
         let connection = soon("a handshake", incoming.into_future()).await.expect("a handshake");
         RawLink { connection, _endpoint: self.0.clone() }
     }
 }
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StreamEnd {
     Fin,
@@ -144,7 +144,7 @@ pub(crate) enum StreamEnd {
     Lost,
 }
 
-/// A stream and what was received of it.
+/// A stream and its received bytes.
 pub(crate) struct RawStream {
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
@@ -156,7 +156,7 @@ impl RawStream {
         Self { send, recv, received: Vec::new() }
     }
 
-    /// Sends bytes. A peer that wants no more of them is no fault.
+    /// Sends bytes. A peer that stops reading is not a fault.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         match soon("room to send", self.send.write_all(bytes)).await {
             Ok(()) | Err(quinn::WriteError::Stopped(_) | quinn::WriteError::ConnectionLost(_)) => {}
@@ -172,7 +172,7 @@ impl RawStream {
         self.send.reset(VarInt::from_u32(code)).expect("an open stream");
     }
 
-    /// The next frame, or how the stream ended.
+    /// The next frame, or the end of the stream.
     pub(crate) async fn frame(&mut self) -> Result<(u8, Vec<u8>), StreamEnd> {
         loop {
             if let Some((kind, payload, bytes)) = parse_frame(&self.received) {
@@ -183,7 +183,11 @@ impl RawStream {
             match chunk {
                 Ok(Some(chunk)) => self.received.extend_from_slice(&chunk.bytes),
                 Ok(None) => {
-                    assert!(self.received.is_empty(), "a frame was cut: {:02x?}", self.received);
+                    assert!(
+                        self.received.is_empty(),
+                        "a frame was truncated: {:02x?}",
+                        self.received
+                    );
                     return Err(StreamEnd::Fin);
                 }
                 Err(ReadError::Reset(code)) => return Err(StreamEnd::Reset(code.into_inner())),
@@ -192,7 +196,7 @@ impl RawStream {
         }
     }
 
-    /// The payload of the next frame, which is of this kind.
+    /// The payload of the next frame, which must be of this kind.
     pub(crate) async fn expect(&mut self, kind: u8) -> Vec<u8> {
         match self.frame().await {
             Ok((have, payload)) if have == kind => payload,
@@ -200,7 +204,7 @@ impl RawStream {
         }
     }
 
-    /// Bytes as they came: exactly so many.
+    /// Exactly this many raw bytes.
     pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         assert!(self.received.is_empty());
         let mut bytes = vec![0; count];
@@ -208,13 +212,13 @@ impl RawStream {
         bytes
     }
 
-    /// Bytes as they came, to the end of the stream.
+    /// Raw bytes to the end of the stream.
     pub(crate) async fn all(&mut self) -> Vec<u8> {
         assert!(self.received.is_empty());
         soon("the end of a stream", self.recv.read_to_end(1 << 20)).await.expect("bytes")
     }
 
-    /// The reply: its message if there is one, and code, outcome and text of its status. It has to
+    /// The reply: its message if there is one, and code, outcome and text of its status. It must
     /// end with FIN.
     pub(crate) async fn reply(&mut self) -> RawReply {
         let mut message = None;
@@ -238,14 +242,14 @@ impl RawStream {
         }
     }
 
-    /// With which code the peer stopped what we send.
+    /// The code with which the peer stopped our sending.
     pub(crate) async fn stop_code(&mut self) -> Option<u64> {
         let stopped = soon("STOP_SENDING", self.send.stopped()).await;
         stopped.expect("the link is up").map(VarInt::into_inner)
     }
 }
 
-/// A reply as it came.
+/// A received reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RawReply {
     pub(crate) message: Option<Vec<u8>>,
@@ -254,7 +258,7 @@ pub(crate) struct RawReply {
     pub(crate) text: String,
 }
 
-/// One frame: kind, payload, bytes taken.
+/// Parses one frame: kind, payload, bytes consumed.
 fn parse_frame(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (kind, rest) = bytes.split_first()?;
     let width = 1usize << (rest.first()? >> 6);

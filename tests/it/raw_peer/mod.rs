@@ -1,5 +1,5 @@
-//! A peer on bare quinn that speaks the protocol by `docs/protocol.md`, also wrongly. It shares no
-//! code with the library but TLS.
+//! A peer on bare quinn that speaks the protocol by `docs/protocol.md`, also incorrectly. It shares
+//! no code with the library except TLS.
 
 mod cbor;
 mod initial;
@@ -15,7 +15,7 @@ use dialback::{
 };
 use std::time::SystemTime;
 
-/// One CA, and whoever it issues certificates to.
+/// One CA that issues certificates to peers.
 pub(crate) struct Issuer(Ca);
 
 impl Issuer {
@@ -27,9 +27,9 @@ impl Issuer {
         self.0.pem()
     }
 
-    /// `agent/warehouse`; a node's certificate is good for this machine.
+    /// For example `agent/warehouse`; a node's certificate is valid for this machine.
     pub(crate) fn credentials(&self, peer: &str) -> Credentials {
-        let peer: PeerName = peer.parse().expect("a party");
+        let peer: PeerName = peer.parse().expect("a peer name");
         let hosts: &[&str] =
             if peer.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
         let profile = LeafProfile::new(self.0.trust_domain(), &peer, hosts, SystemTime::now());
@@ -44,7 +44,7 @@ impl Issuer {
     }
 }
 
-/// Kinds of frames, as the page numbers them.
+/// Kinds of frames, numbered as in the manual.
 pub(crate) mod kind {
     pub(crate) const HELLO: u8 = 0x01;
     pub(crate) const WELCOME: u8 = 0x02;
@@ -61,15 +61,14 @@ pub(crate) mod kind {
     pub(crate) const STATUS: u8 = 0x13;
 }
 
-/// The header of a frame that claims so many bytes, in the length's longest form.
+/// The header of a frame that claims this many bytes, with the longest encoding of the length.
 pub(crate) fn header(kind: u8, claims: u64) -> Vec<u8> {
     let mut out = vec![kind];
     out.extend_from_slice(&(0xc000_0000_0000_0000 | claims).to_be_bytes());
     out
 }
 
-/// A frame, its length in four bytes, which is never the form that the library writes for short
-/// ones.
+/// A frame with its length in four bytes, an encoding that the library never writes for short ones.
 pub(crate) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload");
     let mut out = vec![kind];
@@ -78,12 +77,12 @@ pub(crate) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The head of a request, key by key, so that each can be made wrong.
+/// The head of a request, key by key, so that each can be made invalid.
 #[derive(Clone)]
 pub(crate) struct Head(Vec<(Cbor, Cbor)>);
 
 impl Head {
-    /// A good one, for the side that accepts the stream.
+    /// A valid one, for the side that accepts the stream.
     pub(crate) fn here(method: &str) -> Self {
         Self(vec![
             (Cbor::Uint(0), Cbor::text(method)),
@@ -93,12 +92,12 @@ impl Head {
         ])
     }
 
-    /// A good one, for an agent behind the node.
+    /// A valid one, for an agent behind the node.
     pub(crate) fn agent(method: &str, agent: &str) -> Self {
         Self::here(method).with(1, Cbor::Uint(1)).with(2, Cbor::text(agent))
     }
 
-    /// Sets a key, in place of what it had.
+    /// Sets a key, replacing its value.
     pub(crate) fn with(self, key: u64, value: Cbor) -> Self {
         let mut head = self.without(key);
         head.0.push((Cbor::Uint(key), value));
@@ -110,7 +109,7 @@ impl Head {
         self
     }
 
-    /// Adds an entry, whatever stands there already.
+    /// Adds an entry, even if the key exists.
     pub(crate) fn and(mut self, key: Cbor, value: Cbor) -> Self {
         self.0.push((key, value));
         self
@@ -130,7 +129,7 @@ impl Head {
     }
 }
 
-/// HELLO of a peer that speaks these versions and answers so many calls at once.
+/// HELLO of a peer that speaks these versions and answers this many concurrent calls.
 pub(crate) fn hello(versions: [u64; 2], calls: u64) -> Vec<u8> {
     hello_of([9; 16], versions, calls)
 }
@@ -182,7 +181,7 @@ pub(crate) fn ping(number: u64) -> Vec<u8> {
     frame(kind::PING, &Cbor::map([(0, Cbor::Uint(number))]).encode())
 }
 
-/// DRAIN: streams up to this one were taken.
+/// DRAIN: streams up to this one were accepted.
 pub(crate) fn drain(last_stream: u64) -> Vec<u8> {
     let fields =
         [(0, Cbor::text("raw drains")), (1, Cbor::Uint(5_000)), (2, Cbor::Uint(last_stream))];

@@ -1,34 +1,34 @@
-//! What a test leaves behind: tasks, open files and places, before and after. And tests that need a
-//! process of their own to see that.
+//! Leak checks: tasks, open files and permits before and after a test. Also runs tests that need
+//! their own process for that.
 
 use super::until;
 use dialback::Node;
 use std::{fs, process::Command};
 use tokio::runtime::{Builder, Handle};
 
-/// What there is while nothing happens.
+/// The resources in use while nothing happens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Baseline {
     tasks: usize,
-    /// Only where nobody else opens files.
+    /// Only where no other test opens files.
     files: Option<usize>,
 }
 
 impl Baseline {
-    /// As it is now.
+    /// Measures now.
     pub(crate) fn measure() -> Self {
         Self { tasks: tasks(), files: is_own_process().then(open_files) }
     }
 
-    /// The same with so many tasks more, which have a reason.
+    /// The same with this many more tasks, which are expected.
     pub(crate) fn with_more_tasks(self, count: u64) -> Self {
         Self { tasks: self.tasks + count as usize, ..self }
     }
 
-    /// Waits until there is no more than that, and no call in flight at the node.
+    /// Waits until no more than that is in use, and no call is in flight at the node.
     pub(crate) async fn wait_until_restored(self, node: &Node) {
         let in_flight = || node.agents().iter().map(|agent| agent.calls_in_flight).sum::<u64>();
-        until("every place was given back", || in_flight() == 0).await;
+        until("every permit was returned", || in_flight() == 0).await;
         let Self { tasks: before, files } = self;
         until(&format!("at most {before} tasks are left"), || tasks() <= before).await;
         if let Some(before) = files {
@@ -46,12 +46,12 @@ fn open_files() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// Memory of this process, in KiB; 0 where the system does not say.
+/// Memory of this process, in KiB; 0 where the system does not report it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// What is in use.
+    /// Memory in use.
     pub(crate) resident: u64,
-    /// What was asked for, used or not.
+    /// Memory reserved, used or not.
     pub(crate) data: u64,
 }
 
@@ -76,15 +76,15 @@ impl Memory {
     }
 }
 
-/// Says to a process that it was started for one test.
+/// Marks a process that runs a single test.
 const OWN_PROCESS: &str = "DIALBACK_TEST_ALONE";
 
 fn is_own_process() -> bool {
     std::env::var_os(OWN_PROCESS).is_some()
 }
 
-/// Runs a test in a process of its own, whose files and memory are then those of the test. `name`
-/// is the test's own, with its path.
+/// Runs a test in its own process, whose files and memory belong to it. `name` is the full path of
+/// the test.
 #[track_caller]
 pub(crate) fn run_in_own_process(name: &str, test: impl Future<Output = ()>) {
     if is_own_process() {
@@ -93,8 +93,8 @@ pub(crate) fn run_in_own_process(name: &str, test: impl Future<Output = ()>) {
     }
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.args([name, "--exact", "--include-ignored", "--nocapture"]).env(OWN_PROCESS, "1");
-    // What is freed goes back to the system at once, also where the C library would keep it, so
-    // that what is read is what is in use.
+    // Freed memory returns to the system at once, also where the C library would keep it, so that
+    // the measurement shows memory in use.
     command.envs([("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "262144")]);
     let ended = command.output().expect("started");
     let [stdout, stderr] =

@@ -1,17 +1,16 @@
-//! A party that can be killed: it lives in a runtime of its own, and dies with it without a word to
-//! anybody.
+//! A peer that can be killed: it has its own runtime, and ends with it without sending anything.
 
 use std::future::Future;
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime with somebody in it, like a process of its own.
+/// A runtime with a peer in it, like a separate process.
 pub(crate) struct IsolatedRuntime<T> {
     runtime: Option<Runtime>,
     peer: Option<T>,
 }
 
 impl<T: Send + 'static> IsolatedRuntime<T> {
-    /// Starts the party in a new runtime.
+    /// Starts the peer in a new runtime.
     pub(crate) async fn start(peer: impl Future<Output = T> + Send + 'static) -> Self {
         let runtime =
             Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -19,12 +18,12 @@ impl<T: Send + 'static> IsolatedRuntime<T> {
         Self { runtime: Some(runtime), peer: Some(peer) }
     }
 
-    /// Who lives there.
+    /// The peer.
     pub(crate) fn peer(&self) -> &T {
         self.peer.as_ref().expect("alive")
     }
 
-    /// Something that it does, beside what the test does.
+    /// Runs a future of the peer next to the test.
     pub(crate) fn spawn<F>(&self, future: F)
     where
         F: Future<Output: Send> + Send + 'static,
@@ -32,12 +31,11 @@ impl<T: Send + 'static> IsolatedRuntime<T> {
         drop(self.runtime.as_ref().expect("alive").spawn(future));
     }
 
-    /// Ends every task where it stands. Nothing is sent, as with SIGKILL; returns when the socket
-    /// is closed.
+    /// Drops every task. Nothing is sent, as with SIGKILL; returns when the socket is closed.
     pub(crate) async fn kill(mut self) {
         let (runtime, peer) = (self.runtime.take(), self.peer.take());
-        // A runtime may not be dropped inside another. The party goes after it: what it says then
-        // nobody carries.
+        // A runtime must not be dropped inside another. The peer is dropped after it, when nothing
+        // can be sent any more.
         let dead = tokio::task::spawn_blocking(move || {
             drop(runtime);
             drop(peer);

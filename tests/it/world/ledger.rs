@@ -1,13 +1,13 @@
-//! The ledger: how often each call ran, written down where the handlers are.
+//! The ledger: how often each call ran, recorded by the handlers.
 
 use std::collections::BTreeMap;
 
-/// What the handlers of one call did.
+/// The runs of one call.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Count {
-    /// By attempt: handlers that started.
+    /// Started handlers by attempt.
     attempts: BTreeMap<u32, usize>,
-    /// Handlers that did all their work.
+    /// Handlers that finished.
     pub(crate) finished: usize,
 }
 
@@ -17,7 +17,7 @@ impl Count {
         self.attempts.values().sum()
     }
 
-    /// Handlers that started for the same attempt.
+    /// The most handlers that started for one attempt.
     pub(crate) fn most_for_one_attempt(&self) -> usize {
         self.attempts.values().copied().max().unwrap_or(0)
     }
@@ -28,8 +28,8 @@ impl Count {
 pub(crate) struct Ledger(BTreeMap<String, Count>);
 
 impl Ledger {
-    /// Reads what `Demo/Append` writes: lines `started ID` and `done ID`. They name no attempt, so
-    /// all are taken for one.
+    /// Reads the output of `Demo/Append`: lines `started ID` and `done ID`. They name no attempt,
+    /// so all count as one.
     pub(crate) fn from_lines(lines: &str) -> Self {
         let mut ledger = Self::default();
         for line in lines.lines() {
@@ -54,7 +54,7 @@ impl Ledger {
         self.0.entry(id.to_owned()).or_default()
     }
 
-    /// Adds what another handler's ledger says.
+    /// Adds the ledger of another handler.
     pub(crate) fn add(&mut self, other: Self) {
         for (id, count) in other.0 {
             let entry = self.entry(&id);

@@ -1,5 +1,5 @@
-//! What the library logs, so that tests can wait for a line. One recorder for the process; lines
-//! name their node's port.
+//! The log of the library, so that tests can wait for a line. One recorder per process; lines name
+//! their node's port.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use tracing::{
 };
 
 static LINES: LazyLock<watch::Sender<Vec<Arc<str>>>> = LazyLock::new(|| {
-    // Fails only if somebody else records; the tests that wait for lines would then say so.
+    // Fails only if another recorder is set; the tests that wait for lines would then fail.
     drop(tracing::subscriber::set_global_default(LogRecorder));
     watch::Sender::default()
 });
@@ -24,7 +24,7 @@ pub(super) fn record() {
     LazyLock::force(&LINES);
 }
 
-/// Waits for a line that has all of these parts, whether it comes or has come.
+/// Waits for a line that has all of these parts; it may have been logged already.
 #[track_caller]
 pub(crate) fn logged(parts: &[&str]) -> impl Future<Output = Arc<str>> + use<> {
     let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
@@ -32,7 +32,7 @@ pub(crate) fn logged(parts: &[&str]) -> impl Future<Output = Arc<str>> + use<> {
         let has_all = |line: &Arc<str>| parts.iter().all(|part| line.contains(part));
         let mut lines = LINES.subscribe();
         let lines = lines.wait_for(|lines| lines.iter().any(has_all)).await.expect("a static");
-        lines.iter().find(|line| has_all(line)).expect("it was there").clone()
+        lines.iter().find(|line| has_all(line)).expect("it was found").clone()
     })
 }
 

@@ -1,6 +1,6 @@
-//! A small world on loopback for each test: a CA in memory, a node on a free port, agents and
-//! callers, and handlers that tell what becomes of them. Nothing is shared between two worlds, so
-//! tests run in any order and at once.
+//! A world on loopback for each test: a CA in memory, a node on a free port, agents and callers,
+//! and handlers that record their runs. Two worlds share nothing, so tests run in any order and
+//! concurrently.
 
 mod rng;
 mod ledger;
@@ -38,7 +38,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// One CA and everybody under it.
+/// One CA and the peers under it.
 pub(crate) struct World {
     ca: Ca,
 }
@@ -53,9 +53,9 @@ impl World {
         &self.ca
     }
 
-    /// What a good leaf of the party says; nodes are found under every name of this machine.
+    /// The profile of a valid leaf of the peer; nodes have every name of this machine.
     pub(crate) fn profile(&self, peer: &str) -> LeafProfile {
-        let peer: PeerName = peer.parse().expect("a party");
+        let peer: PeerName = peer.parse().expect("a peer name");
         let hosts: &[&str] =
             if peer.role == Role::Node { &["localhost", "127.0.0.1", "::1"] } else { &[] };
         LeafProfile::new(self.ca.trust_domain(), &peer, hosts, SystemTime::now())
@@ -69,7 +69,7 @@ impl World {
         self.presenting(&self.leaf(peer), None)
     }
 
-    /// Credentials with this leaf, which mind the lists.
+    /// Credentials with this leaf that check the CRL.
     pub(crate) fn presenting(&self, leaf: &LeafPem, crl: Option<&str>) -> Credentials {
         let pem = CredentialPem {
             cert: leaf.cert.as_bytes(),
@@ -81,7 +81,7 @@ impl World {
         Credentials::from_pem(&pem).expect("credentials")
     }
 
-    /// A list of this CA with these serial numbers on it.
+    /// A CRL of this CA with these serial numbers.
     pub(crate) fn crl(&self, serials: &[&str]) -> String {
         let now = SystemTime::now();
         let entry = |serial: &&str| RevokedSerial { serial: (*serial).into(), since: now };
@@ -89,7 +89,7 @@ impl World {
         self.ca.crl(&entries, 2, now, now + Duration::from_secs(3600)).expect("a list")
     }
 
-    /// A node that lets everybody call everything, on a free port.
+    /// A node on a free port that allows every call.
     pub(crate) fn node(&self) -> NodeBuilder {
         self.node_named("edge-1")
     }
@@ -111,7 +111,7 @@ impl World {
     }
 }
 
-/// The usual cast: a node, the agent `warehouse` with a [`Stage`], and the caller `ops`.
+/// The usual setup: a node, the agent `warehouse` with a [`Stage`], and the caller `ops`.
 pub(crate) struct Setup {
     pub(crate) world: World,
     pub(crate) node: Node,
@@ -120,7 +120,7 @@ pub(crate) struct Setup {
     pub(crate) stage: Stage,
 }
 
-/// Everybody's bounds in a scene.
+/// The limits of every peer in a setup.
 #[derive(Clone, Default)]
 pub(crate) struct SetupLimits {
     pub(crate) node: Limits,
@@ -155,12 +155,12 @@ impl Setup {
         self.caller.agent("warehouse").expect("a name")
     }
 
-    /// Both of them: most promises hold for either.
+    /// Both of them: most guarantees apply to either.
     pub(crate) fn callees(&self) -> [(&'static str, Callee); 2] {
         [("node", self.by_node()), ("caller", self.by_caller())]
     }
 
-    /// Calls of the node that the agent is answering, by the node's book.
+    /// Calls of the node that the agent is answering, as the node counts them.
     pub(crate) fn in_flight(&self) -> u64 {
         self.node.agents().iter().map(|agent| agent.calls_in_flight).sum()
     }
@@ -173,7 +173,7 @@ pub(crate) async fn attached(agent: AgentBuilder) -> Agent {
     agent
 }
 
-/// Bounds under which a dead peer is noticed soon.
+/// Limits under which a dead peer is detected soon.
 pub(crate) fn quick_detection() -> Limits {
     Limits {
         idle_max: Duration::from_millis(1_000),
@@ -183,7 +183,7 @@ pub(crate) fn quick_detection() -> Limits {
     }
 }
 
-/// A port on loopback that nobody answers, held until a node is to have it.
+/// A silent port on loopback, reserved until a node takes it.
 pub(crate) struct SilentPort(UdpSocket);
 
 impl SilentPort {
@@ -196,7 +196,7 @@ impl SilentPort {
     }
 }
 
-/// Starts a node on the very port that another has just left.
+/// Starts a node on the port of one that has just stopped.
 pub(crate) async fn start_at(at: SocketAddr, node: impl Fn() -> NodeBuilder) -> Node {
     soon("the port is free again", async {
         loop {

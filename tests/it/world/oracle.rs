@@ -1,5 +1,5 @@
-//! The oracle: sets what each call's asker was told against what the ledger says of it, and finds
-//! every outcome that is not true.
+//! The oracle: compares the reported outcome of each call with the ledger and finds every outcome
+//! that is not true.
 
 use super::ledger::{Count, Ledger};
 use dialback::{Outcome, Status};
@@ -9,25 +9,24 @@ use std::{
     sync::Mutex,
 };
 
-/// What becomes of a call on the asking side.
+/// The state of a call at its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
     /// It has not ended.
     Pending,
-    /// It has ended so.
+    /// It has ended with this outcome.
     Outcome(Outcome),
     /// It has ended more than once.
     EndedTwice,
-    /// Its asker has gone before it ended. Only what ran can be judged.
+    /// Its caller was dropped before it ended. Only its runs can be checked.
     CallerGone,
 }
 
-/// Collects what askers are told, call by call. Ids are those of the ledger, and each is asked
-/// once.
+/// Collects the outcomes of calls. Ids are those of the ledger and are unique.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle(Mutex<BTreeMap<String, CallState>>);
 
-/// A rule that an outcome, or the ledger, can break.
+/// A rule that an outcome or the ledger can break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rule {
     /// not_executed: no handler started.
@@ -40,7 +39,7 @@ pub(crate) enum Rule {
     DoubleRun,
     /// Each call ends in exactly one outcome.
     NotOneOutcome,
-    /// Nothing runs that nobody asked for.
+    /// Nothing runs without a call.
     UnexpectedRun,
 }
 
@@ -56,20 +55,20 @@ const RULES: [Rule; 6] = [
 const OUTCOMES: [Outcome; 4] =
     [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown];
 
-/// The row of the calls whose askers have gone.
-const CALLER_GONE: &str = "(asker gone)";
+/// The row of the calls whose callers were dropped.
+const CALLER_GONE: &str = "(caller gone)";
 
 impl Oracle {
-    /// Somebody asks.
+    /// Records a new call.
     pub(crate) fn record_call(&self, id: &str) {
         let before = self.0.lock().expect("whole").insert(id.to_owned(), CallState::Pending);
-        assert_eq!(before, None, "the id {id} was asked twice: name each call by an id of its own");
+        assert_eq!(before, None, "the id {id} was used twice: give each call its own id");
     }
 
-    /// The asker of this call is told.
+    /// Records the outcome of a call.
     pub(crate) fn record_outcome(&self, id: &str, outcome: Outcome) {
         let mut calls = self.0.lock().expect("whole");
-        let state = calls.get_mut(id).expect("it was asked");
+        let state = calls.get_mut(id).expect("the call was recorded");
         *state = if *state == CallState::Pending {
             CallState::Outcome(outcome)
         } else {
@@ -77,7 +76,7 @@ impl Oracle {
         };
     }
 
-    /// Asks, and writes down what is told. Whoever drops it has gone before the end.
+    /// Awaits the call and records its outcome. If the future is dropped, the caller is gone.
     pub(crate) async fn watch<R>(
         &self,
         id: &str,
@@ -91,13 +90,13 @@ impl Oracle {
         result
     }
 
-    /// How many calls have ended so.
+    /// The number of calls with this outcome.
     pub(crate) fn count(&self, outcome: Outcome) -> usize {
         let calls = self.0.lock().expect("whole");
         calls.values().filter(|state| **state == CallState::Outcome(outcome)).count()
     }
 
-    /// Judges all calls, once nothing runs any more.
+    /// Verifies all calls, once nothing runs any more.
     pub(crate) fn verify(&self, ledger: &Ledger) -> Verdict {
         let calls = self.0.lock().expect("whole");
         let mut verdict = Verdict::default();
@@ -112,7 +111,7 @@ impl Oracle {
     }
 }
 
-/// Dropped when the asker goes.
+/// Dropped with the caller.
 struct DropGuard<'a> {
     oracle: &'a Oracle,
     id: &'a str,
@@ -138,7 +137,7 @@ fn broken_by(state: CallState, count: &Count) -> impl Iterator<Item = Rule> + us
     outcome.into_iter().chain(double)
 }
 
-/// What the oracle found. Its `Display` is a table.
+/// The result of the oracle. Its `Display` is a table.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// By outcome: calls, and how many of them never started, started and finished.
@@ -163,12 +162,12 @@ impl Verdict {
         self.broken.entry(rule).or_default().insert(id.to_owned());
     }
 
-    /// Calls that ended so, and of them those that never started.
+    /// The calls with this outcome, and how many of them never started.
     pub(crate) fn ended(&self, outcome: Outcome) -> (usize, usize) {
         self.rows.get(outcome.as_str()).map_or((0, 0), |[calls, idle, ..]| (*calls, *idle))
     }
 
-    /// The calls that break a rule.
+    /// The number of calls that break a rule.
     pub(crate) fn broken(&self, rule: Rule) -> usize {
         self.broken.get(&rule).map_or(0, BTreeSet::len)
     }
@@ -197,7 +196,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Calls with these outcomes against this ledger, and the rules that they break.
+/// Checks which rules these outcomes break against this ledger.
 #[cfg(test)]
 #[track_caller]
 fn check(state: &[(&str, Outcome)], ledger: &str, broken: &[Rule]) {

@@ -1,4 +1,4 @@
-//! A root and intermediates of any life, and leafs below them.
+//! A root and intermediates of any validity, and leafs below them.
 
 use dialback::{
     CredentialPem, Credentials, CredentialsError, PeerName, Role,
@@ -40,7 +40,7 @@ impl Pki {
         Self::rooted(now - 9 * DAY, now + 900 * DAY)
     }
 
-    /// With a root that holds from and up to these moments.
+    /// With a root that is valid from and until these times.
     pub(crate) fn rooted(from: SystemTime, until: SystemTime) -> Self {
         super::log::record();
         let [key, middle] = std::array::from_fn(|_| KeyPair::generate().expect("a key"));
@@ -53,12 +53,12 @@ impl Pki {
         pki
     }
 
-    /// One more certificate of the intermediate, `CN=Issuing`.
+    /// Another certificate of the intermediate, `CN=Issuing`.
     pub(crate) fn intermediate(&self, from: SystemTime, until: SystemTime) -> String {
         self.signed("Issuing", &self.middle, from, until)
     }
 
-    /// A certificate of another CA of this name, which has signed nobody here.
+    /// A certificate of another CA of this name, which has signed nothing here.
     pub(crate) fn stray(&self, name: &str, until: SystemTime) -> String {
         let key = KeyPair::generate().expect("a key");
         self.signed(name, &key, SystemTime::now() - 9 * DAY, until)
@@ -68,28 +68,28 @@ impl Pki {
         params(name, from, until).signed_by(key, &self.root).expect("signed").pem()
     }
 
-    /// What a good leaf of the party says.
+    /// The profile of a valid leaf of the peer.
     pub(crate) fn profile(&self, peer: &str) -> LeafProfile {
-        let peer: PeerName = peer.parse().expect("a party");
+        let peer: PeerName = peer.parse().expect("a peer name");
         let hosts: &[&str] =
             if peer.role == Role::Node { &["localhost", "127.0.0.1"] } else { &[] };
         LeafProfile::new("dialback.local", &peer, hosts, SystemTime::now())
     }
 
-    /// A leaf of the intermediate; its file goes on with these certificates.
+    /// A leaf of the intermediate; these certificates follow it in its file.
     pub(crate) fn leaf(&self, profile: &LeafProfile, others: &[&str]) -> LeafPem {
         let ca = Ca::from_pem(&self.good, &self.middle.serialize_pem()).expect("a CA");
         let leaf = ca.leaf(profile).expect("a leaf");
         LeafPem { cert: leaf.cert.clone() + &others.concat(), ..leaf }
     }
 
-    /// Credentials of this leaf, which believe these CAs.
+    /// Credentials of this leaf that trust these CAs.
     pub(crate) fn load(leaf: &LeafPem, ca: &str) -> Result<Credentials, CredentialsError> {
         let (cert, key) = (leaf.cert.as_bytes(), leaf.key.as_bytes());
         Credentials::from_pem(&CredentialPem { cert, key, ca: ca.as_bytes(), ..Default::default() })
     }
 
-    /// Credentials of a party whose file goes on with these certificates.
+    /// Credentials of a peer whose file continues with these certificates.
     pub(crate) fn credentials(&self, peer: &str, others: &[&str]) -> Credentials {
         let leaf = self.leaf(&self.profile(peer), others);
         Self::load(&leaf, &self.root_pem).expect("credentials")

@@ -1,5 +1,5 @@
-//! Peers on bare quinn and rustls that show whatever certificate they are told to, also ones that
-//! our own credentials refuse to load.
+//! Peers on bare quinn and rustls that present any certificate, also ones that our own credentials
+//! refuse to load.
 
 use super::soon;
 use dialback::{ALPN, CloseCode, Credentials, certs::LeafPem};
@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// What a raw peer shows.
+/// The certificate that a raw peer presents.
 pub(crate) enum Presented {
     /// No certificate.
     Nothing,
@@ -34,7 +34,7 @@ pub(crate) enum Presented {
     Leaf(LeafPem),
 }
 
-/// A client's TLS that believes what `good` believes and shows something else.
+/// A client's TLS that trusts the CAs of `good` and presents another certificate.
 pub(crate) fn quic_client(good: &Credentials, presented: Presented) -> rustls::ClientConfig {
     let mut config = good.dialling_config(ALPN).expect("a config");
     config.client_auth_cert_resolver = match presented {
@@ -65,7 +65,7 @@ impl ResolvesClientCert for NoCertificate {
     }
 }
 
-/// One raw link to a node, and what came of its words.
+/// A raw link to a node, after WELCOME.
 pub(crate) struct WelcomedLink {
     _endpoint: quinn::Endpoint,
     pub(crate) connection: quinn::Connection,
@@ -73,7 +73,7 @@ pub(crate) struct WelcomedLink {
     recv: quinn::RecvStream,
 }
 
-/// Dials a node, says HELLO and waits for the answer: `Err` is how the node ended it.
+/// Dials a node, sends HELLO and waits for the answer: `Err` is the reason of the close.
 pub(crate) async fn dial_raw(
     config: rustls::ClientConfig,
     to: SocketAddr,
@@ -81,12 +81,12 @@ pub(crate) async fn dial_raw(
     dial_raw_from(raw_endpoint(), config, to).await
 }
 
-/// A socket to dial from, for those who want to know its port.
+/// A socket to dial from, for tests that need its port.
 pub(crate) fn raw_endpoint() -> quinn::Endpoint {
     quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket")
 }
 
-/// The same from a socket of the test's own.
+/// The same from a given socket.
 pub(crate) async fn dial_raw_from(
     endpoint: quinn::Endpoint,
     config: rustls::ClientConfig,
@@ -107,8 +107,8 @@ pub(crate) async fn dial_raw_from(
     }
 }
 
-/// Dials with a byte of early data: whether it was taken, or `None` where the client had no ticket
-/// to send any with.
+/// Dials with a byte of early data: returns whether it was accepted, or `None` where the client had
+/// no ticket.
 pub(crate) async fn dial_early(config: rustls::ClientConfig, to: SocketAddr) -> Option<bool> {
     let quic = QuicClientConfig::try_from(config).expect("TLS for QUIC");
     let config = quinn::ClientConfig::new(Arc::new(quic));
@@ -121,7 +121,7 @@ pub(crate) async fn dial_early(config: rustls::ClientConfig, to: SocketAddr) -> 
 }
 
 impl WelcomedLink {
-    /// Sends one short control frame and gives the kind of the frame that answers it.
+    /// Sends one short control frame and returns the kind of the answering frame.
     async fn ask<const N: usize>(&mut self, kind: u8, fields: [(i128, Value); N]) -> Option<u8> {
         let fields: BTreeMap<_, _> =
             fields.into_iter().map(|(key, value)| (Value::Integer(key), value)).collect();
@@ -130,28 +130,28 @@ impl WelcomedLink {
         let frame = [&[kind], &length.to_be_bytes()[..], &fields].concat();
         self.send.write_all(&frame).await.ok()?;
         let mut head = [0; 3];
-        soon("an answer comes", self.recv.read_exact(&mut head)).await.ok()?;
+        soon("an answer arrives", self.recv.read_exact(&mut head)).await.ok()?;
         let length = u16::from_be_bytes([head[1], head[2]]);
         assert_eq!(length >> 14, 1, "control frames have a length of two bytes");
         let mut rest = vec![0; usize::from(length & 0x3fff)];
-        soon("all of it comes", self.recv.read_exact(&mut rest)).await.ok()?;
+        soon("the frame arrives", self.recv.read_exact(&mut rest)).await.ok()?;
         Some(head[0])
     }
 
-    /// Registers without services: whether the node has confirmed it.
+    /// Registers without services: returns whether the node has confirmed it.
     pub(crate) async fn register(&mut self) -> bool {
         let fields = [(0, Value::Integer(1)), (1, Value::Array(vec![]))];
         self.ask(0x03, fields).await == Some(0x04)
     }
 
-    /// How the link ended.
+    /// The reason for which the link ended.
     pub(crate) async fn ended(&self) -> quinn::ConnectionError {
         soon("the link ends", self.connection.closed()).await
     }
 }
 
-/// Something that listens like a node and shows a certificate of the test's choice. Whoever takes
-/// it for a node is sent away with `UNAUTHORIZED`, which no handshake that failed can bring.
+/// A listener like a node that presents any certificate. Every peer that accepts it is closed with
+/// `UNAUTHORIZED`, a code that no failed handshake has.
 pub(crate) struct RawNode {
     endpoint: quinn::Endpoint,
     handshakes: watch::Sender<Vec<bool>>,
@@ -170,11 +170,11 @@ impl RawNode {
         Self { endpoint, handshakes, _task: task }
     }
 
-    /// Waits until somebody has dialled, and says whether the first one took this for a node.
+    /// Waits until a peer has dialled; returns whether the first one accepted this as a node.
     #[track_caller]
     pub(crate) fn was_accepted(&self) -> impl Future<Output = bool> + use<> {
         let mut handshakes = self.handshakes.subscribe();
-        soon("somebody dials and judges", async move {
+        soon("a peer dials and verifies", async move {
             let handshakes = handshakes
                 .wait_for(|handshakes| !handshakes.is_empty())
                 .await
@@ -183,7 +183,7 @@ impl RawNode {
         })
     }
 
-    /// Shows this leaf.
+    /// Presents this leaf.
     pub(crate) fn presenting(good: &Credentials, leaf: &LeafPem) -> Self {
         let mut config = good.accepting_config(ALPN).expect("a config");
         config.cert_resolver = pair(leaf, config.crypto_provider());
@@ -195,7 +195,7 @@ impl RawNode {
     }
 }
 
-/// Takes links one after the other, waits for the first word on each, and closes it.
+/// Accepts links one after the other, waits for the first byte on each, and closes it.
 async fn reject_all(endpoint: quinn::Endpoint, handshakes: watch::Sender<Vec<bool>>) {
     while let Some(incoming) = endpoint.accept().await {
         let handshake = incoming.await;
@@ -210,8 +210,8 @@ async fn reject_all(endpoint: quinn::Endpoint, handshakes: watch::Sender<Vec<boo
     }
 }
 
-/// Where a raw client keeps session tickets, and a raw server its sessions: counts what is kept and
-/// what is asked for.
+/// The session tickets of a raw client and the sessions of a raw server: counts stored and offered
+/// ones.
 #[derive(Debug)]
 pub(crate) struct TicketStore {
     client: ClientSessionMemoryCache,
@@ -230,17 +230,17 @@ impl TicketStore {
         })
     }
 
-    /// Sessions that were kept for later.
+    /// Sessions that were stored.
     pub(crate) fn stored(&self) -> usize {
         self.stored.load(Ordering::SeqCst)
     }
 
-    /// Times that somebody came back with one.
+    /// The number of attempts to resume one.
     pub(crate) fn offered(&self) -> usize {
         self.offered.load(Ordering::SeqCst)
     }
 
-    /// The client's side of resumption, on.
+    /// Resumption for the client side.
     pub(crate) fn resumption(self: &Arc<Self>) -> Resumption {
         Resumption::store(self.clone())
     }

@@ -1,12 +1,12 @@
-//! Chance from a seed, so that what went wrong once goes wrong again: splitmix64, as a function of
-//! numbers and as a row of throws.
+//! Random numbers from a seed, so that a failure can be repeated: splitmix64, as a function of
+//! numbers and as a sequence.
 
 use std::{
     hash::{BuildHasher, RandomState},
     sync::LazyLock,
 };
 
-/// splitmix64's finaliser: every bit of the number changes about half of those that come out.
+/// splitmix64's finaliser: every bit of the input changes about half of the output bits.
 pub(crate) const fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -14,22 +14,22 @@ pub(crate) const fn mix(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// The seed of this run: `DIALBACK_SEED`, or another one each time. Whoever uses it prints it.
+/// The seed of this run: `DIALBACK_SEED`, or a new one each time. Its users print it.
 pub(crate) fn seed() -> u64 {
     static SEED: LazyLock<u64> = LazyLock::new(|| match std::env::var("DIALBACK_SEED") {
         Ok(text) => text.parse().expect("DIALBACK_SEED is a whole number"),
-        // The only chance in std, and enough to begin with. Short, so that it can be typed.
+        // The only randomness in std, and enough for a seed. Short, so that it can be typed.
         Err(_) => RandomState::new().hash_one(0) % 1_000_000,
     });
     *SEED
 }
 
-/// A row of throws that the seed decides.
+/// A sequence of random numbers that the seed determines.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// The throws of one seed for one purpose.
+    /// The sequence of one seed for one purpose.
     pub(crate) const fn new(seed: u64, purpose: u64) -> Self {
         Self(mix(seed ^ mix(purpose)))
     }
@@ -39,7 +39,7 @@ impl Rng {
         self.0
     }
 
-    /// One of so many.
+    /// A number below `end`.
     pub(crate) const fn below(&mut self, end: u64) -> u64 {
         self.number() % end
     }
@@ -49,9 +49,9 @@ impl Rng {
         (self.number() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True so often.
+    /// True with this probability.
     pub(crate) fn happens(&mut self, probability: f64) -> bool {
-        // Thrown in any case, so that one setting does not move the throws of the next.
+        // Draws a number in any case, so that one setting does not shift the numbers of the next.
         self.fraction() < probability
     }
 }

@@ -1,5 +1,5 @@
-//! The service `Stage`: its handlers write down every run, when it began and how it ended. The
-//! ledger of the tests.
+//! The service `Stage`: its handlers record the start and the end of every run. The ledger of the
+//! tests.
 
 use super::{Ledger, soon};
 use dialback::{Code, Context, Service, Status};
@@ -7,7 +7,7 @@ use serde_bytes::ByteBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// How a handler's future ended.
+/// The end of a handler's future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunEnd {
     /// It returned.
@@ -31,11 +31,11 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// The service, for an agent or a node. All take an id for the ledger, except Echo.
+    /// The service, for an agent or a node. All methods take an id for the ledger, except Echo.
     ///
     /// `Hold` waits for the gate, `Note` answers, `Fail` fails with NOT_FOUND, `Panic` panics,
-    /// `Huge` answers with so many bytes once the gate is open, `Linger` has done its work and
-    /// waits for the gate before it answers, `Copy` gives back the bytes that come with the id,
+    /// `Huge` answers with this many bytes once the gate is open, `Linger` finishes its run and
+    /// waits for the gate before it answers, `Copy` returns the bytes that come with the id,
     /// `Weigh` their number.
     pub(crate) fn service(&self) -> Service {
         let [hold, note, fail, broken] = std::array::from_fn(|_| self.clone());
@@ -52,7 +52,7 @@ impl Stage {
             })
             .method("Panic", move |id: String, ctx: Context| {
                 let run = broken.enter(&id, ctx);
-                async move { on_purpose(run) }
+                async move { panic_on_purpose(run) }
             })
             .method("Huge", move |(id, bytes): (String, usize), ctx: Context| {
                 huge.clone().huge(id, bytes, ctx)
@@ -76,7 +76,7 @@ impl Stage {
         Ok(id)
     }
 
-    /// Waits for the gate, then gives so many bytes.
+    /// Waits for the gate, then returns this many bytes.
     async fn huge(self, id: String, bytes: usize, ctx: Context) -> Result<ByteBuf, Status> {
         let run = self.enter(&id, ctx);
         self.wait_for_gate().await;
@@ -84,7 +84,7 @@ impl Stage {
         Ok(ByteBuf::from(vec![7; bytes]))
     }
 
-    /// Has done all its work when it waits for the gate: whoever kills it then cannot undo that.
+    /// Finishes its run before it waits for the gate: a kill at that point cannot undo the run.
     async fn linger(self, id: String, ctx: Context) -> Result<String, Status> {
         self.enter(&id, ctx).finish();
         self.wait_for_gate().await;
@@ -95,7 +95,7 @@ impl Stage {
         drop(self.is_open.subscribe().wait_for(|is_open| *is_open).await);
     }
 
-    /// Lets everybody who waits at the gate pass, and all who come later.
+    /// Opens the gate for all waiting and all later handlers.
     pub(crate) fn open(&self) {
         self.is_open.send_replace(true);
     }
@@ -114,17 +114,17 @@ impl Stage {
         ActiveRun { stage: self.clone(), index }
     }
 
-    /// How many runs there were under this id.
+    /// The number of runs with this id.
     pub(crate) fn runs(&self, id: &str) -> usize {
         self.runs.borrow().iter().filter(|run| run.id == id).count()
     }
 
-    /// How many runs there were at all.
+    /// The number of all runs.
     pub(crate) fn all_runs(&self) -> usize {
         self.runs.borrow().len()
     }
 
-    /// What the oracle compares outcomes with.
+    /// The ledger that the oracle compares outcomes with.
     pub(crate) fn ledger(&self) -> Ledger {
         let mut ledger = Ledger::default();
         for run in &*self.runs.borrow() {
@@ -141,7 +141,7 @@ impl Stage {
         self.runs.borrow().iter().map(|run| run.id.clone()).collect()
     }
 
-    /// Waits until so many handlers are running.
+    /// Waits until this many handlers are running.
     #[track_caller]
     pub(crate) fn busy(&self, count: usize) -> impl Future<Output = ()> + use<> {
         let mut runs = self.runs.subscribe();
@@ -152,18 +152,18 @@ impl Stage {
         })
     }
 
-    /// Waits until a run with this id has begun, and gives what its handler knew.
+    /// Waits until a run with this id has begun, and returns its context.
     #[track_caller]
     pub(crate) fn started(&self, id: &str) -> impl Future<Output = Context> + use<> {
         let (mut runs, id) = (self.runs.subscribe(), id.to_owned());
         soon(&format!("the handler of {id} starts"), async move {
             let runs = runs.wait_for(|runs| runs.iter().any(|run| run.id == id)).await;
             let runs = runs.expect("the stage lives");
-            runs.iter().find(|run| run.id == id).expect("it was there").context.clone()
+            runs.iter().find(|run| run.id == id).expect("it was found").context.clone()
         })
     }
 
-    /// Waits until the first run with this id has ended, and says how.
+    /// Waits until the first run with this id has ended, and returns how.
     #[track_caller]
     pub(crate) fn ended(&self, id: &str) -> impl Future<Output = RunEnd> + use<> {
         let (mut runs, id) = (self.runs.subscribe(), id.to_owned());
@@ -176,7 +176,7 @@ impl Stage {
     }
 }
 
-/// A run in progress. Dropped before it has finished, it says so.
+/// A run in progress. A drop before `finish` is recorded.
 struct ActiveRun {
     stage: Stage,
     index: usize,
@@ -198,6 +198,6 @@ impl Drop for ActiveRun {
 }
 
 #[expect(clippy::panic, reason = "that is what the method is for")]
-fn on_purpose(_run: ActiveRun) -> Result<(), Status> {
+fn panic_on_purpose(_run: ActiveRun) -> Result<(), Status> {
     panic!("a handler panics on purpose")
 }

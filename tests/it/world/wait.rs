@@ -1,4 +1,4 @@
-//! Waiting for states, never for moments; every wait ends with the test if the state does not come.
+//! Waits for states, never for a time; every wait fails the test if the state is not reached.
 
 use dialback::Events;
 use std::{
@@ -14,13 +14,13 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// No state in these tests takes longer, even on a machine that is busy with other things.
+/// No state in these tests takes longer, even on a busy machine.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(45);
 
-/// Between two looks at a state that cannot be subscribed to.
+/// The time between two checks of a state without events.
 pub(super) const STEP: Duration = Duration::from_millis(2);
 
-/// Ends with the future, or fails the test, naming what did not happen and where it was awaited.
+/// Awaits the future, or fails the test with what did not happen and where it was awaited.
 #[track_caller]
 pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> + use<F> {
     let (what, at) = (what.to_owned(), Location::caller());
@@ -32,9 +32,8 @@ pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::
     }
 }
 
-/// Waits until a state holds that can only be looked at: calls in flight, tasks and former links,
-/// which have no event; files, ports and clocks, which are the system's. Where there is an event,
-/// [`until_event`] waits for it.
+/// Polls until a state without events holds: calls in flight, tasks and retiring links; files,
+/// ports and clocks of the system. Where there is an event, [`until_event`] waits for it.
 #[track_caller]
 pub(crate) fn until<H>(what: &str, mut holds: H) -> impl Future<Output = ()> + use<H>
 where
@@ -47,8 +46,8 @@ where
     })
 }
 
-/// Waits until a state of a node or an agent holds that changes with its events only: who is
-/// attached, drains, or is lost. It is looked at after each event.
+/// Waits until a state of a node or an agent holds that changes only with its events: attached,
+/// draining or lost agents. It is checked after each event.
 #[track_caller]
 pub(crate) fn until_event<E, H>(
     what: &str,
@@ -66,17 +65,17 @@ where
     })
 }
 
-/// A turn for a test that needs the whole machine for a while: one such test runs at a time. The
-/// others go on beside it.
+/// A permit for a test that needs the whole machine for a while: one such test runs at a time. The
+/// others continue meanwhile.
 pub(crate) async fn take_turn() -> SemaphorePermit<'static> {
     static TURNS: Semaphore = Semaphore::const_new(1);
     TURNS.acquire().await.expect("never closed")
 }
 
-/// Something that goes on beside the test. Dropping it drops the future where it stands.
+/// A background task. Dropping it aborts the task.
 pub(crate) struct Background<T>(JoinHandle<T>);
 
-/// Starts it.
+/// Starts one.
 pub(crate) fn spawn<F>(future: F) -> Background<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -85,7 +84,7 @@ where
 }
 
 impl<T> Background<T> {
-    /// Drops the future where it stands, and returns when that was done.
+    /// Aborts the task, and returns when that is done.
     pub(crate) async fn cancel(mut self) {
         self.0.abort();
         drop((&mut self.0).await);
@@ -110,7 +109,7 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Polls each call once, in order, so that they stand in line in this order. They go on when they
+/// Polls each call once, in order, so that they are queued in this order. They continue when they
 /// are awaited.
 pub(crate) async fn poll_in_order<F: IntoFuture>(
     calls: impl IntoIterator<Item = F>,

@@ -1,63 +1,62 @@
-//! What becomes of a datagram: a function of seed, settings, direction, number and time, and of
+//! Decides about each datagram: a function of seed, settings, direction, number and time, and of
 //! nothing else.
 
 use super::super::rng::{Rng, mix};
 use std::time::Duration;
 
-/// Which way a datagram goes.
+/// The direction of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// From the dialling party to the node.
+    /// From the dialler to the node.
     Up,
-    /// From the node to the dialling party.
+    /// From the node to the dialler.
     Down,
 }
 
-/// What a path does to the datagrams that go one way. The default is a path that carries everything
-/// at once. Parts are from 0.0 to 1.0.
+/// The conditions of a path in one direction. By default it delivers everything at once. Rates are
+/// from 0.0 to 1.0.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct PathConditions {
-    /// So many are lost, each by itself.
+    /// Rate of independent losses.
     pub(crate) loss: f64,
-    /// So many are lost in a row.
+    /// Losses in a row.
     pub(crate) burst: Option<Burst>,
-    /// All take this long.
+    /// The delay of all datagrams.
     pub(crate) delay: Duration,
-    /// And up to so much more, by chance. What is late may be overtaken.
+    /// A random additional delay up to this. Delayed datagrams may be overtaken.
     pub(crate) jitter: Duration,
-    /// So many are held back by [`REORDER_DELAY`], so that those behind them overtake them.
+    /// Rate of datagrams delayed by [`REORDER_DELAY`], so that later ones overtake them.
     pub(crate) reorder: f64,
-    /// So many come twice.
+    /// Rate of duplicates.
     pub(crate) duplicate: f64,
-    /// So many have one byte changed.
+    /// Rate of datagrams with one corrupted byte.
     pub(crate) corrupt: f64,
-    /// The narrow place.
+    /// The bottleneck.
     pub(crate) rate: Option<Rate>,
     /// Larger datagrams are dropped, as by a path with a small MTU.
     pub(crate) bytes_max: Option<usize>,
-    /// Times at which nothing comes through.
+    /// Times at which nothing is delivered.
     pub(crate) dead: Option<Dead>,
 }
 
-/// How much later a datagram comes that was held back.
+/// The additional delay of a reordered datagram.
 pub(crate) const REORDER_DELAY: Duration = Duration::from_millis(5);
 
-/// Losses in a row: datagrams come in rows of `length`, and so many of the rows are lost as a
-/// whole.
+/// Burst losses: datagrams form rows of `length`, and this part of the rows is lost as a whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Burst {
     pub(crate) part: f64,
     pub(crate) length: u64,
 }
 
-/// A narrow place with a queue before it; what does not fit the queue is dropped.
+/// A bottleneck with a queue before it; datagrams that do not fit the queue are dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) bytes_per_second: u64,
     pub(crate) queue_bytes: u64,
 }
 
-/// Dead for the first part of every so long: `dead 2 s of every 7`.
+/// Dead for the first part of every interval: `dead 2 s of every 7`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Dead {
     pub(crate) lasts: Duration,
@@ -70,18 +69,18 @@ impl Dead {
     }
 }
 
-/// One datagram on its way.
+/// One datagram in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Datagram {
     pub(crate) direction: Direction,
-    /// The how many-th of its way, from 0.
+    /// Its number in its direction, from 0.
     pub(crate) number: u64,
-    /// When it came, since the path was laid.
+    /// Its arrival, since the start of the path.
     pub(crate) at: Duration,
     pub(crate) bytes: usize,
 }
 
-/// Why a datagram does not arrive.
+/// The reason for which a datagram does not arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LossCause {
     Dead,
@@ -90,26 +89,26 @@ pub(crate) enum LossCause {
     Burst,
 }
 
-/// What becomes of a datagram.
+/// The decision about a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     Dropped(LossCause),
     Delivered(Delivery),
 }
 
-/// How it is carried.
+/// The way in which it is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    /// How much later it leaves than it came.
+    /// The delay between arrival and delivery.
     pub(crate) after: Duration,
-    /// How much later it leaves once more.
+    /// The delay of the duplicate.
     pub(crate) duplicate_after: Option<Duration>,
-    /// Which byte is changed, and by which bits.
+    /// The index of the corrupted byte, and the flipped bits.
     pub(crate) corrupted: Option<(usize, u8)>,
     pub(crate) is_reordered: bool,
 }
 
-/// Decides, all but the narrow place, which depends on what went before: see [`Bottleneck`].
+/// Decides everything but the bottleneck, which depends on earlier datagrams: see [`Bottleneck`].
 pub(crate) fn decide(seed: u64, conditions: &PathConditions, datagram: Datagram) -> Decision {
     if conditions.dead.is_some_and(|dead| dead.is_at(datagram.at)) {
         return Decision::Dropped(LossCause::Dead);
@@ -150,19 +149,19 @@ fn delayed(rng: &mut Rng, conditions: &PathConditions) -> Duration {
 impl Burst {
     fn drops(&self, seed: u64, datagram: Datagram) -> bool {
         let row = datagram.number / self.length.max(1);
-        // Other throws than those for the datagram with the number of the row.
+        // Other random numbers than those for the datagram with the number of the row.
         rng_for(!seed, datagram.direction, row).happens(self.part)
     }
 }
 
-/// The narrow place of one way: when it has sent what stands before it.
+/// The bottleneck of one direction: the time at which it has sent its queue.
 #[derive(Debug, Default)]
 pub(crate) struct Bottleneck {
     free_at: Duration,
 }
 
 impl Bottleneck {
-    /// How long a datagram waits and is sent; `None` if the queue has no room for it.
+    /// The time until a datagram has been sent; `None` if the queue has no room for it.
     pub(crate) fn admit(&mut self, rate: Rate, at: Duration, bytes: usize) -> Option<Duration> {
         let (bytes, speed) = (bytes as u64, rate.bytes_per_second.max(1) as f64);
         let waits = self.free_at.saturating_sub(at);
@@ -194,7 +193,7 @@ mod tests {
             .collect()
     }
 
-    /// How many of the fates are so, and that it is about this part of them.
+    /// Checks that about this part of the decisions fulfils a condition.
     #[track_caller]
     fn check_part(decisions: &[Decision], part: f64, is_so: impl Fn(&Decision) -> bool) {
         let have =

@@ -1,5 +1,5 @@
-//! A path between dialling parties and a node: it can go dead, be mended, change the address that
-//! the node sees, and have any weather.
+//! A path between diallers and a node: it can be blocked, restored, change the address that the
+//! node sees, and have any conditions.
 
 mod path;
 mod conditions;
@@ -18,32 +18,32 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// What the path is to do from now on.
+/// Changes the behaviour of the path.
 enum PathCommand {
-    /// Swallow everything.
+    /// Drop everything.
     Block,
-    /// Carry again.
+    /// Deliver again.
     Restore,
-    /// Carry from other ports, and other addresses where there are any, as after a NAT has
-    /// forgotten its bindings.
+    /// Send from other ports, and other addresses where there are any, as after a NAT has lost its
+    /// bindings.
     Rebind,
-    /// The same again and again.
+    /// The same repeatedly.
     RebindEvery(Duration),
-    /// Another weather, up and down.
+    /// Other conditions, up and down.
     PathConditions(Box<[PathConditions; 2]>),
 }
 
-/// What has become of the datagrams so far, for tests that want to know that the weather was bad.
+/// Counts of datagrams so far, for tests that check that the conditions had an effect.
 #[derive(Debug, Default)]
 pub(crate) struct PathStats {
-    /// By way: bytes that came and were not lost.
+    /// By direction: bytes that arrived and were not lost.
     pub(crate) bytes: [AtomicU64; 2],
     pub(crate) lost: AtomicU64,
     pub(crate) reordered: AtomicU64,
     pub(crate) duplicated: AtomicU64,
     pub(crate) corrupted: AtomicU64,
     pub(crate) rebinds: AtomicU64,
-    /// Addresses that have dialled; the relay has a task for each. A party that takes a new socket
+    /// Addresses that have dialled; the relay has a task for each. A peer that opens a new socket
     /// is one more.
     pub(crate) diallers: AtomicU64,
 }
@@ -53,14 +53,14 @@ impl PathStats {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Bytes that were carried this way.
+    /// Bytes delivered in this direction.
     pub(crate) fn delivered(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].load(Ordering::Relaxed)
     }
 }
 
-/// Carries datagrams between whoever dials it and the node behind it. Each dialling party has a
-/// port of its own towards the node.
+/// Carries datagrams between diallers and the node behind it. Each dialler has its own port towards
+/// the node.
 pub(crate) struct Relay {
     address: SocketAddr,
     commands: mpsc::Sender<PathCommand>,
@@ -69,17 +69,17 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// A path in fair weather.
+    /// A perfect path.
     pub(crate) async fn to(node: SocketAddr) -> Self {
         Self::with_conditions(node, PathConditions::default()).await
     }
 
-    /// A path with this weather both ways, by the seed of the run.
+    /// A path with these conditions in both directions, with the seed of the run.
     pub(crate) async fn with_conditions(node: SocketAddr, conditions: PathConditions) -> Self {
         Self::by_seed(node, [conditions; 2], rng::seed()).await
     }
 
-    /// A path with this weather up and down, by a seed.
+    /// A path with these conditions up and down, with a seed.
     pub(crate) async fn by_seed(
         node: SocketAddr,
         conditions: [PathConditions; 2],
@@ -88,16 +88,16 @@ impl Relay {
         let stats = Arc::new(PathStats::default());
         let path = Path::new(node, conditions, seed, stats.clone()).await;
         let address = path.address();
-        let (commands, heard) = mpsc::channel(8);
-        Self { address, commands, stats, _task: spawn(path.run(heard)) }
+        let (commands, received) = mpsc::channel(8);
+        Self { address, commands, stats, _task: spawn(path.run(received)) }
     }
 
-    /// Where to dial.
+    /// The address to dial.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What has become of the datagrams so far.
+    /// Counts of the datagrams so far.
     pub(crate) fn stats(&self) -> &PathStats {
         &self.stats
     }
@@ -118,7 +118,7 @@ impl Relay {
         self.command(PathCommand::RebindEvery(interval)).await;
     }
 
-    /// The weather changes, up and down.
+    /// Changes the conditions, up and down.
     pub(crate) async fn conditions(&self, conditions: [PathConditions; 2]) {
         self.command(PathCommand::PathConditions(Box::new(conditions))).await;
     }

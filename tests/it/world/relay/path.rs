@@ -1,5 +1,5 @@
-//! The carrying of a relay: sockets, the queue of what is on its way, and the orders. What becomes
-//! of a datagram is decided in `weather`.
+//! The task of a relay: sockets, the queue of delayed datagrams, and the commands. `conditions`
+//! decides about each datagram.
 
 use super::{
     Background, PathCommand, PathStats,
@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-/// Datagrams that outer sockets have received and the path has not yet looked at.
+/// Datagrams that node sockets have received and the path has not yet handled.
 const WAITING_MAX: usize = 1_024;
 
 async fn socket() -> Arc<UdpSocket> {
@@ -36,10 +36,10 @@ async fn other_socket(rebinds: u64) -> Arc<UdpSocket> {
     }
 }
 
-/// A datagram from the node, for one dialling party.
+/// A datagram from the node, for one dialler.
 type FromNode = (SocketAddr, Vec<u8>);
 
-/// The port that the node sees of one dialling party, and who listens on it.
+/// The port that the node sees of one dialler, and its receiving task.
 struct NodeSocket {
     socket: Arc<UdpSocket>,
     _listens: Background<()>,
@@ -55,7 +55,7 @@ impl NodeSocket {
 async fn listen(socket: Arc<UdpSocket>, dialler: SocketAddr, from_node: mpsc::Sender<FromNode>) {
     let mut bytes = vec![0; 65_536];
     loop {
-        // An error is the news that a datagram of ours was refused: the node is not there now.
+        // An error reports that a datagram of ours was refused: the node is not there now.
         if let Ok((count, _)) = socket.recv_from(&mut bytes).await
             && from_node.send((dialler, bytes[..count].to_vec())).await.is_err()
         {
@@ -64,7 +64,7 @@ async fn listen(socket: Arc<UdpSocket>, dialler: SocketAddr, from_node: mpsc::Se
     }
 }
 
-/// A datagram that leaves later. Ordered by when, then by which came first.
+/// A delayed datagram. Ordered by time, then by arrival.
 type Queued = Reverse<(Instant, u64, QueuedDatagram)>;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -134,7 +134,7 @@ impl Path {
                 },
                 () = tick(self.rebinds.as_mut()) => self.rebind().await,
                 () = sleep_until(next_due) => self.send_due().await,
-                // What cannot be carried is lost, as on any path.
+                // Undeliverable datagrams are lost, as on any path.
                 Ok((count, dialler)) = dialler_socket.recv_from(&mut bytes) => {
                     self.receive(Direction::Up, dialler, bytes[..count].to_vec()).await;
                 }
@@ -159,7 +159,7 @@ impl Path {
         }
     }
 
-    /// Every dialling party gets another address; what was on its way to the old ones is lost.
+    /// Every dialler gets another address; datagrams in flight to the old ones are lost.
     async fn rebind(&mut self) {
         PathStats::add(&self.stats.rebinds, 1);
         let rebinds = self.stats.rebinds.load(Ordering::Relaxed);
