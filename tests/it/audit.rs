@@ -1,5 +1,5 @@
-//! The audit log of node and agent: who was linked and who was refused, and every call; and that
-//! nothing that a peer says breaks a line.
+//! The audit logs of node and agent: links, rejected links and every call; text from a peer never
+//! breaks a line.
 
 mod peer_text;
 
@@ -23,7 +23,7 @@ use std::{
 use tokio::sync::watch;
 
 dialback::contract! {
-    /// Streams both ways.
+    /// Streams in both directions.
     service Pipe {
         fn watch(count: u32) -> stream u32;
         fn endless() -> stream u32;
@@ -66,7 +66,7 @@ impl Pipe for Host {
     }
 }
 
-/// Where an audit log goes in these tests.
+/// An audit log in memory, for assertions.
 #[derive(Clone, Default)]
 pub(crate) struct AuditLog(Arc<watch::Sender<Vec<u8>>>);
 
@@ -90,7 +90,7 @@ impl AuditLog {
         String::from_utf8(self.0.borrow().clone()).expect("text")
     }
 
-    /// All whole lines of a kind; each is an object.
+    /// All complete lines of one event; each is an object.
     pub(crate) fn lines(&self, event: &str) -> Vec<Value> {
         let text = self.text();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -98,7 +98,7 @@ impl AuditLog {
         lines.filter(|line| line["event"] == event).collect()
     }
 
-    /// Waits for a line of this kind that has these values.
+    /// Waits for a line of this event that has these values.
     #[track_caller]
     pub(crate) fn wait_for(
         &self,
@@ -117,13 +117,13 @@ impl AuditLog {
                 if let Some(line) = audit_log.lines(&event).into_iter().find(|line| fits(line)) {
                     return line;
                 }
-                written.changed().await.expect("the book is held");
+                written.changed().await.expect("the lock is held");
             }
         })
     }
 }
 
-/// A node and the agent `warehouse`, each with an audit log of its own.
+/// A node and the agent `warehouse`, each with its own audit log.
 struct AuditSetup {
     world: World,
     node: Node,
@@ -225,7 +225,7 @@ async fn links_are_audited_on_both_sides_with_serial_number_and_end_reason() {
 async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
     let setup = AuditSetup::with(Plan::default()).await;
     let (at, good) = (setup.node.local_addr(), setup.world.credentials("caller/ops"));
-    // A stranger, of whom nothing is proved.
+    // A client of another CA: nothing about it is proved.
     let unknown_leaf = World::new().leaf("caller/ops");
     let number = serial(&unknown_leaf);
     drop(
@@ -242,7 +242,7 @@ async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
         (&line["claimed_peer"], &line["claimed_serial"]),
         (&"caller/ops".into(), &number.into())
     );
-    // A node that dials, and a caller with a link too many.
+    // A node that dials, and a caller with one link too many.
     let leaf = setup.world.leaf("node/edge-2");
     let number = serial(&leaf);
     drop(dial_raw(quic_client(&good, Presented::Leaf(leaf)), at).await.err().expect("refused"));
@@ -254,7 +254,7 @@ async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
     drop(dial_raw(quic_client(&good, Presented::Leaf(leaf)), at).await.err().expect("refused"));
     let line = setup.of_node.wait_for("link_refused", &[("peer", "caller/ops")]).await;
     assert!(line["reason"].as_str().expect("text").contains("limit of 2 links"), "{line}");
-    // The agent's side: a node that it does not trust.
+    // On the agent: a node that it does not trust.
     let (other, audit_log) = (World::new(), AuditLog::default());
     let agent = other.agent("warehouse", at).audit(audit_log.audit()).start().expect("an agent");
     let line = audit_log.wait_for("link_refused", &[("address", &at.to_string())]).await;
@@ -262,10 +262,10 @@ async fn rejected_links_are_audited_with_what_is_known_of_the_peer() {
     agent.shutdown().await;
 }
 
-/// A leaf of this world's CA, or of another, with these names and this much of its life left.
+/// A leaf of this world's CA or of another, with these names and this remaining lifetime.
 fn leaf_with(signer: &World, uris: &[&str], is_over: bool) -> LeafPem {
     let now = SystemTime::now();
-    let peer = "agent/warehouse".parse().expect("a party");
+    let peer = "agent/warehouse".parse().expect("a peer name");
     let mut profile = dialback::certs::LeafProfile::new("dialback.local", &peer, &[], now);
     profile.uris = uris.iter().map(ToString::to_string).collect();
     if is_over {
@@ -288,8 +288,8 @@ async fn a_handshake_that_tls_rejects_is_audited_with_the_name_that_its_certific
         (revoked, "agent/revoked", "revoked"),
         (leaf_with(&world, &[ours], true), "agent/late", "expired"),
         (other.leaf("caller/unknown"), "caller/unknown", "unknown CA"),
-        // Whole where it is no name of ours: `agent/warehouse` of another trust domain is somebody
-        // else.
+        // Logged in full where it is not one of our names: `agent/warehouse` of another trust
+        // domain is a different peer.
         (leaf_with(&world, &[foreign], false), foreign, "trust domain"),
         (
             leaf_with(&world, &["spiffe://dialback.local/boss/x"], false),
@@ -307,16 +307,16 @@ async fn a_handshake_that_tls_rejects_is_audited_with_the_name_that_its_certific
         assert!(line["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:")), "{line}");
         assert!(line["reason"].as_str().is_some_and(|text| text.contains(reason)), "{line}");
     }
-    // Who shows nothing claims nothing.
+    // A client without a certificate claims nothing.
     let tls = quic_client(&world.credentials("caller/ops"), Presented::Nothing);
     drop(dial_raw(tls, node.local_addr()).await.err().expect("refused"));
-    until("the seventh line is there", || audit_log.lines("link_refused").len() == 7).await;
+    until("the seventh line is written", || audit_log.lines("link_refused").len() == 7).await;
     let lines = audit_log.lines("link_refused");
     let nobody = lines.iter().filter(|line| line.get("claimed_peer").is_none());
     assert_eq!(nobody.count(), 1, "{lines:?}");
 }
 
-/// A client that shows a certificate and has another key.
+/// A client that presents a certificate but has another key.
 fn with_another_key(world: &World, leaf: &LeafPem) -> rustls::ClientConfig {
     let mut config = quic_client(&world.credentials("caller/ops"), Presented::Nothing);
     let cert = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("a certificate");
@@ -355,11 +355,11 @@ async fn a_claimed_name_cannot_break_its_line_and_is_truncated() {
         let wanted: String = name.chars().take(300).collect();
         assert_eq!(line["claimed_peer"], wanted.as_str());
     }
-    assert_eq!(audit_log.lines("link_up").len(), 0, "a line of a stranger's making");
+    assert_eq!(audit_log.lines("link_up").len(), 0, "a forged line");
     assert!(audit_log.text().lines().all(|line| !line.contains(char::is_control)));
 }
 
-/// Dials from an address of this machine with a certificate of another CA, and is refused.
+/// Dials from an address of this machine with a certificate of another CA and is rejected.
 #[cfg(target_os = "linux")]
 async fn refused_from(address: [u8; 4], tls: &rustls::ClientConfig, at: std::net::SocketAddr) {
     let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls.clone()).expect("TLS");
@@ -367,13 +367,13 @@ async fn refused_from(address: [u8; 4], tls: &rustls::ClientConfig, at: std::net
     let config = quinn::ClientConfig::new(Arc::new(quic));
     let connecting = endpoint.connect_with(config, at, "localhost").expect("dialled");
     match soon("the handshake ends", connecting).await {
-        // The dialler's handshake is over before the other side has judged it.
+        // The dialler's handshake completes before the other side has verified it.
         Ok(connection) => drop(soon("the link ends", connection.closed()).await),
         Err(_refused) => {}
     }
 }
 
-// Only Linux has all of 127.0.0.0/8 on its loopback.
+// Only Linux has all of 127.0.0.0/8 on its loopback interface.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_rejected_repeatedly_writes_twenty_lines_and_then_a_count() {
@@ -389,9 +389,9 @@ async fn an_address_that_is_rejected_repeatedly_writes_twenty_lines_and_then_a_c
         let lines = audit_log.lines("link_refused");
         lines.iter().map(|line| line["left_out"].as_u64().expect("a number")).sum()
     };
-    // Another address has lines of its own. A refusal is written down a moment after the peer has
-    // heard of it.
-    soon("those that were left out are counted", async {
+    // Another address has its own lines. A rejection is written shortly after the peer has received
+    // it.
+    soon("suppressed lines are counted", async {
         while left_out() < 5 {
             refused_from([127, 7, 0, 2], &tls, at).await;
         }
@@ -448,24 +448,24 @@ async fn refused_calls_are_audited_with_the_rule_or_its_absence_even_where_calls
     refused("nobody", Code::PermissionDenied, "denied: no [[allow]] rule covers it").await;
     assert!(warehouse(&setup.caller("slow").await).call::<String>("Stage/Note", "a").await.is_ok());
     refused("slow", Code::ResourceExhausted, "(rate) is used up").await;
-    // The owner of the agent has no rule for this one, whom the node lets pass.
+    // The agent's own policy has no rule for this caller, which the node allows.
     let ops = warehouse(&setup.caller("ops").await).call::<String>("Stage/Note", "ops").await;
     check_status(ops, Code::PermissionDenied, Outcome::NotExecuted);
     let line = setup.of_agent.wait_for("call_refused", &[("caller", "caller/ops")]).await;
     assert_eq!((&line["via"], &line["by"]), (&"node/edge-1".into(), &"agent/warehouse".into()));
     assert!(line["reason"].as_str().expect("text").contains("no [[allow]] rule of the agent"));
-    // A call of any agent names none.
+    // A call to any agent names none.
     let any = setup.caller("nobody").await;
     let refused = any.any().call::<String>("Stage/Note", "x").await;
     check_status(refused, Code::PermissionDenied, Outcome::NotExecuted);
-    until("it was written", || {
+    until("it was audited", || {
         setup.of_node.lines("call_refused").iter().any(|l| l["agent"].is_null())
     })
     .await;
-    assert_eq!(setup.of_node.lines("call"), [] as [Value; 0], "calls were not asked for");
+    assert_eq!(setup.of_node.lines("call"), [] as [Value; 0], "calls are not audited by default");
 }
 
-/// The one line about a call with this id, on either side.
+/// The only line about a call of this method with this code, on either side.
 async fn of_call(audit_log: &AuditLog, method: &str, code: &str) -> Value {
     audit_log.wait_for("call", &[("method", method), ("code", code)]).await
 }
@@ -495,7 +495,7 @@ async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
     assert_eq!(of_call(&setup.of_agent, "Stage/Fail", "NOT_FOUND").await["outcome"], "app_error");
     check_status(ops.call::<()>("Stage/Panic", "x").await, Code::Internal, Outcome::Unknown);
     assert_eq!(of_call(&setup.of_agent, "Stage/Panic", "INTERNAL").await["outcome"], "unknown");
-    // A reply that is too large is no success, whatever its handler thinks.
+    // A reply that is too large is not a success, whatever its handler returns.
     setup.stage.open();
     let huge = ops.call::<serde_bytes::ByteBuf>("Stage/Huge", &("huge", 5 << 20)).await;
     check_status(huge, Code::Internal, Outcome::Unknown);
@@ -506,7 +506,7 @@ async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
         of_call(&setup.of_node, "No/Such", "UNIMPLEMENTED").await["outcome"],
         "not_executed"
     );
-    // Broken off, and out of time.
+    // Dropped, and past its deadline.
     let held = spawn(ops.call::<String>("Stage/Hold", "held").into_future());
     setup.stage.started("held").await;
     held.cancel().await;
@@ -517,14 +517,14 @@ async fn every_call_is_audited_once_on_each_side_with_its_outcome() {
     check_status(late, Code::DeadlineExceeded, Outcome::Unknown);
     let lates =
         || setup.of_agent.lines("call").into_iter().filter(|l| l["method"] == "Stage/Linger");
-    until("the late call was written down", || lates().count() == 1).await;
+    until("the late call was audited", || lates().count() == 1).await;
     for audit_log in [&setup.of_node, &setup.of_agent] {
         let mut ids: Vec<_> =
             audit_log.lines("call").iter().map(|l| l["call_id"].to_string()).collect();
         let all = ids.len();
         ids.sort();
         ids.dedup();
-        assert_eq!(ids.len(), all, "a call was written down twice");
+        assert_eq!(ids.len(), all, "a call was audited twice");
     }
 }
 
@@ -572,7 +572,7 @@ async fn streams_are_audited_when_they_have_ended() {
             Ok(mut stream) => stream.next().await.is_some_and(|end| end.is_err()),
             Err(_before_the_first) => true,
         };
-        assert!(failed, "it went well");
+        assert!(failed, "it succeeded");
         let failed = [by[0], ("method", "Pipe/Watch"), ("code", "OUT_OF_RANGE")];
         assert_eq!(of_node.wait_for("call", &failed).await["outcome"], "app_error");
         let mut stream = pipe.endless().await.expect("a stream");
@@ -613,7 +613,7 @@ async fn two_nodes_may_share_one_audit_log() {
     }
 }
 
-/// A sink that stands still for ever costs lines and no calls.
+/// A sink that blocks forever costs lines but no calls.
 struct Stuck;
 
 impl Write for Stuck {

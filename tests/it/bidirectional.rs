@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// A node that hosts one stage and an agent that hosts another.
+/// A node with one stage and an agent with another.
 async fn pair(world: &World, limits: Limits) -> (Node, Stage, Agent, Stage) {
     let (of_node, of_agent) = (Stage::default(), Stage::default());
     let node = world.node().limits(limits).serve(of_node.service()).start().await.expect("a node");
@@ -46,7 +46,7 @@ async fn an_agent_calls_another_through_the_node_which_names_the_caller() {
     assert_eq!(setup.stage.started("a").await.caller().to_string(), "agent/asker");
     let absent = requester.agent("nobody").expect("a name").call::<String>("Stage/Note", "b").await;
     check_status(absent, Code::Unavailable, Outcome::NotExecuted);
-    // Through the node and back over the very link on which it asks.
+    // Through the node and back over the same link.
     let itself = setup.agent.agent("warehouse").expect("a name");
     assert!(itself.call::<String>("Stage/Note", "c").await.is_ok());
     assert_eq!(setup.stage.started("c").await.caller().to_string(), "agent/warehouse");
@@ -73,14 +73,14 @@ async fn both_directions_carry_calls_at_once() {
     assert_eq!((of_node.all_runs(), of_agent.all_runs()), (20, 20));
 }
 
-/// Calls the other side with one less, until none is left.
-fn ball(other: Arc<OnceLock<Callee>>) -> Service {
+/// Calls the other side with a number one lower, until it is zero.
+fn countdown(other: Arc<OnceLock<Callee>>) -> Service {
     Service::new("Ball").method("Throw", move |left: u32, _: Context| {
         let other = other.clone();
         async move {
             match left.checked_sub(1) {
                 Some(left) => {
-                    let other = other.get().expect("set before the first throw");
+                    let other = other.get().expect("set before the first use");
                     Ok(1 + other.call::<u32>("Ball/Throw", &left).await?)
                 }
                 None => Ok(0),
@@ -93,8 +93,8 @@ fn ball(other: Arc<OnceLock<Callee>>) -> Service {
 async fn a_handler_calls_back_over_the_link_that_called_it() {
     let world = World::new();
     let [to_agent, to_node] = [(); 2].map(|()| Arc::new(OnceLock::new()));
-    let node = world.node().serve(ball(to_agent.clone())).start().await.expect("a node");
-    let agent = world.agent("warehouse", node.local_addr()).serve(ball(to_node.clone()));
+    let node = world.node().serve(countdown(to_agent.clone())).start().await.expect("a node");
+    let agent = world.agent("warehouse", node.local_addr()).serve(countdown(to_node.clone()));
     let agent = attached(agent).await;
     let handle: AgentHandle = node.agent("warehouse").handle().expect("a name");
     to_agent.set(AsRef::<Callee>::as_ref(&handle).clone()).expect("once");

@@ -1,4 +1,4 @@
-//! What a call brings back: values, metadata, context, and every row of the table of outcomes.
+//! Results of a call: values, metadata, context, and every row of the outcome table.
 
 use crate::world::{RunEnd, Setup, SetupLimits, World, attached, check_status, soon, spawn};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ dialback::contract! {
     pub service Shop {
         fn list_all() -> Vec<String>;
         fn greet(name: String) -> String;
-        fn put_aside(name: String, count: u32) -> (String, u32);
+        fn set_aside(name: String, count: u32) -> (String, u32);
     }
 }
 
@@ -29,7 +29,7 @@ impl Shop for Corner {
         Ok(format!("{} says hello to {name}", ctx.caller()))
     }
 
-    async fn put_aside(&self, name: String, n: u32, _: &Context) -> Result<(String, u32), Status> {
+    async fn set_aside(&self, name: String, n: u32, _: &Context) -> Result<(String, u32), Status> {
         Ok((name, n))
     }
 }
@@ -52,7 +52,7 @@ async fn a_contract_is_called_by_type_and_by_name_in_both_spellings() {
             shop.greet("you".into()).await,
             Ok(format!("{expected_caller} says hello to you"))
         );
-        assert_eq!(shop.put_aside("tea".into(), 2).await, Ok(("tea".into(), 2)));
+        assert_eq!(shop.set_aside("tea".into(), 2).await, Ok(("tea".into(), 2)));
         for method in ["Shop/PutAside", "Shop.PutAside"] {
             let aside: (String, u32) = callee.call(method, &("tea", 3)).await.expect("an answer");
             assert_eq!(aside, ("tea".into(), 3));
@@ -68,11 +68,11 @@ async fn three_mebibytes_are_echoed_unchanged() {
     for (_, callee) in setup.callees() {
         let back: ByteBuf =
             callee.call("Stage/Echo", &ByteBuf::from(bytes.clone())).await.expect("an answer");
-        assert!(back == bytes, "something else came back");
+        assert!(back == bytes, "another value was returned");
     }
 }
 
-/// Gives back the metadata that came, once before and once after the message.
+/// Returns the received metadata once before and once after the message.
 struct Mirror;
 
 impl DynHandler for Mirror {
@@ -126,16 +126,16 @@ async fn a_handler_knows_its_caller_deadline_and_call_id() {
         let [one, two] = [setup.stage.started(&ids[0]).await, setup.stage.started(&ids[1]).await];
         let expected_caller = if way == "node" { "node/edge-1" } else { "caller/ops" };
         assert_eq!(one.caller().to_string(), expected_caller);
-        assert_eq!(one.via().map(Name::as_str), Some("edge-1"), "which node it came by");
+        assert_eq!(one.via().map(Name::as_str), Some("edge-1"), "the node that forwarded it");
         assert!(one.remaining() <= Duration::from_secs(20), "{:?}", one.remaining());
         assert_eq!((one.attempt(), one.traceparent()), (1, Some("00-ab-cd-01")));
         assert_ne!(one.call_id(), two.call_id());
-        assert!(!one.is_cancelled(), "a call that went well counts as cancelled");
+        assert!(!one.is_cancelled(), "a successful call counts as cancelled");
     }
 }
 
-// The table of outcomes, row by row. Limits, deadlines, cancellation, policy, identity and drain
-// have files of their own.
+// The outcome table, row by row. Limits, deadlines, cancellation, policy, identity and drain have
+// their own files.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_not_attached_is_unavailable_and_nothing_was_executed() {
@@ -239,7 +239,7 @@ async fn a_status_that_a_handler_passes_on_is_its_own_answer() {
     });
     let _agent = attached(world.agent("relay", node.local_addr()).serve(service)).await;
     let relay = node.agent("relay").handle().expect("a name");
-    // The call inside was not executed. The one outside was, and must not look safe to retry.
+    // The inner call was not executed. The outer one was, and must not look safe to retry.
     let failed = relay.call::<()>("Relay/Ask", &()).await;
     check_status(failed, Code::Unavailable, Outcome::AppError);
 }
@@ -249,14 +249,14 @@ async fn a_panic_ends_only_its_own_call_with_internal_unknown() {
     let setup = Setup::open().await;
     for (way, callee) in setup.callees() {
         let held = format!("held-{way}");
-        let beside = spawn(callee.call::<String>("Stage/Hold", &held).into_future());
+        let other_call = spawn(callee.call::<String>("Stage/Hold", &held).into_future());
         setup.stage.started(&held).await;
         let failed = callee.call::<()>("Stage/Panic", way).await;
         check_status(failed, Code::Internal, Outcome::Unknown);
         assert_eq!(setup.stage.ended(way).await, RunEnd::Dropped);
         assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
         setup.stage.open();
-        assert_eq!(soon("the call beside it ends", beside).await, Ok(held));
+        assert_eq!(soon("the other call ends", other_call).await, Ok(held));
         setup.stage.close();
         assert_eq!(setup.stage.runs(way), 1);
     }

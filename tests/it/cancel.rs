@@ -1,5 +1,5 @@
-//! Whoever stops waiting stops the work: the handler's future is dropped, its context fires, and
-//! its place comes back.
+//! Cancellation: when a caller stops waiting, the handler's future is dropped, its context fires,
+//! and its permit is returned.
 
 use crate::world::{
     IsolatedRuntime, PathConditions, Relay, RunEnd, Setup, SetupLimits, Stage, World, attached,
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The handler of `id` is dropped, its context fires, and nobody counts it any more.
+/// The handler of `id` is dropped, its context fires, and it is no longer counted.
 async fn check_stopped(setup: &Setup, id: &str) {
     let context = setup.stage.started(id).await;
     assert_eq!(setup.stage.ended(id).await, RunEnd::Dropped);
@@ -22,7 +22,7 @@ async fn check_stopped(setup: &Setup, id: &str) {
     assert_eq!(setup.stage.runs(id), 1);
 }
 
-/// One place only: a call gets through only if the cancelled one has given it back.
+/// With one permit, a call succeeds only after the cancelled one has returned it.
 fn one_permit() -> SetupLimits {
     let one = Limits { calls_in_flight_max: 1, caller_calls_in_flight_max: 1, ..Limits::default() };
     SetupLimits { node: one.clone(), agent: one, caller: Limits::default() }
@@ -60,7 +60,7 @@ async fn over_a_long_path_a_handler_is_cancelled_by_the_reset_not_by_a_heartbeat
     call.cancel().await;
     soon("the context fires", context.cancelled()).await;
     let took = dropped.elapsed();
-    // One way over each hop; the next heartbeat is up to 5 s away, the deadline 30.
+    // One-way delay per hop; the next heartbeat is up to 5 s away, the deadline 30 s.
     assert!(took >= 2 * delay && took < 2 * delay + Duration::from_secs(4), "it took {took:?}");
     assert_eq!((stage.ended("a").await, agent.nodes().len()), (RunEnd::Dropped, 1));
 }
@@ -115,7 +115,7 @@ async fn a_caller_whose_process_is_gone_has_its_calls_stopped() {
     let call = callee.call::<String>("Stage/Hold", "gone").into_future();
     process.spawn(async { drop(call.await) });
     setup.stage.started("gone").await;
-    // The callee keeps the caller's link; nobody outside the process may.
+    // The callee keeps the caller's link alive; no other handle may remain outside the process.
     drop(callee);
     process.kill().await;
     check_stopped(&setup, "gone").await;
@@ -142,14 +142,14 @@ async fn a_call_dropped_before_its_end_frame_was_sent_never_runs() {
 async fn the_permit_is_held_until_a_cancelled_handler_has_ended() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
-    // The handler blocks its thread, so that it cannot be dropped before it goes on.
+    // The handler blocks its thread, so that it cannot be dropped before it continues.
     let (go_on, wait) = mpsc::channel::<()>();
     let (wait, stage) = (Arc::new(Mutex::new(wait)), Stage::default());
-    let stubborn = Service::new("Stubborn").method("Block", move |(): (), _: Context| {
+    let blocking = Service::new("Stubborn").method("Block", move |(): (), _: Context| {
         let wait = wait.clone();
         async move {
             let wait = wait.lock().expect("one at a time");
-            tokio::task::block_in_place(|| wait.recv()).expect("the test says when");
+            tokio::task::block_in_place(|| wait.recv()).expect("the test signals the end");
             Ok(())
         }
     });
@@ -159,7 +159,7 @@ async fn the_permit_is_held_until_a_cancelled_handler_has_ended() {
         ..Limits::default()
     };
     let agent = world.agent("warehouse", node.local_addr()).limits(limits);
-    let _agent = attached(agent.serve(stubborn).serve(stage.service())).await;
+    let _agent = attached(agent.serve(blocking).serve(stage.service())).await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let callee: &Callee = handle.as_ref();
     let blocked = callee.call::<()>("Stubborn/Block", &()).timeout(Duration::from_millis(200));
@@ -167,7 +167,7 @@ async fn the_permit_is_held_until_a_cancelled_handler_has_ended() {
     let early = callee.call::<String>("Stage/Note", "early").await;
     check_status(early, Code::ResourceExhausted, Outcome::NotExecuted);
     go_on.send(()).expect("the handler waits");
-    soon("the place comes back", async {
+    soon("the permit is returned", async {
         while callee.call::<String>("Stage/Note", "late").await.is_err() {}
     })
     .await;

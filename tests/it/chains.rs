@@ -1,4 +1,4 @@
-//! A certificate holds no longer than the intermediates that vouch for it: at load, in warnings,
+//! A certificate is valid no longer than the intermediates that verify it: at load, in warnings,
 //! and on every kind of link.
 
 use crate::world::{Pki, logged, soon, until};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Certificates count whole seconds.
+/// Certificates have a resolution of whole seconds.
 fn in_seconds(seconds: u64) -> SystemTime {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs() + seconds)
@@ -39,7 +39,7 @@ fn trusting<P>(credentials: Credentials) -> ConfigUpdate<P> {
     ConfigUpdate { credentials: Some(credentials), ..ConfigUpdate::default() }
 }
 
-/// How the link of an agent was closed.
+/// The reason for which an agent's link was closed.
 async fn lost(events: &mut Events<NodeEvent>, name: &str) -> (CloseCode, String) {
     let reason = soon("the agent is lost", async {
         loop {
@@ -59,7 +59,7 @@ fn closed(reason: LinkFault) -> (CloseCode, String) {
     }
 }
 
-/// When a leaf with these certificates behind it ends, and the intermediate that decides it.
+/// The expiry of a leaf with these certificates behind it, and the intermediate that decides it.
 fn end(
     pki: &Pki,
     leaf_ends: SystemTime,
@@ -86,13 +86,12 @@ fn a_chain_expires_with_the_first_certificate_that_verifies_it_and_others_do_not
         (&[pki.good.as_str()][..], (leaf, None)),
         (&[&middle(leaf)], (leaf, None)),
         (&[&middle(soon)], issuing(soon)),
-        // Of two certificates of one intermediate the one that lasts longer counts, wherever it
-        // stands.
+        // Of two certificates of one intermediate the longer-lived one counts, in any position.
         (&[&middle(soon), &pki.good], (leaf, None)),
         (&[&pki.good, &middle(soon)], (leaf, None)),
         (&[&middle(soon), &middle(later)], issuing(later)),
         (&[&ended, &middle(later)], issuing(later)),
-        // What has signed nothing of the chain does not count, whatever its name.
+        // A certificate that signed nothing in the chain does not count, whatever its name.
         (&[&ended, &pki.good, &of_namesake, &of_other, root], (leaf, None)),
         (&[&of_namesake, &of_other, &middle(later)], issuing(later)),
     ] {
@@ -105,7 +104,7 @@ fn the_expiry_of_a_trusted_ca_does_not_count() {
     let (leaf, soon) = (in_seconds(3_600), in_seconds(60));
     let pki = Pki::rooted(ago(9 * DAY), soon);
     assert_eq!(end(&pki, leaf, &[&pki.good, &pki.root_pem], &pki.root_pem), (leaf, None));
-    // An intermediate that is trusted by itself is such a CA.
+    // An intermediate that is itself trusted is such a CA.
     let middle = pki.intermediate(ago(9 * DAY), soon);
     assert_eq!(end(&pki, leaf, &[&middle], &middle), (leaf, None));
 }
@@ -120,7 +119,7 @@ fn without_its_ca_the_own_chain_is_found_by_its_signatures() {
     assert_eq!(end(&pki, leaf, &[&middle, &pki.good], &other.root_pem), (leaf, None));
     let stray = pki.stray("Issuing", soon);
     assert_eq!(end(&pki, leaf, &[&stray], &other.root_pem), (leaf, None));
-    // It ended, and peers may trust it all the same: no reason not to start.
+    // It has expired, but peers may still trust it: not a reason to refuse to start.
     let ended = pki.intermediate(ago(9 * DAY), ago(DAY));
     assert_eq!(end(&pki, leaf, &[&ended], &other.root_pem).1, Some("CN=Issuing".into()));
 }
@@ -141,7 +140,7 @@ fn an_intermediate_that_has_expired_or_is_not_valid_yet_is_named_when_its_file_i
     assert!(matches!(&error, CredentialsError::NotValidYet { .. }), "{error}");
     assert!(error.to_string().contains("CN=Issuing"), "{error}");
     for others in [&[&pki.good, ended.as_str()][..], &[&ended, &pki.good], &[&early, &pki.good]] {
-        load(others).expect("the one that holds counts");
+        load(others).expect("the valid one counts");
     }
 }
 
@@ -167,7 +166,7 @@ async fn a_renewal_is_due_before_the_first_certificate_of_the_chain_ends() {
         )
         .expect("changed");
         let files = CredentialFiles::in_dir(dir.path(), "agent-a");
-        // Nobody listens there, and nobody is asked before it is due.
+        // Nothing listens there, and no renewal is requested before it is due.
         let kept = Renewal::new("127.0.0.1:1".parse().expect("an address"), files).once().await;
         let Ok(Renewed::Kept { due, .. }) = kept else { panic!("{kept:?}") };
         assert_eq!(due < ends, is_before);
@@ -189,7 +188,7 @@ async fn links_of_agents_and_callers_end_with_their_intermediate_and_others_rema
     assert_eq!(code, CloseCode::Expired);
     assert!(text.contains("CN=Issuing"), "{text}");
     logged(&["closed the link of caller/brief", "CN=Issuing", "expired"]).await;
-    // Our own side said it before.
+    // Our own side logged it first.
     logged(&["in the chain of the certificate of agent/brief", "CN=Issuing", "ends in"]).await;
     assert_eq!(node.agents().iter().filter(|agent| agent.attached).count(), 2);
     assert_eq!(spare.nodes().len(), 1);
@@ -213,9 +212,9 @@ async fn an_agent_and_a_caller_close_the_link_to_a_node_whose_intermediate_expir
         }
     });
     assert_eq!(closed(reason.await).0, CloseCode::Expired);
-    // The next handshake names it, which the TLS alert does not.
+    // The next handshake names it; the TLS alert does not.
     logged(&["rejected the certificate that names node/brief", "CN=Issuing", "has expired"]).await;
-    // The caller looks at its links at moments of its own, within a second of the agent.
+    // The caller checks its links on its own schedule, within a second of the agent.
     let refusal = soon("the caller has no link", async {
         loop {
             match caller.agents().await {
@@ -240,18 +239,18 @@ async fn exactly_one_new_link_is_made_before_the_nodes_intermediate_expires() {
     let node = node_of(with(&brief)).await;
     let at = node.local_addr().to_string();
     let agent = agent_of(pki.credentials("agent/a", &[&pki.good]), &node).await;
-    // The leaf lasts for 90 days: it is the intermediate for which a newer chain is looked for.
+    // The leaf lasts for 90 days: a newer chain is looked for because of the intermediate.
     logged(&[&at, "it shows no newer one"]).await;
     let mut events = agent.events();
     node.apply(trusting(with(&pki.good))).await.expect("applied");
-    let registered = soon("it registers once more", events.next()).await.expect("one");
+    let registered = soon("it registers again", events.next()).await.expect("an event");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    until("the former link is left", || agent.former_links() == 0).await;
+    until("the old link is closed", || agent.former_links() == 0).await;
     let after = in_seconds(20) + SECOND;
     until("the intermediate has ended", || SystemTime::now() > after).await;
     assert_eq!(agent.nodes().len(), 1);
     let next = tokio::time::timeout(Duration::ZERO, events.next()).await;
-    assert!(next.is_err(), "it dialled over and over: {next:?}");
+    assert!(next.is_err(), "it dialled repeatedly: {next:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,11 +263,11 @@ async fn under_other_cas_a_link_ends_with_the_intermediates_they_need() {
     let node = node_of(Pki::load(&node_leaf, &pki.root_pem).expect("credentials")).await;
     let mut events = node.events();
     let _agent = agent_of(pki.credentials("agent/brief", &[&brief]), &node).await;
-    // Trusted by itself, the intermediate does not end the link.
+    // An intermediate that is itself trusted does not end the link.
     node.apply(trusted(&(pki.root_pem.clone() + &pki.good))).await.expect("applied");
     until("the intermediate has ended", || SystemTime::now() > ends + 2 * SECOND).await;
     assert!(node.agents()[0].attached);
-    // By the root alone it does.
+    // Under the root alone it does.
     assert_eq!(node.apply(trusted(&pki.root_pem)).await.expect("applied").closed, 1);
     assert_eq!(lost(&mut events, "brief").await.0, CloseCode::Expired);
 }

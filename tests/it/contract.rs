@@ -1,9 +1,9 @@
-//! What the compiler says of a contract that is written wrongly.
+//! Compiler errors for incorrectly written contracts.
 
 use std::{path::Path, process::Command};
 
-/// What rustc prints for a crate that holds the macro and this contract alone. No type of dialback
-/// is needed: the macro refuses first.
+/// Returns the output of rustc for a crate with only the macro and this contract. No type of
+/// dialback is needed: the macro fails first.
 fn compiled(contract: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let macros = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/call/contract.rs");

@@ -1,5 +1,5 @@
-//! One deadline from birth: it covers queue, stream credit, writing, handler and reply, and each
-//! hop subtracts its own time.
+//! One deadline per call: it covers queue, stream credit, writing, handler and reply, and each hop
+//! subtracts its own time.
 
 use crate::world::{
     Relay, RunEnd, Setup, SetupLimits, Stage, World, attached, check_status, poll_in_order, soon,
@@ -13,10 +13,10 @@ use std::{
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(20);
-/// What two hops lose of a deadline by counting milliseconds.
+/// The time that two hops lose because a deadline has whole milliseconds.
 const ROUNDING: Duration = Duration::from_millis(2);
 
-/// One call in flight everywhere, and patience in the queue.
+/// One call in flight everywhere, and a long queue wait.
 fn one_at_a_time() -> Limits {
     Limits {
         calls_in_flight_max: 1,
@@ -41,8 +41,8 @@ async fn the_deadline_covers_the_handler_and_stops_it() {
         let began = Instant::now();
         let failed = hold(&callee, way, SHORT).await;
         check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
-        // Each hop hands on whole milliseconds, so that the agent's answer may come by so much too
-        // soon.
+        // Each hop passes on whole milliseconds, so the agent's answer may arrive early by that
+        // much.
         assert!(began.elapsed() + ROUNDING >= SHORT, "it ended before its time");
         assert_eq!(setup.stage.ended(way).await, RunEnd::Dropped);
         let context = setup.stage.started(way).await;
@@ -69,7 +69,7 @@ async fn the_deadline_covers_writing_and_a_call_without_end_is_not_executed() {
     let setup = Setup::with(everybody(one_at_a_time())).await;
     let held = spawn(hold(&setup.by_caller(), "held", LONG).into_future());
     setup.stage.started("held").await;
-    // Nobody reads its body while it waits for a place, and no window takes all of it.
+    // The body is not read while the call waits for a permit, and no window is large enough for it.
     let long = "x".repeat(3 << 20);
     let failed = hold(&setup.by_caller(), &long, SHORT).await;
     check_status(failed, Code::DeadlineExceeded, Outcome::NotExecuted);
@@ -108,7 +108,7 @@ async fn the_deadline_covers_the_reply_which_may_be_lost() {
     stage.started("lost").await;
     path.block().await;
     stage.open();
-    // It has done its work, and nobody can know.
+    // The handler has finished, and the caller cannot know it.
     assert_eq!(stage.ended("lost").await, RunEnd::Finished);
     let failed = soon("the call ends", lost).await;
     check_status(failed, Code::DeadlineExceeded, Outcome::Unknown);
@@ -136,8 +136,8 @@ async fn a_handler_is_stopped_by_the_clock_of_its_own_side_when_the_link_is_dead
     check_status(soon("the call ends", held).await, Code::DeadlineExceeded, Outcome::Unknown);
 }
 
-/// A call that waits behind another one until that one's deadline: its handler must not get the
-/// whole time again.
+/// A call that waits behind another until that one's deadline: its handler must not get the whole
+/// time again.
 async fn check_queued_call(setup: &Setup, callee: Callee) {
     let (queued_for, slack) = (Duration::from_millis(800), Duration::from_millis(400));
     let mut first = poll_in_order([hold(&callee, "first", queued_for)]).await;
@@ -169,11 +169,11 @@ async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
     check_queued_call(&setup, setup.by_caller()).await;
 }
 
-/// It waits 600 of 1,000 ms: its handler sees what is left, and is stopped at the end of it.
+/// It waits 600 of 1,000 ms: its handler sees the remaining time and is stopped when it is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_has_the_time_the_queue_left_and_is_stopped_after_it() {
     let [queued_for, timeout] = [600, 1_000].map(Duration::from_millis);
-    // The remote caller's wait is in the node's queue for the agent's place.
+    // The remote caller's call waits in the node's queue for the agent's permit.
     let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
     let setup = Setup::with(SetupLimits { node, ..everybody(one_at_a_time()) }).await;
     for (way, callee) in setup.callees() {
@@ -185,8 +185,8 @@ async fn a_handler_has_the_time_the_queue_left_and_is_stopped_after_it() {
         let started_at = tokio::time::Instant::now();
         let failed = soon("the first ends", held.remove(0)).await;
         assert_eq!(failed.map_err(|status| status.code()), Err(Code::DeadlineExceeded));
-        // On a very busy machine the queue takes all of its time, and it is never started.
-        let failed = soon("the second ends", call).await.expect_err("nobody lets it go");
+        // On a very busy machine the queue takes all of its time, and the handler never starts.
+        let failed = soon("the second ends", call).await.expect_err("it is not released");
         assert!(started_at.elapsed() >= timeout - queued_for, "it ended before its time");
         assert_eq!(failed.code(), Code::DeadlineExceeded, "{failed}");
         if failed.is_safe_to_retry() {
@@ -194,8 +194,8 @@ async fn a_handler_has_the_time_the_queue_left_and_is_stopped_after_it() {
             continue;
         }
         let context = setup.stage.started(&second).await;
-        // Both sides are in one process, and so by one clock: it was not given the queue's time
-        // again, which would be twice this slack.
+        // Both sides run in one process and so by one clock. The queue time was not granted again;
+        // that would be twice this slack.
         let slack = queued_for / 2;
         assert!(
             context.deadline() <= started_at + timeout + slack,

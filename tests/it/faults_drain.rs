@@ -1,5 +1,5 @@
-//! Leaving, taking over and coming back, seen by a peer that speaks the protocol byte by byte and
-//! can so do what ours never would.
+//! Drain, takeover and reconnect, against a peer that speaks the protocol byte by byte and so can
+//! do what a real peer never does.
 
 use crate::raw_peer::{
     Cbor, Head, Issuer, RawLink, RawListener, RawStream, Settings, StreamEnd, drain, end, goodbye,
@@ -28,7 +28,7 @@ async fn node(issuer: &Issuer, stage: &Stage) -> Node {
         .expect("a node")
 }
 
-/// Dials as some instance of a party and is welcomed.
+/// Dials as an instance of a peer and is welcomed.
 async fn linked(
     issuer: &Issuer,
     node: &Node,
@@ -42,7 +42,7 @@ async fn linked(
     (link, control)
 }
 
-/// The agent `raw`, some instance of it, registered.
+/// The agent `raw`, registered as this instance.
 async fn raw_agent(issuer: &Issuer, node: &Node, instance: [u8; 16]) -> (RawLink, RawStream) {
     let (link, mut control) = linked(issuer, node, "agent/raw", instance).await;
     control.send(&register(1, &[("Echo", &["Echo"])])).await;
@@ -50,13 +50,13 @@ async fn raw_agent(issuer: &Issuer, node: &Node, instance: [u8; 16]) -> (RawLink
     (link, control)
 }
 
-/// Whatever was sent on the control stream before has been read.
+/// Everything sent on the control stream before has been read.
 async fn is_read(control: &mut RawStream) {
     control.send(&ping(9)).await;
     control.expect(kind::PONG).await;
 }
 
-/// Asks on a new stream.
+/// Sends a request on a new stream.
 async fn ask(link: &RawLink, head: Head, text: &str) -> RawStream {
     let mut stream = link.open().await;
     stream.send(&[head.frame(), message(text), end()].concat()).await;
@@ -101,7 +101,7 @@ async fn a_draining_node_finishes_accepted_calls_and_starts_none_above_the_last_
     assert_eq!((reply.code, reply.outcome), (0, 0), "{}", reply.text);
     let payload = Cbor::decode(&control.expect(kind::GOODBYE).await);
     assert_eq!(payload.key(0), Some(&Cbor::Uint(CloseCode::Drained.number())));
-    // A peer that does not close the link itself is not waited for any longer.
+    // The node stops waiting for a peer that does not close the link itself.
     assert_eq!(link.closed().await, (CloseCode::Drained.number(), "the node stops".into()));
     soon("the node stops", stopping).await;
     assert_eq!((stage.runs("taken"), stage.runs("late")), (1, 0));
@@ -164,15 +164,16 @@ async fn an_agent_that_unregisters_gets_no_new_calls_and_finishes_its_own() {
     check_status(refused, Code::Unavailable, Outcome::NotExecuted);
     let info = node.agents().remove(0);
     assert!(info.attached && info.draining && !info.certificate_used_twice, "{info:?}");
-    // GOODBYE before the last reply: the node, the last receiver, still waits for it.
+    // GOODBYE arrives before the last reply: the node, the last receiver, still waits for the
+    // reply.
     control.send(&[drain(1), goodbye(0x40)].concat()).await;
     is_read(&mut control).await;
     assert!(link.is_open() && !in_flight.is_finished());
-    answer(&mut stream, "late but whole").await;
+    answer(&mut stream, "late but complete").await;
     let reply = soon("the call in flight ends", in_flight).await;
-    assert_eq!(reply.as_deref(), Ok("late but whole"));
+    assert_eq!(reply.as_deref(), Ok("late but complete"));
     assert_eq!(link.closed().await, (0x40, "raw has finished".into()));
-    until_event("the node knows", node.events(), || !node.agents()[0].attached).await;
+    until_event("the node detects it", node.events(), || !node.agents()[0].attached).await;
     assert!(!node.agents()[0].draining);
     let mut next = async || soon("an event", events.next()).await.expect("the node runs");
     assert!(matches!(next().await, NodeEvent::Attached { agent, .. } if agent.as_str() == "raw"));
@@ -203,7 +204,7 @@ async fn an_agent_that_only_drains_counts_as_unregistered_and_may_register_again
     assert!(link.is_open());
 }
 
-/// What a raw node does with the next party that dials: its link, welcomed.
+/// Accepts and welcomes the next peer that dials a raw node.
 async fn welcomed(listener: &RawListener) -> (RawLink, RawStream) {
     let link = listener.accept().await;
     let mut control = link.accept().await;
@@ -232,8 +233,8 @@ async fn an_agent_reattaches_before_the_link_of_a_draining_node_is_closed() {
     stage.started("held").await;
     of_old.send(&drain(0)).await;
     let (new, _of_new) = attached().await;
-    soon("both are there", agent.registered(2)).await;
-    // What the agent asks goes to the successor.
+    soon("both are attached", agent.registered(2)).await;
+    // The agent's own call goes to the successor.
     let node = agent.node();
     let pending = spawn(node.call::<String>("Echo/Echo", "x").into_future());
     answer(&mut new.accept().await, "by the successor").await;
@@ -258,7 +259,7 @@ async fn a_caller_finishes_old_calls_and_makes_new_ones_over_the_next_link() {
     let before = call("before");
     let mut taken = old.accept().await;
     taken.expect(kind::HEAD).await;
-    // It was sent and not taken: the same attempt goes on elsewhere.
+    // It was sent and not accepted: the same attempt continues on another link.
     let between = call("between");
     let mut late = old.accept().await;
     late.expect(kind::HEAD).await;
@@ -298,7 +299,7 @@ async fn a_node_that_drains_repeatedly_gets_two_links_at_most() {
         control.send(&[registered(1), drain(0), drain(0)].concat()).await;
         links.push((link, control));
     }
-    soon("both are there", agent.registered(2)).await;
+    soon("both are attached", agent.registered(2)).await;
     for (link, control) in &mut links {
         is_read(control).await;
         assert!(link.is_open());
@@ -309,15 +310,15 @@ async fn a_node_that_drains_repeatedly_gets_two_links_at_most() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_used_twice_is_logged_as_an_error_and_the_returning_agent_backs_off() {
-    // Whoever makes a world has the log recorded.
+    // Creating a world starts the log recorder.
     let _world = World::new();
     let (issuer, stage) = (Issuer::new(), Stage::default());
     let node = node(&issuer, &stage).await;
     let mut events = node.events();
     let is_shown = || node.agents().iter().any(|agent| agent.certificate_used_twice);
     let mut incumbent = raw_agent(&issuer, &node, ONE).await;
-    // One comes for the first time, and then each returns: the third return is the last one that
-    // takes over.
+    // Each instance connects once and then returns: the third return is the last one that takes
+    // over.
     for turn in 0..4 {
         let instance = if turn % 2 == 0 { TWO } else { ONE };
         let newest = raw_agent(&issuer, &node, instance).await;
@@ -349,7 +350,7 @@ async fn a_certificate_used_twice_is_logged_as_an_error_and_the_returning_agent_
             other => panic!("{other:?}"),
         }
     }
-    // An instance never seen before is never held back.
+    // A new instance never has to back off.
     let (new, _control) = raw_agent(&issuer, &node, [3; 16]).await;
     assert_eq!(incumbent.0.closed().await.0, CloseCode::Superseded.number());
     assert!(new.is_open() && is_shown());
@@ -390,8 +391,7 @@ async fn a_link_that_closes_while_it_registers_leaves_no_agent_behind() {
         }
         link.connection.close(0x40u32.into(), b"never mind");
     }
-    // The last of all links is one that stays, and nothing that the others left behind takes its
-    // place.
+    // The last link is a usable one, and no remnant of the others replaces it.
     let (link, _control) = raw_agent(&issuer, &node, ONE).await;
     for _ in 0..20 {
         let call = call(&node);
@@ -399,7 +399,7 @@ async fn a_link_that_closes_while_it_registers_leaves_no_agent_behind() {
         assert_eq!(soon("the call ends", call).await.as_deref(), Ok("here"));
     }
     link.connection.close(0x40u32.into(), b"done");
-    until_event("nobody is attached", node.events(), || {
+    until_event("no agent is attached", node.events(), || {
         node.agents().iter().all(|agent| !agent.attached)
     })
     .await;
@@ -421,7 +421,7 @@ async fn an_agent_whose_node_does_not_answer_still_shuts_down() {
     let mut held = ask(&link, Head::here("Stage/Hold"), "held").await;
     stage.started("held").await;
     let stopping = spawn(agent.shutdown());
-    // It is asked for no more calls and does not say that it has heard; nor does it close the link.
+    // The peer sends no new calls and no acknowledgement; it does not close the link either.
     control.expect(kind::REGISTER).await;
     control.expect(kind::DRAIN).await;
     let mut late = ask(&link, Head::here("Stage/Note"), "late").await;
@@ -434,7 +434,7 @@ async fn an_agent_whose_node_does_not_answer_still_shuts_down() {
     assert_eq!(stage.runs("late"), 0);
 }
 
-/// An agent with a [`Stage`], on its way to a raw node.
+/// An agent with a [`Stage`] that dials a raw node.
 fn agent_of(issuer: &Issuer, listener: &RawListener, stage: &Stage) -> Agent {
     let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
     agent.serve(stage.service()).start().expect("an agent")
@@ -456,7 +456,7 @@ struct Renewing {
     old: RawLink,
     _of_old: RawStream,
     _listener: RawListener,
-    /// As [`unconfirmed`] gives it.
+    /// The link of [`unconfirmed`].
     new: (RawLink, RawStream, RawStream),
 }
 
@@ -484,7 +484,7 @@ async fn a_call_routed_before_registered_arrives_is_answered_by_a_stopping_agent
     let agent = agent_of(&issuer, &listener, &stage);
     let (link, mut control, mut call) = unconfirmed(&listener, &stage).await;
     let stopping = spawn(agent.shutdown());
-    // It asks for no more calls at once, not only when the first registration is confirmed.
+    // The agent refuses new calls at once, not only when the first registration is confirmed.
     control.expect(kind::REGISTER).await;
     control.send(&[registered(1), registered(2)].concat()).await;
     assert_eq!(last_stream(&control.expect(kind::DRAIN).await), 1);
@@ -554,9 +554,9 @@ async fn a_node_sends_no_new_call_to_an_agent_that_sends_goodbye_without_drain()
     let refused = check_status(refused, Code::Unavailable, Outcome::NotExecuted);
     assert!(refused.message().contains("takes no more calls"), "{refused}");
     assert!(link.is_open() && !in_flight.is_finished(), "it did not wait for the reply");
-    answer(&mut stream, "late but whole").await;
+    answer(&mut stream, "late but complete").await;
     let reply = soon("the call in flight ends", in_flight).await;
-    assert_eq!(reply.as_deref(), Ok("late but whole"));
+    assert_eq!(reply.as_deref(), Ok("late but complete"));
     assert_eq!(link.closed().await, (0x40, "raw has finished".into()));
 }
 
@@ -575,8 +575,8 @@ async fn a_call_that_was_not_answered_after_a_goodbye_without_drain_may_have_bee
     check_status(lost, Code::Unavailable, Outcome::Unknown);
 }
 
-/// Says GOODBYE without DRAIN on the link of a peer that awaits a reply and may ask `callee`. A new
-/// call takes the next link, which is given once the old one has ended.
+/// Sends GOODBYE without DRAIN on the link of a peer that awaits a reply and may call `callee`. A
+/// new call takes the next link, which is accepted once the old one has ended.
 async fn check_goodbye_of_a_node<N: Future<Output = (RawLink, RawStream)>>(
     callee: &Callee,
     (old, mut of_old): (RawLink, RawStream),
@@ -591,7 +591,7 @@ async fn check_goodbye_of_a_node<N: Future<Output = (RawLink, RawStream)>>(
     // Polled here, so that the call chooses its link before the old one can end.
     let after = poll_in_order([call("after")]).await.remove(0);
     let after = spawn(after);
-    assert!(old.is_open() && !before.is_finished(), "the reply is not waited for");
+    assert!(old.is_open() && !before.is_finished(), "the reply was not awaited");
     answer(&mut taken, "by the old link").await;
     assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old link"));
     assert_eq!(old.closed().await.0, CloseCode::Goodbye.number());
@@ -659,10 +659,10 @@ async fn a_caller_that_renews_closes_its_old_link_after_the_last_reply_with_a_re
     caller.apply(issuer.credentials("caller/ops")).await.expect("applied");
     let (new, mut of_new) = welcomed(&listener).await;
     is_read(&mut of_new).await;
-    assert!(old.is_open() && !before.is_finished(), "the reply is not waited for");
+    assert!(old.is_open() && !before.is_finished(), "the reply was not awaited");
     answer(&mut taken, "by the old link").await;
     assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old link"));
-    let why = "another link has taken its place";
+    let why = "another link has replaced it";
     assert_eq!(old.closed().await, (CloseCode::Goodbye.number(), why.into()));
     assert!(new.is_open());
 }
@@ -682,7 +682,7 @@ async fn an_agent_renews_a_link_whose_registration_was_open_when_its_certificate
     of_old.send(&registered(1)).await;
     let (_new, mut of_new) = welcomed(&listener).await;
     of_new.expect(kind::REGISTER).await;
-    assert!(old.is_open(), "it is left only when the next link is there");
+    assert!(old.is_open(), "it is closed only once the next link is up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -699,5 +699,5 @@ async fn a_caller_renews_a_link_whose_handshake_was_open_when_its_certificate_ch
     caller.apply(issuer.credentials("caller/ops")).await.expect("applied");
     of_second.send(&welcome(1)).await;
     let (_third, _of_third) = welcomed(&listener).await;
-    assert!(second.is_open(), "it is left only when the next link is there");
+    assert!(second.is_open(), "it is closed only once the next link is up");
 }

@@ -1,5 +1,5 @@
-//! Who is let in: every certificate that is refused stands beside one that differs in that point
-//! alone and is taken.
+//! Authentication of peers: every rejected certificate is tested next to an accepted one that
+//! differs only in that point.
 
 use crate::world::{
     Presented, RawNode, SilentPort, TicketStore, World, attached, check_status, dial_early,
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The TLS alert with which a handshake was ended: RFC 8446 section 6.
+/// The TLS alert that ended a handshake: RFC 8446 section 6.
 fn alert(error: &ConnectionError) -> Option<u64> {
     match error {
         ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code) - 0x100),
@@ -53,7 +53,7 @@ fn for_servers_only(profile: &mut LeafProfile) {
     profile.usages = vec![Usage::ServerAuth];
 }
 
-/// A leaf for a party, changed in one point.
+/// A leaf for a peer, changed in one point.
 fn changed(world: &World, peer: &str, change: fn(&mut LeafProfile)) -> Presented {
     let mut profile = world.profile(peer);
     change(&mut profile);
@@ -88,11 +88,11 @@ async fn a_node_accepts_a_good_certificate_and_rejects_every_other() {
         ),
     ];
     for (what, presented, alerts) in cases {
-        let error = dial(presented).await.err().unwrap_or_else(|| panic!("{what}: was taken"));
+        let error = dial(presented).await.err().unwrap_or_else(|| panic!("{what}: was accepted"));
         assert!(alert(&error).is_some_and(|alert| alerts.contains(&alert)), "{what}: {error:?}");
-        assert!(dial(changed(&world, "agent/warehouse", |_| ())).await.is_ok(), "beside {what}");
+        assert!(dial(changed(&world, "agent/warehouse", |_| ())).await.is_ok(), "next to {what}");
     }
-    assert_eq!(node.agents(), [], "somebody is in the registry who never registered");
+    assert_eq!(node.agents(), [], "an unregistered agent is in the registry");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,13 +109,13 @@ async fn only_an_agents_certificate_may_register() {
         }
         _ => None,
     };
-    let mut caller = dial("caller/warehouse").await.expect("a caller is welcome");
+    let mut caller = dial("caller/warehouse").await.expect("the caller is welcomed");
     assert!(!caller.register().await, "a caller has registered");
     assert_eq!(code_of(caller.ended().await), Some(CloseCode::Protocol));
     let refused = dial("node/warehouse").await.err().expect("a node was welcomed");
     assert_eq!(code_of(refused), Some(CloseCode::Unauthorized));
     assert_eq!(node.agents(), []);
-    let mut agent = dial("agent/warehouse").await.expect("an agent is welcome");
+    let mut agent = dial("agent/warehouse").await.expect("the agent is welcomed");
     assert!(agent.register().await, "an agent was refused");
     assert_eq!(node.agents().len(), 1);
 }
@@ -141,17 +141,17 @@ async fn each_role_starts_only_with_a_certificate_of_its_own_role() {
     }
 }
 
-/// What a caller says of something that listens with this leaf.
+/// The result of a caller that dials a listener with this leaf.
 async fn met(world: &World, leaf: &Presented) -> LinkFault {
     let Presented::Leaf(leaf) = leaf else { panic!("a node shows something") };
     let node = RawNode::presenting(&world.credentials("node/good"), leaf);
-    match world.caller("ops", node.address()).connect().await.expect_err("it never welcomes") {
+    match world.caller("ops", node.address()).connect().await.expect_err("it never sends WELCOME") {
         ConnectError::Link(fault) => fault,
         error => panic!("{error}"),
     }
 }
 
-/// The raw node sends away whoever believes it, with a code that no handshake brings.
+/// The raw node closes every accepted link with a code that no failed handshake has.
 fn was_accepted(fault: &LinkFault) -> bool {
     matches!(fault, LinkFault::Closed { code: CloseCode::Unauthorized, by_peer: true, .. })
 }
@@ -159,7 +159,7 @@ fn was_accepted(fault: &LinkFault) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dialling_side_accepts_only_a_nodes_certificate() {
     let (world, other_ca) = (World::new(), World::new());
-    // Hosts and usage as a node has them: nothing but the role in the name tells them apart.
+    // Host names and key usage of a node: only the role in the name differs.
     let posing = |peer: &str| {
         let uris = world.profile(peer).uris;
         let profile = LeafProfile { uris, ..world.profile("node/edge-1") };
@@ -188,8 +188,8 @@ async fn the_dialling_side_accepts_only_a_nodes_certificate() {
         let status = ConnectError::Link(fault).to_status();
         check_status::<()>(Err(status), Code::Unauthenticated, Outcome::NotExecuted);
     }
-    for twin in [posing("node/edge-1"), changed(&world, "node/edge-1", |_| ())] {
-        let fault = met(&world, &twin).await;
+    for counterpart in [posing("node/edge-1"), changed(&world, "node/edge-1", |_| ())] {
+        let fault = met(&world, &counterpart).await;
         assert!(was_accepted(&fault), "{fault}");
     }
 }
@@ -199,8 +199,7 @@ async fn a_rejected_agent_logs_the_reason_and_never_registers() {
     let (world, other_ca) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
-    // It believes our CA, so that only the node refuses; and the other way round it refuses the
-    // node.
+    // It trusts our CA, so that only the node rejects; in the other case it rejects the node.
     let leaf = other_ca.leaf("agent/warehouse");
     let refused = dialback::CredentialPem {
         cert: leaf.cert.as_bytes(),
@@ -233,7 +232,7 @@ async fn a_node_whose_name_is_not_in_its_certificate_is_rejected() {
         let node = world.node().listen(format!("{listens}:0")).start().await.expect("a node");
         let address = format!("{dialled}:{}", node.local_addr().port());
         match Caller::connect(address, world.credentials("caller/ops")).await {
-            Ok(_) => assert!(is_named, "{dialled} was taken"),
+            Ok(_) => assert!(is_named, "{dialled} was accepted"),
             Err(error) => {
                 assert!(!is_named && error.to_string().contains("host name"), "{dialled}: {error}");
             }
@@ -268,14 +267,14 @@ async fn a_node_issues_no_ticket_that_would_skip_verification() {
     for _ in 0..2 {
         assert!(dial_raw(config.clone(), node.local_addr()).await.is_ok());
     }
-    assert_eq!(tickets.stored(), 0, "the node gave tickets");
-    // A server that gives tickets fills the same box.
+    assert_eq!(tickets.stored(), 0, "the node issued tickets");
+    // A server that issues tickets fills the same store.
     let mut giving = world.credentials("node/edge-1").accepting_config(ALPN).expect("a config");
     giving.send_tls13_tickets = 2;
     giving.session_storage = TicketStore::new();
     let giving = RawNode::start(giving);
     assert!(dial_raw(config, giving.address()).await.is_err());
-    assert!(tickets.stored() > 0, "the box takes no tickets");
+    assert!(tickets.stored() > 0, "the store accepts no tickets");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,12 +292,13 @@ async fn a_node_accepts_no_early_data_even_from_a_peer_with_a_ticket() {
     giving.max_early_data_size = u32::MAX;
     let giving = RawNode::start(giving);
     assert!(dial_raw(config.clone(), giving.address()).await.is_err());
-    assert_eq!(dial_early(config.clone(), giving.address()).await, Some(true), "a server takes it");
-    assert_eq!(dial_early(config.clone(), node.local_addr()).await, Some(false));
-    assert!(
-        dial_raw(config, node.local_addr()).await.is_ok(),
-        "with a whole handshake it is let in"
+    assert_eq!(
+        dial_early(config.clone(), giving.address()).await,
+        Some(true),
+        "a server accepts it"
     );
+    assert_eq!(dial_early(config.clone(), node.local_addr()).await, Some(false));
+    assert!(dial_raw(config, node.local_addr()).await.is_ok(), "a full handshake is accepted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,8 +313,8 @@ async fn the_dialling_side_never_offers_to_resume() {
     for _ in 0..2 {
         assert!(dial_raw(ours.clone(), giving.address()).await.is_err());
     }
-    assert!(sessions.stored() > 0, "the server gave no tickets");
-    assert_eq!(sessions.offered(), 0, "our side came back with a ticket");
+    assert!(sessions.stored() > 0, "the server issued no tickets");
+    assert_eq!(sessions.offered(), 0, "our side offered a ticket");
     let mut resuming = ours;
     resuming.resumption = TicketStore::new().resumption();
     for _ in 0..2 {
@@ -327,6 +327,6 @@ async fn the_dialling_side_never_offers_to_resume() {
 async fn a_silent_port_is_not_reported_as_a_rejection() {
     let (world, port) = (World::new(), SilentPort::take());
     let caller = world.caller("ops", port.address()).connect_timeout(Duration::from_millis(300));
-    let error = caller.connect().await.expect_err("nobody is there");
+    let error = caller.connect().await.expect_err("no node listens there");
     check_status::<()>(Err(error.to_status()), Code::Unavailable, Outcome::NotExecuted);
 }

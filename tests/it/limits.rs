@@ -1,4 +1,5 @@
-//! Every bound: what is at it passes, what is one past it is refused and says which bound it was.
+//! Every limit: a value at the limit passes, one above it is refused with an error that names the
+//! limit.
 
 use crate::world::{Setup, SetupLimits, World, attached, check_status, poll_in_order, soon, spawn};
 use bytes::Bytes;
@@ -22,7 +23,7 @@ fn three_and_no_queue() -> Limits {
 async fn the_last_call_in_flight_is_accepted_and_one_more_is_refused() {
     let limits = three_and_no_queue();
     for way in [0, 1] {
-        // From the caller its own link is the narrow place, from the node the agent's.
+        // For the caller its own link is the bottleneck, for the node the agent's link.
         let wide = Limits { calls_in_flight_max: 256, ..limits.clone() };
         let node = if way == 0 { limits.clone() } else { wide };
         let setup = Setup::with(SetupLimits { node, ..SetupLimits::default() }).await;
@@ -79,7 +80,7 @@ async fn the_queue_fills_to_its_limit_refuses_one_more_and_keeps_its_order() {
     let refused = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
     assert!(refused.message().contains("queue of 2 is full"), "{refused}");
     setup.stage.open();
-    // Awaited from the last to the first: the order in which they run is the queue's.
+    // Awaited from last to first: the run order comes from the queue.
     for call in calls.into_iter().map(spawn).rev().collect::<Vec<_>>() {
         assert!(soon("a call ends", call).await.is_ok());
     }
@@ -88,12 +89,12 @@ async fn the_queue_fills_to_its_limit_refuses_one_more_and_keeps_its_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_gets_no_permit_in_time_is_refused() {
-    let hasty = Limits {
+    let impatient = Limits {
         calls_in_flight_max: 1,
         queue_wait_max: Duration::from_millis(100),
         ..Limits::default()
     };
-    let setup = Setup::with(SetupLimits { node: hasty, ..SetupLimits::default() }).await;
+    let setup = Setup::with(SetupLimits { node: impatient, ..SetupLimits::default() }).await;
     for (way, callee) in setup.callees() {
         let held = spawn(callee.call::<String>("Stage/Hold", way).into_future());
         setup.stage.started(way).await;
@@ -113,12 +114,13 @@ async fn a_call_that_gets_no_stream_in_time_is_refused() {
         queue_wait_max: Duration::from_secs(20),
         ..Limits::default()
     };
-    let hasty = Limits { queue_wait_max: Duration::from_millis(100), ..Limits::default() };
+    let impatient = Limits { queue_wait_max: Duration::from_millis(100), ..Limits::default() };
     let setup =
-        Setup::with(SetupLimits { node: narrow, caller: hasty, ..SetupLimits::default() }).await;
+        Setup::with(SetupLimits { node: narrow, caller: impatient, ..SetupLimits::default() })
+            .await;
     let callee = setup.by_caller();
-    // One in flight, as many in the node's queue as it has streams for, and the rest before their
-    // streams.
+    // One in flight, as many in the node's queue as it has streams for, and the rest waiting for a
+    // stream.
     let ids: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
     let waiting = poll_in_order(ids.iter().map(|id| callee.call::<String>("Stage/Hold", id))).await;
     let refused = callee.call::<String>("Stage/Hold", "late").await;
@@ -136,7 +138,7 @@ async fn a_call_that_gets_no_stream_in_time_is_refused() {
     assert_eq!((setup.stage.runs("late"), setup.stage.all_runs()), (0, answered));
 }
 
-/// Answers with as many bytes as the text that came says, or with as much metadata.
+/// Replies with the number of bytes, or with the metadata, that the request names.
 struct Sized;
 
 impl DynHandler for Sized {
@@ -155,7 +157,7 @@ impl DynHandler for Sized {
     }
 }
 
-/// A scene of its own with the service `Sized`.
+/// A setup with the service `Sized`.
 struct Sizes {
     _scene: (World, dialback::Node, dialback::Agent, Caller),
     ways: [dialback::Callee; 2],
@@ -184,8 +186,8 @@ fn small() -> Limits {
     Limits { message_bytes_max: SMALL, ..Limits::default() }
 }
 
-/// Whoever has the small limit: a request at it passes, one byte more is refused before anything
-/// runs.
+/// For each side with the small limit: a request at the limit passes; one byte more is refused
+/// before anything runs.
 async fn check_request_limit(bounds: SetupLimits) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
@@ -216,8 +218,8 @@ async fn a_request_at_the_callers_limit_passes_and_one_byte_more_does_not() {
     check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
 }
 
-/// Whoever has the small limit: a reply at it arrives; of one byte more nobody can say that nothing
-/// ran.
+/// For each side with the small limit: a reply at the limit arrives; with one byte more the outcome
+/// is unknown.
 async fn check_reply_limit(bounds: SetupLimits) {
     let sizes = sizes(bounds).await;
     for callee in &sizes.ways {
@@ -277,15 +279,15 @@ async fn the_last_link_of_a_caller_is_accepted_and_one_more_is_refused_until_one
     check_status::<()>(Err(refused.to_status()), Code::ResourceExhausted, Outcome::NotExecuted);
     assert!(world.caller("other", at).connect().await.is_ok());
     first.expect("a link").close().await;
-    soon("a place is free", async { while world.caller("ops", at).connect().await.is_err() {} })
+    soon("a permit is free", async { while world.caller("ops", at).connect().await.is_err() {} })
         .await;
 }
 
-/// The caller `ops` shows another certificate, and is linked once more.
+/// The caller `ops` presents another certificate and makes another link.
 async fn renew_caller(setup: &Setup) {
     let mut events = setup.node.events();
     setup.caller.apply(setup.world.credentials("caller/ops")).await.expect("applied");
-    soon("the caller links once more", async {
+    soon("the caller makes a new link", async {
         while !matches!(events.next().await, Some(NodeEvent::CallerLinked { .. })) {}
     })
     .await;
@@ -301,12 +303,12 @@ async fn a_caller_at_its_link_limit_renews_and_its_old_link_ends_after_its_calls
     renew_caller(&setup).await;
     let note = setup.by_caller().call::<String>("Stage/Note", "after").await;
     assert_eq!(note.as_deref(), Ok("after"));
-    // Nobody else has a place beside it.
+    // No other link has a permit.
     let other = setup.world.caller("ops", setup.node.local_addr()).connect().await;
     assert!(other.expect_err("another process").to_string().contains("caller_links_max"));
     setup.stage.open();
     assert_eq!(soon("the held call ends", held).await.as_deref(), Ok("held"));
-    soon("the former link ends", async {
+    soon("the old link ends", async {
         while !matches!(events.next().await, Some(NodeEvent::CallerLeft { .. })) {}
     })
     .await;
@@ -325,10 +327,10 @@ async fn a_third_link_of_a_caller_whose_limit_is_one_replaces_the_first() {
         renew_caller(&setup).await;
     }
     let [first, second] = <[_; 2]>::try_from(held).ok().expect("two calls");
-    check_status(soon("it is cut", first).await, Code::Unavailable, Outcome::Unknown);
+    check_status(soon("it is aborted", first).await, Code::Unavailable, Outcome::Unknown);
     setup.stage.open();
-    // The node knows of the second link before the caller does, so that this call may have gone
-    // over the first one.
+    // The node knows of the second link before the caller does, so this call may have used the
+    // first one.
     match soon("the second call ends", second).await {
         Ok(second) => assert_eq!(second, "second"),
         failed => drop(check_status(failed, Code::Unavailable, Outcome::Unknown)),
@@ -357,9 +359,9 @@ async fn a_thousand_concurrent_calls_on_one_link_are_each_answered_once() {
     let callee = caller.agent("warehouse").expect("a name");
     let sleeping = (0..1_000).map(|_| callee.call::<u64>("Nap/Take", &300).into_future());
     for call in sleeping.map(spawn).collect::<Vec<_>>() {
-        assert_eq!(soon("a nap ends", call).await, Ok(300));
+        assert_eq!(soon("a sleeping call ends", call).await, Ok(300));
     }
-    // And truly at once: nobody leaves before all have come.
+    // Truly concurrent: no handler returns before all have started.
     let ids: Vec<String> = (0..1_000).map(|n| format!("{n}")).collect();
     let calls = ids.iter().map(|id| callee.call::<String>("Stage/Hold", id).into_future());
     let calls: Vec<_> = calls.map(spawn).collect();

@@ -1,5 +1,5 @@
-//! Integration tests over QUIC on loopback, one binary: each file is one subject, `world` is what
-//! they share.
+//! Integration tests over QUIC on loopback in one binary: each file covers one subject, `world` has
+//! the shared parts.
 
 mod audit;
 mod bidirectional;

@@ -1,4 +1,4 @@
-//! Parties that move: the link stays, and so do the calls on it.
+//! Migration: a peer changes its address, and the link and its calls survive.
 
 use crate::world::{
     Background, Baseline, Relay, Stage, World, attached, logged, soon, spawn, until,
@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::{net::UdpSocket, sync::mpsc};
 
-/// Nobody has arrived anew: the next arrival is an agent that is started now.
+/// No new link was made: the next arrival is an agent that is started now.
 async fn expect_no_new_link(world: &World, node: &Node, arrivals: &mut Arrivals) {
     let _next = attached(world.agent("next", node.local_addr())).await;
     let next = soon("the next one arrives", arrivals.next()).await.expect("the node runs");
@@ -77,7 +77,8 @@ async fn a_caller_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     assert_eq!(callee.call::<String>("Stage/Note", "b").await.as_deref(), Ok("b"));
 }
 
-/// Row F10 of the faults: the port that the node sees changes so often, under fifty calls a second.
+/// Row F10 of the faults: the port that the node sees changes at this interval, under fifty calls a
+/// second.
 async fn calls_over_a_port_that_changes(changes: usize, every: Duration) {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
@@ -113,27 +114,27 @@ async fn calls_continue_for_a_minute_while_the_agents_port_changes_every_five_se
     calls_over_a_port_that_changes(12, Duration::from_secs(5)).await;
 }
 
-/// A path that carries nothing for whoever used it first, once it is told to: a NAT that has lost
-/// that binding, or a socket that cannot send.
-struct Forgetful {
+/// A path that carries nothing for its first client once `forget` is set: a NAT that has lost that
+/// binding, or a socket that cannot send.
+struct ForgetfulPath {
     address: SocketAddr,
     forget: mpsc::Sender<()>,
     _task: Background<()>,
 }
 
-impl Forgetful {
+impl ForgetfulPath {
     async fn to(node: SocketAddr) -> Self {
         let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
         let (near, far) = (bind().await.expect("a socket"), bind().await.expect("a socket"));
         let address = near.local_addr().expect("an address");
-        let (forget, mut heard) = mpsc::channel(1);
+        let (forget, mut received) = mpsc::channel(1);
         let task = spawn(async move {
             let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
             let (mut dialler, mut forgotten): (Option<SocketAddr>, Option<SocketAddr>) =
                 (None, None);
             loop {
                 tokio::select! {
-                    Some(()) = heard.recv() => forgotten = dialler.take(),
+                    Some(()) = received.recv() => forgotten = dialler.take(),
                     Ok((bytes, from)) = near.recv_from(&mut up) => {
                         if Some(from) != forgotten {
                             dialler = Some(from);
@@ -155,7 +156,7 @@ impl Forgetful {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_socket_becomes_unresponsive_migrates_before_its_link_is_lost() {
     let (world, stage) = (World::new(), Stage::default());
-    // The link is not given up within this test.
+    // The link does not time out within this test.
     let patient = Limits {
         heartbeat_every: Duration::from_secs(1),
         heartbeat_lost: Duration::from_secs(300),
@@ -164,13 +165,13 @@ async fn an_agent_whose_socket_becomes_unresponsive_migrates_before_its_link_is_
     };
     let node = world.node().limits(patient.clone()).start().await.expect("a node");
     let mut arrivals = node.arrivals();
-    let path = Forgetful::to(node.local_addr()).await;
+    let path = ForgetfulPath::to(node.local_addr()).await;
     let agent = world.agent("nomad", path.address).limits(patient).serve(stage.service());
     let _agent = attached(agent).await;
     let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
     let in_flight = spawn(handle.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
-    path.forget.send(()).await.expect("the path is there");
+    path.forget.send(()).await.expect("a path");
     stage.open();
     assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
     let after = handle.call::<String>("Stage/Note", "b").into_future();

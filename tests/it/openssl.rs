@@ -1,5 +1,5 @@
-//! Certificates that were made with OpenSSL, as other tools make them: an intermediate CA, both
-//! uses in every leaf, all kinds of keys.
+//! Certificates created with OpenSSL, as by other tools: an intermediate CA, both key usages in
+//! every leaf, all kinds of keys.
 
 use crate::world::{attached, soon};
 use dialback::{
@@ -12,7 +12,8 @@ use std::{
     process::{Command, Output},
 };
 
-/// What other tools write into a leaf: SPIRE's has both uses, and three usages of the key.
+/// Extensions that other tools write into a leaf: SPIRE sets both extended usages and three key
+/// usages.
 const LEAF: &str = "basicConstraints=critical,CA:FALSE
 keyUsage=critical,digitalSignature,keyEncipherment,keyAgreement
 extendedKeyUsage=serverAuth,clientAuth
@@ -26,7 +27,7 @@ subjectKeyIdentifier=hash
 authorityKeyIdentifier=keyid
 ";
 
-/// A directory in which `openssl` works: a root, an intermediate, and what that signs.
+/// A directory for `openssl`: a root, an intermediate, and the certificates they sign.
 struct OpensslPki(tempfile::TempDir);
 
 impl OpensslPki {
@@ -85,7 +86,7 @@ impl OpensslPki {
         ));
     }
 
-    /// A leaf of the intermediate for a party whose key is there; the file has the leaf and then
+    /// A leaf of the intermediate for a peer with an existing key; the file has the leaf and then
     /// the intermediate.
     fn leaf(&self, name: &str, peer: &str) {
         let hosts = if peer.starts_with("node/") { ",IP:127.0.0.1,DNS:localhost" } else { "" };
@@ -112,7 +113,7 @@ impl OpensslPki {
         load(&self.files(name))
     }
 
-    /// The list of a CA, with these serial numbers on it.
+    /// The CRL of a CA with these serial numbers.
     fn crl(&self, ca: &str, serials: &[u32]) -> String {
         let index: String = serials
             .iter()
@@ -161,7 +162,7 @@ async fn keys_and_chains_of_openssl_link_agents_to_nodes() {
         }
     }
     for role in ["node", "agent"] {
-        // The older form of elliptic keys, which many guides still make.
+        // The older format of elliptic-curve keys, which many guides still create.
         pki.run(&format!("ecparam -name prime256v1 -genkey -noout -out {role}-sec1.key"));
         pki.close(&format!("{role}-sec1"));
         assert!(pki.read(&format!("{role}-sec1.key")).contains("BEGIN EC PRIVATE KEY"));
@@ -192,14 +193,14 @@ async fn a_leaf_is_rejected_without_its_intermediate_and_accepted_with_it() {
     for (files, is_taken) in [(pki.files("caller"), true), (bare, false)] {
         let caller = Caller::builder(load(&files)).node(node.local_addr().to_string()).connect();
         match soon("the node decides", caller).await {
-            Ok(_) => assert!(is_taken, "half a chain was taken"),
+            Ok(_) => assert!(is_taken, "half a chain was accepted"),
             Err(error) => assert!(!is_taken && error.to_string().contains("unknown CA"), "{error}"),
         }
     }
 }
 
-/// Dials a node of ours that minds these lists, and the other way round: what the one that minds
-/// them says.
+/// Dials a node that checks these CRLs, and lets a client that checks them dial a plain node: the
+/// results of the checking sides.
 async fn dial_both_ways(pki: &OpensslPki, lists: &str, scope: CrlScope) -> [Result<(), String>; 2] {
     pki.write("lists.pem", lists);
     let with_crls = |name: &str| {
@@ -213,7 +214,7 @@ async fn dial_both_ways(pki: &OpensslPki, lists: &str, scope: CrlScope) -> [Resu
     ] {
         let node = node_of(node).await;
         let caller = Caller::builder(caller).node(node.local_addr().to_string()).connect();
-        result.push(match soon("the link is judged", caller).await {
+        result.push(match soon("the link is verified", caller).await {
             Ok(_) => Ok(()),
             Err(ConnectError::Link(fault)) => Err(fault.to_string()),
             Err(error) => panic!("{error}"),
@@ -233,23 +234,22 @@ async fn a_revoked_intermediate_is_rejected_when_the_whole_chain_is_checked() {
     let revoking = pki.crl("root", &[0x1001]);
     let clean = format!("{of_middle}{of_root}");
     let revoked = format!("{revoking}{of_middle}");
-    // With the scope leaf the intermediate is not asked about, with chain it is, and so its CA
-    // needs a list.
+    // With scope leaf the intermediate is not checked; with chain it is, and so its CA needs a CRL.
     assert_eq!(dial_both_ways(&pki, &of_middle, CrlScope::Leaf).await, [Ok(()), Ok(())]);
     assert_eq!(dial_both_ways(&pki, &revoked, CrlScope::Leaf).await, [Ok(()), Ok(())]);
     assert_eq!(dial_both_ways(&pki, &clean, CrlScope::Chain).await, [Ok(()), Ok(())]);
     for (lists, words) in [(&revoked, "revoked"), (&of_middle, "revocation list")] {
         for result in dial_both_ways(&pki, lists, CrlScope::Chain).await {
             let result =
-                result.expect_err("a chain with a revoked or unlisted intermediate was taken");
+                result.expect_err("a chain with a revoked or unlisted intermediate was accepted");
             assert!(result.contains(words), "{result}");
         }
     }
-    // A leaf is looked up in either scope.
+    // A leaf is checked in either scope.
     let leaf_gone = format!("{}{of_root}", pki.crl("middle", &[0x2001]));
     for scope in [CrlScope::Leaf, CrlScope::Chain] {
         for result in dial_both_ways(&pki, &leaf_gone, scope).await {
-            assert!(result.expect_err("a revoked leaf was taken").contains("revoked"));
+            assert!(result.expect_err("a revoked leaf was accepted").contains("revoked"));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Outcomes are true. Agents are killed at five points in the life of a call, again and again, and
-//! the oracle compares what every asker was told with the ledger. `DIALBACK_SEED` repeats a run.
+//! Outcomes are true. Agents are killed at five points in the life of a call, repeatedly, and the
+//! oracle compares every reported outcome with the ledger. `DIALBACK_SEED` repeats a run.
 
 use crate::world::{
     Background, Baseline, Direction, IsolatedRuntime, Ledger, Oracle, PathConditions, Rate, Relay,
@@ -18,16 +18,16 @@ use std::{
     time::Duration,
 };
 
-/// Where the calls are when their agent is killed.
+/// The state of the calls when their agent is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Point {
-    /// Most of them have no stream yet: they wait for a place.
+    /// Most of them have no stream yet: they wait for a permit.
     BeforeTheStream,
     /// Most of them are half way to the agent.
     MidRequest,
     /// Their handlers run.
     InTheHandler,
-    /// Their handlers have done their work and not yet answered.
+    /// Their handlers have finished but not answered.
     AfterTheEffect,
     /// Most of the answers are half way back.
     MidReply,
@@ -41,7 +41,7 @@ const POINTS: [Point; 5] = [
     Point::MidReply,
 ];
 
-/// What all stories share.
+/// Shared by all points.
 struct OutcomeSetup {
     world: World,
     node: Node,
@@ -52,25 +52,25 @@ struct OutcomeSetup {
 impl OutcomeSetup {
     async fn new(seed: u64) -> Self {
         let world = World::new();
-        // Whoever waits for a place still waits when the link is lost.
+        // A call that waits for a permit still waits when the link is lost.
         let patient = Limits { queue_wait_max: Duration::from_secs(30), ..quick_detection() };
         let node = world.node().limits(patient).start().await.expect("a node");
         Self { world, node, oracle: Arc::default(), seed }
     }
 
-    /// The same point again and again, each time with a new agent.
-    async fn story(&self, point: Point, rounds: u64) -> Ledger {
+    /// Repeats one point, each time with a new agent.
+    async fn run_point(&self, point: Point, rounds: u64) -> Ledger {
         let caller = self.world.caller("ops", self.node.local_addr()).limits(quick_detection());
         let caller = caller.connect().await.expect("a caller");
         let mut ledger = Ledger::default();
         for number in 0..rounds {
-            ledger.add(Round::begin(self, point, &caller, number).await.play().await);
+            ledger.add(Round::begin(self, point, &caller, number).await.run().await);
         }
         ledger
     }
 }
 
-/// One agent, from its start to what is said of it when it is gone.
+/// One agent, from its start until its calls have ended.
 struct Round {
     point: Point,
     oracle: Arc<Oracle>,
@@ -86,20 +86,20 @@ struct Round {
 
 type PendingCall = Background<()>;
 
-/// So many calls are brought to the point, on either way.
+/// Calls that reach the point, for each callee.
 const CALLS_PER_CALLEE: usize = 20;
 
-/// A path on which large messages take their time, and small ones do not.
+/// A path on which large messages take long and small ones do not.
 const NARROW: Rate = Rate { bytes_per_second: 2_000_000, queue_bytes: 200_000 };
 
-/// More than the windows take, so that END waits for the other side to read; and less.
+/// More than the windows hold, so that END waits for the other side to read; and less.
 const SIZES: [usize; 2] = [600_000, 20_000];
 
 impl Round {
     async fn begin(setup: &OutcomeSetup, point: Point, caller: &Caller, number: u64) -> Self {
         let prefix = format!("{point:?}-{number}");
         let rng = Rng::new(setup.seed, number << 8 | point as u64);
-        // Doubled and late packets must make nothing run twice.
+        // Duplicated and late packets must not run anything twice.
         let impaired = PathConditions { duplicate: 0.1, reorder: 0.1, ..PathConditions::default() };
         let seed = rng.clone().number();
         let path = Relay::by_seed(setup.node.local_addr(), [impaired; 2], seed).await;
@@ -109,33 +109,33 @@ impl Round {
         let agent = setup.world.agent(&name, path.address()).limits(limits).serve(stage.service());
         let agent = Some(IsolatedRuntime::start(attached(agent)).await);
         let handle = setup.node.agent(&name).connected();
-        let handle = soon("the node knows it", handle).await.expect("a name");
+        let handle = soon("the node registers it", handle).await.expect("a name");
         let local: &Callee = handle.as_ref();
         let callees = [local.clone(), caller.agent(&name).expect("a name")];
         let oracle = setup.oracle.clone();
         Self { point, oracle, stage, path, agent, handle, callees, rng, prefix, next_id: 0 }
     }
 
-    async fn play(mut self) -> Ledger {
+    async fn run(mut self) -> Ledger {
         let ordinary = self.small_calls(8, 6);
-        all_end(ordinary).await;
+        wait_for_all(ordinary).await;
         let mut pending = self.reach_point().await;
-        let chatter = Chatter::start(&mut self);
-        // Any moment will do: what counts is that it is another one each time.
+        let background_calls = BackgroundCalls::start(&mut self);
+        // Any moment is fine, as long as it differs each time.
         tokio::time::sleep(Duration::from_millis(self.rng.below(20))).await;
         self.agent.take().expect("alive").kill().await;
-        // Nobody knows yet.
+        // Neither side has detected the loss yet.
         pending.extend(self.small_calls(2, 1));
-        all_end(pending).await;
-        chatter.stop().await;
-        soon("the node knows that it is gone", self.handle.disconnected()).await;
+        wait_for_all(pending).await;
+        background_calls.stop().await;
+        soon("the node detects the loss", self.handle.disconnected()).await;
         let late = self.small_calls(4, 1);
-        all_end(late).await;
+        wait_for_all(late).await;
         self.stage.busy(0).await;
         self.stage.ledger()
     }
 
-    /// Brings calls to the point, and gives them when they are there.
+    /// Makes calls and returns them when they have reached the point.
     async fn reach_point(&mut self) -> Vec<PendingCall> {
         match self.point {
             Point::BeforeTheStream => {
@@ -149,7 +149,7 @@ impl Round {
                 let pending = self.ask_large("Stage/Weigh", |id, bytes| {
                     (id.to_owned(), ByteBuf::from(vec![7; bytes]))
                 });
-                self.carries(Direction::Down, &pending).await;
+                self.wait_for_bytes(Direction::Down, &pending).await;
                 pending
             }
             Point::InTheHandler => {
@@ -170,7 +170,7 @@ impl Round {
                 let pending = self.ask_large("Stage/Huge", |id, bytes| (id.to_owned(), bytes));
                 self.stage.busy(pending.len()).await;
                 self.stage.open();
-                self.carries(Direction::Up, &pending).await;
+                self.wait_for_bytes(Direction::Up, &pending).await;
                 pending
             }
         }
@@ -181,7 +181,7 @@ impl Round {
         format!("{}-{}", self.prefix, self.next_id)
     }
 
-    /// Calls that would be answered at once, so many each way: some with a value, some with an
+    /// Calls that are answered at once, this many per callee: some with a value, some with an
     /// error.
     fn small_calls(&mut self, good: usize, failing: usize) -> Vec<PendingCall> {
         let mut pending = self.call_from_each(good, "Stage/Note");
@@ -201,7 +201,7 @@ impl Round {
         pending
     }
 
-    /// Large calls and smaller ones, each way.
+    /// Large calls and smaller ones, for each callee.
     fn ask_large<M: Serialize>(
         &mut self,
         method: &'static str,
@@ -224,8 +224,7 @@ impl Round {
         spawn(async move { drop(oracle.watch(&id, call).await) })
     }
 
-    /// The node's own calls stand in the queue once they were polled; those of the caller come when
-    /// they come.
+    /// The node's own calls are queued once they are polled; those of the caller arrive later.
     async fn queue(&mut self) -> Vec<PendingCall> {
         let ids: Vec<_> = (0..CALLS_PER_CALLEE).map(|_| self.next_id()).collect();
         let calls = ids.iter().map(|id| self.callees[0].call::<String>("Stage/Note", id));
@@ -249,10 +248,9 @@ impl Round {
         self.path.conditions(conditions).await;
     }
 
-    /// Waits until some of what was asked has passed the narrow place, and by far not all. On a
-    /// machine that stands still for so long that the link is lost before, the calls end, and what
-    /// they were told has to be true all the same.
-    async fn carries(&mut self, direction: Direction, pending: &[PendingCall]) {
+    /// Waits until some of the data, but far from all, has passed the bottleneck. On a machine that
+    /// stalls until the link is lost, the calls end before, and their outcomes must still be true.
+    async fn wait_for_bytes(&mut self, direction: Direction, pending: &[PendingCall]) {
         let mark = self.path.stats().delivered(direction) + 100_000 + self.rng.below(900_000);
         let path = &self.path;
         let are_over = || pending.iter().all(PendingCall::is_finished);
@@ -261,21 +259,21 @@ impl Round {
     }
 }
 
-async fn all_end(pending: Vec<PendingCall>) {
+async fn wait_for_all(pending: Vec<PendingCall>) {
     for call in pending {
         soon("a call ends", call).await;
     }
 }
 
-/// Small calls one after the other, each way, from before the kill until after it. Some have a
-/// deadline that they may miss, some an asker that may go before they end.
-struct Chatter {
+/// Small calls one after the other for each callee, from before the kill until after it. Some have
+/// a deadline that they may miss, some have a caller that may drop them.
+struct BackgroundCalls {
     is_over: Arc<AtomicBool>,
     talking: [PendingCall; 2],
 }
 
-impl Chatter {
-    /// More would only fill the log of those that fail at once.
+impl BackgroundCalls {
+    /// More calls would only add ones that fail at once to the log.
     const CALLS_MAX: usize = 20;
 
     fn start(round: &mut Round) -> Self {
@@ -306,17 +304,17 @@ impl Chatter {
 
     async fn stop(self) {
         self.is_over.store(true, Ordering::Relaxed);
-        all_end(self.talking.into()).await;
+        wait_for_all(self.talking.into()).await;
     }
 }
 
-/// Plays all stories at once, and judges them.
-async fn play(rounds: u64) -> Arc<Oracle> {
+/// Runs all points concurrently and verifies them.
+async fn run(rounds: u64) -> Arc<Oracle> {
     let seed = seed();
     println!("DIALBACK_SEED={seed}");
     let setup = OutcomeSetup::new(seed).await;
     let baseline = Baseline::measure();
-    let [a, b, c, d, e] = POINTS.map(|point| setup.story(point, rounds));
+    let [a, b, c, d, e] = POINTS.map(|point| setup.run_point(point, rounds));
     let ledgers = tokio::join!(a, b, c, d, e);
     let mut ledger = ledgers.0;
     [ledgers.1, ledgers.2, ledgers.3, ledgers.4].into_iter().for_each(|more| ledger.add(more));
@@ -327,8 +325,7 @@ async fn play(rounds: u64) -> Arc<Oracle> {
     setup.oracle
 }
 
-/// At least so many calls, and so many of each outcome, so that the oracle has had something to
-/// judge.
+/// Expects a minimum of calls and of each outcome, so that the oracle has verified something.
 #[track_caller]
 fn expect_enough(oracle: &Oracle, calls: usize, each: usize) {
     let counts = [Outcome::Ok, Outcome::AppError, Outcome::NotExecuted, Outcome::Unknown]
@@ -340,12 +337,12 @@ fn expect_enough(oracle: &Oracle, calls: usize, each: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn outcomes_are_true_however_agents_are_killed() {
     let _turn = take_turn().await;
-    expect_enough(&*play(6).await, 2_000, 200);
+    expect_enough(&*run(6).await, 2_000, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form; `make test-long` runs it"]
 async fn outcomes_are_true_however_often_agents_are_killed() {
     let _turn = take_turn().await;
-    expect_enough(&*play(60).await, 20_000, 2_000);
+    expect_enough(&*run(60).await, 20_000, 2_000);
 }

@@ -1,5 +1,5 @@
-//! What a node says of what there is to call: the directory that each caller sees, and the pages
-//! that the HTTP door makes of it.
+//! Descriptions of callable methods: the directory that each caller sees, and the pages that the
+//! HTTP gateway renders from it.
 
 use crate::world::{Setup, Stage, World, attached, spawn, until_event};
 use dialback::{
@@ -54,11 +54,11 @@ impl PagesSetup {
     }
 
     fn seen_by(&self, peer: &str) -> Directory {
-        self.node.directory_for(&peer.parse().expect("a party"))
+        self.node.directory_for(&peer.parse().expect("a peer name"))
     }
 }
 
-/// A line a method: `acme.v1.Stock/Get a,b (b)`.
+/// One line per method: `acme.v1.Stock/Get a,b (b)`.
 fn lines(services: &[ListedService]) -> Vec<String> {
     let line = |service: &ListedService, method: &ListedMethod| {
         let (agents, hosts) = (method.agents.join(","), method.hosts.join(","));
@@ -163,7 +163,7 @@ async fn an_operation_describes_its_request_and_its_reply() {
         description.contains("`Accept: text/event-stream`")
             && post["requestBody"]["description"].is_null()
     );
-    // The door takes any value and drops what is none, so any value is valid.
+    // The gateway accepts any value and ignores an invalid one, so any value is valid.
     let traceparent = &document["components"]["parameters"]["traceparent"]["schema"];
     assert_eq!(*traceparent, json!({ "type": "string" }));
     let schemes = &document["components"]["securitySchemes"];
@@ -182,7 +182,7 @@ async fn an_operation_describes_its_request_and_its_reply() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_agent_hosts_nothing_and_is_still_listed() {
     let Setup { node, agent, stage, .. } = Setup::open().await;
-    let seen = || node.directory_for(&"caller/ops".parse().expect("a party"));
+    let seen = || node.directory_for(&"caller/ops".parse().expect("a peer name"));
     assert_eq!(seen().services.len(), 1);
     let handle = node.agent("warehouse").handle().expect("a name");
     let callee: &Callee = handle.as_ref();
@@ -195,7 +195,7 @@ async fn a_detached_agent_hosts_nothing_and_is_still_listed() {
     stage.open();
     assert_eq!(held.await, Ok("a".into()));
     leaving.await;
-    until_event("it has left", node.events(), || !node.agents()[0].attached).await;
+    until_event("it has closed", node.events(), || !node.agents()[0].attached).await;
     let Directory { agents, services, .. } = seen();
     assert!(services.is_empty() && agents[0].name == "warehouse", "{services:?}");
 }
@@ -216,8 +216,7 @@ fn method(name: &str, kind: CallKind, agents: usize) -> ListedMethod {
     }
 }
 
-/// A method of each kind, one of two kinds, one that nobody knows, one on more agents than are
-/// named.
+/// A method of each kind, one of two kinds, one of unknown kind, one on more agents than are named.
 fn edge_cases() -> Directory {
     let methods = vec![
         method("*", CallKind::Unary, 1),
@@ -257,7 +256,7 @@ fn methods_with_odd_names_two_kinds_or_many_agents_are_documented() {
     let names =
         |method| on_agent(method)["parameters"][0]["schema"]["enum"].as_array().map(Vec::len);
     assert_eq!((names("Few"), names("Many")), (Some(100), None));
-    // A schema that refers elsewhere is any value, and so is one that is none.
+    // A schema with an external reference means any value, and so does an invalid one.
     let reply = &on_agent("Few")["post"]["responses"]["200"]["content"]["application/json"];
     assert_eq!(reply["schema"], json!({}));
     let reply = &on_agent("Many")["post"]["responses"]["200"]["content"]["application/json"];
@@ -296,7 +295,7 @@ fn every_reference_resolves_and_every_operation_id_is_unique() {
     assert_eq!((ids.len(), count), (11, 11));
 }
 
-/// `scripts/openapi.sh` makes the validator and names it here.
+/// `scripts/openapi.sh` installs the validator and names it here.
 fn validator() -> Command {
     let name = std::env::var_os("OPENAPI_SPEC_VALIDATOR");
     Command::new(name.unwrap_or_else(|| "openapi-spec-validator".into()))

@@ -1,5 +1,4 @@
-//! Both ends have their say: the node about everybody who comes from outside, the agent's owner
-//! about what is hosted.
+//! Policies of both ends: the node's for every remote caller, the agent's own for its services.
 
 use crate::world::{Stage, World, attached, check_status};
 use dialback::{
@@ -15,7 +14,7 @@ fn deny(caller: &str, agent: &str, method: &str) -> DenyRule {
     DenyRule::parse(caller, agent, method).expect("a rule")
 }
 
-/// A node with these rules and a stage of its own; agents `acme.a` and `other` on one stage.
+/// A node with these rules and its own stage; agents `acme.a` and `other` on one stage.
 struct PolicySetup {
     world: World,
     node: Node,
@@ -67,7 +66,7 @@ async fn a_remote_caller_needs_a_rule_for_itself_the_agent_and_the_method() {
     check(&setup, &agent(&ops, "acme.a"), "Stage/Note", "other caller", false).await;
     check(&setup, &agent(&billing, "other"), "Stage/Note", "other agent", false).await;
     check(&setup, &agent(&billing, "acme.a"), "Stage/Hold", "other method", false).await;
-    // Agents and the node are not opened by a rule about agents for callers.
+    // A rule for calls to agents covers neither an agent as the caller nor the node as the callee.
     check(&setup, &setup.agents[1].agent("acme.a").expect("a name"), "Stage/Note", "agent", false)
         .await;
     check(&setup, &billing.node(), "Stage/Note", "node", false).await;
@@ -141,7 +140,7 @@ async fn a_refusal_is_the_same_whether_or_not_the_agent_exists() {
         refusals.push([status, services].map(|status| format!("{status}").replace(name, "X")));
     }
     assert_eq!(refusals[0], refusals[1]);
-    // Who may call an agent is told that it is not there.
+    // A caller that may call an agent learns that it is not attached.
     let absent = note(&caller.agent("seen").expect("a name"), "a").await;
     check_status(absent, Code::Unavailable, Outcome::NotExecuted);
 }
@@ -185,7 +184,7 @@ async fn an_agents_own_policy_decides_by_node_caller_and_method() {
     ));
     let agent = world.agent("warehouse", edge.local_addr()).node(core.local_addr().to_string());
     let agent = attached(agent.policy(policy).serve(stage.service())).await;
-    crate::world::soon("it is on both", agent.registered(2)).await;
+    crate::world::soon("it is attached to both", agent.registered(2)).await;
     let setup = PolicySetup { world, node: edge, agents: vec![agent], stage };
     let by_core = core.agent("warehouse").handle().expect("a name");
     let by_edge = setup.node.agent("warehouse").handle().expect("a name");

@@ -1,4 +1,4 @@
-//! Decisions of `docs/protocol.md` that a second implementation depends on, with real nodes, agents
+//! Decisions of `docs/protocol.md` that other implementations depend on, with real nodes, agents
 //! and callers against a raw peer.
 
 use crate::raw_peer::{
@@ -22,7 +22,7 @@ async fn node(issuer: &Issuer) -> Node {
         .expect("a node")
 }
 
-/// HELLO with more keys than it has to have.
+/// HELLO with more keys than required.
 fn hello_with(more: &[(u64, Cbor)]) -> Vec<u8> {
     let keys =
         [(0, Cbor::Uint(1)), (1, Cbor::Uint(1)), (3, Cbor::Bytes(vec![9; 16])), (5, Cbor::Uint(9))];
@@ -41,7 +41,7 @@ async fn linked(issuer: &Issuer, node: &Node, peer: &str, more: &[(u64, Cbor)]) 
     RawPeer { link, control }
 }
 
-/// A raw peer on a link that was welcomed.
+/// A raw peer on a welcomed link.
 struct RawPeer {
     link: RawLink,
     control: RawStream,
@@ -53,7 +53,7 @@ impl RawPeer {
         self.control.expect(kind::REGISTERED).await;
     }
 
-    /// Sends a whole unary request.
+    /// Sends a complete unary request.
     async fn ask(&self, head: &Head, text: &str) -> RawStream {
         let mut stream = self.link.open().await;
         stream.send(&[head.frame(), message(text), end()].concat()).await;
@@ -156,7 +156,7 @@ async fn a_node_forwards_only_the_head_keys_that_the_manual_lists() {
     assert_eq!(passed.key(13), Some(&Cbor::Raw(vec![0xf5])));
 }
 
-/// Calls by a real caller whose raw agent answers with these bytes and no FIN.
+/// Calls by a real caller whose raw agent answers with these bytes and without FIN.
 async fn without_fin(parts: &[Vec<u8>], timeout: Duration) -> Result<String, Status> {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
@@ -189,7 +189,7 @@ async fn a_complete_status_counts_without_fin() {
     }
     for after in [m.clone(), vec![kind::MESSAGE], frame(0x14, &[])] {
         let failed = without_fin(&[m.clone(), ok.clone(), after], LONG).await;
-        let failed = failed.expect_err("it goes on after STATUS");
+        let failed = failed.expect_err("it continues after STATUS");
         assert_eq!((failed.code(), failed.outcome()), (Code::Internal, Outcome::Unknown));
     }
 }
@@ -205,7 +205,7 @@ async fn a_link_lost_after_status_does_not_change_the_outcome() {
         let mut stream = agent.link.accept().await;
         stream.expect(kind::HEAD).await;
         stream.send(&[message("x"), status(0, 0)].concat()).await;
-        // The node stops what it does not wait for: STATUS was read.
+        // The node stops the stream without waiting for its end: STATUS was read.
         stream.send.stopped().await.expect("the link is up");
         agent.link.connection.close(0x40u32.into(), b"bye");
     };
@@ -271,7 +271,7 @@ async fn an_answer_at_the_deadline_wins_over_the_requesters_clock() {
     }
 }
 
-/// What a service of this side answers, for each way in which a limit can be met.
+/// A service that meets each limit in each way.
 fn services() -> Service {
     async fn long(bytes: usize, _: Context) -> Result<String, Status> {
         Ok("x".repeat(bytes - 3))
@@ -332,7 +332,7 @@ async fn a_node_honours_the_message_limit_that_a_dialler_names_in_hello() {
     let (passed, ()) = tokio::join!(call, answered);
     assert_eq!(passed, Ok("x".into()));
 
-    // Replies, towards one who has named a limit and towards two who have not.
+    // Replies to a caller that has named a limit and to two that have not.
     let narrow = linked(&issuer, &node, "caller/narrow", &[(7, max)]).await;
     assert_eq!(size_of_reply(&narrow.link, "Sizes/Long", 0, 1_000).await, (0, 0));
     assert_eq!(size_of_reply(&narrow.link, "Sizes/Long", 0, 1_001).await, (13, 3));
@@ -344,7 +344,7 @@ async fn a_node_honours_the_message_limit_that_a_dialler_names_in_hello() {
     }
 }
 
-/// WELCOME of a node that takes messages of so many bytes.
+/// WELCOME of a node that accepts messages of this many bytes.
 fn welcome(bytes_max: u64) -> Vec<u8> {
     let keys = [
         (0, Cbor::Uint(1)),
@@ -356,7 +356,7 @@ fn welcome(bytes_max: u64) -> Vec<u8> {
     frame(kind::WELCOME, &Cbor::map(keys).encode())
 }
 
-/// A real agent that serves [`services`], linked to a raw node.
+/// A real agent with [`services`], linked to a raw node.
 async fn agent_of(issuer: &Issuer, bytes_max: u64, limits: Limits) -> (Agent, RawPeer) {
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
@@ -435,7 +435,7 @@ async fn a_repeated_registration_is_listed_once_and_any_generation_is_echoed() {
         control.send(&register(generation, &twice)).await;
         let echoed = Cbor::decode(&control.expect(kind::REGISTERED).await);
         assert_eq!(echoed.key(0), Some(&Cbor::Uint(generation)));
-        let seen = node.directory_for(&"caller/ops".parse().expect("a party"));
+        let seen = node.directory_for(&"caller/ops".parse().expect("a peer name"));
         let listed: Vec<_> = seen
             .services
             .iter()
@@ -443,7 +443,7 @@ async fn a_repeated_registration_is_listed_once_and_any_generation_is_echoed() {
             .collect();
         assert_eq!(listed, [("Echo", 2)]);
     }
-    // Out of service, and in it again.
+    // Deregistered, and registered again.
     for (services, attached) in [(&[][..], false), (&twice[..], true)] {
         control.send(&register(10, services)).await;
         control.expect(kind::REGISTERED).await;
@@ -504,14 +504,14 @@ async fn a_status_above_the_last_stream_of_a_drain_counts_and_a_reset_there_is_n
             stream.expect(part).await;
         }
         agent.control.send(&drain(0)).await;
-        // PONG: the node has read what came before it.
+        // PONG: the node has read everything sent before it.
         agent.control.send(&crate::raw_peer::ping(1)).await;
         agent.control.expect(kind::PONG).await;
         if is_answered {
             stream.send(&[message("x"), status(0, 0)].concat()).await;
             stream.finish();
         } else {
-            // INTERNAL: by the line the call would be unknown.
+            // INTERNAL: without DRAIN the call would be unknown.
             stream.reset(0x08);
         }
         let reply = request_stream.reply().await;
@@ -581,10 +581,10 @@ async fn the_node_truncates_status_texts_over_their_limits() {
         stream.expect(kind::HEAD).await;
         stream.send(&frame(kind::STATUS, &received.encode())).await;
         stream.finish();
-        let heard = Cbor::decode(&request_stream.expect(kind::STATUS).await);
-        assert_eq!(heard.key(2).map(|text| text.as_text().len()), Some(2_048));
+        let received = Cbor::decode(&request_stream.expect(kind::STATUS).await);
+        assert_eq!(received.key(2).map(|text| text.as_text().len()), Some(2_048));
         let details = (details == 4_096).then(|| Cbor::Bytes(vec![7; 4_096]));
-        assert_eq!(heard.key(3), details.as_ref());
+        assert_eq!(received.key(3), details.as_ref());
     }
 }
 

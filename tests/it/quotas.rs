@@ -1,4 +1,5 @@
-//! Rules that count: how many calls each caller may begin in a time, and how many may be in flight.
+//! Rules with quotas: the calls each caller may begin in a period, and the calls it may have in
+//! flight.
 
 use crate::world::{
     Stage, World, attached, check_status, logged, poll_in_order, soon, spawn, until,
@@ -10,7 +11,7 @@ use dialback::{
 use std::future::IntoFuture;
 
 dialback::contract! {
-    /// A stream that goes on for as long as somebody reads.
+    /// A stream that continues as long as it is read.
     service Endless {
         fn watch() -> stream u32;
     }
@@ -27,7 +28,7 @@ impl Endless for Host {
     }
 }
 
-/// A rule for everybody on every agent and on the node, with what it counts.
+/// A rule for every caller on every agent and on the node, with its quota.
 fn rules(rate: Option<&str>, in_flight: Option<u32>) -> NodePolicy {
     let bounded = |agent| {
         let mut rule = AllowRule::parse("**", agent, "*/*").expect("a rule");
@@ -89,10 +90,10 @@ async fn each_caller_may_begin_exactly_as_many_calls_as_its_rate() {
         assert!(note(&warehouse(&ops), &format!("{n}")).await.is_ok(), "call {n}");
     }
     check_refused(note(&warehouse(&ops), "one more").await, RATE);
-    // A link more is not a caller more.
+    // Another link is not another caller.
     check_refused(note(&warehouse(&setup.caller("ops").await), "again").await, RATE);
     assert!(note(&warehouse(&billing), "of another").await.is_ok());
-    // Another rule counts by itself, and the program's own calls are under none.
+    // Another rule counts separately, and the program's own calls count under none.
     assert!(note(&ops.node(), "on the node").await.is_ok());
     let own = setup.node.agent("warehouse").handle().expect("a name");
     for n in 0..9 {
@@ -118,7 +119,7 @@ async fn calls_to_the_node_and_calls_by_service_count_too() {
         }
         check_refused(note(&callee, "one more").await, RATE);
     }
-    // A call of the service counts under the first rule that opens it on some agent, which is the
+    // A call by service counts under the first rule that allows it on some agent, here the
     // warehouse's.
     check_refused(note(&warehouse(&ops), "one more").await, RATE);
     assert_eq!(setup.stage.runs("one more"), 0);
@@ -155,8 +156,8 @@ async fn a_call_that_its_caller_drops_returns_its_permit() {
     check_refused(note(&ops, "early").await, IN_FLIGHT);
     given_up.cancel().await;
     setup.stage.ended("given up").await;
-    soon("there is a place again", async {
-        // The node hears of it a moment before the agent or after.
+    soon("a permit is free again", async {
+        // The node learns of it shortly before or after the agent.
         while note(&ops, "late").await.is_err() {}
     })
     .await;
@@ -176,10 +177,10 @@ async fn a_stream_holds_its_permit_until_it_has_ended() {
         assert_eq!(stream.next().await.expect("a tick").ok(), Some(0));
         streams.push(stream);
     }
-    check_refused(note(&ops, "beside").await, IN_FLIGHT);
+    check_refused(note(&ops, "one more").await, IN_FLIGHT);
     check_refused(watch().await.map(drop), IN_FLIGHT);
     streams.pop();
-    soon("there is a place again", async { while note(&ops, "after").await.is_err() {} }).await;
+    soon("a permit is free again", async { while note(&ops, "after").await.is_err() {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,10 +192,10 @@ async fn an_exhausted_limit_is_the_same_whether_or_not_the_agent_exists() {
             .map(|n| warehouse(&ops).call::<String>("Stage/Hold", &format!("{n}")))
             .map(|call| spawn(call.into_future()))
             .collect();
-        // Whichever of the limits it is: three are begun, or two are and the third is refused.
+        // Either limit: three are begun, or two are and the third is refused.
         let (begun, refused) =
             (|| setup.stage.all_runs(), || held.iter().filter(|call| call.is_finished()).count());
-        until("all three have been judged", || begun() + refused() == 3).await;
+        until("all three have been decided", || begun() + refused() == 3).await;
         let mut messages = Vec::new();
         for name in ["warehouse", "absent"] {
             let status = check_status(
@@ -202,7 +203,7 @@ async fn an_exhausted_limit_is_the_same_whether_or_not_the_agent_exists() {
                 Code::ResourceExhausted,
                 Outcome::NotExecuted,
             );
-            // The time that is left goes on.
+            // The remaining time keeps running.
             messages.push(status.message().split(" passes in ").next().map(str::to_owned));
         }
         assert_eq!(messages[0], messages[1]);

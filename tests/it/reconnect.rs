@@ -1,5 +1,4 @@
-//! Links come and go: who comes back, who takes over, and what becomes of the calls that were under
-//! way.
+//! Reconnects: which peers come back, which take over, and the outcome of calls in flight.
 
 use crate::world::{
     IsolatedRuntime, Relay, RunEnd, SilentPort, Stage, World, attached, check_status, logged,
@@ -25,13 +24,14 @@ async fn an_agent_started_before_its_node_registers_soon_after_the_node_starts()
     let (world, stage, port) = (World::new(), Stage::default(), SilentPort::take());
     let at = port.address();
     let agent = world.agent("warehouse", at).serve(stage.service()).start().expect("an agent");
-    // The first attempt has come to nothing, so that what follows is a later one.
+    // The first attempt has failed, so the registration below comes from a later one.
     logged(&["not linked: node", &at.port().to_string(), "does not answer"]).await;
     assert!(agent.nodes().is_empty());
     drop(port);
     let node = start_at(at, || world.node()).await;
     soon("the agent registers", agent.registered(1)).await;
-    let handle = soon("the node knows", node.agent("warehouse").connected()).await.expect("a name");
+    let handle =
+        soon("the node detects it", node.agent("warehouse").connected()).await.expect("a name");
     assert!(note(handle.as_ref(), "a").await.is_ok());
 }
 
@@ -52,11 +52,11 @@ async fn everyone_reconnects_to_a_node_that_was_killed_and_restarted() {
     let second = start_at(at, || world.node()).await;
     let failed = soon("the call in flight ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    let handle = soon("the agent is back", second.agent("warehouse").connected()).await;
+    let handle = soon("the agent reconnects", second.agent("warehouse").connected()).await;
     assert!(note(handle.expect("a name").as_ref(), "b").await.is_ok());
     // The caller's own call waits for its new link.
     assert!(callee.call::<String>("Stage/Note", "c").timeout(FAR).await.is_ok());
-    soon("the agent knows", agent.registered(1)).await;
+    soon("the agent detects it", agent.registered(1)).await;
     assert_eq!((stage.runs("a"), stage.runs("b"), stage.runs("c")), (1, 1, 1));
 }
 
@@ -68,9 +68,9 @@ async fn everyone_reconnects_to_a_node_that_was_stopped_and_restarted() {
     let agent = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let caller = world.caller("ops", at).connect().await.expect("a caller");
     soon("the node stops", node.shutdown()).await;
-    until_event("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
+    until_event("the agent detects it", agent.events(), || agent.nodes().is_empty()).await;
     let second = start_at(at, || world.node()).await;
-    soon("the agent is back", agent.registered(1)).await;
+    soon("the agent reconnects", agent.registered(1)).await;
     assert!(second.agent("warehouse").handle().expect("a name").is_attached());
     let call = caller.agent("warehouse").expect("a name").call::<String>("Stage/Note", "a");
     assert!(call.timeout(FAR).await.is_ok());
@@ -93,7 +93,7 @@ async fn calls_of_a_killed_agent_end_unknown_and_later_ones_are_not_executed_at_
         let failed = soon("a call in flight ends", call).await;
         check_status(failed, Code::Unavailable, Outcome::Unknown);
     }
-    soon("the node knows", handle.disconnected()).await;
+    soon("the node detects it", handle.disconnected()).await;
     for callee in [handle.as_ref(), &remote] {
         let call = callee.call::<String>("Stage/Note", "later").timeout(Duration::from_secs(3_600));
         let failed = soon("a later call ends", call.into_future()).await;
@@ -118,11 +118,11 @@ async fn a_dead_path_is_detected_at_both_ends_and_the_agent_reconnects() {
     path.block().await;
     let failed = soon("the call in flight ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    soon("the node knows", handle.disconnected()).await;
-    until_event("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
+    soon("the node detects it", handle.disconnected()).await;
+    until_event("the agent detects it", agent.events(), || agent.nodes().is_empty()).await;
     assert_eq!(stage.ended("a").await, RunEnd::Dropped);
     path.restore().await;
-    soon("the agent is back", agent.registered(1)).await;
+    soon("the agent reconnects", agent.registered(1)).await;
     assert!(note(handle.as_ref(), "b").await.is_ok());
     assert_eq!((stage.runs("a"), stage.runs("b")), (1, 1));
 }
@@ -147,7 +147,7 @@ async fn a_call_in_flight_survives_a_change_of_the_agents_address() {
     stage.open();
     assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
     assert!(note(handle.as_ref(), "b").await.is_ok());
-    // It was the same link all along: nobody else has arrived before the next agent.
+    // It was the same link all along: the next arrival is the next agent.
     let _next = attached(world.agent("next", node.local_addr())).await;
     let next = soon("the next one arrives", arrivals.next()).await.expect("the node runs");
     assert_eq!((next.name().as_str(), stage.runs("a")), ("next", 1));
@@ -166,7 +166,7 @@ async fn a_newer_instance_takes_over_and_the_old_link_is_superseded() {
     let new = attached(world.agent("warehouse", at).serve(new_stage.service())).await;
     let failed = soon("the old one's call ends", in_flight).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
-    until_event("the old one knows", old.events(), || old.nodes().is_empty()).await;
+    until_event("the old agent detects it", old.events(), || old.nodes().is_empty()).await;
     logged(&["refused: node", &at.port().to_string(), "SUPERSEDED"]).await;
     assert!(note(callee, "b").await.is_ok());
     assert_eq!((old_stage.runs("b"), new_stage.runs("b"), new.nodes().len()), (0, 1, 1));
@@ -180,10 +180,10 @@ async fn late_goodbye_does_not_evict_the_new_link() {
     let old = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let _new = attached(world.agent("warehouse", at).serve(stage.service())).await;
     let handle = node.agent("warehouse").handle().expect("a name");
-    until_event("the old one knows", old.events(), || old.nodes().is_empty()).await;
-    soon("the old one leaves", old.shutdown()).await;
-    // The node logs that a link has left before it takes it from the registry, and does so at once
-    // after.
+    until_event("the old agent detects it", old.events(), || old.nodes().is_empty()).await;
+    soon("the old agent closes", old.shutdown()).await;
+    // The node logs that a link has closed before it removes it from the registry, which follows at
+    // once.
     for round in 0..50 {
         assert!(handle.is_attached(), "evicted before round {round}");
         assert!(note(handle.as_ref(), "a").await.is_ok(), "round {round}");
@@ -202,7 +202,7 @@ async fn an_agent_attaches_to_all_its_nodes_and_keeps_the_others_when_one_stops(
     let agent =
         nodes[1..].iter().fold(agent, |agent, node| agent.node(node.local_addr().to_string()));
     let agent = attached(agent.serve(stage.service())).await;
-    soon("it is on all three", agent.registered(3)).await;
+    soon("it is attached to all three", agent.registered(3)).await;
     let call = async |node: &Node, id: &str| {
         note(node.agent("warehouse").handle().expect("a name").as_ref(), id).await
     };
@@ -212,7 +212,7 @@ async fn an_agent_attaches_to_all_its_nodes_and_keeps_the_others_when_one_stops(
         assert_eq!(stage.started(&id).await.caller().to_string(), format!("node/{id}"));
     }
     soon("one node stops", nodes.remove(0).shutdown()).await;
-    until_event("the agent knows", agent.events(), || agent.nodes().len() == 2).await;
+    until_event("the agent detects it", agent.events(), || agent.nodes().len() == 2).await;
     for node in &nodes {
         assert!(call(node, "after").await.is_ok());
     }
@@ -262,9 +262,9 @@ async fn waiting_for_an_agent_ends_when_it_attaches() {
     let node = world.node().start().await.expect("a node");
     let waiting = spawn(node.agent("warehouse").connected());
     let _other = attached(world.agent("other", node.local_addr())).await;
-    assert!(!waiting.is_finished(), "another agent was taken for it");
+    assert!(!waiting.is_finished(), "another agent was mistaken for it");
     let _agent = attached(world.agent("warehouse", node.local_addr())).await;
-    let handle = soon("the agent is there", waiting).await.expect("a name");
+    let handle = soon("the agent is attached", waiting).await.expect("a name");
     assert_eq!(handle.name().as_str(), "warehouse");
     assert!(handle.is_attached());
     assert!(node.agent("No Name").connected().await.is_err());

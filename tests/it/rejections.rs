@@ -1,5 +1,4 @@
-//! What both sides say of a certificate that was refused, and that nobody is taken for registered
-//! meanwhile.
+//! Logs of both sides about a rejected certificate; a rejected peer is never registered.
 
 use crate::world::{
     Presented, RawNode, World, attached, dial_raw_from, logged, quic_client, raw_endpoint, until,
@@ -9,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A leaf whose life begins after this and ends after that, which may lie in the past.
+/// A leaf valid from and until these offsets in seconds, which may lie in the past.
 fn with_validity(profile: LeafProfile, from: i64, until: i64) -> LeafProfile {
     let moment = |hours: i64| match u32::try_from(hours) {
         Ok(ahead) => SystemTime::now() + HOUR * ahead,
@@ -71,7 +70,7 @@ async fn an_agent_whose_certificate_is_revoked_or_expired_logs_it_and_backs_off(
     let node = dialback::Node::builder(credentials).listen("127.0.0.1:0").start().await;
     let node = node.expect("a node");
     let at = node.local_addr().to_string();
-    // It loads while it holds; the agent starts when its time is over, as one does that ran that
+    // It is valid when loaded; the agent starts after it has expired, like an agent that ran that
     // long.
     let mut short = world.profile("agent/away-old");
     short.not_after = SystemTime::now() + Duration::from_secs(2);
@@ -112,7 +111,7 @@ async fn an_agent_soon_redials_a_node_whose_certificate_is_not_valid_yet() {
         other => panic!("{other:?}"),
     };
     assert!(fault.is_not_valid_yet() && fault.is_refusal(), "{fault}");
-    // What has expired is no matter of a clock that is set soon.
+    // Waiting for the clock does not help an expired certificate.
     let old =
         world.ca().leaf(&with_validity(world.profile("node/edge-1"), -9, -1)).expect("a leaf");
     let raw = RawNode::presenting(&world.credentials("node/any"), &old);
@@ -126,7 +125,8 @@ async fn an_agent_soon_redials_a_node_whose_certificate_is_not_valid_yet() {
 async fn a_clock_off_by_an_hour_or_a_day_is_named_by_the_verifying_side() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
-    // To whom the certificate is early, its clock is behind; to whom it has ended, ahead.
+    // A verifier that finds the certificate not yet valid has a slow clock; one that finds it
+    // expired has a fast clock.
     for (from, until) in [(1, 900), (24, 900), (-900, -1), (-900, -24)] {
         let leaf = |peer: &str| {
             world.ca().leaf(&with_validity(world.profile(peer), from, until)).expect("a leaf")
@@ -136,7 +136,7 @@ async fn a_clock_off_by_an_hour_or_a_day_is_named_by_the_verifying_side() {
         let config =
             quic_client(&world.credentials("agent/any"), Presented::Leaf(leaf("agent/any")));
         let refused = dial_raw_from(endpoint, config, node.local_addr()).await.err();
-        assert!(refused.is_some(), "the node took a leaf of hours {from} to {until}");
+        assert!(refused.is_some(), "the node accepted a leaf of hours {from} to {until}");
         logged(&["refused link from", &port, "clock"]).await;
         let raw = RawNode::presenting(&world.credentials("node/any"), &leaf("node/any"));
         let caller = world.caller("ops", raw.address()).connect().await;

@@ -1,5 +1,5 @@
-//! Certificates, trust and rules that change while everybody runs: whom it concerns is cut off,
-//! nobody else notices.
+//! Certificates, trust and rules that change at run time: affected peers are disconnected, others
+//! are not.
 
 use crate::{
     raw_peer::{
@@ -42,7 +42,7 @@ fn load(leaf: &LeafPem, ca: &str, crl: Option<&str>) -> Credentials {
     Credentials::from_pem(&pem).expect("credentials")
 }
 
-/// A revocation list that ends after `life`, counted from an hour ago.
+/// A CRL that ends after `life`, counted from an hour ago.
 fn list(world: &World, number: u64, serials: &[&str], life: Duration) -> String {
     let (since, from) = (SystemTime::now(), SystemTime::now() - HOUR);
     let entry = |serial: &&str| RevokedSerial { serial: (*serial).into(), since };
@@ -50,7 +50,7 @@ fn list(world: &World, number: u64, serials: &[&str], life: Duration) -> String 
     world.ca().crl(&entries, number, from, from + life).expect("signed")
 }
 
-/// Why an agent was lost.
+/// The reason for which an agent was lost.
 async fn lost(events: &mut Events<NodeEvent>, name: &str) -> LinkFault {
     soon("the agent is lost", async {
         loop {
@@ -95,9 +95,9 @@ async fn a_revoked_agent_is_disconnected_and_returns_with_a_new_certificate_unno
     let failed =
         node.agent("warehouse").handle().expect("a name").call::<String>("Stage/Note", "n");
     check_status(failed.await, Code::Unavailable, Outcome::NotExecuted);
-    // It waits ten seconds and more by now; another certificate has it dial at once.
+    // Its back-off is ten seconds or more by now; another certificate makes it dial at once.
     agent.apply(trusting(world.credentials("agent/warehouse"))).await.expect("applied");
-    soon("it is back", node.agent("warehouse").connected()).await.expect("back");
+    soon("it reconnects", node.agent("warehouse").connected()).await.expect("back");
     stage.open();
     assert_eq!(soon("the other's call ends", held).await, Ok("held".into()));
     assert_eq!(other.nodes().len(), 1);
@@ -124,9 +124,9 @@ async fn an_older_crl_is_refused_while_running_and_revoked_peers_stay_rejected()
     };
     assert!(found.starts_with("number 2 of") && in_use.starts_with("number 3 of"), "{error}");
     let late = world.agent("warehouse", node.local_addr()).start().expect("an agent");
-    soon("one with another certificate comes", late.registered(1)).await;
+    soon("an agent with another certificate attaches", late.registered(1)).await;
     node.apply(trusting(with(4, &[]))).await.expect("applied");
-    soon("the list that lets it in again is taken", agent.registered(1)).await;
+    soon("the CRL without it is applied", agent.registered(1)).await;
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn crls_of_an_unknown_ca_or_with_a_wrong_signature_are_refused_when_loaded() {
     let refused = load(&foreign).expect_err("refused");
     assert!(matches!(refused, CredentialsError::ForeignLists { .. }), "{refused}");
     assert!(refused.to_string().contains("dialback certs crl"), "{refused}");
-    // The last line before the end is of the signature.
+    // The last line before the end belongs to the signature.
     let at = own.find("\n-----END").and_then(|end| own[..end].rfind('\n')).expect("lines") + 1;
     let other_digit = if own[at..].starts_with('A') { "B" } else { "A" };
     let mut forged = own.clone();
@@ -178,8 +178,8 @@ async fn an_expired_crl_ends_only_the_links_that_it_names() {
     assert!(late.nodes().is_empty());
 }
 
-/// Calls all the while, until told to stop. Gives how many there were; each one succeeds.
-async fn calling(setup: &Setup, done: Arc<AtomicBool>) -> usize {
+/// Calls until it is stopped. Returns the number of calls; each one succeeds.
+async fn call_until_stopped(setup: &Setup, done: Arc<AtomicBool>) -> usize {
     let mut count = 0;
     while !done.load(Ordering::SeqCst) {
         for (way, callee) in setup.callees() {
@@ -192,16 +192,16 @@ async fn calling(setup: &Setup, done: Arc<AtomicBool>) -> usize {
     count
 }
 
-/// Waits until agent and caller have another link and have left the former one.
+/// Waits until agent and caller have another link and have closed the old one.
 async fn renewed(setup: &Setup, (of_agent, of_node): &mut (Events<AgentEvent>, Events<NodeEvent>)) {
-    let registered = soon("the agent registers once more", of_agent.next()).await;
+    let registered = soon("the agent registers again", of_agent.next()).await;
     assert!(matches!(registered, Some(AgentEvent::Registered { .. })), "{registered:?}");
-    soon("the caller links once more and leaves its former link", async {
+    soon("the caller makes a new link and closes the old one", async {
         while !matches!(of_node.next().await, Some(NodeEvent::CallerLinked { .. })) {}
         while !matches!(of_node.next().await, Some(NodeEvent::CallerLeft { .. })) {}
     })
     .await;
-    until("the former link is left", || setup.agent.former_links() == 0).await;
+    until("the old link is closed", || setup.agent.former_links() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +221,7 @@ async fn certificates_of_every_role_change_repeatedly_under_load_and_no_call_fai
         }
         done.store(true, Ordering::SeqCst);
     };
-    let (calls, ()) = tokio::join!(calling(&setup, done.clone()), renewing);
+    let (calls, ()) = tokio::join!(call_until_stopped(&setup, done.clone()), renewing);
     assert!(calls > 0);
     assert_eq!(setup.stage.all_runs(), calls, "a call ran twice, or not");
 }
@@ -234,8 +234,7 @@ async fn a_ca_is_replaced_through_a_bundle_and_no_call_fails() {
     let done = Arc::new(AtomicBool::new(false));
     let mut events = (setup.agent.events(), setup.node.events());
     let changing = async {
-        // Nodes before those who dial them, so that the new links are made with their new
-        // certificates.
+        // Nodes before their diallers, so that the new links use their new certificates.
         for (signer, ca) in [(&setup.world, &*bundle), (&next, &*bundle), (&next, new_ca)] {
             let of = |peer: &str| load(&signer.leaf(peer), ca, None);
             setup.node.apply(trusting(of("node/edge-1"))).await.expect("applied");
@@ -245,9 +244,9 @@ async fn a_ca_is_replaced_through_a_bundle_and_no_call_fails() {
         }
         done.store(true, Ordering::SeqCst);
     };
-    let (calls, ()) = tokio::join!(calling(&setup, done.clone()), changing);
+    let (calls, ()) = tokio::join!(call_until_stopped(&setup, done.clone()), changing);
     assert_eq!(setup.stage.all_runs(), calls);
-    // Whoever still shows a certificate of the old one is a stranger now.
+    // A peer that still presents a certificate of the old CA is rejected.
     let old = setup.world.agent("late", setup.node.local_addr()).start().expect("an agent");
     logged(&["refused: node", &setup.node.local_addr().to_string(), "CA"]).await;
     assert!(old.nodes().is_empty());
@@ -270,15 +269,15 @@ async fn a_call_on_the_old_link_continues_after_a_renewal_and_then_that_link_clo
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the former link is gone", || setup.agent.former_links() == 0).await;
+    until("the old link is gone", || setup.agent.former_links() == 0).await;
     assert_eq!(setup.stage.all_runs(), 3);
-    // Nobody was lost, and nobody drains: the agent is where it was.
-    let registered = soon("an event", of_agent.next()).await.expect("one");
+    // No agent was lost and none drains: the agent is still attached.
+    let registered = soon("an event", of_agent.next()).await.expect("an event");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
     setup.agent.shutdown().await;
-    let lost = soon("an event", of_agent.next()).await.expect("one");
+    let lost = soon("an event", of_agent.next()).await.expect("an event");
     assert!(matches!(lost, AgentEvent::Lost { .. }), "{lost:?}");
-    let event = soon("an event", of_node.next()).await.expect("one");
+    let event = soon("an event", of_node.next()).await.expect("an event");
     assert!(matches!(event, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{event:?}");
 }
 
@@ -297,19 +296,19 @@ async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_
         let mut events = setup.agent.events();
         let next = setup.world.credentials("agent/warehouse");
         setup.agent.apply(trusting(next)).await.expect("applied");
-        drop(soon("it registers once more", events.next()).await);
-        until("the former links are three at most", || {
+        drop(soon("it registers again", events.next()).await);
+        until("at most three old links remain", || {
             setup.agent.former_links() == (former + 1).min(3)
         })
         .await;
     }
-    let failed = soon("the first is cut", calls.remove(0)).await;
+    let failed = soon("the first call is aborted", calls.remove(0)).await;
     check_status(failed, Code::Unavailable, Outcome::Unknown);
     setup.stage.open();
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the former links are gone", || setup.agent.former_links() == 0).await;
+    until("the old links are gone", || setup.agent.former_links() == 0).await;
     assert_eq!(setup.stage.all_runs(), 4);
 }
 
@@ -322,7 +321,7 @@ async fn a_call_longer_than_the_drain_time_outlives_the_renewals_of_its_caller()
     for _ in 0..6 {
         let next = setup.world.credentials("caller/ops");
         setup.caller.apply(next).await.expect("applied");
-        soon("the caller links once more", async {
+        soon("the caller makes a new link", async {
             while !matches!(events.next().await, Some(NodeEvent::CallerLinked { .. })) {}
         })
         .await;
@@ -362,9 +361,9 @@ async fn agents_and_callers_make_a_new_link_before_the_nodes_certificate_expires
     logged(&[&at.to_string(), "it shows no newer one"]).await;
     let mut events = agent.events();
     node.apply(trusting(world.credentials("node/edge-1"))).await.expect("applied");
-    let registered = soon("it registers once more", events.next()).await.expect("one");
+    let registered = soon("it registers again", events.next()).await.expect("an event");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    until("the former link is left", || agent.former_links() == 0).await;
+    until("the old link is closed", || agent.former_links() == 0).await;
     let callee = caller.agent("warehouse").expect("a name");
     assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
 }
@@ -384,13 +383,13 @@ async fn either_side_closes_an_untrusted_peer_with_trust_changed() {
     let elsewhere = of_other_ca("agent/warehouse");
     let applied = setup.agent.apply(trusting(elsewhere)).await.expect("applied");
     assert_eq!(applied.closed, 1);
-    let lost = soon("an event", events.next()).await.expect("one");
+    let lost = soon("an event", events.next()).await.expect("an event");
     let AgentEvent::Lost { reason, .. } = lost else { panic!("{lost:?}") };
     assert_eq!(code(&reason), CloseCode::TrustChanged);
 }
 
-/// A caller that takes one byte of its WELCOME: the node is still sending it.
-async fn half_welcomed(world: &World, node: &Node) -> (RawLink, RawStream) {
+/// A caller that accepts one byte of its WELCOME: the node is still sending it.
+async fn read_one_byte_of_welcome(world: &World, node: &Node) -> (RawLink, RawStream) {
     let narrow = Settings { stream_window: 1, ..Settings::default() };
     let credentials = world.credentials("caller/ops");
     let link = RawLink::dial_with(node.local_addr(), &credentials, narrow).await;
@@ -405,19 +404,19 @@ async fn half_welcomed(world: &World, node: &Node) -> (RawLink, RawStream) {
 async fn a_link_is_verified_by_new_credentials_from_its_welcome_on() {
     let (world, other_ca) = (World::new(), World::new());
     let node = world.node().start().await.expect("a node");
-    let (link, _control) = half_welcomed(&world, &node).await;
+    let (link, _control) = read_one_byte_of_welcome(&world, &node).await;
     let elsewhere = trusting(other_ca.credentials("node/edge-1"));
     assert_eq!(node.apply(elsewhere).await.expect("applied").closed, 1);
     assert_eq!(link.closed().await.0, CloseCode::TrustChanged.number());
 }
 
-/// A caller that was welcomed may leave its former link at once.
+/// A caller that was welcomed may close its old link at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_reports_a_callers_link_before_the_caller_gets_its_welcome() {
     let world = World::new();
     let node = world.node().start().await.expect("a node");
     let mut events = node.events();
-    let (link, _control) = half_welcomed(&world, &node).await;
+    let (link, _control) = read_one_byte_of_welcome(&world, &node).await;
     let event = soon("an event", events.next()).await;
     assert!(matches!(event, Some(NodeEvent::CallerLinked { .. })), "{event:?}");
     link.connection.close(0x40_u32.into(), b"bye");
@@ -425,7 +424,7 @@ async fn a_node_reports_a_callers_link_before_the_caller_gets_its_welcome() {
     assert!(matches!(event, Some(NodeEvent::CallerLeft { .. })), "{event:?}");
 }
 
-/// A raw node takes the next link, and has not said WELCOME yet.
+/// A raw node accepts the next link and has not sent WELCOME yet.
 async fn next_hello(listener: &RawListener) -> (RawLink, RawStream) {
     let link = listener.accept().await;
     let mut control = link.accept().await;
@@ -469,8 +468,8 @@ async fn a_caller_renewed_while_it_dials_makes_its_link_again() {
     assert!(link.is_open(), "it was lost first");
 }
 
-/// A program that has seen a state and listens from then on is told what comes after it, and not
-/// that state once more.
+/// A program that has seen a state and subscribes from then on receives later events, not that
+/// state again.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_already_seen_are_not_reported_again() {
     let world = World::new();
@@ -507,7 +506,7 @@ async fn credentials_of_another_identity_are_refused_and_nothing_changes() {
     let of_agent = setup.agent.apply(trusting(other("caller/warehouse"))).await;
     let of_caller = setup.caller.apply(other("caller/boss")).await;
     for refused in [of_node.map(drop), of_agent.map(drop), of_caller] {
-        let refused = refused.expect_err("another party was taken");
+        let refused = refused.expect_err("another peer was accepted");
         let is_other =
             matches!(&refused, StartError::Credentials(CredentialsError::OtherParty { .. }));
         assert!(is_other && refused.to_string().contains("runs here"), "{refused}");
@@ -550,13 +549,13 @@ async fn new_limits_apply_to_later_links() {
     let second = setup.world.caller("ops", setup.node.local_addr());
     let refused = second.connect().await.expect_err("a second link of one caller");
     assert!(refused.to_string().contains("caller_links_max"), "{refused}");
-    // The agent makes its link once more, so that its node hears of them.
+    // The agent makes another link, so that its node receives them.
     let few = Limits { calls_in_flight_max: 1, queue_max: 0, ..Limits::default() };
     let mut events = setup.agent.events();
     let bounds = ConfigUpdate { limits: Some(few), ..ConfigUpdate::default() };
     setup.agent.apply(bounds).await.expect("applied");
-    drop(soon("it registers once more", events.next()).await);
-    until("the former link is left", || setup.agent.former_links() == 0).await;
+    drop(soon("it registers again", events.next()).await);
+    until("the old link is closed", || setup.agent.former_links() == 0).await;
     let held = spawn(setup.by_node().call::<String>("Stage/Hold", "one").into_future());
     setup.stage.started("one").await;
     let refused = setup.by_node().call::<String>("Stage/Note", "two").await;

@@ -1,5 +1,5 @@
-//! A node that was killed and started again with the same state directory: its peers notice at
-//! their next packet, and are back soon.
+//! A node that was killed and restarted with the same state directory: its peers detect it with
+//! their next packet and reconnect soon.
 
 use crate::world::{
     IsolatedRuntime, Stage, World, attached, check_status, logged, quick_detection, soon, spawn,
@@ -20,8 +20,8 @@ async fn killable_node(node: NodeBuilder) -> (IsolatedRuntime<Node>, SocketAddr)
     (process, at)
 }
 
-/// Row F04 of the faults: that many agents, each with a call in flight, and how long 95 of 100 took
-/// to be back.
+/// Row F04 of the faults: this many agents, each with a call in flight, and the time until 95 of
+/// 100 have reconnected.
 async fn killed_and_started_again(agents: usize) -> Duration {
     let (world, stage) = (World::new(), Stage::default());
     let dir = tempfile::tempdir().expect("a directory");
@@ -47,7 +47,7 @@ async fn killed_and_started_again(agents: usize) -> Duration {
     let second = start_at(at, node).await;
     let started = Instant::now();
     let back = || second.agents().iter().filter(|agent| agent.attached).count();
-    crate::world::until_event("95 of 100 are back", second.events(), || {
+    crate::world::until_event("95 of 100 are attached again", second.events(), || {
         back() * 100 >= agents * 95
     })
     .await;
@@ -56,7 +56,7 @@ async fn killed_and_started_again(agents: usize) -> Duration {
         let failed = soon("a call in flight ends", call).await;
         check_status(failed, Code::Unavailable, Outcome::Unknown);
     }
-    crate::world::until_event("all are back", second.events(), || back() == agents).await;
+    crate::world::until_event("all are attached again", second.events(), || back() == agents).await;
     assert_eq!(stage.all_runs(), agents, "a call was repeated");
     took
 }
@@ -64,7 +64,7 @@ async fn killed_and_started_again(agents: usize) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn nearly_all_agents_of_a_killed_node_reconnect_within_ten_seconds() {
     let took = killed_and_started_again(40).await;
-    println!("95 % of 40 agents were back after {took:?}");
+    println!("95 % of 40 agents had reconnected after {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
@@ -72,12 +72,12 @@ async fn nearly_all_agents_of_a_killed_node_reconnect_within_ten_seconds() {
 #[ignore = "long; make test-long"]
 async fn nearly_all_of_200_agents_of_a_killed_node_reconnect_within_ten_seconds() {
     let took = killed_and_started_again(200).await;
-    println!("95 % of 200 agents were back after {took:?}");
+    println!("95 % of 200 agents had reconnected after {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// Kills the node of one agent, starts it again, and waits for the agent to say this of the link
-/// that it lost.
+/// Kills the node of one agent, restarts it, and waits until the agent logs this about the lost
+/// link.
 async fn notices(agent: Limits, state: Option<&Path>, why: &str) {
     let world = World::new();
     let node = || match state {
@@ -90,12 +90,12 @@ async fn notices(agent: Limits, state: Option<&Path>, why: &str) {
     first.kill().await;
     let _second = start_at(at, node).await;
     logged(&["not linked: node", &format!(":{}", at.port()), why]).await;
-    soon("the agent is back", agent.registered(1)).await;
+    soon("the agent reconnects", agent.registered(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_kept_keys_the_next_packet_resets_an_agents_link_without_a_timeout() {
-    // Silence would be noticed after longer than any wait of these tests.
+    // The idle timeout would fire later than any wait of these tests.
     let patient = Limits {
         heartbeat_every: Duration::from_millis(500),
         heartbeat_lost: Duration::from_secs(600),

@@ -1,4 +1,4 @@
-//! Calls that are tried again: how often, on which link, and what their outcome is afterwards.
+//! Retries: how often, on which link, and the outcome afterwards.
 
 use crate::world::{Stage, World, attached, check_status, soon, spawn, until};
 use dialback::{
@@ -15,14 +15,14 @@ use std::{
 };
 use tokio::sync::Barrier;
 
-/// Lets `ops` call every agent of the shop, whose calls may be repeated.
+/// Lets `ops` call every agent of the shop, whose calls are idempotent.
 fn policy() -> NodePolicy {
     let mut allow = AllowRule::parse("ops", "shop.*", "*/*").expect("a rule");
     allow.idempotent = true;
     NodePolicy::default().allow(allow).host(HostRule::parse("shop.*", "Who").expect("a rule"))
 }
 
-/// Fails the first attempts of each call with these, and returns the message of later ones.
+/// Fails the first attempts of each call with these errors and returns the message of later ones.
 struct Failing {
     faults: Vec<Status>,
     runs: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ async fn a_call_that_may_have_run_stays_unknown_when_a_later_attempt_is_not_exec
         let last = faults.last().expect("a fault").code();
         let failed = caller.any().call::<()>("Who/Are", &()).await;
         let failed = check_status(failed, last, Outcome::Unknown);
-        assert_eq!(failed.message(), "refused", "the last attempt says why");
+        assert_eq!(failed.message(), "refused", "the last attempt has the reason");
         assert_eq!(runs.load(Ordering::SeqCst), faults.len());
     }
 }
@@ -87,9 +87,9 @@ async fn calls_that_always_fail_are_retried_ten_times_and_then_once_per_ten_call
         }
         runs.swap(0, Ordering::SeqCst)
     };
-    // Each takes two retries of those that are saved, and the first earns none: the budget is full.
+    // Each uses two retries of the initial budget, and the first earns none: the budget is full.
     assert_eq!(call(5).await, 5 + 10);
-    // Four calls have earned a part of one by now.
+    // Four calls have earned part of one by now.
     assert_eq!(call(5).await, 5);
     assert_eq!(call(20).await, 20 + 2);
 }
@@ -109,7 +109,7 @@ async fn another_agent_is_preferred_to_one_that_has_just_failed_the_call() {
     let handle = node.agent("shop.busy").handle().expect("a name");
     let held = spawn(handle.call::<String>("Stage/Hold", "held").into_future());
     stage.started("held").await;
-    // The idle agent is the better one, but for a call that it has failed.
+    // The idle agent is preferred, except for a call that it has failed.
     for calls in 1..=3 {
         let answer = node.any().call::<String>("Who/Are", &()).await;
         assert_eq!(answer.as_deref(), Ok("busy, attempt 2"));
@@ -134,8 +134,8 @@ async fn a_call_to_an_agent_is_not_retried_on_its_only_link() {
     assert_eq!(runs.load(Ordering::SeqCst), 2, "one attempt each");
 }
 
-/// Meets the test when the first attempt of a call starts and again before it fails, and returns
-/// the message of later ones.
+/// Waits for the test when the first attempt of a call starts and again before it fails, and
+/// returns the message of later ones.
 struct FailsInStep(Arc<Barrier>);
 
 impl Handler for FailsInStep {

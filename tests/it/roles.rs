@@ -1,5 +1,5 @@
-//! Who passes for whom: every kind of certificate at a node's listener, before an agent that dials
-//! and before a caller that dials. Only the cells that `docs/security.md` documents pass.
+//! The role matrix: every kind of certificate at a node's listener, at an agent that dials and at a
+//! caller that dials. Only the cells that `docs/security.md` documents are accepted.
 
 use crate::world::{Presented, RawNode, World, attached, dial_raw, quic_client, soon};
 use dialback::{
@@ -13,7 +13,7 @@ use std::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The three places at which a certificate is judged.
+/// The three places where a certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Acceptance {
     listener: bool,
@@ -22,12 +22,12 @@ struct Acceptance {
 }
 
 const NOWHERE: Acceptance = Acceptance { listener: false, agent: false, caller: false };
-/// Agents and callers are let in by a node, and taken for a node by nobody.
+/// Agents and callers are accepted by a node and never accepted as a node.
 const AS_A_PEER: Acceptance = Acceptance { listener: true, ..NOWHERE };
-/// Nodes are believed by whoever dials them; nodes do not dial nodes.
+/// Nodes are accepted by every peer that dials them; nodes do not dial nodes.
 const AS_A_NODE: Acceptance = Acceptance { listener: false, agent: true, caller: true };
 
-/// The judges: they are of one CA, and mind its list.
+/// The verifying peers: they are of one CA and check its CRL.
 struct Verifiers {
     world: World,
     crl: String,
@@ -72,7 +72,7 @@ impl Verifiers {
         let node = RawNode::presenting(&self.of("node/any"), presented);
         let caller = Caller::builder(self.of("caller/judge")).node(node.address().to_string());
         let dialled = caller.connect_timeout(Duration::from_secs(30)).connect().await;
-        let ConnectError::Link(fault) = dialled.expect_err("a raw node welcomes nobody") else {
+        let ConnectError::Link(fault) = dialled.expect_err("a raw node sends no WELCOME") else {
             panic!("the caller did not start")
         };
         let refused = matches!(fault, LinkFault::Handshake { is_identity: true, .. });
@@ -81,7 +81,7 @@ impl Verifiers {
     }
 }
 
-/// A leaf with all that a node's has, so that nothing but what the row changes tells it from one.
+/// A leaf with all extensions of a node's, so that only the change of the row matters.
 fn node_like(world: &World, peer: &str) -> LeafProfile {
     let hosts = world.profile("node/any").hosts;
     LeafProfile { hosts, ..world.profile(peer) }
@@ -89,7 +89,7 @@ fn node_like(world: &World, peer: &str) -> LeafProfile {
 
 pub(crate) type Change = fn(&mut LeafProfile);
 
-/// Each kind of certificate, and whether it is good for dialling and for being dialled.
+/// Each kind of certificate, and whether it may dial and may be dialled.
 pub(crate) const KINDS: [(&str, Change, [bool; 2]); 10] = [
     ("both uses", |leaf| leaf.usages = vec![Usage::ClientAuth, Usage::ServerAuth], [true, true]),
     ("no uses, which is all of them", |leaf| leaf.usages = vec![], [true, true]),
@@ -125,7 +125,7 @@ pub(crate) const KINDS: [(&str, Change, [bool; 2]); 10] = [
     ),
 ];
 
-/// What a role may pass for with a certificate that is good for dialling, for being dialled.
+/// The places that accept a role with a certificate that may dial, may be dialled.
 fn expected(peer: &str, [dials, is_dialled]: [bool; 2]) -> Acceptance {
     match peer {
         "node/x" if is_dialled => AS_A_NODE,
@@ -168,7 +168,7 @@ async fn only_the_documented_certificates_are_accepted_for_each_role() {
     assert_eq!(verifiers.node.agents(), []);
 }
 
-/// Makes of the good name the names that a leaf has.
+/// Derives the names of the leaf from the valid name.
 type Bend = dyn Fn(&str) -> Vec<String>;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +195,9 @@ async fn an_altered_name_is_rejected_on_both_sides() {
         ("a way up", &|good| vec![good.replace("/x", "/y/../x")]),
         ("a slash at the end", &|good| vec![format!("{good}/")]),
         ("a query", &|good| vec![format!("{good}?x")]),
-        ("another scheme beside it", &|good| vec![good.into(), "https://example.com".into()]),
+        ("a second name of another scheme", &|good| {
+            vec![good.into(), "https://example.com".into()]
+        }),
         ("a common name only", &|_| vec![]),
     ];
     for (what, change) in cases {
@@ -205,13 +207,13 @@ async fn an_altered_name_is_rejected_on_both_sides() {
     let unbent = |good: &str| vec![good.to_owned()];
     assert_eq!(verifiers.verify(&leaf("agent", &unbent)).await, AS_A_PEER);
     assert_eq!(verifiers.verify(&leaf("node", &unbent)).await, AS_A_NODE);
-    // Many hosts are no fault: it is the URI that names the party.
+    // Many host names are not a fault: the URI names the peer.
     let mut many = node_like(world, "node/x");
     many.hosts.extend((0..100).map(|at| format!("host-{at}.example.com")));
     assert_eq!(verifiers.verify(&world.ca().leaf(&many).expect("a leaf")).await, AS_A_NODE);
 }
 
-/// Credentials where nodes have a CA of their own.
+/// Credentials where nodes have a separate CA.
 fn apart(leaf: &LeafPem, peers: &World, nodes: &World) -> Credentials {
     let pem = CredentialPem {
         cert: leaf.cert.as_bytes(),
@@ -238,7 +240,7 @@ async fn with_separate_cas_neither_ca_can_issue_for_the_others_roles() {
     soon("a caller is linked", caller).await.expect("linked");
     let shows = |leaf| dial_raw(quic_client(&of("agent/any"), Presented::Leaf(leaf)), at);
     assert!(shows(peers.leaf("agent/x")).await.is_ok());
-    assert!(shows(nodes.leaf("agent/x")).await.is_err(), "the nodes' CA has made an agent");
+    assert!(shows(nodes.leaf("agent/x")).await.is_err(), "the nodes' CA has issued an agent");
     for (made_by, is_believed) in [(&nodes, true), (&peers, false)] {
         let raw = RawNode::presenting(&of("node/any"), &made_by.leaf("node/edge-1"));
         let to = raw.address().to_string();
@@ -272,7 +274,7 @@ async fn a_bundle_accepts_leafs_of_both_cas_during_a_change() {
         for (world, name) in [(&old, "agent/old"), (&new, "agent/new")] {
             attached(Agent::builder(of(world, name)).node(&at)).await;
         }
-        // Whoever still has the old CA alone is linked as long as the node's own leaf is of it.
+        // A peer with only the old CA can link as long as the node's own leaf is of it.
         let behind = Caller::builder(old.credentials("caller/ops")).node(&at).connect().await;
         assert_eq!(behind.is_ok(), std::ptr::eq(node_of, &raw const old));
     }

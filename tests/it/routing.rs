@@ -1,5 +1,4 @@
-//! Calls that name only their service, calls of all agents, calls that wait, and calls that are
-//! tried again.
+//! Calls by service, calls of all agents, waiting calls, and retries.
 
 use crate::world::{Background, World, attached, check_status, soon, spawn};
 use dialback::{
@@ -25,7 +24,7 @@ fn policy() -> NodePolicy {
         .host(HostRule::parse("shop.*", "Who").expect("a rule"))
 }
 
-/// Says who it is; `Fail` is UNAVAILABLE of the handler's own making.
+/// Returns its own name; `Fail` returns UNAVAILABLE from the handler.
 fn named_service(name: &str) -> Service {
     let (own, failing) = (name.to_owned(), name.to_owned());
     Service::new("Who")
@@ -53,7 +52,7 @@ async fn a_call_by_service_reaches_only_the_agents_that_may_answer() {
         seen.insert(caller.any().call::<String>("Who/Are", &()).await.expect("an answer"));
     }
     assert_eq!(seen, BTreeSet::from(["shop.a".into(), "shop.b".into()]));
-    // The node's own program is bound by the grants to host, and by nothing else.
+    // The node's own program is bound only by the host rules.
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
         seen.insert(node.any().call::<String>("Who/Are", &()).await.expect("an answer"));
@@ -103,11 +102,11 @@ async fn a_call_waits_for_its_agent_only_on_request() {
     let callee = caller.agent("shop.late").expect("a name");
     let at_once = callee.call::<String>("Who/Are", &()).await;
     check_status(at_once, Code::Unavailable, Outcome::NotExecuted);
-    let in_vain = node.agent("shop.late").handle().expect("a name");
-    let in_vain = in_vain.call::<String>("Who/Are", &()).wait(true);
-    let in_vain = in_vain.timeout(Duration::from_millis(80));
-    let in_vain = soon("the deadline", in_vain.into_future()).await;
-    check_status(in_vain, Code::Unavailable, Outcome::NotExecuted);
+    let unanswered = node.agent("shop.late").handle().expect("a name");
+    let unanswered = unanswered.call::<String>("Who/Are", &()).wait(true);
+    let unanswered = unanswered.timeout(Duration::from_millis(80));
+    let unanswered = soon("the deadline", unanswered.into_future()).await;
+    check_status(unanswered, Code::Unavailable, Outcome::NotExecuted);
     let by_name = callee.call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
     let by_service = caller.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
     let handle = node.agent("shop.late").handle().expect("a name");
@@ -115,11 +114,11 @@ async fn a_call_waits_for_its_agent_only_on_request() {
     let calls = [by_name, by_service, in_process].map(|call| spawn(call.into_future()));
     let _agent = shop(&world, &node, "shop.late").await;
     for call in calls {
-        assert_eq!(soon("the agent came", call).await.as_deref(), Ok("shop.late"));
+        assert_eq!(soon("the agent attached", call).await.as_deref(), Ok("shop.late"));
     }
 }
 
-/// Refuses its first calls before they run, as a full agent does.
+/// Refuses its first calls before they run, as an agent at its limit does.
 fn reluctant(times: usize, code: Code, runs: &Arc<AtomicUsize>) -> Service {
     struct Refuses(usize, Code, Arc<AtomicUsize>);
     impl dialback::Handler for Refuses {
@@ -204,7 +203,7 @@ async fn a_reply_that_found_no_memory_is_not_retried_elsewhere() {
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
-/// Ends as a lost link does: nobody knows.
+/// Ends like a lost link: the outcome is unknown.
 struct Lost(Arc<AtomicUsize>);
 
 impl dialback::Handler for Lost {
@@ -217,7 +216,7 @@ impl dialback::Handler for Lost {
 /// A call in the node's own process that has begun and waits for an agent.
 async fn waiting(call: Call<String>) -> Background<Result<String, Status>> {
     let mut call = Box::pin(call.into_future());
-    // Polled once, it has gone as far as it can without an agent.
+    // After one poll it has progressed as far as it can without an agent.
     tokio::select! {
         biased;
         ended = &mut call => panic!("it did not wait: {ended:?}"),
@@ -235,7 +234,7 @@ async fn a_waiting_call_ends_at_once_when_the_node_stops() {
     let by_name = handle.call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
     let by_service = node.any().call::<String>("Who/Are", &()).wait(true).timeout(MINUTE);
     let [by_name, by_service] = [waiting(by_name).await, waiting(by_service).await];
-    // No agent comes or goes meanwhile.
+    // No agent attaches or detaches meanwhile.
     soon("the node stops", node.shutdown()).await;
     for call in [by_name, by_service] {
         check_status(soon("it ends", call).await, Code::Unavailable, Outcome::NotExecuted);
@@ -278,5 +277,5 @@ async fn a_caller_reaches_its_one_allowed_host_and_another_under_new_rules() {
     agents.remove(33).shutdown().await;
     check_status(ask().await, Code::Unavailable, Outcome::NotExecuted);
     agents.push(shop(&world, &node, "shop.33").await);
-    assert_eq!(ask().await.as_deref(), Ok("shop.33"), "it has come back");
+    assert_eq!(ask().await.as_deref(), Ok("shop.33"), "it has reconnected");
 }

@@ -1,5 +1,4 @@
-//! Leaving in good order: what is in flight finishes, what is new was not executed, and nothing
-//! stays behind.
+//! Graceful shutdown: calls in flight finish, new ones are not executed, and nothing remains.
 
 use crate::world::{
     Background, RunEnd, Setup, SetupLimits, Stage, World, attached, check_status, soon, spawn,
@@ -21,10 +20,9 @@ use tokio::runtime::Handle;
 const SHORT: Duration = Duration::from_millis(500);
 const FAR: Duration = Duration::from_secs(40);
 
-/// Makes new calls until one is refused, which must be as the table of outcomes has it. Those
-/// before it went well. The deadline is short because a caller waits for the successor of a node
-/// that leaves.
-async fn refused_as_leaving(stage: &Stage, callee: &Callee) {
+/// Makes new calls until one is refused, which must match the outcome table. The calls before it
+/// succeed. The deadline is short because a caller waits for the successor of a draining node.
+async fn refused_while_draining(stage: &Stage, callee: &Callee) {
     let before = stage.runs("new");
     let mut answered = 0;
     let refused = soon("a new call is refused", async {
@@ -39,7 +37,7 @@ async fn refused_as_leaving(stage: &Stage, callee: &Callee) {
     assert_eq!(stage.runs("new") - before, answered, "a refused call has run");
 }
 
-fn held(callee: &Callee, id: &str) -> Background<Result<String, dialback::Status>> {
+fn hold_call(callee: &Callee, id: &str) -> Background<Result<String, dialback::Status>> {
     spawn(callee.call("Stage/Hold", id).into_future())
 }
 
@@ -49,15 +47,15 @@ async fn a_stopping_node_finishes_calls_in_flight_and_refuses_new_ones() {
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let remote = caller.agent("warehouse").expect("a name");
-    let calls = [held(local, "local"), held(&remote, "remote")];
+    let calls = [hold_call(local, "local"), hold_call(&remote, "remote")];
     stage.busy(2).await;
     let at = node.local_addr();
     let stopping = spawn(node.shutdown());
-    refused_as_leaving(&stage, local).await;
-    refused_as_leaving(&stage, &remote).await;
+    refused_while_draining(&stage, local).await;
+    refused_while_draining(&stage, &remote).await;
     assert!(!stopping.is_finished(), "it did not wait for the calls in flight");
     let late = world.caller("late", at).connect_timeout(Duration::from_millis(300)).connect().await;
-    assert!(late.is_err(), "a node that stops took a new caller");
+    assert!(late.is_err(), "a stopping node accepted a new caller");
     stage.open();
     for call in calls {
         assert!(soon("a call in flight ends", call).await.is_ok());
@@ -67,7 +65,7 @@ async fn a_stopping_node_finishes_calls_in_flight_and_refuses_new_ones() {
         (stage.ended("local").await, stage.ended("remote").await),
         (RunEnd::Finished, RunEnd::Finished)
     );
-    until_event("the agent knows", agent.events(), || agent.nodes().is_empty()).await;
+    until_event("the agent detects it", agent.events(), || agent.nodes().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,23 +74,23 @@ async fn a_stopping_agent_finishes_calls_in_flight_and_refuses_new_ones() {
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let remote = caller.agent("warehouse").expect("a name");
-    let calls = [held(local, "local"), held(&remote, "remote")];
+    let calls = [hold_call(local, "local"), hold_call(&remote, "remote")];
     stage.busy(2).await;
     let stopping = spawn(agent.shutdown());
-    refused_as_leaving(&stage, local).await;
-    refused_as_leaving(&stage, &remote).await;
+    refused_while_draining(&stage, local).await;
+    refused_while_draining(&stage, &remote).await;
     assert!(!stopping.is_finished(), "it did not wait for the calls in flight");
     stage.open();
     for call in calls {
         assert!(soon("a call in flight ends", call).await.is_ok());
     }
     soon("the agent stops", stopping).await;
-    soon("the node knows", handle.disconnected()).await;
+    soon("the node detects it", handle.disconnected()).await;
     let after = local.call::<String>("Stage/Note", "after").await;
     check_status(after, Code::Unavailable, Outcome::NotExecuted);
 }
 
-/// Calls whose replies are still on their way when the side that answers has nothing left to do.
+/// Calls whose replies are still in flight when the answering side has nothing left to do.
 async fn check_replies_arrive(stopping_role: Role) {
     const BYTES: usize = 3 << 20;
     let Setup { world: _world, node, agent, caller, stage } = Setup::open().await;
@@ -104,10 +102,10 @@ async fn check_replies_arrive(stopping_role: Role) {
         Role::Node => (spawn(node.shutdown()), Err(agent)),
         _ => (spawn(agent.shutdown()), Ok(node)),
     };
-    refused_as_leaving(&stage, &callee).await;
+    refused_while_draining(&stage, &callee).await;
     stage.open();
     for call in calls {
-        let reply = soon("the reply comes", call).await;
+        let reply = soon("the reply arrives", call).await;
         assert_eq!(reply.map(|reply| reply.len()), Ok(BYTES));
     }
     soon("it stops", stopping).await;
@@ -123,7 +121,7 @@ async fn a_stopping_agent_truncates_no_reply() {
     check_replies_arrive(Role::Agent).await;
 }
 
-/// A small reply may be whole in the transport and not yet on the wire when its call counts as
+/// A small reply may be complete in the transport and not yet on the wire when its call counts as
 /// done.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
@@ -134,14 +132,14 @@ async fn an_agent_that_stops_right_after_a_reply_still_delivers_it() {
         let agent = world.agent("warehouse", node.local_addr()).serve(stage.service());
         let agent = attached(agent).await;
         let handle = node.agent("warehouse").handle().expect("a name");
-        let call = held(handle.as_ref(), "a");
+        let call = hold_call(handle.as_ref(), "a");
         stage.started("a").await;
         stage.open();
         let stopping = spawn(agent.shutdown());
-        let reply = soon("the reply comes", call).await;
+        let reply = soon("the reply arrives", call).await;
         assert_eq!(reply.as_deref(), Ok("a"), "in round {round}");
         soon("the agent stops", stopping).await;
-        soon("the node knows", handle.disconnected()).await;
+        soon("the node detects it", handle.disconnected()).await;
     }
 }
 
@@ -152,7 +150,7 @@ async fn a_call_that_does_not_end_is_aborted_after_the_drain_time() {
         let bounds =
             SetupLimits { node: short.clone(), agent: short.clone(), ..SetupLimits::default() };
         let Setup { world: _world, node, agent, caller, stage } = Setup::with(bounds).await;
-        let call = held(&caller.agent("warehouse").expect("a name"), "endless");
+        let call = hold_call(&caller.agent("warehouse").expect("a name"), "endless");
         stage.started("endless").await;
         match peer {
             "node" => soon("the node stops", node.shutdown()).await,
@@ -165,8 +163,11 @@ async fn a_call_that_does_not_end_is_aborted_after_the_drain_time() {
     }
 }
 
-/// Calls in the background, until told to stop: how many were answered, and the failures.
-fn steady(callee: Callee, stop: Arc<AtomicBool>) -> Background<(usize, Vec<dialback::Status>)> {
+/// Calls in the background until it is stopped: the number answered, and the failures.
+fn steady_calls(
+    callee: Callee,
+    stop: Arc<AtomicBool>,
+) -> Background<(usize, Vec<dialback::Status>)> {
     spawn(async move {
         let (mut answered, mut failed) = (0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
@@ -188,34 +189,35 @@ async fn a_node_restarts_under_load_and_no_call_has_an_unknown_outcome() {
     let at = first.local_addr();
     let agent = world.agent("warehouse", at).node(second.local_addr().to_string());
     let agent = attached(agent.serve(stage.service())).await;
-    soon("it is on both", agent.registered(2)).await;
+    soon("it is attached to both", agent.registered(2)).await;
     let near = world.caller("ops", at).connect().await.expect("a caller");
     let far = world.caller("ops", second.local_addr()).connect().await.expect("a caller");
     let stop = Arc::new(AtomicBool::new(false));
     let load = [&near, &far].map(|caller| caller.agent("warehouse").expect("a name"));
-    let load = load.map(|callee| steady(callee, stop.clone()));
+    let load = load.map(|callee| steady_calls(callee, stop.clone()));
     for round in 1..=3 {
-        let held = format!("held-{round}");
-        let in_flight = self::held(&near.agent("warehouse").expect("a name"), &held);
-        stage.started(&held).await;
+        let hold_call = format!("held-{round}");
+        let in_flight = self::hold_call(&near.agent("warehouse").expect("a name"), &hold_call);
+        stage.started(&hold_call).await;
         let stopping = spawn(first.shutdown());
-        // It has told everybody and waits for this call, and the agent is elsewhere all the time.
+        // It has notified every peer and waits for this call, and the agent is attached to the
+        // other node all the time.
         until_event("the agent is attached there", second.events(), || second.agents()[0].attached)
             .await;
         stage.open();
-        assert_eq!(soon("the call in flight ends", in_flight).await, Ok(held));
+        assert_eq!(soon("the call in flight ends", in_flight).await, Ok(hold_call));
         soon("the node stops", stopping).await;
         stage.close();
         first = start_at(at, || world.node_named("edge-1")).await;
-        soon("the agent is back", agent.registered(2)).await;
+        soon("the agent reconnects", agent.registered(2)).await;
         let call = near.agent("warehouse").expect("a name").call::<String>("Stage/Note", "after");
-        assert!(soon("the caller is back", call.timeout(FAR).into_future()).await.is_ok());
+        assert!(soon("the caller reconnects", call.timeout(FAR).into_future()).await.is_ok());
     }
     stop.store(true, Ordering::Relaxed);
     let [near, far] = load;
     let (near, far) = (soon("the load ends", near).await, soon("the load ends", far).await);
-    // At the second node nobody noticed. At the first a call may have found it back before the
-    // agent was; then it was not executed.
+    // The second node shows no failure. At the first, a call may have arrived before the agent;
+    // then it was not executed.
     assert!(far.1.is_empty() && far.0 > 0, "{far:?}");
     assert!(near.1.iter().all(|failed| failed.outcome() == Outcome::NotExecuted), "{near:?}");
     assert_eq!(stage.runs("load"), near.0 + far.0, "a call ran that was not answered, or twice");
@@ -226,8 +228,8 @@ async fn an_agent_drains_under_load_while_its_successor_serves() {
     let Setup { world, node, agent, caller, stage } = Setup::open().await;
     let callee = caller.agent("warehouse").expect("a name");
     let stop = Arc::new(AtomicBool::new(false));
-    let load = steady(callee.clone(), stop.clone());
-    let in_flight = held(&callee, "held");
+    let load = steady_calls(callee.clone(), stop.clone());
+    let in_flight = hold_call(&callee, "held");
     stage.started("held").await;
     let stopping = spawn(agent.shutdown());
     until_event("it drains", node.events(), || node.agents()[0].draining).await;
@@ -235,17 +237,17 @@ async fn an_agent_drains_under_load_while_its_successor_serves() {
     let _next = attached(next).await;
     assert!(!node.agents()[0].draining);
     assert!(callee.call::<String>("Stage/Note", "after").await.is_ok());
-    assert!(!stopping.is_finished() && !in_flight.is_finished(), "it was cut off");
+    assert!(!stopping.is_finished() && !in_flight.is_finished(), "it was aborted");
     stage.open();
     assert_eq!(soon("the call in flight ends", in_flight).await.as_deref(), Ok("held"));
-    soon("the old one stops", stopping).await;
+    soon("the old agent stops", stopping).await;
     stop.store(true, Ordering::Relaxed);
     let (answered, failed) = soon("the load ends", load).await;
     assert!(failed.iter().all(|failed| failed.outcome() == Outcome::NotExecuted), "{failed:?}");
     assert_eq!(stage.runs("load"), answered, "a call ran that was not answered, or twice");
 }
 
-// On one thread nothing runs between the start and the listening, so that no event is missed.
+// On one thread nothing runs between the start and the subscription, so no event is missed.
 #[tokio::test]
 async fn an_agent_reports_link_events_to_its_program() {
     let world = World::new();
@@ -294,14 +296,14 @@ async fn no_task_remains_after_every_peer_has_closed() {
     let before = tasks.num_alive_tasks();
     let Setup { world: _world, node, agent, caller, stage } = Setup::open().await;
     let at = node.local_addr();
-    let call = held(&caller.agent("warehouse").expect("a name"), "a");
+    let call = hold_call(&caller.agent("warehouse").expect("a name"), "a");
     stage.started("a").await;
     assert!(tasks.num_alive_tasks() > before);
     stage.open();
     assert!(soon("the call ends", call).await.is_ok());
     assert!(UdpSocket::bind(at).is_err(), "the node does not hold its port");
-    soon("the caller leaves", caller.close()).await;
-    soon("the agent leaves", agent.shutdown()).await;
+    soon("the caller closes", caller.close()).await;
+    soon("the agent closes", agent.shutdown()).await;
     soon("the node stops", node.shutdown()).await;
     until("every task has ended", || tasks.num_alive_tasks() <= before).await;
     until("the port is free", || UdpSocket::bind(at).is_ok()).await;
@@ -315,7 +317,7 @@ async fn no_task_remains_after_every_peer_was_dropped() {
     let at = node.local_addr();
     let mut arrivals = node.arrivals();
     assert!(arrivals.next().await.is_some());
-    let call = held(&caller.agent("warehouse").expect("a name"), "a");
+    let call = hold_call(&caller.agent("warehouse").expect("a name"), "a");
     stage.started("a").await;
     drop(agent);
     let failed = soon("the call ends", call).await;

@@ -1,5 +1,4 @@
-//! Streaming calls: the three kinds with streams, their ends, back-pressure, and what becomes of
-//! them when somebody breaks off.
+//! Streaming calls: the three kinds, their ends, back-pressure, and aborts.
 
 use crate::world::{Setup, Stage, World, attached, check_status, soon, spawn, until};
 use dialback::{
@@ -69,7 +68,7 @@ impl Meter for Host {
     }
 }
 
-/// An agent with the contract and with [`Pipe`], and the two ways to it.
+/// An agent with the contract and with [`Pipe`], and both callees for it.
 struct Streams {
     _world: World,
     node: Node,
@@ -78,17 +77,16 @@ struct Streams {
     pipe: Pipe,
 }
 
-/// Streams that count what passes, so that tests see who holds back whom, and which handlers are at
-/// work.
+/// Streams that count their messages, so that tests see back-pressure and the running handlers.
 #[derive(Clone, Default)]
 struct Pipe {
     sent: Arc<AtomicUsize>,
     running: Arc<AtomicUsize>,
 }
 
-struct Running(Arc<AtomicUsize>);
+struct ActiveHandler(Arc<AtomicUsize>);
 
-impl Drop for Running {
+impl Drop for ActiveHandler {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -97,9 +95,9 @@ impl Drop for Running {
 const CHUNK: usize = 64 * 1024;
 
 impl Pipe {
-    fn enter(&self) -> Running {
+    fn enter(&self) -> ActiveHandler {
         self.running.fetch_add(1, Ordering::SeqCst);
-        Running(self.running.clone())
+        ActiveHandler(self.running.clone())
     }
 
     fn running(&self) -> usize {
@@ -111,14 +109,14 @@ impl Pipe {
     }
 
     fn service(&self) -> Service {
-        let (pour, swallow, wait, broken) =
+        let (send_until_blocked, read_nothing, wait, broken) =
             (self.clone(), self.clone(), self.clone(), self.clone());
         Service::new("Pipe")
             .server_stream("Pour", move |count: usize, replies: Outbound<ByteBuf>, _: Context| {
-                pour.clone().pour(count, replies)
+                send_until_blocked.clone().send_until_blocked(count, replies)
             })
             .client_stream("Swallow", move |values: Inbound<ByteBuf>, _: Context| {
-                swallow.clone().swallow(values)
+                read_nothing.clone().read_nothing(values)
             })
             .bidirectional(
                 "Wait",
@@ -131,14 +129,18 @@ impl Pipe {
                 async move {
                     replies.send(&first).await?;
                     drop(running);
-                    // The first reply leaves before.
+                    // The first reply is sent before.
                     tokio::task::yield_now().await;
-                    on_purpose()
+                    panic_on_purpose()
                 }
             })
     }
 
-    async fn pour(self, count: usize, mut replies: Outbound<ByteBuf>) -> Result<(), Status> {
+    async fn send_until_blocked(
+        self,
+        count: usize,
+        mut replies: Outbound<ByteBuf>,
+    ) -> Result<(), Status> {
         let _running = self.enter();
         for _ in 0..count {
             replies.send(&ByteBuf::from(vec![7; CHUNK])).await?;
@@ -147,14 +149,14 @@ impl Pipe {
         Ok(())
     }
 
-    /// Takes one message, and no more before the call ends.
-    async fn swallow(self, mut values: Inbound<ByteBuf>) -> Result<(), Status> {
+    /// Reads one message, and no more before the call ends.
+    async fn read_nothing(self, mut values: Inbound<ByteBuf>) -> Result<(), Status> {
         let _running = self.enter();
         drop(values.next().await);
         std::future::pending().await
     }
 
-    /// Answers the first message, then waits for ever.
+    /// Answers the first message, then waits forever.
     async fn wait(
         self,
         mut values: Inbound<u64>,
@@ -170,7 +172,7 @@ impl Pipe {
 }
 
 #[expect(clippy::panic, reason = "that is what the method is for")]
-fn on_purpose() -> Result<(), Status> {
+fn panic_on_purpose() -> Result<(), Status> {
     panic!("a streaming handler panics on purpose")
 }
 
@@ -199,7 +201,7 @@ async fn collect<T: serde::de::DeserializeOwned>(
     inbound: &mut Inbound<T>,
 ) -> Result<Vec<T>, Status> {
     let mut all = Vec::new();
-    while let Some(next) = soon("a reply comes", inbound.next()).await {
+    while let Some(next) = soon("a reply arrives", inbound.next()).await {
         all.push(next?);
     }
     Ok(all)
@@ -253,11 +255,11 @@ async fn both_directions_of_a_call_flow_at_once_and_end_separately() {
         }
         values.finish().await.expect("room");
         assert_eq!(soon("the end", doubles.next()).await, None);
-        // The handler may end before the asking side has finished.
+        // The handler may end before the initiator has finished.
         let (mut values, mut doubles) = meter.double().await.expect("a call");
         values.send(&99).await.expect("room");
         assert_eq!(soon("the end", doubles.next()).await, None);
-        soon("the way out closes", values.closed()).await;
+        soon("the outbound side closes", values.closed()).await;
         assert!(values.send(&1).await.is_err());
     }
     until("permits return", || streams.in_flight() == 0).await;
@@ -276,7 +278,7 @@ async fn messages_sent_before_a_failure_arrive_before_it() {
         assert_eq!(soon("a reply", doubles.next()).await, Some(Ok(4)));
         let failed = soon("the failure", doubles.next()).await.expect("a failure");
         check_status(failed, Code::InvalidArgument, Outcome::AppError);
-        assert_eq!(doubles.next().await, None, "after a failure nothing comes");
+        assert_eq!(doubles.next().await, None, "nothing follows a failure");
     }
 }
 
@@ -300,10 +302,10 @@ async fn a_slow_reader_throttles_the_writer_through_the_node() {
         let before = streams.pipe.sent();
         let stream = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);
         let mut replies = stream.await.expect("a stream");
-        // The writer fills every window on the way and stands still: what it sends is bounded by
-        // them, not by the stream.
+        // The writer fills every window on the path and blocks: the windows bound what it sends,
+        // not the stream.
         let mut last = 0;
-        soon("the writer stands still", async {
+        soon("the writer blocks", async {
             loop {
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 let now = streams.pipe.sent() - before;
@@ -314,8 +316,8 @@ async fn a_slow_reader_throttles_the_writer_through_the_node() {
             }
         })
         .await;
-        assert!(last < 500, "{last} of 4,000 chunks were sent and nobody had read one");
-        assert_eq!(way.call::<u64>("Meter/Plain", &7).await, Ok(7), "others go on beside it");
+        assert!(last < 500, "{last} of 4,000 chunks were sent and none was read");
+        assert_eq!(way.call::<u64>("Meter/Plain", &7).await, Ok(7), "other calls continue");
         let mut count = 0;
         while let Some(chunk) = soon("a chunk", replies.next()).await {
             assert_eq!(chunk.expect("a chunk").len(), CHUNK);
@@ -344,7 +346,7 @@ async fn a_handler_that_reads_nothing_throttles_the_initiator() {
         });
         until("the handler runs", || streams.pipe.running() == 1).await;
         let mut last = 0;
-        soon("the sender stands still", async {
+        soon("the sender blocks", async {
             loop {
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 let now = sent.load(Ordering::SeqCst);
@@ -355,10 +357,10 @@ async fn a_handler_that_reads_nothing_throttles_the_initiator() {
             }
         })
         .await;
-        assert!(last < 500, "{last} of 4,000 chunks were taken by nobody");
+        assert!(last < 500, "{last} of 4,000 chunks were sent and none was read");
         drop(answer);
         until("the handler is dropped", || streams.pipe.running() == 0).await;
-        soon("the sender is told", sending).await;
+        soon("the sender is notified", sending).await;
     }
     until("permits return", || streams.in_flight() == 0).await;
 }
@@ -403,7 +405,7 @@ async fn no_handler_starts_before_the_first_message_and_earlier_ends_are_not_exe
         let late = soon("the deadline", replies.next()).await.expect("a failure");
         check_status(late, Code::DeadlineExceeded, Outcome::NotExecuted);
         drop(values);
-        // With a first message it may have run.
+        // After a first message it may have run.
         let call = way.bidirectional::<u64, u64>("Pipe/Wait");
         let (mut values, mut replies) = call.timeout(5 * short).await.expect("a call");
         values.send(&7).await.expect("room");
@@ -496,18 +498,22 @@ async fn streams_with_stalled_readers_end_as_slow_and_disturb_no_other() {
             stalled.push(call.await.expect("a stream"));
         }
         assert_eq!(streams.pipe.running(), 64);
-        // Others go on beside them, at every moment until the last handler was let go.
-        let mut beside = 0;
+        // Other streams continue at every moment until the last handler is released.
+        let mut other_calls = 0;
         soon("the writers give up", async {
             while streams.pipe.running() > 0 {
                 let call =
                     way.call::<u64>("Meter/Plain", &7).timeout(std::time::Duration::from_secs(5));
-                assert_eq!(call.await, Ok(7), "after {beside} calls beside the stalled streams");
-                beside += 1;
+                assert_eq!(
+                    call.await,
+                    Ok(7),
+                    "after {other_calls} calls next to the stalled streams"
+                );
+                other_calls += 1;
             }
         })
         .await;
-        assert!(beside > 10);
+        assert!(other_calls > 10);
         for mut replies in stalled {
             let slow = soon("the end", async {
                 loop {

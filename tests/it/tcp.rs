@@ -1,5 +1,4 @@
-//! Connections of TCP through agents: bytes, half-closes, resets, and that a cut one never looks
-//! finished.
+//! Forwarded TCP connections: bytes, half-closes and resets; an aborted one never looks complete.
 
 mod limits;
 mod setup;
@@ -13,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Bytes that differ all along.
+/// Bytes without repetition.
 fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|n| (n * 31 + n / 251) as u8).collect()
 }
@@ -25,11 +24,11 @@ async fn bytes_flow_both_ways_and_either_side_may_send_first() {
         let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut upstream, b"220 ready").await;
         let mut greeting = [0; 9];
-        soon("the greeting comes", stream.read_exact(&mut greeting)).await.expect("read");
+        soon("the greeting arrives", stream.read_exact(&mut greeting)).await.expect("read");
         assert_eq!(&greeting, b"220 ready");
         write(&mut stream, b"QUIT").await;
         let mut greeting = [0; 4];
-        soon("the word comes", upstream.read_exact(&mut greeting)).await.expect("read");
+        soon("the greeting arrives", upstream.read_exact(&mut greeting)).await.expect("read");
         assert_eq!(&greeting, b"QUIT");
     }
 }
@@ -53,8 +52,8 @@ async fn megabytes_arrive_intact_both_ways_at_once() {
             to_caller.shutdown().await.expect("a half-close");
         },
     );
-    assert!(got_by_upstream.expect("a clean end") == sent, "what went out was changed");
-    assert!(got_by_caller.expect("a clean end") == answered, "what came in was changed");
+    assert!(got_by_upstream.expect("a clean end") == sent, "outgoing data was changed");
+    assert!(got_by_caller.expect("a clean end") == answered, "incoming data was changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,10 +82,10 @@ async fn a_half_close_of_the_upstream_leaves_the_other_direction_open() {
         let (got, ()) = tokio::join!(read_all(&mut upstream), async {
             write(&mut stream, &late).await;
             stream.shutdown().await.expect("a half-close");
-            // Both directions have ended: letting it go takes nothing back.
+            // Both directions have ended: dropping it loses nothing.
             drop(stream);
         });
-        assert!(got.expect("a clean end") == late, "what went out was cut");
+        assert!(got.expect("a clean end") == late, "outgoing data was truncated");
     }
 }
 
@@ -97,7 +96,7 @@ async fn a_reset_of_the_upstream_is_passed_on_after_the_bytes_before_it() {
         let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut upstream, b"some").await;
         let mut some = [0; 4];
-        soon("it comes", stream.read_exact(&mut some)).await.expect("read");
+        soon("data arrives", stream.read_exact(&mut some)).await.expect("read");
         upstream.set_zero_linger().expect("set");
         drop(upstream);
         let error = expect_reset(read_all(&mut stream).await);
@@ -117,7 +116,7 @@ async fn a_stream_that_is_dropped_early_resets_the_upstream() {
         let (mut stream, mut upstream) = setup.connect_by(&callee).await;
         write(&mut stream, b"some").await;
         let mut some = [0; 4];
-        soon("it comes", upstream.read_exact(&mut some)).await.expect("read");
+        soon("data arrives", upstream.read_exact(&mut some)).await.expect("read");
         drop(stream);
         expect_reset(read_all(&mut upstream).await);
     }
@@ -155,7 +154,7 @@ async fn a_lost_agent_node_or_caller_resets_both_ends_and_neither_sees_fin() {
         let (mut stream, mut upstream) = setup.connect().await;
         write(&mut stream, b"some").await;
         let mut some = [0; 4];
-        soon("it comes", upstream.read_exact(&mut some)).await.expect("read");
+        soon("data arrives", upstream.read_exact(&mut some)).await.expect("read");
         let ForwardSetup { node, agent, caller, .. } = setup;
         match lost {
             "agent" => drop(agent),
@@ -176,11 +175,11 @@ async fn a_lost_peer_is_detected_while_no_one_reads_and_buffers_are_full() {
         let chunk = vec![7; 64 << 10];
         while upstream.write_all(&chunk).await.is_ok() {}
     });
-    // It stands still when every window is full; nobody here reads.
+    // It blocks when every window is full; nothing here reads.
     let cut_off = stream.cut_off();
     crate::world::until("the agent is busy", || setup.node.agents()[0].calls_in_flight == 1).await;
     setup.node.agent("warehouse").handle().expect("a name").disconnect();
-    let status = soon("the cut is seen", cut_off).await;
+    let status = soon("the loss is detected", cut_off).await;
     assert_eq!(
         (status.code(), status.outcome()),
         (Code::Unavailable, Outcome::Unknown),
@@ -198,7 +197,7 @@ async fn pair() -> (TcpStream, TcpStream) {
     (near.expect("connected"), far.expect("accepted").0)
 }
 
-/// A connection whose end here is joined with a socket, of which the other end is given.
+/// A connection whose local end is relayed to a socket; returns the other end of that socket.
 async fn relayed(
     setup: &ForwardSetup,
 ) -> (TcpStream, TcpStream, crate::world::Background<Result<[u64; 2], dialback::Status>>) {

@@ -1,8 +1,8 @@
-//! Enforces the layout: layers point downwards, dependencies stay in their modules, every file says
-//! what it is for and is used, comments are wrapped.
+//! Enforces the layout: layers point downwards, dependencies stay in their modules, every file
+//! starts with a doc line and is compiled, comments are wrapped.
 //!
-//! It reads text, not syntax: comments and strings are blanked. Tests inside a file are held to the
-//! layers like any other code; a whole file that is only compiled for tests may reach up, as the
+//! It reads text, not syntax: comments and strings are blanked. Tests inside a file obey the layers
+//! like other code; a file that is only compiled for tests may use upper layers, as the handshakes
 //! tests of tls do for certificates.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 /// Paths below the root of the project, with their text.
 type Tree = BTreeMap<String, String>;
 
-/// Who may name a dependency: places are starts of paths.
+/// The paths that may name a dependency, as prefixes.
 struct Room {
     word: &'static str,
     places: &'static [&'static str],
@@ -26,7 +26,7 @@ const ROOMS: &[Room] = &[
     Room { word: "rustls", places: &["src/tls/"] },
     Room { word: "webpki", places: &["src/tls/"] },
     Room { word: "x509_parser", places: &["src/tls/"] },
-    // Plain types of DER; certs reads and writes what tls judges.
+    // Plain DER types; certs reads and writes the certificates that tls verifies.
     Room {
         word: "rustls_pki_types",
         places: &["src/tls/", "src/certs/", "src/link/peer_chain.rs"],
@@ -101,7 +101,7 @@ fn code(text: &str) -> String {
     out
 }
 
-/// How many `#` a raw string begins with, if one begins here.
+/// The number of `#` of a raw string that begins here, if one does.
 fn raw_string(text: &str) -> Option<usize> {
     let after = text.strip_prefix('r')?;
     let hashes = after.len() - after.trim_start_matches('#').len();
@@ -125,19 +125,19 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Where a word stands by itself.
+/// The positions of a whole word.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         !code[..*at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
     })
 }
 
-/// The word that a text begins with.
+/// The first word of a text.
 fn first_word(text: &str) -> &str {
     text.split(|c| !is_word(c)).next().unwrap_or_default()
 }
 
-/// The modules that a code names: `crate::x`, and each `x` of `crate::{x, y::z}`.
+/// The modules that code names: `crate::x`, and each `x` of `crate::{x, y::z}`.
 fn used_modules(code: &str) -> Vec<String> {
     let mut used = Vec::new();
     for at in words(code, "crate") {
@@ -148,7 +148,7 @@ fn used_modules(code: &str) -> Vec<String> {
         let is_macro = code[..at].ends_with('$');
         let path = path.trim_start();
         let word = first_word(path);
-        // Exported macros stand at the front door, whoever writes them.
+        // Exported macros are at the crate root, whichever module defines them.
         let is_call_of_macro = path[word.len()..].starts_with('!');
         match path.strip_prefix('{') {
             Some(group) => used.extend(members(group)),
@@ -199,7 +199,7 @@ fn module_of(path: &str) -> Option<&str> {
     (name != "lib").then_some(name)
 }
 
-/// Whether the file's own `mod` stands under `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
+/// Returns true if the `mod` of the file has `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
 fn is_for_tests(tree: &Tree, path: &str) -> bool {
     let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
     let (dir, name) = module.rsplit_once('/').expect("a directory");
@@ -239,7 +239,7 @@ fn layer_faults(tree: &Tree) -> Vec<String> {
     faults
 }
 
-/// Blanks `quinn::crypto::rustls`, a path of quinn's, written out or in a group.
+/// Blanks `quinn::crypto::rustls`, a path inside quinn, written out or in a group.
 fn without_quinns_rustls(code: &str) -> String {
     code.replace("crypto::rustls", "crypto::______")
 }
@@ -263,8 +263,8 @@ fn room_faults(tree: &Tree) -> Vec<String> {
     faults
 }
 
-/// Whether code names the crate, as in `quinn::x` or `use quinn;`, and not a variable or a field of
-/// that name.
+/// Returns true if code names the crate, as in `quinn::x` or `use quinn;`, and not a variable or a
+/// field of that name.
 fn names_crate(code: &str, word: &str) -> bool {
     words(code, word).any(|at| {
         let (before, after) = (code[..at].trim_end(), code[at + word.len()..].trim_start());
@@ -289,7 +289,7 @@ fn first_line_faults(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Files that no `mod` leads to.
+/// Files without a `mod` line.
 fn orphan_faults(tree: &Tree) -> Vec<String> {
     let is_root = |path: &str| {
         path == "src/lib.rs" || path.ends_with("/main.rs") || path.starts_with("src/bin/")
@@ -399,7 +399,7 @@ fn public_error_enums_are_non_exhaustive() {
     check(exhaustive_error_faults, "src/low.rs", offends, passes);
 }
 
-/// The columns of a comment at most. Code, tables and single long words stand as they are.
+/// The maximum width of a comment. Code, tables and single long words are exempt.
 const COMMENT_COLUMNS_MAX: usize = 100;
 
 fn comment_faults(tree: &Tree) -> Vec<String> {
@@ -441,7 +441,7 @@ fn every_file_is_compiled_and_every_test_is_run() {
     check_none(&orphan_faults(&project()));
 }
 
-// That each rule catches its offender, and lets its good twin pass.
+// Each rule catches a violation and accepts the corresponding valid code.
 
 const LIB: &str = "//! The crate.\n// mod ghost;\n\
     #[cfg(feature = \"x\")]\npub mod top;\nmod middle;\nmod link;\nmod low;\npub use low::{A};\n";

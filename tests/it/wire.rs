@@ -1,5 +1,4 @@
-//! What real parties send and take, byte for byte, against `tests/data/wire` and
-//! `docs/protocol.md`.
+//! The bytes that real peers send and accept, against `tests/data/wire` and `docs/protocol.md`.
 
 use crate::raw_peer::{self, Issuer, RawLink, RawListener, RawStream, Settings, StreamEnd, soon};
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// A file of `tests/data/wire`: bytes, and places where any byte may stand.
+/// A file of `tests/data/wire`: bytes, with wildcards for any byte.
 struct Golden {
     name: &'static str,
     bytes: Vec<Option<u8>>,
@@ -35,7 +34,7 @@ impl Golden {
         Self { name, bytes }
     }
 
-    /// The bytes, with something in the free places.
+    /// The bytes, with something in place of the wildcards.
     fn filled(&self) -> Vec<u8> {
         self.bytes.iter().map(|byte| byte.unwrap_or(0x37)).collect()
     }
@@ -54,14 +53,14 @@ impl Golden {
     }
 }
 
-/// What comes next on a stream is this file.
-async fn comes(stream: &mut RawStream, name: &'static str) {
+/// The next bytes on a stream are this file.
+async fn expect_next(stream: &mut RawStream, name: &'static str) {
     let golden = Golden::read(name);
     golden.check(&stream.bytes(golden.bytes.len()).await);
 }
 
-/// The rest of a stream is this file, and then its end.
-async fn comes_whole(stream: &mut RawStream, name: &'static str) {
+/// The rest of a stream is this file, followed by its end.
+async fn expect_whole(stream: &mut RawStream, name: &'static str) {
     Golden::read(name).check(&stream.all().await);
 }
 
@@ -89,18 +88,18 @@ async fn node(issuer: &Issuer) -> Node {
         .expect("a node")
 }
 
-/// A raw agent that has said what the golden files say, and heard it.
+/// A raw agent that has sent and received the golden files.
 async fn golden_agent(issuer: &Issuer, node: &Node) -> (RawLink, RawStream) {
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/warehouse")).await;
     let mut control = link.open().await;
     send(&mut control, "hello-agent").await;
-    comes(&mut control, "welcome-agent").await;
+    expect_next(&mut control, "welcome-agent").await;
     send(&mut control, "register").await;
-    comes(&mut control, "registered").await;
+    expect_next(&mut control, "registered").await;
     (link, control)
 }
 
-/// A raw node with a real agent that has said what the golden files say.
+/// A raw node with a real agent that has sent the golden files.
 async fn golden_node(issuer: &Issuer, service: Service) -> (Agent, RawLink, RawStream) {
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
@@ -110,9 +109,9 @@ async fn golden_node(issuer: &Issuer, service: Service) -> (Agent, RawLink, RawS
         .expect("an agent");
     let link = listener.accept().await;
     let mut control = link.accept().await;
-    comes(&mut control, "hello-agent").await;
+    expect_next(&mut control, "hello-agent").await;
     send(&mut control, "welcome-agent").await;
-    comes(&mut control, "register").await;
+    expect_next(&mut control, "register").await;
     send(&mut control, "registered").await;
     (agent, link, control)
 }
@@ -144,18 +143,18 @@ async fn a_service_description_is_sent_as_the_golden_bytes_and_listed() {
         .start()
         .expect("an agent");
     let mut control = listener.accept().await.accept().await;
-    comes(&mut control, "hello-agent").await;
+    expect_next(&mut control, "hello-agent").await;
     send(&mut control, "welcome-agent").await;
-    comes(&mut control, "register-described").await;
+    expect_next(&mut control, "register-described").await;
 
     let node = node(&issuer).await;
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("agent/warehouse")).await;
     let mut control = link.open().await;
     send(&mut control, "hello-agent").await;
-    comes(&mut control, "welcome-agent").await;
+    expect_next(&mut control, "welcome-agent").await;
     send(&mut control, "register-described").await;
-    comes(&mut control, "registered").await;
-    let directory = node.directory_for(&"caller/ops".parse().expect("a party"));
+    expect_next(&mut control, "registered").await;
+    let directory = node.directory_for(&"caller/ops".parse().expect("a peer name"));
     let [service] = &directory.services[..] else { panic!("{directory:?}") };
     let method = &service.methods[0];
     assert_eq!((&service.description[..], &method.description[..]), ("For greeting.", "Greets."));
@@ -170,12 +169,12 @@ async fn a_node_and_an_agent_exchange_the_golden_bytes() {
     let issuer = Issuer::new();
     let node = node(&issuer).await;
     let (link, mut control) = golden_agent(&issuer, &node).await;
-    // What is passed over, and the heartbeat behind it.
+    // Ignored frames, and the heartbeat after them.
     send(&mut control, "reserved").await;
     send(&mut control, "optional").await;
     send(&mut control, "ping").await;
-    comes(&mut control, "pong").await;
-    // A call by a real caller, by way of the real node.
+    expect_next(&mut control, "pong").await;
+    // A call by a real caller through the real node.
     let caller = Caller::connect(node.local_addr().to_string(), issuer.credentials("caller/ops"))
         .await
         .expect("a caller");
@@ -190,7 +189,7 @@ async fn a_node_and_an_agent_exchange_the_golden_bytes() {
         let call = call.timeout(Duration::from_secs(5)).raw();
         let answered = async {
             let mut stream = link.accept().await;
-            comes_whole(&mut stream, "request-node").await;
+            expect_whole(&mut stream, "request-node").await;
             send(&mut stream, reply).await;
             stream.finish();
             stream
@@ -216,18 +215,18 @@ async fn a_real_agent_sends_the_golden_bytes_and_answers_golden_requests() {
     soon("registration", agent.registered(1)).await;
     send(&mut control, "reserved").await;
     send(&mut control, "ping").await;
-    comes(&mut control, "pong").await;
+    expect_next(&mut control, "pong").await;
     let mut stream = link.open().await;
     send(&mut stream, "request-node").await;
     stream.finish();
-    comes_whole(&mut stream, "reply").await;
-    // An optional frame may stand anywhere.
+    expect_whole(&mut stream, "reply").await;
+    // An optional frame may occur anywhere.
     let mut stream = link.open().await;
     send(&mut stream, "optional").await;
     send(&mut stream, "request-node").await;
     send(&mut stream, "optional").await;
     stream.finish();
-    comes_whole(&mut stream, "reply").await;
+    expect_whole(&mut stream, "reply").await;
 }
 
 #[tokio::test]
@@ -241,11 +240,11 @@ async fn statuses_of_a_real_agent_are_the_golden_bytes() {
         stream.finish();
         stream
     };
-    comes_whole(&mut ask("HelloService/Bye", "x").await, "status-refused").await;
-    comes_whole(&mut ask("HelloService/Hello", "nobody").await, "status-app-error").await;
+    expect_whole(&mut ask("HelloService/Bye", "x").await, "status-refused").await;
+    expect_whole(&mut ask("HelloService/Hello", "nobody").await, "status-app-error").await;
 }
 
-/// A handler that answers with metadata on both sides of its message.
+/// A handler that answers with metadata before and after its message.
 struct WithMetadata;
 
 impl Handler for WithMetadata {
@@ -271,7 +270,7 @@ async fn metadata_around_a_reply_is_the_golden_bytes() {
     let mut stream = link.open().await;
     send(&mut stream, "request-node").await;
     stream.finish();
-    comes_whole(&mut stream, "reply-metadata").await;
+    expect_whole(&mut stream, "reply-metadata").await;
 }
 
 #[tokio::test]
@@ -281,7 +280,7 @@ async fn a_node_welcomes_and_answers_a_caller_with_the_golden_bytes() {
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/ops")).await;
     let mut control = link.open().await;
     send(&mut control, "hello-caller").await;
-    comes(&mut control, "welcome-caller").await;
+    expect_next(&mut control, "welcome-caller").await;
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(node.local_addr().to_string())
         .serve(hello_service())
@@ -292,7 +291,7 @@ async fn a_node_welcomes_and_answers_a_caller_with_the_golden_bytes() {
         let mut stream = link.open().await;
         send(&mut stream, request).await;
         stream.finish();
-        comes_whole(&mut stream, "reply").await;
+        expect_whole(&mut stream, "reply").await;
     }
 }
 
@@ -303,7 +302,7 @@ async fn a_real_caller_sends_the_golden_bytes() {
     let linked = async {
         let link = listener.accept().await;
         let mut control = link.accept().await;
-        comes(&mut control, "hello-caller").await;
+        expect_next(&mut control, "hello-caller").await;
         send(&mut control, "welcome-caller").await;
         (link, control)
     };
@@ -322,7 +321,7 @@ async fn a_real_caller_sends_the_golden_bytes() {
     for (call, request) in [(call(), "request-caller"), (full, "request-full")] {
         let answered = async {
             let mut stream = link.accept().await;
-            comes_whole(&mut stream, request).await;
+            expect_whole(&mut stream, request).await;
             send(&mut stream, "reply").await;
             stream.finish();
             stream
@@ -363,8 +362,8 @@ async fn a_stopping_node_sends_the_golden_bytes() {
     let (link, mut control) = golden_agent(&issuer, &node).await;
     let stopping = node.shutdown();
     let other_side = async {
-        comes(&mut control, "drain").await;
-        comes(&mut control, "goodbye").await;
+        expect_next(&mut control, "drain").await;
+        expect_next(&mut control, "goodbye").await;
         link.connection.close(0x40u32.into(), b"all is here");
     };
     tokio::join!(stopping, other_side);
@@ -378,12 +377,12 @@ async fn a_stopping_agent_sends_the_golden_bytes() {
     let mut stream = link.open().await;
     send(&mut stream, "request-node").await;
     stream.finish();
-    comes_whole(&mut stream, "reply").await;
+    expect_whole(&mut stream, "reply").await;
     let other_side = async {
-        comes(&mut control, "unregister").await;
+        expect_next(&mut control, "unregister").await;
         send(&mut control, "unregistered").await;
-        comes(&mut control, "drain-agent").await;
-        comes(&mut control, "goodbye-agent").await;
+        expect_next(&mut control, "drain-agent").await;
+        expect_next(&mut control, "goodbye-agent").await;
         link.connection.close(0x40u32.into(), b"all is here");
     };
     tokio::join!(agent.shutdown(), other_side);
@@ -395,13 +394,13 @@ async fn a_real_node_answers_a_draining_agent_with_the_golden_bytes() {
     let node = node(&issuer).await;
     let (link, mut control) = golden_agent(&issuer, &node).await;
     send(&mut control, "unregister").await;
-    comes(&mut control, "unregistered").await;
+    expect_next(&mut control, "unregistered").await;
     send(&mut control, "drain-agent").await;
     send(&mut control, "goodbye-agent").await;
     assert_eq!(link.closed().await, (0x40, "the agent stops".into()));
 }
 
-/// STREAM frames and what of the stream came in one piece: the frame cannot be in two datagrams, so
+/// STREAM frames, if the stream data arrived in one chunk: the frame cannot span two datagrams, so
 /// one frame is one datagram.
 async fn in_one_frame(link: &RawLink, stream: &mut RawStream, frames_before: u64) -> Bytes {
     let chunk = soon("a chunk", stream.recv.read_chunk(usize::MAX, true)).await;
@@ -412,8 +411,8 @@ async fn in_one_frame(link: &RawLink, stream: &mut RawStream, frames_before: u64
     bytes
 }
 
-/// A real agent asks far apart, so that no heartbeat is counted.
-fn quiet() -> Limits {
+/// A real agent sends PINGs far apart, so that no heartbeat is counted.
+fn no_heartbeat() -> Limits {
     Limits {
         heartbeat_every: Duration::from_secs(60),
         heartbeat_lost: Duration::from_secs(120),
@@ -421,8 +420,8 @@ fn quiet() -> Limits {
     }
 }
 
-// On one thread the transport runs when the writer is done, as it does on a busy machine; on
-// several it may send the FIN after.
+// On one thread the transport runs when the writer is done, as on a busy machine; on several it may
+// send the FIN later.
 #[tokio::test]
 async fn a_unary_request_of_32_bytes_is_sent_in_one_datagram() {
     let issuer = Issuer::new();
@@ -453,7 +452,7 @@ async fn a_unary_reply_of_32_bytes_is_sent_in_one_datagram() {
     let _agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(listener.address())
         .serve(hello_service())
-        .limits(quiet())
+        .limits(no_heartbeat())
         .start()
         .expect("an agent");
     let link = listener.accept().await;
@@ -475,7 +474,7 @@ async fn a_unary_reply_of_32_bytes_is_sent_in_one_datagram() {
     }
 }
 
-/// Two numbers for a number, and the double of each.
+/// Two numbers for each number, and the double of each.
 fn meter() -> Service {
     Service::new("Meter")
         .server_stream("Watch", |first: u64, mut replies: Outbound<u64>, _: Context| async move {
@@ -505,7 +504,7 @@ async fn a_node_requests_streams_with_the_golden_bytes() {
     let callee = caller.agent("warehouse").expect("a name");
     let answered = async |request| {
         let mut stream = link.accept().await;
-        comes_whole(&mut stream, request).await;
+        expect_whole(&mut stream, request).await;
         send(&mut stream, "reply-stream").await;
         stream.finish();
     };
@@ -515,7 +514,7 @@ async fn a_node_requests_streams_with_the_golden_bytes() {
     assert_eq!((replies.next().await, replies.next().await), (Some(Ok(2)), Some(Ok(4))));
     assert_eq!(replies.next().await, None);
     let opened = callee.tcp("db").timeout(TIMEOUT).into_future();
-    let talk = async {
+    let exchange = async {
         let mut stream = opened.await.expect("a connection");
         stream.write_all(b"ping").await.and(stream.shutdown().await).expect("written");
         let mut received = Vec::new();
@@ -523,7 +522,7 @@ async fn a_node_requests_streams_with_the_golden_bytes() {
     };
     let answered_by_bytes = async {
         let mut stream = link.accept().await;
-        // The caller speaks once it is connected.
+        // The caller sends once it is connected.
         let golden = Golden::read("request-tcp");
         let (begun, rest) = golden.bytes.split_at(golden.bytes.len() - 8);
         let name = "request-tcp";
@@ -534,7 +533,7 @@ async fn a_node_requests_streams_with_the_golden_bytes() {
         stream.send(&reply[2..]).await;
         stream.finish();
     };
-    let (received, ()) = tokio::join!(talk, answered_by_bytes);
+    let (received, ()) = tokio::join!(exchange, answered_by_bytes);
     assert_eq!(received, b"pong");
     let call = callee.bidirectional::<u64, u64>("Meter/Double").timeout(TIMEOUT);
     let (mut values, mut replies) = call.await.expect("a call");
@@ -553,7 +552,7 @@ struct Named;
 
 impl DynHandler for Named {
     fn call_boxed(self: std::sync::Arc<Self>, request: Request) -> ReplyFuture {
-        // A text of less than 24 bytes: its length is in its first byte.
+        // A text of less than 24 bytes: its first byte has its length.
         let name = request.meta.method.method().as_bytes();
         let text = [&[0x60 + u8::try_from(name.len()).expect("a short one")], name].concat();
         Box::pin(async move { Ok(Reply::new(text.into())) })
@@ -572,9 +571,9 @@ async fn a_fallback_service_is_registered_with_the_golden_bytes() {
         .expect("an agent");
     let link = listener.accept().await;
     let mut control = link.accept().await;
-    comes(&mut control, "hello-agent").await;
+    expect_next(&mut control, "hello-agent").await;
     send(&mut control, "welcome-agent").await;
-    comes(&mut control, "register-whole").await;
+    expect_next(&mut control, "register-whole").await;
     send(&mut control, "registered").await;
     soon("registration", agent.registered(1)).await;
 }
@@ -608,7 +607,7 @@ async fn a_node_sends_any_method_of_a_service_to_an_agent_with_a_fallback_for_it
     assert!(listed[0].methods[0].is_any(), "{listed:?}");
 }
 
-/// A raw node with a real agent that hosts [`meter`]: what it registers is not that of the golden
+/// A raw node with a real agent that hosts [`meter`], whose registration differs from the golden
 /// file.
 async fn golden_streams(issuer: &Issuer, db: TcpForward) -> (Agent, RawLink, RawStream) {
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
@@ -620,7 +619,7 @@ async fn golden_streams(issuer: &Issuer, db: TcpForward) -> (Agent, RawLink, Raw
         .expect("an agent");
     let link = listener.accept().await;
     let mut control = link.accept().await;
-    comes(&mut control, "hello-agent").await;
+    expect_next(&mut control, "hello-agent").await;
     send(&mut control, "welcome-agent").await;
     drop(control.expect(raw_peer::kind::REGISTER).await);
     send(&mut control, "registered").await;
@@ -644,11 +643,11 @@ async fn a_real_agent_answers_golden_streams() {
     assert_eq!(received, b"ping");
     accepted.write_all(b"pong").await.expect("written");
     drop(accepted);
-    comes_whole(&mut stream, "reply-tcp").await;
+    expect_whole(&mut stream, "reply-tcp").await;
     for request in ["request-server-stream", "request-bidirectional"] {
         let mut stream = link.open().await;
         send(&mut stream, request).await;
         stream.finish();
-        comes_whole(&mut stream, "reply-stream").await;
+        expect_whole(&mut stream, "reply-stream").await;
     }
 }

@@ -1,5 +1,5 @@
-//! What peers say, in the log and in the audit log: it stays in its line, steers no terminal, and
-//! is bounded.
+//! Text from peers in the log and in the audit log: it cannot break a line or control a terminal,
+//! and it is limited.
 
 use super::AuditLog;
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
 use dialback::{Agent, CloseCode, Code, Node, NodePolicy, Outcome};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-/// Ends a line, begins one of its own making, clears a terminal and turns the direction of what
-/// follows. `mark` finds it again.
+/// Ends a line, begins a forged one, clears a terminal and reverses the text direction. `mark`
+/// finds it again.
 fn evil(mark: &str) -> String {
     format!(
         "{mark}\n{{\"event\":\"link_up\",\"peer\":\"node/{mark}\"}}\r\n\x1b[2J\u{9b}31m\u{202e}\u{7f}\"\\"
@@ -27,16 +27,13 @@ fn check_plain(line: &str) {
     assert!(!line.contains(bad), "{line:?}");
 }
 
-/// Every line is one object, plain, and of an event that was asked for.
+/// Every line is one object, without control characters, and of a requested event.
 #[track_caller]
 fn check_audit_log(audit_log: &AuditLog) {
     for line in audit_log.text().lines() {
         check_plain(line);
         let line: serde_json::Value = serde_json::from_str(line).expect(line);
-        assert!(
-            line["time"].is_string() && line["by"].is_string(),
-            "a line that is not ours: {line}"
-        );
+        assert!(line["time"].is_string() && line["by"].is_string(), "a forged line: {line}");
     }
 }
 
@@ -57,7 +54,7 @@ async fn linked(issuer: &Issuer, node: &Node, peer: &str) -> (RawLink, crate::ra
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_from_a_dialler_cannot_break_a_line() {
-    // It records the log.
+    // Creating a world starts the log recorder.
     let (_world, issuer, audit_log) = (World::new(), Issuer::new(), AuditLog::default());
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
     let node = node.policy(NodePolicy::allow_all()).audit(audit_log.audit().with_calls(true));
@@ -78,11 +75,11 @@ async fn text_from_a_dialler_cannot_break_a_line() {
     link.connection.close(0x41u32.into(), evil("bad-close").as_bytes());
     audit_log.wait_for("link_down", &[("peer", "caller/raw")]).await;
     logged(&["caller/raw disconnected", "bad-close"]).await;
-    // A stranger that says something before it was welcomed.
+    // An unauthenticated client that sends something before it is welcomed.
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/early")).await;
     link.connection.close(0x41u32.into(), evil("bad-early").as_bytes());
     audit_log.wait_for("link_refused", &[("peer", "caller/early")]).await;
-    // A caller that calls what is no name.
+    // A caller that calls an invalid method name.
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
     for head in [Head::here(&evil("x/Y")), Head::agent("Echo/Echo", &evil("x"))] {
         let mut stream = link.open().await;
@@ -109,7 +106,7 @@ async fn text_from_a_node_cannot_break_a_line() {
     control.expect(kind::REGISTER).await;
     control.send(&registered(1)).await;
     soon("registration", agent.registered(1)).await;
-    // The caller is the node's word.
+    // The node names the caller.
     let mut stream = link.open().await;
     let head = Head::here("Echo/Echo").with(8, Cbor::text(&evil("bad-caller")));
     stream.send(&[head.frame(), message("x"), end()].concat()).await;
@@ -125,8 +122,8 @@ async fn text_from_a_node_cannot_break_a_line() {
     check_audit_log(&audit_log);
 }
 
-/// Calls so many different methods, all of which are refused; the log says some of it, the audit
-/// log all.
+/// Makes this many calls of different methods, all refused; the log has some of them, the audit log
+/// all.
 async fn check_many_methods(service: &'static str, count: usize) {
     let _turn = take_turn().await;
     let (world, audit_log) = (World::new(), AuditLog::default());

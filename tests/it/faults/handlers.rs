@@ -1,5 +1,5 @@
-//! Handlers that misbehave: they panic, block their thread, or spin. Only their own call fails, and
-//! its place comes back.
+//! Handlers that panic, block their thread, or spin. Only their own call fails, and its permit is
+//! returned.
 
 use crate::world::{
     Baseline, IsolatedRuntime, Stage, World, attached, check_status, soon, spawn, until,
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// Holds the threads of its handlers until it is let go.
+/// Blocks the threads of its handlers until it is released.
 #[derive(Clone, Default)]
 struct Bad {
     is_let_go: Arc<AtomicBool>,
@@ -29,23 +29,23 @@ impl Bad {
             .method("Block", move |(): (), _: Context| {
                 let block = block.clone();
                 async move {
-                    // In its first poll it would now and then hold what its own call has just
-                    // woken: see docs/calls.md.
+                    // In its first poll it would sometimes block the task that its own call has
+                    // just woken: see docs/calls.md.
                     tokio::task::yield_now().await;
-                    block.until_let_go(|| std::thread::sleep(Duration::from_millis(5)))
+                    block.block_until_released(|| std::thread::sleep(Duration::from_millis(5)))
                 }
             })
             .method("Spin", move |(): (), _: Context| {
                 let spin = spin.clone();
                 async move {
                     tokio::task::yield_now().await;
-                    spin.until_let_go(std::hint::spin_loop)
+                    spin.block_until_released(std::hint::spin_loop)
                 }
             })
-            .method("Panic", |(): (), _: Context| async move { on_purpose() })
+            .method("Panic", |(): (), _: Context| async move { panic_on_purpose() })
     }
 
-    fn until_let_go(&self, meanwhile: impl Fn()) -> Result<(), Status> {
+    fn block_until_released(&self, meanwhile: impl Fn()) -> Result<(), Status> {
         self.running.fetch_add(1, SeqCst);
         while !self.is_let_go.load(SeqCst) {
             meanwhile();
@@ -56,12 +56,12 @@ impl Bad {
 }
 
 #[expect(clippy::panic, reason = "that is what the method is for")]
-fn on_purpose() -> Result<(), Status> {
+fn panic_on_purpose() -> Result<(), Status> {
     panic!("a handler panics on purpose")
 }
 
-/// One such call beside others: the others are answered while it misbehaves, it alone fails, and
-/// its place comes back, on the agent too.
+/// One such call next to others: the others are answered while it misbehaves, only it fails, and
+/// its permit is returned, on the agent too.
 async fn check(method: &'static str, code: Code) {
     const PERMITS: usize = 4;
     let (world, stage, bad) = (World::new(), Stage::default(), Bad::default());
@@ -94,7 +94,7 @@ async fn check(method: &'static str, code: Code) {
         until("the handler has ended", || bad.running.load(SeqCst) == 0).await;
         baseline.wait_until_restored(&node).await;
     }
-    // All places of the agent are free: so many are in its handlers at once.
+    // All permits of the agent are free: that many handlers run at once.
     let held: Vec<_> = (0..PERMITS)
         .map(|n| spawn(local.call::<String>("Stage/Hold", &format!("{n}")).into_future()))
         .collect();

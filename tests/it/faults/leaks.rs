@@ -1,16 +1,16 @@
-//! Many calls and many links, one after the other, in a process of their own: no place, task, file
-//! or memory is lost on the way.
+//! Many calls and many links, one after the other, in their own process: no permit, task, file or
+//! memory leaks.
 
 use crate::world::{Baseline, Memory, Setup, run_in_own_process, soon, spawn};
 use dialback::{Caller, Credentials, Status};
 use serde_bytes::{ByteBuf, Bytes};
 use std::net::SocketAddr;
 
-/// What allocators may have set aside for threads that came late.
+/// The memory that allocators may have reserved for threads that started late.
 const RESERVED_KIB_MAX: u64 = 256 * 1_024;
 
-/// Does something so often, and looks whether memory in use has grown since a tenth of it was done,
-/// and anything else since the start.
+/// Repeats an operation and checks that memory in use has not grown since a tenth of the
+/// repetitions, and anything else since the start.
 async fn check_drift(
     setup: &Setup,
     times: usize,
@@ -35,7 +35,7 @@ fn ten_thousand_calls_leave_nothing_behind() {
     run_in_own_process("faults::leaks::ten_thousand_calls_leave_nothing_behind", async {
         let setup = Setup::open().await;
         let ways = setup.callees();
-        // Half a kilobyte lost a call would be more.
+        // A leak of half a kilobyte per call would be more.
         check_drift(&setup, 10_000, 4 * 1_024, async |n| {
             let call = ways[n % 2].1.call::<ByteBuf>("Stage/Echo", Bytes::new(b"x"));
             assert!(call.await.is_ok(), "call {n}");
@@ -44,7 +44,7 @@ fn ten_thousand_calls_leave_nothing_behind() {
     });
 }
 
-/// Links that are made and left side by side, because leaving one means waiting for the peer.
+/// Links that are made and closed concurrently, because closing one waits for the peer.
 const WORKERS: usize = 20;
 
 #[test]
@@ -52,14 +52,14 @@ fn a_thousand_links_leave_nothing_behind() {
     run_in_own_process("faults::leaks::a_thousand_links_leave_nothing_behind", async {
         let setup = Setup::open().await;
         let (at, credentials) = (setup.node.local_addr(), setup.world.credentials("caller/other"));
-        // Room for one round of parties that were not yet heard to leave, each with a buffer of 3
-        // MiB into which quinn receives: how many of them there are when the memory is read is
-        // chance. A connection lost with every link would be more.
+        // Room for one round of peers whose close was not received yet, each with a receive buffer
+        // of quinn of 3 MiB; their number at the measurement is random. A leaked connection per
+        // link would be more.
         check_drift(&setup, 1_000 / WORKERS, WORKERS as u64 * 3 * 1_024, async |n| {
             let workers: [_; WORKERS] =
-                std::array::from_fn(|_| spawn(come_and_go(at, credentials.clone())));
+                std::array::from_fn(|_| spawn(open_and_close(at, credentials.clone())));
             for worker in workers {
-                soon("a link comes and goes", worker)
+                soon("a link opens and closes", worker)
                     .await
                     .unwrap_or_else(|fault| panic!("{n}: {fault}"));
             }
@@ -68,8 +68,8 @@ fn a_thousand_links_leave_nothing_behind() {
     });
 }
 
-/// Links, calls and leaves.
-async fn come_and_go(at: SocketAddr, credentials: Credentials) -> Result<(), Status> {
+/// Links, calls and closes.
+async fn open_and_close(at: SocketAddr, credentials: Credentials) -> Result<(), Status> {
     let caller = Caller::builder(credentials).node(at.to_string()).connect().await;
     let caller = caller.map_err(|fault| fault.to_status())?;
     let callee = caller.agent("warehouse").expect("a name");

@@ -1,5 +1,5 @@
-//! Frames that claim to be large: whoever only claims costs no memory. In a process of its own, or
-//! nobody could tell whose it is.
+//! Frames that claim to be large: a claim alone costs no memory. The tests run in their own
+//! process, so that its memory belongs to them.
 
 use crate::{
     raw_peer::{Cbor, Head, Issuer, RawLink, end, frame, header, hello, kind},
@@ -8,15 +8,15 @@ use crate::{
 use dialback::{Context, Node, NodePolicy, Service};
 use serde_bytes::ByteBuf;
 
-/// As large as the default allows.
+/// As large as the default limits allow.
 const CLAIMED: u64 = 4 << 20;
 
 const STREAMS: usize = 100;
 
-/// What a hundred calls with a kilobyte each may take: two messages of the size that each claims.
+/// The memory that a hundred calls with a kilobyte each may take: two messages of the claimed size.
 const GROWTH_KIB_MAX: u64 = 8 * 1_024;
 
-/// And what allocators may set aside without using it: far below what is claimed in all.
+/// The memory that allocators may reserve without using it: far below the sum of all claims.
 const RESERVED_KIB_MAX: u64 = 128 * 1_024;
 
 #[test]
@@ -46,7 +46,7 @@ fn a_hundred_frames_that_claim_four_mebibytes_and_stop_reserve_no_memory() {
             stream.send(&[claim, vec![0; 1_024]].concat()).await;
             streams.push(stream);
         }
-        // A call that is answered comes after all that was sent before it.
+        // A call that is answered arrives after all data that was sent before it.
         let mut last = link.open().await;
         let message = frame(kind::MESSAGE, &Cbor::Bytes(vec![7]).encode());
         last.send(&[Head::here("Scale/Weigh").frame(), message, end()].concat()).await;

@@ -1,4 +1,5 @@
-//! Many agents that were all sent away at the same moment: all come back, and nobody else notices.
+//! Many agents that are disconnected at the same moment: all reconnect, and no other peer is
+//! affected.
 
 use crate::world::{Background, Baseline, Stage, World, attached, spawn, take_turn};
 use dialback::{Agent, Callee, Node};
@@ -11,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Since when each agent is attached; those who are not are left out.
+/// The time since which each agent is attached; detached agents are omitted.
 fn attached_since(node: &Node) -> BTreeMap<String, u64> {
     let attached = node.agents().into_iter().filter(|agent| agent.attached);
     attached.map(|agent| (agent.name, agent.since_ms)).collect()
 }
 
-/// Waits for a state of the whole crowd. It is looked at when somebody has come or gone.
+/// Waits for a state of all agents. It is checked whenever an agent attaches or detaches.
 async fn within(time: Duration, what: &str, node: &Node, holds: impl Fn() -> bool) {
     let mut events = node.events();
     let held = async {
@@ -29,7 +30,7 @@ async fn within(time: Duration, what: &str, node: &Node, holds: impl Fn() -> boo
     assert!(in_time.is_ok(), "it did not happen within {time:?} that {what}");
 }
 
-/// Calls somebody who is not concerned, one call after the other.
+/// Calls an unaffected agent, one call after the other.
 struct Bystander {
     is_over: Arc<AtomicBool>,
     calling: Background<(usize, Duration)>,
@@ -43,8 +44,8 @@ impl Bystander {
             let (mut calls, mut longest) = (0, Duration::ZERO);
             while !over.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                let call = callee.call::<String>("Stage/Note", &format!("beside-{calls}"));
-                call.await.expect("a call beside the crowd");
+                let call = callee.call::<String>("Stage/Note", &format!("other-{calls}"));
+                call.await.expect("a call of the unaffected agent");
                 (calls, longest) = (calls + 1, longest.max(began.elapsed()));
             }
             (calls, longest)
@@ -70,7 +71,7 @@ async fn check_mass_reconnect(size: usize, time: Duration) {
     let (baseline, before) = (Baseline::measure(), attached_since(&node));
     let quiet = node.agent("quiet").handle().expect("a name");
     let quiet: &Callee = quiet.as_ref();
-    let beside = Bystander::start(quiet.clone());
+    let bystander = Bystander::start(quiet.clone());
     let began = Instant::now();
     for agent in &all {
         node.agent(agent.name().as_str()).handle().expect("a name").disconnect();
@@ -82,12 +83,12 @@ async fn check_mass_reconnect(size: usize, time: Duration) {
     })
     .await;
     let took = began.elapsed();
-    let (calls, longest) = beside.stop().await;
+    let (calls, longest) = bystander.stop().await;
     println!(
-        "{size} agents were back after {took:?}; {calls} calls beside them, the longest {longest:?}"
+        "{size} agents had reconnected after {took:?}; {calls} calls next to them, the longest {longest:?}"
     );
     assert!(calls > 0);
-    assert_eq!(stage.all_runs(), calls, "each call beside the crowd ran once");
+    assert_eq!(stage.all_runs(), calls, "each call of the unaffected agent ran once");
     baseline.wait_until_restored(&node).await;
 }
 

@@ -1,4 +1,4 @@
-//! Bad paths: what is lost, late, doubled, changed or cut on the way costs time and nothing else.
+//! Bad paths: packets that are lost, late, duplicated, corrupted or blocked cost only time.
 
 use crate::world::{
     Background, Baseline, Burst, Dead, Oracle, PathConditions, PathStats, Relay, Rng, Stage, World,
@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-/// Within this every call of the row has to succeed.
+/// Every call of the row has to succeed within this time.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Longer than any handshake takes on a bad path. Lost handshakes are tried again.
+/// Longer than any handshake takes on a bad path. Failed handshakes are retried.
 const WAIT_MAX: Duration = Duration::from_secs(150);
 
 /// Node, agent and caller, with the path between the node and both of the others.
@@ -45,11 +45,11 @@ async fn path_setup(conditions: PathConditions) -> PathSetup {
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();
     let ways = [local.clone(), caller.agent("warehouse").expect("a name")];
-    // Both ways have been gone: the node may start its part of a link a moment after the other side
-    // knows of it.
+    // Both directions have been used: the node may start its part of a link a moment after the
+    // other side knows of it.
     for way in &ways {
         let call = way.call::<ByteBuf>("Stage/Echo", &ByteBuf::new()).timeout(DEADLINE);
-        soon("the way is open", call.into_future()).await.expect("an echo");
+        soon("the path is open", call.into_future()).await.expect("an echo");
     }
     let (oracle, baseline) = (Arc::default(), Baseline::measure());
     PathSetup {
@@ -66,7 +66,7 @@ async fn path_setup(conditions: PathConditions) -> PathSetup {
 }
 
 impl PathSetup {
-    /// Starts one transfer of so many bytes there and back, which has to succeed and to come back
+    /// Starts one transfer of this many bytes there and back, which has to succeed and return
     /// unchanged.
     fn transfer(&self, number: usize, bytes: usize) -> Background<()> {
         let (id, bytes) = (format!("transfer-{number}"), pseudo_random_bytes(number, bytes));
@@ -75,24 +75,24 @@ impl PathSetup {
         spawn(async move {
             let copy = oracle.watch(&id, call).await;
             // Not `assert_eq`, which would print them.
-            assert!(copy.expect("a transfer") == bytes, "{id} came back changed");
+            assert!(copy.expect("a transfer") == bytes, "{id} was returned changed");
         })
     }
 
-    /// So many at once, half of them each way.
+    /// This many concurrent transfers, half of them for each callee.
     async fn transfers(&self, count: usize, bytes: usize) {
         let transfers: Vec<_> = (0..count).map(|number| self.transfer(number, bytes)).collect();
         self.all_succeed(transfers).await;
     }
 
-    /// All succeed, each ran once, and nothing is left of them.
+    /// All succeed, each ran once, and nothing remains.
     async fn all_succeed(&self, transfers: Vec<Background<()>>) {
         for transfer in transfers {
             soon("a transfer ends", transfer).await;
         }
         self.oracle.verify(&self.stage.ledger()).expect_true();
-        // A dialling side that hears nothing for long takes a new socket, for which the relay has a
-        // task.
+        // A dialling side that receives nothing for long opens a new socket, for which the relay
+        // has a task.
         let new_sockets = self.path.stats().diallers.load(Relaxed) - 2;
         self.baseline.with_more_tasks(new_sockets).wait_until_restored(&self.node).await;
         println!("{:?}", self.path.stats());
@@ -105,7 +105,7 @@ fn pseudo_random_bytes(number: usize, bytes: usize) -> ByteBuf {
     ByteBuf::from(bytes.collect::<Vec<u8>>())
 }
 
-/// The handshakes in this weather, and small transfers when it is over.
+/// Handshakes under these conditions, and small transfers afterwards.
 async fn check_handshake(conditions: PathConditions) {
     let setup = path_setup(conditions).await;
     setup.path.conditions(Default::default()).await;
@@ -162,7 +162,7 @@ async fn transfers_are_intact_on_a_path_dead_two_seconds_of_every_seven() {
         ..PathConditions::default()
     })
     .await;
-    // Whenever it began, two dead times are among them.
+    // Whenever it began, two dead times fall into it.
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     let mut transfers = Vec::new();
     for number in 0..150 {
@@ -181,8 +181,8 @@ async fn transfers_are_intact_with_750_ms_delay_each_way() {
         .await;
 }
 
-/// A call that is in flight all the time, and many short ones, while the agent gets another port
-/// again and again: none fails, and all is one link.
+/// One long call and many short ones while the agent's port changes repeatedly: none fails, and the
+/// link stays the same.
 async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_new_socket: bool) {
     const CALL_EVERY: Duration = Duration::from_millis(20);
     let (world, stage, oracle) = (World::new(), Stage::default(), Arc::new(Oracle::default()));
@@ -222,7 +222,7 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_n
     let after = node.agents();
     assert_eq!(after[0].since_ms, before[0].since_ms, "it was another link");
     assert_ne!(after[0].address, before[0].address, "it was the same address");
-    // An agent that hears nothing for two seconds after a PING takes a new socket, for which the
+    // An agent that receives nothing for two seconds after a PING opens a new socket, for which the
     // relay has a task.
     let new_sockets = path.stats().diallers.load(Relaxed) - 1;
     assert!(!takes_new_socket || new_sockets > 0, "it sends from the same socket");

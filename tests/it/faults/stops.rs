@@ -1,5 +1,5 @@
-//! Agents that stop in good order under load, over paths that lose, double and reorder packets:
-//! what did not run is told as not executed, but for one in a thousand.
+//! Agents that drain under load, over paths that lose, duplicate and reorder packets: calls that
+//! did not run are reported as not executed, except for one in a thousand.
 
 use crate::world::{
     Background, Ledger, Oracle, PathConditions, Relay, Stage, World, attached, seed, soon, spawn,
@@ -30,13 +30,13 @@ const CONDITIONS: PathConditions = PathConditions {
     dead: None,
 };
 
-/// Calls that are made at once, half of them by the node's own program.
+/// Concurrent calls, half of them by the node's own program.
 const AT_ONCE: usize = 40;
 
-/// Calls of one round that end before its agent is told to stop.
+/// Calls of one round that end before its agent is stopped.
 const BEFORE: usize = 120;
 
-/// What the askers were told, and the texts where it may have run.
+/// The outcomes that callers got, and the statuses of unknown ones.
 #[derive(Default)]
 struct Results {
     oracle: Oracle,
@@ -72,14 +72,14 @@ fn spawn_caller(
     })
 }
 
-/// One agent, from its start to its stop. Gives what ran.
+/// One agent, from its start to its stop. Returns its ledger.
 async fn round(world: &World, results: &Arc<Results>, number: u64) -> Ledger {
     let (node, stage) = (world.node().start().await.expect("a node"), Stage::default());
     let path = Relay::by_seed(node.local_addr(), [CONDITIONS; 2], seed() + number).await;
     let agent = attached(world.agent("warehouse", path.address()).serve(stage.service())).await;
     let caller = soon("a caller links", world.caller("ops", path.address()).connect()).await;
     let caller = caller.expect("a caller");
-    let handle = soon("the node knows it", node.agent("warehouse").connected()).await;
+    let handle = soon("the node registers it", node.agent("warehouse").connected()).await;
     let handle = handle.expect("a name");
     let local: &Callee = handle.as_ref();
     let remote = caller.agent("warehouse").expect("a name");
@@ -91,17 +91,18 @@ async fn round(world: &World, results: &Arc<Results>, number: u64) -> Ledger {
         })
         .collect();
     let has_begun = || results.ended.load(Ordering::Relaxed) >= before + BEFORE;
-    crate::world::until("calls are under way", has_begun).await;
+    crate::world::until("calls are in flight", has_begun).await;
     soon("the agent stops", agent.shutdown()).await;
     is_over.store(true, Ordering::Relaxed);
     for spawn_caller in callers {
-        soon("an asker ends", spawn_caller).await;
+        soon("a caller ends", spawn_caller).await;
     }
     soon("the node stops", node.shutdown()).await;
     stage.ledger()
 }
 
-/// So many calls at least; of them one in so many may be told as unknown although it did not run.
+/// Runs at least this many calls; one in `one_in` of them may be reported as unknown although it
+/// did not run.
 async fn check_stops(calls: usize, one_in: usize) {
     let _turn = take_turn().await;
     println!("DIALBACK_SEED={}", seed());
@@ -121,7 +122,10 @@ async fn check_stops(calls: usize, one_in: usize) {
         println!("{id}: {status}");
     }
     verdict.expect_true();
-    assert!(idle * one_in <= ended, "{idle} of {ended} calls were not told that they did not run");
+    assert!(
+        idle * one_in <= ended,
+        "{idle} of {ended} calls did not run and were reported as unknown"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

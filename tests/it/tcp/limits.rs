@@ -1,5 +1,5 @@
-//! Limits of forwarded connections: idle ones, places, deadlines, readers that stand still, and
-//! nodes that leave.
+//! Limits of forwarded connections: idle timeouts, permits, deadlines, paused readers, and draining
+//! nodes.
 
 use super::setup::{ForwardSetup, TcpUpstream, expect_reset, opened, read_all, status_of, write};
 use crate::{
@@ -23,13 +23,13 @@ async fn an_idle_connection_is_reset_after_its_timeout_and_an_active_one_is_not(
     let began = Instant::now();
     let (ended, ()) = tokio::join!(read_all(&mut idle), async {
         let mut byte = [0];
-        // The one end speaks, then the other: either direction counts.
+        // One end sends, then the other: either direction counts.
         while began.elapsed() < 4 * SHORT {
             write(&mut busy, b"x").await;
-            soon("it comes", busy_upstream.read_exact(&mut byte)).await.expect("read");
+            soon("data arrives", busy_upstream.read_exact(&mut byte)).await.expect("read");
             tokio::time::sleep(SHORT / 10).await;
             write(&mut busy_upstream, b"y").await;
-            soon("it comes", busy.read_exact(&mut byte)).await.expect("read");
+            soon("data arrives", busy.read_exact(&mut byte)).await.expect("read");
         }
     });
     let error = expect_reset(ended);
@@ -48,14 +48,14 @@ async fn the_idle_timeout_applies_when_the_caller_does_not_read() {
         let chunk = vec![7; 64 << 10];
         while upstream.write_all(&chunk).await.is_ok() {}
     });
-    let status = soon("it is cut off", cut_off).await;
+    let status = soon("it is closed", cut_off).await;
     assert_eq!((status.code(), status.outcome()), (Code::Aborted, Outcome::Unknown), "{status}");
     soon("the upstream is reset", filling).await;
-    until("its places are free again", || setup.node.agents()[0].calls_in_flight == 0).await;
+    until("its permits are returned", || setup.node.agents()[0].calls_in_flight == 0).await;
     drop(stream);
 }
 
-/// Longer than a stream of messages may stand still (`STALL_WAIT_MAX`), both ways.
+/// Longer than a message stream may stall (`STALL_WAIT_MAX`), in both directions.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes 12 s"]
 async fn a_reader_of_a_connection_may_pause_and_resume() {
@@ -70,7 +70,7 @@ async fn a_reader_of_a_connection_may_pause_and_resume() {
     let answering =
         spawn(async move { to_caller.write_all(&back).await.and(to_caller.shutdown().await) });
     tokio::time::sleep(Duration::from_secs(12)).await;
-    assert!(!sending.is_finished() && !answering.is_finished(), "nothing was held back");
+    assert!(!sending.is_finished() && !answering.is_finished(), "there was no back-pressure");
     let (here, there) = tokio::join!(read_all(&mut from_agent), read_all(&mut from_caller));
     assert!(here.expect("a clean end") == bytes && there.expect("a clean end") == bytes);
 }
@@ -90,7 +90,7 @@ async fn a_connection_holds_a_permit_as_long_as_it_is_open() {
     let status = check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
     assert!(status.message().contains("the limit of 2 calls in flight"), "{status}");
     drop(first);
-    until("its place is free", || setup.node.agents()[0].calls_in_flight == 1).await;
+    until("its permit is returned", || setup.node.agents()[0].calls_in_flight == 1).await;
     let (third, _third_upstream) = setup.connect().await;
     drop((second, third));
 }
@@ -139,12 +139,12 @@ async fn resets_of_open_connections_do_not_count_as_call_resets() {
     }
     let (_stream, _upstream) = setup.connect().await;
     drop(setup);
-    // The first thing that has happened to a link since then is the end of the town.
+    // The first event of a link since then is the end of the setup.
     let first = soon("something happens", linked.next()).await;
     assert!(!matches!(first, Some(NodeEvent::CallerLinked { .. })), "{first:?}");
 }
 
-/// A program's own end of a connection, which says so many bytes in one piece.
+/// The program's own end of a connection, which sends this many bytes in one chunk.
 struct Says(usize);
 
 impl Handler for Says {
@@ -215,7 +215,7 @@ async fn a_draining_node_lets_connections_end_and_resets_the_rest() {
     assert_eq!(read_all(&mut ends).await.expect("a clean end"), b"");
     expect_reset(read_all(&mut stays).await);
     expect_reset(read_all(&mut stays_upstream).await);
-    soon("the node has left", leaving).await;
+    soon("the node has closed", leaving).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

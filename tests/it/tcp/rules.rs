@@ -1,5 +1,5 @@
-//! Who may reach a forward: rules for methods open none, on the node and on the agent; and who
-//! learns of it.
+//! Access to forwards: rules for methods allow none, on the node and on the agent; and which
+//! callers see it.
 
 use super::setup::{TcpUpstream, opened};
 use crate::world::{World, attached, check_status, soon};
@@ -12,7 +12,7 @@ fn allow(method: &str) -> AllowRule {
     AllowRule::parse("ops", "warehouse", method).expect("a rule")
 }
 
-/// What becomes of a connection; the upstream sees one if and only if it was let through.
+/// The result of a connection; the upstream sees one if and only if it was allowed.
 async fn reaches(callee: &Callee, upstream: &TcpUpstream) -> Result<(), Status> {
     let stream = opened(callee.tcp("db")).await?;
     drop((stream, upstream.next().await));

@@ -1,4 +1,4 @@
-//! What the tests of forwards share: an upstream on loopback, and a town that leads there.
+//! Shared by the tests of forwards: an upstream on loopback, and a setup that forwards to it.
 
 use crate::world::{World, attached, soon};
 use dialback::{
@@ -11,7 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A listener that takes connections when the test says so.
+/// A listener that accepts connections on request of the test.
 pub(super) struct TcpUpstream(pub(super) TcpListener);
 
 impl TcpUpstream {
@@ -30,7 +30,7 @@ impl TcpUpstream {
     }
 }
 
-/// Everybody may call every method and every forward of TCP.
+/// Every caller may call every method and every TCP forward.
 pub(super) fn allow_all_with_tcp() -> NodePolicy {
     NodePolicy::allow_all().allow(AllowRule::parse("**", "**", "tcp:**").expect("a rule"))
 }
@@ -83,25 +83,25 @@ impl ForwardSetup {
     }
 }
 
-/// What became of a connection that was asked for.
+/// The result of opening a connection.
 pub(super) async fn opened(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
-    soon("the connection is there or not", call.into_future()).await
+    soon("the connection opens or fails", call.into_future()).await
 }
 
-/// All bytes up to the end.
+/// Reads to the end.
 pub(super) async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    soon("the bytes end", stream.read_to_end(&mut bytes)).await.map(|_| bytes)
+    soon("the stream ends", stream.read_to_end(&mut bytes)).await.map(|_| bytes)
 }
 
 pub(super) async fn write(stream: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) {
     soon("the bytes are written", stream.write_all(bytes)).await.expect("written");
 }
 
-/// That a connection was reset, and did not end.
+/// The connection was reset and did not end cleanly.
 #[track_caller]
 pub(super) fn expect_reset<T: std::fmt::Debug>(result: io::Result<T>) -> io::Error {
-    let error = result.expect_err("it ended as if nothing had happened");
+    let error = result.expect_err("it ended cleanly");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
     error
 }
