@@ -5,9 +5,9 @@
 use crate::{
     fair_queue::FairQueue,
     limits::{
-        HANDSHAKE_GRACE, HANDSHAKE_LOOK_EVERY, HANDSHAKE_TURN_WAIT_MAX, HANDSHAKES_UNPROVEN_MAX,
-        HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX, KNOCK_ADDRESSES_MAX,
-        KNOCKS_SAID_EVERY,
+        COUNTED_ADDRESSES_MAX, HANDSHAKE_CHECK_EVERY, HANDSHAKE_GRACE, HANDSHAKE_TURN_WAIT_MAX,
+        HANDSHAKES_UNPROVEN_MAX, HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX,
+        IGNORED_HANDSHAKES_LOG_EVERY,
     },
     prefixes::{Prefix, PrefixCounts, PrefixLimits, Width},
     rate_limit::{Buckets, LogLimiter, Pace},
@@ -97,16 +97,16 @@ impl<I: Incoming> HandshakeLimiter<I> {
     /// So many at once, and each address at this pace.
     pub(crate) fn new(at_once: usize, pace: Pace) -> Self {
         Self {
-            begun: Buckets::new(pace, KNOCK_ADDRESSES_MAX),
+            begun: Buckets::new(pace, COUNTED_ADDRESSES_MAX),
             waiting: FairQueue::new(HANDSHAKES_WAITING_MAX),
             in_progress: Arc::new(InProgress::new(AtOnce::of(at_once))),
-            said: LogLimiter::new(Pace::new(1, KNOCKS_SAID_EVERY)),
+            said: LogLimiter::new(Pace::new(1, IGNORED_HANDSHAKES_LOG_EVERY)),
         }
     }
 
     /// Each address at another pace from now on.
     pub(crate) fn set_pace(&mut self, pace: Pace) {
-        self.begun = Buckets::new(pace, KNOCK_ADDRESSES_MAX);
+        self.begun = Buckets::new(pace, COUNTED_ADDRESSES_MAX);
     }
 
     /// The next handshake that may begin, and its permit; `None` once no more come.
@@ -128,7 +128,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
                     self.ignore(dropped, accept);
                 }
                 () = in_progress.returned.notified() => {}
-                () = sleep(HANDSHAKE_LOOK_EVERY), if !self.waiting.is_empty() => {
+                () = sleep(HANDSHAKE_CHECK_EVERY), if !self.waiting.is_empty() => {
                     let now = Instant::now();
                     let over = self.waiting.remove_if(|waiting| waiting.is_over(now));
                     self.ignore(over, accept);

@@ -55,17 +55,17 @@ pub const PROBE_BYTES: usize = 1_200;
 
 /// Between two looks at the files that a party goes by. A change is taken up at the second look
 /// that shows it, within a second.
-pub const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const RELOAD_CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// So much of a file is looked at for changes: the largest revocation list that is read.
 pub const WATCHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Between two tries to take up what could not be taken up. A mended mode or a clock that has come
 /// round is noticed so soon.
-pub const RELOAD_AGAIN_EVERY: Duration = Duration::from_secs(5);
+pub const RELOAD_RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// How long before its end a revocation list is worth a word: there is a day to make the next one.
-pub const CRL_ENDS_SOON: Duration = Duration::from_secs(24 * 3600);
+pub const CRL_NEAR_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 
 /// A worry about certificates is said again after this long, so that it stands in every day's log
 /// and fills none.
@@ -73,15 +73,15 @@ pub const EXPIRY_WARNING_EVERY: Duration = Duration::from_secs(3600);
 
 /// Before a peer's certificate ends, the dialling side makes another link this early, if the peer
 /// has another certificate by then.
-pub const RENEW_BEFORE_END: Duration = Duration::from_secs(30);
+pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(30);
 
 /// Between two looks at whether a node whose certificate is about to end shows a newer one, give or
 /// take half of it.
-pub const NEWER_LOOK_EVERY: Duration = Duration::from_secs(5);
+pub const NEWER_CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two looks at whether the certificate of a link has ended. A link outlives its
 /// certificate by no more.
-pub const TRUST_LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const TRUST_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A link that ends sooner was no success: the wait before the next dial goes on growing.
 pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ pub const HANDSHAKE_TURN_WAIT_MAX: Duration = Duration::from_millis(2_500);
 pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 
 /// Between two looks at the handshakes that wait, beside those when one has ended.
-pub const HANDSHAKE_LOOK_EVERY: Duration = Duration::from_millis(50);
+pub const HANDSHAKE_CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Room that a UDP socket asks the system for: the first packets of 1,000 peers that come at once,
 /// or what some busy links send in one go. Linux gives twice `net.core.rmem_max` at most, which is
@@ -139,18 +139,18 @@ pub const REPLY_FIN_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long past its deadline a node waits for the STATUS of an agent, which is nearer to the
 /// handler and may know that it did not run. The agent's own timer ends at about the same time;
 /// this covers a round trip within a region.
-pub const RELAY_PATIENCE: Duration = Duration::from_millis(75);
+pub const RELAY_STATUS_GRACE: Duration = Duration::from_millis(75);
 
 /// How long past its deadline any other asking side waits for the STATUS. Longer than
-/// [`RELAY_PATIENCE`], which comes before it.
-pub const ASK_PATIENCE: Duration = Duration::from_millis(200);
+/// [`RELAY_STATUS_GRACE`], which comes before it.
+pub const STATUS_GRACE: Duration = Duration::from_millis(200);
 
 /// Addresses whose handshakes are counted at once, each for 32 bytes or so. More are a flood of
 /// made-up ones.
-pub const KNOCK_ADDRESSES_MAX: usize = 65_536;
+pub const COUNTED_ADDRESSES_MAX: usize = 65_536;
 
 /// Between two lines of the log that say how many handshakes were ignored.
-pub const KNOCKS_SAID_EVERY: Duration = Duration::from_secs(10);
+pub const IGNORED_HANDSHAKES_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Lines of the audit log that wait to be written: a second's worth on a busy node, and 8 MiB at
 /// the most. Nobody waits for a place.
@@ -168,7 +168,7 @@ pub const AUDIT_TEXT_CHARS_MAX: usize = 512;
 pub const AUDIT_BATCH_BYTES: usize = 64 * 1024;
 
 /// Between two lines of the log that say that the audit log cannot be written.
-pub const AUDIT_FAULTS_SAID_EVERY: Duration = Duration::from_secs(10);
+pub const AUDIT_FAULT_LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Between two attempts to have a full queue flushed. A bounded queue of std tells nobody when it
 /// has room.
@@ -198,20 +198,20 @@ pub const RULE_CALLERS_MAX: usize = 65_536;
 
 /// Lines of the log about refusals of one kind that one party, or one address, can cause at once.
 /// Enough to see what is wrong.
-pub const LINES_OF_ONE_AT_ONCE: u32 = 20;
+pub const LOG_LINES_PER_CAUSE_BURST: u32 = 20;
 
 /// And one more of its lines every so often: whoever is refused for ever is still heard of.
-pub const LINES_OF_ONE_EVERY: Duration = Duration::from_secs(10);
+pub const LOG_LINES_PER_CAUSE_EVERY: Duration = Duration::from_secs(10);
 
 /// The same of all parties together: a crowd that was locked out by one mistake is seen whole.
-pub const LINES_OF_ALL_AT_ONCE: u32 = 200;
+pub const LOG_LINES_BURST: u32 = 200;
 
 /// Two a second are 35 MB a day, which no rotation of logs is overcome by.
-pub const LINES_OF_ALL_EVERY: Duration = Duration::from_millis(500);
+pub const LOG_LINES_EVERY: Duration = Duration::from_millis(500);
 
 /// Parties or addresses whose lines are counted one by one. Of more, only the bound of all together
 /// holds.
-pub const LINE_CAUSES_MAX: usize = 4_096;
+pub const LOG_CAUSES_MAX: usize = 4_096;
 
 /// The time within which the calls that a caller breaks off are counted.
 pub const RESETS_WITHIN: Duration = Duration::from_secs(10);
@@ -238,20 +238,20 @@ pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Between two looks at the clock by which a process notices that it stood still (SIGSTOP, a
 /// suspended machine).
-pub const PAUSE_TICK: Duration = Duration::from_millis(100);
+pub const SUSPEND_TICK: Duration = Duration::from_millis(100);
 
 /// No tick for this long and the process is taken to have stood still. Five ticks: a busy machine
 /// delays one.
-pub const PAUSE_MIN: Duration = Duration::from_millis(500);
+pub const SUSPEND_MIN: Duration = Duration::from_millis(500);
 
 /// Ticks on time after a pause until what is read is taken to have come after it: a second, and
 /// longer on a machine that is busy with what has piled up. Concerns what comes over no link.
-pub const PAUSE_SETTLED_TICKS: u32 = 10;
+pub const SUSPEND_SETTLED_TICKS: u32 = 10;
 
 /// Ticks on time between two pauses until what came before the first is taken to have been read
 /// between them: where a process stands still again and again, its pauses do not add up for what
 /// comes anew.
-pub const PAUSE_READ_TICKS: u32 = 3;
+pub const SUSPEND_READ_TICKS: u32 = 3;
 
 /// Nothing shorter is worth sending: the wire counts milliseconds.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
@@ -277,16 +277,16 @@ pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);
 pub const RESET_EVERY_MIN: Duration = Duration::from_millis(1);
 
 /// Between two looks at the way to each node, by which a change of the network is noticed.
-pub const ROAM_LOOK_EVERY: Duration = Duration::from_secs(2);
+pub const MIGRATION_CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What a stream may send ahead of its reader.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// What a connection may send ahead before its peer is admitted.
-pub const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
+pub const UNAUTHENTICATED_WINDOW_BYTES: u32 = 64 * 1024;
 
 /// Streams a peer may open before it is admitted: the control stream and one to spare.
-pub const STRANGER_STREAMS: u32 = 2;
+pub const UNAUTHENTICATED_STREAMS: u32 = 2;
 
 /// Of the send buffer of a link, what calls leave to control frames: some hundred PINGs, or the
 /// longest REGISTER but for its tail.
@@ -306,16 +306,16 @@ pub const DETACHED_REMEMBERED_MAX: usize = 10_000;
 pub const ARRIVALS_WAITING_MAX: usize = 1_024;
 
 /// Links of one agent identity on one node: one in use, and those that it has taken the place of.
-pub const AGENT_LINKS_MAX: usize = 1 + FORMER_LINKS_MAX;
+pub const AGENT_LINKS_MAX: usize = 1 + RETIRING_LINKS_MAX;
 
 /// Links of one instance of a caller beyond `caller_links_max`, which are for the renewal of its
 /// certificate: as many as it keeps itself. Of all instances there are at most twice
 /// `caller_links_max`.
-pub const CALLER_LINKS_OVER_MAX: usize = 1 + FORMER_LINKS_MAX;
+pub const CALLER_LINKS_OVER_MAX: usize = 1 + RETIRING_LINKS_MAX;
 
 /// Links to one node whose place another one has taken, while calls are on them. With so many, a
 /// renewal waits for the drain time until one has ended, and then closes the oldest.
-pub const FORMER_LINKS_MAX: usize = 3;
+pub const RETIRING_LINKS_MAX: usize = 3;
 
 /// Closing: how long to wait in all until the other sides have heard it.
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -351,7 +351,7 @@ pub const RETURNS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Returns of one instance within [`RETURNS_WITHIN`] that, with [`NEWCOMERS_MIN`], tell of a
 /// certificate that a process which starts anew uses too. One return may be chance.
-pub const RETURNS_TOLD: usize = 2;
+pub const RETURNS_SUSPICIOUS: usize = 2;
 
 /// New instances of one agent within [`RETURNS_WITHIN`] that count as a series: the agent's own
 /// start, one other, and one that was not needed.
@@ -360,7 +360,7 @@ pub const NEWCOMERS_MIN: usize = 3;
 /// How long after its last attempt an instance that returned too often is held back. Longer than
 /// the longest wait of an agent that was refused, five minutes, so that two that run side by side
 /// do not start over.
-pub const HELD_BACK: Duration = Duration::from_secs(600);
+pub const HELD_BACK_FOR: Duration = Duration::from_secs(600);
 
 /// Messages that a streaming call holds between a program and its stream: enough to fill one write,
 /// little enough to hold the program back.
@@ -380,7 +380,7 @@ pub const TCP_IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// Between two looks at a connection of which nothing is read or written for now, whether its other
 /// side has reset it.
-pub const TCP_LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const TCP_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The most that is read of a connection at once, and travels as one message. Larger ones gain
 /// nothing, and wait longer at each hop.
@@ -417,15 +417,15 @@ pub const AGENTS_COPIED_AT_ONCE: usize = 256;
 
 /// Callers and methods of which a node remembers which hosts may be called, where those are few.
 /// Each is some 200 bytes and 16 an agent.
-pub const JUDGED_METHODS_MAX: usize = 4_096;
+pub const CANDIDATE_LISTS_MAX: usize = 4_096;
 
 /// Of these, those of one caller. A method more is judged anew, at one look at the rules for each
 /// of its hosts.
-pub const JUDGED_METHODS_PER_CALLER_MAX: usize = 1_024;
+pub const CANDIDATE_LISTS_PER_CALLER_MAX: usize = 1_024;
 
 /// The most agents that are remembered of one of them. Where more may be called, a look at random
 /// soon meets one.
-pub const JUDGED_AGENTS_MAX: usize = 256;
+pub const CANDIDATE_LIST_AGENTS_MAX: usize = 256;
 
 /// Calls in flight at once when all agents of a service are called.
 pub const CALL_ALL_AT_ONCE: usize = 16;
@@ -505,7 +505,7 @@ pub const LEAF_LIFE_MIN: Duration = Duration::from_secs(3);
 
 /// Between two looks at the certificate that is to be renewed: the clock may have been set, and
 /// somebody else may have renewed it.
-pub const RENEWAL_LOOK_EVERY: Duration = Duration::from_secs(60);
+pub const RENEWAL_CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// The shortest wait after a renewal that failed.
 pub const RENEWAL_RETRY_MIN: Duration = Duration::from_secs(1);
@@ -514,7 +514,7 @@ pub const RENEWAL_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
 
 /// A renewal that goes on failing for the same reason says so again after this long.
-pub const RENEWAL_SAID_EVERY: Duration = Duration::from_secs(600);
+pub const RENEWAL_FAULT_LOG_EVERY: Duration = Duration::from_secs(600);
 
 /// The share of one caller's requests in the memory for messages: this part of it, and twice as
 /// much with its replies. A few callers together can still hold all of it.
@@ -551,7 +551,7 @@ pub const HTTP_HEAD_WAIT_MAX: Duration = Duration::from_secs(8);
 
 /// What a client of HTTP/1 is told of that rest (`Keep-Alive: timeout=6`). Two seconds less, so
 /// that a request that is sent at the last moment is not on its way when the connection is closed.
-pub const HTTP_KEEP_ALIVE_TOLD: Duration = Duration::from_secs(6);
+pub const HTTP_KEEP_ALIVE_ADVERTISED: Duration = Duration::from_secs(6);
 
 /// What the head of an HTTP request may take: the longest metadata, a token, and what browsers and
 /// proxies add.
@@ -600,9 +600,9 @@ pub const HTTP2_RESETS_PENDING_MAX: usize = 20;
 /// microsecond, so this is a millisecond.
 pub const HTTP2_FRAMES_UNASKED_MAX: usize = 1_000;
 
-/// So many more at each [`HTTP_LOOK_EVERY`]. Clients that measure their connection send some PINGs
+/// So many more at each [`HTTP_CHECK_EVERY`]. Clients that measure their connection send some PINGs
 /// a second.
-pub const HTTP2_FRAMES_PER_LOOK: usize = 100;
+pub const HTTP2_FRAMES_PER_CHECK: usize = 100;
 
 /// And so many more for each request and for each piece of its answer: clients give room for what
 /// they have read, on the stream and on the connection, once for each frame at the most, and a
@@ -624,7 +624,7 @@ pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(6);
 pub const HTTP2_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Between two looks at a connection's state.
-pub const HTTP_LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const HTTP_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The largest piece of an answer that is handed to HTTP at once, so that a client that takes none
 /// holds no more. It has to go within [`HTTP_STEP`], so that it also bounds how slow a client may
@@ -642,11 +642,11 @@ pub const HTTP_STREAM_HEAD_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Between two signs of life in a stream of server-sent events: proxies cut what is silent for a
 /// minute or less.
-pub const HTTP_EVENTS_SIGN_EVERY: Duration = Duration::from_secs(15);
+pub const HTTP_EVENTS_KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Between two looks at whether whoever asks may still: a token that has ended or was revoked, a
 /// certificate that is trusted no more.
-pub const HTTP_CALLER_LOOK_EVERY: Duration = Duration::from_secs(2);
+pub const HTTP_CALLER_CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the refusal of a wrong token waits once its address has tried too many: with 256
 /// connections some thousand tries a second, which cost a hundredth of a core each way.
@@ -669,18 +669,18 @@ pub const CONVERSIONS_WAITING_MAX: usize = 16_384;
 
 /// Pages of what there is to call that are put together at once: each takes a thread for as long as
 /// it takes.
-pub const HTTP_VIEWS_AT_ONCE_MAX: usize = 2;
+pub const HTTP_PAGES_AT_ONCE_MAX: usize = 2;
 
 /// Callers whose calls through a door are counted at once; those without a call are forgotten
 /// first.
-pub const DOOR_CALLERS_MAX: usize = 4_096;
+pub const GATEWAY_CALLERS_MAX: usize = 4_096;
 
 /// How often a full map looks for entries that are not in use: a look costs the whole map, and one
 /// at each call would be the attack.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// After a failure to accept, as when no file is left.
-pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+pub const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Connecting to the upstream of a forward, TLS included. It is near; one that takes longer would
 /// not be in time for most deadlines.

@@ -2,8 +2,8 @@
 //! bounded memory, and lines of a log that are said so often and no oftener.
 
 use crate::limits::{
-    LINE_CAUSES_MAX, LINES_OF_ALL_AT_ONCE, LINES_OF_ALL_EVERY, LINES_OF_ONE_AT_ONCE,
-    LINES_OF_ONE_EVERY,
+    LOG_CAUSES_MAX, LOG_LINES_BURST, LOG_LINES_EVERY, LOG_LINES_PER_CAUSE_BURST,
+    LOG_LINES_PER_CAUSE_EVERY,
 };
 use std::{
     collections::HashMap,
@@ -139,8 +139,8 @@ pub(crate) struct LogLimits<K>(Mutex<(Buckets<K>, LogLimiter)>);
 
 impl<K: Eq + Hash> Default for LogLimits<K> {
     fn default() -> Self {
-        let each = Pace::new(LINES_OF_ONE_AT_ONCE, LINES_OF_ONE_EVERY);
-        Self::new(each, Pace::new(LINES_OF_ALL_AT_ONCE, LINES_OF_ALL_EVERY), LINE_CAUSES_MAX)
+        let each = Pace::new(LOG_LINES_PER_CAUSE_BURST, LOG_LINES_PER_CAUSE_EVERY);
+        Self::new(each, Pace::new(LOG_LINES_BURST, LOG_LINES_EVERY), LOG_CAUSES_MAX)
     }
 }
 

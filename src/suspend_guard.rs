@@ -7,7 +7,7 @@
 pub(crate) use crate::net::Entered;
 
 use crate::{
-    limits::PAUSE_TICK,
+    limits::SUSPEND_TICK,
     link::Link,
     net::Suspend,
     status::{Code, Status},
@@ -105,7 +105,7 @@ impl SuspendGuard {
             .map_err(|fault| Status::not_executed(Code::Unavailable, fault.to_string()))?;
         // The PONG may be read before the tasks of streams that came ahead of it have run: they are
         // given a moment.
-        tokio::time::sleep(PAUSE_TICK).await;
+        tokio::time::sleep(SUSPEND_TICK).await;
         self.cleared.store(paused, Ordering::Release);
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::{
     queue::{Marks, Order},
 };
 use crate::{
-    limits::{AUDIT_BATCH_BYTES, AUDIT_FAULTS_SAID_EVERY},
+    limits::{AUDIT_BATCH_BYTES, AUDIT_FAULT_LOG_EVERY},
     rate_limit::{LogLimiter, Pace},
 };
 use std::{
@@ -99,7 +99,7 @@ impl<W: Write + Send + 'static> Sink for WriterSink<W> {
 
 /// Starts the thread. It ends when nobody can order any more, and all that was ordered is done.
 pub(super) fn start(sink: impl Sink, orders: Receiver<Order>, marks: Arc<Marks>) -> io::Result<()> {
-    let faults = LogLimiter::new(Pace::new(1, AUDIT_FAULTS_SAID_EVERY));
+    let faults = LogLimiter::new(Pace::new(1, AUDIT_FAULT_LOG_EVERY));
     let mut writer = Writer { sink, marks, faults, is_cut: false };
     let thread = std::thread::Builder::new().name("dialback-audit".into());
     thread.spawn(move || writer.run(&orders)).map(drop)

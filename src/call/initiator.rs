@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     lazy_timeout::ready_by,
-    limits::{ASK_PATIENCE, Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX, TIMEOUT_MIN},
+    limits::{Limits, RELAY_STATUS_GRACE, REPLY_FIN_WAIT_MAX, STATUS_GRACE, TIMEOUT_MIN},
     link::{CallStream, FrameReader, Link, LinkFault, OpenFault, ReadFault, SendFault},
     memory::MemoryAccount,
     metadata::Metadata,
@@ -42,7 +42,7 @@ pub(crate) struct AskLimits {
 impl From<&Limits> for AskLimits {
     fn from(limits: &Limits) -> Self {
         let Limits { message_bytes_max, queue_wait_max, stream_idle_max, .. } = *limits;
-        Self { message_bytes_max, queue_wait_max, stream_idle_max, patience: ASK_PATIENCE }
+        Self { message_bytes_max, queue_wait_max, stream_idle_max, patience: STATUS_GRACE }
     }
 }
 
@@ -53,7 +53,7 @@ impl AskLimits {
     pub(crate) fn relaying(limits: &Limits, permit: &Permit) -> Self {
         let own = Self::from(limits);
         let queue_wait_max = own.queue_wait_max.saturating_sub(permit.waited());
-        Self { queue_wait_max, patience: RELAY_PATIENCE, ..own }
+        Self { queue_wait_max, patience: RELAY_STATUS_GRACE, ..own }
     }
 
     /// The largest message that goes over this link: the smaller limit of the two sides.

@@ -7,7 +7,7 @@
 
 use crate::{
     drain::blocking,
-    limits::{RELOAD_LOOK_EVERY, WATCHED_BYTES_MAX},
+    limits::{RELOAD_CHECK_EVERY, WATCHED_BYTES_MAX},
     tls::open_regular,
 };
 use std::{
@@ -97,7 +97,7 @@ impl Watch {
     /// runtime's threads for such work.
     pub async fn changed(&mut self) {
         loop {
-            tokio::time::sleep(RELOAD_LOOK_EVERY).await;
+            tokio::time::sleep(RELOAD_CHECK_EVERY).await;
             let files = self.files.clone();
             let now = blocking(move || Contents::of(&files)).await;
             if now.is_some_and(|now| self.seen.look(now)) {

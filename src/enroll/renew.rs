@@ -9,7 +9,7 @@ use super::{
 use crate::{
     certs::{CertsError, KeyRequest, Mended, mend_pair, replace_pair},
     drain::Tasks,
-    limits::{RENEWAL_LOOK_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN, RENEWAL_SAID_EVERY},
+    limits::{RENEWAL_CHECK_EVERY, RENEWAL_FAULT_LOG_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN},
     name::{NodeAddress, PeerName},
     tls::{CredentialFiles, Credentials, ToEnroller, Utc, Validity, random_bytes},
     wire::{JOIN_ALPN, JoinReply, JoinRequest},
@@ -201,7 +201,7 @@ impl Renewal {
         // Not at once either: a leaf that is old when it comes must not make us ask as fast as we
         // can.
         let wait = due.duration_since(now).unwrap_or_default();
-        wait.clamp(RENEWAL_RETRY_MIN, RENEWAL_LOOK_EVERY)
+        wait.clamp(RENEWAL_RETRY_MIN, RENEWAL_CHECK_EVERY)
     }
 
     fn after_fault(&self, error: &EnrollError, now: SystemTime) -> Duration {
@@ -211,7 +211,7 @@ impl Renewal {
                 schedule::retry(present.validity().ends.at(), now, error.is_refusal(), chance)
             }
             // Until somebody brings a new certificate.
-            Err(_) => RENEWAL_LOOK_EVERY,
+            Err(_) => RENEWAL_CHECK_EVERY,
         }
     }
 }
@@ -248,7 +248,7 @@ impl LastLogged {
     fn is_worth_saying(&mut self, error: &EnrollError, now: Instant) -> bool {
         let text = error.to_string();
         let was_said = self.0.as_ref().is_some_and(|(said, when)| {
-            *said == text && now.saturating_duration_since(*when) < RENEWAL_SAID_EVERY
+            *said == text && now.saturating_duration_since(*when) < RENEWAL_FAULT_LOG_EVERY
         });
         if !was_said {
             self.0 = Some((text, now));

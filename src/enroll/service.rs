@@ -2,7 +2,7 @@
 
 use crate::{
     certs::{CertsError, EnrolmentIssuer, GrantedLeaf, IssueError, TokenUseError},
-    limits::{JOIN_REPLY_BYTES_MAX, KNOCK_ADDRESSES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    limits::{COUNTED_ADDRESSES_MAX, JOIN_REPLY_BYTES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     rate_limit::{Buckets, LogLimits, Pace},
     source_address::Source,
     tls::{Identity, Utc},
@@ -49,7 +49,7 @@ type Rejection = (JoinRefusal, String);
 impl EnrolmentService {
     pub(super) fn new(issuer: EnrolmentIssuer) -> Self {
         let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        let tries = Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX));
+        let tries = Mutex::new(Buckets::new(pace, COUNTED_ADDRESSES_MAX));
         Self { issuer, tries, refused: LogLimits::default() }
     }
 

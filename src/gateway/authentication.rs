@@ -4,7 +4,7 @@
 use super::{request, response::Refusal};
 use crate::{
     httpd::Peer,
-    limits::{KNOCK_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    limits::{COUNTED_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     name::{PeerName, Role},
     observe::{Event, NodeEvent, Observer},
     rate_limit::{Buckets, Pace},
@@ -141,7 +141,7 @@ pub(super) struct Strangers {
 impl Default for Strangers {
     fn default() -> Self {
         let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        Self { wrong: Mutex::new(Buckets::new(pace, KNOCK_ADDRESSES_MAX)) }
+        Self { wrong: Mutex::new(Buckets::new(pace, COUNTED_ADDRESSES_MAX)) }
     }
 }
 

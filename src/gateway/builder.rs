@@ -9,7 +9,7 @@ use crate::{
     convert::Conversions,
     drain::Tasks,
     httpd,
-    limits::{CLOSE_WAIT_MAX, HTTP_VIEWS_AT_ONCE_MAX},
+    limits::{CLOSE_WAIT_MAX, HTTP_PAGES_AT_ONCE_MAX},
     name::{Name, NameError, PeerName, Role},
     node::{GatewayIngress, Node},
     shared_value::SharedValue,
@@ -197,7 +197,7 @@ impl GatewayBuilder {
             proxies: self.proxies,
             origins: self.origins,
             strangers: Strangers::default(),
-            views: Arc::new(Semaphore::new(HTTP_VIEWS_AT_ONCE_MAX)),
+            views: Arc::new(Semaphore::new(HTTP_PAGES_AT_ONCE_MAX)),
             conversions: Conversions::default(),
         });
         let serve = httpd::serve(listener, inner.clone(), tasks.clone());

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     call::{Body, CallMeta, Reply, ReplyFuture, Target},
-    limits::{HTTP_CALLER_LOOK_EVERY, HTTP_STREAM_HEAD_WAIT_MAX},
+    limits::{HTTP_CALLER_CHECK_EVERY, HTTP_STREAM_HEAD_WAIT_MAX},
     metadata::Metadata,
     name::{MethodPath, Name},
     node::GatewayCall,
@@ -159,7 +159,7 @@ impl Inner {
         let inner = self.clone();
         Box::pin(async move {
             loop {
-                tokio::time::sleep(HTTP_CALLER_LOOK_EVERY).await;
+                tokio::time::sleep(HTTP_CALLER_CHECK_EVERY).await;
                 if !inner.still_knows(&who) {
                     return;
                 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     call::{Body, Messages, Next, Reply, ReplyFuture},
     convert::{Converter, Text},
-    limits::HTTP_EVENTS_SIGN_EVERY,
+    limits::HTTP_EVENTS_KEEP_ALIVE_EVERY,
     metadata::Metadata,
     status::{Code, Outcome, Status},
 };
@@ -73,7 +73,7 @@ impl StreamBody {
 
     fn new(wording: Wording, state: State, (converter, lapse): Asking) -> Self {
         let sign = (wording == Wording::Events)
-            .then(|| Box::pin(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY)));
+            .then(|| Box::pin(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY)));
         let (encoding, text, late) = (None, None, Metadata::default());
         Self { wording, state, converter, encoding, text, lapse, late, sign }
     }
@@ -101,7 +101,7 @@ impl StreamBody {
             return if self.text.is_some() { Poll::Pending } else { self.poll_sign(cx) };
         };
         if let Some(sign) = &mut self.sign {
-            sign.as_mut().reset(Instant::now() + HTTP_EVENTS_SIGN_EVERY);
+            sign.as_mut().reset(Instant::now() + HTTP_EVENTS_KEEP_ALIVE_EVERY);
         }
         Poll::Ready(Some(piece))
     }
@@ -149,7 +149,7 @@ impl StreamBody {
     fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(sign) = &mut self.sign else { return Poll::Pending };
         ready!(sign.as_mut().poll(cx));
-        sign.as_mut().reset(Instant::now() + HTTP_EVENTS_SIGN_EVERY);
+        sign.as_mut().reset(Instant::now() + HTTP_EVENTS_KEEP_ALIVE_EVERY);
         Poll::Ready(Some(Bytes::from_static(b":\n\n")))
     }
 
@@ -315,7 +315,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_gives_signs_of_life_and_ends_with_the_right_to_ask() {
         let (_sender, messages) = Messages::channel(1);
-        let lapse = until(tokio::time::sleep(HTTP_EVENTS_SIGN_EVERY * 5 / 2));
+        let lapse = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
         let pieces = all(StreamBody::answering(Wording::Events, messages, lapse)).await;
         assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
         assert!(

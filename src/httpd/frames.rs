@@ -3,7 +3,7 @@
 //! bound one connection can keep a core busy for ever.
 
 use crate::limits::{
-    HTTP2_FRAMES_EARNED_MAX, HTTP2_FRAMES_PER_LOOK, HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_PER_STEP,
+    HTTP2_FRAMES_EARNED_MAX, HTTP2_FRAMES_PER_CHECK, HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_PER_STEP,
     HTTP2_FRAMES_UNASKED_MAX,
 };
 use std::sync::{
@@ -45,9 +45,9 @@ impl Allowance {
         self.give(HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_EARNED_MAX);
     }
 
-    /// [`crate::limits::HTTP_LOOK_EVERY`] has passed.
+    /// [`crate::limits::HTTP_CHECK_EVERY`] has passed.
     pub(super) fn waited(&self) {
-        self.give(HTTP2_FRAMES_PER_LOOK, HTTP2_FRAMES_UNASKED_MAX);
+        self.give(HTTP2_FRAMES_PER_CHECK, HTTP2_FRAMES_UNASKED_MAX);
     }
 
     /// Gives so many more, up to the most.
@@ -174,7 +174,7 @@ mod tests {
         allowance.read();
         assert_eq!(passing(), HTTP2_FRAMES_PER_READ);
         allowance.waited();
-        assert_eq!(passing(), HTTP2_FRAMES_PER_LOOK);
+        assert_eq!(passing(), HTTP2_FRAMES_PER_CHECK);
         (0..HTTP2_FRAMES_UNASKED_MAX).for_each(|_| allowance.waited());
         assert_eq!(passing(), HTTP2_FRAMES_UNASKED_MAX);
     }

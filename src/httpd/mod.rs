@@ -14,13 +14,13 @@ mod watched;
 use crate::{
     drain::{SignalListener as OnWord, Tasks},
     limits::{
-        ACCEPT_AGAIN_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
+        ACCEPT_RETRY_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CHECK_EVERY, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
         HTTP_CONNECTIONS_PER_SITE_MAX, HTTP_DISCARD_STEP, HTTP_DISCARD_WAIT_MAX,
         HTTP_FIRST_BYTES_WAIT_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX,
-        HTTP_LOOK_EVERY, HTTP_UNSENT_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX,
-        HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX,
-        KNOCKS_SAID_EVERY,
+        HTTP_UNSENT_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX, HTTP2_PING_EVERY,
+        HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX,
+        IGNORED_HANDSHAKES_LOG_EVERY,
     },
     prefixes::PrefixLimits,
     rate_limit::{LogLimiter, Pace},
@@ -147,7 +147,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         network: HTTP_CONNECTIONS_PER_NETWORK_MAX,
     };
     let places = Places::new(HTTP_CONNECTIONS_MAX, limits);
-    let every = || LogLimiter::new(Pace::new(1, KNOCKS_SAID_EVERY));
+    let every = || LogLimiter::new(Pace::new(1, IGNORED_HANDSHAKES_LOG_EVERY));
     let mut failed = every();
     let server = Arc::new(Server { answers, tasks, closed: Mutex::new(every()) });
     loop {
@@ -158,7 +158,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
                     let fault = system::explain(&fault);
                     tracing::warn!("a connection could not be accepted: {fault}{suppressed}");
                 }
-                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
                 continue;
             }
         };
@@ -405,7 +405,7 @@ async fn until_over<C: Connection>(
     drain: &mut OnWord,
 ) -> bool {
     let mut connection = pin!(connection);
-    let mut look = tokio::time::interval(HTTP_LOOK_EVERY);
+    let mut look = tokio::time::interval(HTTP_CHECK_EVERY);
     let (mut has_left, mut was_idle) = (false, false);
     let mut done_by = None;
     loop {

@@ -1,7 +1,7 @@
 //! Whether a connection of HTTP/1 stays open after an answer, and for how long: the client is told,
 //! so that it does not send a request into a connection that is being closed.
 
-use crate::limits::HTTP_KEEP_ALIVE_TOLD;
+use crate::limits::HTTP_KEEP_ALIVE_ADVERTISED;
 use hyper::{
     HeaderMap, Version,
     header::{self, HeaderName, HeaderValue},
@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static TOLD: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let told = format!("timeout={}", HTTP_KEEP_ALIVE_TOLD.as_secs());
+    let told = format!("timeout={}", HTTP_KEEP_ALIVE_ADVERTISED.as_secs());
     HeaderValue::try_from(told).unwrap_or(HeaderValue::from_static("timeout=1"))
 });
 

@@ -156,8 +156,8 @@ pub(super) fn server_config(
     server
         .transport_config(Arc::new(transport(
             limits,
-            limits::STRANGER_STREAMS,
-            limits::STRANGER_WINDOW_BYTES,
+            limits::UNAUTHENTICATED_STREAMS,
+            limits::UNAUTHENTICATED_WINDOW_BYTES,
         )))
         .max_incoming(limits::HANDSHAKES_WAITING_MAX * 2)
         .incoming_buffer_size(limits::INCOMING_BYTES_MAX)

@@ -7,7 +7,7 @@
 //! given up.
 
 use super::{connection::Link, dial::Dialler};
-use crate::{limits::ROAM_LOOK_EVERY, net::Net};
+use crate::{limits::MIGRATION_CHECK_EVERY, net::Net};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -33,7 +33,8 @@ fn is_unresponsive(
     heartbeat_every: Duration,
     since_renewal: Option<Duration>,
 ) -> bool {
-    silent > heartbeat_every + ROAM_LOOK_EVERY && since_renewal.is_none_or(|since| silent < since)
+    silent > heartbeat_every + MIGRATION_CHECK_EVERY
+        && since_renewal.is_none_or(|since| silent < since)
 }
 
 /// What was seen at the last look.
@@ -73,7 +74,7 @@ impl Dialler {
     pub(crate) async fn roam(self) {
         let mut seen = Seen::default();
         loop {
-            tokio::time::sleep(ROAM_LOOK_EVERY).await;
+            tokio::time::sleep(MIGRATION_CHECK_EVERY).await;
             if let Some(why) = seen.look(&**self.net(), &self.trust().up(), self.heartbeat_every())
             {
                 match self.rebind() {

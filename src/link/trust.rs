@@ -7,7 +7,7 @@ use super::{
     peer_chain,
 };
 use crate::{
-    limits::{RENEW_BEFORE_END, TRUST_LOOK_EVERY},
+    limits::{RENEW_BEFORE_EXPIRY, TRUST_CHECK_EVERY},
     net::SharedNet,
     tls::{Credentials, ExpiryWarnings, RevalidationError},
     wire::CloseCode,
@@ -125,7 +125,7 @@ impl Trust {
                     link.lapse(&RevalidationError::Expired(ends.intermediate().map(str::to_owned)));
                 }
             }
-            tokio::time::sleep(TRUST_LOOK_EVERY).await;
+            tokio::time::sleep(TRUST_CHECK_EVERY).await;
         }
     }
 }
@@ -152,9 +152,9 @@ impl Link {
     /// Ends when the peer's chain is about to end, so that there is still time for another link:
     /// not for all links at one moment. Never, if it has long to go.
     pub(crate) async fn near_expiry(&self) {
-        let spread = RENEW_BEFORE_END.mul_f64(self.net().chance() / 3.0);
-        while self.net().now() + (RENEW_BEFORE_END - spread) < self.ends().at() {
-            tokio::time::sleep(TRUST_LOOK_EVERY).await;
+        let spread = RENEW_BEFORE_EXPIRY.mul_f64(self.net().chance() / 3.0);
+        while self.net().now() + (RENEW_BEFORE_EXPIRY - spread) < self.ends().at() {
+            tokio::time::sleep(TRUST_CHECK_EVERY).await;
         }
     }
 

@@ -4,7 +4,7 @@
 //! tick of a ticker. A request that may have lain unread through a gap loses the gap from its
 //! timeout.
 
-use crate::limits::{PAUSE_MIN, PAUSE_READ_TICKS, PAUSE_SETTLED_TICKS, PAUSE_TICK};
+use crate::limits::{SUSPEND_MIN, SUSPEND_READ_TICKS, SUSPEND_SETTLED_TICKS, SUSPEND_TICK};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -65,7 +65,7 @@ struct Pause {
 fn pause(tick: Reading, now: Reading) -> Option<Pause> {
     let gap = now.boot.saturating_sub(tick.boot);
     let suspended = gap.saturating_sub(now.monotonic.saturating_sub(tick.monotonic));
-    (u128::from(gap) > PAUSE_MIN.as_millis()).then_some(Pause { gap, suspended })
+    (u128::from(gap) > SUSPEND_MIN.as_millis()).then_some(Pause { gap, suspended })
 }
 
 /// The deadline of a request that lost so much time, if there is anything left of it.
@@ -82,7 +82,7 @@ struct Pauses {
     paused: AtomicU64,
     /// Of that, what deadlines stood still.
     suspended: AtomicU64,
-    /// Of all gaps, those after which the ticker has ticked on time for [`PAUSE_SETTLED_TICKS`].
+    /// Of all gaps, those after which the ticker has ticked on time for [`SUSPEND_SETTLED_TICKS`].
     settled: AtomicU64,
     /// The last tick. Held to change any of the four above.
     tick: Mutex<Tick>,
@@ -112,7 +112,7 @@ impl Pauses {
         let pause = pause(tick.at, now);
         tick.at = now;
         if let Some(pause) = pause {
-            if tick.since_pause >= PAUSE_READ_TICKS {
+            if tick.since_pause >= SUSPEND_READ_TICKS {
                 self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
             }
             self.suspended.fetch_add(pause.suspended, Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Pauses {
             tick.since_pause = 0;
         } else if is_tickers {
             tick.since_pause = tick.since_pause.saturating_add(1);
-            if tick.since_pause >= PAUSE_SETTLED_TICKS {
+            if tick.since_pause >= SUSPEND_SETTLED_TICKS {
                 self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
             }
         }
@@ -133,7 +133,7 @@ impl Pauses {
     /// written.
     fn until_now(&self) -> u64 {
         let ticked = self.ticked.load(Ordering::Acquire);
-        if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > PAUSE_MIN.as_millis() {
+        if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > SUSPEND_MIN.as_millis() {
             self.tick(false, Reading::now).inspect(say);
         }
         self.paused.load(Ordering::Relaxed)
@@ -161,7 +161,7 @@ impl Suspend {
         let _turn = self.turn.lock().await;
         self.pauses.begin(Reading::now());
         loop {
-            tokio::time::sleep(PAUSE_TICK).await;
+            tokio::time::sleep(SUSPEND_TICK).await;
             self.pauses.tick(true, Reading::now).inspect(say);
         }
     }
@@ -208,7 +208,7 @@ impl Suspend {
         // Boxed: hardly a call meets a pause, and none need carry room for it.
         Box::pin(async {
             let by = self.deadline(entered, deadline)?;
-            tokio::time::sleep_until(by.min(Instant::now() + PAUSE_TICK)).await;
+            tokio::time::sleep_until(by.min(Instant::now() + SUSPEND_TICK)).await;
             self.deadline(entered, deadline)
         })
         .await
@@ -299,7 +299,7 @@ mod tests {
             pauses.tick(is_tickers, || at(now, now));
         };
         after(3_000, false);
-        (1..PAUSE_SETTLED_TICKS).for_each(|_| after(100, true));
+        (1..SUSPEND_SETTLED_TICKS).for_each(|_| after(100, true));
         // Looks between two ticks do not count.
         (0..100).for_each(|_| after(0, false));
         assert_eq!(settled(), 0);
@@ -307,10 +307,10 @@ mod tests {
         assert_eq!(settled(), 3_000);
         // Another pause in between starts over, and ticks that are late count as one each.
         after(1_000, true);
-        (1..PAUSE_READ_TICKS).for_each(|_| after(400, true));
+        (1..SUSPEND_READ_TICKS).for_each(|_| after(400, true));
         after(600, true);
         assert_eq!(settled(), 3_000);
-        (1..PAUSE_SETTLED_TICKS).for_each(|_| after(400, true));
+        (1..SUSPEND_SETTLED_TICKS).for_each(|_| after(400, true));
         assert_eq!(settled(), 3_000);
         after(100, true);
         assert_eq!(settled(), 4_600);
@@ -329,7 +329,7 @@ mod tests {
             pauses.tick(true, || at(now, now));
         };
         for _ in 0..50 {
-            (0..PAUSE_READ_TICKS).for_each(|_| after(100));
+            (0..SUSPEND_READ_TICKS).for_each(|_| after(100));
             after(600);
         }
         let owed = pauses.paused.load(Ordering::Relaxed) - pauses.settled.load(Ordering::Relaxed);

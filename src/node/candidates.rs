@@ -3,7 +3,7 @@
 
 use super::service_index::Seen;
 use crate::{
-    limits::{JUDGED_AGENTS_MAX, JUDGED_METHODS_MAX, JUDGED_METHODS_PER_CALLER_MAX},
+    limits::{CANDIDATE_LIST_AGENTS_MAX, CANDIDATE_LISTS_MAX, CANDIDATE_LISTS_PER_CALLER_MAX},
     name::{MethodPath, Name, PeerName},
     policy::NodePolicy,
 };
@@ -95,15 +95,15 @@ impl Entries {
     ) {
         // With so many, one is soon met at random, and those that have left are forgotten with the
         // others.
-        if judged.agents.len() > JUDGED_AGENTS_MAX {
+        if judged.agents.len() > CANDIDATE_LIST_AGENTS_MAX {
             self.all.remove(&key);
             return;
         }
         if !self.all.contains_key(&key) {
             let of_caller = self.all.keys().filter(|(caller, _)| *caller == key.0).count();
-            if of_caller >= JUDGED_METHODS_PER_CALLER_MAX {
+            if of_caller >= CANDIDATE_LISTS_PER_CALLER_MAX {
                 self.forget_oldest(|(caller, _)| *caller == key.0);
-            } else if self.all.len() >= JUDGED_METHODS_MAX {
+            } else if self.all.len() >= CANDIDATE_LISTS_MAX {
                 self.forget_oldest(|_| true);
             }
         }
@@ -191,22 +191,22 @@ mod tests {
             entries.uses += 1;
             entries.remember(key, policy.clone(), Arc::default());
         };
-        for method in 0..=JUDGED_METHODS_PER_CALLER_MAX {
+        for method in 0..=CANDIDATE_LISTS_PER_CALLER_MAX {
             remember(&mut entries, key(0, method));
         }
-        assert_eq!(entries.all.len(), JUDGED_METHODS_PER_CALLER_MAX);
+        assert_eq!(entries.all.len(), CANDIDATE_LISTS_PER_CALLER_MAX);
         assert!(!entries.all.contains_key(&key(0, 0)) && entries.all.contains_key(&key(0, 1)));
-        for caller in 1..=JUDGED_METHODS_MAX {
+        for caller in 1..=CANDIDATE_LISTS_MAX {
             remember(&mut entries, key(caller, 0));
         }
-        assert_eq!(entries.all.len(), JUDGED_METHODS_MAX);
+        assert_eq!(entries.all.len(), CANDIDATE_LISTS_MAX);
         let many = |count: usize| {
             let agents = (0..count).map(|n| name(&format!("a{n}"))).collect();
             Arc::new(Judged { seen: Seen::default(), agents })
         };
-        entries.remember(key(1, 1), policy.clone(), many(JUDGED_AGENTS_MAX));
+        entries.remember(key(1, 1), policy.clone(), many(CANDIDATE_LIST_AGENTS_MAX));
         assert!(entries.all.contains_key(&key(1, 1)), "at the limit");
-        entries.remember(key(1, 1), policy.clone(), many(JUDGED_AGENTS_MAX + 1));
+        entries.remember(key(1, 1), policy.clone(), many(CANDIDATE_LIST_AGENTS_MAX + 1));
         assert!(!entries.all.contains_key(&key(1, 1)), "one past it");
     }
 }

@@ -2,7 +2,8 @@
 //! certificate is in use twice.
 
 use crate::limits::{
-    HELD_BACK, INSTANCES_REMEMBERED_MAX, NEWCOMERS_MIN, RETURNS_MAX, RETURNS_TOLD, RETURNS_WITHIN,
+    HELD_BACK_FOR, INSTANCES_REMEMBERED_MAX, NEWCOMERS_MIN, RETURNS_MAX, RETURNS_SUSPICIOUS,
+    RETURNS_WITHIN,
 };
 use std::collections::VecDeque;
 use tokio::time::Instant;
@@ -85,7 +86,7 @@ impl Past {
         let was_held_back = self.stays.as_ref().is_some_and(stays);
         let is_recent = |at: Instant| now.saturating_duration_since(at) <= RETURNS_WITHIN;
         let returns = self.returns.iter().filter(|(who, at)| *who == rival && is_recent(*at));
-        let is_returning = returns.count() >= RETURNS_TOLD;
+        let is_returning = returns.count() >= RETURNS_SUSPICIOUS;
         let is_in_a_series = is_returning && self.newcomers_keep_arriving(now);
         if !(was_held_back || is_in_a_series) {
             return Verdict::Welcome;
@@ -132,7 +133,7 @@ impl Past {
 }
 
 fn is_within(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) <= HELD_BACK
+    now.saturating_duration_since(at) <= HELD_BACK_FOR
 }
 
 #[cfg(test)]
@@ -188,10 +189,13 @@ mod tests {
     #[test]
     fn a_held_back_instance_is_welcome_once_it_has_not_tried_for_long_enough() {
         let (mut past, start) = held_back();
-        let tried = start + HELD_BACK;
+        let tried = start + HELD_BACK_FOR;
         assert_eq!(past.judge(A, Some(RIVAL), tried), HELD, "at the end of the time");
-        assert!(past.is_used_twice(tried + HELD_BACK), "each attempt shows that it is still there");
-        let late = tried + HELD_BACK + Duration::from_millis(1);
+        assert!(
+            past.is_used_twice(tried + HELD_BACK_FOR),
+            "each attempt shows that it is still there"
+        );
+        let late = tried + HELD_BACK_FOR + Duration::from_millis(1);
         assert!(!past.is_used_twice(late));
         assert_eq!(past.judge(A, Some(RIVAL), late), Verdict::Welcome, "a moment after it");
     }

@@ -1,7 +1,7 @@
 //! Warnings about certificates and revocation lists near expiry.
 
 use super::{Credentials, Utc};
-use crate::limits::{CRL_ENDS_SOON, EXPIRY_WARNING_EVERY};
+use crate::limits::{CRL_NEAR_EXPIRY, EXPIRY_WARNING_EVERY};
 use std::time::{Duration, SystemTime};
 
 /// PemKind of a warning.
@@ -33,7 +33,7 @@ fn warnings(
     }
     match list_ends.map(|end| end.duration_since(now)) {
         Some(Err(_past)) => found.push(Warning::ListHasEnded),
-        Some(Ok(left)) if left < CRL_ENDS_SOON => found.push(Warning::ListEndsSoon),
+        Some(Ok(left)) if left < CRL_NEAR_EXPIRY => found.push(Warning::ListEndsSoon),
         _ => {}
     }
     found
@@ -145,7 +145,7 @@ mod tests {
         let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
         let life = [start, start + 900 * HOUR];
         let with = |end| warnings(life, Some(end), start);
-        assert_eq!(with(start + CRL_ENDS_SOON + HOUR), []);
+        assert_eq!(with(start + CRL_NEAR_EXPIRY + HOUR), []);
         assert_eq!(with(start + HOUR), [Warning::ListEndsSoon]);
         assert_eq!(with(start - HOUR), [Warning::ListHasEnded]);
     }

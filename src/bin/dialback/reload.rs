@@ -48,7 +48,7 @@ impl Pending {
     /// Completes when it is time to retry; never if nothing failed.
     async fn again(&self) {
         match self.0 {
-            Some(_) => tokio::time::sleep(RELOAD_AGAIN_EVERY).await,
+            Some(_) => tokio::time::sleep(RELOAD_RETRY_EVERY).await,
             None => std::future::pending().await,
         }
     }
@@ -154,7 +154,7 @@ pub(crate) async fn watch_files<S: Send + 'static, N>(
             }
         }
         // Signals that arrive meanwhile are merged, so that a storm of them is a bounded load.
-        tokio::time::sleep(RELOAD_LOOK_EVERY).await;
+        tokio::time::sleep(RELOAD_CHECK_EVERY).await;
     }
 }
 

@@ -232,7 +232,7 @@ impl Local {
                         if !std::mem::replace(&mut is_failing, true) {
                             tracing::warn!("cannot accept connection: {error}{hint}");
                         }
-                        tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                        tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
                     }
                 },
             }

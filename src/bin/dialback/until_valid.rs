@@ -2,7 +2,7 @@
 //! network has set it: long-running commands wait.
 
 use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
-use dialback::limits::RELOAD_AGAIN_EVERY;
+use dialback::limits::RELOAD_RETRY_EVERY;
 use std::{
     future::ready,
     time::{Duration, Instant, SystemTime},
@@ -61,9 +61,9 @@ fn wait(failure: &Failure, now: SystemTime) -> Duration {
     match failure {
         Failure::NotValidYet(_, Some(since)) => {
             let left = since.duration_since(now).unwrap_or_default();
-            left.clamp(WAIT_MIN, RELOAD_AGAIN_EVERY)
+            left.clamp(WAIT_MIN, RELOAD_RETRY_EVERY)
         }
-        _ => RELOAD_AGAIN_EVERY,
+        _ => RELOAD_RETRY_EVERY,
     }
 }
 
@@ -77,9 +77,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let from = |since| wait(&Failure::NotValidYet("x".into(), Some(since)), now);
         assert_eq!(from(now + 3 * second), 3 * second);
-        assert_eq!(from(now + 3_600 * second), RELOAD_AGAIN_EVERY);
+        assert_eq!(from(now + 3_600 * second), RELOAD_RETRY_EVERY);
         assert_eq!((from(now), from(now - second)), (WAIT_MIN, WAIT_MIN));
-        assert_eq!(wait(&Failure::NotValidYet("x".into(), None), now), RELOAD_AGAIN_EVERY);
-        assert_eq!(wait(&Failure::usage("x"), now), RELOAD_AGAIN_EVERY);
+        assert_eq!(wait(&Failure::NotValidYet("x".into(), None), now), RELOAD_RETRY_EVERY);
+        assert_eq!(wait(&Failure::usage("x"), now), RELOAD_RETRY_EVERY);
     }
 }

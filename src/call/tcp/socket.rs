@@ -1,7 +1,7 @@
 //! A connection of the system that is joined with a call: abortive until it has ended well, so that
 //! a cut one never looks finished.
 
-use crate::limits::{TCP_LOOK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
+use crate::limits::{TCP_CHECK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::{
     fmt,
@@ -100,10 +100,10 @@ impl Socket {
     /// Ready when the other side has reset the connection, for whoever neither reads nor writes for
     /// now: the system tells only those who do.
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_LOOK_EVERY)));
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_CHECK_EVERY)));
         loop {
             ready!(look.as_mut().poll(cx));
-            look.as_mut().reset(Instant::now() + TCP_LOOK_EVERY);
+            look.as_mut().reset(Instant::now() + TCP_CHECK_EVERY);
             let fault = match &self.stream {
                 Stream::Tcp(stream) => stream.take_error(),
                 #[cfg(unix)]

@@ -3,7 +3,7 @@
 
 use crate::{
     backoff,
-    limits::{NEWER_LOOK_EVERY, STEADY_LINK_MIN},
+    limits::{NEWER_CHECK_EVERY, STEADY_LINK_MIN},
     link::fault::LinkFault,
     wire::CloseCode,
 };
@@ -69,7 +69,7 @@ impl Redial {
         let duration = match fault.backoff() {
             // A look, not a failure: those who look for one node's certificate do not look
             // together.
-            _ if matches!(fault, LinkFault::NotNewer) => NEWER_LOOK_EVERY.mul_f64(0.5 + chance),
+            _ if matches!(fault, LinkFault::NotNewer) => NEWER_CHECK_EVERY.mul_f64(0.5 + chance),
             // At once the first time only: a peer that keeps saying so must not be hammered.
             None if self.failures == 1 => Duration::ZERO,
             None => backoff::wait(backoff::Cause::Unreachable, self.failures, failing_for, chance),

@@ -3,7 +3,7 @@
 
 use crate::{
     call::Permits,
-    limits::{DOOR_CALLERS_MAX, Limits, SWEEP_EVERY},
+    limits::{GATEWAY_CALLERS_MAX, Limits, SWEEP_EVERY},
     name::PeerName,
     node::reset_limiter::ResetLimiter,
     status::{Code, Status},
@@ -98,14 +98,14 @@ impl CallerAccounts {
         now: Instant,
     ) -> Result<Arc<CallerAccount>, Status> {
         let Self { all, swept_at } = self;
-        if all.len() >= DOOR_CALLERS_MAX && !all.contains_key(caller) {
+        if all.len() >= GATEWAY_CALLERS_MAX && !all.contains_key(caller) {
             if swept_at.is_none_or(|at| now >= at + SWEEP_EVERY) {
                 *swept_at = Some(now);
                 all.retain(|_, account| account.is_in_use(now));
             }
-            if all.len() >= DOOR_CALLERS_MAX {
+            if all.len() >= GATEWAY_CALLERS_MAX {
                 let text = format!(
-                    "{DOOR_CALLERS_MAX} callers use the gateway, and no more can be counted; try again"
+                    "{GATEWAY_CALLERS_MAX} callers use the gateway, and no more can be counted; try again"
                 );
                 return Err(Status::not_executed(Code::ResourceExhausted, text));
             }
@@ -133,14 +133,17 @@ mod tests {
             accounts.of(&format!("caller/c{n}").parse().expect("a name"), &limits, now)
         };
         let mut held: Vec<_> =
-            (0..DOOR_CALLERS_MAX).map(|n| of(n, now).expect("at the limit")).collect();
-        let refused = of(DOOR_CALLERS_MAX, now).map(drop).expect_err("one past the limit");
+            (0..GATEWAY_CALLERS_MAX).map(|n| of(n, now).expect("at the limit")).collect();
+        let refused = of(GATEWAY_CALLERS_MAX, now).map(drop).expect_err("one past the limit");
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(refused.is_safe_to_retry(), "{refused}");
         assert!(of(0, now).is_ok(), "one that has an account keeps it");
         held.pop();
-        assert!(of(DOOR_CALLERS_MAX, now).is_err(), "looked for once a second");
-        assert!(of(DOOR_CALLERS_MAX, now + SWEEP_EVERY).is_ok());
-        assert!(of(DOOR_CALLERS_MAX + 1, now + SWEEP_EVERY * 2).is_ok(), "the one before is idle");
+        assert!(of(GATEWAY_CALLERS_MAX, now).is_err(), "looked for once a second");
+        assert!(of(GATEWAY_CALLERS_MAX, now + SWEEP_EVERY).is_ok());
+        assert!(
+            of(GATEWAY_CALLERS_MAX + 1, now + SWEEP_EVERY * 2).is_ok(),
+            "the one before is idle"
+        );
     }
 }

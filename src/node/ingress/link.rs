@@ -4,7 +4,7 @@
 use super::steps::{Arrival, Ingress};
 use crate::{
     call::{Body, CallAcceptor, Head, Pending, Permit, Permits, Reply, Request, Requester, Target},
-    limits::{Limits, RELAY_PATIENCE, REPLY_FIN_WAIT_MAX},
+    limits::{Limits, RELAY_STATUS_GRACE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
     node::{dispatch::Answered, reset_limiter::ResetLimiter, routes::Links, state::NodeState},
@@ -129,7 +129,7 @@ impl CallAcceptor for LinkIngress {
     fn patience(&self, head: &Head) -> Duration {
         match head.meta.target {
             Target::Here => Duration::ZERO,
-            _ => RELAY_PATIENCE + REPLY_FIN_WAIT_MAX,
+            _ => RELAY_STATUS_GRACE + REPLY_FIN_WAIT_MAX,
         }
     }
 
