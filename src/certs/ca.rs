@@ -23,9 +23,8 @@ const TRUST_DOMAIN_SCHEME: &str = "spiffe://";
 
 /// A certificate authority with its key.
 ///
-/// Its trust domain stands in its own certificate as the URI name `spiffe://TRUST-DOMAIN`. Its
-/// subject has digits of its key in it, because revocation lists are found by the subject of their
-/// CA.
+/// Its own certificate has its trust domain as the URI name `spiffe://TRUST-DOMAIN`. Its subject
+/// has digits of its key in it, because revocation lists are found by the subject of their CA.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -66,7 +65,7 @@ impl Ca {
         Self::from_bytes(cert.as_bytes(), key.as_bytes())
     }
 
-    /// The same for files, in which text that is not UTF-8 may stand between the blocks.
+    /// The same for files, in which other text, also not UTF-8, may precede the blocks.
     pub(super) fn from_bytes(cert: &[u8], key: &[u8]) -> Result<Self, CertsError> {
         let at = |name: &str, source: PemError| match source {
             PemError::Unusable { why } => CertsError::Unusable { path: name.into(), why },
@@ -98,12 +97,12 @@ impl Ca {
         Ok(Self { issuer, pem, info, trust_domain })
     }
 
-    /// The CA's certificate, which everybody may have.
+    /// The CA's certificate, which is public.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// The CA's key, which nobody else may have.
+    /// The CA's key, which is secret.
     pub fn key_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
@@ -125,8 +124,8 @@ impl Ca {
         Ok(LeafPem { cert, key: Zeroizing::new(key.serialize_pem()), serial })
     }
 
-    /// Signs a leaf for a public key, given as SubjectPublicKeyInfo in DER. The profile says all
-    /// else that stands in it.
+    /// Signs a leaf for a public key, given as SubjectPublicKeyInfo in DER. All other contents are
+    /// those of the profile.
     pub fn leaf_for_key(
         &self,
         profile: &LeafProfile,

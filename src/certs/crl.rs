@@ -44,7 +44,7 @@ pub struct RevokeReport {
     pub revoked: Vec<String>,
     /// Number of those revoked before.
     pub before: usize,
-    /// The list they stand on.
+    /// The list that has them.
     pub crl: CrlReport,
 }
 

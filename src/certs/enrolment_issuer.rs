@@ -1,5 +1,5 @@
-//! A CA that signs agents and callers, each leaf recorded, and nothing else: there is no way to ask
-//! it for a node, a host name or a CA.
+//! A CA that signs agents and callers, each leaf recorded, and nothing else: it cannot issue nodes,
+//! host names or CAs.
 
 use super::{
     CertsDir, CertsError, LeafProfile, TokenUseError,
@@ -92,7 +92,7 @@ impl EnrolmentIssuer {
         Ok(issuer)
     }
 
-    /// The CA's certificate, and those that stand beside it in its file.
+    /// The CA's certificate, and the others in its file.
     pub(crate) fn ca_pem(&self) -> &str {
         self.ca.pem()
     }
@@ -185,8 +185,8 @@ impl EnrolmentIssuer {
         }
     }
 
-    /// Refuses a certificate that stands in the list or in the record of those that were revoked,
-    /// which are read anew.
+    /// Rejects a certificate that is in the revocation list or in the record of revocations, which
+    /// are read again.
     pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueError> {
         self.crl()?;
         if self.dir.is_revoked(present.serial())? {
@@ -253,7 +253,7 @@ impl EnrolmentIssuer {
         })
     }
 
-    /// A certificate for the enroller itself, PEM, and its key. It is no peer's, lives in memory,
+    /// A certificate for the enroller itself, PEM, and its key. It names no peer, stays in memory,
     /// and is not recorded.
     pub(crate) fn enroller_leaf(&self, now: SystemTime) -> Result<super::LeafPem, CertsError> {
         self.ca.leaf(&LeafProfile {

@@ -27,7 +27,7 @@ pub enum CertsError {
         /// The file that is not.
         gone: PathBuf,
     },
-    /// CA certificate and CA key are no pair, or no CA of ours.
+    /// CA certificate and CA key are not a pair, or not a CA.
     #[error("{path} cannot sign: {why}; restore the right file, or create a new CA with --force", path = path.display())]
     UnfitCa {
         /// The file.
@@ -77,7 +77,7 @@ pub enum CertsError {
         /// The requested value.
         wanted: String,
     },
-    /// The text given is no trust domain.
+    /// The given text is not a trust domain.
     #[error(transparent)]
     TrustDomain(#[from] IdentityError),
     /// The file of revocation lists has lists of other CAs, which cannot be signed here.
@@ -172,7 +172,7 @@ pub enum CertsError {
         /// The file.
         path: PathBuf,
     },
-    /// The number of the last list is no number, or the last that there is.
+    /// The number of the last list is not a number, or is the largest.
     #[error("{path} holds no valid number of a revocation list; write the number of the last list into it (see `dialback certs inspect`)", path = path.display())]
     BadNumber {
         /// The file.

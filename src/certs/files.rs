@@ -49,7 +49,7 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, CertsError> {
     none_if_missing(read(path))
 }
 
-/// The bytes of a PEM file, or nothing if there is none. What else stands in it need not be UTF-8.
+/// The bytes of a PEM file, or nothing if there is none. Other text in it need not be UTF-8.
 pub(super) fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, CertsError> {
     none_if_missing(read_bytes(path))
 }

@@ -172,8 +172,8 @@ impl CertsDir {
             && !self.is_revoked(&info.serial)?)
     }
 
-    /// A certificate beside a key that is not its own would not load, and whoever issued that key
-    /// may have forgotten it.
+    /// A certificate beside a key that is not its own would not load, and its owner may have
+    /// forgotten that key.
     fn expect_no_other_key(&self, peer: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
         let requested = self.requested_key_of(peer)?;
         if requested.is_some_and(|key| key.subject_public_key_info() == wanted) {
@@ -188,8 +188,7 @@ impl CertsDir {
         }
     }
 
-    /// A key that is whole and cannot be used here, such as an encrypted one, is somebody's own: it
-    /// is replaced by force only.
+    /// An intact key that cannot be used here, such as an encrypted one, is replaced by force only.
     fn expect_usable_key(&self, peer: &PeerName) -> Result<(), CertsError> {
         match self.key_at(&self.leaf_path(peer, "key")) {
             Err(error @ CertsError::Unusable { .. }) => Err(error),
@@ -352,7 +351,7 @@ fn is_as_wanted(info: &CertificateInfo, ca: &Ca, wanted: &Plan<'_>) -> bool {
         && hosts_of(info) == *wanted.hosts
 }
 
-/// The hosts that stand in a leaf.
+/// The hosts in a leaf.
 pub(super) fn hosts_of(info: &CertificateInfo) -> BTreeSet<Host> {
     let names = info.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
     names.chain(info.ip_sans.iter().map(|address| Host::Address(*address))).collect()

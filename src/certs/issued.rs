@@ -8,16 +8,16 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::SystemTime};
 
-/// A leaf that was signed here once. It may be revoked, replaced or past its end.
+/// A leaf that was signed here. It may be revoked, replaced or past its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedCertificate {
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
     /// The peer that it names.
     pub peer: PeerName,
-    /// It holds from here on.
+    /// Start of its validity.
     pub not_before: SystemTime,
-    /// It holds up to here.
+    /// End of its validity.
     pub not_after: SystemTime,
     /// Host names and addresses of a node.
     pub sans: Vec<String>,
@@ -27,7 +27,7 @@ pub struct ListedCertificate {
     pub(super) key_digest: Option<String>,
 }
 
-/// The line as it stands in the file.
+/// The line in the file.
 #[derive(Serialize, Deserialize)]
 struct IssuedRecord {
     serial: String,

@@ -44,9 +44,9 @@ pub struct LeafProfile {
     pub hosts: Vec<String>,
     /// The extended key usages.
     pub usages: Vec<Usage>,
-    /// It holds from here on.
+    /// Start of its validity.
     pub not_before: SystemTime,
-    /// It holds up to here.
+    /// End of its validity.
     pub not_after: SystemTime,
 }
 
@@ -130,7 +130,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// A leaf that was signed for a key of somebody else's.
+/// A leaf that was signed for a key that is elsewhere.
 #[derive(Debug, Clone)]
 pub struct CertPem {
     /// The certificate.

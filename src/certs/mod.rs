@@ -1,6 +1,6 @@
 //! Making certificates: a CA, leafs for peers, revocation lists, and a directory that keeps them.
 //!
-//! The only room that says rcgen. What stands in a certificate is read by `tls`.
+//! The only module that uses rcgen. `tls` reads certificates.
 
 mod ca;
 mod crl;

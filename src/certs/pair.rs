@@ -127,7 +127,8 @@ fn is_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
     Ok(leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key)))
 }
 
-/// `.agent-warehouse.pem.next`: no `.pem` at its end, so that it is nobody's certificate yet.
+/// `.agent-warehouse.pem.next`: without `.pem` at its end, so that it is not taken for a
+/// certificate.
 pub(super) fn beside(path: &Path, mark: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{mark}"))

@@ -12,7 +12,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// The file of such a key: `.agent-warehouse.key.pending`, which nobody takes for a key in use.
+/// The file of such a key: `.agent-warehouse.key.pending`, which is not mistaken for a key in use.
 pub(crate) struct PendingKey {
     path: PathBuf,
 }

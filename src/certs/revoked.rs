@@ -12,7 +12,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The line as it stands in the file.
+/// The line in the file.
 #[derive(Serialize, Deserialize)]
 struct RevokedRecord {
     serial: String,

@@ -44,7 +44,7 @@ impl JoinToken {
         &self.peer
     }
 
-    /// It is good up to here, to the second.
+    /// End of its validity, to the second.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
@@ -82,7 +82,7 @@ impl JoinToken {
     }
 }
 
-/// A text that is no join token. The text is a secret, so it is not repeated.
+/// A text that is not a join token. The text is a secret, so it is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid or incomplete join token; copy the whole line that `dialback enroll token ROLE NAME` printed, from {MARK}: to its end"

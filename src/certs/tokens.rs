@@ -87,7 +87,7 @@ pub(super) enum GoodToken {
     },
 }
 
-/// The line as it stands in the file.
+/// The line in the file.
 #[derive(Serialize, Deserialize)]
 struct JoinTokenRecord {
     hash: String,

@@ -17,7 +17,7 @@ pub struct GatewayFile {
     pub tokens: Option<PathBuf>,
     /// The caller that everybody is who shows nothing.
     pub anonymous: Option<Name>,
-    /// Addresses of proxies that stand in front.
+    /// Addresses of the proxies in front.
     pub trusted_proxy: Vec<IpRange>,
     /// Origins whose pages may ask.
     pub cors_origins: Vec<String>,

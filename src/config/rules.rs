@@ -1,5 +1,4 @@
-//! Rules as they stand in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of
-//! an agent.
+//! Rules in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of an agent.
 
 use super::{
     shared::message_range,

@@ -29,9 +29,9 @@ pub struct TlsFiles {
     pub cert: Option<PathBuf>,
     /// The leaf's private key.
     pub key: Option<PathBuf>,
-    /// The CA certificates that vouch for the other peer.
+    /// The CA certificates of peers.
     pub ca: Option<PathBuf>,
-    /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
+    /// The CA certificates of nodes, if they differ from those of agents and callers.
     pub node_ca: Option<PathBuf>,
     /// The revocation list, or `none` for no list: then nothing is taken for revoked. A file of
     /// that name is `./none`.
@@ -47,9 +47,9 @@ pub struct TlsPaths {
     pub cert: PathBuf,
     /// The leaf's private key.
     pub key: PathBuf,
-    /// The CA certificates that vouch for the other peer.
+    /// The CA certificates of peers.
     pub ca: PathBuf,
-    /// The CA certificates that vouch for nodes, where they are not those of agents and callers.
+    /// The CA certificates of nodes, if they differ from those of agents and callers.
     pub node_ca: Option<PathBuf>,
     /// The revocation list.
     pub crl: Option<PathBuf>,
@@ -78,7 +78,7 @@ impl TlsFiles {
         }
     }
 
-    /// True if it is said that there is no revocation list.
+    /// True if the configuration excludes a revocation list.
     pub fn is_without_list(&self) -> bool {
         self.crl.as_deref() == Some(Path::new(NO_LIST))
     }
@@ -135,7 +135,8 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     AuditFile { file, calls }
 }
 
-/// Reads `[tls]`. Every key may be absent; whether the rest comes from elsewhere is judged later.
+/// Reads `[tls]`. Every key may be absent; missing keys may come from elsewhere and are checked
+/// later.
 pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
     let paths = ["cert", "key", "ca", "node_ca", "crl"];
     file.refuse(&[&paths[..], &["crl_scope"]].concat(), "belongs under [tls]");
@@ -236,7 +237,7 @@ fn read_durations(table: &mut Table<'_>, limits: &mut Limits) {
     table.set("drain_max", &mut limits.drain_max, to(Duration::from_secs(3_600)));
 }
 
-/// A link whose silence is judged before its next PING would be lost although nothing is wrong.
+/// A link that is given up before its next PING would be lost without a fault.
 fn check_heartbeat(table: &Table<'_>, limits: &Limits) {
     let every = limits.heartbeat_every;
     for (key, bound) in [("heartbeat_lost", limits.heartbeat_lost), ("idle_max", limits.idle_max)] {

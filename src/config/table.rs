@@ -59,8 +59,9 @@ impl SourceFile {
         self.faults.borrow_mut().push(fault);
     }
 
-    /// Syntax errors, one a line, and of the other faults those that are no echo of a syntax error:
-    /// not on the same line, and not after a broken header, whose keys landed in another table.
+    /// Syntax errors, one a line, and of the other faults those that are not consequences of a
+    /// syntax error: not on the same line, and not after a broken header, whose keys landed in
+    /// another table.
     fn all_faults(&self, text: &str, errors: &[SyntaxError]) -> Vec<Fault> {
         let mut broken_lines = BTreeSet::new();
         let mut trusted_until = u32::MAX;
@@ -126,7 +127,7 @@ impl<'a> Table<'a> {
         Self { page, title, header, entries, known: Vec::new(), refused: Vec::new() }
     }
 
-    /// The line of the header, for rules that want to say where they stand.
+    /// The line of the header, for the places of rules.
     pub(super) fn origin(&self) -> Origin {
         Origin::at(self.page.file.clone(), self.page.line(self.header.start))
     }
@@ -219,7 +220,7 @@ impl<'a> Table<'a> {
         Some(Table::new(self.page, title, value.span(), table?))
     }
 
-    /// Faults keys that people have reason to write here, and says why they cannot stand here.
+    /// Notes keys that belong elsewhere, with the reason.
     pub(super) fn refuse(&mut self, keys: &[&'static str], why: &str) {
         for key in keys {
             if let Some((name, value)) = self.entries.get_key_value(*key) {
@@ -237,7 +238,7 @@ impl<'a> Table<'a> {
         self.page.note(at, text);
     }
 
-    /// Notes each item of an array that stands in it twice.
+    /// Notes duplicates in an array.
     pub(super) fn fault_repeats<T: PartialEq + Display>(&self, key: &str, items: &[T]) {
         for (index, item) in items.iter().enumerate() {
             if items[..index].contains(item) {
@@ -246,7 +247,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Faults every key that nobody asked for.
+    /// Notes unknown keys.
     pub(super) fn finish(self) {
         for (key, _) in self.entries.iter() {
             let name: &str = key.get_ref();

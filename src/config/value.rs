@@ -7,7 +7,7 @@ use std::{
 };
 use toml::de::DeValue;
 
-/// A text that is no such value: what it was meant to be, the text, and what is wrong with it.
+/// A text that is not a such value: what it was meant to be, the text, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} {why}")]
 pub struct ValueError {

@@ -63,7 +63,7 @@ pub enum EnrollError {
     /// Files or keys here.
     #[error(transparent)]
     Files(#[from] CertsError),
-    /// Nobody answered, or the way there is broken.
+    /// No answer, or a network error.
     #[error("cannot reach the enroller at {address}: {why}")]
     Unreachable {
         /// Its address.
@@ -125,8 +125,7 @@ const fn remedy(code: JoinRefusal) -> &'static str {
 }
 
 impl EnrollError {
-    /// True if the enroller, or this side, judged the other and said no: asking again soon is only
-    /// noise.
+    /// True if the enroller, or this side, rejected the other: asking again soon is useless.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Untrusted { .. })
     }

@@ -105,7 +105,7 @@ impl Join {
         format!("{}-{}", peer.role, peer.name)
     }
 
-    /// Everything that can be judged without asking anybody.
+    /// All checks that need no enroller.
     fn check_here(&self, now: SystemTime) -> Result<CredentialFiles, EnrollError> {
         let files = CredentialFiles::in_dir(&self.dir, &self.stem());
         if !self.is_forced {

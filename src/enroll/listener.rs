@@ -1,4 +1,4 @@
-//! The enroller's port: who comes is heard within bounds, answered once, and gone.
+//! The enroller's port: each client may send one request, within limits, and receives one answer.
 
 use super::service::{Clocks, EnrolmentService, RequestOrigin};
 use crate::{
@@ -95,7 +95,7 @@ impl EnrollerBuilder {
 
 /// A running enroller. Dropping it closes its port at once.
 ///
-/// It holds the CA's key in memory and signs agents and callers, nobody else, whatever it is asked.
+/// It holds the CA's key in memory and signs only agents and callers.
 pub struct Enroller {
     listener: Arc<JoinListener>,
     tasks: Tasks,
@@ -119,7 +119,7 @@ impl Enroller {
         self.listener.local_addr()
     }
 
-    /// Takes nobody new, lets those who were heard have their answers, and closes: within 3 s.
+    /// Accepts no new clients, answers those in progress, and closes: within 3 s.
     pub async fn shutdown(self) {
         self.close_gracefully().await;
     }

@@ -1,5 +1,5 @@
-//! The revocation list beside a peer's certificate: kept fresh from the enroller, and left alone
-//! where it is somebody else's.
+//! The revocation list beside a peer's certificate: kept fresh from the enroller, and left alone if
+//! another program manages it.
 
 use super::{error::EnrollError, schedule};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{fs, path::Path, time::SystemTime};
 
-/// Time at which the list in a peer's files is fetched again. Never, if it minds none, or one that
+/// Time at which the list in a peer's files is fetched again. Never, if it checks none, or one that
 /// is not from an enroller.
 pub(super) fn due(files: &CredentialFiles) -> Option<SystemTime> {
     let there = only(&fs::read(files.crl.as_deref()?).ok()?)?;

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 /// The files of one peer, and the enroller that renews them.
 ///
-/// Only files are written: whoever uses them loads them again. Certificate and key are replaced by
-/// renaming, so a file that is a symbolic link or a mount of its own becomes a plain one, or cannot
-/// be replaced; renew such secrets where they are made.
+/// It only writes files; their users load them again. Certificate and key are replaced by renaming,
+/// so a file that is a symbolic link or a mount of its own becomes a plain one, or cannot be
+/// replaced; renew such secrets where they are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
     enroller: NodeAddress,
@@ -48,7 +48,7 @@ pub enum Renewed {
         peer: PeerName,
         /// Its serial number in lower-case hexadecimal.
         serial: String,
-        /// It holds up to here.
+        /// End of its validity.
         not_after: SystemTime,
     },
 }
@@ -70,7 +70,7 @@ impl Renewal {
 
     /// Renews once if it is due: the certificate at two thirds of its life, and the revocation list
     /// beside it at two thirds of its own. Takes 15 s at most; dropping it gives up, and at worst a
-    /// leaf was signed that nobody has.
+    /// leaf was signed and not received.
     ///
     /// # Errors
     /// See [`EnrollError`]. A certificate that has ended is [`EnrollError::TooLate`]: only a new
@@ -210,7 +210,7 @@ impl Renewal {
             Ok(present) => {
                 schedule::retry(present.validity().ends.at(), now, error.is_refusal(), chance)
             }
-            // Until somebody brings a new certificate.
+            // Until there is a new certificate.
             Err(_) => RENEWAL_CHECK_EVERY,
         }
     }

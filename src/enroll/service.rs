@@ -18,7 +18,8 @@ use tokio::time::Instant;
 /// The desk. Its work reads and writes files: it holds up the thread that does it.
 pub(super) struct EnrolmentService {
     issuer: EnrolmentIssuer,
-    /// Unknown tokens by address. Held while a token is judged, so that nobody tries many at once.
+    /// Unknown tokens by address. Locked while a token is checked, so that no client tries many at
+    /// once.
     tries: Mutex<Buckets<Source>>,
     refused: LogLimits<Source>,
 }
@@ -31,7 +32,7 @@ pub(super) struct RequestOrigin {
     pub(super) identity: Option<Identity>,
 }
 
-/// The clocks: the one by which certificates are judged, and the one that never goes back.
+/// Wall clock, which decides the validity of certificates, and monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clocks {
     pub(super) wall: SystemTime,

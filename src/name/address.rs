@@ -12,8 +12,8 @@ const HOST_LABEL_BYTES_MAX: usize = 63;
 
 /// Address of a node: a DNS name or an IP address, and a UDP port.
 ///
-/// Written `HOST` or `HOST:PORT`; an IPv6 address stands in brackets, as `[::1]:4433`. The host is
-/// kept in lower case and is also the name that the node's certificate must carry.
+/// Written `HOST` or `HOST:PORT`; an IPv6 address is in brackets, as `[::1]:4433`. The host is kept
+/// in lower case and is also the name that the node's certificate must carry.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAddress {
     host: String,
@@ -40,7 +40,7 @@ impl NodeAddress {
     /// Reads an address of something that has another port than a node has, where none is named.
     ///
     /// # Errors
-    /// The text is no address.
+    /// The text is not an address.
     pub fn parse_with_port(text: &str, port_default: u16) -> Result<Self, NameError> {
         Self::read(text, port_default).map_err(|why| NameError::new("address", text, why))
     }
@@ -57,7 +57,7 @@ impl NodeAddress {
     }
 }
 
-/// `::1]:4433`, what stands after the bracket.
+/// `::1]:4433`, the part after the bracket.
 fn read_bracketed(rest: &str) -> Result<(String, Option<&str>), &'static str> {
     let (host, after) = rest.split_once(']').ok_or("has [ without ]")?;
     let host: Ipv6Addr = host.parse().map_err(|_| "has no IPv6 address between its brackets")?;

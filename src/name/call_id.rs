@@ -9,7 +9,7 @@ use std::fmt;
 pub struct CallId([u8; 16]);
 
 impl CallId {
-    /// Takes the 16 bytes as they stand.
+    /// Makes an id of 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -33,7 +33,7 @@ impl fmt::Debug for CallId {
 }
 
 /// Counts ids up from a start drawn at random: unique within a process by the count, between
-/// processes by the start, and cheap enough to stand on every call.
+/// processes by the start, and cheap enough for every call.
 #[derive(Debug)]
 pub(crate) struct CallIds {
     prefix: u64,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A text that is no name: what it was meant to be, the text, and what is wrong with it.
+/// A text that is not a name: what it was meant to be, the text, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} {why}{}", Spelling(spelling.as_deref()))]
 pub struct NameError {
@@ -40,7 +40,7 @@ impl NameError {
         self
     }
 
-    /// A text that is no socket address.
+    /// A text that is not a socket address.
     pub(crate) fn of_listen(text: &str) -> Self {
         Self::new("address", text, "is not written IP:PORT, as [::]:4433 or 127.0.0.1:4433")
     }

@@ -82,7 +82,7 @@ impl ServiceName {
         self.0.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
-    /// True if the name is kept for forwards, which stand under their kind.
+    /// True if the name is kept for forwards, which are listed under their kind.
     pub(crate) fn is_of_forwards(&self) -> bool {
         FORWARDS.contains(&&*self.0)
     }

@@ -16,7 +16,7 @@ pub struct AgentPolicy {
 }
 
 impl AgentPolicy {
-    /// Adds a rule after those that stand. The first one closes all that no rule opens.
+    /// Appends a rule. The first rule denies everything that no rule allows.
     #[must_use]
     pub fn allow(mut self, rule: AgentRule) -> Self {
         self.allow.push(rule);

@@ -20,7 +20,7 @@ pub struct NodePolicy {
 
 impl NodePolicy {
     /// Opens every RPC method, of agents and of the node, to every verified peer, and lets every
-    /// agent answer for every service. For tests, and for programs that judge calls by themselves.
+    /// agent answer for every service. For tests, and for programs that decide calls themselves.
     pub fn allow_all() -> Self {
         // The patterns are constants, and the test below reads them; an error would leave the
         // policy closed.
@@ -39,7 +39,7 @@ impl NodePolicy {
         Ok(policy)
     }
 
-    /// Adds a rule after those that stand.
+    /// Appends a rule.
     #[must_use]
     pub fn allow(mut self, rule: AllowRule) -> Self {
         self.allow.push(rule);

@@ -1,5 +1,4 @@
-//! The rules themselves: what stands in one `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was
-//! written.
+//! One rule of `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was written.
 
 use super::{RequesterGlob, Target, TargetGlob};
 use crate::{
@@ -97,7 +96,7 @@ impl Rate {
     }
 }
 
-/// A text that is no rate.
+/// A text that is not a rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("rate {text:?} {why}")]
 pub struct RateError {
@@ -213,8 +212,8 @@ impl AllowRule {
         self.rate.is_some() || self.in_flight.is_some()
     }
 
-    /// Feeds what makes it the rule that it is for whoever counts its calls: not where it stands,
-    /// which changes when lines are added above it, and not what bounds a single call.
+    /// Hashes the identity of the rule for counting its calls: not its line, which changes with the
+    /// lines above it, and not the limits of a single call.
     pub(crate) fn hash_identity(&self, state: &mut impl Hasher) {
         let Self { caller, agent, method, rate, in_flight, .. } = self;
         (caller, agent, method, rate, in_flight).hash(state);
@@ -246,7 +245,7 @@ impl fmt::Display for RuleLimits<'_> {
     }
 }
 
-/// Closes what some `[[allow]]` opens. Deny wins, wherever it stands.
+/// Denies calls that an `[[allow]]` rule allows. Deny wins in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DenyRule {

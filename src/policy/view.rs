@@ -5,7 +5,7 @@ use super::{AllowRule, DenyRule, NodePolicy, Target};
 use crate::name::{MethodPath, PeerName};
 
 /// The rules that speak of one requester, and after [`PolicyView::on`] of one target. It says what
-/// [`NodePolicy::decide`] says, and no more: a call is judged by the policy itself.
+/// [`NodePolicy::decide`] says, and no more: the policy itself decides calls.
 ///
 /// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each
 /// rule that is left.

@@ -30,7 +30,7 @@ impl Authorities {
         pem: &CredentialPem<'_>,
         places: &SourceNames,
     ) -> Result<Self, CredentialsError> {
-        // One record for both, because the revocation lists of both stand in one file and are found
+        // One record for both, because the revocation lists of both are in one file and are found
         // by name.
         let mut known = vec![];
         let clients = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
@@ -50,9 +50,9 @@ impl Authorities {
         })
     }
 
-    /// With CAs apart, those that vouch for our role must vouch for us: else peers with the same
-    /// settings would refuse us, and two files in each other's place would go unnoticed. With one
-    /// bundle this is the peers' to judge: they may trust others.
+    /// With separate CAs, those of our role must have signed our certificate: otherwise peers with
+    /// the same settings would reject us, and swapped files would go unnoticed. With one bundle
+    /// this is not checked, because peers may trust other CAs.
     pub(super) fn expect_own(
         &self,
         own: &CertifiedKey,

@@ -23,9 +23,9 @@ pub struct CertificateInfo {
     pub issuer: String,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
-    /// It holds from here on.
+    /// Start of its validity.
     pub not_before: SystemTime,
-    /// It holds up to here.
+    /// End of its validity.
     pub not_after: SystemTime,
     /// Its URI names; a peer has one.
     pub uri_sans: Vec<String>,
@@ -191,7 +191,7 @@ pub struct CrlInfo {
     pub number: Option<u64>,
     /// Time of its creation.
     pub this_update: SystemTime,
-    /// It holds up to here. Past it new links are refused.
+    /// End of its validity. Past it new links are refused.
     pub next_update: Option<SystemTime>,
     /// The certificates that no longer hold.
     pub revoked: Vec<RevokedSerial>,
@@ -311,7 +311,7 @@ fn unix_seconds(time: SystemTime) -> Option<i64> {
     }
 }
 
-/// Times before 1970 stand in no certificate of ours and become 1970.
+/// Times before 1970 become 1970; our certificates have none.
 fn system_time(time: ASN1Time) -> SystemTime {
     let secs = u64::try_from(time.timestamp()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_secs(secs)

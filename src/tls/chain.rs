@@ -93,8 +93,8 @@ impl Validity {
         })
     }
 
-    /// The moment of its life that is nearest to this one: whether a CA vouches for it is not a
-    /// question of the clock.
+    /// The moment of its life that is nearest to this one: the check of its CAs must not depend on
+    /// the clock.
     pub(super) fn nearest(&self, now: SystemTime) -> SystemTime {
         now.max(self.starts.at).min(self.ends.at)
     }

@@ -10,9 +10,8 @@ use std::sync::{Arc, OnceLock};
 /// an unauthenticated client's choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it stands
-    /// there, or the subject where there is none. At most [`CLAIM_CHARS_MAX`] characters, of any
-    /// kind.
+    /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it is, or
+    /// the subject where there is none. At most [`CLAIM_CHARS_MAX`] characters, of any kind.
     pub(crate) name: String,
     /// In lower-case hexadecimal.
     pub(crate) serial: String,

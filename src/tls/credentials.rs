@@ -25,7 +25,7 @@ use std::{
     time::SystemTime,
 };
 
-/// One peer's certificate and key, the CAs it trusts and the revocation lists it minds.
+/// One peer's certificate and key, the CAs it trusts and the revocation lists it checks.
 ///
 /// Loading checks everything that can be seen locally, so that a fault ends a start and not the
 /// first link. Cloning is cheap. `Debug` shows the peer and no key.
@@ -214,7 +214,7 @@ impl Credentials {
         self.material.own.cert == other.material.own.cert
     }
 
-    /// True if both trust the same CAs and mind the same lists.
+    /// True if both trust the same CAs and check the same lists.
     pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
         self.material.trust_mark == other.material.trust_mark
     }
@@ -344,8 +344,8 @@ fn expect_current(
     Ok(())
 }
 
-/// The same of the intermediates that a CA known here needs. Where none vouches for the chain,
-/// which of them count is a guess, and no reason to end a start.
+/// Checks the intermediates that a known CA needs. If no known CA vouches for the chain, it is
+/// unknown which of them count, so that the start does not fail.
 fn expect_current_chain(
     validity: &Validity,
     now: SystemTime,

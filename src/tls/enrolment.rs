@@ -1,5 +1,5 @@
-//! TLS of enrolment: an enroller that also hears peers without a certificate, and peers that know
-//! an enroller by its CA.
+//! TLS of enrolment: an enroller accepts peers without a certificate, and peers recognise an
+//! enroller by its CA.
 //!
 //! An enroller has a certificate of its own kind: its one URI name is
 //! `spiffe://TRUST-DOMAIN/enroller`, which is the name of no peer, so that it passes for none, and
@@ -42,8 +42,8 @@ pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, PemEr
 pub(crate) struct EnrollerTls(Arc<ServerConfig>);
 
 impl EnrollerTls {
-    /// Shows the leaf and the CAs behind it; trusts certificates of these CAs, and hears peers that
-    /// show none.
+    /// Shows the leaf and the CAs behind it; trusts certificates of these CAs, and accepts peers
+    /// that show none.
     pub(crate) fn new(
         leaf_pem: &str,
         key_pem: &str,
@@ -136,9 +136,9 @@ enum KnownCa {
     Roots(RootCertStore),
 }
 
-/// Believes enrollers of a known CA and nobody else. The host that was dialled does not matter: an
-/// enroller signs its own certificate and does not know under which names it is reached, and its CA
-/// signs one enroller's name only.
+/// Trusts only enrollers of a known CA. The host that was dialled does not matter: an enroller
+/// signs its own certificate and does not know under which names it is reached, and its CA signs
+/// one enroller's name only.
 #[derive(Debug)]
 struct EnrollersOnly {
     known: KnownCa,

@@ -114,7 +114,7 @@ pub enum CredentialsError {
         /// Role and name, as the command wants them.
         peer: String,
     },
-    /// An intermediate that vouches for the certificate holds no longer.
+    /// An intermediate in the chain of the certificate has expired.
     #[error(
         "the intermediate certificate {subject} in {place} has expired: it was valid until {until}, and the local clock says {now}; append the current certificate of that CA to the leaf in the file, or check the clock"
     )]

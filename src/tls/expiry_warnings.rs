@@ -39,7 +39,7 @@ fn warnings(
     found
 }
 
-/// Which certificate, chain and list it is about: reading the same ones anew is no news.
+/// The certificate, chain and list of a warning: reading the same ones again is not new.
 type CredentialMarks = (String, SystemTime, Option<SystemTime>);
 
 /// Says each worry when it is new, and again after a while.

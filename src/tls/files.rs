@@ -27,7 +27,7 @@ pub struct CredentialFiles {
     pub ca: PathBuf,
     /// The CAs to trust about nodes; `ca` is then trusted about agents and callers only. PEM.
     pub node_ca: Option<PathBuf>,
-    /// The revocation lists to mind. PEM. A file that is named must be there. `None`: no
+    /// The revocation lists to check. PEM. A file that is named must be there. `None`: no
     /// certificate is taken for revoked.
     pub crl: Option<PathBuf>,
     /// Certificates of a chain that are looked up in the lists.
@@ -156,7 +156,7 @@ pub struct CredentialPem<'a> {
     pub ca: &'a [u8],
     /// The CAs to trust about nodes; `ca` is then trusted about agents and callers only.
     pub node_ca: Option<&'a [u8]>,
-    /// The revocation lists to mind.
+    /// The revocation lists to check.
     pub crl: Option<&'a [u8]>,
     /// Certificates of a chain that are looked up in the lists.
     pub crl_scope: CrlScope,
@@ -183,7 +183,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     read_open(file, path)
 }
 
-/// Opens a file that can be read anew when it changes: a pipe would keep its reader waiting, and
+/// Opens a file that can be read again when it changes: a pipe would keep its reader waiting, and
 /// has its contents once only.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let kind = fs::metadata(path)?.file_type();
@@ -194,8 +194,8 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::other(if kind.is_dir() { is_dir } else { "it is no regular file" }))
 }
 
-/// The whole of a key file, once its permissions were found fit. The file that was judged is the
-/// file that is read, also when the name changes hands in between.
+/// Reads a key file after a check of its permissions, on the same open file., also when the name
+/// changes hands in between.
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
     let file = open_regular(path).map_err(|error| unreadable(path, error))?;
     expect_private(&file, path)?;
@@ -219,7 +219,7 @@ fn expect_private(file: &File, path: &Path) -> Result<(), CredentialsError> {
     }
 }
 
-/// The mode of a file that holds a secret, where it lets somebody at it who should not get there.
+/// The mode of a file with a secret, if it exposes the secret to other users.
 #[cfg(unix)]
 pub(crate) fn exposed_mode(file: &File) -> io::Result<Option<u32>> {
     use std::os::unix::fs::PermissionsExt;
@@ -298,7 +298,7 @@ mod tests {
             expect_private(&File::open(&path).expect("opened"), &path)
         };
         for fit in [0o600, 0o640, 0o700, 0o400, 0o440] {
-            // Root opens what its mode would close, so 0400 is judged like the others.
+            // Root opens what its mode would close, so 0400 is checked like the others.
             assert!(with_mode(fit).is_ok(), "{fit:o} was refused");
         }
         for unfit in [0o644, 0o660, 0o604, 0o602, 0o620, 0o666, 0o777] {

@@ -1,5 +1,5 @@
-//! TLS of the gateway: callers may show a certificate, which is judged as on links; who shows none
-//! has to show a token.
+//! TLS of the gateway: callers may show a certificate, which is verified as on links; without one
+//! they must show a token.
 
 use super::{
     chain::ChainBound,
@@ -39,8 +39,8 @@ impl ServerCertificate {
     /// Loads a chain, the leaf first, and its key.
     ///
     /// # Errors
-    /// A file that is missing, unreadable or damaged, a key that others can read, two that are no
-    /// pair.
+    /// A file that is missing, unreadable or damaged, a key that others can read, or two that are
+    /// not a pair.
     pub fn from_files(
         cert: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -76,7 +76,7 @@ impl fmt::Debug for ServerCertificate {
     }
 }
 
-/// TLS of one door.
+/// TLS of one gateway.
 pub(crate) struct HttpTls {
     /// Certificate of the gateway, unless it uses the node's own.
     certificate: Option<ServerCertificate>,
@@ -140,14 +140,14 @@ pub(crate) struct Accepted<S> {
     pub(crate) is_h2: bool,
 }
 
-/// A certificate that was good when it was shown, and is judged again when trust has changed.
+/// A verified client certificate, which is revalidated when trust has changed.
 pub(crate) struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     identity: Identity,
     verified: Mutex<Verification>,
 }
 
-/// By whom a certificate was judged last, and how long its chain holds by that.
+/// Last verification of a certificate: the credentials, and the end of its chain.
 struct Verification {
     by: Credentials,
     ends: ChainBound,

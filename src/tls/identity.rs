@@ -13,8 +13,8 @@ const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
 /// A peer as its certificate names it. Cloning is cheap.
 ///
-/// For a peer there is one way to get it, [`Identity::from_verified_chain`], so that nothing
-/// but a verified leaf can say who somebody is.
+/// For a peer there is one way to get it, [`Identity::from_verified_chain`], so that nothing but a
+/// verified leaf identifies a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity(Arc<IdentityParts>);
 
@@ -76,19 +76,19 @@ impl Identity {
         &self.0.serial
     }
 
-    /// The certificate holds from here on.
+    /// Start of its validity.
     pub fn not_before(&self) -> SystemTime {
         self.0.not_before
     }
 
-    /// The certificate holds up to here.
+    /// End of its validity.
     pub fn not_after(&self) -> SystemTime {
         self.0.not_after
     }
 }
 
-/// The one URI of a leaf. Two parsers must agree on it: webpki, which judged the chain, passes over
-/// names that are no UTF-8, and a name that one of them does not see must not pass unnoticed.
+/// The one URI of a leaf. Two parsers must agree on it: webpki, which verified the chain, passes
+/// over names that are not UTF-8, and a name that one of them does not see must not pass unnoticed.
 fn only_uri(leaf: &CertificateDer<'_>, info: &CertificateInfo) -> Result<String, IdentityError> {
     let judged = webpki::EndEntityCert::try_from(leaf)
         .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
@@ -172,7 +172,7 @@ pub enum IdentityError {
         /// The fault.
         why: String,
     },
-    /// A text that is no trust domain.
+    /// A text that is not a trust domain.
     #[error(
         "invalid trust domain {text:?}: use a-z, 0-9, - and _ in labels joined by dots, such as dialback.local"
     )]
@@ -180,7 +180,7 @@ pub enum IdentityError {
         /// The text.
         text: String,
     },
-    /// A peer of somebody else's.
+    /// A peer of another trust domain.
     #[error(
         "wrong trust domain: the certificate is of {found:?}, and ours is {wanted:?}; both sides need certificates of one trust domain"
     )]

@@ -1,5 +1,5 @@
-//! The revocation lists that a peer minds: of a CA that is known here and signed by it, the newest
-//! of each issuer, and never older than those before.
+//! Revocation lists of known CAs: signed by their CA, the newest of each issuer, and never older
+//! than the lists in use.
 
 use super::{
     authorities::Authorities,
@@ -83,8 +83,8 @@ impl Lists {
     }
 }
 
-/// Refuses lists in whose place older ones were in use: whoever was revoked in between would be let
-/// in.
+/// Rejects lists that are older than those in use: certificates revoked in between would be
+/// accepted.
 pub(super) fn expect_successors(
     before: &[Mark],
     next: &[Mark],

@@ -1,6 +1,6 @@
 //! Credentials, certificates and TLS configurations.
 //!
-//! The only room that says rustls, webpki and x509-parser. QUIC is the link's.
+//! The only module that uses rustls, webpki and x509-parser. QUIC is the link's.
 
 mod authorities;
 mod chain;

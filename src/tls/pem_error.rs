@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
-    /// The text is no PEM, or is cut off.
+    /// The text is not PEM, or is truncated.
     #[error("it is not complete PEM text: {why}")]
     NotPem {
         /// The parser's error.
@@ -17,7 +17,7 @@ pub enum PemError {
         /// The fault and the remedy.
         why: String,
     },
-    /// The bytes are no certificate or list.
+    /// The bytes are not a certificate or list.
     #[error("it cannot be parsed: {why}")]
     Damaged {
         /// The parser's error.

@@ -1,5 +1,5 @@
-//! A peer that was good when its link was made, judged again: after a change of trust, and at the
-//! end of its certificate.
+//! Revalidation of the peers of live links: after a change of trust, and at the end of a
+//! certificate.
 
 use super::{certificate_info::CertificateInfo, chain::ChainBound, crypto, trust::CaTrust};
 use rustls::{CertificateError as Fault, Error};
@@ -12,7 +12,7 @@ pub(crate) enum RevalidationError {
     /// A revocation list names its certificate.
     #[error("certificate revoked")]
     Revoked,
-    /// Its certificate has expired, or an intermediate with this subject that vouches for it.
+    /// Its certificate has expired, or an intermediate with this subject in its chain.
     #[error("{}", expired(.0.as_deref()))]
     Expired(Option<String>),
     /// A handshake would refuse it now for another reason.
@@ -55,8 +55,8 @@ impl Revoked {
 /// Judges a chain as a handshake would now. `host` is the name by which the peer was dialled, if it
 /// was.
 ///
-/// A revocation list that has expired refuses new links and ends none: nobody has said anything
-/// against those who are here.
+/// A revocation list that has expired rejects new links and closes none: it revokes no peer that is
+/// linked.
 pub(super) fn revalidate(
     trust: &CaTrust,
     revoked: &Revoked,

@@ -46,7 +46,7 @@ pub(super) struct CaTrust {
 }
 
 impl CaTrust {
-    /// Believes the CAs and nobody else, within one trust domain, and minds the revocation lists.
+    /// Trusts only the CAs, within one trust domain, and checks the revocation lists.
     pub(super) fn new(parts: &CaTrustParts<'_>) -> Result<Self, VerifierBuilderError> {
         let provider = provider();
         let trust_domain: Arc<str> = parts.trust_domain.into();

@@ -124,8 +124,8 @@ fn chain_of<'a>(
     iter::once(leaf).chain(intermediates).cloned().collect()
 }
 
-/// Logs who was refused, within bounds. TLS hands on the reason and not the name, and a name that
-/// nobody vouched for is worth reading all the same.
+/// Logs who was refused, within bounds. TLS hands on the reason and not the name, and an unverified
+/// name is worth logging.
 fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
     let Some(suppressed) = refusals.say((), Instant::now()) else { return };
@@ -154,8 +154,8 @@ impl NodesOnly {
         }
     }
 
-    /// Words for a refusal that already stands. An agent's leaf has no host name and no server
-    /// usage, so the chain refuses it first, and "wrong role" says more than either.
+    /// Rewords an error. An agent's leaf has no host name and no server usage, so the chain refuses
+    /// it first, and "wrong role" says more than either.
     fn reworded(&self, error: Error, leaf: &CertificateDer<'_>) -> Error {
         use CertificateError as Fault;
         let blames_names_or_usage = matches!(

@@ -16,15 +16,15 @@ const CHECK_BYTES: usize = 4;
 /// The length of every token, in bytes of ASCII.
 const TOKEN_BYTES: usize = MARK.len() + 2 * (SECRET_BYTES + CHECK_BYTES);
 
-/// A new token. Whoever has it is the caller that it was made for: it travels like a password.
+/// A new token. Its bearer is the caller that it was created for: keep it like a password.
 ///
 /// It has no `Display`, its `Debug` shows nothing of it, and it is wiped when dropped.
 /// `dbt1_[0-9a-f]{72}` finds one in a text; the last eight digits are the first of the SHA-256 of
-/// what stands before them.
+/// the text before them.
 pub struct BearerToken(Zeroizing<String>);
 
 impl BearerToken {
-    /// One that nobody has seen yet.
+    /// A new token.
     pub(super) fn generate() -> Self {
         let secret: Zeroizing<[u8; SECRET_BYTES]> = Zeroizing::new(tls::random_bytes());
         // Room for the whole at once, so that no half copies stay behind in memory.
@@ -59,14 +59,14 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// The SHA-256 of a token that somebody shows, if it looks like one and is whole.
+/// The SHA-256 of a shown token, if it is complete.
 pub(super) fn digest_of(shown: &str) -> Option<[u8; tls::DIGEST_BYTES]> {
     is_whole(shown).then(|| tls::sha256(shown.as_bytes()))
 }
 
 fn is_whole(shown: &str) -> bool {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    // The length first: whoever sends megabytes has none of them hashed.
+    // The length first: of megabytes nothing is hashed.
     if shown.len() != TOKEN_BYTES || !shown.starts_with(MARK) {
         return false;
     }

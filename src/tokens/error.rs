@@ -11,7 +11,7 @@ use std::{fmt, io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokensError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error(
         "{path} does not exist; create it with `dialback token create NAME --file {path}`", path = path.display()
     )]
@@ -37,7 +37,7 @@ pub enum TokensError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is no such file.
+    /// It is not a file of tokens.
     #[error(
         "{} is too large for a file of tokens: more than {} MiB", path.display(), BEARER_FILE_BYTES_MAX >> 20
     )]

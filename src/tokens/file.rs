@@ -14,8 +14,7 @@ use std::{
     path::Path,
 };
 
-/// The whole of a file, once its mode was found fit. The file that was judged is the file that is
-/// read.
+/// Reads a file after a check of its permissions, on the same open file.
 pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, TokensError> {
     let file = tls::open_regular(path).map_err(|error| unreadable(path, error))?;
     if let Some(mode) = tls::exposed_mode(&file).map_err(|error| unreadable(path, error))? {

@@ -19,7 +19,7 @@ pub enum BearerTokenError {
         "invalid or incomplete token; copy the whole line that `dialback token create NAME` printed, from dbt1_ to its end"
     )]
     Malformed,
-    /// It looks like one, and stands in no line.
+    /// It looks like one, and is in no line.
     #[error("unknown or revoked token")]
     Unknown,
     /// Its time is over.
@@ -33,7 +33,7 @@ pub enum BearerTokenError {
 /// 10,000 at most.
 #[derive(Clone, Default)]
 pub struct Tokens {
-    /// By the first eight bytes of the hash: whoever shows a token cannot choose them, and the map
+    /// By the first eight bytes of the hash: the bearer of a token cannot choose them, and the map
     /// hashes them again with a key of its own.
     by_start: HashMap<[u8; 8], Vec<KnownToken>>,
     count: usize,
@@ -47,11 +47,11 @@ struct KnownToken {
 }
 
 impl Tokens {
-    /// Reads a file. One that is empty, or has remarks only, knows nobody.
+    /// Reads a file. A file without tokens is valid.
     ///
     /// # Errors
     /// A file that is missing, that others can read or the group can write, that is larger than 4
-    /// MiB; or every line that is no token's line, or repeats another, at once.
+    /// MiB; or all lines that are invalid or duplicates, at once.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TokensError> {
         let path = path.as_ref();
         Ok(Self::of(parse(path, &read_text(path)?)?))
@@ -73,7 +73,7 @@ impl Tokens {
     /// constant time. What is not 77 bytes long is not even hashed.
     ///
     /// # Errors
-    /// It is no whole token, is not known, or its time is over.
+    /// It is invalid, unknown or expired.
     pub fn caller(&self, token: &str, now: SystemTime) -> Result<&PeerName, BearerTokenError> {
         let digest = bearer::digest_of(token).ok_or(BearerTokenError::Malformed)?;
         let candidates = self.by_start.get(&start_of(&digest)).map_or(&[][..], Vec::as_slice);

@@ -20,7 +20,7 @@ pub struct TokenInfo {
     pub name: Name,
     /// Time of its creation.
     pub created: SystemTime,
-    /// It is good up to here, to the second.
+    /// End of its validity, to the second.
     pub expires: SystemTime,
     pub(super) digest: [u8; DIGEST_BYTES],
 }
@@ -61,7 +61,7 @@ impl TokenInfo {
     }
 }
 
-/// The line as it stands in the file.
+/// The line in the file.
 impl fmt::Display for TokenInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, created, expires, digest } = self;

@@ -1,5 +1,5 @@
-//! The file as operators change it: a token is added or taken out, in one step, and what else
-//! stands there stays.
+//! The file as operators change it: a token is added or taken out, in one step, and all other lines
+//! stay.
 
 use super::{
     BearerToken, TokenInfo, TokensError,

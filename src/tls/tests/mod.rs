@@ -101,7 +101,7 @@ enum Side {
     Accepting,
 }
 
-/// Which side refused, and how each of the two explains it. The other one hears the alert alone.
+/// The side that rejected, and the explanations of both. The other side receives only the alert.
 #[derive(Debug)]
 struct Refusal {
     by: Side,

@@ -1,4 +1,4 @@
-//! Nodes of one CA, agents and callers of another: each CA vouches for its own and for nobody else.
+//! Nodes of one CA, agents and callers of another: each CA vouches only for its own.
 
 use super::*;
 use crate::tls::CrlScope;
