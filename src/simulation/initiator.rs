@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     call::{Body, CallMeta, Reply, Request, Requester, Target, ask, is_for_the_next_link},
     lazy_timeout::poll_once,
-    limits::{ASK_PATIENCE, Limits, QUEUE_WAIT_MAX, REPLY_FIN_WAIT_MAX},
+    limits::{Limits, QUEUE_WAIT_MAX, REPLY_FIN_WAIT_MAX, STATUS_GRACE},
     link::{CallStream, ControlStream, Link, ends::Ends},
     metadata::Metadata,
     name::CallIds,
@@ -245,7 +245,7 @@ async fn a_call_without_a_reply_ends_after_its_deadline_and_the_patience() {
     let began = Instant::now();
     let reply = call.answered_by(async |_stream| pending().await);
     check_status(reply.await, Code::DeadlineExceeded, Outcome::Unknown);
-    assert_eq!(began.elapsed(), TIMEOUT + ASK_PATIENCE);
+    assert_eq!(began.elapsed(), TIMEOUT + STATUS_GRACE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +253,7 @@ async fn a_status_within_the_patience_counts() {
     let call = Call::new().await;
     let said = Status::not_executed(Code::DeadlineExceeded, "it was queued");
     let reply = call.answered_by(async |mut stream| {
-        tokio::time::sleep(TIMEOUT + ASK_PATIENCE / 2).await;
+        tokio::time::sleep(TIMEOUT + STATUS_GRACE / 2).await;
         write_status(&mut stream, &said).await;
         pending().await
     });

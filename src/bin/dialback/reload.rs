@@ -10,7 +10,7 @@ use crate::{
 use dialback::{
     Applied, StartError,
     config::{Watch, read_aside},
-    limits::{EXPIRY_WARNING_EVERY, RELOAD_AGAIN_EVERY, RELOAD_LOOK_EVERY},
+    limits::{EXPIRY_WARNING_EVERY, RELOAD_CHECK_EVERY, RELOAD_RETRY_EVERY},
 };
 use std::{convert::Infallible, future::Future, path::PathBuf, sync::Arc, time::Instant};
 

@@ -58,7 +58,7 @@ pub(crate) struct TcpArgs {
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Pause between two attempts to accept when the system refuses a connection.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Time to send GOODBYE to the node.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);

@@ -2,11 +2,11 @@
 //! were replaced, and the one that its peer drains.
 
 use super::hooks::KeptLink;
-use crate::{limits::FORMER_LINKS_MAX, wire::CloseCode};
+use crate::{limits::RETIRING_LINKS_MAX, wire::CloseCode};
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The links to one address that were replaced, [`FORMER_LINKS_MAX`] at most: a node takes no more
+/// The links to one address that were replaced, [`RETIRING_LINKS_MAX`] at most: a node takes no more
 /// of one agent.
 #[derive(Debug)]
 pub(super) struct RetiringLinks<L> {
@@ -23,7 +23,7 @@ pub(super) struct RetiringSlot(
 
 impl<L> Default for RetiringLinks<L> {
     fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(FORMER_LINKS_MAX)), links: VecDeque::new() }
+        Self { slots: Arc::new(Semaphore::new(RETIRING_LINKS_MAX)), links: VecDeque::new() }
     }
 }
 
@@ -38,7 +38,7 @@ impl<L: KeptLink> RetiringLinks<L> {
         }
         if let Some(oldest) = self.links.pop_front() {
             tracing::warn!(
-                "closed a former link to {}: it was replaced {FORMER_LINKS_MAX} times more while calls were on it",
+                "closed a former link to {}: it was replaced {RETIRING_LINKS_MAX} times more while calls were on it",
                 oldest.peer()
             );
             oldest.close(CloseCode::Drained, "it was replaced too often");

@@ -79,7 +79,8 @@ fn tokens_are_listed_with_their_ids_and_revoked_by_name_or_id() {
 #[test]
 fn faults_of_tokens_are_reported_with_line_and_remedy() {
     let dir = WorkDir::empty();
-    dir.run(&["token", "list"]).expect(2, &["certs/tokens does not exist", "dialback token create"]);
+    dir.run(&["token", "list"])
+        .expect(2, &["certs/tokens does not exist", "dialback token create"]);
     dir.run(&["token", "create", "billing", "--ttl", "0s"]).expect(2, &["--ttl"]);
     dir.run(&["token", "create", "billing", "--ttl", "367d"]).expect(2, &["366 days"]);
     dir.run(&["token", "create", "Billing"]).expect(2, &["Billing"]);
