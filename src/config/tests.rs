@@ -197,7 +197,7 @@ fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
         (table("forward = 'http://a'\nkeep_alive = 1"), "f:4: `keep_alive`: "),
         (
             table("forward = 'http://a'\nmetadata = ['a b']"),
-            "f:4: `metadata`: \"a b\" is not a name",
+            "f:4: `metadata`: \"a b\" is not a header name",
         ),
         (table("forward = 'http://a'\nmetadata = ['ä']"), "is not a header name"),
         (table("forward = 'http://a'\nmetadata = ['x', 'Proxy']"), "f:4: `metadata`: Proxy never"),
