@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Why the last attempt failed, as far as waiting is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum BackoffCause {
     /// Nobody answered, or the link was lost: the other side may come back any moment.
     Unreachable,
     /// The other side judged us and said no, or is overloaded: asking again soon is only noise.
@@ -31,10 +31,15 @@ pub(crate) const REFUSED_CAP: Duration = Duration::from_secs(300);
 /// they have gone on, `chance` is drawn evenly from 0.0 to 1.0. Unreachable nodes get full jitter
 /// from 0 to the cap, so that agents that lost a node together do not come back together; refusals
 /// wait at least their base and up to half as much again.
-pub(crate) fn wait(cause: Cause, failures: u32, failing_for: Duration, chance: f64) -> Duration {
+pub(crate) fn wait(
+    cause: BackoffCause,
+    failures: u32,
+    failing_for: Duration,
+    chance: f64,
+) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     match cause {
-        Cause::Unreachable => {
+        BackoffCause::Unreachable => {
             let cap = if failing_for < UNREACHABLE_LONG_AFTER {
                 UNREACHABLE_CAP
             } else {
@@ -42,7 +47,7 @@ pub(crate) fn wait(cause: Cause, failures: u32, failing_for: Duration, chance: f
             };
             (UNREACHABLE_BASE * (1 << doublings)).min(cap).mul_f64(chance.clamp(0.0, 1.0))
         }
-        Cause::Refused => {
+        BackoffCause::Refused => {
             let base = (REFUSED_BASE * (1 << doublings)).min(REFUSED_CAP.mul_f64(2.0 / 3.0));
             base.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 2.0)
         }
@@ -57,20 +62,22 @@ mod tests {
     #[test]
     fn an_unreachable_node_is_tried_at_least_every_three_seconds_for_ten_minutes() {
         for failures in [1, 2, 5, 100, u32::MAX] {
-            assert!(wait(Cause::Unreachable, failures, 599 * SECOND, 1.0) <= UNREACHABLE_CAP);
-            assert_eq!(wait(Cause::Unreachable, failures, SECOND, 0.0), Duration::ZERO);
+            assert!(
+                wait(BackoffCause::Unreachable, failures, 599 * SECOND, 1.0) <= UNREACHABLE_CAP
+            );
+            assert_eq!(wait(BackoffCause::Unreachable, failures, SECOND, 0.0), Duration::ZERO);
         }
-        assert_eq!(wait(Cause::Unreachable, 1, SECOND, 1.0), UNREACHABLE_BASE);
-        assert_eq!(wait(Cause::Unreachable, 100, 600 * SECOND, 1.0), UNREACHABLE_LONG_CAP);
+        assert_eq!(wait(BackoffCause::Unreachable, 1, SECOND, 1.0), UNREACHABLE_BASE);
+        assert_eq!(wait(BackoffCause::Unreachable, 100, 600 * SECOND, 1.0), UNREACHABLE_LONG_CAP);
     }
 
     #[test]
     fn a_refusal_waits_ten_seconds_at_least_and_five_minutes_at_most() {
-        assert_eq!(wait(Cause::Refused, 1, SECOND, 0.0), REFUSED_BASE);
+        assert_eq!(wait(BackoffCause::Refused, 1, SECOND, 0.0), REFUSED_BASE);
         for failures in 1..40 {
-            let longest = wait(Cause::Refused, failures, SECOND, 1.0);
+            let longest = wait(BackoffCause::Refused, failures, SECOND, 1.0);
             assert!(longest <= REFUSED_CAP + Duration::from_millis(1), "{longest:?}");
-            assert!(wait(Cause::Refused, failures, SECOND, 0.5) >= REFUSED_BASE);
+            assert!(wait(BackoffCause::Refused, failures, SECOND, 0.5) >= REFUSED_BASE);
         }
     }
 }

@@ -46,16 +46,16 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
 
 /// A method, what it does, and the schemas of a message each way; where those are empty nothing is
 /// said.
-type Said = [&'static str; 4];
+type MethodText = [&'static str; 4];
 
-const HELLO: &[Said] =
+const HELLO: &[MethodText] =
     &[["Hello", "Gives \"hello:\" and what it was given.", r#"{"type":"string"}"#, STRING_OUT]];
 
 const STRING_OUT: &str = r#"{"type":"string","examples":["hello:hello"]}"#;
 
 const NOTHING: &str = r#"{"type":"null"}"#;
 
-const DEMO: &[Said] = &[
+const DEMO: &[MethodText] = &[
     ["Echo", "Gives back what it was given.", "", ""],
     [
         "Sleep",
@@ -97,8 +97,8 @@ const DEMO: &[Said] = &[
     ["Chat", "Gives back every message of a stream as it comes.", "", ""],
 ];
 
-fn describe(service: Service, text: &str, methods: &[Said]) -> Service {
-    let described = |service: Service, [name, text, request, reply]: &Said| {
+fn describe(service: Service, text: &str, methods: &[MethodText]) -> Service {
+    let described = |service: Service, [name, text, request, reply]: &MethodText| {
         service.describe_method(*name, Description::new(*text).request(*request).reply(*reply))
     };
     methods.iter().fold(service.describe(text), described)
@@ -107,12 +107,12 @@ fn describe(service: Service, text: &str, methods: &[Said]) -> Service {
 /// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some
 /// write all their numbers so.
 fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
-    number.deserialize_any(Whole)
+    number.deserialize_any(WholeNumber)
 }
 
-struct Whole;
+struct WholeNumber;
 
-impl Visitor<'_> for Whole {
+impl Visitor<'_> for WholeNumber {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,17 +200,17 @@ struct Count {
 }
 
 #[derive(Serialize)]
-struct Counted {
+struct CountItem {
     i: u64,
 }
 
 impl Count {
-    async fn run(self, mut replies: Outbound<Counted>) -> Result<(), Status> {
+    async fn run(self, mut replies: Outbound<CountItem>) -> Result<(), Status> {
         for i in 1..=self.n {
             if i > 1 && self.interval_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(self.interval_ms)).await;
             }
-            replies.send(&Counted { i }).await?;
+            replies.send(&CountItem { i }).await?;
         }
         Ok(())
     }

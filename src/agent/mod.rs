@@ -18,7 +18,7 @@ use crate::{
     config_update::{Applied, Changed, ConfigUpdate},
     drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{BindError, Dialler, HelloWords, KeeperSignals, keep},
+    link::{BindError, Dialler, HelloInfo, KeeperSignals, keep},
     memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
@@ -31,7 +31,7 @@ use crate::{
     wire::CloseCode,
 };
 use calls::AgentHandler;
-use registration::Registration;
+use registration::NodeRegistration;
 use state::{AgentState, in_use};
 use std::{
     fmt,
@@ -146,9 +146,10 @@ impl AgentBuilder {
             trust.watch_expiry(warn).await;
         });
         for node in nodes {
-            state
-                .links
-                .spawn_until_stopped(keep(Registration { state: state.clone(), address: node }));
+            state.links.spawn_until_stopped(keep(NodeRegistration {
+                state: state.clone(),
+                address: node,
+            }));
         }
         Ok(Agent { state, instance, generation: Mutex::new(1) })
     }
@@ -163,8 +164,8 @@ pub struct Agent {
     generation: Mutex<u64>,
 }
 
-fn hello(instance: [u8; 16], limits: &Limits) -> HelloWords {
-    HelloWords { instance, calls_in_flight_max: limits.calls_in_flight_max }
+fn hello(instance: [u8; 16], limits: &Limits) -> HelloInfo {
+    HelloInfo { instance, calls_in_flight_max: limits.calls_in_flight_max }
 }
 
 impl Agent {

@@ -24,7 +24,7 @@ use std::{
 };
 
 /// The registration of the agent at one address.
-pub(super) struct Registration {
+pub(super) struct NodeRegistration {
     pub(super) state: Arc<AgentState>,
     pub(super) address: NodeAddress,
 }
@@ -32,7 +32,7 @@ pub(super) struct Registration {
 /// A link that the node has welcomed and on which nothing is registered yet.
 type WelcomedLink = (Link, ControlStream, Welcome);
 
-impl KeeperHooks for Registration {
+impl KeeperHooks for NodeRegistration {
     type Dialled = WelcomedLink;
     type Active = Attachment;
 

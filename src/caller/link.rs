@@ -17,11 +17,11 @@ use std::{
 };
 
 /// The link of a caller to its node.
-pub(super) struct NodeLink(pub(super) Arc<CallerState>);
+pub(super) struct CallerHooks(pub(super) Arc<CallerState>);
 
-impl KeeperHooks for NodeLink {
-    type Dialled = CallerLink;
-    type Active = CallerLink;
+impl KeeperHooks for CallerHooks {
+    type Dialled = ActiveCallerLink;
+    type Active = ActiveCallerLink;
 
     fn address(&self) -> &NodeAddress {
         &self.0.address
@@ -43,17 +43,17 @@ impl KeeperHooks for NodeLink {
         self.0.limits.drain_max
     }
 
-    async fn dial(&self, newer_than: Option<SystemTime>) -> Result<CallerLink, LinkFault> {
+    async fn dial(&self, newer_than: Option<SystemTime>) -> Result<ActiveCallerLink, LinkFault> {
         let (link, control, _welcome) = self.0.dialler.dial(&self.0.address, newer_than).await?;
-        Ok(CallerLink::new(link, control))
+        Ok(ActiveCallerLink::new(link, control))
     }
 
     /// A caller registers nothing: no peer uses its link before it does.
-    async fn establish(&self, active: CallerLink) -> Result<CallerLink, LinkFault> {
+    async fn establish(&self, active: ActiveCallerLink) -> Result<ActiveCallerLink, LinkFault> {
         Ok(active)
     }
 
-    fn publish(&self, active: &mut CallerLink) {
+    fn publish(&self, active: &mut ActiveCallerLink) {
         self.0.link.send_replace(LinkState::Up(active.link.clone()));
     }
 
@@ -67,19 +67,19 @@ impl KeeperHooks for NodeLink {
 }
 
 /// A link that is kept up. Dropping it closes it.
-pub(super) struct CallerLink {
+pub(super) struct ActiveCallerLink {
     link: Link,
     control: ControlStream,
 }
 
-impl CallerLink {
+impl ActiveCallerLink {
     fn new(link: Link, mut control: ControlStream) -> Self {
         control.close_by(CloseSequence::passive(link.clone()));
         Self { link, control }
     }
 }
 
-impl ActiveLink for CallerLink {
+impl ActiveLink for ActiveCallerLink {
     type Link = Link;
 
     fn link(&self) -> &Link {
@@ -115,7 +115,7 @@ impl ActiveLink for CallerLink {
     }
 }
 
-impl Drop for CallerLink {
+impl Drop for ActiveCallerLink {
     fn drop(&mut self) {
         let text = if self.link.is_replaced() { REPLACED } else { "the caller has ended" };
         self.link.close(CloseCode::Goodbye, text);

@@ -9,7 +9,7 @@ use crate::{
     call::{CallOrigin, Callee, IntoMethod, Reply, SharedHandler, Target, ToMany},
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
-    link::{BindError, Dialler, HelloWords, KeeperSignals, LinkFault, keep},
+    link::{BindError, Dialler, HelloInfo, KeeperSignals, LinkFault, keep},
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
     node::{AgentInfo, DIRECTORY, ListedService, StartError},
@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use calls::CallerHandler;
-use link::NodeLink;
+use link::CallerHooks;
 use serde::{Serialize, de::DeserializeOwned};
 use state::{CallerGuard, CallerState, LinkState, no_link};
 use std::{fmt, sync::Arc, time::Duration};
@@ -113,7 +113,7 @@ impl CallerBuilder {
             keeper: KeeperSignals::default(),
             tasks: Tasks::default(),
         });
-        state.tasks.spawn_until_stopped(keep(NodeLink(state.clone())));
+        state.tasks.spawn_until_stopped(keep(CallerHooks(state.clone())));
         state.tasks.spawn_until_stopped(state.dialler.clone().roam());
         let trust = state.dialler.trust().clone();
         state.tasks.spawn_until_stopped(async move {
@@ -125,8 +125,8 @@ impl CallerBuilder {
 }
 
 /// The HELLO of a caller, which answers no calls.
-const fn hello(instance: [u8; 16]) -> HelloWords {
-    HelloWords { instance, calls_in_flight_max: 0 }
+const fn hello(instance: [u8; 16]) -> HelloInfo {
+    HelloInfo { instance, calls_in_flight_max: 0 }
 }
 
 /// A program that asks for calls, linked to a node. Cloning shares the link; the last one dropped

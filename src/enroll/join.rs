@@ -234,7 +234,7 @@ pub(super) async fn exchange(
     let bytes = request.encode().map(zeroize::Zeroizing::new);
     request.wipe();
     let bytes = bytes.map_err(|error| bad(error.to_string()))?;
-    let answer = link::ask(enroller, tls, &bytes).await;
+    let answer = link::request_enrolment(enroller, tls, &bytes).await;
     let answer = answer.map_err(|fault| EnrollError::of_link(enroller, fault, remedy))?;
     let reply = JoinReply::decode(&answer).map_err(|error| bad(error.to_string()))?;
     match reply.refusal() {

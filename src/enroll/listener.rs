@@ -9,7 +9,7 @@ use crate::{
         ABORT_WAIT_MAX, CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY,
         JOIN_HANDSHAKES_BURST, JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
     },
-    link::{BindError, JoinKnock, JoinListener, LinkFault},
+    link::{BindError, EnrolmentListener, IncomingEnrolment, LinkFault},
     name::{NameError, NodeAddress},
     rate_limit::Pace,
     tls::{CredentialsError, EnrollerTls},
@@ -78,8 +78,11 @@ impl EnrollerBuilder {
         let address = self.listen.map_err(|text| NameError::of_listen(&text))?;
         let now = SystemTime::now();
         let issuer = EnrolmentIssuer::open(self.dir, self.leaf_life, now)?;
-        let listener =
-            Arc::new(JoinListener::bind(address, &own_tls(&issuer, now)?, issuer.trust_domain())?);
+        let listener = Arc::new(EnrolmentListener::bind(
+            address,
+            &own_tls(&issuer, now)?,
+            issuer.trust_domain(),
+        )?);
         let (service, tasks) = (Arc::new(EnrolmentService::new(issuer)), Tasks::default());
         let accept_loop = AcceptLoop {
             service,
@@ -97,7 +100,7 @@ impl EnrollerBuilder {
 ///
 /// It holds the CA's key in memory and signs only agents and callers.
 pub struct Enroller {
-    listener: Arc<JoinListener>,
+    listener: Arc<EnrolmentListener>,
     tasks: Tasks,
 }
 
@@ -161,7 +164,7 @@ fn own_tls(issuer: &EnrolmentIssuer, now: SystemTime) -> Result<EnrollerTls, Enr
 /// The loop that takes unauthenticated clients, and only that.
 struct AcceptLoop {
     service: Arc<EnrolmentService>,
-    listener: Arc<JoinListener>,
+    listener: Arc<EnrolmentListener>,
     tasks: Tasks,
     /// Since when the enroller's present certificate is shown.
     shown_since: SystemTime,
@@ -197,11 +200,11 @@ impl AcceptLoop {
     }
 }
 
-impl Accept for JoinListener {
-    type Incoming = JoinKnock;
+impl Accept for EnrolmentListener {
+    type Incoming = IncomingEnrolment;
 
-    async fn accept(&self) -> Option<JoinKnock> {
-        self.knock().await
+    async fn accept(&self) -> Option<IncomingEnrolment> {
+        self.next_incoming().await
     }
 
     fn ignored(&self, last: SocketAddr, count: u64) {
@@ -212,11 +215,15 @@ impl Accept for JoinListener {
 }
 
 /// One stranger, from its handshake to its end.
-async fn serve(service: Arc<EnrolmentService>, knock: JoinKnock, permit: HandshakePermit) {
-    let from = knock.remote_address();
+async fn serve(
+    service: Arc<EnrolmentService>,
+    incoming: IncomingEnrolment,
+    permit: HandshakePermit,
+) {
+    let from = incoming.remote_address();
     let asked = tokio::select! {
         biased;
-        asked = knock.asked() => asked,
+        asked = incoming.receive() => asked,
         () = permit.revoked() => Err(LinkFault::Silent(handshake_limiter::REVOKED)),
     };
     // From here on it may use up a token.

@@ -25,13 +25,13 @@ pub(crate) struct CloseSequence {
     text: &'static str,
     /// Sent with DRAIN.
     time: Duration,
-    stage: Stage,
+    stage: CloseStage,
     /// Why the peer has finished, once it has sent GOODBYE.
     peer_finished: Option<LinkFault>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+enum CloseStage {
     Open,
     Draining,
     Finished,
@@ -61,7 +61,7 @@ impl CloseSequence {
         code: CloseCode,
         text: &'static str,
     ) -> Self {
-        let (time, stage) = (Duration::ZERO, Stage::Open);
+        let (time, stage) = (Duration::ZERO, CloseStage::Open);
         Self { link, drain, goodbye, abort, code, text, time, stage, peer_finished: None }
     }
 
@@ -76,8 +76,8 @@ impl CloseSequence {
         let (drain, goodbye, link) = (&mut self.drain, &mut self.goodbye, &self.link);
         tokio::select! {
             biased;
-            () = drain.notified(), if self.stage == Stage::Open => CloseStep::SendDrain,
-            () = goodbye.notified(), if self.stage < Stage::Finished => CloseStep::SendGoodbye,
+            () = drain.notified(), if self.stage == CloseStage::Open => CloseStep::SendDrain,
+            () = goodbye.notified(), if self.stage < CloseStage::Finished => CloseStep::SendGoodbye,
             () = self.abort.notified() => CloseStep::Close(LinkFault::Closed {
                 code: CloseCode::Drained,
                 text: self.text.into(),
@@ -89,7 +89,7 @@ impl CloseSequence {
 
     /// Stops taking the peer's streams, and returns the frame that says so.
     pub(super) fn drain(&mut self) -> Drain {
-        self.stage = Stage::Draining;
+        self.stage = CloseStage::Draining;
         // A replaced link stays up for as long as calls are on it.
         let (reason, time) = match self.link.is_replaced() {
             true => (REPLACED, Duration::MAX),
@@ -104,14 +104,14 @@ impl CloseSequence {
 
     /// Returns the last frame of this side.
     pub(super) fn goodbye(&mut self) -> Goodbye {
-        self.stage = Stage::Finished;
+        self.stage = CloseStage::Finished;
         let text = if self.link.is_replaced() { REPLACED } else { self.text };
         Goodbye { code: self.code.number(), text: text.into() }
     }
 
     /// Notes that all frames are with the transport.
     pub(super) fn handed_over(&mut self) {
-        if self.stage > Stage::Open {
+        if self.stage > CloseStage::Open {
             self.drain.done();
         }
     }

@@ -48,9 +48,9 @@ impl fmt::Display for LinkId {
 /// One authenticated connection. Cloning shares it; it ends by [`Link::close`] or when the peer or
 /// the path ends it.
 #[derive(Clone)]
-pub(crate) struct Link(pub(super) Arc<LinkState>);
+pub(crate) struct Link(pub(super) Arc<LinkInner>);
 
-pub(super) struct LinkState {
+pub(super) struct LinkInner {
     net: SharedNet,
     id: LinkId,
     pub(super) connection: quinn::Connection,
@@ -68,7 +68,7 @@ pub(super) struct LinkState {
     waiting: AtomicUsize,
     /// Why it has ended, once this side has closed it or knows.
     pub(super) ended: OnceLock<LinkFault>,
-    taken: StdMutex<Taken>,
+    taken: StdMutex<TakenStreams>,
     /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says
     /// so.
     peer_took: AtomicU64,
@@ -84,7 +84,7 @@ pub(super) struct LinkState {
 
 /// The peer's streams that this side has taken.
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenStreams {
     /// The number of the last one; 0, which is the control stream's, if there was none.
     last: u64,
     /// There will be no more.
@@ -118,7 +118,7 @@ impl Link {
     ) -> Self {
         // What is not said, as by peers that are older than the key, is no limit.
         let said = usize::try_from(peer_message_bytes_max).ok().filter(|said| *said > 0);
-        Self(Arc::new(LinkState {
+        Self(Arc::new(LinkInner {
             net,
             peer_message_bytes_max: said.unwrap_or(usize::MAX),
             dialled: dialled.map(Into::into),
@@ -255,7 +255,7 @@ impl Link {
         !taken.is_over
     }
 
-    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
+    fn taken(&self) -> std::sync::MutexGuard<'_, TakenStreams> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -6,7 +6,7 @@ use super::{
     endpoint::{self, BindError, DiallingSockets},
     fault::LinkFault,
     peer_chain,
-    trust::Trust,
+    trust::TrustedLinks,
 };
 use crate::{
     limits::{
@@ -32,7 +32,7 @@ const LOOKED: &str = "a look for a newer certificate";
 
 /// What a dialling side says of itself.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HelloWords {
+pub(crate) struct HelloInfo {
     /// One run of this process.
     pub(crate) instance: [u8; 16],
     /// Calls that it answers at once.
@@ -43,23 +43,23 @@ pub(crate) struct HelloWords {
 #[derive(Clone)]
 pub(crate) struct Dialler {
     sockets: Arc<DiallingSockets>,
-    trust: Arc<Trust>,
-    settings: Arc<SharedValue<Settings>>,
+    trust: Arc<TrustedLinks>,
+    settings: Arc<SharedValue<DialSettings>>,
     /// By node, the addresses that were tried since its last link.
     tried: Arc<Mutex<BTreeMap<NodeAddress, Tried>>>,
 }
 
 /// How it dials at the moment.
-struct Settings {
+struct DialSettings {
     config: quinn::ClientConfig,
-    words: HelloWords,
+    words: HelloInfo,
     limits: Arc<Limits>,
 }
 
-impl Settings {
+impl DialSettings {
     fn new(
         credentials: &Credentials,
-        words: HelloWords,
+        words: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
         let config = endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?;
@@ -115,13 +115,13 @@ impl Dialler {
     pub(crate) fn new(
         net: &SharedNet,
         credentials: &Credentials,
-        words: HelloWords,
+        words: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
         Ok(Self {
             sockets: Arc::new(DiallingSockets::new(net.clone())),
-            trust: Arc::new(Trust::new(net.clone(), credentials.clone())),
-            settings: Arc::new(SharedValue::new(Settings::new(credentials, words, limits)?)),
+            trust: Arc::new(TrustedLinks::new(net.clone(), credentials.clone())),
+            settings: Arc::new(SharedValue::new(DialSettings::new(credentials, words, limits)?)),
             tried: Arc::default(),
         })
     }
@@ -130,12 +130,12 @@ impl Dialler {
     pub(crate) fn replace(
         &self,
         credentials: &Credentials,
-        words: HelloWords,
+        words: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<(), BindError> {
         // In this order: a link that is made meanwhile counts as made with those before, and is
         // judged again.
-        self.settings.set(Settings::new(credentials, words, limits)?);
+        self.settings.set(DialSettings::new(credentials, words, limits)?);
         self.trust.replace(credentials.clone());
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Dialler {
     }
 
     /// Whom it trusts, and the links that it made.
-    pub(crate) fn trust(&self) -> &Arc<Trust> {
+    pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
     }
 

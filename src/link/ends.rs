@@ -1,6 +1,6 @@
 //! Both ends of links on a network in memory, for tests on paused time.
 
-use super::{ControlStream, Dialler, Grants, Greeted, HelloWords, Link, Listener};
+use super::{ControlStream, Dialler, Grants, Greeted, HelloInfo, Link, LinkListener};
 use crate::{
     certs::{Ca, LeafProfile},
     limits::Limits,
@@ -16,7 +16,7 @@ use std::{
 };
 
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
-pub(super) const WORDS: HelloWords = HelloWords { instance: [1; 16], calls_in_flight_max: 0 };
+pub(super) const HELLO: HelloInfo = HelloInfo { instance: [1; 16], calls_in_flight_max: 0 };
 
 pub(super) fn new_ca() -> Ca {
     Ca::generate("dialback.local", SystemTime::now()).expect("a CA")
@@ -41,7 +41,7 @@ pub(super) fn credentials(ca: &Ca, peer: &str) -> Credentials {
 pub(crate) struct Ends {
     pub(super) ca: Ca,
     pub(super) limits: Arc<Limits>,
-    pub(super) listener: Listener,
+    pub(super) listener: LinkListener,
     pub(super) dialler: Dialler,
 }
 
@@ -51,8 +51,9 @@ impl Ends {
         let of_node = credentials(&ca, "node/edge-1");
         let net = MemoryNet::new(1).shared();
         let address = ([192, 0, 2, 1], 0).into();
-        let listener = Listener::bind(&net, address, &of_node, &limits, None).expect("a listener");
-        let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), WORDS, limits.clone());
+        let listener =
+            LinkListener::bind(&net, address, &of_node, &limits, None).expect("a listener");
+        let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), HELLO, limits.clone());
         Self { ca, limits, listener, dialler: dialler.expect("a dialler") }
     }
 
@@ -69,8 +70,8 @@ impl Ends {
 
     /// Accepts the next peer up to HELLO.
     pub(crate) async fn greeted(&self) -> Greeted {
-        let knock = self.listener.knock().await.expect("the listener is open");
-        knock.greet().await.unwrap_or_else(|refused| unreachable!("{}", refused.fault))
+        let incoming = self.listener.next_incoming().await.expect("the listener is open");
+        incoming.greet().await.unwrap_or_else(|refused| unreachable!("{}", refused.fault))
     }
 
     /// Answers HELLO with WELCOME.

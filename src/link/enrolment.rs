@@ -31,12 +31,12 @@ use std::{
 use zeroize::Zeroizing;
 
 /// An enroller's endpoint.
-pub(crate) struct JoinListener {
+pub(crate) struct EnrolmentListener {
     endpoint: quinn::Endpoint,
     trust_domain: Arc<str>,
 }
 
-impl JoinListener {
+impl EnrolmentListener {
     /// Listens for those who want to join or to renew. Needs a tokio runtime.
     pub(crate) fn bind(
         address: SocketAddr,
@@ -61,9 +61,9 @@ impl JoinListener {
     }
 
     /// The next stranger; `None` once the endpoint is closed.
-    pub(crate) async fn knock(&self) -> Option<JoinKnock> {
+    pub(crate) async fn next_incoming(&self) -> Option<IncomingEnrolment> {
         let incoming = self.endpoint.accept().await?;
-        Some(JoinKnock { incoming, trust_domain: self.trust_domain.clone() })
+        Some(IncomingEnrolment { incoming, trust_domain: self.trust_domain.clone() })
     }
 
     /// Closes all connections, takes no more, and waits until the other sides have heard it, but
@@ -93,7 +93,7 @@ fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
 }
 
 /// Somebody who has asked. Dropping it closes the connection without an answer.
-pub(crate) struct Asked {
+pub(crate) struct EnrolmentRequest {
     connection: quinn::Connection,
     send: quinn::SendStream,
     identity: Option<Identity>,
@@ -102,12 +102,12 @@ pub(crate) struct Asked {
 }
 
 /// A stranger's first packet.
-pub(crate) struct JoinKnock {
+pub(crate) struct IncomingEnrolment {
     incoming: quinn::Incoming,
     trust_domain: Arc<str>,
 }
 
-impl Incoming for JoinKnock {
+impl Incoming for IncomingEnrolment {
     fn remote_address(&self) -> SocketAddr {
         canonical(self.incoming.remote_address())
     }
@@ -125,9 +125,9 @@ impl Incoming for JoinKnock {
     }
 }
 
-impl JoinKnock {
+impl IncomingEnrolment {
     /// Handshake and request, each within its time and its size.
-    pub(crate) async fn asked(self) -> Result<Asked, LinkFault> {
+    pub(crate) async fn receive(self) -> Result<EnrolmentRequest, LinkFault> {
         let Self { incoming, trust_domain } = self;
         let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
         let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
@@ -143,7 +143,10 @@ impl JoinKnock {
     }
 }
 
-async fn hear(connection: &quinn::Connection, trust_domain: &str) -> Result<Asked, LinkFault> {
+async fn hear(
+    connection: &quinn::Connection,
+    trust_domain: &str,
+) -> Result<EnrolmentRequest, LinkFault> {
     // Who shows a certificate has to be somebody by it.
     let identity = match connection.peer_identity() {
         Some(_) => Some(peer_chain::identity_of(connection, trust_domain)?),
@@ -152,7 +155,7 @@ async fn hear(connection: &quinn::Connection, trust_domain: &str) -> Result<Aske
     let (send, mut recv) = connection.accept_bi().await.map_err(|error| LinkFault::lost(&error))?;
     let request = recv.read_to_end(JOIN_REQUEST_BYTES_MAX).await.map_err(read_fault)?;
     let request = Zeroizing::new(request);
-    Ok(Asked { connection: connection.clone(), send, identity, request })
+    Ok(EnrolmentRequest { connection: connection.clone(), send, identity, request })
 }
 
 fn read_fault(error: ReadToEndError) -> LinkFault {
@@ -163,7 +166,7 @@ fn read_fault(error: ReadToEndError) -> LinkFault {
     }
 }
 
-impl Asked {
+impl EnrolmentRequest {
     /// Where it came from.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
@@ -197,14 +200,14 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for EnrolmentRequest {
     fn drop(&mut self) {
         endpoint::close(&self.connection, CloseCode::Goodbye, "that is all");
     }
 }
 
 /// Asks an enroller one thing. Dropping it gives up.
-pub(crate) async fn ask(
+pub(crate) async fn request_enrolment(
     enroller: &NodeAddress,
     tls: &ToEnroller,
     request: &[u8],

@@ -1,7 +1,7 @@
 //! Why a link could not be made, or was lost: the facts for people, and what to do about it.
 
 use crate::{
-    backoff::Cause,
+    backoff::BackoffCause,
     limits::PROBE_BYTES,
     name::NodeAddress,
     printable::printable,
@@ -186,16 +186,16 @@ impl LinkFault {
     }
 
     /// How to wait before dialling again.
-    pub(crate) fn backoff(&self) -> Option<Cause> {
+    pub(crate) fn backoff(&self) -> Option<BackoffCause> {
         match self {
             Self::Closed { code, by_peer: true, .. } => match code.reaction() {
                 Reaction::ReconnectNow => None,
-                Reaction::BackOff => Some(Cause::Unreachable),
-                Reaction::BackOffLong => Some(Cause::Refused),
+                Reaction::BackOff => Some(BackoffCause::Unreachable),
+                Reaction::BackOffLong => Some(BackoffCause::Refused),
             },
             Self::Leaving { .. } => None,
-            _ if self.is_refusal() => Some(Cause::Refused),
-            _ => Some(Cause::Unreachable),
+            _ if self.is_refusal() => Some(BackoffCause::Refused),
+            _ => Some(BackoffCause::Unreachable),
         }
     }
 
@@ -293,7 +293,7 @@ mod tests {
         }
         for fault in [refused, fault(io::ErrorKind::NetworkUnreachable)] {
             assert!(fault.is_unreachable() && !fault.is_refusal(), "{fault}");
-            assert_eq!(fault.backoff(), Some(Cause::Unreachable), "an agent tries again");
+            assert_eq!(fault.backoff(), Some(BackoffCause::Unreachable), "an agent tries again");
         }
         assert!(!LinkFault::NoAnswer { address: address() }.is_unreachable());
         let unresolved = LinkFault::unresolved("edge-1", &io::Error::other("unknown name"));
@@ -327,8 +327,8 @@ mod tests {
     #[test]
     fn a_tls_alert_is_a_refusal_and_connection_refused_is_a_lost_path() {
         let refused = closed_with(quinn::TransportErrorCode::crypto(42));
-        assert_eq!(refused.backoff(), Some(Cause::Refused));
+        assert_eq!(refused.backoff(), Some(BackoffCause::Refused));
         let lost = closed_with(quinn::TransportErrorCode::CONNECTION_REFUSED);
-        assert_eq!((lost.is_refusal(), lost.backoff()), (false, Some(Cause::Unreachable)));
+        assert_eq!((lost.is_refusal(), lost.backoff()), (false, Some(BackoffCause::Unreachable)));
     }
 }

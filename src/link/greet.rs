@@ -7,7 +7,7 @@ use super::{
     fault::LinkFault,
     peer_address::PeerAddress,
     peer_chain::verified,
-    trust::Trust,
+    trust::TrustedLinks,
 };
 use crate::{
     limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
@@ -24,7 +24,7 @@ pub(crate) struct Greeted {
     ends: ChainBound,
     control: ControlStream,
     hello: Hello,
-    trust: Arc<Trust>,
+    trust: Arc<TrustedLinks>,
     /// Under which it was verified, or those just before.
     credentials: Credentials,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Grants {
 pub(super) async fn greet(
     incoming: quinn::Incoming,
     server: &quinn::ServerConfig,
-    trust: Arc<Trust>,
+    trust: Arc<TrustedLinks>,
 ) -> Result<Greeted, NotGreeted> {
     let credentials = trust.credentials();
     let slot = ClaimSlot::default();

@@ -4,7 +4,7 @@ use super::{
     endpoint::{self, BindError, canonical},
     greet::{self, Greeted, NotGreeted},
     resets::ResetKeys,
-    trust::Trust,
+    trust::TrustedLinks,
 };
 use crate::{
     handshake_limiter::Incoming, limits::Limits, net::SharedNet, shared_value::SharedValue,
@@ -18,14 +18,14 @@ use std::{
 };
 
 /// The accepting side's endpoint.
-pub(crate) struct Listener {
+pub(crate) struct LinkListener {
     endpoint: quinn::Endpoint,
     /// How the endpoint accepts, for the handshakes that take a copy with a verifier of their own.
     server: SharedValue<quinn::ServerConfig>,
-    trust: Arc<Trust>,
+    trust: Arc<TrustedLinks>,
 }
 
-impl Listener {
+impl LinkListener {
     /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by
     /// the silence.
     pub(crate) fn bind(
@@ -42,7 +42,7 @@ impl Listener {
             endpoint::accepting_endpoint(keys)?,
             Some(server.clone()),
         )?;
-        let trust = Arc::new(Trust::new(net.clone(), credentials.clone()));
+        let trust = Arc::new(TrustedLinks::new(net.clone(), credentials.clone()));
         Ok(Self { endpoint, server: SharedValue::new(server), trust })
     }
 
@@ -62,7 +62,7 @@ impl Listener {
     }
 
     /// Whom it trusts, and the links that were made with it.
-    pub(crate) fn trust(&self) -> &Arc<Trust> {
+    pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
     }
 
@@ -72,9 +72,9 @@ impl Listener {
     }
 
     /// The next stranger; `None` once the endpoint is closed.
-    pub(crate) async fn knock(&self) -> Option<Knock> {
+    pub(crate) async fn next_incoming(&self) -> Option<IncomingLink> {
         let incoming = self.endpoint.accept().await?;
-        Some(Knock { incoming, server: self.server.get(), trust: self.trust.clone() })
+        Some(IncomingLink { incoming, server: self.server.get(), trust: self.trust.clone() })
     }
 
     /// Closes all links and takes no more.
@@ -89,13 +89,13 @@ impl Listener {
 }
 
 /// A stranger's first packet.
-pub(crate) struct Knock {
+pub(crate) struct IncomingLink {
     incoming: quinn::Incoming,
     server: Arc<quinn::ServerConfig>,
-    trust: Arc<Trust>,
+    trust: Arc<TrustedLinks>,
 }
 
-impl Incoming for Knock {
+impl Incoming for IncomingLink {
     fn remote_address(&self) -> SocketAddr {
         canonical(self.incoming.remote_address())
     }
@@ -113,7 +113,7 @@ impl Incoming for Knock {
     }
 }
 
-impl Knock {
+impl IncomingLink {
     /// Handshake and HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
         greet::greet(self.incoming, &self.server, self.trust).await

@@ -39,12 +39,12 @@ fn is_unresponsive(
 
 /// What was seen at the last look.
 #[derive(Default)]
-struct Seen {
+struct PathMonitor {
     ways: Ways,
     renewed_at: Option<Instant>,
 }
 
-impl Seen {
+impl PathMonitor {
     /// Why a new socket is wanted now, if one is.
     fn look(
         &mut self,
@@ -72,7 +72,7 @@ impl Seen {
 impl Dialler {
     /// Minds the network for as long as it is polled.
     pub(crate) async fn roam(self) {
-        let mut seen = Seen::default();
+        let mut seen = PathMonitor::default();
         loop {
             tokio::time::sleep(MIGRATION_CHECK_EVERY).await;
             if let Some(why) = seen.look(&**self.net(), &self.trust().up(), self.heartbeat_every())

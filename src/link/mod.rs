@@ -26,15 +26,15 @@ mod trust;
 pub(crate) use close_sequence::{CloseSequence, REPLACED};
 pub(crate) use connection::{Link, OpenFault};
 pub(crate) use control::ControlStream;
-pub(crate) use dial::{Dialler, HelloWords};
+pub(crate) use dial::{Dialler, HelloInfo};
 pub use endpoint::BindError;
 #[cfg(feature = "certs")]
-pub(crate) use enrolment::{JoinKnock, JoinListener, ask};
+pub(crate) use enrolment::{EnrolmentListener, IncomingEnrolment, request_enrolment};
 pub use fault::LinkFault;
 pub(crate) use greet::{Grants, Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
-pub(crate) use listener::{Knock, Listener};
+pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(feature = "gateway")]
-pub(crate) use trust::Trust;
+pub(crate) use trust::TrustedLinks;

@@ -2,7 +2,7 @@
 //! again when that changes, and end with the certificates that they were made with.
 
 use super::{
-    connection::{Link, LinkState},
+    connection::{Link, LinkInner},
     fault::LinkFault,
     peer_chain,
 };
@@ -18,23 +18,23 @@ use std::{
 };
 
 /// The credentials of the moment and the links that are up.
-pub(crate) struct Trust {
+pub(crate) struct TrustedLinks {
     net: SharedNet,
     credentials: RwLock<Credentials>,
     /// Those by which every link was judged last.
     judged: Mutex<Credentials>,
-    links: Mutex<Links>,
+    links: Mutex<VerifiedLinks>,
 }
 
 #[derive(Default)]
-struct Links {
-    all: Vec<Weak<LinkState>>,
+struct VerifiedLinks {
+    all: Vec<Weak<LinkInner>>,
     /// With so many, those that have ended are taken out: so a link costs the same however many
     /// there are.
     tidy_at: usize,
 }
 
-impl Links {
+impl VerifiedLinks {
     fn add(&mut self, link: &Link) {
         if self.all.len() >= self.tidy_at {
             self.all.retain(|one| one.strong_count() > 0);
@@ -44,7 +44,7 @@ impl Links {
     }
 }
 
-impl Trust {
+impl TrustedLinks {
     /// Begins with these.
     pub(super) fn new(net: SharedNet, credentials: Credentials) -> Self {
         let judged = Mutex::new(credentials.clone());
@@ -61,7 +61,7 @@ impl Trust {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on new links are made with these. [`Trust::judge_all`] says what becomes of those
+    /// From now on new links are made with these. [`TrustedLinks::judge_all`] says what becomes of those
     /// that are up.
     pub(super) fn replace(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = credentials;

@@ -1,7 +1,7 @@
 //! A network in memory, for tests: packets take a fixed time on tokio's clock, which may be paused,
 //! and what is lost is decided by a seed.
 
-use super::{Net, Pending, SharedNet, Suspend, runtime::BatchingRuntime};
+use super::{Net, NetFuture, SharedNet, Suspend, runtime::BatchingRuntime};
 use quinn::{
     AsyncUdpSocket, Runtime, UdpPoller,
     udp::{RecvMeta, Transmit},
@@ -26,18 +26,18 @@ const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// A network in memory. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(crate) struct MemoryNet(Arc<Shared>);
+pub(crate) struct MemoryNet(Arc<MemoryNetState>);
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct MemoryNetState {
+    state: Mutex<NetworkState>,
     random: AtomicU64,
     suspend: Suspend,
 }
 
 #[derive(Debug)]
-struct State {
-    sockets: HashMap<u16, Weak<Queue>>,
+struct NetworkState {
+    sockets: HashMap<u16, Weak<PacketQueue>>,
     next_port: u16,
     delay: Duration,
     /// Of 256 packets, so many are lost.
@@ -56,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl MemoryNet {
     /// A network without loss, on which a packet takes one millisecond.
     pub(crate) fn new(seed: u64) -> Self {
-        let state = State {
+        let state = NetworkState {
             sockets: HashMap::new(),
             next_port: 50_000,
             delay: Duration::from_millis(1),
@@ -67,7 +67,11 @@ impl MemoryNet {
         };
         // Zero would stay zero.
         let random = AtomicU64::new(seed.wrapping_mul(2) + 1);
-        Self(Arc::new(Shared { state: Mutex::new(state), random, suspend: Suspend::default() }))
+        Self(Arc::new(MemoryNetState {
+            state: Mutex::new(state),
+            random,
+            suspend: Suspend::default(),
+        }))
     }
 
     /// The same for a builder.
@@ -105,7 +109,7 @@ impl MemoryNet {
     }
 
     /// Where a packet goes and when it arrives, unless it is lost.
-    fn route(&self, to: SocketAddr) -> Option<(Arc<Queue>, Instant)> {
+    fn route(&self, to: SocketAddr) -> Option<(Arc<PacketQueue>, Instant)> {
         let random = self.next_random();
         let mut state = lock(&self.0.state);
         state.sent += 1;
@@ -132,13 +136,13 @@ impl Net for MemoryNet {
         if state.sockets.get(&port).is_some_and(|queue| queue.strong_count() > 0) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::<PacketQueue>::default();
         state.sockets.insert(port, Arc::downgrade(&queue));
         let address = SocketAddr::new(HOST, port);
         Ok(Arc::new(MemorySocket { net: self.clone(), address, queue, timer: Mutex::default() }))
     }
 
-    fn resolve<'a>(&'a self, _: &'a str, port: u16) -> Pending<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, _: &'a str, port: u16) -> NetFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move { Ok(vec![SocketAddr::new(HOST, port)]) })
     }
 
@@ -146,7 +150,7 @@ impl Net for MemoryNet {
         Ok(HOST)
     }
 
-    fn probe(&self, _: SocketAddr) -> Pending<'_, io::Error> {
+    fn probe(&self, _: SocketAddr) -> NetFuture<'_, io::Error> {
         Box::pin(pending())
     }
 
@@ -166,7 +170,7 @@ impl Net for MemoryNet {
 }
 
 #[derive(Debug)]
-struct Packet {
+struct MemoryPacket {
     from: SocketAddr,
     arrives: Instant,
     contents: Vec<u8>,
@@ -174,8 +178,8 @@ struct Packet {
 
 /// What a socket has yet to read. The delay is the same for all, so the first one arrives first.
 #[derive(Debug, Default)]
-struct Queue {
-    packets: Mutex<VecDeque<Packet>>,
+struct PacketQueue {
+    packets: Mutex<VecDeque<MemoryPacket>>,
     reader: Mutex<Option<Waker>>,
 }
 
@@ -183,7 +187,7 @@ struct Queue {
 struct MemorySocket {
     net: MemoryNet,
     address: SocketAddr,
-    queue: Arc<Queue>,
+    queue: Arc<PacketQueue>,
     /// Until the first packet arrives.
     timer: Mutex<Option<Pin<Box<Sleep>>>>,
 }
@@ -196,7 +200,7 @@ impl AsyncUdpSocket for MemorySocket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let Some((queue, arrives)) = self.net.route(transmit.destination) else { return Ok(()) };
         let contents = transmit.contents.to_vec();
-        lock(&queue.packets).push_back(Packet { from: self.address, arrives, contents });
+        lock(&queue.packets).push_back(MemoryPacket { from: self.address, arrives, contents });
         if let Some(reader) = lock(&queue.reader).take() {
             reader.wake();
         }

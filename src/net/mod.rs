@@ -27,7 +27,7 @@ use std::{
 };
 
 /// What a [`Net`] needs time for.
-pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type NetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One network, and the clocks and the randomness of whoever is on it.
 pub(crate) trait Net: fmt::Debug + Send + Sync {
@@ -48,13 +48,17 @@ pub(crate) trait Net: fmt::Debug + Send + Sync {
     ) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 
     /// Looks up all addresses of a name, the preferred one first. The caller bounds the time.
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, io::Result<Vec<SocketAddr>>>;
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> NetFuture<'a, io::Result<Vec<SocketAddr>>>;
 
     /// The local address from which packets to this address would be sent. Sends nothing.
     fn source_address(&self, to: SocketAddr) -> io::Result<IpAddr>;
 
     /// Resolves to the error that the network reports for an address, and never if there is none.
-    fn probe(&self, to: SocketAddr) -> Pending<'_, io::Error>;
+    fn probe(&self, to: SocketAddr) -> NetFuture<'_, io::Error>;
 
     /// The wall clock, by which certificates expire.
     fn now(&self) -> SystemTime;

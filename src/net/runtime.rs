@@ -136,13 +136,13 @@ mod tests {
     use std::{future::poll_fn, sync::Mutex, task::Waker};
 
     /// A runtime with an endpoint and a connection whose drivers only say that they run.
-    struct World {
+    struct TestDrivers {
         log: Arc<Mutex<Vec<&'static str>>>,
         endpoint: Arc<Mutex<Option<Waker>>>,
         connection: Arc<Mutex<Option<Waker>>>,
     }
 
-    impl World {
+    impl TestDrivers {
         async fn start() -> Self {
             let world =
                 Self { log: Arc::default(), endpoint: Arc::default(), connection: Arc::default() };
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn after_a_read_the_first_answer_goes_at_once_and_the_others_together() {
         on_one_worker(async {
-            let world = World::start().await;
+            let world = TestDrivers::start().await;
             world.read().await;
             let sent = world.written_by(4).await;
             assert_eq!(sent, ["write", "send", "write", "write", "write", "send"]);
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_driver_that_waits_runs_even_if_nobody_wakes_it_again() {
         on_one_worker(async {
-            let world = World::start().await;
+            let world = TestDrivers::start().await;
             for _ in 0..5 {
                 assert_eq!(world.written_by(1).await, ["write", "send"]);
             }

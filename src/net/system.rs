@@ -1,7 +1,7 @@
 //! The network of the operating system.
 
 use super::{
-    Net, Pending, SharedNet, Suspend, probe,
+    Net, NetFuture, SharedNet, Suspend, probe,
     runtime::{BatchingRuntime, expect_tokio},
 };
 use crate::{limits::UDP_RECEIVE_BUFFER_BYTES, race, tls};
@@ -39,7 +39,11 @@ impl Net for System {
         runtime.wrap_udp_socket(bind(address)?)
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> NetFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(race::resolve(host, port))
     }
 
@@ -50,7 +54,7 @@ impl Net for System {
         from.map(|from| from.ip()).ok_or_else(|| io::Error::other("not an address of IP"))
     }
 
-    fn probe(&self, to: SocketAddr) -> Pending<'_, io::Error> {
+    fn probe(&self, to: SocketAddr) -> NetFuture<'_, io::Error> {
         Box::pin(probe::obstacle(to))
     }
 

@@ -4,7 +4,7 @@ use super::{admit, state::NodeState};
 use crate::{
     handshake_limiter::{Accept, HandshakeLimiter, Incoming},
     limits::{self, Limits},
-    link::{Knock, Listener},
+    link::{IncomingLink, LinkListener},
     observe::Event,
     rate_limit::Pace,
 };
@@ -13,7 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 /// The node's socket, as handshakes begin on it.
 pub(super) struct Handshakes {
     pub(super) shared: Arc<NodeState>,
-    pub(super) listener: Arc<Listener>,
+    pub(super) listener: Arc<LinkListener>,
 }
 
 impl Handshakes {
@@ -23,11 +23,11 @@ impl Handshakes {
 }
 
 impl Accept for Handshakes {
-    type Incoming = Knock;
+    type Incoming = IncomingLink;
 
-    async fn accept(&self) -> Option<Knock> {
+    async fn accept(&self) -> Option<IncomingLink> {
         loop {
-            let incoming = self.listener.knock().await?;
+            let incoming = self.listener.next_incoming().await?;
             if !self.is_leaving() {
                 return Some(incoming);
             }

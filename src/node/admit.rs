@@ -12,7 +12,7 @@ use crate::{
     drain::Signal,
     handshake_limiter::{self, HandshakePermit, Incoming},
     limits::{HELLO_WAIT_MAX, Limits},
-    link::{ControlStream, Grants, Greeted, Knock, Link, LinkFault, NotGreeted},
+    link::{ControlStream, Grants, Greeted, IncomingLink, Link, LinkFault, NotGreeted},
     name::{Name, Role},
     observe::Event,
     serve::take_calls,
@@ -22,11 +22,11 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// Greets a stranger and, if it is one of ours, stays with its link until that ends.
-pub(super) async fn admit(shared: Arc<NodeState>, knock: Knock, permit: HandshakePermit) {
-    let from = knock.remote_address();
+pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit: HandshakePermit) {
+    let from = incoming.remote_address();
     let greeted = tokio::select! {
         biased;
-        greeted = knock.greet() => greeted,
+        greeted = incoming.greet() => greeted,
         () = permit.revoked() => Err(LinkFault::Silent(handshake_limiter::REVOKED).into()),
     };
     let greeted = match greeted {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     audit::Audit,
     limits::Limits,
-    link::Listener,
+    link::LinkListener,
     name::{NameError, Role},
     net::{self, SharedNet},
     observe::Event,
@@ -118,7 +118,7 @@ impl NodeBuilder {
         let services = Services::new(self.services)?;
         let keys = self.state_dir.as_deref().map(state_dir::reset_keys).transpose()?;
         let listener =
-            Listener::bind(&self.net, address, &self.credentials, &self.limits, keys.as_ref())?;
+            LinkListener::bind(&self.net, address, &self.credentials, &self.limits, keys.as_ref())?;
         let listener = Arc::new(listener);
         let Self { policy, limits, audit, net, .. } = self;
         let parts = NodeParts { policy, limits, services, audit };

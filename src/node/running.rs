@@ -11,7 +11,7 @@ use crate::{
     call::{Callee, IntoMethod, Target, ToMany},
     config_update::{Applied, Changed, ConfigUpdate},
     limits,
-    link::Listener,
+    link::LinkListener,
     name::{Name, PeerName},
     observe::{Event, Events, NodeEvent},
     policy::NodePolicy,
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 /// finish.
 pub struct Node {
     pub(super) shared: Arc<NodeState>,
-    pub(super) listener: Arc<Listener>,
+    pub(super) listener: Arc<LinkListener>,
     /// Which one is in force.
     pub(super) generation: Mutex<u64>,
 }

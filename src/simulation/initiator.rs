@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 1 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A link on which calls are made, and its other end, which answers them.
-struct Call {
+struct LinkUnderTest {
     link: Link,
     peer: Link,
     _controls: [ControlStream; 2],
@@ -37,7 +37,7 @@ fn request(timeout: Duration) -> Request {
     }
 }
 
-impl Call {
+impl LinkUnderTest {
     async fn new() -> Self {
         let [(link, control), (peer, its_control)] = Ends::new().linked().await;
         Self { link, peer, _controls: [control, its_control] }
@@ -87,7 +87,7 @@ fn check_reply(reply: Result<Reply, Status>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_with_its_status_is_a_success() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let reply = call.answered_by(async |mut stream| {
         write_reply(&mut stream).await;
         stream.sender.finish();
@@ -98,7 +98,7 @@ async fn a_reply_with_its_status_is_a_success() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_without_the_end_of_its_stream_counts_after_a_moment() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let began = Instant::now();
     let reply = call.answered_by(async |mut stream| {
         write_reply(&mut stream).await;
@@ -111,7 +111,7 @@ async fn a_reply_without_the_end_of_its_stream_counts_after_a_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_whose_link_is_lost_after_its_status_counts() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let peer = call.peer.clone();
     let reply = call.answered_by(async |mut stream| {
         write_reply(&mut stream).await;
@@ -124,7 +124,7 @@ async fn a_reply_whose_link_is_lost_after_its_status_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_without_its_status_is_never_a_success() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let reply = call.answered_by(async |mut stream| {
         stream.sender.finish();
         pending().await
@@ -134,7 +134,7 @@ async fn a_reply_without_its_status_is_never_a_success() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_continues_after_its_status_is_broken() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let reply = call.answered_by(async |mut stream| {
         write_reply(&mut stream).await;
         write_reply(&mut stream).await;
@@ -147,7 +147,7 @@ async fn a_reply_that_continues_after_its_status_is_broken() {
 #[tokio::test(start_paused = true)]
 async fn the_status_of_the_responder_counts_with_its_outcome() {
     for outcome in [Outcome::NotExecuted, Outcome::AppError, Outcome::Unknown] {
-        let call = Call::new().await;
+        let call = LinkUnderTest::new().await;
         let said = Status::with_outcome(Code::FailedPrecondition, outcome, "closed on Sundays");
         let reply = call.answered_by(async |mut stream| {
             write_status(&mut stream, &said).await;
@@ -169,7 +169,7 @@ async fn the_code_of_a_reset_decides_whether_the_call_was_executed() {
         (StreamCode::Cancelled, Code::Internal, Outcome::Unknown),
         (StreamCode::TooLarge, Code::Internal, Outcome::Unknown),
     ] {
-        let call = Call::new().await;
+        let call = LinkUnderTest::new().await;
         let reply = call.answered_by(async |mut stream| stream.sender.reset(code));
         check_status(reply.await, expected, outcome);
     }
@@ -177,7 +177,7 @@ async fn the_code_of_a_reset_decides_whether_the_call_was_executed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_is_lost_before_the_request_means_not_executed() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     call.link.close(CloseCode::Goodbye, "");
     let reply = call.send(request(TIMEOUT)).await;
     check_status(reply, Code::Unavailable, Outcome::NotExecuted);
@@ -185,7 +185,7 @@ async fn a_link_that_is_lost_before_the_request_means_not_executed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_is_lost_after_the_request_means_unknown() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let peer = call.peer.clone();
     let reply = call.answered_by(async |_stream| peer.close(CloseCode::Goodbye, ""));
     check_status(reply.await, Code::Unavailable, Outcome::Unknown);
@@ -193,7 +193,7 @@ async fn a_link_that_is_lost_after_the_request_means_unknown() {
 
 /// A link that is lost after a DRAIN whose last stream is this far from the call's.
 async fn lost_after_drain(far: u64) -> Result<Reply, Status> {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let (link, peer) = (call.link.clone(), call.peer.clone());
     let reply = call.answered_by(async |stream| {
         link.note_drain((stream.reader.stream_id() + far).saturating_sub(4));
@@ -214,8 +214,8 @@ async fn a_stream_up_to_the_last_one_of_a_drain_may_have_been_executed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_on_a_replaced_link_is_for_the_next_one() {
-    let call = Call::new().await;
-    let other = Call::new().await;
+    let call = LinkUnderTest::new().await;
+    let other = LinkUnderTest::new().await;
     call.link.replace();
     let reply = call.send(request(TIMEOUT)).await;
     assert!(is_for_the_next_link(&reply, &call.link));
@@ -225,7 +225,7 @@ async fn a_call_on_a_replaced_link_is_for_the_next_one() {
 
 #[tokio::test(start_paused = true)]
 async fn only_unavailable_and_safe_failures_are_for_the_next_link() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     call.link.note_drain(0);
     let failed = |code, outcome| Err(Status::with_outcome(code, outcome, ""));
     for (reply, expected) in [
@@ -241,7 +241,7 @@ async fn only_unavailable_and_safe_failures_are_for_the_next_link() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_a_reply_ends_after_its_deadline_and_the_patience() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let began = Instant::now();
     let reply = call.answered_by(async |_stream| pending().await);
     check_status(reply.await, Code::DeadlineExceeded, Outcome::Unknown);
@@ -250,7 +250,7 @@ async fn a_call_without_a_reply_ends_after_its_deadline_and_the_patience() {
 
 #[tokio::test(start_paused = true)]
 async fn a_status_within_the_patience_counts() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let said = Status::not_executed(Code::DeadlineExceeded, "it was queued");
     let reply = call.answered_by(async |mut stream| {
         tokio::time::sleep(TIMEOUT + STATUS_GRACE / 2).await;
@@ -262,7 +262,7 @@ async fn a_status_within_the_patience_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_has_passed_means_not_executed() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let reply = call.send(request(Duration::ZERO)).await;
     check_status(reply, Code::DeadlineExceeded, Outcome::NotExecuted);
 }
@@ -279,7 +279,7 @@ async fn take_all_streams(link: &Link) -> Vec<CallStream> {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_a_stream_waits_for_one_and_is_not_executed() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let _streams = take_all_streams(&call.link).await;
     let began = Instant::now();
     let reply = call.send(request(TIMEOUT)).await;
@@ -289,7 +289,7 @@ async fn a_call_without_a_stream_waits_for_one_and_is_not_executed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_before_the_end_of_that_wait_is_an_exceeded_deadline() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let _streams = take_all_streams(&call.link).await;
     let began = Instant::now();
     let reply = call.send(request(QUEUE_WAIT_MAX / 2)).await;
@@ -299,7 +299,7 @@ async fn a_deadline_before_the_end_of_that_wait_is_an_exceeded_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_over_the_limit_is_refused_before_a_stream_is_opened() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let mut large = request(TIMEOUT);
     large.body = Body::Message(Bytes::from(vec![0; Limits::default().message_bytes_max + 1]));
     let reply = call.send(large).await;
@@ -310,7 +310,7 @@ async fn a_message_over_the_limit_is_refused_before_a_stream_is_opened() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_cancels_its_stream() {
-    let call = Call::new().await;
+    let call = LinkUnderTest::new().await;
     let mut stream = tokio::select! {
         _ = call.send(request(TIMEOUT)) => unreachable!(),
         stream = call.accept() => stream,

@@ -72,7 +72,12 @@ impl Redial {
             _ if matches!(fault, LinkFault::NotNewer) => NEWER_CHECK_EVERY.mul_f64(0.5 + chance),
             // At once the first time only: a peer that keeps saying so must not be hammered.
             None if self.failures == 1 => Duration::ZERO,
-            None => backoff::wait(backoff::Cause::Unreachable, self.failures, failing_for, chance),
+            None => backoff::wait(
+                backoff::BackoffCause::Unreachable,
+                self.failures,
+                failing_for,
+                chance,
+            ),
             Some(cause) => backoff::wait(cause, self.failures, failing_for, chance),
         };
         Wait { duration, is_worth_saying: self.is_worth_saying(fault.to_string(), now) }

@@ -18,13 +18,13 @@ const TEXT: &str = "maintenance";
 
 /// The signals of a side that leaves.
 #[derive(Default)]
-struct Signals {
+struct CloseSignals {
     drain: Signal,
     goodbye: Signal,
     abort: Signal,
 }
 
-impl Signals {
+impl CloseSignals {
     fn sequence(&self, link: &Link) -> CloseSequence {
         let signals = [self.drain.listen(), self.goodbye.listen(), self.abort.listen()];
         CloseSequence::new(link.clone(), signals, CloseCode::Drained, TEXT).within(DRAIN_MAX)
@@ -35,7 +35,7 @@ impl Signals {
 struct Closing {
     link: Link,
     peer: Link,
-    signals: Signals,
+    signals: CloseSignals,
     sequence: CloseSequence,
     _controls: [ControlStream; 2],
 }
@@ -43,7 +43,7 @@ struct Closing {
 impl Closing {
     async fn new() -> Self {
         let [(peer, its_control), (link, control)] = Ends::new().linked().await;
-        let signals = Signals::default();
+        let signals = CloseSignals::default();
         let sequence = signals.sequence(&link);
         Self { link, peer, signals, sequence, _controls: [control, its_control] }
     }
@@ -216,7 +216,7 @@ async fn the_last_receiver_closes_when_its_replies_are_here_and_not_before() {
 async fn a_passive_side_follows_the_peer_to_the_end() {
     let ends = Ends::new();
     let [(dialled, mut passive), (accepted, mut active)] = ends.linked().await;
-    let signals = Signals::default();
+    let signals = CloseSignals::default();
     active.close_by(signals.sequence(&accepted));
     passive.close_by(CloseSequence::passive(dialled.clone()));
     signals.drain.notify();

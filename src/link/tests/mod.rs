@@ -4,7 +4,7 @@ mod close;
 
 use super::{
     CallStream, Link, LinkFault, OpenFault,
-    ends::{Ends, MESSAGE_BYTES_MAX, WORDS, credentials, new_ca, soon},
+    ends::{Ends, HELLO, MESSAGE_BYTES_MAX, credentials, new_ca, soon},
 };
 use crate::{certs::Ca, lazy_timeout::poll_once, tls::Credentials, wire::CloseCode};
 use std::{
@@ -119,7 +119,7 @@ async fn a_link_that_is_dialled_while_credentials_are_replaced_is_verified_with_
         let accepted = async {
             // The dial waits for WELCOME.
             let greeted = ends.greeted().await;
-            ends.dialler.replace(&next, WORDS, ends.limits.clone()).expect("replaced");
+            ends.dialler.replace(&next, HELLO, ends.limits.clone()).expect("replaced");
             assert_eq!(ends.dialler.trust().judge_all().await, 0, "there is no link yet");
             ends.welcomed(greeted).await
         };

@@ -8,7 +8,7 @@ use crate::{
     call::{Body, CallMeta, Permit, Reply, Request, Requester, Target},
     drain::{SignalListener, Tasks},
     limits::{Limits, TIMEOUT_CEILING},
-    link::Trust,
+    link::TrustedLinks,
     memory::MemoryAccount,
     name::{CallId, MethodPath, PeerName},
     net::Entered,
@@ -43,7 +43,7 @@ pub(crate) struct GatewayCall {
 /// Entry point of a node for calls that do not arrive over a link.
 pub(crate) struct GatewayIngress {
     shared: Arc<NodeState>,
-    trust: Arc<Trust>,
+    trust: Arc<TrustedLinks>,
     ingress: Ingress<Links>,
     accounts: Mutex<CallerAccounts>,
 }
