@@ -138,7 +138,7 @@ impl AgentBuilder {
         });
         let net = state.net.clone();
         state.links.spawn_until_stopped(async move { net.suspend().tick().await });
-        state.links.spawn_until_stopped(state.dialler.clone().roam());
+        state.links.spawn_until_stopped(state.dialler.clone().watch_paths());
         let trust = state.dialler.trust().clone();
         let watching = state.clone();
         state.links.spawn_until_stopped(async move {
@@ -253,7 +253,7 @@ impl Agent {
         let has_credentials = next.credentials.is_some();
         let (generation, changed) = self.update(next)?;
         let trust = self.state.dialler.trust();
-        let closed = if has_credentials { trust.judge_all().await } else { 0 };
+        let closed = if has_credentials { trust.verify_all().await } else { 0 };
         self.state.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
         Ok(Applied { generation, closed })
     }

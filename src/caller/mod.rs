@@ -114,7 +114,7 @@ impl CallerBuilder {
             tasks: Tasks::default(),
         });
         state.tasks.spawn_until_stopped(keep(CallerHooks(state.clone())));
-        state.tasks.spawn_until_stopped(state.dialler.clone().roam());
+        state.tasks.spawn_until_stopped(state.dialler.clone().watch_paths());
         let trust = state.dialler.trust().clone();
         state.tasks.spawn_until_stopped(async move {
             trust.watch_expiry(|text| tracing::warn!("{text}")).await;
@@ -284,7 +284,7 @@ impl Caller {
             state.keeper.request_replacement();
         }
         state.keeper.request_reconnect();
-        state.dialler.trust().judge_all().await;
+        state.dialler.trust().verify_all().await;
         Ok(())
     }
 

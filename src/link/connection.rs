@@ -1,5 +1,5 @@
 //! A [`Link`]: one QUIC connection with a verified peer, which opens and accepts the streams of
-//! calls. Its control stream is held by whoever keeps the link up.
+//! calls. The side that keeps the link up holds its control stream.
 
 use super::{
     endpoint::{self, canonical},
@@ -55,22 +55,21 @@ pub(super) struct LinkInner {
     id: LinkId,
     pub(super) connection: quinn::Connection,
     identity: Identity,
-    /// How long the peer's chain holds, by the credentials that it was judged by last.
+    /// The end of the peer's chain, by the credentials with which it was verified last.
     pub(super) ends: StdMutex<ChainBound>,
-    /// The host name by which the peer was dialled; none if it was the peer who dialled.
+    /// The host name by which the peer was dialled; none if the peer dialled.
     pub(super) dialled: Option<Box<str>>,
     made_at: Instant,
     pulse: Arc<Pulse>,
     /// Held while waiting for stream credit. tokio's mutex is first come first served, which
     /// quinn's own wait is not.
     turn: Mutex<()>,
-    /// How many wait for their turn: whoever comes later must not overtake them.
+    /// The number of callers that wait for their turn. A later one does not overtake them.
     waiting: AtomicUsize,
-    /// Why it has ended, once this side has closed it or knows.
+    /// The reason of its end, once this side has closed it or knows.
     pub(super) ended: OnceLock<LinkFault>,
     taken: StdMutex<TakenStreams>,
-    /// The last stream of ours that a peer which is leaving has taken; `NOT_LEAVING` until it says
-    /// so.
+    /// The last stream of this side that a leaving peer has taken; `NOT_LEAVING` until it drains.
     peer_took: AtomicU64,
     /// The largest message that the peer takes.
     peer_message_bytes_max: usize,
@@ -78,7 +77,7 @@ pub(super) struct LinkInner {
     awaited: UnderWay,
     /// Calls of the peer's that this side answers.
     answered: UnderWay,
-    /// Another link has taken its place: it opens no stream any more.
+    /// Another link has replaced it: it opens no stream any more.
     is_replaced: AtomicBool,
 }
 
@@ -101,7 +100,7 @@ type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::Connecti
 pub(crate) enum OpenFault {
     /// The peer granted no stream in time.
     NoCredit,
-    /// Another link has taken its place.
+    /// Another link has replaced it.
     Replaced,
     /// The link is gone.
     Lost(LinkFault),
@@ -116,7 +115,7 @@ impl Link {
         pulse: Arc<Pulse>,
         peer_message_bytes_max: u64,
     ) -> Self {
-        // What is not said, as by peers that are older than the key, is no limit.
+        // A limit that is not given, as by peers that are older than the key, is not a limit.
         let said = usize::try_from(peer_message_bytes_max).ok().filter(|said| *said > 0);
         Self(Arc::new(LinkInner {
             net,
@@ -139,42 +138,42 @@ impl Link {
         }))
     }
 
-    /// The network that it was made on.
+    /// Returns the network on which it was made.
     pub(crate) fn net(&self) -> &SharedNet {
         &self.0.net
     }
 
-    /// Which link of this process it is.
+    /// Returns its number within this process.
     pub(crate) fn id(&self) -> LinkId {
         self.0.id
     }
 
-    /// The verified certificate of the other end.
+    /// Returns the verified identity of the peer.
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
     }
 
-    /// How long that holds: no longer than the intermediates that vouch for it.
+    /// Returns the end of the peer's chain: its certificate, or an intermediate that ends earlier.
     pub(crate) fn ends(&self) -> ChainBound {
         self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who is at the other end, by its verified certificate.
+    /// Returns the name of the peer, from its verified certificate.
     pub(crate) fn peer(&self) -> &PeerName {
         self.0.identity.peer_name()
     }
 
-    /// The largest message that the peer takes, as far as it has said so.
+    /// Returns the largest message that the peer takes, as far as is known.
     pub(crate) fn peer_message_bytes_max(&self) -> usize {
         self.0.peer_message_bytes_max
     }
 
-    /// How long there has been a link.
+    /// Returns the age of the link.
     pub(crate) fn age(&self) -> Duration {
         self.0.made_at.elapsed()
     }
 
-    /// Where the other end is now; it may roam.
+    /// Returns the present address of the peer, which may change.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.0.connection.remote_address())
     }
@@ -191,8 +190,8 @@ impl Link {
         until: impl FnOnce() -> Instant,
         message_bytes_max: usize,
     ) -> Result<CallStream, OpenFault> {
-        // Counted before the look at whether it was replaced: whoever replaces it waits for what is
-        // counted after that.
+        // Counted before the check: the drain of a replaced link waits for all that is counted
+        // until then.
         let awaited = self.0.awaited.count();
         if self.is_replaced() {
             return Err(OpenFault::Replaced);
@@ -227,13 +226,13 @@ impl Link {
         self.0.connection.open_bi().await
     }
 
-    /// The next stream that the peer opened; `None` once the link has ended. Those that come after
-    /// [`Link::stop_taking`] are broken off with DRAINING, and nobody sees them.
+    /// Returns the next stream that the peer opened; `None` once the link has ended. Streams that
+    /// come after [`Link::stop_taking`] are reset with DRAINING and not returned.
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         loop {
             let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-            // Our own note, because asking quinn takes the connection's lock once more for every
-            // call.
+            // A flag of our own, because asking quinn takes the connection's lock once more for
+            // every call.
             if self.0.ended.get().is_some() {
                 return None;
             }
@@ -246,7 +245,7 @@ impl Link {
         }
     }
 
-    /// Notes a stream as taken, unless there are to be no more.
+    /// Notes a stream as taken, unless no more are taken.
     fn take(&self, stream_id: u64) -> bool {
         let mut taken = self.taken();
         if !taken.is_over {
@@ -259,51 +258,50 @@ impl Link {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on no stream of the peer's is taken. Gives the number of the last one that was.
+    /// Takes no more streams of the peer. Returns the number of the last one that was taken.
     pub(crate) fn stop_taking(&self) -> u64 {
         let mut taken = self.taken();
         taken.is_over = true;
         taken.last
     }
 
-    /// The peer is leaving, and this was the last stream of ours that it took. Said twice, the
+    /// Notes that the peer is leaving and the last stream of this side that it took. Of two, the
     /// lower one counts.
     pub(crate) fn note_drain(&self, last_stream: u64) {
         self.0.peer_took.fetch_min(last_stream.min(NOT_LEAVING - 1), Ordering::AcqRel);
     }
 
-    /// Whether the peer has said that it is leaving: a new call had better go elsewhere.
+    /// Whether the peer is leaving. It takes no new calls.
     pub(crate) fn is_peer_leaving(&self) -> bool {
         self.0.peer_took.load(Ordering::Acquire) != NOT_LEAVING
     }
 
-    /// Whether the peer has said that it did not take this stream of ours and never will: nothing
-    /// was started for it.
+    /// Whether the leaving peer did not take this stream of this side: nothing was started for it.
     pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
         stream_id > self.0.peer_took.load(Ordering::Acquire)
     }
 
-    /// Another link has taken its place: nothing more is asked over this one.
+    /// Marks the link as replaced by another one: it opens no stream any more.
     pub(crate) fn replace(&self) {
         self.0.is_replaced.store(true, Ordering::SeqCst);
     }
 
-    /// Whether another link has taken its place.
+    /// Whether another link has replaced it.
     pub(crate) fn is_replaced(&self) -> bool {
         self.0.is_replaced.load(Ordering::SeqCst)
     }
 
-    /// Ends when this side waits for no reply on it.
+    /// Resolves when this side waits for no reply on it.
     pub(crate) async fn quiet(&self) {
         self.0.awaited.nothing().await;
     }
 
-    /// Ends when this side answers no call on it.
+    /// Resolves when this side answers no call on it.
     pub(crate) async fn idle(&self) {
         self.0.answered.nothing().await;
     }
 
-    /// Ends when the link has ended.
+    /// Resolves when the link has ended.
     pub(crate) async fn closed(&self) {
         self.0.connection.closed().await;
     }
@@ -313,8 +311,8 @@ impl Link {
         self.end(LinkFault::Closed { code, text: text.into(), by_peer: false });
     }
 
-    /// Ends the link for a reason, unless it has ended already; gives the reason that counts, which
-    /// is the first.
+    /// Ends the link for a reason, unless it has ended already. Returns the first reason, which
+    /// counts.
     pub(crate) fn end(&self, fault: LinkFault) -> LinkFault {
         let first = self.0.ended.get_or_init(|| fault);
         let text = match first {
@@ -325,7 +323,7 @@ impl Link {
         first.clone()
     }
 
-    /// What streams see of an end that came from this side, as the reason for it.
+    /// Returns the reason of this side for an end that streams see as closed by this side.
     pub(crate) fn reason(&self, seen: LinkFault) -> LinkFault {
         match seen {
             LinkFault::Closed { by_peer: false, .. } => self.0.ended.get().cloned().unwrap_or(seen),
@@ -333,8 +331,8 @@ impl Link {
         }
     }
 
-    /// Sends a PING now, by way of whoever keeps the link up, and waits for the answer: what the
-    /// peer had said before has then arrived.
+    /// Has a PING sent now, and waits for the answer. All that the peer sent on the control stream
+    /// before has then arrived.
     ///
     /// # Errors
     /// The link is lost.
@@ -351,12 +349,12 @@ impl Link {
         self.0.pulse.want_ping();
     }
 
-    /// When the peer was last heard on the control stream.
+    /// Returns when the last frame of the peer came.
     pub(super) fn heard_at(&self) -> Instant {
         self.0.pulse.heard_at()
     }
 
-    /// The present estimate of the round-trip time.
+    /// Returns the present estimate of the round-trip time.
     pub(crate) fn rtt(&self) -> Duration {
         self.0.connection.rtt()
     }

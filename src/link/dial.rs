@@ -1,4 +1,4 @@
-//! Dialling: resolve the name anew, race its addresses, handshake, hello.
+//! The dialling side of a link: resolves the name each time, races its addresses, and sends HELLO.
 
 use super::{
     connection::Link,
@@ -27,10 +27,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The last words of a dial that was made for the sake of a certificate.
+/// The close text of a dial that only looked for a newer certificate.
 const LOOKED: &str = "a look for a newer certificate";
 
-/// What a dialling side says of itself.
+/// The part of HELLO that depends on the role.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HelloInfo {
     /// One run of this process.
@@ -39,7 +39,7 @@ pub(crate) struct HelloInfo {
     pub(crate) calls_in_flight_max: usize,
 }
 
-/// Makes links to nodes. One socket a family for all of them; cloning shares them.
+/// Makes links to nodes, with one socket for each address family. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Dialler {
     sockets: Arc<DiallingSockets>,
@@ -49,25 +49,25 @@ pub(crate) struct Dialler {
     tried: Arc<Mutex<BTreeMap<NodeAddress, Tried>>>,
 }
 
-/// How it dials at the moment.
+/// The present settings of a dialler.
 struct DialSettings {
     config: quinn::ClientConfig,
-    words: HelloInfo,
+    hello: HelloInfo,
     limits: Arc<Limits>,
 }
 
 impl DialSettings {
     fn new(
         credentials: &Credentials,
-        words: HelloInfo,
+        hello: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
-        let config = endpoint::dialling_config(credentials, &limits, words.calls_in_flight_max)?;
-        Ok(Self { config, words, limits })
+        let config = endpoint::dialling_config(credentials, &limits, hello.calls_in_flight_max)?;
+        Ok(Self { config, hello, limits })
     }
 
-    /// Opens the control stream and says hello. The node has judged our certificate once WELCOME is
-    /// here, not before.
+    /// Opens the control stream and sends HELLO. The node has verified the certificate of this side
+    /// once WELCOME is here, not before.
     async fn hello(
         &self,
         connection: &quinn::Connection,
@@ -75,11 +75,11 @@ impl DialSettings {
         let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
         let mut control = ControlStream::new(send, recv);
         control.reserve(connection.clone(), &self.limits);
-        control.send(&Control::Hello(self.words())).await?;
+        control.send(&Control::Hello(self.hello_frame())).await?;
         match control.first().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
                 let asked = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
-                let window = endpoint::window_for(self.words.calls_in_flight_max, asked);
+                let window = endpoint::window_for(self.hello.calls_in_flight_max, asked);
                 connection.set_receive_window(window.into());
                 control.start_heartbeat(
                     Heartbeat::Asks(self.limits.heartbeat_every),
@@ -95,14 +95,14 @@ impl DialSettings {
         }
     }
 
-    fn words(&self) -> Hello {
+    fn hello_frame(&self) -> Hello {
         Hello {
             protocol_min: PROTOCOL_VERSION,
             protocol_max: PROTOCOL_VERSION,
             features: Vec::new(),
-            instance: ByteArray::new(self.words.instance),
+            instance: ByteArray::new(self.hello.instance),
             software: concat!("dialback ", env!("CARGO_PKG_VERSION")).into(),
-            calls_in_flight_max: u32::try_from(self.words.calls_in_flight_max).unwrap_or(u32::MAX),
+            calls_in_flight_max: u32::try_from(self.hello.calls_in_flight_max).unwrap_or(u32::MAX),
             heartbeat_ms: u64::try_from(self.limits.heartbeat_every.as_millis())
                 .unwrap_or(u64::MAX),
             message_bytes_max: self.limits.message_bytes_max as u64,
@@ -115,34 +115,34 @@ impl Dialler {
     pub(crate) fn new(
         net: &SharedNet,
         credentials: &Credentials,
-        words: HelloInfo,
+        hello: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
         Ok(Self {
             sockets: Arc::new(DiallingSockets::new(net.clone())),
             trust: Arc::new(TrustedLinks::new(net.clone(), credentials.clone())),
-            settings: Arc::new(SharedValue::new(DialSettings::new(credentials, words, limits)?)),
+            settings: Arc::new(SharedValue::new(DialSettings::new(credentials, hello, limits)?)),
             tried: Arc::default(),
         })
     }
 
-    /// Dials with these from now on. The links that are up stay until they are judged.
+    /// Dials with these from now on. Links that are up stay until they are verified again.
     pub(crate) fn replace(
         &self,
         credentials: &Credentials,
-        words: HelloInfo,
+        hello: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with those before, and is
-        // judged again.
-        self.settings.set(DialSettings::new(credentials, words, limits)?);
+        // In this order: a link that is made meanwhile counts as made with the former credentials,
+        // and is verified again.
+        self.settings.set(DialSettings::new(credentials, hello, limits)?);
         self.trust.replace(credentials.clone());
         Ok(())
     }
 
     /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. The
-    /// chain of the node has to hold beyond `newer_than`, if that is given: the dial ends before
-    /// the first words otherwise.
+    /// chain of the node must be valid beyond `newer_than`, if that is given; otherwise the dial
+    /// ends before HELLO.
     pub(crate) async fn dial(
         &self,
         address: &NodeAddress,
@@ -190,37 +190,39 @@ impl Dialler {
         raced
     }
 
-    /// The network that it dials on.
+    /// Returns the network on which it dials.
     pub(crate) fn net(&self) -> &SharedNet {
         self.sockets.net()
     }
 
-    /// Whom it trusts, and the links that it made.
+    /// Returns its trust and the links that it made.
     pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
     }
 
-    /// Between two PINGs of its links.
+    /// Returns the time between two PINGs of its links.
     pub(super) fn heartbeat_every(&self) -> Duration {
         self.settings.get().limits.heartbeat_every
     }
 
-    /// Sends from new sockets from now on. The links stay, and their nodes hear of it at once.
+    /// Sends from new sockets from now on. The links stay, and their nodes learn the new address at
+    /// once.
     pub(crate) fn rebind(&self) -> Result<(), BindError> {
         self.sockets.rebind()?;
         self.trust.up().iter().for_each(Link::want_ping);
         Ok(())
     }
 
-    /// Waits until the nodes have heard that their links were closed, but not for longer.
+    /// Waits until the nodes know that their links were closed, `wait_max` at most.
     pub(crate) async fn wait_idle(&self, wait_max: Duration) {
         drop(tokio::time::timeout(wait_max, self.sockets.wait_idle()).await);
     }
 }
 
-/// The first address whose handshake succeeds, as in RFC 8305: the next one starts after a moment,
-/// or at once when one has failed. A name with more addresses than one race takes begins with those
-/// that `tried` does not hold, and has as many races as it takes to try each address.
+/// Returns the connection to the first address whose handshake succeeds, as in RFC 8305: the next
+/// one starts after a moment, or at once when one has failed. A name with more addresses than one
+/// race takes begins with those that `tried` does not hold, and is raced until each address was
+/// tried.
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,
@@ -274,7 +276,7 @@ async fn attempt(
     }
 }
 
-/// All addresses of the name now.
+/// Resolves the name.
 async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
     let host = address.host();
     tokio::time::timeout(DIAL_WAIT_MAX, net.resolve(host, address.port()))
@@ -286,8 +288,8 @@ async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>
         .map_err(|error| LinkFault::unresolved(host, &error))
 }
 
-/// Of two reasons the one that says more: a refusal over silence, and what the address itself has
-/// said over what this machine lacks.
+/// Returns the more telling of two faults: a refusal over silence, and an answer of the address
+/// over a lack of this machine.
 fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
     let rank = |fault: &LinkFault| match fault {
         LinkFault::Unsendable { .. } => 0,

@@ -1,4 +1,4 @@
-//! UDP sockets and transport settings: where links come from.
+//! UDP sockets and transport settings of links.
 
 use super::resets::ResetKeys;
 use crate::{
@@ -48,7 +48,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// An endpoint at this address.
+/// Opens an endpoint at this address.
 pub(super) fn open(
     net: &dyn Net,
     address: SocketAddr,
@@ -63,7 +63,8 @@ pub(super) fn open(
     open().map_err(|source| BindError::Socket { address, source })
 }
 
-/// Settings that both sides share. `streams` and `window` are what the peer may use from the start.
+/// Returns the settings that both sides share. The peer may use `streams` and `window` from the
+/// start.
 pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
@@ -79,23 +80,23 @@ pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> Transport
     transport
 }
 
-/// What calls may use of the send buffer. The control stream raises it while it writes.
+/// Returns the part of the send buffer that calls may use. The control stream raises it while it
+/// writes.
 pub(super) fn call_window(limits: &Limits) -> u64 {
     let all = limits.send_buffer_bytes as u64;
     all.saturating_sub(limits::CONTROL_RESERVE_BYTES).max(limits::CONTROL_RESERVE_BYTES)
 }
 
-/// Streams for a peer that may have `calls` in flight.
+/// Returns the number of streams for a peer that may have `calls` in flight.
 pub(super) fn streams_for(calls: usize) -> u32 {
-    // quinn tells the peer of ended streams only when more than an eighth of all have ended. What
-    // it may hold back is granted on top.
+    // quinn tells the peer of ended streams only when more than an eighth of all have ended. The
+    // eighth is granted on top.
     let streams = bounded(calls) + limits::STREAMS_SPARE;
     streams + streams / 7 + 1
 }
 
-/// The window of a connection with so many calls in flight in either direction: requests come in as
-/// well as replies, and as long as each fills no more than the window of its stream, what is left
-/// keeps the control stream going.
+/// Returns the receive window of a connection with this many calls in flight in each direction.
+/// When all of them fill the windows of their streams, the rest keeps the control stream going.
 pub(super) fn window_for(answered: usize, asked: usize) -> u32 {
     let calls = bounded(answered) + bounded(asked);
     let streams = limits::STREAM_WINDOW_BYTES.saturating_mul(calls);
@@ -114,8 +115,8 @@ pub(super) fn no_quic_suite<E>(_: E) -> BindError {
     }
 }
 
-/// How the accepting side meets packets of links that it does not know: with a reset, at most so
-/// often. With keys of an earlier run the peers of that run understand it.
+/// Configures the stateless resets that the accepting side sends for packets of unknown links, and
+/// their rate. Peers of an earlier run accept them if its keys are given.
 pub(super) fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
     let mut config = EndpointConfig::default();
     config.min_reset_interval(limits::RESET_EVERY_MIN);
@@ -128,7 +129,7 @@ pub(super) fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointCon
     Ok(config)
 }
 
-/// The reset key in quinn's shape.
+/// The reset key as quinn takes it.
 struct ResetMac(MacKey);
 
 impl HmacKey for ResetMac {
@@ -145,7 +146,7 @@ impl HmacKey for ResetMac {
     }
 }
 
-/// How strangers are met.
+/// Configures the accepting side for unauthenticated clients.
 pub(super) fn server_config(
     credentials: &Credentials,
     limits: &Limits,
@@ -165,8 +166,8 @@ pub(super) fn server_config(
     Ok(server)
 }
 
-/// The same for one handshake. What a certificate says of itself that is refused in it is put into
-/// this slot. It costs some allocations, and about 1 KiB that the connection keeps.
+/// Configures one handshake, which stores the claim of a refused certificate in this slot. Costs
+/// some allocations, and about 1 KiB that the connection keeps.
 pub(super) fn server_config_of_one(
     server: &quinn::ServerConfig,
     credentials: &Credentials,
@@ -179,7 +180,7 @@ pub(super) fn server_config_of_one(
     Ok(Arc::new(server))
 }
 
-/// The dialling side's sockets, one a family, each made when first needed.
+/// The sockets of the dialling side, one per address family, each made when first needed.
 ///
 /// One socket for both families would do, but each packet to an IPv4 address would then pass
 /// through the system's IPv6 code first.
@@ -195,7 +196,7 @@ impl DiallingSockets {
         Self { net, v4: Mutex::default(), v6: Mutex::default() }
     }
 
-    /// The network that they are on.
+    /// Returns their network.
     pub(super) const fn net(&self) -> &SharedNet {
         &self.net
     }
@@ -207,15 +208,15 @@ impl DiallingSockets {
         ]
     }
 
-    /// Has the next dial make another endpoint: this one's socket has failed for good.
+    /// Discards the endpoint of this family, whose socket has failed for good.
     pub(super) fn discard(&self, to: SocketAddr) {
         let [(v4, _), (v6, _)] = self.families();
         let family = if to.is_ipv4() { v4 } else { v6 };
         drop(family.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Puts a new socket under each endpoint. quinn tells the peers, and reads from the old one
-    /// until they have answered to the new.
+    /// Gives each endpoint a new socket. quinn notifies the peers, and reads from the old one until
+    /// they have answered on the new one.
     pub(super) fn rebind(&self) -> Result<(), BindError> {
         for (family, wildcard) in self.families() {
             if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -227,7 +228,7 @@ impl DiallingSockets {
         Ok(())
     }
 
-    /// The endpoint for an address of this family.
+    /// Returns the endpoint for the family of this address.
     pub(super) fn for_address(&self, to: SocketAddr) -> Result<quinn::Endpoint, BindError> {
         let [v4, v6] = self.families();
         let (family, wildcard) = if to.is_ipv4() { v4 } else { v6 };
@@ -239,7 +240,7 @@ impl DiallingSockets {
         Ok(made.insert(endpoint).clone())
     }
 
-    /// Waits until the other sides have heard that they were closed.
+    /// Waits until the peers know that their connections were closed.
     pub(super) async fn wait_idle(&self) {
         for family in [&self.v4, &self.v6] {
             let made = family.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -250,7 +251,7 @@ impl DiallingSockets {
     }
 }
 
-/// How the dialling side connects. The peer's certificate is judged within the handshake, so it may
+/// Configures the dialling side. The peer's certificate is verified within the handshake, so it may
 /// have its streams at once.
 pub(super) fn dialling_config(
     credentials: &Credentials,
@@ -260,19 +261,19 @@ pub(super) fn dialling_config(
     let tls =
         QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    // What it will ask is known when the node has said how much it takes.
+    // The number of calls to the node is known with WELCOME.
     let (streams, window) = (streams_for(calls), window_for(calls, 0));
     config.transport_config(Arc::new(transport(limits, streams, window)));
     Ok(config)
 }
 
-/// An IPv4 address as itself, not as the IPv6 form in which a dual-stack socket shows it.
+/// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Closes a connection with one of our codes. One that has ended keeps its own reason: quinn would
-/// put ours in its place for every stream that has not yet looked.
+/// Closes a connection with one of our codes. A connection that has ended keeps its own reason,
+/// which quinn would replace for streams that have not seen it yet.
 pub(super) fn close(connection: &quinn::Connection, code: CloseCode, text: &str) {
     if connection.close_reason().is_some() {
         return;

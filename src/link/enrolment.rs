@@ -1,5 +1,5 @@
-//! Enrolment over QUIC: one request and one answer on a connection of their own, and every wait in
-//! it has an end.
+//! Enrolment over QUIC: one request and one answer on a connection of their own. Every wait in it
+//! has an end.
 
 use super::{
     dial,
@@ -37,7 +37,7 @@ pub(crate) struct EnrolmentListener {
 }
 
 impl EnrolmentListener {
-    /// Listens for those who want to join or to renew. Needs a tokio runtime.
+    /// Listens for requests to join or to renew. Needs a tokio runtime.
     pub(crate) fn bind(
         address: SocketAddr,
         tls: &EnrollerTls,
@@ -49,25 +49,25 @@ impl EnrolmentListener {
         Ok(Self { endpoint, trust_domain: trust_domain.into() })
     }
 
-    /// Shows this to those who come from now on.
+    /// Uses this for connections from now on.
     pub(crate) fn show(&self, tls: &EnrollerTls) -> Result<(), BindError> {
         self.endpoint.set_server_config(Some(server_config(tls)?));
         Ok(())
     }
 
-    /// Where it listens, with the real port.
+    /// Returns the address on which it listens, with the real port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
     }
 
-    /// The next stranger; `None` once the endpoint is closed.
+    /// Returns the next incoming connection; `None` once the endpoint is closed.
     pub(crate) async fn next_incoming(&self) -> Option<IncomingEnrolment> {
         let incoming = self.endpoint.accept().await?;
         Some(IncomingEnrolment { incoming, trust_domain: self.trust_domain.clone() })
     }
 
-    /// Closes all connections, takes no more, and waits until the other sides have heard it, but
-    /// not for longer.
+    /// Closes all connections, takes no more, and waits until the other sides know, `wait_max` at
+    /// most.
     pub(crate) async fn close(&self, text: &str, wait_max: Duration) {
         self.close_at_once(text);
         drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
@@ -92,16 +92,16 @@ fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
     Ok(server)
 }
 
-/// Somebody who has asked. Dropping it closes the connection without an answer.
+/// A request that was read. Dropping it closes the connection without an answer.
 pub(crate) struct EnrolmentRequest {
     connection: quinn::Connection,
     send: quinn::SendStream,
     identity: Option<Identity>,
-    /// There may be a secret in it.
+    /// It may contain a secret.
     request: Zeroizing<Vec<u8>>,
 }
 
-/// A stranger's first packet.
+/// An incoming connection of which only the first packet was read.
 pub(crate) struct IncomingEnrolment {
     incoming: quinn::Incoming,
     trust_domain: Arc<str>,
@@ -126,7 +126,7 @@ impl Incoming for IncomingEnrolment {
 }
 
 impl IncomingEnrolment {
-    /// Handshake and request, each within its time and its size.
+    /// Does the handshake and reads the request, each within its time and its size.
     pub(crate) async fn receive(self) -> Result<EnrolmentRequest, LinkFault> {
         let Self { incoming, trust_domain } = self;
         let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
@@ -147,7 +147,7 @@ async fn hear(
     connection: &quinn::Connection,
     trust_domain: &str,
 ) -> Result<EnrolmentRequest, LinkFault> {
-    // Who shows a certificate has to be somebody by it.
+    // A certificate must name an identity.
     let identity = match connection.peer_identity() {
         Some(_) => Some(peer_chain::identity_of(connection, trust_domain)?),
         None => None,
@@ -167,30 +167,29 @@ fn read_fault(error: ReadToEndError) -> LinkFault {
 }
 
 impl EnrolmentRequest {
-    /// Where it came from.
+    /// Returns the address of the client.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }
 
-    /// Who it is, by the certificate that it has shown; `None` if it has shown none.
+    /// Returns the identity in the client's certificate; `None` if it has shown none.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// Takes what it said.
+    /// Takes the request.
     pub(crate) fn take_request(&mut self) -> Zeroizing<Vec<u8>> {
         std::mem::take(&mut self.request)
     }
 
-    /// Answers, and waits until the other side has taken it and closes, but not for longer than it
-    /// may.
+    /// Answers, and waits for a bounded time until the other side has read it and closes.
     pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
         let answer = async {
             self.send.write_all(reply).await.map_err(|error| match error {
                 quinn::WriteError::ConnectionLost(error) => LinkFault::lost(&error),
                 error => LinkFault::Broken(error.to_string()),
             })?;
-            // It fails only if the other side wants no answer any more.
+            // It fails only if the other side has stopped the stream.
             drop(self.send.finish());
             self.connection.closed().await;
             Ok(())
@@ -206,7 +205,7 @@ impl Drop for EnrolmentRequest {
     }
 }
 
-/// Asks an enroller one thing. Dropping it gives up.
+/// Sends one request to an enroller and returns its answer. Dropping it cancels the request.
 pub(crate) async fn request_enrolment(
     enroller: &NodeAddress,
     tls: &ToEnroller,
@@ -238,7 +237,7 @@ fn unsendable(enroller: &NodeAddress) -> impl Fn(BindError) -> LinkFault {
 async fn ask_on(connection: &quinn::Connection, request: &[u8]) -> Result<Vec<u8>, LinkFault> {
     let (mut send, mut recv) =
         connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
-    // An enroller that has seen enough answers before it has read all; then the answer counts.
+    // An enroller may answer before it has read all; then the answer counts.
     if let Err(quinn::WriteError::ConnectionLost(error)) = send.write_all(request).await {
         return Err(LinkFault::lost(&error));
     }

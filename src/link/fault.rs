@@ -1,4 +1,4 @@
-//! Why a link could not be made, or was lost: the facts for people, and what to do about it.
+//! Reasons why a link could not be made, or was lost, with what to do about it.
 
 use crate::{
     backoff::BackoffCause,
@@ -25,7 +25,7 @@ pub enum LinkFault {
         /// What the resolver said.
         reason: String,
     },
-    /// Nothing came back at all.
+    /// The node did not answer.
     #[error(
         "the node at {address} does not answer; is it running, and does a firewall block UDP on the way, or packets of {PROBE_BYTES} bytes?"
     )]
@@ -33,7 +33,7 @@ pub enum LinkFault {
         /// The node.
         address: NodeAddress,
     },
-    /// A machine has answered that nothing listens there.
+    /// The machine answered that nothing listens on that port.
     #[error(
         "the node at {address} is not there: nothing listens on that UDP port (connection refused); is it running, is it the right port, or does a firewall reject UDP?"
     )]
@@ -41,7 +41,7 @@ pub enum LinkFault {
         /// The node.
         address: NodeAddress,
     },
-    /// The path carries no packets as large as QUIC needs.
+    /// The MTU of the path is smaller than QUIC needs.
     #[error(
         "the path to {address} is too small for QUIC, which needs packets of {PROBE_BYTES} bytes (message too long); raise the MTU of the interface, VPN or tunnel on the way to 1,280"
     )]
@@ -63,7 +63,7 @@ pub enum LinkFault {
         /// Whether a certificate was refused, rather than the protocol.
         is_identity: bool,
         /// Whether a certificate was refused because it is not valid yet by the clock of one side.
-        /// Time alone may mend that.
+        /// It may become valid by itself.
         is_not_valid_yet: bool,
         /// What is wrong.
         reason: String,
@@ -77,16 +77,16 @@ pub enum LinkFault {
         code: CloseCode,
         /// The reason, with control characters escaped.
         text: String,
-        /// Whether the peer did.
+        /// Whether the peer closed it.
         by_peer: bool,
     },
-    /// The peer has said that it is leaving. The link is still there, for the calls that are on it.
+    /// The peer is leaving. The link is still up, for the calls that are on it.
     #[error("the peer is leaving: {reason}")]
     Leaving {
         /// The reason, with control characters escaped.
         reason: String,
     },
-    /// A node's certificate is about to end, and it was looked whether it has another one.
+    /// The certificate of a node is near its end, and a dial found no newer one.
     #[error("the certificate of the node is about to end, and it shows no newer one")]
     NotNewer,
     /// Nothing was heard for too long.
@@ -98,7 +98,7 @@ pub enum LinkFault {
 }
 
 impl LinkFault {
-    /// Why an established link ended, or a handshake failed.
+    /// Makes the fault of a handshake that failed, or of a link that was lost.
     pub(super) fn lost(error: &quinn::ConnectionError) -> Self {
         use quinn::ConnectionError as E;
         match error {
@@ -134,7 +134,7 @@ impl LinkFault {
         Self::Leaving { reason: text_of(reason.as_bytes()) }
     }
 
-    /// The peer has closed the link, or has said GOODBYE.
+    /// The peer has closed the link, or has sent GOODBYE.
     pub(super) fn closed_by_peer(number: u64, reason: &[u8]) -> Self {
         match CloseCode::from_number(number) {
             Some(code) => Self::Closed { code, text: text_of(reason), by_peer: true },
@@ -155,12 +155,12 @@ impl LinkFault {
         }
     }
 
-    /// The code with which a side that has found this closes the link.
+    /// Returns the code with which the side that found this closes the link.
     pub(super) fn close_code(&self) -> CloseCode {
         match self {
             Self::Silent(_) => CloseCode::Idle,
             Self::Closed { code, by_peer: false, .. } => *code,
-            // It has finished and asked for this, or is about to.
+            // The peer has finished and waits for this, or is about to.
             Self::Closed { by_peer: true, .. } | Self::Leaving { .. } | Self::NotNewer => {
                 CloseCode::Goodbye
             }
@@ -168,7 +168,7 @@ impl LinkFault {
         }
     }
 
-    /// Whether one side judged the other and said no, so that only somebody's change can help.
+    /// Whether one side refused the other, so that waiting alone does not help.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake { .. } => true,
@@ -179,13 +179,13 @@ impl LinkFault {
         }
     }
 
-    /// Whether a clock that is behind may be all that is wrong: it is set soon after a machine has
+    /// Whether the reason may be a clock that is behind, which is set soon after a machine has
     /// started.
     pub fn is_not_valid_yet(&self) -> bool {
         matches!(self, Self::Handshake { is_not_valid_yet: true, .. })
     }
 
-    /// How to wait before dialling again.
+    /// Returns how to wait before the next dial; `None` for not at all.
     pub(crate) fn backoff(&self) -> Option<BackoffCause> {
         match self {
             Self::Closed { code, by_peer: true, .. } => match code.reaction() {
@@ -199,7 +199,7 @@ impl LinkFault {
         }
     }
 
-    /// Whether it is about who we are or who they are: UNAUTHENTICATED rather than UNAVAILABLE.
+    /// Whether it is about the identity of one side: UNAUTHENTICATED rather than UNAVAILABLE.
     pub(crate) fn is_about_identity(&self) -> bool {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,
@@ -216,8 +216,8 @@ impl LinkFault {
         }
     }
 
-    /// Whether the name or the network has answered that there is nobody, so that no answer is to
-    /// be waited for.
+    /// Whether the resolver or the network reported that the node cannot be reached, so that
+    /// waiting for an answer is useless.
     pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -228,7 +228,7 @@ impl LinkFault {
         )
     }
 
-    /// What the system or ICMP has said of an address.
+    /// Makes the fault of an error that the system or ICMP reported for an address.
     pub(super) fn unreachable(address: NodeAddress, error: &io::Error) -> Self {
         use io::ErrorKind as Kind;
         let remedy = match error.kind() {
@@ -258,7 +258,7 @@ fn alert_of(code: quinn::TransportErrorCode) -> Option<u8> {
     (0x100..0x200).contains(&number).then_some((number & 0xff) as u8)
 }
 
-/// Text from a peer, safe to show.
+/// Makes text from a peer safe to show.
 fn text_of(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }

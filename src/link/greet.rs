@@ -16,8 +16,8 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// A peer whose certificate was verified and that has said HELLO. It may not open calls before it
-/// is welcomed.
+/// A peer whose certificate was verified and that has sent HELLO. It may not open calls before
+/// WELCOME.
 pub(crate) struct Greeted {
     connection: quinn::Connection,
     identity: Identity,
@@ -25,17 +25,17 @@ pub(crate) struct Greeted {
     control: ControlStream,
     hello: Hello,
     trust: Arc<TrustedLinks>,
-    /// Under which it was verified, or those just before.
+    /// The credentials with which it was verified, or those just before.
     credentials: Credentials,
 }
 
-/// A stranger that is no peer of ours.
+/// A client that was not accepted as a peer.
 pub(crate) struct NotGreeted {
-    /// Who it is, if its certificate was good and what came after was not.
+    /// Its identity, if its certificate was valid and something later was not.
     pub(crate) identity: Option<Identity>,
-    /// What its certificate says of itself, if the handshake refused that. Nothing of it is proved.
+    /// The claim of its certificate, if the handshake refused that. Nothing of it is proved.
     pub(crate) claim: Option<Claim>,
-    /// What is wrong.
+    /// The fault.
     pub(crate) fault: LinkFault,
 }
 
@@ -45,10 +45,10 @@ impl From<LinkFault> for NotGreeted {
     }
 }
 
-/// What an admitted peer may do on its link.
+/// The limits of an admitted peer on its link.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grants {
-    /// Calls that it may have in flight towards us.
+    /// Calls that it may have in flight to this side.
     pub(crate) calls_in_flight_max: usize,
 }
 
@@ -117,29 +117,28 @@ impl Greeted {
         Err(NotGreeted { identity: Some(self.identity), claim: None, fault })
     }
 
-    /// Who the peer is.
+    /// Returns the identity of the peer.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// What it said.
+    /// Returns its HELLO.
     pub(crate) fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }
 
-    /// Turns the peer away.
+    /// Refuses the peer.
     pub(crate) fn refuse(self, code: CloseCode, text: &str) {
         endpoint::close(&self.connection, code, text);
     }
 
     /// Makes the link. The caller of this function sends WELCOME: from then on the peer may open
-    /// calls. The link is judged with the others from now on, so that none that the peer has is
-    /// missed.
+    /// calls. The link is verified with the others from now on.
     pub(crate) fn into_link(self, grants: Grants, limits: &Limits) -> (Link, ControlStream) {
         let Self { connection, identity, ends, mut control, hello, trust, credentials } = self;
         let answered = grants.calls_in_flight_max;
@@ -158,8 +157,8 @@ impl Greeted {
     }
 }
 
-/// A peer on a metered line may ask less often; it is lost after two and a half of its own
-/// intervals.
+/// Returns the longest silence of a peer. One on a metered network may send PING less often; it is
+/// lost after two and a half of its own intervals.
 fn silence_max(hello: &Hello, limits: &Limits) -> Duration {
     limits.heartbeat_lost.max(Duration::from_millis(hello.heartbeat_ms.min(600_000)).mul_f64(2.5))
 }

@@ -20,14 +20,14 @@ use std::{
 /// The accepting side's endpoint.
 pub(crate) struct LinkListener {
     endpoint: quinn::Endpoint,
-    /// How the endpoint accepts, for the handshakes that take a copy with a verifier of their own.
+    /// The configuration of the endpoint. Each handshake takes a copy with a verifier of its own.
     server: SharedValue<quinn::ServerConfig>,
     trust: Arc<TrustedLinks>,
 }
 
 impl LinkListener {
-    /// Listens. Needs a tokio runtime. Without keys that last, peers of an earlier run find out by
-    /// the silence.
+    /// Listens. Needs a tokio runtime. Without the keys of an earlier run, its peers notice the
+    /// restart by the silence.
     pub(crate) fn bind(
         net: &SharedNet,
         address: SocketAddr,
@@ -46,14 +46,14 @@ impl LinkListener {
         Ok(Self { endpoint, server: SharedValue::new(server), trust })
     }
 
-    /// Accepts with these from now on. The links that are up stay until they are judged.
+    /// Accepts with these from now on. Links that are up stay until they are verified again.
     pub(crate) fn replace(
         &self,
         credentials: &Credentials,
         limits: &Limits,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with those before, and is
-        // judged again.
+        // In this order: a link that is made meanwhile counts as made with the former credentials,
+        // and is verified again.
         let server = endpoint::server_config(credentials, limits)?;
         self.endpoint.set_server_config(Some(server.clone()));
         self.server.set(server);
@@ -61,17 +61,17 @@ impl LinkListener {
         Ok(())
     }
 
-    /// Whom it trusts, and the links that were made with it.
+    /// Returns its trust and the links that were made with it.
     pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
     }
 
-    /// Where it listens, with the real port.
+    /// Returns the address on which it listens, with the real port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
     }
 
-    /// The next stranger; `None` once the endpoint is closed.
+    /// Returns the next incoming connection; `None` once the endpoint is closed.
     pub(crate) async fn next_incoming(&self) -> Option<IncomingLink> {
         let incoming = self.endpoint.accept().await?;
         Some(IncomingLink { incoming, server: self.server.get(), trust: self.trust.clone() })
@@ -82,13 +82,13 @@ impl LinkListener {
         self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
     }
 
-    /// Waits until the other sides have heard that they were closed, but not for longer.
+    /// Waits until the peers know that their links were closed, `wait_max` at most.
     pub(crate) async fn wait_idle(&self, wait_max: Duration) {
         drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
     }
 }
 
-/// A stranger's first packet.
+/// An incoming connection of which only the first packet was read.
 pub(crate) struct IncomingLink {
     incoming: quinn::Incoming,
     server: Arc<quinn::ServerConfig>,
@@ -114,7 +114,7 @@ impl Incoming for IncomingLink {
 }
 
 impl IncomingLink {
-    /// Handshake and HELLO, each within its time.
+    /// Does the handshake and reads HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
         greet::greet(self.incoming, &self.server, self.trust).await
     }

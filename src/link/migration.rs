@@ -1,10 +1,10 @@
-//! A machine that changes its network: the dialling side notices and takes a new socket, the
-//! accepting side sees where it went. The links stay, and what is in flight on them goes on.
+//! Connection migration: the dialling side monitors its paths and takes a new socket when the
+//! network changes; the accepting side logs the new address. Links and the calls on them continue.
 //!
-//! quinn tells nobody when it cannot send. So the system is asked, every two seconds, from which
-//! address it would send to each node now: a few system calls and no packet, and the same on every
-//! system. And when no link hears anything any more, a new socket is tried before the links are
-//! given up.
+//! quinn does not report when it cannot send. So the system is asked, every two seconds, for the
+//! source address of packets to each node: a few system calls and no packet, on every system alike.
+//! And when no link receives anything any more, a new socket is tried before the links are given
+//! up.
 
 use super::{connection::Link, dial::Dialler};
 use crate::{limits::MIGRATION_CHECK_EVERY, net::Net};
@@ -15,19 +15,19 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// From which of our addresses each linked node is reached now, if it can be reached at all.
-type Ways = BTreeMap<SocketAddr, Option<IpAddr>>;
+/// The source address of packets to each linked node, if there is a path.
+type Paths = BTreeMap<SocketAddr, Option<IpAddr>>;
 
-/// Whether there is another way to a node than before, or one again. A way that is gone is nothing
-/// to act on: no socket helps. A node that was not linked before has lost nothing.
-fn has_changed(before: &Ways, after: &Ways) -> bool {
+/// Whether there is another path to a node than before, or one again. A path that is gone is
+/// ignored, because no socket helps. A node that was not linked before has lost nothing.
+fn has_changed(before: &Paths, after: &Paths) -> bool {
     after
         .iter()
-        .any(|(node, way)| way.is_some() && before.get(node).is_some_and(|former| former != way))
+        .any(|(node, path)| path.is_some() && before.get(node).is_some_and(|former| former != path))
 }
 
-/// Whether the socket, or its binding in a NAT, is to be taken for dead: a PING went out, and no
-/// PONG came on any link. Links that stay silent on the new socket too do not get another.
+/// Whether the socket, or its binding in a NAT, counts as dead: a PING was sent, and no PONG came
+/// on any link. Links that stay silent on the new socket too do not get another.
 fn is_unresponsive(
     silent: Duration,
     heartbeat_every: Duration,
@@ -37,15 +37,15 @@ fn is_unresponsive(
         && since_renewal.is_none_or(|since| silent < since)
 }
 
-/// What was seen at the last look.
+/// The paths at the last look.
 #[derive(Default)]
 struct PathMonitor {
-    ways: Ways,
+    paths: Paths,
     renewed_at: Option<Instant>,
 }
 
 impl PathMonitor {
-    /// Why a new socket is wanted now, if one is.
+    /// Returns why a new socket is needed now, if it is.
     fn look(
         &mut self,
         net: &dyn Net,
@@ -54,9 +54,9 @@ impl PathMonitor {
     ) -> Option<&'static str> {
         let now = Instant::now();
         let nodes = links.iter().map(Link::remote_address);
-        let ways = nodes.map(|node| (node, net.source_address(node).ok())).collect();
-        let before = std::mem::replace(&mut self.ways, ways);
-        if has_changed(&before, &self.ways) {
+        let paths = nodes.map(|node| (node, net.source_address(node).ok())).collect();
+        let before = std::mem::replace(&mut self.paths, paths);
+        if has_changed(&before, &self.paths) {
             return Some("the network has changed");
         }
         let silent =
@@ -70,8 +70,9 @@ impl PathMonitor {
 }
 
 impl Dialler {
-    /// Minds the network for as long as it is polled.
-    pub(crate) async fn roam(self) {
+    /// Watches the paths of all links, and takes a new socket when they change or go silent. Runs
+    /// for as long as it is polled.
+    pub(crate) async fn watch_paths(self) {
         let mut seen = PathMonitor::default();
         loop {
             tokio::time::sleep(MIGRATION_CHECK_EVERY).await;
@@ -92,31 +93,31 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Nodes by their port, and from where each is reached.
-    fn ways<const N: usize>(ways: [(u16, Option<u8>); N]) -> Ways {
+    /// Nodes by their port, with the source address of each.
+    fn paths<const N: usize>(paths: [(u16, Option<u8>); N]) -> Paths {
         let node = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let from = |last| IpAddr::from([10, 0, 0, last]);
-        ways.into_iter().map(|(port, way)| (node(port), way.map(from))).collect()
+        paths.into_iter().map(|(port, path)| (node(port), path.map(from))).collect()
     }
 
     #[test]
     fn another_way_to_a_node_is_a_change_and_so_is_one_that_is_back() {
-        let here = ways([(1, Some(7)), (2, Some(7))]);
+        let here = paths([(1, Some(7)), (2, Some(7))]);
         for (after, expected) in [
-            (ways([(1, Some(7)), (2, Some(7))]), false),
-            (ways([(1, Some(8)), (2, Some(8))]), true),
-            (ways([(1, Some(7)), (2, Some(8))]), true),
+            (paths([(1, Some(7)), (2, Some(7))]), false),
+            (paths([(1, Some(8)), (2, Some(8))]), true),
+            (paths([(1, Some(7)), (2, Some(8))]), true),
             // No network at all, or one link less.
-            (ways([(1, None), (2, None)]), false),
-            (ways([(1, Some(7))]), false),
-            (ways([]), false),
+            (paths([(1, None), (2, None)]), false),
+            (paths([(1, Some(7))]), false),
+            (paths([]), false),
             // A link that is new.
-            (ways([(1, Some(7)), (2, Some(7)), (3, Some(9))]), false),
+            (paths([(1, Some(7)), (2, Some(7)), (3, Some(9))]), false),
         ] {
             assert_eq!(has_changed(&here, &after), expected, "{after:?}");
         }
-        assert!(has_changed(&ways([(1, None)]), &ways([(1, Some(7))])));
-        assert!(!has_changed(&ways([(1, None)]), &ways([(1, None)])));
+        assert!(has_changed(&paths([(1, None)]), &paths([(1, Some(7))])));
+        assert!(!has_changed(&paths([(1, None)]), &paths([(1, None)])));
     }
 
     #[test]

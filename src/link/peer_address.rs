@@ -4,7 +4,7 @@ use super::endpoint::canonical;
 use crate::name::PeerName;
 use std::net::SocketAddr;
 
-/// Where the other end of a link is, looked at whenever something was heard from it.
+/// The address of the peer of one link, checked whenever a frame comes.
 pub(super) struct PeerAddress {
     connection: quinn::Connection,
     peer: PeerName,
@@ -12,13 +12,13 @@ pub(super) struct PeerAddress {
 }
 
 impl PeerAddress {
-    /// Begins where it is now.
+    /// Starts with the present address.
     pub(super) fn of(connection: quinn::Connection, peer: PeerName) -> Self {
         let last = connection.remote_address();
         Self { connection, peer, last }
     }
 
-    /// Says so if it has moved.
+    /// Logs it if the peer has moved.
     pub(super) fn look(&mut self) {
         let now = self.connection.remote_address();
         if now != self.last {

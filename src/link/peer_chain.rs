@@ -1,10 +1,11 @@
-//! The certificates that a peer has shown, and who it is by them.
+//! The certificates that a peer has shown, and its identity by them.
 
 use super::fault::LinkFault;
 use crate::tls::{ChainBound, Credentials, Identity};
 use rustls_pki_types::CertificateDer;
 
-/// Who the peer is, and how long its chain holds by these credentials, which have verified it.
+/// Returns the identity of the peer, and the end of its chain by the credentials that have verified
+/// it.
 pub(super) fn verified(
     connection: &quinn::Connection,
     credentials: &Credentials,
@@ -15,13 +16,14 @@ pub(super) fn verified(
     Ok((identity, ends))
 }
 
-/// The certificates that the peer has shown, its own first.
+/// Returns the certificates that the peer has shown, its own first.
 pub(super) fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
     let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<_>>().ok());
     chain.map(|chain| *chain).unwrap_or_default()
 }
 
-/// Who the peer is: from the certificate that TLS has verified, and from nothing else.
+/// Returns the identity of the peer, from the certificate that TLS has verified and from nothing
+/// else.
 pub(super) fn identity_of(
     connection: &quinn::Connection,
     trust_domain: &str,

@@ -1,4 +1,4 @@
-//! The heartbeat of a link, as others may follow it and ask for one more beat.
+//! The heartbeat of a link: PINGs sent, PONGs received, and requests for one more.
 
 use crate::wire::Ping;
 use std::sync::{
@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-/// The heartbeat as others may follow it, and ask for one more beat.
+/// The heartbeat of one link.
 pub(super) struct Pulse {
     /// When the last frame of the peer came.
     heard_at: Mutex<Instant>,
@@ -53,21 +53,22 @@ impl Pulse {
         self.wanted.notify_one();
     }
 
-    /// Ends when a PING that is sent from now on was answered. Never ends if the link is lost.
+    /// Resolves when a PING that is sent from now on was answered. Never resolves if the link is
+    /// lost.
     pub(super) async fn fresh(&self) {
         let next = self.sent.load(Ordering::Acquire) + 1;
         let mut answered = self.answered.subscribe();
         self.want_ping();
-        // The sender is at hand, so it ends only when it is true.
+        // The sender is alive, so it resolves only when this is true.
         drop(answered.wait_for(|number| *number >= next).await);
     }
 
-    /// The next PING.
+    /// Returns the next PING.
     pub(super) fn next(&self) -> Ping {
         Ping { number: self.sent.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
-    /// A PONG to what was never asked says nothing.
+    /// Notes a PONG. One without its PING is ignored.
     pub(super) fn answered(&self, pong: &Ping) {
         if pong.number <= self.sent.load(Ordering::Acquire) {
             self.answered.send_if_modified(|highest| {

@@ -1,9 +1,8 @@
-//! The keys by which a node that was killed and started again tells the peers of its former self
-//! that their links are gone.
+//! The keys by which a node that was killed and restarted resets the links of its former run.
 //!
-//! A peer knows a stateless reset (RFC 9000 section 10.3) by a token that the node makes of the
-//! link's connection id and the reset key. quinn answers only packets whose connection id it may
-//! have made itself, so the key of those has to last as well.
+//! A peer recognises a stateless reset (RFC 9000 section 10.3) by a token that the node makes of
+//! the link's connection id and the reset key. quinn answers only packets whose connection id it
+//! may have made itself, so the key of those has to last as well.
 
 use crate::tls::{MacKey, random_bytes};
 use zeroize::Zeroizing;
@@ -18,28 +17,28 @@ impl ResetKeys {
     /// Bytes of both keys together.
     pub(crate) const BYTES: usize = RESET_BYTES + size_of::<u64>();
 
-    /// New ones, by chance.
+    /// Generates random keys.
     pub(crate) fn generate() -> Self {
         Self(Zeroizing::new(random_bytes()))
     }
 
-    /// Those that were kept.
+    /// Restores stored keys.
     pub(crate) const fn from_bytes(bytes: Zeroizing<[u8; Self::BYTES]>) -> Self {
         Self(bytes)
     }
 
-    /// As they are kept.
+    /// Returns the keys for storing.
     pub(crate) fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 
-    /// The key of reset tokens; it also seals the file in which both are kept. `None` if the TLS
-    /// provider has no SHA-256.
+    /// Returns the key of reset tokens, which also seals the file in which both are kept. `None` if
+    /// the TLS provider has no SHA-256.
     pub(crate) fn reset_key(&self) -> Option<MacKey> {
         MacKey::new(self.0.first_chunk()?)
     }
 
-    /// The key of connection ids.
+    /// Returns the key of connection ids.
     pub(super) fn connection_id_key(&self) -> u64 {
         self.0.last_chunk().copied().map_or(0, u64::from_be_bytes)
     }

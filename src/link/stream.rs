@@ -1,5 +1,5 @@
 //! Frames on the two halves of a stream. Both halves are guarded: dropped before their end, they
-//! say so to the peer.
+//! reset or stop the stream with a code.
 //!
 //! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an
 //! abandoned call from a finished one.
@@ -16,9 +16,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The two halves of a call's stream.
 pub(crate) struct CallStream {
-    /// The way out.
+    /// The sending half.
     pub(crate) sender: FrameSender,
-    /// The way in.
+    /// The receiving half.
     pub(crate) reader: FrameReader,
 }
 
@@ -47,12 +47,12 @@ impl CallStream {
         self
     }
 
-    /// The reading half alone, for the control stream.
+    /// Makes the receiving half alone, for the control stream.
     pub(super) fn reader_of(recv: RecvStream, frame_bytes_max: usize) -> FrameReader {
         FrameReader::new(recv, frame_bytes_max)
     }
 
-    /// Says with which code the halves are to be broken off if they are dropped before their end.
+    /// Sets the code with which the halves are broken off if they are dropped before their end.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.sender.code_on_drop = code;
         self.reader.code_on_drop = code;
@@ -72,12 +72,12 @@ pub(crate) enum SendFault {
     Lost(LinkFault),
 }
 
-/// The way out. Dropped before [`FrameSender::finish`] it resets the stream.
+/// The sending half. Dropped before [`FrameSender::finish`] it resets the stream.
 pub(crate) struct FrameSender {
     send: SendStream,
     finished: bool,
     code_on_drop: StreamCode,
-    /// Held by the answering side: its link is wanted until the reply was handed over.
+    /// Held by the responder: its link is in use until the reply was handed over.
     answered: Option<TaskTrackerToken>,
 }
 
@@ -90,7 +90,7 @@ impl FrameSender {
         self.send.write_all_chunks(chunks.as_mut()).await.map_err(send_fault)
     }
 
-    /// Says that nothing follows.
+    /// Ends the stream: nothing follows.
     pub(crate) fn finish(&mut self) {
         self.finished = true;
         // It fails only if the peer has stopped the stream, which it may.
@@ -109,13 +109,14 @@ impl FrameSender {
         drop(self.send.reset(varint(code)));
     }
 
-    /// Ends when the peer has received everything up to the end, wants no more of it, or is gone.
+    /// Resolves when the peer has received everything up to the end, has stopped the stream, or is
+    /// gone.
     pub(crate) async fn delivered(&self) {
         drop(self.send.stopped().await);
     }
 
-    /// Ends when the peer has stopped this half with a code, or the link is gone. Never ends if the
-    /// peer took all there was.
+    /// Resolves when the peer has stopped this half with a code, or the link is gone. Never
+    /// resolves if the peer received everything.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.send.stopped();
         async move {
@@ -151,7 +152,7 @@ pub(crate) enum ReadFault {
     Reset(Option<StreamCode>),
     /// The stream ended inside a frame.
     Cut,
-    /// What came is not the protocol, or is over its limit.
+    /// The data broke the protocol, or is over its limit.
     Wire(WireError),
     /// There is no memory for the message.
     Exhausted(Exhausted),
@@ -162,7 +163,7 @@ pub(crate) enum ReadFault {
 /// One frame.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// What it is.
+    /// Its kind.
     pub(crate) kind: Kind,
     /// Its payload: a slice of the received buffer where it arrived in one piece.
     pub(crate) payload: Bytes,
@@ -171,10 +172,10 @@ pub(crate) struct Frame {
 /// Pieces taken from the transport at once.
 const READ_PIECES: usize = 32;
 
-/// The way in. Dropped before the stream's end was read, it stops the peer.
+/// The receiving half. Dropped before the stream's end was read, it stops the peer.
 pub(crate) struct FrameReader {
     recv: RecvStream,
-    /// What was received and not yet cut into frames. Small frames stay slices of one received
+    /// Received data that is not yet cut into frames. Small frames stay slices of one received
     /// buffer.
     received: Received,
     /// Where the transport puts the pieces of a large frame; empty until one comes, so that small
@@ -188,7 +189,7 @@ pub(crate) struct FrameReader {
     account: Option<MemoryAccount>,
     /// For the message that is coming.
     held: Option<Held>,
-    /// Held by the asking side: its link is wanted until the reply was read.
+    /// Held by the initiator: its link is in use until the reply was read.
     awaited: Option<TaskTrackerToken>,
 }
 
@@ -248,15 +249,15 @@ impl FrameReader {
         }
     }
 
-    /// The stream's number on its link, by which a DRAIN names it.
+    /// Returns the number of the stream on its link, by which a DRAIN names it.
     pub(crate) fn stream_id(&self) -> u64 {
         self.recv.id().into()
     }
 
-    /// The next frame; `None` at the end of the stream. Optional frames of newer peers are passed
-    /// over.
+    /// Returns the next frame; `None` at the end of the stream. Skips optional frames of newer
+    /// peers.
     ///
-    /// May be dropped and called again: what was received is kept.
+    /// May be dropped and called again: received data is kept.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadFault> {
         loop {
             match self.cut()? {
@@ -269,17 +270,17 @@ impl FrameReader {
         }
     }
 
-    /// Bytes received so far, frames that were cut out included.
+    /// Returns the bytes received so far, frames that were cut out included.
     pub(crate) fn received_bytes(&self) -> usize {
         self.received_bytes
     }
 
-    /// Whether part of a frame has come, and the rest has not.
+    /// Whether a part of a frame has come, and the rest has not.
     pub(crate) fn is_inside_a_frame(&self) -> bool {
         !self.received.as_slice().is_empty()
     }
 
-    /// Sets the largest message that is taken from now on.
+    /// Sets the largest message that is accepted from now on.
     pub(crate) fn allow_messages(&mut self, bytes_max: usize) {
         self.message_bytes_max = bytes_max;
     }
@@ -289,12 +290,13 @@ impl FrameReader {
         self.account = Some(account);
     }
 
-    /// Says with which code the peer is to be stopped if this is dropped before the stream's end.
+    /// Sets the code with which the peer is stopped if this is dropped before the end of the
+    /// stream.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.code_on_drop = code;
     }
 
-    /// Cuts one frame out of what was received.
+    /// Cuts one frame out of the received data.
     fn cut(&mut self) -> Result<Option<Frame>, ReadFault> {
         let header = Header::parse(self.received.as_slice(), self.message_bytes_max)
             .map_err(ReadFault::Wire)?;
@@ -319,7 +321,7 @@ impl FrameReader {
         }))
     }
 
-    /// Takes what the transport has; `false` at the end of the stream.
+    /// Reads from the transport; `false` at the end of the stream.
     async fn fill(&mut self) -> Result<bool, ReadFault> {
         if self.ended {
             return Ok(false);
@@ -361,7 +363,7 @@ impl FrameReader {
         self.received.push(piece);
     }
 
-    /// Tells the peer that no more is wanted.
+    /// Stops the peer with a code.
     pub(crate) fn stop(&mut self, code: StreamCode) {
         if !self.ended {
             self.ended = true;

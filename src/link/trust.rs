@@ -1,5 +1,5 @@
-//! Whom one endpoint trusts at the moment, and the links that were made under it: they are judged
-//! again when that changes, and end with the certificates that they were made with.
+//! The credentials of one endpoint and the links that were made with them. Links are verified again
+//! when the credentials change, and end with the certificates of their peers.
 
 use super::{
     connection::{Link, LinkInner},
@@ -21,16 +21,16 @@ use std::{
 pub(crate) struct TrustedLinks {
     net: SharedNet,
     credentials: RwLock<Credentials>,
-    /// Those by which every link was judged last.
-    judged: Mutex<Credentials>,
+    /// The credentials with which every link was verified last.
+    verified_with: Mutex<Credentials>,
     links: Mutex<VerifiedLinks>,
 }
 
 #[derive(Default)]
 struct VerifiedLinks {
     all: Vec<Weak<LinkInner>>,
-    /// With so many, those that have ended are taken out: so a link costs the same however many
-    /// there are.
+    /// With this many, links that have ended are removed, so that adding one costs the same however
+    /// many there are.
     tidy_at: usize,
 }
 
@@ -47,38 +47,38 @@ impl VerifiedLinks {
 impl TrustedLinks {
     /// Begins with these.
     pub(super) fn new(net: SharedNet, credentials: Credentials) -> Self {
-        let judged = Mutex::new(credentials.clone());
-        Self { net, credentials: RwLock::new(credentials), judged, links: Mutex::default() }
+        let verified_with = Mutex::new(credentials.clone());
+        Self { net, credentials: RwLock::new(credentials), verified_with, links: Mutex::default() }
     }
 
-    /// The network that its links are made on.
+    /// Returns the network of the links.
     pub(super) const fn net(&self) -> &SharedNet {
         &self.net
     }
 
-    /// Those of the moment.
+    /// Returns the present credentials.
     pub(crate) fn credentials(&self) -> Credentials {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on new links are made with these. [`TrustedLinks::judge_all`] says what becomes of those
-    /// that are up.
+    /// Makes new links with these from now on. [`TrustedLinks::verify_all`] verifies those that are
+    /// up.
     pub(super) fn replace(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = credentials;
     }
 
-    /// One more link, made under these credentials. If they have been replaced meanwhile, it is
-    /// judged at once: whoever replaces them looks through the list after that, so that one of the
-    /// two sees the link.
+    /// Adds a link that was made with these credentials. If they have been replaced meanwhile, it
+    /// is verified at once: a replacement goes through the list after that, so that one of the two
+    /// sees the link.
     pub(super) fn add(&self, link: &Link, under: &Credentials) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).add(link);
         let now = self.credentials();
         if !now.is_same(under) {
-            link.judge(&now, self.net.now());
+            link.verify(&now, self.net.now());
         }
     }
 
-    /// The links that are up.
+    /// Returns the links that are up.
     pub(super) fn up(&self) -> Vec<Link> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let links = links.all.iter().filter_map(Weak::upgrade).map(Link);
@@ -90,39 +90,41 @@ impl TrustedLinks {
         !self.up().is_empty()
     }
 
-    /// Judges every link that is up, and closes those that do not pass. Gives how many those were.
-    /// Costs a verified chain a link, and lets others run in between.
-    pub(crate) async fn judge_all(&self) -> usize {
+    /// Verifies every link that is up, and closes those that do not pass. Returns the number of
+    /// those. Costs one verified chain per link, and yields in between.
+    pub(crate) async fn verify_all(&self) -> usize {
         let (credentials, mut closed) = (self.credentials(), 0);
         for link in self.up() {
-            closed += usize::from(!link.judge(&credentials, self.net.now()));
+            closed += usize::from(!link.verify(&credentials, self.net.now()));
             tokio::task::yield_now().await;
         }
-        *self.judged() = credentials;
+        *self.verified_with() = credentials;
         closed
     }
 
-    fn judged(&self) -> MutexGuard<'_, Credentials> {
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    fn verified_with(&self) -> MutexGuard<'_, Credentials> {
+        self.verified_with.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes links at the end of the chains that they were made with, judges them if the program
-    /// that replaced the credentials has not seen to it, and says what of our own is about to end,
-    /// for as long as it is polled. The clock on the wall counts, because certificates know no
-    /// other.
+    /// Closes links when the chains of their peers end, verifies them if the program that replaced
+    /// the credentials was cancelled before it did, and warns before the own certificate or trust
+    /// ends. Runs for as long as it is polled. The wall clock counts, because certificates expire
+    /// by it.
     pub(crate) async fn watch_expiry(&self, warn: impl Fn(&str)) {
-        let mut reminder = ExpiryWarnings::default();
+        let mut warnings = ExpiryWarnings::default();
         loop {
             let now = self.net.now();
             let credentials = self.credentials();
-            if !credentials.is_same(&self.judged()) {
-                self.judge_all().await;
+            if !credentials.is_same(&self.verified_with()) {
+                self.verify_all().await;
             }
-            reminder.due(&credentials, now).iter().for_each(|line| warn(line));
+            warnings.due(&credentials, now).iter().for_each(|line| warn(line));
             for link in self.up() {
                 let ends = link.ends();
                 if now > ends.at() {
-                    link.lapse(&RevalidationError::Expired(ends.intermediate().map(str::to_owned)));
+                    link.close_as(&RevalidationError::Expired(
+                        ends.intermediate().map(str::to_owned),
+                    ));
                 }
             }
             tokio::time::sleep(TRUST_CHECK_EVERY).await;
@@ -131,26 +133,26 @@ impl TrustedLinks {
 }
 
 impl Link {
-    /// Judges the peer again, and closes the link if it does not pass. Says whether it passed.
-    fn judge(&self, credentials: &Credentials, now: SystemTime) -> bool {
+    /// Verifies the peer again, and closes the link if it does not pass. Returns whether it passed.
+    fn verify(&self, credentials: &Credentials, now: SystemTime) -> bool {
         let chain = peer_chain::chain_of(&self.0.connection);
         match credentials.revalidate(&chain, self.0.dialled.as_deref(), now) {
             Ok(()) => {
-                // Other CAs may vouch for it by other intermediates.
+                // The new CAs may verify it by other intermediates, which end at another time.
                 if let Some(ends) = credentials.end_of(&chain) {
                     *self.0.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
                 }
                 true
             }
             Err(lapse) => {
-                self.lapse(&lapse);
+                self.close_as(&lapse);
                 false
             }
         }
     }
 
-    /// Ends when the peer's chain is about to end, so that there is still time for another link:
-    /// not for all links at one moment. Never, if it has long to go.
+    /// Resolves some time before the peer's chain ends, so that there is still time for another
+    /// link. The time is spread, so that links are not replaced all at once.
     pub(crate) async fn near_expiry(&self) {
         let spread = RENEW_BEFORE_EXPIRY.mul_f64(self.net().chance() / 3.0);
         while self.net().now() + (RENEW_BEFORE_EXPIRY - spread) < self.ends().at() {
@@ -158,7 +160,7 @@ impl Link {
         }
     }
 
-    fn lapse(&self, lapse: &RevalidationError) {
+    fn close_as(&self, lapse: &RevalidationError) {
         let code = match lapse {
             RevalidationError::Revoked => CloseCode::Revoked,
             RevalidationError::Expired(_) => CloseCode::Expired,

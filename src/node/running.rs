@@ -119,7 +119,7 @@ impl Node {
     pub async fn apply(&self, next: ConfigUpdate<NodePolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
         let (generation, changed) = self.put_in_force(next)?;
-        let closed = if has_credentials { self.listener.trust().judge_all().await } else { 0 };
+        let closed = if has_credentials { self.listener.trust().verify_all().await } else { 0 };
         self.shared.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
         Ok(Applied { generation, closed })
     }

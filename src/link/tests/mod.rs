@@ -100,7 +100,7 @@ async fn a_link_that_is_accepted_while_credentials_are_replaced_is_verified_with
         let accepted = async {
             let greeted = ends.greeted().await;
             ends.listener.replace(&next, &ends.limits).expect("replaced");
-            assert_eq!(ends.listener.trust().judge_all().await, 0, "there is no link yet");
+            assert_eq!(ends.listener.trust().verify_all().await, 0, "there is no link yet");
             ends.welcomed(greeted).await
         };
         let address = ends.address();
@@ -120,7 +120,7 @@ async fn a_link_that_is_dialled_while_credentials_are_replaced_is_verified_with_
             // The dial waits for WELCOME.
             let greeted = ends.greeted().await;
             ends.dialler.replace(&next, HELLO, ends.limits.clone()).expect("replaced");
-            assert_eq!(ends.dialler.trust().judge_all().await, 0, "there is no link yet");
+            assert_eq!(ends.dialler.trust().verify_all().await, 0, "there is no link yet");
             ends.welcomed(greeted).await
         };
         let both = async { tokio::join!(ends.dialled(), accepted) };
