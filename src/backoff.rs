@@ -1,31 +1,30 @@
-//! How long to wait before the next attempt. Pure: the attempt and the chance are arguments.
+//! Waits between attempts. Pure: the attempt and the chance are arguments.
 
 use std::time::Duration;
 
-/// Why the last attempt failed, as far as waiting is concerned.
+/// The kind of failure of the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BackoffCause {
-    /// Nobody answered, or the link was lost: the other side may come back any moment.
+    /// No answer, or a lost link: the other side may come back any moment.
     Unreachable,
-    /// The other side judged us and said no, or is overloaded: asking again soon is only noise.
+    /// A refusal or an overload: a retry soon would fail again.
     Refused,
 }
 
-/// The longest wait between attempts on a node that does not answer: it is then found within about
-/// 5 s.
+/// The longest wait for a node that does not answer. Its return is noticed within about 5 s.
 pub(crate) const UNREACHABLE_CAP: Duration = Duration::from_secs(3);
-/// After this long without any answer the node is probably gone for a while.
+/// After this long without any answer the waits may be longer.
 pub(crate) const UNREACHABLE_LONG_AFTER: Duration = Duration::from_secs(600);
 /// The longest wait then.
 pub(crate) const UNREACHABLE_LONG_CAP: Duration = Duration::from_secs(30);
-/// The first wait on an unreachable node.
+/// The first wait for an unreachable node.
 pub(crate) const UNREACHABLE_BASE: Duration = Duration::from_millis(250);
 /// The shortest wait after a refusal.
 pub(crate) const REFUSED_BASE: Duration = Duration::from_secs(10);
 /// The longest wait after refusals.
 pub(crate) const REFUSED_CAP: Duration = Duration::from_secs(300);
 
-/// The wait before the next attempt.
+/// Returns the wait before the next attempt.
 ///
 /// `failures` counts failed attempts in a row (the first wait has 1), `failing_for` is how long
 /// they have gone on, `chance` is drawn evenly from 0.0 to 1.0. Unreachable nodes get full jitter

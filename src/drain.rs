@@ -1,5 +1,4 @@
-//! Tasks and how they end: stop taking, finish, leave. Tasks start only here, and here is the word
-//! on which they leave.
+//! Tasks and their end, and the signals on which they leave. Tasks start only here.
 
 use std::{
     future::Future,
@@ -15,22 +14,22 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// The tasks of one owner. Whoever owns them waits for them; cloning shares them.
+/// The tasks of one owner, which waits for them. Cloning shares them.
 ///
-/// Two signals: [`Tasks::draining`] says that nothing new is to start, [`Tasks::stopped`] that the
-/// time for finishing is over.
+/// There are two signals: [`Tasks::begin_drain`] starts nothing new, [`Tasks::stop`] ends the time
+/// for finishing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
-    /// What was started after the drain had begun: refusals. Nobody waits for them, or a steady
-    /// stream of calls would keep the drain up.
+    /// Tasks that were started after the drain had begun: refusals. Nothing waits for them, or a
+    /// steady stream of calls would delay the drain.
     late: TaskTracker,
     draining: Arc<AtomicBool>,
     stopped: CancellationToken,
 }
 
 impl Tasks {
-    /// Starts a task. It ends by itself; the owner waits for it in [`Tasks::drain`].
+    /// Starts a task. It ends by itself; the owner waits for it in [`Tasks::wait`].
     #[expect(clippy::disallowed_methods, reason = "this is the one place where tasks start")]
     pub(crate) fn spawn<F>(&self, task: F)
     where
@@ -40,8 +39,8 @@ impl Tasks {
         drop(tokio::spawn(tracker.track_future(task)));
     }
 
-    /// Starts a task that is dropped where it stands once the owner has stopped: for loops that
-    /// have no end of their own.
+    /// Starts a task that is dropped where it stands once the owner has stopped: for loops without
+    /// an end.
     pub(crate) fn spawn_until_stopped<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -52,33 +51,33 @@ impl Tasks {
         });
     }
 
-    /// Counts work that is done elsewhere, as long as the token lives.
+    /// Counts work elsewhere as a task, as long as the token lives.
     pub(crate) fn counted(&self) -> TaskTrackerToken {
         self.tracker.token()
     }
 
-    /// Ends when the owner has stopped.
+    /// Resolves when the owner has stopped.
     pub(crate) async fn stopped(&self) {
         self.stopped.cancelled().await;
     }
 
-    /// Whether nothing new is to start.
+    /// Whether the drain has begun: nothing new starts.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Says that nothing new is to start.
+    /// Begins the drain: nothing new starts.
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Says that the time for finishing is over: endless tasks end at once.
+    /// Ends the time for finishing: endless tasks are dropped at once.
     pub(crate) fn stop(&self) {
         self.begin_drain();
         self.stopped.cancel();
     }
 
-    /// Waits until every task has ended, but no longer than `wait_max`. Says whether all have.
+    /// Waits until every task has ended, `wait_max` at most. Returns whether all have.
     pub(crate) async fn wait(&self, wait_max: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(wait_max, self.tracker.wait()).await.is_ok()
@@ -86,7 +85,7 @@ impl Tasks {
 }
 
 /// Does work that blocks its thread on one of the runtime's threads for such work, and waits for
-/// it. `None` if it panicked. Dropped, the work goes on to its own end.
+/// it. `None` if it panicked. If it is dropped, the work still runs to its end.
 #[cfg(any(feature = "certs", feature = "config", feature = "forward", feature = "gateway"))]
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -94,7 +93,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-/// Counts what is under way, for whoever waits until nothing is.
+/// Counts work in progress, and waits until there is none.
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay(TaskTracker);
 
@@ -104,14 +103,14 @@ impl UnderWay {
         self.0.token()
     }
 
-    /// Ends when nothing is under way.
+    /// Resolves when nothing is in progress.
     pub(crate) async fn nothing(&self) {
         self.0.close();
         self.0.wait().await;
     }
 }
 
-/// A word that an owner says once, and on which each of those who listen acts in its own time.
+/// A notification that an owner sends once, and on which each listener acts in its own time.
 #[derive(Debug)]
 pub(crate) struct Signal(watch::Sender<bool>);
 
@@ -122,56 +121,57 @@ impl Default for Signal {
 }
 
 impl Signal {
-    /// Says it, also to those who listen only later.
+    /// Notifies all listeners, also later ones.
     pub(crate) fn notify(&self) {
         self.0.send_replace(true);
     }
 
-    /// Whether it was said.
+    /// Whether it was notified.
     pub(crate) fn is_notified(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Whoever listens is waited for in [`Signal::done`].
+    /// Adds a listener, for which [`Signal::done`] waits.
     pub(crate) fn listen(&self) -> SignalListener {
         SignalListener([Some(self.0.subscribe()), None])
     }
 
-    /// Ends when all who listen have acted or are gone, or after `wait_max`. Says whether all have.
+    /// Resolves when all listeners are done or dropped, or after `wait_max`. Returns whether all
+    /// are.
     pub(crate) async fn done(&self, wait_max: Duration) -> bool {
         tokio::time::timeout(wait_max, self.0.closed()).await.is_ok()
     }
 }
 
-/// Somebody who is to act on a [`Signal`], or on whichever of two is said first.
+/// A listener of a [`Signal`], or of the first of two.
 #[derive(Debug, Default)]
 pub(crate) struct SignalListener([Option<watch::Receiver<bool>>; 2]);
 
 impl SignalListener {
-    /// Ends when the word was said and not yet acted upon.
+    /// Resolves when the signal was notified, unless this listener is done.
     pub(crate) async fn notified(&mut self) {
         let [one, other] = &mut self.0;
         tokio::select! {
-            () = said(one) => {}
-            () = said(other) => {}
+            () = notified(one) => {}
+            () = notified(other) => {}
         }
     }
 
-    /// The same who acts on another owner's word too.
+    /// Joins two listeners: the first signal of the two counts.
     pub(crate) fn or(self, other: Self) -> Self {
         let ([one, _], [another, _]) = (self.0, other.0);
         Self([one, another])
     }
 
-    /// This listener has done what the word asks for.
+    /// Marks this listener as done.
     pub(crate) fn done(&mut self) {
         self.0 = [None, None];
     }
 }
 
-async fn said(word: &mut Option<watch::Receiver<bool>>) {
-    if let Some(word) = word
-        && word.wait_for(|said| *said).await.is_ok()
+async fn notified(signal: &mut Option<watch::Receiver<bool>>) {
+    if let Some(signal) = signal
+        && signal.wait_for(|is_notified| *is_notified).await.is_ok()
     {
         return;
     }
@@ -185,24 +185,24 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     #[tokio::test(start_paused = true)]
-    async fn a_word_is_done_when_everybody_has_acted_on_it_or_is_gone() {
-        let word = Signal::default();
-        let (mut one, two) = (word.listen(), word.listen());
-        word.notify();
-        let mut late = word.listen();
+    async fn a_signal_is_done_when_all_listeners_are_done_or_dropped() {
+        let signal = Signal::default();
+        let (mut one, two) = (signal.listen(), signal.listen());
+        signal.notify();
+        let mut late = signal.listen();
         one.notified().await;
         late.notified().await;
         one.done();
         drop(two);
-        assert!(!word.done(LONG).await, "one has heard it and not acted");
+        assert!(!signal.done(LONG).await, "one was notified and is not done");
         late.done();
-        assert!(word.done(LONG).await);
+        assert!(signal.done(LONG).await);
         let again = tokio::time::timeout(LONG, one.notified()).await;
-        assert!(again.is_err(), "it was heard again by one who has acted");
+        assert!(again.is_err(), "a listener that is done was notified again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_two_words_the_first_that_is_said_is_heard_and_both_are_done_with_it() {
+    async fn of_two_signals_the_first_counts_and_both_are_done_with_it() {
         let (ours, theirs) = (Signal::default(), Signal::default());
         let mut listener = ours.listen().or(theirs.listen());
         assert!(tokio::time::timeout(LONG, listener.notified()).await.is_err());
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_word_that_was_not_said_is_not_heard() {
-        let word = Signal::default();
-        let mut listener = word.listen();
+    async fn a_signal_that_was_not_notified_does_not_resolve() {
+        let signal = Signal::default();
+        let mut listener = signal.listen();
         assert!(tokio::time::timeout(LONG, listener.notified()).await.is_err());
-        drop(word);
+        drop(signal);
         assert!(
             tokio::time::timeout(LONG, listener.notified()).await.is_err(),
-            "nobody can say it"
+            "the signal is gone"
         );
     }
 }

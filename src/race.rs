@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 /// or at once when one has failed; the others are cancelled as soon as one has succeeded.
 ///
 /// # Errors
-/// The most telling of all errors; `None` without any attempt. Dropping the future cancels all
+/// The most specific of all errors; `None` without any attempt. Dropping the future cancels all
 /// attempts.
 pub(crate) async fn first<T, E, F>(
     attempts: impl IntoIterator<Item = F>,
@@ -56,8 +56,8 @@ where
 /// time.
 ///
 /// # Errors
-/// The resolver's error, or the one behind it: a process without file descriptors cannot ask, and
-/// the resolver calls that an unknown name.
+/// The error of the resolver, or its cause: without file descriptors, the resolver reports an
+/// unknown name.
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host((host, port)).await;
     found.map(Iterator::collect).map_err(|error| {
@@ -68,7 +68,7 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     })
 }
 
-/// Sorts addresses so that the two families take turns, beginning with the family of the first one.
+/// Sorts addresses so that the two families alternate, beginning with the family of the first one.
 pub(crate) fn interleave(found: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_ipv6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (mut first, mut second): (VecDeque<_>, VecDeque<_>) =
@@ -88,8 +88,8 @@ pub(crate) struct Tried(Vec<SocketAddr>);
 
 impl Tried {
     /// Chooses the addresses of the next race: those not tried yet first, then all again from the
-    /// start. The order in which a resolver lists them does not matter, and addresses that it lists
-    /// no more are forgotten.
+    /// start. The order in which a resolver lists them does not matter, and addresses that it no
+    /// longer lists are forgotten.
     pub(crate) fn next(&mut self, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
         self.0.retain(|address| found.contains(address));
         let (mut tried, mut next): (VecDeque<_>, VecDeque<_>) =

@@ -1,7 +1,11 @@
 //! A network in memory, for tests: packets take a fixed time on tokio's clock, which may be paused,
-//! and what is lost is decided by a seed.
+//! and a seed decides which are lost.
 
-use super::{Net, NetFuture, SharedNet, Suspend, runtime::BatchingRuntime};
+use super::{
+    network::{Net, NetFuture, SharedNet},
+    runtime::BatchingRuntime,
+    suspend::Suspend,
+};
 use quinn::{
     AsyncUdpSocket, Runtime, UdpPoller,
     udp::{RecvMeta, Transmit},
@@ -40,11 +44,11 @@ struct NetworkState {
     sockets: HashMap<u16, Weak<PacketQueue>>,
     next_port: u16,
     delay: Duration,
-    /// Of 256 packets, so many are lost.
+    /// The number of lost packets of 256.
     loss: u8,
-    /// Nothing arrives any more.
+    /// Whether all packets are lost.
     is_cut: bool,
-    /// What the wall clock says beyond the real one.
+    /// The wall clock is ahead of the real one by this.
     clock_ahead: Duration,
     sent: u64,
 }
@@ -54,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl MemoryNet {
-    /// A network without loss, on which a packet takes one millisecond.
+    /// Makes a network without loss, on which a packet takes one millisecond.
     pub(crate) fn new(seed: u64) -> Self {
         let state = NetworkState {
             sockets: HashMap::new(),
@@ -65,7 +69,7 @@ impl MemoryNet {
             clock_ahead: Duration::ZERO,
             sent: 0,
         };
-        // Zero would stay zero.
+        // A seed of zero would stay zero.
         let random = AtomicU64::new(seed.wrapping_mul(2) + 1);
         Self(Arc::new(MemoryNetState {
             state: Mutex::new(state),
@@ -74,17 +78,17 @@ impl MemoryNet {
         }))
     }
 
-    /// The same for a builder.
+    /// Returns the same network for a builder.
     pub(crate) fn shared(&self) -> SharedNet {
         Arc::new(self.clone())
     }
 
-    /// Loses so many of 256 packets from now on.
+    /// Loses this many of 256 packets from now on.
     pub(crate) fn lose(&self, of_256: u8) {
         lock(&self.0.state).loss = of_256;
     }
 
-    /// Loses all packets, or none on account of this.
+    /// Cuts the network, or restores it.
     pub(crate) fn cut(&self, is_cut: bool) {
         lock(&self.0.state).is_cut = is_cut;
     }
@@ -94,7 +98,7 @@ impl MemoryNet {
         lock(&self.0.state).clock_ahead = by;
     }
 
-    /// How many packets were sent, the lost ones included.
+    /// Returns the number of packets that were sent, the lost ones included.
     pub(crate) fn sent(&self) -> u64 {
         lock(&self.0.state).sent
     }
@@ -108,7 +112,7 @@ impl MemoryNet {
         z ^ (z >> 31)
     }
 
-    /// Where a packet goes and when it arrives, unless it is lost.
+    /// Returns the queue of a packet's receiver and the time of arrival, unless it is lost.
     fn route(&self, to: SocketAddr) -> Option<(Arc<PacketQueue>, Instant)> {
         let random = self.next_random();
         let mut state = lock(&self.0.state);
@@ -176,7 +180,8 @@ struct MemoryPacket {
     contents: Vec<u8>,
 }
 
-/// What a socket has yet to read. The delay is the same for all, so the first one arrives first.
+/// The packets that a socket has not read yet. The delay is the same for all, so the first one
+/// arrives first.
 #[derive(Debug, Default)]
 struct PacketQueue {
     packets: Mutex<VecDeque<MemoryPacket>>,
@@ -243,7 +248,7 @@ impl AsyncUdpSocket for MemorySocket {
     }
 }
 
-/// There is always room for one more packet.
+/// A poller of a socket that can always send.
 #[derive(Debug)]
 struct AlwaysWritable;
 

@@ -1,4 +1,4 @@
-//! Asks the network why a handshake is not answered: what the system and ICMP say of an address.
+//! Probes an address for errors that the system or ICMP reports, when a handshake is not answered.
 
 use crate::limits::PROBE_BYTES;
 use quinn::udp::UdpSocketState;
@@ -11,20 +11,20 @@ use std::{
 use tokio::net::UdpSocket;
 
 /// Sends datagrams to an address and returns the error that the system reports for it. Does not
-/// return if there is none: silence says nothing.
+/// return if there is none.
 ///
 /// The sockets of links are not connected, and the system reports the errors of ICMP to connected
 /// ones alone. A peer drops the datagrams: they are zeros, which no QUIC packet is.
 pub(super) async fn obstacle(to: SocketAddr) -> io::Error {
     let Ok(socket) = socket(to) else {
-        // It is about this process and not about the address.
+        // The error is about this process and not about the address.
         return pending().await;
     };
     let Err(error) = probe(&socket, to).await;
     error
 }
 
-/// A socket whose datagrams are not cut in fragments, as those of links are not.
+/// Makes a socket whose datagrams are not fragmented, like those of links.
 fn socket(to: SocketAddr) -> io::Result<UdpSocket> {
     let wildcard: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -38,11 +38,11 @@ fn socket(to: SocketAddr) -> io::Result<UdpSocket> {
 
 async fn probe(socket: &UdpSocket, to: SocketAddr) -> io::Result<Infallible> {
     socket.connect(to).await?;
-    // The large one meets a small MTU. Where it is lost without a word, the small one may still be
+    // The large one detects a small MTU. Where it is lost silently, the small one may still be
     // refused.
     socket.send(&[0; PROBE_BYTES]).await?;
     socket.send(&[0]).await?;
-    // What is received here is an answer, so that there is no obstacle.
+    // An answer means that there is no obstacle.
     socket.recv(&mut [0]).await?;
     pending().await
 }

@@ -1,4 +1,4 @@
-//! tokio under quinn, with drivers that let the tasks that are ready write first.
+//! The tokio runtime under quinn, with drivers that let the tasks that are ready write first.
 //!
 //! quinn wakes the driver of a connection at every write to one of its streams. tokio runs a task
 //! that was woken by a running one next, before all others that are ready, so that each small call
@@ -19,13 +19,13 @@ use std::{
     time::Instant,
 };
 
-/// So often a connection's driver runs at once after its endpoint has read: once to take in what
-/// came, once for what is written first in answer, so that the peer can begin while the rest is
-/// written. With one, two ends that answer each other take turns where they could work at the same
-/// time.
+/// The number of runs of a connection's driver without a delay after its endpoint has read: one to
+/// take in the packets, one for the first answer, so that the peer can begin while the rest is
+/// written. With one, two ends that answer each other would take turns instead of working at the
+/// same time.
 const RUNS_AT_ONCE: u8 = 2;
 
-/// Whether quinn's timers and tasks would run.
+/// Checks that quinn's timers and tasks would run.
 ///
 /// # Errors
 /// No tokio runtime is running.
@@ -38,13 +38,12 @@ pub(super) fn expect_tokio() -> io::Result<()> {
 
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// [`TokioRuntime`] but for how drivers run.
+/// A [`TokioRuntime`] whose drivers batch their writes.
 #[derive(Debug, Default)]
 pub(super) struct BatchingRuntime {
-    /// What an endpoint spawns first is its own driver; all that follow are those of its
-    /// connections.
+    /// An endpoint spawns its own driver first; all that follow are those of its connections.
     has_endpoint: AtomicBool,
-    /// How often the endpoint's driver has run, wrapping.
+    /// The number of runs of the endpoint's driver, wrapping.
     reads: Arc<AtomicUsize>,
 }
 
@@ -86,14 +85,14 @@ impl Future for EndpointDriver {
     }
 }
 
-/// Takes in the packets of one connection, and sends what was written.
+/// Takes in the packets of one connection, and sends written data.
 struct ConnectionDriver {
     driver: Driver,
     reads: Arc<AtomicUsize>,
     /// [`Self::reads`] when the driver last ran.
     reads_seen: usize,
     runs_at_once: u8,
-    /// It is at the back of the queue.
+    /// The driver is at the back of the queue.
     waits: bool,
 }
 
@@ -103,7 +102,7 @@ impl ConnectionDriver {
         Self { driver, reads, reads_seen, runs_at_once: RUNS_AT_ONCE, waits: false }
     }
 
-    /// Whether it was woken for the first things after a read.
+    /// Whether the driver runs without a delay, because it was woken soon after a read.
     fn runs_at_once(&mut self) -> bool {
         let reads = self.reads.load(Ordering::Relaxed);
         if reads != self.reads_seen {
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
     use std::{future::poll_fn, sync::Mutex, task::Waker};
 
-    /// A runtime with an endpoint and a connection whose drivers only say that they run.
+    /// A runtime with an endpoint and a connection whose drivers only log that they run.
     struct TestDrivers {
         log: Arc<Mutex<Vec<&'static str>>>,
         endpoint: Arc<Mutex<Option<Waker>>>,
@@ -162,7 +161,7 @@ mod tests {
             }))
         }
 
-        /// What ran until nothing was ready any more.
+        /// Returns the drivers and tasks that ran until nothing was ready any more.
         async fn settled(&self) -> Vec<&'static str> {
             for _ in 0..10 {
                 tokio::task::yield_now().await;
@@ -178,7 +177,7 @@ mod tests {
             assert_eq!(self.settled().await, ["send"]);
         }
 
-        /// So many tasks that are ready at once write to the connection.
+        /// This many tasks that are ready at once write to the connection.
         async fn written_by(&self, tasks: usize) -> Vec<&'static str> {
             let mut writers = tokio::task::JoinSet::new();
             for _ in 0..tasks {

@@ -1,8 +1,7 @@
-//! Detects that this process stood still: stopped, or suspended with its machine. Requests that
-//! came meanwhile are read when it continues, and some are over by then. tokio's ticker may run
-//! after they do, so the start of each compares the clock that continues in suspend with the last
-//! tick of a ticker. A request that may have lain unread through a gap loses the gap from its
-//! timeout.
+//! Detects suspends: that this process was stopped, or suspended with its machine. Requests that
+//! came meanwhile are read when it continues, and some have timed out by then. tokio's ticker may
+//! run after them, so the start of each request compares the clock that continues in suspend with
+//! the last tick. A request that may have lain unread during a gap loses the gap from its timeout.
 
 use crate::limits::{SUSPEND_MIN, SUSPEND_READ_TICKS, SUSPEND_SETTLED_TICKS, SUSPEND_TICK};
 use std::{
@@ -14,12 +13,12 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Two clocks at one moment, in milliseconds since any.
+/// Two clocks at one moment, in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reading {
-    /// Goes on in suspend.
+    /// The clock that continues in suspend.
     boot: u64,
-    /// tokio's and std's, by which deadlines are kept.
+    /// The clock of tokio and std, by which deadlines are kept.
     monotonic: u64,
 }
 
@@ -40,7 +39,7 @@ fn boot_now() -> u64 {
     (time.tv_sec as u64).saturating_mul(1_000).saturating_add(time.tv_nsec as u64 / 1_000_000)
 }
 
-/// Elsewhere a stop is noticed, and sleep as far as std's clock goes on in it.
+/// Elsewhere a stop is detected, and a suspend as far as std's clock continues in it.
 #[cfg(not(target_os = "linux"))]
 fn boot_now() -> u64 {
     static BEGIN: std::sync::LazyLock<std::time::Instant> =
@@ -52,37 +51,37 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How long the process stood still between a tick and now.
+/// A pause of the process between a tick and now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pause {
-    /// By the clock on the wall.
+    /// By the clock that continues in suspend.
     gap: u64,
     /// The part of it in which deadlines stood still as well.
     suspended: u64,
 }
 
-/// Whether the time from a tick until now is a pause, and not only a late tick.
+/// Returns the pause between a tick and now, if it is more than a late tick.
 fn pause(tick: Reading, now: Reading) -> Option<Pause> {
     let gap = now.boot.saturating_sub(tick.boot);
     let suspended = gap.saturating_sub(now.monotonic.saturating_sub(tick.monotonic));
     (u128::from(gap) > SUSPEND_MIN.as_millis()).then_some(Pause { gap, suspended })
 }
 
-/// The deadline of a request that lost so much time, if there is anything left of it.
+/// Returns the deadline of a request that lost this much time, if any is left.
 fn deadline_after(deadline: Instant, lost: Duration, now: Instant) -> Option<Instant> {
     deadline.checked_sub(lost).filter(|deadline| now < *deadline)
 }
 
-/// What the process knows of its pauses, in milliseconds.
+/// The pauses of the process, in milliseconds.
 #[derive(Debug, Default)]
 struct Pauses {
-    /// The last tick by the clock that goes on; 0 before the first.
+    /// The last tick, by the clock that continues; 0 before the first.
     ticked: AtomicU64,
     /// All gaps together.
     paused: AtomicU64,
-    /// Of that, what deadlines stood still.
+    /// The part of them in which deadlines stood still.
     suspended: AtomicU64,
-    /// Of all gaps, those after which the ticker has ticked on time for [`SUSPEND_SETTLED_TICKS`].
+    /// The gaps after which the ticker has ticked on time for [`SUSPEND_SETTLED_TICKS`].
     settled: AtomicU64,
     /// The last tick. Held to change any of the four above.
     tick: Mutex<Tick>,
@@ -97,7 +96,7 @@ struct Tick {
 }
 
 impl Pauses {
-    /// Begins to count: what was before is no pause.
+    /// Starts to count. The time before is not a pause.
     fn begin(&self, now: Reading) {
         let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
         *tick = Tick { at: now, since_pause: 0 };
@@ -105,7 +104,7 @@ impl Pauses {
         self.ticked.store(now.boot, Ordering::Release);
     }
 
-    /// Notices a pause that nobody has noticed yet, at a tick of the ticker or between two of them.
+    /// Detects a new pause, at a tick of the ticker or between two of them.
     fn tick(&self, is_tickers: bool, now: impl FnOnce() -> Reading) -> Option<Pause> {
         let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now();
@@ -124,30 +123,30 @@ impl Pauses {
                 self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
             }
         }
-        // Last: whoever sees this tick sees the pause before it.
+        // Last: a reader that sees this tick sees the pause before it.
         self.ticked.store(now.boot, Ordering::Release);
         pause
     }
 
-    /// All gaps together, with one that ends now. On the usual way one clock is read and nothing
-    /// written.
+    /// Returns all gaps together, with one that ends now. Usually reads one clock and writes
+    /// nothing.
     fn until_now(&self) -> u64 {
         let ticked = self.ticked.load(Ordering::Acquire);
         if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > SUSPEND_MIN.as_millis() {
-            self.tick(false, Reading::now).inspect(say);
+            self.tick(false, Reading::now).inspect(log_pause);
         }
         self.paused.load(Ordering::Relaxed)
     }
 }
 
-fn say(pause: &Pause) {
+fn log_pause(pause: &Pause) {
     tracing::warn!(
         "this process stood still for {:.1} s; calls whose time passed meanwhile are not started",
         Duration::from_millis(pause.gap).as_secs_f64()
     );
 }
 
-/// Detects that this process stood still.
+/// Detects that this process was suspended or stopped.
 #[derive(Debug, Default)]
 pub(crate) struct Suspend {
     pauses: Pauses,
@@ -156,56 +155,57 @@ pub(crate) struct Suspend {
 }
 
 impl Suspend {
-    /// Ticks as long as it is polled. Of several one ticks, and the others wait to take its place.
+    /// Ticks as long as it is polled. Of several callers one ticks, and the others wait to take
+    /// over.
     pub(crate) async fn tick(&self) {
         let _turn = self.turn.lock().await;
         self.pauses.begin(Reading::now());
         loop {
             tokio::time::sleep(SUSPEND_TICK).await;
-            self.pauses.tick(true, Reading::now).inspect(say);
+            self.pauses.tick(true, Reading::now).inspect(log_pause);
         }
     }
 
-    /// All pauses of this process until now, in milliseconds.
+    /// Returns all pauses of this process until now, in milliseconds.
     pub(crate) fn paused(&self) -> u64 {
         self.pauses.until_now()
     }
 
-    /// A request of now. Whatever comes now came after the pauses that are `cleared`.
+    /// Returns the entry of a request that comes now, after the pauses that are `cleared`.
     pub(crate) fn entered_after(&self, cleared: u64) -> Entered {
         let owed = self.pauses.until_now().saturating_sub(cleared);
         Entered { owed, suspended: self.pauses.suspended.load(Ordering::Relaxed) }
     }
 
-    /// The deadline that a request really has; `None` if it has passed.
+    /// Returns the deadline of a request less its pauses; `None` if it has passed.
     pub(crate) fn deadline(&self, entered: Entered, deadline: Instant) -> Option<Instant> {
         let suspended = self.pauses.suspended.load(Ordering::Relaxed);
         let lost = entered.owed + suspended.saturating_sub(entered.suspended);
         deadline_after(deadline, Duration::from_millis(lost), Instant::now())
     }
 
-    /// Whether the last pause is so long ago that what is read now came after it.
+    /// Whether the last pause is so long ago that requests that are read now came after it.
     pub(crate) fn is_settled(&self) -> bool {
         self.pauses.until_now() == self.pauses.settled.load(Ordering::Acquire)
     }
 
-    /// A request of now that came over no link, so that there is nobody to ask for a PONG. Whatever
-    /// is read within a second after a pause may have lain unread through it.
+    /// Returns the entry of a request that comes now and not over a link, so that no PONG can clear
+    /// it. A request that is read within a second after a pause may have lain unread during it.
     #[cfg(feature = "gateway")]
     pub(crate) fn enter(&self) -> Entered {
         // The pauses first: one that settles in between is owed, and not missed.
         self.entered_after(self.pauses.settled.load(Ordering::Acquire))
     }
 
-    /// The last thing before such a request starts. Gives the deadline that it really has; `None`
-    /// if it has passed. After a pause it waits for a tick, in which the news arrives that a client
-    /// has hung up: then the request is dropped here.
+    /// Called last before such a request starts. Returns its deadline less the pauses; `None` if it
+    /// has passed. After a pause it waits for a tick, in which the request is dropped if its client
+    /// has hung up.
     #[cfg(feature = "gateway")]
     pub(crate) async fn pass(&self, entered: Entered, deadline: Instant) -> Option<Instant> {
         if !entered.is_owed() && self.is_settled() {
             return Some(deadline);
         }
-        // Boxed: hardly a call meets a pause, and none need carry room for it.
+        // Boxed: few calls meet a pause, so the others need not carry room for it.
         Box::pin(async {
             let by = self.deadline(entered, deadline)?;
             tokio::time::sleep_until(by.min(Instant::now() + SUSPEND_TICK)).await;
@@ -215,12 +215,12 @@ impl Suspend {
     }
 }
 
-/// A request when it came, and the pauses that its deadline does not show.
+/// The entry of a request, with the pauses that its deadline does not show.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entered {
     /// Pauses in which it may have lain unread.
     owed: u64,
-    /// What deadlines stood still until then.
+    /// The time in which deadlines had stood still until then.
     suspended: u64,
 }
 

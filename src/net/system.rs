@@ -1,8 +1,10 @@
 //! The network of the operating system.
 
 use super::{
-    Net, NetFuture, SharedNet, Suspend, probe,
+    network::{Net, NetFuture, SharedNet},
+    probe,
     runtime::{BatchingRuntime, expect_tokio},
+    suspend::Suspend,
 };
 use crate::{limits::UDP_RECEIVE_BUFFER_BYTES, race, tls};
 use quinn::{AsyncUdpSocket, Runtime};
@@ -14,7 +16,7 @@ use std::{
     time::SystemTime,
 };
 
-/// The one of this process: whether it stands still concerns all that run in it.
+/// Returns the network of this process. All share it, because a suspend concerns all of them.
 pub(crate) fn system() -> SharedNet {
     static SYSTEM: LazyLock<Arc<System>> = LazyLock::new(Arc::default);
     SYSTEM.clone()
@@ -71,12 +73,11 @@ impl Net for System {
     }
 }
 
-/// A UDP socket.
+/// Binds a UDP socket with a large receive buffer.
 ///
-/// What comes at once and is not read yet is lost where the system's buffer is full: first packets
-/// of a crowd come again a second later, and a peer that sends much in one go sends it again and
-/// then less. So it has as much room as the system gives, on Linux twice the usual without any
-/// setting.
+/// Packets that arrive while the system's buffer is full are lost: first packets of a crowd are
+/// sent again a second later, and a peer that sends a burst repeats it and then sends less. On
+/// Linux the system gives twice the usual size without any setting.
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {

@@ -53,7 +53,7 @@ async fn a_caller_that_leaves_cancels_its_calls() {
     assert_eq!(scene.node.agents()[0].calls_in_flight, 0);
 }
 
-/// A scene in which whoever leaves waits a minute for its calls.
+/// A scene in which a side that leaves waits a minute for its calls.
 async fn patient_for_a_minute() -> Scene {
     let world = World::new();
     let limits = Limits { drain_max: MINUTE, ..Limits::default() };

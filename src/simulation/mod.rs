@@ -1,5 +1,5 @@
 //! Nodes, agents and callers on a network in memory and on tokio's paused clock: an hour passes in
-//! milliseconds, and what a test waits for comes at the same moment each time.
+//! milliseconds, and every run is the same.
 
 mod calls;
 mod close;
@@ -33,7 +33,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Where the node listens; a network in memory has one host.
+/// The address of the node; a network in memory has one host.
 const NODE: &str = "edge:4433";
 
 fn credentials(peer: &str) -> Credentials {
@@ -57,7 +57,7 @@ struct World {
     stage: Stage,
 }
 
-/// What the handlers of a test have in common.
+/// The state that the handlers of a test share.
 #[derive(Clone, Default)]
 struct Stage {
     /// Notified each time that `Hold` begins.

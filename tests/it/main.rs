@@ -39,6 +39,7 @@ mod roles;
 mod routing;
 mod shutdown;
 mod streams;
+mod structure;
 mod tcp;
 mod tidy;
 mod wire;

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Paths below the root of the project, with their text.
-type Tree = BTreeMap<String, String>;
+pub(crate) type Tree = BTreeMap<String, String>;
 
 /// The paths that may name a dependency, as prefixes.
 struct Room {
@@ -70,7 +70,7 @@ fn read_tree(root: &Path, dirs: &[&str]) -> Tree {
 }
 
 /// The code of a file: comments and the contents of strings become spaces, lines stay lines.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -318,7 +318,7 @@ fn orphan_faults(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-fn project() -> Tree {
+pub(crate) fn project() -> Tree {
     read_tree(Path::new(env!("CARGO_MANIFEST_DIR")), &["src", "tests"])
 }
 

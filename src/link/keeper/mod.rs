@@ -85,7 +85,7 @@ impl<H: KeeperHooks> Keeper<H> {
     /// Returns how long to wait before the next dial. Logs the reason if it is new.
     fn failed(&mut self, fault: &LinkFault, was_linked: bool) -> Duration {
         let wait = self.redial.failed_now(fault, self.hooks.chance());
-        if wait.is_worth_saying {
+        if wait.should_log {
             self.hooks.log_retry(format_args!(
                 "{}: node {}: {fault}; trying again, the next time in {:.1} s",
                 if fault.is_refusal() { "refused" } else { "not linked" },

@@ -1,5 +1,4 @@
-//! When to dial again, and whether that is worth a line in the log. Decides only: time and chance
-//! are arguments.
+//! Decides when to dial again, and whether to log the reason. Pure: time and chance are arguments.
 
 use crate::{
     backoff,
@@ -10,67 +9,68 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The same reason is said again after this long, so that a log shows that the waiting goes on
-/// without filling up.
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// The same reason is logged again after this long, so that a log shows the retries without filling
+/// up.
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// The failures in a row of one address.
+/// The consecutive failures of one address.
 #[derive(Debug, Default)]
 pub(super) struct Redial {
     failures: u32,
     failing_since: Option<Instant>,
-    /// The link that is up, since then.
+    /// When the present link came up.
     linked_at: Option<Instant>,
-    said: Option<(String, Instant)>,
+    logged: Option<(String, Instant)>,
 }
 
-/// What to do after a failure.
+/// The wait after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait {
-    /// How long to wait.
+    /// The duration of the wait.
     pub(super) duration: Duration,
-    /// Whether the reason is new, or was last said long ago.
-    pub(super) is_worth_saying: bool,
+    /// Whether the reason is new, or was last logged long ago.
+    pub(super) should_log: bool,
 }
 
 impl Redial {
-    /// The next failure is a first one.
+    /// Resets the waits: the next failure counts as the first.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// A link is up. Whether that is a success is seen when it ends: a peer that takes us and drops
-    /// us at once, over and over, is to be left in peace like one that does not answer.
+    /// Notes that a link is up. It counts as a success only if it lasts: a peer that closes each
+    /// link at once is dialled as rarely as one that does not answer.
     pub(super) fn linked(&mut self, now: Instant) {
         self.linked_at = Some(now);
-        self.said = None;
+        self.logged = None;
     }
 
-    /// A dial failed, or a link was lost, at this moment.
+    /// Returns the wait after a dial that failed, or a link that was lost, now.
     pub(super) fn failed_now(&mut self, fault: &LinkFault, chance: f64) -> Wait {
         self.failed(fault, Instant::now(), chance)
     }
 
-    /// A dial failed, or a link was lost.
+    /// Returns the wait after a dial that failed, or a link that was lost.
     pub(super) fn failed(&mut self, fault: &LinkFault, now: Instant, chance: f64) -> Wait {
         let has_lasted = |since: Instant| now.saturating_duration_since(since) >= STEADY_LINK_MIN;
         if self.linked_at.take().is_some_and(has_lasted) {
             self.succeeded();
         }
-        // Another instance has taken over. That is not a refusal, so the wait does not grow.
+        // Another instance has taken over, which is not a refusal, so the wait does not grow.
         let is_superseded =
             matches!(fault, LinkFault::Closed { code: CloseCode::Superseded, by_peer: true, .. });
-        // A clock that is behind is set at some moment, and then nobody is to wait for minutes.
+        // A clock that is behind is set soon, and the wait after that must not be minutes.
         if is_superseded || fault.is_not_valid_yet() {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
         let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         let duration = match fault.backoff() {
-            // A look, not a failure: those who look for one node's certificate do not look
-            // together.
+            // A look, not a failure. Its interval is random, so that the peers of a node do not
+            // look all at once.
             _ if matches!(fault, LinkFault::NotNewer) => NEWER_CHECK_EVERY.mul_f64(0.5 + chance),
-            // At once the first time only: a peer that keeps saying so must not be hammered.
+            // At once the first time only: a peer that always closes its links must not be
+            // hammered.
             None if self.failures == 1 => Duration::ZERO,
             None => backoff::wait(
                 backoff::BackoffCause::Unreachable,
@@ -80,17 +80,17 @@ impl Redial {
             ),
             Some(cause) => backoff::wait(cause, self.failures, failing_for, chance),
         };
-        Wait { duration, is_worth_saying: self.is_worth_saying(fault.to_string(), now) }
+        Wait { duration, should_log: self.should_log(fault.to_string(), now) }
     }
 
-    fn is_worth_saying(&mut self, text: String, now: Instant) -> bool {
-        let was_said = self.said.as_ref().is_some_and(|(said, when)| {
-            *said == text && now.saturating_duration_since(*when) < SAY_AGAIN_AFTER
+    fn should_log(&mut self, text: String, now: Instant) -> bool {
+        let was_logged = self.logged.as_ref().is_some_and(|(logged, when)| {
+            *logged == text && now.saturating_duration_since(*when) < LOG_AGAIN_AFTER
         });
-        if !was_said {
-            self.said = Some((text, now));
+        if !was_logged {
+            self.logged = Some((text, now));
         }
-        !was_said
+        !was_logged
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_lasted_begins_anew_and_one_that_is_dropped_at_once_does_not() {
+    fn a_link_that_lasted_resets_the_waits_and_one_that_is_lost_at_once_does_not() {
         let drained =
             LinkFault::Closed { code: CloseCode::Drained, text: String::new(), by_peer: true };
         let (mut redial, mut now) = (Redial::default(), Instant::now());
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_reason_is_said_again_only_after_a_while() {
+    fn the_same_reason_is_logged_again_only_after_a_while() {
         let mut redial = Redial::default();
         let now = Instant::now();
-        assert!(redial.failed(&silent(), now, 0.5).is_worth_saying);
-        assert!(!redial.failed(&silent(), now + 29 * SECOND, 0.5).is_worth_saying);
-        assert!(redial.failed(&LinkFault::Silent("y"), now + 29 * SECOND, 0.5).is_worth_saying);
-        assert!(redial.failed(&LinkFault::Silent("y"), now + 59 * SECOND, 0.5).is_worth_saying);
+        assert!(redial.failed(&silent(), now, 0.5).should_log);
+        assert!(!redial.failed(&silent(), now + 29 * SECOND, 0.5).should_log);
+        assert!(redial.failed(&LinkFault::Silent("y"), now + 29 * SECOND, 0.5).should_log);
+        assert!(redial.failed(&LinkFault::Silent("y"), now + 59 * SECOND, 0.5).should_log);
     }
 
     #[test]

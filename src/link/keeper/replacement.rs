@@ -32,9 +32,9 @@ pub(super) async fn replacement<H: KeeperHooks>(
             Err(fault) => fault,
         };
         let wait = redial.failed_now(&fault, hooks.chance());
-        if wait.is_worth_saying {
+        if wait.should_log {
             tracing::warn!(
-                "no newer link to node {} yet, the present one goes on: {fault}; trying again, the next time in {:.1} s",
+                "no newer link to node {} yet, the active one stays: {fault}; trying again, the next time in {:.1} s",
                 hooks.address(),
                 wait.duration.as_secs_f64()
             );

@@ -1,0 +1,36 @@
+//! Which files start tasks and threads.
+
+use super::sources;
+use crate::tidy::Tree;
+
+/// Every file that starts a task or a thread. A new one needs a line in the table of tasks in
+/// ARCHITECTURE.md: who starts it, what ends it, who waits for it.
+const STARTERS: &[&str] = &[];
+
+fn starters(sources: &Tree) -> Vec<&str> {
+    let starts = ["spawn(", "spawn_until_stopped(", "spawn_blocking("];
+    let does_start = |code: &str| {
+        starts.iter().any(|start| {
+            code.match_indices(start).any(|(at, _)| {
+                !code[..at].ends_with(super::is_word) && !code[..at].ends_with("fn ")
+            })
+        })
+    };
+    sources.iter().filter(|(_, code)| does_start(code)).map(|(path, _)| path.as_str()).collect()
+}
+
+#[test]
+fn only_listed_files_start_tasks() {
+    assert_eq!(starters(&sources()), STARTERS, "keep ARCHITECTURE.md's table of tasks true too");
+}
+
+#[test]
+fn a_start_is_found_and_a_definition_is_not() {
+    let tree = |code: &str| Tree::from([("src/a.rs".to_owned(), code.to_owned())]);
+    for code in ["tasks.spawn(f())", "tokio::spawn(f())", "tasks.spawn_until_stopped(f())"] {
+        assert_eq!(starters(&tree(code)).len(), 1, "{code}");
+    }
+    for code in ["fn spawn(f: F) {}", "respawn(f())", "spawned()"] {
+        assert!(starters(&tree(code)).is_empty(), "{code}");
+    }
+}
