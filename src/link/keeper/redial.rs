@@ -177,4 +177,43 @@ mod tests {
             assert!(n == 0 || wait > 10 * SECOND);
         }
     }
+
+    #[test]
+    fn a_look_for_a_newer_certificate_does_not_wait_longer_each_time() {
+        let (mut redial, now) = (Redial::default(), Instant::now());
+        for chance in [0.0, 1.0, 0.0, 1.0] {
+            let wait = redial.failed(&LinkFault::NotNewer, now, chance).duration;
+            assert_eq!(wait, NEWER_LOOK_EVERY.mul_f64(0.5 + chance));
+        }
+    }
+
+    #[test]
+    fn a_reason_is_logged_again_after_a_link_was_up() {
+        let (mut redial, now) = (Redial::default(), Instant::now());
+        assert!(redial.failed(&silent(), now, 0.5).should_log);
+        redial.linked(now);
+        assert!(redial.failed(&silent(), now, 0.5).should_log);
+        assert!(!redial.failed(&silent(), now, 0.5).should_log);
+    }
+
+    #[test]
+    fn a_superseded_link_resets_the_waits_for_a_silent_peer() {
+        let superseded =
+            LinkFault::Closed { code: CloseCode::Superseded, text: String::new(), by_peer: true };
+        let (mut redial, now) = (Redial::default(), Instant::now());
+        for _ in 0..5 {
+            redial.failed(&silent(), now, 1.0);
+        }
+        redial.failed(&superseded, now, 1.0);
+        assert_eq!(redial.failed(&silent(), now, 1.0).duration, 2 * backoff::UNREACHABLE_BASE);
+    }
+
+    #[test]
+    fn a_link_that_this_side_closes_as_superseded_is_an_unreachable_peer() {
+        let ours =
+            LinkFault::Closed { code: CloseCode::Superseded, text: String::new(), by_peer: false };
+        let (mut redial, now) = (Redial::default(), Instant::now());
+        assert_eq!(redial.failed(&ours, now, 1.0).duration, backoff::UNREACHABLE_BASE);
+        assert_eq!(redial.failed(&ours, now, 1.0).duration, 2 * backoff::UNREACHABLE_BASE);
+    }
 }

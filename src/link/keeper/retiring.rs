@@ -83,3 +83,64 @@ impl<L: KeptLink> DrainingLink<L> {
         self.0 = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::fakes::{EventLog, FakeLink},
+        *,
+    };
+    use tokio::time::Instant;
+
+    const WAIT_MAX: Duration = Duration::from_secs(25);
+
+    /// Links in all slots, with what holds the slots.
+    async fn full() -> (RetiringLinks<FakeLink>, Vec<FakeLink>, VecDeque<RetiringSlot>) {
+        let (mut retiring, log) = (RetiringLinks::default(), EventLog::default());
+        let (mut links, mut slots) = (Vec::new(), VecDeque::new());
+        for number in 1..=FORMER_LINKS_MAX {
+            let began = Instant::now();
+            slots.push_back(retiring.slot(WAIT_MAX).await);
+            assert_eq!(began.elapsed(), Duration::ZERO);
+            links.push(FakeLink::new(number, &log));
+            retiring.add(links[number - 1].clone());
+        }
+        (retiring, links, slots)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_is_given_as_soon_as_one_is_dropped() {
+        let (mut retiring, links, mut slots) = full().await;
+        slots.pop_front();
+        let began = Instant::now();
+        retiring.slot(WAIT_MAX).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(links.iter().all(|link| !link.is_closed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_link_that_is_open_is_closed_after_the_wait() {
+        let (mut retiring, links, _slots) = full().await;
+        links[0].close(CloseCode::Goodbye, "");
+        assert!(
+            tokio::time::timeout(WAIT_MAX - WAIT_MAX / 5, retiring.slot(WAIT_MAX)).await.is_err()
+        );
+        assert!(!links[1].is_closed(), "the wait was not over");
+        // The slot is still held by the task that drains the link.
+        assert!(tokio::time::timeout(2 * WAIT_MAX, retiring.slot(WAIT_MAX)).await.is_err());
+        assert!(links[1].is_closed() && !links[2].is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_draining_link_resolves_once() {
+        let mut draining = DrainingLink::default();
+        assert!(tokio::time::timeout(WAIT_MAX, draining.ended()).await.is_err());
+        let link = FakeLink::new(1, &EventLog::default());
+        draining.set(link.clone());
+        assert!(draining.is_open());
+        link.close(CloseCode::Drained, "");
+        assert!(!draining.is_open(), "it has ended");
+        draining.ended().await;
+        assert!(tokio::time::timeout(WAIT_MAX, draining.ended()).await.is_err());
+    }
+}

@@ -1,37 +1,18 @@
 //! A role and links without a network, for tests of the keeper.
 
-use super::hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink};
-use crate::{
-    drain::Tasks,
-    link::fault::LinkFault,
-    name::{NodeAddress, PeerName},
-    wire::CloseCode,
-};
+mod link;
+
+use super::hooks::{KeeperHooks, KeeperSignals};
+use crate::{drain::Tasks, link::fault::LinkFault, name::NodeAddress, wire::CloseCode};
+use link::FakeActive;
+pub(super) use link::{EventLog, FakeLink};
 use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
-
-/// What happened, one line each.
-#[derive(Clone, Default)]
-pub(super) struct EventLog(Arc<Mutex<Vec<String>>>);
-
-impl EventLog {
-    fn push(&self, line: impl Into<String>) {
-        self.0.lock().expect("a log").push(line.into());
-    }
-
-    /// Takes what happened since the last call.
-    pub(super) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("a log"))
-    }
-}
+use tokio::{sync::Notify, time::Instant};
 
 /// Answers in the order in which they are given, to whoever asks in the order in which they ask.
 #[derive(Default)]
@@ -54,139 +35,6 @@ impl Script {
             }
             given.await;
         }
-    }
-}
-
-/// A link that does what its test says.
-#[derive(Clone)]
-pub(super) struct FakeLink(Arc<FakeLinkState>);
-
-struct FakeLinkState {
-    number: usize,
-    peer: PeerName,
-    log: EventLog,
-    ended: watch::Sender<Option<LinkFault>>,
-    drained: Notify,
-    expires: Notify,
-    calls_finished: Notify,
-}
-
-impl FakeLink {
-    pub(super) fn new(number: usize, log: &EventLog) -> Self {
-        Self(Arc::new(FakeLinkState {
-            number,
-            peer: "node/edge".parse().expect("a peer"),
-            log: log.clone(),
-            ended: watch::Sender::new(None),
-            drained: Notify::new(),
-            expires: Notify::new(),
-            calls_finished: Notify::new(),
-        }))
-    }
-
-    fn log(&self, what: &str) {
-        self.0.log.push(format!("{what} {}", self.0.number));
-    }
-
-    /// Ends the link.
-    pub(super) fn lose(&self, fault: LinkFault) {
-        self.0.ended.send_if_modified(|ended| {
-            let is_first = ended.is_none();
-            ended.get_or_insert(fault);
-            is_first
-        });
-    }
-
-    /// The peer drains the link.
-    pub(super) fn drain(&self) {
-        self.0.drained.notify_one();
-    }
-
-    /// The peer's certificate comes near its end.
-    pub(super) fn expire_soon(&self) {
-        self.0.expires.notify_one();
-    }
-
-    /// The calls on the link finish.
-    pub(super) fn finish_calls(&self) {
-        self.0.calls_finished.notify_one();
-    }
-
-    /// When the certificate of a fake peer ends.
-    pub(super) fn expiry() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000)
-    }
-}
-
-impl KeptLink for FakeLink {
-    fn peer(&self) -> &PeerName {
-        &self.0.peer
-    }
-
-    fn is_closed(&self) -> bool {
-        self.0.ended.borrow().is_some()
-    }
-
-    async fn closed(&self) {
-        drop(self.0.ended.subscribe().wait_for(Option::is_some).await);
-    }
-
-    fn close(&self, code: CloseCode, text: &str) {
-        self.lose(LinkFault::Closed { code, text: text.into(), by_peer: false });
-    }
-
-    fn replace(&self) {
-        self.log("replace");
-    }
-
-    fn valid_until(&self) -> SystemTime {
-        Self::expiry()
-    }
-
-    async fn near_expiry(&self) {
-        self.0.expires.notified().await;
-    }
-}
-
-/// The link in use. It logs its end.
-pub(super) struct FakeActive(FakeLink);
-
-impl ActiveLink for FakeActive {
-    type Link = FakeLink;
-
-    fn link(&self) -> &FakeLink {
-        &self.0
-    }
-
-    async fn maintain(&mut self) -> EndReason {
-        let state = &self.0.0;
-        let mut ended = state.ended.subscribe();
-        tokio::select! {
-            biased;
-            ended = ended.wait_for(Option::is_some) => {
-                EndReason::Ended(ended.ok().and_then(|fault| fault.clone()).expect("a fault"))
-            }
-            () = state.drained.notified() => EndReason::Draining(LinkFault::leaving("maintenance")),
-        }
-    }
-
-    async fn drain_and_close(mut self) {
-        let link = self.0.clone();
-        tokio::select! {
-            _fault = self.maintain_to_end() => {}
-            () = link.0.calls_finished.notified() => {}
-        }
-    }
-
-    fn log_drained(&self, _: &LinkFault) {
-        self.0.log("drained");
-    }
-}
-
-impl Drop for FakeActive {
-    fn drop(&mut self) {
-        self.0.close(CloseCode::Goodbye, "");
-        self.0.log("closed");
     }
 }
 
