@@ -63,10 +63,12 @@ mod agent;
 mod node;
 #[cfg(feature = "certs")]
 pub mod enroll;
+mod start_error;
 pub mod testing;
 mod serve;
 mod call;
 mod suspend_guard;
+mod directory;
 mod observe;
 mod audit;
 mod link;
@@ -116,6 +118,7 @@ pub use call::{
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use config_update::{Applied, ConfigUpdate};
+pub use directory::{AgentInfo, DIRECTORY, Directory, ListedMethod, ListedService};
 #[cfg(feature = "gateway")]
 pub use gateway::{
     Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge, agents_page, openapi,
@@ -128,13 +131,11 @@ pub use name::{
     CallId, MethodGlob, MethodName, MethodPath, Name, NameError, NameGlob, NodeAddress, PeerName,
     Role, ServiceGlob, ServiceName,
 };
-pub use node::{
-    AgentHandle, AgentInfo, AgentRef, Arrivals, DIRECTORY, Directory, ListedMethod, ListedService,
-    Node, NodeBuilder, NotConnected, StartError, StateError,
-};
+pub use node::{AgentHandle, AgentRef, Arrivals, Node, NodeBuilder, NotConnected};
 pub use observe::{AgentEvent, Events, NodeEvent};
 pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate};
 pub use serve::{Description, Service, ServiceError};
+pub use start_error::{StartError, StateError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrInfo;

@@ -22,11 +22,11 @@ use crate::{
     memory::MessageMemory,
     name::{CallIds, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
-    node::StartError,
     observe::{AgentEvent, Event, Events, Observer},
     policy::AgentPolicy,
     serve::{Service, Services},
     shared_value::SharedValue,
+    start_error::StartError,
     tls::Credentials,
     wire::CloseCode,
 };

@@ -7,12 +7,13 @@ mod state;
 
 use crate::{
     call::{CallOrigin, Callee, IntoMethod, Reply, SharedHandler, Target, ToMany},
+    directory::{AgentInfo, DIRECTORY, ListedService},
     drain::Tasks,
     limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
     link::{BindError, Dialler, HelloInfo, KeeperSignals, LinkFault, keep},
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
-    node::{AgentInfo, DIRECTORY, ListedService, StartError},
+    start_error::StartError,
     status::{Code, Status},
     tls::Credentials,
     wire::ServiceInfo,

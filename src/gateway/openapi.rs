@@ -7,8 +7,8 @@ use super::{
     schemas::{answer_headers, components},
 };
 use crate::{
+    directory::{Directory, ListedMethod, ListedService},
     limits::OPENAPI_AGENTS_MAX,
-    node::{Directory, ListedMethod, ListedService},
     wire::{ANY_METHOD, CallKind},
 };
 use serde_json::{Map, Value, json};

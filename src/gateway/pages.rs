@@ -1,6 +1,6 @@
 //! The bodies of `GET /v1/agents` and `GET /v1/services`: what a caller may see, as JSON.
 
-use crate::node::{Directory, ListedMethod, ListedService};
+use crate::directory::{Directory, ListedMethod, ListedService};
 use serde_json::{Map, Value, json};
 
 /// The body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, an object for each agent as
@@ -63,7 +63,7 @@ pub(super) fn schema(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{node::AgentInfo, wire::CallKind};
+    use crate::{directory::AgentInfo, wire::CallKind};
 
     fn directory() -> Directory {
         let mut hello = ListedMethod {

@@ -1,7 +1,6 @@
 //! Configures and starts a node.
 
 use super::{
-    StartError,
     accept::{Handshakes, accept_loop},
     running::Node,
     snapshot,
@@ -17,6 +16,7 @@ use crate::{
     observe::Event,
     policy::NodePolicy,
     serve::{Service, Services},
+    start_error::StartError,
     tls::Credentials,
 };
 use std::{

@@ -2,59 +2,12 @@
 //! it. Pure: rules and registrations in, a list out.
 
 use crate::{
+    directory::{ListedMethod, ListedService},
     name::{MethodPath, Name, PeerName},
     policy::{NodePolicy, PolicyView, Target},
-    wire::{CallKind, MethodInfo, ServiceInfo},
+    wire::{MethodInfo, ServiceInfo},
 };
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// One service as a caller may call it, over all agents that are attached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedService {
-    /// Its name.
-    pub name: String,
-    /// What it is for, in the words of the first agent by name that has any. Nobody has vouched for
-    /// them.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// Its methods, by name. One that agents host as two kinds stands here once for each.
-    pub methods: Vec<ListedMethod>,
-}
-
-/// One method as a caller may call it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedMethod {
-    /// Its name; a forward's stands under its kind, `tcp`, as if that were a service.
-    /// [`crate::ANY_METHOD`] stands for whatever methods the service has, where the agent does not
-    /// know.
-    pub name: String,
-    /// Its shape.
-    pub kind: CallKind,
-    /// What it does, in the words of the first agent by name that has any. Nobody has vouched for
-    /// them, nor for the schemas.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// The JSON Schema of a message of its request, as text, of the same agent.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub request_schema: String,
-    /// The same of a message of its reply.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reply_schema: String,
-    /// The agents on which the caller may call it by name, sorted.
-    pub agents: Vec<String>,
-    /// Those of them that may answer a call that names only the service, sorted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-}
-
-impl ListedMethod {
-    /// How it is called, as a method of a service of this name: `HelloService/Hello`, a forward
-    /// `tcp:db`.
-    pub fn path(&self, service: &str) -> String {
-        self.kind.path(service, &self.name)
-    }
-}
 
 /// Whose eyes a list is for.
 pub(super) struct Viewer<'a> {
@@ -184,7 +137,7 @@ fn is_unsaid(method: &ListedMethod) -> bool {
 mod tests {
     use super::*;
     use crate::policy::{AllowRule, DenyRule, HostRule};
-    use crate::wire::ANY_METHOD;
+    use crate::wire::{ANY_METHOD, CallKind};
 
     fn agents() -> Vec<(Name, Vec<ServiceInfo>)> {
         let name = |text: &str| text.parse::<Name>().expect("a name");

@@ -1,20 +1,21 @@
 //! A running node, as the program that started it holds it.
 
 use super::{
-    StartError,
     handle::{AgentRef, Arrivals},
     ingress::callee,
-    snapshot::{self, AgentInfo, Directory},
+    snapshot,
     state::{NodeState, STOPS},
 };
 use crate::{
     call::{Callee, IntoMethod, Target, ToMany},
     config_update::{Applied, Changed, ConfigUpdate},
+    directory::{AgentInfo, Directory},
     limits,
     link::LinkListener,
     name::{Name, PeerName},
     observe::{Event, Events, NodeEvent},
     policy::NodePolicy,
+    start_error::StartError,
     status::Status,
     tls::Credentials,
     wire::CloseCode,

@@ -2,7 +2,7 @@
 //! see it.
 
 use super::{
-    listing::{self, ListedService, Viewer},
+    listing::{self, Viewer},
     registry::Line,
     routes::may_answer,
     service_index::Seen,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     call::Context,
+    directory::{AgentInfo, DIRECTORY, Directory, ListedService},
     limits::AGENTS_COPIED_AT_ONCE,
     name::{MethodPath, Name, NameError, PeerName},
     policy::NodePolicy,
@@ -18,62 +19,10 @@ use crate::{
     status::{Code, Status},
     wire::ServiceInfo,
 };
-use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, Weak},
     time::SystemTime,
 };
-
-/// The service that every node hosts, open to every admitted peer and filtered by policy.
-pub const DIRECTORY: &str = "dialback.v1.Directory";
-
-/// What there is to call, as one caller may see it: a picture of one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Directory {
-    /// The node that says so.
-    pub node: String,
-    /// The agents that the caller may see, attached or not, by name.
-    pub agents: Vec<AgentInfo>,
-    /// The services of agents that are attached and take calls, by name.
-    pub services: Vec<ListedService>,
-}
-
-/// What is known of one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentInfo {
-    /// The agent's name.
-    pub name: String,
-    /// Whether it has a link now.
-    pub attached: bool,
-    /// Attached or detached since: milliseconds since 1970.
-    pub since_ms: u64,
-    /// The node that says so.
-    pub node: String,
-    /// Where the agent's packets come from, while it is attached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// What the agent says it runs, while it is attached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub software: Option<String>,
-    /// Calls of this node that it is answering.
-    #[serde(default)]
-    pub calls_in_flight: u64,
-    /// The round-trip time of its link in microseconds, while it is attached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtt_us: Option<u64>,
-    /// Whether it is attached and takes no more calls, because it is leaving.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub draining: bool,
-    /// Whether two instances with its certificate keep taking over from each other, or did within
-    /// ten minutes: each needs its own.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub certificate_used_twice: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(flag: &bool) -> bool {
-    !*flag
-}
 
 /// All agents that pass the filter, by name.
 pub(super) fn agents(shared: &NodeState, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {

@@ -1,11 +1,11 @@
 //! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless
 //! resets.
 
-use crate::{durable, link::ResetKeys, tls::MacKey, tls::random_bytes};
+use crate::{durable, link::ResetKeys, start_error::StateError, tls::MacKey, tls::random_bytes};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 use zeroize::Zeroizing;
 
@@ -17,42 +17,6 @@ const MAGIC: &[u8; 8] = b"DBRESET1";
 
 /// Magic, keys, and the tag over both by the reset key.
 const FILE_BYTES: usize = MAGIC.len() + ResetKeys::BYTES + MacKey::TAG_BYTES;
-
-/// Why a state directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// The system refuses.
-    #[error("the state directory: {path} cannot be {what}: {source}", path = .path.display())]
-    Unusable {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Others can get at the keys, and could end links with them.
-    #[error(
-        "{path} has mode {mode:04o}, so that others can get at the keys; run `chmod 600 {path}`",
-        path = .path.display()
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// It is not what a node wrote.
-    #[error(
-        "{path} is damaged, or not written by dialback; remove it, and the node makes a new one (agents then notice this one restart later)",
-        path = .path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
-}
 
 /// The keys that are kept in the directory. Makes it and them at the first start.
 pub(super) fn reset_keys(dir: &Path) -> Result<ResetKeys, StateError> {

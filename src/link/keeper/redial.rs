@@ -183,7 +183,7 @@ mod tests {
         let (mut redial, now) = (Redial::default(), Instant::now());
         for chance in [0.0, 1.0, 0.0, 1.0] {
             let wait = redial.failed(&LinkFault::NotNewer, now, chance).duration;
-            assert_eq!(wait, NEWER_LOOK_EVERY.mul_f64(0.5 + chance));
+            assert_eq!(wait, NEWER_CHECK_EVERY.mul_f64(0.5 + chance));
         }
     }
 

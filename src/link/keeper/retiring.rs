@@ -98,7 +98,7 @@ mod tests {
     async fn full() -> (RetiringLinks<FakeLink>, Vec<FakeLink>, VecDeque<RetiringSlot>) {
         let (mut retiring, log) = (RetiringLinks::default(), EventLog::default());
         let (mut links, mut slots) = (Vec::new(), VecDeque::new());
-        for number in 1..=FORMER_LINKS_MAX {
+        for number in 1..=RETIRING_LINKS_MAX {
             let began = Instant::now();
             slots.push_back(retiring.slot(WAIT_MAX).await);
             assert_eq!(began.elapsed(), Duration::ZERO);

@@ -6,18 +6,14 @@ use super::{
 };
 use crate::{
     call::{Body, CallMeta, Permit, Reply, Request, Requester, Target},
+    directory::Directory,
     drain::{SignalListener, Tasks},
     limits::{Limits, TIMEOUT_CEILING},
     link::TrustedLinks,
     memory::MemoryAccount,
     name::{CallId, MethodPath, PeerName},
     net::Entered,
-    node::{
-        routes::Links,
-        running::Node,
-        snapshot::{self, Directory},
-        state::NodeState,
-    },
+    node::{routes::Links, running::Node, snapshot, state::NodeState},
     observe::{CallRecord, NodeEvent, Observer},
     status::{Code, Status},
     suspend_guard,

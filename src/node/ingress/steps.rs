@@ -5,11 +5,11 @@ use crate::node::{
     authorise::{self, Authorised, Granted},
     dispatch::{Answered, Dispatch, Routes, expect_within},
     quotas::InFlight,
-    snapshot::DIRECTORY,
     state::NodeState,
 };
 use crate::{
     call::{Body, CallMeta, Permit, Reply, Request, SharedHandler, Target},
+    directory::DIRECTORY,
     observe::CallRecord,
     policy,
     status::{Code, Outcome, Status},

@@ -7,6 +7,7 @@ use crate::{
         Body, CallMeta, Context, MessageSender, Messages, Permit, Permits, Reply, Request,
         Requester, Target,
     },
+    directory::DIRECTORY,
     limits::Limits,
     name::{CallId, PeerName},
     net,
@@ -403,7 +404,7 @@ async fn a_denied_caller_does_not_learn_which_services_the_node_hosts() {
 #[tokio::test(start_paused = true)]
 async fn the_directory_is_open_to_every_peer() {
     let node = Fixture::new(NodePolicy::default());
-    let method = format!("{}/Agents", snapshot::DIRECTORY);
+    let method = format!("{}/Agents", DIRECTORY);
     let unit = Request { body: Body::Message(Bytes::from_static(b"\xf6")), ..to_node(&method) };
     assert!(node.answer(unit).await.is_ok());
 }
