@@ -275,26 +275,11 @@ impl PresentList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::{InitOptions, LeafRequest};
+    use crate::certs::{
+        InitOptions, LeafRequest,
+        fixtures::{DAY, now, peer, with_ca},
+    };
     use std::fs;
-
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-
-    /// Certificates count whole seconds, and so must times that are compared with theirs.
-    fn now() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
-    }
-
-    fn with_ca() -> (tempfile::TempDir, CertsDir) {
-        let dir = tempfile::tempdir().expect("a directory");
-        let certs = CertsDir::new(dir.path());
-        certs.init(&InitOptions::default(), now()).expect("a CA");
-        (dir, certs)
-    }
-
-    fn peer(text: &str) -> PeerName {
-        text.parse().expect("a peer")
-    }
 
     fn issue(certs: &CertsDir, who: &str, force: bool) -> (Action, String) {
         let PeerName { role, name } = peer(who);

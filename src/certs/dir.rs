@@ -209,12 +209,10 @@ pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> 
 mod tests {
     use super::*;
     use crate::{
-        certs::inspect,
+        certs::{fixtures::DAY, inspect},
         tls::{CrlInfo, RevokedSerial},
     };
-    use std::{fs, time::Duration};
-
-    const DAY: Duration = Duration::from_secs(24 * 3600);
+    use std::fs;
 
     fn empty() -> (tempfile::TempDir, CertsDir) {
         let dir = tempfile::tempdir().expect("a directory");

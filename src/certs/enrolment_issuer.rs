@@ -119,7 +119,7 @@ impl EnrolmentIssuer {
         // unauthenticated clients do not get as far as this parser.
         let key = CsrInfo::from_der(request).map_err(IssueError::Request);
         match good {
-            GoodToken::GrantedLeaf { peer, leaf_pem } => {
+            GoodToken::Granted { peer, leaf_pem } => {
                 self.grant_again(peer, leaf_pem, key.ok().as_ref(), now)
             }
             GoodToken::Unused { at, peer } => {
@@ -277,25 +277,20 @@ fn first_of(pem: &str) -> Result<CertificateInfo, CertsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::{InitOptions, JoinToken, KeyRequest};
+    use crate::certs::{
+        JoinToken, KeyRequest,
+        fixtures::{HOUR, now, peer, with_ca},
+    };
 
-    const HOUR: Duration = Duration::from_secs(3_600);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn now() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
-    }
-
     fn opened(leaf_life: Duration) -> (tempfile::TempDir, EnrolmentIssuer) {
-        let dir = tempfile::tempdir().expect("a directory");
-        let certs = CertsDir::new(dir.path());
-        certs.init(&InitOptions::default(), now()).expect("a CA");
+        let (dir, certs) = with_ca();
         (dir, EnrolmentIssuer::open(certs, leaf_life, now()).expect("opened"))
     }
 
     fn token(issuer: &EnrolmentIssuer) -> JoinToken {
-        let peer = "agent/a".parse().expect("a peer");
-        issuer.dir.make_token(&peer, 24 * HOUR, now()).expect("made")
+        issuer.dir.make_token(&peer("agent/a"), 24 * HOUR, now()).expect("made")
     }
 
     fn identity(leaf_pem: &str) -> Identity {

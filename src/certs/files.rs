@@ -50,12 +50,12 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, CertsError> {
 }
 
 /// The bytes of a PEM file, or nothing if there is none. Other text in it need not be UTF-8.
-pub(super) fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, CertsError> {
+pub(crate) fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, CertsError> {
     none_if_missing(read_bytes(path))
 }
 
 /// The bytes of a file.
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, CertsError> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, CertsError> {
     fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })
 }
 

@@ -361,17 +361,10 @@ pub(super) fn hosts_of(info: &CertificateInfo) -> BTreeSet<Host> {
 mod tests {
     use super::*;
     use crate::{
-        certs::InitOptions,
+        certs::{InitOptions, fixtures::with_ca_at},
         tls::{CredentialFiles, Credentials},
     };
     use std::fs;
-
-    fn with_ca(now: SystemTime) -> (tempfile::TempDir, CertsDir) {
-        let dir = tempfile::tempdir().expect("a directory");
-        let certs = CertsDir::new(dir.path());
-        certs.init(&InitOptions::default(), now).expect("a CA");
-        (dir, certs)
-    }
 
     fn asked(role: Role, name: &str, sans: &[&str]) -> LeafRequest {
         let sans = sans.iter().map(ToString::to_string).collect();
@@ -381,7 +374,7 @@ mod tests {
     #[test]
     fn what_was_issued_loads_as_credentials_of_its_party() {
         let now = SystemTime::now();
-        let (dir, certs) = with_ca(now);
+        let (dir, certs) = with_ca_at(now);
         let node = asked(Role::Node, "edge-1", &["localhost", "127.0.0.1"]);
         for request in [node, asked(Role::Agent, "warehouse", &[]), asked(Role::Caller, "ops", &[])]
         {
@@ -402,7 +395,7 @@ mod tests {
     #[test]
     fn a_good_leaf_is_kept_and_an_old_other_or_unwanted_one_is_renewed() {
         let now = SystemTime::now();
-        let (_dir, certs) = with_ca(now);
+        let (_dir, certs) = with_ca_at(now);
         let request = asked(Role::Node, "edge-1", &["a.example", "b.example"]);
         let action = |request: &LeafRequest, now| certs.issue(request, now).expect("issued").action;
         assert_eq!(action(&request, now), Action::Made);
@@ -422,7 +415,7 @@ mod tests {
     #[test]
     fn a_leaf_whose_key_was_lost_is_renewed() {
         let now = SystemTime::now();
-        let (_dir, certs) = with_ca(now);
+        let (_dir, certs) = with_ca_at(now);
         let request = asked(Role::Agent, "a", &[]);
         let key = certs.issue(&request, now).expect("issued").key_path;
         fs::remove_file(&key).expect("removed");
@@ -434,7 +427,7 @@ mod tests {
     fn requests_that_cannot_be_met_say_what_to_do() {
         // Certificates count whole seconds, and so does the limit at which this test looks.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let (dir, certs) = with_ca(now);
+        let (dir, certs) = with_ca_at(now);
         let agent = asked(Role::Agent, "a", &[]);
         let days = |days| LeafRequest { days, ..agent.clone() };
         for (request, word) in [
@@ -457,7 +450,7 @@ mod tests {
     #[test]
     fn credentials_are_found_by_role_when_there_is_one_and_listed_when_there_are_several() {
         let now = SystemTime::now();
-        let (dir, certs) = with_ca(now);
+        let (dir, certs) = with_ca_at(now);
         let find = || Credentials::find_in_dir(dir.path(), Role::Agent);
         let told = find().expect_err("none").to_string();
         assert!(told.contains("make certs") && told.contains("dialback certs issue"), "{told}");
@@ -472,7 +465,7 @@ mod tests {
     #[test]
     fn a_file_that_is_named_must_be_there_and_private() {
         let now = SystemTime::now();
-        let (dir, certs) = with_ca(now);
+        let (dir, certs) = with_ca_at(now);
         certs.issue(&asked(Role::Agent, "a", &[]), now).expect("issued");
         assert!(Credentials::from_dir(dir.path(), "agent-a").is_ok());
         let mut files = CredentialFiles::in_dir(dir.path(), "agent-a");
@@ -498,7 +491,7 @@ mod tests {
     #[test]
     fn a_key_whose_request_is_under_way_is_replaced_by_force_only() {
         let now = SystemTime::now();
-        let (_dir, certs) = with_ca(now);
+        let (_dir, certs) = with_ca_at(now);
         let request = asked(Role::Agent, "a", &[]);
         let peer: PeerName = "agent/a".parse().expect("a peer");
         let key_path = certs.request(&peer, false).expect("made").key_path;
@@ -515,7 +508,7 @@ mod tests {
     #[test]
     fn a_command_that_ended_between_certificate_and_key_is_finished_by_the_next() {
         let now = SystemTime::now();
-        let (dir, certs) = with_ca(now);
+        let (dir, certs) = with_ca_at(now);
         let request = asked(Role::Agent, "a", &[]);
         let loads = || Credentials::from_dir(dir.path(), "agent-a").is_ok();
         let old = certs.issue(&request, now).expect("issued");

@@ -7,6 +7,8 @@ mod crl;
 mod dir;
 mod error;
 mod files;
+#[cfg(test)]
+mod fixtures;
 mod inspect;
 mod issue;
 mod issued;
@@ -28,6 +30,7 @@ pub use crl::{CrlReport, RevokeReport};
 pub use dir::{Action, CertsDir, InitOptions, InitReport};
 pub(crate) use enrolment_issuer::{EnrolmentIssuer, GrantedLeaf, IssueError};
 pub use error::CertsError;
+pub(crate) use files::{read_bytes, read_pem};
 pub use inspect::{Inspected, inspect};
 pub use issue::{IssueReport, LeafRequest};
 pub use issued::ListedCertificate;

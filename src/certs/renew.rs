@@ -145,23 +145,13 @@ fn life_of(info: &CertificateInfo) -> Duration {
 mod tests {
     use super::*;
     use crate::{
-        certs::{InitOptions, LeafRequest},
+        certs::{
+            InitOptions, LeafRequest,
+            fixtures::{DAY, now, with_ca},
+        },
         name::Role,
     };
     use std::fs;
-
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-
-    fn now() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
-    }
-
-    fn with_ca() -> (tempfile::TempDir, CertsDir) {
-        let dir = tempfile::tempdir().expect("a directory");
-        let certs = CertsDir::new(dir.path());
-        certs.init(&InitOptions::default(), now()).expect("a CA");
-        (dir, certs)
-    }
 
     fn request(role: Role, name: &str, days: u32) -> LeafRequest {
         let sans =

@@ -79,7 +79,7 @@ pub(super) enum GoodToken {
     },
     /// It was used by the peer that asks, and is not over. The certificate is for the holder of
     /// its key.
-    GrantedLeaf {
+    Granted {
         /// The peer that it names.
         peer: PeerName,
         /// The certificate that was signed for it, PEM.
@@ -121,7 +121,7 @@ impl JoinTokens {
         let peer = entry.peer.clone();
         match &entry.leaf_pem {
             Some(leaf_pem) if is_own && !is_over => {
-                Ok(GoodToken::GrantedLeaf { peer, leaf_pem: leaf_pem.clone() })
+                Ok(GoodToken::Granted { peer, leaf_pem: leaf_pem.clone() })
             }
             _ if entry.used.is_some() => Err(TokenUseError::Used),
             _ if is_over => Err(TokenUseError::Expired),
@@ -230,31 +230,13 @@ impl CertsDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::InitOptions;
-
-    const HOUR: Duration = Duration::from_secs(3600);
+    use crate::certs::fixtures::{HOUR, now, peer, with_ca};
 
     /// A certificate, as far as these tests look at it.
     const LEAF: &str = "a leaf";
 
-    /// Certificates and this file count whole seconds.
-    fn now() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
-    }
-
-    fn peer(text: &str) -> PeerName {
-        text.parse().expect("a peer")
-    }
-
-    fn with_ca() -> (tempfile::TempDir, CertsDir) {
-        let dir = tempfile::tempdir().expect("a directory");
-        let certs = CertsDir::new(dir.path());
-        certs.init(&InitOptions::default(), now()).expect("a CA");
-        (dir, certs)
-    }
-
     fn granted() -> Result<GoodToken, TokenUseError> {
-        Ok(GoodToken::GrantedLeaf { peer: peer("agent/a"), leaf_pem: LEAF.into() })
+        Ok(GoodToken::Granted { peer: peer("agent/a"), leaf_pem: LEAF.into() })
     }
 
     fn tokens(certs: &CertsDir) -> JoinTokens {

@@ -19,7 +19,7 @@ pub use fault::{Fault, Faults};
 pub use gateway::{GatewayFile, GatewayTls};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
-pub use shared::{AuditFile, TlsFiles, TlsFilesError, TlsPaths, parse_memory_max};
+pub use shared::{AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
 

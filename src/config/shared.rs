@@ -9,7 +9,7 @@ use super::{
 use crate::{
     limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
     memory,
-    tls::CrlScope,
+    tls::{CredentialFiles, CrlScope},
 };
 use std::{
     ops::RangeInclusive,
@@ -40,23 +40,6 @@ pub struct TlsFiles {
     pub crl_scope: Option<CrlScope>,
 }
 
-/// The three files that go together, and those that may.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsPaths {
-    /// The leaf certificate, then intermediates.
-    pub cert: PathBuf,
-    /// The leaf's private key.
-    pub key: PathBuf,
-    /// The CA certificates of peers.
-    pub ca: PathBuf,
-    /// The CA certificates of nodes, if they differ from those of agents and callers.
-    pub node_ca: Option<PathBuf>,
-    /// The revocation list.
-    pub crl: Option<PathBuf>,
-    /// Certificates of a chain that are looked up in the list.
-    pub crl_scope: CrlScope,
-}
-
 /// Some of certificate, key and CA are named and some are not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{missing} missing; set cert, key and ca, by flags or under [tls], or none of the three")]
@@ -85,9 +68,9 @@ impl TlsFiles {
 
     /// The files once all sources have spoken: all three, or `None` where none of the three is
     /// named and a default directory may supply them, or the gap.
-    pub fn whole(&self) -> Result<Option<TlsPaths>, TlsFilesError> {
+    pub fn complete(&self) -> Result<Option<CredentialFiles>, TlsFilesError> {
         match (&self.cert, &self.key, &self.ca) {
-            (Some(cert), Some(key), Some(ca)) => Ok(Some(TlsPaths {
+            (Some(cert), Some(key), Some(ca)) => Ok(Some(CredentialFiles {
                 cert: cert.clone(),
                 key: key.clone(),
                 ca: ca.clone(),

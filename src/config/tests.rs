@@ -497,17 +497,17 @@ fn the_cas_of_nodes_and_the_scope_of_lists_are_read_where_they_belong() {
 fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
     let some = |text: &str| Some(PathBuf::from(text));
     let flags = TlsFiles { cert: some("flag.pem"), ..TlsFiles::default() };
-    let gap = flags.whole().expect_err("a gap").to_string();
+    let gap = flags.complete().expect_err("a gap").to_string();
     assert!(gap.starts_with("key and ca are missing; set cert, key and ca"), "{gap}");
 
-    let merged = flags.or(paths(["c", "k", "a"], Some("r"))).whole().expect("no gap");
+    let merged = flags.or(paths(["c", "k", "a"], Some("r"))).complete().expect("no gap");
     let merged = merged.expect("all three");
     assert_eq!((merged.cert, merged.key), ("flag.pem".into(), "k".into()));
     assert_eq!((merged.ca, merged.crl), ("a".into(), some("r")));
     assert_eq!((merged.node_ca, merged.crl_scope), (None, CrlScope::Leaf));
 
     let only_crl = TlsFiles { crl: some("r"), ..TlsFiles::default() };
-    assert_eq!(only_crl.whole(), Ok(None));
+    assert_eq!(only_crl.complete(), Ok(None));
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! A newcomer: makes its key, knows the enroller by the token, gets its leaf, writes its files.
+//! Joins a machine: makes its key, recognises the enroller by the token, and writes its files.
 
 use super::{error::EnrollError, lists};
 use crate::{
     certs::{
-        CertsError, JoinToken, KeyRequest, PendingKey, expect_writable, replace_pair,
+        CertsError, JoinToken, KeyRequest, PendingKey, expect_writable, read_pem, replace_pair,
         replace_public,
     },
     link,
@@ -16,7 +16,6 @@ use crate::{
     wire::{JOIN_ALPN, JoinRefusal, JoinReply, JoinRequest},
 };
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -122,14 +121,11 @@ impl Join {
 
     /// A `ca.pem` that is there is whom others in this directory trust: it is never replaced.
     fn check_ca(&self, path: &Path) -> Result<(), EnrollError> {
-        match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(CertsError::Unreadable { path: path.into(), source }.into()),
-            Ok(pem) => match fingerprints(&pem) {
-                Ok(found) if found.contains(self.token.ca_fingerprint()) => Ok(()),
-                Ok(_) => Err(EnrollError::OtherCa { path: path.into() }),
-                Err(source) => Err(CertsError::of_file(path, source).into()),
-            },
+        let Some(pem) = read_pem(path)? else { return Ok(()) };
+        match fingerprints(&pem) {
+            Ok(found) if found.contains(self.token.ca_fingerprint()) => Ok(()),
+            Ok(_) => Err(EnrollError::OtherCa { path: path.into() }),
+            Err(source) => Err(CertsError::of_file(path, source).into()),
         }
     }
 
@@ -141,8 +137,8 @@ impl Join {
     async fn ask(&self, key: &KeyRequest) -> Result<JoinReply, EnrollError> {
         let peer = self.token.peer();
         let request = JoinRequest::join(&key.request, peer.to_string(), self.token.secret());
-        let tls = ToEnroller::newcomer(*self.token.ca_fingerprint(), JOIN_ALPN)?;
-        let remedy = "ask whoever runs the enroller for a new token";
+        let tls = ToEnroller::unauthenticated(*self.token.ca_fingerprint(), JOIN_ALPN)?;
+        let remedy = "ask the operator of the enroller for a new token";
         exchange(&self.enroller, peer, &tls, request, remedy).await.map_err(|error| match error {
             EnrollError::Unreachable { address, why } => {
                 EnrollError::Unreachable { address, why: format!("{why}; {AGAIN}") }
@@ -151,7 +147,7 @@ impl Join {
         })
     }
 
-    /// Believes nothing of the answer that can be looked at.
+    /// Checks everything in the answer.
     fn check(
         &self,
         key: &KeyRequest,
@@ -163,10 +159,8 @@ impl Join {
         if !self.names_ca(reply.ca.as_bytes()) {
             return Err(bad("it does not hold the CA that the token names"));
         }
-        let joined = checked(key, reply, reply.ca.as_bytes()).map_err(|why| bad(&why))?;
-        if joined.peer_name() != self.token.peer() {
-            return Err(bad("the certificate is for somebody else"));
-        }
+        let joined = checked(key, reply, reply.ca.as_bytes(), self.token.peer());
+        let joined = joined.map_err(|why| bad(&why))?;
         Ok(Joined {
             peer: joined.peer_name().clone(),
             serial: joined.identity().serial().into(),
@@ -205,11 +199,12 @@ fn expect_replaceable(files: &CredentialFiles) -> Result<(), EnrollError> {
     }
 }
 
-/// Checks that the granted certificate is for our key and loads with these CAs.
+/// Checks that the granted certificate is for our key and name, and loads with these CAs.
 pub(super) fn checked(
     key: &KeyRequest,
     reply: &JoinReply,
     ca: &[u8],
+    peer: &PeerName,
 ) -> Result<Credentials, String> {
     let pem = CredentialPem {
         cert: reply.leaf.as_bytes(),
@@ -219,10 +214,14 @@ pub(super) fn checked(
         crl: None,
         crl_scope: CrlScope::Leaf,
     };
-    Credentials::from_pem(&pem).map_err(|error| error.to_string())
+    let granted = Credentials::from_pem(&pem).map_err(|error| error.to_string())?;
+    if granted.peer_name() != peer {
+        return Err("the certificate is for another peer".into());
+    }
+    Ok(granted)
 }
 
-/// One question and its answer, or why there was none.
+/// Sends one request and receives its answer.
 pub(super) async fn exchange(
     enroller: &NodeAddress,
     peer: &PeerName,

@@ -3,7 +3,7 @@
 
 use super::{error::EnrollError, schedule};
 use crate::{
-    certs::{CertsError, replace_public},
+    certs::{read_pem, replace_public},
     tls::{CredentialFiles, CrlInfo},
 };
 use std::{fs, path::Path, time::SystemTime};
@@ -18,11 +18,8 @@ pub(super) fn due(files: &CredentialFiles) -> Option<SystemTime> {
 /// Puts a list in its place, if there is none or an older one of the same CA. Says whether it did.
 pub(super) fn take(path: &Path, pem: &str) -> Result<bool, EnrollError> {
     let Some(new) = only(pem.as_bytes()) else { return Ok(false) };
-    let is_wanted = match fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(source) => return Err(CertsError::Unreadable { path: path.into(), source }.into()),
-        Ok(text) => only(&text).is_some_and(|old| is_newer(&new, &old)),
-    };
+    let is_wanted =
+        read_pem(path)?.is_none_or(|text| only(&text).is_some_and(|old| is_newer(&new, &old)));
     if is_wanted {
         replace_public(path, pem)?;
     }

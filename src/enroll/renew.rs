@@ -1,5 +1,5 @@
-//! A peer that keeps its certificate young: a new key and a new leaf at two thirds of its life, in
-//! the files where the old ones lie.
+//! Renews the certificate of a peer: a new key and a new leaf at two thirds of its lifetime, in the
+//! same files.
 
 use super::{
     error::EnrollError,
@@ -7,17 +7,14 @@ use super::{
     lists, schedule,
 };
 use crate::{
-    certs::{CertsError, KeyRequest, Mended, mend_pair, replace_pair},
+    certs::{KeyRequest, Mended, mend_pair, read_bytes, replace_pair},
     drain::Tasks,
     limits::{RENEWAL_CHECK_EVERY, RENEWAL_FAULT_LOG_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN},
     name::{NodeAddress, PeerName},
     tls::{CredentialFiles, Credentials, ToEnroller, Utc, Validity, random_bytes},
     wire::{JOIN_ALPN, JoinReply, JoinRequest},
 };
-use std::{
-    fs,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// The files of one peer, and the enroller that renews them.
@@ -122,7 +119,7 @@ impl Renewal {
         present: &Credentials,
         request: JoinRequest,
     ) -> Result<JoinReply, EnrollError> {
-        let tls = ToEnroller::peer(&self.files, present.trust_domain(), JOIN_ALPN)?;
+        let tls = ToEnroller::renewing(&self.files, present.trust_domain(), JOIN_ALPN)?;
         let remedy =
             "ask for a new token (`dialback enroll token ROLE NAME`) and join with it and --force";
         exchange(&self.enroller, present.peer_name(), &tls, request, remedy).await
@@ -132,12 +129,8 @@ impl Renewal {
         let key = KeyRequest::generate()?;
         let reply = self.ask(present, JoinRequest::renew(&key.request)).await?;
         let bad = |why: String| EnrollError::BadAnswer { address: self.enroller.clone(), why };
-        let ca = fs::read(&self.files.ca)
-            .map_err(|source| CertsError::Unreadable { path: self.files.ca.clone(), source })?;
-        let new = checked(&key, &reply, &ca).map_err(bad)?;
-        if new.peer_name() != present.peer_name() {
-            return Err(bad("the certificate is for somebody else".into()));
-        }
+        let ca = read_bytes(&self.files.ca)?;
+        let new = checked(&key, &reply, &ca, present.peer_name()).map_err(bad)?;
         replace_pair(&self.files.cert, &reply.leaf, &self.files.key, &key.key_pem)?;
         self.take_list(&reply)?;
         Ok(Renewed::Renewed {

@@ -26,12 +26,6 @@ impl fmt::Display for CallId {
     }
 }
 
-impl fmt::Debug for CallId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Counts ids up from a start drawn at random: unique within a process by the count, between
 /// processes by the start, and cheap enough for every call.
 #[derive(Debug)]

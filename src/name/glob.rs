@@ -4,7 +4,7 @@
 use super::{
     MethodPath, Name, NameError, error::as_name, method::is_identifier, peer::is_label_byte,
 };
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 /// One label of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -278,24 +278,6 @@ impl FromStr for MethodGlob {
         Ok(Self { text: text.into(), subject })
     }
 }
-
-macro_rules! shown_as_written {
-    ($($type:ident)*) => {$(
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.text)
-            }
-        }
-
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.text, f)
-            }
-        }
-    )*};
-}
-
-shown_as_written!(NameGlob ServiceGlob MethodGlob);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ mod error;
 mod glob;
 mod method;
 mod peer;
+mod text;
 
 pub use address::NodeAddress;
 pub use call_id::CallId;

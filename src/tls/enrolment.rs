@@ -78,7 +78,7 @@ pub(crate) struct ToEnroller(Arc<ClientConfig>);
 
 impl ToEnroller {
     /// Shows nothing, and knows the enroller by its CA's fingerprint.
-    pub(crate) fn newcomer(
+    pub(crate) fn unauthenticated(
         ca_fingerprint: [u8; DIGEST_BYTES],
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
@@ -89,7 +89,7 @@ impl ToEnroller {
 
     /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its
     /// trust domain.
-    pub(crate) fn peer(
+    pub(crate) fn renewing(
         at: &CredentialFiles,
         trust_domain: &str,
         alpn: &[u8],

@@ -4,7 +4,7 @@ use crate::{args::TlsArgs, exit::Failure};
 use dialback::{
     CredentialFiles, Credentials, Role, Utc,
     certs::{Mended, mend_pair},
-    config::{TlsFiles, TlsPaths},
+    config::TlsFiles,
 };
 use std::{
     path::{Path, PathBuf},
@@ -93,10 +93,8 @@ fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles
     // A certificate named by a flag comes with its own key, not the one of the config file.
     let files = beside(with_key(flags).or(file));
     let (is_named, is_without_list) = (files.crl.is_some(), files.is_without_list());
-    let mut found = match files.whole()? {
-        Some(TlsPaths { cert, key, ca, node_ca, crl, crl_scope }) => {
-            CredentialFiles { cert, key, ca, node_ca, crl, crl_scope }
-        }
+    let mut found = match files.complete()? {
+        Some(found) => found,
         None => {
             let found = Credentials::find_in_dir(DIR_DEFAULT, role)?;
             let crl_scope = files.crl_scope.unwrap_or_default();

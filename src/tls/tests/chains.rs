@@ -56,3 +56,15 @@ fn a_ca_certificate_is_not_an_identity() {
     let error = Identity::of_leaf(&der(ca().pem())).expect_err("refused");
     assert_eq!(error, IdentityError::Authority);
 }
+
+#[test]
+fn a_leaf_with_a_second_uri_that_is_not_text_is_not_an_identity() {
+    let ca = ca();
+    let mut two = profile(&ca, "agent/warehouse");
+    two.uris.push("zzzz".into());
+    let mut leaf = der(&signed(&ca, &two).cert).to_vec();
+    let at = leaf.windows(4).position(|bytes| bytes == b"zzzz").expect("the second URI");
+    leaf[at] = 0xff;
+    let error = Identity::of_leaf(&leaf.into()).expect_err("refused");
+    assert_eq!(error, IdentityError::NotOneUri { count: 2 });
+}
