@@ -101,6 +101,8 @@ mod name;
 mod status;
 mod metadata;
 mod printable;
+#[cfg(any(feature = "config", feature = "gateway"))]
+mod line_faults;
 mod shared_value;
 pub mod limits;
 

@@ -2,7 +2,6 @@
 //!
 //! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
 
-mod fault;
 mod forwards;
 #[cfg(feature = "gateway")]
 mod gateway;
@@ -14,7 +13,7 @@ mod table;
 mod value;
 mod watch;
 
-pub use fault::{Fault, Faults};
+pub use crate::line_faults::{LineFault, LineFaults};
 #[cfg(feature = "gateway")]
 pub use gateway::{GatewayFile, GatewayTls};
 #[cfg(feature = "forward")]
@@ -62,12 +61,12 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self, Faults> {
+    pub fn read(path: &Path) -> Result<Self, LineFaults> {
         Self::parse(&read_text(path)?, &path.to_string_lossy())
     }
 
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
-    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
             let listen = file.optional("listen", value::listen);
             let tls = read_tls(file);
@@ -122,12 +121,12 @@ pub struct AgentConfig {
 
 impl AgentConfig {
     /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self, Faults> {
+    pub fn read(path: &Path) -> Result<Self, LineFaults> {
         Self::parse(&read_text(path)?, &path.to_string_lossy())
     }
 
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
-    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
             let nodes = read_nodes(file);
             let tls = read_tls(file);
@@ -191,14 +190,14 @@ pub struct PolicyFile {
 
 impl PolicyFile {
     /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self, Faults> {
+    pub fn read(path: &Path) -> Result<Self, LineFaults> {
         Self::parse(&read_text(path)?, &path.to_string_lossy())
     }
 
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     ///
     /// A file without rules is refused: more likely it was cut short than meant.
-    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
             let others = ["listen", "state", "tls", "limits", "audit", "nodes", "gateway", "site"];
@@ -210,29 +209,29 @@ impl PolicyFile {
         })?;
         if policy == NodePolicy::default() {
             let text = "holds no rules; add at least one [[allow]], [[deny]] or [[host]]";
-            return Err(Faults::one(file_name, 0, text));
+            return Err(LineFaults::one(file_name, 0, text));
         }
         Ok(Self { policy })
     }
 }
 
 /// The text of a file, or the one fault of it.
-fn read_text(path: &Path) -> Result<String, Faults> {
+fn read_text(path: &Path) -> Result<String, LineFaults> {
     let name = path.to_string_lossy();
     let bytes = read_bytes(path)
-        .map_err(|error| Faults::one(&name, 0, format!("cannot be read: {error}")))?;
+        .map_err(|error| LineFaults::one(&name, 0, format!("cannot be read: {error}")))?;
     if bytes.len() > CONFIG_BYTES_MAX {
-        return Err(Faults::one(&name, 0, "is too large: more than 4 MiB"));
+        return Err(LineFaults::one(&name, 0, "is too large: more than 4 MiB"));
     }
     if bytes.trim_ascii().is_empty() {
         let text = "is empty; it may have been truncated while it was written. Leave the option out to run without a file";
-        return Err(Faults::one(&name, 0, text));
+        return Err(LineFaults::one(&name, 0, text));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         let line = u32::try_from(line).unwrap_or(u32::MAX);
-        Faults::one(&name, line, "is not UTF-8 text; save the file as UTF-8")
+        LineFaults::one(&name, line, "is not UTF-8 text; save the file as UTF-8")
     })
 }
 

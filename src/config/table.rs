@@ -1,10 +1,11 @@
 //! Reading a TOML table key by key: each fault is noted with its line, and reading goes on.
 
-use super::{
-    fault::{Fault, Faults},
-    value::{not_a_type, text},
+use super::value::{not_a_type, text};
+use crate::{
+    line_faults::{LineFault, LineFaults},
+    policy::Origin,
+    printable::printable,
 };
-use crate::{policy::Origin, printable::printable};
 use std::{
     cell::RefCell, collections::BTreeSet, fmt::Display, ops::Range, str::FromStr, sync::Arc,
 };
@@ -21,21 +22,21 @@ pub(super) fn read_document<T>(
     text: &str,
     file: &str,
     read: impl FnOnce(&mut Table<'_>) -> T,
-) -> Result<T, Faults> {
+) -> Result<T, LineFaults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let page = SourceFile::new(text, file, &errors);
     let mut table = Table::new(&page, "", 0..0, document.get_ref());
     let settings = read(&mut table);
     table.finish();
     let faults = page.all_faults(text, &errors);
-    Faults::found(faults).map_or(Ok(settings), Err)
+    LineFaults::found(faults).map_or(Ok(settings), Err)
 }
 
 /// One file while it is read: where its lines start, and what was found wrong so far.
 struct SourceFile {
     file: Arc<str>,
     line_starts: Vec<usize>,
-    faults: RefCell<Vec<Fault>>,
+    faults: RefCell<Vec<LineFault>>,
     /// A text that is not TOML is read as far as it goes, but what seems missing may be in the
     /// broken part.
     is_broken: bool,
@@ -55,14 +56,14 @@ impl SourceFile {
     }
 
     fn note(&self, offset: usize, text: String) {
-        let fault = Fault { file: self.file.clone(), line: self.line(offset), text };
+        let fault = LineFault { file: self.file.clone(), line: self.line(offset), text };
         self.faults.borrow_mut().push(fault);
     }
 
     /// Syntax errors, one a line, and of the other faults those that are not consequences of a
     /// syntax error: not on the same line, and not after a broken header, whose keys landed in
     /// another table.
-    fn all_faults(&self, text: &str, errors: &[SyntaxError]) -> Vec<Fault> {
+    fn all_faults(&self, text: &str, errors: &[SyntaxError]) -> Vec<LineFault> {
         let mut broken_lines = BTreeSet::new();
         let mut trusted_until = u32::MAX;
         let mut faults = Vec::new();
@@ -75,7 +76,7 @@ impl SourceFile {
             }
             if broken_lines.insert(line) {
                 let text = syntax_text(error, text.get(span));
-                faults.push(Fault { file: self.file.clone(), line, text });
+                faults.push(LineFault { file: self.file.clone(), line, text });
             }
         }
         let others = self.faults.take().into_iter();
@@ -313,7 +314,7 @@ mod tests {
 
     /// Reads a file that knows `listen`, `[tls] cert` and `[[allow]] caller`, the last one
     /// required.
-    fn read(text: &str) -> Result<(), Faults> {
+    fn read(text: &str) -> Result<(), LineFaults> {
         let string = |value: &DeValue<'_>| value.as_str().map(drop).ok_or_else(|| "text".into());
         read_document(text, "f", |file| {
             file.optional("listen", string);

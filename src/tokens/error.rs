@@ -2,10 +2,11 @@
 
 use crate::{
     limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
+    line_faults::LineFaults,
     name::Name,
     printable::printable,
 };
-use std::{fmt, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 /// Error of a file of tokens, with the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -81,42 +82,4 @@ pub enum TokensError {
 
 fn with_id(id: &Option<String>) -> String {
     id.as_ref().map_or_else(String::new, |id| format!(" with the id {}", printable(id)))
-}
-
-/// One line that is wrong. Shown as `certs/tokens:7: ...`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LineFault {
-    /// The file as it was named to us.
-    pub file: PathBuf,
-    /// The line, from 1.
-    pub line: usize,
-    /// The fault and the remedy. It never contains a token.
-    pub text: String,
-}
-
-impl fmt::Display for LineFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file.display(), self.line, self.text)
-    }
-}
-
-/// Everything that is wrong with the lines of a file, never empty, in their order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LineFaults(pub(super) Vec<LineFault>);
-
-impl LineFaults {
-    /// The faults, in the order of their lines.
-    pub fn iter(&self) -> std::slice::Iter<'_, LineFault> {
-        self.0.iter()
-    }
-}
-
-impl fmt::Display for LineFaults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
-            let end_of_last = if index == 0 { "" } else { "\n" };
-            write!(f, "{end_of_last}{fault}")?;
-        }
-        Ok(())
-    }
 }

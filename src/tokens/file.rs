@@ -1,17 +1,16 @@
 //! The file as it is read: its mode, its lines, and what is wrong with them.
 
-use super::{
-    error::{LineFault, LineFaults, TokensError},
-    line::TokenInfo,
-};
+use super::{TokensError, line::TokenInfo};
 use crate::{
     limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX},
+    line_faults::{LineFault, LineFaults},
     tls,
 };
 use std::{
     collections::HashMap,
     io::{self, Read},
     path::Path,
+    sync::Arc,
 };
 
 /// Reads a file after a check of its permissions, on the same open file.
@@ -38,9 +37,11 @@ fn unreadable(path: &Path, source: io::Error) -> TokensError {
 
 /// The tokens of a text, in the order of their lines.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<TokenInfo>, TokensError> {
+    let file: Arc<str> = path.to_string_lossy().into();
     let (mut found, mut faults, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
     for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let mut fault = |text| faults.push(LineFault { file: path.into(), line: at + 1, text });
+        let (number, file) = (u32::try_from(at + 1).unwrap_or(u32::MAX), file.clone());
+        let fault = |text| faults.push(LineFault { file, line: number, text });
         match read_line(line) {
             Ok(None) => {}
             Ok(Some(_)) if found.len() == BEARER_TOKENS_MAX => {
@@ -56,7 +57,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<TokenInfo>, TokensE
             Err(text) => fault(text),
         }
     }
-    if faults.is_empty() { Ok(found) } else { Err(TokensError::Lines(LineFaults(faults))) }
+    LineFaults::found(faults).map_or(Ok(found), |faults| Err(TokensError::Lines(faults)))
 }
 
 /// A line's token; none for a remark and for an empty line.

@@ -10,8 +10,9 @@ mod known;
 mod line;
 mod store;
 
+pub use crate::line_faults::{LineFault, LineFaults};
 pub use bearer::BearerToken;
-pub use error::{LineFault, LineFaults, TokensError};
+pub use error::TokensError;
 pub use known::{BearerTokenError, Tokens};
 pub use line::TokenInfo;
 pub use store::TokenFile;

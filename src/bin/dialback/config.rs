@@ -6,7 +6,7 @@ use crate::{
     policy::count_rules,
 };
 use clap::{Args, Subcommand};
-use dialback::config::{AgentConfig, Faults, NodeConfig};
+use dialback::config::{AgentConfig, LineFaults, NodeConfig};
 use std::path::{Path, PathBuf};
 
 /// `dialback config`.
@@ -53,12 +53,12 @@ pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
     if faults.is_empty() { Ok(()) } else { Err(Failure::Local(faults)) }
 }
 
-fn check_node(path: &Path) -> Result<String, Faults> {
+fn check_node(path: &Path) -> Result<String, LineFaults> {
     let config = NodeConfig::read(path)?;
     Ok(format!("{}: a node's file, {}", path.display(), count_rules(&config.policy)))
 }
 
-fn check_agent(path: &Path) -> Result<String, Faults> {
+fn check_agent(path: &Path) -> Result<String, LineFaults> {
     let config = AgentConfig::read(path)?;
     let nodes = if config.nodes.len() == 1 { "node" } else { "nodes" };
     Ok(format!("{}: an agent's file, {} {nodes}", path.display(), config.nodes.len()))
@@ -66,7 +66,7 @@ fn check_agent(path: &Path) -> Result<String, Faults> {
 
 /// Accepts a file that is valid as either kind; else returns the errors of the kind with fewer
 /// misplaced keys, then with fewer errors.
-fn check_either(path: &Path) -> Result<String, Faults> {
+fn check_either(path: &Path) -> Result<String, LineFaults> {
     check_node(path).or_else(|as_node| {
         check_agent(path).map_err(|as_agent| {
             if misplacement(&as_agent) < misplacement(&as_node) { as_agent } else { as_node }
@@ -74,7 +74,7 @@ fn check_either(path: &Path) -> Result<String, Faults> {
     })
 }
 
-fn misplacement(faults: &Faults) -> (usize, usize) {
+fn misplacement(faults: &LineFaults) -> (usize, usize) {
     let is_misplaced = |fault: &String| fault.contains("belongs in a");
     let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
     (texts.iter().filter(|fault| is_misplaced(fault)).count(), texts.len())

@@ -7,7 +7,7 @@ use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
     Status,
     certs::CertsError,
-    config::{Faults, TlsFilesError},
+    config::{LineFaults, TlsFilesError},
 };
 use serde::Serialize;
 use std::{
@@ -178,8 +178,8 @@ impl From<TlsFilesError> for Failure {
     }
 }
 
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
+impl From<LineFaults> for Failure {
+    fn from(faults: LineFaults) -> Self {
         Self::Local(faults.iter().map(ToString::to_string).collect())
     }
 }
