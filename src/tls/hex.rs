@@ -15,6 +15,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// Fills bytes from a text of as many pairs of digits, in either case. `None`: the text is another
 /// one.
+#[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn fill_from_hex(text: &str, bytes: &mut [u8]) -> Option<()> {
     let digits = text.as_bytes();
     if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -28,6 +29,7 @@ pub(crate) fn fill_from_hex(text: &str, bytes: &mut [u8]) -> Option<()> {
 }
 
 /// A fixed number of bytes from a text of as many pairs of digits, in either case.
+#[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     fill_from_hex(text, &mut bytes).map(|()| bytes)

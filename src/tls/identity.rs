@@ -146,7 +146,7 @@ pub enum IdentityError {
     },
     /// A CA's own certificate where a leaf is wanted.
     #[error(
-        "this is a CA certificate; use a leaf certificate, issued with `dialback certs issue ROLE NAME`"
+        "the certificate is that of a CA; use a leaf certificate, issued with `dialback certs issue ROLE NAME`"
     )]
     Authority,
     /// No URI among the subject alternative names.

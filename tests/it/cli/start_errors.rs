@@ -70,7 +70,7 @@ fn unusable_files_are_named_with_the_remedy() {
     with(&[], &["mode 0644", "chmod 600"]);
     mode(&dir.path(ops_key), 0o600);
     fs::rename(dir.path("certs/ca.pem"), dir.path("ca.pem")).expect("moved");
-    with(&["--cert", ops], &["ca is not given"]);
+    with(&["--cert", ops], &["ca is missing"]);
 }
 
 #[test]
