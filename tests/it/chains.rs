@@ -81,7 +81,7 @@ fn a_chain_expires_with_the_first_certificate_that_verifies_it_and_others_do_not
     let issuing = |at| (at, Some("CN=Issuing".to_owned()));
     let root = pki.root_pem.as_str();
     let ended = middle(ago(DAY));
-    let (of_namesake, of_other) = (pki.stray("Issuing", soon), pki.stray("Other", soon));
+    let (of_namesake, of_other) = (pki.unrelated("Issuing", soon), pki.unrelated("Other", soon));
     for (others, expected) in [
         (&[pki.good.as_str()][..], (leaf, None)),
         (&[&middle(leaf)], (leaf, None)),
@@ -117,8 +117,8 @@ fn without_its_ca_the_own_chain_is_found_by_its_signatures() {
     let issuing = (soon, Some("CN=Issuing".to_owned()));
     assert_eq!(end(&pki, leaf, &[&middle], &other.root_pem), issuing);
     assert_eq!(end(&pki, leaf, &[&middle, &pki.good], &other.root_pem), (leaf, None));
-    let stray = pki.stray("Issuing", soon);
-    assert_eq!(end(&pki, leaf, &[&stray], &other.root_pem), (leaf, None));
+    let unrelated = pki.unrelated("Issuing", soon);
+    assert_eq!(end(&pki, leaf, &[&unrelated], &other.root_pem), (leaf, None));
     // It has expired, but peers may still trust it: not a reason to refuse to start.
     let ended = pki.intermediate(ago(9 * DAY), ago(DAY));
     assert_eq!(end(&pki, leaf, &[&ended], &other.root_pem).1, Some("CN=Issuing".into()));

@@ -26,7 +26,7 @@ fn one_at_a_time() -> Limits {
     }
 }
 
-fn everybody(limits: Limits) -> SetupLimits {
+fn every_role(limits: Limits) -> SetupLimits {
     SetupLimits { node: limits.clone(), agent: limits.clone(), caller: limits }
 }
 
@@ -53,7 +53,7 @@ async fn the_deadline_covers_the_handler_and_stops_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_covers_the_queue_and_queued_calls_are_not_executed() {
-    let setup = Setup::with(everybody(one_at_a_time())).await;
+    let setup = Setup::with(every_role(one_at_a_time())).await;
     let held = spawn(hold(&setup.by_node(), "held", LONG).into_future());
     setup.stage.started("held").await;
     let failed = hold(&setup.by_node(), "queued", SHORT).await;
@@ -66,7 +66,7 @@ async fn the_deadline_covers_the_queue_and_queued_calls_are_not_executed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_covers_writing_and_a_call_without_end_is_not_executed() {
-    let setup = Setup::with(everybody(one_at_a_time())).await;
+    let setup = Setup::with(every_role(one_at_a_time())).await;
     let held = spawn(hold(&setup.by_caller(), "held", LONG).into_future());
     setup.stage.started("held").await;
     // The body is not read while the call waits for a permit, and no window is large enough for it.
@@ -82,7 +82,7 @@ async fn the_deadline_covers_writing_and_a_call_without_end_is_not_executed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deadline_covers_the_wait_for_stream_credit_and_the_call_is_not_executed() {
-    let setup = Setup::with(everybody(one_at_a_time())).await;
+    let setup = Setup::with(every_role(one_at_a_time())).await;
     let callee = setup.by_caller();
     // More than the streams that the node grants beyond the one call in flight.
     let ids: Vec<String> = (0..40).map(|n| format!("{n}")).collect();
@@ -158,14 +158,14 @@ async fn check_queued_call(setup: &Setup, callee: Callee) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queued_call_has_only_the_rest_of_its_time() {
-    let setup = Setup::with(everybody(one_at_a_time())).await;
+    let setup = Setup::with(every_role(one_at_a_time())).await;
     check_queued_call(&setup, setup.by_node()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_subtracts_the_time_for_which_it_kept_a_remote_call() {
     let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
-    let setup = Setup::with(SetupLimits { node, ..everybody(one_at_a_time()) }).await;
+    let setup = Setup::with(SetupLimits { node, ..every_role(one_at_a_time()) }).await;
     check_queued_call(&setup, setup.by_caller()).await;
 }
 
@@ -175,7 +175,7 @@ async fn a_handler_has_the_time_the_queue_left_and_is_stopped_after_it() {
     let [queued_for, timeout] = [600, 1_000].map(Duration::from_millis);
     // The remote caller's call waits in the node's queue for the agent's permit.
     let node = Limits { caller_calls_in_flight_max: 8, ..one_at_a_time() };
-    let setup = Setup::with(SetupLimits { node, ..everybody(one_at_a_time()) }).await;
+    let setup = Setup::with(SetupLimits { node, ..every_role(one_at_a_time()) }).await;
     for (way, callee) in setup.callees() {
         let [first, second] = ["first", "second"].map(|id| format!("{id}-{way}"));
         let began = tokio::time::Instant::now();

@@ -146,7 +146,7 @@ impl Round {
             }
             Point::MidRequest => {
                 self.narrow(Direction::Down).await;
-                let pending = self.ask_large("Stage/Weigh", |id, bytes| {
+                let pending = self.call_large("Stage/Weigh", |id, bytes| {
                     (id.to_owned(), ByteBuf::from(vec![7; bytes]))
                 });
                 self.wait_for_bytes(Direction::Down, &pending).await;
@@ -167,7 +167,7 @@ impl Round {
             }
             Point::MidReply => {
                 self.narrow(Direction::Up).await;
-                let pending = self.ask_large("Stage/Huge", |id, bytes| (id.to_owned(), bytes));
+                let pending = self.call_large("Stage/Huge", |id, bytes| (id.to_owned(), bytes));
                 self.stage.busy(pending.len()).await;
                 self.stage.open();
                 self.wait_for_bytes(Direction::Up, &pending).await;
@@ -202,7 +202,7 @@ impl Round {
     }
 
     /// Large calls and smaller ones, for each callee.
-    fn ask_large<M: Serialize>(
+    fn call_large<M: Serialize>(
         &mut self,
         method: &'static str,
         message: impl Fn(&str, usize) -> M,

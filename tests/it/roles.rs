@@ -169,7 +169,7 @@ async fn only_the_documented_certificates_are_accepted_for_each_role() {
 }
 
 /// Derives the names of the leaf from the valid name.
-type Bend = dyn Fn(&str) -> Vec<String>;
+type Alter = dyn Fn(&str) -> Vec<String>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_name_is_rejected_on_both_sides() {
@@ -177,12 +177,12 @@ async fn an_altered_name_is_rejected_on_both_sides() {
     let crl = world.crl(&[]);
     let verifiers = Verifiers::with_crl(world, crl).await;
     let world = &verifiers.world;
-    let leaf = |role: &str, change: &Bend| {
+    let leaf = |role: &str, change: &Alter| {
         let mut profile = node_like(world, &format!("{role}/x"));
         profile.uris = change(&profile.uris[0]);
         world.ca().leaf(&profile).expect("a leaf")
     };
-    let cases: [(&str, &Bend); 14] = [
+    let cases: [(&str, &Alter); 14] = [
         ("two URIs", &|good| vec![good.into(), good.replace("/x", "/y")]),
         ("the same URI twice", &|good| vec![good.into(), good.into()]),
         ("100 URIs", &|good| (0..100).map(|at| format!("{good}{at}")).collect()),

@@ -119,7 +119,7 @@ async fn a_call_waits_for_its_agent_only_on_request() {
 }
 
 /// Refuses its first calls before they run, as an agent at its limit does.
-fn reluctant(times: usize, code: Code, runs: &Arc<AtomicUsize>) -> Service {
+fn refusing(times: usize, code: Code, runs: &Arc<AtomicUsize>) -> Service {
     struct Refuses(usize, Code, Arc<AtomicUsize>);
     impl dialback::Handler for Refuses {
         async fn call(&self, request: dialback::Request) -> Result<dialback::Reply, Status> {
@@ -145,7 +145,7 @@ async fn a_not_executed_call_is_attempted_three_times_in_all() {
     ] {
         let (world, runs) = (World::new(), Arc::new(AtomicUsize::new(0)));
         let node = world.node().policy(policy()).start().await.expect("a node");
-        let service = reluctant(times, code, &runs);
+        let service = refusing(times, code, &runs);
         let _agent = attached(world.agent("shop.a", node.local_addr()).serve(service)).await;
         let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
         let answer = caller.any().call::<()>("Who/Are", &()).await;

@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// Ends a line, begins a forged one, clears a terminal and reverses the text direction. `mark`
 /// finds it again.
-fn evil(mark: &str) -> String {
+fn control_characters(mark: &str) -> String {
     format!(
         "{mark}\n{{\"event\":\"link_up\",\"peer\":\"node/{mark}\"}}\r\n\x1b[2J\u{9b}31m\u{202e}\u{7f}\"\\"
     )
@@ -62,26 +62,31 @@ async fn text_from_a_dialler_cannot_break_a_line() {
     // An agent that registers bad names, one that drains with a bad reason, and one that closes
     // with one.
     let (link, mut control) = linked(&issuer, &node, "agent/raw").await;
-    control.send(&register(1, &[(&evil("bad-name"), &["Echo"])])).await;
+    control.send(&register(1, &[(&control_characters("bad-name"), &["Echo"])])).await;
     soon("the link ends", link.closed()).await;
     let (_link, mut control) = linked(&issuer, &node, "agent/raw").await;
     control.send(&register(1, &[("Echo", &["Echo"])])).await;
     control.expect(kind::REGISTERED).await;
-    let payload =
-        Cbor::map([(0, Cbor::text(&evil("bad-drain"))), (1, Cbor::Uint(9)), (2, Cbor::Uint(0))]);
+    let payload = Cbor::map([
+        (0, Cbor::text(&control_characters("bad-drain"))),
+        (1, Cbor::Uint(9)),
+        (2, Cbor::Uint(0)),
+    ]);
     control.send(&frame(kind::DRAIN, &payload.encode())).await;
     logged(&["is draining", "bad-drain"]).await;
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
-    link.connection.close(0x41u32.into(), evil("bad-close").as_bytes());
+    link.connection.close(0x41u32.into(), control_characters("bad-close").as_bytes());
     audit_log.wait_for("link_down", &[("peer", "caller/raw")]).await;
     logged(&["caller/raw disconnected", "bad-close"]).await;
     // An unauthenticated client that sends something before it is welcomed.
     let link = RawLink::dial(node.local_addr(), &issuer.credentials("caller/early")).await;
-    link.connection.close(0x41u32.into(), evil("bad-early").as_bytes());
+    link.connection.close(0x41u32.into(), control_characters("bad-early").as_bytes());
     audit_log.wait_for("link_refused", &[("peer", "caller/early")]).await;
     // A caller that calls an invalid method name.
     let (link, _control) = linked(&issuer, &node, "caller/raw").await;
-    for head in [Head::here(&evil("x/Y")), Head::agent("Echo/Echo", &evil("x"))] {
+    for head in
+        [Head::here(&control_characters("x/Y")), Head::agent("Echo/Echo", &control_characters("x"))]
+    {
         let mut stream = link.open().await;
         stream.send(&[head.frame(), message("x"), end()].concat()).await;
         stream.finish();
@@ -108,14 +113,14 @@ async fn text_from_a_node_cannot_break_a_line() {
     soon("registration", agent.registered(1)).await;
     // The node names the caller.
     let mut stream = link.open().await;
-    let head = Head::here("Echo/Echo").with(8, Cbor::text(&evil("bad-caller")));
+    let head = Head::here("Echo/Echo").with(8, Cbor::text(&control_characters("bad-caller")));
     stream.send(&[head.frame(), message("x"), end()].concat()).await;
     stream.finish();
     assert_eq!(stream.reply().await.code, u64::from(Code::InvalidArgument.number()));
     let line = audit_log.wait_for("call", &[("method", "Echo/Echo")]).await;
     assert!(line["caller"].as_str().expect("text").starts_with("bad-caller\n"), "{line}");
     let code = CloseCode::Protocol.number() as u32;
-    link.connection.close(code.into(), evil("bad-node-close").as_bytes());
+    link.connection.close(code.into(), control_characters("bad-node-close").as_bytes());
     audit_log.wait_for("link_down", &[("peer", "node/raw")]).await;
     logged(&["not linked: node", "bad-node-close"]).await;
     check_log("bad-node-close");

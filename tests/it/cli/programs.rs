@@ -30,16 +30,16 @@ pub(super) fn program(name: &str, package: &str) -> PathBuf {
 }
 
 /// A process that ends with the test.
-struct Beside(Child);
+struct ChildGuard(Child);
 
-impl Beside {
+impl ChildGuard {
     #[track_caller]
     fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().expect("started"))
     }
 }
 
-impl Drop for Beside {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
@@ -58,7 +58,7 @@ pub(super) fn run(command: &mut Command) -> String {
 /// Retries until it succeeds: a program needs a moment to start. These programs print nothing to
 /// wait for, so each is polled, at a low rate because every poll is a process.
 #[track_caller]
-fn until_runs(mut command: impl FnMut() -> Command) {
+fn retry_until_success(mut command: impl FnMut() -> Command) {
     let began = Instant::now();
     while !command().output().expect("started").status.success() {
         assert!(began.elapsed() < Duration::from_secs(30), "{:?} never worked", command());
@@ -74,7 +74,7 @@ struct ProgramSetup {
 }
 
 impl ProgramSetup {
-    fn leading_to(upstream: &str) -> Self {
+    fn forwarding_to(upstream: &str) -> Self {
         let work_dir = WorkDir::new();
         work_dir.write("rules.toml", RULES);
         let (node, at) =
@@ -116,12 +116,12 @@ fn the_go_programs_of_the_example_reach_each_other_through_the_node() {
     let [server, client] = ["server", "client"].map(built);
     let mut server = Command::new(server);
     server.args(["-listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-    let mut server = Beside::start(&mut server);
+    let mut server = ChildGuard::start(&mut server);
     let mut line = String::new();
     let stdout = server.0.stdout.take().expect("piped");
     BufReader::new(stdout).read_line(&mut line).expect("a line");
     let setup =
-        ProgramSetup::leading_to(line.trim().strip_prefix("listening on ").expect("an address"));
+        ProgramSetup::forwarding_to(line.trim().strip_prefix("listening on ").expect("an address"));
     let output = run(Command::new(client).arg(format!("127.0.0.1:{}", setup.port)));
     assert_eq!(output, "hello:hello\n");
 }
@@ -145,7 +145,7 @@ fn the_files_of_the_go_example_are_valid() {
 /// becomes the user that its package created.
 struct Postgres {
     dir: tempfile::TempDir,
-    _running: Beside,
+    _running: ChildGuard,
 }
 
 impl Postgres {
@@ -167,9 +167,9 @@ impl Postgres {
         let mut server = as_postgres(&postgres);
         server.arg("-D").arg(&data).arg("-k").arg(dir.path());
         server.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        let running = Beside::start(server.stdout(Stdio::null()).stderr(Stdio::null()));
+        let running = ChildGuard::start(server.stdout(Stdio::null()).stderr(Stdio::null()));
         let psql = program("psql", "postgresql-client");
-        until_runs(|| {
+        retry_until_success(|| {
             let mut ask = Command::new(&psql);
             ask.arg("-h").arg(dir.path()).args(["-U", "postgres", "-c", "select 1"]);
             ask
@@ -195,7 +195,7 @@ fn as_postgres(program: &Path) -> Command {
 #[test]
 fn psql_works_on_a_postgresql_behind_an_agent() {
     let postgres = Postgres::start();
-    let setup = ProgramSetup::leading_to(&format!("unix:{}", postgres.socket().display()));
+    let setup = ProgramSetup::forwarding_to(&format!("unix:{}", postgres.socket().display()));
     let program = program("psql", "postgresql-client");
     let psql = || {
         let mut psql = Command::new(&program);
@@ -241,14 +241,14 @@ fn redis_works_behind_an_agent_with_many_connections_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut redis = Command::new(server);
     redis.args(["--port", &port, "--bind", "127.0.0.1", "--save", ""]).current_dir(dir.path());
-    let _redis = Beside::start(redis.stdout(Stdio::null()));
+    let _redis = ChildGuard::start(redis.stdout(Stdio::null()));
     let ask = |port: &str, words: &[&str]| {
         let mut ask = Command::new(&cli);
         ask.args(["-h", "127.0.0.1", "-p", port, "-e"]).args(words);
         ask
     };
-    until_runs(|| ask(&port, &["ping"]));
-    let setup = ProgramSetup::leading_to(&format!("127.0.0.1:{port}"));
+    retry_until_success(|| ask(&port, &["ping"]));
+    let setup = ProgramSetup::forwarding_to(&format!("127.0.0.1:{port}"));
     assert_eq!(run(&mut ask(&setup.port, &["set", "k", "v"])), "OK\n");
     assert_eq!(run(&mut ask(&setup.port, &["get", "k"])), "v\n");
     setup.work_dir.write("long", vec![b'y'; 3 << 20]);

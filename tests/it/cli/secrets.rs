@@ -16,7 +16,7 @@ fn canaries(dir: &WorkDir, key: &str) -> Vec<String> {
 
 /// Each key with another's certificate, as a certificate, a CA, a CRL and a config; truncated, and
 /// with a mark in the middle.
-fn misused(dir: &WorkDir, level: &[&str]) -> Vec<CommandOutput> {
+fn misuse_keys(dir: &WorkDir, level: &[&str]) -> Vec<CommandOutput> {
     let key = "certs/node-edge-1.key";
     let whole = dir.read(key);
     dir.write("cut.key", &whole[..whole.len() / 2]);
@@ -69,7 +69,7 @@ fn no_key_is_in_any_log_error_or_output_at_trace_level() {
     dir.write("certs/node-edge-1.pem", dir.read(&keys[0]));
     node.signal(Signal::HUP);
     node.wait_for_line("reload failed");
-    ended.extend(misused(&dir, &level));
+    ended.extend(misuse_keys(&dir, &level));
     for running in [agent, node] {
         running.signal(Signal::TERM);
         ended.push(running.end());

@@ -116,7 +116,7 @@ fn tls(presented: Option<&CredentialFiles>) -> ClientConfig {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Credulous(provider)));
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyServer(provider)));
     let mut config = match presented {
         None => builder.with_no_client_auth(),
         Some(files) => {
@@ -138,9 +138,9 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// Accepts any server: these tests do not verify it.
 #[derive(Debug)]
-struct Credulous(Arc<CryptoProvider>);
+struct AcceptAnyServer(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Credulous {
+impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

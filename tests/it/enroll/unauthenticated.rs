@@ -12,14 +12,14 @@ use std::net::{IpAddr, Ipv4Addr};
 const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Another machine in the view of the enroller. All of 127.0.0.0/8 is loopback on Linux.
-const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const OTHER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
+    let (at, raw) = (enroller.local_addr(), RawClient::from(OTHER_ADDRESS, None));
     let guess = |n: u8| request(1, b"csr", "agent/a", &[n; 16]);
     for n in 0..10 {
         assert_eq!(raw.ask(at, &guess(n)).await.code(), JoinRefusal::TokenUnknown.number());
@@ -37,7 +37,7 @@ async fn ten_wrong_tokens_of_an_address_are_checked_and_the_next_is_not() {
 async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
+    let (at, raw) = (enroller.local_addr(), RawClient::from(OTHER_ADDRESS, None));
     let peer = "agent/a".parse().expect("a peer name");
     let then = SystemTime::now() - 2 * HOUR;
     let expired = site.ca().make_token(&peer, HOUR, then).expect("a token");
@@ -63,7 +63,7 @@ async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
 async fn without_a_secret_every_role_gets_the_same_answer() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
+    let (at, raw) = (enroller.local_addr(), RawClient::from(OTHER_ADDRESS, None));
     let peer = "agent/expired".parse().expect("a peer name");
     let then = SystemTime::now() - 2 * HOUR;
     site.ca().make_token(&peer, HOUR, then).expect("a token");
@@ -81,7 +81,7 @@ async fn without_a_secret_every_role_gets_the_same_answer() {
 async fn silent_unauthenticated_clients_have_limited_slots_and_are_evicted() {
     let site = Site::new();
     let enroller = site.enroller(LONG).await;
-    let (at, raw) = (enroller.local_addr(), RawClient::from(ELSEWHERE, None));
+    let (at, raw) = (enroller.local_addr(), RawClient::from(OTHER_ADDRESS, None));
     let mut silent = Vec::new();
     for _ in 0..JOINS_AT_ONCE_MAX / 4 {
         silent.push(raw.dial(at).await.expect("within its share"));

@@ -16,12 +16,12 @@ use std::{
 
 /// Blocks the threads of its handlers until it is released.
 #[derive(Clone, Default)]
-struct Bad {
+struct Misbehaving {
     is_let_go: Arc<AtomicBool>,
     running: Arc<AtomicUsize>,
 }
 
-impl Bad {
+impl Misbehaving {
     /// `Block` sleeps as a thread, `Spin` keeps its thread busy, `Panic` panics.
     fn service(&self) -> Service {
         let [block, spin] = [self.clone(), self.clone()];
@@ -64,7 +64,7 @@ fn panic_on_purpose() -> Result<(), Status> {
 /// its permit is returned, on the agent too.
 async fn check(method: &'static str, code: Code) {
     const PERMITS: usize = 4;
-    let (world, stage, bad) = (World::new(), Stage::default(), Bad::default());
+    let (world, stage, bad) = (World::new(), Stage::default(), Misbehaving::default());
     let node = world.node().start().await.expect("a node");
     let limits = Limits { calls_in_flight_max: PERMITS, ..Limits::default() };
     let agent = world.agent("warehouse", node.local_addr()).limits(limits);

@@ -11,7 +11,7 @@ const RESERVED_KIB_MAX: u64 = 256 * 1_024;
 
 /// Repeats an operation and checks that memory in use has not grown since a tenth of the
 /// repetitions, and anything else since the start.
-async fn check_drift(
+async fn check_leaks(
     setup: &Setup,
     times: usize,
     growth_kib_max: u64,
@@ -36,7 +36,7 @@ fn ten_thousand_calls_leave_nothing_behind() {
         let setup = Setup::open().await;
         let ways = setup.callees();
         // A leak of half a kilobyte per call would be more.
-        check_drift(&setup, 10_000, 4 * 1_024, async |n| {
+        check_leaks(&setup, 10_000, 4 * 1_024, async |n| {
             let call = ways[n % 2].1.call::<ByteBuf>("Stage/Echo", Bytes::new(b"x"));
             assert!(call.await.is_ok(), "call {n}");
         })
@@ -55,7 +55,7 @@ fn a_thousand_links_leave_nothing_behind() {
         // Room for one round of peers whose close was not received yet, each with a receive buffer
         // of quinn of 3 MiB; their number at the measurement is random. A leaked connection per
         // link would be more.
-        check_drift(&setup, 1_000 / WORKERS, WORKERS as u64 * 3 * 1_024, async |n| {
+        check_leaks(&setup, 1_000 / WORKERS, WORKERS as u64 * 3 * 1_024, async |n| {
             let workers: [_; WORKERS] =
                 std::array::from_fn(|_| spawn(open_and_close(at, credentials.clone())));
             for worker in workers {

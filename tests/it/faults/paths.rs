@@ -229,18 +229,20 @@ async fn check_roaming(every: Duration, lasts: Duration, limits: Limits, takes_n
     baseline.with_more_tasks(new_sockets).wait_until_restored(&node).await;
 }
 
-fn lively() -> Limits {
+fn frequent_heartbeat() -> Limits {
     Limits { heartbeat_every: Duration::from_millis(100), ..Limits::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_link_survive_an_agents_port_that_changes_every_half_second() {
-    check_roaming(Duration::from_millis(500), Duration::from_secs(6), lively(), false).await;
+    check_roaming(Duration::from_millis(500), Duration::from_secs(6), frequent_heartbeat(), false)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_link_survive_an_agent_that_takes_a_new_socket_while_its_port_changes() {
-    check_roaming(Duration::from_millis(500), Duration::from_secs(2), lively(), true).await;
+    check_roaming(Duration::from_millis(500), Duration::from_secs(2), frequent_heartbeat(), true)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Answers of an upstream: replies, its errors, and invalid ones.
 
-use super::upstream::{HttpUpstream, ServerAction, joined, json, noticed, reply};
+use super::upstream::{HttpUpstream, ServerAction, joined, json, process_socket_events, reply};
 use crate::world::check_status;
 use dialback::{Code, Outcome, Status};
 
@@ -155,7 +155,7 @@ async fn an_unsolicited_response_is_not_taken_as_the_reply_of_the_next_call() {
         let callee = upstream.callee();
         assert_eq!(callee.call::<u64>("HelloService/Hello", &1).await, Ok(1));
         if is_noticed {
-            noticed().await;
+            process_socket_events().await;
         }
         assert_eq!(callee.call::<u64>("HelloService/Hello", &2).await, Ok(2));
         assert_eq!(upstream.seen().last().map(|seen| seen.connection), Some(1));

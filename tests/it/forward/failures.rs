@@ -1,7 +1,7 @@
 //! Upstreams that are absent, disconnect or hang: the outcome of each failure, and that nothing is
 //! sent twice.
 
-use super::upstream::{HttpUpstream, ServerAction, joined, json, noticed, reply};
+use super::upstream::{HttpUpstream, ServerAction, joined, json, process_socket_events, reply};
 use crate::world::{Rng, check_status, seed, soon, spawn};
 use dialback::{Code, Forward, Outcome};
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn a_connection_closed_by_the_upstream_is_not_reused() {
     for round in 1..=3 {
         assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(1));
         upstream.until("it has closed", move |server_log| server_log.closed == round).await;
-        noticed().await;
+        process_socket_events().await;
     }
     let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1, 2]);

@@ -1,6 +1,8 @@
 //! Streams of replies from an upstream: their messages, their ends, and back-pressure.
 
-use super::upstream::{HttpUpstream, ServerAction, chunk, envelope, joined, noticed, stream_head};
+use super::upstream::{
+    HttpUpstream, ServerAction, chunk, envelope, joined, process_socket_events, stream_head,
+};
 use crate::world::{check_status, soon, until};
 use dialback::{Code, ForwardFormat, Inbound, Outcome, Status};
 use serde_json::{Value, json};
@@ -52,7 +54,7 @@ async fn the_connection_of_an_ended_stream_is_reused() {
     for _ in 0..3 {
         let call = callee.server_stream("HelloService/Count", &());
         assert_eq!(taken(&mut call.await.expect("a stream")).await, (vec![json!(1)], None));
-        noticed().await;
+        process_socket_events().await;
     }
     assert!(upstream.seen().iter().all(|seen| seen.connection == 0), "{:#?}", upstream.seen());
 }

@@ -259,7 +259,7 @@ pub(super) fn envelope(flags: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// Makes sure that this runtime has processed all socket events up to now: a byte passes through it
 /// after them.
-pub(super) async fn noticed() {
+pub(super) async fn process_socket_events() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut one = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it");
     let (mut other, _) = listener.accept().await.expect("a connection");

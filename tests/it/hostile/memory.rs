@@ -8,13 +8,13 @@ use crate::raw_peer::{
 use dialback::{Agent, Code, Limits, Node, NodePolicy, Outcome, StreamCode};
 
 /// With 800,000 bytes a share is 200,000: one message of the largest size.
-fn scarce(memory_max: usize) -> Limits {
+fn small_memory(memory_max: usize) -> Limits {
     Limits { memory_max: Some(memory_max), ..limits() }
 }
 
 async fn node(issuer: &Issuer, memory_max: usize) -> Node {
     let node = Node::builder(issuer.credentials("node/edge-1")).listen("127.0.0.1:0");
-    let node = node.policy(NodePolicy::allow_all()).limits(scarce(memory_max));
+    let node = node.policy(NodePolicy::allow_all()).limits(small_memory(memory_max));
     node.serve(Ledger::default().service()).start().await.expect("a node")
 }
 
@@ -81,7 +81,7 @@ async fn an_agent_accounts_memory_to_the_caller_that_the_node_names() {
     let issuer = Issuer::new();
     let listener = RawListener::bind(&issuer.credentials("node/raw"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse")).node(listener.address());
-    let agent = agent.limits(scarce(800_000)).serve(Ledger::default().service()).start();
+    let agent = agent.limits(small_memory(800_000)).serve(Ledger::default().service()).start();
     let agent = agent.expect("an agent");
     let link = listener.accept().await;
     let mut control = link.accept().await;

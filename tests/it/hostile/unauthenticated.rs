@@ -316,10 +316,10 @@ impl Staller {
 const BEGUN: usize = 60;
 
 /// Without validation.
-const UNPROVEN: usize = HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX;
+const UNVALIDATED: usize = HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX;
 
 /// A node, and one address that stalls many handshakes there.
-async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
+async fn check_address_limit(proves: bool, taken_up: usize, address: [u8; 4]) {
     let (world, stage) = (World::new(), Stage::default());
     let node = world.node().start().await.expect("a node");
     let at = node.local_addr();
@@ -328,7 +328,7 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
     staller.begin(BEGUN as u64);
     until("the address is at its limit and must validate for the rest", || {
         staller.read(proves);
-        (staller.taken_up.len(), staller.asked_to_prove) == (taken_up, BEGUN - UNPROVEN)
+        (staller.taken_up.len(), staller.asked_to_prove) == (taken_up, BEGUN - UNVALIDATED)
     })
     .await;
     // Another address is accepted, and sooner than the five seconds of a handshake; earlier packets
@@ -347,12 +347,12 @@ async fn check_share(proves: bool, taken_up: usize, address: [u8; 4]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unvalidated_address_gets_half_of_its_limit_and_delays_no_other() {
-    check_share(false, UNPROVEN, [127, 8, 0, 2]).await;
+    check_address_limit(false, UNVALIDATED, [127, 8, 0, 2]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validated_address_gets_its_whole_limit_and_delays_no_other() {
-    check_share(true, BEGUN, [127, 8, 0, 3]).await;
+    check_address_limit(true, BEGUN, [127, 8, 0, 3]).await;
 }
 
 /// Stalls this many handshakes a second, of each address in turn, until it is stopped. Counts the

@@ -17,7 +17,7 @@ async fn a_json_body_is_answered_with_the_bare_reply() {
     let reply = setup.post(HELLO, "\"é \\u0041\"").await;
     assert_eq!((reply.status, reply.text(), reply.outcome()), (200, "\"é A\"", "ok"));
     assert_eq!(reply.header("content-type"), Some("application/json"));
-    reply.expect_usual();
+    reply.expect_common_headers();
     assert_eq!(setup.stage.runs("é A"), 1);
     // Any agent that hosts it may answer.
     let reply = setup.post("/v1/services/Stage/Note", "\"any\"").await;
@@ -299,7 +299,7 @@ async fn pages_show_each_caller_only_what_it_may_call() {
         let token = format!("Bearer {identity}");
         let reply = Http::once(setup.at(), "GET", path, &[("authorization", &token)], b"").await;
         assert_eq!((reply.status, reply.outcome()), (200, "ok"), "{reply:?}");
-        reply.expect_usual();
+        reply.expect_common_headers();
         reply.json()
     };
     assert_eq!(page("/v1/agents", "ops").await["agents"][0]["name"], "warehouse");

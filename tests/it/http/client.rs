@@ -37,7 +37,7 @@ impl HttpReply {
     pub(crate) fn expect_error(&self, status: u16, code: &str, outcome: &str) -> String {
         assert_eq!((self.status, self.outcome()), (status, outcome), "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
-        self.expect_usual();
+        self.expect_common_headers();
         let error = self.json();
         assert_eq!(error["code"], code, "{error}");
         error["message"].as_str().expect("a message").to_owned()
@@ -45,7 +45,7 @@ impl HttpReply {
 
     /// It has the headers of every answer.
     #[track_caller]
-    pub(crate) fn expect_usual(&self) {
+    pub(crate) fn expect_common_headers(&self) {
         let call_id = self.header("dialback-call-id").expect("a call id");
         assert!(call_id.len() == 32 && call_id.bytes().all(|b| b.is_ascii_hexdigit()), "{call_id}");
         assert_eq!(self.header("cache-control"), Some("no-store"));

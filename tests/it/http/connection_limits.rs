@@ -84,11 +84,11 @@ async fn call_from(setup: &GatewaySetup, ip: [u8; 4]) -> Option<u16> {
 async fn at_the_limit_of_an_address_its_oldest_silent_connection_is_evicted() {
     let _turn = take_turn().await;
     // On an overloaded machine the silent ones were closed for their silence.
-    soon("it is detected in time", async { while !the_oldest_makes_room().await {} }).await;
+    soon("it is detected in time", async { while !check_oldest_is_evicted().await {} }).await;
 }
 
 /// False if it took so long that connections were closed for their silence.
-async fn the_oldest_makes_room() -> bool {
+async fn check_oldest_is_evicted() -> bool {
     let setup = GatewaySetup::anonymous().await;
     let began = Instant::now();
     let mut elsewhere = from(&setup, [127, 0, 1, 1]).await;

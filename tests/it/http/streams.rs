@@ -43,7 +43,7 @@ async fn envelopes_carry_every_message_and_the_last_one_the_outcome() {
         (200, Some("application/connect+json"))
     );
     assert_eq!(reply.header("dialback-metadata-unit"), Some("tick"));
-    reply.expect_usual();
+    reply.expect_common_headers();
     let all = opened(&reply.body);
     let messages: Vec<_> =
         all[..3].iter().map(|(flags, message)| (*flags, message.as_slice())).collect();

@@ -145,9 +145,9 @@ async fn resets_of_open_connections_do_not_count_as_call_resets() {
 }
 
 /// The program's own end of a connection, which sends this many bytes in one chunk.
-struct Says(usize);
+struct Sender(usize);
 
-impl Handler for Says {
+impl Handler for Sender {
     async fn call(&self, _: Request) -> Result<Reply, Status> {
         let (sender, messages) = Messages::channel(4);
         for piece in [vec![], vec![7; self.0], vec![]] {
@@ -162,7 +162,7 @@ impl Handler for Says {
 async fn a_chunk_of_64_kib_passes_and_one_byte_more_does_not() {
     let setup = ForwardSetup::open().await;
     let own =
-        |name: &str, bytes| Service::new("tcp").raw_method_of(CallKind::Tcp, name, Says(bytes));
+        |name: &str, bytes| Service::new("tcp").raw_method_of(CallKind::Tcp, name, Sender(bytes));
     let agent = setup.world.agent("own", setup.node.local_addr());
     let agent = agent.serve(own("fits", 64 << 10)).serve(own("exceeds", (64 << 10) + 1));
     let _agent = attached(agent).await;

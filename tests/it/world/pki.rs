@@ -59,7 +59,7 @@ impl Pki {
     }
 
     /// A certificate of another CA of this name, which has signed nothing here.
-    pub(crate) fn stray(&self, name: &str, until: SystemTime) -> String {
+    pub(crate) fn unrelated(&self, name: &str, until: SystemTime) -> String {
         let key = KeyPair::generate().expect("a key");
         self.signed(name, &key, SystemTime::now() - 9 * DAY, until)
     }
