@@ -14,7 +14,7 @@ dialback::contract! {
     pub service Shop {
         fn list_all() -> Vec<String>;
         fn greet(name: String) -> String;
-        fn set_aside(name: String, count: u32) -> (String, u32);
+        fn put_aside(name: String, count: u32) -> (String, u32);
     }
 }
 
@@ -29,7 +29,7 @@ impl Shop for Corner {
         Ok(format!("{} says hello to {name}", ctx.caller()))
     }
 
-    async fn set_aside(&self, name: String, n: u32, _: &Context) -> Result<(String, u32), Status> {
+    async fn put_aside(&self, name: String, n: u32, _: &Context) -> Result<(String, u32), Status> {
         Ok((name, n))
     }
 }
@@ -52,7 +52,7 @@ async fn a_contract_is_called_by_type_and_by_name_in_both_spellings() {
             shop.greet("you".into()).await,
             Ok(format!("{expected_caller} says hello to you"))
         );
-        assert_eq!(shop.set_aside("tea".into(), 2).await, Ok(("tea".into(), 2)));
+        assert_eq!(shop.put_aside("tea".into(), 2).await, Ok(("tea".into(), 2)));
         for method in ["Shop/PutAside", "Shop.PutAside"] {
             let aside: (String, u32) = callee.call(method, &("tea", 3)).await.expect("an answer");
             assert_eq!(aside, ("tea".into(), 3));

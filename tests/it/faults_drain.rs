@@ -662,7 +662,7 @@ async fn a_caller_that_renews_closes_its_old_link_after_the_last_reply_with_a_re
     assert!(old.is_open() && !before.is_finished(), "the reply was not awaited");
     answer(&mut taken, "by the old link").await;
     assert_eq!(soon("the old call ends", before).await.as_deref(), Ok("by the old link"));
-    let why = "another link has replaced it";
+    let why = "another link has taken its place";
     assert_eq!(old.closed().await, (CloseCode::Goodbye.number(), why.into()));
     assert!(new.is_open());
 }
