@@ -1,23 +1,22 @@
-//! What a party may be given while it runs, as one whole: it was checked before, and comes into
-//! force at once or not at all.
+//! Configuration that a running node or agent can be given. It is checked first and then applied as
+//! a whole or not at all.
 
 use crate::{limits::Limits, tls::Credentials};
 use std::fmt;
 
-/// Another set of what a running node or agent goes by. `P` is its policy. What is `None` stays as
-/// it is.
+/// Update of the configuration of a running node or agent. `P` is its policy. Fields that are
+/// `None` stay as they are.
 ///
-/// Calls that are in flight go on under what they began with. New bounds hold for links that are
-/// made from then on.
+/// Calls in flight continue under the configuration that they began with. New limits apply to links
+/// that are made from then on.
 #[derive(Debug, Clone)]
 pub struct ConfigUpdate<P> {
-    /// The certificate to show and whom to believe: the same party's, with the same role, name and
-    /// trust domain. After it every link is judged again, and closed if a handshake would now
-    /// refuse it.
+    /// Certificate, key and trusted CAs, for the same role, name and trust domain. Every link is
+    /// verified against them, and closed if a handshake would now refuse it.
     pub credentials: Option<Credentials>,
-    /// Who may call what.
+    /// Rules of who may call what.
     pub policy: Option<P>,
-    /// The bounds.
+    /// Limits.
     pub limits: Option<Limits>,
 }
 
@@ -27,17 +26,17 @@ impl<P> Default for ConfigUpdate<P> {
     }
 }
 
-/// What is other than before, for the log.
+/// Parts of the configuration that an update changes, for the log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Changed {
     pub(crate) certificate: bool,
     pub(crate) trust: bool,
     pub(crate) rules: bool,
-    pub(crate) bounds: bool,
+    pub(crate) limits: bool,
 }
 
 impl Changed {
-    /// Begins with what is other between two credentials.
+    /// Compares two credentials.
     pub(crate) fn between(before: &Credentials, next: Option<&Credentials>) -> Self {
         let Some(next) = next else { return Self::default() };
         Self {
@@ -54,7 +53,7 @@ impl fmt::Display for Changed {
             (self.certificate, "the certificate"),
             (self.trust, "CAs or revocation lists"),
             (self.rules, "rules"),
-            (self.bounds, "limits"),
+            (self.limits, "limits"),
         ];
         let words: Vec<&str> = all.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
         f.write_str(if words.is_empty() { "nothing" } else { "" })?;
@@ -62,11 +61,11 @@ impl fmt::Display for Changed {
     }
 }
 
-/// What came of it.
+/// Result of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
-    /// Counts the generations of this process; what it started with was the first.
+    /// Version of the configuration in this process. The one that it started with is 1.
     pub generation: u64,
-    /// Links that were closed, with REVOKED, EXPIRED or TRUST_CHANGED.
+    /// Number of links that were closed, with REVOKED, EXPIRED or TRUST_CHANGED.
     pub closed: usize,
 }

@@ -2,11 +2,11 @@
 
 use std::{fs, io, path::Path};
 
-/// Renames a file and syncs the directory that holds the new name, because a rename alone may be
-/// lost with the power (fsync(2)).
+/// Renames a file and syncs the directory of the new name. A rename without the sync may be lost in
+/// a power failure (fsync(2)).
 ///
 /// # Errors
-/// What the system says. The file may have its new name already when only the sync has failed.
+/// The error of the system. If only the sync failed, the file already has its new name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_dir(
@@ -23,7 +23,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Other systems open no directory as a file.
+/// Other systems do not open directories as files.
 #[cfg(not(unix))]
 fn sync_dir(_dir: &Path) -> io::Result<()> {
     Ok(())

@@ -1,8 +1,7 @@
 //! A bounded queue that is fair between blocks of addresses: networks take turns, in each network
-//! its sites, in each site its hosts. So many addresses in one block do not multiply a share. Of
-//! one host the newest item comes first: a waiter has a limited time, and in a crowd that is larger
-//! than can be served in it, the oldest would be served when they are about to give up, and all
-//! work would be in vain.
+//! its sites, in each site its hosts. Many addresses in one block do not multiply its share. Of one
+//! host the newest item is served first: items time out, and in a crowd that is too large to be
+//! served in time the oldest ones would be served just before they are given up.
 
 use crate::prefixes::Prefix;
 use std::{
@@ -10,32 +9,32 @@ use std::{
     net::IpAddr,
 };
 
-/// Holds items by the address that they came from.
+/// Items by source address.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     most: usize,
     /// The networks.
-    root: Block<T>,
+    root: QueueBlock<T>,
 }
 
-/// What waits in one block.
+/// Items of one block.
 #[derive(Debug)]
-struct Block<T> {
+struct QueueBlock<T> {
     count: usize,
-    /// The narrower blocks in it, in the order of their turns. None is empty.
+    /// Its narrower blocks, in the order of their turns. None is empty.
     turns: VecDeque<Prefix>,
     inner: HashMap<Prefix, Self>,
-    /// Of the narrowest blocks only.
+    /// Only in the narrowest blocks.
     items: VecDeque<T>,
 }
 
-impl<T> Default for Block<T> {
+impl<T> Default for QueueBlock<T> {
     fn default() -> Self {
         Self { count: 0, turns: VecDeque::new(), inner: HashMap::new(), items: VecDeque::new() }
     }
 }
 
-/// The blocks of an address, the widest first.
+/// Blocks of an address, the widest first.
 fn path(address: IpAddr) -> Vec<Prefix> {
     let mut path: Vec<_> = Prefix::all_of(address).collect();
     path.reverse();
@@ -43,42 +42,42 @@ fn path(address: IpAddr) -> Vec<Prefix> {
 }
 
 impl<T> FairQueue<T> {
-    /// Holds at most so many.
+    /// A queue for at most `most` items.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, root: Block::default() }
+        Self { most, root: QueueBlock::default() }
     }
 
-    /// How many wait.
+    /// Number of items.
     #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.root.count
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     pub(crate) const fn is_empty(&self) -> bool {
         self.root.count == 0
     }
 
-    /// Adds an item. Where the queue is full, the oldest item of the block of which most wait gives
-    /// way, and is returned. Costs a look at every network then.
+    /// Adds an item. A full queue evicts and returns the oldest item of the block with the most
+    /// items, which costs one look at every network.
     pub(crate) fn push(&mut self, address: IpAddr, item: T) -> Option<T> {
         self.root.push(&path(address), item);
         if self.root.count > self.most { self.root.shed() } else { None }
     }
 
-    /// Takes the item whose turn it is, among the blocks of which this says that they may.
-    pub(crate) fn pop(&mut self, mut may: impl FnMut(Prefix) -> bool) -> Option<T> {
-        self.root.pop(&mut may)
+    /// Takes the item whose turn it is, skipping blocks that are not allowed.
+    pub(crate) fn pop(&mut self, mut is_allowed: impl FnMut(Prefix) -> bool) -> Option<T> {
+        self.root.pop(&mut is_allowed)
     }
 
-    /// Removes the items of which this says so.
-    pub(crate) fn remove_if(&mut self, mut is_over: impl FnMut(&T) -> bool) -> Vec<T> {
+    /// Removes the items for which `is_expired` is true.
+    pub(crate) fn remove_if(&mut self, mut is_expired: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
-        self.root.remove_if(&mut is_over, &mut removed);
+        self.root.remove_if(&mut is_expired, &mut removed);
         removed
     }
 
-    /// The hosts of which some wait, each with its wider blocks, the widest first.
+    /// Hosts that have items, each as its path of blocks, the widest first.
     pub(crate) fn hosts(&self) -> Vec<Vec<Prefix>> {
         let mut hosts = Vec::new();
         self.root.hosts(&mut Vec::new(), &mut hosts);
@@ -86,7 +85,7 @@ impl<T> FairQueue<T> {
     }
 }
 
-impl<T> Block<T> {
+impl<T> QueueBlock<T> {
     fn push(&mut self, path: &[Prefix], item: T) {
         self.count += 1;
         let Some((first, rest)) = path.split_first() else { return self.items.push_back(item) };
@@ -98,13 +97,13 @@ impl<T> Block<T> {
         inner.push(rest, item);
     }
 
-    fn pop(&mut self, may: &mut impl FnMut(Prefix) -> bool) -> Option<T> {
+    fn pop(&mut self, is_allowed: &mut impl FnMut(Prefix) -> bool) -> Option<T> {
         let item = match self.turns.is_empty() {
             true => self.items.pop_back(),
             false => (0..self.turns.len()).find_map(|_| {
                 let block = self.turns.pop_front()?;
                 let inner = self.inner.get_mut(&block)?;
-                let item = if may(block) { inner.pop(may) } else { None };
+                let item = if is_allowed(block) { inner.pop(is_allowed) } else { None };
                 if inner.count > 0 {
                     self.turns.push_back(block);
                 } else {
@@ -117,7 +116,7 @@ impl<T> Block<T> {
         item
     }
 
-    /// Takes the oldest item of the inner block that has most.
+    /// Takes the oldest item of the inner block with the most items.
     fn shed(&mut self) -> Option<T> {
         let fullest = self.turns.iter().copied().max_by_key(|block| self.inner[block].count);
         let item = match fullest {
@@ -137,12 +136,12 @@ impl<T> Block<T> {
         self.turns.retain(|block| self.inner.contains_key(block));
     }
 
-    fn remove_if(&mut self, is_over: &mut impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
+    fn remove_if(&mut self, is_expired: &mut impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
         for inner in self.inner.values_mut() {
-            inner.remove_if(is_over, removed);
+            inner.remove_if(is_expired, removed);
         }
         for item in std::mem::take(&mut self.items) {
-            if is_over(&item) {
+            if is_expired(&item) {
                 removed.push(item);
             } else {
                 self.items.push_back(item);
@@ -172,7 +171,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// A queue in which each of these waits, under its own name.
+    /// A queue with one item per address, named after it.
     fn queue(most: usize, addresses: &[&'static str]) -> FairQueue<&'static str> {
         let mut queue = FairQueue::new(most);
         for address in addresses {
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_host_the_newest_is_served_first() {
+    fn the_newest_item_of_a_host_is_served_first() {
         let mut queue = FairQueue::new(3);
         for n in 0..3 {
             assert_eq!(queue.push(ip("192.0.2.1"), n), None);
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_may_not_is_passed_over_and_keeps_what_it_has() {
+    fn a_block_that_is_not_allowed_is_skipped_and_keeps_its_items() {
         let mut queue = queue(100, &["192.0.2.1", "192.0.2.2", "198.51.100.1"]);
         let not = |block: &'static str| move |prefix: Prefix| prefix.to_string() != block;
         assert_eq!(queue.pop(not("192.0.2.0/24")), Some("198.51.100.1"));
@@ -238,12 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_the_oldest_of_the_block_of_which_most_wait() {
+    fn a_full_queue_evicts_the_oldest_of_the_fullest_block() {
         let mut queue =
             queue(4, &["192.0.2.1", "2001:db8::1", "2001:db8:0:1::1", "2001:db8:0:1::2"]);
-        // Three wait of the /48, two of them in one /64.
+        // The /48 has three items, two of them in one /64.
         assert_eq!(queue.push(ip("198.51.100.1"), "198.51.100.1"), Some("2001:db8:0:1::1"));
-        // One that is in the fullest block drops an older one of the same.
+        // An item of the fullest block evicts an older one of the same block.
         let mut crowd = self::queue(2, &["192.0.2.1", "192.0.2.1"]);
         assert_eq!(crowd.push(ip("192.0.2.1"), "newest"), Some("192.0.2.1"));
         assert_eq!(all(&mut crowd), ["newest", "192.0.2.1"]);
@@ -251,11 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_removed_and_leaves_no_block_behind() {
+    fn removed_items_leave_no_empty_block() {
         let mut queue = queue(100, &["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
-        let mut over = queue.remove_if(|item| item.starts_with("192"));
-        over.sort_unstable();
-        assert_eq!(over, ["192.0.2.1", "192.0.2.2"]);
+        let mut expired = queue.remove_if(|item| item.starts_with("192"));
+        expired.sort_unstable();
+        assert_eq!(expired, ["192.0.2.1", "192.0.2.2"]);
         assert_eq!((queue.len(), queue.hosts().len()), (1, 1));
         assert_eq!(queue.hosts()[0].len(), 3);
         assert_eq!(all(&mut queue), ["2001:db8::1"]);

@@ -1,5 +1,4 @@
-//! Files that are whole or not there: written beside their place, then moved into it. And who may
-//! get at a file.
+//! Files that are replaced in one step, as a temporary file that is renamed, and their permissions.
 
 use crate::{durable, tls};
 use std::{
@@ -8,52 +7,53 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who may read a file.
+/// Users who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
     not(all(feature = "certs", feature = "gateway")),
     expect(dead_code, reason = "certificates and tokens are written for audiences of their own")
 )]
 pub(crate) enum Audience {
-    /// Its owner: 0600 from its first byte on.
+    /// The owner: mode 0600 from the first byte on.
     Owner,
-    /// Everybody, as the umask has it.
+    /// All users, subject to the umask.
     All,
-    /// Whoever could read the file that it replaces, with the same owner; its owner alone if there
-    /// was none.
+    /// The users who could read the replaced file, with the same owner; only the owner if there was
+    /// none.
     AsBefore,
-    /// The same for a private key, without what lets others read it or the group write it.
+    /// The same for a private key, without read access for others and write access for the group.
     KeyAsBefore,
 }
 
-/// Replaces a file as one step: a reader sees the old one or the new one, whole.
+/// Replaces a file in one step: a reader sees the complete old one or the complete new one.
 pub(crate) fn replace(path: &Path, text: &str, audience: Audience) -> io::Result<()> {
     replace_as(path, text, audience, path)
 }
 
-/// The same for a file that is going to replace another later: `AsBefore` then means as that one.
+/// As [`replace`], for a file that will later replace `model`, from which `AsBefore` takes owner
+/// and mode.
 pub(crate) fn replace_as(
     path: &Path,
     text: &str,
     audience: Audience,
     model: &Path,
 ) -> io::Result<()> {
-    let beside = name_beside(path);
-    let written = write_new(&beside, text, audience)
+    let temporary = temporary_name(path);
+    let written = write_new(&temporary, text, audience)
         .and_then(|file| match audience {
-            Audience::AsBefore => made_alike(&file, model, 0o7777),
-            Audience::KeyAsBefore => made_alike(&file, model, !0o027),
+            Audience::AsBefore => copy_owner_and_mode(&file, model, 0o7777),
+            Audience::KeyAsBefore => copy_owner_and_mode(&file, model, !0o027),
             Audience::Owner | Audience::All => Ok(()),
         })
-        .and_then(|()| durable::rename(&beside, path));
+        .and_then(|()| durable::rename(&temporary, path));
     if written.is_err() {
-        // The first fault is the one to tell; a temporary file may stay behind.
-        drop(fs::remove_file(&beside));
+        // The first error is returned; a temporary file may be left.
+        drop(fs::remove_file(&temporary));
     }
     written
 }
 
-fn name_beside(path: &Path) -> PathBuf {
+fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mark = u64::from_be_bytes(tls::random_bytes());
     path.with_file_name(format!(".{name}.{mark:016x}.tmp"))
@@ -75,10 +75,10 @@ fn write_new(path: &Path, text: &str, audience: Audience) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives a new file the owner and the mode of the one that it is going to replace: a party that
-/// runs as another user goes on reading it.
+/// Gives a new file the owner and mode of the file that it replaces, so that a process of another
+/// user can still read it.
 #[cfg(unix)]
-fn made_alike(file: &File, path: &Path, mask: u32) -> io::Result<()> {
+fn copy_owner_and_mode(file: &File, path: &Path, mask: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let old = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -88,25 +88,26 @@ fn made_alike(file: &File, path: &Path, mask: u32) -> io::Result<()> {
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         fchown(file, Some(old.uid()), Some(old.gid()))?;
     }
-    // After the owner: a change of that may take bits away.
+    // After the owner, because changing the owner may clear mode bits.
     file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & mask))
 }
 
 #[cfg(not(unix))]
-fn made_alike(_: &File, _: &Path, _: u32) -> io::Result<()> {
+fn copy_owner_and_mode(_: &File, _: &Path, _: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the directory if need be, and holds it until the guard is dropped, so that of two commands
-/// that run at once one waits for the other.
-pub(crate) fn hold_dir(dir: &Path) -> io::Result<Option<File>> {
+/// Creates a directory if it is missing, and locks it until the guard is dropped, so that of two
+/// commands at once one waits for the other.
+pub(crate) fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(dir)?;
-    // Some systems open no directories and some file systems lock nothing: then nobody is held up.
+    // Some systems do not open directories and some file systems have no locks: then nothing is
+    // locked.
     let held = File::open(dir).and_then(|opened| opened.lock().map(|()| opened));
     Ok(held.ok())
 }
 
-/// The directory of a file: `.` for a bare name.
+/// Directory of a file: `.` for a bare name.
 pub(crate) fn dir_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_is_whole_and_nothing_stays_beside_it() {
+    fn a_replaced_file_is_complete_and_no_temporary_file_is_left() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.pem");
         replace(&path, "one", Audience::All).expect("written");
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_replaced_leaves_nothing_beside_it() {
+    fn a_failed_replacement_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("taken");
         fs::create_dir(&path).expect("made");
@@ -136,7 +137,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_key_is_its_owners_alone_and_another_file_as_open_as_it_was() {
+    fn a_replaced_file_keeps_its_mode_and_a_key_stays_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.key");

@@ -1,16 +1,16 @@
-//! Which handshakes may go on, of a node and of an enroller: how many at once in all and of each
-//! block of addresses, and how many a second of one address. Who is over a bound and has not proved
-//! its address is asked to; who has proved it waits for its turn.
+//! Limits handshakes on a node or an enroller: how many are in progress in all and per block of
+//! addresses, and how many one address may begin per second. A client over a limit must validate
+//! its address; once it has, it waits in a fair queue.
 
 use crate::{
     fair_queue::FairQueue,
     limits::{
         COUNTED_ADDRESSES_MAX, HANDSHAKE_CHECK_EVERY, HANDSHAKE_GRACE, HANDSHAKE_TURN_WAIT_MAX,
-        HANDSHAKES_UNPROVEN_MAX, HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX,
+        HANDSHAKES_UNVALIDATED_MAX, HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX,
         IGNORED_HANDSHAKES_LOG_EVERY,
     },
     prefixes::{Prefix, PrefixCounts, PrefixLimits, Width},
-    rate_limit::{Buckets, LogLimiter, Pace},
+    rate_limit::{LogLimiter, RateLimit, TokenBuckets},
 };
 use std::{
     cmp::Reverse,
@@ -25,37 +25,37 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The first packet of somebody who wants a connection.
+/// The first packet of a client that wants a connection.
 pub(crate) trait Incoming {
-    /// Where it came from, as far as that is known.
+    /// Source address of the packet. It may be spoofed unless [`Incoming::is_validated`].
     fn remote_address(&self) -> SocketAddr;
 
-    /// Whether the address has proved that it receives what is sent to it.
+    /// Whether the client has shown that it receives packets at this address.
     fn is_validated(&self) -> bool;
 
-    /// Asks the address to prove itself. Costs one packet and no memory.
+    /// Sends a Retry, so that the client validates its address. Costs one packet and no memory.
     fn retry(self);
 
-    /// Drops it without an answer: QUIC asks again by itself.
+    /// Drops the packet without an answer. QUIC sends it again.
     fn ignore(self);
 }
 
-/// Where first packets come from.
+/// A source of first packets.
 pub(crate) trait Accept {
-    /// What comes.
+    /// A first packet.
     type Incoming: Incoming;
 
-    /// The next one; `None` once there are no more. May be dropped and called again.
+    /// Waits for the next one; `None` once there are no more. Cancel safe.
     fn accept(&self) -> impl Future<Output = Option<Self::Incoming>> + Send;
 
-    /// Hears that so many were ignored, the last of this address.
+    /// Reports that `count` packets were ignored, the last of them from `last`.
     fn ignored(&self, last: SocketAddr, count: u64);
 }
 
-/// Why a handshake was given up whose permit was revoked.
-pub(crate) const REVOKED: &str = "the handshake took long, and others waited";
+/// Reason of a handshake whose permit was revoked.
+pub(crate) const REVOKED: &str = "the handshake took too long while others waited";
 
-/// How many handshakes may be in progress at once.
+/// Limits on the handshakes in progress at once.
 #[derive(Debug, Clone, Copy)]
 struct AtOnce {
     all: usize,
@@ -63,62 +63,63 @@ struct AtOnce {
 }
 
 impl AtOnce {
-    /// One address may have a quarter, and one network half, so that it takes many networks to hold
-    /// all.
+    /// Gives one address a quarter and one network half, so that it takes many networks to use all.
     const fn of(all: usize) -> Self {
         let blocks = PrefixLimits { host: all / 4, site: all * 3 / 8, network: all / 2 };
         Self { all, blocks }
     }
 }
 
-/// Lets handshakes begin, one after the other.
+/// Admits handshakes, one after the other.
 pub(crate) struct HandshakeLimiter<I> {
-    begun: Buckets<Prefix>,
-    waiting: FairQueue<Waiting<I>>,
+    buckets: TokenBuckets<Prefix>,
+    waiting: FairQueue<QueuedHandshake<I>>,
     in_progress: Arc<InProgress>,
-    /// So that a flood of packets is no flood of lines.
-    said: LogLimiter,
+    /// Keeps a flood of packets from flooding the log.
+    log_limiter: LogLimiter,
 }
 
-/// One that has proved its address and waits for its turn.
-struct Waiting<I> {
+/// A handshake from a validated address that waits.
+struct QueuedHandshake<I> {
     address: SocketAddr,
     since: Instant,
     incoming: I,
 }
 
-impl<I> Waiting<I> {
-    fn is_over(&self, now: Instant) -> bool {
+impl<I> QueuedHandshake<I> {
+    fn is_expired(&self, now: Instant) -> bool {
         now >= self.since + HANDSHAKE_TURN_WAIT_MAX
     }
 }
 
 impl<I: Incoming> HandshakeLimiter<I> {
-    /// So many at once, and each address at this pace.
-    pub(crate) fn new(at_once: usize, pace: Pace) -> Self {
+    /// A limiter for `at_once` handshakes in progress; one address begins them at most at this
+    /// rate.
+    pub(crate) fn new(at_once: usize, rate: RateLimit) -> Self {
         Self {
-            begun: Buckets::new(pace, COUNTED_ADDRESSES_MAX),
+            buckets: TokenBuckets::new(rate, COUNTED_ADDRESSES_MAX),
             waiting: FairQueue::new(HANDSHAKES_WAITING_MAX),
             in_progress: Arc::new(InProgress::new(AtOnce::of(at_once))),
-            said: LogLimiter::new(Pace::new(1, IGNORED_HANDSHAKES_LOG_EVERY)),
+            log_limiter: LogLimiter::new(RateLimit::new(1, IGNORED_HANDSHAKES_LOG_EVERY)),
         }
     }
 
-    /// Each address at another pace from now on.
-    pub(crate) fn set_pace(&mut self, pace: Pace) {
-        self.begun = Buckets::new(pace, COUNTED_ADDRESSES_MAX);
+    /// Replaces the rate per address. All buckets start full again.
+    pub(crate) fn set_rate(&mut self, rate: RateLimit) {
+        self.buckets = TokenBuckets::new(rate, COUNTED_ADDRESSES_MAX);
     }
 
-    /// The next handshake that may begin, and its permit; `None` once no more come.
+    /// Waits for the next handshake that may begin, and takes its permit. `None` once no more
+    /// arrive.
     pub(crate) async fn next<A: Accept<Incoming = I>>(
         &mut self,
         accept: &A,
     ) -> Option<(I, HandshakePermit)> {
         let in_progress = self.in_progress.clone();
         loop {
-            let mut over = Vec::new();
-            let next = self.begin(Instant::now(), &mut over);
-            self.ignore(over, accept);
+            let mut expired = Vec::new();
+            let next = self.begin(Instant::now(), &mut expired);
+            self.ignore(expired, accept);
             if next.is_some() {
                 return next;
             }
@@ -130,67 +131,77 @@ impl<I: Incoming> HandshakeLimiter<I> {
                 () = in_progress.returned.notified() => {}
                 () = sleep(HANDSHAKE_CHECK_EVERY), if !self.waiting.is_empty() => {
                     let now = Instant::now();
-                    let over = self.waiting.remove_if(|waiting| waiting.is_over(now));
-                    self.ignore(over, accept);
+                    let expired = self.waiting.remove_if(|waiting| waiting.is_expired(now));
+                    self.ignore(expired, accept);
                 }
             }
         }
     }
 
-    fn ignore<A: Accept>(&mut self, dropped: impl IntoIterator<Item = Waiting<I>>, accept: &A) {
-        for Waiting { address, incoming, .. } in dropped {
+    fn ignore<A: Accept>(
+        &mut self,
+        dropped: impl IntoIterator<Item = QueuedHandshake<I>>,
+        accept: &A,
+    ) {
+        for QueuedHandshake { address, incoming, .. } in dropped {
             incoming.ignore();
-            if let Some(before) = self.said.say(Instant::now()) {
+            if let Some(before) = self.log_limiter.admit(Instant::now()) {
                 accept.ignored(address, before.0 + 1);
             }
         }
     }
 
-    /// Puts one in the queue, or asks it to prove its address. Gives the one that had to leave the
-    /// queue for it.
-    fn take(&mut self, incoming: I, now: Instant) -> Option<Waiting<I>> {
+    /// Queues a handshake or sends it a Retry. Returns the handshake that was evicted from a full
+    /// queue.
+    fn take(&mut self, incoming: I, now: Instant) -> Option<QueuedHandshake<I>> {
         let address = incoming.remote_address();
         if !incoming.is_validated() && self.require_address_validation(address.ip(), now) {
             incoming.retry();
             return None;
         }
-        self.waiting.push(address.ip(), Waiting { address, since: now, incoming })
+        self.waiting.push(address.ip(), QueuedHandshake { address, since: now, incoming })
     }
 
-    /// Whether this address has to prove itself first: else packets under made-up addresses could
-    /// hold the share of their owners.
+    /// Whether this client must validate its address first. Otherwise packets with spoofed
+    /// addresses could use up the share of the addresses' owners.
     fn require_address_validation(&mut self, address: IpAddr, now: Instant) -> bool {
-        let has_room = self.in_progress.held().has_room_for_unproven(address);
-        !has_room || !self.waiting.is_empty() || !may_begin(&mut self.begun, address, now, false)
+        let has_room = self.in_progress.active().has_room_for_unvalidated(address);
+        !has_room || !self.waiting.is_empty() || !may_begin(&mut self.buckets, address, now, false)
     }
 
-    /// The one whose turn it is, if it may begin now. Those whose time is over are left aside.
-    fn begin(&mut self, now: Instant, over: &mut Vec<Waiting<I>>) -> Option<(I, HandshakePermit)> {
-        let Self { begun, waiting, in_progress, .. } = self;
-        let mut held = in_progress.held();
+    /// Takes the next queued handshake if it may begin now. Handshakes that waited too long go to
+    /// `expired`.
+    fn begin(
+        &mut self,
+        now: Instant,
+        expired: &mut Vec<QueuedHandshake<I>>,
+    ) -> Option<(I, HandshakePermit)> {
+        let Self { buckets, waiting, in_progress, .. } = self;
+        let mut active = in_progress.active();
         while !waiting.is_empty() {
-            let next = match held.is_full() {
+            let next = match active.is_full() {
                 true => None,
                 false => waiting.pop(|block| {
-                    let is_in_pace = block.width() != Width::Host || begun.may(block, now, false);
-                    is_in_pace && !held.is_full_of(block)
+                    let is_within_rate =
+                        block.width() != Width::Host || buckets.allows(block, now, false);
+                    is_within_rate && !active.is_full_of(block)
                 }),
             };
             let Some(next) = next else {
                 let wanted = waiting.hosts().into_iter().filter(|blocks| {
-                    blocks.last().is_some_and(|host| begun.may(*host, now, false))
+                    blocks.last().is_some_and(|host| buckets.allows(*host, now, false))
                 });
-                match held.revoke_one(wanted, now) {
+                match active.revoke_one(wanted, now) {
                     true => continue,
                     false => return None,
                 }
             };
-            if next.is_over(now) {
-                over.push(next);
+            if next.is_expired(now) {
+                expired.push(next);
                 continue;
             }
-            may_begin(begun, next.address.ip(), now, true);
-            let (id, revoked) = held.add(next.address.ip(), now);
+            may_begin(buckets, next.address.ip(), now, true);
+            let (id, revoked) = active.add(next.address.ip(), now);
             let in_progress = in_progress.clone();
             return Some((next.incoming, HandshakePermit { in_progress, id, revoked }));
         }
@@ -198,31 +209,35 @@ impl<I: Incoming> HandshakeLimiter<I> {
     }
 }
 
-/// Whether the pace of an address lets it begin now; if so and it `counts`, it is one less that it
-/// may.
-fn may_begin(begun: &mut Buckets<Prefix>, address: IpAddr, now: Instant, counts: bool) -> bool {
-    Prefix::of(address, Width::Host).is_some_and(|host| begun.may(host, now, counts))
+/// Whether the rate of an address allows a handshake now. With `counts`, takes a token.
+fn may_begin(
+    buckets: &mut TokenBuckets<Prefix>,
+    address: IpAddr,
+    now: Instant,
+    counts: bool,
+) -> bool {
+    Prefix::of(address, Width::Host).is_some_and(|host| buckets.allows(host, now, counts))
 }
 
-/// What the holders of permits share with the limiter.
+/// State that permits share with the limiter.
 struct InProgress {
-    held: Mutex<Held>,
-    /// Told when a permit was returned.
+    active: Mutex<ActiveHandshakes>,
+    /// Notified when a permit was returned.
     returned: Notify,
 }
 
 impl InProgress {
     fn new(at_once: AtOnce) -> Self {
-        Self { held: Mutex::new(Held::new(at_once)), returned: Notify::new() }
+        Self { active: Mutex::new(ActiveHandshakes::new(at_once)), returned: Notify::new() }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, ActiveHandshakes> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The handshakes in progress.
-struct Held {
+struct ActiveHandshakes {
     at_once: AtOnce,
     counts: PrefixCounts,
     /// By age: the oldest has the smallest number.
@@ -233,12 +248,12 @@ struct Held {
 struct Handshake {
     address: IpAddr,
     since: Instant,
-    /// It has come so far that it gives way to no other.
+    /// Its permit cannot be revoked.
     is_settled: bool,
     revoked: CancellationToken,
 }
 
-impl Held {
+impl ActiveHandshakes {
     fn new(at_once: AtOnce) -> Self {
         let counts = PrefixCounts::new(at_once.blocks);
         Self { at_once, counts, all: BTreeMap::new(), next: 0 }
@@ -252,15 +267,16 @@ impl Held {
         self.counts.count(block) >= self.at_once.blocks.of(block.width())
     }
 
-    fn has_room_for_unproven(&self, address: IpAddr) -> bool {
+    fn has_room_for_unvalidated(&self, address: IpAddr) -> bool {
         let of_host = Prefix::of(address, Width::Host).map_or(0, |host| self.counts.count(host));
-        of_host < HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX && self.all.len() < HANDSHAKES_UNPROVEN_MAX
+        of_host < HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX
+            && self.all.len() < HANDSHAKES_UNVALIDATED_MAX
     }
 
     fn add(&mut self, address: IpAddr, since: Instant) -> (u64, CancellationToken) {
         let (id, revoked) = (self.next, CancellationToken::new());
         self.next += 1;
-        // There is room: its blocks were looked at under this lock.
+        // There is room: the caller checked its blocks under this lock.
         self.counts.add(address).ok();
         let handshake = Handshake { address, since, is_settled: false, revoked: revoked.clone() };
         self.all.insert(id, handshake);
@@ -273,8 +289,8 @@ impl Held {
         Some(removed)
     }
 
-    /// Revokes the permit of one handshake that has taken longer than the grace, for the sake of
-    /// the first of these hosts for which that helps. Says whether there was one.
+    /// Revokes the permit of one handshake that is older than [`HANDSHAKE_GRACE`], for the first of
+    /// these hosts that this helps. Returns whether it revoked one.
     fn revoke_one(&mut self, wanted: impl IntoIterator<Item = Vec<Prefix>>, now: Instant) -> bool {
         let is_slow = |handshake: &Handshake| {
             !handshake.is_settled && now >= handshake.since + HANDSHAKE_GRACE
@@ -287,7 +303,7 @@ impl Held {
         let victim = wanted.into_iter().find_map(|blocks| {
             match blocks.into_iter().find(|block| self.is_full_of(*block)) {
                 Some(full) => slow.iter().find(|(_, one)| full.contains(one.address)),
-                // The oldest of the network that has most.
+                // The oldest of the network that has the most.
                 None if is_full => slow.iter().max_by_key(|(id, one)| {
                     let network = Prefix::of(one.address, Width::Network);
                     (network.map(|network| self.counts.count(network)), Reverse(**id))
@@ -301,7 +317,7 @@ impl Held {
     }
 }
 
-/// The right to do one handshake. Returned when it is dropped, unless it was revoked before.
+/// Permits one handshake. Returned on drop unless it was revoked.
 pub(crate) struct HandshakePermit {
     in_progress: Arc<InProgress>,
     id: u64,
@@ -309,15 +325,15 @@ pub(crate) struct HandshakePermit {
 }
 
 impl HandshakePermit {
-    /// Ends when the handshake has to make way for another: it took long, and others waited.
+    /// Waits until the permit is revoked because the handshake took long and others waited.
     pub(crate) async fn revoked(&self) {
         self.revoked.cancelled().await;
     }
 
-    /// The handshake has come so far that it makes way for no other.
+    /// Makes the permit irrevocable.
     #[cfg(feature = "certs")]
     pub(crate) fn settle(&self) {
-        if let Some(handshake) = self.in_progress.held().all.get_mut(&self.id) {
+        if let Some(handshake) = self.in_progress.active().all.get_mut(&self.id) {
             handshake.is_settled = true;
         }
     }
@@ -325,7 +341,7 @@ impl HandshakePermit {
 
 impl Drop for HandshakePermit {
     fn drop(&mut self) {
-        let returned = self.in_progress.held().remove(self.id);
+        let returned = self.in_progress.active().remove(self.id);
         if returned.is_some() {
             self.in_progress.returned.notify_one();
         }
@@ -339,22 +355,22 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What became of first packets.
+    /// Results of first packets: address, and `retry` or `ignored`.
     type Fates = Arc<Mutex<Vec<(String, &'static str)>>>;
 
-    struct Packet {
+    struct FakeIncoming {
         address: SocketAddr,
         is_validated: bool,
         fates: Fates,
     }
 
-    impl Packet {
+    impl FakeIncoming {
         fn ends(self, fate: &'static str) {
-            self.fates.lock().expect("whole").push((self.address.ip().to_string(), fate));
+            self.fates.lock().expect("the lock").push((self.address.ip().to_string(), fate));
         }
     }
 
-    impl Incoming for Packet {
+    impl Incoming for FakeIncoming {
         fn remote_address(&self) -> SocketAddr {
             self.address
         }
@@ -372,40 +388,40 @@ mod tests {
         }
     }
 
-    /// A limiter, and the permits that it gave.
-    struct Door {
-        limiter: HandshakeLimiter<Packet>,
+    /// A limiter and the permits that it issued.
+    struct LimiterFixture {
+        limiter: HandshakeLimiter<FakeIncoming>,
         fates: Fates,
         permits: Vec<(String, HandshakePermit)>,
         now: Instant,
     }
 
-    impl Door {
+    impl LimiterFixture {
         fn new(at_once: usize, burst: u32) -> Self {
-            let pace = Pace::new(burst, SECOND / 100);
-            let limiter = HandshakeLimiter::new(at_once, pace);
+            let rate = RateLimit::new(burst, SECOND / 100);
+            let limiter = HandshakeLimiter::new(at_once, rate);
             Self { limiter, fates: Fates::default(), permits: vec![], now: Instant::now() }
         }
 
-        fn comes(&mut self, address: &str, is_validated: bool) {
+        fn arrives(&mut self, address: &str, is_validated: bool) {
             let address = SocketAddr::new(address.parse().expect("an address"), 1);
-            let packet = Packet { address, is_validated, fates: self.fates.clone() };
+            let packet = FakeIncoming { address, is_validated, fates: self.fates.clone() };
             if let Some(dropped) = self.limiter.take(packet, self.now) {
                 dropped.incoming.ignore();
             }
             self.begin();
         }
 
-        fn proven(&mut self, address: &str, count: usize) {
-            (0..count).for_each(|_| self.comes(address, true));
+        fn validated(&mut self, address: &str, count: usize) {
+            (0..count).for_each(|_| self.arrives(address, true));
         }
 
         fn begin(&mut self) {
-            let mut over = Vec::new();
-            while let Some((packet, permit)) = self.limiter.begin(self.now, &mut over) {
+            let mut expired = Vec::new();
+            while let Some((packet, permit)) = self.limiter.begin(self.now, &mut expired) {
                 self.permits.push((packet.address.ip().to_string(), permit));
             }
-            over.into_iter().for_each(|waiting| waiting.incoming.ignore());
+            expired.into_iter().for_each(|waiting| waiting.incoming.ignore());
         }
 
         fn after(&mut self, time: Duration) {
@@ -413,7 +429,7 @@ mod tests {
             self.begin();
         }
 
-        /// The handshakes in progress of addresses that begin so, without those whose permit was
+        /// Handshakes in progress from addresses with this prefix, without those whose permit was
         /// revoked.
         fn in_progress(&self, address: &str) -> usize {
             let of = |(of, permit): &&(String, HandshakePermit)| {
@@ -422,7 +438,7 @@ mod tests {
             self.permits.iter().filter(of).count()
         }
 
-        /// One handshake of this address ends.
+        /// Ends one handshake of this address.
         fn ends(&mut self, address: &str) {
             let at = self
                 .permits
@@ -433,19 +449,19 @@ mod tests {
         }
 
         fn fates(&self, fate: &str) -> usize {
-            self.fates.lock().expect("whole").iter().filter(|(_, of)| *of == fate).count()
+            self.fates.lock().expect("the lock").iter().filter(|(_, of)| *of == fate).count()
         }
     }
 
     #[test]
     fn an_address_holds_a_quarter_a_site_three_eighths_and_a_network_half() {
-        let mut door = Door::new(64, 1_000);
-        door.proven("192.0.2.1", 40);
-        assert_eq!(door.in_progress("192.0.2.1"), 16);
-        door.proven("192.0.2.2", 40);
-        assert_eq!(door.in_progress("192.0.2."), 32);
-        door.proven("192.0.2.3", 40);
-        assert_eq!(door.in_progress("192.0.2."), 32);
+        let mut fixture = LimiterFixture::new(64, 1_000);
+        fixture.validated("192.0.2.1", 40);
+        assert_eq!(fixture.in_progress("192.0.2.1"), 16);
+        fixture.validated("192.0.2.2", 40);
+        assert_eq!(fixture.in_progress("192.0.2."), 32);
+        fixture.validated("192.0.2.3", 40);
+        assert_eq!(fixture.in_progress("192.0.2."), 32);
         for (address, of_all) in [
             ("2001:db8::1", 16),
             ("2001:db8:0:1::1", 24),
@@ -453,133 +469,136 @@ mod tests {
             ("2001:db8:0:100::1", 32),
             ("2001:db8:0:200::1", 32),
         ] {
-            door.proven(address, 20);
-            assert_eq!(door.in_progress("2001:db8:"), of_all, "{address}");
+            fixture.validated(address, 20);
+            assert_eq!(fixture.in_progress("2001:db8:"), of_all, "{address}");
         }
-        assert_eq!((door.fates("ignored"), door.fates("retry")), (0, 0));
+        assert_eq!((fixture.fates("ignored"), fixture.fates("retry")), (0, 0));
     }
 
     #[test]
     fn an_address_over_its_share_waits_and_begins_when_another_has_ended() {
-        let mut door = Door::new(8, 1_000);
-        door.proven("192.0.2.1", 5);
-        assert_eq!((door.permits.len(), door.limiter.waiting.len()), (2, 3));
-        door.ends("192.0.2.1");
-        assert_eq!((door.permits.len(), door.limiter.waiting.len()), (2, 2));
+        let mut fixture = LimiterFixture::new(8, 1_000);
+        fixture.validated("192.0.2.1", 5);
+        assert_eq!((fixture.permits.len(), fixture.limiter.waiting.len()), (2, 3));
+        fixture.ends("192.0.2.1");
+        assert_eq!((fixture.permits.len(), fixture.limiter.waiting.len()), (2, 2));
         for _ in 0..4 {
-            door.ends("192.0.2.1");
+            fixture.ends("192.0.2.1");
         }
-        assert_eq!((door.permits.len(), door.fates("ignored")), (0, 0));
-        assert!(door.limiter.in_progress.held().counts.is_empty());
+        assert_eq!((fixture.permits.len(), fixture.fates("ignored")), (0, 0));
+        assert!(fixture.limiter.in_progress.active().counts.is_empty());
     }
 
     #[test]
-    fn over_its_pace_an_address_waits_and_others_do_not() {
-        let mut door = Door::new(1_000, 3);
-        door.proven("192.0.2.1", 5);
-        door.proven("192.0.2.2", 3);
-        assert_eq!((door.in_progress("192.0.2.1"), door.in_progress("192.0.2.2")), (3, 3));
-        door.after(SECOND / 100);
-        assert_eq!(door.in_progress("192.0.2.1"), 4);
-        door.after(SECOND / 100);
-        assert_eq!(door.in_progress("192.0.2.1"), 5);
+    fn an_address_over_its_rate_waits_and_others_do_not() {
+        let mut fixture = LimiterFixture::new(1_000, 3);
+        fixture.validated("192.0.2.1", 5);
+        fixture.validated("192.0.2.2", 3);
+        assert_eq!((fixture.in_progress("192.0.2.1"), fixture.in_progress("192.0.2.2")), (3, 3));
+        fixture.after(SECOND / 100);
+        assert_eq!(fixture.in_progress("192.0.2.1"), 4);
+        fixture.after(SECOND / 100);
+        assert_eq!(fixture.in_progress("192.0.2.1"), 5);
     }
 
     #[test]
-    fn an_address_that_has_not_proved_itself_has_to_where_others_would_pay_for_it() {
-        let mut door = Door::new(512, 1_000);
-        for n in 0..=HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX {
-            assert_eq!(door.fates("retry"), 0, "{n}");
-            door.comes("192.0.2.1", false);
+    fn unvalidated_addresses_are_retried_beyond_their_limits() {
+        let mut fixture = LimiterFixture::new(512, 1_000);
+        for n in 0..=HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX {
+            assert_eq!(fixture.fates("retry"), 0, "{n}");
+            fixture.arrives("192.0.2.1", false);
         }
-        assert_eq!(door.fates("retry"), 1);
-        for n in HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX..=HANDSHAKES_UNPROVEN_MAX {
-            assert_eq!(door.fates("retry"), 1, "{n}");
-            door.comes(&format!("198.51.100.{n}"), false);
+        assert_eq!(fixture.fates("retry"), 1);
+        for n in HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX..=HANDSHAKES_UNVALIDATED_MAX {
+            assert_eq!(fixture.fates("retry"), 1, "{n}");
+            fixture.arrives(&format!("198.51.100.{n}"), false);
         }
-        assert_eq!((door.fates("retry"), door.permits.len()), (2, HANDSHAKES_UNPROVEN_MAX));
-        // Nor does it go ahead of those that wait, or over its pace.
-        let mut busy = Door::new(4, 1_000);
-        busy.proven("192.0.2.1", 2);
-        busy.comes("198.51.100.1", false);
-        let mut fast = Door::new(512, 1);
-        fast.comes("192.0.2.1", false);
-        fast.comes("192.0.2.1", false);
+        assert_eq!(
+            (fixture.fates("retry"), fixture.permits.len()),
+            (2, HANDSHAKES_UNVALIDATED_MAX)
+        );
+        // It neither overtakes waiting handshakes nor exceeds its rate.
+        let mut busy = LimiterFixture::new(4, 1_000);
+        busy.validated("192.0.2.1", 2);
+        busy.arrives("198.51.100.1", false);
+        let mut fast = LimiterFixture::new(512, 1);
+        fast.arrives("192.0.2.1", false);
+        fast.arrives("192.0.2.1", false);
         assert_eq!((busy.fates("retry"), fast.fates("retry")), (1, 1));
     }
 
     #[test]
-    fn a_handshake_that_takes_long_makes_way_for_one_of_its_own_block_and_for_no_other() {
-        let mut door = Door::new(64, 1_000);
-        door.proven("198.51.100.1", 1);
-        door.proven("192.0.2.1", 17);
-        door.after(HANDSHAKE_GRACE - Duration::from_millis(1));
-        assert_eq!(door.limiter.waiting.len(), 1);
-        door.after(Duration::from_millis(1));
-        // The oldest of the block, though another is older.
-        assert_eq!((door.limiter.waiting.len(), door.in_progress("192.0.2.1")), (0, 16));
-        assert!(door.permits[1].1.revoked.is_cancelled());
-        assert_eq!(door.in_progress("198.51.100.1"), 1);
-        // Its permit is in other hands: that it returns it changes nothing.
-        door.permits.remove(1);
-        assert_eq!(door.limiter.in_progress.held().all.len(), 17);
-        door.proven("192.0.2.1", 1);
-        assert_eq!((door.limiter.waiting.len(), door.in_progress("192.0.2.1")), (0, 16));
+    fn a_slow_handshake_is_revoked_for_one_of_its_own_block_only() {
+        let mut fixture = LimiterFixture::new(64, 1_000);
+        fixture.validated("198.51.100.1", 1);
+        fixture.validated("192.0.2.1", 17);
+        fixture.after(HANDSHAKE_GRACE - Duration::from_millis(1));
+        assert_eq!(fixture.limiter.waiting.len(), 1);
+        fixture.after(Duration::from_millis(1));
+        // The oldest of the block is revoked, although another handshake is older.
+        assert_eq!((fixture.limiter.waiting.len(), fixture.in_progress("192.0.2.1")), (0, 16));
+        assert!(fixture.permits[1].1.revoked.is_cancelled());
+        assert_eq!(fixture.in_progress("198.51.100.1"), 1);
+        // A revoked permit that is returned changes nothing.
+        fixture.permits.remove(1);
+        assert_eq!(fixture.limiter.in_progress.active().all.len(), 17);
+        fixture.validated("192.0.2.1", 1);
+        assert_eq!((fixture.limiter.waiting.len(), fixture.in_progress("192.0.2.1")), (0, 16));
     }
 
     #[test]
-    fn where_all_is_full_the_network_that_has_most_makes_way() {
-        let mut door = Door::new(8, 1_000);
-        door.proven("203.0.113.1", 1);
+    fn a_full_limiter_revokes_a_permit_of_the_network_with_most() {
+        let mut fixture = LimiterFixture::new(8, 1_000);
+        fixture.validated("203.0.113.1", 1);
         for address in ["192.0.2.1", "192.0.2.2", "198.51.100.1", "198.51.100.2"] {
-            door.proven(address, 2);
+            fixture.validated(address, 2);
         }
-        assert_eq!((door.permits.len(), door.limiter.waiting.len()), (8, 1));
-        door.after(HANDSHAKE_GRACE);
-        assert_eq!(door.in_progress("192.0.2."), 3);
-        assert_eq!((door.in_progress("198.51.100."), door.in_progress("203.0.113.")), (4, 1));
+        assert_eq!((fixture.permits.len(), fixture.limiter.waiting.len()), (8, 1));
+        fixture.after(HANDSHAKE_GRACE);
+        assert_eq!(fixture.in_progress("192.0.2."), 3);
+        assert_eq!((fixture.in_progress("198.51.100."), fixture.in_progress("203.0.113.")), (4, 1));
     }
 
     #[test]
-    fn a_handshake_that_is_settled_makes_way_for_none() {
-        let mut door = Door::new(4, 1_000);
-        door.proven("192.0.2.1", 1);
-        door.permits[0].1.settle();
-        door.after(10 * SECOND);
-        door.proven("192.0.2.1", 1);
-        door.after(HANDSHAKE_GRACE);
-        assert_eq!((door.limiter.waiting.len(), door.permits.len()), (1, 1));
+    fn a_settled_handshake_is_never_revoked() {
+        let mut fixture = LimiterFixture::new(4, 1_000);
+        fixture.validated("192.0.2.1", 1);
+        fixture.permits[0].1.settle();
+        fixture.after(10 * SECOND);
+        fixture.validated("192.0.2.1", 1);
+        fixture.after(HANDSHAKE_GRACE);
+        assert_eq!((fixture.limiter.waiting.len(), fixture.permits.len()), (1, 1));
     }
 
     #[test]
-    fn an_address_that_has_waited_too_long_is_ignored_when_its_turn_comes() {
-        let mut door = Door::new(4, 1_000);
-        door.proven("192.0.2.1", 1);
-        door.permits[0].1.settle();
-        door.proven("192.0.2.1", 1);
-        door.now += HANDSHAKE_TURN_WAIT_MAX - Duration::from_millis(1);
-        door.proven("198.51.100.1", 1);
-        door.now += Duration::from_millis(1);
-        door.ends("192.0.2.1");
-        assert_eq!((door.fates("ignored"), door.in_progress("198.51.100.1")), (1, 1));
+    fn a_handshake_that_waited_too_long_is_ignored() {
+        let mut fixture = LimiterFixture::new(4, 1_000);
+        fixture.validated("192.0.2.1", 1);
+        fixture.permits[0].1.settle();
+        fixture.validated("192.0.2.1", 1);
+        fixture.now += HANDSHAKE_TURN_WAIT_MAX - Duration::from_millis(1);
+        fixture.validated("198.51.100.1", 1);
+        fixture.now += Duration::from_millis(1);
+        fixture.ends("192.0.2.1");
+        assert_eq!((fixture.fates("ignored"), fixture.in_progress("198.51.100.1")), (1, 1));
     }
 
     #[test]
-    fn an_honest_network_has_its_turn_however_many_wait_of_another() {
-        let mut door = Door::new(8, 10_000);
+    fn a_crowd_does_not_delay_another_network() {
+        let mut fixture = LimiterFixture::new(8, 10_000);
         for n in 0..HANDSHAKES_WAITING_MAX + 100 {
-            door.proven(&format!("2001:db8:0:{n:x}::1"), 1);
+            fixture.validated(&format!("2001:db8:0:{n:x}::1"), 1);
         }
-        // The queue is full, and what came first of the crowd had to leave it.
-        assert_eq!(door.fates("ignored"), 100 - 4);
-        door.proven("192.0.2.1", 1);
-        assert_eq!(door.in_progress("192.0.2.1"), 1, "half of all is left to other networks");
-        door.proven("192.0.2.1", 2);
-        door.proven("198.51.100.1", 2);
-        door.proven("203.0.113.1", 1);
-        // All are in progress now; the next ones that end make room in turns.
-        assert!(door.limiter.in_progress.held().is_full());
-        door.ends("192.0.2.1");
-        assert_eq!(door.in_progress("203.0.113.1") + door.in_progress("192.0.2.1"), 2);
+        // The queue is full and has evicted the oldest of the crowd.
+        assert_eq!(fixture.fates("ignored"), 100 - 4);
+        fixture.validated("192.0.2.1", 1);
+        assert_eq!(fixture.in_progress("192.0.2.1"), 1, "half of all is left to other networks");
+        fixture.validated("192.0.2.1", 2);
+        fixture.validated("198.51.100.1", 2);
+        fixture.validated("203.0.113.1", 1);
+        // All permits are in use; the next ones that are returned go to the networks in turns.
+        assert!(fixture.limiter.in_progress.active().is_full());
+        fixture.ends("192.0.2.1");
+        assert_eq!(fixture.in_progress("203.0.113.1") + fixture.in_progress("192.0.2.1"), 2);
     }
 }

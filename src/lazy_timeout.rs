@@ -1,4 +1,4 @@
-//! Waiting with an end, and a timer only for those who really wait.
+//! Timeouts that create a timer only if the future is not ready at once.
 
 use std::{
     future::Future,
@@ -8,13 +8,13 @@ use std::{
 };
 use tokio::time::{Instant, error::Elapsed};
 
-/// The output of a future that is usually ready at once, or the end of its time.
+/// Waits for a future that is usually ready at once, until a deadline.
 ///
-/// A timer of tokio's takes a reference on the runtime that all threads share, so making one for
-/// each of the ten waits of a call, of which nine do not happen, costs as much as the call's own
-/// work. Here it is made after the first poll, and only then is `until` asked. It is boxed, and the
-/// work is pinned by whoever waits, so that waits that do not happen take no room in the future of
-/// a call either.
+/// A timer of tokio takes a reference on the runtime that all threads share. Creating one for each
+/// of the ten waits of a call, of which nine do not happen, costs as much as the call's own work.
+/// Here it is created after the first poll, and only then is `until` evaluated. The timer is boxed
+/// and the caller pins the future, so that waits that do not happen take no room in the future of a
+/// call.
 pub(crate) async fn ready_by<F: Future>(
     until: impl FnOnce() -> Instant,
     mut work: Pin<&mut F>,
@@ -25,31 +25,31 @@ pub(crate) async fn ready_by<F: Future>(
     }
 }
 
-/// Polls once, with the waker of the task at hand.
+/// Polls a future once, with the waker of the current task.
 pub(crate) fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Poll<F::Output>> {
     std::future::poll_fn(move |cx| Poll::Ready(work.as_mut().poll(cx)))
 }
 
-/// Counts one who waits, as long as it lives.
+/// Counts one waiting task until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
+pub(crate) struct WaitCount<'a> {
     count: &'a AtomicUsize,
     before: usize,
 }
 
-impl<'a> Waiting<'a> {
-    /// One more.
+impl<'a> WaitCount<'a> {
+    /// Adds one to the count.
     pub(crate) fn new(count: &'a AtomicUsize) -> Self {
         Self { count, before: count.fetch_add(1, Ordering::AcqRel) }
     }
 
-    /// How many waited before this one.
+    /// Number of tasks that waited before this one.
     pub(crate) const fn before(&self) -> usize {
         self.before
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitCount<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }
@@ -61,13 +61,13 @@ mod tests {
     use std::{pin::pin, time::Duration};
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_ready_never_asks_for_the_time() {
+    async fn a_ready_future_does_not_evaluate_the_deadline() {
         let asked = || -> Instant { unreachable!("it was ready") };
         assert_eq!(ready_by(asked, pin!(async { 7 })).await, Ok(7));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_in_time_is_given_and_what_does_not_is_not() {
+    async fn a_future_ends_by_its_output_or_by_the_deadline() {
         let within = |wait: u64, work: u64| async move {
             let until = Instant::now() + Duration::from_secs(wait);
             ready_by(|| until, pin!(tokio::time::sleep(Duration::from_secs(work)))).await.is_ok()

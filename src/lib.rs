@@ -22,12 +22,12 @@
 //! }
 //!
 //! # async fn inside() -> Result<(), Box<dyn std::error::Error>> {
-//! // In the private network: dial out, then answer.
+//! // In the private network: dial out, then serve calls.
 //! let credentials = Credentials::from_dir("certs", "agent-warehouse")?;
 //! let agent = Agent::builder(credentials).node("edge-1.example.com:4433").serve(Hello.into_service()).start()?;
 //! # Ok(()) }
 //! # async fn outside() -> Result<(), Box<dyn std::error::Error>> {
-//! // On the public side: an agent arrives, it is called, it is let go.
+//! // On the public side: wait for an agent, call it, disconnect it.
 //! let node = Node::builder(Credentials::from_dir("certs", "node-edge-1")?).listen("[::]:4433").start().await?;
 //! let mut arrivals = node.arrivals();
 //! while let Some(agent) = arrivals.next().await {
@@ -37,19 +37,18 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Every call ends in exactly one [`Outcome`], and a failure says whether its handler ran: see
+//! Every call ends in exactly one [`Outcome`], and a failure states whether its handler ran: see
 //! [`Status`].
 //!
 //! # Features
 //!
-//! `cli`: the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: making
-//! certificates. `config`: TOML files. `json`: JSON in and out of messages. `forward`: services
-//! that an agent forwards to a local HTTP upstream. `gateway`: the HTTP door of a node, its bearer
-//! tokens and its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is
-//! needed.
+//! `cli`: the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: creation of
+//! certificates. `config`: TOML files. `json`: JSON messages. `forward`: services that an agent
+//! forwards to a local HTTP upstream. `gateway`: the HTTP gateway of a node, its bearer tokens and
+//! its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads
-// this list and holds us to it.
+// this list and enforces it.
 #[cfg(all(test, feature = "certs"))]
 mod simulation;
 #[cfg(feature = "config")]
@@ -157,7 +156,7 @@ pub use wire::{
 #[cfg(feature = "certs")]
 pub use wire::{JOIN_ALPN, JoinRefusal};
 
-/// What the macros need.
+/// Items that the macros need.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::call::{pascal, pascal_len};

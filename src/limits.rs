@@ -103,11 +103,11 @@ pub const HANDSHAKES_AT_ONCE_MAX: usize = 256;
 
 /// Handshakes in progress at once up to which the node does not ask for address validation. Each of
 /// these may have a spoofed address.
-pub const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+pub const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
 
 /// Handshakes in progress at once without address validation from one address. Packets with its
 /// address as a spoofed source leave most of its share to the client that validates it.
-pub const HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX: usize = 16;
+pub const HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX: usize = 16;
 
 /// Handshakes from validated addresses that wait: two seconds' worth, some 2 KiB each.
 pub const HANDSHAKES_WAITING_MAX: usize = 2_048;

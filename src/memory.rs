@@ -1,5 +1,5 @@
-//! Bytes of messages that a node or an agent holds for its callers: counted for each and in all,
-//! refused before the process is killed for them.
+//! Memory for messages that a node or an agent holds for its callers. Bytes are counted per caller
+//! and in total, and refused before the system kills the process.
 
 use crate::{
     limits::{Limits, MEMORY_COUNTED_BYTES_MIN, MEMORY_SHARE},
@@ -16,14 +16,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Why bytes may not be held. Nothing of them was.
+/// Reason why bytes are refused. None of them is counted then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exhausted {
-    /// The caller has its share of this many bytes.
+    /// The caller's requests use its share of this many bytes.
     Share(usize),
-    /// The caller has this many bytes, replies included.
+    /// The caller's requests and replies use this many bytes.
     Replies(usize),
-    /// All callers together have this many bytes.
+    /// All callers together use this many bytes.
     All(usize),
 }
 
@@ -47,24 +47,24 @@ impl fmt::Display for Exhausted {
 }
 
 impl Exhausted {
-    /// The same as the end of a call.
+    /// The status of a call that this ends.
     pub(crate) fn into_status(self, outcome: Outcome) -> Status {
         Status::with_outcome(Code::ResourceExhausted, outcome, self.to_string())
     }
 }
 
-/// What bytes are held for.
+/// Purpose of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Refused in time: nothing was started.
+    /// Refused before anything is started.
     Request,
-    /// Has twice the room: what was started is to end well, and a caller whose replies are many
-    /// gets no further call.
+    /// May use twice as much: a call that was started should end well, and a caller with many
+    /// replies gets no further call.
     Reply,
 }
 
 impl Purpose {
-    /// The bound on what one caller has in all, of this much.
+    /// Checks the bytes of one caller against its limit, a part of `max`.
     const fn check(self, held: usize, max: usize) -> Result<(), Exhausted> {
         let share = max / MEMORY_SHARE;
         match self {
@@ -75,7 +75,7 @@ impl Purpose {
     }
 }
 
-/// Counts bytes by key. Pure: what they are is its caller's business.
+/// Counts bytes by key.
 #[derive(Debug)]
 struct Counter<K> {
     max: usize,
@@ -101,7 +101,7 @@ impl<K: std::hash::Hash + Eq + Clone> Counter<K> {
         Ok(())
     }
 
-    /// What was taken.
+    /// Returns bytes that were taken.
     fn give_back(&mut self, key: &K, bytes: usize) {
         let Some(held) = self.by_key.get_mut(key) else { return };
         *held -= bytes;
@@ -112,28 +112,28 @@ impl<K: std::hash::Hash + Eq + Clone> Counter<K> {
     }
 }
 
-/// The memory for messages of one node or agent. Cloning shares it.
+/// Memory for messages of one node or agent. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct MessageMemory(Arc<Shared>);
+pub(crate) struct MessageMemory(Arc<MemoryState>);
 
 #[derive(Debug)]
-struct Shared {
+struct MemoryState {
     counter: Mutex<Counter<PeerName>>,
-    /// What is logged of those who are refused.
+    /// Limits the log lines about refusals.
     refusals: LogLimits<PeerName>,
 }
 
 impl MessageMemory {
-    /// `memory_max`, or half of what the process may use. A bound that the largest message does not
-    /// fit is logged.
+    /// Memory of `memory_max` bytes, or of half of what the process may use. Logs a warning if a
+    /// caller's share is smaller than the largest message.
     pub(crate) fn new(limits: &Limits) -> Self {
         let counter = Mutex::new(Counter::new(0));
-        let memory = Self(Arc::new(Shared { counter, refusals: LogLimits::default() }));
+        let memory = Self(Arc::new(MemoryState { counter, refusals: LogLimits::default() }));
         memory.apply(limits);
         memory
     }
 
-    /// Sets another bound. What is held stays.
+    /// Sets the limits. Bytes that are held stay counted.
     pub(crate) fn apply(&self, limits: &Limits) {
         let half = || system::memory_bytes().map_or(usize::MAX, |bytes| bytes / 2);
         let max = limits.memory_max.unwrap_or_else(half);
@@ -143,13 +143,13 @@ impl MessageMemory {
         }
     }
 
-    /// The share of one caller, for requests.
+    /// Account of one caller for requests.
     pub(crate) fn account(&self, caller: &PeerName) -> MemoryAccount {
         let (memory, caller) = (self.clone(), caller.clone());
         MemoryAccount { memory, caller, purpose: Purpose::Request }
     }
 
-    /// The same for replies.
+    /// Account of one caller for replies.
     pub(crate) fn reply_account(&self, caller: &PeerName) -> MemoryAccount {
         MemoryAccount { purpose: Purpose::Reply, ..self.account(caller) }
     }
@@ -159,8 +159,8 @@ impl MessageMemory {
     }
 }
 
-/// Says so if the share of a caller is smaller than the largest message, which would be refused
-/// even if nothing else is held.
+/// Describes a share of one caller that is smaller than the largest message, which would then be
+/// refused even if nothing else is held.
 pub(crate) fn misfit(memory_max: usize, message_bytes_max: usize) -> Option<String> {
     let share = memory_max / MEMORY_SHARE;
     let enough = message_bytes_max.saturating_mul(MEMORY_SHARE);
@@ -171,7 +171,7 @@ pub(crate) fn misfit(memory_max: usize, message_bytes_max: usize) -> Option<Stri
     })
 }
 
-/// What one caller may have held for it.
+/// Account of one caller.
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryAccount {
     memory: MessageMemory,
@@ -180,35 +180,36 @@ pub(crate) struct MemoryAccount {
 }
 
 impl MemoryAccount {
-    /// Takes bytes that are to be held. Few are free: counting them would cost more than they do.
+    /// Takes bytes. Fewer than [`MEMORY_COUNTED_BYTES_MIN`] are not counted: counting would cost
+    /// more than they do.
     ///
     /// # Errors
-    /// There is no room for them.
-    pub(crate) fn take(&self, bytes: usize) -> Result<Held, Exhausted> {
-        let mut held = Held { account: self.clone(), bytes: 0 };
+    /// The limit that they would exceed. Bytes that were taken before stay counted.
+    pub(crate) fn take(&self, bytes: usize) -> Result<HeldBytes, Exhausted> {
+        let mut held = HeldBytes { account: self.clone(), bytes: 0 };
         held.grow(if bytes < MEMORY_COUNTED_BYTES_MIN { 0 } else { bytes })?;
         Ok(held)
     }
 }
 
-/// Bytes that are held. Given back when it is dropped.
+/// Bytes that are counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldBytes {
     account: MemoryAccount,
     bytes: usize,
 }
 
-impl Held {
-    /// How many there are.
+impl HeldBytes {
+    /// Number of bytes.
     #[cfg(feature = "gateway")]
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes more.
+    /// Takes more bytes.
     ///
     /// # Errors
-    /// There is no room for them. What was taken before is kept.
+    /// The limit that they would exceed. Bytes that were taken before stay counted.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
         if bytes == 0 {
             return Ok(());
@@ -218,7 +219,7 @@ impl Held {
         match taken {
             Ok(()) => self.bytes += bytes,
             Err(why) => {
-                if let Some(suppressed) = memory.0.refusals.say(caller.clone(), Instant::now()) {
+                if let Some(suppressed) = memory.0.refusals.admit(caller.clone(), Instant::now()) {
                     let message = self.bytes.saturating_add(bytes);
                     tracing::warn!(
                         "refused a message of {message} bytes of {caller}: {why}{suppressed}"
@@ -229,11 +230,11 @@ impl Held {
         taken
     }
 
-    /// What was made of the bytes that are held, counted in their place until the last piece of it
-    /// is dropped.
+    /// The message that was converted from the counted bytes. It is counted in their place until
+    /// its last slice is dropped.
     ///
     /// # Errors
-    /// It is larger than they are, and there is no room for the rest.
+    /// It is larger than they are, and there is no room for the difference.
     #[cfg(feature = "gateway")]
     pub(crate) fn become_message(mut self, message: Bytes) -> Result<Bytes, Exhausted> {
         let bytes = if message.len() < MEMORY_COUNTED_BYTES_MIN { 0 } else { message.len() };
@@ -244,16 +245,16 @@ impl Held {
         Ok(self.around(message))
     }
 
-    /// The message itself, counted until the last piece of it is dropped.
+    /// The message, counted until its last slice is dropped.
     pub(crate) fn around(self, message: Bytes) -> Bytes {
         if self.bytes == 0 {
             return message;
         }
-        Bytes::from_owner(Counted { message, _held: self })
+        Bytes::from_owner(CountedMessage { message, _held: self })
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.account.memory.counter().give_back(&self.account.caller, self.bytes);
@@ -261,13 +262,13 @@ impl Drop for Held {
     }
 }
 
-/// A message and its bytes among those that are counted.
-struct Counted {
+/// A message with the bytes that are counted for it.
+struct CountedMessage {
     message: Bytes,
-    _held: Held,
+    _held: HeldBytes,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for CountedMessage {
     fn as_ref(&self) -> &[u8] {
         &self.message
     }
@@ -277,16 +278,16 @@ impl AsRef<[u8]> for Counted {
 mod tests {
     use super::*;
 
-    fn bound(memory_max: usize) -> Limits {
+    fn limits_of(memory_max: usize) -> Limits {
         Limits { memory_max: Some(memory_max), message_bytes_max: 1_024, ..Limits::default() }
     }
 
     fn memory_of(memory_max: usize) -> MessageMemory {
-        MessageMemory::new(&bound(memory_max))
+        MessageMemory::new(&limits_of(memory_max))
     }
 
     #[test]
-    fn a_share_smaller_than_one_message_is_told_with_the_bound_that_holds_it() {
+    fn a_share_smaller_than_one_message_is_reported_with_the_remedy() {
         assert_eq!(misfit(4_000, 1_000), None);
         let text = misfit(3_999, 1_000).expect("a misfit");
         assert!(
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_refused_beyond_its_share_and_all_beyond_the_bound() {
+    fn a_caller_is_refused_beyond_its_share_and_all_beyond_the_limit() {
         use Purpose::Request;
         const MAX: usize = 400;
         let mut counter = Counter::new(MAX);
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_have_twice_the_room_and_requests_none_beside_them() {
+    fn replies_may_use_twice_the_share_and_then_requests_are_refused() {
         use Purpose::{Reply, Request};
         let mut counter = Counter::new(400);
         for (purpose, bytes, expected) in [
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_counted_until_the_last_piece_of_it_is_dropped() {
+    fn a_message_is_counted_until_its_last_slice_is_dropped() {
         let memory = memory_of(4 * MEMORY_COUNTED_BYTES_MIN);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let bytes = MEMORY_COUNTED_BYTES_MIN;
@@ -360,11 +361,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_is_lowered_holds_for_what_comes_and_keeps_what_is_held() {
+    fn a_lowered_limit_applies_to_new_bytes_only() {
         let memory = memory_of(1 << 20);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let held = account.take(1 << 18).expect("the share");
-        memory.apply(&bound(1 << 19));
+        memory.apply(&limits_of(1 << 19));
         assert_eq!(account.take(1 << 14).map(drop), Err(Exhausted::Share(1 << 17)));
         drop(held);
         assert!(account.take(1 << 17).is_ok());
@@ -372,7 +373,7 @@ mod tests {
 
     #[cfg(feature = "gateway")]
     #[test]
-    fn what_a_body_becomes_is_counted_in_its_place() {
+    fn a_converted_message_is_counted_instead_of_its_body() {
         let memory = memory_of(4 * 20_000);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let message = |bytes: usize| Bytes::from(vec![7; bytes]);

@@ -1,39 +1,39 @@
-//! Pairs of text that travel beside a call's messages.
+//! Pairs of text that are sent with a call's messages.
 
-/// Pairs of key and value in the order in which they were added. A key may come more than once.
+/// Pairs of key and value, in insertion order. A key may occur more than once.
 ///
-/// At most 64 pairs and 8 KiB of text travel; more is refused with `RESOURCE_EXHAUSTED`, and the
-/// call does not start.
+/// At most 64 pairs and 8 KiB of text can be sent. A call with more does not start and ends with
+/// `RESOURCE_EXHAUSTED`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata(Vec<(String, String)>);
 
 impl Metadata {
-    /// Adds a pair at the end.
+    /// Appends a pair.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.0.push((key.into(), value.into()));
     }
 
-    /// The first value under the key.
+    /// Returns the first value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find(|(have, _)| *have == key).map(|(_, value)| value)
     }
 
-    /// All pairs, in order.
+    /// Iterates over all pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// How many pairs there are.
+    /// Number of pairs.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes of text there are, keys and values together.
+    /// Bytes of text, keys and values together.
     pub fn text_bytes(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }

@@ -1,8 +1,8 @@
-//! Blocks of neighbouring addresses, and how many of something each block holds.
+//! Blocks of neighbouring addresses, and counters per block.
 //!
 //! One machine often has a whole /64 of IPv6, a home a /56 and a company a /48; a rented range of
-//! IPv4 is a /24. Each wider block may hold more than the one inside it and less than all there
-//! is, so that many addresses in one block do not multiply a share.
+//! IPv4 is a /24. Each wider block may have more than the one inside it and less than the total, so
+//! that many addresses in one block do not multiply its share.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// How wide a block is.
+/// Width of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Width {
     /// One host: an IPv4 address, or a /64 of IPv6.
@@ -21,7 +21,7 @@ pub(crate) enum Width {
     Network,
 }
 
-/// A block of addresses that begin with the same bits.
+/// A block of addresses with a common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Prefix {
     first: IpAddr,
@@ -29,14 +29,14 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
-    /// The blocks that an address lies in, the narrowest first. IPv4 mapped into IPv6 is IPv4.
+    /// Blocks that contain an address, the narrowest first. IPv4-mapped IPv6 counts as IPv4.
     pub(crate) fn all_of(address: IpAddr) -> impl Iterator<Item = Self> {
         [Width::Host, Width::Site, Width::Network]
             .into_iter()
             .filter_map(move |width| Self::of(address, width))
     }
 
-    /// The block of this width that an address lies in.
+    /// The block of this width that contains an address.
     pub(crate) fn of(address: IpAddr, width: Width) -> Option<Self> {
         let first = match address.to_canonical() {
             IpAddr::V4(v4) => {
@@ -51,12 +51,12 @@ impl Prefix {
         Some(Self { first, width })
     }
 
-    /// How wide it is.
+    /// Width of the block.
     pub(crate) const fn width(&self) -> Width {
         self.width
     }
 
-    /// Whether the address lies in it.
+    /// Whether the block contains an address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         Self::of(address, self.width) == Some(*self)
     }
@@ -78,7 +78,7 @@ const fn v6_bits(width: Width) -> u32 {
     }
 }
 
-/// As `192.0.2.0/24`. One IPv4 address is written alone.
+/// Written as `192.0.2.0/24`; a single IPv4 address without its length.
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = match self.first {
@@ -92,7 +92,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// How many a block of each width may hold.
+/// Limits of a block by its width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PrefixLimits {
     /// An IPv4 address, or a /64 of IPv6.
@@ -104,7 +104,7 @@ pub(crate) struct PrefixLimits {
 }
 
 impl PrefixLimits {
-    /// How many a block of this width may hold.
+    /// Limit of a block of this width.
     pub(crate) const fn of(&self, width: Width) -> usize {
         match width {
             Width::Host => self.host,
@@ -114,7 +114,7 @@ impl PrefixLimits {
     }
 }
 
-/// How many each block holds. Blocks that hold nothing take no memory.
+/// Counters of blocks. A block at zero takes no memory.
 #[derive(Debug)]
 pub(crate) struct PrefixCounts {
     limits: PrefixLimits,
@@ -122,25 +122,25 @@ pub(crate) struct PrefixCounts {
 }
 
 impl PrefixCounts {
-    /// Counts within these limits, from nothing.
+    /// Counters with these limits, all at zero.
     pub(crate) fn new(limits: PrefixLimits) -> Self {
         Self { limits, held: HashMap::new() }
     }
 
-    /// The narrowest block of this address that holds as many as it may.
+    /// The narrowest block of this address that is at its limit.
     pub(crate) fn full(&self, address: IpAddr) -> Option<Prefix> {
         Prefix::all_of(address).find(|prefix| self.count(*prefix) >= self.limits.of(prefix.width()))
     }
 
-    /// How many a block holds.
+    /// Count of a block.
     pub(crate) fn count(&self, prefix: Prefix) -> usize {
         self.held.get(&prefix).copied().unwrap_or(0)
     }
 
-    /// Adds one of this address to each of its blocks.
+    /// Adds one to each block of this address.
     ///
     /// # Errors
-    /// One of them is full, and nothing was added: the narrowest such block.
+    /// The narrowest block at its limit; nothing was added.
     pub(crate) fn add(&mut self, address: IpAddr) -> Result<(), Prefix> {
         if let Some(full) = self.full(address) {
             return Err(full);
@@ -151,7 +151,7 @@ impl PrefixCounts {
         Ok(())
     }
 
-    /// Takes one of this address away that was added before.
+    /// Subtracts one that was added for this address.
     pub(crate) fn remove(&mut self, address: IpAddr) {
         for prefix in Prefix::all_of(address) {
             if let Some(count) = self.held.get_mut(&prefix) {
@@ -163,7 +163,7 @@ impl PrefixCounts {
         }
     }
 
-    /// Whether no block holds anything.
+    /// Whether all counters are at zero.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_makes_room_in_all_its_blocks_and_leaves_no_memory() {
+    fn removal_makes_room_in_all_blocks_and_frees_memory() {
         let mut counts = PrefixCounts::new(PrefixLimits { host: 1, site: 1, network: 1 });
         let (one, other) = (ip("2001:db8::1"), ip("2001:db8:0:ffff::1"));
         assert_eq!(counts.add(one), Ok(()));
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(counts.add(other), Ok(()));
         assert_eq!(counts.full(one), Prefix::of(one, Width::Network));
         counts.remove(other);
-        // One that was never added changes nothing.
+        // Removing an address that was never added changes nothing.
         counts.remove(ip("192.0.2.1"));
         assert!(counts.is_empty());
     }

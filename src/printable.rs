@@ -1,7 +1,7 @@
-//! Text that others wrote, made safe for logs and terminals.
+//! Escapes text from peers for logs and terminals.
 
-/// Shows control characters and other invisible ones as `\u{..}`. Quotes and backslashes stay as
-/// they are, so that text that was made printable already is not changed again.
+/// Escapes control characters and other invisible ones as `\u{..}`. Quotes and backslashes stay as
+/// they are, so that escaping twice changes nothing.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_made_printable_once_and_not_changed_by_a_second_time() {
+    fn escaping_twice_changes_nothing() {
         for (text, shown) in [
             ("agent \"a\" isn't \\ here", "agent \"a\" isn't \\ here"),
             ("a\x1b[2J\r\n\u{202e}", "a\\u{1b}[2J\\r\\n\\u{202e}"),

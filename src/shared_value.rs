@@ -1,35 +1,35 @@
-//! A value that is replaced as a whole while others read it: a policy, bounds, credentials.
+//! A value that is replaced as a whole while others read it: a policy, limits, credentials.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Holds the value of the moment. Reading it costs a short lock and one count; whoever has read it
-/// keeps what it was.
+/// Holds the current value. A read costs a short lock and a reference count; a reader keeps the
+/// value that it has read.
 #[derive(Debug, Default)]
 pub(crate) struct SharedValue<T>(RwLock<Arc<T>>);
 
 impl<T> SharedValue<T> {
-    /// Begins with this value.
+    /// Holds a value.
     pub(crate) fn new(value: T) -> Self {
         Self(RwLock::new(Arc::new(value)))
     }
 
-    /// Begins with a value that is shared already.
+    /// Holds a value that is already shared.
     pub(crate) fn of(value: Arc<T>) -> Self {
         Self(RwLock::new(value))
     }
 
-    /// The value of this moment.
+    /// Current value.
     pub(crate) fn get(&self) -> Arc<T> {
         // The lock is held for one assignment and nothing that could panic.
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another in its place, for everybody who reads from now on.
+    /// Replaces the value for later reads.
     pub(crate) fn set(&self, value: T) {
         self.set_shared(Arc::new(value));
     }
 
-    /// The same with one that is shared already.
+    /// Replaces the value with one that is already shared.
     pub(crate) fn set_shared(&self, value: Arc<T>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_read_keeps_what_it_was_and_the_next_reads_what_is_new() {
+    fn a_reader_keeps_the_value_that_it_has_read() {
         let current = SharedValue::new(1);
         let before = current.get();
         current.set(2);

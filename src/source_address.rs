@@ -1,9 +1,9 @@
-//! Addresses that are counted together.
+//! Groups of addresses that are counted together.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Those who are counted together: an IPv4 address, or the 64 bits that one site of IPv6 has at
-/// least.
+/// Addresses that are counted together: one IPv4 address, or a /64 of IPv6, which is the smallest
+/// network of one site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Source(IpAddr);
 

@@ -1,11 +1,10 @@
-//! The one error that crosses the wire: a code, an outcome, and a sentence for people.
+//! The error that is sent on the wire: a code, an outcome, and a message for people.
 
 use crate::metadata::Metadata;
 use bytes::Bytes;
 use std::{error::Error, fmt, str::FromStr};
 
-/// What kind of failure it was: gRPC's codes with their numbers and names, which are also
-/// Connect's.
+/// Kind of a failure: gRPC's codes with their numbers and names, which Connect uses too.
 ///
 /// Source: <https://grpc.io/docs/guides/status-codes/>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,17 +51,17 @@ impl Code {
         (Self::Unauthenticated, "UNAUTHENTICATED"),
     ];
 
-    /// The number as it travels.
+    /// Number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The code of a number, if there is one.
+    /// Code with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::NAMES.get(usize::from(number)).map(|(code, _)| *code)
     }
 
-    /// The name as people write it: `DEADLINE_EXCEEDED`.
+    /// Name in capitals: `DEADLINE_EXCEEDED`.
     pub const fn as_str(self) -> &'static str {
         Self::NAMES[self as usize].1
     }
@@ -77,7 +76,7 @@ impl fmt::Display for Code {
 impl FromStr for Code {
     type Err = UnknownCode;
 
-    /// Reads the name of a code, in capitals.
+    /// Parses the name of a code, in capitals.
     fn from_str(text: &str) -> Result<Self, UnknownCode> {
         Self::NAMES
             .into_iter()
@@ -87,32 +86,32 @@ impl FromStr for Code {
     }
 }
 
-/// A text that is the name of no [`Code`].
+/// Error of a text that is not the name of a [`Code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no status code; they are written as DEADLINE_EXCEEDED")]
 pub struct UnknownCode;
 
-/// What is known of a call's execution once it has failed or ended.
+/// Execution of a call's handler, as far as it is known once the call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Outcome {
-    /// The complete answer arrived. The handler ran once.
+    /// The complete reply arrived. The handler ran once.
     Ok = 0,
-    /// The handler ran once and returned an error, which arrived whole.
+    /// The handler ran once and returned an error, which arrived completely.
     AppError = 1,
     /// The handler did not run and will not run for this attempt. Safe to retry.
     NotExecuted = 2,
-    /// It may have run, may be running, may still finish. Retry only what is idempotent.
+    /// The handler may have run, may be running, or may still finish. Retry only idempotent calls.
     Unknown = 3,
 }
 
 impl Outcome {
-    /// The number as it travels.
+    /// Number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The outcome of a number, if there is one.
+    /// Outcome with this number.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Self::Ok),
@@ -123,7 +122,7 @@ impl Outcome {
         }
     }
 
-    /// The word as people write it: `not_executed`.
+    /// Name in lower case: `not_executed`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -140,11 +139,11 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Why a call did not succeed: code, outcome, message, and what the handler attached.
+/// Error of a call: code, outcome, message, and details and metadata from the handler.
 ///
-/// A handler makes one with [`Status::new`] or the constructor of a code; all others are made where
-/// the failure is known. `?` turns common errors of the standard library into INTERNAL, and
-/// [`Status::from_error`] any other:
+/// A handler creates one with [`Status::new`] or the constructor of a code; dialback creates all
+/// others where the failure is known. `?` converts common errors of the standard library to
+/// INTERNAL, and [`Status::from_error`] any other:
 ///
 /// ```
 /// use dialback::Status;
@@ -158,10 +157,10 @@ impl fmt::Display for Outcome {
 ///
 /// One pointer wide, so that a `Result` on the call path stays small.
 #[derive(Clone, PartialEq)]
-pub struct Status(Box<Parts>);
+pub struct Status(Box<StatusParts>);
 
 #[derive(Clone, PartialEq)]
-struct Parts {
+struct StatusParts {
     code: Code,
     outcome: Outcome,
     message: String,
@@ -170,24 +169,25 @@ struct Parts {
 }
 
 impl Status {
-    /// A handler's own error: it ran, and this is its answer (outcome `app_error`).
+    /// Creates a handler's own error: the handler ran, and this is its answer (outcome
+    /// `app_error`).
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self::with_outcome(code, Outcome::AppError, message)
     }
 
-    /// The handler did not run and will not run for this attempt.
+    /// Creates the error of a call whose handler did not run and will not run for this attempt.
     pub fn not_executed(code: Code, message: impl Into<String>) -> Self {
         Self::with_outcome(code, Outcome::NotExecuted, message)
     }
 
-    /// Nobody here can tell whether the handler ran.
+    /// Creates the error of a call whose handler may or may not have run.
     pub fn unknown(code: Code, message: impl Into<String>) -> Self {
         Self::with_outcome(code, Outcome::Unknown, message)
     }
 
-    /// Any code with any outcome, for what was read from the wire.
+    /// Creates an error with any code and outcome, as read from the wire.
     pub fn with_outcome(code: Code, outcome: Outcome, message: impl Into<String>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(StatusParts {
             code,
             outcome,
             message: message.into(),
@@ -196,52 +196,52 @@ impl Status {
         }))
     }
 
-    /// Attaches bytes for the caller's program, in a form that the two agree on.
+    /// Attaches bytes for the caller's program, in a format that both agree on.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<Bytes>) -> Self {
         self.0.details = details.into();
         self
     }
 
-    /// Attaches metadata that travels after the reply.
+    /// Attaches metadata, which is sent after the reply.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
         self
     }
 
-    /// What kind of failure it was.
+    /// Kind of the failure.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// What is known of the call's execution.
+    /// Execution of the handler, as far as it is known.
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
     }
 
-    /// The sentence for people. It may come from a peer: escape it before it meets a terminal.
+    /// Message for people. It may come from a peer: escape it before you print it to a terminal.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What the handler attached for the caller's program.
+    /// Bytes that the handler attached for the caller's program.
     pub fn details(&self) -> &Bytes {
         &self.0.details
     }
 
-    /// Metadata that travelled after the reply.
+    /// Metadata that was sent after the reply.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
 
-    /// Whether another attempt cannot make a handler run twice.
+    /// Whether another attempt cannot run the handler twice.
     pub fn is_safe_to_retry(&self) -> bool {
         self.0.outcome == Outcome::NotExecuted
     }
 
-    /// The same failure, known to come from a handler that ran: whatever a handler returns is its
-    /// answer, even when it is a status that the handler itself got from another call.
+    /// The same error with the outcome `app_error`. Everything that a handler returns is its
+    /// answer, even a status that the handler received from another call.
     #[must_use]
     pub fn into_app_error(mut self) -> Self {
         self.0.outcome = Outcome::AppError;
@@ -249,8 +249,8 @@ impl Status {
     }
 }
 
-/// Constructors named for codes, each [`Status::new`] with that code. Code UNKNOWN has none:
-/// [`Status::unknown`] is about the outcome.
+/// Constructors named after codes, each [`Status::new`] with that code. Code UNKNOWN has none,
+/// because [`Status::unknown`] is about the outcome.
 macro_rules! constructors {
     ($($name:ident $code:ident)*) => {
         impl Status {
@@ -283,8 +283,8 @@ constructors! {
 }
 
 impl Status {
-    /// A handler's own error from any error: INTERNAL (outcome `app_error`), with the text of the
-    /// error and of its sources, which the caller sees. A `Status` inside is returned as it is. For
+    /// Converts any error into a handler's own error: INTERNAL (outcome `app_error`), with the text
+    /// of the error and of its sources, which the caller sees. Returns a `Status` unchanged. For
     /// `.map_err(Status::from_error)?`.
     pub fn from_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let error = match error.into().downcast::<Self>() {
@@ -302,8 +302,8 @@ impl Status {
     }
 }
 
-/// `?` in handlers. A blanket conversion from every error cannot be written, because `Status` is an
-/// error itself.
+/// Conversions for `?` in handlers. A blanket conversion from every error is impossible, because
+/// `Status` is itself an error.
 macro_rules! from_errors {
     ($($error:ty),* $(,)?) => {
         $(
@@ -364,11 +364,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_becomes_internal_with_its_sources_and_a_status_stays_itself() {
+    fn an_error_becomes_internal_with_its_sources_and_a_status_stays_unchanged() {
         #[derive(Debug, thiserror::Error)]
         #[error("the stock cannot be read")]
-        struct Outer(#[source] fmt::Error);
-        let status = Status::from_error(Outer(fmt::Error));
+        struct Unreadable(#[source] fmt::Error);
+        let status = Status::from_error(Unreadable(fmt::Error));
         assert_eq!((status.code(), status.outcome()), (Code::Internal, Outcome::AppError));
         assert_eq!(status.message(), format!("the stock cannot be read: {}", fmt::Error));
         let own = Status::not_executed(Code::Unavailable, "gone");
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constructor_gives_the_code_of_its_name() {
+    fn a_constructor_sets_the_code_of_its_name() {
         let made = [Status::not_found("x"), Status::data_loss("x"), Status::cancelled("x")];
         let codes = made.map(|status| (status.code(), status.outcome()));
         let wanted = [Code::NotFound, Code::DataLoss, Code::Cancelled];
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_come_back_from_their_numbers() {
+    fn outcomes_round_trip_through_their_numbers() {
         for number in 0..=3 {
             assert_eq!(Outcome::from_number(number).map(Outcome::number), Some(number));
         }
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_did_not_run_is_safe_to_retry() {
+    fn only_not_executed_is_safe_to_retry() {
         assert!(Status::not_executed(Code::Unavailable, "x").is_safe_to_retry());
         assert!(!Status::unknown(Code::Unavailable, "x").is_safe_to_retry());
         assert!(!Status::new(Code::Unavailable, "x").is_safe_to_retry());

@@ -1,8 +1,9 @@
-//! A pause of this process (SIGSTOP, a suspended machine) and what it means for requests on a link
-//! that were read after it: they may be over.
+//! Handles requests that were read on a link after this process was suspended (SIGSTOP, a suspended
+//! machine): their deadline may have passed.
 //!
-//! After a pause the link is asked for a PONG, behind which all has come that the peer had to say,
-//! as that it gave a call up; and what came before it loses the gap from its time.
+//! After a suspend the guard sends a PING on the link. The PONG arrives after everything that the
+//! peer sent before it, such as the reset of a call. Requests that arrived before it lose the
+//! length of the suspend from their time.
 
 pub(crate) use crate::net::Entered;
 
@@ -15,20 +16,21 @@ use crate::{
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::{sync::Notify, time::Instant};
 
-/// Guards the starts of what comes over one link.
+/// Guards the start of requests on one link.
 pub(crate) struct SuspendGuard {
     link: Link,
     side: &'static str,
-    /// The pauses before the last PONG that was waited for.
+    /// Number of suspends before the last PONG that was awaited.
     cleared: AtomicU64,
-    /// Held while waiting for a PONG; those who come meanwhile have it too.
+    /// Held while a PONG is awaited; requests that arrive meanwhile share it.
     turn: tokio::sync::Mutex<()>,
-    /// Told when a request has met a pause that no PONG was waited for.
+    /// Notified when a request has seen a suspend after which no PONG was awaited.
     is_owed: Notify,
 }
 
 impl SuspendGuard {
-    /// Pauses before now do not concern a new link. `side` is what this process is: agent or node.
+    /// A guard of a new link, which earlier suspends do not affect. `side` is the role of this
+    /// process: agent or node.
     pub(crate) fn new(link: Link, side: &'static str) -> Self {
         let cleared = AtomicU64::new(link.net().suspend().paused());
         Self { link, side, cleared, turn: tokio::sync::Mutex::default(), is_owed: Notify::new() }
@@ -38,32 +40,33 @@ impl SuspendGuard {
         self.link.net().suspend()
     }
 
-    /// Waits for the PONGs that requests are owed, until the link ends. A request whose own time
-    /// does not suffice for that is refused, and without this so would be all that come after it,
-    /// for ever, if none has more time than the pause took.
-    pub(crate) async fn mind(&self) {
+    /// Awaits the PONGs that requests need, until the link ends. A request with too little time for
+    /// a PONG is refused; without this task all later requests would be refused too if none has
+    /// more time than the suspend took.
+    pub(crate) async fn watch(&self) {
         loop {
             tokio::select! {
                 biased;
                 () = self.link.closed() => return,
                 () = self.is_owed.notified() => {}
             }
-            // It fails with the link, and then that is over.
+            // It fails only when the link ends.
             if self.clear(self.suspend().paused()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Notes a request. To be called as soon as there is one.
+    /// Registers a request. Must be called as soon as it is read.
     pub(crate) fn enter(&self) -> Entered {
         self.suspend().entered_after(self.cleared.load(Ordering::Acquire))
     }
 
-    /// The last thing before its handler starts. Gives the deadline that the request really has.
+    /// Admits a request right before its handler starts. Returns the deadline that the request
+    /// really has.
     ///
     /// # Errors
-    /// It has passed, or the link is lost: not executed.
+    /// The deadline has passed or the link is lost: not executed.
     pub(crate) async fn pass(
         &self,
         entered: Entered,
@@ -73,7 +76,7 @@ impl SuspendGuard {
         if !entered.is_owed() && paused == self.cleared.load(Ordering::Acquire) {
             return Ok(deadline);
         }
-        // Boxed: hardly a call meets a pause, and none need carry room for it.
+        // Boxed: few calls see a suspend, and the others should not carry room for it.
         Box::pin(self.pass_after(paused, entered, deadline)).await
     }
 
@@ -93,7 +96,7 @@ impl SuspendGuard {
         }
     }
 
-    /// Waits for a PONG to a PING that was sent after these pauses, unless one has come.
+    /// Waits for a PONG to a PING that was sent after these suspends, unless one has arrived.
     async fn clear(&self, paused: u64) -> Result<(), Status> {
         let _turn = self.turn.lock().await;
         if self.cleared.load(Ordering::Acquire) >= paused {
@@ -103,16 +106,16 @@ impl SuspendGuard {
             .ping()
             .await
             .map_err(|fault| Status::not_executed(Code::Unavailable, fault.to_string()))?;
-        // The PONG may be read before the tasks of streams that came ahead of it have run: they are
-        // given a moment.
+        // The PONG may be read before the tasks of earlier streams have run, so they are given a
+        // moment.
         tokio::time::sleep(SUSPEND_TICK).await;
         self.cleared.store(paused, Ordering::Release);
         Ok(())
     }
 }
 
-/// The refusal of a request whose deadline passed in a pause of this side.
+/// Status of a request whose deadline passed while this side was suspended.
 pub(crate) fn too_late(side: &str) -> Status {
-    let text = format!("the deadline passed while the {side} stood still");
+    let text = format!("the deadline passed while the {side} was suspended");
     Status::not_executed(Code::DeadlineExceeded, text)
 }

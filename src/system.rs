@@ -1,5 +1,4 @@
-//! Errors of the operating system in the words that people search for, with the remedy where there
-//! is one.
+//! Errors of the operating system in common words, with a remedy where there is one.
 
 use std::{
     io::{self, ErrorKind},
@@ -11,7 +10,7 @@ use std::{
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
-/// Whether a file or socket could not be opened because there are too many.
+/// Whether a file or socket could not be opened because too many are open.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
@@ -30,8 +29,7 @@ pub(crate) fn is_message_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EMSGSIZE)
 }
 
-/// What to do about an error, to be written behind it; empty where nothing helps that the error
-/// does not say already.
+/// Remedy of an error, to append to its text; empty if there is none.
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(EMFILE) if cfg!(unix) => {
@@ -44,18 +42,18 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// The error with its remedy, for a log.
+/// Text of an error with its remedy, for a log.
 pub(crate) fn explain(error: &io::Error) -> String {
     format!("{error}{}", remedy(error))
 }
 
-/// The error for somebody on another machine: its kind, without paths, addresses and numbers.
+/// Kind of an error for a peer on another machine, without paths, addresses and numbers.
 pub(crate) fn kind(error: &io::Error) -> String {
     if is_out_of_files(error) {
         return "too many open files".to_owned();
     }
     let kind = error.kind().to_string();
-    // What the standard library says of every error that it does not name.
+    // The standard library's text for every error that it does not name.
     if kind != "uncategorized error" && kind != "other error" {
         return kind;
     }
@@ -63,8 +61,8 @@ pub(crate) fn kind(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().chars().take(120).collect()
 }
 
-/// Of two failures to connect, the one that came closer to a connection, or that has another cause
-/// than the network.
+/// Selects, of two failed connection attempts, the one that came closer to a connection or whose
+/// cause is not the network.
 pub(crate) fn more_telling(one: io::Error, other: io::Error) -> io::Error {
     let rank = |error: &io::Error| match error.kind() {
         _ if is_out_of_files(error) => 4,
@@ -76,8 +74,8 @@ pub(crate) fn more_telling(one: io::Error, other: io::Error) -> io::Error {
     if rank(&other) > rank(&one) { other } else { one }
 }
 
-/// Bytes that this process may use: the least of the limits of its cgroup, of those above it, and
-/// the memory of the machine. `None` where that cannot be told.
+/// Bytes of memory that this process may use: the lowest limit of its cgroup and the cgroups above
+/// it, and the memory of the machine. `None` if unknown.
 pub(crate) fn memory_bytes() -> Option<usize> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -95,8 +93,8 @@ fn machine_bytes(meminfo: &str) -> Option<usize> {
     kib.checked_mul(1024)
 }
 
-/// The least limit of memory over the cgroups of `/proc/self/cgroup`, of version 2 or 1. A limit
-/// holds for all groups below it.
+/// Lowest memory limit over the cgroups of `/proc/self/cgroup`, version 2 or 1. A limit applies to
+/// all groups below it.
 fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let mut least = None;
     for line in cgroups.lines() {
@@ -113,8 +111,7 @@ fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option
             }
             _ => continue,
         };
-        // In a container the group may be named from outside, and its limit then stands at the
-        // root.
+        // In a container the group may have its outside name, and its limit is then at the root.
         let within = Path::new(group.trim_start_matches('/'));
         let limits = within.ancestors().filter_map(|group| {
             read(&Path::new(root).join(group).join(file))?.trim().parse::<usize>().ok()
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_came_closest_says_why() {
+    fn the_error_closest_to_a_connection_is_selected() {
         let kinds = [ErrorKind::NetworkUnreachable, ErrorKind::ConnectionRefused];
         for [one, other] in [kinds, [kinds[1], kinds[0]]] {
             let told = more_telling(one.into(), other.into());
@@ -162,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_a_cgroup_and_those_above_it_holds() {
+    fn the_lowest_limit_of_a_cgroup_and_its_parents_applies() {
         let files = [
             ("/sys/fs/cgroup/system.slice/memory.max", "1000"),
             ("/sys/fs/cgroup/system.slice/a.service/memory.max", "max"),

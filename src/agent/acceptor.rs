@@ -38,7 +38,7 @@ impl AgentAcceptor {
 
     /// Watches for suspends of this process until the link ends.
     pub(super) async fn watch_suspends(&self) {
-        self.suspend_guard.mind().await;
+        self.suspend_guard.watch().await;
     }
 
     /// Returns the requester, which the node asserts. A call without one is the node's own.
@@ -60,7 +60,7 @@ impl AgentAcceptor {
         if decision.is_allowed() {
             return Ok(());
         }
-        self.state.observer.tell(Event::CallRefused {
+        self.state.observer.report(Event::CallRefused {
             caller: requester,
             target: Some(&self.state.peer),
             via: Some(&self.node),

@@ -142,7 +142,7 @@ impl AgentBuilder {
         let trust = state.dialler.trust().clone();
         let watching = state.clone();
         state.links.spawn_until_stopped(async move {
-            let warn = |text: &str| watching.observer.tell(Event::CredentialsWarning { text });
+            let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
             trust.watch_expiry(warn).await;
         });
         for node in nodes {
@@ -254,7 +254,11 @@ impl Agent {
         let (generation, changed) = self.update(next)?;
         let trust = self.state.dialler.trust();
         let closed = if has_credentials { trust.verify_all().await } else { 0 };
-        self.state.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
+        self.state.observer.report(Event::ConfigApplied {
+            version: generation,
+            changed: &changed,
+            closed,
+        });
         Ok(Applied { generation, closed })
     }
 
@@ -267,9 +271,9 @@ impl Agent {
             now.expect_successor(credentials)?;
         }
         let mut changed = Changed::between(&now, credentials.as_ref());
-        changed.bounds = limits.is_some();
+        changed.limits = limits.is_some();
         let (may_reconnect, needs_replacement) =
-            (credentials.is_some(), changed.certificate || changed.bounds);
+            (credentials.is_some(), changed.certificate || changed.limits);
         if credentials.is_some() || limits.is_some() {
             let limits = limits.map_or_else(|| state.limits.get(), Arc::new);
             let hello = hello(self.instance, &limits);
@@ -351,7 +355,7 @@ impl Agent {
             goodbye.notify();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            self.state.observer.tell(Event::CallsCutOff { after: limits.drain_max });
+            self.state.observer.report(Event::CallsCutOff { after: limits.drain_max });
             abort.notify();
             abort.done(limits::GOODBYE_WAIT_MAX).await;
         }

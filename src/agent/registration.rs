@@ -69,7 +69,7 @@ impl KeeperHooks for NodeRegistration {
     }
 
     fn refused(&self, fault: &LinkFault) {
-        self.state.observer.tell(Event::DialRefused { address: &self.address, reason: fault });
+        self.state.observer.report(Event::DialRefused { address: &self.address, reason: fault });
     }
 
     fn log_retry(&self, line: fmt::Arguments<'_>) {
@@ -108,7 +108,7 @@ impl Attachment {
         let node = link.peer().name.clone();
         let limits = state.limits.get();
         let (peer, remote) = (link.identity(), link.remote_address());
-        state.observer.tell(Event::LinkUp { peer, address: remote });
+        state.observer.report(Event::LinkUp { peer, address: remote });
         let acceptor = Arc::new(AgentAcceptor::new(state.clone(), link.clone(), limits.clone()));
         let watching = acceptor.clone();
         state.links.spawn_until_stopped(async move { watching.watch_suspends().await });
@@ -193,7 +193,7 @@ impl Attachment {
             all.push(attached);
             let (node, remote) = (&self.node, self.link.remote_address());
             let registered = Event::Registered { node, address, remote };
-            told = Some(self.state.observer.tell_programs(registered));
+            told = Some(self.state.observer.send_to_programs(registered));
         });
         drop(told);
     }
@@ -227,7 +227,7 @@ impl Attachment {
         if !self.retire() {
             return None;
         }
-        self.state.observer.tell(Event::NodeDraining { node: &self.node });
+        self.state.observer.report(Event::NodeDraining { node: &self.node });
         Some(EndReason::Draining(LinkFault::leaving(reason)))
     }
 
@@ -329,12 +329,14 @@ impl Drop for Attachment {
         let reason = self.reason.take().unwrap_or_else(dropped);
         let (link, reason) = (&self.link, self.link.end(reason));
         let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
-        self.state.observer.tell(Event::LinkDown { peer, address, lasted, reason: &reason });
+        self.state.observer.report(Event::LinkDown { peer, address, lasted, reason: &reason });
         if self.is_registered {
             self.state.attached.send_modify(|all| {
                 all.retain(|attached| attached.link.id() != self.link.id());
                 if !self.link.is_replaced() {
-                    self.state.observer.tell(Event::NodeLost { node: &self.node, reason: &reason });
+                    self.state
+                        .observer
+                        .report(Event::NodeLost { node: &self.node, reason: &reason });
                 }
             });
         }

@@ -1,4 +1,5 @@
-//! One line: a JSON object, built key by key. Text from peers is escaped and cut.
+//! A line of the audit log: a JSON object, built key by key. Text from peers is escaped and
+//! truncated.
 
 use crate::{limits::AUDIT_TEXT_CHARS_MAX, tls::Utc};
 use std::{
@@ -6,11 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A line that is being built.
-pub(crate) struct Line(String);
+/// A line under construction.
+pub(crate) struct AuditLine(String);
 
-impl Line {
-    /// Begins with the time and what happened.
+impl AuditLine {
+    /// Starts a line with the time and the event.
     pub(crate) fn new(time: SystemTime, event: &str) -> Self {
         let line = Self(String::with_capacity(320));
         line.text("time", moment(time)).text("event", event)
@@ -20,7 +21,7 @@ impl Line {
     pub(crate) fn text(mut self, key: &str, value: impl Display) -> Self {
         self.key(key);
         self.0.push('"');
-        // A String takes everything.
+        // Writing to a String does not fail.
         let _ = write!(Escaped { out: &mut self.0, left: AUDIT_TEXT_CHARS_MAX }, "{value}");
         self.0.push('"');
         self
@@ -60,13 +61,13 @@ impl Line {
         self
     }
 
-    /// The whole line, without its end.
+    /// Ends the object. The line has no line feed.
     pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }
 
-    /// Keys are ours and need no escape.
+    /// Keys are constants and need no escape.
     fn key(&mut self, key: &str) {
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
         self.0.push('"');
@@ -75,14 +76,14 @@ impl Line {
     }
 }
 
-/// Shows a moment to the millisecond: `2026-11-22T10:15:00.250Z`.
+/// Formats a time to the millisecond: `2026-11-22T10:15:00.250Z`.
 fn moment(time: SystemTime) -> String {
     let whole = Utc(time).to_string();
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:03}Z", whole.trim_end_matches('Z'), since.subsec_millis())
 }
 
-/// What stands between the quotes of a JSON text.
+/// Writer of the content of a JSON string.
 struct Escaped<'a> {
     out: &'a mut String,
     left: usize,
@@ -93,7 +94,7 @@ impl Write for Escaped<'_> {
         for c in text.chars() {
             match self.left {
                 0 => return Ok(()),
-                // One character of the bound says that something is missing.
+                // The last character shows that the text was truncated.
                 1 => self.out.push('…'),
                 _ => self.push(c)?,
             }
@@ -122,8 +123,8 @@ impl Escaped<'_> {
     }
 }
 
-/// Characters that a terminal acts on, or that turn the direction of text: a log is read in
-/// terminals too.
+/// Control characters and characters that change the direction of text: logs are also read in
+/// terminals.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     fn text(value: &str) -> String {
-        let line = Line(String::new()).text("text", value).end();
+        let line = AuditLine(String::new()).text("text", value).end();
         let inner = line.strip_prefix("{\"text\":\"").and_then(|line| line.strip_suffix("\"}"));
         inner.expect("an object").to_owned()
     }
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn a_line_is_an_object_that_begins_with_time_and_event() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_601_746_007);
-        let line = Line::new(time, "call")
+        let line = AuditLine::new(time, "call")
             .text_or_null("peer", None::<&str>)
             .text_or_null("agent", Some("a"))
             .number("bytes", 12)
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_steers_a_terminal_or_ends_a_text_is_escaped() {
+    fn control_characters_and_quotes_are_escaped() {
         for (value, expected) in [
             ("plain, größer", "plain, größer"),
             ("a\"b\\c", "a\\\"b\\\\c"),
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_at_the_bound_is_whole_and_a_longer_one_is_cut_and_says_so() {
+    fn a_text_over_the_limit_is_truncated_with_an_ellipsis() {
         let most = AUDIT_TEXT_CHARS_MAX;
         assert_eq!(text(&"x".repeat(most - 1)), "x".repeat(most - 1));
         assert_eq!(text(&"x".repeat(most * 9)), format!("{}…", "x".repeat(most - 1)));

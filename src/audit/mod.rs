@@ -1,17 +1,16 @@
-//! The audit log: who was linked and who was refused, and every call if that is asked for. One JSON
-//! object a line.
+//! The audit log: links, refusals, and calls if enabled. One JSON object per line.
 //!
-//! Whoever has something to write down puts a line into a bounded queue and goes on; a thread
-//! writes. A disk that is slow or full costs lines, which are counted, and never a call its time.
+//! A producer puts a line into a bounded queue and does not wait; a thread writes. A slow or full
+//! disk loses lines, which are counted, and does not delay calls.
 
 mod line;
 mod queue;
 mod writer;
 
-pub(crate) use line::Line;
+pub(crate) use line::AuditLine;
 
 use crate::limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX};
-use queue::{Marks, Order, Queue};
+use queue::{LineQueue, WriterCommand, WriterFlags};
 use std::{
     fmt,
     io::{self, Write},
@@ -23,27 +22,27 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use writer::{FileSink, Sink, WriterSink};
+use writer::{AuditSink, FileSink, WriterSink};
 
-/// Where nodes and agents write down who was linked, who was refused and, with
-/// [`Audit::with_calls`], every call. Cloning shares it; several nodes and agents may share one,
-/// and their lines say whose they are. `Default` is none: nothing is written, and it costs nothing.
+/// Audit log of nodes and agents: links, refusals and, with [`Audit::with_calls`], every call.
+/// Clones share it; several nodes and agents may share one, and each line names its writer.
+/// `Default` writes nothing and costs nothing.
 ///
-/// A line is a JSON object with `time`, `by` and `event`; `docs/operations.md` has all of them.
-/// Names and texts from peers are escaped and cut. Lines wait in a queue of 8,192; of more, and of
-/// those that could not be written, the next line says how many are missing. The thread that writes
+/// A line is a JSON object with `time`, `by` and `event`; `docs/operations.md` lists all of them.
+/// Names and texts from peers are escaped and truncated. Up to 8,192 lines wait in a queue; the
+/// next line reports how many further lines were lost or could not be written. The writing thread
 /// ends with the last clone. Call [`Audit::flush`] before the program ends.
 #[derive(Clone, Default)]
 pub struct Audit {
-    queue: Option<Arc<Queue>>,
+    queue: Option<Arc<LineQueue>>,
     has_calls: bool,
 }
 
 impl Audit {
-    /// Adds to a file, which is made with mode 0600 if it is missing.
+    /// Appends to a file, which is created with mode 0600 if it is missing.
     ///
     /// # Errors
-    /// It cannot be opened for writing, or the system gives no thread.
+    /// The file cannot be opened for writing, or no thread can be started.
     pub fn file(path: impl Into<PathBuf>) -> io::Result<Self> {
         Self::start(FileSink::open(path.into())?)
     }
@@ -51,55 +50,56 @@ impl Audit {
     /// Writes to standard output.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// No thread can be started.
     pub fn stdout() -> io::Result<Self> {
         Self::to(io::stdout())
     }
 
-    /// Writes to a sink of the program's own: whole lines, some at a time, and then a flush. It is
-    /// called by a thread of its own, and may block it.
+    /// Writes to a sink: complete lines, several at a time, and then a flush. A separate thread
+    /// calls it and may block in it.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// No thread can be started.
     pub fn to(sink: impl Write + Send + 'static) -> io::Result<Self> {
         Self::start(WriterSink(sink))
     }
 
-    fn start(sink: impl Sink) -> io::Result<Self> {
-        let (lines, orders) = mpsc::sync_channel(AUDIT_LINES_WAITING_MAX);
-        let marks = Arc::<Marks>::default();
-        writer::start(sink, orders, marks.clone())?;
-        Ok(Self { queue: Some(Arc::new(Queue { lines, marks })), has_calls: false })
+    fn start(sink: impl AuditSink) -> io::Result<Self> {
+        let (lines, commands) = mpsc::sync_channel(AUDIT_LINES_WAITING_MAX);
+        let flags = Arc::<WriterFlags>::default();
+        writer::start(sink, commands, flags.clone())?;
+        Ok(Self { queue: Some(Arc::new(LineQueue { lines, flags })), has_calls: false })
     }
 
-    /// Also writes a line for each call when it has ended: a few microseconds, and some 300 bytes.
+    /// Also writes a line for each call when it has ended. Costs a few microseconds and some 300
+    /// bytes per call.
     #[must_use]
     pub fn with_calls(mut self, has_calls: bool) -> Self {
         self.has_calls = has_calls;
         self
     }
 
-    /// Opens the file again under its name, soon: for whoever has renamed it. What came before goes
-    /// to the old one. If that fails it is said in the log, and the old one is written on. Not for
-    /// a sink of the program's own.
+    /// Reopens the file by its name soon, after it was renamed. Earlier lines go to the old file.
+    /// If reopening fails, an error is logged and the old file is used further. No effect on a sink
+    /// of the program.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
-            queue.marks.reopen.store(true, Ordering::Release);
-            // A full queue will be looked at anyway.
-            drop(queue.lines.try_send(Order::Look));
+            queue.flags.reopen.store(true, Ordering::Release);
+            // A full queue is processed anyway.
+            drop(queue.lines.try_send(WriterCommand::CheckFlags));
         }
     }
 
-    /// Waits until all lines so far are written, but no longer than that. Blocks its thread. Says
-    /// whether they are.
+    /// Waits until all lines so far are written, at most for `wait_max`. Blocks the thread. Returns
+    /// whether they are written.
     pub fn flush(&self, wait_max: Duration) -> bool {
         let Some(queue) = &self.queue else { return true };
         let until = Instant::now() + wait_max;
         let (done, written) = mpsc::sync_channel(1);
-        let mut order = Order::Flush(done);
-        while let Err(refused) = queue.lines.try_send(order) {
+        let mut command = WriterCommand::Flush(done);
+        while let Err(refused) = queue.lines.try_send(command) {
             match refused {
-                TrySendError::Full(same) if Instant::now() < until => order = same,
+                TrySendError::Full(same) if Instant::now() < until => command = same,
                 _ => return false,
             }
             std::thread::sleep(AUDIT_FLUSH_STEP);
@@ -107,7 +107,7 @@ impl Audit {
         written.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
     }
 
-    /// Whether anything is written.
+    /// Whether the audit log is enabled.
     pub fn is_on(&self) -> bool {
         self.queue.is_some()
     }
@@ -117,13 +117,13 @@ impl Audit {
         self.has_calls && self.queue.is_some()
     }
 
-    /// Queues a line; a line that finds no room is counted.
+    /// Queues a line. A line that finds no room is counted as lost.
     pub(crate) fn write(&self, line: String) {
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            queue.lines.try_send(Order::Line(line))
+            queue.lines.try_send(WriterCommand::Line(line))
         {
-            queue.marks.lost.fetch_add(1, Ordering::Relaxed);
+            queue.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -143,49 +143,50 @@ mod tests {
     use super::*;
     use std::sync::{Condvar, Mutex};
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const FLUSH_WAIT_MAX: Duration = Duration::from_secs(30);
 
-    /// A sink that keeps what it gets, once its gate is open, and fails as often as it is told.
+    /// A sink that blocks until its gate is open, stores what it gets, and fails a given number of
+    /// times.
     #[derive(Clone, Default)]
-    struct Kept(Arc<(Mutex<State>, Condvar)>);
+    struct GatedSink(Arc<(Mutex<GateState>, Condvar)>);
 
     #[derive(Default)]
-    struct State {
+    struct GateState {
         is_open: bool,
         has_come: bool,
         failures: usize,
         bytes: Vec<u8>,
     }
 
-    impl Kept {
+    impl GatedSink {
         fn open(&self) {
-            self.0.0.lock().expect("whole").is_open = true;
+            self.0.0.lock().expect("the lock").is_open = true;
             self.0.1.notify_all();
         }
 
-        /// Waits until the writer stands before the gate.
+        /// Waits until the writer has reached the gate.
         fn has_come(&self) {
-            let state = self.0.0.lock().expect("whole");
-            drop(self.0.1.wait_while(state, |state| !state.has_come).expect("whole"));
+            let state = self.0.0.lock().expect("the lock");
+            drop(self.0.1.wait_while(state, |state| !state.has_come).expect("the lock"));
         }
 
         fn lines(&self) -> Vec<String> {
-            let state = self.0.0.lock().expect("whole");
+            let state = self.0.0.lock().expect("the lock");
             String::from_utf8_lossy(&state.bytes).lines().map(str::to_owned).collect()
         }
     }
 
-    impl Write for Kept {
+    impl Write for GatedSink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut state = self.0.0.lock().expect("whole");
+            let mut state = self.0.0.lock().expect("the lock");
             state.has_come = true;
             self.0.1.notify_all();
-            let mut state = self.0.1.wait_while(state, |state| !state.is_open).expect("whole");
+            let mut state = self.0.1.wait_while(state, |state| !state.is_open).expect("the lock");
             if state.failures > 0 {
                 state.failures -= 1;
                 return Err(io::Error::other("the disk is full"));
             }
-            // Some of it, as a disk may that fills up.
+            // A partial write, as on a disk that fills up.
             let written = bytes.len().min(7);
             state.bytes.extend_from_slice(&bytes[..written]);
             Ok(written)
@@ -198,26 +199,26 @@ mod tests {
 
     #[test]
     fn lines_are_written_in_their_order() {
-        let kept = Kept::default();
+        let kept = GatedSink::default();
         kept.open();
         let audit = Audit::to(kept.clone()).expect("a thread");
         (0..1_000).for_each(|n| audit.write(format!("line {n}")));
-        assert!(audit.flush(PATIENCE));
+        assert!(audit.flush(FLUSH_WAIT_MAX));
         let expected: Vec<_> = (0..1_000).map(|n| format!("line {n}")).collect();
         assert_eq!(kept.lines(), expected);
     }
 
     #[test]
-    fn nobody_waits_for_a_sink_that_stands_still_and_what_finds_no_place_is_counted() {
-        let kept = Kept::default();
+    fn a_blocked_sink_delays_no_producer_and_lost_lines_are_counted() {
+        let kept = GatedSink::default();
         let audit = Audit::to(kept.clone()).expect("a thread");
         audit.write("first".into());
         kept.has_come();
-        // The first is with the sink; as many as the queue holds wait, and the rest is lost.
+        // The sink has the first line, the queue is full, and the rest is lost.
         (0..AUDIT_LINES_WAITING_MAX + 5).for_each(|n| audit.write(format!("line {n}")));
         assert!(!audit.flush(Duration::ZERO), "a full queue was flushed");
         kept.open();
-        assert!(audit.flush(PATIENCE));
+        assert!(audit.flush(FLUSH_WAIT_MAX));
         let lines = kept.lines();
         assert_eq!(lines.len(), 1 + AUDIT_LINES_WAITING_MAX + 1);
         let lost: Vec<_> =
@@ -226,18 +227,18 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_could_not_be_written_is_counted_and_the_next_one_stands_alone() {
-        let kept = Kept::default();
+    fn a_failed_line_is_counted_and_the_next_one_starts_on_a_new_line() {
+        let kept = GatedSink::default();
         kept.open();
         let audit = Audit::to(kept.clone()).expect("a thread");
         audit.write("good".into());
-        assert!(audit.flush(PATIENCE));
-        kept.0.0.lock().expect("whole").failures = 1;
+        assert!(audit.flush(FLUSH_WAIT_MAX));
+        kept.0.0.lock().expect("the lock").failures = 1;
         audit.write("bad".into());
-        // Whether the loss is told by itself or with the next line.
-        assert!(audit.flush(PATIENCE));
+        // The loss is reported alone or with the next line.
+        assert!(audit.flush(FLUSH_WAIT_MAX));
         audit.write("good again".into());
-        assert!(audit.flush(PATIENCE));
+        assert!(audit.flush(FLUSH_WAIT_MAX));
         let lines = kept.lines();
         assert_eq!(
             (lines.first().map(String::as_str), lines.len()),
@@ -249,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_renamed_is_written_on_until_it_is_opened_again() {
+    fn a_renamed_file_is_used_until_it_is_reopened() {
         let dir = tempfile::tempdir().expect("a directory");
         let [path, old] = ["audit.log", "audit.log.1"].map(|name| dir.path().join(name));
         let audit = Audit::file(&path).expect("a file");
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let write = |line: &str| {
             audit.write(line.into());
-            assert!(audit.flush(PATIENCE));
+            assert!(audit.flush(FLUSH_WAIT_MAX));
         };
         write("one");
         std::fs::rename(&path, &old).expect("renamed");
@@ -264,7 +265,7 @@ mod tests {
         audit.reopen();
         write("three");
         assert_eq!((read(&old).as_str(), read(&path).as_str()), ("one\ntwo\n", "three\n"));
-        // Where it cannot be opened, the old one is written on.
+        // If it cannot be opened, the old file is used further.
         std::fs::remove_file(&path).expect("removed");
         std::fs::create_dir(&path).expect("made");
         audit.reopen();
@@ -276,12 +277,12 @@ mod tests {
         drop(audit);
         let again = Audit::file(&path).expect("a file");
         again.write("six".into());
-        assert!(again.flush(PATIENCE));
+        assert!(again.flush(FLUSH_WAIT_MAX));
         assert_eq!(read(&path), "five\nsix\n", "what was there is kept");
     }
 
     #[test]
-    fn a_file_that_cannot_be_opened_is_no_audit_log() {
+    fn a_file_that_cannot_be_opened_is_an_error() {
         let dir = tempfile::tempdir().expect("a directory");
         assert!(Audit::file(dir.path()).is_err());
         assert!(Audit::file(dir.path().join("gone/audit.log")).is_err());
@@ -290,7 +291,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_is_made_is_its_owners() {
+    fn a_new_file_is_accessible_to_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("audit.log");
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_audit_log_nothing_is_waited_for() {
+    fn flush_without_an_audit_log_returns_at_once() {
         let none = Audit::default();
         none.reopen();
         none.write("nowhere".into());

@@ -1,4 +1,4 @@
-//! The queue between those who write lines and the thread that writes them.
+//! The queue between producers of lines and the thread that writes them.
 
 use std::sync::{
     Arc,
@@ -6,26 +6,26 @@ use std::sync::{
     mpsc::SyncSender,
 };
 
-/// The sending side of the writer's queue.
-pub(super) struct Queue {
-    pub(super) lines: SyncSender<Order>,
-    pub(super) marks: Arc<Marks>,
+/// Sending side of the queue.
+pub(super) struct LineQueue {
+    pub(super) lines: SyncSender<WriterCommand>,
+    pub(super) flags: Arc<WriterFlags>,
 }
 
 /// Requests that need no room in the queue.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct WriterFlags {
     /// Lines that found no room or were not written, and that no line has reported yet.
     pub(super) lost: AtomicU64,
     /// The file must be opened again.
     pub(super) reopen: AtomicBool,
 }
 
-/// A message to the writer's thread.
-pub(super) enum Order {
+/// A command to the writer's thread.
+pub(super) enum WriterCommand {
     Line(String),
-    /// Look at the marks.
-    Look,
-    /// Answer once all earlier lines are written.
+    /// Check the flags.
+    CheckFlags,
+    /// Confirm once all earlier lines are written.
     Flush(SyncSender<()>),
 }

@@ -1,12 +1,12 @@
-//! The thread that writes the audit log: takes what has come, writes it, and says what is missing.
+//! The thread that writes the audit log and reports lost lines.
 
 use super::{
-    line::Line,
-    queue::{Marks, Order},
+    line::AuditLine,
+    queue::{WriterCommand, WriterFlags},
 };
 use crate::{
     limits::{AUDIT_BATCH_BYTES, AUDIT_FAULT_LOG_EVERY},
-    rate_limit::{LogLimiter, Pace},
+    rate_limit::{LogLimiter, RateLimit},
 };
 use std::{
     fs::{File, OpenOptions},
@@ -17,13 +17,13 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Where lines go.
-pub(super) trait Sink: Write + Send + 'static {
-    /// Begins anew under the same name.
+/// Destination of lines.
+pub(super) trait AuditSink: Write + Send + 'static {
+    /// Reopens the destination under the same name.
     fn reopen(&mut self) -> io::Result<()>;
 }
 
-/// A file that is added to.
+/// A file that lines are appended to.
 pub(super) struct FileSink {
     path: PathBuf,
     file: File,
@@ -68,7 +68,7 @@ impl Write for FileSink {
     }
 }
 
-impl Sink for FileSink {
+impl AuditSink for FileSink {
     fn reopen(&mut self) -> io::Result<()> {
         self.file = open(&self.path).map_err(|error| {
             let path = self.path.display();
@@ -78,7 +78,7 @@ impl Sink for FileSink {
     }
 }
 
-/// Whatever a program gives us. It has no name to be opened again by.
+/// A destination that a program supplies. It has no name to be reopened by.
 pub(super) struct WriterSink<W>(pub(super) W);
 
 impl<W: Write> Write for WriterSink<W> {
@@ -91,85 +91,89 @@ impl<W: Write> Write for WriterSink<W> {
     }
 }
 
-impl<W: Write + Send + 'static> Sink for WriterSink<W> {
+impl<W: Write + Send + 'static> AuditSink for WriterSink<W> {
     fn reopen(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Starts the thread. It ends when nobody can order any more, and all that was ordered is done.
-pub(super) fn start(sink: impl Sink, orders: Receiver<Order>, marks: Arc<Marks>) -> io::Result<()> {
-    let faults = LogLimiter::new(Pace::new(1, AUDIT_FAULT_LOG_EVERY));
-    let mut writer = Writer { sink, marks, faults, is_cut: false };
+/// Starts the thread. It ends when all senders are dropped and all commands are done.
+pub(super) fn start(
+    sink: impl AuditSink,
+    commands: Receiver<WriterCommand>,
+    flags: Arc<WriterFlags>,
+) -> io::Result<()> {
+    let faults = LogLimiter::new(RateLimit::new(1, AUDIT_FAULT_LOG_EVERY));
+    let mut writer = AuditWriter { sink, flags, faults, has_partial_line: false };
     let thread = std::thread::Builder::new().name("dialback-audit".into());
-    thread.spawn(move || writer.run(&orders)).map(drop)
+    thread.spawn(move || writer.run(&commands)).map(drop)
 }
 
-struct Writer<S> {
+struct AuditWriter<S> {
     sink: S,
-    marks: Arc<Marks>,
+    flags: Arc<WriterFlags>,
     faults: LogLimiter,
-    /// The last line was written in part.
-    is_cut: bool,
+    /// The last line was written partially.
+    has_partial_line: bool,
 }
 
-impl<S: Sink> Writer<S> {
-    fn run(&mut self, orders: &Receiver<Order>) {
-        while let Ok(order) = orders.recv() {
+impl<S: AuditSink> AuditWriter<S> {
+    fn run(&mut self, commands: &Receiver<WriterCommand>) {
+        while let Ok(command) = commands.recv() {
             let mut batch = String::new();
-            let mut asked = None;
-            let (mut next, mut is_more) = (Some(order), true);
-            // What has come meanwhile goes with it: one write for many lines when there are many.
-            while let Some(order) = next.take() {
-                match order {
-                    Order::Line(line) => {
+            let mut flushed = None;
+            let (mut next, mut is_more) = (Some(command), true);
+            // Lines that arrived meanwhile are written together: one write for many lines.
+            while let Some(command) = next.take() {
+                match command {
+                    WriterCommand::Line(line) => {
                         batch.push_str(&line);
                         batch.push('\n');
                     }
-                    // What comes after it is for the file that is opened then.
-                    Order::Look => is_more = false,
-                    Order::Flush(done) => {
-                        asked = Some(done);
+                    // Later lines belong to the file that is opened then.
+                    WriterCommand::CheckFlags => is_more = false,
+                    WriterCommand::Flush(done) => {
+                        flushed = Some(done);
                         is_more = false;
                     }
                 }
                 if is_more && batch.len() < AUDIT_BATCH_BYTES {
-                    next = orders.try_recv().ok();
+                    next = commands.try_recv().ok();
                 }
             }
             self.write(&batch);
-            self.heed_marks();
-            if let Some(done) = asked {
-                // Whoever asked may have given up.
+            self.apply_flags();
+            if let Some(done) = flushed {
+                // The requester may have given up.
                 let _ = done.try_send(());
             }
         }
     }
 
-    /// After what came before was written: a file that was renamed gets what was meant for it.
-    fn heed_marks(&mut self) {
-        if self.marks.reopen.swap(false, Ordering::AcqRel)
+    /// Runs after all earlier lines were written: a renamed file gets the lines that belong to it.
+    fn apply_flags(&mut self) {
+        if self.flags.reopen.swap(false, Ordering::AcqRel)
             && let Err(error) = self.sink.reopen()
         {
             tracing::error!(
                 "the audit log cannot be opened again, the old file is written on: {error}"
             );
         }
-        let lost = self.marks.lost.swap(0, Ordering::AcqRel);
+        let lost = self.flags.lost.swap(0, Ordering::AcqRel);
         if lost > 0 {
-            let line = Line::new(SystemTime::now(), "lost").number("lines", lost).end();
-            if self.put(format!("{line}\n").as_bytes()).is_err() {
-                self.marks.lost.fetch_add(lost, Ordering::AcqRel);
+            let line = AuditLine::new(SystemTime::now(), "lost").number("lines", lost).end();
+            if self.write_bytes(format!("{line}\n").as_bytes()).is_err() {
+                self.flags.lost.fetch_add(lost, Ordering::AcqRel);
             }
         }
     }
 
-    /// Writes lines; counts those that were not written whole.
+    /// Writes lines, and counts those that were not written completely.
     fn write(&mut self, lines: &str) {
-        if let Err((written, error)) = self.put(lines.as_bytes()) {
+        if let Err((written, error)) = self.write_bytes(lines.as_bytes()) {
             let missing = lines.as_bytes()[written..].iter().filter(|byte| **byte == b'\n').count();
-            self.marks.lost.fetch_add(missing as u64, Ordering::AcqRel);
-            if let Some(suppressed) = self.faults.say(Instant::now()) {
+            self.flags.lost.fetch_add(missing as u64, Ordering::AcqRel);
+            if let Some(suppressed) = self.faults.admit(Instant::now()) {
                 tracing::error!(
                     "the audit log cannot be written, lines are missing: {error}{suppressed}"
                 );
@@ -180,30 +184,41 @@ impl<S: Sink> Writer<S> {
     /// Writes bytes.
     ///
     /// # Errors
-    /// How many were written, and why no more.
-    fn put(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    /// Number of bytes that were written, and the cause.
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         if bytes.is_empty() {
             return Ok(());
         }
-        // What comes after a line that was cut must not be taken for its rest.
-        if self.is_cut {
+        // The next line must not be taken for the rest of a partial one.
+        if self.has_partial_line {
             self.sink.write_all(b"\n").map_err(|error| (0, error))?;
-            self.is_cut = false;
+            self.has_partial_line = false;
         }
         let mut written = 0;
         while written < bytes.len() {
             match self.sink.write(&bytes[written..]) {
-                Ok(0) => return Err(self.cut(bytes, written, io::ErrorKind::WriteZero.into())),
+                Ok(0) => {
+                    return Err(self.note_partial_line(
+                        bytes,
+                        written,
+                        io::ErrorKind::WriteZero.into(),
+                    ));
+                }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.cut(bytes, written, error)),
+                Err(error) => return Err(self.note_partial_line(bytes, written, error)),
             }
         }
         self.sink.flush().map_err(|error| (written, error))
     }
 
-    fn cut(&mut self, bytes: &[u8], written: usize, error: io::Error) -> (usize, io::Error) {
-        self.is_cut = written > 0 && bytes[written - 1] != b'\n';
+    fn note_partial_line(
+        &mut self,
+        bytes: &[u8],
+        written: usize,
+        error: io::Error,
+    ) -> (usize, io::Error) {
+        self.has_partial_line = written > 0 && bytes[written - 1] != b'\n';
         (written, error)
     }
 }

@@ -1,7 +1,7 @@
 //! How many calls may be in flight, and who waits for the next place.
 
 use crate::{
-    lazy_timeout::Waiting,
+    lazy_timeout::WaitCount,
     status::{Code, Status},
 };
 use std::{
@@ -65,7 +65,7 @@ impl Permits {
     }
 
     async fn queue(&self, deadline: Instant, wait_max: Duration) -> Result<Permit, Status> {
-        let waiting = Waiting::new(&self.0.waiting);
+        let waiting = WaitCount::new(&self.0.waiting);
         if waiting.before() >= self.0.queue_max {
             return Err(self.queue_is_full());
         }

@@ -82,7 +82,7 @@ impl CertsDir {
     ///
     /// A list with less than a third of its life left is signed again with its entries.
     pub fn init(&self, options: &InitOptions, now: SystemTime) -> Result<InitReport, CertsError> {
-        let _held = files::hold_dir(&self.dir)?;
+        let _held = files::lock_dir(&self.dir)?;
         let (ca, action) = self.keep_or_make_ca(options, now)?;
         let crl = self.keep_or_sign_crl(&ca, now)?;
         Ok(InitReport {

@@ -70,8 +70,8 @@ fn none_if_missing<T>(read: Result<T, CertsError>) -> Result<Option<T>, CertsErr
 
 /// Makes the directory if need be, and holds it until the guard is dropped, so that two commands
 /// that run at once do not each make a CA.
-pub(super) fn hold_dir(dir: &Path) -> Result<Option<File>, CertsError> {
-    files::hold_dir(dir).map_err(|error| unwritable(dir, error))
+pub(super) fn lock_dir(dir: &Path) -> Result<Option<File>, CertsError> {
+    files::lock_dir(dir).map_err(|error| unwritable(dir, error))
 }
 
 fn unwritable(path: &Path, source: io::Error) -> CertsError {
@@ -95,11 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_a_file_is_named_in_the_error() {
+    fn a_file_in_place_of_the_directory_is_named_in_the_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("certs");
         fs::write(&path, "").expect("written");
-        let error = hold_dir(&path).expect_err("refused");
+        let error = lock_dir(&path).expect_err("refused");
         assert!(error.to_string().contains("certs"), "{error}");
     }
 }

@@ -235,7 +235,7 @@ impl CertsDir {
         if !self.dir.is_dir() {
             return Err(CertsError::NoCa { dir: self.dir.clone() });
         }
-        files::hold_dir(&self.dir)
+        files::lock_dir(&self.dir)
     }
 
     /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as

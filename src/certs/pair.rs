@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 /// Makes the directory of a file if need be, and says whether files can be made in it.
 pub(crate) fn expect_writable(path: &Path) -> Result<(), CertsError> {
     let dir = dir_of(path);
-    drop(files::hold_dir(dir)?);
+    drop(files::lock_dir(dir)?);
     let probe = beside(path, "probe");
     files::replace(&probe, "", Audience::Owner)?;
     fs::remove_file(&probe).map_err(|source| CertsError::Unwritable { path: probe, source })
@@ -37,7 +37,7 @@ pub(crate) fn replace_pair(
     key: &Path,
     key_pem: &str,
 ) -> Result<(), CertsError> {
-    let _held = files::hold_dir(dir_of(cert))?;
+    let _held = files::lock_dir(dir_of(cert))?;
     replace_held(cert, cert_pem, key, key_pem)
 }
 
@@ -101,7 +101,7 @@ pub fn mend_pair(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
     if !beside(cert, "next").exists() && !requested_key(key).exists() {
         return Ok(Mended::Nothing);
     }
-    let _held = files::hold_dir(dir_of(cert))?;
+    let _held = files::lock_dir(dir_of(cert))?;
     mend_held(cert, key)
 }
 

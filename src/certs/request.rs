@@ -40,7 +40,7 @@ impl CertsDir {
     /// until the certificate of the new one is here: the new one waits beside it, and takes its
     /// place when that certificate is loaded, or signed in this directory.
     pub fn request(&self, peer: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
-        let _held = files::hold_dir(&self.dir)?;
+        let _held = files::lock_dir(&self.dir)?;
         let ((cert_path, own_path), csr_path) = (self.pair_of(peer), self.leaf_path(peer, "csr"));
         pair::mend_held(&cert_path, &own_path)?;
         let is_in_use = own_path.symlink_metadata().is_ok();

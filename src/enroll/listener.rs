@@ -11,7 +11,7 @@ use crate::{
     },
     link::{BindError, EnrolmentListener, IncomingEnrolment, LinkFault},
     name::{NameError, NodeAddress},
-    rate_limit::Pace,
+    rate_limit::RateLimit,
     tls::{CredentialsError, EnrollerTls},
     wire::{JOIN_ALPN, JoinReply},
 };
@@ -172,8 +172,8 @@ struct AcceptLoop {
 
 impl AcceptLoop {
     async fn take_all(mut self) {
-        let pace = Pace::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY);
-        let mut limiter = HandshakeLimiter::new(JOINS_AT_ONCE_MAX, pace);
+        let limit = RateLimit::new(JOIN_HANDSHAKES_BURST, JOIN_HANDSHAKE_EVERY);
+        let mut limiter = HandshakeLimiter::new(JOINS_AT_ONCE_MAX, limit);
         let listener = self.listener.clone();
         while let Some((incoming, permit)) = limiter.next(&*listener).await {
             self.stay_current(SystemTime::now());

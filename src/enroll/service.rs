@@ -3,7 +3,7 @@
 use crate::{
     certs::{CertsError, EnrolmentIssuer, GrantedLeaf, IssueError, TokenUseError},
     limits::{COUNTED_ADDRESSES_MAX, JOIN_REPLY_BYTES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
-    rate_limit::{Buckets, LogLimits, Pace},
+    rate_limit::{LogLimits, RateLimit, TokenBuckets},
     source_address::Source,
     tls::{Identity, Utc},
     wire::{Ask, JoinRefusal, JoinReply, JoinRequest},
@@ -20,7 +20,7 @@ pub(super) struct EnrolmentService {
     issuer: EnrolmentIssuer,
     /// Unknown tokens by address. Locked while a token is checked, so that no client tries many at
     /// once.
-    tries: Mutex<Buckets<Source>>,
+    tries: Mutex<TokenBuckets<Source>>,
     refused: LogLimits<Source>,
 }
 
@@ -49,8 +49,8 @@ type Rejection = (JoinRefusal, String);
 
 impl EnrolmentService {
     pub(super) fn new(issuer: EnrolmentIssuer) -> Self {
-        let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        let tries = Mutex::new(Buckets::new(pace, COUNTED_ADDRESSES_MAX));
+        let pace = RateLimit::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
+        let tries = Mutex::new(TokenBuckets::new(pace, COUNTED_ADDRESSES_MAX));
         Self { issuer, tries, refused: LogLimits::default() }
     }
 
@@ -117,14 +117,14 @@ impl EnrolmentService {
         now: Clocks,
     ) -> Result<GrantedLeaf, Rejection> {
         let (from, mut tries) = (Source::of(from), lock(&self.tries));
-        if !tries.may(from, now.steady, false) {
+        if !tries.allows(from, now.steady, false) {
             let text = "too many wrong tokens from this address";
             return Err((JoinRefusal::TooMany, text.into()));
         }
         let JoinRequest { secret, party: peer, request, .. } = request;
         let joined = self.issuer.join(secret, peer, request, now.wall);
         if let Err(IssueError::Token(TokenUseError::Unknown)) = &joined {
-            tries.may(from, now.steady, true);
+            tries.allows(from, now.steady, true);
         }
         joined.map_err(refusal)
     }
@@ -156,14 +156,14 @@ impl EnrolmentService {
     }
 
     fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
-        if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
+        if let Some(suppressed) = self.refused.admit(Source::of(from.ip()), now) {
             tracing::warn!("rejected a request from {from}: {why}: {text}{suppressed}");
         }
     }
 
     /// Logs a client that sent no valid request, or did not read the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
-        if let Some(suppressed) = self.refused.say(Source::of(from.ip()), now) {
+        if let Some(suppressed) = self.refused.admit(Source::of(from.ip()), now) {
             tracing::warn!("request from {from} failed: {why}{suppressed}");
         }
     }

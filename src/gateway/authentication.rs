@@ -7,7 +7,7 @@ use crate::{
     limits::{COUNTED_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     name::{PeerName, Role},
     observe::{Event, NodeEvent, Observer},
-    rate_limit::{Buckets, Pace},
+    rate_limit::{RateLimit, TokenBuckets},
     source_address::Source,
     status::{Code, Status},
     tls::{Claim, Credentials},
@@ -135,13 +135,13 @@ fn by_token(headers: &HeaderMap, judges: &Judges<'_>, now: SystemTime) -> Result
 
 /// Where strangers are counted.
 pub(super) struct Strangers {
-    wrong: Mutex<Buckets<Source>>,
+    wrong: Mutex<TokenBuckets<Source>>,
 }
 
 impl Default for Strangers {
     fn default() -> Self {
-        let pace = Pace::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        Self { wrong: Mutex::new(Buckets::new(pace, COUNTED_ADDRESSES_MAX)) }
+        let pace = RateLimit::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
+        Self { wrong: Mutex::new(TokenBuckets::new(pace, COUNTED_ADDRESSES_MAX)) }
     }
 }
 
@@ -166,7 +166,7 @@ impl Strangers {
         let (source, now) = (Source::of(from), Instant::now());
         let is_a_try = matches!(unknown, Unknown::Bad(_));
         if is_a_try
-            && !self.wrong.lock().unwrap_or_else(PoisonError::into_inner).may(source, now, true)
+            && !self.wrong.lock().unwrap_or_else(PoisonError::into_inner).allows(source, now, true)
         {
             return Err(too_many());
         }
@@ -174,7 +174,7 @@ impl Strangers {
         let lapsed = peer.shown.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION));
         let claim = lapsed.map(|shown| Claim::from(shown.identity()));
         let (claim, reason) = (claim.as_ref(), &unknown);
-        observer.tell(Event::HttpRefused { address: from, claim, reason });
+        observer.report(Event::HttpRefused { address: from, claim, reason });
         Err(nobody(&unknown))
     }
 }

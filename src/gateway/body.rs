@@ -6,7 +6,7 @@ use crate::{
     convert::{Converter, Text},
     httpd::RequestBody,
     limits::{HTTP_STEP, HTTP_STEP_BYTES_MIN, MEMORY_COUNTED_BYTES_MIN},
-    memory::{Exhausted, Held, MemoryAccount},
+    memory::{Exhausted, HeldBytes, MemoryAccount},
     status::{Code, Outcome, Status},
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -102,7 +102,7 @@ impl Unread {
         &self,
         bytes_max: usize,
         memory: &MemoryAccount,
-    ) -> Result<(Bytes, Held), BodyFault> {
+    ) -> Result<(Bytes, HeldBytes), BodyFault> {
         let mut held = memory.take(0)?;
         let whole = read(self.0.clone(), bytes_max, |bytes| hold(&mut held, bytes)).await?;
         Ok((whole, held))
@@ -110,7 +110,7 @@ impl Unread {
 }
 
 /// Counts what a body has: so many bytes in all.
-fn hold(held: &mut Held, bytes: usize) -> Result<(), Exhausted> {
+fn hold(held: &mut HeldBytes, bytes: usize) -> Result<(), Exhausted> {
     if bytes < MEMORY_COUNTED_BYTES_MIN {
         return Ok(());
     }

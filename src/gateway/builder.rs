@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_out_of_files_that_cannot_listen_says_what_to_raise() {
+    fn too_many_open_files_is_reported_with_its_remedy() {
         let source = io::Error::from_raw_os_error(24);
         let text = GatewayError::Socket { address: ([0; 4], 0).into(), source }.to_string();
         assert!(text.contains("Too many open files") && text.contains("LimitNOFILE"), "{text}");

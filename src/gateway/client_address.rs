@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_holds_the_addresses_with_its_bits_and_no_others() {
+    fn a_range_contains_the_addresses_with_its_prefix_only() {
         for (text, inside, outside) in [
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
             ("192.0.2.4/30", "192.0.2.7", "192.0.2.8"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_says_for_whom_it_asks() {
+    fn only_a_trusted_proxy_sets_the_client_address() {
         let proxies = [range("10.0.0.0/8")];
         let mut headers = HeaderMap::new();
         headers.append(FORWARDED_FOR, HeaderValue::from_static("203.0.113.1, 198.51.100.7"));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_named_by_its_own_names_only() {
+    fn only_loopback_names_name_this_machine() {
         let names = |host: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_str(host).expect("a value"));

@@ -261,7 +261,7 @@ impl Inner {
     }
 
     fn refused(&self, address: IpAddr, claim: Option<&Claim>, reason: &dyn fmt::Display) {
-        self.ingress.observer().tell(Event::HttpRefused { address, claim, reason });
+        self.ingress.observer().report(Event::HttpRefused { address, claim, reason });
     }
 
     /// Whether whoever asks may still.

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_shown_as_the_command_line_shows_them() {
+    fn agents_have_the_form_of_the_command_line() {
         let expected = json!({"node": "edge-1", "agents": [{
             "name": "a", "attached": true, "since_ms": 7, "node": "edge-1",
             "address": "192.0.2.7:4000", "calls_in_flight": 3, "rtt_us": 1200,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_shown_with_kinds_agents_and_what_is_said_of_them() {
+    fn services_are_shown_with_kinds_agents_descriptions_and_schemas() {
         let page = services_page(&directory());
         let expected = json!({"node": "edge-1", "services": [{
             "name": "HelloService", "description": "For greeting.",
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_an_object_or_a_boolean_in_json() {
+    fn a_schema_is_a_json_object_or_boolean() {
         for good in ["{}", "true", "false", r#"{"type":"string"}"#] {
             assert!(schema(good).is_some(), "{good}");
         }

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_is_that_of_the_content_type_and_of_what_is_accepted() {
+    fn the_format_follows_content_type_and_accept() {
         let json = ("content-type", "application/json");
         check_form(&[json], Some(Form::Unary(Codec::Json)));
         check_form(&[json, ("accept", "text/event-stream")], Some(Form::Events(Codec::Json)));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_and_trace_pass_and_identities_stay_outside() {
+    fn metadata_and_trace_are_read_and_identity_headers_are_ignored() {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let words = Words::of(&headers(&[
             ("traceparent", trace),

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_name_an_agent_or_only_a_service() {
+    fn calls_name_an_agent_or_a_service_only() {
         check_call(
             "/v1/agents/warehouse/HelloService/Hello",
             Some("warehouse"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_exactly_a_path_of_ours_is_nowhere() {
+    fn other_paths_are_not_found() {
         for uri in [
             "/",
             "/v1",
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_bad_requests() {
+    fn invalid_names_are_bad_requests() {
         for uri in [
             "/v1/agents/A/S/M",
             "/v1/agents/../S/M",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_at_the_limit_is_read_and_a_longer_one_is_not() {
+    fn a_path_over_the_limit_is_refused() {
         let path = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
         assert_eq!(route(&path(HTTP_PATH_BYTES_MAX)), Err(StatusCode::NOT_FOUND));
         assert_eq!(route(&path(HTTP_PATH_BYTES_MAX + 1)), Err(StatusCode::URI_TOO_LONG));

@@ -63,7 +63,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     #[tokio::test]
-    async fn a_turn_lasts_as_long_as_its_work_also_if_whoever_asked_has_gone() {
+    async fn a_turn_is_held_until_its_work_ends_even_if_the_request_is_dropped() {
         let turns = Arc::new(Semaphore::new(1));
         let (goes_on, may_end) = std::sync::mpsc::channel::<()>();
         let (begins, has_begun) = oneshot::channel();

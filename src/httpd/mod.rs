@@ -23,7 +23,7 @@ use crate::{
         IGNORED_HANDSHAKES_LOG_EVERY,
     },
     prefixes::PrefixLimits,
-    rate_limit::{LogLimiter, Pace},
+    rate_limit::{LogLimiter, RateLimit},
     system,
     tls::{ClientCertificate, Credentials, HttpTls},
 };
@@ -133,7 +133,7 @@ impl<A> Server<A> {
     /// Says that a connection was closed, and why, unless that was said a moment ago.
     fn say_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(suppressed) = closed.say(Instant::now()) {
+        if let Some(suppressed) = closed.admit(Instant::now()) {
             tracing::warn!("closed a connection of {address} to the HTTP door: {why}{suppressed}");
         }
     }
@@ -147,14 +147,14 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         network: HTTP_CONNECTIONS_PER_NETWORK_MAX,
     };
     let places = Places::new(HTTP_CONNECTIONS_MAX, limits);
-    let every = || LogLimiter::new(Pace::new(1, IGNORED_HANDSHAKES_LOG_EVERY));
+    let every = || LogLimiter::new(RateLimit::new(1, IGNORED_HANDSHAKES_LOG_EVERY));
     let mut failed = every();
     let server = Arc::new(Server { answers, tasks, closed: Mutex::new(every()) });
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(fault) => {
-                if let Some(suppressed) = failed.say(Instant::now()) {
+                if let Some(suppressed) = failed.admit(Instant::now()) {
                     let fault = system::explain(&fault);
                     tracing::warn!("a connection could not be accepted: {fault}{suppressed}");
                 }

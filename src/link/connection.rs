@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     drain::UnderWay,
-    lazy_timeout::{Waiting, poll_once},
+    lazy_timeout::{WaitCount, poll_once},
     name::PeerName,
     net::SharedNet,
     tls::{ChainBound, Identity},
@@ -221,7 +221,7 @@ impl Link {
     }
 
     async fn open_in_turn(&self) -> OpenResult {
-        let _waiting = Waiting::new(&self.0.waiting);
+        let _waiting = WaitCount::new(&self.0.waiting);
         let _turn = self.0.turn.lock().await;
         self.0.connection.open_bi().await
     }

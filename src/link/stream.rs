@@ -7,7 +7,7 @@
 use super::fault::LinkFault;
 use crate::{
     limits::MEMORY_COUNTED_BYTES_MIN,
-    memory::{Exhausted, Held, MemoryAccount},
+    memory::{Exhausted, HeldBytes, MemoryAccount},
     wire::{Chunks, Header, Kind, StreamCode, WireError},
 };
 use bytes::{Bytes, BytesMut};
@@ -188,7 +188,7 @@ pub(crate) struct FrameReader {
     /// Counts messages from when their header has come, if they are counted.
     account: Option<MemoryAccount>,
     /// For the message that is coming.
-    held: Option<Held>,
+    held: Option<HeldBytes>,
     /// Held by the initiator: its link is in use until the reply was read.
     awaited: Option<TaskTrackerToken>,
 }

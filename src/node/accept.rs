@@ -6,7 +6,7 @@ use crate::{
     limits::{self, Limits},
     link::{IncomingLink, LinkListener},
     observe::Event,
-    rate_limit::Pace,
+    rate_limit::RateLimit,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    fn is_leaving(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.shared.drain.is_notified() || self.shared.calls.is_draining()
     }
 }
@@ -28,7 +28,7 @@ impl Accept for Handshakes {
     async fn accept(&self) -> Option<IncomingLink> {
         loop {
             let incoming = self.listener.next_incoming().await?;
-            if !self.is_leaving() {
+            if !self.is_draining() {
                 return Some(incoming);
             }
             incoming.ignore();
@@ -37,15 +37,15 @@ impl Accept for Handshakes {
 
     fn ignored(&self, last: SocketAddr, count: u64) {
         let per_second = self.shared.limits.get().handshakes_per_address;
-        self.shared.observer.tell(Event::HandshakesIgnored { last, count, per_second });
+        self.shared.observer.report(Event::HandshakesIgnored { last, count, per_second });
     }
 }
 
 /// The pace at which one address may begin handshakes.
-fn handshake_pace(limits: &Limits) -> Pace {
+fn handshake_rate(limits: &Limits) -> RateLimit {
     let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
     let every = Duration::from_secs(1) / bounded(limits.handshakes_per_address);
-    Pace::new(bounded(limits.handshakes_burst), every)
+    RateLimit::new(bounded(limits.handshakes_burst), every)
 }
 
 /// Takes peers that nothing is known of yet, and only that: each is greeted in a task of its own,
@@ -54,9 +54,9 @@ pub(super) async fn accept_loop(handshakes: Handshakes) {
     let shared = &handshakes.shared;
     let mut limits = shared.limits.get();
     let mut limiter =
-        HandshakeLimiter::new(limits::HANDSHAKES_AT_ONCE_MAX, handshake_pace(&limits));
+        HandshakeLimiter::new(limits::HANDSHAKES_AT_ONCE_MAX, handshake_rate(&limits));
     while let Some((incoming, permit)) = limiter.next(&handshakes).await {
-        if handshakes.is_leaving() {
+        if handshakes.is_draining() {
             incoming.ignore();
             continue;
         }
@@ -64,7 +64,7 @@ pub(super) async fn accept_loop(handshakes: Handshakes) {
         let limits_now = shared.limits.get();
         if !Arc::ptr_eq(&limits, &limits_now) {
             limits = limits_now;
-            limiter.set_pace(handshake_pace(&limits));
+            limiter.set_rate(handshake_rate(&limits));
         }
     }
 }

@@ -58,13 +58,13 @@ fn turned_away(shared: &NodeState, from: SocketAddr, stranger: &NotGreeted) {
         return tracing::debug!("{} at {from} went away: {fault}", identity.peer_name());
     }
     let (peer, claim) = (identity.as_ref(), claim.as_ref());
-    shared.observer.tell(Event::HandshakeRefused { address: from, peer, claim, reason: fault });
+    shared.observer.report(Event::HandshakeRefused { address: from, peer, claim, reason: fault });
 }
 
 /// Refuses a link to a party that is known.
 fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
     let (peer, address) = (greeted.identity(), greeted.remote_address());
-    shared.observer.tell(Event::LinkRefused { peer, address, reason: text });
+    shared.observer.report(Event::LinkRefused { peer, address, reason: text });
     greeted.refuse(code, text);
 }
 
@@ -141,7 +141,7 @@ async fn stay_with_caller(
 fn evicted_by_its_instance(shared: &NodeState, link: &Link) -> LinkFault {
     let (peer, address) = (link.peer(), link.remote_address());
     let limit = "caller_links_max";
-    shared.observer.tell(Event::LinkEvicted { peer, address, limit });
+    shared.observer.report(Event::LinkEvicted { peer, address, limit });
     let text = "more links of one instance than are allowed".into();
     LinkFault::Closed { code: CloseCode::Drained, text, by_peer: false }
 }

@@ -85,7 +85,7 @@ impl<'a> Admitted<'a> {
                 let arrival = registry.arrived(self.name);
                 drop(self.shared.arrivals.send((arrival, self.name.clone())));
             }
-            self.shared.observer.tell_programs(Event::AgentRegistered {
+            self.shared.observer.send_to_programs(Event::AgentRegistered {
                 agent: self.name,
                 address: self.address(),
                 services: count,
@@ -110,7 +110,7 @@ impl<'a> Admitted<'a> {
         for old in registration.surplus {
             let (peer, address) = (old.link.peer(), old.link.remote_address());
             let limit = "the links that an agent may have";
-            self.shared.observer.tell(Event::LinkEvicted { peer, address, limit });
+            self.shared.observer.report(Event::LinkEvicted { peer, address, limit });
             old.link.close(CloseCode::Drained, "more links of one instance than are allowed");
         }
     }
@@ -122,7 +122,12 @@ impl<'a> Admitted<'a> {
             Refused::HeldBack { other, is_first } => {
                 let (address, other) = (self.address(), other.link.remote_address());
                 let (agent, is_first) = (self.name, *is_first);
-                self.shared.observer.tell(Event::AgentHeldBack { agent, address, other, is_first });
+                self.shared.observer.report(Event::AgentHeldBack {
+                    agent,
+                    address,
+                    other,
+                    is_first,
+                });
                 "another instance uses this certificate too, and this one has come back too often; give each a certificate of its own"
                     .to_owned()
             }
@@ -140,7 +145,7 @@ impl<'a> Admitted<'a> {
         // One that has another link, as after a renewal, goes on there.
         let has_other_link = registry.pick(agent).is_some();
         let draining = Event::AgentDraining { agent, address, has_other_link, reason };
-        let told = self.shared.observer.tell_programs(draining);
+        let told = self.shared.observer.send_to_programs(draining);
         drop(registry);
         drop(told);
         self.shared.waiters.wake(self.name, &[]);
@@ -166,7 +171,7 @@ impl Drop for Admitted<'_> {
         let reason = &self.reason.take().unwrap_or_else(stopped);
         // Under the lock, as the event of its next registration.
         let detached = Event::AgentDetached { agent: self.name, reason };
-        let told = is_detached.then(|| self.shared.observer.tell_programs(detached));
+        let told = is_detached.then(|| self.shared.observer.send_to_programs(detached));
         drop(registry);
         drop(told);
         self.shared.waiters.wake(self.name, &[]);

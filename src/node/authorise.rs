@@ -110,6 +110,6 @@ impl Question<'_> {
         });
         let target = target.as_ref();
         let refused = Event::CallRefused { caller, target, via: None, method, code, reason };
-        shared.observer.tell(refused);
+        shared.observer.report(refused);
     }
 }

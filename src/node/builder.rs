@@ -133,10 +133,10 @@ impl NodeBuilder {
         let trust = listener.trust().clone();
         let watching = shared.clone();
         shared.links.spawn_until_stopped(async move {
-            let warn = |text: &str| watching.observer.tell(Event::CredentialsWarning { text });
+            let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
             trust.watch_expiry(warn).await;
         });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
-        Ok(Node { shared, listener, generation: Mutex::new(1) })
+        Ok(Node { shared, listener, config_version: Mutex::new(1) })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     limits::{RULE_CALLERS_MAX, SWEEP_EVERY},
     name::PeerName,
     policy::{AllowRule, Rate},
-    rate_limit::Pace,
+    rate_limit::RateLimit,
     status::{Code, Status},
 };
 use std::{
@@ -103,7 +103,7 @@ impl Quotas {
             return Err(UsedUp::InFlight(most));
         }
         if let Some(rate) = rule.rate {
-            let taken = Pace::per(rate.calls(), rate.per()).take(usage.full_at, now);
+            let taken = RateLimit::per(rate.calls(), rate.per()).take(usage.full_at, now);
             usage.full_at = Some(taken.map_err(|wait| UsedUp::Rate { rate, wait })?);
         }
         if rule.in_flight.is_none() {

@@ -34,7 +34,7 @@ pub struct Node {
     pub(super) shared: Arc<NodeState>,
     pub(super) listener: Arc<LinkListener>,
     /// Which one is in force.
-    pub(super) generation: Mutex<u64>,
+    pub(super) config_version: Mutex<u64>,
 }
 
 impl Node {
@@ -119,15 +119,15 @@ impl Node {
     /// Credentials of another party, or none that make a TLS configuration.
     pub async fn apply(&self, next: ConfigUpdate<NodePolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let (generation, changed) = self.put_in_force(next)?;
+        let (version, changed) = self.apply_update(next)?;
         let closed = if has_credentials { self.listener.trust().verify_all().await } else { 0 };
-        self.shared.observer.tell(Event::ConfigApplied { generation, changed: &changed, closed });
-        Ok(Applied { generation, closed })
+        self.shared.observer.report(Event::ConfigApplied { version, changed: &changed, closed });
+        Ok(Applied { generation: version, closed })
     }
 
     /// All of it at one moment, as far as anybody can see who reads it.
-    fn put_in_force(&self, next: ConfigUpdate<NodePolicy>) -> Result<(u64, Changed), StartError> {
-        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+    fn apply_update(&self, next: ConfigUpdate<NodePolicy>) -> Result<(u64, Changed), StartError> {
+        let mut version = self.config_version.lock().unwrap_or_else(PoisonError::into_inner);
         let ConfigUpdate { credentials, policy, limits } = next;
         let limits = limits.filter(|limits| *limits != *self.shared.limits.get());
         let now = self.listener.trust().credentials();
@@ -135,7 +135,7 @@ impl Node {
             now.expect_successor(credentials)?;
         }
         let mut changed = Changed::between(&now, credentials.as_ref());
-        changed.bounds = limits.is_some();
+        changed.limits = limits.is_some();
         if credentials.is_some() || limits.is_some() {
             let limits = limits.clone().unwrap_or_else(|| (*self.shared.limits.get()).clone());
             self.listener.replace(credentials.as_ref().unwrap_or(&now), &limits)?;
@@ -150,8 +150,8 @@ impl Node {
             self.shared.memory.apply(&limits);
             self.shared.limits.set(limits);
         }
-        *generation += 1;
-        Ok((*generation, changed))
+        *version += 1;
+        Ok((*version, changed))
     }
 
     /// The certificate, key and trust that are in force.
@@ -199,7 +199,7 @@ impl Node {
             shared.goodbye.notify();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            shared.observer.tell(Event::CallsCutOff { after: drain_max });
+            shared.observer.report(Event::CallsCutOff { after: drain_max });
             shared.cut.notify();
             shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
         }

@@ -139,14 +139,14 @@ impl NodeState {
     /// Reports a new link.
     pub(super) fn link_up(&self, link: &Link) {
         let (peer, address) = (link.identity(), link.remote_address());
-        self.observer.tell(Event::LinkUp { peer, address });
+        self.observer.report(Event::LinkUp { peer, address });
     }
 
     /// Ends a link, also towards the peer if this side found the fault, and reports why.
     pub(super) fn link_down(&self, link: &Link, fault: LinkFault) -> LinkFault {
         let reason = link.end(fault);
         let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
-        self.observer.tell(Event::LinkDown { peer, address, lasted, reason: &reason });
+        self.observer.report(Event::LinkDown { peer, address, lasted, reason: &reason });
         reason
     }
 

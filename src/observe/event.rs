@@ -1,4 +1,4 @@
-//! What happens to links, calls and credentials: one variant for each, with its facts.
+//! Events of links, calls and credentials: one variant each, with its facts.
 
 use crate::{
     link::LinkFault,
@@ -12,17 +12,17 @@ use std::{
     time::Duration,
 };
 
-/// An event of a node or an agent. Told once to an [`Observer`](super::Observer), which makes log
-/// lines, audit records and program events of it.
+/// An event of a node or an agent. Reported once to an [`Observer`](super::Observer), which
+/// produces log lines, audit records and program events.
 pub(crate) enum Event<'a> {
-    /// Handshakes were not answered, because too many waited.
+    /// Handshakes were ignored because too many waited.
     HandshakesIgnored { last: SocketAddr, count: u64, per_second: usize },
     /// The handshake of an unauthenticated client failed, or its first frames did.
     HandshakeRefused {
         address: SocketAddr,
-        /// Known if its certificate was verified.
+        /// Set if its certificate was verified.
         peer: Option<&'a Identity>,
-        /// What a certificate that TLS refused says of itself.
+        /// Content of a certificate that TLS refused.
         claim: Option<&'a Claim>,
         reason: &'a LinkFault,
     },
@@ -34,7 +34,7 @@ pub(crate) enum Event<'a> {
     LinkUp { peer: &'a Identity, address: SocketAddr },
     /// A link has ended.
     LinkDown { peer: &'a Identity, address: SocketAddr, lasted: Duration, reason: &'a LinkFault },
-    /// A node closed a link because its peer has too many: `limit` names the setting.
+    /// A node closed a link because its peer has too many; `limit` names the setting.
     LinkEvicted { peer: &'a PeerName, address: SocketAddr, limit: &'static str },
     /// A node closed the link of a caller that reset too many calls.
     ResetsExceeded { peer: &'a PeerName, resets_max: usize },
@@ -45,7 +45,7 @@ pub(crate) enum Event<'a> {
         services: usize,
         /// Whether it had no link before.
         is_new: bool,
-        /// Links of another instance, which this one took over from, oldest first.
+        /// Links of the instance that this one superseded, oldest first.
         superseded: &'a [SocketAddr],
     },
     /// An agent's certificate is used by two instances, and this one was refused.
@@ -71,7 +71,7 @@ pub(crate) enum Event<'a> {
         caller: &'a PeerName,
         /// `None` for a call that names only the service.
         target: Option<&'a PeerName>,
-        /// On an agent, the node that brought the call.
+        /// On an agent, the node that forwarded the call.
         via: Option<&'a Name>,
         method: &'a MethodPath,
         code: Code,
@@ -85,5 +85,5 @@ pub(crate) enum Event<'a> {
     /// A certificate or a revocation list is about to end, or has ended.
     CredentialsWarning { text: &'a str },
     /// A configuration was applied to the running process.
-    ConfigApplied { generation: u64, changed: &'a dyn Display, closed: usize },
+    ConfigApplied { version: u64, changed: &'a dyn Display, closed: usize },
 }

@@ -7,7 +7,7 @@ use crate::{
     rate_limit::Suppressed,
 };
 
-/// Writes the line of an event; `suppressed` counts lines of its kind that were left out before it.
+/// Logs an event. `suppressed` counts lines of its kind that were suppressed before it.
 pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
     match *event {
         Event::HandshakesIgnored { last, count, per_second } => tracing::warn!(
@@ -23,7 +23,7 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         Event::LinkRefused { peer, address, reason } => {
             tracing::warn!("refused {} at {address}: {reason}{suppressed}", peer.peer_name());
         }
-        // The line that says when it is dialled again has the reason.
+        // The line about the next dial has the reason.
         Event::DialRefused { .. } | Event::NodeLost { .. } | Event::NodeDraining { .. } => {}
         Event::LinkUp { peer, address } if peer.peer_name().role == Role::Caller => {
             tracing::info!("caller {} linked from {address}", peer.peer_name().name);
@@ -50,8 +50,8 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
             tracing::warn!("aborted the calls still in flight after {after:?} (drain_max)");
         }
         Event::CredentialsWarning { text } => tracing::warn!("{text}"),
-        Event::ConfigApplied { generation, changed, closed } => tracing::info!(
-            "applied configuration {generation}: changed {changed}; closed links: {closed}"
+        Event::ConfigApplied { version, changed, closed } => tracing::info!(
+            "applied configuration {version}: changed {changed}; closed links: {closed}"
         ),
         Event::AgentRegistered { .. }
         | Event::AgentHeldBack { .. }

@@ -1,5 +1,5 @@
-//! What happens to a node or an agent, told once: log lines, audit records and program events are
-//! made of the same events.
+//! Events of a node or an agent. Each is reported once, and log lines, audit records and program
+//! events are made from it.
 
 mod event;
 mod log;

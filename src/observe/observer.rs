@@ -1,4 +1,4 @@
-//! The observer: every event is told to it once.
+//! The observer, to which every event is reported once.
 
 use super::{
     event::Event,
@@ -16,16 +16,16 @@ use crate::{
 };
 use tokio::time::Instant;
 
-/// Makes log lines, audit records and program events of what happens to one node or agent.
+/// Produces log lines, audit records and program events of one node or agent.
 ///
-/// Lines that a peer can cause are limited, for each peer or address and for all of them.
+/// Lines that a peer can cause are limited, per peer or address and in total.
 pub(crate) struct Observer<E> {
     recorder: Recorder,
     events: EventSender<E>,
     limits: EventLimits,
 }
 
-/// Bounds of the events that peers can cause, by cause.
+/// Limits of the events that peers can cause, by cause.
 #[derive(Default)]
 struct EventLimits {
     handshakes: LogLimits<Source>,
@@ -35,59 +35,59 @@ struct EventLimits {
 }
 
 impl EventLimits {
-    /// Whether an event may be logged now, and how many of its kind were left out before.
+    /// Number of suppressed lines to log with an event; `None` if it must not be logged now.
     fn admit(&self, event: &Event<'_>, now: Instant) -> Option<Suppressed> {
         match event {
             Event::HandshakeRefused { address, .. } => {
-                self.handshakes.say(Source::of(address.ip()), now)
+                self.handshakes.admit(Source::of(address.ip()), now)
             }
-            Event::LinkRefused { peer, .. } => self.links.say(peer.peer_name().clone(), now),
-            Event::LinkEvicted { peer, .. } => self.links.say((*peer).clone(), now),
+            Event::LinkRefused { peer, .. } => self.links.admit(peer.peer_name().clone(), now),
+            Event::LinkEvicted { peer, .. } => self.links.admit((*peer).clone(), now),
             Event::AgentHeldBack { agent, is_first: false, .. }
             | Event::AgentRegistered { agent, superseded: [_, ..], .. } => {
-                self.links.say(PeerName::new(Role::Agent, (*agent).clone()), now)
+                self.links.admit(PeerName::new(Role::Agent, (*agent).clone()), now)
             }
-            Event::CallRefused { caller, .. } => self.calls.say((*caller).clone(), now),
-            Event::HttpRefused { address, .. } => self.requests.say(Source::of(*address), now),
+            Event::CallRefused { caller, .. } => self.calls.admit((*caller).clone(), now),
+            Event::HttpRefused { address, .. } => self.requests.admit(Source::of(*address), now),
             _ => Some(Suppressed(0)),
         }
     }
 }
 
-/// An event that programs have received. Dropping it writes log line and audit record.
+/// An event that programs have received. Dropping it writes the log line and the audit record.
 #[must_use = "the event is logged when this is dropped"]
-pub(crate) struct Told<'a, E: ProgramEvent> {
+pub(crate) struct PendingReport<'a, E: ProgramEvent> {
     observer: &'a Observer<E>,
     event: Event<'a>,
 }
 
 impl<E: ProgramEvent> Observer<E> {
-    /// An observer of one node or agent, which writes to this audit log.
+    /// Observer of one node or agent, with an audit log.
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
         let recorder = Recorder::new(audit.clone(), own);
         Self { recorder, events: EventSender::default(), limits: EventLimits::default() }
     }
 
-    /// Tells an event to programs, log and audit log.
-    pub(crate) fn tell(&self, event: Event<'_>) {
-        drop(self.tell_programs(event));
+    /// Reports an event to programs, log and audit log.
+    pub(crate) fn report(&self, event: Event<'_>) {
+        drop(self.send_to_programs(event));
     }
 
-    /// Tells an event to programs now, for a caller that holds a lock which orders events, and to
-    /// log and audit log once the result is dropped.
-    pub(crate) fn tell_programs<'a>(&'a self, event: Event<'a>) -> Told<'a, E> {
+    /// Sends an event to programs now, for a caller that holds a lock which orders events. Log and
+    /// audit log are written when the result is dropped.
+    pub(crate) fn send_to_programs<'a>(&'a self, event: Event<'a>) -> PendingReport<'a, E> {
         if let Some(program) = E::of(&event) {
             self.events.send(program);
         }
-        Told { observer: self, event }
+        PendingReport { observer: self, event }
     }
 
-    /// Begins the record of a call. `None` if calls are not recorded.
+    /// Starts the record of a call. `None` if calls are not recorded.
     pub(crate) fn call(&self, facts: impl FnOnce() -> CallFacts) -> Option<Box<CallRecord>> {
         self.recorder.call(facts)
     }
 
-    /// Events for a program, from now on, until the owner has stopped.
+    /// Subscribes a program to events until the owner has stopped.
     pub(crate) fn events(&self, owner: &Tasks) -> Events<E> {
         self.events.listen(owner)
     }
@@ -101,7 +101,7 @@ impl<E: ProgramEvent> Observer<E> {
     }
 }
 
-impl<E: ProgramEvent> Drop for Told<'_, E> {
+impl<E: ProgramEvent> Drop for PendingReport<'_, E> {
     fn drop(&mut self) {
         self.observer.write(&self.event);
     }

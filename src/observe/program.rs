@@ -9,61 +9,61 @@ use std::net::SocketAddr;
 
 /// An event as a program receives it.
 pub(crate) trait ProgramEvent: Clone + Send + 'static {
-    /// What a program is told of an event; `None` for an event that is not for programs.
+    /// Event for programs; `None` if it is not for them.
     fn of(event: &Event<'_>) -> Option<Self>;
 }
 
-/// Something that happened to a link of this node. Made by [`Node::events`](crate::Node::events).
+/// An event of a node's links. Received from [`Node::events`](crate::Node::events).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NodeEvent {
-    /// An agent can be called, and could not before.
+    /// An agent can be called and could not be before.
     Attached {
-        /// Who.
+        /// Name of the peer.
         agent: Name,
-        /// Where its packets come from.
+        /// Source address of its packets.
         address: SocketAddr,
     },
     /// An agent's last link has ended.
     Lost {
-        /// Who.
+        /// Name of the peer.
         agent: Name,
-        /// Why.
+        /// Reason for the end of the link.
         reason: LinkFault,
     },
-    /// An agent takes no more calls on one of its links, because it is about to leave. Those that
-    /// it has go on.
+    /// An agent takes no more calls on one of its links, because it is closing gracefully. Calls in
+    /// flight continue.
     Draining {
-        /// Who.
+        /// Name of the peer.
         agent: Name,
     },
-    /// Another instance of an agent has taken over, and the link of the old one was closed.
+    /// Another instance of an agent has taken over, and the old instance's link was closed.
     TakenOver {
-        /// Who.
+        /// Name of the peer.
         agent: Name,
-        /// Where the old instance was.
+        /// Address of the old instance.
         old: SocketAddr,
-        /// Where the new one is.
+        /// Address of the new instance.
         new: SocketAddr,
     },
     /// Two instances of an agent keep taking over from each other; one of them is held back from
-    /// now on. Each needs a certificate of its own.
+    /// now on. Each needs its own certificate.
     CertificateUsedTwice {
-        /// Who.
+        /// Name of the peer.
         agent: Name,
     },
-    /// A caller has a link, one of perhaps many.
+    /// A caller has made a link. It may have others.
     CallerLinked {
-        /// Who.
+        /// Name of the peer.
         caller: Name,
-        /// Where its packets come from.
+        /// Source address of its packets.
         address: SocketAddr,
     },
     /// A link of a caller has ended.
     CallerLeft {
-        /// Who.
+        /// Name of the peer.
         caller: Name,
-        /// Why.
+        /// Reason for the end of the link.
         reason: LinkFault,
     },
 }
@@ -98,27 +98,26 @@ impl ProgramEvent for NodeEvent {
     }
 }
 
-/// Something that happened to a link of this agent. Made by
-/// [`Agent::events`](super::Agent::events).
+/// An event of an agent's links. Received from [`Agent::events`](crate::Agent::events).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum AgentEvent {
-    /// A node has taken the registration and will send calls.
+    /// A node has accepted the registration and will send calls.
     Registered {
-        /// Whom.
+        /// Name of the node.
         node: Name,
     },
-    /// A link on which the agent was registered has ended. It dials again.
+    /// A link on which the agent was registered has ended. The agent dials again.
     Lost {
-        /// To whom.
+        /// Name of the node.
         node: Name,
-        /// Why.
+        /// Reason for the end of the link.
         reason: LinkFault,
     },
-    /// A node is about to leave: it sends no more calls, and gets none. Those that are under way go
-    /// on, and the agent looks for a successor at its address.
+    /// A node is closing gracefully: it sends no more calls and takes none. Calls in flight
+    /// continue, and the agent dials its address for a successor.
     Draining {
-        /// Who.
+        /// Name of the peer.
         node: Name,
     },
 }

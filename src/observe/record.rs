@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use crate::{
-    audit::{Audit, Line},
+    audit::{Audit, AuditLine},
     name::{CallId, MethodPath, Name, PeerName},
     rate_limit::Suppressed,
     status::{Code, Outcome},
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Writes the audit records of one node or agent. Without an audit log nothing is built.
+/// Writes the audit records of one node or agent. Builds nothing without an audit log.
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
     audit: Audit,
@@ -33,7 +33,7 @@ impl Recorder {
         &self.own
     }
 
-    /// Begins the record of a call, which is written when the call has ended. `None` if calls are
+    /// Starts the record of a call, which is written when the call has ended. `None` if calls are
     /// not recorded.
     pub(super) fn call(&self, facts: impl FnOnce() -> CallFacts) -> Option<Box<CallRecord>> {
         self.audit.records_calls().then(|| {
@@ -42,16 +42,16 @@ impl Recorder {
         })
     }
 
-    fn write(&self, event: &str, rest: impl FnOnce(Line) -> Line) {
+    fn write(&self, event: &str, rest: impl FnOnce(AuditLine) -> AuditLine) {
         if self.audit.is_on() {
-            let line = Line::new(SystemTime::now(), event).text("by", &self.own);
+            let line = AuditLine::new(SystemTime::now(), event).text("by", &self.own);
             self.audit.write(rest(line).end());
         }
     }
 
-    /// Writes the record of an event that has one. `logged` is how many were suppressed before it,
-    /// if the event was logged: events of unauthenticated clients are recorded with their log line
-    /// only.
+    /// Writes the record of an event that has one. `logged` is the number of lines suppressed
+    /// before it, if the event was logged: events of unauthenticated clients are recorded only
+    /// together with their log line.
     pub(super) fn record(&self, event: &Event<'_>, logged: Option<Suppressed>) {
         match *event {
             Event::HandshakesIgnored { last, count, .. } => {
@@ -121,35 +121,35 @@ impl Recorder {
     }
 }
 
-/// What a refused certificate says of itself, under keys of its own, so that nobody takes it for a
-/// peer's name.
-fn of_claim(line: Line, claim: Option<&Claim>) -> Line {
+/// Content of a refused certificate, under separate keys, so that it is not mistaken for a peer's
+/// name.
+fn of_claim(line: AuditLine, claim: Option<&Claim>) -> AuditLine {
     match claim {
         Some(claim) => line.text("claimed_peer", &claim.name).text("claimed_serial", &claim.serial),
         None => line,
     }
 }
 
-/// An agent says which node brought a call; on a node there is none.
-fn via_of(line: Line, node: Option<&Name>) -> Line {
+/// On an agent, the node that forwarded a call; absent on a node.
+fn via_of(line: AuditLine, node: Option<&Name>) -> AuditLine {
     match node {
         Some(node) => line.text("via", format_args!("node/{node}")),
         None => line,
     }
 }
 
-fn of_peer(line: Line, peer: &Identity, address: SocketAddr) -> Line {
+fn of_peer(line: AuditLine, peer: &Identity, address: SocketAddr) -> AuditLine {
     line.text("peer", peer.peer_name()).text("serial", peer.serial()).text("address", address)
 }
 
-/// What is known of a call when it begins.
+/// Facts of a call at its start.
 #[derive(Debug)]
 pub(crate) struct CallFacts {
-    /// Who asks: by its certificate, and on an agent by the node's word.
+    /// The caller: by its certificate, and on an agent as asserted by the node.
     pub(crate) caller: String,
-    /// Whom, if that is known.
+    /// The agent, if the call names one.
     pub(crate) agent: Option<PeerName>,
-    /// On an agent, the node that brought it.
+    /// On an agent, the node that forwarded the call.
     pub(crate) via: Option<Name>,
     pub(crate) method: MethodPath,
     pub(crate) call_id: CallId,
@@ -159,28 +159,30 @@ pub(crate) struct CallFacts {
     pub(crate) deadline: Instant,
 }
 
-/// A call that is under way. Dropped before its end is known, it was broken off or out of time.
+/// Record of a call in flight. If it is dropped before [`CallRecord::ended`], the call was
+/// cancelled or its deadline passed.
 #[derive(Debug)]
 pub(crate) struct CallRecord {
     recorder: Recorder,
     facts: CallFacts,
-    /// Who was asked, where the call did not say.
+    /// The agent that was picked, if the call named none.
     agent: Arc<OnceLock<PeerName>>,
     has_ended: bool,
 }
 
 impl CallRecord {
-    /// Where whoever picks an agent says which.
+    /// Cell that receives the picked agent.
     pub(crate) fn agent(&self) -> Arc<OnceLock<PeerName>> {
         self.agent.clone()
     }
 
-    /// This one was asked.
+    /// Sets the picked agent.
     pub(crate) fn picked(&self, agent: &PeerName) {
         drop(self.agent.set(agent.clone()));
     }
 
-    /// How the call ended, and what was carried each way in its messages, as far as that is known.
+    /// Writes the record with the result of the call and the bytes of its messages each way, as far
+    /// as they are known.
     pub(crate) fn ended(mut self, code: Code, outcome: Outcome, bytes: [Option<u64>; 2]) {
         self.has_ended = true;
         self.write(code, outcome, bytes);

@@ -1,4 +1,4 @@
-//! What happens to a node or an agent, as a stream that a program may follow or leave alone.
+//! Events of a node or an agent, as a stream for programs.
 
 use crate::{drain::Tasks, limits::EVENTS_WAITING_MAX};
 use std::fmt;
@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 
-/// Where events are told. Nobody listening is fine.
+/// Sender of events. Works without receivers.
 #[derive(Debug)]
 pub(crate) struct EventSender<E>(broadcast::Sender<E>);
 
@@ -18,21 +18,21 @@ impl<E: Clone> Default for EventSender<E> {
 }
 
 impl<E: Clone> EventSender<E> {
-    /// Tells everybody who listens now.
+    /// Sends an event to all current receivers.
     pub(crate) fn send(&self, event: E) {
         drop(self.0.send(event));
     }
 
-    /// Everything from now on, until the owner has stopped.
+    /// Subscribes to later events until the owner has stopped.
     pub(crate) fn listen(&self, owner: &Tasks) -> Events<E> {
         Events { coming: self.0.subscribe(), owner: owner.clone(), lost: 0 }
     }
 }
 
-/// Events from the moment at which this was asked for, in their order. Made by
-/// [`Node::events`](crate::Node::events) and [`Agent::events`](crate::Agent::events).
+/// Events since the subscription, in order. Created by [`Node::events`](crate::Node::events) and
+/// [`Agent::events`](crate::Agent::events).
 ///
-/// It holds 1,024 events. A program that takes none for long loses the oldest of them, and nobody
+/// Up to 1,024 events are queued. A program that falls behind loses the oldest of them; nothing
 /// waits for it.
 pub struct Events<E> {
     coming: broadcast::Receiver<E>,
@@ -41,8 +41,8 @@ pub struct Events<E> {
 }
 
 impl<E: Clone> Events<E> {
-    /// The next event. `None` once the node or agent has stopped and all that was told before was
-    /// taken.
+    /// Waits for the next event. `None` once the node or agent has stopped and all earlier events
+    /// were received. Cancel safe.
     pub async fn next(&mut self) -> Option<E> {
         loop {
             let next = tokio::select! {
@@ -58,7 +58,7 @@ impl<E: Clone> Events<E> {
         }
     }
 
-    /// What was told before the stop and not yet taken.
+    /// Events that were sent before the stop and not received yet.
     fn rest(&mut self) -> Option<E> {
         loop {
             match self.coming.try_recv() {
@@ -69,8 +69,8 @@ impl<E: Clone> Events<E> {
         }
     }
 
-    /// How many events were lost because they were not taken in time, as far as [`Events::next`]
-    /// has come.
+    /// Number of events lost because they were not received in time, as of the last
+    /// [`Events::next`].
     pub const fn lost(&self) -> u64 {
         self.lost
     }
@@ -87,12 +87,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_takes_nothing_for_long_loses_the_oldest_and_knows_how_many() {
-        let (teller, owner) = (EventSender::default(), Tasks::default());
-        let mut events = teller.listen(&owner);
-        (0..EVENTS_WAITING_MAX).for_each(|n| teller.send(n));
+    async fn a_slow_receiver_loses_the_oldest_events_and_sees_the_count() {
+        let (sender, owner) = (EventSender::default(), Tasks::default());
+        let mut events = sender.listen(&owner);
+        (0..EVENTS_WAITING_MAX).for_each(|n| sender.send(n));
         assert_eq!((events.next().await, events.lost()), (Some(0), 0), "all fit");
-        (0..3).for_each(|n| teller.send(EVENTS_WAITING_MAX + n));
+        (0..3).for_each(|n| sender.send(EVENTS_WAITING_MAX + n));
         assert_eq!((events.next().await, events.lost()), (Some(3), 2), "the oldest two went");
         owner.stop();
         for wanted in 4..EVENTS_WAITING_MAX + 3 {
@@ -102,11 +102,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_hears_what_was_told_before_and_telling_to_nobody_is_fine() {
-        let (teller, owner) = (EventSender::default(), Tasks::default());
-        teller.send(1);
-        let mut events = teller.listen(&owner);
-        teller.send(2);
+    async fn a_receiver_gets_no_earlier_events_and_sending_to_none_is_fine() {
+        let (sender, owner) = (EventSender::default(), Tasks::default());
+        sender.send(1);
+        let mut events = sender.listen(&owner);
+        sender.send(2);
         owner.stop();
         assert_eq!((events.next().await, events.next().await), (Some(2), None));
     }

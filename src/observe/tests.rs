@@ -47,21 +47,21 @@ fn lost() -> LinkFault {
     LinkFault::Silent("no heartbeat")
 }
 
-/// The audit records of these events on a node.
-fn records(tell: impl FnOnce(&Observer<NodeEvent>)) -> Vec<String> {
+/// Audit records of these events on a node.
+fn records(report: impl FnOnce(&Observer<NodeEvent>)) -> Vec<String> {
     let sink = Sink::default();
     let audit = Audit::to(sink.clone()).expect("a thread");
-    tell(&Observer::new(&audit, peer("node/edge")));
+    report(&Observer::new(&audit, peer("node/edge")));
     assert!(audit.flush(Duration::from_secs(30)));
     let text = String::from_utf8(sink.0.lock().expect("the sink").clone()).expect("UTF-8");
     text.lines().map(|line| line.split_once("\"event\":").expect("an event").1.into()).collect()
 }
 
-/// What a program receives of these events on a node.
-async fn program_events(tell: impl FnOnce(&Observer<NodeEvent>)) -> Vec<NodeEvent> {
+/// Events that a program receives on a node.
+async fn program_events(report: impl FnOnce(&Observer<NodeEvent>)) -> Vec<NodeEvent> {
     let (observer, owner) = (Observer::new(&Audit::default(), peer("node/edge")), Tasks::default());
     let mut events = observer.events(&owner);
-    tell(&observer);
+    report(&observer);
     owner.stop();
     let mut all = Vec::new();
     while let Some(event) = events.next().await {
@@ -89,9 +89,9 @@ fn a_refused_call_is_recorded_with_caller_target_code_and_reason() {
     };
     let node = name("edge");
     let lines = records(|observer| {
-        observer.tell(refused(Some(&target), None));
-        observer.tell(refused(None, None));
-        observer.tell(refused(Some(&target), Some(&node)));
+        observer.report(refused(Some(&target), None));
+        observer.report(refused(None, None));
+        observer.report(refused(Some(&target), Some(&node)));
     });
     let end = "\"method\":\"S/M\",\"code\":\"PERMISSION_DENIED\",\"reason\":\"no rule\"}";
     let head = "\"call_refused\",\"by\":\"node/edge\",\"caller\":\"caller/ops\"";
@@ -110,7 +110,7 @@ fn every_refused_call_is_recorded_although_its_log_lines_are_limited() {
     let (caller, method) = (peer("caller/ops"), "S/M".parse::<MethodPath>().expect("a method"));
     let lines = records(|observer| {
         for _ in 0..100 {
-            observer.tell(Event::CallRefused {
+            observer.report(Event::CallRefused {
                 caller: &caller,
                 target: None,
                 via: None,
@@ -130,8 +130,8 @@ fn unauthenticated_clients_cause_a_bounded_number_of_records() {
         for port in 0..100 {
             let (claim, reason) = (None, &lost());
             let address = SocketAddr::new(from, port);
-            observer.tell(Event::HandshakeRefused { address, peer: None, claim, reason });
-            observer.tell(Event::HttpRefused { address: from, claim, reason: &"no token" });
+            observer.report(Event::HandshakeRefused { address, peer: None, claim, reason });
+            observer.report(Event::HttpRefused { address: from, claim, reason: &"no token" });
         }
     });
     let count = |event| lines.iter().filter(|line| line.starts_with(event)).count();
@@ -143,7 +143,7 @@ fn one_address_does_not_silence_another() {
     let lines = records(|observer| {
         for last in [1, 1, 1, 2].into_iter().flat_map(|last| [last; 20]) {
             let address = IpAddr::from([192, 0, last, 7]);
-            observer.tell(Event::HttpRefused { address, claim: None, reason: &"no token" });
+            observer.report(Event::HttpRefused { address, claim: None, reason: &"no token" });
         }
     });
     assert_eq!(lines.iter().filter(|line| line.contains("192.0.2.7")).count(), 20);
@@ -155,8 +155,8 @@ fn one_address_does_not_silence_another() {
 #[test]
 fn ignored_handshakes_and_refused_dials_are_recorded() {
     let lines = records(|observer| {
-        observer.tell(Event::HandshakesIgnored { last: address(1), count: 3, per_second: 10 });
-        observer.tell(Event::DialRefused { address: &"edge:4433", reason: &lost() });
+        observer.report(Event::HandshakesIgnored { last: address(1), count: 3, per_second: 10 });
+        observer.report(Event::DialRefused { address: &"edge:4433", reason: &lost() });
     });
     assert_eq!(
         lines[0],
@@ -171,10 +171,10 @@ fn ignored_handshakes_and_refused_dials_are_recorded() {
 fn events_without_a_record_write_none() {
     let agent = name("shop");
     let lines = records(|observer| {
-        observer.tell(registered(&agent, true, &[]));
-        observer.tell(Event::AgentDetached { agent: &agent, reason: &lost() });
-        observer.tell(Event::CallsCutOff { after: Duration::from_secs(1) });
-        observer.tell(Event::ConfigApplied { generation: 2, changed: &"rules", closed: 0 });
+        observer.report(registered(&agent, true, &[]));
+        observer.report(Event::AgentDetached { agent: &agent, reason: &lost() });
+        observer.report(Event::CallsCutOff { after: Duration::from_secs(1) });
+        observer.report(Event::ConfigApplied { version: 2, changed: &"rules", closed: 0 });
     });
     assert!(lines.is_empty(), "{lines:?}");
 }
@@ -182,16 +182,16 @@ fn events_without_a_record_write_none() {
 #[tokio::test]
 async fn a_program_learns_of_agents_that_come_go_drain_and_take_over() {
     let (agent, reason) = (name("shop"), lost());
-    let told = program_events(|observer| {
-        observer.tell(registered(&agent, true, &[]));
-        observer.tell(registered(&agent, false, &[]));
-        observer.tell(registered(&agent, false, &[address(1), address(2)]));
+    let events = program_events(|observer| {
+        observer.report(registered(&agent, true, &[]));
+        observer.report(registered(&agent, false, &[]));
+        observer.report(registered(&agent, false, &[address(1), address(2)]));
         for has_other_link in [true, false] {
             let (address, reason) = (address(9), "it stops");
             let agent = &agent;
-            observer.tell(Event::AgentDraining { agent, address, has_other_link, reason });
+            observer.report(Event::AgentDraining { agent, address, has_other_link, reason });
         }
-        observer.tell(Event::AgentDetached { agent: &agent, reason: &reason });
+        observer.report(Event::AgentDetached { agent: &agent, reason: &reason });
     })
     .await;
     let [
@@ -199,9 +199,9 @@ async fn a_program_learns_of_agents_that_come_go_drain_and_take_over() {
         NodeEvent::TakenOver { old, .. },
         NodeEvent::Draining { .. },
         NodeEvent::Lost { .. },
-    ] = told.as_slice()
+    ] = events.as_slice()
     else {
-        panic!("{told:?}")
+        panic!("{events:?}")
     };
     assert_eq!((*new, *old), (address(9), address(2)));
 }
@@ -209,14 +209,14 @@ async fn a_program_learns_of_agents_that_come_go_drain_and_take_over() {
 #[tokio::test]
 async fn a_program_learns_once_that_a_certificate_is_used_twice() {
     let agent = name("shop");
-    let told = program_events(|observer| {
+    let events = program_events(|observer| {
         for is_first in [true, false, false] {
             let (agent, address, other) = (&agent, address(1), address(2));
-            observer.tell(Event::AgentHeldBack { agent, address, other, is_first });
+            observer.report(Event::AgentHeldBack { agent, address, other, is_first });
         }
     })
     .await;
-    assert!(matches!(told.as_slice(), [NodeEvent::CertificateUsedTwice { .. }]), "{told:?}");
+    assert!(matches!(events.as_slice(), [NodeEvent::CertificateUsedTwice { .. }]), "{events:?}");
 }
 
 #[tokio::test]
@@ -225,10 +225,10 @@ async fn an_agents_program_learns_of_its_nodes() {
         (Observer::new(&Audit::default(), peer("agent/shop")), Tasks::default());
     let mut events = observer.events(&owner);
     let (node, reason) = (name("edge"), lost());
-    observer.tell(Event::Registered { node: &node, address: &"edge:4433", remote: address(1) });
-    observer.tell(Event::NodeDraining { node: &node });
-    observer.tell(Event::NodeLost { node: &node, reason: &reason });
-    observer.tell(Event::CallsCutOff { after: Duration::ZERO });
+    observer.report(Event::Registered { node: &node, address: &"edge:4433", remote: address(1) });
+    observer.report(Event::NodeDraining { node: &node });
+    observer.report(Event::NodeLost { node: &node, reason: &reason });
+    observer.report(Event::CallsCutOff { after: Duration::ZERO });
     owner.stop();
     assert!(matches!(events.next().await, Some(AgentEvent::Registered { .. })));
     assert!(matches!(events.next().await, Some(AgentEvent::Draining { .. })));
@@ -244,12 +244,12 @@ async fn a_program_receives_an_event_before_its_log_line_and_record_are_written(
         (Observer::<NodeEvent>::new(&audit, peer("node/edge")), Tasks::default());
     let mut events = observer.events(&owner);
     let agent = name("shop");
-    let told = observer.tell_programs(registered(&agent, true, &[]));
+    let report = observer.send_to_programs(registered(&agent, true, &[]));
     assert!(matches!(events.next().await, Some(NodeEvent::Attached { .. })));
-    drop(told);
+    drop(report);
     let ignored = Event::HandshakesIgnored { last: address(1), count: 1, per_second: 1 };
-    let told = observer.tell_programs(ignored);
+    let report = observer.send_to_programs(ignored);
     assert!(audit.flush(Duration::from_secs(30)) && sink.0.lock().expect("the sink").is_empty());
-    drop(told);
+    drop(report);
     assert!(audit.flush(Duration::from_secs(30)) && !sink.0.lock().expect("the sink").is_empty());
 }

@@ -128,7 +128,7 @@ fn chain_of<'a>(
 /// name is worth logging.
 fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
-    let Some(suppressed) = refusals.say((), Instant::now()) else { return };
+    let Some(suppressed) = refusals.admit((), Instant::now()) else { return };
     let (peer, serial) = (identity.peer_name(), identity.serial());
     let why = chain::blamed(error, chain).unwrap_or_else(|| error.to_string());
     tracing::warn!(

@@ -54,7 +54,7 @@ impl TokenFile {
         }
         let target = self.target();
         let dir = dir_of(&target);
-        let _held = files::hold_dir(dir).map_err(|error| unwritable(dir, error))?;
+        let _held = files::lock_dir(dir).map_err(|error| unwritable(dir, error))?;
         let mut text = match read_text(&self.path) {
             Err(TokensError::Missing { .. }) => HEAD.as_bytes().to_vec(),
             text => text?,
@@ -99,7 +99,7 @@ impl TokenFile {
             return Err(TokensError::Missing { path: self.path.clone() });
         }
         let dir = dir_of(&target);
-        let _held = files::hold_dir(dir).map_err(|error| unwritable(dir, error))?;
+        let _held = files::lock_dir(dir).map_err(|error| unwritable(dir, error))?;
         let text = read_text(&self.path)?;
         let is_meant = |info: &TokenInfo| info.name == *name && id.is_none_or(|id| info.id() == id);
         let revoked: Vec<_> = parse(&self.path, &text)?.into_iter().filter(is_meant).collect();

@@ -110,7 +110,7 @@ impl Hosted {
         };
         // Where it is stands in the agent's log alone: who calls need not know the network behind
         // the agent.
-        if let Some(suppressed) = self.unreached.say(requester.clone(), Instant::now()) {
+        if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
         }
         let text = format!("the upstream of {path} cannot be reached: {told}");

@@ -49,7 +49,7 @@ impl LinkIngress {
 
     /// Catches up on calls after this process was suspended, until the link ends.
     pub(in crate::node) async fn watch_suspends(&self) {
-        self.guard.mind().await;
+        self.guard.watch().await;
     }
 }
 
@@ -147,7 +147,7 @@ impl LinkIngress {
         if is_too_many(&mut resets, Instant::now()) && !self.link.is_closed() {
             let resets_max = self.limits.resets_max;
             let peer = &self.requester;
-            self.shared.observer.tell(Event::ResetsExceeded { peer, resets_max });
+            self.shared.observer.report(Event::ResetsExceeded { peer, resets_max });
             let text = format!("more than {resets_max} calls were broken off in 10 s (resets_max)");
             self.link.close(CloseCode::ExcessiveLoad, &text);
         }

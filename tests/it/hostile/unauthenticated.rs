@@ -8,7 +8,7 @@ use crate::{
         Memory, Stage, World, attached, logged, run_in_own_process, seed, spawn, take_turn, until,
     },
 };
-use dialback::{ALPN, Callee, Node, limits::HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX};
+use dialback::{ALPN, Callee, Node, limits::HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX};
 use std::{
     collections::BTreeSet,
     net::{SocketAddr, UdpSocket},
@@ -316,7 +316,7 @@ impl Staller {
 const BEGUN: usize = 60;
 
 /// Without validation.
-const UNVALIDATED: usize = HANDSHAKES_UNPROVEN_PER_ADDRESS_MAX;
+const UNVALIDATED: usize = HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX;
 
 /// A node, and one address that stalls many handshakes there.
 async fn check_address_limit(proves: bool, taken_up: usize, address: [u8; 4]) {

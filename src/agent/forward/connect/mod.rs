@@ -250,7 +250,7 @@ impl Forwarder {
                 Status::unknown(Code::Unavailable, text)
             }
         };
-        if let Some(suppressed) = self.faults.say((), Instant::now()) {
+        if let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let why = match &fault {
                 Fault::Unreachable(why) => why.to_string(),
                 Fault::Broken(why) => format!("broke off: {why}"),
