@@ -2,7 +2,7 @@
 
 use super::state::{AgentState, newest};
 use crate::{
-    call::{Handler, Reply, Request, ask, is_for_the_next_link},
+    call::{Handler, Reply, Request, ask, is_retryable_on_next_link},
     link::Link,
     status::{Code, Status},
 };
@@ -20,7 +20,7 @@ impl Handler for AgentHandler {
             let link = self.link_by(request.meta.deadline).await?;
             let limits = self.state.limits.get();
             let reply = ask(&link, &mut request, (&*limits).into(), None, None).await;
-            if !is_for_the_next_link(&reply, &link) || request.is_spent() {
+            if !is_retryable_on_next_link(&reply, &link) || request.is_spent() {
                 return reply;
             }
         }

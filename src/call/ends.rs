@@ -77,10 +77,10 @@ impl<T> fmt::Debug for Outbound<T> {
 /// Whose messages come in: decides what a message that does not decode says of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// Replies, to the side that asked.
-    Asking,
-    /// Requests, to a handler.
-    Handler,
+    /// ReplySource, to the side that asked.
+    Initiator,
+    /// RequestSource, to a handler.
+    Responder,
 }
 
 /// The way in of a stream: messages of type `T` from the other side. Dropping it before its end
@@ -113,8 +113,8 @@ impl<T> Inbound<T> {
             Err(status) => return Some(Err(status)),
         };
         Some(match self.side {
-            Side::Asking => decode_reply(&message),
-            Side::Handler => decode_value(&message).map_err(|fault| {
+            Side::Initiator => decode_reply(&message),
+            Side::Responder => decode_value(&message).map_err(|fault| {
                 let text = format!("a message does not decode into what the method takes: {fault}");
                 Status::new(Code::InvalidArgument, text)
             }),

@@ -1,4 +1,4 @@
-//! The head of a request as the answering side has read it.
+//! Head of a request, as decoded by the responder.
 
 use super::{
     message::{CallMeta, Request, Requester, Target},
@@ -16,15 +16,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The head of a request. Who asks is what the peer says; whether that counts is the reception's to
-/// judge.
+/// Head of a request. The requester in it is a claim of the peer, which the acceptor verifies.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// The facts of the call.
+    /// Metadata of the call.
     pub(crate) meta: CallMeta,
-    /// Who asks, by the peer's word.
+    /// Requester as claimed by the peer.
     pub(crate) claimed: Option<Box<str>>,
-    /// Where whoever picks an agent says which, if somebody wants to know.
+    /// Receives the agent that was picked, if it is recorded.
     pub(crate) picked: Option<Arc<OnceLock<PeerName>>>,
 }
 
@@ -60,14 +59,14 @@ impl Head {
         Ok(Box::new(Self { meta, claimed: head.caller.map(Into::into), picked: None }))
     }
 
-    /// The request that a handler gets, once it is known who really asks.
+    /// The request for a handler, with the verified requester.
     pub(crate) fn into_request(self, requester: Requester, body: Body) -> Request {
         Request { meta: self.meta, requester, body }
     }
 }
 
-/// Rules open forwards by their names, so the name has to say what the call is. Which agent it is
-/// for the call says too.
+/// Checks that name and kind agree, because rules allow forwards by name, and that a forward names
+/// its agent.
 fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result<(), Status> {
     let is_named_so = if kind.is_forward() {
         method.is_forward() && method.service() == kind.as_str()
@@ -84,7 +83,7 @@ fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result
     Err(Status::not_executed(Code::InvalidArgument, text))
 }
 
-/// Bytes from a peer that are not what they should be: nothing was started.
+/// Error for malformed bytes of a peer: nothing was started.
 pub(super) fn malformed(fault: &WireError) -> Status {
     let code = if matches!(fault, WireError::TooLarge { .. }) {
         Code::ResourceExhausted

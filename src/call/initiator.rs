@@ -1,16 +1,16 @@
-//! The asking half of a call: open a stream, send the request, await the reply. Dropping it
-//! cancels.
+//! Initiator of a call: opens a stream, sends the request, awaits the reply. Dropping the future
+//! cancels the call.
 //!
-//! Where the line between `not_executed` and `unknown` is: `docs/protocol.md`, "What the initiator
-//! concludes". The agent starts a handler only after END, so a failure before END was handed to the
-//! transport, with the stream reset, means that nothing ran.
+//! The line between `not_executed` and `unknown`: see `docs/protocol.md`, "What the initiator
+//! concludes". The responder starts a handler only after END, so if the stream is reset before END
+//! was handed to the transport, no handler ran.
 
 use super::{
-    initiator_stream::ask_stream,
+    initiator_stream::initiate_stream,
     message::{Reply, Request, Target},
     messages::Body,
     permits::Permit,
-    steady::{Stall, write_steadily},
+    stall::{Stall, write_steadily},
 };
 use crate::{
     lazy_timeout::ready_by,
@@ -29,45 +29,46 @@ use serde_bytes::ByteArray;
 use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
 
-/// What the asking half needs of the limits.
+/// Limits of an initiator.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct AskLimits {
+pub(crate) struct InitiatorLimits {
     pub(super) message_bytes_max: usize,
     queue_wait_max: Duration,
     pub(super) stream_idle_max: Duration,
-    /// How long past its deadline the STATUS of a request that was handed over is waited for.
-    pub(super) patience: Duration,
+    /// Time past the deadline to wait for STATUS, once the whole request was handed to the
+    /// transport.
+    pub(super) grace: Duration,
 }
 
-impl From<&Limits> for AskLimits {
+impl From<&Limits> for InitiatorLimits {
     fn from(limits: &Limits) -> Self {
         let Limits { message_bytes_max, queue_wait_max, stream_idle_max, .. } = *limits;
-        Self { message_bytes_max, queue_wait_max, stream_idle_max, patience: STATUS_GRACE }
+        Self { message_bytes_max, queue_wait_max, stream_idle_max, grace: STATUS_GRACE }
     }
 }
 
-impl AskLimits {
-    /// Those of a node that passes a call on and has waited for a permit. Permit and stream credit
-    /// share one bound. The patience is shorter, so that the node's own answer arrives while the
-    /// caller still waits.
+impl InitiatorLimits {
+    /// Limits of a node that relays a call and has waited for a permit. Permit and stream credit
+    /// share one bound. The grace is shorter, so that the node's reply arrives while the caller
+    /// still waits.
     pub(crate) fn relaying(limits: &Limits, permit: &Permit) -> Self {
         let own = Self::from(limits);
         let queue_wait_max = own.queue_wait_max.saturating_sub(permit.waited());
-        Self { queue_wait_max, patience: RELAY_STATUS_GRACE, ..own }
+        Self { queue_wait_max, grace: RELAY_STATUS_GRACE, ..own }
     }
 
-    /// The largest message that goes over this link: the smaller limit of the two sides.
+    /// Maximum size of a message on this link: the smaller limit of the two sides.
     pub(super) fn request_bytes_max(self, link: &Link) -> usize {
         self.message_bytes_max.min(link.peer_message_bytes_max())
     }
 }
 
-/// How far a request got. Decides the outcome when it fails.
+/// Progress of a request. Decides the outcome of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// END was not handed to the transport.
+    /// END was not handed to the transport: no handler ran.
     BeforeEnd,
-    /// It was: the handler may run.
+    /// END was handed to the transport: the handler may run.
     AfterEnd,
 }
 
@@ -79,8 +80,9 @@ impl Progress {
         }
     }
 
-    /// A stream above the last one that a leaving peer has taken was never started.
-    pub(super) fn judged(self, link: &Link, stream_id: u64) -> Self {
+    /// Lowers the progress for a stream that a draining peer has not accepted: it was never
+    /// started.
+    pub(super) fn unless_past_drain(self, link: &Link, stream_id: u64) -> Self {
         if link.is_past_drain(stream_id) { Self::BeforeEnd } else { self }
     }
 
@@ -89,36 +91,36 @@ impl Progress {
     }
 }
 
-/// Asks over a link. `name_caller` is written into the head as who asks; only a node may, and
-/// agents believe only nodes. The messages of the reply are counted in `memory`.
+/// Makes a call over a link. `name_caller` is written into the head as the requester; agents trust
+/// it from nodes only. The messages of the reply are counted in `memory`.
 ///
-/// A request's stream of messages is taken out of it.
+/// Takes the stream of messages out of the request.
 pub(crate) async fn ask(
     link: &Link,
     request: &mut Request,
-    limits: AskLimits,
+    limits: InitiatorLimits,
     name_caller: Option<&PeerName>,
     memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
     match request.meta.kind {
-        CallKind::Unary => ask_one(link, request, limits, name_caller, memory).await,
-        _ => Box::pin(ask_stream(link, request, limits, name_caller, memory)).await,
+        CallKind::Unary => initiate_unary(link, request, limits, name_caller, memory).await,
+        _ => Box::pin(initiate_stream(link, request, limits, name_caller, memory)).await,
     }
 }
 
-/// It met a link that was about to be left, by either side, and was not started: the same attempt
-/// goes on over the next link, which is another one.
-pub(crate) fn is_for_the_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
+/// Whether the same attempt can continue on the next link: this link is draining or replaced, and
+/// the call was not started on it.
+pub(crate) fn is_retryable_on_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
     let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
     (link.is_peer_leaving() || link.is_replaced())
         && reply.as_ref().is_err_and(|fault| is_unavailable(fault) && fault.is_safe_to_retry())
 }
 
-/// One message each way.
-async fn ask_one(
+/// A unary call.
+async fn initiate_unary(
     link: &Link,
     request: &Request,
-    limits: AskLimits,
+    limits: InitiatorLimits,
     name_caller: Option<&PeerName>,
     memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
@@ -133,9 +135,8 @@ async fn ask_one(
     let (progress, until) = match sent {
         Ok(Ok(true)) => {
             stream.sender.finish();
-            // The answering side knows whether a handler ran: its STATUS says more than the line
-            // does.
-            (Progress::AfterEnd, request.meta.deadline + limits.patience)
+            // The responder knows whether a handler ran: its STATUS is more precise.
+            (Progress::AfterEnd, request.meta.deadline + limits.grace)
         }
         Ok(Ok(false)) => (Progress::BeforeEnd, request.meta.deadline),
         Ok(Err(fault)) => return Err(fault),
@@ -154,21 +155,21 @@ async fn ask_one(
 
 fn too_late(link: &Link, stream: &mut CallStream, progress: Progress) -> Status {
     stream.set_code_on_drop(StreamCode::Deadline);
-    let progress = progress.judged(link, stream.reader.stream_id());
+    let progress = progress.unless_past_drain(link, stream.reader.stream_id());
     progress.failed(Code::DeadlineExceeded, "the deadline passed")
 }
 
-/// Looks at the sizes of what is to be sent, and opens a stream.
+/// Checks the sizes of the request, and opens a stream.
 pub(super) async fn begin(
     link: &Link,
     request: &Request,
-    limits: AskLimits,
+    limits: InitiatorLimits,
 ) -> Result<CallStream, Status> {
     check_sizes(link, request, limits)?;
     open(link, request, limits).await
 }
 
-fn check_sizes(link: &Link, request: &Request, limits: AskLimits) -> Result<(), Status> {
+fn check_sizes(link: &Link, request: &Request, limits: InitiatorLimits) -> Result<(), Status> {
     let bytes = request.message().map_or(0, bytes::Bytes::len);
     let max = limits.request_bytes_max(link);
     if bytes > max {
@@ -187,7 +188,11 @@ fn check_sizes(link: &Link, request: &Request, limits: AskLimits) -> Result<(), 
     }
 }
 
-async fn open(link: &Link, request: &Request, limits: AskLimits) -> Result<CallStream, Status> {
+async fn open(
+    link: &Link,
+    request: &Request,
+    limits: InitiatorLimits,
+) -> Result<CallStream, Status> {
     let until = || request.meta.deadline.min(Instant::now() + limits.queue_wait_max);
     link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
         OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
@@ -210,8 +215,8 @@ pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> 
     progress.failed(Code::Unavailable, format!("the link to {} was lost: {fault}", link.peer()))
 }
 
-/// Hands over what is in hand: the whole of a request with one message, the head of one with a
-/// stream. `false` if the peer has refused already: what it says decides.
+/// Sends a whole unary request, or the head of a streaming one. Returns `false` if the peer has
+/// already refused it: its reply decides.
 pub(super) async fn send_request(
     link: &Link,
     stream: &mut CallStream,
@@ -281,14 +286,14 @@ fn encode(
     }
 }
 
-/// What a reply may be made of, as it comes in.
+/// Parts of a reply received so far.
 #[derive(Default)]
-struct Parts {
+struct ReplyParts {
     metadata: Option<Metadata>,
     message: Option<bytes::Bytes>,
 }
 
-/// What a STATUS says, with all that came before it.
+/// Result of a call, from STATUS and the parts before it.
 type Answer = Result<Reply, Status>;
 
 /// Reads `[HEAD] MESSAGE STATUS`. A reply without its STATUS is never a short success.
@@ -300,13 +305,13 @@ async fn read_reply(
     reader: &mut FrameReader,
     progress: Progress,
 ) -> Result<Answer, Status> {
-    let mut parts = Parts::default();
+    let mut parts = ReplyParts::default();
     loop {
         let frame = match reader.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(broken(progress, "the reply ended without its STATUS")),
             Err(fault) => {
-                let progress = progress.judged(link, reader.stream_id());
+                let progress = progress.unless_past_drain(link, reader.stream_id());
                 return Err(read_failed(link, progress, fault));
             }
         };
@@ -328,15 +333,15 @@ async fn read_reply(
     }
 }
 
-/// After STATUS the answer is whole. Only more frames could still spoil it; a lost link or a
-/// missing FIN cannot.
+/// Waits for the end of the stream after STATUS. The reply is complete; only further frames
+/// invalidate it, not a lost link or a missing FIN.
 async fn wait_for_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     let until = || Instant::now() + REPLY_FIN_WAIT_MAX;
     let ended = ready_by(until, pin!(expect_end(reader, progress))).await.ok();
     ended.unwrap_or_else(|| end_unseen(reader, progress))
 }
 
-/// No FIN came after STATUS in time. The reply counts, unless part of another frame has come.
+/// No FIN arrived in time after STATUS. The reply counts, unless part of another frame arrived.
 pub(super) fn end_unseen(reader: &FrameReader, progress: Progress) -> Result<(), Status> {
     if reader.is_inside_a_frame() { Err(goes_on(progress)) } else { Ok(()) }
 }
@@ -345,7 +350,7 @@ fn goes_on(progress: Progress) -> Status {
     broken(progress, "the reply goes on after its STATUS")
 }
 
-/// The end of a reply whose STATUS was read.
+/// Reads the end of a reply after STATUS.
 pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
         Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Exhausted(_) | ReadFault::Cut) => {
@@ -356,7 +361,7 @@ pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> 
 }
 
 fn complete(
-    parts: Parts,
+    parts: ReplyParts,
     status: Result<Metadata, Status>,
     progress: Progress,
 ) -> Result<Reply, Status> {
@@ -366,7 +371,7 @@ fn complete(
     Ok(Reply { body: Body::Message(message), metadata, trailing })
 }
 
-/// What came back is not the protocol.
+/// Error for a reply that violates the protocol.
 pub(super) fn broken(progress: Progress, why: &str) -> Status {
     progress.failed(Code::Internal, why)
 }
@@ -386,7 +391,7 @@ pub(super) fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> 
     }
 }
 
-/// The table of stream codes: the first three say that nothing was started.
+/// Error for a stream that the peer reset. The first three codes say that nothing was started.
 fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
     match code {
         Some(StreamCode::Refused) => {
@@ -418,7 +423,7 @@ mod tests {
         let limits = Limits { queue_wait_max: Duration::from_secs(2), ..Limits::default() };
         let (permits, deadline) = (Permits::new(1, 1), Instant::now() + Duration::from_secs(60));
         let acquire = || permits.acquire(deadline, limits.queue_wait_max);
-        let left = |permit: &Permit| AskLimits::relaying(&limits, permit).queue_wait_max;
+        let left = |permit: &Permit| InitiatorLimits::relaying(&limits, permit).queue_wait_max;
         let first = acquire().await.expect("a permit");
         assert_eq!(left(&first), limits.queue_wait_max, "it did not wait");
         let mut second = pin!(acquire());

@@ -1,18 +1,18 @@
-//! The asking half of a streaming call: the request's messages on their way out, the reply's on
-//! their way in.
+//! Initiator of a streaming call: sends the messages of the request and receives those of the
+//! reply.
 //!
-//! The line between `not_executed` and `unknown` lies at the first message: the answering side
-//! starts a handler when it has received one, or END, and not before.
+//! The line between `not_executed` and `unknown` is the first message: the responder starts a
+//! handler when it has received one, or END, and not before.
 
 use super::{
     batch::{End, Gathered, Gatherer},
     initiator::{
-        AskLimits, Progress, begin, broken, end_unseen, expect_end, read_failed, send_request,
-        too_slow, unavailable,
+        InitiatorLimits, Progress, begin, broken, end_unseen, expect_end, read_failed,
+        send_request, too_slow, unavailable,
     },
     message::{Reply, Request},
     messages::{Body, Messages, Next, Source},
-    steady::{Pace, Stall, Steady, write_at},
+    stall::{Stall, StallPolicy, StallTimer, write_at},
 };
 use crate::{
     limits::REPLY_FIN_WAIT_MAX,
@@ -34,11 +34,11 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// Whether something was handed over on which a handler may have started.
+/// Whether a frame was sent on which a handler may have started.
 #[derive(Debug, Clone, Default)]
-struct Handed(Arc<AtomicBool>);
+struct SentState(Arc<AtomicBool>);
 
-impl Handed {
+impl SentState {
     fn progress(&self) -> Progress {
         if self.0.load(Ordering::Acquire) { Progress::AfterEnd } else { Progress::BeforeEnd }
     }
@@ -48,17 +48,17 @@ impl Handed {
     }
 }
 
-/// Asks over a link. Gives the reply when its first frame has come; dropping it or its stream
-/// cancels the call.
-pub(super) async fn ask_stream(
+/// Makes a streaming call over a link. Returns the reply with its first frame; dropping the future
+/// or the reply's stream cancels the call.
+pub(super) async fn initiate_stream(
     link: &Link,
     request: &mut Request,
-    limits: AskLimits,
+    limits: InitiatorLimits,
     name_caller: Option<&PeerName>,
     memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
-    // Pieces of a connection are few and small, and a refusal would cut it.
+    // Pieces of a TCP connection are few and small, and a refusal would break the connection.
     if let Some(memory) = memory.filter(|_| request.meta.kind != CallKind::Tcp) {
         stream.reader.count_in(memory);
     }
@@ -72,37 +72,37 @@ pub(super) async fn ask_stream(
         stream.set_code_on_drop(StreamCode::Deadline);
         Progress::BeforeEnd.failed(Code::DeadlineExceeded, "the deadline passed")
     })??;
-    let handed = Handed::default();
-    let pace = Pace::of(request.meta.kind, limits.stream_idle_max);
+    let sent = SentState::default();
+    let stall_policy = StallPolicy::of(request.meta.kind, limits.stream_idle_max);
     let mut sender = stream.sender;
     let pump: Option<Pump> = match std::mem::take(&mut request.body) {
         Body::Messages(messages) if is_sent => {
             let bytes_max = request.meta.kind.message_bytes_max(limits.request_bytes_max(link));
             let gatherer = Gatherer::new(messages, bytes_max);
-            Some(Box::pin(pump(sender, gatherer, handed.clone(), pace)))
+            Some(Box::pin(pump(sender, gatherer, sent.clone(), stall_policy)))
         }
         Body::Messages(_) => None,
         Body::Message(message) => {
-            // Still here for another attempt.
+            // The stream is still here for another attempt.
             request.body = Body::Message(message);
             if is_sent {
-                handed.over();
+                sent.over();
                 sender.finish();
             }
             None
         }
     };
-    let mut replies = Replies {
+    let mut replies = ReplySource {
         link: link.clone(),
         reader: stream.reader,
         pump,
-        handed,
-        steady: Steady::default(),
-        pace,
+        sent,
+        stall_timer: StallTimer::default(),
+        stall_policy,
         cut_off: None,
         is_stopped: false,
         deadline: Box::pin(tokio::time::sleep_until(request.meta.deadline)),
-        patience: limits.patience,
+        grace: limits.grace,
         is_started: false,
         last: None,
         pump_failure: None,
@@ -119,8 +119,8 @@ pub(super) async fn ask_stream(
     }
 }
 
-/// The reply of a call that answers with one message.
-async fn one(mut replies: Replies) -> Result<Reply, Status> {
+/// Reads the reply of a call with a single reply message.
+async fn one(mut replies: ReplySource) -> Result<Reply, Status> {
     let mut reply = Reply::default();
     let mut only: Option<Bytes> = None;
     loop {
@@ -140,15 +140,15 @@ async fn one(mut replies: Replies) -> Result<Reply, Status> {
     }
 }
 
-/// Why the request's messages stopped flowing.
+/// Error that stopped the messages of the request.
 enum Stopped {
-    /// The peer wants no more; its reply says why.
+    /// The peer stopped the stream; its reply says why.
     ByPeer,
-    /// The peer takes them too slowly.
+    /// The peer reads too slowly.
     Slow,
-    /// The link is gone.
+    /// The link is lost.
     Lost(LinkFault),
-    /// They broke off where they come from.
+    /// The source of the messages failed.
     Source(Status),
 }
 
@@ -162,26 +162,26 @@ impl From<Stall<SendFault>> for Stopped {
     }
 }
 
-/// The request's messages on their way out.
+/// Future that sends the messages of the request.
 type Pump = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>;
 
-/// Sends the messages of a request and then END. Dropped or failed before that, it breaks the
-/// request off.
+/// Sends the messages of a request and then END. Resets the stream if it is dropped or fails
+/// before.
 async fn pump(
     mut sender: FrameSender,
     mut gatherer: Gatherer,
-    handed: Handed,
-    pace: Pace,
+    sent: SentState,
+    stall_policy: StallPolicy,
 ) -> Result<(), Stopped> {
     let mut stopped = pin!(sender.stopped());
     loop {
-        // The first frame goes alone: whether it was handed over whole decides the outcome.
-        let is_first = handed.progress() == Progress::BeforeEnd;
+        // The first frame is written alone: whether it was sent completely decides the outcome.
+        let is_first = sent.progress() == Progress::BeforeEnd;
         let gathered = tokio::select! {
             biased;
             gathered = gatherer.gather(Batch::default(), is_first) => gathered,
-            // The others learn it with their next message, or from the reply.
-            () = stopped.as_mut(), if pace != Pace::Steady => return Err(Stopped::ByPeer),
+            // Otherwise the next write or the reply reports it.
+            () = stopped.as_mut(), if stall_policy != StallPolicy::Cut => return Err(Stopped::ByPeer),
         };
         let Gathered { mut batch, end } = gathered;
         let is_last = matches!(end, Some(End::Whole(_)));
@@ -189,8 +189,8 @@ async fn pump(
             batch.push_end();
         }
         if !batch.is_empty() {
-            write_at(pace, &mut sender, &mut batch.into_chunks()).await?;
-            handed.over();
+            write_at(stall_policy, &mut sender, &mut batch.into_chunks()).await?;
+            sent.over();
         }
         match end {
             Some(End::Whole(_)) => {
@@ -203,39 +203,36 @@ async fn pump(
     }
 }
 
-/// The replies of a streaming call as they come. Whoever takes them also drives the request's
-/// messages.
-struct Replies {
+/// Source of the replies of a streaming call. Polling it also sends the messages of the request.
+struct ReplySource {
     link: Link,
     reader: FrameReader,
     pump: Option<Pump>,
-    handed: Handed,
-    steady: Steady,
-    pace: Pace,
-    /// Ends with the link; made by the first who waits for something else on account of the
-    /// replies.
+    sent: SentState,
+    stall_timer: StallTimer,
+    stall_policy: StallPolicy,
+    /// Completes when the link is closed; created by the first `poll_beside`.
     cut_off: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// The peer has stopped the request before its end.
+    /// The peer stopped the request before its end.
     is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
-    /// How long past the deadline the first frame of the reply is waited for; zero once that was
-    /// done.
-    patience: Duration,
-    /// Whether a head would come too late.
+    /// Time past the deadline to wait for the first frame of the reply; zero once used.
+    grace: Duration,
+    /// Whether a frame of the reply has arrived, after which a head is out of place.
     is_started: bool,
-    /// What the STATUS said, until the end of the stream has come too.
+    /// Result in STATUS, until the end of the stream has arrived.
     last: Option<Next>,
-    /// Why the request's messages stopped, until it was told.
+    /// Failure to send the request, until it is reported.
     pump_failure: Option<Status>,
 }
 
-impl Replies {
-    /// How far the request got, as far as the peer has not said that it never took the stream.
+impl ReplySource {
+    /// Progress of the request, unless the peer never accepted the stream.
     fn progress(&self) -> Progress {
-        self.handed.progress().judged(&self.link, self.reader.stream_id())
+        self.sent.progress().unless_past_drain(&self.link, self.reader.stream_id())
     }
 
-    /// Lets the request's messages go on, and notes a failure if they cannot.
+    /// Sends messages of the request, and stores a failure.
     fn poll_pump(&mut self, cx: &mut Context<'_>) {
         let Some(pump) = &mut self.pump else { return };
         let Poll::Ready(ended) = pump.as_mut().poll(cx) else { return };
@@ -253,7 +250,7 @@ impl Replies {
         };
     }
 
-    /// What comes next. Nothing is lost when it is dropped and called again.
+    /// Next event of the reply. Cancel safe.
     async fn next(&mut self) -> Next {
         if let Some(next) = self.frame().await {
             return next;
@@ -263,7 +260,7 @@ impl Replies {
         self.concluded(ended)
     }
 
-    /// What STATUS said, once nothing follows it.
+    /// Result in STATUS, after the end of the stream was checked.
     fn concluded(&mut self, ended: Result<(), Status>) -> Next {
         match ended {
             Ok(()) => self.last.take().unwrap_or_else(|| self.broken("the reply has no STATUS")),
@@ -271,14 +268,14 @@ impl Replies {
         }
     }
 
-    /// STATUS has come: its FIN is waited for a moment, and not beyond the deadline.
+    /// Sets the time to wait for FIN after STATUS: short, and not past the deadline.
     fn wait_for_fin(&mut self) {
         let until = self.deadline.deadline().min(Instant::now() + REPLY_FIN_WAIT_MAX);
         self.deadline.as_mut().reset(until);
     }
 
-    /// Ready when that moment is over. The clock is read too: the timer of somebody else may have
-    /// woken this task for the same moment.
+    /// Ready when the time for FIN is over. Reads the clock too: another timer may have woken this
+    /// task for the same instant.
     fn poll_fin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if Instant::now() < self.deadline.deadline() {
             std::task::ready!(self.deadline.as_mut().poll(cx));
@@ -287,12 +284,12 @@ impl Replies {
         Poll::Ready(self.concluded(ended))
     }
 
-    /// The next frame's meaning; `None` once STATUS has come.
+    /// Next event from a frame; `None` once STATUS has arrived.
     async fn frame(&mut self) -> Option<Next> {
         if self.last.is_some() {
             return None;
         }
-        Some(match self.steady.next(&mut self.reader).await {
+        Some(match self.stall_timer.next(&mut self.reader).await {
             Ok(Some((Kind::Message, payload))) => {
                 self.is_started = true;
                 Next::Message(payload)
@@ -314,7 +311,7 @@ impl Replies {
         })
     }
 
-    /// What a frame of words means; `None` for STATUS, which is noted.
+    /// Event of a HEAD or STATUS frame; `None` for STATUS, which is stored.
     fn words(&mut self, kind: Kind, payload: &[u8]) -> Result<Option<Next>, Status> {
         let progress = self.progress();
         let malformed = |fault: crate::wire::WireError| broken(progress, &fault.to_string());
@@ -337,7 +334,7 @@ impl Replies {
         Next::Failed(broken(self.progress(), text))
     }
 
-    /// Ready when no more replies will come than those that have come.
+    /// Ready when no further replies can arrive.
     fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let link = self.link.clone();
         let cut_off =
@@ -359,12 +356,11 @@ impl Replies {
         if Instant::now() < over_at {
             return Poll::Pending;
         }
-        let patience = std::mem::take(&mut self.patience);
-        let may_run = self.handed.progress() == Progress::AfterEnd;
-        if may_run && !self.is_started && !patience.is_zero() {
-            // The answering side knows whether a handler ran: its STATUS says more than the line
-            // does.
-            self.deadline.as_mut().reset(over_at + patience);
+        let grace = std::mem::take(&mut self.grace);
+        let may_run = self.sent.progress() == Progress::AfterEnd;
+        if may_run && !self.is_started && !grace.is_zero() {
+            // The responder knows whether a handler ran: its STATUS is more precise.
+            self.deadline.as_mut().reset(over_at + grace);
             return self.poll_deadline(cx);
         }
         self.reader.set_code_on_drop(StreamCode::Deadline);
@@ -372,10 +368,10 @@ impl Replies {
     }
 }
 
-impl Source for Replies {
+impl Source for ReplySource {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.poll_pump(cx);
-        // What the peer has said counts more than what could not be sent.
+        // The reply of the peer takes precedence over a failure to send.
         if let Poll::Ready(next) = pin!(self.next()).poll(cx) {
             return Poll::Ready(next);
         }
@@ -390,14 +386,14 @@ impl Source for Replies {
 
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.poll_pump(cx);
-        // Nothing that comes after STATUS changes it.
+        // Nothing after STATUS changes the result.
         if self.last.is_some() {
             return Poll::Pending;
         }
-        // Where a reader may stand still, the end of the other side must not wait for it.
-        match self.pace {
-            Pace::Steady => Poll::Pending,
-            Pace::Still(_) => self.poll_cut_off(cx),
+        // Where a reader may stall, the end of the other side is reported without it.
+        match self.stall_policy {
+            StallPolicy::Cut => Poll::Pending,
+            StallPolicy::Wait(_) => self.poll_cut_off(cx),
         }
     }
 }

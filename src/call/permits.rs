@@ -1,4 +1,4 @@
-//! How many calls may be in flight, and who waits for the next place.
+//! Permits of calls in flight, and a bounded queue for them.
 
 use crate::{
     lazy_timeout::WaitCount,
@@ -13,8 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-/// A place among the calls in flight. Given back when it is dropped, with the handler that it
-/// covers.
+/// Permit of one call in flight. Dropping it, with the handler, releases it.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _place: OwnedSemaphorePermit,
@@ -22,13 +21,13 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// How long it was waited for.
+    /// Time spent waiting for it.
     pub(crate) fn waited(&self) -> Duration {
         self.waited
     }
 }
 
-/// The places of one link, first come first served.
+/// Permits of one link, granted in order of arrival.
 #[derive(Debug, Clone)]
 pub(crate) struct Permits(Arc<Inner>);
 
@@ -41,13 +40,13 @@ struct Inner {
 }
 
 impl Permits {
-    /// So many in flight, and so many who wait.
+    /// Allows `in_flight_max` calls in flight, and `queue_max` waiting.
     pub(crate) fn new(in_flight_max: usize, queue_max: usize) -> Self {
         let places = Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(Inner { places, waiting: AtomicUsize::new(0), in_flight_max, queue_max }))
     }
 
-    /// A place, now or within `wait_max`, but not after the deadline of the call that wants it.
+    /// Acquires a permit at once or within `wait_max`, but not after the deadline of the call.
     ///
     /// # Errors
     /// Not executed: `RESOURCE_EXHAUSTED` when the queue is full or no place came in time,
@@ -59,7 +58,7 @@ impl Permits {
     ) -> Result<Permit, Status> {
         match self.0.places.clone().try_acquire_owned() {
             Ok(place) => Ok(Permit { _place: place, waited: Duration::ZERO }),
-            // Boxed: most calls do not wait, and need not carry room for it.
+            // Boxed: most calls do not wait, and do not carry its size.
             Err(_all_taken) => Box::pin(self.queue(deadline, wait_max)).await,
         }
     }
@@ -81,7 +80,7 @@ impl Permits {
         }
     }
 
-    /// Refuses what would get no place and could not even wait for one.
+    /// Fails if neither a permit nor a place in the queue is free.
     pub(crate) fn expect_room(&self) -> Result<(), Status> {
         let waiting = self.0.waiting.load(std::sync::atomic::Ordering::Relaxed);
         if self.is_full() && waiting >= self.0.queue_max {
@@ -100,18 +99,18 @@ impl Permits {
         Status::not_executed(Code::ResourceExhausted, text)
     }
 
-    /// Whether the next call would have to wait.
+    /// Whether the next call has to wait.
     pub(crate) fn is_full(&self) -> bool {
         self.0.places.available_permits() == 0
     }
 
-    /// Whether it was made with these: so many in flight, and so many who wait.
+    /// Whether it has these limits: calls in flight, and waiting.
     #[cfg(feature = "gateway")]
     pub(crate) fn is_bounded_by(&self, bounds: (usize, usize)) -> bool {
         (self.0.in_flight_max, self.0.queue_max) == bounds
     }
 
-    /// Calls in flight now.
+    /// Current calls in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.in_flight_max.saturating_sub(self.0.places.available_permits())
     }

@@ -1,10 +1,9 @@
-//! What comes after a request's head: one message, or a stream of them, read when the call was
-//! admitted.
+//! Body of a request: one message, or a stream of messages, read after the call was authorised.
 
 use super::{
     head::malformed,
     messages::{Body, Messages, Next, Source},
-    steady::{Stall, Steady, read_steadily},
+    stall::{Stall, StallTimer, read_steadily},
 };
 use crate::{
     limits::Limits,
@@ -25,23 +24,22 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Counts what moves in a streaming call, so that one in which nothing does can be ended, and what
-/// has come in messages.
+/// Counts frames and bytes of a call, so that a stream without activity can be ended.
 #[derive(Debug, Default)]
-pub(super) struct Moves {
-    /// Made by the first who counts: most calls have no stream.
+pub(super) struct StreamActivity {
+    /// Created at the first count: most calls have no stream.
     stream: OnceLock<Arc<Counts>>,
-    /// Of the one message of a request that has one.
+    /// Bytes of the message of a unary request.
     only_bytes: AtomicU64,
 }
 
-/// What whoever reads a stream counts.
+/// Counters of a stream.
 #[derive(Debug, Default)]
 struct Counts {
-    moves: AtomicU64,
+    activity: AtomicU64,
     bytes_in: AtomicU64,
-    /// What the asking side did while the handler ran.
-    asker_fault: OnceLock<AskerFault>,
+    /// Fault of the initiator while the handler ran.
+    initiator_fault: OnceLock<InitiatorFault>,
 }
 
 impl Counts {
@@ -50,102 +48,100 @@ impl Counts {
     }
 }
 
-impl Moves {
+impl StreamActivity {
     fn counts(&self) -> &Arc<Counts> {
         self.stream.get_or_init(Arc::default)
     }
 
-    /// One more.
+    /// Counts one frame.
     pub(super) fn add(&self) {
-        self.counts().moves.fetch_add(1, Ordering::Relaxed);
+        self.counts().activity.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// Frames so far.
     pub(super) fn count(&self) -> u64 {
-        self.counts().moves.load(Ordering::Relaxed)
+        self.counts().activity.load(Ordering::Relaxed)
     }
 
-    /// What has come in messages so far.
+    /// Bytes received in messages so far.
     pub(super) fn bytes_in(&self) -> u64 {
         let of_stream =
             self.stream.get().map_or(0, |counts| counts.bytes_in.load(Ordering::Relaxed));
         self.only_bytes.load(Ordering::Relaxed) + of_stream
     }
 
-    /// What the asking side did to end a stream of messages that a handler was reading.
-    pub(super) fn asker_fault(&self) -> Option<AskerFault> {
-        self.stream.get()?.asker_fault.get().copied()
+    /// Fault of the initiator that ended a stream which a handler was reading.
+    pub(super) fn initiator_fault(&self) -> Option<InitiatorFault> {
+        self.stream.get()?.initiator_fault.get().copied()
     }
 }
 
-/// What the asking side did that ended its request. Made only where a request is read: no status
-/// that a reply can carry is one.
+/// Fault of the initiator that ended its request. Created only where a request is read, never from
+/// a status, which a reply can carry too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AskerFault {
-    /// It reset the stream.
-    BrokenOff,
-    /// It sent what is not the protocol, too much, or too slowly, so that this side broke the call
-    /// off.
+pub(super) enum InitiatorFault {
+    /// Reset the stream.
+    Reset,
+    /// Violated the protocol or a limit, or sent too slowly, so that this side aborted the call.
     Misbehaved,
 }
 
-/// Why a request could not be read.
+/// Error of reading a request.
 #[derive(Debug)]
 pub(super) struct RequestFault {
     pub(super) status: Status,
-    /// Set if the asking side is at fault.
-    pub(super) requester: Option<AskerFault>,
-    /// With which code the asking side is stopped. Not made of the status: a slow and a large
-    /// request have the same one.
+    /// Set if the initiator is at fault.
+    pub(super) requester: Option<InitiatorFault>,
+    /// Code for STOP_SENDING. Not derived from the status: a slow and a large request have the same
+    /// one.
     pub(super) stop: StreamCode,
 }
 
 impl RequestFault {
     pub(super) const fn misbehaved(status: Status, stop: StreamCode) -> Self {
-        Self { status, requester: Some(AskerFault::Misbehaved), stop }
+        Self { status, requester: Some(InitiatorFault::Misbehaved), stop }
     }
 
-    /// Nothing is wrong with what came: for example, the time is over.
+    /// Not a fault of the initiator, such as a deadline.
     pub(super) const fn nobodys(status: Status) -> Self {
         Self { status, requester: None, stop: StreamCode::Refused }
     }
 
-    /// What counts against the asking side. A bound of the call's own is not told to it, so that it
-    /// may go over it in good faith.
-    fn counted(&self, has_own_bound: bool) -> Option<AskerFault> {
+    /// Fault to count against the initiator. It does not know a limit of the method's own, so
+    /// exceeding that does not count.
+    fn counted(&self, has_own_bound: bool) -> Option<InitiatorFault> {
         let is_own_bound = has_own_bound && self.stop == StreamCode::TooLarge;
         self.requester.filter(|_| !is_own_bound)
     }
 }
 
-/// The rest of a request, to be read once the call was admitted.
+/// Body of a request that is not read yet.
 pub(crate) struct Pending<'a> {
-    /// Taken out by whoever reads a stream of messages.
+    /// Taken by the source of a stream of messages.
     pub(super) reader: &'a mut Option<FrameReader>,
     pub(super) kind: CallKind,
     pub(super) limits: &'a Limits,
-    /// After this nobody waits for an answer.
+    /// Deadline of the call.
     pub(super) deadline: Instant,
-    /// Set when a handler may run from now on.
+    /// Set when a handler may start.
     pub(super) complete: &'a AtomicBool,
-    pub(super) moves: &'a Moves,
-    /// Set when the asking side ended its request.
-    pub(super) asker_fault: &'a OnceLock<AskerFault>,
-    /// Where its messages are counted.
+    pub(super) activity: &'a StreamActivity,
+    /// Set when the initiator ended its request.
+    pub(super) initiator_fault: &'a OnceLock<InitiatorFault>,
+    /// Account that its messages are counted in.
     pub(super) memory: Option<MemoryAccount>,
 }
 
 impl Pending<'_> {
-    /// Counts the messages of the request as this caller's.
+    /// Counts the messages of the request in the account of a caller.
     pub(crate) fn counted_in(self, memory: MemoryAccount) -> Self {
         Self { memory: Some(memory), ..self }
     }
 
-    /// What the request carries: its one message, once END and the end of the stream were received;
-    /// for a stream of messages, as soon as the first of them or their end is here. To be asked for
-    /// last: what it gives is for a handler that starts now.
+    /// Reads the body: a unary message with END and the end of the stream; of a stream of messages,
+    /// the first message or the end. Called last: a handler starts with the result.
     ///
-    /// `message_bytes_max` is a bound of this call's own, under the side's.
+    /// `message_bytes_max` is a limit of the method, below that of this side.
     ///
     /// # Errors
     /// Everything that is not what the kind of the call says, and a deadline that has passed: not
@@ -160,10 +156,10 @@ impl Pending<'_> {
             reader.count_in(memory);
         }
         let read = if self.kind.streams_requests() {
-            // A place is held meanwhile: who opens streams and says nothing holds none for the day
-            // that a stream may take.
+            // A permit is held meanwhile: a silent stream must not hold it for the maximum lifetime
+            // of a stream.
             let idle_max = self.limits.stream_idle_max;
-            // Boxed: most calls have no stream, and need not carry room for one.
+            // Boxed: most calls have no stream, and do not carry its size.
             let first = Box::pin(tokio::time::timeout(idle_max, first(reader)));
             first.await.unwrap_or_else(|_elapsed| {
                 let text = format!("no message came within {idle_max:?} (stream_idle_max)");
@@ -175,11 +171,11 @@ impl Pending<'_> {
         let next = read.map_err(|fault| {
             reader.stop(fault.stop);
             if let Some(requester) = fault.counted(bytes_max < side_max) {
-                self.asker_fault.get_or_init(|| requester);
+                self.initiator_fault.get_or_init(|| requester);
             }
             fault.status
         })?;
-        // The last look at the clock before the handler: a slow body or a queue may have used up
+        // Last check of the deadline before the handler: a slow body or a queue may have used up
         // the time.
         if Instant::now() >= self.deadline {
             let text = "the deadline passed before the handler was started";
@@ -188,22 +184,28 @@ impl Pending<'_> {
         self.complete.store(true, Ordering::Relaxed);
         Ok(match next {
             Next::Message(message) if !self.kind.streams_requests() => {
-                self.moves.only_bytes.store(message.len() as u64, Ordering::Relaxed);
+                self.activity.only_bytes.store(message.len() as u64, Ordering::Relaxed);
                 Body::Message(message)
             }
             next => Body::Messages(match self.reader.take() {
                 Some(mut reader) => {
-                    // The handler starts: what it leaves unread was not refused.
+                    // The handler starts: messages that it leaves unread were not refused.
                     reader.set_code_on_drop(StreamCode::Cancelled);
-                    let counts = self.moves.counts().clone();
+                    let counts = self.activity.counts().clone();
                     if let Next::Message(message) = &next {
                         counts.add_message(message);
                     }
-                    let steady = Steady::default();
+                    let stall_timer = StallTimer::default();
                     let has_own_bound = bytes_max < side_max;
                     let has_ended = false;
-                    Messages::new(Requests { reader, steady, counts, has_own_bound, has_ended })
-                        .starting_with(next)
+                    Messages::new(RequestSource {
+                        reader,
+                        stall_timer,
+                        counts,
+                        has_own_bound,
+                        has_ended,
+                    })
+                    .starting_with(next)
                 }
                 None => return Err(gone("the request was read before")),
             }),
@@ -241,7 +243,7 @@ fn expect_end(frame: Option<(Kind, Bytes)>) -> Result<(), RequestFault> {
     if frame.is_some() { invalid("the request goes on after END") } else { Ok(()) }
 }
 
-/// The first message of a stream, or its end: before either no handler starts.
+/// First message of a stream, or its end: a handler starts with either.
 async fn first(reader: &mut FrameReader) -> Result<Next, RequestFault> {
     let frame = reader.next().await.map_err(read_failed)?;
     match frame.map(|frame| (frame.kind, frame.payload)) {
@@ -255,7 +257,7 @@ async fn first(reader: &mut FrameReader) -> Result<Next, RequestFault> {
     }
 }
 
-/// The next frame of a request, or why there is none.
+/// Next frame of a request.
 async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, RequestFault> {
     read_steadily(reader).await.map_err(|stall| stalled(stall, reader))
 }
@@ -292,7 +294,7 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
         }
         ReadFault::Reset(_) => RequestFault {
             status: Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
-            requester: Some(AskerFault::BrokenOff),
+            requester: Some(InitiatorFault::Reset),
             stop: StreamCode::Cancelled,
         },
         ReadFault::Lost(fault) => {
@@ -301,28 +303,28 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
     }
 }
 
-/// The messages of a request as they come. Its handler runs: a failure here is unknown.
-struct Requests {
+/// Source of the messages of a request. Its handler runs, so the outcome of a failure is unknown.
+struct RequestSource {
     reader: FrameReader,
-    steady: Steady,
+    stall_timer: StallTimer,
     counts: Arc<Counts>,
-    /// Whether the call has a bound on messages under the side's.
+    /// Whether the method has a message limit below that of this side.
     has_own_bound: bool,
-    /// END has come, and the end of the stream has not.
+    /// END has arrived, the end of the stream has not.
     has_ended: bool,
 }
 
-impl Requests {
-    /// Nothing is lost when it is dropped and called again.
+impl RequestSource {
+    /// Next message. Cancel safe.
     async fn next(&mut self) -> Next {
         if self.has_ended {
             return self.end().await;
         }
-        let frame = match self.steady.next(&mut self.reader).await {
+        let frame = match self.stall_timer.next(&mut self.reader).await {
             Ok(frame) => frame,
             Err(stall) => return self.failed(stall),
         };
-        self.counts.moves.fetch_add(1, Ordering::Relaxed);
+        self.counts.activity.fetch_add(1, Ordering::Relaxed);
         match frame {
             Some((Kind::Message, payload)) => {
                 self.counts.add_message(&payload);
@@ -337,7 +339,7 @@ impl Requests {
         }
     }
 
-    /// After END only the end of the stream can follow, which is on its way already.
+    /// Reads the end of the stream after END.
     async fn end(&mut self) -> Next {
         match self.reader.next().await {
             Ok(None) => Next::End(Metadata::default()),
@@ -358,17 +360,17 @@ impl Requests {
         self.ended_by(fault)
     }
 
-    /// The handler runs, so that the outcome is unknown.
+    /// Stops the stream; the handler runs, so the outcome is unknown.
     fn ended_by(&mut self, fault: RequestFault) -> Next {
         self.reader.stop(fault.stop);
         if let Some(requester) = fault.counted(self.has_own_bound) {
-            self.counts.asker_fault.get_or_init(|| requester);
+            self.counts.initiator_fault.get_or_init(|| requester);
         }
         Next::Failed(Status::unknown(fault.status.code(), fault.status.message()))
     }
 }
 
-impl Source for Requests {
+impl Source for RequestSource {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         pin!(self.next()).poll(cx)
     }
@@ -381,7 +383,7 @@ mod tests {
     #[test]
     fn a_request_over_the_calls_own_bound_is_not_counted_and_a_slow_or_malformed_one_is() {
         let status = || Status::not_executed(Code::ResourceExhausted, "x");
-        let misbehaved = Some(AskerFault::Misbehaved);
+        let misbehaved = Some(InitiatorFault::Misbehaved);
         for (stop, has_own_bound, counted) in [
             (StreamCode::TooLarge, true, None),
             (StreamCode::TooLarge, false, misbehaved),

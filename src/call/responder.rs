@@ -1,12 +1,12 @@
-//! The answering half of a call: read the head, arm deadline and cancellation, write the reply.
+//! Responder of a call: reads the head, arms deadline and cancellation, writes the reply.
 
 use super::{
     batch::{End, Gathered, Gatherer, metadata_too_large},
     head::Head,
     message::Reply,
     messages::{Body, beside},
-    request_body::{AskerFault, Moves, Pending, RequestFault, read_failed},
-    steady::{Pace, Stall, write_at, write_steadily},
+    request_body::{InitiatorFault, Pending, RequestFault, StreamActivity, read_failed},
+    stall::{Stall, StallPolicy, write_at, write_steadily},
 };
 use crate::{
     lazy_timeout::ready_by,
@@ -32,100 +32,102 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Who receives calls: judges the head, admits, reads the body and starts the handler.
+/// Accepts calls: checks the head, authorises, reads the body and starts the handler.
 pub(crate) trait CallAcceptor: Send + Sync + 'static {
-    /// Takes one call. A status that it returns travels as it is.
+    /// Handles one call. A status that it returns is sent unchanged.
     fn receive(
         &self,
         head: Box<Head>,
         pending: Pending<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
-    /// How the call is to be written down when it has ended, if it is. Asked before it is received.
+    /// Audit record of the call to complete at its end, if calls are recorded. Called before
+    /// `receive`.
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
         let _ = (head, began);
         None
     }
 
-    /// Hears that the asking side broke a call off that began then and had time until then.
-    fn broken_off(&self, began: Instant, deadline: Instant) {
+    /// Notes that the initiator reset a call that began at `began` and had time until `deadline`.
+    fn was_reset(&self, began: Instant, deadline: Instant) {
         let _ = (began, deadline);
     }
 
-    /// Hears that this side broke a call off because of what the asking side sent.
+    /// Notes that this side aborted a call because of what the initiator sent.
     fn misbehaved(&self) {}
 
-    /// How much longer than its deadline a call that may run is waited for: where this side only
-    /// passes it on, the answer of the other side says more than its own clock.
-    fn patience(&self, head: &Head) -> Duration {
+    /// Time past its deadline to wait for a call that may run: when this side only relays it, the
+    /// reply of the other side is more precise than its own clock.
+    fn grace(&self, head: &Head) -> Duration {
         let _ = head;
         Duration::ZERO
     }
 
-    /// Whether somebody waits for the calls in flight in order to close their link.
+    /// Whether the link is closed once its calls in flight have ended.
     fn is_leaving(&self) -> bool;
 }
 
-/// Answers one call on its stream. Ends when the reply was handed over or the call was broken off,
-/// and with it the handler has ended; for a reception that is leaving, when the reply has arrived.
-/// The peer takes messages of so many bytes.
+/// Answers one call on its stream. Completes when the reply was handed to the transport or the call
+/// was reset, after its handler has ended; if the acceptor is leaving, when the reply has arrived
+/// at the peer. `peer_message_bytes_max` is the limit of the peer.
 ///
-/// No async function: what one takes by value it keeps beside its copy for as long as it runs.
+/// Not an async function, which would keep its arguments next to its copies of them.
 pub(crate) fn answer<R: CallAcceptor>(
     stream: CallStream,
-    reception: Arc<R>,
+    acceptor: Arc<R>,
     limits: Arc<Limits>,
     peer_message_bytes_max: usize,
 ) -> impl Future<Output = ()> + Send {
     let CallStream { sender, mut reader } = stream;
     let message_bytes_max = limits.message_bytes_max.min(peer_message_bytes_max);
     reader.set_code_on_drop(StreamCode::Refused);
-    // Before the head was judged nobody may make us hold a message.
+    // No message is buffered before the head was checked.
     reader.allow_messages(0);
-    let mut answering = Answering {
+    let mut answering = Responder {
         sender,
         reader: Some(reader),
-        reception,
+        acceptor,
         limits,
-        moves: Moves::default(),
-        asker_fault: OnceLock::new(),
-        pace: Pace::Steady,
+        activity: StreamActivity::default(),
+        initiator_fault: OnceLock::new(),
+        stall_policy: StallPolicy::Cut,
         message_bytes_max,
         note: None,
     };
     async move { answering.run(Instant::now()).await }
 }
 
-/// One call while it is answered.
-struct Answering<R> {
+/// State of one call.
+struct Responder<R> {
     sender: FrameSender,
-    /// Taken out by whoever reads a stream of messages.
+    /// Taken by the source of a stream of messages.
     reader: Option<FrameReader>,
-    reception: Arc<R>,
+    acceptor: Arc<R>,
     limits: Arc<Limits>,
-    moves: Moves,
-    /// What the asking side did to end its request. Never made of a status: a reply can have any.
-    asker_fault: OnceLock<AskerFault>,
-    /// What is asked of whoever asks.
-    pace: Pace,
-    /// The largest message of a reply: the smaller limit of the two sides.
+    activity: StreamActivity,
+    /// Fault of the initiator that ended the request. Never derived from a status, which a reply
+    /// can carry too.
+    initiator_fault: OnceLock<InitiatorFault>,
+    /// What happens if the initiator stalls.
+    stall_policy: StallPolicy,
+    /// Maximum size of a reply message: the smaller limit of the two sides.
     message_bytes_max: usize,
-    /// Where its end is to be written down.
+    /// Audit record to complete at the end of the call.
     note: Option<Box<CallRecord>>,
 }
 
-impl<R: CallAcceptor> Answering<R> {
+impl<R: CallAcceptor> Responder<R> {
     async fn run(&mut self, received_at: Instant) {
         let (result, deadline) = match read_head(self.reader.as_mut(), received_at).await {
             Err(RequestFault { status, requester, .. }) => {
-                self.asker_fault = requester.map(OnceLock::from).unwrap_or_default();
+                self.initiator_fault = requester.map(OnceLock::from).unwrap_or_default();
                 (Err(status), received_at + STALL_WAIT_MAX)
             }
             Ok(mut head) => {
                 let (deadline, call_id) = (head.meta.deadline, head.meta.call_id);
                 self.message_bytes_max = head.meta.kind.message_bytes_max(self.message_bytes_max);
-                self.pace = Pace::of(head.meta.kind, self.limits.stream_idle_max);
-                self.note = self.reception.note(&mut head, received_at);
+                self.stall_policy = StallPolicy::of(head.meta.kind, self.limits.stream_idle_max);
+                self.note = self.acceptor.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {
                     reader.stop(StreamCode::Refused);
@@ -133,14 +135,14 @@ impl<R: CallAcceptor> Answering<R> {
                 match received {
                     Some(Ok(reply)) if matches!(reply.body, Body::Messages(_)) => {
                         self.reader = None;
-                        // Boxed: most calls have no stream, and need not carry room for one.
+                        // Boxed: most calls have no stream, and do not carry its size.
                         Box::pin(self.deliver(reply, deadline)).await;
-                        // Leaving a stream that is being answered is how it is ended; breaking the
-                        // protocol is not.
-                        if self.moves.asker_fault() == Some(AskerFault::Misbehaved) {
-                            self.reception.misbehaved();
+                        // A stream of replies is normally ended by a reset of the initiator; a
+                        // protocol violation is not.
+                        if self.activity.initiator_fault() == Some(InitiatorFault::Misbehaved) {
+                            self.acceptor.misbehaved();
                         }
-                        return arrive(&self.sender, &*self.reception).await;
+                        return arrive(&self.sender, &*self.acceptor).await;
                     }
                     Some(result) => {
                         if let Err(status) = &result {
@@ -151,7 +153,7 @@ impl<R: CallAcceptor> Answering<R> {
                     None => {
                         tracing::debug!("call {call_id} was broken off by whoever asks");
                         self.note_end(Code::Cancelled, Outcome::Unknown, None);
-                        self.reception.broken_off(received_at, deadline);
+                        self.acceptor.was_reset(received_at, deadline);
                         return self.sender.reset(StreamCode::Cancelled);
                     }
                 }
@@ -163,21 +165,21 @@ impl<R: CallAcceptor> Answering<R> {
         let (code, outcome) =
             failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
         self.note_end(code, outcome, Some(if failed.is_none() { bytes } else { 0 }));
-        match self.asker_fault.get().copied().or_else(|| self.moves.asker_fault()) {
-            Some(AskerFault::BrokenOff) => self.reception.broken_off(received_at, deadline),
-            Some(AskerFault::Misbehaved) => self.reception.misbehaved(),
+        match self.initiator_fault.get().copied().or_else(|| self.activity.initiator_fault()) {
+            Some(InitiatorFault::Reset) => self.acceptor.was_reset(received_at, deadline),
+            Some(InitiatorFault::Misbehaved) => self.acceptor.misbehaved(),
             None => {}
         }
         write_result(&mut self.sender, encoded, deadline).await;
-        arrive(&self.sender, &*self.reception).await;
+        arrive(&self.sender, &*self.acceptor).await;
     }
 
-    /// Has the reception take the call, with deadline and cancellation armed. `None` if the asking
-    /// side has gone.
+    /// Runs the acceptor with deadline and cancellation armed. `None` if the initiator reset the
+    /// call.
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
-        let Self { sender, reader, reception, limits, moves, asker_fault, .. } = self;
+        let Self { sender, reader, acceptor, limits, activity, initiator_fault, .. } = self;
         let (deadline, kind) = (head.meta.deadline, head.meta.kind);
-        let patience = reception.patience(&head);
+        let grace = acceptor.grace(&head);
         if head.meta.priority != 0 {
             sender.set_priority(head.meta.priority.into());
         }
@@ -188,26 +190,26 @@ impl<R: CallAcceptor> Answering<R> {
             limits,
             deadline,
             complete: &complete,
-            moves,
-            asker_fault,
+            activity,
+            initiator_fault,
             memory: None,
         };
-        let receive = pin!(reception.receive(head, pending));
+        let receive = pin!(acceptor.receive(head, pending));
         let mut work = pin!(caught(receive));
-        // Made when first polled: a handler that answers at once never needs it.
+        // Created at the first poll: a handler that answers at once does not need it.
         let stopped = async { Box::pin(sender.stopped()).await };
         let ended = tokio::select! {
             biased;
             ended = async {
                 let ended = ready_by(|| deadline, work.as_mut()).await;
                 match ended {
-                    Err(_elapsed) if complete.load(Ordering::Relaxed) && !patience.is_zero() => {
-                        ready_by(|| deadline + patience, work.as_mut()).await
+                    Err(_elapsed) if complete.load(Ordering::Relaxed) && !grace.is_zero() => {
+                        ready_by(|| deadline + grace, work.as_mut()).await
                     }
                     ended => ended,
                 }
             } => ended,
-            // Its stream was broken off, and nobody reads an answer.
+            // The stream was stopped: the reply would not be read.
             () = stopped => return None,
         };
         let outcome =
@@ -223,8 +225,7 @@ impl<R: CallAcceptor> Answering<R> {
         })
     }
 
-    /// Writes a stream of replies as they come, at the pace of whoever reads them. Returns when its
-    /// handler has ended.
+    /// Writes a stream of replies, as fast as they are read. Returns when the handler has ended.
     async fn deliver(&mut self, reply: Reply, deadline: Instant) {
         let Reply { body: Body::Messages(messages), metadata, .. } = reply else { return };
         let head = (!metadata.is_empty()).then(|| ReplyHead::new(&metadata));
@@ -240,12 +241,12 @@ impl<R: CallAcceptor> Answering<R> {
                 self.note_end(Code::Ok, Outcome::Ok, bytes_out);
                 self.sender.finish();
             }
-            Err(Broken::Told(status)) => {
+            Err(ReplyStreamError::Report(status)) => {
                 drop(gatherer);
                 self.note_end(status.code(), status.outcome(), bytes_out);
                 write_status(&mut self.sender, &status).await;
             }
-            Err(Broken::Reset(code)) => {
+            Err(ReplyStreamError::Reset(code)) => {
                 let why = if code == StreamCode::Deadline {
                     Code::DeadlineExceeded
                 } else {
@@ -257,10 +258,10 @@ impl<R: CallAcceptor> Answering<R> {
         }
     }
 
-    /// Writes down how the call has ended, where calls are written down.
+    /// Completes the audit record, if calls are recorded.
     fn note_end(&mut self, code: Code, outcome: Outcome, bytes_out: Option<u64>) {
         if let Some(note) = self.note.take() {
-            note.ended(code, outcome, [Some(self.moves.bytes_in()), bytes_out]);
+            note.ended(code, outcome, [Some(self.activity.bytes_in()), bytes_out]);
         }
     }
 
@@ -269,7 +270,7 @@ impl<R: CallAcceptor> Answering<R> {
         gatherer: &mut Gatherer,
         mut batch: Batch,
         deadline: Instant,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ReplyStreamError> {
         let mut stopped = pin!(self.sender.stopped());
         loop {
             let gathered = {
@@ -277,7 +278,7 @@ impl<R: CallAcceptor> Answering<R> {
                 tokio::select! {
                     biased;
                     gathered = self.moving(gather.as_mut(), deadline) => gathered?,
-                    () = stopped.as_mut() => return Err(Broken::Reset(StreamCode::Cancelled)),
+                    () = stopped.as_mut() => return Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
                 }
             };
             let Gathered { batch: mut ready, end } = gathered;
@@ -286,7 +287,7 @@ impl<R: CallAcceptor> Answering<R> {
                 Some(End::Whole(trailing)) => {
                     ready
                         .push_status(&StatusHead::ok(&trailing))
-                        .map_err(|fault| Broken::Told(metadata_too_large(&fault)))?;
+                        .map_err(|fault| ReplyStreamError::Report(metadata_too_large(&fault)))?;
                     None
                 }
                 Some(End::Failed(status)) => Some(status),
@@ -296,7 +297,7 @@ impl<R: CallAcceptor> Answering<R> {
                 self.write_batch(gatherer, ready, deadline).await?;
             }
             if let Some(status) = told {
-                return Err(Broken::Told(status));
+                return Err(ReplyStreamError::Report(status));
             }
             if is_last {
                 return Ok(());
@@ -305,82 +306,85 @@ impl<R: CallAcceptor> Answering<R> {
         }
     }
 
-    /// Waits for something of a stream, by the deadline, and not for ever while nothing moves.
+    /// Awaits work on a stream until the deadline, and no longer than `stream_idle_max` without
+    /// activity in either direction.
     async fn moving<T>(
         &self,
         mut work: Pin<&mut impl Future<Output = T>>,
         deadline: Instant,
-    ) -> Result<T, Broken> {
+    ) -> Result<T, ReplyStreamError> {
         loop {
-            let moved = self.moves.count();
-            let until = || match self.pace {
-                Pace::Steady => deadline.min(Instant::now() + self.limits.stream_idle_max),
-                // Whoever leads a connection bounds how long it may stand still.
-                Pace::Still(_) => deadline,
+            let moved = self.activity.count();
+            let until = || match self.stall_policy {
+                StallPolicy::Cut => deadline.min(Instant::now() + self.limits.stream_idle_max),
+                // The ends of a TCP connection have their own idle limit.
+                StallPolicy::Wait(_) => deadline,
             };
             match ready_by(until, work.as_mut()).await {
                 Ok(output) => {
-                    self.moves.add();
+                    self.activity.add();
                     return Ok(output);
                 }
                 Err(_elapsed) if Instant::now() >= deadline => {
-                    return Err(Broken::told(Code::DeadlineExceeded, "the deadline passed"));
+                    return Err(ReplyStreamError::told(
+                        Code::DeadlineExceeded,
+                        "the deadline passed",
+                    ));
                 }
-                Err(_elapsed) if self.moves.count() == moved => {
+                Err(_elapsed) if self.activity.count() == moved => {
                     let text = format!(
                         "nothing was sent in either direction for {:?} (stream_idle_max)",
                         self.limits.stream_idle_max
                     );
-                    return Err(Broken::told(Code::DeadlineExceeded, text));
+                    return Err(ReplyStreamError::told(Code::DeadlineExceeded, text));
                 }
                 Err(_elapsed) => {}
             }
         }
     }
 
-    /// Writes while the handler and the other direction go on.
+    /// Writes while the handler and the other direction continue.
     async fn write_batch(
         &mut self,
         gatherer: &mut Gatherer,
         batch: Batch,
         deadline: Instant,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ReplyStreamError> {
         let mut chunks = batch.into_chunks();
-        let write = write_at(self.pace, &mut self.sender, &mut chunks);
+        let write = write_at(self.stall_policy, &mut self.sender, &mut chunks);
         let write = pin!(beside(&mut gatherer.messages, write));
         match ready_by(|| deadline, write).await {
             Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(Stall::Slow))) => Err(Broken::Reset(StreamCode::Slow)),
-            Ok(Ok(Err(Stall::Fault(_gone)))) => Err(Broken::Reset(StreamCode::Cancelled)),
-            // Part of a frame may be under way, so that nothing can be said any more.
+            Ok(Ok(Err(Stall::Slow))) => Err(ReplyStreamError::Reset(StreamCode::Slow)),
+            Ok(Ok(Err(Stall::Fault(_gone)))) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
+            // Part of a frame may be sent, so a status cannot follow.
             Ok(Err(cut_off)) if cut_off.code() == Code::DeadlineExceeded => {
-                Err(Broken::Reset(StreamCode::Deadline))
+                Err(ReplyStreamError::Reset(StreamCode::Deadline))
             }
-            Ok(Err(_cut_off)) => Err(Broken::Reset(StreamCode::Cancelled)),
-            Err(_elapsed) => Err(Broken::Reset(StreamCode::Deadline)),
+            Ok(Err(_cut_off)) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
+            Err(_elapsed) => Err(ReplyStreamError::Reset(StreamCode::Deadline)),
         }
     }
 }
 
-/// Why a stream of replies is not whole.
-enum Broken {
-    /// The asking side is told.
-    Told(Status),
-    /// It is not there, or does not read.
+/// Error that ends a stream of replies early.
+enum ReplyStreamError {
+    /// Reported to the initiator.
+    Report(Status),
+    /// Reset: the initiator is gone, or does not read.
     Reset(StreamCode),
 }
 
-impl Broken {
+impl ReplyStreamError {
     fn told(code: Code, text: impl Into<String>) -> Self {
-        Self::Told(Status::unknown(code, text))
+        Self::Report(Status::unknown(code, text))
     }
 }
 
-/// Closing a link throws away what is still on its way. Whoever waits for its calls before it
-/// closes must wait for their replies to arrive; at all other times that would be a wake-up a call
-/// for nothing.
-async fn arrive<R: CallAcceptor>(sender: &FrameSender, reception: &R) {
-    if reception.is_leaving() {
+/// Waits until the reply has arrived, if the acceptor is leaving: closing a link discards data in
+/// flight. Otherwise it would cost a wake-up per call for nothing.
+async fn arrive<R: CallAcceptor>(sender: &FrameSender, acceptor: &R) {
+    if acceptor.is_leaving() {
         drop(tokio::time::timeout(STALL_WAIT_MAX, sender.delivered()).await);
     }
 }
@@ -415,10 +419,10 @@ async fn read_head(
     Head::decode(&frame.payload, received_at).map_err(misbehaved)
 }
 
-/// The work panicked; the panic itself was printed by the panic hook.
+/// The work panicked; the panic hook has logged it.
 struct Panicked;
 
-/// Runs the work so that its panic ends this call and nothing else.
+/// Runs the work, so that a panic ends this call only.
 fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Output, Panicked>> {
     std::future::poll_fn(move |cx| {
         match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
@@ -455,7 +459,7 @@ fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
     })
 }
 
-/// A failure travels even when its deadline has passed: the asking side may be late to notice.
+/// Sends a failure, even after the deadline: the initiator may notice the deadline later.
 async fn write_status(sender: &mut FrameSender, status: &Status) {
     match status_chunk(&StatusHead::failed(status)) {
         Ok(chunks) => write(sender, chunks, Instant::now() + STALL_WAIT_MAX).await,

@@ -76,7 +76,7 @@ impl<R: 'static> IntoFuture for Call<R, ServerStream> {
 
     fn into_future(self) -> Self::IntoFuture {
         let reply = self.begin(None);
-        Box::pin(async move { Ok(Inbound::new(reply?.await?.into_messages()?, Side::Asking)) })
+        Box::pin(async move { Ok(Inbound::new(reply?.await?.into_messages()?, Side::Initiator)) })
     }
 }
 
@@ -95,13 +95,13 @@ impl<R: 'static, T: 'static> IntoFuture for Call<R, Bidirectional<T>> {
     type IntoFuture = std::future::Ready<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let begun = begin(self).map(|(out, replies)| (out, Inbound::new(replies, Side::Asking)));
+        let begun = begin(self).map(|(out, replies)| (out, Inbound::new(replies, Side::Initiator)));
         std::future::ready(begun)
     }
 }
 
-/// Starts a call whose request is a stream: a task of its own moves its messages both ways,
-/// whichever end the program waits at.
+/// Starts a call whose request is a stream: a task moves its messages both ways, whichever end the
+/// program waits for.
 fn begin<R, S: Shape, T>(call: Call<R, S>) -> Result<(Outbound<T>, Messages), Status> {
     let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
     let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
@@ -111,7 +111,7 @@ fn begin<R, S: Shape, T>(call: Call<R, S>) -> Result<(Outbound<T>, Messages), St
     Ok((Outbound::new(requests), replies))
 }
 
-/// Moves a call's messages until it has ended, or nobody waits for its replies any more.
+/// Moves the messages of a call until it has ended, or its replies are dropped.
 async fn drive(reply: ReplyFuture, replies: MessageSender) {
     let reply = tokio::select! {
         reply = reply => reply,
@@ -161,7 +161,7 @@ impl<R> Answer<R> {
         Self { replies, message: None, _reply: PhantomData }
     }
 
-    /// The reply as it came: encoded, and with its metadata.
+    /// Awaits the encoded reply, with its metadata.
     ///
     /// # Errors
     /// Why there is none, with code and outcome.

@@ -47,7 +47,7 @@ fn inbound<T>(body: Body) -> Inbound<T> {
         Body::Messages(messages) => messages,
         Body::Message(message) => Messages::new(Once).starting_with(Next::Message(message)),
     };
-    Inbound::new(messages, Side::Handler)
+    Inbound::new(messages, Side::Responder)
 }
 
 /// The end of a stream whose only message was given before.
@@ -145,8 +145,10 @@ where
         Box::pin(async move {
             let (context, body, guard) = Context::split(request);
             let value = decode_request(body)?;
-            Working::start(context, guard, |replies, ctx| (self.function)(value, replies, ctx))
-                .await
+            RunningHandler::start(context, guard, |replies, ctx| {
+                (self.function)(value, replies, ctx)
+            })
+            .await
         })
     }
 }
@@ -162,8 +164,10 @@ where
         Box::pin(async move {
             let (context, body, guard) = Context::split(request);
             let requests = inbound(body);
-            Working::start(context, guard, |replies, ctx| (self.function)(requests, replies, ctx))
-                .await
+            RunningHandler::start(context, guard, |replies, ctx| {
+                (self.function)(requests, replies, ctx)
+            })
+            .await
         })
     }
 }
@@ -173,7 +177,7 @@ type Work = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
 /// A handler at work on a stream of replies: whoever takes the replies drives it, and dropping them
 /// drops it.
-struct Working {
+struct RunningHandler {
     /// `None` once it has returned.
     work: Option<Work>,
     guard: Option<CancelGuard>,
@@ -184,7 +188,7 @@ struct Working {
     context: Context,
 }
 
-impl Working {
+impl RunningHandler {
     /// Starts the handler and waits for its first reply: the metadata that travels before the
     /// replies is known only then.
     fn start<R, Fut: Future<Output = Result<(), Status>> + Send + 'static>(
@@ -228,7 +232,7 @@ impl Working {
     }
 }
 
-impl Source for Working {
+impl Source for RunningHandler {
     fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Next> {
         self.poll_work(cx);
         match self.replies.poll_event(cx) {

@@ -2,7 +2,7 @@
 
 use super::state::{CallerGuard, CallerState};
 use crate::{
-    call::{Handler, Reply, Request, ask, is_for_the_next_link},
+    call::{Handler, Reply, Request, ask, is_retryable_on_next_link},
     status::Status,
 };
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl Handler for CallerHandler {
             let link = self.state.link_by(request.meta.deadline).await?;
             let limits = (&*self.state.limits).into();
             let reply = ask(&link, &mut request, limits, None, None).await;
-            if !is_for_the_next_link(&reply, &link) || request.is_spent() {
+            if !is_retryable_on_next_link(&reply, &link) || request.is_spent() {
                 return reply;
             }
         }

@@ -7,7 +7,7 @@ use super::{
     waiters::{Awaited, Waiter},
 };
 use crate::{
-    call::{AskLimits, Reply, Request, Target, ask},
+    call::{InitiatorLimits, Reply, Request, Target, ask},
     limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX},
     name::{MethodPath, Name, PeerName},
     policy::{self, NodePolicy},
@@ -92,7 +92,7 @@ impl Routes for Links {
     async fn ask(&self, route: &SharedAgentLink, request: &mut Request) -> Result<Reply, Status> {
         let (limits, deadline) = (&*route.limits, request.meta.deadline);
         let permit = route.permits.acquire(deadline, limits.queue_wait_max).await?;
-        let limits = AskLimits::relaying(limits, &permit);
+        let limits = InitiatorLimits::relaying(limits, &permit);
         // The node's own calls go without a name: the agent knows the node by its certificate.
         let peer = request.requester.peer();
         let caller = Some(peer).filter(|peer| **peer != self.0.peer).cloned();

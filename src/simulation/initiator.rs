@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    call::{Body, CallMeta, Reply, Request, Requester, Target, ask, is_for_the_next_link},
+    call::{Body, CallMeta, Reply, Request, Requester, Target, ask, is_retryable_on_next_link},
     lazy_timeout::poll_once,
     limits::{Limits, QUEUE_WAIT_MAX, REPLY_FIN_WAIT_MAX, STATUS_GRACE},
     link::{CallStream, ControlStream, Link, ends::Ends},
@@ -218,8 +218,8 @@ async fn a_call_on_a_replaced_link_is_for_the_next_one() {
     let other = LinkUnderTest::new().await;
     call.link.replace();
     let reply = call.send(request(TIMEOUT)).await;
-    assert!(is_for_the_next_link(&reply, &call.link));
-    assert!(!is_for_the_next_link(&reply, &other.link), "the link stays");
+    assert!(is_retryable_on_next_link(&reply, &call.link));
+    assert!(!is_retryable_on_next_link(&reply, &other.link), "the link stays");
     check_status(reply, Code::Unavailable, Outcome::NotExecuted);
 }
 
@@ -235,7 +235,7 @@ async fn only_unavailable_and_safe_failures_are_for_the_next_link() {
         (failed(Code::PermissionDenied, Outcome::NotExecuted), false),
         (Ok(Reply::default()), false),
     ] {
-        assert_eq!(is_for_the_next_link(&reply, &call.link), expected, "{reply:?}");
+        assert_eq!(is_retryable_on_next_link(&reply, &call.link), expected, "{reply:?}");
     }
 }
 

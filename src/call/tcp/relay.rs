@@ -72,7 +72,7 @@ impl<'a> Away<'a> {
         Self { outgoing, has_ended: false, bytes: 0 }
     }
 
-    /// Moves what there is. Ready, again and again, when this direction has ended well.
+    /// Moves available bytes. Ready, repeatedly, when this direction has ended cleanly.
     fn poll(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<(), Status>> {
         while !self.has_ended {
             match self.outgoing.poll_room(cx) {

@@ -1,4 +1,4 @@
-//! One direction of a forwarded connection: messages that become bytes of a socket.
+//! Writer of one direction of a forwarded connection: messages become bytes of a socket.
 
 use super::Socket;
 use crate::{
@@ -11,52 +11,51 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// How the messages say that no more bytes come.
+/// End of the bytes, as the messages express it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndMark {
-    /// With their end: those of a request.
+    /// The end of the messages: of a request.
     End,
-    /// With an empty message: those of a reply, whose end is that of the whole call. After it comes
-    /// the end.
+    /// An empty message: of a reply, whose end is that of the whole call. The end follows it.
     Empty,
 }
 
-/// The way towards a socket.
+/// Writes messages to a socket.
 #[derive(Debug)]
 pub(crate) struct SocketWriter {
     mark: EndMark,
-    /// What the socket has not taken yet.
+    /// Bytes that the socket has not accepted yet.
     pending: Bytes,
-    state: State,
+    state: WriterState,
     bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum WriterState {
     Flows,
-    /// The last byte has been written, and the socket is to know that.
+    /// The last byte was written; the socket is to be shut down for writing.
     Closes,
-    /// It knows.
+    /// The socket is shut down for writing.
     Closed,
 }
 
 impl SocketWriter {
     pub(crate) const fn new(mark: EndMark) -> Self {
-        Self { mark, pending: Bytes::new(), state: State::Flows, bytes: 0 }
+        Self { mark, pending: Bytes::new(), state: WriterState::Flows, bytes: 0 }
     }
 
-    /// Bytes that the socket has taken.
+    /// Bytes that the socket has accepted.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether the socket does not take what waits for it.
+    /// Whether bytes wait for the socket.
     pub(crate) fn is_held_back(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Moves what there is. Ready when this direction has ended well, or with why it cannot; not to
-    /// be polled after that.
+    /// Moves available bytes. Ready when this direction has ended cleanly, or with its error; not
+    /// to be polled after that.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,24 +68,24 @@ impl SocketWriter {
                 self.pending.advance(written);
                 self.bytes += written as u64;
             }
-            if self.state == State::Closes {
+            if self.state == WriterState::Closes {
                 ready!(socket.poll_shutdown(cx)).map_err(broken)?;
-                self.state = State::Closed;
+                self.state = WriterState::Closed;
                 if self.mark == EndMark::End {
                     return Poll::Ready(Ok(()));
                 }
             }
             match ready!(from.poll_event(cx)) {
                 Next::Head(_) => {}
-                Next::Message(_) if self.state != State::Flows => {
+                Next::Message(_) if self.state != WriterState::Flows => {
                     return malformed("goes on after its end");
                 }
                 Next::Message(bytes) if bytes.is_empty() && self.mark == EndMark::Empty => {
-                    self.state = State::Closes;
+                    self.state = WriterState::Closes;
                 }
                 Next::Message(bytes) => self.pending = bytes,
-                Next::End(_) if self.mark == EndMark::End => self.state = State::Closes,
-                Next::End(_) if self.state == State::Closed => return Poll::Ready(Ok(())),
+                Next::End(_) if self.mark == EndMark::End => self.state = WriterState::Closes,
+                Next::End(_) if self.state == WriterState::Closed => return Poll::Ready(Ok(())),
                 Next::End(_) => {
                     return malformed("ended without saying that its last byte has come");
                 }

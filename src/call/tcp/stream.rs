@@ -111,7 +111,7 @@ async fn in_time(
     Err(Status::unknown(Code::DeadlineExceeded, TOO_SLOW))
 }
 
-/// Moves a connection's bytes both ways, until it has ended or nobody holds the stream any more.
+/// Moves the bytes of a connection both ways, until it has ended or the stream is dropped.
 async fn drive(
     reply: impl Future<Output = Result<Reply, Status>>,
     replies: MessageSender,

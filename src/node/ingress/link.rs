@@ -113,7 +113,7 @@ impl CallAcceptor for LinkIngress {
 
     /// Counted for callers only: an agent's link is that of all who call it, and one bad caller
     /// would cut off the others.
-    fn broken_off(&self, began: Instant, deadline: Instant) {
+    fn was_reset(&self, began: Instant, deadline: Instant) {
         // Right after a pause of this node a call seems to have begun when it was read, and its
         // caller may have had good reason long before.
         if self.shared.net.suspend().is_settled() {
@@ -126,7 +126,7 @@ impl CallAcceptor for LinkIngress {
         self.count_reset(ResetLimiter::is_one_too_many);
     }
 
-    fn patience(&self, head: &Head) -> Duration {
+    fn grace(&self, head: &Head) -> Duration {
         match head.meta.target {
             Target::Here => Duration::ZERO,
             _ => RELAY_STATUS_GRACE + REPLY_FIN_WAIT_MAX,

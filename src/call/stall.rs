@@ -1,5 +1,4 @@
-//! Reading from and writing to a peer that keeps going: whoever stalls is cut off long before the
-//! deadline.
+//! Detects peers that stall while they send or read, long before the deadline of the call.
 
 use crate::{
     lazy_timeout::{poll_once, ready_by},
@@ -15,35 +14,35 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// Bytes per wait that a peer has to send inside an unfinished frame, and to take of what waits for
-/// it: 1 KiB a second.
+/// Minimum bytes per `STALL_WAIT_MAX` that a peer must send inside an unfinished frame, and must
+/// read of what waits for it: 1 KiB/s.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 
-/// What is asked of a peer that does not take what waits for it.
+/// What happens to a peer that does not read what waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// It has to keep going.
-    Steady,
-    /// It may stand still for so long, as readers of TCP do.
-    Still(Duration),
+pub(super) enum StallPolicy {
+    /// It is cut off unless it keeps reading.
+    Cut,
+    /// It may stall for this long, as readers of TCP do.
+    Wait(Duration),
 }
 
-impl Pace {
-    /// Of a call of this kind.
+impl StallPolicy {
+    /// Policy for a kind of call.
     pub(super) const fn of(kind: CallKind, stream_idle_max: Duration) -> Self {
         match kind {
-            CallKind::Tcp => Self::Still(stream_idle_max),
-            _ => Self::Steady,
+            CallKind::Tcp => Self::Wait(stream_idle_max),
+            _ => Self::Cut,
         }
     }
 }
 
-/// Why there is no frame, or why not all was written.
+/// Error of reading a frame or writing chunks.
 #[derive(Debug)]
 pub(super) enum Stall<F> {
     /// The peer is too slow.
     Slow,
-    /// Something else.
+    /// Another error.
     Fault(F),
 }
 
@@ -51,7 +50,7 @@ fn stall_end() -> Instant {
     Instant::now() + STALL_WAIT_MAX
 }
 
-/// The next frame from a peer that keeps sending.
+/// Next frame; fails if the peer sends too slowly.
 pub(super) async fn read_steadily(
     reader: &mut FrameReader,
 ) -> Result<Option<(Kind, Bytes)>, Stall<ReadFault>> {
@@ -69,25 +68,24 @@ pub(super) async fn read_steadily(
     }
 }
 
-/// A frame, the end of the stream, or why there is neither.
+/// A frame, or `None` at the end of the stream.
 type SteadyRead = Result<Option<(Kind, Bytes)>, Stall<ReadFault>>;
 
-/// The pace of a stream of messages: between two messages a peer may take its time, inside one it
-/// has to keep sending.
+/// Detects stalls in a stream of messages: a peer may pause between two messages, not inside one.
 #[derive(Debug, Default)]
-pub(super) struct Steady {
-    /// Running while a frame is incomplete, with the bytes that had come when it was set.
+pub(super) struct StallTimer {
+    /// Timer while a frame is incomplete, with the bytes received when it was set.
     stall: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl Steady {
-    /// The next frame. Nothing is lost when it is dropped and called again.
+impl StallTimer {
+    /// Next frame. Cancel safe.
     pub(super) async fn next(&mut self, reader: &mut FrameReader) -> SteadyRead {
         std::future::poll_fn(|cx| self.poll(reader, cx)).await
     }
 
     fn poll(&mut self, reader: &mut FrameReader, cx: &mut Context<'_>) -> Poll<SteadyRead> {
-        // The reader keeps what it has received when its future is dropped.
+        // The reader keeps received bytes when its future is dropped.
         if let Poll::Ready(read) = pin!(reader.next()).poll(cx) {
             self.stall = None;
             let frame = read.map_err(Stall::Fault);
@@ -111,20 +109,20 @@ impl Steady {
     }
 }
 
-/// Hands all chunks to the transport, to a peer of which so much is asked. As [`write_steadily`].
+/// Hands all chunks to the transport under a policy. As [`write_steadily`].
 pub(super) async fn write_at(
-    pace: Pace,
+    stall_policy: StallPolicy,
     sender: &mut FrameSender,
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
-    match pace {
-        Pace::Steady => write_steadily(sender, chunks).await,
-        Pace::Still(wait_max) => write_within(wait_max, 1, sender, chunks).await,
+    match stall_policy {
+        StallPolicy::Cut => write_steadily(sender, chunks).await,
+        StallPolicy::Wait(wait_max) => write_within(wait_max, 1, sender, chunks).await,
     }
 }
 
-/// Hands all chunks to the transport, to a peer that keeps taking them. The last byte was handed
-/// over if and only if it gives `Ok`.
+/// Hands all chunks to the transport; fails if the peer reads too slowly. The last byte was handed
+/// over if and only if it returns `Ok`.
 pub(super) async fn write_steadily(
     sender: &mut FrameSender,
     chunks: &mut Chunks,
@@ -132,15 +130,14 @@ pub(super) async fn write_steadily(
     write_within(STALL_WAIT_MAX, STEADY_BYTES_MIN, sender, chunks).await
 }
 
-/// The same, to a peer that takes so many bytes in each such time.
+/// The same for a peer that must read `bytes_min` in each `wait_max`.
 async fn write_within(
     wait_max: Duration,
     bytes_min: usize,
     sender: &mut FrameSender,
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
-    // What fits the transport's window at once says nothing of the peer: its pace is counted from
-    // here.
+    // What fits the transport's window at once says nothing about the peer: time counts from here.
     if let Poll::Ready(result) = poll_once(pin!(sender.write(chunks))).await {
         return result.map_err(Stall::Fault);
     }
@@ -149,8 +146,8 @@ async fn write_within(
         let written = Box::pin(tokio::time::timeout(wait_max, sender.write(chunks))).await;
         match written {
             Ok(result) => return result.map_err(Stall::Fault),
-            // The transport takes what it has accepted out of the chunks, so that the next write
-            // goes on where this one stood.
+            // The transport removes accepted bytes from the chunks, so the next write continues
+            // there.
             Err(_elapsed) if chunks.bytes_left() + bytes_min <= left => {}
             Err(_elapsed) => return Err(Stall::Slow),
         }
