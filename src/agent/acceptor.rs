@@ -2,7 +2,7 @@
 
 use super::state::AgentState;
 use crate::{
-    call::{CallAcceptor, Head, Pending, Permits, Reply, Requester, Target},
+    call::{CallAcceptor, Head, PendingRequest, Permits, Reply, Requester, Target},
     limits::Limits,
     link::Link,
     name::{Name, PeerName, Role},
@@ -77,7 +77,11 @@ impl AgentAcceptor {
 }
 
 impl CallAcceptor for AgentAcceptor {
-    async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+    async fn receive(
+        &self,
+        mut head: Box<Head>,
+        pending: PendingRequest<'_>,
+    ) -> Result<Reply, Status> {
         let entered = self.suspend_guard.enter();
         if self.state.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the agent is stopping"));

@@ -18,6 +18,8 @@ mod shapes;
 mod stall;
 mod initiator_stream;
 mod tcp;
+#[cfg(all(test, feature = "certs"))]
+mod tests;
 mod typed;
 
 pub(crate) use callee::CallOrigin;
@@ -32,7 +34,7 @@ pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
 pub use messages::{Body, MessageSender, Messages};
 pub(crate) use messages::{Next, Source};
 pub(crate) use permits::{Permit, Permits};
-pub(crate) use request_body::Pending;
+pub(crate) use request_body::PendingRequest;
 pub(crate) use responder::{CallAcceptor, answer};
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Answer, Bidirectional, ClientStream, ServerStream, Shape, Unary};

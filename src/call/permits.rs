@@ -128,7 +128,7 @@ mod tests {
 
     #[cfg(feature = "gateway")]
     #[tokio::test(start_paused = true)]
-    async fn there_is_room_as_long_as_one_more_could_wait() {
+    async fn there_is_room_while_one_more_call_could_wait() {
         let permits = Permits::new(1, 1);
         permits.expect_room().expect("a free place");
         let _first = permits.acquire(later(), WAIT_MAX).await.expect("a place");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_place_is_given_and_one_more_waits_until_its_time() {
+    async fn a_call_over_the_limit_waits_up_to_its_time_for_a_permit() {
         let permits = Permits::new(2, 1);
         let first = permits.acquire(later(), WAIT_MAX).await.expect("a place");
         let _second = permits.acquire(later(), WAIT_MAX).await.expect("a place");
@@ -153,26 +153,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_refuses_at_once_and_those_in_it_are_served_in_order() {
+    async fn a_full_queue_refuses_at_once_and_serves_those_in_it_in_order() {
         let permits = Permits::new(1, 2);
         let held = permits.acquire(later(), WAIT_MAX).await.expect("a place");
         let mut one = Box::pin(permits.acquire(later(), WAIT_MAX));
         let mut two = Box::pin(permits.acquire(later(), WAIT_MAX));
-        assert!(
-            futures_poll_once(&mut one).await.is_none()
-                && futures_poll_once(&mut two).await.is_none()
-        );
+        assert!(polled_once(&mut one).await.is_none() && polled_once(&mut two).await.is_none());
         let began = Instant::now();
         assert!(permits.acquire(later(), WAIT_MAX).await.is_err());
         assert_eq!(began.elapsed(), Duration::ZERO, "a full queue makes nobody wait");
         drop(held);
-        assert!(futures_poll_once(&mut two).await.is_none(), "the second overtook the first");
+        assert!(polled_once(&mut two).await.is_none(), "the second overtook the first");
         assert!(one.await.is_ok() && two.await.is_ok());
         assert_eq!(permits.in_flight(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_passes_in_the_queue_is_said_to_be_one() {
+    async fn a_deadline_that_passes_in_the_queue_is_deadline_exceeded() {
         let permits = Permits::new(1, 1);
         let _held = permits.acquire(later(), WAIT_MAX).await.expect("a place");
         let late = permits.acquire(Instant::now() + WAIT_MAX / 2, WAIT_MAX).await;
@@ -180,7 +177,67 @@ mod tests {
         assert!(late.code() == Code::DeadlineExceeded && late.is_safe_to_retry(), "{late}");
     }
 
-    async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_tells_how_long_it_was_waited_for() {
+        let permits = Permits::new(1, 1);
+        let held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
+        assert_eq!(held.waited(), Duration::ZERO);
+        let release = async {
+            tokio::time::sleep(WAIT_MAX / 4).await;
+            drop(held);
+        };
+        let (second, ()) = tokio::join!(permits.acquire(later(), WAIT_MAX), release);
+        assert_eq!(second.expect("a permit").waited(), WAIT_MAX / 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_dropped_in_the_queue_leaves_its_place_to_the_next() {
+        let permits = Permits::new(1, 1);
+        let held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
+        let mut dropped = Box::pin(permits.acquire(later(), WAIT_MAX));
+        assert!(polled_once(&mut dropped).await.is_none());
+        drop(dropped);
+        let mut next = Box::pin(permits.acquire(later(), WAIT_MAX));
+        assert!(polled_once(&mut next).await.is_none(), "the place was not free");
+        drop(held);
+        assert!(next.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_queue_a_call_over_the_limit_is_refused_at_once() {
+        let permits = Permits::new(1, 0);
+        let _held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
+        let began = Instant::now();
+        let refused = permits.acquire(later(), WAIT_MAX).await.expect_err("no queue");
+        assert!(refused.message().contains("queue of 0 is full"), "{refused}");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_in_the_queue_has_the_smaller_of_its_two_limits() {
+        let permits = Permits::new(1, 1);
+        let _held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
+        for (deadline, waited) in [(WAIT_MAX * 3, WAIT_MAX), (WAIT_MAX / 2, WAIT_MAX / 2)] {
+            let began = Instant::now();
+            permits.acquire(began + deadline, WAIT_MAX).await.expect_err("no permit");
+            let late = began.elapsed().saturating_sub(waited);
+            assert!(began.elapsed() >= waited && late <= Duration::from_millis(1), "{late:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permits_are_all_back_once_their_calls_have_ended() {
+        let permits = Permits::new(3, 3);
+        let mut held = Vec::new();
+        for n in 1..=3 {
+            held.push(permits.acquire(later(), WAIT_MAX).await.expect("a permit"));
+            assert_eq!((permits.in_flight(), permits.is_full()), (n, n == 3));
+        }
+        drop(held);
+        assert_eq!((permits.in_flight(), permits.is_full()), (0, false));
+    }
+
+    async fn polled_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *future).poll(cx) {
             std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
             std::task::Poll::Pending => std::task::Poll::Ready(None),

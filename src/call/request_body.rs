@@ -116,7 +116,7 @@ impl RequestFault {
 }
 
 /// Body of a request that is not read yet.
-pub(crate) struct Pending<'a> {
+pub(crate) struct PendingRequest<'a> {
     /// Taken by the source of a stream of messages.
     pub(super) reader: &'a mut Option<FrameReader>,
     pub(super) kind: CallKind,
@@ -132,7 +132,7 @@ pub(crate) struct Pending<'a> {
     pub(super) memory: Option<MemoryAccount>,
 }
 
-impl Pending<'_> {
+impl PendingRequest<'_> {
     /// Counts the messages of the request in the account of a caller.
     pub(crate) fn counted_in(self, memory: MemoryAccount) -> Self {
         Self { memory: Some(memory), ..self }

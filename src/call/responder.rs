@@ -5,7 +5,7 @@ use super::{
     head::Head,
     message::Reply,
     messages::{Body, beside},
-    request_body::{InitiatorFault, Pending, RequestFault, StreamActivity, read_failed},
+    request_body::{InitiatorFault, PendingRequest, RequestFault, StreamActivity, read_failed},
     stall::{Stall, StallPolicy, write_at, write_steadily},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
     fn receive(
         &self,
         head: Box<Head>,
-        pending: Pending<'_>,
+        pending: PendingRequest<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
     /// Audit record of the call to complete at its end, if calls are recorded. Called before
@@ -184,7 +184,7 @@ impl<R: CallAcceptor> Responder<R> {
             sender.set_priority(head.meta.priority.into());
         }
         let complete = AtomicBool::new(false);
-        let pending = Pending {
+        let pending = PendingRequest {
             reader,
             kind,
             limits,

@@ -3,7 +3,10 @@
 
 use super::steps::{Arrival, Ingress};
 use crate::{
-    call::{Body, CallAcceptor, Head, Pending, Permit, Permits, Reply, Request, Requester, Target},
+    call::{
+        Body, CallAcceptor, Head, PendingRequest, Permit, Permits, Reply, Request, Requester,
+        Target,
+    },
     limits::{Limits, RELAY_STATUS_GRACE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
@@ -57,7 +60,7 @@ impl LinkIngress {
 struct LinkCall<'a> {
     link: &'a LinkIngress,
     /// Taken when the body is read.
-    pending: Option<Pending<'a>>,
+    pending: Option<PendingRequest<'a>>,
     entered: Entered,
 }
 
@@ -83,7 +86,11 @@ impl Arrival for LinkCall<'_> {
 }
 
 impl CallAcceptor for LinkIngress {
-    async fn receive(&self, mut head: Box<Head>, pending: Pending<'_>) -> Result<Reply, Status> {
+    async fn receive(
+        &self,
+        mut head: Box<Head>,
+        pending: PendingRequest<'_>,
+    ) -> Result<Reply, Status> {
         let entered = self.guard.enter();
         // Calls of several peers share the agent's link: a peer may lower the priority of its
         // calls, but not raise it above that of others.
