@@ -211,7 +211,7 @@ struct ReplySource {
     sent: SentState,
     stall_timer: StallTimer,
     stall_policy: StallPolicy,
-    /// Completes when the link is closed; created by the first `poll_beside`.
+    /// Completes when the link is closed; created by the first `poll_background`.
     cut_off: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// The peer stopped the request before its end.
     is_stopped: bool,
@@ -384,7 +384,7 @@ impl Source for ReplySource {
         self.poll_deadline(cx).map(Next::Failed)
     }
 
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.poll_pump(cx);
         // Nothing after STATUS changes the result.
         if self.last.is_some() {

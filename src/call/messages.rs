@@ -15,52 +15,50 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// What comes next in a stream of messages.
+/// Next event of a stream of messages.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Pairs that travel before the messages.
     Head(Metadata),
     /// One message.
     Message(Bytes),
-    /// All have come, and these pairs after them.
+    /// All messages have arrived, followed by these pairs.
     End(Metadata),
-    /// It broke off.
+    /// The stream failed.
     Failed(Status),
 }
 
-/// Where the messages of a stream come from. Polled by one task; nothing is polled after `End` or
-/// `Failed`.
+/// Source of the messages of a stream. Polled by one task, and not after `End` or `Failed`.
 pub(crate) trait Source: Send {
     /// The next message, or the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next>;
 
-    /// Lets go on what has to while nobody asks for the next message: the other direction of the
-    /// call, a handler at work.
+    /// Drives work that continues while no message is polled: the other direction of the call, a
+    /// running handler.
     ///
-    /// Ready when the stream is known to be cut off and what has come of it is worth nothing
-    /// without the rest: whoever waits for something else on its account need not.
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    /// Ready when the stream is known to be cut off, and a message in hand is useless without the
+    /// rest: whoever waits for its reader can stop.
+    fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let _ = cx;
         Poll::Pending
     }
 }
 
-/// Encoded messages as they come: what a streaming call carries in one direction. Dropping it
-/// breaks the stream off.
+/// Encoded messages of one direction of a streaming call. Dropping it resets the stream.
 ///
-/// It holds back whoever sends: what is not taken here is not asked for there.
+/// Back-pressure: messages that are not read here hold back the sender.
 pub struct Messages(Box<Inner>);
 
-/// Boxed: requests and replies of one message are moved often, and need not carry room for it.
+/// Boxed: unary requests and replies are moved often, and do not carry its size.
 struct Inner {
-    /// Behind a lock only so that requests can be shared; it is never contended.
+    /// Behind a lock only to make requests `Sync`; it is never contended.
     source: Mutex<Option<Box<dyn Source>>>,
     ready: Option<Next>,
     metadata: Metadata,
     trailing: Metadata,
-    /// Held until the stream has ended, and dropped after its source.
+    /// Dropped when the stream has ended, after its source.
     guards: Vec<Box<dyn Any + Send + Sync>>,
-    /// Where its end is to be written down, and what has come until then.
+    /// Audit record to complete at the end, and the bytes so far.
     note: Option<(Box<CallRecord>, u64)>,
 }
 
@@ -76,30 +74,31 @@ impl Messages {
         }))
     }
 
-    /// A stream that is fed by hand: at most `capacity` messages wait between the two ends.
+    /// Creates a stream that a program feeds: at most `capacity` messages wait between the two
+    /// ends.
     pub fn channel(capacity: usize) -> (MessageSender, Self) {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         (MessageSender(sender), Self::new(Channel(receiver)))
     }
 
-    /// The same stream with something that has come of it already.
+    /// Puts an event that was already received in front of the stream.
     pub(crate) fn starting_with(mut self, next: Next) -> Self {
         self.0.ready = Some(next);
         self
     }
 
-    /// The same stream with the pairs that came before it.
+    /// Sets the metadata that was received before the stream.
     pub(crate) fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
         self
     }
 
-    /// Keeps something until the stream has ended or is dropped, and its source before it.
+    /// Holds a guard until the stream has ended or is dropped, after its source.
     pub(crate) fn hold(&mut self, guard: impl Any + Send + Sync) {
         self.0.guards.push(Box::new(guard));
     }
 
-    /// Writes down how the stream ends.
+    /// Completes an audit record when the stream ends.
     pub(crate) fn note(&mut self, note: Box<CallRecord>) {
         self.0.note = Some((note, 0));
     }
@@ -170,10 +169,10 @@ impl Messages {
         }
     }
 
-    /// Lets the rest of the call go on while the messages wait. Ready as [`Source::poll_beside`].
-    pub(crate) fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    /// Drives the rest of the call while the messages wait. Ready as [`Source::poll_background`].
+    pub(crate) fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         match self.source() {
-            Some(source) => source.poll_beside(cx),
+            Some(source) => source.poll_background(cx),
             None => Poll::Pending,
         }
     }
@@ -194,7 +193,7 @@ impl fmt::Debug for Messages {
     }
 }
 
-/// What a request or a reply carries.
+/// Body of a request or a reply.
 #[derive(Debug)]
 pub enum Body {
     /// One message, in hand.
@@ -209,8 +208,7 @@ impl Default for Body {
     }
 }
 
-/// The end of [`Messages::channel`] that feeds it. Dropped before it has finished, it breaks the
-/// stream off.
+/// Sending end of [`Messages::channel`]. Dropping it before it has finished resets the stream.
 #[derive(Debug, Clone)]
 pub struct MessageSender(mpsc::Sender<Next>);
 
@@ -272,18 +270,18 @@ impl Source for Channel {
     }
 }
 
-/// Waits for the work, and lets the messages' own side go on meanwhile.
+/// Awaits the work, and drives the background work of the messages meanwhile.
 ///
 /// # Errors
 /// The messages are cut off, and the work was left for that.
-pub(crate) async fn beside<F: Future>(
+pub(crate) async fn with_background<F: Future>(
     messages: &mut Messages,
     work: F,
 ) -> Result<F::Output, Status> {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => messages.poll_beside(cx).map(Err),
+        Poll::Pending => messages.poll_background(cx).map(Err),
     })
     .await
 }

@@ -4,7 +4,7 @@ use super::{
     batch::{End, Gathered, Gatherer, metadata_too_large},
     head::Head,
     message::Reply,
-    messages::{Body, beside},
+    messages::{Body, with_background},
     request_body::{InitiatorFault, PendingRequest, RequestFault, StreamActivity, read_failed},
     stall::{Stall, StallPolicy, write_at, write_steadily},
 };
@@ -352,7 +352,7 @@ impl<R: CallAcceptor> Responder<R> {
     ) -> Result<(), ReplyStreamError> {
         let mut chunks = batch.into_chunks();
         let write = write_at(self.stall_policy, &mut self.sender, &mut chunks);
-        let write = pin!(beside(&mut gatherer.messages, write));
+        let write = pin!(with_background(&mut gatherer.messages, write));
         match ready_by(|| deadline, write).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(Stall::Slow))) => Err(ReplyStreamError::Reset(StreamCode::Slow)),

@@ -4,7 +4,7 @@ use super::{
     Reply, ReplyFuture,
     callee::Call,
     ends::{Inbound, Outbound, Side},
-    messages::{Body, MessageSender, Messages, Next, beside},
+    messages::{Body, MessageSender, Messages, Next, with_background},
     tcp::Tcp,
     typed::decode_reply,
 };
@@ -141,7 +141,7 @@ async fn copy(mut messages: Messages, replies: &MessageSender) {
             () = replies.closed() => return,
         };
         let is_last = matches!(next, Next::End(_) | Next::Failed(_));
-        match beside(&mut messages, replies.give(next)).await {
+        match with_background(&mut messages, replies.give(next)).await {
             Ok(Ok(())) if !is_last => {}
             _ => return,
         }

@@ -249,7 +249,7 @@ impl Source for RunningHandler {
         })
     }
 
-    fn poll_beside(&mut self, cx: &mut task::Context<'_>) -> Poll<Status> {
+    fn poll_background(&mut self, cx: &mut task::Context<'_>) -> Poll<Status> {
         self.poll_work(cx);
         Poll::Pending
     }

@@ -35,7 +35,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use persistence::Persistence;
-use slots::{Places, Standing, Taken};
+use slots::{Acquired, SlotOwner, Slots};
 use std::{
     convert::Infallible,
     fmt,
@@ -65,17 +65,17 @@ pub(crate) struct Peer {
     pub(crate) shown: Option<ClientCertificate>,
     /// Whether its connection is to end soon.
     is_done: AtomicBool,
-    standing: Arc<Standing>,
+    owner: Arc<SlotOwner>,
 }
 
 impl Peer {
-    fn new(address: SocketAddr, shown: Option<ClientCertificate>, standing: Arc<Standing>) -> Self {
-        Self { address, shown, is_done: AtomicBool::new(false), standing }
+    fn new(address: SocketAddr, shown: Option<ClientCertificate>, owner: Arc<SlotOwner>) -> Self {
+        Self { address, shown, is_done: AtomicBool::new(false), owner }
     }
 
     /// A known caller asks over this connection: it no longer makes room for others.
     pub(crate) fn set_known(&self) {
-        self.standing.set_known();
+        self.owner.set_known();
     }
 
     /// Ends the connection as soon as its answers have gone, and answers nothing more on it.
@@ -115,9 +115,9 @@ pub(crate) trait Answers: Send + Sync + 'static {
 pub(crate) enum Admission {
     /// Closed without a word.
     Refused,
-    /// Taken, and counted with its neighbours.
+    /// Limited together with its neighbours.
     One,
-    /// Taken: a proxy, behind which many are.
+    /// A trusted proxy, which many clients share.
     Many,
 }
 
@@ -146,7 +146,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         site: HTTP_CONNECTIONS_PER_SITE_MAX,
         network: HTTP_CONNECTIONS_PER_NETWORK_MAX,
     };
-    let places = Places::new(HTTP_CONNECTIONS_MAX, limits);
+    let slots = Slots::new(HTTP_CONNECTIONS_MAX, limits);
     let every = || LogLimiter::new(RateLimit::new(1, IGNORED_HANDSHAKES_LOG_EVERY));
     let mut failed = every();
     let server = Arc::new(Server { answers, tasks, closed: Mutex::new(every()) });
@@ -167,26 +167,26 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         if admission == Admission::Refused {
             continue;
         }
-        let place = match places.take(ip, admission) {
-            Ok(Taken { place, dropped }) => {
+        let slot = match slots.take(ip, admission) {
+            Ok(Acquired { slot, dropped }) => {
                 if let Some((full, ip)) = dropped {
                     server.say_closed(ip, format_args!("it had shown no caller, and {full}"));
                 }
-                place
+                slot
             }
             Err(full) => {
                 server.say_closed(ip, full);
                 continue;
             }
         };
-        let (standing, server) = (place.standing.clone(), server.clone());
-        let work = connection(stream, address, server.clone(), standing.clone());
+        let (owner, server) = (slot.owner.clone(), server.clone());
+        let work = connection(stream, address, server.clone(), owner.clone());
         server.tasks.spawn_until_stopped(async move {
             tokio::select! {
                 () = work => {}
-                () = standing.cut() => {}
+                () = owner.cut() => {}
             }
-            drop(place);
+            drop(slot);
         });
     }
 }
@@ -196,14 +196,14 @@ async fn connection<A: Answers>(
     stream: TcpStream,
     address: SocketAddr,
     server: Arc<Server<A>>,
-    standing: Arc<Standing>,
+    owner: Arc<SlotOwner>,
 ) {
     let answers = &server.answers;
     let leaving = answers.leaving();
     drop(stream.set_nodelay(true));
     hold_little(&stream);
     let Some((tls, credentials)) = answers.tls() else {
-        let peer = Peer::new(address, None, standing);
+        let peer = Peer::new(address, None, owner);
         let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
             Some(first) => first,
             None => return,
@@ -213,7 +213,7 @@ async fn connection<A: Answers>(
     let handshake = tls.accept(&credentials, stream);
     match timeout(HANDSHAKE_WAIT_MAX, handshake).await {
         Ok(Ok(accepted)) => {
-            let peer = Peer::new(address, accepted.shown, standing);
+            let peer = Peer::new(address, accepted.shown, owner);
             let stream = Guarded::new(accepted.stream, Vec::new());
             talk(stream, accepted.is_h2, peer, &server, leaving).await;
         }

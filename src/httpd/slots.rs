@@ -1,6 +1,6 @@
-//! Places for connections, bounded in all and for each block of addresses. Where a bound is
-//! reached, the oldest connection over which no known caller has asked gives way to the new one, so
-//! that connections that say nothing close nobody out.
+//! Slots for connections, limited in total and per block of addresses. At a limit, a new connection
+//! evicts the oldest one that has not authenticated a caller, so that silent connections lock
+//! nobody out.
 
 use super::Admission;
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
@@ -15,53 +15,53 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// The places of one door.
+/// Slots of one listener.
 #[derive(Debug, Clone)]
-pub(super) struct Places(Arc<Mutex<State>>);
+pub(super) struct Slots(Arc<Mutex<SlotsState>>);
 
 #[derive(Debug)]
-struct State {
+struct SlotsState {
     all_max: usize,
     counts: PrefixCounts,
-    /// By age: the oldest has the smallest number.
-    held: BTreeMap<u64, Held>,
+    /// By age, oldest first.
+    held: BTreeMap<u64, Occupied>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Held {
-    /// `None` for a trusted proxy, which is neither counted with its neighbours nor dropped.
+struct Occupied {
+    /// `None` for a trusted proxy, which is neither counted per block nor evicted.
     address: Option<IpAddr>,
-    standing: Arc<Standing>,
+    owner: Arc<SlotOwner>,
 }
 
-/// What is known of the connection that has a place.
+/// State of the connection in a slot.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct SlotOwner {
     is_known: AtomicBool,
     cut: Notify,
 }
 
-impl Standing {
-    /// A known caller has asked over it: it no longer gives way to others.
+impl SlotOwner {
+    /// Marks the connection as authenticated: it is not evicted any more.
     pub(super) fn set_known(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
-    /// Ends when its place was given to another connection.
+    /// Completes when the connection is evicted.
     pub(super) async fn cut(&self) {
         self.cut.notified().await;
     }
 }
 
-/// The bound that was reached.
+/// Limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum SlotsFull {
     All(usize),
     Block(Prefix),
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for SlotsFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All(most) => write!(f, "there are {most} connections, the most there may be"),
@@ -70,29 +70,33 @@ impl fmt::Display for Full {
     }
 }
 
-/// A place that was found.
+/// An acquired slot.
 #[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) place: Place,
-    /// The bound that was reached, and whose connection was dropped for it.
-    pub(super) dropped: Option<(Full, IpAddr)>,
+pub(super) struct Acquired {
+    pub(super) slot: Slot,
+    /// The limit that was reached, and the address of the evicted connection.
+    pub(super) dropped: Option<(SlotsFull, IpAddr)>,
 }
 
-impl Places {
+impl Slots {
     pub(super) fn new(all_max: usize, limits: PrefixLimits) -> Self {
         let counts = PrefixCounts::new(limits);
-        Self(Arc::new(Mutex::new(State { all_max, counts, held: BTreeMap::new(), next: 0 })))
+        Self(Arc::new(Mutex::new(SlotsState { all_max, counts, held: BTreeMap::new(), next: 0 })))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SlotsState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address.
+    /// Acquires a slot for a connection from this address.
     ///
     /// # Errors
     /// A bound is reached, and known callers hold all that it allows.
-    pub(super) fn take(&self, address: IpAddr, admission: Admission) -> Result<Taken, Full> {
+    pub(super) fn take(
+        &self,
+        address: IpAddr,
+        admission: Admission,
+    ) -> Result<Acquired, SlotsFull> {
         let mut state = self.state();
         let counted = (admission != Admission::Many).then_some(address);
         let full = state.full(counted);
@@ -100,51 +104,50 @@ impl Places {
             Some(full) => Some((full, state.drop_oldest_unknown(full).ok_or(full)?)),
             None => None,
         };
-        let (id, standing) = state.hold(counted);
-        Ok(Taken { place: Place { places: self.clone(), id, standing }, dropped })
+        let (id, owner) = state.hold(counted);
+        Ok(Acquired { slot: Slot { slots: self.clone(), id, owner }, dropped })
     }
 }
 
-impl State {
-    /// The bound that a new connection meets. The narrowest comes first: an address that has its
-    /// share takes nothing from its neighbours.
-    fn full(&self, counted: Option<IpAddr>) -> Option<Full> {
+impl SlotsState {
+    /// Limit that a new connection exceeds. The narrowest comes first: an address at its limit
+    /// evicts none of its neighbours.
+    fn full(&self, counted: Option<IpAddr>) -> Option<SlotsFull> {
         if let Some(block) = counted.and_then(|address| self.counts.full(address)) {
-            return Some(Full::Block(block));
+            return Some(SlotsFull::Block(block));
         }
-        (self.held.len() >= self.all_max).then_some(Full::All(self.all_max))
+        (self.held.len() >= self.all_max).then_some(SlotsFull::All(self.all_max))
     }
 
-    fn hold(&mut self, counted: Option<IpAddr>) -> (u64, Arc<Standing>) {
-        let (id, standing) = (self.next, Arc::new(Standing::default()));
+    fn hold(&mut self, counted: Option<IpAddr>) -> (u64, Arc<SlotOwner>) {
+        let (id, owner) = (self.next, Arc::new(SlotOwner::default()));
         self.next += 1;
         if let Some(address) = counted {
             let added = self.counts.add(address);
             debug_assert!(added.is_ok(), "its bounds were looked at under this lock");
         }
-        self.held.insert(id, Held { address: counted, standing: standing.clone() });
-        (id, standing)
+        self.held.insert(id, Occupied { address: counted, owner: owner.clone() });
+        (id, owner)
     }
 
-    /// Takes the place of the oldest connection within this bound that has shown no known caller. A
-    /// wider bound than the one that was reached may be reached as well; the one place is in all of
-    /// them.
-    fn drop_oldest_unknown(&mut self, full: Full) -> Option<IpAddr> {
+    /// Evicts the oldest unauthenticated connection within this limit. Wider limits may be reached
+    /// as well; the slot counts in all of them.
+    fn drop_oldest_unknown(&mut self, full: SlotsFull) -> Option<IpAddr> {
         let is_within = |address: IpAddr| match full {
-            Full::All(_) => true,
-            Full::Block(block) => block.contains(address),
+            SlotsFull::All(_) => true,
+            SlotsFull::Block(block) => block.contains(address),
         };
         let (id, address) = self.held.iter().find_map(|(id, held)| {
             let address = held.address.filter(|address| is_within(*address))?;
-            (!held.standing.is_known.load(Ordering::Relaxed)).then_some((*id, address))
+            (!held.owner.is_known.load(Ordering::Relaxed)).then_some((*id, address))
         })?;
         if let Some(held) = self.release(id) {
-            held.standing.cut.notify_one();
+            held.owner.cut.notify_one();
         }
         Some(address)
     }
 
-    fn release(&mut self, id: u64) -> Option<Held> {
+    fn release(&mut self, id: u64) -> Option<Occupied> {
         let held = self.held.remove(&id)?;
         if let Some(address) = held.address {
             self.counts.remove(address);
@@ -153,17 +156,17 @@ impl State {
     }
 }
 
-/// A place. Given back when it is dropped, unless another connection has it by then.
+/// A slot. Dropping it releases it, unless it was evicted.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Places,
+pub(super) struct Slot {
+    slots: Slots,
     id: u64,
-    pub(super) standing: Arc<Standing>,
+    pub(super) owner: Arc<SlotOwner>,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        drop(self.places.state().release(self.id));
+        drop(self.slots.state().release(self.id));
     }
 }
 
@@ -178,31 +181,31 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// Takes one place. Gives it, and whose place it was.
+    /// Takes one slot. Gives it, and whose slot it was.
     #[track_caller]
-    fn take(places: &Places, address: &str) -> (Place, Option<String>) {
-        let taken = places.take(ip(address), Admission::One).expect("a place");
-        (taken.place, taken.dropped.map(|(_, address)| address.to_string()))
+    fn take(slots: &Slots, address: &str) -> (Slot, Option<String>) {
+        let taken = slots.take(ip(address), Admission::One).expect("a slot");
+        (taken.slot, taken.dropped.map(|(_, address)| address.to_string()))
     }
 
     #[track_caller]
-    fn refused(places: &Places, address: &str) -> Full {
-        places.take(ip(address), Admission::One).expect_err("no place")
+    fn refused(slots: &Slots, address: &str) -> SlotsFull {
+        slots.take(ip(address), Admission::One).expect_err("no slot")
     }
 
-    async fn is_cut(place: &Place) -> bool {
-        timeout(Duration::ZERO, place.standing.cut()).await.is_ok()
+    async fn is_cut(slot: &Slot) -> bool {
+        timeout(Duration::ZERO, slot.owner.cut()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_door_drops_the_oldest_connection_that_has_shown_no_caller() {
-        let places = Places::new(3, LIMITS);
-        let (known, _) = take(&places, "192.0.2.1");
-        known.standing.set_known();
-        let (oldest, _) = take(&places, "198.51.100.1");
-        let (younger, dropped) = take(&places, "198.51.100.1");
+        let slots = Slots::new(3, LIMITS);
+        let (known, _) = take(&slots, "192.0.2.1");
+        known.owner.set_known();
+        let (oldest, _) = take(&slots, "198.51.100.1");
+        let (younger, dropped) = take(&slots, "198.51.100.1");
         assert_eq!(dropped, None);
-        let (newest, dropped) = take(&places, "203.0.113.1");
+        let (newest, dropped) = take(&slots, "203.0.113.1");
         assert_eq!(dropped.as_deref(), Some("198.51.100.1"));
         assert!(is_cut(&oldest).await);
         for stays in [&younger, &known, &newest] {
@@ -210,23 +213,23 @@ mod tests {
         }
         // What was dropped gives nothing back a second time.
         drop(oldest);
-        assert_eq!(places.state().held.len(), 3);
+        assert_eq!(slots.state().held.len(), 3);
     }
 
     #[test]
     fn where_known_callers_hold_every_place_a_new_connection_is_refused() {
-        let places = Places::new(2, LIMITS);
-        let held = [take(&places, "192.0.2.1").0, take(&places, "198.51.100.1").0];
-        held.iter().for_each(|place| place.standing.set_known());
-        assert_eq!(refused(&places, "203.0.113.1"), Full::All(2));
+        let slots = Slots::new(2, LIMITS);
+        let held = [take(&slots, "192.0.2.1").0, take(&slots, "198.51.100.1").0];
+        held.iter().for_each(|slot| slot.owner.set_known());
+        assert_eq!(refused(&slots, "203.0.113.1"), SlotsFull::All(2));
         drop(held);
-        assert_eq!(take(&places, "203.0.113.1").1, None);
+        assert_eq!(take(&slots, "203.0.113.1").1, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_block_drops_its_own_oldest_and_nobody_elses() {
-        let places = Places::new(100, LIMITS);
-        let (elsewhere, _) = take(&places, "192.0.2.1");
+        let slots = Slots::new(100, LIMITS);
+        let (elsewhere, _) = take(&slots, "192.0.2.1");
         let mut held = Vec::new();
         for (address, dropped) in [
             ("2001:db8::1", None),
@@ -239,36 +242,36 @@ mod tests {
             // The /48 is full.
             ("2001:db8:0:200::1", Some("2001:db8::3")),
         ] {
-            let (place, found) = take(&places, address);
+            let (slot, found) = take(&slots, address);
             assert_eq!(found.as_deref(), dropped, "{address}");
-            held.push(place);
+            held.push(slot);
         }
         assert!(!is_cut(&elsewhere).await);
-        held.iter().for_each(|place| place.standing.set_known());
-        let block = refused(&places, "2001:db8:0:300::1").to_string();
+        held.iter().for_each(|slot| slot.owner.set_known());
+        let block = refused(&slots, "2001:db8:0:300::1").to_string();
         assert_eq!(block, "2001:db8::/48 has its share of connections");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_proxy_is_counted_with_all_and_neither_with_its_block_nor_dropped() {
-        let places = Places::new(4, LIMITS);
-        let proxy = || places.take(ip("10.0.0.1"), Admission::Many);
-        let held: Vec<_> = (0..4).map(|_| proxy().expect("a place")).collect();
-        assert!(places.state().counts.is_empty() && proxy().is_err());
-        assert_eq!(refused(&places, "192.0.2.1"), Full::All(4));
+        let slots = Slots::new(4, LIMITS);
+        let proxy = || slots.take(ip("10.0.0.1"), Admission::Many);
+        let held: Vec<_> = (0..4).map(|_| proxy().expect("a slot")).collect();
+        assert!(slots.state().counts.is_empty() && proxy().is_err());
+        assert_eq!(refused(&slots, "192.0.2.1"), SlotsFull::All(4));
         drop(held);
-        let (silent, _) = take(&places, "192.0.2.1");
-        let held: Vec<_> = (0..4).map(|_| proxy().expect("a place")).collect();
+        let (silent, _) = take(&slots, "192.0.2.1");
+        let held: Vec<_> = (0..4).map(|_| proxy().expect("a slot")).collect();
         assert!(is_cut(&silent).await && held.len() == 4);
     }
 
     #[test]
     fn places_that_are_given_back_leave_nothing_behind() {
-        let places = Places::new(4, LIMITS);
-        let held: Vec<_> = (0..9).map(|_| take(&places, "2001:db8::1").0).collect();
-        assert_eq!(places.state().held.len(), 2);
+        let slots = Slots::new(4, LIMITS);
+        let held: Vec<_> = (0..9).map(|_| take(&slots, "2001:db8::1").0).collect();
+        assert_eq!(slots.state().held.len(), 2);
         drop(held);
-        let state = places.state();
+        let state = slots.state();
         assert!(state.held.is_empty() && state.counts.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! A service that one handler answers as a whole: its methods are not known here, as those of a
-//! forward.
+//! Fallback (catch-all) service: one handler answers all methods, such as a forward whose methods
+//! are not known here.
 
 use crate::{
     call::SharedHandler,
@@ -9,19 +9,18 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// What answers every method of a service, or every one of those that are named.
+/// Handler of every method of a service, or of the listed ones.
 #[derive(Clone)]
-pub(super) struct Whole {
+pub(super) struct Fallback {
     pub(super) handler: SharedHandler,
-    /// The shapes of call that it takes.
+    /// Kinds of calls that it accepts.
     pub(super) kinds: Vec<CallKind>,
-    /// The methods that there are; `None` is any.
+    /// Methods of the service; `None` for any.
     pub(super) names: Option<BTreeSet<String>>,
 }
 
-impl Whole {
-    /// Its methods as they are registered and listed: a line for each shape in which each may be
-    /// called.
+impl Fallback {
+    /// Methods as registered and listed: one entry for each kind of call.
     ///
     /// # Errors
     /// A name that breaks the grammar.
@@ -39,7 +38,7 @@ impl Whole {
         self.kinds.iter().map(|kind| MethodInfo::new(name, *kind)).collect()
     }
 
-    /// What answers a method, if it is one of them and is called in a shape that can be answered.
+    /// Finds the handler of a method that exists and is called as an accepted kind.
     ///
     /// # Errors
     /// `UNIMPLEMENTED`, not executed.

@@ -1,5 +1,5 @@
-//! Hosting: which handler answers a method, and the loop that takes a link's calls. Agents and
-//! nodes both do it.
+//! Hosting of services, for agents and nodes: handlers of methods, and the loop that accepts the
+//! calls of a link.
 
 mod description;
 mod error;
@@ -22,18 +22,18 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Takes the calls of one link until it ends, a task for each. It reads nothing itself: one slow
-/// peer holds up no other call.
+/// Accepts the calls of one link until it ends, one task each. It reads nothing itself, so a slow
+/// peer delays no other call.
 pub(crate) async fn take_calls<R: CallAcceptor>(
     link: Link,
-    reception: Arc<R>,
+    acceptor: Arc<R>,
     limits: Arc<Limits>,
     tasks: Tasks,
 ) {
     while let Some(stream) = link.accept(limits.message_bytes_max).await {
-        let (reception, limits) = (reception.clone(), limits.clone());
-        // Boxed: the runtime moves a task's future several times, and this one is some kilobytes.
+        let (acceptor, limits) = (acceptor.clone(), limits.clone());
+        // Boxed: the runtime moves a task's future several times, and this one has some kilobytes.
         let peer_max = link.peer_message_bytes_max();
-        tasks.spawn(Box::pin(answer(stream, reception, limits, peer_max)));
+        tasks.spawn(Box::pin(answer(stream, acceptor, limits, peer_max)));
     }
 }

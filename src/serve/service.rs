@@ -1,6 +1,6 @@
 //! A service and its methods, as programs build them.
 
-use super::{Description, fallback::Whole};
+use super::{Description, fallback::Fallback};
 use crate::{
     call::{
         Bidirectional, ClientStream, Context, DynHandler, Inbound, Outbound, ServerStream, Shape,
@@ -32,7 +32,7 @@ pub struct Service {
     pub(super) methods: Vec<(String, Method)>,
     pub(super) description: String,
     pub(super) described: Vec<(String, Description)>,
-    pub(super) whole: Option<Whole>,
+    pub(super) whole: Option<Fallback>,
 }
 
 /// What answers a method, and how many messages it takes and gives.
@@ -89,7 +89,7 @@ impl Service {
     ) -> Self {
         let (kinds, names) = (kinds.into_iter().collect(), methods.map(Vec::into_iter));
         let whole =
-            Whole { handler: Arc::new(handler), kinds, names: names.map(Iterator::collect) };
+            Fallback { handler: Arc::new(handler), kinds, names: names.map(Iterator::collect) };
         Self { whole: Some(whole), ..Self::new(name) }
     }
 

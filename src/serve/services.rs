@@ -1,6 +1,6 @@
-//! All services that an agent or a node hosts: checked at the start, looked up by calls.
+//! Services of an agent or a node: checked at the start, looked up by calls.
 
-use super::{Description, Service, ServiceError, fallback::Whole, service::Method};
+use super::{Description, Service, ServiceError, fallback::Fallback, service::Method};
 use crate::{
     call::SharedHandler,
     name::{MethodName, MethodPath, ServiceName},
@@ -15,12 +15,12 @@ use std::{
 /// All hosted methods, by name.
 pub(crate) struct Services {
     methods: HashMap<MethodPath, Method>,
-    wholes: HashMap<String, Whole>,
+    fallbacks: HashMap<String, Fallback>,
     infos: Vec<ServiceInfo>,
 }
 
 impl Services {
-    /// Checks and joins services. Two services of one name are one service.
+    /// Checks and merges services. Two services of one name become one.
     pub(crate) fn new(services: Vec<Service>) -> Result<Self, ServiceError> {
         for service in &services {
             let name: ServiceName = service.name.parse()?;
@@ -38,12 +38,12 @@ impl Services {
 
     /// The same, for dialback's own services.
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
-        let (mut found, mut wholes) = (HashMap::new(), HashMap::new());
+        let (mut found, mut fallbacks) = (HashMap::new(), HashMap::new());
         let mut listed: BTreeMap<(String, bool), Listed> = BTreeMap::new();
         for Service { name: service, methods, description, described, whole } in services {
             let parsed: ServiceName = service.parse()?;
             let key = (service.clone(), methods.iter().any(|(_, method)| method.kind.is_forward()));
-            if (!key.1 && wholes.contains_key(&service))
+            if (!key.1 && fallbacks.contains_key(&service))
                 || (whole.is_some() && listed.contains_key(&key))
             {
                 return Err(ServiceError::TwiceWhole(service));
@@ -51,7 +51,7 @@ impl Services {
             let listed = listed.entry(key).or_default();
             if let Some(whole) = whole {
                 listed.methods.extend(whole.infos()?);
-                wholes.insert(service, whole);
+                fallbacks.insert(service, whole);
             }
             for (name, method) in methods {
                 let path = path(&parsed, &name, method.kind)?;
@@ -65,24 +65,24 @@ impl Services {
         let infos: Vec<_> = listed.into_iter().map(info).collect();
         match infos.iter().find_map(ServiceInfo::too_long) {
             Some(what) => Err(ServiceError::TooLong(what)),
-            None => Ok(Self { methods: found, wholes, infos }),
+            None => Ok(Self { methods: found, fallbacks, infos }),
         }
     }
 
-    /// Whether an agent can register all of them.
+    /// Checks that all of them fit one registration of an agent.
     pub(crate) fn expect_registrable(&self) -> Result<(), ServiceError> {
         expect_registrable(&self.infos)
             .map_err(|error: WireError| ServiceError::TooMuch(error.to_string()))
     }
 
-    /// Who answers a method, if it is called as what it is.
+    /// Finds the handler of a method that is called as its kind.
     ///
     /// # Errors
     /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind
     /// the method is.
     pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
-        // A forward is of no service, also where one has the name of its kind.
-        let whole = self.wholes.get(path.service()).filter(|_| !path.is_forward());
+        // A forward is not part of a service, even if one has the name of its kind.
+        let whole = self.fallbacks.get(path.service()).filter(|_| !path.is_forward());
         if let Some(whole) = whole {
             return whole.find(path, kind);
         }
@@ -110,13 +110,13 @@ impl Services {
         })
     }
 
-    /// What is hosted, sorted by name.
+    /// All hosted services, sorted by name.
     pub(crate) fn infos(&self) -> &[ServiceInfo] {
         &self.infos
     }
 }
 
-/// A service as it comes together from one or several of its name.
+/// A service merged from those of its name.
 #[derive(Default)]
 struct Listed {
     description: String,
@@ -151,7 +151,7 @@ fn info(((name, _), Listed { description, mut methods }): ((String, bool), Liste
     ServiceInfo { description, ..ServiceInfo::new(name, methods) }
 }
 
-/// What a method is called by.
+/// Path of a method.
 fn path(service: &ServiceName, name: &str, kind: CallKind) -> Result<MethodPath, ServiceError> {
     if !kind.is_forward() {
         return Ok(MethodPath::new(service, &name.parse::<MethodName>()?));
@@ -250,7 +250,7 @@ mod tests {
     fn whole(methods: Option<&[&str]>) -> Service {
         let methods = methods.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         let kinds = [CallKind::Unary, CallKind::ServerStream];
-        Service::whole("Whole", kinds, methods, Silent)
+        Service::whole("Fallback", kinds, methods, Silent)
     }
 
     /// Answers nothing.
@@ -270,12 +270,12 @@ mod tests {
             services.find(&path, kind).map(|_| ()).map_err(|status| status.message().to_owned())
         };
         for kind in [CallKind::Unary, CallKind::ServerStream] {
-            assert_eq!(found(None, "Whole/Anything", kind), Ok(()));
-            assert_eq!(found(Some(&["Known"]), "Whole/Known", kind), Ok(()));
-            let fault = found(Some(&["Known"]), "Whole/Other", kind).expect_err("not named");
-            assert_eq!(fault, "the service Whole has no method Other");
+            assert_eq!(found(None, "Fallback/Anything", kind), Ok(()));
+            assert_eq!(found(Some(&["Known"]), "Fallback/Known", kind), Ok(()));
+            let fault = found(Some(&["Known"]), "Fallback/Other", kind).expect_err("not named");
+            assert_eq!(fault, "the service Fallback has no method Other");
         }
-        let fault = found(None, "Whole/X", CallKind::Bidirectional).expect_err("another shape");
+        let fault = found(None, "Fallback/X", CallKind::Bidirectional).expect_err("another shape");
         assert!(fault.contains("takes unary or server_stream calls"), "{fault}");
         assert_eq!(found(None, "HelloService/Hello", CallKind::Unary), Ok(()));
     }
@@ -296,13 +296,13 @@ mod tests {
 
     #[test]
     fn nothing_else_is_hosted_under_the_name_of_a_whole_service() {
-        let named = || Service::new("Whole").raw_method("X", Silent);
+        let named = || Service::new("Fallback").raw_method("X", Silent);
         for twice in [[whole(None), named()], [named(), whole(None)], [whole(None), whole(None)]] {
             let fault = Services::new(twice.into()).map(|_| ()).expect_err("twice");
-            assert_eq!(fault, ServiceError::TwiceWhole("Whole".into()));
+            assert_eq!(fault, ServiceError::TwiceWhole("Fallback".into()));
         }
         assert!(
-            Services::new(vec![named(), Service::new("Whole").raw_method("Y", Silent)]).is_ok()
+            Services::new(vec![named(), Service::new("Fallback").raw_method("Y", Silent)]).is_ok()
         );
         assert!(matches!(Services::new(vec![whole(Some(&["a-b"]))]), Err(ServiceError::Name(_))));
     }

@@ -205,7 +205,7 @@ impl Source for Connection {
     }
 
     /// While the other side does not take what the upstream has said.
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         if let Poll::Ready(status) = self.poll_towards(cx) {
             return Poll::Ready(status);
         }

@@ -117,8 +117,8 @@ fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles
 }
 
 fn with_key(mut files: TlsFiles) -> TlsFiles {
-    let beside = files.cert.as_ref().map(|cert| cert.with_extension("key"));
-    files.key = files.key.or(beside);
+    let sibling_key = files.cert.as_ref().map(|cert| cert.with_extension("key"));
+    files.key = files.key.or(sibling_key);
     files
 }
 

@@ -1,7 +1,7 @@
 //! Exit code and error output of a command. Errors reach the terminal only here.
 
-use crate::beside::{self, Grouped};
 use crate::log_writer::LogWriter;
+use crate::metadata::{self, MetadataMap};
 use crate::output::{escape, print_json_aside};
 use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
@@ -96,7 +96,7 @@ impl Failure {
         match self {
             Self::Runtime(lines) | Self::Local(lines) => lines.clone(),
             Self::NotValidYet(line, _) => vec![line.clone()],
-            Self::Call(status, _) => vec![beside::line(status)],
+            Self::Call(status, _) => vec![metadata::line(status)],
             Self::Signal(_) | Self::Reported(_) => vec![],
         }
     }
@@ -141,8 +141,8 @@ struct FailedCall<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<String>,
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    metadata: Grouped,
+    #[serde(skip_serializing_if = "MetadataMap::is_empty")]
+    metadata: MetadataMap,
     #[serde(skip_serializing_if = "Option::is_none")]
     call_id: Option<String>,
 }
@@ -154,8 +154,8 @@ impl<'a> FailedCall<'a> {
             code: status.code().as_str(),
             outcome: status.outcome().as_str(),
             message: status.message(),
-            details: beside::details(status),
-            metadata: Grouped::of(status.metadata()),
+            details: metadata::details(status),
+            metadata: MetadataMap::of(status.metadata()),
             call_id: call_id.map(|id| id.to_string()),
         }
     }

@@ -127,11 +127,11 @@ impl Signals {
         Stop::Interrupt
     }
 
-    /// Waits for a signal; `beside` goes on meanwhile.
-    pub(crate) async fn first(&mut self, beside: impl Future<Output = Infallible>) -> Stop {
+    /// Waits for a signal; `background` goes on meanwhile.
+    pub(crate) async fn first(&mut self, background: impl Future<Output = Infallible>) -> Stop {
         tokio::select! {
             stop = self.next() => stop,
-            never = beside => match never {},
+            never = background => match never {},
         }
     }
 

@@ -165,13 +165,13 @@ impl Local {
         self.announce(&caller, &listener).await?;
         let mut connections = JoinSet::new();
         let first = {
-            let beside = async {
+            let background = async {
                 tokio::select! {
                     never = self.take(&callee, listener, &mut connections) => never,
                     never = watch_files(&caller, reader, watch, hangups) => never,
                 }
             };
-            signals.first(beside).await
+            signals.first(background).await
         };
         let finish = async {
             let ended = async { while connections.join_next().await.is_some() {} };

@@ -3,7 +3,7 @@
 use crate::{
     call::{
         Call, Reply, ReplyFuture,
-        messages::{MessageSender, Messages, Next, beside},
+        messages::{MessageSender, Messages, Next, with_background},
     },
     limits::{STREAM_MESSAGES_AHEAD, TCP_OPEN_WAIT_MAX, TCP_READ_BYTES_MAX},
     metadata::Metadata,
@@ -143,7 +143,7 @@ async fn drive(
         if let Next::Failed(status) = &next {
             cut_off.send_replace(Some(status.clone()));
         }
-        match beside(&mut messages, replies.give(next)).await {
+        match with_background(&mut messages, replies.give(next)).await {
             Ok(given) if (given.is_ok() || !is_held) && !is_last => {}
             Err(status) => return drop(cut_off.send_replace(Some(status))),
             Ok(_) => return,

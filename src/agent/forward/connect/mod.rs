@@ -13,7 +13,7 @@ mod stream;
 
 pub use format::ForwardFormat;
 
-use super::http::{Place, Unreachable, UpstreamAddress, UpstreamError};
+use super::http::{Destination, Unreachable, UpstreamAddress, UpstreamError};
 use crate::{
     call::{Handler, Reply, Request},
     convert::Conversions,
@@ -85,10 +85,10 @@ impl Forward {
     /// `https` without CAs, CAs without `https`, CAs that are none.
     pub fn new(address: UpstreamAddress, ca_pem: Option<&[u8]>) -> Result<Self, UpstreamError> {
         let tls = match (&address.place, ca_pem) {
-            (Place::Tcp { host, is_tls: true, .. }, Some(pem)) => {
+            (Destination::Tcp { host, is_tls: true, .. }, Some(pem)) => {
                 Some(UpstreamTls::new(pem, host).map_err(UpstreamError::Tls)?)
             }
-            (Place::Tcp { is_tls: true, .. }, None) => return Err(UpstreamError::NoTrust),
+            (Destination::Tcp { is_tls: true, .. }, None) => return Err(UpstreamError::NoTrust),
             (_, Some(_)) => return Err(UpstreamError::TrustUnused(address)),
             (_, None) => None,
         };
@@ -240,10 +240,10 @@ impl Forwarder {
                 let text = format!("the upstream of {service} {}", why.to_caller());
                 Status::not_executed(Code::Unavailable, text)
             }
-            Fault::Broken(why) if why.is_parse() => broken_reply(
+            Fault::SendError(why) if why.is_parse() => broken_reply(
                 "is not HTTP/1.1, or its head is over the limits of 64 KiB and 100 headers",
             ),
-            Fault::Broken(_) => {
+            Fault::SendError(_) => {
                 let text = format!(
                     "the upstream of {service} broke off after the request was handed over"
                 );
@@ -253,7 +253,7 @@ impl Forwarder {
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let why = match &fault {
                 Fault::Unreachable(why) => why.to_string(),
-                Fault::Broken(why) => format!("broke off: {why}"),
+                Fault::SendError(why) => format!("broke off: {why}"),
             };
             let address = &route.settings.address;
             tracing::warn!("the upstream {address} of {service} {}{suppressed}", printable(&why));

@@ -32,7 +32,7 @@ pub(super) async fn unary(
     answered: Answered,
     converter: &Converter,
 ) -> Result<Reply, Status> {
-    let Answered { response, line } = answered;
+    let Answered { response, connection } = answered;
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), false)?;
     let (parts, body) = response.into_parts();
@@ -46,11 +46,11 @@ pub(super) async fn unary(
             "is over the limit of {} bytes (message_bytes_max)",
             route.settings.message_bytes_max
         )),
-        Cut::Broken => {
+        Cut::SendError => {
             Status::unknown(Code::Unavailable, "the upstream broke off in the middle of its reply")
         }
     })?;
-    route.pool.keep(line);
+    route.pool.keep(connection);
     let message = format.decode(converter, bytes).await;
     let message = message.map_err(|why| not_of_format(format, why))?;
     let (metadata, trailing) = headers::into_metadata(&parts.headers);
@@ -137,7 +137,7 @@ pub(super) fn format_of(
 /// Why a body was not read whole.
 enum Cut {
     TooLarge,
-    Broken,
+    SendError,
 }
 
 async fn whole(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Cut> {
@@ -147,7 +147,7 @@ async fn whole(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Cut> {
     }
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Cut::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| Cut::SendError)?.into_data() else { continue };
         if bytes.len() + data.len() > bytes_max {
             return Err(Cut::TooLarge);
         }

@@ -2,7 +2,10 @@
 //! lead there.
 
 use super::{
-    super::http::{Broken, Line, Outgoing, Pool, Taken, Unreachable, UpstreamAddress},
+    super::http::{
+        Outgoing, Pool, PooledConnection, SendError, Unreachable, UpstreamAddress,
+        UpstreamConnection,
+    },
     format::ForwardFormat,
     headers,
 };
@@ -53,13 +56,13 @@ pub(super) enum Fault {
     /// The request was not written.
     Unreachable(Unreachable),
     /// It may have been.
-    Broken(hyper::Error),
+    SendError(hyper::Error),
 }
 
 /// The head of a reply, and the connection on which its body comes.
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
-    pub(super) line: Line,
+    pub(super) connection: UpstreamConnection,
 }
 
 impl Route {
@@ -107,13 +110,13 @@ impl Route {
         mut request: Outgoing,
         deadline: Instant,
     ) -> Result<Answered, Fault> {
-        if let Some(Taken { line, since }) = self.pool.take(deadline).await {
-            let (answers, idle_for) = (line.answers(), since.elapsed());
-            let sent = send_on(line, request, deadline).await;
+        if let Some(PooledConnection { connection, since }) = self.pool.take(deadline).await {
+            let (answers, idle_for) = (connection.answers(), since.elapsed());
+            let sent = send_on(connection, request, deadline).await;
             match &sent {
                 Ok(Err(_unsent)) => self.pool.was_closed(answers, idle_for),
                 // However long it was idle, the upstream no longer read from it.
-                Err(Fault::Broken(_)) => self.pool.was_closed(answers, Duration::ZERO),
+                Err(Fault::SendError(_)) => self.pool.was_closed(answers, Duration::ZERO),
                 _ => {}
             }
             match sent? {
@@ -123,17 +126,18 @@ impl Route {
         }
         let Settings { address, tls, .. } = &self.settings;
         let (tasks, chance) = (self.pool.tasks(), chance());
-        let line = Line::connect(&address.place, tls.as_ref(), tasks, deadline, chance)
-            .await
-            .map_err(Fault::Unreachable)?;
-        let answered = send_on(line, request, deadline).await?;
+        let connection =
+            UpstreamConnection::connect(&address.place, tls.as_ref(), tasks, deadline, chance)
+                .await
+                .map_err(Fault::Unreachable)?;
+        let answered = send_on(connection, request, deadline).await?;
         answered.map_err(|_unsent| Fault::Unreachable(Unreachable::Closed))
     }
 }
 
 /// The request comes back if no byte of it was written.
 async fn send_on(
-    mut line: Line,
+    mut connection: UpstreamConnection,
     mut request: Outgoing,
     deadline: Instant,
 ) -> Result<Result<Answered, Outgoing>, Fault> {
@@ -142,10 +146,10 @@ async fn send_on(
         return Err(Fault::Unreachable(Unreachable::Deadline));
     }
     request.headers_mut().insert(TIMEOUT, millis(left).into());
-    match line.send(request).await {
-        Ok(response) => Ok(Ok(Answered { response, line })),
-        Err(Broken::Unsent(request)) => Ok(Err(*request)),
-        Err(Broken::Sent(fault)) => Err(Fault::Broken(fault)),
+    match connection.send(request).await {
+        Ok(response) => Ok(Ok(Answered { response, connection })),
+        Err(SendError::Unsent(request)) => Ok(Err(*request)),
+        Err(SendError::Sent(fault)) => Err(Fault::SendError(fault)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! envelopes, and the one that ends them.
 
 use super::{
-    super::http::{Line, Pool},
+    super::http::{Pool, UpstreamConnection},
     errors::EndOfStream,
     format::ForwardFormat,
     headers,
@@ -43,14 +43,14 @@ pub(super) async fn server_stream(
     answered: Answered,
     converter: Converter,
 ) -> Result<Reply, Status> {
-    let Answered { response, line } = answered;
+    let Answered { response, connection } = answered;
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), true)?;
     let (parts, body) = response.into_parts();
     let (metadata, _) = headers::into_metadata(&parts.headers);
     let envelopes =
         Envelopes { bytes_max: route.settings.message_bytes_max, ..Envelopes::default() };
-    let open = Some((body, line));
+    let open = Some((body, connection));
     let pool = route.pool.clone();
     let replies = Replies { open, envelopes, format, converter, decoding: None, pool };
     Ok(Reply { metadata, ..Reply::stream(Messages::new(replies)) })
@@ -60,7 +60,7 @@ pub(super) async fn server_stream(
 /// hangs up.
 struct Replies {
     /// Taken out with the message that ends the stream.
-    open: Option<(Incoming, Line)>,
+    open: Option<(Incoming, UpstreamConnection)>,
     envelopes: Envelopes,
     format: ForwardFormat,
     converter: Converter,
@@ -112,8 +112,8 @@ fn broke_off() -> Status {
 
 impl Replies {
     fn end(&mut self, end: &Bytes) -> Next {
-        if let Some((body, line)) = self.open.take() {
-            self.pool.tasks().spawn(hang_up_softly(body, line, self.pool.clone()));
+        if let Some((body, connection)) = self.open.take() {
+            self.pool.tasks().spawn(hang_up_softly(body, connection, self.pool.clone()));
         }
         match EndOfStream::read(end).map(EndOfStream::into_result) {
             Ok(Ok(trailing)) => Next::End(trailing),
@@ -127,10 +127,10 @@ impl Replies {
 
 /// The end of the messages is not yet that of the body. A server that is hung up on in between
 /// complains; so it gets a moment to end it, and then the connection is good for another call.
-async fn hang_up_softly(mut body: Incoming, line: Line, pool: Arc<Pool>) {
+async fn hang_up_softly(mut body: Incoming, connection: UpstreamConnection, pool: Arc<Pool>) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     if tokio::time::timeout(FORWARD_IDLE_MAX, rest).await.is_ok() {
-        pool.keep(line);
+        pool.keep(connection);
     }
 }
 

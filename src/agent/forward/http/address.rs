@@ -1,5 +1,5 @@
-//! Where an upstream is: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, and a path before
-//! the service's name.
+//! Address of an upstream: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, and a path
+//! prefix.
 
 use hyper::Uri;
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -11,41 +11,41 @@ use std::{fmt, path::PathBuf, str::FromStr};
 /// `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
-    pub(in crate::agent::forward) place: Place,
-    /// What the `host` header says.
+    pub(in crate::agent::forward) place: Destination,
+    /// Value of the `host` header.
     pub(in crate::agent::forward) authority: String,
-    /// Before `/Service/Method`; empty, or with a slash in front and none behind.
+    /// Prefix of `/Service/Method`; empty, or with a leading slash and no trailing one.
     pub(in crate::agent::forward) prefix: String,
 }
 
-/// What is dialled.
+/// Destination to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::agent::forward) enum Place {
+pub(in crate::agent::forward) enum Destination {
     Tcp { host: String, port: u16, is_tls: bool },
     Unix(PathBuf),
 }
 
-/// Why an upstream cannot be one.
+/// Error of an upstream address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpstreamError {
-    /// An address that is none.
+    /// Invalid address.
     #[error("upstream {text:?} {why}")]
     Address {
         /// The address, as far as it may be shown.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
-    /// An `https` upstream without CAs that vouch for it.
+    /// An `https` upstream without CA certificates to trust.
     #[error(
         "an https upstream needs a stated trust: name the file of the CAs that vouch for it as `upstream_ca`, or give them to Forward::to_tls"
     )]
     NoTrust,
-    /// CAs for an upstream that shows no certificate.
+    /// CA certificates for an upstream without TLS.
     #[error("CAs vouch for an https upstream, and this one is {0}")]
     TrustUnused(UpstreamAddress),
-    /// CAs or a host name that make no TLS.
+    /// CA certificates or a host name that TLS rejects.
     #[error("{0}")]
     Tls(String),
 }
@@ -53,9 +53,9 @@ pub enum UpstreamError {
 const HOW: &str = "is not written http://HOST:PORT, https://HOST:PORT or unix:/PATH";
 
 impl UpstreamAddress {
-    /// Whether the upstream shows a certificate, for which somebody has to vouch.
+    /// Whether the upstream uses TLS.
     pub fn is_tls(&self) -> bool {
-        matches!(self.place, Place::Tcp { is_tls: true, .. })
+        matches!(self.place, Destination::Tcp { is_tls: true, .. })
     }
 
     fn of_socket(text: &str) -> Result<Self, &'static str> {
@@ -66,7 +66,7 @@ impl UpstreamAddress {
         if cfg!(not(unix)) {
             return Err("is a Unix socket, and this system has none");
         }
-        let place = Place::Unix(path.into());
+        let place = Destination::Unix(path.into());
         Ok(Self { place, authority: "localhost".into(), prefix: prefix_of(prefix)? })
     }
 
@@ -90,12 +90,12 @@ impl UpstreamAddress {
             return Err("has no host, or a port that is none");
         }
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let place = Place::Tcp { host: inner.to_owned(), port, is_tls };
+        let place = Destination::Tcp { host: inner.to_owned(), port, is_tls };
         Ok(Self { place, authority: authority.as_str().to_owned(), prefix: prefix_of(uri.path())? })
     }
 }
 
-/// The path before the service's name, as it is written into requests.
+/// Path prefix, as it is written into requests.
 fn prefix_of(path: &str) -> Result<String, &'static str> {
     let prefix = path.trim_end_matches('/');
     let is_path = prefix.is_empty()
@@ -112,7 +112,7 @@ impl FromStr for UpstreamAddress {
     type Err = UpstreamError;
 
     fn from_str(text: &str) -> Result<Self, UpstreamError> {
-        // A password has no place in a message that says what is wrong.
+        // An error message must not contain a password.
         let shown = if text.contains('@') { "..." } else { text };
         let shown: String = shown.chars().take(80).collect();
         let read = if text.contains('@') {
@@ -132,10 +132,10 @@ impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, authority, prefix } = self;
         match place {
-            Place::Tcp { is_tls: false, .. } => write!(f, "http://{authority}{prefix}"),
-            Place::Tcp { is_tls: true, .. } => write!(f, "https://{authority}{prefix}"),
-            Place::Unix(path) if prefix.is_empty() => write!(f, "unix:{}", path.display()),
-            Place::Unix(path) => write!(f, "unix:{}:{prefix}", path.display()),
+            Destination::Tcp { is_tls: false, .. } => write!(f, "http://{authority}{prefix}"),
+            Destination::Tcp { is_tls: true, .. } => write!(f, "https://{authority}{prefix}"),
+            Destination::Unix(path) if prefix.is_empty() => write!(f, "unix:{}", path.display()),
+            Destination::Unix(path) => write!(f, "unix:{}:{prefix}", path.display()),
         }
     }
 }
@@ -159,7 +159,7 @@ mod tests {
         check("http://app/api/v1/", "http://app/api/v1", "app", "/api/v1");
         check("https://[::1]:8443/x", "https://[::1]:8443/x", "[::1]:8443", "/x");
         let address: UpstreamAddress = "https://[::1]".parse().expect("an address");
-        let place = Place::Tcp { host: "::1".into(), port: 443, is_tls: true };
+        let place = Destination::Tcp { host: "::1".into(), port: 443, is_tls: true };
         assert_eq!(address.place, place);
     }
 

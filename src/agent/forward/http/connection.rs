@@ -1,8 +1,8 @@
-//! One connection to an upstream, dropped and thereby hung up, or given back and used again; and
-//! how it comes to be.
+//! One HTTP/1.1 connection to an upstream: dialled, used for one exchange at a time, and closed
+//! when dropped.
 
 use super::{
-    address::Place,
+    address::Destination,
     reuse,
     socket::{Exchange, Watched},
 };
@@ -28,36 +28,34 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// A request on its way out.
+/// Request to an upstream.
 pub(in crate::agent::forward) type Outgoing = Request<Text>;
 
 /// A connection that carries one exchange at a time.
-pub(in crate::agent::forward) struct Line {
+pub(in crate::agent::forward) struct UpstreamConnection {
     sender: SendRequest<Text>,
     exchange: Arc<Exchange>,
-    /// It is not used for a call from then on.
+    /// Time after which no call uses it.
     expires_at: Instant,
-    /// Replies that it has carried, at least their heads.
+    /// Replies received, at least their heads.
     answers: u32,
-    /// How long it may be idle and still be used; `None` if the upstream has said that it closes
-    /// it.
+    /// Maximum idle time before another use; `None` if the upstream has announced to close it.
     idle_max: Option<Duration>,
-    /// When it ended, once it has.
+    /// Receives the time when the connection ended.
     ended: oneshot::Receiver<Instant>,
-    /// Dropped with the line, it has the connection dropped where it stands: that is how an
-    /// upstream sees that nobody waits any more.
+    /// Dropping it closes the socket at once, so that the upstream sees the cancellation.
     _hangs_up: oneshot::Sender<Infallible>,
 }
 
-/// Why there is no reply.
-pub(in crate::agent::forward) enum Broken {
-    /// The request comes back: no byte of it was written.
+/// Error of sending a request.
+pub(in crate::agent::forward) enum SendError {
+    /// No byte was written; with the request.
     Unsent(Box<Outgoing>),
-    /// Some of it may have been written.
+    /// Some bytes may have been written.
     Sent(hyper::Error),
 }
 
-/// Why no connection came about. Nothing of a request was written.
+/// Error of connecting. Nothing of a request was written.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::agent::forward) enum Unreachable {
     #[error("cannot be reached: {}", system::explain(.0))]
@@ -75,8 +73,7 @@ pub(in crate::agent::forward) enum Unreachable {
 }
 
 impl Unreachable {
-    /// The same for the caller, who need not know where the upstream is and what its certificate
-    /// says.
+    /// The error for the caller, without the address and the certificate of the upstream.
     pub(in crate::agent::forward) fn to_caller(&self) -> String {
         match self {
             Self::Connect(fault) => format!("cannot be reached ({})", system::kind(fault)),
@@ -88,15 +85,15 @@ impl Unreachable {
     }
 }
 
-/// A byte stream to an upstream, whatever it is underneath.
+/// Byte stream to an upstream over TCP, TLS or a Unix socket.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Line {
-    /// Connects, within the deadline and within five seconds. `chance`, of 0 to 1, shortens the
-    /// time for which it is used.
+impl UpstreamConnection {
+    /// Connects within the deadline and within five seconds. `chance`, from 0 to 1, shortens its
+    /// maximum age.
     pub(in crate::agent::forward) async fn connect(
-        place: &Place,
+        place: &Destination,
         tls: Option<&UpstreamTls>,
         tasks: &Tasks,
         deadline: Instant,
@@ -108,7 +105,7 @@ impl Line {
         let stream = timeout_at(deadline.min(wait_until), dial(place, tls, &exchange));
         let stream = stream.await.map_err(|_elapsed| slow)??;
         if tls.is_none() {
-            // With TLS there may be bytes that belong to the handshake.
+            // With TLS, unread bytes may belong to the handshake.
             exchange.look_first();
         }
         Self::over(stream, exchange, tasks, expiry(Instant::now(), chance)).await
@@ -125,13 +122,13 @@ impl Line {
             .max_header_size(FORWARD_HEAD_BYTES_MAX)
             .max_headers(FORWARD_HEADERS_MAX)
             .handshake(TokioIo::new(stream));
-        // It waits for nothing: HTTP/1 has no greeting.
+        // Completes at once: HTTP/1 has no greeting.
         let (sender, connection) = handshake.await.map_err(Unreachable::Http)?;
         let (hangs_up, hung_up) = oneshot::channel::<Infallible>();
         let (ends, ended) = oneshot::channel();
         tasks.spawn(async move {
             tokio::select! {
-                // Whoever waits for a reply hears of it.
+                // A pending reply fails.
                 _ended = connection => drop(ends.send(Instant::now())),
                 _hung_up = hung_up => {}
             }
@@ -140,50 +137,50 @@ impl Line {
         Ok(Self { sender, exchange, expires_at, answers, idle_max, ended, _hangs_up })
     }
 
-    /// Whether it can carry a request now, as far as is known.
+    /// Whether it can send a request now, as far as is known.
     pub(in crate::agent::forward) fn is_ready(&self) -> bool {
         self.sender.is_ready() && !self.sender.is_closed()
     }
 
-    /// How many replies it has carried.
+    /// Number of replies received.
     pub(in crate::agent::forward) const fn answers(&self) -> u32 {
         self.answers
     }
 
-    /// Until when it may be used if it is idle from now on; `None` if it may not.
+    /// Time until which it may be used again when idle from now on; `None` if it may not.
     pub(in crate::agent::forward) fn usable_until(&self, now: Instant) -> Option<Instant> {
         let until = self.expires_at.min(now + self.idle_max?);
         (now < until).then_some(until)
     }
 
-    /// When it ended, if it did so by then.
+    /// Time when it ended, if it did by `until`.
     pub(in crate::agent::forward) async fn ended_by(&mut self, until: Instant) -> Option<Instant> {
         let ended = match self.ended.try_recv() {
             Ok(at) => Some(at),
             Err(_) if until <= Instant::now() => None,
             Err(_) => timeout_at(until, &mut self.ended).await.ok()?.ok(),
         };
-        // hyper has found out and its task has not ended yet.
+        // hyper has noticed the end, its task has not completed yet.
         ended.or_else(|| self.sender.is_closed().then(Instant::now))
     }
 
-    /// Sends a request and waits for the head of its reply.
+    /// Sends a request and awaits the head of its reply.
     pub(in crate::agent::forward) async fn send(
         &mut self,
         request: Outgoing,
-    ) -> Result<Response<Incoming>, Broken> {
+    ) -> Result<Response<Incoming>, SendError> {
         if self.answers > 0 {
             self.exchange.look_first();
         }
         let (written, copy) = (self.exchange.written(), request.clone());
         let answered = self.sender.try_send_request(request).await;
         let response = answered.map_err(|fault| {
-            // The connection carries this exchange alone: no byte more was written, so none of it
-            // was.
+            // The connection has only this exchange: no byte more was written, so none of the
+            // request was.
             if self.exchange.written() == written {
-                Broken::Unsent(Box::new(copy))
+                SendError::Unsent(Box::new(copy))
             } else {
-                Broken::Sent(fault.into_error())
+                SendError::Sent(fault.into_error())
             }
         })?;
         self.answers = self.answers.saturating_add(1);
@@ -192,19 +189,18 @@ impl Line {
     }
 }
 
-/// When a connection that is made now is used no more. Those that were made together do not all end
-/// together.
+/// Expiry of a new connection, randomised so that connections made together do not expire together.
 fn expiry(now: Instant, chance: f64) -> Instant {
     now + FORWARD_AGE_MAX.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
 }
 
 async fn dial(
-    place: &Place,
+    place: &Destination,
     tls: Option<&UpstreamTls>,
     exchange: &Arc<Exchange>,
 ) -> Result<Box<dyn Stream>, Unreachable> {
     match place {
-        Place::Tcp { host, port, .. } => {
+        Destination::Tcp { host, port, .. } => {
             let stream = race::connect_tcp(host, *port).await;
             let stream = stream.map_err(Unreachable::Connect)?;
             stream.set_nodelay(true).map_err(Unreachable::Connect)?;
@@ -214,7 +210,7 @@ async fn dial(
                 Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Unreachable::Tls)?)),
             }
         }
-        Place::Unix(path) => dial_socket(path, exchange).await,
+        Destination::Unix(path) => dial_socket(path, exchange).await,
     }
 }
 
@@ -246,11 +242,12 @@ mod tests {
         }
     }
 
-    async fn line(tasks: &Tasks) -> (Line, DuplexStream) {
+    async fn connection(tasks: &Tasks) -> (UpstreamConnection, DuplexStream) {
         let ((ours, theirs), exchange) = (duplex(4_096), Arc::<Exchange>::default());
         let ours = Box::new(Watched::new(ours, exchange.clone()));
-        let line = Line::over(ours, exchange, tasks, expiry(Instant::now(), 0.0)).await;
-        (line.unwrap_or_else(|fault| panic!("{fault}")), theirs)
+        let connection =
+            UpstreamConnection::over(ours, exchange, tasks, expiry(Instant::now(), 0.0)).await;
+        (connection.unwrap_or_else(|fault| panic!("{fault}")), theirs)
     }
 
     fn request() -> Outgoing {
@@ -260,25 +257,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_comes_back_from_a_line_whose_other_end_has_gone() {
-        let (mut line, theirs) = line(&Tasks::default()).await;
+    async fn a_request_comes_back_from_a_connection_whose_other_end_has_gone() {
+        let (mut connection, theirs) = connection(&Tasks::default()).await;
         drop(theirs);
-        let Err(Broken::Unsent(back)) = line.send(request()).await else {
+        let Err(SendError::Unsent(back)) = connection.send(request()).await else {
             panic!("it did not come back");
         };
         assert_eq!(back.uri().path(), "/a");
-        assert!(!line.is_ready());
+        assert!(!connection.is_ready());
     }
 
     #[tokio::test]
     async fn a_request_of_which_a_byte_was_read_does_not_come_back() {
-        let (mut line, mut theirs) = line(&Tasks::default()).await;
+        let (mut connection, mut theirs) = connection(&Tasks::default()).await;
         let reads_one_byte = async {
             theirs.read_exact(&mut [0]).await.expect("a byte");
             drop(theirs);
         };
-        let (answered, ()) = tokio::join!(line.send(request()), reads_one_byte);
-        assert!(matches!(answered, Err(Broken::Sent(_))));
+        let (answered, ()) = tokio::join!(connection.send(request()), reads_one_byte);
+        assert!(matches!(answered, Err(SendError::Sent(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,21 +283,21 @@ mod tests {
         let now = Instant::now();
         assert_eq!(expiry(now, 0.0), now + FORWARD_AGE_MAX);
         assert_eq!(expiry(now, 1.0), now + FORWARD_AGE_MAX / 2);
-        let (mut line, _theirs) = line(&Tasks::default()).await;
-        assert_eq!(line.usable_until(now), None, "it has carried no reply");
+        let (mut connection, _theirs) = connection(&Tasks::default()).await;
+        assert_eq!(connection.usable_until(now), None, "it has carried no reply");
         let idle = Duration::from_secs(1);
-        line.idle_max = Some(idle);
-        assert_eq!(line.usable_until(now), Some(now + idle));
+        connection.idle_max = Some(idle);
+        assert_eq!(connection.usable_until(now), Some(now + idle));
         let late = now + FORWARD_AGE_MAX - idle / 2;
-        assert_eq!(line.usable_until(late), Some(now + FORWARD_AGE_MAX));
-        assert_eq!(line.usable_until(now + FORWARD_AGE_MAX), None);
+        assert_eq!(connection.usable_until(late), Some(now + FORWARD_AGE_MAX));
+        assert_eq!(connection.usable_until(now + FORWARD_AGE_MAX), None);
     }
 
     #[tokio::test]
-    async fn a_line_that_is_dropped_hangs_up_and_its_task_ends() {
+    async fn a_connection_that_is_dropped_hangs_up_and_its_task_ends() {
         let tasks = Tasks::default();
-        let (line, mut theirs) = line(&tasks).await;
-        drop(line);
+        let (connection, mut theirs) = connection(&tasks).await;
+        drop(connection);
         assert_eq!(theirs.read(&mut [0]).await.expect("an end"), 0);
         assert!(tasks.wait(Duration::from_secs(5)).await);
         drop(theirs.shutdown().await);

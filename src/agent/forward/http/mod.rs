@@ -6,7 +6,7 @@ mod pool;
 mod reuse;
 mod socket;
 
-pub(super) use address::Place;
+pub(super) use address::Destination;
 pub use address::{UpstreamAddress, UpstreamError};
-pub(super) use connection::{Broken, Line, Outgoing, Unreachable};
-pub(super) use pool::{Pool, Taken};
+pub(super) use connection::{Outgoing, SendError, Unreachable, UpstreamConnection};
+pub(super) use pool::{Pool, PooledConnection};

@@ -1,6 +1,6 @@
-//! Connections to one upstream that wait for their next call: a few, for a short time.
+//! Pool of idle connections to one upstream: a few, for a short time.
 
-use super::{connection::Line, reuse::Habit};
+use super::{connection::UpstreamConnection, reuse::Habit};
 use crate::{
     drain::Tasks,
     limits::{FORWARD_IDLE_CONNECTIONS_MAX, FORWARD_IDLE_MAX},
@@ -11,9 +11,9 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The idle ones, those used last at the end, and the tasks of all.
+/// Idle connections, most recently used last, and the tasks of all connections.
 pub(in crate::agent::forward) struct Pool {
-    idle: Mutex<Idle<Line>>,
+    idle: Mutex<Idle<UpstreamConnection>>,
     tasks: Tasks,
     keep_alive: bool,
 }
@@ -23,64 +23,70 @@ impl Pool {
         Arc::new(Self { idle: Mutex::default(), tasks, keep_alive })
     }
 
-    /// Where connections run.
+    /// Tasks of the connections.
     pub(in crate::agent::forward) const fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
-    /// One that can carry a request now. While nothing is known of the upstream it waits until the
-    /// connection has rested: up to 100 ms, and not if the deadline is nearer than that.
-    pub(in crate::agent::forward) async fn take(&self, deadline: Instant) -> Option<Taken> {
+    /// Takes a connection that can send a request now. While the upstream's behaviour is unknown,
+    /// it waits until the connection has been idle for up to 100 ms, unless the deadline is nearer.
+    pub(in crate::agent::forward) async fn take(
+        &self,
+        deadline: Instant,
+    ) -> Option<PooledConnection> {
         loop {
-            let (Waiting { one: mut line, since, .. }, ready_at) =
+            let (IdleConnection { one: mut connection, since, .. }, ready_at) =
                 self.idle().take(Instant::now())?;
             if deadline <= ready_at {
                 return None;
             }
-            let ended = line.ended_by(ready_at).await;
+            let ended = connection.ended_by(ready_at).await;
             let (mut idle, now) = (self.idle(), Instant::now());
             if let Some(at) = ended {
-                idle.habit.was_closed(line.answers(), at.saturating_duration_since(since), now);
+                idle.habit.was_closed(
+                    connection.answers(),
+                    at.saturating_duration_since(since),
+                    now,
+                );
                 continue;
             }
             idle.habit.was_open(now.saturating_duration_since(since));
-            if line.is_ready() && idle.habit.allows(line.answers(), now) {
-                return Some(Taken { line, since });
+            if connection.is_ready() && idle.habit.allows(connection.answers(), now) {
+                return Some(PooledConnection { connection, since });
             }
         }
     }
 
-    /// Notes that a connection turned out to be closed, after so many answers and this time without
-    /// a request.
+    /// Notes that a connection was found closed, after so many replies and this idle time.
     pub(in crate::agent::forward) fn was_closed(&self, answers: u32, idle_for: Duration) {
         self.idle().habit.was_closed(answers, idle_for, Instant::now());
     }
 
-    /// Keeps one whose exchange is over for the next call, unless it is not to be used again.
-    pub(in crate::agent::forward) fn keep(self: &Arc<Self>, line: Line) {
+    /// Returns a connection after its exchange, unless it must not be reused.
+    pub(in crate::agent::forward) fn keep(self: &Arc<Self>, connection: UpstreamConnection) {
         let now = Instant::now();
-        let Some(until) = line.usable_until(now).filter(|_| self.keep_alive) else { return };
+        let Some(until) = connection.usable_until(now).filter(|_| self.keep_alive) else { return };
         let mut idle = self.idle();
-        if idle.habit.allows(line.answers(), now)
-            && idle.keep(Waiting { one: line, since: now, until })
+        if idle.habit.allows(connection.answers(), now)
+            && idle.keep(IdleConnection { one: connection, since: now, until })
         {
             self.tasks.spawn(sweep(Arc::downgrade(self)));
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Idle<Line>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Idle<UpstreamConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection from the pool.
-pub(in crate::agent::forward) struct Taken {
-    pub(in crate::agent::forward) line: Line,
-    /// Since when it was idle.
+/// Connection taken from the pool.
+pub(in crate::agent::forward) struct PooledConnection {
+    pub(in crate::agent::forward) connection: UpstreamConnection,
+    /// Start of its idle time.
     pub(in crate::agent::forward) since: Instant,
 }
 
-/// Closes what nobody has used, until there is nothing left or the pool is gone.
+/// Closes expired idle connections, until none is left or the pool is dropped.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(FORWARD_IDLE_MAX).await;
@@ -91,17 +97,17 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// A connection that is idle.
-struct Waiting<T> {
+/// An idle connection.
+struct IdleConnection<T> {
     one: T,
     since: Instant,
-    /// It is not used from then on.
+    /// Time after which it is not used.
     until: Instant,
 }
 
-/// What waits, whether somebody sweeps, and what is known of the upstream.
+/// Idle connections, whether a sweep is running, and the behaviour of the upstream.
 struct Idle<T> {
-    waiting: Vec<Waiting<T>>,
+    waiting: Vec<IdleConnection<T>>,
     is_swept: bool,
     habit: Habit,
 }
@@ -113,9 +119,9 @@ impl<T> Default for Idle<T> {
 }
 
 impl<T> Idle<T> {
-    /// The one used last of those that are not too old, and from when on it may be used; what is
-    /// too old is dropped on the way.
-    fn take(&mut self, now: Instant) -> Option<(Waiting<T>, Instant)> {
+    /// Takes the most recently used connection that has not expired, and the time from which it may
+    /// be used; drops expired ones.
+    fn take(&mut self, now: Instant) -> Option<(IdleConnection<T>, Instant)> {
         while let Some(waiting) = self.waiting.pop() {
             let ready_at = self.habit.ready_at(waiting.since);
             if now.max(ready_at) < waiting.until {
@@ -125,15 +131,15 @@ impl<T> Idle<T> {
         None
     }
 
-    /// Keeps one, if there is room. Says whether somebody is to begin sweeping.
-    fn keep(&mut self, waiting: Waiting<T>) -> bool {
+    /// Adds a connection, if there is room. Returns whether a sweep has to be started.
+    fn keep(&mut self, waiting: IdleConnection<T>) -> bool {
         if self.waiting.len() < FORWARD_IDLE_CONNECTIONS_MAX {
             self.waiting.push(waiting);
         }
         !std::mem::replace(&mut self.is_swept, true)
     }
 
-    /// Drops what is too old. Says whether nothing is left to sweep.
+    /// Drops expired connections. Returns whether none is left.
     fn sweep(&mut self, now: Instant) -> bool {
         self.waiting.retain(|waiting| now < waiting.until);
         self.is_swept = !self.waiting.is_empty();
@@ -146,8 +152,8 @@ mod tests {
     use super::*;
     use crate::limits::FORWARD_REST;
 
-    fn waiting(one: usize, since: Instant) -> Waiting<usize> {
-        Waiting { one, since, until: since + FORWARD_IDLE_MAX }
+    fn waiting(one: usize, since: Instant) -> IdleConnection<usize> {
+        IdleConnection { one, since, until: since + FORWARD_IDLE_MAX }
     }
 
     fn filled(count: usize, since: Instant) -> Idle<usize> {
@@ -162,7 +168,7 @@ mod tests {
     fn the_one_used_last_is_taken_and_what_is_too_old_is_dropped() {
         let now = Instant::now();
         let mut idle = filled(3, now);
-        idle.keep(Waiting { one: 4, since: now, until: now + FORWARD_REST * 2 });
+        idle.keep(IdleConnection { one: 4, since: now, until: now + FORWARD_REST * 2 });
         let later = now + FORWARD_IDLE_MAX - Duration::from_millis(1);
         assert_eq!(idle.take(later).map(|(taken, _)| taken.one), Some(3), "4 is too old");
         assert_eq!(idle.waiting.len(), 2);

@@ -1,5 +1,5 @@
-//! Whether a connection to an upstream may carry another request: what the upstream says of it, and
-//! what it has been seen to do.
+//! Decides whether a connection to an upstream may be reused, from its headers and its observed
+//! behaviour.
 
 use crate::limits::{FORWARD_HABIT_KEPT, FORWARD_IDLE_MAX, FORWARD_REST};
 use hyper::{
@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// How long a connection may be idle after this reply and still be used; `None` if the reply was
-/// its last one.
+/// Maximum idle time of a connection after this reply; `None` if it was the last one.
 pub(super) fn idle_max<B>(response: &Response<B>) -> Option<Duration> {
     let headers = response.headers();
     let is_last = response.version() <= Version::HTTP_10
@@ -34,26 +33,26 @@ pub(super) fn idle_max<B>(response: &Response<B>) -> Option<Duration> {
     (!idle_max.is_zero()).then_some(idle_max)
 }
 
-/// The members of a header that is a list.
+/// Members of a list header.
 fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// What an upstream does with connections after its answers, as far as it was seen.
+/// Observed behaviour of an upstream with connections after its replies.
 ///
-/// Some close after an answer, or after the n-th one, and do not say so. The end arrives a moment
-/// after the answer, and a request that is written in that moment ends unknown.
+/// Some upstreams close after a reply, or after the n-th one, without announcing it. The close
+/// arrives shortly after the reply, and a request written in between ends unknown.
 #[derive(Debug, Default)]
 pub(super) struct Habit {
-    /// A connection was still there [`FORWARD_REST`] after an answer.
+    /// A connection was still open [`FORWARD_REST`] after a reply.
     keeps: bool,
-    /// After so many answers a connection was closed, and until when that counts.
+    /// Number of replies after which a connection was closed, and until when this counts.
     closes_after: Option<(u32, Instant)>,
 }
 
 impl Habit {
-    /// Whether a connection with so many answers may be used again.
+    /// Whether a connection with so many replies may be reused.
     pub(super) fn allows(&mut self, answers: u32, now: Instant) -> bool {
         if self.closes_after.is_some_and(|(_, until)| until <= now) {
             self.closes_after = None;
@@ -61,21 +60,21 @@ impl Habit {
         self.closes_after.is_none_or(|(most, _)| answers < most)
     }
 
-    /// From when on a connection that is idle since then may be used.
+    /// Time from which a connection that is idle since `idle_since` may be used.
     pub(super) fn ready_at(&self, idle_since: Instant) -> Instant {
         if self.keeps { idle_since } else { idle_since + FORWARD_REST }
     }
 
-    /// A connection was open after this time without a request.
+    /// Notes that a connection was open after this idle time.
     pub(super) fn was_open(&mut self, idle_for: Duration) {
         self.keeps |= idle_for >= FORWARD_REST;
     }
 
-    /// A connection ended, or had a byte on it that was not asked for, after so many answers and
-    /// this time without a request.
+    /// Notes that a connection ended, or had unexpected bytes, after so many replies and this idle
+    /// time.
     pub(super) fn was_closed(&mut self, answers: u32, idle_for: Duration, now: Instant) {
         if idle_for >= FORWARD_REST {
-            // It was idle for too long, which says nothing of those that are busy.
+            // It was idle for too long, which says nothing about busy connections.
             return;
         }
         self.keeps = false;

@@ -1,5 +1,5 @@
-//! A socket to an upstream that counts what is written to it, and that is looked at before the
-//! first byte of a request is written.
+//! Socket to an upstream that counts written bytes, and is checked before the first byte of a
+//! request is written.
 
 use socket2::SockRef;
 use std::{
@@ -19,33 +19,33 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What is known of a socket outside of the task that reads and writes it.
+/// State of a socket that is shared with the task that drives it.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// Bytes that the system has taken.
+    /// Bytes accepted by the operating system.
     written: AtomicU64,
-    /// The next write is the first one of a request.
+    /// Whether the next write starts a request.
     is_first: AtomicBool,
 }
 
 impl Exchange {
-    /// Has the socket looked at before the next write. A connection that its other side has ended,
-    /// or on which there are bytes although nothing was asked, fails that write.
+    /// Checks the socket before the next write, which fails if the peer has closed the connection
+    /// or has sent unexpected bytes.
     pub(super) fn look_first(&self) {
         self.is_first.store(true, Ordering::Release);
     }
 
-    /// How many bytes were written up to now.
+    /// Bytes written so far.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
     }
 }
 
-/// Looks at a socket without waiting.
+/// Checks a socket without waiting.
 pub(super) trait Look {
     /// Whether there is nothing to read: neither an end, nor a reset, nor a byte.
     ///
-    /// It asks the system, because the runtime learns of an event only some time later.
+    /// Asks the operating system, because the runtime learns of events later.
     fn is_silent(&self) -> bool;
 }
 
@@ -67,7 +67,7 @@ fn is_silent(socket: &SockRef<'_>) -> bool {
     matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// The socket itself. TLS, if there is any, stands above it.
+/// The socket, below TLS if used.
 pub(super) struct Watched<S> {
     stream: S,
     exchange: Arc<Exchange>,

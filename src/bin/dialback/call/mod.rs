@@ -14,7 +14,7 @@ use dialback::{
     Call, CallId, CallKind, Callee, Caller, Code, MethodPath, Name, Outbound, ServiceInfo, Shape,
     Status,
 };
-use replies::{Replies, Share, in_json};
+use replies::{AgentResult, ReplyPrinter, in_json};
 use std::time::{Duration, Instant};
 
 /// `dialback call`.
@@ -74,7 +74,7 @@ pub(crate) struct CallArgs {
 }
 
 /// Where a call goes.
-enum Whom {
+enum Callees {
     /// The agent of this name.
     Agent(Name),
     /// Any that may answer for the service.
@@ -84,8 +84,8 @@ enum Whom {
 }
 
 /// What is to be called, and how.
-struct Order {
-    whom: Whom,
+struct CallCommand {
+    callees: Callees,
     method: MethodPath,
     metadata: Vec<(String, String)>,
     timeout: Option<Duration>,
@@ -107,15 +107,15 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Runs the command.
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     let (input, is_bare) = (Input::open(args.data.as_deref())?, args.data.is_none());
-    let (whom, method) = whom(&args.what, args.any, args.all)?;
+    let (callees, method) = callees(&args.what, args.any, args.all)?;
     if method.is_forward() {
         let name = method.method();
         return Err(Failure::usage(format!(
             "{method} is a TCP forward, not a method; forward a local port to it with `dialback tcp AGENT {name} --listen 127.0.0.1:0`"
         )));
     }
-    let order = Order {
-        whom,
+    let order = CallCommand {
+        callees,
         method,
         metadata: args.header,
         timeout: args.timeout,
@@ -127,18 +127,18 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     };
     let reach = Reach::new(args.reach, order.timeout.unwrap_or(STREAM_TIMEOUT), args.json)?;
     reach.run(async |caller, left| {
-        order.call(caller, input, left).await.map_err(|failure| order.explained(failure))
+        order.call(caller, input, left).await.map_err(|failure| order.with_hint(failure))
     })
 }
 
-fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Failure> {
+fn callees(what: &[String], any: bool, all: bool) -> Result<(Callees, MethodPath), Failure> {
     let local = |error: dialback::NameError| Failure::local(&error);
     match (what, any, all) {
-        ([method], true, false) => Ok((Whom::Any, method.parse().map_err(local)?)),
-        ([method], false, true) => Ok((Whom::All, method.parse().map_err(local)?)),
+        ([method], true, false) => Ok((Callees::Any, method.parse().map_err(local)?)),
+        ([method], false, true) => Ok((Callees::All, method.parse().map_err(local)?)),
         ([agent, method], false, false) => {
             let agent = agent.parse().map_err(local)?;
-            Ok((Whom::Agent(agent), method.parse().map_err(local)?))
+            Ok((Callees::Agent(agent), method.parse().map_err(local)?))
         }
         ([_], ..) => Err(Failure::usage(
             "expected an agent and a method, as `warehouse HelloService/Hello`, or a method with --any or --all",
@@ -147,7 +147,7 @@ fn whom(what: &[String], any: bool, all: bool) -> Result<(Whom, MethodPath), Fai
     }
 }
 
-impl Order {
+impl CallCommand {
     async fn call(&self, caller: &Caller, input: Input, left: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         let kind = match self.is_stream {
@@ -159,15 +159,15 @@ impl Order {
             (None, CallKind::Unary) => left.min(UNARY_TIMEOUT),
             _ => left,
         };
-        let callee = match &self.whom {
-            Whom::All => return self.call_all(caller, input, kind, timeout).await,
-            Whom::Any => caller.any(),
-            Whom::Agent(name) => {
+        let callee = match &self.callees {
+            Callees::All => return self.call_all(caller, input, kind, timeout).await,
+            Callees::Any => caller.any(),
+            Callees::Agent(name) => {
                 caller.agent(name.as_str()).map_err(|error| Failure::local(&error))?
             }
         };
         let until = tokio::time::Instant::now() + timeout;
-        let replies = Replies::new(self.wants_json, until);
+        let replies = ReplyPrinter::new(self.wants_json, until);
         match kind {
             CallKind::Unary => self.unary(&callee, input, timeout, replies).await,
             CallKind::ServerStream => self.server_stream(&callee, input, timeout, replies).await,
@@ -185,9 +185,9 @@ impl Order {
         match tokio::time::timeout(left, self.services(caller)).await {
             Ok(Ok(services)) => Ok(kind_of(&services, &self.method)),
             Err(_elapsed) if self.wait => {
-                let absent = match &self.whom {
-                    Whom::Agent(name) => format!("agent {name} is not attached"),
-                    Whom::Any | Whom::All => {
+                let absent = match &self.callees {
+                    Callees::Agent(name) => format!("agent {name} is not attached"),
+                    Callees::Any | Callees::All => {
                         let service = self.method.service();
                         format!("no attached agent may host {service}")
                     }
@@ -203,9 +203,9 @@ impl Order {
     /// there is one.
     async fn services(&self, caller: &Caller) -> Result<Vec<ServiceInfo>, Status> {
         loop {
-            let agent = match &self.whom {
-                Whom::Agent(name) => Some(name.clone()),
-                Whom::Any | Whom::All => caller.hosts(&self.method).await?.into_iter().next(),
+            let agent = match &self.callees {
+                Callees::Agent(name) => Some(name.clone()),
+                Callees::Any | Callees::All => caller.hosts(&self.method).await?.into_iter().next(),
             };
             let services = match agent {
                 Some(agent) => caller.services(agent.as_str()).await,
@@ -223,7 +223,7 @@ impl Order {
     }
 
     /// Adds to a refusal what the other side cannot know: that no message was given.
-    fn explained(&self, failure: Failure) -> Failure {
+    fn with_hint(&self, failure: Failure) -> Failure {
         match failure {
             Failure::Call(status, call_id)
                 if self.is_bare && status.code() == Code::InvalidArgument =>
@@ -258,7 +258,7 @@ impl Order {
         callee: &Callee,
         input: Input,
         timeout: Duration,
-        mut replies: Replies,
+        mut replies: ReplyPrinter,
     ) -> Result<(), Failure> {
         let message = input.only(&self.method).await?;
         let call = callee.call_encoded::<()>(&self.method, message);
@@ -273,7 +273,7 @@ impl Order {
         callee: &Callee,
         input: Input,
         timeout: Duration,
-        replies: Replies,
+        replies: ReplyPrinter,
     ) -> Result<(), Failure> {
         let message = input.only(&self.method).await?;
         let call = callee.server_stream_encoded::<()>(&self.method, message);
@@ -287,7 +287,7 @@ impl Order {
         callee: &Callee,
         input: Input,
         timeout: Duration,
-        mut replies: Replies,
+        mut replies: ReplyPrinter,
     ) -> Result<(), Failure> {
         let call = callee.client_stream::<(), ()>(&self.method);
         let (call, call_id) = self.with(call, timeout);
@@ -303,7 +303,7 @@ impl Order {
         callee: &Callee,
         input: Input,
         timeout: Duration,
-        replies: Replies,
+        replies: ReplyPrinter,
     ) -> Result<(), Failure> {
         let call = callee.bidirectional::<(), ()>(&self.method);
         let (call, call_id) = self.with(call, timeout);
@@ -335,7 +335,7 @@ impl Order {
             outcomes.iter().find_map(|(_, result)| result.as_ref().err().map(Status::code));
         for (agent, result) in outcomes {
             let reply = result.and_then(|reply| in_json(reply.message()?));
-            print_json_aside(&Share::new(&agent, reply)).await?;
+            print_json_aside(&AgentResult::new(&agent, reply)).await?;
         }
         first_failure.map_or(Ok(()), |code| Err(Failure::reported(code)))
     }

@@ -2,23 +2,23 @@
 
 use super::failed;
 use crate::{
-    beside::{self, Grouped},
     exit::Failure,
+    metadata::{self, MetadataMap},
     output::{Printed, escape_json, print_aside, print_json_aside},
 };
 use dialback::{CallId, Code, Inbound, Metadata, Name, Outcome, Reply, Status, json};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Replies on their way to standard output.
-pub(super) struct Replies {
+/// Prints replies to standard output.
+pub(super) struct ReplyPrinter {
     wants_json: bool,
     seen: Vec<Box<RawValue>>,
     /// The deadline of the call, which holds for a stream while nobody reads standard output too.
     until: tokio::time::Instant,
 }
 
-impl Replies {
+impl ReplyPrinter {
     /// None printed yet.
     pub(super) const fn new(wants_json: bool, until: tokio::time::Instant) -> Self {
         Self { wants_json, seen: Vec::new(), until }
@@ -65,11 +65,11 @@ impl Replies {
 
     pub(super) async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
         if !self.wants_json {
-            return beside::tell(metadata, trailing).await;
+            return metadata::tell(metadata, trailing).await;
         }
         let outcome = Outcome::Ok.as_str();
-        let [metadata, trailers] = [metadata, trailing].map(Grouped::of);
-        let answer = Answer { ok: true, outcome, replies: &self.seen, metadata, trailers };
+        let [metadata, trailers] = [metadata, trailing].map(MetadataMap::of);
+        let answer = JsonSuccess { ok: true, outcome, replies: &self.seen, metadata, trailers };
         print_json_aside(&answer).await.map(drop)
     }
 }
@@ -89,19 +89,19 @@ pub(super) fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
 
 /// A call that went well, as `--json` shows it.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct JsonSuccess<'a> {
     ok: bool,
     outcome: &'static str,
     replies: &'a [Box<RawValue>],
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    metadata: Grouped,
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    trailers: Grouped,
+    #[serde(skip_serializing_if = "MetadataMap::is_empty")]
+    metadata: MetadataMap,
+    #[serde(skip_serializing_if = "MetadataMap::is_empty")]
+    trailers: MetadataMap,
 }
 
 /// What became of the call of one agent among several.
 #[derive(Serialize)]
-pub(super) struct Share {
+pub(super) struct AgentResult {
     agent: String,
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,13 +111,13 @@ pub(super) struct Share {
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<String>,
-    #[serde(skip_serializing_if = "Grouped::is_empty")]
-    metadata: Grouped,
+    #[serde(skip_serializing_if = "MetadataMap::is_empty")]
+    metadata: MetadataMap,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply: Option<Box<RawValue>>,
 }
 
-impl Share {
+impl AgentResult {
     pub(super) fn new(agent: &Name, result: Result<Box<RawValue>, Status>) -> Self {
         let agent = agent.to_string();
         match result {
@@ -128,7 +128,7 @@ impl Share {
                 outcome: Outcome::Ok.as_str(),
                 message: None,
                 details: None,
-                metadata: Grouped::default(),
+                metadata: MetadataMap::default(),
                 reply: Some(reply),
             },
             Err(status) => Self {
@@ -137,8 +137,8 @@ impl Share {
                 code: Some(status.code().as_str()),
                 outcome: status.outcome().as_str(),
                 message: Some(status.message().to_owned()),
-                details: beside::details(&status),
-                metadata: Grouped::of(status.metadata()),
+                details: metadata::details(&status),
+                metadata: MetadataMap::of(status.metadata()),
                 reply: None,
             },
         }

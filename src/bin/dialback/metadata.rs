@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 /// Metadata as JSON shows it: each key with all its values, in their order.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Grouped(BTreeMap<String, Vec<String>>);
+pub(crate) struct MetadataMap(BTreeMap<String, Vec<String>>);
 
-impl Grouped {
+impl MetadataMap {
     pub(crate) fn of(metadata: &Metadata) -> Self {
         let mut keys = BTreeMap::<_, Vec<_>>::new();
         for (key, value) in metadata.iter() {
@@ -75,8 +75,8 @@ mod tests {
         for (key, value) in [("b", "2"), ("a", "1"), ("b", "1")] {
             metadata.insert(key, value);
         }
-        let shown = serde_json::to_string(&Grouped::of(&metadata)).expect("JSON");
+        let shown = serde_json::to_string(&MetadataMap::of(&metadata)).expect("JSON");
         assert_eq!(shown, r#"{"a":["1"],"b":["2","1"]}"#);
-        assert!(!Grouped::of(&metadata).is_empty() && Grouped::default().is_empty());
+        assert!(!MetadataMap::of(&metadata).is_empty() && MetadataMap::default().is_empty());
     }
 }
