@@ -409,8 +409,8 @@ fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
         Some(StreamCode::Slow) => {
             progress.failed(Code::ResourceExhausted, "the peer found this side too slow")
         }
-        Some(code) => broken(progress, &format!("the peer broke the call off with {code}")),
-        None => broken(progress, "the peer broke the call off with an unknown code"),
+        Some(code) => broken(progress, &format!("the peer reset the call with {code}")),
+        None => broken(progress, "the peer reset the call with an unknown code"),
     }
 }
 

@@ -344,7 +344,7 @@ impl ReplySource {
             return Poll::Ready(unavailable(&self.link, self.progress(), fault));
         }
         if self.is_stopped {
-            let text = "the other side broke the connection off";
+            let text = "the other side reset the connection";
             return Poll::Ready(self.progress().failed(Code::Aborted, text));
         }
         self.poll_deadline(cx)

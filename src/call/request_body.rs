@@ -293,7 +293,7 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
             RequestFault::misbehaved(status, StreamCode::Malformed)
         }
         ReadFault::Reset(_) => RequestFault {
-            status: Status::not_executed(Code::Cancelled, "the asking side broke the request off"),
+            status: Status::not_executed(Code::Cancelled, "the initiator reset the request"),
             requester: Some(InitiatorFault::Reset),
             stop: StreamCode::Cancelled,
         },

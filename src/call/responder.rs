@@ -146,12 +146,12 @@ impl<R: CallAcceptor> Responder<R> {
                     }
                     Some(result) => {
                         if let Err(status) = &result {
-                            tracing::debug!("call {call_id} ends: {status}");
+                            tracing::debug!("call {call_id} failed: {status}");
                         }
                         (result, deadline)
                     }
                     None => {
-                        tracing::debug!("call {call_id} was broken off by whoever asks");
+                        tracing::debug!("call {call_id} was reset by its initiator");
                         self.note_end(Code::Cancelled, Outcome::Unknown, None);
                         self.acceptor.was_reset(received_at, deadline);
                         return self.sender.reset(StreamCode::Cancelled);

@@ -101,5 +101,5 @@ fn malformed(why: &str) -> Poll<Result<(), Status>> {
 
 /// The connection at this end was broken off: the call was carried out as far as it went.
 pub(crate) fn broken(error: io::Error) -> Status {
-    Status::new(Code::Aborted, format!("the connection was broken off: {error}"))
+    Status::new(Code::Aborted, format!("the connection was reset: {error}"))
 }

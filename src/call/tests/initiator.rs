@@ -114,6 +114,13 @@ async fn a_frame_after_the_status_spoils_the_reply() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn part_of_a_frame_after_the_status_spoils_the_reply_without_an_end_too() {
+    let frames = Frames::default().message(b"y").ok(&none()).message(b"zzzz").without_last(2);
+    let reply = answered(async |stream: &mut CallStream| frames.write(stream).await);
+    check(reply.await, Code::Internal, Outcome::Unknown, "after its STATUS");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_end_after_the_status_is_waited_for_a_moment_only() {
     let answered_at = std::cell::Cell::new(Instant::now());
     let reply = answered(async |stream: &mut CallStream| {
@@ -185,7 +192,7 @@ async fn a_message_of_the_limit_is_sent_and_one_byte_more_is_not() {
 #[tokio::test(start_paused = true)]
 async fn metadata_over_its_limit_is_not_sent() {
     let (pair, mut request) = (Pair::linked().await, unary(b"x"));
-    (0..=METADATA_PAIRS_MAX).for_each(|n| request.meta.metadata.insert(&format!("k{n}"), "v"));
+    (0..=METADATA_PAIRS_MAX).for_each(|n| request.meta.metadata.insert(format!("k{n}"), "v"));
     let reply = ask(&pair.node, &mut request, (&limits()).into(), None, None).await;
     check(reply, Code::ResourceExhausted, Outcome::NotExecuted, "64 pairs");
 }

@@ -95,6 +95,15 @@ async fn a_head_after_a_reply_is_out_of_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_head_of_a_stream_is_out_of_place() {
+    let ended = streamed(CallKind::ServerStream, one(), async |stream: &mut CallStream| {
+        let (head, again) = (pairs("a", "1"), pairs("a", "2"));
+        Frames::default().head(&head).head(&again).ok(&Metadata::default()).finish(stream).await;
+    });
+    check(ended.await.1, Code::Internal, Outcome::Unknown, "out of place");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_frame_after_the_status_of_a_stream_spoils_it() {
     let ended = streamed(CallKind::ServerStream, one(), async |stream: &mut CallStream| {
         let frames = Frames::default().message(b"1").ok(&Metadata::default());

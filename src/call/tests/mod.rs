@@ -32,8 +32,8 @@ use std::{
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The time of each call, unless a test needs another one. Links here have no heartbeat, so that they
-/// end soon after.
+/// The time of each call, unless a test needs another one. Links here have no heartbeat, so that
+/// they end soon after.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Streams that each side grants to the other.
@@ -107,7 +107,10 @@ impl Pair {
     /// A stream to the agent, on which nothing is written yet.
     async fn opened(&self) -> CallStream {
         let until = || Instant::now() + TIMEOUT;
-        self.node.open(until, MESSAGE_BYTES_MAX).await.ok().expect("a stream")
+        match self.node.open(until, MESSAGE_BYTES_MAX).await {
+            Ok(stream) => stream,
+            Err(_fault) => panic!("no stream"),
+        }
     }
 }
 
