@@ -61,7 +61,7 @@ impl Tasks {
         self.stopped.cancelled().await;
     }
 
-    /// Whether the drain has begun: nothing new starts.
+    /// Returns whether the drain has begun: nothing new starts.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
@@ -126,7 +126,7 @@ impl Signal {
         self.0.send_replace(true);
     }
 
-    /// Whether it was notified.
+    /// Returns whether it was notified.
     pub(crate) fn is_notified(&self) -> bool {
         *self.0.borrow()
     }

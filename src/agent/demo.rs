@@ -289,7 +289,7 @@ impl Ledger {
     /// Opens or creates the file for appending.
     ///
     /// # Errors
-    /// What the system says of the file.
+    /// The error of the system for the file.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         OpenOptions::new().create(true).append(true).open(path).map(Self)
     }

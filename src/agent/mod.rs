@@ -169,7 +169,7 @@ fn hello(instance: [u8; 16], limits: &Limits) -> HelloInfo {
 }
 
 impl Agent {
-    /// Starts to describe an agent that has this certificate.
+    /// Returns a builder of an agent with this certificate.
     pub fn builder(credentials: Credentials) -> AgentBuilder {
         AgentBuilder {
             credentials,
@@ -306,8 +306,8 @@ impl Agent {
         self.shutdown().await;
     }
 
-    /// What happens to links from now on: the nodes that registered this agent, that were lost and
-    /// why, and that drain.
+    /// Returns the events of links from now on: nodes that registered this agent, that were lost
+    /// and why, and that drain.
     pub fn events(&self) -> Events<AgentEvent> {
         self.state.observer.events(&self.state.links)
     }

@@ -198,8 +198,8 @@ impl Attachment {
         drop(told);
     }
 
-    /// Whether the agent asks for no more calls: the first generation of the registration has all
-    /// services, the second none, and there is no third.
+    /// Returns whether the agent asks for no more calls: the first generation of the registration
+    /// has all services, the second none, and there is no third.
     const fn is_unregistering(&self) -> bool {
         self.generation > 1
     }

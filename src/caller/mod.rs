@@ -1,5 +1,5 @@
-//! Reaching agents through a node from anywhere else. A caller comes back by itself when its link
-//! is lost.
+//! The caller: reaches agents through a node from anywhere else. It reconnects by itself when its
+//! link is lost.
 
 mod calls;
 mod link;
@@ -26,11 +26,11 @@ use state::{CallerGuard, CallerState, LinkState, no_link};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// Why there is no caller.
+/// An error of a caller that does not connect.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// Nothing was tried.
+    /// The settings are not valid; nothing was dialled.
     #[error(transparent)]
     Start(#[from] StartError),
     /// The node does not answer or has refused.
@@ -39,7 +39,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The failure as a call would have it: `UNAUTHENTICATED`, `RESOURCE_EXHAUSTED` or
+    /// Returns the failure as the status of a call: `UNAUTHENTICATED`, `RESOURCE_EXHAUSTED` or
     /// `UNAVAILABLE`, not executed.
     pub fn to_status(&self) -> Status {
         match self {
@@ -88,9 +88,9 @@ impl CallerBuilder {
     /// Dials, and returns once the node has welcomed this caller.
     ///
     /// # Errors
-    /// A certificate that is not a caller's, an address that is none; at once a refusal, a name
-    /// that does not resolve, a port that nobody listens on, and a network without a way there; a
-    /// node that does not answer in time.
+    /// A certificate that is not a caller's, an invalid address; at once a refusal, a name that
+    /// does not resolve, a closed port, an unreachable network; a node that does not answer in
+    /// time.
     pub async fn connect(self) -> Result<Caller, ConnectError> {
         let (caller, timeout) = self.start()?;
         caller.state.first_link(timeout).await.map_err(ConnectError::Link)?;
@@ -130,8 +130,8 @@ const fn hello(instance: [u8; 16]) -> HelloInfo {
     HelloInfo { instance, calls_in_flight_max: 0 }
 }
 
-/// A program that asks for calls, linked to a node. Cloning shares the link; the last one dropped
-/// closes it.
+/// A program that makes calls over a link to a node. Cloning shares the link; the last clone that
+/// is dropped closes it.
 #[derive(Clone)]
 pub struct Caller {
     state: Arc<CallerState>,
@@ -150,7 +150,7 @@ impl Caller {
         Self::builder(credentials).node(node).connect().await
     }
 
-    /// Starts to describe a caller that has this certificate.
+    /// Returns a builder of a caller with this certificate.
     pub fn builder(credentials: Credentials) -> CallerBuilder {
         CallerBuilder {
             credentials,
@@ -161,26 +161,26 @@ impl Caller {
         }
     }
 
-    /// The agent of this name, through the node. Calls made while the link is down wait for it
-    /// within their deadline, or end not executed.
+    /// Returns the agent of this name, through the node. Calls made while the link is down wait for
+    /// it within their deadline, or end not executed.
     ///
     /// # Errors
-    /// The text is no name.
+    /// The text is not a name.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Callee, NameError> {
         Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
     }
 
-    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]`
-    /// rule of the node says which may.
+    /// Returns any agent that may answer for the method's service by the `[[host]]` rules of the
+    /// node: the less loaded of two.
     pub fn any(&self) -> Callee {
         self.callee(Target::Service)
     }
 
-    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome
-    /// for each, by name.
+    /// Calls every agent that may answer for the method's service, 16 at once, and returns an
+    /// outcome for each, by name.
     ///
     /// # Errors
-    /// The agents could not be listed. What became of a call stands with its agent.
+    /// The agents could not be listed. The outcome of each call stands with its agent.
     pub async fn call_all<R: DeserializeOwned + Send + 'static>(
         &self,
         method: impl IntoMethod,
@@ -192,7 +192,7 @@ impl Caller {
         Ok(call.call(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
     }
 
-    /// The same with a message that is CBOR already, and replies as they came.
+    /// As [`Caller::call_all`] with a message in CBOR, and replies as they came.
     ///
     /// # Errors
     /// As [`Caller::call_all`].
@@ -207,8 +207,8 @@ impl Caller {
         Ok(call.call_raw(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
     }
 
-    /// The agents that may answer for the method's service and that this caller may call, attached
-    /// now, by name.
+    /// Lists the agents that are attached, may answer for the method's service, and may be called
+    /// by this caller, by name.
     ///
     /// # Errors
     /// As any call.
@@ -218,12 +218,12 @@ impl Caller {
         Ok(hosts.iter().filter_map(|host| host.parse().ok()).collect())
     }
 
-    /// The node's own services.
+    /// Returns the node itself, for its own services.
     pub fn node(&self) -> Callee {
         self.callee(Target::Here)
     }
 
-    /// The agents that this caller may see, attached or not, by name.
+    /// Lists the agents that this caller may see, attached or not, by name.
     ///
     /// # Errors
     /// As any call.
@@ -231,7 +231,7 @@ impl Caller {
         self.node().call(format!("{DIRECTORY}/Agents").as_str(), &()).await
     }
 
-    /// The services of an agent that this caller may see, with the methods that it may call.
+    /// Lists the services of an agent that this caller may see, with the methods that it may call.
     ///
     /// # Errors
     /// As any call.
@@ -239,8 +239,8 @@ impl Caller {
         self.node().call(format!("{DIRECTORY}/Services").as_str(), agent).await
     }
 
-    /// The services that this caller may call, each method with the agents on which: of those that
-    /// are attached and take calls.
+    /// Lists the services that this caller may call, each method with its agents that are attached
+    /// and take calls.
     ///
     /// # Errors
     /// As any call; `UNIMPLEMENTED` from a node that is older than this method.
@@ -255,9 +255,8 @@ impl Caller {
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
-    /// Sends from a new socket from now on: to be called by a program that knows that the network
-    /// has changed. The link and calls in flight stay. By itself the caller notices within some
-    /// seconds.
+    /// Sends from a new socket from now on. For programs that know that the network has changed:
+    /// the caller itself notices within some seconds. The link and calls in flight stay.
     ///
     /// # Errors
     /// The system gives no socket.
@@ -265,16 +264,16 @@ impl Caller {
         self.state.dialler.rebind()
     }
 
-    /// Shows other credentials from now on, or trusts others, while the caller runs.
+    /// Applies other credentials while the caller runs: certificate, key and trust.
     ///
-    /// The link is judged by them before this returns, and closed if a handshake would now refuse
-    /// the node. With another certificate of its own the caller then dials once more, and leaves
-    /// the former link when all replies have come over it, however long that takes: three such
-    /// links may be up, and with so many the next one waits for the drain time and then ends the
-    /// oldest. It dials again at once if it was refused.
+    /// The link is verified with them before this returns, and closed if a handshake would now
+    /// refuse the node. With another certificate of its own the caller then replaces the link, and
+    /// closes the former one when all replies have come over it, however long that takes: three
+    /// such links may be up, and with three the next one waits for the drain time and then closes
+    /// the oldest. It dials again at once if it was refused.
     ///
     /// # Errors
-    /// Credentials of another party, or none that make a TLS configuration. Nothing has changed
+    /// Credentials of another peer, or none that make a TLS configuration. Nothing has changed
     /// then.
     pub async fn apply(&self, credentials: Credentials) -> Result<(), StartError> {
         let state = &self.state;
@@ -289,7 +288,7 @@ impl Caller {
         Ok(())
     }
 
-    /// The certificate, key and trust that are in force.
+    /// Returns the present certificate, key and trust.
     pub fn credentials(&self) -> Credentials {
         self.state.dialler.trust().credentials()
     }

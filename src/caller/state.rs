@@ -1,4 +1,4 @@
-//! What the parts of a caller share: its link of the moment, and what calls need.
+//! The state that the parts of a caller share: its link of the moment, and the needs of its calls.
 
 use crate::{
     drain::Tasks,

@@ -178,8 +178,8 @@ impl Link {
         canonical(self.0.connection.remote_address())
     }
 
-    /// Whether the link has ended. Checked before anything is started on it: quinn still yields
-    /// buffered streams afterwards.
+    /// Returns whether the link has ended. Checked before anything is started on it: quinn still
+    /// yields buffered streams afterwards.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.connection.close_reason().is_some()
     }
@@ -271,12 +271,13 @@ impl Link {
         self.0.peer_took.fetch_min(last_stream.min(NOT_LEAVING - 1), Ordering::AcqRel);
     }
 
-    /// Whether the peer is leaving. It takes no new calls.
+    /// Returns whether the peer is leaving. It takes no new calls.
     pub(crate) fn is_peer_leaving(&self) -> bool {
         self.0.peer_took.load(Ordering::Acquire) != NOT_LEAVING
     }
 
-    /// Whether the leaving peer did not take this stream of this side: nothing was started for it.
+    /// Returns whether the leaving peer did not take this stream of this side: nothing was started
+    /// for it.
     pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
         stream_id > self.0.peer_took.load(Ordering::Acquire)
     }
@@ -286,7 +287,7 @@ impl Link {
         self.0.is_replaced.store(true, Ordering::SeqCst);
     }
 
-    /// Whether another link has replaced it.
+    /// Returns whether another link has replaced it.
     pub(crate) fn is_replaced(&self) -> bool {
         self.0.is_replaced.load(Ordering::SeqCst)
     }

@@ -29,7 +29,7 @@ pub enum BindError {
     Socket {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The credentials do not make a TLS configuration.

@@ -22,7 +22,7 @@ pub enum LinkFault {
     Unresolved {
         /// The host.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         reason: String,
     },
     /// The node did not answer.
@@ -54,20 +54,20 @@ pub enum LinkFault {
     Unsendable {
         /// The node.
         address: NodeAddress,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// One side refused the other during the handshake.
     #[error("{reason}; {remedy}")]
     Handshake {
-        /// Whether a certificate was refused, rather than the protocol.
+        /// True if a certificate was refused, rather than the protocol.
         is_identity: bool,
-        /// Whether a certificate was refused because it is not valid yet by the clock of one side.
+        /// True if a certificate was refused because it is not valid yet by the clock of one side.
         /// It may become valid by itself.
         is_not_valid_yet: bool,
-        /// What is wrong.
+        /// The fault.
         reason: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
     /// A side closed the link with a code.
@@ -77,7 +77,7 @@ pub enum LinkFault {
         code: CloseCode,
         /// The reason, with control characters escaped.
         text: String,
-        /// Whether the peer closed it.
+        /// True if the peer closed it.
         by_peer: bool,
     },
     /// The peer is leaving. The link is still up, for the calls that are on it.
@@ -168,7 +168,7 @@ impl LinkFault {
         }
     }
 
-    /// Whether one side refused the other, so that waiting alone does not help.
+    /// Returns whether one side refused the other, so that waiting alone does not help.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake { .. } => true,
@@ -179,8 +179,8 @@ impl LinkFault {
         }
     }
 
-    /// Whether the reason may be a clock that is behind, which is set soon after a machine has
-    /// started.
+    /// Returns whether the reason may be a clock that is behind, which is set soon after a machine
+    /// has started.
     pub fn is_not_valid_yet(&self) -> bool {
         matches!(self, Self::Handshake { is_not_valid_yet: true, .. })
     }
@@ -199,7 +199,8 @@ impl LinkFault {
         }
     }
 
-    /// Whether it is about the identity of one side: UNAUTHENTICATED rather than UNAVAILABLE.
+    /// Returns whether it is about the identity of one side: UNAUTHENTICATED rather than
+    /// UNAVAILABLE.
     pub(crate) fn is_about_identity(&self) -> bool {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,
@@ -216,8 +217,8 @@ impl LinkFault {
         }
     }
 
-    /// Whether the resolver or the network reported that the node cannot be reached, so that
-    /// waiting for an answer is useless.
+    /// Returns whether the resolver or the network reported that the node cannot be reached, so
+    /// that waiting for an answer is useless.
     pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(
             self,

@@ -18,16 +18,16 @@ use tokio::time::Instant;
 /// The source address of packets to each linked node, if there is a path.
 type Paths = BTreeMap<SocketAddr, Option<IpAddr>>;
 
-/// Whether there is another path to a node than before, or one again. A path that is gone is
-/// ignored, because no socket helps. A node that was not linked before has lost nothing.
+/// Returns whether there is another path to a node than before, or one again. A path that is gone
+/// is ignored, because no socket helps. A node that was not linked before has lost nothing.
 fn has_changed(before: &Paths, after: &Paths) -> bool {
     after
         .iter()
         .any(|(node, path)| path.is_some() && before.get(node).is_some_and(|former| former != path))
 }
 
-/// Whether the socket, or its binding in a NAT, counts as dead: a PING was sent, and no PONG came
-/// on any link. Links that stay silent on the new socket too do not get another.
+/// Returns whether the socket, or its binding in a NAT, counts as dead: a PING was sent, and no
+/// PONG came on any link. Links that stay silent on the new socket too do not get another.
 fn is_unresponsive(
     silent: Duration,
     heartbeat_every: Duration,

@@ -275,7 +275,7 @@ impl FrameReader {
         self.received_bytes
     }
 
-    /// Whether a part of a frame has come, and the rest has not.
+    /// Returns whether a part of a frame has come, and the rest has not.
     pub(crate) fn is_inside_a_frame(&self) -> bool {
         !self.received.as_slice().is_empty()
     }

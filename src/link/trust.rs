@@ -85,7 +85,7 @@ impl TrustedLinks {
         links.filter(|link| !link.is_closed()).collect()
     }
 
-    /// Whether any link is up.
+    /// Returns whether any link is up.
     pub(crate) fn is_any_up(&self) -> bool {
         !self.up().is_empty()
     }

@@ -46,7 +46,7 @@ struct NetworkState {
     delay: Duration,
     /// The number of lost packets of 256.
     loss: u8,
-    /// Whether all packets are lost.
+    /// True if all packets are lost.
     is_cut: bool,
     /// The wall clock is ahead of the real one by this.
     clock_ahead: Duration,

@@ -1,4 +1,4 @@
-//! What a keeper needs of its role, of a link in use and of the links themselves.
+//! The interfaces between a keeper and its role: hooks, the link in use, and signals.
 
 use crate::{
     drain::{Signal, Tasks},
@@ -31,7 +31,8 @@ pub(crate) trait KeeperHooks: Send + Sync + 'static {
     /// A random number from 0 to 1.
     fn chance(&self) -> f64;
 
-    /// How long a replacement waits for a retiring link to end before it closes the oldest.
+    /// Returns the time for which a replacement waits for a retiring link before it closes the
+    /// oldest.
     fn drain_max(&self) -> Duration;
 
     /// Dials once. The peer's chain must be valid beyond `newer_than`, if that is given. May be
@@ -105,7 +106,7 @@ pub(crate) trait KeptLink: Clone + Send + Sync + 'static {
     /// The peer at the other end.
     fn peer(&self) -> &PeerName;
 
-    /// Whether the link has ended.
+    /// Returns whether the link has ended.
     fn is_closed(&self) -> bool;
 
     /// Resolves when the link has ended.
@@ -154,7 +155,7 @@ impl KeptLink for Link {
     }
 }
 
-/// What the owner of a role asks of its keepers.
+/// The requests of the owner of a role to its keepers.
 #[derive(Debug, Default)]
 pub(crate) struct KeeperSignals {
     /// Nothing is dialled any more. An agent also asks every node for no more calls.

@@ -28,7 +28,7 @@ pub(super) struct Redial {
 pub(super) struct Wait {
     /// The duration of the wait.
     pub(super) duration: Duration,
-    /// Whether the reason is new, or was last logged long ago.
+    /// True if the reason is new, or was last logged long ago.
     pub(super) should_log: bool,
 }
 

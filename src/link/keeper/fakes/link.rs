@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 
-/// What happened, one line each.
+/// A log of what happened, one line each.
 #[derive(Clone, Default)]
 pub(in crate::link::keeper) struct EventLog(Arc<Mutex<Vec<String>>>);
 
