@@ -130,6 +130,32 @@ async fn a_registration_that_fails_after_the_active_link_was_lost_counts_as_that
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_during_a_registration_that_fails_is_not_lost() {
+    let role = replacing().await;
+    role.answer_dial(Ok(()));
+    role.expect(&["register"]).await;
+    role.link(1).drain();
+    role.expect(&[]).await;
+    role.answer_registration(Err(silence()));
+    role.pass(Duration::from_millis(1)).await;
+    role.check(&["closed 2", "down: draining", "retry", "down: draining", "dial"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_drained_during_the_registration_of_the_next_is_replaced_by_it() {
+    let role = replacing().await;
+    role.answer_dial(Ok(()));
+    role.expect(&["register"]).await;
+    role.link(1).drain();
+    role.answer_registration(Ok(()));
+    role.expect(&["replace 1", "publish 2"]).await;
+    role.pass(MINUTE).await;
+    role.check(&[]);
+    role.link(1).finish_calls();
+    role.expect(&["closed 1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_drains_ends_the_dial_of_a_replacement() {
     let role = replacing().await;
     role.link(1).drain();
