@@ -1,4 +1,4 @@
-//! Accepts handshakes: each peer is greeted in a task of its own.
+//! Accepts handshakes and starts a task for each peer.
 
 use super::{admit, state::NodeState};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// The node's socket, as handshakes begin on it.
+/// The node's socket as a source of handshakes.
 pub(super) struct Handshakes {
     pub(super) shared: Arc<NodeState>,
     pub(super) listener: Arc<LinkListener>,
@@ -41,15 +41,15 @@ impl Accept for Handshakes {
     }
 }
 
-/// The pace at which one address may begin handshakes.
+/// Rate at which one address may begin handshakes.
 fn handshake_rate(limits: &Limits) -> RateLimit {
     let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
     let every = Duration::from_secs(1) / bounded(limits.handshakes_per_address);
     RateLimit::new(bounded(limits.handshakes_burst), every)
 }
 
-/// Takes peers that nothing is known of yet, and only that: each is greeted in a task of its own,
-/// with a limit on time and on how many at once.
+/// Accepts unauthenticated peers until the socket is closed. Each is greeted in a task of its own,
+/// limited in time and number.
 pub(super) async fn accept_loop(handshakes: Handshakes) {
     let shared = &handshakes.shared;
     let mut limits = shared.limits.get();

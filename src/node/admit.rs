@@ -1,8 +1,8 @@
-//! Certificate and first words become an agent or a caller of this node, or a refusal with its
+//! Admits authenticated peers: each becomes an agent or a caller of this node, or is refused with a
 //! reason.
 
 use super::{
-    admitted::Admitted,
+    admitted::AgentSession,
     ingress::LinkIngress,
     registry::CallerLink,
     state::{AgentLink, NodeState},
@@ -21,7 +21,7 @@ use crate::{
 use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
-/// Greets a stranger and, if it is one of ours, stays with its link until that ends.
+/// Greets an unauthenticated client and, if it is admitted, maintains its link until the link ends.
 pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit: HandshakePermit) {
     let from = incoming.remote_address();
     let greeted = tokio::select! {
@@ -31,7 +31,7 @@ pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit
     };
     let greeted = match greeted {
         Ok(greeted) => greeted,
-        Err(stranger) => return turned_away(&shared, from, &stranger),
+        Err(not_greeted) => return report_refused(&shared, from, &not_greeted),
     };
     drop(permit);
     let peer = greeted.identity().peer_name().clone();
@@ -48,20 +48,21 @@ pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit
     }
 }
 
-/// Says who was not let in and why. The stranger decides how often, so that some are only counted.
-fn turned_away(shared: &NodeState, from: SocketAddr, stranger: &NotGreeted) {
-    let NotGreeted { identity, claim, fault } = stranger;
+/// Reports a client that was refused. The client decides how often that happens, so the log lines
+/// are limited.
+fn report_refused(shared: &NodeState, from: SocketAddr, not_greeted: &NotGreeted) {
+    let NotGreeted { identity, claim, fault } = not_greeted;
     if let (Some(identity), LinkFault::Closed { code: CloseCode::Goodbye, by_peer: true, .. }) =
         (identity, fault)
     {
-        // One of ours that only looked at our certificate, or has thought better of it.
+        // An authenticated peer that only wanted our certificate, or that changed its mind.
         return tracing::debug!("{} at {from} went away: {fault}", identity.peer_name());
     }
     let (peer, claim) = (identity.as_ref(), claim.as_ref());
     shared.observer.report(Event::HandshakeRefused { address: from, peer, claim, reason: fault });
 }
 
-/// Refuses a link to a party that is known.
+/// Refuses the link of an authenticated peer.
 fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
     let (peer, address) = (greeted.identity(), greeted.remote_address());
     shared.observer.report(Event::LinkRefused { peer, address, reason: text });
@@ -79,15 +80,15 @@ fn welcome(shared: &NodeState, admission: u64, grants: Grants, limits: &Limits) 
     }
 }
 
-/// Starts to take the calls that come over a link.
+/// Starts to accept calls on a link.
 fn serve(shared: &Arc<NodeState>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
     let in_flight_max = grants.calls_in_flight_max;
-    let front =
+    let ingress =
         Arc::new(LinkIngress::new(shared.clone(), link.clone(), in_flight_max, limits.clone()));
-    let taking = take_calls(link.clone(), front.clone(), limits.clone(), shared.calls.clone());
-    // One task for both: a node has thousands of links.
+    let taking = take_calls(link.clone(), ingress.clone(), limits.clone(), shared.calls.clone());
+    // One task for both, because a node has thousands of links.
     shared.links.spawn_until_stopped(async move {
-        tokio::join!(taking, front.watch_suspends());
+        tokio::join!(taking, ingress.watch_suspends());
     });
 }
 
@@ -95,67 +96,68 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
     let limits = shared.limits.get();
     let (links_max, admission) = (limits.caller_links_max, shared.registry().admit());
     let (instance, evicted) = (*greeted.hello().instance, Arc::<Signal>::default());
-    let came = CallerLink { admission, instance, evicted: evicted.clone() };
-    if !shared.registry().caller_came(name, came, links_max) {
+    let link_entry = CallerLink { admission, instance, evicted: evicted.clone() };
+    if !shared.registry().add_caller_link(name, link_entry, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
         refuse(shared, greeted, CloseCode::ExcessiveLoad, &text);
         return Ok(());
     }
-    let _counted = CallerCounted { shared, name, admission };
+    let _counted = CallerGuard { shared, name, admission };
     let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.into_link(grants, &limits);
-    // Before the caller hears of it: it may leave its former link at once, which is told then.
+    // Before the WELCOME: the caller may close its retiring link at once, which is reported then.
     shared.link_up(&link);
     let fault = match control.send(&Control::Welcome(welcome)).await {
         Ok(()) => {
             serve(shared, &link, grants, &limits);
-            stay_with_caller(shared, &link, control, &evicted).await
+            maintain_caller_link(shared, &link, control, &evicted).await
         }
         Err(fault) => fault,
     };
     Err(shared.link_down(&link, fault))
 }
 
-/// Keeps the link of a caller up until it ends or is evicted.
-async fn stay_with_caller(
+/// Maintains the link of a caller until it ends or is evicted.
+async fn maintain_caller_link(
     shared: &Arc<NodeState>,
     link: &Link,
     mut control: ControlStream,
     evicted: &Signal,
 ) -> LinkFault {
     control.close_by(shared.close_sequence(link));
-    let fault = stay(&mut control, None, |frame| match frame {
+    let fault = maintain(&mut control, None, |frame| match frame {
         Control::Drain(_) | Control::Goodbye(_) => Ok(None),
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
-        _ => Err(out_of_place()),
+        _ => Err(unexpected_frame()),
     });
     let mut evicted = evicted.listen();
     tokio::select! {
         fault = fault => fault,
-        () = evicted.notified() => evicted_by_its_instance(shared, link),
+        () = evicted.notified() => evicted_link_fault(shared, link),
     }
 }
 
-/// Why a caller's link ends whose place a later link of the same instance has taken.
-fn evicted_by_its_instance(shared: &NodeState, link: &Link) -> LinkFault {
+/// Reports and returns the fault of a caller's link that a later link of the same instance has
+/// evicted.
+fn evicted_link_fault(shared: &NodeState, link: &Link) -> LinkFault {
     let (peer, address) = (link.peer(), link.remote_address());
     let limit = "caller_links_max";
     shared.observer.report(Event::LinkEvicted { peer, address, limit });
-    let text = "more links of one instance than are allowed".into();
+    let text = "too many links of one instance".into();
     LinkFault::Closed { code: CloseCode::Drained, text, by_peer: false }
 }
 
-/// One link of a caller, as long as it lives.
-struct CallerCounted<'a> {
+/// Removes a caller's link from the registry on drop.
+struct CallerGuard<'a> {
     shared: &'a NodeState,
     name: &'a Name,
     admission: u64,
 }
 
-impl Drop for CallerCounted<'_> {
+impl Drop for CallerGuard<'_> {
     fn drop(&mut self) {
-        self.shared.registry().caller_left(self.name, self.admission);
+        self.shared.registry().remove_caller_link(self.name, self.admission);
     }
 }
 
@@ -165,7 +167,7 @@ async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result
     let (instance, software) = (*hello.instance, hello.software.clone());
     let answers_max = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
     let limits = shared.limits.get();
-    let asked_max = limits.calls_in_flight_max.min(answers_max.max(1));
+    let calls_max = limits.calls_in_flight_max.min(answers_max.max(1));
     let grants = Grants { calls_in_flight_max: limits.agent_asks_in_flight_max };
     let welcome = welcome(shared, admission, grants, &limits);
     let (link, mut control) = greeted.into_link(grants, &limits);
@@ -173,46 +175,46 @@ async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result
     shared.link_up(&link);
     serve(shared, &link, grants, &limits);
     control.close_by(shared.close_sequence(&link));
-    let permits = Permits::new(asked_max, limits.queue_max);
+    let permits = Permits::new(calls_max, limits.queue_max);
     let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
-    let mut admitted = Admitted::new(shared, name, admission, instance, agent);
+    let mut admitted = AgentSession::new(shared, name, admission, instance, agent);
     let register_by = Instant::now() + HELLO_WAIT_MAX;
-    let fault = stay(&mut control, Some(register_by), |frame| match frame {
+    let fault = maintain(&mut control, Some(register_by), |frame| match frame {
         Control::Register(words) => admitted.register(words).map(Some),
         Control::Drain(words) => {
             admitted.drain(&words.reason);
             Ok(None)
         }
-        // Without a DRAIN before it. The link ends when the last reply is here.
+        // A GOODBYE without a DRAIN before it. The link ends once the last reply has arrived.
         Control::Goodbye(words) => {
             admitted.drain(&words.text);
             Ok(None)
         }
-        _ => Err(out_of_place()),
+        _ => Err(unexpected_frame()),
     });
     let fault = fault.await;
-    Err(admitted.left(fault))
+    Err(admitted.end(fault))
 }
 
-fn out_of_place() -> LinkFault {
+fn unexpected_frame() -> LinkFault {
     LinkFault::Broken("a control frame that only a node sends".into())
 }
 
-/// Keeps a link up: keeps its heartbeat going and answers its frames until it ends. Whoever has to
-/// register does so by then, or its link would be held for nothing.
-async fn stay(
+/// Maintains a link until it ends: heartbeat and control frames. A peer that must register has
+/// until `register_by`; otherwise its link would be held for nothing.
+async fn maintain(
     control: &mut ControlStream,
     mut register_by: Option<Instant>,
-    mut heed: impl FnMut(Control) -> Result<Option<Control>, LinkFault>,
+    mut handle: impl FnMut(Control) -> Result<Option<Control>, LinkFault>,
 ) -> LinkFault {
     loop {
         let next = match register_by {
             Some(by) => tokio::time::timeout_at(by, control.next())
                 .await
-                .unwrap_or(Err(LinkFault::Silent("no REGISTER came in time"))),
+                .unwrap_or(Err(LinkFault::Silent("no REGISTER link_entry in time"))),
             None => control.next().await,
         };
-        let sent = match next.and_then(&mut heed) {
+        let sent = match next.and_then(&mut handle) {
             Ok(Some(answer)) => {
                 register_by = None;
                 control.send(&answer).await

@@ -1,8 +1,8 @@
-//! One link of an agent, from its admission to its end: in the registry, draining, out of it. What
-//! is told of it is told here.
+//! One link of an agent from its admission to its end: registered, draining, removed. Each step is
+//! reported here.
 
 use super::{
-    registry::{self, Now, Refused, Registration},
+    registry::{self, Registration, RegistrationError, Times},
     service_index,
     state::{AgentLink, NodeState, SharedAgentLink},
 };
@@ -18,20 +18,21 @@ use std::{
     sync::Arc,
 };
 
-/// A link that may be in the registry. Dropping it takes it out, and no other.
-pub(super) struct Admitted<'a> {
+/// An agent's link that may be registered. Dropping it removes it from the registry, and no other
+/// link.
+pub(super) struct AgentSession<'a> {
     shared: &'a Arc<NodeState>,
     name: &'a Name,
     admission: u64,
     instance: [u8; 16],
-    /// What is registered, but for the services.
+    /// Registered link without its services.
     agent: AgentLink,
     is_registered: bool,
-    /// Why the link has ended.
+    /// Reason for the end of the link.
     reason: Option<LinkFault>,
 }
 
-impl<'a> Admitted<'a> {
+impl<'a> AgentSession<'a> {
     pub(super) fn new(
         shared: &'a Arc<NodeState>,
         name: &'a Name,
@@ -46,41 +47,41 @@ impl<'a> Admitted<'a> {
         self.agent.link.remote_address()
     }
 
-    /// Takes a registration. A later one without services takes the link out of service, and leaves
-    /// it its calls.
-    pub(super) fn register(&mut self, words: Register) -> Result<Control, LinkFault> {
-        let services = checked(words.services)?;
+    /// Handles a REGISTER. A later one without services takes the link out of service but keeps its
+    /// calls.
+    pub(super) fn register(&mut self, frame: Register) -> Result<Control, LinkFault> {
+        let services = validated(frame.services)?;
         if self.is_registered && services.is_empty() {
-            self.drain("it has unregistered");
+            self.drain("the agent unregistered");
         } else {
-            self.enter(services)?;
+            self.publish(services)?;
         }
-        Ok(Control::Registered(Registered { generation: words.generation }))
+        Ok(Control::Registered(Registered { generation: frame.generation }))
     }
 
-    fn enter(&mut self, services: Vec<ServiceInfo>) -> Result<(), LinkFault> {
+    fn publish(&mut self, services: Vec<ServiceInfo>) -> Result<(), LinkFault> {
         let (count, hosted) = (services.len(), services.clone());
-        // Made before the lock is taken: a registration may have thousands of methods.
+        // Computed before the lock is taken: a registration may have thousands of methods.
         let paths = service_index::paths(&services);
-        let entry = registry::Entry {
+        let entry = registry::LinkEntry {
             admission: self.admission,
             instance: self.instance,
             is_draining: false,
             link: Arc::new(AgentLink { services, ..self.agent.clone() }),
         };
         let mut registry = self.shared.registry();
-        let registration = registry.register(self.name, entry, Now::read());
+        let registration = registry.register(self.name, entry, Times::read());
         if registration.is_ok() {
             registry.service_index.set(self.name, paths);
         }
-        // Under the lock: whoever subscribes sees each agent either as present or as arriving, and
-        // programs receive events in the order in which things happened.
+        // Under the lock, so that a subscriber sees each agent either as present or as arriving,
+        // and programs receive events in order.
         let superseded: Vec<_> = registration
             .iter()
             .flat_map(|registered| &registered.superseded)
             .map(|old| old.link.remote_address())
             .collect();
-        let told = registration.as_ref().ok().map(|registered| {
+        let report = registration.as_ref().ok().map(|registered| {
             if !self.is_registered {
                 let arrival = registry.arrived(self.name);
                 drop(self.shared.arrivals.send((arrival, self.name.clone())));
@@ -94,7 +95,7 @@ impl<'a> Admitted<'a> {
             })
         });
         drop(registry);
-        drop(told);
+        drop(report);
         let registration = registration.map_err(|why| self.refused(&why))?;
         self.is_registered = true;
         self.shared.waiters.wake(self.name, &hosted);
@@ -107,19 +108,19 @@ impl<'a> Admitted<'a> {
         for old in registration.superseded {
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
         }
-        for old in registration.surplus {
+        for old in registration.excess {
             let (peer, address) = (old.link.peer(), old.link.remote_address());
-            let limit = "the links that an agent may have";
+            let limit = "the limit of links per agent";
             self.shared.observer.report(Event::LinkEvicted { peer, address, limit });
-            old.link.close(CloseCode::Drained, "more links of one instance than are allowed");
+            old.link.close(CloseCode::Drained, "too many links of one instance");
         }
     }
 
-    /// Why this link is closed and not taken into service.
-    fn refused(&self, why: &Refused<SharedAgentLink>) -> LinkFault {
+    /// Fault of a link that is closed instead of being registered.
+    fn refused(&self, why: &RegistrationError<SharedAgentLink>) -> LinkFault {
         let text = match why {
-            Refused::Stale => "a later link of this identity has taken over".into(),
-            Refused::HeldBack { other, is_first } => {
+            RegistrationError::Stale => "a later link of this identity has taken over".into(),
+            RegistrationError::HeldBack { other, is_first } => {
                 let (address, other) = (self.address(), other.link.remote_address());
                 let (agent, is_first) = (self.name, *is_first);
                 self.shared.observer.report(Event::AgentHeldBack {
@@ -128,41 +129,41 @@ impl<'a> Admitted<'a> {
                     other,
                     is_first,
                 });
-                "another instance uses this certificate too, and this one has come back too often; give each a certificate of its own"
+                "another instance uses the same certificate, and this one returned too often; give each its own certificate"
                     .to_owned()
             }
         };
         LinkFault::Closed { code: CloseCode::Superseded, text, by_peer: false }
     }
 
-    /// The link takes no more calls; those that are on it go on.
+    /// Stops new calls on the link. Calls in flight continue.
     pub(super) fn drain(&self, reason: &str) {
         let mut registry = self.shared.registry();
         if !registry.drain(self.name, self.admission) {
             return;
         }
         let (agent, address) = (self.name, self.address());
-        // One that has another link, as after a renewal, goes on there.
+        // An agent with another link, as after a renewal, continues there.
         let has_other_link = registry.pick(agent).is_some();
         let draining = Event::AgentDraining { agent, address, has_other_link, reason };
-        let told = self.shared.observer.send_to_programs(draining);
+        let report = self.shared.observer.send_to_programs(draining);
         drop(registry);
-        drop(told);
+        drop(report);
         self.shared.waiters.wake(self.name, &[]);
     }
 
-    /// The link is over.
-    pub(super) fn left(mut self, fault: LinkFault) -> LinkFault {
+    /// Reports the end of the link.
+    pub(super) fn end(mut self, fault: LinkFault) -> LinkFault {
         let fault = self.shared.link_down(&self.agent.link, fault);
         self.reason = Some(fault.clone());
         fault
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for AgentSession<'_> {
     fn drop(&mut self) {
         let mut registry = self.shared.registry();
-        let is_detached = registry.unregister(self.name, self.admission, Now::read());
+        let is_detached = registry.unregister(self.name, self.admission, Times::read());
         let stopped = || LinkFault::Closed {
             code: CloseCode::Drained,
             text: "the node stops".into(),
@@ -171,25 +172,26 @@ impl Drop for Admitted<'_> {
         let reason = &self.reason.take().unwrap_or_else(stopped);
         // Under the lock, as the event of its next registration.
         let detached = Event::AgentDetached { agent: self.name, reason };
-        let told = is_detached.then(|| self.shared.observer.send_to_programs(detached));
+        let report = is_detached.then(|| self.shared.observer.send_to_programs(detached));
         drop(registry);
-        drop(told);
+        drop(report);
         self.shared.waiters.wake(self.name, &[]);
     }
 }
 
-/// Names and texts come from the peer: names follow the grammar and are not reserved, and texts
-/// have their limits, or the link ends.
-fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
-    let bad =
-        |fault: NameError| LinkFault::Broken(format!("a registration with a bad name: {fault}"));
+/// Validates services from a peer. Names must follow the grammar and not be reserved, and texts
+/// must be within their limits, or the link ends.
+fn validated(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
+    let bad = |fault: NameError| {
+        LinkFault::Broken(format!("a registration with an invalid name: {fault}"))
+    };
     let reserved = |name: &ServiceName, whose: &str| {
         LinkFault::Broken(format!(
             "a registration with a reserved name: the service {name} is {whose}"
         ))
     };
     for service in &services {
-        // By itself too: a service may come without methods.
+        // Parsed separately, because a service may have no methods.
         let name = service.name.parse::<ServiceName>().map_err(bad)?;
         let is_rpc = service.methods.iter().any(|method| !method.kind.is_forward());
         if name.is_of_nodes() {
@@ -199,7 +201,7 @@ fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
             return Err(reserved(&name, "for forwards of that kind, and has RPC methods"));
         }
         if let Some(what) = service.too_long() {
-            return Err(LinkFault::Broken(format!("a registration that says too much: {what}")));
+            return Err(LinkFault::Broken(format!("a registration over its limits: {what}")));
         }
         for method in &service.methods {
             if method.kind.is_forward() {
@@ -209,12 +211,12 @@ fn checked(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
             }
         }
     }
-    Ok(joined(services))
+    Ok(merged(services))
 }
 
-/// Services of one name as one, and each method once for each kind: of what is listed again, the
-/// first counts.
-fn joined(services: Vec<ServiceInfo>) -> Vec<ServiceInfo> {
+/// Merges services of the same name, and keeps each method once per kind: the first of duplicates
+/// counts.
+fn merged(services: Vec<ServiceInfo>) -> Vec<ServiceInfo> {
     let (mut out, mut places) = (Vec::<ServiceInfo>::new(), HashMap::new());
     for service in services {
         match places.entry(service.name.clone()) {
@@ -243,11 +245,11 @@ mod tests {
     }
 
     fn refused(service: ServiceInfo) -> String {
-        checked(vec![service]).expect_err("refused").to_string()
+        validated(vec![service]).expect_err("refused").to_string()
     }
 
     #[test]
-    fn a_service_that_is_listed_twice_is_one_and_a_method_counts_once_for_each_kind() {
+    fn duplicate_services_and_methods_are_merged() {
         use CallKind::{ServerStream, Unary};
         let listed = vec![
             service("A", &[("X", Unary), ("X", Unary), ("X", ServerStream)]),
@@ -258,32 +260,32 @@ mod tests {
             service("A", &[("X", Unary), ("X", ServerStream), ("Y", Unary)]),
             service("B", &[]),
         ];
-        assert_eq!(checked(listed).ok(), Some(wanted));
+        assert_eq!(validated(listed).ok(), Some(wanted));
     }
 
     #[test]
-    fn reserved_names_are_refused_and_names_beside_them_are_not() {
+    fn reserved_names_are_refused_and_similar_ones_are_not() {
         for name in ["dialback", "dialback.v1.Directory", "dialback.x"] {
             assert!(refused(service(name, &[("X", CallKind::Unary)])).contains("reserved"));
             assert!(refused(service(name, &[])).contains("reserved"), "{name}");
         }
         for name in ["dialbacks", "dialback_", "my.dialback.X", "Dialback.X", "tcpX", "a.tcp"] {
-            assert!(checked(vec![service(name, &[("X", CallKind::Unary)])]).is_ok(), "{name}");
+            assert!(validated(vec![service(name, &[("X", CallKind::Unary)])]).is_ok(), "{name}");
         }
     }
 
     #[test]
-    fn the_services_tcp_and_http_are_for_forwards_alone() {
+    fn the_services_tcp_and_http_are_for_forwards_only() {
         for method in ["db", "*"] {
             let unary = [(method, CallKind::Unary)];
             assert!(refused(service("tcp", &unary)).contains("reserved"), "{method}");
             assert!(refused(service("http", &unary)).contains("reserved"), "{method}");
-            // A forward outside the service of its kind, and one that stands for all.
+            // A forward outside the service of its kind, and a wildcard forward.
             assert!(refused(service("S", &[(method, CallKind::Tcp)])).contains("name"));
         }
         assert!(refused(service("tcp", &[("*", CallKind::Tcp)])).contains("name"));
         let mixed = [("db", CallKind::Tcp), ("X", CallKind::Unary)];
         assert!(refused(service("tcp", &mixed)).contains("reserved"));
-        assert!(checked(vec![service("tcp", &[("db", CallKind::Tcp)])]).is_ok());
+        assert!(validated(vec![service("tcp", &[("db", CallKind::Tcp)])]).is_ok());
     }
 }

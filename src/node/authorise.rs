@@ -1,4 +1,4 @@
-//! What the policy says of a call, and what its rules leave the caller.
+//! Authorises calls by the policy and by the quotas of its rules.
 
 use super::{quotas::InFlight, state::NodeState};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
-/// What the policy allows a call.
+/// Limits that the policy sets for a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Granted {
     pub(super) timeout_max: Option<Duration>,
@@ -20,7 +20,7 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    /// The embedding program's own calls: its business.
+    /// Calls of the embedding program are not limited.
     pub(super) const IN_PROCESS: Self =
         Self { timeout_max: None, message_bytes_max: None, is_idempotent: false };
 
@@ -33,15 +33,15 @@ impl Granted {
     }
 }
 
-/// A call that the policy has let pass, and the place that it takes among those that its rule
-/// counts. Held until the call has ended.
+/// A call that the policy allows, with its permit under a rule that counts calls in flight. Held
+/// until the call has ended.
 pub(super) struct Authorised {
     pub(super) granted: Granted,
     pub(super) in_flight: Option<InFlight>,
 }
 
-/// Asks the policy about a remote party's call, and takes one from what its rule leaves the party.
-/// A refusal says the same whether the agent exists or not.
+/// Authorises the call of a peer and charges it to the quotas of its rule. A refusal is the same
+/// whether the agent exists or not.
 pub(super) fn authorise(
     shared: &NodeState,
     requester: &PeerName,
@@ -54,15 +54,15 @@ pub(super) fn authorise(
         Decision::Deny(denied) => {
             question.refused(shared, Code::PermissionDenied, &denied);
             let text = format!(
-                "{requester} may not call {method} on {target}; an [[allow]] rule of the node would have to say so"
+                "{requester} may not call {method} on {target}; no [[allow]] rule of the node permits it"
             );
             Err(Status::not_executed(Code::PermissionDenied, text))
         }
     }
 }
 
-/// The same for a call that names only the service, which the first rule that opens the method on
-/// some agent counts. Which agents may answer it is looked at when one is picked.
+/// Authorises a call that names only a service. The first rule that allows the method on any agent
+/// counts it. The hosts that may answer are determined when one is picked.
 pub(super) fn authorise_any(
     shared: &NodeState,
     requester: &PeerName,
@@ -74,14 +74,14 @@ pub(super) fn authorise_any(
         None => {
             question.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
             let text = format!(
-                "{requester} may not call {method}; an [[allow]] rule of the node would have to say so"
+                "{requester} may not call {method}; no [[allow]] rule of the node permits it"
             );
             Err(Status::not_executed(Code::PermissionDenied, text))
         }
     }
 }
 
-/// What is asked of the policy; without a target it is any agent.
+/// A call to authorise. Without a target it is for any agent.
 #[derive(Clone, Copy)]
 struct Question<'a> {
     requester: &'a PeerName,
@@ -90,7 +90,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Takes the call from what its rule leaves the caller.
+    /// Charges the call to the quotas of its rule.
     fn count(self, shared: &NodeState, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
         match shared.quotas.take(grant.rule(), self.requester, Instant::now()) {
             Ok(in_flight) => Ok(Authorised { granted: Granted::by(grant), in_flight }),

@@ -26,7 +26,7 @@ use std::{
 };
 
 impl Node {
-    /// Starts to describe a node that has this certificate.
+    /// Returns a builder for a node with this certificate.
     pub fn builder(credentials: Credentials) -> NodeBuilder {
         NodeBuilder {
             credentials,
@@ -41,7 +41,7 @@ impl Node {
     }
 }
 
-/// How a node is to be. Made by [`Node::builder`].
+/// Configures a node. Created by [`Node::builder`].
 #[must_use = "a node listens once it is started"]
 pub struct NodeBuilder {
     credentials: Credentials,
@@ -55,63 +55,62 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Sets where to listen, as `"[::]:4433"` (the default: IPv4 and IPv6) or `"127.0.0.1:0"` (any
-    /// free port).
+    /// Sets the UDP address to listen on, as `"[::]:4433"` (the default: IPv4 and IPv6) or
+    /// `"127.0.0.1:0"` (any free port).
     pub fn listen(mut self, address: impl ToString) -> Self {
         let text = address.to_string();
         self.listen = text.parse().map_err(|_| text);
         self
     }
 
-    /// Sets who may call what from outside. Default: nobody anything.
+    /// Sets the rules for calls of peers. Default: nothing is allowed.
     pub fn policy(mut self, policy: NodePolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Sets the bounds.
+    /// Sets the limits. Default: [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Adds a service that the node itself hosts, for its agents and callers. The policy names it
+    /// Adds a service that the node itself hosts for its agents and callers. The policy names it
     /// `agent = "node/NAME"`.
     pub fn serve(mut self, service: Service) -> Self {
         self.services.push(service);
         self
     }
 
-    /// Sets the directory for what has to outlast a restart; it is made if it is missing, and each
-    /// node needs one of its own.
+    /// Sets the directory for state that must survive a restart. It is created if it is missing.
+    /// Each node needs its own.
     ///
-    /// In it are the keys with which a node that was killed and started again tells its former
-    /// peers so: they notice at their next packet (within a heartbeat, 5 s), and not by the silence
-    /// (12 s). Default: none.
+    /// It holds the keys of stateless resets. With them, peers of a node that was killed and
+    /// restarted notice the restart at their next packet (within a heartbeat, 5 s) and not by
+    /// silence (12 s). Default: none.
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(dir.into());
         self
     }
 
-    /// Sets where links, refusals and, with [`Audit::with_calls`], calls are written down. Default:
-    /// nowhere.
+    /// Sets the audit log of links, refusals and, with [`Audit::with_calls`], calls. Default: none.
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
         self
     }
 
-    /// Sets the network. Default: the system's.
+    /// Sets the network. Default: the operating system's.
     #[cfg(test)]
     pub(crate) fn net(mut self, net: SharedNet) -> Self {
         self.net = net;
         self
     }
 
-    /// Listens. Needs a tokio runtime; returns once the socket is bound.
+    /// Starts to listen. Must be called in a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
-    /// A certificate that is not a node's, an address in use, a service name that breaks the
-    /// grammar, a state directory that cannot be used.
+    /// A certificate that is not a node's, an address in use, an invalid service name, or an
+    /// unusable state directory.
     pub async fn start(self) -> Result<Node, StartError> {
         self.credentials.expect_role(Role::Node)?;
         let address = self.listen.map_err(|text| NameError::of_listen(&text))?;

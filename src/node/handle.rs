@@ -1,9 +1,9 @@
-//! What the embedding program holds of an agent: a name to wait for, a handle to call, the stream
-//! of arrivals.
+//! Handles of agents for the embedding program: a reference to wait with, a handle to call with,
+//! the stream of arrivals.
 
 use super::{
     ingress::callee,
-    registry::Line,
+    registry::AgentSummary,
     state::{NodeState, SharedAgentLink},
     waiters::Awaited,
 };
@@ -16,19 +16,19 @@ use serde::Serialize;
 use std::{collections::VecDeque, fmt, sync::Arc};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// Why [`AgentRef::connected`] gave no agent.
+/// Error of [`AgentRef::connected`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotConnected {
-    /// The text is no name.
+    /// The text is not a name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The node has stopped: nobody will attach any more.
+    /// The node has stopped; no agent will attach any more.
     #[error("the node has stopped")]
     Stopped,
 }
 
-/// The agent of some name, attached or not. Made by [`Node::agent`](crate::Node::agent).
+/// Reference to an agent by name, attached or not. Created by [`Node::agent`](crate::Node::agent).
 pub struct AgentRef {
     shared: Arc<NodeState>,
     name: Result<Name, NameError>,
@@ -39,11 +39,11 @@ impl AgentRef {
         Self { shared: shared.clone(), name }
     }
 
-    /// Waits until the agent is attached; at once if it is. Waits for ever if it never comes: wrap
-    /// it in a timeout.
+    /// Waits until the agent is attached and returns its handle. Never ends if the agent does not
+    /// come: use a timeout.
     ///
     /// # Errors
-    /// The name breaks the grammar, or the node has stopped.
+    /// The name is invalid, or the node has stopped.
     pub async fn connected(self) -> Result<AgentHandle, NotConnected> {
         let name = self.name?;
         let mut waiter = self.shared.waiters.wait_for(Awaited::Agent(name.clone()));
@@ -57,11 +57,11 @@ impl AgentRef {
         Ok(AgentHandle::new(&self.shared, name))
     }
 
-    /// The handle, without waiting: calls end `UNAVAILABLE`, not executed, while the agent is not
-    /// attached.
+    /// Returns the handle without waiting. Calls end `UNAVAILABLE`, not executed, while the agent
+    /// is not attached.
     ///
     /// # Errors
-    /// The name breaks the grammar.
+    /// The name is invalid.
     pub fn handle(self) -> Result<AgentHandle, NameError> {
         Ok(AgentHandle::new(&self.shared, self.name?))
     }
@@ -73,8 +73,8 @@ impl fmt::Debug for AgentRef {
     }
 }
 
-/// An agent to be called from the node's own process. Follows the agent from link to link. Cloning
-/// is cheap.
+/// Handle for calling an agent from the node's own process. It uses the agent's current link.
+/// Clones are cheap.
 #[derive(Clone)]
 pub struct AgentHandle {
     shared: Arc<NodeState>,
@@ -87,35 +87,35 @@ impl AgentHandle {
         Self { callee: callee(shared, Target::Agent(name.clone())), shared: shared.clone(), name }
     }
 
-    /// The agent's name.
+    /// Name of the agent.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Whether it has a link that takes calls now.
+    /// Whether the agent has a link that takes calls now.
     pub fn is_attached(&self) -> bool {
         self.shared.registry().pick(&self.name).is_some()
     }
 
-    /// A unary call: see [`Callee::call`].
+    /// Makes a unary call: see [`Callee::call`].
     pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
         self.callee.call(method, message)
     }
 
-    /// A connection of TCP to one of its forwards: see [`Callee::tcp`].
+    /// Opens a TCP connection to one of the agent's forwards: see [`Callee::tcp`].
     pub fn tcp(&self, name: impl AsRef<str>) -> Call<(), Tcp> {
         self.callee.tcp(name)
     }
 
-    /// Lets the agent go: closes its links. It will dial again after a moment.
+    /// Closes the agent's links. The agent dials again after a moment.
     pub fn disconnect(&self) {
         let links = self.shared.registry().links(&self.name);
         links.iter().for_each(|agent| {
-            agent.link.close(CloseCode::Goodbye, "the node has let this agent go")
+            agent.link.close(CloseCode::Goodbye, "the node disconnected this agent")
         });
     }
 
-    /// Ends when the agent has no link any more.
+    /// Waits until the agent has no link.
     pub async fn disconnected(&self) {
         let mut waiter = self.shared.waiters.wait_for(Awaited::Agent(self.name.clone()));
         while !self.shared.registry().links(&self.name).is_empty() {
@@ -136,7 +136,7 @@ impl fmt::Debug for AgentHandle {
     }
 }
 
-/// The agents of a node as they attach. Made by [`Node::arrivals`](crate::Node::arrivals).
+/// Stream of agents as they attach. Created by [`Node::arrivals`](crate::Node::arrivals).
 pub struct Arrivals {
     shared: Arc<NodeState>,
     present: VecDeque<Name>,
@@ -145,20 +145,20 @@ pub struct Arrivals {
 
 impl Arrivals {
     pub(super) fn new(shared: &Arc<NodeState>) -> Self {
-        // Under the registry's lock, so that nobody is missed or comes twice: who arrives from now
-        // on comes by the channel.
+        // Under the registry's lock, so that no agent is missed or returned twice: later arrivals
+        // come through the channel.
         let (coming, arrivals) = {
             let registry = shared.registry();
             (shared.arrivals.subscribe(), registry.arrivals())
         };
-        let is_present = |line: &Line<'_, SharedAgentLink>| {
+        let is_present = |line: &AgentSummary<'_, SharedAgentLink>| {
             line.newest.is_some() && !line.is_draining && line.arrival <= arrivals
         };
         let present = shared.copied(|line| is_present(&line).then(|| line.name.clone()));
         Self { shared: shared.clone(), present: present.into(), coming }
     }
 
-    /// The next agent. `None` once the node has stopped.
+    /// Waits for the next agent. `None` once the node has stopped. Cancel safe.
     pub async fn next(&mut self) -> Option<AgentHandle> {
         if let Some(name) = self.present.pop_front() {
             return Some(AgentHandle::new(&self.shared, name));

@@ -1,4 +1,4 @@
-//! What one caller may call, over all agents: services and methods, each with the agents that host
+//! Services and methods that one caller may call, over all agents, each with the agents that host
 //! it. Pure: rules and registrations in, a list out.
 
 use crate::{
@@ -9,15 +9,15 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Whose eyes a list is for.
+/// Requester that a list is made for.
 pub(super) struct Viewer<'a> {
-    /// The rules that speak of the requester; none for the node's own program, which no rule speaks
-    /// of.
+    /// Rules that apply to the requester; `None` for the node's own program, to which no rule
+    /// applies.
     view: Option<PolicyView<'a>>,
     policy: &'a NodePolicy,
 }
 
-/// The same eyes on one agent.
+/// A requester's view of one agent.
 pub(super) struct OnAgent<'a>(Option<PolicyView<'a>>);
 
 impl<'a> Viewer<'a> {
@@ -25,7 +25,7 @@ impl<'a> Viewer<'a> {
         Self { view: Some(policy.view(requester)), policy }
     }
 
-    /// The node's own program sees all.
+    /// Viewer of the node's own program, which sees everything.
     pub(super) const fn own(policy: &'a NodePolicy) -> Self {
         Self { view: None, policy }
     }
@@ -36,7 +36,7 @@ impl<'a> Viewer<'a> {
 }
 
 impl OnAgent<'_> {
-    /// Whether some rule opens something of the agent.
+    /// Whether any rule allows something on the agent.
     pub(super) fn sees_it(&self) -> bool {
         self.0.as_ref().is_none_or(PolicyView::allows_something)
     }
@@ -50,13 +50,14 @@ impl OnAgent<'_> {
         path.is_ok_and(|path| view.allows(&path))
     }
 
-    /// What there is to call on it; services of which nothing is open are left out.
+    /// Services that the requester may call on the agent. Services without an allowed method are
+    /// omitted.
     pub(super) fn services(&self, services: &[ServiceInfo]) -> Vec<ServiceInfo> {
         let seen = |service: &ServiceInfo| {
             let ServiceInfo { name, methods, description } = service;
             let is_seen = |method: &&MethodInfo| self.sees_method(name, method);
             let seen: Vec<_> = methods.iter().filter(is_seen).cloned().collect();
-            // One without methods hides nothing and shows nothing.
+            // A service without methods reveals nothing.
             let is_shown = !seen.is_empty() || (methods.is_empty() && self.sees_it());
             let (name, description) = (name.clone(), description.clone());
             is_shown.then_some(ServiceInfo { name, methods: seen, description })
@@ -65,10 +66,10 @@ impl OnAgent<'_> {
     }
 }
 
-/// Joins what agents host, which come sorted by name, into one list for a viewer.
+/// Merges the services of agents, which are sorted by name, into one list for a viewer.
 ///
-/// Costs, for each agent, a look at the rules that speak of the viewer, and for each of its methods
-/// one at those of them that speak of the agent.
+/// Costs one evaluation of the viewer's rules per agent, and one of the rules about the agent per
+/// method.
 pub(super) fn list<'a>(
     viewer: &Viewer<'_>,
     agents: impl IntoIterator<Item = (&'a Name, &'a [ServiceInfo])>,
@@ -113,7 +114,7 @@ fn add(listing: &mut Listing, agent: &Name, may_host: bool, service: ServiceInfo
             continue;
         }
         listed.agents.push(agent.to_string());
-        // A forward is of one agent, and nothing that names only a service goes there.
+        // A forward belongs to one agent and takes no call that names only a service.
         if may_host && !listed.kind.is_forward() {
             listed.hosts.push(agent.to_string());
         }
@@ -160,10 +161,10 @@ mod tests {
         ]
     }
 
-    /// A line a method, as `Stock/Read unary a,b (b)`: those that may answer for the service in
-    /// brackets.
+    /// One line per method, as `Stock/Read unary a,b (b)`: those that may answer for the service in
+    /// parentheses.
     fn shown(policy: &NodePolicy, requester: &str) -> Vec<String> {
-        let (agents, requester) = (agents(), requester.parse().expect("a party"));
+        let (agents, requester) = (agents(), requester.parse().expect("a peer"));
         let viewer = Viewer::new(policy, &requester);
         let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         let line = |service: &ListedService, method: &ListedMethod| {
@@ -214,9 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_the_first_agent_that_has_any_are_shown() {
+    fn the_description_of_the_first_agent_that_has_one_is_listed() {
         let (agents, policy) = (agents(), NodePolicy::allow_all());
-        let requester = "caller/ops".parse().expect("a party");
+        let requester = "caller/ops".parse().expect("a peer");
         let viewer = Viewer::new(&policy, &requester);
         let services = list(&viewer, agents.iter().map(|(name, services)| (name, &services[..])));
         assert_eq!(services[0].description, "What is there.");
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn the_nodes_own_program_sees_all_without_a_rule() {
         let (agents, policy) = (agents(), NodePolicy::default());
-        let requester = "node/edge-1".parse().expect("a party");
+        let requester = "node/edge-1".parse().expect("a peer");
         let services = list(
             &Viewer::own(&policy),
             agents.iter().map(|(name, services)| (name, &services[..])),

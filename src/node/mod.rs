@@ -1,4 +1,4 @@
-//! The public party: listens, admits agents and callers, and calls agents.
+//! The node: listens, admits agents and callers, and calls agents.
 
 mod accept;
 mod admit;

@@ -1,9 +1,9 @@
-//! What each caller has used up of the rules that count calls: `rate` and `in_flight`. A map in
+//! Quotas: usage of each caller under rules that count calls (`rate` and `in_flight`). A map in
 //! bounded memory, with the time as an argument.
 //!
-//! It stands beside the policy and not in it: a policy that is read anew must not give everybody a
-//! full bucket. A rule is known by what it says, so that what it has counted goes on where it is
-//! the same rule, wherever in the file it stands then.
+//! Quotas are separate from the policy, so that reloading the policy does not refill all buckets. A
+//! rule is identified by its content, so that an unchanged rule keeps its counts wherever it is in
+//! the file.
 
 use crate::{
     limits::{RULE_CALLERS_MAX, SWEEP_EVERY},
@@ -21,47 +21,47 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// One caller under one rule. The rule by the hash of what it says, under a key that is this
-/// process's own.
+/// One caller under one rule. The rule is identified by a keyed hash of its content, with a key of
+/// this process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RuleCaller {
     rule: u64,
     caller: PeerName,
 }
 
-/// What is counted in an account.
+/// Usage of an account.
 #[derive(Debug, Default)]
-struct Usage {
-    /// When the bucket of its rate will be full again.
+struct RuleUsage {
+    /// Time at which the bucket of its rate will be full again.
     full_at: Option<Instant>,
     in_flight: u32,
 }
 
-impl Usage {
-    /// Whether it is as good as none.
+impl RuleUsage {
+    /// Whether it equals no usage.
     fn is_idle(&self, now: Instant) -> bool {
         self.in_flight == 0 && self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }
 
-/// All accounts. Cloning shares them.
+/// Quotas of all callers. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Quotas(Arc<Inner>);
+pub(super) struct Quotas(Arc<QuotaState>);
 
 #[derive(Debug)]
-struct Inner {
+struct QuotaState {
     hashes: RandomState,
     accounts_max: usize,
-    accounts: Mutex<UsageTable>,
+    accounts: Mutex<UsageAccounts>,
 }
 
 #[derive(Debug, Default)]
-struct UsageTable {
-    used: HashMap<RuleCaller, Usage>,
-    /// So many before those that are idle are looked for: each look is paid for by as many accounts
-    /// that came since the last.
+struct UsageAccounts {
+    used: HashMap<RuleCaller, RuleUsage>,
+    /// Number of accounts at which idle ones are searched for: each search is paid for by the
+    /// accounts added since the last.
     sweep_at: usize,
-    /// When they were last looked for: a full map is not gone through on every call.
+    /// Time of the last search: a full map is not searched on every call.
     swept_at: Option<Instant>,
 }
 
@@ -74,18 +74,18 @@ impl Default for Quotas {
 impl Quotas {
     fn with_room_for(accounts_max: usize) -> Self {
         let accounts = Mutex::default();
-        Self(Arc::new(Inner { hashes: RandomState::new(), accounts_max, accounts }))
+        Self(Arc::new(QuotaState { hashes: RandomState::new(), accounts_max, accounts }))
     }
 
-    fn accounts(&self) -> MutexGuard<'_, UsageTable> {
+    fn accounts(&self) -> MutexGuard<'_, UsageAccounts> {
         self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one call of the caller's from what the rule leaves it. What it gives is held until the
-    /// call has ended; it is nothing for a rule that does not count what is in flight.
+    /// Charges one call to a rule's quotas. The result is held until the call has ended; it is
+    /// `None` for a rule that does not count calls in flight.
     ///
     /// # Errors
-    /// The limit that is used up. Nothing was taken then.
+    /// The exceeded limit; nothing was charged.
     pub(super) fn take(
         &self,
         rule: &AllowRule,
@@ -127,8 +127,8 @@ impl Quotas {
     }
 }
 
-impl UsageTable {
-    /// Forgets what is idle when the map has doubled since it last did, and when it is full.
+impl UsageAccounts {
+    /// Removes idle accounts when the map has doubled since the last time, and when it is full.
     fn make_room(&mut self, account: &RuleCaller, most: usize, now: Instant) -> Result<(), UsedUp> {
         if self.used.len() < self.sweep_at.min(most) || self.used.contains_key(account) {
             return Ok(());
@@ -144,7 +144,7 @@ impl UsageTable {
     }
 }
 
-/// A place among a caller's calls in flight under a rule. Given back when it is dropped.
+/// Permit for one of a caller's calls in flight under a rule. Returned on drop.
 #[derive(Debug)]
 pub(super) struct InFlight {
     quotas: Quotas,
@@ -157,16 +157,16 @@ impl Drop for InFlight {
     }
 }
 
-/// Which limit is used up.
+/// An exceeded limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UsedUp {
     Rate {
         rate: Rate,
-        /// Until the next call passes, if no other comes before.
+        /// Time until the next call is allowed, if no other comes first.
         wait: Duration,
     },
     InFlight(u32),
-    /// More callers than can be counted.
+    /// The table of accounts is full.
     Callers(usize),
 }
 
@@ -185,7 +185,7 @@ impl fmt::Display for UsedUp {
             }
             Self::Callers(most) => write!(
                 f,
-                "more than {most} callers are at rules with a rate or an in_flight, and no more can be counted"
+                "the limit of {most} counted callers under rules with a rate or an in_flight is reached; try again"
             ),
         }
     }
@@ -211,10 +211,10 @@ mod tests {
     }
 
     fn caller(name: &str) -> PeerName {
-        format!("caller/{name}").parse().expect("a party")
+        format!("caller/{name}").parse().expect("a peer")
     }
 
-    /// How many of many calls at one moment pass, each over before the next.
+    /// Number of calls that pass at one moment, each ended before the next.
     fn passing(quotas: &Quotas, rule: &AllowRule, name: &str, now: Instant) -> usize {
         (0..500).filter(|_| quotas.take(rule, &caller(name), now).is_ok()).count()
     }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_calls_as_the_rate_says_pass_at_once_and_then_one_at_a_time_for_each_caller() {
+    fn each_caller_has_a_burst_of_the_rate_and_then_one_call_per_interval() {
         let (quotas, now) = (Quotas::default(), Instant::now());
         let rule = rule(Some("100/s"), None);
         assert_eq!(passing(&quotas, &rule, "ops", now), 100);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_place_in_flight_is_taken_and_one_more_is_refused_until_one_is_given_back() {
+    fn calls_beyond_in_flight_are_refused_until_one_ends() {
         let (quotas, now) = (Quotas::default(), Instant::now());
         let rule = rule(None, Some(2));
         let take = |name| quotas.take(&rule, &caller(name), now);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_finds_no_place_takes_nothing_from_the_rate() {
+    fn a_call_refused_by_in_flight_takes_nothing_from_the_rate() {
         let (quotas, now) = (Quotas::default(), Instant::now());
         let rule = rule(Some("3/h"), Some(1));
         let held = quotas.take(&rule, &caller("ops"), now).expect("one of three");
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_stands_elsewhere_goes_on_counting_and_another_begins_anew() {
+    fn a_moved_rule_keeps_its_counts_and_a_changed_one_starts_at_zero() {
         let (quotas, now) = (Quotas::default(), Instant::now());
         let mut moved = rule(Some("5/s"), None);
         assert_eq!(passing(&quotas, &moved, "ops", now), 5);
@@ -279,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_back_to_the_account_that_it_is_of() {
+    fn a_permit_returns_to_its_own_account() {
         let (quotas, now) = (Quotas::default(), Instant::now());
         let (one, two) = (rule(None, Some(1)), rule(None, Some(2)));
-        let held = quotas.take(&one, &caller("ops"), now).expect("a place");
-        let other = quotas.take(&two, &caller("ops"), now).expect("a place");
+        let held = quotas.take(&one, &caller("ops"), now).expect("a permit");
+        let other = quotas.take(&two, &caller("ops"), now).expect("a permit");
         drop(other);
         assert!(quotas.take(&one, &caller("ops"), now).is_err());
         drop(held);
@@ -291,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn accounts_take_bounded_memory_and_what_is_idle_is_forgotten() {
+    fn accounts_take_bounded_memory_and_idle_ones_are_removed() {
         let (quotas, now) = (Quotas::with_room_for(100), Instant::now());
         let rule = rule(Some("1/s"), Some(1));
         let take = |n: usize, now| quotas.take(&rule, &caller(&format!("c{n}")), now);
         let held: Vec<_> = (0..100).map(|n| take(n, now).expect("room")).collect();
         let refused = take(100, now).expect_err("no room");
         assert!(matches!(refused, UsedUp::Callers(100)), "{refused}");
-        // Those that hold places stay; their buckets alone would not keep them.
+        // Accounts with permits stay; their buckets alone would not keep them.
         assert!(take(100, now + 10 * SECOND).is_err());
         drop(held);
         assert!(take(100, now + SECOND / 2).is_err(), "a bucket that is not full was forgotten");

@@ -1,8 +1,8 @@
-//! Who is linked to this node, and which link is newest. A plain map: nothing here waits, and time
-//! is an argument.
+//! The registry of linked agents and callers. A plain map: nothing here waits, and time is an
+//! argument.
 
 use super::{
-    flap_detector::{Past, Verdict},
+    flap_detector::{FlapCheck, FlapDetector},
     service_index::ServiceIndex,
 };
 use crate::{
@@ -18,122 +18,122 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The time, by the clock on the wall for people and by the one that never jumps for decisions.
+/// The current time: wall clock for display, monotonic clock for decisions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub(super) struct Times {
     pub(super) wall: SystemTime,
     pub(super) instant: Instant,
 }
 
-impl Now {
-    /// What the clocks show.
+impl Times {
+    /// Reads both clocks.
     pub(super) fn read() -> Self {
         Self { wall: SystemTime::now(), instant: Instant::now() }
     }
 }
 
-/// One registered link of an agent. `L` is whatever the node holds for it.
+/// One registered link of an agent, with the node's data `L` for it.
 #[derive(Debug, Clone)]
-pub(super) struct Entry<L> {
-    /// Counts admissions on this node: a later one is newer, whatever the peers' clocks say.
+pub(super) struct LinkEntry<L> {
+    /// Number of the admission on this node: the higher one is newer, whatever the peers' clocks
+    /// say.
     pub(super) admission: u64,
-    /// The run of the agent's process.
+    /// Id of the agent's process.
     pub(super) instance: [u8; 16],
     /// Whether it takes no more calls.
     pub(super) is_draining: bool,
-    /// The link.
+    /// Data of the link.
     pub(super) link: L,
 }
 
 #[derive(Debug)]
-struct Record<L> {
+struct AgentRecord<L> {
     /// Oldest first. Never empty for an attached agent.
-    entries: Vec<Entry<L>>,
-    /// Attached or detached since.
+    entries: Vec<LinkEntry<L>>,
+    /// Time at which it was attached or detached.
     since: SystemTime,
-    /// The number of its last arrival.
+    /// Number of its last arrival.
     arrival: u64,
-    /// Its place among those that are detached, while it is.
+    /// Its key in the list of detached agents, while it is detached.
     detached_as: Option<u64>,
-    /// Who was superseded, and comes back.
-    past: Past,
+    /// Detector of a certificate that is used twice.
+    flaps: FlapDetector,
 }
 
-impl<L> Record<L> {
-    /// The newest link that takes calls.
-    fn taking(&self) -> Option<&L> {
+impl<L> AgentRecord<L> {
+    /// Newest link that takes calls.
+    fn active_link(&self) -> Option<&L> {
         self.entries.iter().rfind(|entry| !entry.is_draining).map(|entry| &entry.link)
     }
 }
 
-/// What a registration did.
+/// Result of a registration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Registration<L> {
     /// Whether the agent had no link that takes calls.
     pub(super) is_new: bool,
-    /// Links of other instances that are over now: to be closed with SUPERSEDED.
+    /// Replaced links of other instances, to be closed with SUPERSEDED.
     pub(super) superseded: Vec<L>,
-    /// Links of the same instance beyond the cap, the oldest: to be closed with DRAINED.
-    pub(super) surplus: Vec<L>,
+    /// Links of the same instance beyond the limit, the oldest, to be closed with DRAINED.
+    pub(super) excess: Vec<L>,
 }
 
-/// Why a link was not taken into service: to be closed with SUPERSEDED.
+/// Reason for refusing a registration. The link is closed with SUPERSEDED.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused<L> {
-    /// A newer one of another instance has registered.
+pub(super) enum RegistrationError<L> {
+    /// A newer link of another instance has registered.
     Stale,
-    /// It was superseded, and has come back too often.
+    /// The instance was superseded and returned too often.
     HeldBack {
-        /// The link that stays.
+        /// Link of the other instance.
         other: L,
-        /// Whether this is the return that was one too many, and not a later attempt.
+        /// Whether the instance was not held back before.
         is_first: bool,
     },
 }
 
-/// One line of a list of agents.
+/// Summary of one agent, for lists.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'a, L> {
-    /// The agent.
+pub(super) struct AgentSummary<'a, L> {
+    /// Name of the agent.
     pub(super) name: &'a Name,
-    /// Its newest link, if it is attached; one that takes calls before one that does not.
+    /// Newest link, if it is attached; a link that takes calls is preferred.
     pub(super) newest: Option<&'a L>,
     /// Whether it is attached and takes no more calls.
     pub(super) is_draining: bool,
     /// Whether two instances use its certificate.
     pub(super) is_used_twice: bool,
-    /// Attached or detached since.
+    /// Time at which it was attached or detached.
     pub(super) since: SystemTime,
-    /// The number of its last arrival.
+    /// Number of its last arrival.
     pub(super) arrival: u64,
 }
 
 /// One link of a caller.
 #[derive(Debug, Clone)]
 pub(super) struct CallerLink {
-    /// Counts admissions on this node, as those of agents.
+    /// Number of the admission on this node, as for agents.
     pub(super) admission: u64,
-    /// The run of the caller's process.
+    /// Id of the caller's process.
     pub(super) instance: [u8; 16],
-    /// Said when a later link of the instance needs this one's place.
+    /// Notified when a later link of the instance evicts this one.
     pub(super) evicted: Arc<Signal>,
 }
 
-/// The agents of one node, and the links of each caller.
+/// Agents and caller links of one node.
 #[derive(Debug)]
 pub(super) struct Registry<L> {
-    agents: BTreeMap<Name, Record<L>>,
-    /// Those that are detached, by when they left: the oldest is forgotten without a look at the
-    /// others.
+    agents: BTreeMap<Name, AgentRecord<L>>,
+    /// Detached agents in the order in which they left: the oldest is found without a search.
     detached: BTreeMap<u64, Name>,
-    /// Counts detachments.
+    /// Number of detachments so far.
     detachments: u64,
-    /// Oldest first.
+    /// Links of each caller, oldest first.
     callers: HashMap<Name, Vec<CallerLink>>,
     admissions: u64,
-    /// Counts arrivals.
+    /// Number of arrivals so far.
     arrivals: u64,
-    /// Which methods they have registered. Under the same lock, so that the two never disagree.
+    /// Registered methods. Under the same lock, so that both always agree.
     pub(super) service_index: ServiceIndex,
 }
 
@@ -152,54 +152,54 @@ impl<L> Default for Registry<L> {
 }
 
 impl<L: Clone> Registry<L> {
-    /// The number of the next admission.
+    /// Assigns the number of the next admission.
     pub(super) fn admit(&mut self) -> u64 {
         self.admissions += 1;
         self.admissions
     }
 
-    /// Takes a link into service. The later admitted instance wins; there is no "already exists, go
-    /// away", except for an instance that was superseded and comes back too often.
+    /// Registers a link. The instance that was admitted later wins, except for one that was
+    /// superseded and returns too often.
     pub(super) fn register(
         &mut self,
         name: &Name,
-        entry: Entry<L>,
-        now: Now,
-    ) -> Result<Registration<L>, Refused<L>> {
-        let record = self.agents.entry(name.clone()).or_insert_with(|| Record {
+        entry: LinkEntry<L>,
+        now: Times,
+    ) -> Result<Registration<L>, RegistrationError<L>> {
+        let record = self.agents.entry(name.clone()).or_insert_with(|| AgentRecord {
             entries: Vec::new(),
             since: now.wall,
             arrival: 0,
             detached_as: None,
-            past: Past::default(),
+            flaps: FlapDetector::default(),
         });
-        // A link that drains is nobody's rival: its calls may finish beside whoever comes after it.
-        let is_rival = |have: &Entry<L>| have.instance != entry.instance && !have.is_draining;
-        if record.entries.iter().any(|have| is_rival(have) && have.admission > entry.admission) {
-            return Err(Refused::Stale);
+        // A draining link never conflicts; its calls may finish alongside the new link.
+        let conflicts = |have: &LinkEntry<L>| have.instance != entry.instance && !have.is_draining;
+        if record.entries.iter().any(|have| conflicts(have) && have.admission > entry.admission) {
+            return Err(RegistrationError::Stale);
         }
-        // One that has a link already does not come back.
+        // An instance that has a link does not return.
         if record.entries.iter().all(|have| have.instance != entry.instance) {
-            let rival = record.entries.iter().rfind(|have| is_rival(have));
+            let rival = record.entries.iter().rfind(|have| conflicts(have));
             let verdict =
-                record.past.judge(entry.instance, rival.map(|have| have.instance), now.instant);
-            if let (Verdict::HeldBack { is_first }, Some(other)) = (verdict, rival) {
-                return Err(Refused::HeldBack { other: other.link.clone(), is_first });
+                record.flaps.check(entry.instance, rival.map(|have| have.instance), now.instant);
+            if let (FlapCheck::HeldBack { is_first }, Some(other)) = (verdict, rival) {
+                return Err(RegistrationError::HeldBack { other: other.link.clone(), is_first });
             }
         }
         if let Some(place) = record.detached_as.take() {
             self.detached.remove(&place);
         }
-        let is_new = record.taking().is_none();
+        let is_new = record.active_link().is_none();
         if is_new {
             record.since = now.wall;
         }
-        let (over, mut kept): (Vec<_>, Vec<_>) = record.entries.drain(..).partition(is_rival);
-        over.iter().for_each(|have| record.past.supersede(have.instance));
+        let (over, mut kept): (Vec<_>, Vec<_>) = record.entries.drain(..).partition(conflicts);
+        over.iter().for_each(|have| record.flaps.supersede(have.instance));
         kept.retain(|have| have.admission != entry.admission);
         kept.push(entry);
         kept.sort_by_key(|have| have.admission);
-        let surplus = kept
+        let excess = kept
             .drain(..kept.len().saturating_sub(AGENT_LINKS_MAX))
             .map(|have| have.link)
             .collect();
@@ -207,11 +207,11 @@ impl<L: Clone> Registry<L> {
         Ok(Registration {
             is_new,
             superseded: over.into_iter().map(|have| have.link).collect(),
-            surplus,
+            excess,
         })
     }
 
-    /// A link takes no more calls; those on it go on. Says whether that is new.
+    /// Marks a link as draining. Returns whether it was not marked before.
     pub(super) fn drain(&mut self, name: &Name, admission: u64) -> bool {
         let entries = self.agents.get_mut(name).map(|record| record.entries.iter_mut());
         entries
@@ -219,9 +219,9 @@ impl<L: Clone> Registry<L> {
             .is_some_and(|entry| !std::mem::replace(&mut entry.is_draining, true))
     }
 
-    /// Takes one link out of service, and no other: a late goodbye names its own admission. Says
-    /// whether the agent is detached by it: then it hosts nothing any more.
-    pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: Now) -> bool {
+    /// Removes one link, identified by its admission. Returns whether the agent is detached by it;
+    /// a detached agent hosts nothing.
+    pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: Times) -> bool {
         let Some(record) = self.agents.get_mut(name) else { return false };
         let before = record.entries.len();
         record.entries.retain(|entry| entry.admission != admission);
@@ -246,12 +246,12 @@ impl<L: Clone> Registry<L> {
         }
     }
 
-    /// The newest link of an agent that takes calls.
+    /// Newest link of an agent that takes calls.
     pub(super) fn pick(&self, name: &Name) -> Option<&L> {
-        self.agents.get(name)?.taking()
+        self.agents.get(name)?.active_link()
     }
 
-    /// All links of an agent, oldest first, those that take no more calls too.
+    /// All links of an agent, oldest first, including draining ones.
     pub(super) fn links(&self, name: &Name) -> Vec<L> {
         self.agents
             .get(name)
@@ -259,7 +259,7 @@ impl<L: Clone> Registry<L> {
             .unwrap_or_default()
     }
 
-    /// An agent has come over another link. Gives the number of this arrival.
+    /// Records the arrival of an agent and returns its number.
     pub(super) fn arrived(&mut self, name: &Name) -> u64 {
         self.arrivals += 1;
         if let Some(record) = self.agents.get_mut(name) {
@@ -268,38 +268,43 @@ impl<L: Clone> Registry<L> {
         self.arrivals
     }
 
-    /// How many arrivals there were.
+    /// Number of arrivals so far.
     pub(super) const fn arrivals(&self) -> u64 {
         self.arrivals
     }
 
-    /// Every agent that is attached or was, by name, after this one.
-    pub(super) fn lines_after(
+    /// All agents that are attached or remembered, by name, after this one.
+    pub(super) fn summaries_after(
         &self,
         after: Option<&Name>,
-        now: Now,
-    ) -> impl Iterator<Item = Line<'_, L>> {
+        now: Times,
+    ) -> impl Iterator<Item = AgentSummary<'_, L>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.agents.range::<Name, _>((from, Bound::Unbounded)).map(move |(name, record)| {
-            let (taking, last) = (record.taking(), record.entries.last());
-            Line {
+            let (active_link, last) = (record.active_link(), record.entries.last());
+            AgentSummary {
                 name,
-                newest: taking.or_else(|| last.map(|entry| &entry.link)),
-                is_draining: taking.is_none() && last.is_some(),
-                is_used_twice: record.past.is_used_twice(now.instant),
+                newest: active_link.or_else(|| last.map(|entry| &entry.link)),
+                is_draining: active_link.is_none() && last.is_some(),
+                is_used_twice: record.flaps.is_used_twice(now.instant),
                 since: record.since,
                 arrival: record.arrival,
             }
         })
     }
 
-    /// Counts a link of a caller; `false` if it has as many as it may.
+    /// Adds a link of a caller; `false` if the caller is at its limit.
     ///
-    /// An instance that has a link here may make another one beyond `links_max`, because that is
-    /// how it renews its certificate: the former link goes on until its calls have ended. Beyond
-    /// [`CALLER_LINKS_OVER_MAX`] of one instance, or twice `links_max` of all, its oldest link is
-    /// evicted in exchange.
-    pub(super) fn caller_came(&mut self, name: &Name, link: CallerLink, links_max: usize) -> bool {
+    /// An instance that has a link may exceed `links_max`, because it replaces its link when it
+    /// renews its certificate: the retiring link stays until its calls have ended. Beyond
+    /// [`CALLER_LINKS_OVER_MAX`] links of one instance, or twice `links_max` of all, its oldest
+    /// link is evicted.
+    pub(super) fn add_caller_link(
+        &mut self,
+        name: &Name,
+        link: CallerLink,
+        links_max: usize,
+    ) -> bool {
         let links = self.callers.entry(name.clone()).or_default();
         let is_own = |have: &CallerLink| have.instance == link.instance;
         let own = links.iter().filter(|have| is_own(have)).count();
@@ -318,8 +323,8 @@ impl<L: Clone> Registry<L> {
         true
     }
 
-    /// A link of a caller has ended.
-    pub(super) fn caller_left(&mut self, name: &Name, admission: u64) {
+    /// Removes a link of a caller.
+    pub(super) fn remove_caller_link(&mut self, name: &Name, admission: u64) {
         if let Some(links) = self.callers.get_mut(name) {
             links.retain(|link| link.admission != admission);
             if links.is_empty() {
@@ -343,14 +348,14 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// One moment, and so many seconds after it.
-    fn at(seconds: u64) -> Now {
+    /// A fixed time plus this many seconds.
+    fn at(seconds: u64) -> Times {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        Now { wall: wall(seconds), instant: *START + Duration::from_secs(seconds) }
+        Times { wall: wall(seconds), instant: *START + Duration::from_secs(seconds) }
     }
 
-    fn entry(admission: u64, instance: u8) -> Entry<u64> {
-        Entry { admission, instance: [instance; 16], is_draining: false, link: admission }
+    fn entry(admission: u64, instance: u8) -> LinkEntry<u64> {
+        LinkEntry { admission, instance: [instance; 16], is_draining: false, link: admission }
     }
 
     #[test]
@@ -358,13 +363,13 @@ mod tests {
         let (mut registry, a) = (Registry::default(), name("a"));
         assert!(registry.register(&a, entry(1, 1), at(0)).expect("first").is_new);
         let taken = registry.register(&a, entry(3, 2), at(1)).expect("later");
-        assert_eq!(taken, Registration { is_new: false, superseded: vec![1], surplus: vec![] });
-        assert_eq!(registry.register(&a, entry(2, 3), at(2)), Err(Refused::Stale));
+        assert_eq!(taken, Registration { is_new: false, superseded: vec![1], excess: vec![] });
+        assert_eq!(registry.register(&a, entry(2, 3), at(2)), Err(RegistrationError::Stale));
         assert_eq!(registry.pick(&a), Some(&3));
     }
 
     #[test]
-    fn late_goodbye_does_not_evict_the_new_link() {
+    fn late_unregister_does_not_evict_newer_link() {
         let (mut registry, a) = (Registry::default(), name("a"));
         registry.register(&a, entry(1, 1), at(0)).expect("first");
         registry.register(&a, entry(2, 2), at(1)).expect("second");
@@ -376,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_of_services_forgets_an_agent_with_its_last_link() {
+    fn the_last_link_of_an_agent_removes_it_from_the_service_index() {
         let (mut registry, [a, b]) = (Registry::default(), ["a", "b"].map(name));
         let method = "S/X".parse().expect("a method");
         for agent in [&a, &b] {
@@ -392,19 +397,19 @@ mod tests {
     }
 
     #[test]
-    fn links_of_one_instance_stay_and_the_newest_takes_the_calls() {
+    fn links_of_one_instance_coexist_and_the_newest_takes_calls() {
         let (mut registry, a) = (Registry::default(), name("a"));
         for admission in 1..=4 {
             assert!(
                 registry
                     .register(&a, entry(admission, 1), at(0))
                     .expect("same instance")
-                    .surplus
+                    .excess
                     .is_empty()
             );
         }
         assert_eq!(
-            registry.register(&a, entry(5, 1), at(0)).expect("fifth").surplus,
+            registry.register(&a, entry(5, 1), at(0)).expect("fifth").excess,
             vec![1],
             "the oldest goes, never the newest"
         );
@@ -412,11 +417,11 @@ mod tests {
     }
 
     #[test]
-    fn registering_again_on_one_link_changes_nothing_else() {
+    fn registering_again_on_the_same_link_adds_no_entry() {
         let (mut registry, a) = (Registry::default(), name("a"));
         registry.register(&a, entry(1, 1), at(0)).expect("first");
         let again = registry.register(&a, entry(1, 1), at(1)).expect("again");
-        assert_eq!(again, Registration { is_new: false, superseded: vec![], surplus: vec![] });
+        assert_eq!(again, Registration { is_new: false, superseded: vec![], excess: vec![] });
         assert_eq!(registry.links(&a), vec![1]);
     }
 
@@ -431,7 +436,7 @@ mod tests {
         assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&1), vec![1, 2]));
         let is_draining = |registry: &Registry<u64>| {
             registry
-                .lines_after(None, at(0))
+                .summaries_after(None, at(0))
                 .next()
                 .map(|line| (line.newest.copied(), line.is_draining))
         };
@@ -439,7 +444,7 @@ mod tests {
         assert!(registry.drain(&a, 1));
         assert_eq!((registry.pick(&a), registry.links(&a)), (None, vec![1, 2]));
         assert_eq!(is_draining(&registry), Some((Some(2), true)));
-        // A registration on the same link takes it back.
+        // A registration on the same link makes it active again.
         registry.register(&a, entry(2, 1), at(0)).expect("again");
         assert_eq!(registry.pick(&a), Some(&2));
         assert!(!registry.unregister(&a, 1, at(1)));
@@ -448,27 +453,27 @@ mod tests {
     }
 
     #[test]
-    fn a_later_instance_does_not_cut_off_one_that_drains() {
+    fn a_later_instance_does_not_supersede_a_draining_link() {
         let (mut registry, a) = (Registry::default(), name("a"));
         registry.register(&a, entry(1, 1), at(0)).expect("the old one");
         registry.drain(&a, 1);
         let new = registry.register(&a, entry(2, 2), at(1)).expect("the new one");
-        assert_eq!(new, Registration { is_new: true, superseded: vec![], surplus: vec![] });
+        assert_eq!(new, Registration { is_new: true, superseded: vec![], excess: vec![] });
         assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&2), vec![1, 2]));
         assert!(!registry.unregister(&a, 1, at(2)));
         assert_eq!(registry.pick(&a), Some(&2));
-        // It is too late for it to change its mind.
-        assert_eq!(registry.register(&a, entry(1, 1), at(3)), Err(Refused::Stale));
+        // A draining instance cannot register after its successor.
+        assert_eq!(registry.register(&a, entry(1, 1), at(3)), Err(RegistrationError::Stale));
     }
 
-    /// Instances 1 and 2 supersede each other, one a second, until one is refused: at which second,
-    /// and who stays.
+    /// Lets instances 1 and 2 supersede each other until one is refused. Returns the turn and the
+    /// link that stays.
     fn until_held_back(registry: &mut Registry<u64>, every: u64) -> (u64, u64) {
         for turn in 0..20 {
             let newest = entry(turn + 1, 1 + (turn % 2) as u8);
             match registry.register(&name("a"), newest, at(turn * every)) {
                 Ok(_) => {}
-                Err(Refused::HeldBack { other, is_first: true }) => return (turn, other),
+                Err(RegistrationError::HeldBack { other, is_first: true }) => return (turn, other),
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -481,26 +486,26 @@ mod tests {
         // Turns 0 and 1 are first attachments, 2 to 4 the three returns, and 5 is one too many.
         assert_eq!(until_held_back(&mut registry, 20), (5, 5));
         let is_used_twice = |registry: &Registry<u64>, now| {
-            registry.lines_after(None, now).next().is_some_and(|line| line.is_used_twice)
+            registry.summaries_after(None, now).next().is_some_and(|line| line.is_used_twice)
         };
         assert!(is_used_twice(&registry, at(100)));
         assert_eq!(registry.pick(&name("a")), Some(&5), "the one that stays");
         let again = registry.register(&name("a"), entry(7, 2), at(101));
-        assert_eq!(again, Err(Refused::HeldBack { other: 5, is_first: false }));
-        // An instance never seen before is never held back.
+        assert_eq!(again, Err(RegistrationError::HeldBack { other: 5, is_first: false }));
+        // A new instance is not held back.
         let new = registry.register(&name("a"), entry(8, 9), at(102)).expect("a new one");
         assert_eq!(new.superseded, vec![5]);
     }
 
     #[test]
-    fn returns_that_are_further_apart_are_nobodys_fault() {
+    fn returns_that_are_further_apart_are_permitted() {
         let mut registry = Registry::default();
         assert_eq!(until_held_back(&mut registry, 21), (20, 0));
-        assert!(!registry.lines_after(None, at(420)).any(|line| line.is_used_twice));
+        assert!(!registry.summaries_after(None, at(420)).any(|line| line.is_used_twice));
     }
 
     #[test]
-    fn an_instance_that_is_held_back_is_taken_when_nobody_else_is_there() {
+    fn a_held_back_instance_is_permitted_when_no_rival_is_attached() {
         let (mut registry, a) = (Registry::default(), name("a"));
         assert_eq!(until_held_back(&mut registry, 1), (5, 5));
         registry.unregister(&a, 5, at(6));
@@ -508,40 +513,40 @@ mod tests {
     }
 
     #[test]
-    fn lists_show_who_is_attached_and_since_when() {
+    fn summaries_show_attached_agents_and_times() {
         let mut registry = Registry::default();
         registry.register(&name("b"), entry(1, 1), at(5)).expect("b");
         registry.register(&name("a"), entry(2, 2), at(6)).expect("a");
         registry.unregister(&name("b"), 1, at(9));
         let lines: Vec<_> = registry
-            .lines_after(None, at(9))
+            .summaries_after(None, at(9))
             .map(|line| (line.name.to_string(), line.newest.copied(), line.since))
             .collect();
         assert_eq!(lines, [("a".into(), Some(2), wall(6)), ("b".into(), None, wall(9))]);
     }
 
     #[test]
-    fn agents_that_left_are_remembered_up_to_the_limit_and_the_oldest_is_forgotten() {
+    fn detached_agents_are_kept_up_to_the_limit() {
         let mut registry = Registry::default();
         for n in 0..=DETACHED_REMEMBERED_MAX as u64 {
             registry.register(&name(&format!("a{n}")), entry(n + 1, 1), at(n)).expect("new");
             registry.unregister(&name(&format!("a{n}")), n + 1, at(n));
         }
-        assert_eq!(registry.lines_after(None, at(0)).count(), DETACHED_REMEMBERED_MAX);
-        assert!(!registry.lines_after(None, at(0)).any(|line| line.name.as_str() == "a0"));
+        assert_eq!(registry.summaries_after(None, at(0)).count(), DETACHED_REMEMBERED_MAX);
+        assert!(!registry.summaries_after(None, at(0)).any(|line| line.name.as_str() == "a0"));
     }
 
     #[test]
-    fn the_agent_that_left_first_is_forgotten_though_the_wall_clock_was_set_back() {
+    fn the_first_detached_agent_is_forgotten_even_if_the_wall_clock_was_set_back() {
         let mut registry = Registry::default();
         let most = DETACHED_REMEMBERED_MAX as u64;
         for n in 0..=most {
-            let now = Now { wall: wall(most - n), ..at(n) };
+            let now = Times { wall: wall(most - n), ..at(n) };
             registry.register(&name(&format!("a{n}")), entry(n + 1, 1), now).expect("new");
             registry.unregister(&name(&format!("a{n}")), n + 1, now);
         }
-        assert_eq!(registry.lines_after(None, at(0)).count(), DETACHED_REMEMBERED_MAX);
-        assert!(!registry.lines_after(None, at(0)).any(|line| line.name.as_str() == "a0"));
+        assert_eq!(registry.summaries_after(None, at(0)).count(), DETACHED_REMEMBERED_MAX);
+        assert!(!registry.summaries_after(None, at(0)).any(|line| line.name.as_str() == "a0"));
         assert_eq!(registry.detached.len(), DETACHED_REMEMBERED_MAX);
     }
 
@@ -549,30 +554,30 @@ mod tests {
         CallerLink { admission, instance: [instance; 16], evicted: Arc::default() }
     }
 
-    /// The caller `c`, as it makes links and loses them, with at most so many.
-    struct Caller {
+    /// The caller `c` with a limit on its links.
+    struct CallerFixture {
         registry: Registry<u64>,
         links: Vec<CallerLink>,
         links_max: usize,
     }
 
-    impl Caller {
+    impl CallerFixture {
         fn with_at_most(links_max: usize) -> Self {
             Self { registry: Registry::default(), links: Vec::new(), links_max }
         }
 
-        /// Another link of an instance. Says whether it is admitted.
+        /// Adds a link of an instance. Returns whether it is admitted.
         fn comes(&mut self, instance: u8) -> bool {
             let link = caller_link(self.links.len() as u64, instance);
             self.links.push(link.clone());
-            self.registry.caller_came(&name("c"), link, self.links_max)
+            self.registry.add_caller_link(&name("c"), link, self.links_max)
         }
 
         fn leaves(&mut self, admission: u64) {
-            self.registry.caller_left(&name("c"), admission);
+            self.registry.remove_caller_link(&name("c"), admission);
         }
 
-        /// The admissions of the links that were evicted.
+        /// Admissions of the evicted links.
         fn evicted(&self) -> Vec<u64> {
             let evicted = self.links.iter().filter(|link| link.evicted.is_notified());
             evicted.map(|link| link.admission).collect()
@@ -584,8 +589,8 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_its_last_link_and_not_one_more_of_another_instance() {
-        let mut caller = Caller::with_at_most(2);
+    fn a_caller_at_its_limit_gets_no_link_of_another_instance() {
+        let mut caller = CallerFixture::with_at_most(2);
         assert!(caller.comes(1) && caller.comes(2));
         assert!(!caller.comes(3));
         caller.leaves(0);
@@ -596,11 +601,11 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_at_the_limit_makes_another_link_and_its_former_one_stays() {
-        let mut caller = Caller::with_at_most(2);
+    fn an_instance_at_the_limit_may_renew_and_keeps_its_retiring_link() {
+        let mut caller = CallerFixture::with_at_most(2);
         assert!(caller.comes(1) && caller.comes(2) && caller.comes(1) && caller.comes(2));
         assert_eq!((caller.count(), caller.evicted()), (4, vec![]));
-        assert!(!caller.comes(3), "a renewal makes no place for another instance");
+        assert!(!caller.comes(3), "a renewal makes no room for another instance");
         caller.leaves(0);
         caller.leaves(1);
         assert!(!caller.comes(3), "the renewed links count");
@@ -609,33 +614,33 @@ mod tests {
     }
 
     #[test]
-    fn links_of_all_instances_are_never_more_than_twice_the_limit() {
-        let mut caller = Caller::with_at_most(3);
+    fn links_of_all_instances_never_exceed_twice_the_limit() {
+        let mut caller = CallerFixture::with_at_most(3);
         assert!([1, 2, 3].into_iter().all(|instance| caller.comes(instance)));
         for round in 0..50_u64 {
             assert!(caller.comes(1 + (round % 3) as u8));
             assert!(caller.count() <= 6, "round {round}");
         }
-        assert_eq!(caller.evicted().len(), 47, "each link too many took the place of one");
+        assert_eq!(caller.evicted().len(), 47, "each excess link evicted one");
         assert_eq!(caller.evicted()[..3], [0, 1, 2], "the oldest of the instance that came");
     }
 
     #[test]
-    fn one_instance_has_four_links_beyond_the_limit_and_then_gives_its_oldest() {
-        let mut caller = Caller::with_at_most(10);
+    fn one_instance_has_four_links_beyond_the_limit_and_then_loses_its_oldest() {
+        let mut caller = CallerFixture::with_at_most(10);
         assert!((2..=10).all(|instance| caller.comes(instance)) && caller.comes(1));
         assert!((0..3).all(|_| caller.comes(1)));
         assert_eq!((caller.count(), caller.evicted()), (13, vec![]));
         assert!(caller.comes(1) && caller.comes(1));
         assert_eq!((caller.count(), caller.evicted()), (13, vec![9, 10]));
-        // The evicted link says goodbye late, and takes no other's place with it.
+        // The late end of an evicted link removes no other link.
         caller.leaves(9);
         assert_eq!(caller.count(), 13);
     }
 
     #[test]
-    fn below_the_limit_an_instance_has_as_many_links_as_it_likes() {
-        let mut caller = Caller::with_at_most(10);
+    fn an_instance_below_the_limit_may_have_all_links() {
+        let mut caller = CallerFixture::with_at_most(10);
         assert!((0..10).all(|_| caller.comes(1)));
         assert_eq!((caller.count(), caller.evicted()), (10, vec![]));
         assert!(caller.comes(1));
@@ -643,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_listed_after_a_name_and_with_their_last_arrival() {
+    fn summaries_start_after_a_name_and_show_the_last_arrival() {
         let mut registry = Registry::default();
         for (n, text) in [(1, "a"), (2, "b"), (3, "c")] {
             registry.register(&name(text), entry(n, 1), at(0)).expect("new");
@@ -651,12 +656,12 @@ mod tests {
         }
         let names = |registry: &Registry<u64>, after: Option<&str>| -> Vec<_> {
             let after = after.map(name);
-            let lines = registry.lines_after(after.as_ref(), at(0));
+            let lines = registry.summaries_after(after.as_ref(), at(0));
             lines.map(|line| (line.name.to_string(), line.arrival)).collect()
         };
         let [a, b, c] = [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)];
         assert_eq!(names(&registry, None), [a, b, c.clone()]);
-        // One that is gone is as good a place as any.
+        // The name need not be registered.
         assert_eq!(names(&registry, Some("bb")), [c]);
         assert_eq!(names(&registry, Some("c")), []);
         assert_eq!((registry.arrived(&name("b")), registry.arrivals()), (4, 4));

@@ -1,62 +1,62 @@
-//! Calls that a caller breaks off one after the other: each costs the node its start, and the
-//! caller nothing. CVE-2023-44487 in HTTP/2.
+//! Limits the calls that a caller resets one after the other: each costs the node its start, and
+//! the caller nothing. CVE-2023-44487 in HTTP/2.
 
 use crate::limits::RESETS_WITHIN;
 use std::collections::VecDeque;
 use tokio::time::Instant;
 
-/// What one link broke off lately.
+/// Recent resets of one link.
 pub(super) struct ResetLimiter {
     most: usize,
-    /// The last ones, oldest first; never more than are allowed.
-    lately: VecDeque<Instant>,
+    /// The last ones, oldest first; at most as many as are allowed.
+    recent: VecDeque<Instant>,
 }
 
 impl ResetLimiter {
     pub(super) const fn new(most: usize) -> Self {
-        Self { most, lately: VecDeque::new() }
+        Self { most, recent: VecDeque::new() }
     }
 
-    /// One more call was broken off. Says whether that is one too many.
+    /// Counts the reset of a call. Returns whether it is one too many.
     ///
-    /// A call that lived for half of its time or longer is not counted: a caller whose deadlines
-    /// pass breaks its calls off a moment before our own clock would, and is none the worse for it.
-    pub(super) fn is_too_many(&mut self, began: Instant, deadline: Instant, now: Instant) -> bool {
+    /// A call that lasted for half of its time or longer is not counted: a caller whose deadlines
+    /// pass resets its calls a moment before the node's clock would, which is correct.
+    pub(super) fn count_reset(&mut self, began: Instant, deadline: Instant, now: Instant) -> bool {
         if (now - began) * 2 >= deadline - began {
             return false;
         }
-        self.is_one_too_many(now)
+        self.count_violation(now)
     }
 
-    /// One more call was broken off, whatever time it had. Says whether that is one too many.
-    pub(super) fn is_one_too_many(&mut self, now: Instant) -> bool {
+    /// Counts a protocol violation, whatever time its call had. Returns whether it is one too many.
+    pub(super) fn count_violation(&mut self, now: Instant) -> bool {
         self.forget(now);
-        if self.lately.len() >= self.most {
+        if self.recent.len() >= self.most {
             return true;
         }
-        self.lately.push_back(now);
+        self.recent.push_back(now);
         false
     }
 
     fn forget(&mut self, now: Instant) {
-        while self.lately.front().is_some_and(|then| *then + RESETS_WITHIN <= now) {
-            self.lately.pop_front();
+        while self.recent.front().is_some_and(|then| *then + RESETS_WITHIN <= now) {
+            self.recent.pop_front();
         }
     }
 }
 
 #[cfg(feature = "gateway")]
 impl ResetLimiter {
-    /// Whether as many were broken off as are allowed, and no more may begin.
+    /// Whether the limit is reached, so that no more calls may begin.
     pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.forget(now);
-        self.lately.len() >= self.most
+        self.recent.len() >= self.most
     }
 
-    /// Whether some were broken off lately.
+    /// Whether there are recent resets.
     pub(super) fn has_some(&mut self, now: Instant) -> bool {
         self.forget(now);
-        !self.lately.is_empty()
+        !self.recent.is_empty()
     }
 }
 
@@ -67,44 +67,44 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn one(breaks: &mut ResetLimiter, now: Instant) -> bool {
-        breaks.is_too_many(now, now + 30 * SECOND, now)
+    fn one(resets: &mut ResetLimiter, now: Instant) -> bool {
+        resets.count_reset(now, now + 30 * SECOND, now)
     }
 
     #[test]
-    fn the_last_that_is_allowed_passes_and_one_more_does_not() {
-        let (mut breaks, now) = (ResetLimiter::new(100), Instant::now());
-        assert!((0..100).all(|n| !one(&mut breaks, now + n * SECOND / 100)));
-        assert!(one(&mut breaks, now + 9 * SECOND));
-        assert!(one(&mut breaks, now + 9 * SECOND));
+    fn one_more_reset_than_allowed_is_too_many() {
+        let (mut resets, now) = (ResetLimiter::new(100), Instant::now());
+        assert!((0..100).all(|n| !one(&mut resets, now + n * SECOND / 100)));
+        assert!(one(&mut resets, now + 9 * SECOND));
+        assert!(one(&mut resets, now + 9 * SECOND));
     }
 
     #[test]
-    fn what_is_ten_seconds_old_is_forgotten() {
-        let (mut breaks, now) = (ResetLimiter::new(100), Instant::now());
-        // Ten a second, for ever.
-        assert!((0..10_000).all(|n| !one(&mut breaks, now + n * SECOND / 10)));
-        assert!(breaks.lately.len() <= 100);
-        let mut breaks = ResetLimiter::new(1);
-        assert!(!one(&mut breaks, now) && one(&mut breaks, now + 9 * SECOND));
-        assert!(!one(&mut breaks, now + 10 * SECOND));
+    fn resets_are_forgotten_after_ten_seconds() {
+        let (mut resets, now) = (ResetLimiter::new(100), Instant::now());
+        // Ten per second, for a long time.
+        assert!((0..10_000).all(|n| !one(&mut resets, now + n * SECOND / 10)));
+        assert!(resets.recent.len() <= 100);
+        let mut resets = ResetLimiter::new(1);
+        assert!(!one(&mut resets, now) && one(&mut resets, now + 9 * SECOND));
+        assert!(!one(&mut resets, now + 10 * SECOND));
     }
 
     #[test]
-    fn calls_whose_time_was_over_are_not_counted() {
-        let (mut breaks, now) = (ResetLimiter::new(1), Instant::now());
+    fn resets_near_the_deadline_are_not_counted() {
+        let (mut resets, now) = (ResetLimiter::new(1), Instant::now());
         let after = |millis| now + Duration::from_millis(millis);
-        assert!((0..1_000).all(|_| !breaks.is_too_many(now, after(200), after(190))));
-        assert!((0..1_000).all(|_| !breaks.is_too_many(now, after(200), after(100))));
-        assert!(!breaks.is_too_many(now, after(200), after(99)));
-        assert!(breaks.is_too_many(now, after(200), after(99)));
+        assert!((0..1_000).all(|_| !resets.count_reset(now, after(200), after(190))));
+        assert!((0..1_000).all(|_| !resets.count_reset(now, after(200), after(100))));
+        assert!(!resets.count_reset(now, after(200), after(99)));
+        assert!(resets.count_reset(now, after(200), after(99)));
     }
 
     #[test]
-    fn what_breaks_the_protocol_is_counted_however_little_time_the_call_had() {
-        let (mut breaks, now) = (ResetLimiter::new(2), Instant::now());
-        assert!(!breaks.is_one_too_many(now) && !breaks.is_one_too_many(now));
-        assert!(breaks.is_one_too_many(now), "one past the limit");
-        assert!(!breaks.is_one_too_many(now + RESETS_WITHIN), "forgotten");
+    fn protocol_violations_are_counted_regardless_of_the_deadline() {
+        let (mut resets, now) = (ResetLimiter::new(2), Instant::now());
+        assert!(!resets.count_violation(now) && !resets.count_violation(now));
+        assert!(resets.count_violation(now), "one past the limit");
+        assert!(!resets.count_violation(now + RESETS_WITHIN), "forgotten");
     }
 }

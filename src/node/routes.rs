@@ -1,8 +1,8 @@
-//! Which links a call may go over: those of the agents that are attached.
+//! Routes of calls: the links of attached agents.
 
 use super::{
     dispatch::{Changes, Dispatch, NotPicked, Routes},
-    service_index::Seen,
+    service_index::Cursor,
     state::{NodeState, SharedAgentLink},
     waiters::{Awaited, Waiter},
 };
@@ -22,23 +22,23 @@ impl Changes for Waiter<'_> {
     }
 }
 
-/// The links of the agents that are attached to this node.
-pub(super) struct Links(Arc<NodeState>);
+/// Links of the agents that are attached to this node.
+pub(super) struct LinkRoutes(Arc<NodeState>);
 
 impl NodeState {
-    /// Sends calls to agents.
-    pub(super) fn dispatch(self: &Arc<Self>) -> Dispatch<Links> {
-        Dispatch::new(Links::new(self.clone()), self.retries.clone())
+    /// Dispatch over the links of this node.
+    pub(super) fn dispatch(self: &Arc<Self>) -> Dispatch<LinkRoutes> {
+        Dispatch::new(LinkRoutes::new(self.clone()), self.retries.clone())
     }
 }
 
-impl Links {
+impl LinkRoutes {
     pub(super) const fn new(shared: Arc<NodeState>) -> Self {
         Self(shared)
     }
 }
 
-impl Routes for Links {
+impl Routes for LinkRoutes {
     type Route = SharedAgentLink;
     type Waiter<'a> = Waiter<'a>;
 
@@ -57,7 +57,7 @@ impl Routes for Links {
                     let why = if registry.links(name).is_empty() {
                         "is not attached"
                     } else {
-                        "is leaving and takes no more calls"
+                        "is draining and takes no new calls"
                     };
                     NotPicked::absent(format!("agent {name} {why}"))
                 })
@@ -93,7 +93,7 @@ impl Routes for Links {
         let (limits, deadline) = (&*route.limits, request.meta.deadline);
         let permit = route.permits.acquire(deadline, limits.queue_wait_max).await?;
         let limits = InitiatorLimits::relaying(limits, &permit);
-        // The node's own calls go without a name: the agent knows the node by its certificate.
+        // The node's own calls have no caller name: the agent knows the node by its certificate.
         let peer = request.requester.peer();
         let caller = Some(peer).filter(|peer| **peer != self.0.peer).cloned();
         let memory = self.0.memory.reply_account(peer);
@@ -104,9 +104,9 @@ impl Routes for Links {
     }
 }
 
-impl Links {
-    /// Of the agents that may answer, the less loaded of two; one that has just failed only if
-    /// there is no other.
+impl LinkRoutes {
+    /// Picks the less loaded of two agents that may answer. One that has just failed is picked only
+    /// if there is no other.
     fn pick_any(
         &self,
         request: &Request,
@@ -117,15 +117,18 @@ impl Links {
         let may_answer = |name: &Name| may_answer(&self.0, &policy, caller, name, method);
         let (chance, mut best) = (usize::from_ne_bytes(random_bytes()), Best::new(failed));
         let (mut looked_at, mut count) = (0, CANDIDATES_FIRST);
-        // A few at random, and judged without the lock: where many may answer, two good ones are
-        // soon found.
+        // A few at random, authorised without the lock: where many may answer, two suitable ones
+        // are soon found.
         loop {
             let (some, hosts) = self.hosts_at(method, chance, looked_at..count);
             some.into_iter()
                 .flatten()
                 .filter(|link| may_answer(&link.link.peer().name))
                 .for_each(|link| best.consider(link));
-            if best.is_good() || (best.has_other() && count >= CANDIDATES_MAX) || count >= hosts {
+            if best.is_settled()
+                || (best.has_alternative() && count >= CANDIDATES_MAX)
+                || count >= hosts
+            {
                 return best.take();
             }
             if count >= CANDIDATES_MAX {
@@ -133,20 +136,20 @@ impl Links {
             }
             (looked_at, count) = (count, CANDIDATES_MAX);
         }
-        // Few of many: those are remembered, and only hosts that are new are judged.
-        let next = |seen: &mut Seen| {
-            self.0.registry().service_index.of(method).next(seen, AGENTS_COPIED_AT_ONCE)
+        // Few of many: their list is cached, and only new hosts are checked.
+        let next = |cursor: &mut Cursor| {
+            self.0.registry().service_index.of(method).next(cursor, AGENTS_COPIED_AT_ONCE)
         };
-        let judged = self.0.candidates.of(caller, method, &policy, next, may_answer);
-        let (start, agents) = (chance % judged.agents.len().max(1), &judged.agents);
+        let candidates = self.0.candidates.of(caller, method, &policy, next, may_answer);
+        let (start, agents) = (chance % candidates.agents.len().max(1), &candidates.agents);
         let registry = self.0.registry();
         for name in agents[start..].iter().chain(&agents[..start]) {
-            // It may have left, or hosts something else.
+            // It may have left or may host something else now.
             if registry.service_index.has(name, method)
                 && let Some(link) = registry.pick(name)
             {
                 best.consider(link.clone());
-                if best.is_good() {
+                if best.is_settled() {
                     break;
                 }
             }
@@ -155,9 +158,8 @@ impl Links {
         best.take()
     }
 
-    /// The links of some agents that have registered a method, by their places after a first one,
-    /// and how many agents there are. Agents that come and go in between may be met twice or not at
-    /// all.
+    /// Links of some agents that have registered a method, by their positions after `first`, and
+    /// the number of agents. Agents that come and go meanwhile may occur twice or not at all.
     fn hosts_at(
         &self,
         method: &MethodPath,
@@ -176,13 +178,13 @@ impl Links {
     }
 }
 
-/// The best of those considered so far. Two by chance, not the least loaded of all: many nodes that
-/// see the same numbers would all run to the same agent.
+/// Best link of those considered so far. The better of two random links, not the least loaded of
+/// all: many nodes that see the same loads would all pick the same agent.
 struct Best<'a> {
-    /// Has just failed this call.
+    /// Link that has just failed this call.
     failed: Option<&'a SharedAgentLink>,
     chosen: Option<SharedAgentLink>,
-    /// Those with a free place that were considered, and did not fail.
+    /// Number of considered links with a free permit that did not fail.
     good: usize,
 }
 
@@ -191,14 +193,14 @@ impl<'a> Best<'a> {
         Self { failed, chosen: None, good: 0 }
     }
 
-    /// Less is better.
+    /// Lower is better.
     fn rank(&self, link: &SharedAgentLink) -> (bool, bool, usize) {
         let has_failed = self.failed.is_some_and(|failed| failed.link.peer() == link.link.peer());
         (has_failed, link.permits.is_full(), link.permits.in_flight())
     }
 
     fn consider(&mut self, link: SharedAgentLink) {
-        if self.is_good() {
+        if self.is_settled() {
             return;
         }
         let rank = self.rank(&link);
@@ -208,13 +210,13 @@ impl<'a> Best<'a> {
         }
     }
 
-    /// Whether two good ones were considered.
-    const fn is_good(&self) -> bool {
+    /// Whether two suitable links were considered.
+    const fn is_settled(&self) -> bool {
         self.good >= 2
     }
 
-    /// Whether one was considered that has not just failed.
-    fn has_other(&self) -> bool {
+    /// Whether a link was considered that has not just failed.
+    fn has_alternative(&self) -> bool {
         self.chosen.as_ref().is_some_and(|chosen| !self.rank(chosen).0)
     }
 
@@ -223,7 +225,7 @@ impl<'a> Best<'a> {
     }
 }
 
-/// Whether an agent may answer a call that names only its service, and whoever asks may call it
+/// Whether an agent may answer a call that names only its service, and the requester may call it
 /// there.
 pub(super) fn may_answer(
     shared: &NodeState,

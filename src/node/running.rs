@@ -1,4 +1,4 @@
-//! A running node, as the program that started it holds it.
+//! A running node, as its program holds it.
 
 use super::{
     handle::{AgentRef, Arrivals},
@@ -28,53 +28,53 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets work in hand
+/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets calls in flight
 /// finish.
 pub struct Node {
     pub(super) shared: Arc<NodeState>,
     pub(super) listener: Arc<LinkListener>,
-    /// Which one is in force.
+    /// Version of the current configuration.
     pub(super) config_version: Mutex<u64>,
 }
 
 impl Node {
-    /// The node's name, from its certificate.
+    /// Name of the node, from its certificate.
     pub fn name(&self) -> &Name {
         &self.shared.name
     }
 
-    /// Where it listens, with the real port.
+    /// Address that it listens on, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }
 
-    /// Every agent as it attaches, beginning with those that are attached now. An agent that comes
-    /// back comes again.
+    /// Stream of agents as they attach, beginning with those that are attached now. An agent that
+    /// reconnects is returned again.
     ///
-    /// A program that takes none for long loses the oldest of them.
+    /// A program that falls behind loses the oldest arrivals.
     pub fn arrivals(&self) -> Arrivals {
         Arrivals::new(&self.shared)
     }
 
-    /// The agent of this name, attached or not.
+    /// Reference to the agent of this name, attached or not.
     ///
     /// # Errors
-    /// The text is no name.
+    /// The text is not a name; [`AgentRef`] returns the error.
     pub fn agent(&self, name: impl AsRef<str>) -> AgentRef {
         AgentRef::new(&self.shared, name.as_ref().parse())
     }
 
-    /// Any agent that may answer for the method's service, the less loaded of two: a `[[host]]`
-    /// rule says which may.
+    /// Callee for any agent that may answer for the method's service: the less loaded of two.
+    /// `[[host]]` rules say which agents may.
     pub fn any(&self) -> Callee {
         callee(&self.shared, Target::Service)
     }
 
-    /// Calls every agent that may answer for the method's service, 16 at once, and gives an outcome
+    /// Calls every agent that may answer for the method's service, 16 at once, and returns a result
     /// for each, by name.
     ///
     /// # Errors
-    /// The method is no method's name. What became of a call stands with its agent.
+    /// The method's name is invalid. The failure of a single call is returned with its agent.
     pub async fn call_all<R: DeserializeOwned + Send + 'static>(
         &self,
         method: impl IntoMethod,
@@ -86,37 +86,35 @@ impl Node {
         Ok(call.call(hosts, |host| callee(&self.shared, Target::Agent(host.clone()))).await)
     }
 
-    /// What is known of the agents that are attached or were, by name.
+    /// Information about agents that are attached or remembered, by name.
     pub fn agents(&self) -> Vec<AgentInfo> {
         snapshot::agents(&self.shared, |_| true)
     }
 
-    /// What a caller may see of agents and services, by the policy of now: what `dialback agents`
-    /// and `dialback services` show it, and the pages of the HTTP door. For the node itself,
+    /// Agents and services that a caller may see by the current policy, as shown by `dialback
+    /// agents`, `dialback services` and the pages of the HTTP gateway. For the node itself,
     /// `node/NAME`, that is everything.
     ///
-    /// Costs, for each agent, a look at the rules that speak of the caller, and for each of its
-    /// methods one at those of them that speak of the agent. It holds no lock meanwhile: the
-    /// registry is copied first.
+    /// Costs one evaluation of the caller's rules per agent, and one of the rules about the agent
+    /// per method. No lock is held meanwhile: the registry is copied first.
     pub fn directory_for(&self, requester: &PeerName) -> Directory {
         snapshot::directory_for(&self.shared, requester)
     }
 
-    /// What happens to links from now on: who attached, who was lost and why, who drains, who took
-    /// over.
+    /// Subscribes to events of links from now on: attached, lost, draining, taken over.
     pub fn events(&self) -> Events<NodeEvent> {
         self.shared.observer.events(&self.shared.links)
     }
 
-    /// Puts another generation in force while the node runs: certificate, trust, policy, bounds.
-    /// Nothing changes if it does not fit.
+    /// Applies a configuration update while the node runs: certificate, trust, policy, limits.
+    /// Nothing changes if any part is invalid.
     ///
-    /// Every link is judged by the new credentials before this returns, and closed if a handshake
-    /// would now refuse it: with REVOKED, EXPIRED or TRUST_CHANGED. All others, and their calls, go
-    /// on untouched. Costs a verified chain a link.
+    /// Every link is verified against the new credentials before this returns, and closed if a
+    /// handshake would now refuse it: with REVOKED, EXPIRED or TRUST_CHANGED. Other links and their
+    /// calls are not affected. Costs one chain verification per link.
     ///
     /// # Errors
-    /// Credentials of another party, or none that make a TLS configuration.
+    /// Credentials of another peer, or credentials that make no TLS configuration.
     pub async fn apply(&self, next: ConfigUpdate<NodePolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
         let (version, changed) = self.apply_update(next)?;
@@ -125,7 +123,7 @@ impl Node {
         Ok(Applied { generation: version, closed })
     }
 
-    /// All of it at one moment, as far as anybody can see who reads it.
+    /// Replaces all parts in one step for concurrent readers.
     fn apply_update(&self, next: ConfigUpdate<NodePolicy>) -> Result<(u64, Changed), StartError> {
         let mut version = self.config_version.lock().unwrap_or_else(PoisonError::into_inner);
         let ConfigUpdate { credentials, policy, limits } = next;
@@ -143,7 +141,7 @@ impl Node {
         if let Some(policy) = policy {
             changed.rules = policy != *self.shared.policy.get();
             self.shared.policy.set(policy);
-            // Who waits for a service may be answered by other agents now.
+            // Other agents may now answer calls that wait for a service.
             self.shared.waiters.wake_all();
         }
         if let Some(limits) = limits {
@@ -154,21 +152,21 @@ impl Node {
         Ok((*version, changed))
     }
 
-    /// The certificate, key and trust that are in force.
+    /// Current certificate, key and trusted CAs.
     pub fn credentials(&self) -> Credentials {
         self.listener.trust().credentials()
     }
 
-    /// Leaves in good order. Tells every agent and caller first, so that they go elsewhere, and
-    /// takes nothing new; lets calls in flight finish within the drain time; then closes every link
-    /// and waits until the peers know, 3 s at most.
+    /// Shuts down gracefully. Tells every agent and caller first, so that they use other nodes, and
+    /// takes no new calls; lets calls in flight finish within the drain time; then closes every
+    /// link and waits until the peers are notified, at most 3 s.
     pub async fn shutdown(self) {
         self.close_gracefully().await;
     }
 
     /// As [`Node::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
-    /// calls in flight end with unknown outcome, and this returns when the peers were told, after
-    /// 100 ms at most.
+    /// calls in flight end with unknown outcome, and this returns when the peers are notified,
+    /// after 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}
@@ -180,7 +178,7 @@ impl Node {
         let Self { shared, listener, .. } = self;
         shared.calls.begin_drain();
         listener.close(CloseCode::Drained, STOPS);
-        // The tasks go on meanwhile: the gateway's clients have an answer too.
+        // The tasks continue meanwhile, so that the gateway's clients get an answer too.
         listener.wait_idle(limits::ABORT_WAIT_MAX).await;
     }
 
@@ -195,7 +193,8 @@ impl Node {
         let have_finished = shared.calls.wait(left_until(finish_by)).await;
         let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
         if have_finished {
-            // Whoever still has to receive a reply closes the link, so that none is cut short.
+            // The side that still has to receive a reply closes the link, so that no reply is cut
+            // short.
             shared.goodbye.notify();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {

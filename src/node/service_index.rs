@@ -1,5 +1,5 @@
-//! Which agents have registered which methods: where calls that name only a service may go. A plain
-//! index; whether an agent *may* answer is the policy's to say.
+//! Index of the agents that have registered each method, for calls that name only a service. The
+//! policy decides which of them *may* answer.
 
 use crate::{
     name::{MethodPath, Name},
@@ -10,95 +10,98 @@ use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 /// Methods by agent, and agents by method.
 #[derive(Debug, Default)]
 pub(super) struct ServiceIndex {
-    named: HashMap<Box<str>, Hosted>,
-    /// Services that are hosted as a whole.
-    whole: HashMap<Box<str>, Hosted>,
-    /// With each line the place of the agent in its list, so that leaving looks at no other agent.
+    named: HashMap<Box<str>, HostList>,
+    /// Hosts of all methods of a service.
+    catch_all: HashMap<Box<str>, HostList>,
+    /// For each path the position of the agent in its list, so that removal examines no other
+    /// agent.
     by_agent: HashMap<Name, HashMap<HostedPath, usize>>,
-    /// Counts the lines that were added.
+    /// Number of paths added so far.
     added: u64,
 }
 
-/// What an agent hosts, as it is looked up.
+/// A hosted path, as it is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum HostedPath {
-    /// A method of this path.
+    /// One method.
     Named(Box<str>),
-    /// Whatever methods this service has.
-    Whole(Box<str>),
+    /// All methods of a service.
+    CatchAll(Box<str>),
 }
 
-/// The agents of one line.
+/// Agents that host one path.
 #[derive(Debug, Default)]
-struct Hosted {
+struct HostList {
     /// In no order, with the number of the addition: one is picked at random.
     agents: Vec<(Name, u64)>,
-    /// In the order of addition: those added after some moment are found without a look at the
-    /// others.
+    /// In the order of addition: later ones are found without a search.
     by_addition: BTreeMap<u64, Name>,
 }
 
 impl ServiceIndex {
-    /// Notes what an agent hosts from now on, in place of what it hosted before.
+    /// Replaces the paths that an agent hosts.
     pub(super) fn set(&mut self, agent: &Name, paths: Vec<HostedPath>) {
         self.remove(agent);
-        let mut places = HashMap::with_capacity(paths.len());
+        let mut positions = HashMap::with_capacity(paths.len());
         for path in paths {
             // A peer may list a method twice.
-            if let Entry::Vacant(place) = places.entry(path) {
+            if let Entry::Vacant(position) = positions.entry(path) {
                 self.added += 1;
-                let hosted = match place.key().clone() {
+                let hosts = match position.key().clone() {
                     HostedPath::Named(path) => self.named.entry(path).or_default(),
-                    HostedPath::Whole(service) => self.whole.entry(service).or_default(),
+                    HostedPath::CatchAll(service) => self.catch_all.entry(service).or_default(),
                 };
-                place.insert(hosted.agents.len());
-                hosted.agents.push((agent.clone(), self.added));
-                hosted.by_addition.insert(self.added, agent.clone());
+                position.insert(hosts.agents.len());
+                hosts.agents.push((agent.clone(), self.added));
+                hosts.by_addition.insert(self.added, agent.clone());
             }
         }
-        if !places.is_empty() {
-            self.by_agent.insert(agent.clone(), places);
+        if !positions.is_empty() {
+            self.by_agent.insert(agent.clone(), positions);
         }
     }
 
-    /// Forgets what an agent hosted.
+    /// Removes the paths that an agent hosts.
     pub(super) fn remove(&mut self, agent: &Name) {
-        for (path, place) in self.by_agent.remove(agent).unwrap_or_default() {
+        for (path, position) in self.by_agent.remove(agent).unwrap_or_default() {
             let (lists, key) = match &path {
                 HostedPath::Named(path) => (&mut self.named, path),
-                HostedPath::Whole(service) => (&mut self.whole, service),
+                HostedPath::CatchAll(service) => (&mut self.catch_all, service),
             };
-            let Some(hosted) = lists.get_mut(key) else { continue };
-            let (_, number) = hosted.agents.swap_remove(place);
-            hosted.by_addition.remove(&number);
-            // The last one has moved into the place.
+            let Some(hosts) = lists.get_mut(key) else { continue };
+            let (_, number) = hosts.agents.swap_remove(position);
+            hosts.by_addition.remove(&number);
+            // The last agent has moved to this position.
             let moved =
-                hosted.agents.get(place).and_then(|(moved, _)| self.by_agent.get_mut(moved));
-            if let Some(its_place) = moved.and_then(|paths| paths.get_mut(&path)) {
-                *its_place = place;
+                hosts.agents.get(position).and_then(|(moved, _)| self.by_agent.get_mut(moved));
+            if let Some(moved_from) = moved.and_then(|paths| paths.get_mut(&path)) {
+                *moved_from = position;
             }
-            if hosted.agents.is_empty() {
+            if hosts.agents.is_empty() {
                 lists.remove(key);
             }
         }
     }
 
-    /// Whether an agent has registered a method, by its name or with its whole service.
+    /// Whether an agent has registered a method, by its name or with all methods of its service.
     pub(super) fn has(&self, agent: &Name, method: &MethodPath) -> bool {
         self.by_agent.get(agent).is_some_and(|paths| {
             paths.contains_key(&HostedPath::Named(method.as_str().into()))
-                || paths.contains_key(&HostedPath::Whole(method.service().into()))
+                || paths.contains_key(&HostedPath::CatchAll(method.service().into()))
         })
     }
 
-    /// Who has registered a method, by its name or with its whole service.
+    /// Agents that have registered a method, by its name or with all methods of its service.
     pub(super) fn of(&self, method: &MethodPath) -> Hosts<'_> {
-        Hosts { named: self.named.get(method.as_str()), whole: self.whole.get(method.service()) }
+        Hosts {
+            named: self.named.get(method.as_str()),
+            catch_all: self.catch_all.get(method.service()),
+        }
     }
 }
 
-/// The lines of some services, without forwards, which are of one agent. A service that is hosted
-/// as a whole needs no other line.
+/// Paths of services without forwards, which belong to one agent. A service that is hosted with all
+/// its methods needs no other path.
 pub(super) fn paths(services: &[ServiceInfo]) -> Vec<HostedPath> {
     services.iter().flat_map(paths_of).collect()
 }
@@ -106,64 +109,66 @@ pub(super) fn paths(services: &[ServiceInfo]) -> Vec<HostedPath> {
 fn paths_of(service: &ServiceInfo) -> Vec<HostedPath> {
     let mut methods = service.methods.iter().filter(|method| !method.kind.is_forward());
     if methods.clone().any(MethodInfo::is_any) {
-        return vec![HostedPath::Whole(service.name.as_str().into())];
+        return vec![HostedPath::CatchAll(service.name.as_str().into())];
     }
     methods.by_ref().map(|method| HostedPath::Named(method.path(&service.name).into())).collect()
 }
 
-/// How much of a method's hosts was looked at: the numbers of the last additions seen.
+/// Position in the hosts of a method: the numbers of the last additions that were returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct Cursor {
     named: u64,
-    whole: u64,
+    catch_all: u64,
 }
 
-/// The agents that have registered a method.
+/// Agents that have registered a method.
 #[derive(Clone, Copy)]
 pub(super) struct Hosts<'a> {
-    named: Option<&'a Hosted>,
-    whole: Option<&'a Hosted>,
+    named: Option<&'a HostList>,
+    catch_all: Option<&'a HostList>,
 }
 
 impl<'a> Hosts<'a> {
-    /// How many there are.
+    /// Number of agents.
     pub(super) fn len(self) -> usize {
-        self.lists().map(|hosted| hosted.agents.len()).sum()
+        self.lists().map(|hosts| hosts.agents.len()).sum()
     }
 
-    fn lists(self) -> impl Iterator<Item = &'a Hosted> {
-        self.named.into_iter().chain(self.whole)
+    fn lists(self) -> impl Iterator<Item = &'a HostList> {
+        self.named.into_iter().chain(self.catch_all)
     }
 
-    /// The one in this place, if there are so many. Places change when agents come and go.
-    pub(super) fn at(self, mut place: usize) -> Option<&'a Name> {
-        for Hosted { agents, .. } in self.lists() {
-            match agents.get(place) {
+    /// Agent at this position. Positions change when agents come and go.
+    pub(super) fn at(self, mut position: usize) -> Option<&'a Name> {
+        for HostList { agents, .. } in self.lists() {
+            match agents.get(position) {
                 Some((name, _)) => return Some(name),
-                None => place -= agents.len(),
+                None => position -= agents.len(),
             }
         }
         None
     }
 
-    /// The next few, in the order in which they registered it, after those seen. No agent that
-    /// stays is left out or comes twice.
-    pub(super) fn next(self, seen: &mut Seen, most: usize) -> Vec<Name> {
+    /// Returns the next few agents after the cursor, in the order of registration. An agent that
+    /// stays is neither missed nor returned twice.
+    pub(super) fn next(self, cursor: &mut Cursor, most: usize) -> Vec<Name> {
         let mut names = Vec::new();
-        for (hosted, seen) in [(self.named, &mut seen.named), (self.whole, &mut seen.whole)] {
-            let Some(hosted) = hosted else { continue };
-            for (number, name) in hosted.by_addition.range(*seen + 1..).take(most - names.len()) {
-                *seen = *number;
+        for (hosts, cursor) in
+            [(self.named, &mut cursor.named), (self.catch_all, &mut cursor.catch_all)]
+        {
+            let Some(hosts) = hosts else { continue };
+            for (number, name) in hosts.by_addition.range(*cursor + 1..).take(most - names.len()) {
+                *cursor = *number;
                 names.push(name.clone());
             }
         }
         names
     }
 
-    /// All of them, those that registered it by name first.
+    /// All agents, those that registered the method by name first.
     #[cfg(test)]
     pub(super) fn all(self) -> Vec<Name> {
-        self.next(&mut Seen::default(), usize::MAX)
+        self.next(&mut Cursor::default(), usize::MAX)
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn forwards_are_of_one_agent_and_no_call_that_names_only_a_service_goes_there() {
+    fn forwards_are_not_in_the_index() {
         let agent: Name = "a".parse().expect("a name");
         let mut services = service(&["X"]);
         services.push(ServiceInfo::new("tcp", vec![MethodInfo::new("db", CallKind::Tcp)]));
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_replaces_the_one_before_and_leaving_leaves_nothing() {
+    fn a_registration_replaces_the_previous_one_and_removal_leaves_nothing() {
         let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
         let mut index = ServiceIndex::default();
         index.set(&a, paths(&service(&["X", "Y", "Y"])));
@@ -203,7 +208,7 @@ mod tests {
         assert!(index.named.is_empty() && index.by_agent.is_empty());
     }
 
-    /// Who has registered a method, in one text.
+    /// Agents that have registered a method, joined with spaces.
     fn of(index: &ServiceIndex, method: &str) -> String {
         let method = method.parse().expect("a method");
         let hosts: Vec<_> = index.of(&method).all().iter().map(ToString::to_string).collect();
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hosts_a_service_as_a_whole_hosts_each_of_its_methods_once_and_no_other_service() {
+    fn a_catch_all_service_hosts_each_of_its_methods_once() {
         let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
         let mut index = ServiceIndex::default();
         index.set(&a, paths(&service(&["*", "X", "*"])));
@@ -223,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_place_is_of_one_agent_and_there_are_as_many_as_agents() {
+    fn each_position_has_one_agent() {
         let [a, b]: [Name; 2] = ["a", "b"].map(|name| name.parse().expect("a name"));
         let mut index = ServiceIndex::default();
         index.set(&a, paths(&service(&["X"])));
@@ -239,20 +244,20 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_listed_some_at_a_time_and_none_that_stays_is_left_out_when_others_leave() {
+    fn a_cursor_misses_no_agent_while_others_leave() {
         let names: Vec<Name> = (0..20).map(|n| format!("a{n}").parse().expect("a name")).collect();
         let mut index = ServiceIndex::default();
         for (n, name) in names.iter().enumerate() {
             index.set(name, paths(&service(&[if n % 2 == 0 { "X" } else { "*" }])));
         }
         let method = "S/X".parse().expect("a method");
-        let (mut seen, mut listed) = (Seen::default(), Vec::new());
+        let (mut cursor, mut listed) = (Cursor::default(), Vec::new());
         loop {
-            let some = index.of(&method).next(&mut seen, 3);
+            let some = index.of(&method).next(&mut cursor, 3);
             assert!(some.len() <= 3);
             let Some(first) = some.first().cloned() else { break };
             listed.extend(some);
-            // A list in no order would move its last one to this place, which was read already.
+            // An unordered list would move its last agent to this position, which was already read.
             index.remove(&first);
         }
         listed.sort();
@@ -260,12 +265,12 @@ mod tests {
         all.sort();
         assert_eq!(listed, all);
         index.set(&names[3], paths(&service(&["X"])));
-        assert_eq!(index.of(&method).next(&mut seen, 3), [names[3].clone()], "who comes later");
-        assert_eq!(index.of(&method).next(&mut seen, 3), []);
+        assert_eq!(index.of(&method).next(&mut cursor, 3), [names[3].clone()], "who comes later");
+        assert_eq!(index.of(&method).next(&mut cursor, 3), []);
     }
 
     #[test]
-    fn places_stay_true_when_agents_leave_and_come_back() {
+    fn positions_stay_consistent_when_agents_leave_and_return() {
         let names: Vec<Name> = (0..20).map(|n| format!("a{n}").parse().expect("a name")).collect();
         let mut index = ServiceIndex::default();
         let methods = [["X", "Y"], ["Y", "Z"], ["X", "Z"]];
@@ -277,12 +282,12 @@ mod tests {
                 let methods = &methods[turn % 2 + usize::from(turn % 5 == 0)];
                 index.set(name, paths(&service(methods)));
             }
-            for (agent, places) in &index.by_agent {
-                for (path, at) in places {
+            for (agent, positions) in &index.by_agent {
+                for (path, at) in positions {
                     let HostedPath::Named(path) = path else { panic!("{path:?}") };
-                    let hosted = &index.named[path];
-                    let (name, number) = &hosted.agents[*at];
-                    assert_eq!((name, hosted.by_addition.get(number)), (agent, Some(agent)));
+                    let hosts = &index.named[path];
+                    let (name, number) = &hosts.agents[*at];
+                    assert_eq!((name, hosts.by_addition.get(number)), (agent, Some(agent)));
                 }
             }
             let lists = index.named.values();

@@ -1,11 +1,11 @@
-//! A read-only picture of who is attached, and the directory service that shows it to those who may
-//! see it.
+//! Snapshots of attached agents and their services, and the directory service that shows them to
+//! peers.
 
 use super::{
     listing::{self, Viewer},
-    registry::Line,
+    registry::AgentSummary,
     routes::may_answer,
-    service_index::Seen,
+    service_index::Cursor,
     state::NodeState,
 };
 use crate::{
@@ -26,10 +26,10 @@ use std::{
 
 /// All agents that pass the filter, by name.
 pub(super) fn agents(shared: &NodeState, may_see: impl Fn(&Name) -> bool) -> Vec<AgentInfo> {
-    // Copied first, so that calls do not wait for the rendering: each line asks the policy, and its
-    // link for address and pace.
+    // Copied first, so that calls do not wait: each entry evaluates the policy and queries its
+    // link.
     let lines = shared.copied(|line| {
-        let Line { name, newest, is_draining, is_used_twice, since, .. } = line;
+        let AgentSummary { name, newest, is_draining, is_used_twice, since, .. } = line;
         Some((name.clone(), newest.cloned(), [is_draining, is_used_twice], since))
     });
     lines
@@ -61,7 +61,7 @@ fn viewer<'a>(shared: &NodeState, policy: &'a NodePolicy, requester: &PeerName) 
     if *requester == shared.peer { Viewer::own(policy) } else { Viewer::new(policy, requester) }
 }
 
-/// What one caller may see of everything.
+/// Agents and services that one caller may see.
 pub(super) fn directory_for(shared: &NodeState, requester: &PeerName) -> Directory {
     let policy = shared.policy.get();
     let viewer = viewer(shared, &policy, requester);
@@ -72,9 +72,9 @@ pub(super) fn directory_for(shared: &NodeState, requester: &PeerName) -> Directo
     }
 }
 
-/// The services of all agents that take calls, as the requester may call them.
+/// Services of all agents that take calls, as the requester may call them.
 fn all_services(shared: &NodeState, requester: &PeerName) -> Vec<ListedService> {
-    // Copied first, so that calls do not wait for the rules to be looked at.
+    // Copied first, so that calls do not wait while the policy is evaluated.
     let links = shared.copied(|line| {
         let newest = line.newest.filter(|_| !line.is_draining)?;
         Some((line.name.clone(), newest.clone()))
@@ -84,7 +84,7 @@ fn all_services(shared: &NodeState, requester: &PeerName) -> Vec<ListedService> 
     listing::list(&viewer(shared, &policy, requester), hosted)
 }
 
-/// The services of one agent as the requester may call them, if it may see the agent.
+/// Services of one agent as the requester may call them, if it may see the agent.
 fn services(
     shared: &NodeState,
     requester: &PeerName,
@@ -104,13 +104,13 @@ fn services(
     Ok(on_agent.services(&link.services))
 }
 
-/// The agents that are attached, may answer for the method's service, and may be called there by
-/// whoever asks; by name.
+/// Attached agents that may answer for the method's service and that the requester may call, by
+/// name.
 pub(super) fn hosts(shared: &NodeState, requester: &PeerName, method: &MethodPath) -> Vec<Name> {
     let policy = shared.policy.get();
-    let (mut seen, mut hosts) = (Seen::default(), Vec::new());
+    let (mut seen, mut hosts) = (Cursor::default(), Vec::new());
     loop {
-        // The registry's lock is held for some at a time.
+        // The registry's lock is held for one batch at a time.
         let some =
             shared.registry().service_index.of(method).next(&mut seen, AGENTS_COPIED_AT_ONCE);
         if some.is_empty() {
@@ -121,12 +121,12 @@ pub(super) fn hosts(shared: &NodeState, requester: &PeerName, method: &MethodPat
         );
     }
     hosts.sort();
-    // One that has registered again meanwhile came twice.
+    // An agent that has registered again meanwhile occurs twice.
     hosts.dedup();
     hosts
 }
 
-/// The directory as a service. It holds the node weakly: the node holds it.
+/// The directory service. It holds a weak reference to the node, which owns it.
 pub(super) fn directory(shared: &Arc<NodeState>) -> Service {
     let (for_agents, for_services) = (Arc::downgrade(shared), Arc::downgrade(shared));
     let (for_hosts, for_all) = (Arc::downgrade(shared), Arc::downgrade(shared));

@@ -3,7 +3,7 @@
 use super::{
     candidates::Candidates,
     quotas::Quotas,
-    registry::{Line, Now, Registry},
+    registry::{AgentSummary, Registry, Times},
     waiters::Waiters,
 };
 use crate::{
@@ -24,17 +24,17 @@ use crate::{
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::broadcast;
 
-/// Why a node leaves.
+/// Reason of a node's close.
 pub(super) const STOPS: &str = "the node stops";
 
-/// One registered link of an agent, as calls need it.
+/// One registered link of an agent, as calls use it.
 #[derive(Clone)]
 pub(crate) struct AgentLink {
     pub(super) link: Link,
     pub(super) permits: Permits,
     pub(super) services: Vec<ServiceInfo>,
     pub(super) software: String,
-    /// Those of when it was made.
+    /// Limits at the time when the link was made.
     pub(super) limits: Arc<Limits>,
 }
 
@@ -48,38 +48,38 @@ pub(crate) struct NodeState {
     pub(super) peer: PeerName,
     pub(super) limits: SharedValue<Limits>,
     pub(super) policy: SharedValue<NodePolicy>,
-    /// What callers have held for them.
+    /// Memory for messages, per caller.
     pub(super) memory: MessageMemory,
-    /// What callers have used up of rules that count calls. Beside the policy: it goes on when the
-    /// policy is read anew.
+    /// Usage of callers under rules that count calls. Separate from the policy, so that it survives
+    /// a reload.
     pub(super) quotas: Quotas,
     pub(super) observer: Observer<NodeEvent>,
     pub(super) services: Services,
     pub(super) directory: OnceLock<Services>,
     pub(super) registry: Mutex<Registry<SharedAgentLink>>,
-    /// Which hosts callers may call, where those are few.
+    /// Cached hosts that callers may call, where those are few.
     pub(super) candidates: Candidates,
-    /// Those who wait for an agent.
+    /// Calls that wait for an agent or a service.
     pub(super) waiters: Waiters,
-    /// Each with its number.
+    /// Arrivals with their numbers.
     pub(super) arrivals: broadcast::Sender<(u64, Name)>,
-    /// On this word every link says that it takes no more calls.
+    /// Notified when every link must send DRAIN: no more calls are taken.
     pub(super) drain: Signal,
-    /// On this one that nothing is left to do: the other side is to close it.
+    /// Notified when every link must send GOODBYE: no call is left, and the peer closes the link.
     pub(super) goodbye: Signal,
-    /// And on this one that the time is over: it is closed, and its calls break off.
+    /// Notified when the drain time is over: links are closed, and their calls are aborted.
     pub(super) cut: Signal,
     pub(super) call_ids: Arc<CallIds>,
-    /// How many more calls may be tried again.
+    /// Budget of retries.
     pub(super) retries: Arc<RetryBudget>,
-    /// One task a link, until the link ends.
+    /// One task per link, until the link ends.
     pub(super) links: Tasks,
-    /// One task a call that came over a link.
+    /// One task per call that arrived over a link.
     pub(super) calls: Tasks,
 }
 
 impl NodeState {
-    /// A node with no link yet.
+    /// State of a node without links.
     pub(super) fn new(peer: PeerName, net: SharedNet, parts: NodeParts) -> Self {
         let NodeParts { policy, limits, services, audit } = parts;
         Self {
@@ -107,23 +107,23 @@ impl NodeState {
         }
     }
 
-    /// The registry, for a moment. Its map is whole after every call, so a panic elsewhere does not
-    /// spoil it.
+    /// Locks the registry. It is consistent after every call, so that a panic elsewhere does not
+    /// affect it.
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies something of every agent that is attached or was, by name. Some at a time, so that no
-    /// call waits for the whole of it; who comes or goes meanwhile may be in it or not.
+    /// Copies data of every agent that is attached or remembered, by name, in batches, so that
+    /// calls do not wait. Agents that come or go meanwhile may be missing.
     pub(super) fn copied<T>(
         &self,
-        copy: impl Fn(Line<'_, SharedAgentLink>) -> Option<T>,
+        copy: impl Fn(AgentSummary<'_, SharedAgentLink>) -> Option<T>,
     ) -> Vec<T> {
         let (mut copied, mut after) = (Vec::new(), None);
         loop {
             let registry = self.registry();
             let (mut count, mut last) = (0, None);
-            let lines = registry.lines_after(after.as_ref(), Now::read());
+            let lines = registry.summaries_after(after.as_ref(), Times::read());
             for line in lines.take(limits::AGENTS_COPIED_AT_ONCE) {
                 count += 1;
                 last = Some(line.name);
@@ -142,7 +142,7 @@ impl NodeState {
         self.observer.report(Event::LinkUp { peer, address });
     }
 
-    /// Ends a link, also towards the peer if this side found the fault, and reports why.
+    /// Ends a link and reports the reason. Closes it towards the peer if this side found the fault.
     pub(super) fn link_down(&self, link: &Link, fault: LinkFault) -> LinkFault {
         let reason = link.end(fault);
         let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
@@ -152,13 +152,13 @@ impl NodeState {
 
     /// Close sequence of one of this node's links.
     pub(super) fn close_sequence(&self, link: &Link) -> CloseSequence {
-        let words = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
-        CloseSequence::new(link.clone(), words, CloseCode::Drained, STOPS)
+        let signals = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
+        CloseSequence::new(link.clone(), signals, CloseCode::Drained, STOPS)
             .within(self.limits.get().drain_max)
     }
 }
 
-/// What a program says of a node that it starts.
+/// Configuration of a node that is started.
 pub(super) struct NodeParts {
     pub(super) policy: NodePolicy,
     pub(super) limits: Limits,

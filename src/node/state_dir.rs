@@ -1,4 +1,4 @@
-//! The node's state directory: what has to outlast a restart. In it one file, the keys of stateless
+//! The node's state directory, which survives a restart. Its one file holds the keys of stateless
 //! resets.
 
 use crate::{durable, link::ResetKeys, start_error::StateError, tls::MacKey, tls::random_bytes};
@@ -9,16 +9,16 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// The file's name in the directory.
+/// Name of the file.
 const FILE_NAME: &str = "reset.keys";
 
-/// How the file begins: what it is, and in which form.
+/// Start of the file: its type and format.
 const MAGIC: &[u8; 8] = b"DBRESET1";
 
 /// Magic, keys, and the tag over both by the reset key.
 const FILE_BYTES: usize = MAGIC.len() + ResetKeys::BYTES + MacKey::TAG_BYTES;
 
-/// The keys that are kept in the directory. Makes it and them at the first start.
+/// The the keys from the directory. Creates directory and keys at the first start.
 pub(super) fn reset_keys(dir: &Path) -> Result<ResetKeys, StateError> {
     let path = dir.join(FILE_NAME);
     match File::open(&path) {
@@ -38,10 +38,10 @@ fn unusable(path: &Path, what: &'static str, source: io::Error) -> StateError {
     StateError::Unusable { path: path.into(), what, source }
 }
 
-/// Takes the keys out of the file, once its permissions and its tag were found fit.
+/// Reads the keys from the file, after a check of its permissions and its tag.
 fn read(file: File, path: &Path) -> Result<ResetKeys, StateError> {
     expect_private(&file, path)?;
-    // One byte more than fits, so that a longer file is noticed.
+    // One byte more than expected, so that a longer file is detected.
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES + 1));
     file.take(FILE_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
@@ -69,7 +69,7 @@ fn seal(keys: &ResetKeys, path: &Path) -> Result<Zeroizing<Vec<u8>>, StateError>
     Ok(bytes)
 }
 
-/// Its owner's alone, unless it is there already.
+/// Creates the directory with mode 0700 if it is missing.
 fn make_dir(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -78,13 +78,13 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// Writes the file whole beside its place, then moves it there.
+/// Writes a temporary file and renames it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mark = u64::from_be_bytes(random_bytes());
     let beside = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
     let written = write_new(&beside, bytes).and_then(|()| durable::rename(&beside, path));
     if written.is_err() {
-        // The first fault is the one to tell.
+        // The first error is returned.
         drop(fs::remove_file(&beside));
     }
     written
@@ -100,9 +100,8 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// As for the keys of certificates: nobody but the owner may write, and no others may read. What
-/// only the group may write is mended where we can: that is what a volume looks like to which its
-/// manager has given a group.
+/// As for keys of certificates: only the owner may write, and others may not read. Access for the
+/// group only is removed if possible, because volumes often have it by their manager's `fsGroup`.
 #[cfg(unix)]
 fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
     use std::os::unix::fs::PermissionsExt;
@@ -113,7 +112,7 @@ fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
     }
     let is_of_the_group_alone = mode & 0o006 == 0;
     if is_of_the_group_alone && file.set_permissions(fs::Permissions::from_mode(0o600)).is_ok() {
-        tracing::warn!("{} could be written by its group; it is 0600 again", path.display());
+        tracing::warn!("{} was writable by its group; changed its mode to 0600", path.display());
         return Ok(());
     }
     Err(StateError::Exposed { path: path.into(), mode: mode & 0o777 })
@@ -129,19 +128,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_made_once_and_found_again() {
+    fn keys_are_generated_once_and_read_back() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("var/state");
         let [first, again] =
             [(); 2].map(|()| *reset_keys(&state).unwrap_or_else(|why| panic!("{why}")).as_bytes());
         let other = *reset_keys(&dir.path().join("other")).map_err(drop).expect("made").as_bytes();
         assert!(first == again && first != other);
-        // Nothing is left beside it.
+        // No temporary file is left.
         assert_eq!(fs::read_dir(&state).expect("listed").count(), 1);
     }
 
     #[test]
-    fn a_damaged_file_is_refused_with_the_remedy_and_kept() {
+    fn a_damaged_file_is_refused_with_the_remedy_and_not_overwritten() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(FILE_NAME);
         assert!(reset_keys(dir.path()).is_ok());
@@ -164,7 +163,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_file_is_its_owners_alone_and_refused_where_others_get_at_it() {
+    fn the_file_is_private_and_refused_if_others_have_access() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(FILE_NAME);
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_a_file_is_named_in_the_error() {
+    fn a_file_in_place_of_the_directory_is_named_in_the_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state");
         fs::write(&path, "").expect("written");

@@ -1,5 +1,4 @@
-//! Those who wait for an agent or for a service to come: woken by what concerns them, and by
-//! nothing else.
+//! Waiters for an agent or a service, woken only by changes that concern them.
 
 use crate::{name::Name, wire::ServiceInfo};
 use std::{
@@ -8,10 +7,10 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// What is waited for.
+/// Awaited change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Awaited {
-    /// A link of this agent comes, drains or goes.
+    /// A link of this agent is registered, drains or ends.
     Agent(Name),
     /// An agent registers this service.
     Service(Box<str>),
@@ -19,18 +18,18 @@ pub(super) enum Awaited {
 
 type Waited = HashMap<Awaited, watch::Sender<()>>;
 
-/// All who wait. As many entries as waiting calls at most.
+/// All waiters. At most as many entries as waiting calls.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<Waited>);
 
 impl Waiters {
-    /// Begins to wait: what happens from now on wakes it.
+    /// Starts to wait for changes from now on.
     pub(super) fn wait_for(&self, awaited: Awaited) -> Waiter<'_> {
         let changes = Some(self.all().entry(awaited.clone()).or_default().subscribe());
         Waiter { waiters: self, awaited, changes }
     }
 
-    /// Something has changed with an agent, which now hosts these services.
+    /// Wakes the waiters of an agent and of the services that it now hosts.
     pub(super) fn wake(&self, agent: &Name, services: &[ServiceInfo]) {
         let all = self.all();
         if all.is_empty() {
@@ -44,7 +43,7 @@ impl Waiters {
         }
     }
 
-    /// Something has changed for all: the rules, or the node is stopping.
+    /// Wakes all waiters: the policy has changed, or the node is stopping.
     pub(super) fn wake_all(&self) {
         self.all().values().for_each(|changes| changes.send_replace(()));
     }
@@ -54,19 +53,19 @@ impl Waiters {
     }
 }
 
-/// One who waits.
+/// A waiter.
 pub(super) struct Waiter<'a> {
     waiters: &'a Waiters,
     awaited: Awaited,
-    /// Taken when it is dropped.
+    /// Taken on drop.
     changes: Option<watch::Receiver<()>>,
 }
 
 impl Waiter<'_> {
-    /// Ends with the next change since it began to wait, or since the last one.
+    /// Waits for the next change since the start or the last change.
     pub(super) async fn changed(&mut self) {
         if let Some(changes) = &mut self.changes {
-            // The sender stays for as long as somebody waits.
+            // The sender lives as long as there is a waiter.
             drop(changes.changed().await);
         }
     }
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_wakes_those_who_wait_for_that_agent_or_its_services_and_nobody_else() {
+    async fn a_change_wakes_only_waiters_of_that_agent_or_its_services() {
         let waiters = Waiters::default();
         let name = |text: &str| text.parse::<Name>().expect("a name");
         let service = |text: &str| Awaited::Service(text.into());
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_who_wait_for_one_agent_are_both_woken_and_the_first_to_go_leaves_the_other() {
+    async fn a_dropped_waiter_does_not_affect_another_of_the_same_agent() {
         let (waiters, name) = (Waiters::default(), "a".parse::<Name>().expect("a name"));
         let [first, mut second] = [(); 2].map(|()| waiters.wait_for(Awaited::Agent(name.clone())));
         drop(first);

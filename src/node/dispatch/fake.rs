@@ -1,4 +1,4 @@
-//! Routes that answer as a test tells them, on tokio's paused clock.
+//! Routes with scripted answers, on tokio's paused clock.
 
 use super::*;
 use crate::call::Messages;
@@ -17,21 +17,21 @@ pub(in crate::node) struct Attempt {
     pub(in crate::node) number: u32,
 }
 
-/// Routes of these names, the preferred one first.
+/// Scripted routes by name, the preferred one first.
 #[derive(Default)]
 pub(in crate::node) struct FakeState {
     pub(in crate::node) routes: Vec<&'static str>,
     pub(in crate::node) is_stopping: bool,
-    /// Those with a full queue.
+    /// Routes with a full queue.
     pub(in crate::node) full: Vec<&'static str>,
-    /// What the next attempts end with; after them all succeed.
+    /// Results of the next attempts; after them all succeed.
     pub(in crate::node) ends: VecDeque<Status>,
-    /// A stream for the next success.
+    /// Stream for the next success.
     pub(in crate::node) stream: Option<Messages>,
-    /// How long each attempt takes.
+    /// Duration of each attempt.
     pub(in crate::node) takes: Duration,
     pub(in crate::node) attempts: Vec<Attempt>,
-    /// Attempts that have ended.
+    /// Number of ended attempts.
     pub(in crate::node) ended: usize,
 }
 

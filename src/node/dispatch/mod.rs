@@ -1,4 +1,4 @@
-//! One call through the node: a route for it, and another attempt where that is safe.
+//! Dispatch of one call: picks a route, and retries where that is safe.
 
 use super::authorise::Granted;
 use crate::{
@@ -10,36 +10,36 @@ use crate::{
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// Where calls can go. A route is one link.
+/// Routes that calls can take. A route is one link.
 pub(super) trait Routes: Send + Sync {
     /// One link.
     type Route: Clone + Send + Sync;
 
-    /// Waits for other routes.
+    /// Waiter for other routes.
     type Waiter<'a>: Changes + Send
     where
         Self: 'a;
 
-    /// The route of a call, another one than that which has just failed if there is one.
+    /// Picks the route of a call, preferably not the one that has just failed.
     fn pick(
         &self,
         request: &Request,
         failed: Option<&Self::Route>,
     ) -> Result<Self::Route, NotPicked>;
 
-    /// Whether a call that failed on one route would go another way on the other.
+    /// Whether a call that failed on one route would take another way on the other.
     fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
 
     /// Refuses a call that would wait behind a full queue.
     fn expect_room(&self, route: &Self::Route) -> Result<(), Status>;
 
-    /// The agent at its end.
+    /// Agent of a route.
     fn agent_of(&self, route: &Self::Route) -> PeerName;
 
-    /// Begins to wait for routes of a call: what changes from now on counts.
+    /// Starts to wait for routes of a call, for changes from now on.
     fn wait_for(&self, request: &Request) -> Self::Waiter<'_>;
 
-    /// Makes one attempt.
+    /// Makes one attempt of a call.
     fn ask(
         &self,
         route: &Self::Route,
@@ -49,15 +49,15 @@ pub(super) trait Routes: Send + Sync {
 
 /// See [`Routes::wait_for`].
 pub(super) trait Changes {
-    /// Ends with the next change since it began to wait, or since the last one.
+    /// Waits for the next change since the start or the last change.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// Why no link can be used. A type and not a code: what an agent answers can have any code.
+/// Reason why no route was picked. A separate type, because an agent may answer with any code.
 pub(super) enum NotPicked {
-    /// This node takes no more calls.
+    /// The node takes no more calls.
     Stopping,
-    /// No agent is there that may answer. One may come.
+    /// No agent that may answer is attached. One may attach later.
     Absent(Status),
 }
 
@@ -76,14 +76,14 @@ impl From<NotPicked> for Status {
     }
 }
 
-/// Sends calls by the routes there are, and sends them again where that is safe.
+/// Sends calls over the available routes, and retries them where that is safe.
 pub(super) struct Dispatch<R> {
     routes: R,
     retries: Arc<RetryBudget>,
 }
 
-/// What became of a call, and the route that it took last.
-pub(super) struct Answered<R> {
+/// Result of a call, and the route that it took last.
+pub(super) struct RoutedReply<R> {
     pub(super) reply: Result<Reply, Status>,
     pub(super) route: Option<R>,
 }
@@ -93,28 +93,28 @@ impl<R: Routes> Dispatch<R> {
         Self { routes, retries }
     }
 
-    /// Refuses a call that no agent takes now, whatever its message is.
+    /// Refuses a call that no agent would take now, whatever its message is.
     pub(super) fn expect_taken(&self, request: &Request) -> Result<(), Status> {
         let route = self.routes.pick(request, None)?;
-        // Of several agents another one may have room by then.
+        // Another of several agents may have room by then.
         let is_for_any = request.meta.target == Target::Service;
         if is_for_any { Ok(()) } else { self.routes.expect_room(&route) }
     }
 
-    /// The agent at the end of a route.
+    /// Agent of a route.
     pub(super) fn agent_of(&self, route: &R::Route) -> PeerName {
         self.routes.agent_of(route)
     }
 
-    /// Sends a call that was granted, and sends it again where that is safe.
+    /// Sends an authorised call, and retries it where that is safe.
     pub(super) async fn forward(
         &self,
         request: &mut Request,
         granted: Granted,
-    ) -> Answered<R::Route> {
+    ) -> RoutedReply<R::Route> {
         let mut route = None;
         let reply = self.sent(request, granted, &mut route).await;
-        Answered { reply, route }
+        RoutedReply { reply, route }
     }
 
     async fn sent(
@@ -134,7 +134,7 @@ impl<R: Routes> Dispatch<R> {
         };
         while let Some(mut again) = self.retry(request, granted, &failure, route.as_ref()) {
             request.meta.attempt = again.meta.attempt;
-            // What may have run stays unknown, whatever a later attempt says that did not run.
+            // A call that may have run stays unknown, even if a later attempt did not run.
             let floor = failure.outcome();
             failure = match Box::pin(self.attempt(&mut again, route)).await {
                 Ok(reply) => return Ok(reply),
@@ -147,7 +147,7 @@ impl<R: Routes> Dispatch<R> {
         Err(failure)
     }
 
-    /// Another attempt of a failed call, if it is safe, of use, and within its bounds.
+    /// Prepares another attempt of a failed call, if it is safe, useful, and within its limits.
     fn retry(
         &self,
         request: &Request,
@@ -168,8 +168,7 @@ impl<R: Routes> Dispatch<R> {
         };
         let is_of_use = match failure.code() {
             Code::Unavailable => is_for_any || has_other(),
-            // An agent that is full: another may have room. A reply that found no room would find
-            // none again.
+            // Another agent may have room. A reply that found no room would find none again.
             Code::ResourceExhausted => is_for_any && failure.outcome() == Outcome::NotExecuted,
             _ => false,
         };
@@ -196,7 +195,7 @@ impl<R: Routes> Dispatch<R> {
         self.routes.ask(picked, request).await
     }
 
-    /// The route of a call that waits for one, within its deadline.
+    /// Waits for a route of a call, within its deadline.
     async fn wait_for(
         &self,
         request: &Request,
@@ -216,7 +215,7 @@ impl<R: Routes> Dispatch<R> {
     }
 }
 
-/// Refuses a message that is larger than its rule lets pass.
+/// Refuses a message that is larger than its rule allows.
 pub(super) fn expect_within(bytes: usize, granted: Granted) -> Result<(), Status> {
     match granted.message_bytes_max {
         Some(max) if bytes > max => {
@@ -229,7 +228,7 @@ pub(super) fn expect_within(bytes: usize, granted: Granted) -> Result<(), Status
     }
 }
 
-/// Puts the bounds of the grant on a request.
+/// Applies the limits of a grant to a request.
 fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
     if let Some(timeout_max) = granted.timeout_max {
         request.meta.deadline = request.meta.deadline.min(Instant::now() + timeout_max);

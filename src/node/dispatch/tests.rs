@@ -1,4 +1,4 @@
-//! Dispatch with routes that answer as they are told, on tokio's paused clock.
+//! Dispatch with scripted routes, on tokio's paused clock.
 
 use super::{fake::dispatch, *};
 use crate::{
@@ -16,12 +16,12 @@ fn granted(is_idempotent: bool) -> Granted {
     Granted { is_idempotent, ..Granted::IN_PROCESS }
 }
 
-/// A call of any agent, with ten seconds.
+/// A call of any agent, with a timeout of ten seconds.
 fn for_any() -> Request {
     to(Target::Service)
 }
 
-/// The same of one agent.
+/// The same for one agent.
 fn for_agent() -> Request {
     let name: Name = "shop".parse().expect("a name");
     to(Target::Agent(name))
@@ -69,7 +69,7 @@ async fn a_reply_ends_the_call_after_one_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_executed_is_tried_again_on_another_route() {
+async fn a_call_that_was_not_executed_is_retried_on_another_route() {
     for (request, name) in [(for_any(), "any"), (for_agent(), "one")] {
         let dispatch = dispatch(&["a", "b"], [unavailable()]);
         assert!(dispatch.answer(request, granted(false)).await.is_ok(), "{name}");
@@ -78,18 +78,18 @@ async fn what_was_not_executed_is_tried_again_on_another_route() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_agent_is_not_asked_again_over_the_same_link() {
+async fn a_call_is_not_retried_over_the_same_link() {
     let one = dispatch(&["a"], [unavailable()]);
     check(one.answer(for_agent(), granted(true)).await, Code::Unavailable, Outcome::NotExecuted);
     assert_eq!(one.attempts(), ["a"]);
-    // Of a service that has one agent left it is: the other one may have been lost meanwhile.
+    // A call of a service with one agent is retried: another agent may have been lost meanwhile.
     let any = dispatch(&["a"], [unavailable()]);
     assert!(any.answer(for_any(), granted(false)).await.is_ok());
     assert_eq!(any.attempts(), ["a", "a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_are_three_attempts_and_they_count_up() {
+async fn a_call_has_three_numbered_attempts() {
     let dispatch = dispatch(&["a", "b"], std::iter::repeat_with(unavailable).take(9));
     let answer = dispatch.answer(for_any(), granted(false)).await;
     check(answer, Code::Unavailable, Outcome::NotExecuted);
@@ -100,7 +100,7 @@ async fn there_are_three_attempts_and_they_count_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_run_is_tried_again_only_where_the_grant_says_idempotent() {
+async fn an_unknown_outcome_is_retried_only_if_idempotent() {
     for (is_idempotent, attempts) in [(false, 1), (true, 2)] {
         let dispatch = dispatch(&["a", "b"], [lost()]);
         let answer = dispatch.answer(for_any(), granted(is_idempotent)).await;
@@ -110,7 +110,7 @@ async fn what_may_have_run_is_tried_again_only_where_the_grant_says_idempotent()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_run_stays_unknown_when_later_attempts_were_not_executed() {
+async fn an_unknown_outcome_stays_unknown_after_later_attempts() {
     for ends in [vec![lost(), unavailable()], vec![lost(), unavailable(), unavailable()]] {
         let count = ends.len();
         let dispatch = dispatch(&["a"], ends);
@@ -123,7 +123,7 @@ async fn what_may_have_run_stays_unknown_when_later_attempts_were_not_executed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_failure_is_told() {
+async fn the_last_failure_is_returned() {
     let denied = Status::not_executed(Code::PermissionDenied, "the owner says no");
     let dispatch = dispatch(&["a", "b"], [unavailable(), denied.clone()]);
     let answer = dispatch.answer(for_any(), granted(false)).await;
@@ -131,7 +131,7 @@ async fn the_last_failure_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_the_handler_is_never_tried_again() {
+async fn an_answer_of_the_handler_is_never_retried() {
     for code in [Code::Unavailable, Code::ResourceExhausted, Code::NotFound] {
         let dispatch = dispatch(&["a", "b"], [Status::new(code, "the handler's own")]);
         let answer = dispatch.answer(for_any(), granted(true)).await;
@@ -141,7 +141,7 @@ async fn an_answer_of_the_handler_is_never_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_lost_links_and_full_agents_are_worth_another_attempt() {
+async fn only_lost_links_and_full_agents_are_retried() {
     for code in (0..=16).filter_map(Code::from_number) {
         let dispatch = dispatch(&["a", "b"], [Status::not_executed(code, "no")]);
         let answer = dispatch.answer(for_any(), granted(true)).await;
@@ -151,7 +151,7 @@ async fn only_lost_links_and_full_agents_are_worth_another_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_agent_sends_a_call_of_the_service_on_and_a_call_of_its_own_back() {
+async fn a_full_agent_is_replaced_only_for_a_call_of_the_service() {
     let any = dispatch(&["a", "b"], [full()]);
     assert!(any.answer(for_any(), granted(false)).await.is_ok());
     assert_eq!(any.attempts(), ["a", "b"]);
@@ -162,7 +162,7 @@ async fn a_full_agent_sends_a_call_of_the_service_on_and_a_call_of_its_own_back(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reply_that_found_no_room_is_not_asked_for_again() {
+async fn a_reply_that_found_no_room_is_not_retried() {
     let too_large = Status::unknown(Code::ResourceExhausted, "the reply");
     let dispatch = dispatch(&["a", "b"], [too_large]);
     let answer = dispatch.answer(for_any(), granted(true)).await;
@@ -171,7 +171,7 @@ async fn a_reply_that_found_no_room_is_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_tried_again_past_the_deadline() {
+async fn no_call_is_retried_past_the_deadline() {
     for (takes, attempts) in [(9 * SECOND, 2), (10 * SECOND, 1)] {
         let dispatch = dispatch(&["a", "b"], [unavailable()]);
         dispatch.change(|state| state.takes = takes);
@@ -203,7 +203,7 @@ async fn retries_stay_within_their_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_requests_goes_once() {
+async fn a_stream_of_requests_is_sent_once() {
     let dispatch = dispatch(&["a", "b"], [unavailable()]);
     let mut request = for_any();
     request.meta.kind = CallKind::ClientStream;
@@ -225,12 +225,12 @@ async fn without_a_route_a_call_ends_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_goes_by_the_first_route_that_comes() {
+async fn a_waiting_call_takes_the_first_new_route() {
     let dispatch = dispatch(&[], []);
     let began = Instant::now();
     let comes = async {
         tokio::time::sleep(3 * SECOND).await;
-        // A change that brings no route wakes it in vain.
+        // A change without a new route wakes it without effect.
         dispatch.change(|_| ());
         tokio::time::sleep(SECOND).await;
         dispatch.change(|state| state.routes.push("a"));
@@ -241,7 +241,7 @@ async fn a_call_that_waits_goes_by_the_first_route_that_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_in_vain_ends_at_its_deadline_and_says_who_is_absent() {
+async fn a_waiting_call_ends_at_its_deadline_and_names_the_absent_agent() {
     let dispatch = dispatch(&[], []);
     let began = Instant::now();
     let answer = dispatch.answer(waiting(for_any()), granted(false)).await;
@@ -252,7 +252,7 @@ async fn a_call_that_waits_in_vain_ends_at_its_deadline_and_says_who_is_absent()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_waits_again_when_its_only_route_was_lost() {
+async fn a_waiting_call_waits_again_when_its_only_route_is_lost() {
     let dispatch = dispatch(&["a"], [unavailable()]);
     dispatch.change(|state| state.takes = SECOND);
     let leaves_and_comes = async {
@@ -268,7 +268,7 @@ async fn a_call_that_waits_waits_again_when_its_only_route_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_stops_ends_calls_that_wait_and_takes_no_more() {
+async fn a_stopping_node_ends_waiting_calls_and_refuses_new_ones() {
     let waits = dispatch(&[], []);
     let began = Instant::now();
     let stops = async {
@@ -308,7 +308,7 @@ async fn a_message_over_the_limit_of_its_rule_is_refused_and_one_at_the_limit_pa
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_shortens_the_time_of_a_call_and_does_not_lengthen_it() {
+async fn a_rule_shortens_a_deadline_and_does_not_extend_it() {
     for (timeout_max, seconds) in [(3 * SECOND, 3), (30 * SECOND, 10)] {
         let dispatch = dispatch(&[], []);
         let limited = Granted { timeout_max: Some(timeout_max), ..Granted::IN_PROCESS };
@@ -319,7 +319,7 @@ async fn a_rule_shortens_the_time_of_a_call_and_does_not_lengthen_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_route_of_the_last_attempt_is_told_whether_it_succeeded_or_not() {
+async fn the_route_of_the_last_attempt_is_returned_on_success_and_failure() {
     let tried = dispatch(&["a", "b"], [unavailable()]);
     assert_eq!(tried.forward(&mut for_any(), granted(false)).await.route, Some("b"));
     let failed = dispatch(&["a"], [lost()]);
@@ -329,7 +329,7 @@ async fn the_route_of_the_last_attempt_is_told_whether_it_succeeded_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_drops_its_attempt() {
+async fn a_dropped_call_drops_its_attempt() {
     let dispatch = dispatch(&["a"], []);
     dispatch.change(|state| state.takes = 5 * SECOND);
     let dropped = tokio::time::timeout(SECOND, dispatch.answer(for_any(), granted(false))).await;

@@ -1,5 +1,5 @@
-//! Accounts of the gateway's callers: what a link is for other peers, permits and resets, for a
-//! client of any number of connections.
+//! Accounts of the gateway's callers: permits and resets, which other peers have per link, for a
+//! client with any number of connections.
 
 use crate::{
     call::Permits,
@@ -42,11 +42,11 @@ impl CallerAccount {
         self.resets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses the calls of a caller that reset too many. There is no link to close, so it waits
+    /// Refuses the calls of a caller that reset too many. It has no link to close, so it must wait
     /// until its resets are forgotten.
     pub(super) fn expect_few_resets(&self, resets_max: usize) -> Result<(), Status> {
         if self.resets().is_full(Instant::now()) {
-            let text = format!("more than {resets_max} calls were broken off in 10 s (resets_max)");
+            let text = format!("more than {resets_max} calls were reset in 10 s (resets_max)");
             return Err(Status::not_executed(Code::ResourceExhausted, text));
         }
         Ok(())
@@ -72,7 +72,7 @@ impl ResetGuard {
         Self { account, began, deadline, is_armed }
     }
 
-    /// The call has ended by itself.
+    /// Disarms the guard: the call has ended by itself.
     pub(super) const fn disarm(&mut self) {
         self.is_armed = false;
     }
@@ -81,7 +81,7 @@ impl ResetGuard {
 impl Drop for ResetGuard {
     fn drop(&mut self) {
         if self.is_armed {
-            self.account.resets().is_too_many(self.began, self.deadline, Instant::now());
+            self.account.resets().count_reset(self.began, self.deadline, Instant::now());
         }
     }
 }
@@ -105,7 +105,7 @@ impl CallerAccounts {
             }
             if all.len() >= GATEWAY_CALLERS_MAX {
                 let text = format!(
-                    "{GATEWAY_CALLERS_MAX} callers use the gateway, and no more can be counted; try again"
+                    "the limit of {GATEWAY_CALLERS_MAX} concurrent callers of the gateway is reached; try again"
                 );
                 return Err(Status::not_executed(Code::ResourceExhausted, text));
             }
@@ -113,7 +113,7 @@ impl CallerAccounts {
         let bounds = (limits.caller_calls_in_flight_max, limits.queue_max);
         let account =
             all.entry(caller.clone()).or_insert_with(|| Arc::new(CallerAccount::new(limits)));
-        // New bounds hold when the last call under the old ones has ended.
+        // New limits apply once the last call under the old ones has ended.
         if !account.is_in_use(now) && !account.permits.is_bounded_by(bounds) {
             *account = Arc::new(CallerAccount::new(limits));
         }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_caller_has_an_account_and_one_more_has_none_until_one_is_idle() {
+    fn a_new_caller_beyond_the_limit_is_refused_until_an_account_is_idle() {
         let (mut accounts, limits, now) =
             (CallerAccounts::default(), Limits::default(), Instant::now());
         let mut of = |n: usize, now| {

@@ -13,7 +13,7 @@ use crate::{
     memory::MemoryAccount,
     name::{CallId, MethodPath, PeerName},
     net::Entered,
-    node::{routes::Links, running::Node, snapshot, state::NodeState},
+    node::{routes::LinkRoutes, running::Node, snapshot, state::NodeState},
     observe::{CallRecord, NodeEvent, Observer},
     status::{Code, Status},
     suspend_guard,
@@ -40,7 +40,7 @@ pub(crate) struct GatewayCall {
 pub(crate) struct GatewayIngress {
     shared: Arc<NodeState>,
     trust: Arc<TrustedLinks>,
-    ingress: Ingress<Links>,
+    ingress: Ingress<LinkRoutes>,
     accounts: Mutex<CallerAccounts>,
 }
 
@@ -54,12 +54,12 @@ impl Node {
 }
 
 impl GatewayIngress {
-    /// The credentials in force.
+    /// Current credentials.
     pub(crate) fn credentials(&self) -> Credentials {
         self.trust.credentials()
     }
 
-    /// The limits in force.
+    /// Current limits.
     pub(crate) fn limits(&self) -> Arc<Limits> {
         self.shared.limits.get()
     }
@@ -79,7 +79,7 @@ impl GatewayIngress {
         snapshot::directory_for(&self.shared, caller)
     }
 
-    /// Facts of a call that begins now. Without a timeout it has the default of its kind.
+    /// Metadata of a call that begins now. Without a timeout it has the default of its kind.
     pub(crate) fn next_call(
         &self,
         call_id: CallId,
@@ -117,8 +117,8 @@ impl GatewayIngress {
         [self.shared.drain.listen(), self.shared.goodbye.listen()]
     }
 
-    /// Calls an agent. The body is read once nothing that is known without it refuses the call, and
-    /// within the call's time.
+    /// Calls an agent. The body is read, within the call's time, after all checks that do not need
+    /// it.
     ///
     /// # Errors
     /// As for any call. Dropping the future, or the stream of the reply, cancels it.
@@ -165,8 +165,8 @@ struct ClientCall<'a, B> {
 }
 
 impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_, B> {
-    /// A body may be large, and its client may have to convert it: it is read for a call that an
-    /// agent takes.
+    /// A body may be large and need conversion, so it is read only for a call that an agent would
+    /// take.
     const PICKS_BEFORE_BODY: bool = true;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
@@ -196,7 +196,7 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
         let deadline = request.meta.deadline;
         if let Some(body) = self.body.take() {
             let message = timeout_at(deadline, Box::pin(body)).await.map_err(|_elapsed| {
-                let text = "the deadline passed before the body had come";
+                let text = "the deadline passed before the body was read";
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
             request.body = Body::Message(message);

@@ -3,7 +3,7 @@
 use super::steps::{Arrival, Ingress};
 use crate::{
     call::{CallOrigin, Callee, Handler, Permit, Reply, Request, SharedHandler, Target},
-    node::{routes::Links, state::NodeState},
+    node::{routes::LinkRoutes, state::NodeState},
     observe::CallRecord,
     status::Status,
 };
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// Handler behind the handles of agents that a program holds.
 struct InProcess {
     shared: Arc<NodeState>,
-    ingress: Ingress<Links>,
+    ingress: Ingress<LinkRoutes>,
 }
 
 impl InProcess {
@@ -45,7 +45,7 @@ struct ProgramCall<'a> {
 }
 
 impl Arrival for ProgramCall<'_> {
-    const IS_JUDGED: bool = false;
+    const IS_AUTHORISED: bool = false;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = || request.requester.peer().to_string();

@@ -1,4 +1,4 @@
-//! Calls that arrive over a link: of callers and agents to agents, and of all peers to the node
+//! Calls that arrive over a link: from callers and agents to agents, and from all peers to the node
 //! itself.
 
 use super::steps::{Arrival, Ingress};
@@ -10,7 +10,9 @@ use crate::{
     limits::{Limits, RELAY_STATUS_GRACE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
-    node::{dispatch::Answered, reset_limiter::ResetLimiter, routes::Links, state::NodeState},
+    node::{
+        dispatch::RoutedReply, reset_limiter::ResetLimiter, routes::LinkRoutes, state::NodeState,
+    },
     observe::{CallRecord, Event},
     status::Status,
     suspend_guard::{Entered, SuspendGuard},
@@ -22,15 +24,15 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Receives the calls of one link, as calls of the peer at its other end.
+/// Receives the calls of one link, as calls of its peer.
 pub(in crate::node) struct LinkIngress {
     shared: Arc<NodeState>,
-    ingress: Ingress<Links>,
+    ingress: Ingress<LinkRoutes>,
     requester: PeerName,
     permits: Permits,
     guard: SuspendGuard,
     link: Link,
-    /// The limits of the time when the link was made.
+    /// Limits at the time when the link was made.
     limits: Arc<Limits>,
     resets: Mutex<ResetLimiter>,
 }
@@ -95,13 +97,13 @@ impl CallAcceptor for LinkIngress {
         // Calls of several peers share the agent's link: a peer may lower the priority of its
         // calls, but not raise it above that of others.
         head.meta.priority = head.meta.priority.min(0);
-        // The node counts attempts: a peer that claims some would use up its own retries.
+        // The node counts attempts: a peer that claims some would only use up its own retries.
         head.meta.attempt = 1;
         let picked = head.picked.take();
         let request =
             head.into_request(Requester::Verified(self.requester.clone()), Body::default());
         let call = LinkCall { link: self, pending: Some(pending), entered };
-        let Answered { reply, route } = self.ingress.answer(request, call).await;
+        let RoutedReply { reply, route } = self.ingress.answer(request, call).await;
         if let (Some(picked), Some(route)) = (picked, route) {
             drop(picked.set(route.link.peer().clone()));
         }
@@ -118,19 +120,19 @@ impl CallAcceptor for LinkIngress {
         Some(note)
     }
 
-    /// Counted for callers only: an agent's link is that of all who call it, and one bad caller
-    /// would cut off the others.
+    /// Counts resets of callers only: all callers of an agent share its link, and one bad caller
+    /// would disconnect the others.
     fn was_reset(&self, began: Instant, deadline: Instant) {
-        // Right after a pause of this node a call seems to have begun when it was read, and its
-        // caller may have had good reason long before.
+        // Right after a suspend of this node a call seems to have begun when it was read, and its
+        // caller may have had a good reason earlier.
         if self.shared.net.suspend().is_settled() {
-            self.count_reset(|resets, now| resets.is_too_many(began, deadline, now));
+            self.count_reset(|resets, now| resets.count_reset(began, deadline, now));
         }
     }
 
     /// Counted whatever time the call had left: a short timeout would hide it.
     fn misbehaved(&self) {
-        self.count_reset(ResetLimiter::is_one_too_many);
+        self.count_reset(ResetLimiter::count_violation);
     }
 
     fn grace(&self, head: &Head) -> Duration {
@@ -146,16 +148,16 @@ impl CallAcceptor for LinkIngress {
 }
 
 impl LinkIngress {
-    fn count_reset(&self, is_too_many: impl FnOnce(&mut ResetLimiter, Instant) -> bool) {
+    fn count_reset(&self, exceeds: impl FnOnce(&mut ResetLimiter, Instant) -> bool) {
         if self.requester.role != Role::Caller {
             return;
         }
         let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_too_many(&mut resets, Instant::now()) && !self.link.is_closed() {
+        if exceeds(&mut resets, Instant::now()) && !self.link.is_closed() {
             let resets_max = self.limits.resets_max;
             let peer = &self.requester;
             self.shared.observer.report(Event::ResetsExceeded { peer, resets_max });
-            let text = format!("more than {resets_max} calls were broken off in 10 s (resets_max)");
+            let text = format!("more than {resets_max} calls were reset in 10 s (resets_max)");
             self.link.close(CloseCode::ExcessiveLoad, &text);
         }
     }

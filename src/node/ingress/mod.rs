@@ -1,5 +1,4 @@
-//! Ways into a node: links, the HTTP gateway and the program that runs it. All take the same
-//! steps.
+//! Ways into a node: links, the HTTP gateway and the program that runs it. All take the same steps.
 
 #[cfg(feature = "gateway")]
 mod accounts;

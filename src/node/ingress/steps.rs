@@ -3,7 +3,7 @@
 
 use crate::node::{
     authorise::{self, Authorised, Granted},
-    dispatch::{Answered, Dispatch, Routes, expect_within},
+    dispatch::{Dispatch, RoutedReply, Routes, expect_within},
     quotas::InFlight,
     state::NodeState,
 };
@@ -17,13 +17,12 @@ use crate::{
 use std::{future::Future, sync::Arc};
 use tokio::time::{Instant, timeout_at};
 
-/// One call as it arrives: what the steps need of the link, client or program that it comes from.
+/// One call as it arrives, with what the steps need of its link, client or program.
 pub(super) trait Arrival: Send {
-    /// Whether the policy judges it. The calls of the program that runs the node are its own
-    /// business.
-    const IS_JUDGED: bool = true;
+    /// Whether the policy applies. It does not apply to calls of the program that runs the node.
+    const IS_AUTHORISED: bool = true;
 
-    /// Whether a call that no agent takes now is refused before its body is read.
+    /// Whether a call that no agent would take now is refused before its body is read.
     const PICKS_BEFORE_BODY: bool = false;
 
     /// Starts the record of the call, if it is made here and calls are recorded.
@@ -31,26 +30,26 @@ pub(super) trait Arrival: Send {
         None
     }
 
-    /// Waits for a permit of whoever makes the call.
+    /// Waits for a permit of the requester.
     fn permit(
         &mut self,
         request: &Request,
     ) -> impl Future<Output = Result<Option<Permit>, Status>> + Send;
 
-    /// The least size of the message, as far as it is known before the body is read.
+    /// Smallest size of the message, as far as it is known before the body is read.
     fn bytes_min(&self) -> usize {
         0
     }
 
-    /// Puts the body into the request, and takes the time from its deadline for which this process
-    /// was suspended. `bytes_max` bounds each message, below the node's own limit.
+    /// Reads the body into the request, and moves its deadline by the time for which this process
+    /// was suspended. `bytes_max` limits each message, below the node's own limit.
     fn read_body(
         &mut self,
         request: &mut Request,
         bytes_max: Option<usize>,
     ) -> impl Future<Output = Result<(), Status>> + Send;
 
-    /// The call has ended; of a reply that is a stream, its handler has begun.
+    /// Called when the call has ended; for a streamed reply, when its handler has begun.
     fn ended(&mut self) {}
 }
 
@@ -60,12 +59,12 @@ pub(super) struct Ingress<R> {
     dispatch: Dispatch<R>,
 }
 
-/// A call that nothing refuses, with its body, and what it holds.
-struct Admitted {
+/// A call that passed all checks, with its body and its permits.
+struct AdmittedCall {
     granted: Granted,
     permit: Option<Permit>,
     in_flight: Option<InFlight>,
-    /// Of a call of the node's own services.
+    /// Set for a call of the node's own services.
     handler: Option<SharedHandler>,
 }
 
@@ -74,7 +73,7 @@ impl<R: Routes> Ingress<R> {
         Self { shared, dispatch }
     }
 
-    /// The dispatch that it routes by.
+    /// Dispatch of the calls.
     #[cfg(test)]
     pub(super) const fn dispatch(&self) -> &Dispatch<R> {
         &self.dispatch
@@ -88,24 +87,24 @@ impl<R: Routes> Ingress<R> {
         &self,
         request: Request,
         arrival: A,
-    ) -> impl Future<Output = Answered<R::Route>> + Send {
+    ) -> impl Future<Output = RoutedReply<R::Route>> + Send {
         let (mut request, mut arrival) = (request, arrival);
         async move {
             let note = arrival.note(&request);
             let mut bytes_in = None;
             let mut answered = match self.admit(&mut request, &mut arrival).await {
-                Err(status) => Answered { reply: Err(status), route: None },
-                Ok(Admitted { granted, permit, in_flight, handler }) => {
+                Err(status) => RoutedReply { reply: Err(status), route: None },
+                Ok(AdmittedCall { granted, permit, in_flight, handler }) => {
                     bytes_in = request.message().ok().map(|message| message.len() as u64);
-                    let Answered { reply, route } = match handler {
-                        Some(handler) => Answered {
+                    let RoutedReply { reply, route } = match handler {
+                        Some(handler) => RoutedReply {
                             reply: own_reply(handler, request, granted).await,
                             route: None,
                         },
                         None => self.dispatch.forward(&mut request, granted).await,
                     };
                     let reply = reply.map(|reply| reply.holding_some(in_flight));
-                    Answered { reply: reply.map(|reply| reply.holding_some(permit)), route }
+                    RoutedReply { reply: reply.map(|reply| reply.holding_some(permit)), route }
                 }
             };
             arrival.ended();
@@ -121,7 +120,7 @@ impl<R: Routes> Ingress<R> {
         &self,
         request: &mut Request,
         arrival: &mut A,
-    ) -> Result<Admitted, Status> {
+    ) -> Result<AdmittedCall, Status> {
         if self.shared.calls.is_draining() {
             return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
         }
@@ -133,21 +132,21 @@ impl<R: Routes> Ingress<R> {
             expect_within(arrival.bytes_min(), granted)?;
             self.dispatch.expect_taken(request)?;
         }
-        // Dispatch holds a message in hand to its rule, and says so in the rule's words.
+        // Dispatch checks a message that was read, with an error that names the rule.
         let is_bounded_here = handler.is_some() || request.meta.kind.streams_requests();
         let bytes_max = granted.message_bytes_max.filter(|_| is_bounded_here);
         arrival.read_body(request, bytes_max).await?;
-        Ok(Admitted { granted, permit, in_flight, handler })
+        Ok(AdmittedCall { granted, permit, in_flight, handler })
     }
 
     fn authorise<A: Arrival>(&self, request: &Request) -> Result<Authorised, Status> {
-        if !A::IS_JUDGED {
+        if !A::IS_AUTHORISED {
             return Ok(Authorised { granted: Granted::IN_PROCESS, in_flight: None });
         }
         let CallMeta { method, target, .. } = &request.meta;
         let (shared, requester) = (&self.shared, request.requester.peer());
         match target {
-            // Open to every admitted peer: it filters what it shows by the policy itself.
+            // Open to every admitted peer: the directory filters its content by the policy.
             Target::Here if method.service() == DIRECTORY => {
                 Ok(Authorised { granted: Granted::IN_PROCESS, in_flight: None })
             }
@@ -161,7 +160,7 @@ impl<R: Routes> Ingress<R> {
         }
     }
 
-    /// The handler of a call of the node's own services; `None` for a call of an agent.
+    /// Handler of a call of the node's own services; `None` for a call of an agent.
     fn own_handler(&self, meta: &CallMeta) -> Option<Result<SharedHandler, Status>> {
         if meta.target != Target::Here {
             return None;
@@ -172,12 +171,12 @@ impl<R: Routes> Ingress<R> {
         Some(services.find(&meta.method, meta.kind).cloned())
     }
 
-    /// Records how a call has ended; of a reply that is a stream, how it will.
+    /// Records the end of a call; for a streamed reply, when it ends.
     fn record(
         &self,
         note: Box<CallRecord>,
         bytes_in: Option<u64>,
-        answered: &mut Answered<R::Route>,
+        answered: &mut RoutedReply<R::Route>,
     ) {
         if let Some(route) = &answered.route {
             note.picked(&self.dispatch.agent_of(route));
@@ -192,7 +191,7 @@ impl<R: Routes> Ingress<R> {
     }
 }
 
-/// Runs a handler of the node's own, within the time that the rule allows.
+/// Runs a handler of the node's own services, within the time that the rule allows.
 async fn own_reply(
     handler: SharedHandler,
     mut request: Request,

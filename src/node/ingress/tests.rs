@@ -32,19 +32,19 @@ use tokio::{sync::Notify, time::Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What happened to an arrival, in order.
+/// Steps of an arrival, in order.
 type Steps = Arc<Mutex<Vec<&'static str>>>;
 
 /// An arrival of a peer.
-struct FakeArrival<const IS_JUDGED: bool, const PICKS_BEFORE_BODY: bool> {
+struct FakeArrival<const IS_AUTHORISED: bool, const PICKS_BEFORE_BODY: bool> {
     steps: Steps,
     state: Arc<NodeState>,
     permits: Option<Permits>,
     bytes_min: usize,
     body: Option<Result<Body, Status>>,
-    /// How long the body takes.
+    /// Duration of reading the body.
     takes: Duration,
-    /// The bound on each message that the body was read with.
+    /// Limit on each message that the body was read with.
     bytes_max: Arc<Mutex<Option<usize>>>,
 }
 
@@ -53,7 +53,7 @@ type ClientArrival = FakeArrival<true, true>;
 type ProgramArrival = FakeArrival<false, false>;
 
 impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
-    const IS_JUDGED: bool = J;
+    const IS_AUTHORISED: bool = J;
     const PICKS_BEFORE_BODY: bool = P;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
@@ -77,7 +77,7 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
         bytes_max: Option<usize>,
     ) -> Result<(), Status> {
         self.step("body");
-        *self.bytes_max.lock().expect("the bound") = bytes_max;
+        *self.bytes_max.lock().expect("the limit") = bytes_max;
         tokio::time::sleep(self.takes).await;
         if let Some(body) = self.body.take() {
             request.body = body?;
@@ -150,7 +150,7 @@ impl Fixture {
     }
 
     fn bytes_max(&self) -> Option<usize> {
-        *self.bytes_max.lock().expect("the bound")
+        *self.bytes_max.lock().expect("the limit")
     }
 
     fn attempts(&self) -> Vec<&'static str> {
@@ -177,7 +177,7 @@ fn rule(agent: &str, method: &str) -> AllowRule {
     AllowRule::parse("ops", agent, method).expect("a rule")
 }
 
-/// Opens all of every agent, and the node's own service.
+/// Allows all methods of every agent and of the node's own service.
 fn open() -> NodePolicy {
     NodePolicy::default().allow(rule("*", "*/*")).allow(rule("node/edge", "Own/*"))
 }
@@ -242,7 +242,7 @@ async fn a_call_without_a_rule_is_denied_before_its_body_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_does_not_tell_whether_the_agent_exists() {
+async fn a_refusal_does_not_reveal_whether_the_agent_exists() {
     let texts = [&["a"][..], &[]].map(|routes| {
         let node = Fixture::with(NodePolicy::default(), routes, [], Audit::default());
         async move { node.answer(to_agent()).await.expect_err("denied").to_string() }
@@ -252,7 +252,7 @@ async fn a_refusal_does_not_tell_whether_the_agent_exists() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_of_the_program_ask_no_policy() {
+async fn calls_of_the_program_need_no_rule() {
     let node = Fixture::new(NodePolicy::default());
     let answered = node.ingress.answer(to_agent(), node.arrival::<false, false>()).await;
     assert!(answered.reply.is_ok());
@@ -336,7 +336,7 @@ async fn a_client_is_refused_before_its_body_is_read_where_no_agent_takes_the_ca
     let answer = absent.ingress.answer(to_agent(), absent.arrival::<true, true>()).await;
     check(answer.reply, Code::Unavailable, Outcome::NotExecuted);
     assert_eq!(absent.steps(), ["permit", "ended"]);
-    // A link's body is on its way already.
+    // The body of a call over a link is already being sent.
     check(absent.answer(to_agent()).await, Code::Unavailable, Outcome::NotExecuted);
     assert!(absent.steps().contains(&"body"));
 }
@@ -352,7 +352,7 @@ async fn a_full_agent_refuses_a_client_unread_and_a_full_service_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_over_its_rule_is_refused_and_one_at_the_bound_passes() {
+async fn a_message_over_its_rule_is_refused_and_one_at_the_limit_passes() {
     let policy =
         NodePolicy::default().allow(AllowRule { message_bytes_max: Some(5), ..rule("*", "*/*") });
     let node = Fixture::new(policy);
@@ -360,7 +360,7 @@ async fn a_message_over_its_rule_is_refused_and_one_at_the_bound_passes() {
     let larger = || Request { body: Body::Message(Bytes::from_static(b"\x65texts")), ..to_agent() };
     check(node.answer(larger()).await, Code::ResourceExhausted, Outcome::NotExecuted);
     assert_eq!(node.attempts(), ["a"]);
-    // Known beforehand, it is refused unread.
+    // Its size is known beforehand, so it is refused unread.
     let read = node.steps().len();
     let arrival = ClientArrival { bytes_min: 6, ..node.arrival() };
     let answer = node.ingress.answer(larger(), arrival).await.reply;
@@ -369,13 +369,13 @@ async fn a_message_over_its_rule_is_refused_and_one_at_the_bound_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_bounds_messages_while_they_are_read_where_dispatch_does_not_see_them() {
+async fn a_rule_limits_messages_that_dispatch_does_not_see_while_they_are_read() {
     let bounded = |agent, method| AllowRule { message_bytes_max: Some(9), ..rule(agent, method) };
     let policy =
         NodePolicy::default().allow(bounded("*", "*/*")).allow(bounded("node/edge", "Own/*"));
     let node = Fixture::new(policy);
     assert!(node.answer(to_agent()).await.is_ok());
-    assert_eq!(node.bytes_max(), None, "a message in hand is judged by dispatch");
+    assert_eq!(node.bytes_max(), None, "a message in hand is checked by dispatch");
     assert!(node.answer(to_node("Own/Echo")).await.is_ok());
     assert_eq!(node.bytes_max(), Some(9), "the node's own service");
     let mut stream = to_agent();
@@ -410,7 +410,7 @@ async fn the_directory_is_open_to_every_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_bounds_the_time_of_the_nodes_own_services() {
+async fn a_rule_limits_the_time_of_the_nodes_own_services() {
     let policy = NodePolicy::default()
         .allow(AllowRule { timeout_max: Some(2 * SECOND), ..rule("node/edge", "Own/*") });
     let node = Fixture::new(policy);
@@ -419,7 +419,7 @@ async fn a_rule_bounds_the_time_of_the_nodes_own_services() {
     assert_eq!(began.elapsed(), 2 * SECOND);
     let unit = Request { body: Body::Message(Bytes::from_static(b"\xf6")), ..to_node("Own/Left") };
     let left = node.answer(unit).await.expect("a reply");
-    assert_eq!(left.message().expect("one message").as_ref(), [2], "the handler is told");
+    assert_eq!(left.message().expect("one message").as_ref(), [2], "the handler sees it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +453,7 @@ impl Write for Sink {
     }
 }
 
-/// The records of calls that a node made while it ran these.
+/// Audit records of the calls that a node took in `run`.
 async fn records(
     policy: NodePolicy,
     ends: impl IntoIterator<Item = Status>,

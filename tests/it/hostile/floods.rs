@@ -44,7 +44,7 @@ async fn a_caller_may_reset_a_hundred_calls_and_one_more_closes_its_link() {
     begin_and_reset(&link).await;
     let (code, text) = soon("the node closes the link", link.closed()).await;
     assert_eq!(code, CloseCode::ExcessiveLoad.number(), "{text}");
-    assert!(text.contains("more than 100 calls were broken off in 10 s (resets_max)"), "{text}");
+    assert!(text.contains("more than 100 calls were reset in 10 s (resets_max)"), "{text}");
     expect_up(&other).await;
     // Only the link is closed; the caller is not blocked.
     let (again, _control) = linked(&issuer, &node, "caller/raw").await;
