@@ -3,11 +3,12 @@
 use super::{
     Asking, Inner,
     authentication::Who,
-    body::{self, BodyFault, Codec, PREFIX_BYTES, Unread},
+    body::{BodyFault, Unread},
+    codec::{self, Codec, PREFIX_BYTES},
+    connect_error::METADATA,
     request::{Form, Words},
     response::{
-        Answer, AnswerBody, METADATA, Refusal, add_metadata, of_type, set_content_type,
-        set_outcome, whole,
+        Answer, AnswerBody, Refusal, add_metadata, of_type, set_content_type, set_outcome, whole,
     },
     stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
 };
@@ -89,7 +90,7 @@ impl Inner {
                     *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                     status
                 })?;
-                let whole = if extra > 0 { body::opened(whole)? } else { whole };
+                let whole = if extra > 0 { codec::opened(whole)? } else { whole };
                 let message = codec.decode(&converter, whole).await?;
                 held.become_message(message).map_err(|why| why.into_status(Outcome::NotExecuted))
             };

@@ -9,6 +9,8 @@ mod call;
 mod embed;
 mod openapi;
 mod client_address;
+mod codec;
+mod connect_error;
 mod pages;
 mod route;
 mod schemas;

@@ -1,8 +1,9 @@
 //! What the head of a request says of its call: form, time, trace and metadata.
 
 use super::{
-    body::{Codec, PREFIX_BYTES},
-    response::{METADATA, Refusal},
+    codec::{Codec, PREFIX_BYTES},
+    connect_error::METADATA,
+    response::Refusal,
 };
 use crate::{
     metadata::Metadata,

@@ -3,8 +3,8 @@
 //! call.
 
 use super::{
-    body::{Codec, END_STREAM, enveloped, prefix},
-    response::{METADATA, OUTCOME, error_json},
+    codec::{Codec, END_STREAM, enveloped, prefix},
+    connect_error::{METADATA, OUTCOME, error_json},
 };
 use crate::{
     call::{Body, Messages, Next, Reply, ReplyFuture},

@@ -186,7 +186,7 @@ async fn registrations_follow_the_grammar_of_names_or_end_the_link() {
     ];
     for case in cases {
         let bytes = register(1, &[("Good", &["Good"]), case]);
-        check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "bad name").await;
+        check_later(&issuer, &node, "agent/raw", PeerAction::Sends(bytes), "invalid name").await;
     }
     assert!(!node.agents().iter().any(|agent| agent.attached), "{:?}", node.agents());
     let kind = Cbor::map([(0, Cbor::text("M")), (1, Cbor::Uint(6))]);

@@ -82,7 +82,7 @@ fn no_two_types_of_the_library_have_one_name() {
 fn an_identifier_is_split_into_its_words() {
     for (identifier, wanted) in [
         ("HelloWords", &["hello", "words"][..]),
-        ("COUNTED_ADDRESSES_MAX", &["knock", "addresses", "max"]),
+        ("COUNTED_ADDRESSES_MAX", &["counted", "addresses", "max"]),
         ("is_in_pace", &["is", "in", "pace"]),
         ("keyword", &["keyword"]),
         ("Http2Frames", &["http2", "frames"]),

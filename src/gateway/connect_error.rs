@@ -1,0 +1,88 @@
+//! Failures as the Connect protocol writes them: HTTP status, code and JSON, and the names of
+//! dialback's headers.
+//!
+//! Source: <https://connectrpc.com/docs/protocol/>, "Error Codes".
+
+use crate::status::{Code, Status};
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use hyper::{StatusCode, header::HeaderName};
+use serde_json::{Map, Value, json};
+
+/// What is known of the call's execution.
+pub(super) const OUTCOME: HeaderName = HeaderName::from_static("dialback-outcome");
+/// The call's name in every log.
+pub(super) const CALL_ID: HeaderName = HeaderName::from_static("dialback-call-id");
+/// Before the key of a pair of metadata.
+pub(super) const METADATA: &str = "dialback-metadata-";
+/// The type of details, which are bytes that the two ends agree on.
+const DETAILS_TYPE: &str = "dialback.v1.Details";
+
+/// The statuses of HTTP by Connect's table: <https://connectrpc.com/docs/protocol#error-codes>.
+pub(super) fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled => client_closed_request(),
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// 499, which HTTP has no name for. Nobody is left who reads it, unless a handler says of itself
+/// that it was cancelled.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A code as Connect writes it.
+pub(super) fn connect_code(code: Code) -> String {
+    match code {
+        Code::Cancelled => "canceled".into(),
+        other => other.as_str().to_ascii_lowercase(),
+    }
+}
+
+/// An error as Connect writes it.
+pub(super) fn error_json(status: &Status) -> Value {
+    let mut error = Map::new();
+    error.insert("code".into(), connect_code(status.code()).into());
+    error.insert("message".into(), status.message().into());
+    if !status.details().is_empty() {
+        let value = STANDARD_NO_PAD.encode(status.details());
+        error.insert("details".into(), json!([{ "type": DETAILS_TYPE, "value": value }]));
+    }
+    error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_the_status_of_connects_table() {
+        let table =
+            [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
+        for (number, http) in (0..).zip(table) {
+            let code = Code::from_number(number).expect("a code");
+            assert_eq!(http_status(code).as_u16(), http, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_connects_spelling_and_its_details() {
+        let status = Status::new(Code::Cancelled, "no \"more\"").with_details(vec![0xfb, 0xff]);
+        let expected = r#"{"code":"canceled","message":"no \"more\"","details":[{"type":"dialback.v1.Details","value":"+/8"}]}"#;
+        assert_eq!(error_json(&status), serde_json::from_str::<Value>(expected).expect("JSON"));
+        let plain = error_json(&Status::new(Code::DeadlineExceeded, "late"));
+        assert_eq!(plain, json!({"code": "deadline_exceeded", "message": "late"}));
+    }
+}
