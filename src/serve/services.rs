@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_a_handler_returns_is_an_app_error() {
+    async fn an_error_of_a_handler_is_an_app_error() {
         let status = call("HelloService/Hello", encode_value("").expect("encodes"))
             .await
             .expect_err("an error");
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_service_answers_any_method_in_its_shapes_and_named_ones_only_if_some_are_named() {
+    fn a_fallback_service_answers_any_method_or_the_named_ones_in_its_kinds() {
         let found = |methods: Option<&[&str]>, path: &str, kind| {
             let services = Services::new(vec![whole(methods), hello()]).expect("services");
             let path = path.parse().expect("a method");
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_service_is_listed_with_an_asterisk_or_its_names_once_for_each_shape() {
+    fn a_fallback_service_is_listed_as_an_asterisk_or_its_names_once_per_kind() {
         let listed = |methods| {
             let services = Services::new(vec![whole(methods)]).expect("services");
             let infos = services.infos()[0].methods.clone();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_hosted_under_the_name_of_a_whole_service() {
+    fn nothing_else_is_hosted_under_the_name_of_a_fallback_service() {
         let named = || Service::new("Fallback").raw_method("X", Silent);
         for twice in [[whole(None), named()], [named(), whole(None)], [whole(None), whole(None)]] {
             let fault = Services::new(twice.into()).map(|_| ()).expect_err("twice");
@@ -321,6 +321,15 @@ mod tests {
             |path: &str, kind| services.find(&path.parse().expect("a method"), kind).is_ok();
         assert!(finds("tcp:db", CallKind::Tcp) && finds("tcpX/db", CallKind::Unary));
         assert!(!finds("tcp/db", CallKind::Tcp) && !finds("tcp:db", CallKind::Unary));
+    }
+
+    #[test]
+    fn a_fallback_service_of_the_name_of_a_kind_answers_no_forward() {
+        let forward = Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
+        let fallback = Service::whole("tcp", [CallKind::Tcp], Some(Vec::new()), Silent);
+        let services = Services::with_reserved(vec![forward, fallback]).expect("services");
+        let found = services.find(&"tcp:db".parse().expect("a method"), CallKind::Tcp);
+        assert!(found.is_ok());
     }
 
     #[test]

@@ -316,6 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_without_its_route_or_a_route_without_its_agent_is_refused() {
+        for (route, agent, is_good) in [
+            (RouteKind::Agent, Some("warehouse"), true),
+            (RouteKind::Agent, None, false),
+            (RouteKind::Here, Some("warehouse"), false),
+            (RouteKind::Service, Some("warehouse"), false),
+            (RouteKind::Service, None, true),
+        ] {
+            let mut bytes = Vec::new();
+            encode_words(&mut bytes, &RequestHead { route, agent, ..head() }).expect("encodes");
+            assert_eq!(RequestHead::decode(&bytes).is_ok(), is_good, "{route:?} {agent:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_has_a_limit_of_bytes() {
+        for (bytes, is_good) in [(METADATA_BYTES_MAX, true), (METADATA_BYTES_MAX + 1, false)] {
+            let metadata = vec![("k".into(), "v".repeat(bytes - 1).into())];
+            let mut encoded = Vec::new();
+            encode_words(&mut encoded, &RequestHead { metadata, ..head() }).expect("encodes");
+            assert_eq!(RequestHead::decode(&encoded).is_ok(), is_good, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn unknown_keys_are_passed_over() {
         let parts: [&[u8]; 4] = [
             &[0xa6, 0x00, 0x63, b'A', b'/', b'b', 0x03, 0x00, 0x04, 0x01, 0x05, 0x50],

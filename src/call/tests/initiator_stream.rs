@@ -168,6 +168,18 @@ async fn a_request_that_fails_at_its_source_resets_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_over_the_limit_is_not_sent_in_a_stream() {
+    let (sender, body) = many();
+    sender.send(Bytes::from(vec![0; MESSAGE_BYTES_MAX + 1])).await.expect("room");
+    let ended = streamed(CallKind::Bidirectional, body, async |stream: &mut CallStream| {
+        assert_eq!(reset_code(&mut stream.reader).await, Some(StreamCode::Cancelled));
+    });
+    let status = ended.await.1.expect_err("a failure");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("message_bytes_max"), "{status}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_stops_the_request_says_why_in_its_reply() {
     let (sender, body) = many();
     sender.send(Bytes::from_static(b"1")).await.expect("room");

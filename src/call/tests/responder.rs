@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     call::{CallAcceptor, Head, PendingRequest, Reply, answer},
-    limits::HEAD_WAIT_MAX,
+    limits::{HEAD_WAIT_MAX, TIMEOUT_CEILING},
+    wire::Header,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -23,6 +24,8 @@ pub(super) enum Handling {
     PanicAtOnce,
     /// Panics when it has read the body.
     Panic,
+    /// Reads the body at the deadline of the call.
+    Late,
     /// Reads no body, and refuses.
     Refuse,
 }
@@ -32,6 +35,7 @@ pub(super) enum Handling {
 pub(super) struct Acceptor {
     pub(super) handling: Handling,
     pub(super) grace: Duration,
+    pub(super) is_leaving: bool,
     /// A limit of the method's own.
     pub(super) message_bytes_max: Option<usize>,
     pub(super) started: AtomicUsize,
@@ -62,12 +66,13 @@ impl Drop for Dropped<'_> {
 }
 
 impl CallAcceptor for Acceptor {
-    async fn receive(&self, _: Box<Head>, pending: PendingRequest<'_>) -> Result<Reply, Status> {
+    async fn receive(&self, head: Box<Head>, pending: PendingRequest<'_>) -> Result<Reply, Status> {
         match self.handling {
             Handling::PanicAtOnce => panic!("of the test"),
             Handling::Refuse => {
                 return Err(Status::not_executed(Code::PermissionDenied, "no rule"));
             }
+            Handling::Late => tokio::time::sleep_until(head.meta.deadline).await,
             _ => {}
         }
         let body = pending.body(self.message_bytes_max).await?;
@@ -100,7 +105,7 @@ impl CallAcceptor for Acceptor {
     }
 
     fn is_leaving(&self) -> bool {
-        false
+        self.is_leaving
     }
 }
 
@@ -235,6 +240,46 @@ async fn a_deadline_drops_the_handler_and_is_unknown() {
     check(replied.end, Code::DeadlineExceeded, Outcome::Unknown, "the deadline passed");
     assert_eq!(acceptor.counts(), [1, 1, 0, 0]);
     assert!(began.elapsed() >= TIMEOUT && began.elapsed() < TIMEOUT + SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_does_not_start_at_its_deadline() {
+    let (replied, acceptor) = reply_to(Acceptor::with(Handling::Late), call()).await;
+    check(replied.end, Code::DeadlineExceeded, Outcome::NotExecuted, "the deadline passed");
+    assert_eq!(acceptor.counts(), [0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_side_that_leaves_waits_until_its_reply_has_arrived() {
+    for is_leaving in [true, false] {
+        let acceptor = Arc::new(Acceptor { is_leaving, ..Acceptor::default() });
+        let pair = Pair::linked().await;
+        let initiator = async {
+            let mut stream = pair.opened().await;
+            call().finish(&mut stream).await;
+            read_to(&mut stream.reader, Kind::Status).await;
+            let arrived = Instant::now();
+            assert!(matches!(stream.reader.next().await, Ok(None)));
+            arrived
+        };
+        let responder = async {
+            let stream = pair.accepted().await;
+            answer(stream, acceptor, Arc::new(limits()), MESSAGE_BYTES_MAX).await;
+            Instant::now()
+        };
+        let (arrived, ended) = tokio::join!(initiator, responder);
+        assert_eq!(ended > arrived, is_leaving, "{:?}", ended.checked_duration_since(arrived));
+    }
+}
+
+#[test]
+fn a_timeout_has_a_ceiling() {
+    let frames = Frames::default();
+    let frames = frames.request_head("S/M", CallKind::Unary, Duration::from_millis(u64::MAX));
+    let (header, now) = (Header::parse(&frames.0, 0).expect("a header"), Instant::now());
+    let payload = &frames.0[header.expect("whole").header_bytes..];
+    let head = Head::decode(payload, now).expect("a head");
+    assert_eq!(head.meta.deadline, now + TIMEOUT_CEILING);
 }
 
 #[tokio::test(start_paused = true)]

@@ -129,3 +129,22 @@ async fn a_message_over_the_limit_in_a_running_stream_ends_it_as_unknown() {
     check(replied.end, Code::ResourceExhausted, Outcome::Unknown, "bytes");
     assert_eq!(acceptor.counts(), [1, 0, 0, 0], "the initiator does not know the limit");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_too_slowly_ends_its_stream() {
+    let (replied, acceptor) =
+        answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+            let head = Frames::default().request_head("S/M", CallKind::Bidirectional, 60 * SECOND);
+            head.message(b"1").write(&mut stream).await;
+            // One byte a second keeps the link, and is less than a peer has to send.
+            for byte in Frames::default().message(&[0; 4096]).0.into_iter().take(25) {
+                Frames(vec![byte]).write(&mut stream).await;
+                tokio::time::sleep(SECOND).await;
+            }
+            read_reply(&mut stream).await
+        })
+        .await;
+    assert_eq!(replied.messages.len(), 1);
+    check(replied.end, Code::ResourceExhausted, Outcome::Unknown, "too slowly");
+    assert_eq!(acceptor.counts(), [1, 0, 0, 1]);
+}
